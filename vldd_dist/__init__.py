@@ -1,0 +1,1 @@
+"""Vision-language dataset distillation at cluster scale."""
