@@ -43,6 +43,7 @@ class DataSettings(Section):
     image_size: Positive = Field(224, description="Side of the square pictures, pixels.")
     resize: Literal["squash", "crop"] = Field("squash", description="squash: both sides to image_size; crop: short side to image_size, then the centre.")
     shard_images: Positive = Field(1000, description="Pictures a shard.")
+    licence: str = Field("unknown", description="Licence of the pictures and captions, for the distilled set's card.")
     max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Largest fraction of undecodable pictures a split may lose at preparation; one more stops the run.")
 
 

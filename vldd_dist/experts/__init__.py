@@ -1,0 +1,1 @@
+"""Training the experts, whose trajectories distillation matches."""

@@ -1,0 +1,64 @@
+"""The description of an experiment: what is refused, and with which sentence."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vldd_dist.errors import ConfigError
+from vldd_dist.experiment import load_experiment
+
+PRESETS = sorted(Path("jobs/presets").glob("*.yaml"))
+SCENES = "jobs/presets/scenes.yaml"
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_is_valid(preset: Path) -> None:
+    """Presets for data the user must have name the keys to set."""
+    overrides = []
+    if yaml.safe_load(preset.read_text())["data"]["source"] == "karpathy":
+        overrides = ["data.annotations=a.json", "data.images=pictures"]
+    assert load_experiment(preset, overrides).name == preset.stem
+
+
+def test_overrides_are_yaml_values() -> None:
+    experiment = load_experiment(SCENES, ["distill.pairs=[3, 4]", "experts.augment.flip=false"])
+    assert experiment.distill.pairs == [3, 4]
+    assert experiment.experts.augment is not None
+    assert experiment.experts.augment.flip is False
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("experts.epoch=3", "experts.epoch: unknown key; did you mean 'epochs'?"),
+        ("zzz=3", "zzz: unknown key"),
+        ("distill.max_start_epoch=9", "distill.max_start_epoch (9) + distill.expert_epochs (1) = 10 is more than experts.epochs (5)"),
+        ("distill.pairs=[10, 5000]", "distill.pairs (5000) is more than the training pictures"),
+        ("distill.pairs=[]", "distill.pairs"),
+        ("experts.lr_image=-1", "experts.lr_image"),
+        ("data.source=karpathy", "data.annotations is needed"),
+        ("distill", "expected section.key=value"),
+        ("name.first=x", "name is a value, not a section"),
+        ("model.text.train=frozen", "would freeze a random head"),
+        ("model.image.train=head", "model.image.train: head needs a head"),
+        ("model.image.head.kind=linear", "model.joint_dim is needed"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence(override: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(SCENES, [override])
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_broken_yaml_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+        load_experiment(tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("name: [")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: cannot be read as YAML"):
+        load_experiment(broken)
+    broken.write_text("- a list")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: expected a mapping"):
+        load_experiment(broken)

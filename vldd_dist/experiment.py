@@ -1,0 +1,156 @@
+"""The typed description of an experiment: one YAML file, unknown keys refused, checked as a whole before anything runs."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from vldd_dist.errors import ConfigError
+from vldd_dist.settings import (
+    CoresetSettings,
+    DataSettings,
+    DistillSettings,
+    EmbeddingSettings,
+    EvaluationSettings,
+    ExpertSettings,
+    ModelSettings,
+    PretrainSettings,
+    Section,
+)
+
+
+class Experiment(Section):
+    """Everything one experiment depends on; `orchestration.plan` turns it into work units."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Short name: lower-case letters, digits, dashes.")
+    seed: int = Field(0, description="Root of all randomness.")
+    data: DataSettings = Field(default_factory=DataSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    pretrain: PretrainSettings = Field(default_factory=PretrainSettings)
+    embeddings: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
+    experts: ExpertSettings = Field(default_factory=ExpertSettings)
+    distill: DistillSettings = Field(default_factory=DistillSettings)
+    coresets: CoresetSettings = Field(default_factory=CoresetSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda for workers that ask for a GPU, else cpu.")
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Experiment":
+        for problem in (*_data_problems(self.data), *_model_problems(self), *_distill_problems(self)):
+            raise ValueError(problem)
+        return self
+
+
+def _data_problems(data: DataSettings) -> list[str]:
+    required = {"scenes": (), "karpathy": ("annotations", "images"), "shards": ("train", "val", "test")}[data.source]
+    return [
+        f"data.{key} is needed when data.source is {data.source}: set it in the file or with --set data.{key}=..."
+        for key in required
+        if getattr(data, key) is None
+    ]
+
+
+def _model_problems(experiment: Experiment) -> list[str]:
+    image, text = experiment.model.image, experiment.model.text
+    problems = []
+    if image.weights == "attributes" and experiment.data.source != "scenes":
+        problems.append(
+            "model.image.weights: attributes belongs to data.source: scenes; name a .safetensors file, timm or random"
+        )
+    for tower, settings in (("image", image), ("text", text)):
+        if settings.train == "frozen" and settings.head.kind != "none":
+            problems.append(
+                f"model.{tower}.train: frozen would freeze a random head; set model.{tower}.head.kind to none or train to head"
+            )
+        if settings.train == "head" and settings.head.kind == "none":
+            problems.append(f"model.{tower}.train: head needs a head; set model.{tower}.head.kind to linear or projection")
+    if image.train == text.train == "frozen":
+        problems.append("model.image.train and model.text.train are both frozen: nothing is left to train")
+    if image.head.kind != "none" and experiment.model.joint_dim is None:
+        problems.append("model.joint_dim is needed when model.image.head.kind is not none: give the joint space's size")
+    return problems
+
+
+def _distill_problems(experiment: Experiment) -> list[str]:
+    distill, experts, data = experiment.distill, experiment.experts, experiment.data
+    problems = []
+    reach = distill.max_start_epoch + distill.expert_epochs
+    if reach > experts.epochs:
+        problems.append(
+            f"distill.max_start_epoch ({distill.max_start_epoch}) + distill.expert_epochs ({distill.expert_epochs}) = {reach} "
+            f"is more than experts.epochs ({experts.epochs}): lower one of the first two or train longer"
+        )
+    if data.train_images is not None and max(distill.pairs) > data.train_images:
+        problems.append(
+            f"distill.pairs ({max(distill.pairs)}) is more than the training pictures (data.train_images: {data.train_images})"
+        )
+    return problems
+
+
+def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Experiment:
+    """Read and check a description.
+
+    Args:
+        path: a YAML file.
+        overrides: `section.key=value` each, the value written as in YAML.
+
+    Raises:
+        ConfigError: one sentence naming the file and the key, and the mend where it is known.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; the presets are in jobs/presets/") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping with keys such as name, data, model; found {type(tree).__name__}")
+    for override in overrides or []:
+        _apply_override(tree, override)
+    try:
+        return Experiment.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first_problem(error)}") from None
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, sign, value = override.partition("=")
+    *sections, leaf = key.split(".")
+    if not sign or not all([*sections, leaf]):
+        raise ConfigError(f"--set {override}: expected section.key=value, for example --set 'distill.pairs=[20, 50]'")
+    node = tree
+    for section in sections:
+        node = node.setdefault(section, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {value!r} is not a YAML value") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1)
+        sentence = f"{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        sentence = f"{key}: {message} (found {first['input']!r})" if key else message
+    return sentence + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = Experiment
+    for part in location:
+        field = section.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return list(section.model_fields)

@@ -1,0 +1,266 @@
+"""Training one expert: SGD on symmetric InfoNCE over all real pairs, a snapshot an epoch (Wu et al. 2308.07545, 3.2).
+
+An epoch is the unit of progress: after each, the parameters, momentum, counts and curves go to the store as a
+checkpoint, and a restarted expert goes on from the newest one. Every draw of an epoch derives from
+(seed, expert, epoch), so the resumed expert ends in the same bits.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vldd_dist.data.dataset import Dataset, Split
+from vldd_dist.data.embeddings import CaptionEmbeddings
+from vldd_dist.data.stream import DecodedCache, EpochStream
+from vldd_dist.errors import DivergenceError
+from vldd_dist.evaluation.encode import caption_targets, measure
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.losses import contrastive_loss
+from vldd_dist.models.parameters import ParameterView
+from vldd_dist.seeding import derive_seed
+from vldd_dist.settings import ExpertSettings
+from vldd_dist.storage import tensors
+from vldd_dist.storage.manifests import ObjectInfo
+from vldd_dist.storage.trajectories import write_snapshot
+from vldd_dist.storage.units import Checkpoint, UnitWriter
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class ForgettingCounts:
+    """Forgetting events of each training pair (Toneva et al. 1812.05159), for retrieval: a picture is learned while it
+    ranks its own caption first within its batch, and forgotten when it was learned at the visit before and is not now.
+
+    Attributes:
+        events: (N,) int64.
+        learned: (N,) bool, at the last visit.
+        ever: (N,) bool, learned at any visit.
+    """
+
+    events: Tensor
+    learned: Tensor
+    ever: Tensor
+
+    @classmethod
+    def empty(cls, pictures: int) -> "ForgettingCounts":
+        return cls(
+            torch.zeros(pictures, dtype=torch.int64),
+            torch.zeros(pictures, dtype=torch.bool),
+            torch.zeros(pictures, dtype=torch.bool),
+        )
+
+    def visit(self, indices: Tensor, learned: Tensor) -> None:
+        """indices (B,) int64 of pictures and whether each (B,) bool is learned now."""
+        self.events[indices] += self.learned[indices] & ~learned
+        self.learned[indices] = learned
+        self.ever |= self.learned
+
+    def as_tensors(self) -> dict[str, Tensor]:
+        return {"events": self.events, "learned": self.learned, "ever": self.ever}
+
+
+@dataclass
+class Curves:
+    """What a person wants to see of an expert: epoch by epoch, epoch 0 before training."""
+
+    loss: list[float] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ExpertInputs:
+    """What an expert is trained on and with.
+
+    Attributes:
+        model: at its starting weights, on its device.
+        validation: the validation split, decoded.
+    """
+
+    model: DualEncoder
+    dataset: Dataset
+    embeddings: CaptionEmbeddings
+    validation: Split
+    temperature: float
+    device: torch.device
+
+
+def train_expert(
+    inputs: ExpertInputs,
+    settings: ExpertSettings,
+    *,
+    seed: int,
+    index: int,
+    kept_epochs: list[int],
+    encode_batch: int,
+    writer: UnitWriter,
+    report: Report,
+) -> dict[str, Any]:
+    """Train from the newest checkpoint (or the start) to the last epoch, committing each epoch.
+
+    Returns:
+        Facts for the unit's manifest: the curves and the epochs kept.
+
+    Raises:
+        DivergenceError: the loss became NaN or infinite.
+    """
+    training = _Training(inputs, settings, seed, index, kept_epochs, encode_batch, writer, report)
+    checkpoint = writer.latest_checkpoint()
+    if checkpoint is None:
+        training.finish_epoch(0)
+        first = 1
+    else:
+        training.restore(checkpoint)
+        first = checkpoint.step + 1
+    for epoch in range(first, settings.epochs + 1):
+        training.run_epoch(epoch)
+        training.finish_epoch(epoch)
+    for name, info in training.snapshots.items():
+        writer.adopt(name, info)
+    writer.put("forgetting.safetensors", tensors.encode(training.forgetting.as_tensors()))
+    return {"loss": training.curves.loss, "validation": training.curves.validation, "epochs": kept_epochs}
+
+
+class _Training:
+    def __init__(
+        self,
+        inputs: ExpertInputs,
+        settings: ExpertSettings,
+        seed: int,
+        index: int,
+        kept_epochs: list[int],
+        encode_batch: int,
+        writer: UnitWriter,
+        report: Report,
+    ) -> None:
+        self.inputs, self.settings, self.writer, self.report = inputs, settings, writer, report
+        self.seed, self.index, self.kept_epochs, self.encode_batch = seed, index, kept_epochs, encode_batch
+        self.view = ParameterView(inputs.model)
+        self.optimiser = torch.optim.SGD(
+            [
+                {"params": parameters, "lr": rate}
+                for tower, rate in (("image", settings.lr_image), ("text", settings.lr_text))
+                if (parameters := self.view.parameters_of(tower))
+            ],
+            lr=settings.lr_image,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        self.curves = Curves()
+        self.pictures = inputs.dataset.splits["train"].images
+        self.forgetting = ForgettingCounts.empty(self.pictures)
+        self.snapshots: dict[str, ObjectInfo] = {}
+        self.cache = DecodedCache(settings.cache_mib)
+
+    def run_epoch(self, epoch: int) -> None:
+        inputs, model = self.inputs, self.inputs.model
+        model.train()
+        losses, started, done = [], time.monotonic(), 0
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(self.seed, "expert", self.index, "dropout", epoch))
+            for images, texts, indices in self._batches(epoch):
+                image_features = model.image_features(images)
+                text_features = model.text_features(texts)
+                loss = contrastive_loss(image_features, text_features, inputs.temperature)
+                self.optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                self.optimiser.step()
+                losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    raise DivergenceError(
+                        f"expert {self.index}: the loss is {losses[-1]} in epoch {epoch}; "
+                        "lower experts.lr_image or experts.lr_text"
+                    )
+                self._count_forgetting(image_features.detach(), text_features.detach(), indices)
+                done += len(indices)
+                self.report(
+                    {
+                        "done": (epoch - 1) * self.pictures + done,
+                        "total": self.settings.epochs * self.pictures,
+                        "epoch": epoch,
+                        "loss": losses[-1],
+                        "samples_per_second": done / (time.monotonic() - started),
+                    }
+                )
+        self.curves.loss.append(sum(losses) / len(losses))
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        inputs, settings = self.inputs, self.settings
+        stream = EpochStream(
+            inputs.dataset,
+            "train",
+            seed=derive_seed(self.seed, "expert", self.index),
+            epoch=epoch,
+            batch_size=settings.batch_size,
+            augment=settings.augment,
+            readers=settings.readers,
+            cache=self.cache,
+        )
+        for batch in stream:
+            images = inputs.model.normalise(batch.images.to(inputs.device))
+            yield images, inputs.embeddings.lookup(batch.captions).to(inputs.device), batch.indices
+
+    def _count_forgetting(self, image_features: Tensor, text_features: Tensor, indices: Tensor) -> None:
+        similarity = torch.nn.functional.normalize(image_features) @ torch.nn.functional.normalize(text_features).T
+        own = torch.arange(len(indices), device=similarity.device)
+        self.forgetting.visit(indices, (similarity.argmax(dim=1) == own).cpu())
+
+    def finish_epoch(self, epoch: int) -> None:
+        """Validate, and make the epoch part of the store."""
+        validation = self.inputs.validation
+        recall = measure(
+            self.inputs.model,
+            validation.images,
+            self.inputs.embeddings.lookup([caption for captions in validation.captions for caption in captions]),
+            caption_targets(validation.captions),
+            self.encode_batch,
+        )
+        self.curves.validation.append(recall.as_dict())
+        parameters = {tower: self.view.as_dict(tower) for tower in ("image", "text")}
+        if epoch in self.kept_epochs:
+            for tower, named in parameters.items():
+                name, info = write_snapshot(self.writer, epoch, tower, named)
+                self.snapshots[name] = info
+        state = {f"{tower}/{name}": value for tower, named in parameters.items() for name, value in named.items()}
+        self.writer.save_checkpoint(
+            epoch,
+            {
+                "parameters.safetensors": tensors.encode(state),
+                "momentum.safetensors": tensors.encode(self._momentum()),
+                "forgetting.safetensors": tensors.encode(self.forgetting.as_tensors()),
+            },
+            {
+                "loss": self.curves.loss,
+                "validation": self.curves.validation,
+                "snapshots": {name: info.model_dump() for name, info in self.snapshots.items()},
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        def read(name: str) -> dict[str, Tensor]:
+            return tensors.decode(checkpoint.read(name), f"{name} of epoch {checkpoint.step}")
+
+        state = read("parameters.safetensors")
+        towers = {
+            tower: {name.removeprefix(f"{tower}/"): value for name, value in state.items() if name.startswith(f"{tower}/")}
+            for tower in ("image", "text")
+        }
+        self.view.write(self.view.from_dicts(towers["image"], towers["text"]))
+        for position, buffer in read("momentum.safetensors").items():
+            parameter = self._parameters()[int(position)]
+            self.optimiser.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
+        self.forgetting = ForgettingCounts(**read("forgetting.safetensors"))
+        self.curves = Curves(checkpoint.facts["loss"], checkpoint.facts["validation"])
+        self.snapshots = {name: ObjectInfo(**info) for name, info in checkpoint.facts["snapshots"].items()}
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+
+    def _momentum(self) -> dict[str, Tensor]:
+        buffers = [self.optimiser.state[parameter].get("momentum_buffer") for parameter in self._parameters()]
+        return {str(position): buffer for position, buffer in enumerate(buffers) if buffer is not None}

@@ -1,0 +1,245 @@
+"""What a person sees while units run: one live table on a terminal, plain lines elsewhere."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from vldd_dist.orchestration.units import WorkUnit
+
+PLAIN_INTERVAL_SECONDS = 20.0
+
+STAGE_NAMES = {
+    "dataset": "dataset",
+    "image_weights": "image weights",
+    "caption_embeddings": "caption embeddings",
+    "expert": "experts",
+    "features": "features",
+    "coreset": "coresets",
+    "distillation": "distillations",
+    "evaluation": "evaluations",
+    "publication": "publications",
+}
+
+
+class ProgressBoard:
+    """The state of a run in numbers, on an injected clock (seconds); views render it.
+
+    `capacity` is the number of CPUs the estimate of the time left divides by.
+    """
+
+    def __init__(self, view: "ProgressView", clock: Callable[[], float] = time.monotonic) -> None:
+        self.view, self.clock = view, clock
+        self.capacity = 1.0
+        self.total: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        self.running: dict[str, tuple[WorkUnit, float]] = {}
+        self.latest: dict[str, dict[str, Any]] = {}
+        self.durations: dict[str, list[float]] = {}
+        self.cpus: dict[str, float] = {}
+        self.began = clock()
+
+    def begin(self, units: list[WorkUnit], done: set[str]) -> None:
+        self.began = self.clock()
+        for unit in units:
+            self.total[unit.kind] += 1
+            self.done[unit.kind] += unit.id in done
+            self.cpus[unit.kind] = unit.resources.cpus
+        self.view.begin(self)
+
+    def started(self, unit: WorkUnit) -> None:
+        self.running[unit.id] = (unit, self.clock())
+        self.view.line(f"{unit.label}: started")
+
+    def event(self, unit_id: str, event: dict[str, Any]) -> None:
+        if unit_id in self.running:
+            self.latest[unit_id] = event
+
+    def finished(self, unit: WorkUnit) -> None:
+        seconds = self._stop(unit)
+        self.durations.setdefault(unit.kind, []).append(seconds)
+        self.done[unit.kind] += 1
+        self.view.line(f"{unit.label}: done in {seconds:.0f} s")
+
+    def retried(self, unit: WorkUnit, cause: str) -> None:
+        self._stop(unit)
+        self.view.notice(f"{unit.label}: tried again, {cause}")
+
+    def failed(self, unit: WorkUnit, cause: str) -> None:
+        self._stop(unit)
+        self.lost[unit.kind] += 1
+        self.view.notice(f"{unit.label}: FAILED, {cause}")
+
+    def blocked(self, unit: WorkUnit) -> None:
+        self.lost[unit.kind] += 1
+
+    def refresh(self) -> None:
+        self.view.refresh(self)
+
+    def _stop(self, unit: WorkUnit) -> float:
+        self.latest.pop(unit.id, None)
+        return self.clock() - self.running.pop(unit.id)[1]
+
+    def fraction(self, unit_id: str) -> float | None:
+        """How far a running unit says it is, 0..1."""
+        event = self.latest.get(unit_id, {})
+        return event["done"] / event["total"] if event.get("total") else None
+
+    def seconds_left(self) -> float | None:
+        """Work left over the CPUs at hand, from the durations seen so far; none while a kind has not been seen."""
+        work = longest = 0.0
+        for kind, total in self.total.items():
+            seconds = self._unit_seconds(kind)
+            open_units = total - self.done[kind] - self.lost[kind]
+            if not open_units:
+                continue
+            if seconds is None:
+                return None
+            waiting = open_units - sum(unit.kind == kind for unit, _ in self.running.values())
+            work += waiting * seconds * self.cpus[kind]
+            for unit_id, (unit, since) in self.running.items():
+                if unit.kind == kind:
+                    left = self._seconds_left_of(unit_id, since, seconds)
+                    work, longest = work + left * unit.resources.cpus, max(longest, left)
+        return max(work / max(self.capacity, 1.0), longest)
+
+    def _unit_seconds(self, kind: str) -> float | None:
+        if seen := self.durations.get(kind):
+            return sum(seen) / len(seen)
+        estimates = [
+            (self.clock() - since) / fraction
+            for unit_id, (unit, since) in self.running.items()
+            if unit.kind == kind and (fraction := self.fraction(unit_id))
+        ]
+        return sum(estimates) / len(estimates) if estimates else None
+
+    def _seconds_left_of(self, unit_id: str, since: float, usual: float) -> float:
+        elapsed, fraction = self.clock() - since, self.fraction(unit_id)
+        return elapsed * (1 - fraction) / fraction if fraction else max(usual - elapsed, 0.0)
+
+
+class ProgressView(Protocol):
+    """Shows a board."""
+
+    def begin(self, board: ProgressBoard) -> None: ...
+
+    def line(self, text: str) -> None:
+        """Something ordinary happened."""
+        ...
+
+    def notice(self, text: str) -> None:
+        """Something a person should read."""
+        ...
+
+    def refresh(self, board: ProgressBoard) -> None: ...
+
+    def end(self) -> None: ...
+
+
+def describe_event(event: dict[str, Any]) -> str:
+    """A worker's latest event in words: how far, how fast, how well."""
+    parts = []
+    if event.get("total"):
+        parts.append(f"{event['done']}/{event['total']}")
+    for key, text in (
+        ("epoch", "epoch {}"),
+        ("samples_per_second", "{:.0f} samples/s"),
+        ("steps_per_second", "{:.2f} outer steps/s"),
+        ("loss", "loss {:.3f}"),
+        ("validation", "validation {:.1f} %"),
+    ):
+        if event.get(key) is not None:
+            parts.append(text.format(event[key]))
+    return ", ".join(parts)
+
+
+def describe_seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "time left not known yet"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"about {minutes} min {rest:02d} s left" if minutes else f"about {rest} s left"
+
+
+class LiveView:
+    """A table redrawn in place: a row a stage, a row a running unit."""
+
+    def __init__(self, console: Console) -> None:
+        self.live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def begin(self, board: ProgressBoard) -> None:
+        self.live.start()
+        self.refresh(board)
+
+    def line(self, text: str) -> None:
+        """The table shows it already."""
+
+    def notice(self, text: str) -> None:
+        self.live.console.print(Text(text, style="yellow"))
+
+    def refresh(self, board: ProgressBoard) -> None:
+        self.live.update(self._render(board))
+
+    def end(self) -> None:
+        self.live.stop()
+
+    def _render(self, board: ProgressBoard) -> RenderableType:
+        table = Table(box=None, pad_edge=False, show_header=False, expand=False)
+        for column in ("stage", "bar", "count", "running"):
+            table.add_column(column, overflow="fold")
+        for kind, total in board.total.items():
+            running = [(i, unit) for i, (unit, _) in board.running.items() if unit.kind == kind]
+            share = sum(board.fraction(unit_id) or 0.0 for unit_id, _ in running)
+            filled = round(20 * (board.done[kind] + share) / total)
+            details = [f"{unit.label}: {describe_event(board.latest.get(i, {}))}".rstrip(": ") for i, unit in running]
+            failed = f" ({board.lost[kind]} failed)" if board.lost[kind] else ""
+            table.add_row(
+                STAGE_NAMES[kind],
+                Text("━" * filled, style="green") + Text("━" * (20 - filled), style="bright_black"),
+                f"{board.done[kind]}/{total}{failed}",
+                "\n".join(details),
+            )
+        elapsed = round(board.clock() - board.began)
+        return Group(table, Text(f"{elapsed} s so far, {describe_seconds(board.seconds_left())}", style="dim"))
+
+
+class PlainView:
+    """Lines for logs: what started and ended, and a summary now and then. No control characters."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console, self.clock = console, clock
+        self.last = clock()
+
+    def begin(self, board: ProgressBoard) -> None:
+        total, done = board.total.total(), board.done.total()
+        self._print(f"{total} units, {done} done before, {total - done} to run")
+
+    def line(self, text: str) -> None:
+        self._print(text)
+
+    def notice(self, text: str) -> None:
+        self._print(text)
+
+    def refresh(self, board: ProgressBoard) -> None:
+        if self.clock() - self.last < PLAIN_INTERVAL_SECONDS:
+            return
+        self.last = self.clock()
+        for unit_id, (unit, _) in board.running.items():
+            if event := board.latest.get(unit_id):
+                self._print(f"{unit.label}: {describe_event(event)}")
+        self._print(f"{board.done.total()}/{board.total.total()} units, {describe_seconds(board.seconds_left())}")
+
+    def end(self) -> None:
+        """Nothing to clear."""
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def make_view(console: Console) -> ProgressView:
+    return LiveView(console) if console.is_terminal else PlainView(console)

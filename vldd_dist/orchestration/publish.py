@@ -1,0 +1,82 @@
+"""Publishing: a run's best pairs become a distilled set that stands on its own, with its recalls on the card."""
+
+from typing import Any
+
+import torch
+
+from vldd_dist.models.losses import LOSS_NAME
+from vldd_dist.orchestration.workspace import Workspace, read_tensors
+from vldd_dist.storage.distilled import DistilledSet, NearestCaptions, Recipe
+
+
+def publish(ws: Workspace) -> dict[str, Any]:
+    """Write `distilled/NAME-Mpairs-seedS-ID/` and return where it is and its digest."""
+    run = ws.reader("distillation")
+    pairs = read_tensors(run, "pairs.safetensors")
+    start = read_tensors(run, "start.safetensors")
+    model = ws.build_model(0)
+    distilled = DistilledSet(
+        images=pairs["images"],
+        texts=pairs["texts"],
+        similarity=None,
+        inner_rates=dict(zip(("image", "text"), pairs["log_rates"].exp().tolist(), strict=True)),
+        start_images=model.denormalise(start["images"].to(ws.device)).cpu(),
+        captions=_nearest_captions(ws, start["texts"], pairs["texts"]),
+        recipe=_recipe(ws),
+        facts=_facts(ws, run.facts),
+    )
+    folder = f"distilled/{ws.spec['name']}-{len(pairs['images'])}pairs-seed{run.manifest.spec['seed']}-{run.manifest.unit[:8]}"
+    distilled.save(ws.store.url_of(folder))
+    return {"folder": folder, "digest": distilled.digest}
+
+
+def _nearest_captions(ws: Workspace, before: torch.Tensor, after: torch.Tensor) -> list[NearestCaptions]:
+    """Texts are learned as vectors: each is shown as the training caption nearest to it."""
+    return [
+        NearestCaptions(before=caption_before, after=caption_after, similarity=cosine)
+        for (caption_before, _), (caption_after, cosine) in zip(
+            ws.embeddings.nearest(before), ws.embeddings.nearest(after), strict=True
+        )
+    ]
+
+
+def _recipe(ws: Workspace) -> Recipe:
+    model, protocol = ws.model_settings, ws.spec["protocol"]
+    rates = [ws.reader(role).facts["learning_rate"] for role in ws.roles("distilled_")]
+    return Recipe(
+        image_model=model.image.model,
+        image_model_args=model.image.model_args,
+        image_weights=ws.order.inputs.get("image_weights", ("", "random"))[1],
+        image_train=model.image.train,
+        mean=model.image.mean,
+        std=model.image.std,
+        image_size=ws.dataset.image_size,
+        text_encoder=ws.reader("embeddings").facts["encoder"],
+        image_head=model.image.head.kind,
+        text_head=model.text.head.kind,
+        joint_dim=model.joint_dim,
+        loss=LOSS_NAME,
+        temperature=model.temperature,
+        epochs=protocol["epochs"],
+        batch_size=protocol["batch_size"],
+        # The one chosen on validation by most seeds.
+        learning_rate=max(sorted(rates), key=rates.count),
+        momentum=protocol["momentum"],
+        weight_decay=protocol["weight_decay"],
+    )
+
+
+def _facts(ws: Workspace, run: dict[str, Any]) -> dict[str, Any]:
+    """Test recalls, one a seed, of this set and of the coresets of its size; data and provenance."""
+    recalls: dict[str, list[dict[str, float]]] = {}
+    for role in sorted(ws.order.inputs):
+        if ws.order.inputs[role][0] == "evaluation":
+            recalls.setdefault(role.rsplit("_", 1)[0].split("__")[0], []).append(ws.reader(role).facts["test"])
+    return {
+        "data": ws.dataset.facts,
+        "recalls": recalls,
+        "start": run["start"],
+        "outer_steps_to_best": run["best_step"],
+        "best_validation": run["best_validation"],
+        "distillation_unit": ws.order.inputs["distillation"][1],
+    }

@@ -1,0 +1,164 @@
+"""From manifests to the report: `report/summary.json`, `report/index.html`, and the table on the screen."""
+
+import json
+
+from rich.console import Console
+
+from vldd_dist.experiment import Experiment
+from vldd_dist.orchestration.coordinator import RunResult, done_units
+from vldd_dist.orchestration.plan import EvaluatedSet, Plan
+from vldd_dist.orchestration.units import WorkUnit
+from vldd_dist.orchestration.workspace import read_tensors
+from vldd_dist.reporting.data import (
+    DistillationCurve,
+    ExpertCurve,
+    Gallery,
+    GalleryItem,
+    ReportData,
+    Row,
+    aggregate,
+    png_bytes,
+)
+from vldd_dist.reporting.html import render_html
+from vldd_dist.reporting.tables import render_table, summary
+from vldd_dist.storage.distilled import DistilledSet
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.units import UnitReader
+
+GALLERY_ITEMS = 20
+
+
+def write_report(experiment: Experiment, plan: Plan, store: Store, result: RunResult, console: Console) -> None:
+    """Report whatever is done: a run with failures has a report too, with their causes."""
+    data = _Collector(experiment, plan, store, result).collect()
+    store.write("report/summary.json", (json.dumps(summary(data), indent=1) + "\n").encode())
+    store.write("report/index.html", render_html(data).encode())
+    if data.rows:
+        console.print(render_table(data))
+    console.print(f"report: {store.url_of('report/index.html')}", markup=False, highlight=False, soft_wrap=True)
+
+
+class _Collector:
+    def __init__(self, experiment: Experiment, plan: Plan, store: Store, result: RunResult) -> None:
+        self.experiment, self.plan, self.store, self.result = experiment, plan, store, result
+        self.done = done_units(store, plan.units())
+
+    def collect(self) -> ReportData:
+        distilled = [chosen for chosen in self.plan.sets if chosen.method == "distilled"]
+        return ReportData(
+            name=self.experiment.name,
+            description=self._description(),
+            rows=self._rows(),
+            experts=self._experts(),
+            runs=[curve for chosen in distilled if (curve := self._curve(chosen))],
+            galleries=[gallery for unit in self.plan.publications if (gallery := self._gallery(unit))],
+            failures=[(unit.label, outcome.cause) for unit, outcome in self.result.failed],
+            store=self.store.url,
+            distilled_sets=[
+                (self.store.url_of(facts["folder"]), facts["digest"])
+                for unit in self.plan.publications
+                if (facts := self._facts(unit))
+            ],
+        )
+
+    def _reader(self, unit: WorkUnit) -> UnitReader | None:
+        return UnitReader(self.store, unit.kind, unit.id) if unit.id in self.done else None
+
+    def _facts(self, unit: WorkUnit) -> dict | None:
+        reader = self._reader(unit)
+        return reader.facts if reader else None
+
+    def _description(self) -> dict[str, str]:
+        experiment = self.experiment
+        facts = self._facts(self.plan.dataset) or {}
+        images = {split: info["images"] for split, info in facts.get("splits", {}).items()}
+        return {
+            "data": f"{experiment.data.source}, "
+            + ", ".join(f"{count:,} {split}" for split, count in images.items())
+            + f" pictures of {experiment.data.image_size} px",
+            "image tower": f"{experiment.model.image.model}, weights {experiment.model.image.weights}, "
+            f"train {experiment.model.image.train}",
+            "text tower": f"{experiment.model.text.model}, {experiment.model.text.pooling} pooling, frozen",
+            "experts": f"{experiment.experts.count} of {experiment.experts.epochs} epochs",
+            "distillation": f"{experiment.distill.outer_steps} outer steps of {experiment.distill.inner_steps} inner steps, "
+            f"gradient {experiment.distill.gradient}, {experiment.distill.optimiser}",
+            "evaluation": f"{len(experiment.evaluation.seeds)} seeds, students of {experiment.evaluation.epochs} epochs, "
+            f"learning rate chosen on validation from {', '.join(f'{r:g}' for r in experiment.evaluation.learning_rates)}",
+        }
+
+    def _rows(self) -> list[Row]:
+        recalls: dict[tuple[str, int, str], list[dict[str, float]]] = {}
+        own = self.experiment.model.image.model
+        train = (self._facts(self.plan.dataset) or {}).get("splits", {}).get("train", {}).get("images", 0)
+        for unit in self.plan.full:
+            self._collect_recall(recalls, ("full", train, own), unit)
+        for chosen in self.plan.sets:
+            for model, units in chosen.evaluations.items():
+                for unit in units:
+                    self._collect_recall(recalls, (chosen.method, chosen.pairs, model), unit)
+        return [
+            Row(
+                method=method,
+                pairs=pairs,
+                image_model=None if model == own else model,
+                metrics=aggregate(measured),
+                runs=len(measured),
+            )
+            for (method, pairs, model), measured in recalls.items()
+        ]
+
+    def _collect_recall(
+        self, recalls: dict[tuple[str, int, str], list[dict[str, float]]], key: tuple[str, int, str], unit: WorkUnit
+    ) -> None:
+        if facts := self._facts(unit):
+            recalls.setdefault(key, []).append(facts["test"])
+
+    def _experts(self) -> list[ExpertCurve]:
+        return [
+            ExpertCurve(
+                expert=index,
+                epochs=list(range(len(facts["validation"]))),
+                validation_mean=[recall["mean"] for recall in facts["validation"]],
+                loss=facts["loss"],
+            )
+            for index, unit in enumerate(self.plan.experts)
+            if (facts := self._facts(unit))
+        ]
+
+    def _curve(self, chosen: EvaluatedSet) -> DistillationCurve | None:
+        reader = self._reader(chosen.source)
+        if reader is None:
+            return None
+        curves = read_tensors(reader, "curves.safetensors")
+        total, image, text = curves["losses"].T.tolist()
+        return DistillationCurve(
+            pairs=chosen.pairs,
+            seed=chosen.seed,
+            loss=total,
+            image_loss=image,
+            text_loss=text,
+            validation=[(step, recall) for step, recall in reader.facts["validation"]],
+            inner_rates=[(step + 1, image, text) for step, (image, text) in enumerate(curves["rates"].tolist())],
+        )
+
+    def _gallery(self, unit: WorkUnit) -> Gallery | None:
+        facts = self._facts(unit)
+        if facts is None:
+            return None
+        distilled = DistilledSet.load(self.store.url_of(facts["folder"]))
+        pictures = distilled.pixels()
+        before = distilled.start_images
+        return Gallery(
+            pairs=len(pictures),
+            seed=unit.inputs["distillation"].spec["seed"],
+            items=[
+                GalleryItem(
+                    before_png=png_bytes(before[index]) if before is not None else None,
+                    after_png=png_bytes(pictures[index]),
+                    caption_before=caption.before,
+                    caption_after=caption.after,
+                    similarity=caption.similarity,
+                )
+                for index, caption in enumerate(distilled.captions[:GALLERY_ITEMS])
+            ],
+        )

@@ -1,0 +1,81 @@
+"""The main job: plan, run what is missing, report."""
+
+import signal
+import threading
+from collections import Counter
+from types import FrameType
+
+from rich.console import Console
+from rich.table import Table
+
+from vldd_dist.errors import ConfigError, InterruptedRun
+from vldd_dist.experiment import Experiment
+from vldd_dist.orchestration.coordinator import Coordinator, RunResult, done_units
+from vldd_dist.orchestration.executor import Executor, RayExecutor
+from vldd_dist.orchestration.plan import Plan, make_plan
+from vldd_dist.orchestration.progress import STAGE_NAMES, ProgressBoard, make_view
+from vldd_dist.storage.store import Store
+
+
+def run_experiment(experiment: Experiment, store: Store, console: Console) -> int:
+    """Run everything of the experiment that the store does not hold yet, then write and print the report.
+
+    Returns:
+        The exit code: 0, or that of the first failed unit (the others were run).
+
+    Raises:
+        VlddError: the experiment cannot be planned, or the store not be used.
+        InterruptedRun: Ctrl-C or SIGTERM; the same command goes on.
+    """
+    if store.url.startswith("memory://"):
+        raise ConfigError("--store memory://: lives in one process, the workers are others; use file:// or s3://")
+    plan = make_plan(experiment)
+    store.check_writable()
+    result = _run_units(plan, store, console)
+    for unit, outcome in result.failed:
+        console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
+    if result.blocked:
+        console.print(f"not run, for they need a failed one: {len(result.blocked)} units", style="red")
+    # Here: a run with nothing to report need not load the plotting libraries.
+    from vldd_dist.orchestration.report import write_report
+
+    write_report(experiment, plan, store, result, console)
+    return result.exit_code
+
+
+def _run_units(plan: Plan, store: Store, console: Console) -> RunResult:
+    view = make_view(console)
+
+    def make_executor() -> Executor:
+        return RayExecutor(store)
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = None
+    if threading.current_thread() is threading.main_thread():
+        previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        return Coordinator(plan.units(), store, make_executor, ProgressBoard(view)).run()
+    except KeyboardInterrupt:
+        raise InterruptedRun("interrupted: what was committed is in the store; the same command goes on from there") from None
+    finally:
+        view.end()
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def print_plan(experiment: Experiment, store: Store, console: Console) -> None:
+    """What a run would do, without doing it: a row a kind of unit."""
+    units = make_plan(experiment).units()
+    done = done_units(store, units)
+    table = Table(title=f"Plan of {experiment.name} in {store.url}")
+    for column in ("stage", "units", "done", "to run", "CPUs each", "GPUs each"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    totals = Counter(unit.kind for unit in units)
+    finished = Counter(unit.kind for unit in units if unit.id in done)
+    needs = {unit.kind: unit.resources for unit in units}
+    for kind, total in totals.items():
+        row = (total, finished[kind], total - finished[kind], f"{needs[kind].cpus:g}", f"{needs[kind].gpus:g}")
+        table.add_row(STAGE_NAMES[kind], *map(str, row))
+    console.print(table)

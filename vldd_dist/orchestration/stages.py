@@ -1,0 +1,248 @@
+"""One function a kind of unit: what the workspace's inputs become."""
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vldd_dist.coresets import JointFeatures, select
+from vldd_dist.data.prepare import prepare_dataset
+from vldd_dist.distillation.distill import Distillation
+from vldd_dist.distillation.pairs import (
+    SyntheticPairs,
+    kmeans_indices,
+    random_indices,
+    start_from_noise,
+    start_from_real,
+)
+from vldd_dist.distillation.student import Student
+from vldd_dist.evaluation.encode import caption_targets, joint_features, measure
+from vldd_dist.evaluation.student import evaluate_pairs, validate_pairs
+from vldd_dist.experts.pretraining import pretrain_on_attributes
+from vldd_dist.experts.train import ExpertInputs, train_expert
+from vldd_dist.models.image import create_backbone
+from vldd_dist.models.parameters import ParameterView
+from vldd_dist.models.text import FrozenTextEncoder
+from vldd_dist.orchestration.publish import publish
+from vldd_dist.orchestration.workspace import Runner, Workspace, read_tensors
+from vldd_dist.seeding import derive_seed, numpy_generator
+from vldd_dist.settings import (
+    DataSettings,
+    DistillSettings,
+    EvaluationSettings,
+    ExpertSettings,
+    PretrainSettings,
+    TextTowerSettings,
+)
+from vldd_dist.storage import tensors
+from vldd_dist.storage.trajectories import Trajectory
+
+
+def dataset(ws: Workspace) -> dict[str, Any]:
+    settings = DataSettings.model_validate(ws.execution["settings"])
+    return prepare_dataset(settings, ws.execution["seed"], ws.writer, ws.report)
+
+
+def image_weights(ws: Workspace) -> dict[str, Any]:
+    """The image tower's starting weights, in the store once, so that no worker needs a hub or the user's disk."""
+    spec = ws.spec
+    if "attributes" in spec:
+        weights = pretrain_on_attributes(
+            create_backbone(spec["model"], spec["model_args"], pretrained=False, seed=spec["seed"]),
+            PretrainSettings.model_validate(spec["attributes"]),
+            image_size=spec["image_size"],
+            mean=torch.tensor(spec["mean"]),
+            std=torch.tensor(spec["std"]),
+            seed=spec["seed"],
+            device=ws.device,
+            report=ws.report,
+        )
+    elif ws.execution["weights"] == "timm":
+        weights = create_backbone(spec["model"], spec["model_args"], pretrained=True, seed=0).state_dict()
+    else:
+        weights = tensors.read_file(ws.execution["weights"])
+    ws.writer.put("weights.safetensors", tensors.encode(weights))
+    return {"tensors": len(weights)}
+
+
+def caption_embeddings(ws: Workspace) -> dict[str, Any]:
+    from vldd_dist.data.embeddings import CaptionEmbeddings
+
+    encoder = FrozenTextEncoder(TextTowerSettings.model_validate(ws.execution["text"]), ws.device)
+    captions = ws.dataset.all_captions()
+    vectors = encoder.encode(captions, ws.execution["batch_size"], ws.report)
+    for name, data in CaptionEmbeddings(captions, vectors).encode().items():
+        ws.writer.put(name, data)
+    return {"captions": len(captions), "dim": vectors.shape[1], "encoder": encoder.identity()}
+
+
+def expert(ws: Workspace) -> dict[str, Any]:
+    spec = ws.spec
+    model = ws.build_model(derive_seed(spec["seed"], "expert", spec["index"], "head"))
+    inputs = ExpertInputs(
+        model, ws.dataset, ws.embeddings, ws.dataset.load("val"), ws.model_settings.temperature, ws.device
+    )
+    settings = ExpertSettings.model_validate(
+        spec["training"] | {key: ws.execution[key] for key in ("readers", "cache_mib")}
+    )
+    return train_expert(
+        inputs,
+        settings,
+        seed=spec["seed"],
+        index=spec["index"],
+        kept_epochs=spec["kept_epochs"],
+        encode_batch=ws.execution["encode_batch"],
+        writer=ws.writer,
+        report=ws.report,
+    )
+
+
+def features(ws: Workspace) -> dict[str, Any]:
+    """Joint features of every training picture and one of its captions, by a trained expert."""
+    model = _trained_expert(ws)
+    captions = _drawn_captions(ws, list(range(ws.dataset.splits["train"].images)), ws.spec["seed"])
+    image, text = joint_features(
+        model, ws.dataset.iterate("train"), ws.embeddings.lookup(captions), ws.execution["encode_batch"]
+    )
+    ws.writer.put("features.safetensors", tensors.encode({"image": image, "text": text}))
+    return {"pictures": len(image), "dim": image.shape[1]}
+
+
+def coreset(ws: Workspace) -> dict[str, Any]:
+    spec = ws.spec
+    joint = events = None
+    if "features" in ws.order.inputs:
+        joint = JointFeatures(**read_tensors(ws.reader("features"), "features.safetensors"))
+    if "expert" in ws.order.inputs:
+        events = read_tensors(ws.reader("expert"), "forgetting.safetensors")
+    indices = select(
+        spec["method"], spec["pairs"], ws.dataset.splits["train"].images, features=joint, forgetting=events, seed=spec["seed"]
+    ).tolist()
+    images, captions, keys = _real_pairs(ws, indices, spec["seed"])
+    ws.writer.put("pairs.safetensors", tensors.encode({"images": images}))
+    return {"keys": keys, "captions": captions}
+
+
+def distillation(ws: Workspace) -> dict[str, Any]:
+    spec = ws.spec
+    settings = DistillSettings.model_validate(
+        spec["settings"]
+        | {"pairs": [spec["pairs"]], "seeds": [spec["seed"]]}
+        | {key: ws.execution[key] for key in ("checkpoint_every", "check_tolerance")}
+    )
+    protocol = EvaluationSettings.model_validate(spec["validation"] | {"encode_batch": ws.execution["encode_batch"]})
+    model = ws.build_model(derive_seed(spec["seed"], "student"))
+    pairs = _starting_pairs(ws, settings, model.normalise)
+    validation = _Split(ws, "val")
+
+    def validate(candidate: SyntheticPairs) -> float:
+        return validate_pairs(
+            lambda: ws.build_model(derive_seed(spec["seed"], "validation", "head")),
+            candidate.images,
+            candidate.texts,
+            validation.split,
+            settings=protocol,
+            seed=derive_seed(spec["seed"], "validation"),
+            temperature=ws.model_settings.temperature,
+        )
+
+    run = Distillation(
+        Student(model, ws.model_settings.temperature, settings.dropout),
+        pairs,
+        [Trajectory(ws.reader(role)) for role in ws.roles("expert_")],
+        settings,
+        seed=derive_seed(spec["seed"], "distillation", spec["pairs"]),
+        validate=validate,
+        writer=ws.writer,
+        report=ws.report,
+    )
+    facts = run.run()
+    ws.writer.put("pairs.safetensors", tensors.encode(run.best.as_tensors()))
+    ws.writer.put("start.safetensors", tensors.encode({"images": run.start.images, "texts": run.start.texts}))
+    ws.writer.put("curves.safetensors", tensors.encode(run.curves()))
+    return facts
+
+
+def _starting_pairs(ws: Workspace, settings: DistillSettings, normalise: Any) -> SyntheticPairs:
+    count, seed = ws.spec["pairs"], ws.spec["seed"]
+    train = ws.dataset.splits["train"].images
+    if settings.initialise == "noise":
+        size = ws.dataset.image_size
+        return start_from_noise((count, 3, size, size), ws.embeddings.vectors, settings, seed).to(ws.device)
+    if settings.initialise == "kmeans":
+        joint = JointFeatures(**read_tensors(ws.reader("features"), "features.safetensors"))
+        indices = kmeans_indices(joint.concatenated(), count, seed)
+    else:
+        indices = random_indices(train, count, seed)
+    images, captions, keys = _real_pairs(ws, indices, seed)
+    texts = ws.embeddings.lookup(captions).to(ws.device)
+    return start_from_real(normalise(images.to(ws.device)), texts, settings, keys, captions)
+
+
+def evaluation(ws: Workspace) -> dict[str, Any]:
+    """Test recall of a trained expert, or of a student trained on pairs."""
+    if "expert" in ws.order.inputs:
+        test = _Split(ws, "test")
+        recall = measure(
+            _trained_expert(ws), test.split.images, test.embeddings, test.targets, ws.execution["encode_batch"]
+        )
+        return {"test": recall.as_dict()}
+    settings = EvaluationSettings.model_validate(ws.spec["protocol"] | {"encode_batch": ws.execution["encode_batch"]})
+    seed = ws.spec["seed"]
+    images, texts = _judged_pairs(ws)
+    outcome = evaluate_pairs(
+        lambda: ws.build_model(derive_seed(seed, "student", "head")),
+        images,
+        texts,
+        _Split(ws, "val").split,
+        _Split(ws, "test").split,
+        settings=settings,
+        seed=seed,
+        temperature=ws.model_settings.temperature,
+    )
+    return outcome.as_facts()
+
+
+def _judged_pairs(ws: Workspace) -> tuple[Tensor, Tensor]:
+    reader = ws.reader("pairs")
+    pairs = read_tensors(reader, "pairs.safetensors")
+    if "texts" in pairs:
+        return pairs["images"].to(ws.device), pairs["texts"].to(ws.device)
+    model = ws.build_model(0)
+    return model.normalise(pairs["images"].to(ws.device)), ws.embeddings.lookup(reader.facts["captions"]).to(ws.device)
+
+
+def _trained_expert(ws: Workspace) -> Any:
+    trajectory = Trajectory(ws.reader("expert"))
+    model = ws.build_model(0)
+    view = ParameterView(model)
+    last = trajectory.epochs[-1]
+    view.write(view.from_dicts(trajectory.snapshot(last, "image"), trajectory.snapshot(last, "text")))
+    return model
+
+
+def _real_pairs(ws: Workspace, indices: list[int], seed: int) -> tuple[Tensor, list[str], list[str]]:
+    """Pictures (M, 3, H, W) uint8, one drawn caption each, and keys of training pictures."""
+    picked = ws.dataset.pick("train", indices)
+    return picked.images, _drawn_captions(ws, indices, seed), picked.keys
+
+
+def _drawn_captions(ws: Workspace, indices: list[int], seed: int) -> list[str]:
+    captions = ws.dataset.captions("train")
+    return [
+        captions[index][numpy_generator(seed, "caption", index).integers(len(captions[index]))] for index in indices
+    ]
+
+
+RUNNERS: dict[str, Runner] = {
+    "dataset": dataset,
+    "image_weights": image_weights,
+    "caption_embeddings": caption_embeddings,
+    "expert": expert,
+    "features": features,
+    "coreset": coreset,
+    "distillation": distillation,
+    "evaluation": evaluation,
+    "publication": publish,
+}

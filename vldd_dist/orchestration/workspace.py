@@ -1,0 +1,98 @@
+"""What a worker does for each kind of unit: open the inputs, call the room that knows how, commit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vldd_dist.data.dataset import Dataset
+from vldd_dist.data.embeddings import CaptionEmbeddings
+from vldd_dist.errors import ConfigError
+from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.orchestration.units import UnitOrder
+from vldd_dist.settings import ModelSettings
+from vldd_dist.storage import tensors
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.units import UnitReader, UnitWriter
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One unit's inputs, opened on demand, and its output."""
+
+    order: UnitOrder
+    store: Store
+    writer: UnitWriter
+    report: Report
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return self.order.spec
+
+    @property
+    def execution(self) -> dict[str, Any]:
+        return self.order.execution
+
+    def reader(self, role: str) -> UnitReader:
+        kind, unit_id = self.order.inputs[role]
+        return UnitReader(self.store, kind, unit_id)
+
+    def roles(self, prefix: str) -> list[str]:
+        return sorted(role for role in self.order.inputs if role.startswith(prefix))
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return Dataset(self.reader("dataset"))
+
+    @cached_property
+    def embeddings(self) -> CaptionEmbeddings:
+        return CaptionEmbeddings.decode(self.reader("embeddings"))
+
+    @cached_property
+    def device(self) -> torch.device:
+        """cuda for workers that were given a GPU, unless the description says otherwise."""
+        wanted = self.execution["device"]
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"device: cuda, but {self.order.label} sees no GPU: set device: auto or give it resources.gpus")
+        return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and self.order.gpus > 0) else "cpu")
+
+    @property
+    def model_settings(self) -> ModelSettings:
+        return ModelSettings.model_validate(self.spec["model"])
+
+    def build_model(self, head_seed: int) -> DualEncoder:
+        """The dual encoder at its starting weights, on the worker's device."""
+        weights: dict[str, Tensor] | None = None
+        if "image_weights" in self.order.inputs:
+            weights = read_tensors(self.reader("image_weights"), "weights.safetensors")
+        model = build(self.model_settings, self.embeddings.dim, weights, head_seed)
+        return model.to(self.device)
+
+
+def read_tensors(reader: UnitReader, name: str) -> dict[str, Tensor]:
+    """A safetensors object of a unit, verified."""
+    return tensors.decode(reader.read(name), reader.url(name))
+
+
+Runner = Callable[[Workspace], dict[str, Any]]
+
+
+def execute(order: UnitOrder, store: Store, report: Report) -> None:
+    """One attempt at a unit: run it and commit its manifest.
+
+    Raises:
+        VlddError: with a sentence for the user; anything else is a mistake of the program.
+    """
+    from vldd_dist.orchestration.stages import RUNNERS
+
+    # The number of threads shapes the order of sums: it is part of what makes a rerun equal.
+    torch.set_num_threads(max(1, int(order.cpus)))
+    inputs = {role: f"{kind}/{unit_id}" for role, (kind, unit_id) in order.inputs.items()}
+    writer = UnitWriter(store, order.kind, order.id, order.spec, inputs)
+    facts = RUNNERS[order.kind](Workspace(order, store, writer, report))
+    writer.commit(facts)
