@@ -1,0 +1,94 @@
+"""The dual encoder: an image tower and a head on caption embeddings, meeting in a joint space."""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from vldd_dist.errors import ConfigError
+from vldd_dist.models.heads import build_head
+from vldd_dist.models.image import create_backbone, freeze_norm_statistics, load_backbone, make_trainable
+from vldd_dist.settings import ModelSettings
+
+
+class DualEncoder(nn.Module):
+    """Both towers from the point where they are trained: pixels on one side, frozen caption embeddings on the other.
+
+    Shapes: B pictures or captions, D caption embedding size, d joint size.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, settings: ModelSettings, text_dim: int) -> None:
+        super().__init__()
+        image_dim = int(backbone.num_features)
+        self.text_dim = text_dim
+        self.joint_dim = settings.joint_dim or image_dim
+        for tower, head, dim in (("image", settings.image.head, image_dim), ("text", settings.text.head, text_dim)):
+            if head.kind == "none" and dim != self.joint_dim:
+                raise ConfigError(
+                    f"model.{tower}.head.kind: none needs {tower} features of the joint space's size "
+                    f"({self.joint_dim}), they have {dim}: choose linear or projection"
+                )
+        self.image_backbone = backbone
+        self.image_head = build_head(settings.image.head, image_dim, self.joint_dim)
+        self.text_head = build_head(settings.text.head, text_dim, self.joint_dim)
+        if settings.image.train == "frozen":
+            self.image_head.requires_grad_(False)
+        if settings.text.train == "frozen":
+            self.text_head.requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(settings.image.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(settings.image.std)[:, None, None], persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        freeze_norm_statistics(self)
+        return self
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Normalised pictures (B, 3, H, W) float -> (B, d)."""
+        return self.image_head(self.image_backbone(images))
+
+    def text_features(self, embeddings: Tensor) -> Tensor:
+        """Caption embeddings (B, D) -> (B, d)."""
+        return self.text_head(embeddings)
+
+    def forward(self, images: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Both features, (B, d) each."""
+        return self.image_features(images), self.text_features(embeddings)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> float32 as the image tower wants it."""
+        return (pixels.to(torch.float32) / 255 - self.mean) / self.std
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) float -> uint8, clipped to what a screen can show."""
+        return ((images * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def build(
+    settings: ModelSettings, text_dim: int, image_weights: dict[str, Tensor] | None, head_seed: int
+) -> DualEncoder:
+    """A dual encoder at its starting weights: the backbone from `image_weights`, heads and adapters drawn by seed.
+
+    Args:
+        text_dim: size of the caption embeddings.
+        image_weights: timm state dict of the backbone; none only when settings.image.weights is random, which draws
+            the backbone by `head_seed` too.
+
+    Raises:
+        ConfigError: unknown model, sizes that do not meet, LoRA targets that match nothing.
+        DataError: the weights are not of this model.
+    """
+    image = settings.image
+    if (image_weights is None) != (image.weights == "random"):
+        raise ConfigError(f"model.image.weights: {image.weights} and the weights at hand do not agree")
+    backbone = create_backbone(image.model, image.model_args, pretrained=False, seed=head_seed)
+    if image_weights is not None:
+        load_backbone(backbone, image_weights, image.model)
+    if image.grad_checkpointing:
+        backbone.set_grad_checkpointing(True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(head_seed)
+        return DualEncoder(make_trainable(backbone, image), settings, text_dim).eval()

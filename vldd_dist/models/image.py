@@ -1,0 +1,93 @@
+"""Image towers: timm backbones, whole, with LoRA adapters, or frozen."""
+
+import difflib
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vldd_dist.errors import ConfigError, DataError
+from vldd_dist.models import _torchvision  # noqa: F401  (before timm)
+from vldd_dist.settings import ImageTowerSettings, LoraSettings
+
+import timm  # isort: skip
+
+
+def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, seed: int) -> nn.Module:
+    """A timm model without its classifier: (B, 3, H, W) -> (B, num_features). Random weights are drawn by seed.
+
+    Raises:
+        ConfigError: timm does not know the model, or its weights cannot be had.
+    """
+    if not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        raise ConfigError(f"model.image.model: timm has no {name!r}" + (f"; near: {', '.join(near)}" if near else ""))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
+        except TypeError as error:
+            raise ConfigError(f"model.image.model_args: {name} does not take them: {error}") from None
+        except (RuntimeError, OSError, ValueError) as error:
+            if not pretrained:
+                raise
+            raise ConfigError(
+                f"model.image.weights: timm cannot load pretrained weights of {name} ({' '.join(str(error).split())[:160]}): "
+                "name a .safetensors file, or random"
+            ) from None
+
+
+def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    """Put a timm state dict into a backbone; keys of a classifier the backbone lacks are passed over.
+
+    Raises:
+        DataError: keys missing, unknown, or of another shape.
+    """
+    wanted = backbone.state_dict()
+    classifier = tuple(f"{key}." for key in ("classifier", "head", "fc", "head.fc"))
+    unknown = [key for key in weights if key not in wanted and not key.startswith(classifier)]
+    missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
+    misshapen = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
+    for problem, keys in (("lack", missing), ("have unknown", unknown), ("have other shapes for", misshapen)):
+        if keys:
+            more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
+            raise DataError(f"model.image.weights: the weights {problem} {', '.join(keys[:2])}{more}: they are not of {name}")
+    backbone.load_state_dict({key: weights.get(key, wanted[key]) for key in wanted})
+
+
+def make_trainable(backbone: nn.Module, settings: ImageTowerSettings) -> nn.Module:
+    """Set which backbone parameters move: all, the LoRA adapters (added here), or none."""
+    if settings.train == "lora":
+        return add_lora(backbone, settings.lora)
+    return backbone.requires_grad_(settings.train == "full")
+
+
+def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
+    """Adapters on the modules whose full name matches `targets`, everything else frozen (Hu et al. 2106.09685).
+
+    Raises:
+        ConfigError: nothing matches.
+    """
+    # Here, so that only LoRA runs load peft.
+    from peft import LoraConfig, inject_adapter_in_model
+
+    names = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    matching = [name for name in names if re.fullmatch(settings.targets, name)]
+    if not matching:
+        raise ConfigError(
+            f"model.image.lora.targets: {settings.targets!r} matches no linear layer; there are e.g. {', '.join(names[:3])}"
+        )
+    backbone.requires_grad_(False)
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, target_modules=matching, lora_dropout=settings.dropout, bias="none"
+    )
+    return inject_adapter_in_model(config, backbone)
+
+
+def freeze_norm_statistics(module: nn.Module) -> None:
+    """Keep batch-norm layers in evaluation mode: a trajectory holds parameters, not running statistics."""
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.eval()

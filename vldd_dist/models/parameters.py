@@ -1,0 +1,70 @@
+"""The view of a dual encoder's trainable parameters: what a trajectory holds and a student's steps move."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vldd_dist.errors import DataError
+from vldd_dist.models.dual_encoder import DualEncoder
+
+TOWERS = ("image", "text")
+
+
+class ParameterView:
+    """The parameters with requires_grad, the image tower's first, each tower's by name.
+
+    Attributes:
+        names: as in `model.named_parameters()`.
+        towers: "image" or "text" for each.
+        count: numbers in all of them.
+    """
+
+    def __init__(self, model: DualEncoder) -> None:
+        trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.names = sorted(trainable, key=lambda name: (TOWERS.index(_tower_of(name)), name))
+        self.towers = [_tower_of(name) for name in self.names]
+        self.parameters = [trainable[name] for name in self.names]
+        self.count = sum(parameter.numel() for parameter in self.parameters)
+
+    def parameters_of(self, tower: str) -> list[Tensor]:
+        return [parameter for parameter, owner in zip(self.parameters, self.towers, strict=True) if owner == tower]
+
+    def read(self) -> tuple[Tensor, ...]:
+        """Copies of the parameters."""
+        return tuple(parameter.detach().clone() for parameter in self.parameters)
+
+    @torch.no_grad()
+    def write(self, theta: Sequence[Tensor]) -> None:
+        """Set the parameters in place."""
+        for parameter, value in zip(self.parameters, theta, strict=True):
+            parameter.copy_(value)
+
+    def as_dict(self, tower: str) -> dict[str, Tensor]:
+        """One tower's parameters by name, as they are now."""
+        owned = zip(self.names, self.parameters, self.towers, strict=True)
+        return {name: parameter.detach() for name, parameter, owner in owned if owner == tower}
+
+    def from_dicts(self, image: dict[str, Tensor], text: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Tensors in the view's order. Raises DataError when the names or shapes are not this model's."""
+        given = image | text
+        if set(given) != set(self.names):
+            odd = sorted(set(given) ^ set(self.names))
+            raise DataError(f"a snapshot does not fit the model: {odd[0]} is in one of them only ({len(odd)} such)")
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            if given[name].shape != parameter.shape:
+                raise DataError(
+                    f"a snapshot does not fit the model: {name} is {tuple(given[name].shape)}, not {tuple(parameter.shape)}"
+                )
+        return tuple(given[name] for name in self.names)
+
+
+def call(
+    model: DualEncoder, view: ParameterView, theta: Sequence[Tensor], images: Tensor, embeddings: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The dual encoder's features (B, d) each, with theta in place of its trainable parameters."""
+    return torch.func.functional_call(model, dict(zip(view.names, theta, strict=True)), (images, embeddings))
+
+
+def _tower_of(name: str) -> str:
+    return name.partition("_")[0]

@@ -1,0 +1,154 @@
+"""The recall table: as plain data for programs, on a terminal, in Markdown; the page draws its own from `budgets`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from vldd_dist.reporting.data import METHODS, METRICS, Method, Metric, ReportData, Row
+
+METHOD_NAMES: dict[Method, str] = {
+    "full": "full data",
+    "random": "random",
+    "herding": "herding",
+    "k_center": "k-center",
+    "forgetting": "forgetting",
+    "distilled": "distilled",
+}
+METRIC_NAMES: dict[Metric, str] = {
+    "tr1": "TR@1",
+    "tr5": "TR@5",
+    "tr10": "TR@10",
+    "ir1": "IR@1",
+    "ir5": "IR@5",
+    "ir10": "IR@10",
+    "mean": "mean",
+}
+NOTE = "Test recall in percent; ± is the population standard deviation over runs."
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The rows that compete: students with the same image tower, trained on equally many pairs."""
+
+    pairs: int
+    image_model: str | None
+    rows: list[Row]
+
+    @property
+    def label(self) -> str:
+        return f"{self.pairs:,} pairs" + (f" on {self.image_model}" if self.image_model else "")
+
+    def is_best(self, row: Row, metric: Metric) -> bool:
+        """Whether no other row has a higher mean; never true where there is none to compare with."""
+        return len(self.rows) > 1 and row.metrics[metric].mean == max(other.metrics[metric].mean for other in self.rows)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean recall of the distilled pairs of one size against their yardsticks, with the experiment's own towers."""
+
+    pairs: int
+    distilled: float
+    coreset: Row | None
+    full: Row | None
+
+
+def budgets(rows: list[Row]) -> list[Budget]:
+    """Group rows: full data on top, budgets ascending, then the same for each further image tower."""
+    groups: dict[tuple[str, bool, int], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.image_model or "", row.method != "full", row.pairs), []).append(row)
+    return [
+        Budget(pairs, model or None, sorted(groups[model, limited, pairs], key=lambda row: METHODS.index(row.method)))
+        for model, limited, pairs in sorted(groups)
+    ]
+
+
+def comparisons(rows: list[Row]) -> list[Comparison]:
+    """One comparison for each size of distilled set."""
+    own = [row for row in rows if row.image_model is None]
+    full = next((row for row in own if row.method == "full"), None)
+    return [
+        Comparison(
+            pairs=row.pairs,
+            distilled=row.metrics["mean"].mean,
+            coreset=max(
+                (other for other in own if other.pairs == row.pairs and other.method not in ("distilled", "full")),
+                key=lambda other: other.metrics["mean"].mean,
+                default=None,
+            ),
+            full=full,
+        )
+        for row in sorted(own, key=lambda row: row.pairs)
+        if row.method == "distilled"
+    ]
+
+
+def cell(row: Row, metric: Metric) -> str:
+    """`12.3 ±0.4`, or `12.3` for a single run, which has no spread to show."""
+    stat = row.metrics[metric]
+    return f"{stat.mean:.1f}" + (f" ±{stat.std:.1f}" if row.runs > 1 else "")
+
+
+def summary(data: ReportData) -> dict[str, Any]:
+    """The table for programs; `image_model` is there in cross-architecture rows only."""
+    return {
+        "rows": [
+            {
+                "method": row.method,
+                "pairs": row.pairs,
+                **({"image_model": row.image_model} if row.image_model else {}),
+                "metrics": {metric: row.metrics[metric].model_dump() for metric in METRICS},
+            }
+            for budget in budgets(data.rows)
+            for row in budget.rows
+        ]
+    }
+
+
+def render_table(data: ReportData) -> Table:
+    """The table for a terminal: a section for each budget, its best in bold. Narrow terminals wrap before the ±."""
+    table = Table(title=f"{escape(data.name)}: recall", caption=NOTE, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("pairs")
+    table.add_column("method", no_wrap=True)
+    for metric in METRICS:
+        table.add_column(METRIC_NAMES[metric], justify="right")
+    for budget in budgets(data.rows):
+        for label, cells in _lines(budget, lambda text: f"[bold]{text}[/bold]"):
+            table.add_row(escape(label), *cells)
+        table.add_section()
+    return table
+
+
+def markdown_table(data: ReportData) -> str:
+    """The same table in GitHub's Markdown."""
+    lines = [
+        "| pairs | method | " + " | ".join(METRIC_NAMES.values()) + " |",
+        "|:---|:---|" + "---:|" * len(METRICS),
+    ]
+    for budget in budgets(data.rows):
+        for label, cells in _lines(budget, lambda text: f"**{text}**"):
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", NOTE, ""])
+
+
+def _lines(budget: Budget, embolden: Callable[[str], str]) -> list[tuple[str, list[str]]]:
+    """(pairs, [method, recalls...]) a row; the pairs are named once."""
+    name = f"{budget.pairs:,}" + (f" on {budget.image_model}" if budget.image_model else "")
+    return [
+        (
+            name if position == 0 else "",
+            [
+                METHOD_NAMES[row.method],
+                *(
+                    embolden(cell(row, metric)) if budget.is_best(row, metric) else cell(row, metric)
+                    for metric in METRICS
+                ),
+            ],
+        )
+        for position, row in enumerate(budget.rows)
+    ]

@@ -1,0 +1,55 @@
+"""Tensors as bytes: safetensors only. Nothing is ever unpickled."""
+
+import fsspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from vldd_dist.errors import DataError, StoreError
+
+
+def encode(named: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Deterministic safetensors bytes: names sorted, tensors on the CPU and contiguous."""
+    return save({name: named[name].detach().cpu().contiguous().clone() for name in sorted(named)}, metadata)
+
+
+def decode(data: bytes, source: str) -> dict[str, Tensor]:
+    """Tensors by name. Raises StoreError naming `source` for a pickle, a cut or a lying file."""
+    if problem := _problem(data):
+        raise StoreError(f"{source}: {problem}")
+    return _load(data, source, StoreError)
+
+
+def read_file(url: str) -> dict[str, Tensor]:
+    """A user's .safetensors file, float tensors as float32.
+
+    Raises:
+        DataError: missing, a pickle, or damaged.
+    """
+    try:
+        with fsspec.open(url, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise DataError(f"{url}: no such file: name a .safetensors file") from None
+    except OSError as error:
+        raise DataError(f"{url}: cannot be read: {error.strerror or type(error).__name__}") from None
+    if problem := _problem(data):
+        raise DataError(f"{url}: {problem}")
+    tensors = _load(data, url, DataError)
+    return {name: t.to(torch.float32) if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def _problem(data: bytes) -> str | None:
+    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        return "a pickle (.pt, .pth, .bin), which is never opened for it can run code: convert it to .safetensors"
+    if len(data) < 8 or int.from_bytes(data[:8], "little") > len(data) - 8:
+        return f"no whole safetensors file ({len(data)} bytes): it was cut short or is something else"
+    return None
+
+
+def _load(data: bytes, source: str, error_class: type[DataError] | type[StoreError]) -> dict[str, Tensor]:
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise error_class(f"{source}: no valid safetensors file: {error}") from None

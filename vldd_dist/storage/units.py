@@ -1,0 +1,180 @@
+"""Work units in the store: objects first, manifest last; checkpoints in between.
+
+    units/KIND/ID/manifest.json                     the commit, by conditional put
+    units/KIND/ID/ATTEMPT/NAME                      objects of one attempt
+    units/KIND/ID/checkpoints/STEP-ATTEMPT.json     what an attempt has so far
+    blobs/AB/SHA256                                 objects named by their content, stored once
+
+ATTEMPT is random, so that two writers of one unit never touch the same object: the manifest that wins is whole.
+"""
+
+import logging
+import uuid
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from vldd_dist.errors import StoreError
+from vldd_dist.storage.manifests import ObjectInfo, UnitManifest, from_json, sha256_hex, to_json
+from vldd_dist.storage.store import Store
+
+CHECKPOINTS_KEPT = 2
+
+logger = logging.getLogger(__name__)
+
+
+def prefix_of(kind: str, unit_id: str) -> str:
+    return f"units/{kind}/{unit_id}"
+
+
+def is_done(store: Store, kind: str, unit_id: str) -> bool:
+    """A unit is done when its manifest exists; the existence of objects says nothing."""
+    return store.exists(f"{prefix_of(kind, unit_id)}/manifest.json")
+
+
+class CheckpointRecord(BaseModel):
+    """The mark of a checkpoint, written after its objects."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = 1
+    step: int
+    objects: dict[str, ObjectInfo]
+    facts: dict[str, Any]
+
+
+class Checkpoint:
+    """A verified checkpoint: `step`, `facts` and `read(name)`."""
+
+    def __init__(self, record: CheckpointRecord, data: dict[str, bytes]) -> None:
+        self.step, self.facts = record.step, record.facts
+        self._data = data
+
+    def read(self, name: str) -> bytes:
+        return self._data[name]
+
+
+class UnitWriter:
+    """One attempt at a unit.
+
+    Args:
+        spec, inputs: the question, for the manifest (inputs: role -> KIND/ID).
+    """
+
+    def __init__(self, store: Store, kind: str, unit_id: str, spec: dict[str, Any], inputs: dict[str, str]) -> None:
+        self.store, self.kind, self.unit_id, self.spec, self.inputs = store, kind, unit_id, spec, inputs
+        self.prefix = prefix_of(kind, unit_id)
+        self.attempt = uuid.uuid4().hex[:8]
+        self.objects: dict[str, ObjectInfo] = {}
+
+    def put(self, name: str, data: bytes) -> ObjectInfo:
+        """Write an object of this attempt and list it in the manifest to come."""
+        return self.adopt(name, self._write(name, data))
+
+    def put_blob(self, data: bytes) -> ObjectInfo:
+        """Write an object named by its content, once whoever writes it; not listed until adopted."""
+        digest = sha256_hex(data)
+        info = ObjectInfo(key=f"blobs/{digest[:2]}/{digest}", size=len(data), sha256=digest)
+        # A blob of the right size may still hold a flipped bit; writing the same bytes again would mend it, so only
+        # an object that is certainly there spares the upload, and readers verify in any case.
+        if not (self.store.exists(info.key) and self.store.size(info.key) == info.size):
+            self.store.write(info.key, data)
+        return info
+
+    def adopt(self, name: str, info: ObjectInfo) -> ObjectInfo:
+        """List an object written earlier (a blob, or by the attempt a checkpoint came from)."""
+        self.objects[name] = info
+        return info
+
+    def save_checkpoint(self, step: int, objects: dict[str, bytes], facts: dict[str, Any]) -> None:
+        """Keep what is needed to go on from `step`; the last two checkpoints are kept."""
+        infos = {name: self._write(f"checkpoint-{step:08d}/{name}", data) for name, data in objects.items()}
+        record = CheckpointRecord(step=step, objects=infos, facts=facts)
+        self.store.write(f"{self.prefix}/checkpoints/{step:08d}-{self.attempt}.json", to_json(record))
+        for key in self._checkpoint_keys()[:-CHECKPOINTS_KEPT]:
+            self._remove_checkpoint(key)
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint of the highest step whose objects all verify, of whatever attempt."""
+        for key in reversed(self._checkpoint_keys()):
+            try:
+                record = from_json(CheckpointRecord, self.store.read(key), self.store.url_of(key))
+                data = {
+                    name: info.verify(self.store.read(info.key), self.store.url_of(info.key))
+                    for name, info in record.objects.items()
+                }
+                return Checkpoint(record, data)
+            except StoreError as error:
+                logger.warning("checkpoint passed over: %s", error)
+        return None
+
+    def commit(self, facts: dict[str, Any]) -> UnitManifest:
+        """Make the unit done. When another writer was first, its manifest is returned and ours forgotten."""
+        manifest = UnitManifest(
+            kind=self.kind, unit=self.unit_id, spec=self.spec, inputs=self.inputs, objects=self.objects, facts=facts
+        )
+        won = self.store.create(f"{self.prefix}/manifest.json", to_json(manifest))
+        for key in self._checkpoint_keys():
+            self._remove_checkpoint(key)
+        if not won:
+            logger.warning("%s was committed by another writer first; its result stands", self.prefix)
+            return UnitReader(self.store, self.kind, self.unit_id).manifest
+        return manifest
+
+    def _write(self, name: str, data: bytes) -> ObjectInfo:
+        key = f"{self.prefix}/{self.attempt}/{name}"
+        self.store.write(key, data)
+        if self.store.size(key) != len(data):
+            raise StoreError(f"{self.store.url_of(key)}: written with {len(data)} bytes but the store shows another size")
+        return ObjectInfo.of(key, data)
+
+    def _checkpoint_keys(self) -> list[str]:
+        return self.store.list(f"{self.prefix}/checkpoints")
+
+    def _remove_checkpoint(self, key: str) -> None:
+        # The mark first: a checkpoint whose objects are half gone must not look whole.
+        try:
+            record = from_json(CheckpointRecord, self.store.read(key), self.store.url_of(key))
+        except StoreError:
+            record = None
+        self.store.delete([key])
+        if record:
+            self.store.delete([info.key for info in record.objects.values()])
+
+
+class UnitReader:
+    """A committed unit.
+
+    Raises:
+        StoreError: the unit is not done, or its manifest names what is not its own.
+    """
+
+    def __init__(self, store: Store, kind: str, unit_id: str) -> None:
+        self.store = store
+        self.prefix = prefix_of(kind, unit_id)
+        key = f"{self.prefix}/manifest.json"
+        self.manifest = from_json(UnitManifest, store.read(key), store.url_of(key))
+        for name, info in self.manifest.objects.items():
+            if ".." in info.key.split("/") or not info.key.startswith((f"{self.prefix}/", "blobs/")):
+                raise StoreError(f"{store.url_of(key)}: object {name} points outside its unit ({info.key}): refused")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.manifest.facts
+
+    def info(self, name: str) -> ObjectInfo:
+        try:
+            return self.manifest.objects[name]
+        except KeyError:
+            raise StoreError(f"{self.store.url_of(self.prefix)}: has no object {name!r}") from None
+
+    def url(self, name: str) -> str:
+        return self.store.url_of(self.info(name).key)
+
+    def read(self, name: str) -> bytes:
+        """An object, verified by size and sha256. Raises StoreError naming it and the mend."""
+        info = self.info(name)
+        try:
+            return info.verify(self.store.read(info.key), self.store.url_of(info.key))
+        except StoreError as error:
+            raise StoreError(f"{error}; remove {self.prefix}/manifest.json to have the unit made again") from None
