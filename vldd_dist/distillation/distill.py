@@ -16,9 +16,9 @@ from torch import Tensor
 
 from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.pairs import OuterOptimiser, SyntheticPairs
-from vldd_dist.distillation.student import Params, Student
-from vldd_dist.distillation.unroll import GRADIENTS, require_agreement, scatter_to_pairs
-from vldd_dist.errors import DivergenceError
+from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.unroll import Params, disagreement, scatter_to_pairs, unrolled_gradient
+from vldd_dist.errors import ConfigError, DivergenceError
 from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.settings import DistillSettings
 from vldd_dist.storage import tensors
@@ -96,7 +96,7 @@ class Distillation:
         self.student, self.pairs, self.trajectories, self.settings = student, pairs, trajectories, settings
         self.seed, self.validate, self.writer, self.report = seed, validate, writer, report
         self.outer = OuterOptimiser(pairs, settings)
-        self.gradient = GRADIENTS[settings.gradient](settings)
+        self.start = pairs.clone()
         self.best = pairs.clone()
         self.history = History()
         self.gradient_error: float | None = None
@@ -112,7 +112,7 @@ class Distillation:
         first = self._restore(checkpoint) if checkpoint else 0
         settings = self.settings
         if settings.gradient == "finite_difference":
-            self._check_gradient()
+            self._check_gradient(settings.check_tolerance)
         if first == 0:
             self._validate(0)
         started = time.monotonic()
@@ -156,15 +156,18 @@ class Distillation:
         start = self._snapshot(drawn.expert, drawn.start)
         target = self._snapshot(drawn.expert, drawn.start + settings.expert_epochs)
 
-        def outer(theta: Params) -> tuple[Tensor, Tensor]:
+        def outer(theta: Params) -> Tensor:
             return matching_loss(theta, start, target, student.towers)
 
-        result = self.gradient(student, start, pairs.rates, self._batches(drawn), outer)
-        terms = [float(term) for term in result.terms]
-        self._refuse_divergence(step, float(result.loss))
-        images, texts = scatter_to_pairs(result.batch_gradients, drawn.batches, len(pairs))
-        self.outer.step(images, texts, result.rate_gradients)
-        self.history.losses.append((float(result.loss), terms[0], terms[1]))
+        batches = self._batches(drawn)
+        result = unrolled_gradient(
+            settings.gradient, student, start, pairs.rates, batches, outer, settings.difference
+        )
+        image_loss, text_loss = result.terms.tolist()
+        self._refuse_divergence(step, image_loss + text_loss)
+        images, texts = scatter_to_pairs(result.batches, drawn.batches, len(pairs))
+        self.outer.step(images, texts, result.rates)
+        self.history.losses.append((image_loss + text_loss, image_loss, text_loss))
         image_rate, text_rate = pairs.rates.tolist()
         self.history.rates.append((image_rate, text_rate))
 
@@ -180,14 +183,21 @@ class Distillation:
                 f"more than distill.max_loss ({self.settings.max_loss:g}): {advice}"
             )
 
-    def _check_gradient(self) -> None:
+    def _check_gradient(self, tolerance: float) -> None:
         drawn = draw(self.settings, len(self.trajectories), len(self.pairs), self.seed, 0)
         start = self._snapshot(drawn.expert, drawn.start)
         target = self._snapshot(drawn.expert, drawn.start + self.settings.expert_epochs)
         direction = tuple(b - a for a, b in zip(start, target, strict=True))
-        self.gradient_error = require_agreement(
-            self.student, start, self._batches(drawn)[0], direction, self.settings.difference, self.settings.check_tolerance
-        )
+        batch, difference = self._batches(drawn)[0], self.settings.difference
+        with self.student.twice_differentiable():
+            error = disagreement(self.student, start, batch, direction, difference)
+        if not error <= tolerance:
+            raise ConfigError(
+                f"distill.gradient: finite_difference is off by {error:.2g} against exact on one inner step, more than "
+                f"distill.check_tolerance ({tolerance:g}): networks with ReLU have no use for differences; "
+                "set distill.gradient: exact"
+            )
+        self.gradient_error = error
 
     def _validate(self, step: int) -> None:
         recall = self.validate(self.pairs)

@@ -1,34 +1,49 @@
 """The student: a dual encoder whose trainable parameters come from outside, as the unroll wants it."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vldd_dist.distillation.unroll import Params
 
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import contrastive_loss
-from vldd_dist.models.parameters import ParameterView, call
-
-Params = tuple[Tensor, ...]
+from vldd_dist.models.parameters import TOWERS, ParameterView, call
 
 
 class Student:
-    """Implements `unroll.protocol.InnerProblem` for a dual encoder.
+    """Implements `unroll.InnerProblem` for a dual encoder.
 
     Args:
         model: supplies everything that does not move; its own trainable parameters are not used.
         temperature: of the contrastive loss.
         dropout: train with dropout, the masks of an inner step replayed by the unroll from `seed` and the step.
-        seed: of the dropout masks, drawn anew for each outer step.
+        fused_attention: let attention use kernels without a second derivative (finite differences need none).
     """
 
-    def __init__(self, model: DualEncoder, temperature: float, dropout: bool) -> None:
-        self.model, self.temperature = model, temperature
+    def __init__(self, model: DualEncoder, temperature: float, *, dropout: bool, fused_attention: bool) -> None:
+        self.model, self.temperature, self.fused_attention = model, temperature, fused_attention
         self.view = ParameterView(model)
-        self.towers: Sequence[int] = [("image", "text").index(tower) for tower in self.view.towers]
+        self.towers: Sequence[int] = [TOWERS.index(tower) for tower in self.view.towers]
+        # Drawn anew by the outer loop for each of its steps.
         self.seed = 0
         model.train(dropout)
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
-        """InfoNCE of the batch (images (B,3,H,W), texts (B,D)) at parameters theta: a scalar."""
-        images, texts = batch
-        return contrastive_loss(*call(self.model, self.view, theta, images, texts), self.temperature)
+        """InfoNCE of the batch (images (B,3,H,W), texts (B,D)[, similarity (B,B)]) at parameters theta: a scalar."""
+        images, texts, *similarity = batch
+        kernels = contextlib.nullcontext() if self.fused_attention else sdpa_kernel(SDPBackend.MATH)
+        with kernels:
+            features = call(self.model, self.view, theta, images, texts)
+        return contrastive_loss(*features, self.temperature, *similarity)
+
+    @contextlib.contextmanager
+    def twice_differentiable(self) -> Iterator[None]:
+        """Attention with a second derivative for the time being."""
+        before, self.fused_attention = self.fused_attention, False
+        try:
+            yield
+        finally:
+            self.fused_attention = before

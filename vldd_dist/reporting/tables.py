@@ -113,7 +113,7 @@ def summary(data: ReportData) -> dict[str, Any]:
 def render_table(data: ReportData) -> Table:
     """The table for a terminal: a section for each budget, its best in bold. Narrow terminals wrap before the ±."""
     table = Table(title=f"{escape(data.name)}: recall", caption=NOTE, box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("pairs")
+    table.add_column("pairs", overflow="fold")
     table.add_column("method", no_wrap=True)
     for metric in METRICS:
         table.add_column(METRIC_NAMES[metric], justify="right")

@@ -1,0 +1,62 @@
+"""The gradient of the unroll: how the end of a few SGD steps depends on the batches and the learning rates.
+
+With g(th, b) = grad_th loss(th, b), the student steps th_{t+1} = th_t - a * g(th_t, b_t), a one rate a tower. For an
+outer loss L(th_T), lam_T = dL/dth_T, the sweep back over the stored th_0..th_T needs one step's graph at a time:
+
+    dL/db_t  = -grad_b <g(th_t, b_t), a*lam_{t+1}>
+    dL/da   += -<g(th_t, b_t), lam_{t+1}>             (tower by tower)
+    lam_t    = lam_{t+1} - grad_th <g(th_t, b_t), a*lam_{t+1}>
+
+`full` keeps one graph over all steps, as the published code does; `exact` differentiates each step twice;
+`finite_difference` replaces the second derivative by a difference of gradients; `tesla` leaves lam at lam_T
+(Cui et al. 2211.10586), which is not the gradient and is here for comparison.
+
+This package imports torch and nothing of ours: an engine that shards the parameters implements `StepDerivatives`.
+"""
+
+from vldd_dist.distillation.unroll.check import disagreement
+from vldd_dist.distillation.unroll.exact import DoubleBackward
+from vldd_dist.distillation.unroll.finite_difference import Differences
+from vldd_dist.distillation.unroll.full import full_gradient
+from vldd_dist.distillation.unroll.protocol import InnerProblem, Params, StepDerivatives, UnrollResult
+from vldd_dist.distillation.unroll.sweep import scatter_to_pairs, swept_gradient
+
+__all__ = [
+    "Differences",
+    "DoubleBackward",
+    "InnerProblem",
+    "Params",
+    "StepDerivatives",
+    "UnrollResult",
+    "disagreement",
+    "full_gradient",
+    "scatter_to_pairs",
+    "swept_gradient",
+    "unrolled_gradient",
+]
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from vldd_dist.distillation.unroll.protocol import OuterLoss
+
+GRADIENTS = ("full", "exact", "finite_difference", "tesla")
+
+
+def unrolled_gradient(
+    name: str,
+    problem: InnerProblem,
+    theta: Params,
+    rates: Tensor,
+    batches: Sequence[Params],
+    outer: OuterLoss,
+    difference: str = "central",
+) -> UnrollResult:
+    """The gradient by one of the four names in `GRADIENTS`; see `swept_gradient` for the arguments."""
+    if name == "full":
+        return full_gradient(problem, theta, rates, batches, outer)
+    if name == "finite_difference":
+        return swept_gradient(Differences(problem, difference), problem.towers, theta, rates, batches, outer)
+    derivatives = DoubleBackward(problem)
+    return swept_gradient(derivatives, problem.towers, theta, rates, batches, outer, update_adjoint=name != "tesla")

@@ -1,0 +1,80 @@
+"""A small report with every part: full data, two budgets, a cross-architecture row, curves, a gallery, a failure."""
+
+import numpy as np
+
+from vldd_dist.reporting.data import (
+    METRICS,
+    DistillationCurve,
+    ExpertCurve,
+    Gallery,
+    GalleryItem,
+    Method,
+    ReportData,
+    Row,
+    aggregate,
+    png_bytes,
+)
+
+HOSTILE_CAPTION = 'a dog <script>alert("x")</script> & a "cat"'
+
+
+def row(method: Method, pairs: int, level: float, image_model: str | None = None, runs: int = 3) -> Row:
+    """A row whose every metric has mean `level` and, of several runs, a spread."""
+    recalls = [dict.fromkeys(METRICS, level + offset) for offset in (np.arange(runs) - (runs - 1) / 2)]
+    return Row(method=method, pairs=pairs, image_model=image_model, metrics=aggregate(recalls), runs=runs)
+
+
+def report() -> ReportData:
+    generator = np.random.default_rng(0)
+    loss = [1 + 1 / step for step in range(1, 41)]
+    return ReportData(
+        name="scenes",
+        description={"data": "scenes, 2,000 train pictures", "experts": "2 of 3 epochs"},
+        # Out of order on purpose: the tables sort.
+        rows=[
+            row("distilled", 20, 16.0),
+            row("random", 10, 5.0),
+            row("distilled", 10, 10.0),
+            row("herding", 20, 9.0),
+            row("random", 20, 8.0),
+            row("distilled", 10, 7.0, image_model="nf_resnet50", runs=1),
+            row("full", 2000, 55.0),
+        ],
+        experts=[
+            ExpertCurve(
+                expert=index, epochs=[0, 1, 2, 3], validation_mean=[2.0, 20.0, 30.0, 40.0], loss=[3.0, 2.0, 1.0]
+            )
+            for index in range(2)
+        ],
+        runs=[
+            DistillationCurve(
+                pairs=pairs,
+                seed=0,
+                loss=[2 * value for value in loss],
+                image_loss=loss,
+                text_loss=loss,
+                validation=[(0, 2.0), (20, 8.0), (40, 10.0)],
+                inner_rates=[(step, 0.1 + step / 1000, 0.1) for step in range(1, 41)],
+            )
+            for pairs in (10, 20)
+        ],
+        galleries=[
+            Gallery(
+                pairs=10,
+                seed=0,
+                items=[
+                    GalleryItem(
+                        before_png=png_bytes(generator.random((3, 32, 32))) if index else None,
+                        after_png=png_bytes(generator.random((3, 32 if index else 160, 32 if index else 160))),
+                        caption_before="a red square",
+                        caption_after=HOSTILE_CAPTION,
+                        similarity=0.83,
+                    )
+                    for index in range(2)
+                ],
+            )
+        ],
+        failures=[("distillation of 20 pairs, seed 1", "the loss became NaN <here>")],
+        store="s3://bucket/experiments/scenes",
+        distilled_sets=[("s3://bucket/experiments/scenes/distilled/scenes-10pairs-seed0", "ab" * 32)],
+    )

@@ -1,0 +1,46 @@
+from xml.etree import ElementTree
+
+import numpy as np
+
+from tests.reporting.sample import report
+from vldd_dist.reporting.plots import INK, _running_mean, plots
+
+
+def test_every_curve_has_its_figure():
+    assert [plot.title for plot in plots(report())] == [
+        "Experts",
+        *(
+            title.format(pairs)
+            for pairs in (10, 20)
+            for title in (
+                "Recall during distillation, {} pairs",
+                "Matching loss, {} pairs, seed 0",
+                "Inner learning rates, {} pairs, seed 0",
+            )
+        ),
+    ]
+
+
+def test_figures_are_the_same_bytes_each_time():
+    assert [plot.svg for plot in plots(report())] == [plot.svg for plot in plots(report())]
+
+
+def test_figures_are_inline_svg_in_the_pages_ink():
+    for plot in plots(report()):
+        root = ElementTree.fromstring(plot.svg)
+        assert root.tag.endswith("svg")
+        assert root.get("viewBox")
+        assert root.get("width") is None
+        assert INK not in plot.svg
+        assert "currentColor" in plot.svg
+
+
+def test_yardsticks_are_named_in_the_legend():
+    recall = next(plot for plot in plots(report()) if plot.title == "Recall during distillation, 20 pairs")
+    assert all(f">{name}</text>" in recall.svg for name in ("full data", "random", "herding", "seed 0"))
+
+
+def test_running_mean_of_the_last_values():
+    values = list(np.random.default_rng(0).random(10))
+    expected = [np.mean(values[max(0, end - 3) : end]) for end in range(1, 11)]
+    np.testing.assert_allclose(_running_mean(values, 3), expected)

@@ -1,0 +1,120 @@
+"""What the unroll asks of a student, and what it gives back."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Params = Sequence[Tensor]
+# theta_T -> (towers,) terms of the outer loss, differentiable; the loss is their sum.
+OuterLoss = Callable[[Params], Tensor]
+
+
+class InnerProblem(Protocol):
+    """A student: a differentiable loss of its parameters and a batch.
+
+    Attributes:
+        towers: for each parameter tensor the index of its tower, and so of its learning rate.
+        seed: of the dropout masks; step t's masks derive from (seed, t), whoever evaluates the loss.
+    """
+
+    @property
+    def towers(self) -> Sequence[int]: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
+        """The scalar loss of a batch at theta."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepGradient:
+    """First derivatives of one inner step: with respect to theta, and to the batch when asked for."""
+
+    theta: Params
+    batch: Params | None
+
+
+@dataclass(frozen=True)
+class StepProducts:
+    """Second derivatives of one inner step along a direction v.
+
+    Attributes:
+        theta: grad_th <g, v>; none when not asked for.
+        batch: grad_b <g, v>.
+        gradient: g itself, a by-product.
+    """
+
+    theta: Params | None
+    batch: Params
+    gradient: Params
+
+
+class StepDerivatives(Protocol):
+    """One way to differentiate an inner step; a sharded engine implements it over its shards.
+
+    `needs_batch_gradient` asks the first pass to keep the batch's gradients for `products`.
+    """
+
+    @property
+    def needs_batch_gradient(self) -> bool: ...
+
+    def gradient(self, theta: Params, batch: Params, step: int, with_batch: bool) -> StepGradient:
+        """g(theta, batch)."""
+        ...
+
+    def products(
+        self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient, with_theta: bool
+    ) -> StepProducts:
+        """The products with v. `first` is the step's gradient as the sweep can recover it."""
+        ...
+
+    def dot(self, a: Tensor, b: Tensor) -> Tensor:
+        """Inner product of two tensors laid out as theta (an all-reduce where they are shards)."""
+        ...
+
+
+@dataclass(frozen=True)
+class UnrollResult:
+    """The outer loss and its gradients.
+
+    Attributes:
+        terms: (towers,) the outer loss, tower by tower.
+        batches: for each inner step the gradient of each tensor of its batch.
+        rates: (towers,) the gradient of the inner learning rates.
+    """
+
+    terms: Tensor
+    batches: list[Params]
+    rates: Tensor
+
+
+class replayed_randomness:
+    """Every evaluation of inner step t draws the same dropout masks, and leaves the global generators as they were."""
+
+    def __init__(self, seed: int, step: int, device: torch.device) -> None:
+        self.seed = (seed * 1_000_003 + step) % 2**63
+        devices = [device] if device.type == "cuda" else []
+        self.fork = torch.random.fork_rng(devices=devices)
+
+    def __enter__(self) -> None:
+        self.fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *error: object) -> None:
+        self.fork.__exit__(*error)
+
+
+def step_loss(problem: InnerProblem, theta: Params, batch: Params, step: int) -> Tensor:
+    """The student's loss with the masks of its step."""
+    with replayed_randomness(problem.seed, step, batch[0].device):
+        return problem.loss(theta, batch, step)
+
+
+def leaves(tensors: Params) -> list[Tensor]:
+    """The same values as fresh leaves of a graph."""
+    return [tensor.detach().requires_grad_() for tensor in tensors]

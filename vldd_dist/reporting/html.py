@@ -1,0 +1,48 @@
+"""The report as one self-contained HTML page: no script, nothing loaded from elsewhere."""
+
+import base64
+import struct
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from vldd_dist.reporting.data import METRICS, ReportData
+from vldd_dist.reporting.plots import plots
+from vldd_dist.reporting.tables import METHOD_NAMES, METRIC_NAMES, NOTE, budgets, cell, comparisons
+
+# Narrower pictures are shown with their pixels enlarged, not blurred.
+SMALL_WIDTH = 128
+
+
+def render_html(data: ReportData) -> str:
+    """The page; everything that comes from data is escaped."""
+    environment = Environment(
+        loader=PackageLoader("vldd_dist.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    environment.filters["is_small"] = _is_small
+    return environment.get_template("report.html.j2").render(
+        data=data,
+        budgets=budgets(data.rows),
+        comparisons=comparisons(data.rows),
+        plots=[(plot, Markup(plot.svg)) for plot in plots(data)],
+        metrics=METRICS,
+        metric_names=METRIC_NAMES,
+        method_names=METHOD_NAMES,
+        cell=cell,
+        note=NOTE,
+    )
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _is_small(png: bytes) -> bool:
+    # The header's first chunk begins with the width: 8 bytes of signature, 4 of length, 4 of type before it.
+    (width,) = struct.unpack_from(">I", png, 16)
+    return width < SMALL_WIDTH

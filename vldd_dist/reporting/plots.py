@@ -1,0 +1,195 @@
+"""The report's figures as inline SVG: the same data gives the same bytes, and ink takes the page's text colour."""
+
+import io
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, Method, ReportData
+from vldd_dist.reporting.tables import METHOD_NAMES
+
+# Mid-tones: contrast of at least 3:1 both on white and on near-black.
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d85c6", "#d27c1e", "#2e9b6a", "#d9536a", "#9673c4", "#848b94"
+LEVEL_COLOURS: dict[Method, str] = {
+    "full": GREY,
+    "random": ORANGE,
+    "herding": GREEN,
+    "k_center": RED,
+    "forgetting": PURPLE,
+}
+# Stands for the text colour while matplotlib draws; replaced by currentColor.
+INK = "#010203"
+STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.15,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
+    ),
+}
+SMOOTHED_FRACTION = 0.05
+
+
+@dataclass
+class Plot:
+    """A finished figure.
+
+    Attributes:
+        title, caption: what it shows and how to read it.
+        summary: the text alternative: what a reader who cannot see it should know.
+        svg: markup of one `<svg>` element.
+    """
+
+    title: str
+    caption: str
+    summary: str
+    svg: str = field(default="", repr=False)
+
+
+def plots(data: ReportData) -> list[Plot]:
+    """Every figure of a report, those without data left out."""
+    drawn = [experts_plot(data.experts)] if data.experts else []
+    for pairs in sorted({run.pairs for run in data.runs}):
+        runs = [run for run in data.runs if run.pairs == pairs]
+        levels = {
+            row.method: row.metrics["mean"].mean
+            for row in data.rows
+            if row.image_model is None and (row.method == "full" or (row.method != "distilled" and row.pairs == pairs))
+        }
+        drawn.append(validation_plot(runs, levels))
+        drawn += [make(run) for run in runs for make in (matching_plot, rates_plot)]
+    return drawn
+
+
+def matching_plot(run: DistillationCurve) -> Plot:
+    """Matching loss against outer steps: total and the share of each tower, raw (light) and smoothed."""
+    window = max(1, int(len(run.loss) * SMOOTHED_FRACTION))
+    plot = Plot(
+        f"Matching loss, {run.pairs:,} pairs, seed {run.seed}",
+        f"Each outer step (light) and the mean of the last {window} (line). A tower at 1 has not come nearer to the expert.",
+        f"Total matching loss goes from {run.loss[0]:.3g} to {run.loss[-1]:.3g} in {len(run.loss):,} outer steps.",
+    )
+    with _drawing(plot, "outer step", "matching loss") as axes:
+        steps = np.arange(1, len(run.loss) + 1)
+        for label, values, colour in (
+            ("total", run.loss, BLUE),
+            ("image", run.image_loss, ORANGE),
+            ("text", run.text_loss, GREEN),
+        ):
+            axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
+            axes.plot(steps, _running_mean(values, window), color=colour, label=label)
+        axes.legend()
+    return plot
+
+
+def validation_plot(runs: list[DistillationCurve], levels: dict[Method, float]) -> Plot:
+    """Validation recall of the pairs of one budget against outer steps.
+
+    Args:
+        runs: one a seed.
+        levels: test recall of the yardsticks, drawn as horizontal lines.
+    """
+    best = max((recall for run in runs for _, recall in run.validation), default=float("nan"))
+    plot = Plot(
+        f"Recall during distillation, {runs[0].pairs:,} pairs",
+        "Mean validation recall of students trained on the pairs so far. Dashed: mean test recall of the full data and of "
+        "coresets of this size.",
+        f"Best validation recall {best:.1f} %; "
+        + ", ".join(f"{METHOD_NAMES[method]} {level:.1f} %" for method, level in levels.items())
+        + ".",
+    )
+    with _drawing(plot, "outer step", "mean recall, %", height=3.9) as axes:
+        for shade, run in zip(np.linspace(1.0, 0.45, len(runs)), runs, strict=True):
+            steps, recalls = _columns(run.validation, 2)
+            axes.plot(steps, recalls, color=BLUE, alpha=shade, marker="o", markersize=3, label=f"seed {run.seed}")
+        for method, level in levels.items():
+            axes.axhline(level, color=LEVEL_COLOURS[method], linestyle="--", linewidth=1.2, label=METHOD_NAMES[method])
+        axes.set_ylim(bottom=0)
+        _legend_below(axes)
+    return plot
+
+
+def rates_plot(run: DistillationCurve) -> Plot:
+    """The learned inner learning rates against outer steps."""
+    steps, image, text = _columns(run.inner_rates, 3)
+    plot = Plot(
+        f"Inner learning rates, {run.pairs:,} pairs, seed {run.seed}",
+        "The student's learning rate of each tower, learned with the pairs.",
+        f"Image tower from {image[0]:.3g} to {image[-1]:.3g}, text tower from {text[0]:.3g} to {text[-1]:.3g}.",
+    )
+    with _drawing(plot, "outer step", "inner learning rate") as axes:
+        axes.plot(steps, image, color=ORANGE, label="image tower")
+        axes.plot(steps, text, color=GREEN, label="text tower")
+        axes.legend()
+    return plot
+
+
+def experts_plot(experts: list[ExpertCurve]) -> Plot:
+    """Validation recall of every expert at each of its snapshots."""
+    last = [expert.validation_mean[-1] for expert in experts]
+    plot = Plot(
+        "Experts",
+        "Mean validation recall after each epoch on all real pairs, one line an expert; epoch 0 is the start.",
+        f"{len(experts)} experts end between {min(last):.1f} and {max(last):.1f} %.",
+    )
+    with _drawing(plot, "epoch", "mean recall, %") as axes:
+        for expert in experts:
+            axes.plot(expert.epochs, expert.validation_mean, color=BLUE, alpha=max(0.5, 1 / len(experts)))
+        axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return plot
+
+
+@contextmanager
+def _drawing(plot: Plot, x_label: str, y_label: str, height: float = 3.3) -> Iterator[Axes]:
+    """Axes to draw on, `height` inches the figure; afterwards `plot.svg` is set."""
+    # The salt makes ids repeatable, and distinct between the figures of one page.
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": plot.title}):
+        figure = Figure(figsize=(5.4, height), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        yield axes
+        file = io.StringIO()
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
+    plot.svg = _inline(file.getvalue())
+
+
+def _inline(document: str) -> str:
+    """An SVG document as an element of a page: no prolog, scaled by its box, unreferenced group ids dropped."""
+    svg = document[document.index("<svg") :]
+    head, body = svg.split(">", 1)
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    return f'{head} aria-hidden="true" focusable="false">' + re.sub(r'<g id="[^"]*"', "<g", body).replace(
+        INK, "currentColor"
+    )
+
+
+def _legend_below(axes: Axes) -> None:
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+
+
+def _columns(points: Iterable[tuple[float, ...]], count: int) -> list[list[float]]:
+    return [list(column) for column in zip(*points, strict=True)] or [[] for _ in range(count)]
+
+
+def _running_mean(values: list[float], window: int) -> np.ndarray:
+    """Mean of the last `window` values at each place; of those there are at the beginning."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
