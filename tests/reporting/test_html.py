@@ -131,18 +131,14 @@ def test_a_phone_shows_it_without_sideways_scrolling(html: str, tmp_path):
         "onload = () => { const root = document.getElementById('phone').contentDocument.documentElement;"
         "document.body.dataset.widths = [root.scrollWidth, root.clientWidth].join(); }</script>"
     )
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split()
-    )
+    options = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking")
+    options += ("disable-component-update", "disable-sync", "allow-file-access-from-files", "dump-dom")
     dumped = subprocess.run(
         [
             "chromium",
-            *flags,
-            "--disable-component-update",
-            "--disable-sync",
-            "--allow-file-access-from-files",
+            "--headless",
+            *(f"--{option}" for option in options),
             f"--user-data-dir={tmp_path / 'profile'}",
-            "--dump-dom",
             probe.as_uri(),
         ],
         capture_output=True,

@@ -1,0 +1,1 @@
+"""Pictures and captions: sources, canonical shards, streaming, caption embeddings, the built-in scenes."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vldd_dist.data.images import to_tensor
 from vldd_dist.data.scenes import attribute_vector, draw_scenes
-from vldd_dist.data.transforms import to_tensor
 from vldd_dist.errors import DivergenceError
 from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.settings import PretrainSettings

@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, Method, ReportData
 from vldd_dist.reporting.tables import METHOD_NAMES
@@ -25,7 +27,7 @@ LEVEL_COLOURS: dict[Method, str] = {
 }
 # Stands for the text colour while matplotlib draws; replaced by currentColor.
 INK = "#010203"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -64,7 +66,7 @@ def plots(data: ReportData) -> list[Plot]:
     drawn = [experts_plot(data.experts)] if data.experts else []
     for pairs in sorted({run.pairs for run in data.runs}):
         runs = [run for run in data.runs if run.pairs == pairs]
-        levels = {
+        levels: dict[Method, float] = {
             row.method: row.metrics["mean"].mean
             for row in data.rows
             if row.image_model is None and (row.method == "full" or (row.method != "distilled" and row.pairs == pairs))
@@ -79,7 +81,7 @@ def matching_plot(run: DistillationCurve) -> Plot:
     window = max(1, int(len(run.loss) * SMOOTHED_FRACTION))
     plot = Plot(
         f"Matching loss, {run.pairs:,} pairs, seed {run.seed}",
-        f"Each outer step (light) and the mean of the last {window} (line). A tower at 1 has not come nearer to the expert.",
+        f"Each outer step (light) and the mean of the last {window}. A tower at 1 has not come nearer to the expert.",
         f"Total matching loss goes from {run.loss[0]:.3g} to {run.loss[-1]:.3g} in {len(run.loss):,} outer steps.",
     )
     with _drawing(plot, "outer step", "matching loss") as axes:
@@ -105,8 +107,8 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[Method, float]) 
     best = max((recall for run in runs for _, recall in run.validation), default=float("nan"))
     plot = Plot(
         f"Recall during distillation, {runs[0].pairs:,} pairs",
-        "Mean validation recall of students trained on the pairs so far. Dashed: mean test recall of the full data and of "
-        "coresets of this size.",
+        "Mean validation recall of students trained on the pairs so far. Dashed: mean test recall of the full data "
+        "and of coresets of this size.",
         f"Best validation recall {best:.1f} %; "
         + ", ".join(f"{METHOD_NAMES[method]} {level:.1f} %" for method, level in levels.items())
         + ".",
@@ -149,7 +151,7 @@ def experts_plot(experts: list[ExpertCurve]) -> Plot:
         for expert in experts:
             axes.plot(expert.epochs, expert.validation_mean, color=BLUE, alpha=max(0.5, 1 / len(experts)))
         axes.set_ylim(bottom=0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return plot
 
 

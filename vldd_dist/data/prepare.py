@@ -1,0 +1,109 @@
+"""From a source to canonical shards: pictures resized once, tars whose bytes depend on the content alone."""
+
+import io
+import json
+import logging
+import tarfile
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from vldd_dist.data.images import decode, encode, resize
+from vldd_dist.data.sources import SPLITS, samples
+from vldd_dist.data.sources.sample import RawSample
+from vldd_dist.errors import DataError
+from vldd_dist.settings import DataSettings
+from vldd_dist.storage.units import UnitWriter
+
+LOGGED_BAD_PICTURES = 10
+
+# Key, extension and bytes of the picture, what KEY.json says.
+Member = tuple[str, str, bytes, dict[str, Any]]
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_dataset(
+    settings: DataSettings, seed: int, writer: UnitWriter, report: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Write `{split}-{index:06d}.tar` for the three splits, KEY.jpg (KEY.png up to 64 px) and KEY.json a picture.
+
+    Returns:
+        Facts: `splits`: split -> {shards: [{name, images}], images, captions, bad_images}; `image_size`; `licence`.
+
+    Raises:
+        DataError: a split is empty, smaller than the number asked for, or loses more pictures than max_bad_fraction.
+    """
+    preparation = _Preparation(settings, seed, writer, report)
+    splits = {split: preparation.split(split) for split in SPLITS}
+    return {"splits": splits, "image_size": settings.image_size, "source": settings.source, "licence": settings.licence}
+
+
+class _Preparation:
+    def __init__(
+        self, settings: DataSettings, seed: int, writer: UnitWriter, report: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self.settings, self.seed, self.writer, self.report = settings, seed, writer, report
+        self.done = 0
+        asked = [getattr(settings, f"{split}_images") for split in SPLITS]
+        self.total = sum(asked) if all(asked) else None
+
+    def split(self, split: str) -> dict[str, Any]:
+        shards: list[dict[str, Any]] = []
+        captions = 0
+        good = self._good_members(split)
+        while members := self._take(good):
+            name = f"{split}-{len(shards):06d}.tar"
+            self.writer.put(name, _tar(members))
+            shards.append({"name": name, "images": len(members)})
+            captions += sum(len(described["captions"]) for _, _, _, described in members)
+        images = sum(shard["images"] for shard in shards)
+        wanted = getattr(self.settings, f"{split}_images")
+        if images == 0:
+            raise DataError(f"data: the {split} split has no pictures: correct data.source's files")
+        if wanted is not None and images + self.bad < wanted:
+            raise DataError(f"data.{split}_images: {wanted} asked for, the source has {images}: lower it or leave it out")
+        return {"shards": shards, "images": images, "captions": captions, "bad_images": self.bad}
+
+    def _take(self, good: Iterator[Member]) -> list[Member]:
+        return list(islice(good, self.settings.shard_images))
+
+    def _good_members(self, split: str) -> Iterator[Member]:
+        self.bad = seen = 0
+        for sample in samples(self.settings, split, self.seed):
+            seen += 1
+            try:
+                member = self._member(sample)
+            except DataError as error:
+                self.bad += 1
+                if self.bad <= LOGGED_BAD_PICTURES:
+                    logger.warning("left out: %s", error)
+                if self.settings.max_bad_fraction == 0:
+                    raise
+                continue
+            self.done += 1
+            self.report({"done": self.done, "total": self.total})
+            yield member
+        if self.bad > self.settings.max_bad_fraction * seen:
+            raise DataError(
+                f"data: {self.bad} of {seen} pictures of the {split} split cannot be read, more than "
+                f"data.max_bad_fraction ({self.settings.max_bad_fraction:g}): mend the source or raise it"
+            )
+
+    def _member(self, sample: RawSample) -> Member:
+        image = decode(sample.image, sample.source) if isinstance(sample.image, bytes) else sample.image
+        extension, data = encode(resize(image, self.settings.image_size, self.settings.resize))
+        return sample.key, extension, data, {"id": sample.key, "captions": sample.captions, **sample.extra}
+
+
+def _tar(members: list[Member]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, extension, image, description in members:
+            text = json.dumps(description, ensure_ascii=False, sort_keys=True).encode()
+            for name, data in ((f"{key}.{extension}", image), (f"{key}.json", text)):
+                # TarInfo's defaults (no owner, time 0) are what makes a rerun byte-identical.
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()

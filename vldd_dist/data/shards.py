@@ -1,0 +1,98 @@
+"""Reading WebDataset tars: samples of one key, from bytes, a file or any fsspec URL. Nothing is unpickled or piped."""
+
+import glob
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import braceexpand
+import fsspec
+from webdataset.tariterators import tar_file_expander, group_by_keys
+
+from vldd_dist.errors import DataError
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+
+
+def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
+    """The samples of one tar: {"__key__": str, extension: bytes, ...} each, in order.
+
+    Raises:
+        DataError: not a whole tar, or a member whose name leaves its folder.
+    """
+    try:
+        files = tar_file_expander([{"url": name, "stream": data}], handler=_reraise)
+        for sample in group_by_keys(files, handler=_reraise):
+            key = sample["__key__"]
+            if key.startswith("/") or ".." in key.split("/"):
+                raise DataError(f"{name}: member {key!r} points outside the shard: this tar is not to be trusted")
+            yield sample
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{name}: not a whole WebDataset tar ({' '.join(str(error).split())})") from None
+
+
+def _reraise(error: Exception) -> bool:
+    raise error
+
+
+def image_of(sample: dict[str, Any]) -> bytes | None:
+    return next((sample[extension] for extension in IMAGE_EXTENSIONS if extension in sample), None)
+
+
+def captions_of(sample: dict[str, Any], source: str) -> list[str]:
+    """From KEY.json ("captions": [...] or img2dataset's "caption": "...") or KEY.txt.
+
+    Raises:
+        DataError: none there, or only empty ones.
+    """
+    captions: object = None
+    if "json" in sample:
+        try:
+            tree = json.loads(sample["json"])
+        except ValueError:
+            raise DataError(f"{source}.json: not JSON") from None
+        if isinstance(tree, dict):
+            captions = tree.get("captions", tree.get("caption"))
+        where = f"{source}.json: captions"
+    else:
+        captions = sample["txt"].decode("utf-8", "replace") if "txt" in sample else None
+        where = f"{source}.txt"
+    return checked_captions([captions] if isinstance(captions, str) else captions, where)
+
+
+def checked_captions(captions: object, where: str) -> list[str]:
+    """Captions without surrounding space. Raises DataError for a missing field, a wrong type or only empty texts."""
+    if captions is None:
+        raise DataError(f"{where}: missing: each picture needs a list of captions")
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise DataError(f"{where}: expected a list of texts")
+    stripped = [caption.strip() for caption in captions if caption.strip()]
+    if not stripped:
+        raise DataError(f"{where}: empty: give at least one caption, or remove the picture")
+    return stripped
+
+
+def expand(pattern: str) -> list[str]:
+    """URLs from a pattern: '::' between several, {000..012} braces, globs; sorted within each part.
+
+    Raises:
+        DataError: a part matches nothing.
+    """
+    urls: list[str] = []
+    for part in pattern.split("::"):
+        for candidate in braceexpand.braceexpand(part):
+            found = sorted(_glob(candidate)) if glob.has_magic(candidate) else [candidate]
+            if not found:
+                raise DataError(f"{candidate}: matches no shard: correct the pattern")
+            urls.extend(found)
+    return urls
+
+
+def _glob(pattern: str) -> list[str]:
+    if "://" not in pattern:
+        return glob.glob(pattern)
+    filesystem, path = fsspec.core.url_to_fs(pattern)
+    return [filesystem.unstrip_protocol(found) for found in filesystem.glob(path)]

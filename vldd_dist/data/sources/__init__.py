@@ -1,0 +1,32 @@
+"""Sources of pictures and captions: one module each, registered by the name a description uses."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from vldd_dist.data.sources import karpathy, scenes, shards
+from vldd_dist.data.sources.sample import RawSample
+from vldd_dist.settings import DataSettings
+
+SPLITS = ("train", "val", "test")
+
+
+class Source(Protocol):
+    """What a source module offers."""
+
+    # (settings, split, seed) -> the split's samples, in a fixed order, not yet resized.
+    samples: Callable[[DataSettings, str, int], Iterator[RawSample]]
+    # What the samples depend on, cheaply: it becomes part of the dataset unit's hash.
+    describe: Callable[[DataSettings], dict[str, Any]]
+
+
+SOURCES: dict[str, Source] = {"scenes": scenes, "karpathy": karpathy, "shards": shards}
+
+
+def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample]:
+    """A split's samples. Raises DataError for what is missing or damaged, naming it."""
+    return SOURCES[settings.source].samples(settings, split, seed)
+
+
+def describe(settings: DataSettings) -> dict[str, Any]:
+    """What the source's content depends on. Raises DataError when the source is not there."""
+    return SOURCES[settings.source].describe(settings)

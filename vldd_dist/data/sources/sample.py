@@ -1,0 +1,23 @@
+"""One picture with its captions, as a source gives it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """Attributes:
+    key: unique within its split.
+    source: where it came from, for error messages.
+    image: encoded bytes, or a picture already decoded.
+    captions: at least one, none empty.
+    extra: further plain-JSON facts, kept in KEY.json.
+    """
+
+    key: str
+    source: str
+    image: bytes | Image.Image
+    captions: list[str]
+    extra: dict[str, Any] = field(default_factory=dict)

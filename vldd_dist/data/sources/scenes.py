@@ -1,0 +1,24 @@
+"""The built-in scenes as a source: the three splits and the pretraining scenes are disjoint ranges of numbers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from vldd_dist.data.scenes import GENERATOR_VERSION, draw_scenes
+from vldd_dist.data.sources.sample import RawSample
+from vldd_dist.settings import DataSettings
+
+OFFSETS = {"train": 0, "val": 20_000_000, "test": 40_000_000}
+DEFAULT_COUNTS = {"train": 2000, "val": 200, "test": 200}
+
+
+def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample]:
+    count = getattr(settings, f"{split}_images") or DEFAULT_COUNTS[split]
+    for index in range(count):
+        (scene,) = draw_scenes(1, seed, settings.image_size, OFFSETS[split] + index)
+        yield RawSample(
+            f"{index:06d}", f"scene {index} of {split}", scene.image, scene.captions, {"attributes": scene.attributes}
+        )
+
+
+def describe(settings: DataSettings) -> dict[str, Any]:
+    return {"source": "scenes", "generator": GENERATOR_VERSION}

@@ -1,0 +1,48 @@
+"""Existing WebDataset shards, ours or img2dataset's, from any fsspec URL."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+
+from vldd_dist.data.shards import captions_of, expand, image_of, samples_of
+from vldd_dist.data.sources.sample import RawSample
+from vldd_dist.errors import DataError
+from vldd_dist.settings import DataSettings
+
+
+def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample]:
+    limit, taken = getattr(settings, f"{split}_images"), 0
+    for number, url in enumerate(expand(getattr(settings, split))):
+        with _open(url) as file:
+            for sample in samples_of(url, file):
+                if limit is not None and taken == limit:
+                    return
+                source = f"{url}: {sample['__key__']}"
+                image = image_of(sample)
+                if image is None:
+                    raise DataError(f"{source}: no picture (.jpg, .png or .webp)")
+                taken += 1
+                key = f"{number:05d}-{sample['__key__'].replace('/', '-')}"
+                yield RawSample(key, source, image, captions_of(sample, source))
+
+
+def describe(settings: DataSettings) -> dict[str, Any]:
+    """Sizes tell versions of a shard apart without reading terabytes; names do not matter."""
+    sizes = {}
+    for split in ("train", "val", "test"):
+        sizes[split] = []
+        for url in expand(getattr(settings, split)):
+            filesystem, path = fsspec.core.url_to_fs(url)
+            try:
+                sizes[split].append([url.rpartition("/")[2], filesystem.size(path)])
+            except OSError:
+                raise DataError(f"data.{split}: the shard {url} cannot be read: correct the pattern") from None
+    return {"source": "shards", "shards": sizes}
+
+
+def _open(url: str) -> Any:
+    try:
+        return fsspec.open(url, "rb").open()
+    except OSError:
+        raise DataError(f"{url}: the shard cannot be read") from None
