@@ -14,9 +14,19 @@ from vldd_dist.experiment import load_experiment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-Description = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML description of the experiment, e.g. jobs/presets/scenes.yaml")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. --set 'distill.pairs=[20, 50]'")]
-StoreUrl = Annotated[str, typer.Option("--store", metavar="URL", help="Where the experiment keeps all it makes: a folder, file://, s3://, gs://")]
+Description = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="YAML description of the experiment, e.g. jobs/presets/scenes.yaml")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. --set 'distill.pairs=[20, 50]'"),
+]
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store", metavar="URL", help="Where the experiment keeps all it makes: a folder, file://, s3://, gs://"
+    ),
+]
 
 
 @app.command()

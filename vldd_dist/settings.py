@@ -22,8 +22,12 @@ class Section(BaseModel):
 class AugmentSettings(Section):
     """Random changes of a real picture while an expert trains."""
 
-    crop_scale: tuple[float, float] = Field((0.5, 1.0), description="Random resized crop: smallest and largest area kept, as fractions.")
-    flip: bool = Field(True, description="Mirror left-right with probability 1/2 (wrong where captions say left or right).")
+    crop_scale: tuple[float, float] = Field(
+        (0.5, 1.0), description="Random resized crop: smallest and largest area kept, as fractions."
+    )
+    flip: bool = Field(
+        True, description="Mirror left-right with probability 1/2 (wrong where captions say left or right)."
+    )
     randaugment_ops: NonNegative = Field(2, description="RandAugment operations a picture; 0 switches them off.")
     randaugment_magnitude: Annotated[int, Field(ge=0, le=10)] = Field(7, description="RandAugment magnitude, 0..10.")
 
@@ -31,20 +35,33 @@ class AugmentSettings(Section):
 class DataSettings(Section):
     """Where pictures and captions come from and how they are prepared."""
 
-    source: Literal["scenes", "karpathy", "shards"] = Field("scenes", description="scenes: drawn by the package; karpathy: a Karpathy-style JSON and a folder of images; shards: WebDataset tars (img2dataset output too).")
-    train: str | None = Field(None, description="shards: URLs of the training tars (globs, {000..012} braces, '::' between several).")
+    source: Literal["scenes", "karpathy", "shards"] = Field(
+        "scenes",
+        description="scenes: drawn by the package; karpathy: a Karpathy-style JSON and a folder of images; shards: WebDataset tars (img2dataset output too).",
+    )
+    train: str | None = Field(
+        None, description="shards: URLs of the training tars (globs, {000..012} braces, '::' between several)."
+    )
     val: str | None = Field(None, description="shards: URLs of the validation tars.")
     test: str | None = Field(None, description="shards: URLs of the test tars.")
     annotations: str | None = Field(None, description="karpathy: path of the JSON file with splits and sentences.")
     images: str | None = Field(None, description="karpathy: folder that holds the images the JSON names.")
-    train_images: Positive | None = Field(None, description="Pictures in the training split: how many scenes to draw, or the largest number to take of a given source (none: all).")
+    train_images: Positive | None = Field(
+        None,
+        description="Pictures in the training split: how many scenes to draw, or the largest number to take of a given source (none: all).",
+    )
     val_images: Positive | None = Field(None, description="The same for the validation split.")
     test_images: Positive | None = Field(None, description="The same for the test split.")
     image_size: Positive = Field(224, description="Side of the square pictures, pixels.")
-    resize: Literal["squash", "crop"] = Field("squash", description="squash: both sides to image_size; crop: short side to image_size, then the centre.")
+    resize: Literal["squash", "crop"] = Field(
+        "squash", description="squash: both sides to image_size; crop: short side to image_size, then the centre."
+    )
     shard_images: Positive = Field(1000, description="Pictures a shard.")
     licence: str = Field("unknown", description="Licence of the pictures and captions, for the distilled set's card.")
-    max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Largest fraction of undecodable pictures a split may lose at preparation; one more stops the run.")
+    max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Largest fraction of undecodable pictures a split may lose at preparation; one more stops the run.",
+    )
 
 
 class LoraSettings(Section):
@@ -52,14 +69,19 @@ class LoraSettings(Section):
 
     rank: Positive = Field(4, description="Rank of the adapters.")
     alpha: Positive = Field(4, description="Scale: the adapter's output is multiplied by alpha / rank.")
-    targets: str = Field(r".*\.attn\.(qkv|proj)", description="Regular expression over module names that get an adapter.")
+    targets: str = Field(
+        r".*\.attn\.(qkv|proj)", description="Regular expression over module names that get an adapter."
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout before the adapters.")
 
 
 class HeadSettings(Section):
     """The projection from a tower's features to the joint space."""
 
-    kind: Literal["none", "linear", "projection"] = Field("projection", description="none: features are the joint space; linear; projection: Linear, GELU, Linear, dropout, residual, LayerNorm.")
+    kind: Literal["none", "linear", "projection"] = Field(
+        "projection",
+        description="none: features are the joint space; linear; projection: Linear, GELU, Linear, dropout, residual, LayerNorm.",
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="Dropout of a projection head.")
 
 
@@ -68,24 +90,43 @@ class ImageTowerSettings(Section):
 
     model: str = Field("nfnet_l0", description="Name of a timm model.")
     model_args: dict[str, Any] = Field(default_factory=dict, description="Further arguments of timm.create_model.")
-    weights: str = Field("timm", description="timm: the model's pretrained weights; random; attributes: pretrained on built-in scenes (scenes only); else the path or URL of a .safetensors file.")
-    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="Per-channel mean of pixels scaled to 0..1, subtracted.")
-    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="Per-channel standard deviation, divided by.")
-    train: Literal["full", "lora", "head", "frozen"] = Field("full", description="Which parameters move: all, adapters and head, head, none. Batch-norm statistics never move.")
+    weights: str = Field(
+        "timm",
+        description="timm: the model's pretrained weights; random; attributes: pretrained on built-in scenes (scenes only); else the path or URL of a .safetensors file.",
+    )
+    mean: tuple[float, float, float] = Field(
+        (0.485, 0.456, 0.406), description="Per-channel mean of pixels scaled to 0..1, subtracted."
+    )
+    std: tuple[float, float, float] = Field(
+        (0.229, 0.224, 0.225), description="Per-channel standard deviation, divided by."
+    )
+    train: Literal["full", "lora", "head", "frozen"] = Field(
+        "full",
+        description="Which parameters move: all, adapters and head, head, none. Batch-norm statistics never move.",
+    )
     lora: LoraSettings = Field(default_factory=LoraSettings)
     head: HeadSettings = Field(default_factory=lambda: HeadSettings(kind="none"))
-    grad_checkpointing: bool = Field(False, description="Recompute activations in the backward pass (less memory, more time).")
+    grad_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass (less memory, more time)."
+    )
 
 
 class TextTowerSettings(Section):
     """The text tower: a frozen transformers encoder whose caption embeddings are computed once, and a head."""
 
-    model: str = Field("bert-base-uncased", description="A hub id, a folder, or 'minilm' for the packaged all-MiniLM-L6-v2.")
+    model: str = Field(
+        "bert-base-uncased", description="A hub id, a folder, or 'minilm' for the packaged all-MiniLM-L6-v2."
+    )
     revision: str | None = Field(None, description="Revision of a hub model (a commit makes the run repeatable).")
     pooling: Literal["cls", "mean"] = Field("cls", description="How token states become one vector.")
     max_tokens: Positive = Field(30, description="Captions are cut to this many tokens.")
-    scale: Literal["none", "sqrt_dim"] = Field("none", description="sqrt_dim: each embedding scaled to norm sqrt(D); none: as the encoder gives it.")
-    train: Literal["head", "frozen"] = Field("head", description="Which parameters move: the head, or none. The encoder itself is always frozen (docs/decisions.md).")
+    scale: Literal["none", "sqrt_dim"] = Field(
+        "none", description="sqrt_dim: each embedding scaled to norm sqrt(D); none: as the encoder gives it."
+    )
+    train: Literal["head", "frozen"] = Field(
+        "head",
+        description="Which parameters move: the head, or none. The encoder itself is always frozen (docs/decisions.md).",
+    )
     head: HeadSettings = Field(default_factory=HeadSettings)
 
 
@@ -94,7 +135,10 @@ class ModelSettings(Section):
 
     image: ImageTowerSettings = Field(default_factory=ImageTowerSettings)
     text: TextTowerSettings = Field(default_factory=TextTowerSettings)
-    joint_dim: Positive | None = Field(None, description="Size of the joint space; none: the image features' size (needed where both towers have a head).")
+    joint_dim: Positive | None = Field(
+        None,
+        description="Size of the joint space; none: the image features' size (needed where both towers have a head).",
+    )
     temperature: Rate = Field(0.07, description="Temperature the cosine similarities are divided by.")
 
 
@@ -134,8 +178,13 @@ class ExpertSettings(Section):
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0)
     augment: AugmentSettings | None = Field(default_factory=AugmentSettings)
     readers: Positive = Field(1, description="Shards read at once; at most the number of training shards.")
-    cache_mib: NonNegative = Field(0, description="Decoded pictures kept in memory between epochs, MiB; used only when the whole split fits.")
-    keep: Literal["reachable", "all"] = Field("reachable", description="Snapshots kept: those distillation can reach (max_start_epoch + expert_epochs) and the last, or all.")
+    cache_mib: NonNegative = Field(
+        0, description="Decoded pictures kept in memory between epochs, MiB; used only when the whole split fits."
+    )
+    keep: Literal["reachable", "all"] = Field(
+        "reachable",
+        description="Snapshots kept: those distillation can reach (max_start_epoch + expert_epochs) and the last, or all.",
+    )
     resources: Resources = Field(default_factory=Resources)
 
 
@@ -144,25 +193,42 @@ class DistillSettings(Section):
 
     pairs: list[Positive] = Field([100], min_length=1, description="Budgets M: one run for each and each seed.")
     seeds: list[int] = Field([0], min_length=1)
-    initialise: Literal["real", "noise", "kmeans"] = Field("real", description="Start of the synthetic pairs: random real pairs; Gaussian noise; the real pairs nearest to k-means centres of joint features.")
+    initialise: Literal["real", "noise", "kmeans"] = Field(
+        "real",
+        description="Start of the synthetic pairs: random real pairs; Gaussian noise; the real pairs nearest to k-means centres of joint features.",
+    )
     outer_steps: Positive = Field(2000)
     inner_steps: Positive = Field(8, description="Student steps an outer step (syn_steps).")
     batch_size: Positive | None = Field(None, description="Pairs an inner step; none: all M (mini_batch_size).")
     expert_epochs: Positive = Field(1, description="Epochs of the expert that the student's steps must match.")
     max_start_epoch: NonNegative = Field(2, description="Start snapshots are drawn from 0..max_start_epoch.")
-    gradient: Literal["full", "exact", "finite_difference", "tesla"] = Field("exact", description="How the unroll is differentiated (DESIGN 2).")
+    gradient: Literal["full", "exact", "finite_difference", "tesla"] = Field(
+        "exact", description="How the unroll is differentiated (DESIGN 2)."
+    )
     difference: Literal["central", "forward"] = Field("central", description="Scheme of finite_difference.")
     dropout: bool = Field(False, description="Run the student with its dropout (masks replayed) instead of without.")
     optimiser: Literal["sgd", "adam"] = Field("adam", description="Outer optimiser; adam uses betas (0.5, 0.9).")
     lr_images: Rate = Field(0.05, description="Outer learning rate of the images (lr_img).")
     lr_texts: Rate = Field(0.05, description="Outer learning rate of the text embeddings (lr_txt).")
-    lr_rates: Annotated[float, Field(ge=0)] = Field(0.01, description="Outer learning rate of the log inner learning rates (lr_lr); 0 keeps them fixed.")
+    lr_rates: Annotated[float, Field(ge=0)] = Field(
+        0.01, description="Outer learning rate of the log inner learning rates (lr_lr); 0 keeps them fixed."
+    )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Momentum of the outer sgd.")
-    inner_lr_image: Rate = Field(0.1, description="Inner learning rate of the image tower at the start (lr_teacher_img).")
+    inner_lr_image: Rate = Field(
+        0.1, description="Inner learning rate of the image tower at the start (lr_teacher_img)."
+    )
     inner_lr_text: Rate = Field(0.1, description="Inner learning rate of the text tower at the start (lr_teacher_txt).")
-    max_loss: Rate = Field(20.0, description="A matching loss whose mean over 20 outer steps is larger stops the run as diverged (1 = the student has not moved).")
-    check_tolerance: Rate = Field(0.05, description="Largest relative error of one step's gradient against `exact` at start-up (finite_difference).")
-    validate_every: Positive = Field(200, description="Outer steps between validations; the best validated pairs are published.")
+    max_loss: Rate = Field(
+        20.0,
+        description="A matching loss whose mean over 20 outer steps is larger stops the run as diverged (1 = the student has not moved).",
+    )
+    check_tolerance: Rate = Field(
+        0.05,
+        description="Largest relative error of one step's gradient against `exact` at start-up (finite_difference).",
+    )
+    validate_every: Positive = Field(
+        200, description="Outer steps between validations; the best validated pairs are published."
+    )
     checkpoint_every: Positive = Field(50, description="Outer steps between checkpoints.")
     resources: Resources = Field(default_factory=Resources)
 
@@ -170,7 +236,9 @@ class DistillSettings(Section):
 class CoresetSettings(Section):
     """The baselines: M real pairs."""
 
-    methods: list[Literal["random", "herding", "k_center", "forgetting"]] = Field(["random", "herding", "k_center", "forgetting"])
+    methods: list[Literal["random", "herding", "k_center", "forgetting"]] = Field(
+        ["random", "herding", "k_center", "forgetting"]
+    )
     resources: Resources = Field(default_factory=Resources)
 
 
@@ -180,9 +248,13 @@ class EvaluationSettings(Section):
     seeds: list[int] = Field([0, 1, 2, 3, 4], min_length=1)
     epochs: Positive = Field(100, description="Epochs of the student on the pairs.")
     batch_size: Positive = Field(128)
-    learning_rates: list[Rate] = Field([0.01, 0.1], min_length=1, description="Each set's is chosen on validation from this one list.")
+    learning_rates: list[Rate] = Field(
+        [0.01, 0.1], min_length=1, description="Each set's is chosen on validation from this one list."
+    )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9)
     weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4)
     encode_batch: Positive = Field(128, description="Pictures a forward pass when recall is measured.")
-    image_models: list[str] = Field([], description="Further timm models (random or timm weights) for cross-architecture rows.")
+    image_models: list[str] = Field(
+        [], description="Further timm models (random or timm weights) for cross-architecture rows."
+    )
     resources: Resources = Field(default_factory=Resources)

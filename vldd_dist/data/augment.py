@@ -51,9 +51,7 @@ def augment(image: Image.Image, settings: AugmentSettings, generator: np.random.
     return image
 
 
-def _random_resized_crop(
-    image: Image.Image, scale: tuple[float, float], generator: np.random.Generator
-) -> Image.Image:
+def _random_resized_crop(image: Image.Image, scale: tuple[float, float], generator: np.random.Generator) -> Image.Image:
     area = image.width * image.height * generator.uniform(*scale)
     ratio = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
     width = min(image.width, float(np.sqrt(area * ratio)))

@@ -38,7 +38,9 @@ class CaptionEmbeddings:
         try:
             return self.vectors[torch.tensor([self._rows[caption] for caption in captions])]
         except KeyError as error:
-            raise DataError(f"the caption {error.args[0]!r} has no embedding: the dataset and the embeddings differ") from None
+            raise DataError(
+                f"the caption {error.args[0]!r} has no embedding: the dataset and the embeddings differ"
+            ) from None
 
     def nearest(self, vectors: Tensor) -> list[tuple[str, float]]:
         """For each of (k, D) vectors the caption of largest cosine similarity, and that cosine."""
@@ -55,7 +57,10 @@ class CaptionEmbeddings:
     def encode(self) -> dict[str, bytes]:
         """The objects of a caption_embeddings unit."""
         lines = "".join(json.dumps(caption, ensure_ascii=False) + "\n" for caption in self.captions)
-        return {"embeddings.safetensors": tensors.encode({"embeddings": self.vectors}), "captions.jsonl": lines.encode()}
+        return {
+            "embeddings.safetensors": tensors.encode({"embeddings": self.vectors}),
+            "captions.jsonl": lines.encode(),
+        }
 
     @classmethod
     def decode(cls, reader: UnitReader) -> Self:

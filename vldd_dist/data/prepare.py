@@ -62,7 +62,9 @@ class _Preparation:
         if images == 0:
             raise DataError(f"data: the {split} split has no pictures: correct data.source's files")
         if wanted is not None and images + self.bad < wanted:
-            raise DataError(f"data.{split}_images: {wanted} asked for, the source has {images}: lower it or leave it out")
+            raise DataError(
+                f"data.{split}_images: {wanted} asked for, the source has {images}: lower it or leave it out"
+            )
         return {"shards": shards, "images": images, "captions": captions, "bad_images": self.bad}
 
     def _take(self, good: Iterator[Member]) -> list[Member]:

@@ -115,9 +115,7 @@ def _draw_thing(
         canvas.polygon([(x + a * cos(t), y + a * sin(t)) for a, t in zip(radii, angles, strict=True)], colour)
 
 
-def _captions(
-    generator: np.random.Generator, first: Thing, second: Thing, relation: str, background: str
-) -> list[str]:
+def _captions(generator: np.random.Generator, first: Thing, second: Thing, relation: str, background: str) -> list[str]:
     inverse = RELATIONS[relation]
     side_by_side = relation == "left of"
     placed = ("on the left", "on the right") if side_by_side else ("at the top", "at the bottom")

@@ -8,7 +8,7 @@ from typing import Any
 
 import braceexpand
 import fsspec
-from webdataset.tariterators import tar_file_expander, group_by_keys
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from vldd_dist.errors import DataError
 

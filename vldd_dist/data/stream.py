@@ -135,9 +135,7 @@ def _batched(items: Iterable[In], size: int) -> Iterator[list[In]]:
         yield group
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[In], Out], inputs: Iterator[In], depth: int
-) -> Iterator[Out]:
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[In], Out], inputs: Iterator[In], depth: int) -> Iterator[Out]:
     """Results in the order of the inputs, at most `depth` computed ahead."""
     pending: deque[Future[Out]] = deque(pool.submit(function, item) for item in islice(inputs, depth))
     while pending:

@@ -160,9 +160,7 @@ class Distillation:
             return matching_loss(theta, start, target, student.towers)
 
         batches = self._batches(drawn)
-        result = unrolled_gradient(
-            settings.gradient, student, start, pairs.rates, batches, outer, settings.difference
-        )
+        result = unrolled_gradient(settings.gradient, student, start, pairs.rates, batches, outer, settings.difference)
         image_loss, text_loss = result.terms.tolist()
         self._refuse_divergence(step, image_loss + text_loss)
         images, texts = scatter_to_pairs(result.batches, drawn.batches, len(pairs))
@@ -237,7 +235,9 @@ class Distillation:
         for name, tensor in self.pairs.as_tensors().items():
             tensor.copy_(unpacked("pairs")[name])
         device = self.pairs.images.device
-        self.best = SyntheticPairs(**{name: t.to(device) for name, t in unpacked("best").items()}, start=self.pairs.start)
+        self.best = SyntheticPairs(
+            **{name: t.to(device) for name, t in unpacked("best").items()}, start=self.pairs.start
+        )
         self.outer.load_tensors(unpacked("outer"))
         curves = unpacked("history")
         self.history = History(

@@ -26,7 +26,9 @@ def matching_loss(theta: Params, start: Params, target: Params, towers: Sequence
     """
     terms = []
     for tower, name in enumerate(TOWERS):
-        owned = [entry for entry, owner in zip(zip(theta, start, target, strict=True), towers, strict=True) if owner == tower]
+        owned = [
+            entry for entry, owner in zip(zip(theta, start, target, strict=True), towers, strict=True) if owner == tower
+        ]
         if not owned:
             terms.append(theta[0].new_zeros(()))
             continue

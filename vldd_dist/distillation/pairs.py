@@ -50,11 +50,15 @@ def start_from_real(
 ) -> SyntheticPairs:
     """Pairs that begin as real ones: images (M, 3, H, W) normalised, texts (M, D)."""
     start = {"initialise": settings.initialise, "keys": keys, "captions": captions}
-    return SyntheticPairs(images.clone(), texts.clone(), _start_rates(settings), start)
+    return SyntheticPairs(images.clone(), texts.clone(), _start_rates(settings).to(images.device), start)
 
 
 def start_from_noise(
-    shape: tuple[int, int, int, int], caption_vectors: Tensor, settings: DistillSettings, seed: int
+    shape: tuple[int, int, int, int],
+    caption_vectors: Tensor,
+    settings: DistillSettings,
+    seed: int,
+    device: torch.device,
 ) -> SyntheticPairs:
     """Pairs that begin as Gaussian noise: images of unit variance, texts with the mean and spread of the caption
     embeddings (n, D), feature by feature."""
@@ -62,7 +66,8 @@ def start_from_noise(
     images = torch.randn(shape, generator=generator)
     texts = torch.randn((shape[0], caption_vectors.shape[1]), generator=generator)
     texts = texts * caption_vectors.std(dim=0) + caption_vectors.mean(dim=0)
-    return SyntheticPairs(images, texts, _start_rates(settings), {"initialise": "noise"})
+    started = (images, texts, _start_rates(settings))
+    return SyntheticPairs(*(tensor.to(device) for tensor in started), {"initialise": "noise"})
 
 
 def _start_rates(settings: DistillSettings) -> Tensor:

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vldd_dist.distillation.unroll import Params
-
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import contrastive_loss
 from vldd_dist.models.parameters import TOWERS, ParameterView, call

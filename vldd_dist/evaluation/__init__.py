@@ -1,0 +1,1 @@
+"""Recall, and students trained on pairs."""

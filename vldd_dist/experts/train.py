@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vldd_dist.data.dataset import Dataset, Split
+from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.data.stream import DecodedCache, EpochStream
 from vldd_dist.errors import DivergenceError
-from vldd_dist.evaluation.encode import caption_targets, measure
+from vldd_dist.evaluation.encode import RetrievalSplit, measure
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import contrastive_loss
 from vldd_dist.models.parameters import ParameterView
@@ -79,13 +79,12 @@ class ExpertInputs:
 
     Attributes:
         model: at its starting weights, on its device.
-        validation: the validation split, decoded.
     """
 
     model: DualEncoder
     dataset: Dataset
     embeddings: CaptionEmbeddings
-    validation: Split
+    validation: RetrievalSplit
     temperature: float
     device: torch.device
 
@@ -212,14 +211,7 @@ class _Training:
 
     def finish_epoch(self, epoch: int) -> None:
         """Validate, and make the epoch part of the store."""
-        validation = self.inputs.validation
-        recall = measure(
-            self.inputs.model,
-            validation.images,
-            self.inputs.embeddings.lookup([caption for captions in validation.captions for caption in captions]),
-            caption_targets(validation.captions),
-            self.encode_batch,
-        )
+        recall = measure(self.inputs.model, self.inputs.validation, self.encode_batch)
         self.curves.validation.append(recall.as_dict())
         parameters = {tower: self.view.as_dict(tower) for tower in ("image", "text")}
         if epoch in self.kept_epochs:
@@ -247,7 +239,9 @@ class _Training:
 
         state = read("parameters.safetensors")
         towers = {
-            tower: {name.removeprefix(f"{tower}/"): value for name, value in state.items() if name.startswith(f"{tower}/")}
+            tower: {
+                name.removeprefix(f"{tower}/"): value for name, value in state.items() if name.startswith(f"{tower}/")
+            }
             for tower in ("image", "text")
         }
         self.view.write(self.view.from_dicts(towers["image"], towers["text"]))

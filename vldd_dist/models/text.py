@@ -11,6 +11,7 @@ from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)
 from vldd_dist.models.identity import text_folder, text_identity
 from vldd_dist.settings import TextTowerSettings
 
+
 class FrozenTextEncoder:
     """A transformers encoder in evaluation mode; captions in, one vector each out.
 

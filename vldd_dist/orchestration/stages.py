@@ -1,12 +1,15 @@
 """One function a kind of unit: what the workspace's inputs become."""
 
-import json
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vldd_dist.coresets import JointFeatures, select
+from vldd_dist.coresets import Candidates, select
+from vldd_dist.data.embeddings import CaptionEmbeddings
+from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.prepare import prepare_dataset
 from vldd_dist.distillation.distill import Distillation
 from vldd_dist.distillation.pairs import (
@@ -17,10 +20,11 @@ from vldd_dist.distillation.pairs import (
     start_from_real,
 )
 from vldd_dist.distillation.student import Student
-from vldd_dist.evaluation.encode import caption_targets, joint_features, measure
-from vldd_dist.evaluation.student import evaluate_pairs, validate_pairs
+from vldd_dist.evaluation.encode import RetrievalSplit, encode_images, encode_texts, image_of_caption, measure
+from vldd_dist.evaluation.student import Judge, TrainingPairs
 from vldd_dist.experts.pretraining import pretrain_on_attributes
 from vldd_dist.experts.train import ExpertInputs, train_expert
+from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image import create_backbone
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.models.text import FrozenTextEncoder
@@ -67,21 +71,19 @@ def image_weights(ws: Workspace) -> dict[str, Any]:
 
 
 def caption_embeddings(ws: Workspace) -> dict[str, Any]:
-    from vldd_dist.data.embeddings import CaptionEmbeddings
-
     encoder = FrozenTextEncoder(TextTowerSettings.model_validate(ws.execution["text"]), ws.device)
     captions = ws.dataset.all_captions()
     vectors = encoder.encode(captions, ws.execution["batch_size"], ws.report)
     for name, data in CaptionEmbeddings(captions, vectors).encode().items():
         ws.writer.put(name, data)
-    return {"captions": len(captions), "dim": vectors.shape[1], "encoder": encoder.identity()}
+    return {"captions": len(captions), "dim": vectors.shape[1], "encoder": encoder.identity}
 
 
 def expert(ws: Workspace) -> dict[str, Any]:
     spec = ws.spec
     model = ws.build_model(derive_seed(spec["seed"], "expert", spec["index"], "head"))
     inputs = ExpertInputs(
-        model, ws.dataset, ws.embeddings, ws.dataset.load("val"), ws.model_settings.temperature, ws.device
+        model, ws.dataset, ws.embeddings, _retrieval(ws, "val"), ws.model_settings.temperature, ws.device
     )
     settings = ExpertSettings.model_validate(
         spec["training"] | {key: ws.execution[key] for key in ("readers", "cache_mib")}
@@ -102,26 +104,38 @@ def features(ws: Workspace) -> dict[str, Any]:
     """Joint features of every training picture and one of its captions, by a trained expert."""
     model = _trained_expert(ws)
     captions = _drawn_captions(ws, list(range(ws.dataset.splits["train"].images)), ws.spec["seed"])
-    image, text = joint_features(
-        model, ws.dataset.iterate("train"), ws.embeddings.lookup(captions), ws.execution["encode_batch"]
-    )
+    size = ws.execution["encode_batch"]
+    image = encode_images(model, _decoded_batches(ws, size))
+    text = encode_texts(model, ws.embeddings.lookup(captions), size)
     ws.writer.put("features.safetensors", tensors.encode({"image": image, "text": text}))
     return {"pictures": len(image), "dim": image.shape[1]}
 
 
+def _decoded_batches(ws: Workspace, size: int) -> Iterator[Tensor]:
+    pictures = ws.dataset.iterate("train")
+    while batch := list(islice(pictures, size)):
+        yield torch.stack([to_tensor(decode(picture.data, picture.key)) for picture in batch])
+
+
 def coreset(ws: Workspace) -> dict[str, Any]:
     spec = ws.spec
-    joint = events = None
-    if "features" in ws.order.inputs:
-        joint = JointFeatures(**read_tensors(ws.reader("features"), "features.safetensors"))
-    if "expert" in ws.order.inputs:
-        events = read_tensors(ws.reader("expert"), "forgetting.safetensors")
-    indices = select(
-        spec["method"], spec["pairs"], ws.dataset.splits["train"].images, features=joint, forgetting=events, seed=spec["seed"]
-    ).tolist()
+    generator = numpy_generator(spec["seed"], "coreset", spec["method"], spec["pairs"])
+    indices = select(spec["method"], _candidates(ws), spec["pairs"], generator).tolist()
     images, captions, keys = _real_pairs(ws, indices, spec["seed"])
     ws.writer.put("pairs.safetensors", tensors.encode({"images": images}))
     return {"keys": keys, "captions": captions}
+
+
+def _candidates(ws: Workspace) -> Candidates:
+    joint = read_tensors(ws.reader("features"), "features.safetensors") if "features" in ws.order.inputs else {}
+    counts = read_tensors(ws.reader("expert"), "forgetting.safetensors") if "expert" in ws.order.inputs else {}
+    return Candidates(
+        ws.dataset.splits["train"].images,
+        joint.get("image"),
+        joint.get("text"),
+        counts.get("events"),
+        counts.get("ever"),
+    )
 
 
 def distillation(ws: Workspace) -> dict[str, Any]:
@@ -131,25 +145,22 @@ def distillation(ws: Workspace) -> dict[str, Any]:
         | {"pairs": [spec["pairs"]], "seeds": [spec["seed"]]}
         | {key: ws.execution[key] for key in ("checkpoint_every", "check_tolerance")}
     )
-    protocol = EvaluationSettings.model_validate(spec["validation"] | {"encode_batch": ws.execution["encode_batch"]})
     model = ws.build_model(derive_seed(spec["seed"], "student"))
-    pairs = _starting_pairs(ws, settings, model.normalise)
-    validation = _Split(ws, "val")
+    temperature = ws.model_settings.temperature
+    judge = _judge(ws, spec["validation"], derive_seed(spec["seed"], "validation"))
+    validation = _retrieval(ws, "val")
 
-    def validate(candidate: SyntheticPairs) -> float:
-        return validate_pairs(
-            lambda: ws.build_model(derive_seed(spec["seed"], "validation", "head")),
-            candidate.images,
-            candidate.texts,
-            validation.split,
-            settings=protocol,
-            seed=derive_seed(spec["seed"], "validation"),
-            temperature=ws.model_settings.temperature,
-        )
+    def validate(pairs: SyntheticPairs) -> float:
+        return judge.choose(TrainingPairs(pairs.images, pairs.texts), validation).recall.mean
 
     run = Distillation(
-        Student(model, ws.model_settings.temperature, settings.dropout),
-        pairs,
+        Student(
+            model,
+            temperature,
+            dropout=settings.dropout,
+            fused_attention=settings.gradient == "finite_difference",
+        ),
+        _starting_pairs(ws, settings, model),
         [Trajectory(ws.reader(role)) for role in ws.roles("expert_")],
         settings,
         seed=derive_seed(spec["seed"], "distillation", spec["pairs"]),
@@ -164,56 +175,56 @@ def distillation(ws: Workspace) -> dict[str, Any]:
     return facts
 
 
-def _starting_pairs(ws: Workspace, settings: DistillSettings, normalise: Any) -> SyntheticPairs:
+def _starting_pairs(ws: Workspace, settings: DistillSettings, model: DualEncoder) -> SyntheticPairs:
     count, seed = ws.spec["pairs"], ws.spec["seed"]
     train = ws.dataset.splits["train"].images
     if settings.initialise == "noise":
         size = ws.dataset.image_size
-        return start_from_noise((count, 3, size, size), ws.embeddings.vectors, settings, seed).to(ws.device)
+        return start_from_noise((count, 3, size, size), ws.embeddings.vectors, settings, seed, ws.device)
     if settings.initialise == "kmeans":
-        joint = JointFeatures(**read_tensors(ws.reader("features"), "features.safetensors"))
-        indices = kmeans_indices(joint.concatenated(), count, seed)
+        indices = kmeans_indices(_candidates(ws).joint(), count, seed)
     else:
         indices = random_indices(train, count, seed)
     images, captions, keys = _real_pairs(ws, indices, seed)
     texts = ws.embeddings.lookup(captions).to(ws.device)
-    return start_from_real(normalise(images.to(ws.device)), texts, settings, keys, captions)
+    return start_from_real(model.normalise(images.to(ws.device)), texts, settings, keys, captions)
 
 
 def evaluation(ws: Workspace) -> dict[str, Any]:
-    """Test recall of a trained expert, or of a student trained on pairs."""
+    """Test recall of a trained expert, or of a student trained on pairs: the test split is measured once, at the end."""
     if "expert" in ws.order.inputs:
-        test = _Split(ws, "test")
-        recall = measure(
-            _trained_expert(ws), test.split.images, test.embeddings, test.targets, ws.execution["encode_batch"]
-        )
+        recall = measure(_trained_expert(ws), _retrieval(ws, "test"), ws.execution["encode_batch"])
         return {"test": recall.as_dict()}
-    settings = EvaluationSettings.model_validate(ws.spec["protocol"] | {"encode_batch": ws.execution["encode_batch"]})
-    seed = ws.spec["seed"]
-    images, texts = _judged_pairs(ws)
-    outcome = evaluate_pairs(
-        lambda: ws.build_model(derive_seed(seed, "student", "head")),
-        images,
-        texts,
-        _Split(ws, "val").split,
-        _Split(ws, "test").split,
-        settings=settings,
-        seed=seed,
-        temperature=ws.model_settings.temperature,
-    )
-    return outcome.as_facts()
+    choice = _judge(ws, ws.spec["protocol"], ws.spec["seed"]).choose(_judged_pairs(ws), _retrieval(ws, "val"))
+    return {
+        "learning_rate": choice.learning_rate,
+        "validation": [[rate, recall.as_dict()] for rate, recall in choice.validation.items()],
+        "test": measure(choice.student, _retrieval(ws, "test"), ws.execution["encode_batch"]).as_dict(),
+    }
 
 
-def _judged_pairs(ws: Workspace) -> tuple[Tensor, Tensor]:
+def _judge(ws: Workspace, protocol: dict[str, Any], seed: int) -> Judge:
+    settings = EvaluationSettings.model_validate(protocol | {"encode_batch": ws.execution["encode_batch"]})
+    return Judge(lambda: ws.build_model(derive_seed(seed, "head")), settings, ws.model_settings.temperature, seed)
+
+
+def _retrieval(ws: Workspace, split: str) -> RetrievalSplit:
+    loaded = ws.dataset.load(split)
+    texts = ws.embeddings.lookup([caption for captions in loaded.captions for caption in captions])
+    return RetrievalSplit(loaded.images, texts, image_of_caption(loaded.captions))
+
+
+def _judged_pairs(ws: Workspace) -> TrainingPairs:
+    """Synthetic pairs as they are; a coreset's pictures as the image tower wants them, its captions embedded."""
     reader = ws.reader("pairs")
     pairs = read_tensors(reader, "pairs.safetensors")
-    if "texts" in pairs:
-        return pairs["images"].to(ws.device), pairs["texts"].to(ws.device)
-    model = ws.build_model(0)
-    return model.normalise(pairs["images"].to(ws.device)), ws.embeddings.lookup(reader.facts["captions"]).to(ws.device)
+    images, texts = pairs["images"].to(ws.device), pairs.get("texts")
+    if texts is None:
+        images, texts = ws.build_model(0).normalise(images), ws.embeddings.lookup(reader.facts["captions"])
+    return TrainingPairs(images, texts.to(ws.device))
 
 
-def _trained_expert(ws: Workspace) -> Any:
+def _trained_expert(ws: Workspace) -> DualEncoder:
     trajectory = Trajectory(ws.reader("expert"))
     model = ws.build_model(0)
     view = ParameterView(model)

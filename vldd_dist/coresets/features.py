@@ -1,0 +1,31 @@
+"""What coresets choose from."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """N training pairs as a trained expert sees them.
+
+    Attributes:
+        pictures: N.
+        image, text: (N, d) joint features of each picture and one of its captions.
+        events: (N,) int64 forgetting events.
+        ever_learned: (N,) bool.
+    """
+
+    pictures: int
+    image: Tensor | None = None
+    text: Tensor | None = None
+    events: Tensor | None = None
+    ever_learned: Tensor | None = None
+
+    def joint(self) -> Tensor:
+        """(N, 2d) both features, each of norm one, side by side."""
+        assert self.image is not None
+        assert self.text is not None
+        return torch.cat([functional.normalize(self.image.float()), functional.normalize(self.text.float())], dim=1)
