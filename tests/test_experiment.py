@@ -33,7 +33,10 @@ def test_overrides_are_yaml_values() -> None:
     [
         ("experts.epoch=3", "experts.epoch: unknown key; did you mean 'epochs'?"),
         ("zzz=3", "zzz: unknown key"),
-        ("distill.max_start_epoch=9", "distill.max_start_epoch (9) + distill.expert_epochs (1) = 10 is more than experts.epochs (5)"),
+        (
+            "distill.max_start_epoch=9",
+            "distill.max_start_epoch (9) + distill.expert_epochs (1) = 10 is more than experts.epochs (5)",
+        ),
         ("distill.pairs=[10, 5000]", "distill.pairs (5000) is more than the training pictures"),
         ("distill.pairs=[]", "distill.pairs"),
         ("experts.lr_image=-1", "experts.lr_image"),

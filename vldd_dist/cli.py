@@ -23,9 +23,7 @@ Overrides = Annotated[
 ]
 StoreUrl = Annotated[
     str,
-    typer.Option(
-        "--store", metavar="URL", help="Where the experiment keeps all it makes: a folder, file://, s3://, gs://"
-    ),
+    typer.Option("--store", metavar="URL", help="Where the experiment keeps all it makes: a folder, file://, s3://, gs://"),
 ]
 
 

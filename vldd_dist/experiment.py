@@ -34,9 +34,7 @@ class Experiment(Section):
     distill: DistillSettings = Field(default_factory=DistillSettings)
     coresets: CoresetSettings = Field(default_factory=CoresetSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: cuda for workers that ask for a GPU, else cpu."
-    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda for workers that ask for a GPU, else cpu.")
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Experiment":
@@ -67,9 +65,7 @@ def _model_problems(experiment: Experiment) -> list[str]:
                 f"model.{tower}.train: frozen would freeze a random head; set model.{tower}.head.kind to none or train to head"
             )
         if settings.train == "head" and settings.head.kind == "none":
-            problems.append(
-                f"model.{tower}.train: head needs a head; set model.{tower}.head.kind to linear or projection"
-            )
+            problems.append(f"model.{tower}.train: head needs a head; set model.{tower}.head.kind to linear or projection")
     if image.train == text.train == "frozen":
         problems.append("model.image.train and model.text.train are both frozen: nothing is left to train")
     if image.head.kind != "none" and experiment.model.joint_dim is None:
@@ -111,9 +107,7 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(
-            f"{path}: expected a mapping with keys such as name, data, model; found {type(tree).__name__}"
-        )
+        raise ConfigError(f"{path}: expected a mapping with keys such as name, data, model; found {type(tree).__name__}")
     for override in overrides or []:
         _apply_override(tree, override)
     try:

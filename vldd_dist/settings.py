@@ -25,9 +25,7 @@ class AugmentSettings(Section):
     crop_scale: tuple[float, float] = Field(
         (0.5, 1.0), description="Random resized crop: smallest and largest area kept, as fractions."
     )
-    flip: bool = Field(
-        True, description="Mirror left-right with probability 1/2 (wrong where captions say left or right)."
-    )
+    flip: bool = Field(True, description="Mirror left-right with probability 1/2 (wrong where captions say left or right).")
     randaugment_ops: NonNegative = Field(2, description="RandAugment operations a picture; 0 switches them off.")
     randaugment_magnitude: Annotated[int, Field(ge=0, le=10)] = Field(7, description="RandAugment magnitude, 0..10.")
 
@@ -69,9 +67,7 @@ class LoraSettings(Section):
 
     rank: Positive = Field(4, description="Rank of the adapters.")
     alpha: Positive = Field(4, description="Scale: the adapter's output is multiplied by alpha / rank.")
-    targets: str = Field(
-        r".*\.attn\.(qkv|proj)", description="Regular expression over module names that get an adapter."
-    )
+    targets: str = Field(r".*\.attn\.(qkv|proj)", description="Regular expression over module names that get an adapter.")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout before the adapters.")
 
 
@@ -97,26 +93,20 @@ class ImageTowerSettings(Section):
     mean: tuple[float, float, float] = Field(
         (0.485, 0.456, 0.406), description="Per-channel mean of pixels scaled to 0..1, subtracted."
     )
-    std: tuple[float, float, float] = Field(
-        (0.229, 0.224, 0.225), description="Per-channel standard deviation, divided by."
-    )
+    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="Per-channel standard deviation, divided by.")
     train: Literal["full", "lora", "head", "frozen"] = Field(
         "full",
         description="Which parameters move: all, adapters and head, head, none. Batch-norm statistics never move.",
     )
     lora: LoraSettings = Field(default_factory=LoraSettings)
     head: HeadSettings = Field(default_factory=lambda: HeadSettings(kind="none"))
-    grad_checkpointing: bool = Field(
-        False, description="Recompute activations in the backward pass (less memory, more time)."
-    )
+    grad_checkpointing: bool = Field(False, description="Recompute activations in the backward pass (less memory, more time).")
 
 
 class TextTowerSettings(Section):
     """The text tower: a frozen transformers encoder whose caption embeddings are computed once, and a head."""
 
-    model: str = Field(
-        "bert-base-uncased", description="A hub id, a folder, or 'minilm' for the packaged all-MiniLM-L6-v2."
-    )
+    model: str = Field("bert-base-uncased", description="A hub id, a folder, or 'minilm' for the packaged all-MiniLM-L6-v2.")
     revision: str | None = Field(None, description="Revision of a hub model (a commit makes the run repeatable).")
     pooling: Literal["cls", "mean"] = Field("cls", description="How token states become one vector.")
     max_tokens: Positive = Field(30, description="Captions are cut to this many tokens.")
@@ -214,9 +204,7 @@ class DistillSettings(Section):
         0.01, description="Outer learning rate of the log inner learning rates (lr_lr); 0 keeps them fixed."
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Momentum of the outer sgd.")
-    inner_lr_image: Rate = Field(
-        0.1, description="Inner learning rate of the image tower at the start (lr_teacher_img)."
-    )
+    inner_lr_image: Rate = Field(0.1, description="Inner learning rate of the image tower at the start (lr_teacher_img).")
     inner_lr_text: Rate = Field(0.1, description="Inner learning rate of the text tower at the start (lr_teacher_txt).")
     max_loss: Rate = Field(
         20.0,
@@ -254,7 +242,5 @@ class EvaluationSettings(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9)
     weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4)
     encode_batch: Positive = Field(128, description="Pictures a forward pass when recall is measured.")
-    image_models: list[str] = Field(
-        [], description="Further timm models (random or timm weights) for cross-architecture rows."
-    )
+    image_models: list[str] = Field([], description="Further timm models (random or timm weights) for cross-architecture rows.")
     resources: Resources = Field(default_factory=Resources)

@@ -41,9 +41,7 @@ def report() -> ReportData:
             row("full", 2000, 55.0),
         ],
         experts=[
-            ExpertCurve(
-                expert=index, epochs=[0, 1, 2, 3], validation_mean=[2.0, 20.0, 30.0, 40.0], loss=[3.0, 2.0, 1.0]
-            )
+            ExpertCurve(expert=index, epochs=[0, 1, 2, 3], validation_mean=[2.0, 20.0, 30.0, 40.0], loss=[3.0, 2.0, 1.0])
             for index in range(2)
         ],
         runs=[

@@ -30,7 +30,5 @@ def select(method: str, candidates: Candidates, count: int, generator: np.random
         ConfigError: more pairs asked for than there are.
     """
     if count > candidates.pictures:
-        raise ConfigError(
-            f"distill.pairs ({count}) is more than the training pictures ({candidates.pictures}): lower it"
-        )
+        raise ConfigError(f"distill.pairs ({count}) is more than the training pictures ({candidates.pictures}): lower it")
     return METHODS[method](candidates, count, generator)

@@ -38,9 +38,7 @@ class CaptionEmbeddings:
         try:
             return self.vectors[torch.tensor([self._rows[caption] for caption in captions])]
         except KeyError as error:
-            raise DataError(
-                f"the caption {error.args[0]!r} has no embedding: the dataset and the embeddings differ"
-            ) from None
+            raise DataError(f"the caption {error.args[0]!r} has no embedding: the dataset and the embeddings differ") from None
 
     def nearest(self, vectors: Tensor) -> list[tuple[str, float]]:
         """For each of (k, D) vectors the caption of largest cosine similarity, and that cosine."""

@@ -18,14 +18,10 @@ def decode(data: bytes, source: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
         if image.width * image.height > MAX_PIXELS:
-            raise DataError(
-                f"{source}: {image.width} x {image.height} pixels is too large to be a photograph: remove it"
-            )
+            raise DataError(f"{source}: {image.width} x {image.height} pixels is too large to be a photograph: remove it")
         return image.convert("RGB")
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(
-            f"{source}: not a readable JPEG, PNG or WebP picture ({' '.join(str(error).split())})"
-        ) from None
+        raise DataError(f"{source}: not a readable JPEG, PNG or WebP picture ({' '.join(str(error).split())})") from None
 
 
 def resize(image: Image.Image, size: int, how: str) -> Image.Image:

@@ -40,9 +40,7 @@ def prepare_dataset(
 
 
 class _Preparation:
-    def __init__(
-        self, settings: DataSettings, seed: int, writer: UnitWriter, report: Callable[[dict[str, Any]], None]
-    ) -> None:
+    def __init__(self, settings: DataSettings, seed: int, writer: UnitWriter, report: Callable[[dict[str, Any]], None]) -> None:
         self.settings, self.seed, self.writer, self.report = settings, seed, writer, report
         self.done = 0
         asked = [getattr(settings, f"{split}_images") for split in SPLITS]
@@ -62,9 +60,7 @@ class _Preparation:
         if images == 0:
             raise DataError(f"data: the {split} split has no pictures: correct data.source's files")
         if wanted is not None and images + self.bad < wanted:
-            raise DataError(
-                f"data.{split}_images: {wanted} asked for, the source has {images}: lower it or leave it out"
-            )
+            raise DataError(f"data.{split}_images: {wanted} asked for, the source has {images}: lower it or leave it out")
         return {"shards": shards, "images": images, "captions": captions, "bad_images": self.bad}
 
     def _take(self, good: Iterator[Member]) -> list[Member]:

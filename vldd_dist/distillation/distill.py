@@ -235,9 +235,7 @@ class Distillation:
         for name, tensor in self.pairs.as_tensors().items():
             tensor.copy_(unpacked("pairs")[name])
         device = self.pairs.images.device
-        self.best = SyntheticPairs(
-            **{name: t.to(device) for name, t in unpacked("best").items()}, start=self.pairs.start
-        )
+        self.best = SyntheticPairs(**{name: t.to(device) for name, t in unpacked("best").items()}, start=self.pairs.start)
         self.outer.load_tensors(unpacked("outer"))
         curves = unpacked("history")
         self.history = History(

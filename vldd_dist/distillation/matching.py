@@ -1,4 +1,4 @@
-"""The outer loss: how far the student's end is from the expert's (Cazenavette et al. 2203.11932; Wu et al. 2308.07545, eq. 3)."""
+"""The outer loss: how far the student ends from the expert (Cazenavette et al. 2203.11932; Wu et al. 2308.07545, eq. 3)."""
 
 from collections.abc import Sequence
 
@@ -26,9 +26,7 @@ def matching_loss(theta: Params, start: Params, target: Params, towers: Sequence
     """
     terms = []
     for tower, name in enumerate(TOWERS):
-        owned = [
-            entry for entry, owner in zip(zip(theta, start, target, strict=True), towers, strict=True) if owner == tower
-        ]
+        owned = [entry for entry, owner in zip(zip(theta, start, target, strict=True), towers, strict=True) if owner == tower]
         if not owned:
             terms.append(theta[0].new_zeros(()))
             continue

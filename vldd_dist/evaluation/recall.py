@@ -44,9 +44,7 @@ def recall(image_features: Tensor, text_features: Tensor, image_of_caption: Tens
     image_of_caption = image_of_caption.to(images.device)
     text_ranks = torch.cat([_caption_ranks(images, chunk, owner) for chunk, owner in _chunks(texts, image_of_caption)])
     numbers = torch.arange(len(images), device=images.device)
-    image_ranks = torch.cat(
-        [_picture_ranks(chunk, own, texts, image_of_caption) for chunk, own in _chunks(images, numbers)]
-    )
+    image_ranks = torch.cat([_picture_ranks(chunk, own, texts, image_of_caption) for chunk, own in _chunks(images, numbers)])
     tr, ir = ([_percent_within(ranks, k) for k in KS] for ranks in (image_ranks, text_ranks))
     return Recall(*tr, *ir)
 

@@ -239,9 +239,7 @@ class _Training:
 
         state = read("parameters.safetensors")
         towers = {
-            tower: {
-                name.removeprefix(f"{tower}/"): value for name, value in state.items() if name.startswith(f"{tower}/")
-            }
+            tower: {name.removeprefix(f"{tower}/"): value for name, value in state.items() if name.startswith(f"{tower}/")}
             for tower in ("image", "text")
         }
         self.view.write(self.view.from_dicts(towers["image"], towers["text"]))

@@ -67,9 +67,7 @@ class DualEncoder(nn.Module):
         return ((images * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def build(
-    settings: ModelSettings, text_dim: int, image_weights: dict[str, Tensor] | None, head_seed: int
-) -> DualEncoder:
+def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tensor] | None, head_seed: int) -> DualEncoder:
     """A dual encoder at its starting weights: the backbone from `image_weights`, heads and adapters drawn by seed.
 
     Args:

@@ -44,9 +44,7 @@ def text_folder(settings: TextTowerSettings) -> Path | None:
 def _sha256(folder: Path) -> str:
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        raise ConfigError(
-            f"model.text.model: {folder} has no model.safetensors: convert the weights (no pickle is opened)"
-        )
+        raise ConfigError(f"model.text.model: {folder} has no model.safetensors: convert the weights (no pickle is opened)")
     with weights.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 

@@ -53,9 +53,7 @@ def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], name: str) ->
     for problem, keys in (("lack", missing), ("have unknown", unknown), ("have other shapes for", misshapen)):
         if keys:
             more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
-            raise DataError(
-                f"model.image.weights: the weights {problem} {', '.join(keys[:2])}{more}: they are not of {name}"
-            )
+            raise DataError(f"model.image.weights: the weights {problem} {', '.join(keys[:2])}{more}: they are not of {name}")
     backbone.load_state_dict({key: weights.get(key, wanted[key]) for key in wanted})
 
 

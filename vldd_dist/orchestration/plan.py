@@ -75,9 +75,7 @@ class _Planner:
             for seed in experiment.distill.seeds
         ]
         coresets = [
-            self._coreset_rows(method, pairs)
-            for pairs in experiment.distill.pairs
-            for method in experiment.coresets.methods
+            self._coreset_rows(method, pairs) for pairs in experiment.distill.pairs for method in experiment.coresets.methods
         ]
         coreset_sets = [row for rows in coresets for row in rows]
         return Plan(
@@ -86,8 +84,7 @@ class _Planner:
             full=[self._full_evaluation(index, unit) for index, unit in enumerate(self.experts)],
             sets=[*coreset_sets, *distilled],
             publications=[
-                self._publication(chosen, [row for row in coreset_sets if row.pairs == chosen.pairs])
-                for chosen in distilled
+                self._publication(chosen, [row for row in coreset_sets if row.pairs == chosen.pairs]) for chosen in distilled
             ],
         )
 
@@ -119,9 +116,7 @@ class _Planner:
         spec = {"settings": _dump(data, "train", "val", "test", "annotations", "images"), "source": describe(data)}
         if data.source == "scenes":
             spec["seed"] = seed
-        return WorkUnit(
-            "dataset", spec, execution={"settings": data.model_dump(mode="json"), "seed": seed}, label="dataset"
-        )
+        return WorkUnit("dataset", spec, execution={"settings": data.model_dump(mode="json"), "seed": seed}, label="dataset")
 
     def _embeddings(self) -> WorkUnit:
         text, settings = self.experiment.model.text, self.experiment.embeddings
@@ -226,9 +221,7 @@ class _Planner:
         inputs |= {f"expert_{index:03d}": unit for index, unit in enumerate(self.experts)}
         if settings.initialise == "kmeans":
             inputs["features"] = self._features(0)
-        return WorkUnit(
-            "distillation", spec, inputs, execution, settings.resources, f"distillation {pairs} pairs seed {seed}"
-        )
+        return WorkUnit("distillation", spec, inputs, execution, settings.resources, f"distillation {pairs} pairs seed {seed}")
 
     def _protocol(self) -> dict[str, Any]:
         return _dump(self.experiment.evaluation, "seeds", "image_models", "encode_batch")

@@ -58,9 +58,7 @@ def _run_units(plan: Plan, store: Store, console: Console) -> RunResult:
     try:
         return Coordinator(plan.units(), store, make_executor, ProgressBoard(view)).run()
     except KeyboardInterrupt:
-        raise InterruptedRun(
-            "interrupted: what was committed is in the store; the same command goes on from there"
-        ) from None
+        raise InterruptedRun("interrupted: what was committed is in the store; the same command goes on from there") from None
     finally:
         view.end()
         if previous is not None:

@@ -82,12 +82,8 @@ def caption_embeddings(ws: Workspace) -> dict[str, Any]:
 def expert(ws: Workspace) -> dict[str, Any]:
     spec = ws.spec
     model = ws.build_model(derive_seed(spec["seed"], "expert", spec["index"], "head"))
-    inputs = ExpertInputs(
-        model, ws.dataset, ws.embeddings, _retrieval(ws, "val"), ws.model_settings.temperature, ws.device
-    )
-    settings = ExpertSettings.model_validate(
-        spec["training"] | {key: ws.execution[key] for key in ("readers", "cache_mib")}
-    )
+    inputs = ExpertInputs(model, ws.dataset, ws.embeddings, _retrieval(ws, "val"), ws.model_settings.temperature, ws.device)
+    settings = ExpertSettings.model_validate(spec["training"] | {key: ws.execution[key] for key in ("readers", "cache_mib")})
     return train_expert(
         inputs,
         settings,
@@ -241,9 +237,7 @@ def _real_pairs(ws: Workspace, indices: list[int], seed: int) -> tuple[Tensor, l
 
 def _drawn_captions(ws: Workspace, indices: list[int], seed: int) -> list[str]:
     captions = ws.dataset.captions("train")
-    return [
-        captions[index][numpy_generator(seed, "caption", index).integers(len(captions[index]))] for index in indices
-    ]
+    return [captions[index][numpy_generator(seed, "caption", index).integers(len(captions[index]))] for index in indices]
 
 
 RUNNERS: dict[str, Runner] = {

@@ -58,9 +58,7 @@ class Workspace:
         """cuda for workers that were given a GPU, unless the description says otherwise."""
         wanted = self.execution["device"]
         if wanted == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(
-                f"device: cuda, but {self.order.label} sees no GPU: set device: auto or give it resources.gpus"
-            )
+            raise ConfigError(f"device: cuda, but {self.order.label} sees no GPU: set device: auto or give it resources.gpus")
         return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and self.order.gpus > 0) else "cpu")
 
     @property

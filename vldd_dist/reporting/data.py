@@ -30,9 +30,7 @@ class Row(_Value):
 
     method: Method
     pairs: int
-    image_model: str | None = Field(
-        None, description="The student's image tower in a cross-architecture row, else none."
-    )
+    image_model: str | None = Field(None, description="The student's image tower in a cross-architecture row, else none.")
     metrics: dict[Metric, Stat]
     runs: int = Field(gt=0, description="Evaluated students.")
 

@@ -38,9 +38,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "legend.frameon": False,
     "legend.fontsize": 9,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
-    ),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK),
 }
 SMOOTHED_FRACTION = 0.05
 
@@ -176,9 +174,7 @@ def _inline(document: str) -> str:
     svg = document[document.index("<svg") :]
     head, body = svg.split(">", 1)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-    return f'{head} aria-hidden="true" focusable="false">' + re.sub(r'<g id="[^"]*"', "<g", body).replace(
-        INK, "currentColor"
-    )
+    return f'{head} aria-hidden="true" focusable="false">' + re.sub(r'<g id="[^"]*"', "<g", body).replace(INK, "currentColor")
 
 
 def _legend_below(axes: Axes) -> None:

@@ -144,10 +144,7 @@ def _lines(budget: Budget, embolden: Callable[[str], str]) -> list[tuple[str, li
             name if position == 0 else "",
             [
                 METHOD_NAMES[row.method],
-                *(
-                    embolden(cell(row, metric)) if budget.is_best(row, metric) else cell(row, metric)
-                    for metric in METRICS
-                ),
+                *(embolden(cell(row, metric)) if budget.is_best(row, metric) else cell(row, metric) for metric in METRICS),
             ],
         )
         for position, row in enumerate(budget.rows)

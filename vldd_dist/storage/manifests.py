@@ -88,9 +88,7 @@ def from_json(model: type[Model], data: bytes, source: str) -> Model:
         raise StoreError(f"{source}: not JSON: the object is damaged") from None
     version = tree.get("schema_version") if isinstance(tree, dict) else None
     if version != SCHEMA_VERSION:
-        raise StoreError(
-            f"{source}: schema version {version!r}; this vldd_dist reads version {SCHEMA_VERSION}: upgrade it"
-        )
+        raise StoreError(f"{source}: schema version {version!r}; this vldd_dist reads version {SCHEMA_VERSION}: upgrade it")
     try:
         return model.model_validate(tree)
     except ValidationError as error:

@@ -28,18 +28,14 @@ _memory_lock = threading.Lock()
 
 def is_transient(error: BaseException) -> bool:
     """Whether trying again may help: time-outs, cut connections, 5xx and throttling, but no refusal."""
-    if isinstance(
-        error, FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError | IsADirectoryError
-    ):
+    if isinstance(error, FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError | IsADirectoryError):
         return False
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EBUSY, errno.ECONNRESET, errno.ETIMEDOUT):
         return True
     name = type(error).__name__
-    return any(
-        sign in name for sign in ("Timeout", "ConnectionError", "ConnectionClosed", "IncompleteRead", "ClientPayload")
-    )
+    return any(sign in name for sign in ("Timeout", "ConnectionError", "ConnectionClosed", "IncompleteRead", "ClientPayload"))
 
 
 class Store:
@@ -169,16 +165,12 @@ class Store:
                 raise StoreError(f"{self.url}: the bucket does not exist: make it, or correct the URL") from None
             raise StoreError(f"{self.url_of(key)}: no such object") from None
         except PermissionError:
-            raise StoreError(
-                f"{self.url}: permission denied at {key}: give this user or role read and write access"
-            ) from None
+            raise StoreError(f"{self.url}: permission denied at {key}: give this user or role read and write access") from None
         except (OSError, ValueError) as error:
             raise StoreError(f"{self.url_of(key)}: {type(error).__name__}: {' '.join(str(error).split())}") from None
         except Exception as error:
             # botocore and aiohttp raise outside OSError; their texts name no secret, yet only the type is sure.
-            raise StoreError(
-                f"{self.url_of(key)}: the store failed with {type(error).__name__}; see `vldd doctor`"
-            ) from None
+            raise StoreError(f"{self.url_of(key)}: the store failed with {type(error).__name__}; see `vldd doctor`") from None
 
     def _write_file(self, path: str, data: bytes) -> None:
         temporary = self._temporary_file(path, data)

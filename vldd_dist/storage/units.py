@@ -125,9 +125,7 @@ class UnitWriter:
         key = f"{self.prefix}/{self.attempt}/{name}"
         self.store.write(key, data)
         if self.store.size(key) != len(data):
-            raise StoreError(
-                f"{self.store.url_of(key)}: written with {len(data)} bytes but the store shows another size"
-            )
+            raise StoreError(f"{self.store.url_of(key)}: written with {len(data)} bytes but the store shows another size")
         return ObjectInfo.of(key, data)
 
     def _checkpoint_keys(self) -> list[str]:

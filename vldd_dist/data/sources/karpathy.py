@@ -46,9 +46,7 @@ def describe(settings: DataSettings) -> dict[str, Any]:
         with path.open("rb") as file:
             return {"source": "karpathy", "annotations": file_digest(file, "sha256").hexdigest()}
     except OSError:
-        raise DataError(
-            f"data.annotations: {path} cannot be read: name the JSON file with splits and sentences"
-        ) from None
+        raise DataError(f"data.annotations: {path} cannot be read: name the JSON file with splits and sentences") from None
 
 
 def _entries(settings: DataSettings) -> list[Any]:
@@ -56,9 +54,7 @@ def _entries(settings: DataSettings) -> list[Any]:
     try:
         tree = json.loads(path.read_bytes())
     except OSError:
-        raise DataError(
-            f"data.annotations: {path} cannot be read: name the JSON file with splits and sentences"
-        ) from None
+        raise DataError(f"data.annotations: {path} cannot be read: name the JSON file with splits and sentences") from None
     except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}") from None
     if not isinstance(tree, dict) or not isinstance(tree.get("images"), list):

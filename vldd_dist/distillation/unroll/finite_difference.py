@@ -36,9 +36,7 @@ class Differences:
 
     def gradient(self, theta: Params, batch: Params, step: int, with_batch: bool) -> StepGradient:
         if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in theta):
-            raise ValueError(
-                "finite differences need fp32 parameters: in 16 bits the difference of gradients is rounding"
-            )
+            raise ValueError("finite differences need fp32 parameters: in 16 bits the difference of gradients is rounding")
         return first_gradient(self.problem, theta, batch, step, with_batch)
 
     def products(

@@ -1,0 +1,199 @@
+"""Distilled sets: the published artefact, a folder that stands on its own.
+
+    manifest.json        written last: schema version, recipe, facts, each object's size and sha256
+    pairs.safetensors    images, texts[, similarity], and where the pictures began
+    captions.jsonl       for each pair the nearest training caption before and after
+    preview.png          the pictures
+    README.md            the card
+
+Loading needs torch, safetensors and fsspec only: no training library.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vldd_dist.errors import StoreError
+from vldd_dist.storage import tensors
+from vldd_dist.storage.card import render_card, render_preview
+from vldd_dist.storage.manifests import SCHEMA_VERSION, ObjectInfo, from_json, to_json
+from vldd_dist.storage.store import Store
+
+OBJECTS = ("pairs.safetensors", "captions.jsonl", "preview.png", "README.md")
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NearestCaptions(Part):
+    """A distilled text shown as the training caption nearest to it, before distillation and after, and the cosine after."""
+
+    before: str | None
+    after: str
+    similarity: float
+
+
+class Recipe(Part):
+    """Everything needed to train on the pairs as they were judged."""
+
+    image_model: str = Field(description="timm model")
+    image_model_args: dict[str, Any]
+    image_weights: str = Field(description="where the starting weights came from: timm, random, or the unit that made them")
+    image_train: str
+    image_head: str
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    text_encoder: dict[str, Any] = Field(description="what the text embeddings are embeddings of")
+    text_head: str
+    joint_dim: int | None
+    loss: str
+    temperature: float
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+
+
+class DistilledManifest(Part):
+    """The commit of a distilled set."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["distilled_set"] = "distilled_set"
+    pairs: int
+    inner_rates: dict[str, float]
+    recipe: Recipe
+    facts: dict[str, Any]
+    objects: dict[str, ObjectInfo]
+
+
+@dataclass
+class DistilledSet:
+    """Synthetic pairs and everything needed to train on them.
+
+    Attributes:
+        images: (M, 3, H, W) float32, normalised with the recipe's mean and std.
+        texts: (M, D) float32, in the output space of the recipe's text encoder.
+        similarity: (M, M) float32 targets, or none for the identity.
+        inner_rates: learned inner learning rates, "image" and "text".
+        start_images: (M, 3, H, W) uint8, the pictures before distillation, or none.
+        captions: for each pair.
+        facts: recalls (this set's and its coresets'), data and its licence, provenance of the starting pairs.
+    """
+
+    images: Tensor
+    texts: Tensor
+    inner_rates: dict[str, float]
+    recipe: Recipe
+    captions: list[NearestCaptions]
+    similarity: Tensor | None = None
+    start_images: Tensor | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def _encoded_pairs(self) -> bytes:
+        optional = {"similarity": self.similarity, "start_images": self.start_images}
+        given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+        return tensors.encode({"images": self.images, "texts": self.texts, **given})
+
+    @property
+    def digest(self) -> str:
+        """sha256 of pairs.safetensors: equal for equal pairs, whenever and wherever they were made."""
+        return ObjectInfo.of("pairs.safetensors", self._encoded_pairs).sha256
+
+    def pixels(self) -> Tensor:
+        """(M, 3, H, W) uint8, clipped to what a screen can show."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.recipe.mean, self.recipe.std))
+        return ((self.images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def as_dataset(self) -> "PairDataset":
+        """For a DataLoader: {"image": (3, H, W), "text": (D,)} each."""
+        return PairDataset(self.images, self.texts)
+
+    def save(self, url: str) -> None:
+        """Write the set to a folder URL, manifest last; saving the same set again changes nothing.
+
+        Raises:
+            StoreError: another set is there already.
+        """
+        store = Store(url)
+        captions = "".join(json.dumps(caption.model_dump(), ensure_ascii=False) + "\n" for caption in self.captions)
+        data = {
+            "pairs.safetensors": self._encoded_pairs,
+            "captions.jsonl": captions.encode(),
+            "preview.png": render_preview(self.pixels()),
+        }
+        template = resources.files("vldd_dist.storage").joinpath("card.md").read_text()
+        data["README.md"] = render_card(template, self.recipe, self.facts, self.inner_rates, len(self), self.digest).encode()
+        manifest = DistilledManifest(
+            pairs=len(self),
+            inner_rates=self.inner_rates,
+            recipe=self.recipe,
+            facts=self.facts,
+            objects={name: ObjectInfo.of(name, content) for name, content in data.items()},
+        )
+        encoded = to_json(manifest)
+        if store.exists("manifest.json"):
+            if store.read("manifest.json") != encoded:
+                raise StoreError(f"{store.url}: another distilled set is there: choose another place or remove it")
+            return
+        for name, content in data.items():
+            store.write(name, content)
+        if not store.create("manifest.json", encoded) and store.read("manifest.json") != encoded:
+            raise StoreError(f"{store.url}: another distilled set was written there at the same time: choose another place")
+
+    @classmethod
+    def load(cls, url: str) -> Self:
+        """Read and verify a distilled set.
+
+        Raises:
+            StoreError: no set there, or an object is not what the manifest says; the object is named.
+        """
+        store = Store(url)
+        manifest = from_json(DistilledManifest, store.read("manifest.json"), store.url_of("manifest.json"))
+        data = {name: _verified(store, name, manifest.objects) for name in OBJECTS}
+        pairs = tensors.decode(data["pairs.safetensors"], store.url_of("pairs.safetensors"))
+        lines = data["captions.jsonl"].decode().split("\n")[:-1]
+        return cls(
+            images=pairs["images"],
+            texts=pairs["texts"],
+            inner_rates=manifest.inner_rates,
+            recipe=manifest.recipe,
+            captions=[NearestCaptions.model_validate_json(line) for line in lines],
+            similarity=pairs.get("similarity"),
+            start_images=pairs.get("start_images"),
+            facts=manifest.facts,
+        )
+
+
+def _verified(store: Store, name: str, objects: Mapping[str, ObjectInfo]) -> bytes:
+    # The fixed names are read, whatever keys a manifest claims: it cannot point elsewhere.
+    if name not in objects:
+        raise StoreError(f"{store.url_of('manifest.json')}: names no {name}: this is no whole distilled set")
+    return objects[name].verify(store.read(name), store.url_of(name))
+
+
+class PairDataset(Dataset[dict[str, Tensor]]):
+    """Synthetic pairs for a DataLoader."""
+
+    def __init__(self, images: Tensor, texts: Tensor) -> None:
+        self.images, self.texts = images, texts
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"image": self.images[index], "text": self.texts[index]}
