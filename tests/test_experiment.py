@@ -22,7 +22,7 @@ def test_every_preset_is_valid(preset: Path) -> None:
 
 
 def test_overrides_are_yaml_values() -> None:
-    experiment = load_experiment(SCENES, ["distill.pairs=[3, 4]", "experts.augment.flip=false"])
+    experiment = load_experiment(SCENES, ["distill.pairs=[3, 4]", "experts.augment={flip: false}"])
     assert experiment.distill.pairs == [3, 4]
     assert experiment.experts.augment is not None
     assert experiment.experts.augment.flip is False

@@ -208,7 +208,7 @@ class DistillSettings(Section):
     inner_lr_text: Rate = Field(0.1, description="Inner learning rate of the text tower at the start (lr_teacher_txt).")
     max_loss: Rate = Field(
         20.0,
-        description="A matching loss whose mean over 20 outer steps is larger stops the run as diverged (1 = the student has not moved).",
+        description="A matching loss whose mean over 20 outer steps is larger stops the run as diverged (2 = neither tower of the student has moved).",
     )
     check_tolerance: Rate = Field(
         0.05,

@@ -19,6 +19,7 @@ from vldd_dist.distillation.pairs import OuterOptimiser, SyntheticPairs
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, disagreement, scatter_to_pairs, unrolled_gradient
 from vldd_dist.errors import ConfigError, DivergenceError
+from vldd_dist.models.attention import unfused_attention
 from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.settings import DistillSettings
 from vldd_dist.storage import tensors
@@ -187,7 +188,7 @@ class Distillation:
         target = self._snapshot(drawn.expert, drawn.start + self.settings.expert_epochs)
         direction = tuple(b - a for a, b in zip(start, target, strict=True))
         batch, difference = self._batches(drawn)[0], self.settings.difference
-        with self.student.twice_differentiable():
+        with unfused_attention(self.student.model):
             error = disagreement(self.student, start, batch, direction, difference)
         if not error <= tolerance:
             raise ConfigError(

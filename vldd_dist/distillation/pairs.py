@@ -66,8 +66,8 @@ def start_from_noise(
     images = torch.randn(shape, generator=generator)
     texts = torch.randn((shape[0], caption_vectors.shape[1]), generator=generator)
     texts = texts * caption_vectors.std(dim=0) + caption_vectors.mean(dim=0)
-    started = (images, texts, _start_rates(settings))
-    return SyntheticPairs(*(tensor.to(device) for tensor in started), {"initialise": "noise"})
+    rates = _start_rates(settings)
+    return SyntheticPairs(images.to(device), texts.to(device), rates.to(device), {"initialise": "noise"})
 
 
 def _start_rates(settings: DistillSettings) -> Tensor:

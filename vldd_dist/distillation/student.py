@@ -1,12 +1,11 @@
 """The student: a dual encoder whose trainable parameters come from outside, as the unroll wants it."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vldd_dist.distillation.unroll import Params
+from vldd_dist.models.attention import set_unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import contrastive_loss
 from vldd_dist.models.parameters import TOWERS, ParameterView, call
@@ -23,26 +22,17 @@ class Student:
     """
 
     def __init__(self, model: DualEncoder, temperature: float, *, dropout: bool, fused_attention: bool) -> None:
-        self.model, self.temperature, self.fused_attention = model, temperature, fused_attention
+        self.model, self.temperature = model, temperature
         self.view = ParameterView(model)
         self.towers: Sequence[int] = [TOWERS.index(tower) for tower in self.view.towers]
         # Drawn anew by the outer loop for each of its steps.
         self.seed = 0
         model.train(dropout)
+        if not fused_attention:
+            set_unfused_attention(model)
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
         """InfoNCE of the batch (images (B,3,H,W), texts (B,D)[, similarity (B,B)]) at parameters theta: a scalar."""
         images, texts, *similarity = batch
-        kernels = contextlib.nullcontext() if self.fused_attention else sdpa_kernel(SDPBackend.MATH)
-        with kernels:
-            features = call(self.model, self.view, theta, images, texts)
+        features = call(self.model, self.view, theta, images, texts)
         return contrastive_loss(*features, self.temperature, *similarity)
-
-    @contextlib.contextmanager
-    def twice_differentiable(self) -> Iterator[None]:
-        """Attention with a second derivative for the time being."""
-        before, self.fused_attention = self.fused_attention, False
-        try:
-            yield
-        finally:
-            self.fused_attention = before

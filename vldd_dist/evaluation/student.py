@@ -102,7 +102,8 @@ def train_student(
         for epoch in range(settings.epochs):
             order = torch.from_numpy(numpy_generator(seed, "student", epoch).permutation(len(pairs.images)))
             for chosen in order.split(settings.batch_size):
-                loss = contrastive_loss(*model(pairs.images[chosen], pairs.texts[chosen]), temperature)
+                image_features, text_features = model(pairs.images[chosen], pairs.texts[chosen])
+                loss = contrastive_loss(image_features, text_features, temperature)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()

@@ -16,6 +16,7 @@ from torch.nn import functional
 from vldd_dist.data.images import to_tensor
 from vldd_dist.data.scenes import attribute_vector, draw_scenes
 from vldd_dist.errors import DivergenceError
+from vldd_dist.models.image import feature_size
 from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.settings import PretrainSettings
 
@@ -51,7 +52,7 @@ def pretrain_on_attributes(
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "pretraining"))
         backbone = backbone.to(device).train()
-        classifier = nn.Linear(backbone.num_features, targets.shape[1]).to(device)
+        classifier = nn.Linear(feature_size(backbone), targets.shape[1]).to(device)
         optimiser = torch.optim.Adam([*backbone.parameters(), *classifier.parameters()], lr=settings.lr)
         done, total = 0, settings.epochs * settings.images
         for epoch in range(settings.epochs):

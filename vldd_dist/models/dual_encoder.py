@@ -7,7 +7,14 @@ from torch import Tensor, nn
 
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
-from vldd_dist.models.image import create_backbone, freeze_norm_statistics, load_backbone, make_trainable
+from vldd_dist.models.image import (
+    create_backbone,
+    enable_grad_checkpointing,
+    feature_size,
+    freeze_norm_statistics,
+    load_backbone,
+    make_trainable,
+)
 from vldd_dist.settings import ModelSettings
 
 
@@ -22,7 +29,7 @@ class DualEncoder(nn.Module):
 
     def __init__(self, backbone: nn.Module, settings: ModelSettings, text_dim: int) -> None:
         super().__init__()
-        image_dim = int(backbone.num_features)
+        image_dim = feature_size(backbone)
         self.text_dim = text_dim
         self.joint_dim = settings.joint_dim or image_dim
         for tower, head, dim in (("image", settings.image.head, image_dim), ("text", settings.text.head, text_dim)):
@@ -86,7 +93,7 @@ def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tenso
     if image_weights is not None:
         load_backbone(backbone, image_weights, image.model)
     if image.grad_checkpointing:
-        backbone.set_grad_checkpointing(True)
+        enable_grad_checkpointing(backbone, image.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(head_seed)
         return DualEncoder(make_trainable(backbone, image), settings, text_dim).eval()

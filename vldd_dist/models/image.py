@@ -39,6 +39,13 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
             ) from None
 
 
+def feature_size(backbone: nn.Module) -> int:
+    """Size of a timm backbone's features."""
+    size = backbone.num_features
+    assert isinstance(size, int)
+    return size
+
+
 def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], name: str) -> None:
     """Put a timm state dict into a backbone; keys of a classifier the backbone lacks are passed over.
 
@@ -55,6 +62,14 @@ def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], name: str) ->
             more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
             raise DataError(f"model.image.weights: the weights {problem} {', '.join(keys[:2])}{more}: they are not of {name}")
     backbone.load_state_dict({key: weights.get(key, wanted[key]) for key in wanted})
+
+
+def enable_grad_checkpointing(backbone: nn.Module, name: str) -> None:
+    """Recompute activations in the backward pass. Raises ConfigError for a model timm cannot do that for."""
+    try:
+        backbone.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AssertionError, AttributeError):
+        raise ConfigError(f"model.image.grad_checkpointing: timm's {name} does not support it: set it to false") from None
 
 
 def make_trainable(backbone: nn.Module, settings: ImageTowerSettings) -> nn.Module:

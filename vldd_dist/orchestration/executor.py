@@ -82,12 +82,10 @@ def run_order(order: UnitOrder, store: Store, events: Queue) -> Outcome:
         return Outcome("crashed", f"{type(error).__name__} at {where}: {' '.join(str(error).split())[:400]}", 1)
 
 
-@ray.remote
 def run_task(order: UnitOrder, store: Store, events: Queue) -> Outcome:
     return run_order(order, store, events)
 
 
-@ray.remote
 class ExpertActor:
     """One expert's process, alive while that expert trains."""
 
@@ -106,6 +104,7 @@ class RayExecutor:
         else:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         self.queue = Queue(actor_options={"num_cpus": 0})
+        self.task, self.expert = ray.remote(run_task), ray.remote(ExpertActor)
         self.running: dict[ray.ObjectRef, str] = {}
         # Dropping the handle would end the actor.
         self.actors: dict[ray.ObjectRef, Any] = {}
@@ -117,17 +116,18 @@ class RayExecutor:
     def submit(self, order: UnitOrder) -> None:
         needs = {"num_cpus": order.cpus, "num_gpus": order.gpus}
         if order.kind == "expert":
-            actor = ExpertActor.options(**needs, max_restarts=0).remote()
+            actor = self.expert.options(**needs, max_restarts=0).remote()
             reference = actor.run.remote(order, self.store, self.queue)
             self.actors[reference] = actor
         else:
-            reference = run_task.options(**needs, max_retries=0, name=order.label).remote(order, self.store, self.queue)
+            reference = self.task.options(**needs, max_retries=0, name=order.label).remote(order, self.store, self.queue)
         self.running[reference] = order.id
 
     def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
         if not self.running:
             return []
-        ready, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=timeout_seconds)
+        ray.wait(list(self.running), num_returns=1, timeout=timeout_seconds)
+        ready, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
         ended = []
         for reference in ready:
             actor = self.actors.pop(reference, None)

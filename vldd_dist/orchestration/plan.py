@@ -1,7 +1,7 @@
 """From an experiment to the graph of its work units."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from vldd_dist.data.sources import describe
 from vldd_dist.errors import ConfigError
@@ -9,6 +9,8 @@ from vldd_dist.experiment import Experiment
 from vldd_dist.models.identity import text_identity, weights_identity
 from vldd_dist.orchestration.units import WorkUnit, in_dependency_order
 from vldd_dist.settings import ModelSettings, Section
+
+Method = Literal["random", "herding", "k_center", "forgetting", "distilled"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class EvaluatedSet:
         evaluations: image model -> one unit a seed.
     """
 
-    method: str
+    method: Method
     pairs: int
     seed: int
     source: WorkUnit
@@ -113,7 +115,10 @@ class _Planner:
     def _dataset(self) -> WorkUnit:
         data, seed = self.experiment.data, self.experiment.seed
         # Where the pictures lie is not what they are: `describe` names their content.
-        spec = {"settings": _dump(data, "train", "val", "test", "annotations", "images"), "source": describe(data)}
+        spec: dict[str, Any] = {
+            "settings": _dump(data, "train", "val", "test", "annotations", "images"),
+            "source": describe(data),
+        }
         if data.source == "scenes":
             spec["seed"] = seed
         return WorkUnit("dataset", spec, execution={"settings": data.model_dump(mode="json"), "seed": seed}, label="dataset")
@@ -182,7 +187,7 @@ class _Planner:
             f"features of expert {index}",
         )
 
-    def _coreset_rows(self, method: str, pairs: int) -> list[EvaluatedSet]:
+    def _coreset_rows(self, method: Method, pairs: int) -> list[EvaluatedSet]:
         """One selection for each evaluation seed, each from another expert, judged with that seed."""
         rows = []
         for position, seed in enumerate(self.experiment.evaluation.seeds):
@@ -241,7 +246,7 @@ class _Planner:
         return self._evaluation("expert", expert, 0, self.experiment.model, f"evaluation of expert {index}")
 
     def _judge(
-        self, method: str, pairs: int, seed: int, source: WorkUnit, evaluation_seeds: list[int] | None = None
+        self, method: Method, pairs: int, seed: int, source: WorkUnit, evaluation_seeds: list[int] | None = None
     ) -> EvaluatedSet:
         experiment = self.experiment
         image = experiment.model.image

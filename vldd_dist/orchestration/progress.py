@@ -47,7 +47,8 @@ class ProgressBoard:
 
     def begin(self, units: list[WorkUnit], done: set[str]) -> None:
         self.began = self.clock()
-        for unit in units:
+        # Stages in the order in which they begin.
+        for unit in sorted(units, key=lambda unit: list(STAGE_NAMES).index(unit.kind)):
             self.total[unit.kind] += 1
             self.done[unit.kind] += unit.id in done
             self.cpus[unit.kind] = unit.resources.cpus

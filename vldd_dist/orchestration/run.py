@@ -75,7 +75,8 @@ def print_plan(experiment: Experiment, store: Store, console: Console) -> None:
     totals = Counter(unit.kind for unit in units)
     finished = Counter(unit.kind for unit in units if unit.id in done)
     needs = {unit.kind: unit.resources for unit in units}
-    for kind, total in totals.items():
+    for kind in [kind for kind in STAGE_NAMES if kind in totals]:
+        total = totals[kind]
         row = (total, finished[kind], total - finished[kind], f"{needs[kind].cpus:g}", f"{needs[kind].gpus:g}")
         table.add_row(STAGE_NAMES[kind], *map(str, row))
     console.print(table)

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from vldd_dist.errors import StoreError
 from vldd_dist.storage import tensors
 from vldd_dist.storage.card import render_card, render_preview
-from vldd_dist.storage.manifests import SCHEMA_VERSION, ObjectInfo, from_json, to_json
+from vldd_dist.storage.manifests import ObjectInfo, from_json, to_json
 from vldd_dist.storage.store import Store
 
 OBJECTS = ("pairs.safetensors", "captions.jsonl", "preview.png", "README.md")
@@ -37,7 +37,7 @@ class Part(BaseModel):
 class NearestCaptions(Part):
     """A distilled text shown as the training caption nearest to it, before distillation and after, and the cosine after."""
 
-    before: str | None
+    before: str
     after: str
     similarity: float
 
@@ -68,7 +68,7 @@ class Recipe(Part):
 class DistilledManifest(Part):
     """The commit of a distilled set."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     kind: Literal["distilled_set"] = "distilled_set"
     pairs: int
     inner_rates: dict[str, float]

@@ -49,7 +49,7 @@ class UnitManifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     kind: str
     unit: str
     spec: dict[str, Any]

@@ -6,6 +6,7 @@ If-None-Match for S3, a lock for memory. Transient faults are retried with jitte
 appear in no message, pickle or object.
 """
 
+import builtins
 import contextlib
 import errno
 import os
@@ -122,10 +123,10 @@ class Store:
     def size(self, key: str) -> int:
         return int(self._guarded(key, lambda path: self.fs.info(path)["size"]))
 
-    def list(self, prefix: str) -> list[str]:
+    def list(self, prefix: str) -> "builtins.list[str]":
         """All keys under a prefix, recursively, sorted; an absent prefix has none."""
 
-        def find(path: str) -> list[str]:
+        def find(path: str) -> builtins.list[str]:
             root = self.fs._strip_protocol(f"{self.url}/") if self.scheme == "memory" else self.root
             keys = (str(found).removeprefix(root.rstrip("/") + "/") for found in self.fs.find(path))
             return sorted(key for key in keys if not key.rpartition("/")[2].startswith(".tmp-"))
@@ -134,7 +135,7 @@ class Store:
             return self._guarded(prefix, find, missing_is_error=False)
         return []
 
-    def delete(self, keys: "list[str]") -> None:
+    def delete(self, keys: "builtins.list[str]") -> None:
         """Remove objects; one that is gone already is no error."""
         for key in keys:
             with contextlib.suppress(FileNotFoundError):
@@ -161,7 +162,7 @@ class Store:
         except FileNotFoundError as error:
             if not missing_is_error:
                 raise
-            if "bucket" in str(error).lower():
+            if "bucket does not exist" in str(error).lower():
                 raise StoreError(f"{self.url}: the bucket does not exist: make it, or correct the URL") from None
             raise StoreError(f"{self.url_of(key)}: no such object") from None
         except PermissionError:

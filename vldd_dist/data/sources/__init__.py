@@ -1,6 +1,6 @@
 """Sources of pictures and captions: one module each, registered by the name a description uses."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from vldd_dist.data.sources import karpathy, scenes, shards
@@ -13,10 +13,13 @@ SPLITS = ("train", "val", "test")
 class Source(Protocol):
     """What a source module offers."""
 
-    # (settings, split, seed) -> the split's samples, in a fixed order, not yet resized.
-    samples: Callable[[DataSettings, str, int], Iterator[RawSample]]
-    # What the samples depend on, cheaply: it becomes part of the dataset unit's hash.
-    describe: Callable[[DataSettings], dict[str, Any]]
+    def samples(self, settings: DataSettings, split: str, seed: int) -> Iterator[RawSample]:
+        """The split's samples, in a fixed order, not yet resized."""
+        ...
+
+    def describe(self, settings: DataSettings) -> dict[str, Any]:
+        """What the samples depend on, cheaply: it becomes part of the dataset unit's hash."""
+        ...
 
 
 SOURCES: dict[str, Source] = {"scenes": scenes, "karpathy": karpathy, "shards": shards}

@@ -29,13 +29,13 @@ def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample
 
 def describe(settings: DataSettings) -> dict[str, Any]:
     """Sizes tell versions of a shard apart without reading terabytes; names do not matter."""
-    sizes = {}
+    sizes: dict[str, list[tuple[str, int]]] = {}
     for split in ("train", "val", "test"):
         sizes[split] = []
         for url in expand(getattr(settings, split)):
             filesystem, path = fsspec.core.url_to_fs(url)
             try:
-                sizes[split].append([url.rpartition("/")[2], filesystem.size(path)])
+                sizes[split].append((url.rpartition("/")[2], filesystem.size(path)))
             except OSError:
                 raise DataError(f"data.{split}: the shard {url} cannot be read: correct the pattern") from None
     return {"source": "shards", "shards": sizes}

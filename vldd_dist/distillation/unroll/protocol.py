@@ -1,6 +1,7 @@
 """What the unroll asks of a student, and what it gives back."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -93,20 +94,12 @@ class UnrollResult:
     rates: Tensor
 
 
-class replayed_randomness:
+@contextlib.contextmanager
+def replayed_randomness(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """Every evaluation of inner step t draws the same dropout masks, and leaves the global generators as they were."""
-
-    def __init__(self, seed: int, step: int, device: torch.device) -> None:
-        self.seed = (seed * 1_000_003 + step) % 2**63
-        devices = [device] if device.type == "cuda" else []
-        self.fork = torch.random.fork_rng(devices=devices)
-
-    def __enter__(self) -> None:
-        self.fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *error: object) -> None:
-        self.fork.__exit__(*error)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed((seed * 1_000_003 + step) % 2**63)
+        yield
 
 
 def step_loss(problem: InnerProblem, theta: Params, batch: Params, step: int) -> Tensor:

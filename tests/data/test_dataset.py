@@ -1,0 +1,254 @@
+"""From sources to shards and back: repeatable bytes, every picture once an epoch, refusals with a sentence."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vldd_dist.data import stream
+from vldd_dist.data.augment import OPERATIONS, augment
+from vldd_dist.data.dataset import Dataset
+from vldd_dist.data.embeddings import CaptionEmbeddings
+from vldd_dist.data.prepare import prepare_dataset
+from vldd_dist.data.sources import describe
+from vldd_dist.data.stream import DecodedCache, EpochStream, PairBatch
+from vldd_dist.errors import ConfigError, DataError
+from vldd_dist.seeding import numpy_generator
+from vldd_dist.settings import AugmentSettings, DataSettings
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.units import UnitReader, UnitWriter
+
+SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_images=4, image_size=16, shard_images=5)
+
+
+def prepare(store: Store, settings: DataSettings, unit_id: str = "d") -> Dataset:
+    writer = UnitWriter(store, "dataset", unit_id, {}, {})
+    writer.commit(prepare_dataset(settings, 0, writer, lambda event: None))
+    return Dataset(UnitReader(store, "dataset", unit_id))
+
+
+def jpeg(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (40, 30)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_preparation_is_byte_identical_and_reads_back(store: Store) -> None:
+    first, second = prepare(store, SCENES, "a"), prepare(store, SCENES, "b")
+    digests = [{n: i.sha256 for n, i in d.reader.manifest.objects.items()} for d in (first, second)]
+    assert digests[0] == digests[1]
+    assert [shard.images for shard in first.splits["train"].shards] == [5, 5, 5, 5, 3]
+    split = first.load("train")
+    assert split.images.shape == (23, 3, 16, 16)
+    assert split.images.dtype == torch.uint8
+    assert len(set(split.keys)) == 23
+    picked = first.pick("train", [20, 3, 3 + 5])
+    assert torch.equal(picked.images, split.images[[20, 3, 8]])
+    assert picked.captions == [split.captions[i] for i in (20, 3, 8)]
+    assert first.captions("val") == first.load("val").captions
+
+
+def epoch(dataset: Dataset, **changes: Any) -> list[PairBatch]:
+    arguments: dict[str, Any] = {
+        "seed": 1,
+        "epoch": 2,
+        "batch_size": 4,
+        "augment": AugmentSettings(),
+        "readers": 1,
+        "cache": DecodedCache(0),
+    }
+    return list(EpochStream(dataset, "train", **arguments | changes))
+
+
+def assert_same(one: list[PairBatch], other: list[PairBatch]) -> None:
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.indices, b.indices)
+        assert a.captions == b.captions
+
+
+def test_an_epoch_shows_every_picture_once_with_one_of_its_captions(store: Store) -> None:
+    dataset = prepare(store, SCENES)
+    captions, images = dataset.captions("train"), dataset.load("train").images
+    batches = epoch(dataset, augment=None)
+    indices = torch.cat([batch.indices for batch in batches])
+    assert sorted(indices.tolist()) == list(range(23))
+    assert [len(batch.captions) for batch in batches] == [4, 4, 4, 4, 4, 3]
+    for batch in batches:
+        assert torch.equal(batch.images, images[batch.indices])
+        assert all(caption in captions[index] for caption, index in zip(batch.captions, batch.indices, strict=True))
+
+
+def test_the_order_depends_on_seed_and_epoch_only(store: Store) -> None:
+    dataset = prepare(store, SCENES)
+    plain = epoch(dataset)
+    for readers in (2, 5):
+        assert_same(plain, epoch(dataset, readers=readers))
+    cache = DecodedCache(1)
+    assert_same(plain, epoch(dataset, cache=cache))
+    assert len(cache.pictures) == 23
+    assert_same(plain, epoch(dataset, cache=cache))
+    for change in ({"seed": 7}, {"epoch": 3}):
+        other = epoch(dataset, **change)
+        assert torch.cat([b.indices for b in other]).tolist() != torch.cat([b.indices for b in plain]).tolist()
+
+
+def test_a_window_mixes_shards(store: Store) -> None:
+    order = torch.cat([batch.indices for batch in epoch(prepare(store, SCENES))])
+    first_window = order[: 5 * (stream.WINDOW_SHARDS - 1)]
+    assert len({index // 5 for index in first_window[:5].tolist()}) > 1
+
+
+def test_more_readers_than_shards_are_refused(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"experts.readers \(6\) is more than the shards of the train split \(5\)"):
+        epoch(prepare(store, SCENES), readers=6)
+
+
+def test_augmentation_repeats_and_changes() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8))
+    settings = AugmentSettings()
+    runs = [np.asarray(augment(image, settings, numpy_generator("a", k))) for k in (1, 1, 2)]
+    assert runs[0].shape == (24, 24, 3)
+    assert np.array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0], runs[2])
+    for operation in OPERATIONS.values():
+        assert operation(image, 0.7, -1.0).size == image.size
+
+
+def karpathy(folder: Path, change: Callable[[dict[str, Any]], None] = lambda tree: None) -> DataSettings:
+    (folder / "images").mkdir()
+    entries = []
+    for number, split in enumerate(["train", "restval", "val", "test"]):
+        (folder / "images" / f"{number}.jpg").write_bytes(jpeg())
+        sentences = [{"raw": f"picture {number} caption {i}"} for i in range(2)]
+        entries.append({"filename": f"{number}.jpg", "split": split, "sentences": sentences})
+    tree = {"images": entries}
+    change(tree)
+    (folder / "data.json").write_text(json.dumps(tree))
+    return DataSettings(source="karpathy", annotations=str(folder / "data.json"), images=str(folder / "images"), image_size=96)
+
+
+def test_karpathy_reads_and_restval_is_training_data(tmp_path: Path, store: Store) -> None:
+    dataset = prepare(store, karpathy(tmp_path))
+    assert {name: info.images for name, info in dataset.splits.items()} == {"train": 2, "val": 1, "test": 1}
+    split = dataset.load("train")
+    assert split.captions[1] == ["picture 1 caption 0", "picture 1 caption 1"]
+    assert abs(int(split.images[0, 0].float().mean()) - 200) < 4
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda tree: tree["images"][0].pop("split"), r"data.json: images\[0\].split: missing"),
+        (lambda tree: tree["images"][1].pop("sentences"), r"data.json: images\[1\].sentences: missing"),
+        (lambda tree: tree["images"][0]["sentences"][1].pop("raw"), r"images\[0\].sentences\[1\].raw: missing"),
+        (lambda tree: tree["images"][0].update(sentences=[]), r"images\[0\].sentences: empty"),
+        (lambda tree: tree["images"][0].update(sentences=[{"raw": "  "}]), r"images\[0\].sentences: empty"),
+        (lambda tree: tree["images"][0].update(filename="no.jpg"), r"no.jpg cannot be read"),
+        (lambda tree: tree.pop("images"), "images: missing"),
+        (lambda tree: tree["images"].pop(), "the test split has no pictures"),
+    ],
+)
+def test_bad_karpathy_input_is_one_sentence(
+    tmp_path: Path, store: Store, change: Callable[[dict[str, Any]], None], sentence: str
+) -> None:
+    with pytest.raises(DataError, match=sentence):
+        prepare(store, karpathy(tmp_path, change))
+    assert not store.exists("units/dataset/d/manifest.json")
+
+
+def tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def shards(folder: Path, members: dict[str, bytes] | None = None, **changes: Any) -> DataSettings:
+    good = {"a.jpg": jpeg(), "a.json": b'{"caption": "one"}', "b.png": jpeg(), "b.txt": b"two"}
+    for split in ("train", "val", "test"):
+        tar(folder / f"{split}.tar", members if members is not None and split == "train" else good)
+    urls = {split: str(folder / f"{split}.tar") for split in ("train", "val", "test")}
+    return DataSettings(source="shards", image_size=16, **urls | changes)
+
+
+def test_img2dataset_shards_read(tmp_path: Path, store: Store) -> None:
+    dataset = prepare(store, shards(tmp_path, train=f"{tmp_path}/{{train,val}}.tar::{tmp_path}/te*.tar"))
+    assert dataset.splits["train"].images == 6
+    assert dataset.captions("train") == [["one"], ["two"]] * 3
+    assert dataset.all_captions() == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("members", "sentence"),
+    [
+        ({"a.jpg": b"no picture", "a.json": b'{"caption": "x"}'}, "train.tar: a: not a readable JPEG"),
+        ({"a.jpg": jpeg()[:300], "a.json": b'{"caption": "x"}'}, "train.tar: a: not a readable JPEG"),
+        ({"a.jpg": jpeg(), "a.json": b"{}"}, "a.json: captions: missing"),
+        ({"a.jpg": jpeg(), "a.json": b'{"captions": ["", " "]}'}, "a.json: captions: empty"),
+        ({"a.jpg": jpeg(), "a.json": b'{"captions": [3]}'}, "a.json: captions: expected a list of texts"),
+        ({"a.jpg": jpeg(), "a.json": b"{"}, "a.json: not JSON"),
+        ({"a.jpg": jpeg()}, "a.txt: missing"),
+        ({"a.pkl": b"\x80\x04N.", "a.txt": b"x"}, "a: no picture"),
+        ({"../a.jpg": jpeg(), "../a.txt": b"x"}, "points outside the shard"),
+        ({}, "the train split has no pictures"),
+    ],
+)
+def test_bad_shards_are_one_sentence(tmp_path: Path, store: Store, members: dict[str, bytes], sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        prepare(store, shards(tmp_path, members))
+    assert not store.exists("units/dataset/d/manifest.json")
+
+
+def test_a_tar_cut_in_the_middle_is_named(tmp_path: Path, store: Store) -> None:
+    settings = shards(tmp_path)
+    whole = (tmp_path / "train.tar").read_bytes()
+    (tmp_path / "train.tar").write_bytes(whole[:700])
+    with pytest.raises(DataError, match=r"train\.tar: not a whole WebDataset tar"):
+        prepare(store, settings)
+
+
+def test_some_bad_pictures_may_be_allowed(tmp_path: Path, store: Store) -> None:
+    members = {f"{n}.jpg": jpeg() if n else b"bad" for n in range(4)} | {f"{n}.txt": b"x" for n in range(4)}
+    members = dict(sorted(members.items()))
+    dataset = prepare(store, shards(tmp_path, members, max_bad_fraction=0.3))
+    assert dataset.facts["splits"]["train"]["bad_images"] == 1
+    with pytest.raises(DataError, match=r"1 of 4 pictures of the train split cannot be read"):
+        prepare(store, shards(tmp_path, members, max_bad_fraction=0.2), "e")
+
+
+def test_sources_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none.*matches no shard"):
+        describe(shards(tmp_path, train=f"{tmp_path}/none*.tar"))
+    with pytest.raises(DataError, match=r"data\.train: the shard .*none\.tar cannot be read"):
+        describe(shards(tmp_path, train=f"{tmp_path}/none.tar"))
+    with pytest.raises(DataError, match=r"data\.images"):
+        describe(DataSettings(source="karpathy", annotations="x.json", images=str(tmp_path / "no")))
+
+
+def test_more_pictures_asked_for_than_there_are(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(DataError, match=r"data.train_images: 5 asked for, the source has 2"):
+        prepare(store, shards(tmp_path, train_images=5))
+
+
+def test_embeddings_round_trip_and_find_the_nearest(store: Store) -> None:
+    captions = ["plain", "with\u2028separator", 'quote " and \n newline']
+    embeddings = CaptionEmbeddings(captions, torch.eye(3))
+    writer = UnitWriter(store, "caption_embeddings", "e", {}, {})
+    for name, data in embeddings.encode().items():
+        writer.put(name, data)
+    writer.commit({})
+    back = CaptionEmbeddings.decode(UnitReader(store, "caption_embeddings", "e"))
+    assert back.captions == captions
+    assert torch.equal(back.lookup([captions[2], captions[0]]), torch.eye(3)[[2, 0]])
+    assert back.nearest(torch.tensor([[0.1, 9.0, 0.2]]))[0][0] == captions[1]
+    with pytest.raises(DataError, match="'unknown' has no embedding"):
+        back.lookup(["unknown"])

@@ -1,0 +1,158 @@
+"""The store on local files, in memory and on an S3 server: atomic writes, conditional puts, clear refusals."""
+
+import logging
+import pickle
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from vldd_dist.errors import StoreError
+from vldd_dist.storage import store as store_module
+from vldd_dist.storage.store import Store, is_transient
+
+SECRET = "wJalrXUtnFEMI-secret"
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    """A loopback S3 server."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_endpoint: str) -> Store:
+    if request.param == "file":
+        return Store(str(tmp_path / "store"))
+    if request.param == "memory":
+        return Store(f"memory://{tmp_path.name}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    bucket = f"bucket-{abs(hash(tmp_path.name)) % 10**9}"
+    store = Store(f"s3://{bucket}/experiment")
+    store.fs.mkdir(bucket)
+    return store
+
+
+def test_write_read_list_delete(any_store: Store) -> None:
+    any_store.write("a/b/one", b"1")
+    any_store.write("a/two", b"22")
+    any_store.write("a/two", b"222")
+    assert any_store.read("a/two") == b"222"
+    assert any_store.read_range("a/two", 1, 2) == b"22"
+    assert any_store.size("a/two") == 3
+    assert any_store.list("a") == ["a/b/one", "a/two"]
+    assert any_store.list("none") == []
+    any_store.delete(["a/two", "a/never"])
+    assert not any_store.exists("a/two")
+    with pytest.raises(StoreError, match="a/two: no such object"):
+        any_store.read("a/two")
+
+
+def test_create_has_one_winner(any_store: Store) -> None:
+    barrier = threading.Barrier(6)
+
+    def attempt(number: int) -> bool:
+        barrier.wait()
+        return any_store.create("mark", str(number).encode())
+
+    with ThreadPoolExecutor(6) as pool:
+        won = list(pool.map(attempt, range(6)))
+    assert won.count(True) == 1
+    assert any_store.read("mark") == str(won.index(True)).encode()
+    assert any_store.list("mark") in ([], ["mark"])
+
+
+def test_a_pickled_store_works_and_carries_no_file_system(any_store: Store) -> None:
+    any_store.write("x", b"1")
+    copied = pickle.loads(pickle.dumps(any_store))
+    assert SECRET.encode() not in pickle.dumps(any_store)
+    if any_store.scheme != "memory":
+        assert "fs" not in copied.__dict__
+    assert copied.read("x") == b"1"
+
+
+def test_a_lost_answer_of_a_create_is_still_a_win(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Store._create_file
+
+    def answer_lost(self: Store, path: str, data: bytes) -> None:
+        monkeypatch.setattr(Store, "_create_file", original)
+        original(self, path, data)
+        raise ConnectionResetError("the put arrived, its answer did not")
+
+    monkeypatch.setattr(Store, "_create_file", answer_lost)
+    assert store.create("mark", b"ours")
+
+
+def test_transient_faults_are_ridden_out_and_refusals_are_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = [ConnectionResetError(), TimeoutError()]
+    original = Store._write_file
+
+    def flaky(self: Store, path: str, data: bytes) -> None:
+        if failures:
+            raise failures.pop()
+        original(self, path, data)
+
+    monkeypatch.setattr(Store, "_write_file", flaky)
+    store.write("x", b"1")
+    assert store.read("x") == b"1"
+    assert not is_transient(PermissionError())
+    monkeypatch.setattr(store_module, "RETRY_SECONDS", 0.2)
+    failures[:] = [ConnectionResetError() for _ in range(10_000)]
+    with pytest.raises(StoreError, match="ConnectionResetError"):
+        store.write("y", b"1")
+
+
+@pytest.mark.parametrize("key", ["../x", "/x", "a//b", "a/./b", "a/..", "", "a\\b"])
+def test_keys_stay_inside(store: Store, key: str) -> None:
+    with pytest.raises(StoreError, match="is no key"):
+        store.write(key, b"")
+
+
+def test_a_write_that_fails_leaves_the_old_bytes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write("x", b"old")
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(StoreError, match="No space left"):
+        store.write("x", b"new")
+    assert store.read("x") == b"old"
+    assert [path.name for path in Path(store.root).iterdir()] == ["x"]
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"file/store.*"):
+        Store(str(tmp_path / "file" / "store")).check_writable()
+
+
+def test_a_missing_bucket_is_one_sentence(any_store: Store) -> None:
+    if any_store.scheme == "s3":
+        with pytest.raises(StoreError, match="the bucket does not exist") as caught:
+            Store("s3://nowhere/x").check_writable()
+        assert SECRET not in str(caught.value)
+
+
+def test_credentials_in_the_url_are_refused() -> None:
+    with pytest.raises(StoreError, match="carries credentials") as caught:
+        Store(f"s3://key:{SECRET}@bucket/x")
+    assert SECRET not in str(caught.value)
+
+
+def test_an_unknown_scheme_is_named() -> None:
+    with pytest.raises(StoreError, match="unknown scheme 'gopher'"):
+        Store("gopher://x")

@@ -1,0 +1,171 @@
+"""Units: nothing partial is ever read, damage is found and named, checkpoints, races."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vldd_dist.errors import StoreError
+from vldd_dist.storage import tensors
+from vldd_dist.storage.manifests import ObjectInfo, UnitManifest, from_json, to_json
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.trajectories import Trajectory, write_snapshot
+from vldd_dist.storage.units import UnitReader, UnitWriter, is_done
+
+
+def writer(store: Store, unit_id: str = "u1") -> UnitWriter:
+    return UnitWriter(store, "expert", unit_id, {"a": 1}, {"dataset": "dataset/d1"})
+
+
+def test_round_trip(store: Store) -> None:
+    unit = writer(store)
+    unit.put("x.bin", b"abc")
+    manifest = unit.commit({"recall": 1.5})
+    reader = UnitReader(store, "expert", "u1")
+    assert reader.manifest == manifest
+    assert reader.read("x.bin") == b"abc"
+    assert reader.facts == {"recall": 1.5}
+    assert from_json(UnitManifest, to_json(manifest), "x") == manifest
+    with pytest.raises(StoreError, match=r"has no object 'y\.bin'"):
+        reader.read("y.bin")
+
+
+def test_a_unit_without_its_manifest_is_not_there(store: Store) -> None:
+    writer(store).put("x.bin", b"abc")
+    assert not is_done(store, "expert", "u1")
+    with pytest.raises(StoreError, match="no such object"):
+        UnitReader(store, "expert", "u1")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bit=st.integers(0, 8 * 64 - 1), cut=st.integers(0, 63))
+def test_any_flipped_bit_or_cut_is_found_and_named(tmp_path: Path, bit: int, cut: int) -> None:
+    store = Store(str(tmp_path))
+    if not is_done(store, "expert", "u1"):
+        unit = writer(store)
+        unit.put("x.bin", bytes(range(64)))
+        unit.commit({})
+    reader = UnitReader(store, "expert", "u1")
+    key = reader.info("x.bin").key
+    flipped = bytearray(range(64))
+    flipped[bit // 8] ^= 1 << bit % 8
+    for damaged in (bytes(flipped), bytes(range(64))[:cut]):
+        store.write(key, damaged)
+        with pytest.raises(StoreError, match=r"x\.bin.*damaged.*remove units/expert/u1/manifest\.json"):
+            reader.read("x.bin")
+
+
+def _commit_in_process(url: str, number: int, barrier: object) -> None:
+    unit = writer(Store(url))
+    unit.put("x.bin", bytes([number]) * 1000)
+    barrier.wait()  # type: ignore[attr-defined]
+    unit.commit({"number": number})
+
+
+def test_two_processes_that_commit_leave_one_whole_result(store: Store) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(3)
+    processes = [context.Process(target=_commit_in_process, args=(store.url, n, barrier)) for n in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    reader = UnitReader(store, "expert", "u1")
+    assert reader.read("x.bin") == bytes([reader.facts["number"]]) * 1000
+
+
+def test_checkpoints_newest_whole_one_wins_and_commit_clears_them(store: Store) -> None:
+    unit = writer(store)
+    assert unit.latest_checkpoint() is None
+    for step in range(1, 5):
+        unit.save_checkpoint(step, {"state": bytes([step]) * 10}, {"loss": step})
+    later = writer(store)
+    checkpoint = later.latest_checkpoint()
+    assert checkpoint is not None
+    assert (checkpoint.step, checkpoint.read("state"), checkpoint.facts) == (4, bytes([4]) * 10, {"loss": 4})
+    objects = [key for key in store.list("units") if key.endswith("/state")]
+    assert len(objects) == 2, "only the last two are kept"
+    store.write(objects[-1], b"damaged")
+    survivor = later.latest_checkpoint()
+    assert survivor is not None
+    assert survivor.step == 3
+    later.commit({})
+    assert store.list("units") == ["units/expert/u1/manifest.json"]
+
+
+def test_a_checkpoint_whose_mark_was_never_written_does_not_count(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = writer(store)
+    unit.save_checkpoint(1, {"state": b"1"}, {})
+    original = store.write
+
+    def die_at_the_mark(key: str, data: bytes) -> None:
+        if "/checkpoints/" in key:
+            raise KeyboardInterrupt
+        original(key, data)
+
+    monkeypatch.setattr(store, "write", die_at_the_mark)
+    with pytest.raises(KeyboardInterrupt):
+        unit.save_checkpoint(2, {"state": b"2"}, {})
+    checkpoint = writer(store).latest_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.step == 1
+
+
+@pytest.mark.parametrize("key", ["../x", "units/expert/other/a/x", "units/expert/u1/../other/x", "blobs/../x", "/etc/passwd"])
+def test_a_manifest_that_points_elsewhere_is_refused(store: Store, key: str) -> None:
+    unit = writer(store)
+    unit.adopt("x", ObjectInfo.of(key, b""))
+    unit.commit({})
+    with pytest.raises(StoreError, match="points outside its unit"):
+        UnitReader(store, "expert", "u1")
+
+
+def test_an_unknown_schema_version_is_refused(store: Store) -> None:
+    manifest = writer(store).commit({})
+    store.write("units/expert/u1/manifest.json", to_json(manifest).replace(b'"schema_version": 1', b'"schema_version": 9'))
+    with pytest.raises(StoreError, match="schema version 9"):
+        UnitReader(store, "expert", "u1")
+
+
+def test_equal_snapshots_are_stored_once_and_trajectories_read_back(store: Store) -> None:
+    for expert in ("a", "b"):
+        unit = writer(store, expert)
+        for epoch in (0, 1, 3):
+            image = {"w": torch.full((4,), 0.0 if epoch == 0 else float(epoch) + len(expert))}
+            name, info = write_snapshot(unit, epoch, "image", image)
+            unit.adopt(name, info)
+        unit.commit({})
+    assert len(store.list("blobs")) == 3
+    trajectory = Trajectory(UnitReader(store, "expert", "a"), cache_bytes=16)
+    assert trajectory.epochs == [0, 1, 3]
+    assert trajectory.snapshot(3, "image")["w"].tolist() == [4.0] * 4
+    assert trajectory.snapshot(0, "image")["w"].tolist() == [0.0] * 4
+    assert len(trajectory._cache) == 1
+
+
+def test_tensors_round_trip_with_equal_bytes() -> None:
+    named = {"b": torch.arange(6).reshape(2, 3).T, "a": torch.rand(3, dtype=torch.float64)}
+    data = tensors.encode(named)
+    assert data == tensors.encode(dict(reversed(named.items())))
+    back = tensors.decode(data, "x")
+    assert all(torch.equal(back[name], named[name]) for name in named)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"PK\x03\x04 a zip", "a pickle"),
+        (b"\x80\x04\x95 a pickle", "a pickle"),
+        (b"", "no whole safetensors file"),
+        (tensors.encode({"a": torch.rand(100)})[:200], "no valid safetensors file"),
+        ((2**60).to_bytes(8, "little") + b"{}", "no whole safetensors file"),
+        ((2).to_bytes(8, "little") + b"{]", "no valid safetensors file"),
+    ],
+)
+def test_what_is_no_safetensors_file_is_refused(data: bytes, sentence: str) -> None:
+    with pytest.raises(StoreError, match=f"^here: .*{sentence}"):
+        tensors.decode(data, "here")

@@ -1,0 +1,217 @@
+"""The four gradients against the full graph, a closed form, gradcheck and each other."""
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.unroll.problems import Case, Perceptron, Quadratic, dual_encoder_case, flat, relative
+from vldd_dist.distillation.unroll import (
+    Differences,
+    DoubleBackward,
+    Params,
+    disagreement,
+    scatter_to_pairs,
+    swept_gradient,
+    unrolled_gradient,
+)
+from vldd_dist.settings import HeadSettings
+
+VIT = {"model": "test_vit", "model_args": {"img_size": 32}}
+STUDENTS: dict[str, dict[str, Any]] = {
+    "nfnet": {},
+    "nfnet with dropout": {"dropout": True},
+    "nfnet with similarity": {"similarity": True},
+    "vit": VIT,
+    "vit with checkpointing": {**VIT, "grad_checkpointing": True},
+    "lora vit": {**VIT, "train": "lora"},
+    "batch norm, frozen statistics": {"model": "test_resnet"},
+    "head only": {"train": "head", "head": HeadSettings(kind="linear")},
+    "text tower only": {"train": "frozen"},
+}
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_exact_is_the_full_gradient(name: str) -> None:
+    """To 1e-5 in fp32, to 1e-10 in fp64."""
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
+        case = dual_encoder_case(dtype=dtype, **STUDENTS[name])
+        full, exact = case.gradient("full"), case.gradient("exact")
+        assert float(full.terms.sum()) > 0
+        assert relative(exact.terms, full.terms) < tolerance
+        assert relative(flat(exact), flat(full)) < tolerance
+        assert relative(exact.rates, full.rates) < tolerance
+
+
+@pytest.mark.parametrize("name", ["nfnet", "nfnet with dropout", "vit", "lora vit", "head only"])
+@pytest.mark.parametrize(("difference", "tolerance"), [("central", 1.5e-3), ("forward", 1e-2)])
+def test_finite_differences_are_close_on_smooth_students(name: str, difference: str, tolerance: float) -> None:
+    case = dual_encoder_case(**STUDENTS[name])
+    full, found = case.gradient("full"), case.gradient("finite_difference", difference)
+    assert relative(flat(found), flat(full)) < tolerance
+    assert relative(found.rates, full.rates) < tolerance
+
+
+def test_finite_differences_disagree_at_kinks() -> None:
+    """The fact behind the check at start-up: no step size helps where the gradient jumps."""
+    smooth, kinked = dual_encoder_case(), dual_encoder_case(model="test_resnet")
+    for difference in ("central", "forward"):
+        errors = [disagreement(c.student, c.theta, c.batches[0], _direction(c), difference) for c in (smooth, kinked)]
+        assert errors[0] < 0.01
+        assert errors[1] > 0.05
+
+
+def _direction(case: Case) -> Params:
+    return [goal - start for goal, start in zip(case.target, case.theta, strict=True)]
+
+
+def test_differences_refuse_sixteen_bits() -> None:
+    with pytest.raises(ValueError, match="fp32"):
+        Differences(Quadratic()).gradient([torch.zeros(2, dtype=torch.bfloat16)], [torch.zeros(2)], 0, False)
+
+
+def test_tesla_is_exact_for_one_step_only() -> None:
+    one, eight = dual_encoder_case(steps=1), dual_encoder_case(steps=8)
+    assert relative(flat(one.gradient("tesla")), flat(one.gradient("exact"))) < 1e-6
+    assert relative(flat(eight.gradient("tesla")), flat(eight.gradient("exact"))) > 0.1
+
+
+@pytest.mark.parametrize("name", ["full", "exact"])
+def test_closed_form_of_a_quadratic(name: str) -> None:
+    """th_T = (1-a)^T th_0 + a * sum_t (1-a)^(T-1-t) b_t; outer loss |th_T - goal|^2 for each tower."""
+    generator = torch.Generator().manual_seed(0)
+    start, goal = (torch.randn(2, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    batches = torch.randn(4, 2, 5, generator=generator, dtype=torch.float64)
+    rates = torch.tensor([0.1, 0.3], dtype=torch.float64)
+
+    def outer(theta: Params) -> Tensor:
+        return torch.stack([(th - target).square().sum() for th, target in zip(theta, goal, strict=True)])
+
+    result = unrolled_gradient(name, Quadratic(), list(start), rates, [list(batch) for batch in batches], outer)
+    a, keep, steps = rates[:, None], 1 - rates[:, None], 4
+    end = keep**steps * start + a * sum(keep ** (steps - 1 - t) * batches[t] for t in range(steps))
+    adjoint = 2 * (end - goal)
+    for t in range(steps):
+        torch.testing.assert_close(torch.stack(list(result.batches[t])), adjoint * a * keep ** (steps - 1 - t))
+    slope = -steps * keep ** (steps - 1) * start + sum(
+        (keep ** (steps - 1 - t) - a * (steps - 1 - t) * keep ** max(steps - 2 - t, 0)) * batches[t] for t in range(steps)
+    )
+    torch.testing.assert_close(result.rates, (adjoint * slope).sum(dim=1))
+
+
+def test_gradcheck_of_exact_on_a_perceptron() -> None:
+    theta = [torch.randn(*shape, dtype=torch.float64) * 0.5 for shape in ((3, 4), (4, 4), (4, 2))]
+    inputs = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    outputs = torch.randn(2, 5, 2, dtype=torch.float64, requires_grad=True)
+    rates = torch.tensor([0.2, 0.4], dtype=torch.float64, requires_grad=True)
+
+    class Unrolled(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, inputs: Tensor, outputs: Tensor, rates: Tensor) -> Tensor:
+            batches = [[x, y] for x, y in zip(inputs.detach(), outputs.detach(), strict=True)]
+            result = unrolled_gradient("exact", Perceptron(), theta, rates.detach(), batches, _squares)
+            context.result = result
+            return result.terms.sum()
+
+        @staticmethod
+        def backward(context: Any, *upstream: Any) -> Any:
+            result = context.result
+            gradients = [torch.stack([batch[k] for batch in result.batches]) for k in (0, 1)]
+            return upstream[0] * gradients[0], upstream[0] * gradients[1], upstream[0] * result.rates
+
+    torch.manual_seed(0)
+    assert torch.autograd.gradcheck(Unrolled.apply, (inputs, outputs, rates))
+
+
+def _squares(theta: Params) -> Tensor:
+    return torch.stack([th.square().sum() for th in theta])
+
+
+def test_dropout_masks_are_replayed_and_global_randomness_is_untouched() -> None:
+    case = dual_encoder_case(dropout=True)
+    torch.manual_seed(0)
+    state = torch.random.get_rng_state()
+    first = case.gradient("exact")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert torch.equal(flat(case.gradient("exact")), flat(first))
+    case.student.seed += 1
+    assert not torch.equal(flat(case.gradient("exact")), flat(first))
+
+
+def test_batch_gradients_are_summed_into_pairs() -> None:
+    indices = [torch.tensor([0, 2]), torch.tensor([2, 3])]
+    batches = [[torch.ones(2, 3), torch.ones(2, 1)], [torch.full((2, 3), 10.0), torch.ones(2, 1)]]
+    images, texts = scatter_to_pairs(batches, indices, 5)
+    assert images[:, 0].tolist() == [1, 0, 11, 10, 0]
+    assert texts[:, 0].tolist() == [1, 0, 2, 1, 0]
+
+
+def test_a_student_that_ends_at_its_target_has_no_gradient() -> None:
+    """lam = 0: the direction of a difference has no length."""
+    case = dual_encoder_case(steps=1)
+    derivatives = DoubleBackward(case.student)
+    g = derivatives.gradient(case.theta, case.batches[0], 0, False).theta
+    alphas = [float(case.rates[tower]) for tower in case.student.towers]
+    case.target = [th - a * gradient for th, a, gradient in zip(case.theta, alphas, g, strict=True)]
+    result = case.gradient("finite_difference")
+    assert float(result.terms.sum()) < 1e-10
+    assert float(flat(result).norm()) < 1e-3
+
+
+def _peak_mib(name: str, steps: int, queue: Any) -> None:
+    torch.set_num_threads(1)
+    width, batch = 256, 2048
+    theta = [torch.randn(*shape) / width**0.5 for shape in ((width, width), (width, width), (width, 8))]
+    batches = [[torch.randn(batch, width), torch.randn(batch, 8)] for _ in range(steps)]
+    rates = torch.tensor([1e-3, 1e-3])
+    unrolled_gradient(name, Perceptron(nn.SiLU()), theta, rates, batches[:1], _squares)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unrolled_gradient(name, Perceptron(nn.SiLU()), theta, rates, batches, _squares)
+    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def _growth(name: str) -> float:
+    """MiB a further inner step costs: one step's activations are about 12 MiB, its batch gradients 2 MiB, theta 0.5."""
+    context = multiprocessing.get_context("spawn")
+    peaks = []
+    for steps in (4, 16):
+        queue = context.Queue()
+        process = context.Process(target=_peak_mib, args=(name, steps, queue))
+        process.start()
+        peaks.append(queue.get(timeout=120))
+        process.join()
+    return (peaks[1] - peaks[0]) / 12
+
+
+@pytest.mark.parametrize(("name", "holds"), [("exact", lambda mib: mib < 5), ("full", lambda mib: mib > 10)])
+def test_memory_of_exact_grows_by_snapshots_only(name: str, holds: Callable[[float], bool]) -> None:
+    """`full` is here so that the measure itself is seen to be able to tell."""
+    growth = _growth(name)
+    assert holds(growth), f"{growth:.1f} MiB a step"
+
+
+def test_the_sweep_asks_nothing_but_the_protocol() -> None:
+    """An engine of its own: derivatives by hand for the quadratic, where g = th - b and so the products are v and -v."""
+
+    class ByHand(DoubleBackward):
+        def gradient(self, theta: Params, batch: Params, step: int, with_batch: bool) -> Any:
+            from vldd_dist.distillation.unroll.protocol import StepGradient
+
+            return StepGradient([th - b for th, b in zip(theta, batch, strict=True)], None)
+
+        def products(self, theta: Params, batch: Params, step: int, v: Params, first: Any, with_theta: bool) -> Any:
+            from vldd_dist.distillation.unroll.protocol import StepProducts
+
+            return StepProducts(v if with_theta else None, [-x for x in v], first.theta)
+
+    theta, batches = [torch.ones(3), torch.zeros(3)], [[torch.rand(3), torch.rand(3)] for _ in range(3)]
+    rates = torch.tensor([0.1, 0.2])
+    found = swept_gradient(ByHand(Quadratic()), (0, 1), theta, rates, batches, _squares)
+    wanted = unrolled_gradient("full", Quadratic(), theta, rates, batches, _squares)
+    torch.testing.assert_close(flat(found), flat(wanted))
+    torch.testing.assert_close(found.rates, wanted.rates)
