@@ -1,10 +1,8 @@
 """The `vldd` command: thin, every command calls one function of the package."""
 
 import sys
-from collections.abc import Callable
 from typing import Annotated
 
-import click
 import typer
 import yaml
 from rich.console import Console
@@ -55,19 +53,8 @@ def config(config: Description, overrides: Overrides = None) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a failure is one sentence on standard error and an exit code (0 done, 2 usage or configuration,
     3 interrupted and resumable, 4 data or storage, 1 anything else)."""
-    sys.exit(_exit_code(lambda: app(arguments, standalone_mode=False)))
-
-
-def _exit_code(command: Callable[[], object]) -> int:
     try:
-        code = command()
-        return code if isinstance(code, int) else 0
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        app(arguments)
     except VlddError as error:
         typer.echo(f"vldd: {error}", err=True)
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("vldd: interrupted", err=True)
-        return 3
+        sys.exit(error.exit_code)

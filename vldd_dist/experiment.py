@@ -1,6 +1,7 @@
 """The typed description of an experiment: one YAML file, unknown keys refused, checked as a whole before anything runs."""
 
 import difflib
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from vldd_dist.errors import ConfigError
 from vldd_dist.settings import (
+    SCENES_BY_DEFAULT,
     CoresetSettings,
     DataSettings,
     DistillSettings,
@@ -82,10 +84,18 @@ def _distill_problems(experiment: Experiment) -> list[str]:
             f"distill.max_start_epoch ({distill.max_start_epoch}) + distill.expert_epochs ({distill.expert_epochs}) = {reach} "
             f"is more than experts.epochs ({experts.epochs}): lower one of the first two or train longer"
         )
-    if data.train_images is not None and max(distill.pairs) > data.train_images:
-        problems.append(
-            f"distill.pairs ({max(distill.pairs)}) is more than the training pictures (data.train_images: {data.train_images})"
-        )
+    train_images = data.train_images or (SCENES_BY_DEFAULT["train"] if data.source == "scenes" else None)
+    if train_images is not None:
+        shards = math.ceil(train_images / data.shard_images)
+        if max(distill.pairs) > train_images:
+            problems.append(
+                f"distill.pairs ({max(distill.pairs)}) is more than the training pictures ({train_images}): lower it"
+            )
+        if experts.readers > shards:
+            problems.append(
+                f"experts.readers ({experts.readers}) is more than the training shards ({shards}): lower it, or lower "
+                "data.shard_images for more shards"
+            )
     return problems
 
 

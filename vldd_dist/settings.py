@@ -13,6 +13,10 @@ NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 
 
+# How many scenes are drawn when a description does not say.
+SCENES_BY_DEFAULT = {"train": 2000, "val": 200, "test": 200}
+
+
 class Section(BaseModel):
     """A part of the description: immutable, unknown keys refused."""
 

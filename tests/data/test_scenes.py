@@ -18,7 +18,7 @@ def test_scenes_are_a_function_of_seed_and_number() -> None:
 def test_captions_tell_what_the_attributes_say() -> None:
     for scene in draw_scenes(50, seed=0, size=32):
         assert len(set(scene.captions)) == 5
-        shapes = [name for name in scene.attributes[:2]]
+        shapes = scene.attributes[:2]
         colours = scene.attributes[2:4]
         for caption in scene.captions:
             assert all(word in caption for word in (*shapes, *colours, scene.attributes[6]))

@@ -55,7 +55,7 @@ def test_what_moves(train: str, moving: str | None) -> None:
     model = build(settings(image, joint_dim=None if head == "none" else 16), 24, None, 0)
     view = ParameterView(model)
     image_names = [name for name, tower in zip(view.names, view.towers, strict=True) if tower == "image"]
-    assert {tower for tower in view.towers} == ({"text"} if moving is None else {"image", "text"})
+    assert set(view.towers) == ({"text"} if moving is None else {"image", "text"})
     if train == "full":
         assert len(image_names) == len(list(model.image_backbone.parameters())) + 2
     if train == "lora":

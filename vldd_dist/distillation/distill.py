@@ -20,6 +20,7 @@ from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, disagreement, scatter_to_pairs, unrolled_gradient
 from vldd_dist.errors import ConfigError, DivergenceError
 from vldd_dist.models.attention import unfused_attention
+from vldd_dist.models.inputs import model_inputs, pixel_gradients
 from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.settings import DistillSettings
 from vldd_dist.storage import tensors
@@ -147,8 +148,8 @@ class Distillation:
         theta = self.student.view.from_dicts(trajectory.snapshot(epoch, "image"), trajectory.snapshot(epoch, "text"))
         return tuple(tensor.to(self.pairs.images.device) for tensor in theta)
 
-    def _batches(self, drawn: Draw) -> list[tuple[Tensor, ...]]:
-        return [(self.pairs.images[chosen], self.pairs.texts[chosen]) for chosen in drawn.batches]
+    def _batches(self, drawn: Draw, inputs: Tensor) -> list[tuple[Tensor, ...]]:
+        return [(inputs[chosen], self.pairs.texts[chosen]) for chosen in drawn.batches]
 
     def _outer_step(self, step: int) -> None:
         settings, student, pairs = self.settings, self.student, self.pairs
@@ -160,12 +161,14 @@ class Distillation:
         def outer(theta: Params) -> Tensor:
             return matching_loss(theta, start, target, student.towers)
 
-        batches = self._batches(drawn)
-        result = unrolled_gradient(settings.gradient, student, start, pairs.rates, batches, outer, settings.difference)
+        inputs = model_inputs(student.model, pairs.images)
+        result = unrolled_gradient(
+            settings.gradient, student, start, pairs.rates, self._batches(drawn, inputs), outer, settings.difference
+        )
         image_loss, text_loss = result.terms.tolist()
         self._refuse_divergence(step, image_loss + text_loss)
-        images, texts = scatter_to_pairs(result.batches, drawn.batches, len(pairs))
-        self.outer.step(images, texts, result.rates)
+        input_gradients, texts = scatter_to_pairs(result.batches, drawn.batches, len(pairs))
+        self.outer.step(pixel_gradients(student.model, pairs.images, input_gradients), texts, result.rates)
         self.history.losses.append((image_loss + text_loss, image_loss, text_loss))
         image_rate, text_rate = pairs.rates.tolist()
         self.history.rates.append((image_rate, text_rate))
@@ -187,7 +190,8 @@ class Distillation:
         start = self._snapshot(drawn.expert, drawn.start)
         target = self._snapshot(drawn.expert, drawn.start + self.settings.expert_epochs)
         direction = tuple(b - a for a, b in zip(start, target, strict=True))
-        batch, difference = self._batches(drawn)[0], self.settings.difference
+        inputs, difference = model_inputs(self.student.model, self.pairs.images), self.settings.difference
+        batch = self._batches(drawn, inputs)[0]
         with unfused_attention(self.student.model):
             error = disagreement(self.student, start, batch, direction, difference)
         if not error <= tolerance:

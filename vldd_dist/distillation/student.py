@@ -32,7 +32,7 @@ class Student:
             set_unfused_attention(model)
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
-        """InfoNCE of the batch (images (B,3,H,W), texts (B,D)[, similarity (B,B)]) at parameters theta: a scalar."""
-        images, texts, *similarity = batch
-        features = call(self.model, self.view, theta, images, texts)
+        """InfoNCE of the batch (model inputs (B, ...), texts (B, D)[, similarity (B, B)]) at parameters theta: a scalar."""
+        inputs, texts, *similarity = batch
+        features = call(self.model, self.view, theta, inputs, texts)
         return contrastive_loss(*features, self.temperature, *similarity)

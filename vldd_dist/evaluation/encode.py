@@ -1,6 +1,6 @@
 """Features of many pictures and captions, and their recall."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,40 +12,58 @@ from vldd_dist.models.dual_encoder import DualEncoder
 
 @dataclass(frozen=True)
 class RetrievalSplit:
-    """A split ready for measuring.
+    """A split ready for measuring models of one kind.
 
     Attributes:
-        images: (N, 3, H, W) uint8.
+        inputs: (N, 3, H, W) uint8 pictures; or, for models with a frozen backbone, its features (N, F) float32, so that
+            measuring again does not run it again.
         texts: (C, D) caption embeddings, picture by picture.
-        image_of_caption: (C,) int64.
+        image_of_caption: (C,) int64, the picture each caption belongs to.
     """
 
-    images: Tensor
+    inputs: Tensor
     texts: Tensor
     image_of_caption: Tensor
 
 
-def image_of_caption(captions: list[list[str]]) -> Tensor:
-    """(C,) the picture each caption belongs to, captions listed picture by picture."""
-    return torch.arange(len(captions)).repeat_interleave(torch.tensor([len(given) for given in captions]))
+def retrieval_split(
+    model: DualEncoder, images: Tensor, texts: Tensor, captions: list[list[str]], batch_size: int
+) -> RetrievalSplit:
+    """For models like `model`: images (N, 3, H, W) uint8, texts (C, D) in the order of `captions`."""
+    inputs = torch.cat(list(picture_inputs(model, images.split(batch_size)))) if model.frozen_backbone else images
+    owners = torch.arange(len(captions)).repeat_interleave(torch.tensor([len(given) for given in captions]))
+    return RetrievalSplit(inputs, texts, owners)
 
 
-@torch.inference_mode()
-def encode_images(model: DualEncoder, batches: Iterable[Tensor]) -> Tensor:
-    """(N, d) joint features of uint8 pictures (B, 3, H, W); the model in evaluation mode."""
+def picture_inputs(model: DualEncoder, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """`model.inputs` of uint8 pictures, batch by batch, on the model's device, in evaluation mode, without a graph."""
     model.eval()
-    device = model.mean.device
-    return torch.cat([model.image_features(model.normalise(batch.to(device))) for batch in batches])
+    for batch in batches:
+        # Inside the loop: a generator's context would leak into its caller between two batches.
+        with torch.no_grad():
+            yield model.inputs(model.normalise(batch.to(model.mean.device)))
 
 
-@torch.inference_mode()
+@torch.no_grad()
+def encode_images(model: DualEncoder, batches: Iterable[Tensor]) -> Tensor:
+    """(N, d) joint features of uint8 pictures (B, 3, H, W), in evaluation mode."""
+    return torch.cat([model.image_features(inputs) for inputs in picture_inputs(model, batches)])
+
+
+@torch.no_grad()
 def encode_texts(model: DualEncoder, texts: Tensor, batch_size: int) -> Tensor:
-    """(C, d) joint features of caption embeddings (C, D)."""
+    """(C, d) joint features of caption embeddings (C, D), in evaluation mode."""
     model.eval()
     return torch.cat([model.text_features(batch.to(model.mean.device)) for batch in texts.split(batch_size)])
 
 
+@torch.no_grad()
 def measure(model: DualEncoder, split: RetrievalSplit, batch_size: int) -> Recall:
     """Recall of a dual encoder on a split."""
-    images = encode_images(model, split.images.split(batch_size))
+    model.eval()
+    batches = split.inputs.split(batch_size)
+    if model.frozen_backbone:
+        images = torch.cat([model.image_features(batch.to(model.mean.device)) for batch in batches])
+    else:
+        images = encode_images(model, batches)
     return recall(images, encode_texts(model, split.texts, batch_size), split.image_of_caption)

@@ -11,6 +11,7 @@ from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.encode import RetrievalSplit, measure
 from vldd_dist.evaluation.recall import Recall
 from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses import contrastive_loss
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.seeding import derive_seed, numpy_generator
@@ -90,6 +91,7 @@ def train_student(
 ) -> bool:
     """Train in place with SGD on symmetric InfoNCE; False when the loss became NaN or infinite."""
     model.train()
+    inputs = model_inputs(model, pairs.images)
     optimiser = torch.optim.SGD(
         ParameterView(model).parameters,
         lr=learning_rate,
@@ -102,7 +104,7 @@ def train_student(
         for epoch in range(settings.epochs):
             order = torch.from_numpy(numpy_generator(seed, "student", epoch).permutation(len(pairs.images)))
             for chosen in order.split(settings.batch_size):
-                image_features, text_features = model(pairs.images[chosen], pairs.texts[chosen])
+                image_features, text_features = model(inputs[chosen], pairs.texts[chosen])
                 loss = contrastive_loss(image_features, text_features, temperature)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()

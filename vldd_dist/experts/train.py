@@ -16,10 +16,11 @@ from torch import Tensor
 
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
-from vldd_dist.data.stream import DecodedCache, EpochStream
+from vldd_dist.data.stream import DecodedCache, EpochStream, PairBatch
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.encode import RetrievalSplit, measure
 from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses import contrastive_loss
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.seeding import derive_seed
@@ -155,6 +156,7 @@ class _Training:
         self.forgetting = ForgettingCounts.empty(self.pictures)
         self.snapshots: dict[str, ObjectInfo] = {}
         self.cache = DecodedCache(settings.cache_mib)
+        self.frozen_features: dict[int, Tensor] = {}
 
     def run_epoch(self, epoch: int) -> None:
         inputs, model = self.inputs, self.inputs.model
@@ -162,8 +164,8 @@ class _Training:
         losses, started, done = [], time.monotonic(), 0
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.seed, "expert", self.index, "dropout", epoch))
-            for images, texts, indices in self._batches(epoch):
-                image_features = model.image_features(images)
+            for image_inputs, texts, indices in self._batches(epoch):
+                image_features = model.image_features(image_inputs)
                 text_features = model.text_features(texts)
                 loss = contrastive_loss(image_features, text_features, inputs.temperature)
                 self.optimiser.zero_grad(set_to_none=True)
@@ -201,8 +203,18 @@ class _Training:
             cache=self.cache,
         )
         for batch in stream:
-            images = inputs.model.normalise(batch.images.to(inputs.device))
-            yield images, inputs.embeddings.lookup(batch.captions).to(inputs.device), batch.indices
+            yield self._inputs_of(batch), inputs.embeddings.lookup(batch.captions).to(inputs.device), batch.indices
+
+    def _inputs_of(self, batch: PairBatch) -> Tensor:
+        """A frozen backbone sees each picture once, unless augmentation makes another one of it every time."""
+        model, known = self.inputs.model, self.frozen_features
+        indices = batch.indices.tolist()
+        if model.frozen_backbone and self.settings.augment is None and all(index in known for index in indices):
+            return torch.stack([known[index] for index in indices])
+        found = model_inputs(model, model.normalise(batch.images.to(self.inputs.device)))
+        if model.frozen_backbone and self.settings.augment is None:
+            known.update(zip(indices, found, strict=True))
+        return found
 
     def _count_forgetting(self, image_features: Tensor, text_features: Tensor, indices: Tensor) -> None:
         similarity = torch.nn.functional.normalize(image_features) @ torch.nn.functional.normalize(text_features).T

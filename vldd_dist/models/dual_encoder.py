@@ -39,6 +39,7 @@ class DualEncoder(nn.Module):
                     f"({self.joint_dim}), they have {dim}: choose linear or projection"
                 )
         self.image_backbone = backbone
+        self.frozen_backbone = settings.image.train in ("head", "frozen")
         self.image_head = build_head(settings.image.head, image_dim, self.joint_dim)
         self.text_head = build_head(settings.text.head, text_dim, self.joint_dim)
         if settings.image.train == "frozen":
@@ -51,19 +52,27 @@ class DualEncoder(nn.Module):
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         freeze_norm_statistics(self)
+        if self.frozen_backbone:
+            # No dropout where nothing is learned: a picture's features are the same whenever they are computed.
+            self.image_backbone.eval()
         return self
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Normalised pictures (B, 3, H, W) float -> (B, d)."""
-        return self.image_head(self.image_backbone(images))
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the moving part of the image tower starts from: the normalised pictures (B, 3, H, W) themselves, or, when
+        the backbone is frozen, its features (B, F), which then need be computed once a picture. Differentiable."""
+        return self.image_backbone(images) if self.frozen_backbone else images
+
+    def image_features(self, inputs: Tensor) -> Tensor:
+        """`inputs` -> (B, d)."""
+        return self.image_head(inputs if self.frozen_backbone else self.image_backbone(inputs))
 
     def text_features(self, embeddings: Tensor) -> Tensor:
         """Caption embeddings (B, D) -> (B, d)."""
         return self.text_head(embeddings)
 
-    def forward(self, images: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Both features, (B, d) each."""
-        return self.image_features(images), self.text_features(embeddings)
+    def forward(self, inputs: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Both features, (B, d) each, of `inputs(images)` and caption embeddings."""
+        return self.image_features(inputs), self.text_features(embeddings)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> float32 as the image tower wants it."""

@@ -15,15 +15,20 @@ from vldd_dist.settings import ImageTowerSettings, LoraSettings
 import timm  # isort: skip
 
 
+def check_backbone_name(name: str) -> None:
+    """Raises ConfigError, with the names nearest to it, when timm does not know the model."""
+    if not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        raise ConfigError(f"model.image.model: timm has no {name!r}" + (f"; near: {', '.join(near)}" if near else ""))
+
+
 def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, seed: int) -> nn.Module:
     """A timm model without its classifier: (B, 3, H, W) -> (B, num_features). Random weights are drawn by seed.
 
     Raises:
         ConfigError: timm does not know the model, or its weights cannot be had.
     """
-    if not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        raise ConfigError(f"model.image.model: timm has no {name!r}" + (f"; near: {', '.join(near)}" if near else ""))
+    check_backbone_name(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

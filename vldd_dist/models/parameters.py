@@ -60,10 +60,10 @@ class ParameterView:
 
 
 def call(
-    model: DualEncoder, view: ParameterView, theta: Sequence[Tensor], images: Tensor, embeddings: Tensor
+    model: DualEncoder, view: ParameterView, theta: Sequence[Tensor], inputs: Tensor, embeddings: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The dual encoder's features (B, d) each, with theta in place of its trainable parameters."""
-    return torch.func.functional_call(model, dict(zip(view.names, theta, strict=True)), (images, embeddings))
+    return torch.func.functional_call(model, dict(zip(view.names, theta, strict=True)), (inputs, embeddings))
 
 
 def _tower_of(name: str) -> str:

@@ -7,6 +7,7 @@ from vldd_dist.data.sources import describe
 from vldd_dist.errors import ConfigError
 from vldd_dist.experiment import Experiment
 from vldd_dist.models.identity import text_identity, weights_identity
+from vldd_dist.models.image import check_backbone_name
 from vldd_dist.orchestration.units import WorkUnit, in_dependency_order
 from vldd_dist.settings import ModelSettings, Section
 
@@ -65,6 +66,8 @@ def _dump(section: Section, *execution: str) -> dict[str, Any]:
 class _Planner:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
+        for name in [experiment.model.image.model, *experiment.evaluation.image_models]:
+            check_backbone_name(name)
         self.dataset = self._dataset()
         self.embeddings = self._embeddings()
         self.experts = [self._expert(index) for index in range(experiment.experts.count)]
@@ -268,9 +271,8 @@ class _Planner:
         experiment = self.experiment
         own = experiment.model.image.model
         inputs = {"dataset": self.dataset, "distillation": chosen.source, **self._model_inputs(experiment.model)}
-        inputs |= {f"distilled_{i:03d}": unit for i, unit in enumerate(chosen.evaluations[own])}
-        for row in coresets:
-            inputs |= {f"{row.method}_{row.seed}_{i:03d}": unit for i, unit in enumerate(row.evaluations[own])}
+        for row in [chosen, *coresets]:
+            inputs |= {f"recall.{row.method}.{row.seed}.{i}": unit for i, unit in enumerate(row.evaluations[own])}
         return WorkUnit(
             "publication",
             {"name": experiment.name, "model": self._model_spec(experiment.model), "protocol": self._protocol()},

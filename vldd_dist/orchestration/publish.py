@@ -42,7 +42,7 @@ def _nearest_captions(ws: Workspace, before: torch.Tensor, after: torch.Tensor) 
 
 def _recipe(ws: Workspace) -> Recipe:
     model, protocol = ws.model_settings, ws.spec["protocol"]
-    rates = [ws.reader(role).facts["learning_rate"] for role in ws.roles("distilled_")]
+    rates = [ws.reader(role).facts["learning_rate"] for role in ws.roles("recall.distilled.")]
     return Recipe(
         image_model=model.image.model,
         image_model_args=model.image.model_args,
@@ -69,9 +69,8 @@ def _recipe(ws: Workspace) -> Recipe:
 def _facts(ws: Workspace, run: dict[str, Any]) -> dict[str, Any]:
     """Test recalls, one a seed, of this set and of the coresets of its size; data and provenance."""
     recalls: dict[str, list[dict[str, float]]] = {}
-    for role in sorted(ws.order.inputs):
-        if ws.order.inputs[role][0] == "evaluation":
-            recalls.setdefault(role.rsplit("_", 1)[0].split("__")[0], []).append(ws.reader(role).facts["test"])
+    for role in ws.roles("recall."):
+        recalls.setdefault(role.split(".")[1], []).append(ws.reader(role).facts["test"])
     return {
         "data": ws.dataset.facts,
         "recalls": recalls,

@@ -20,7 +20,7 @@ from vldd_dist.distillation.pairs import (
     start_from_real,
 )
 from vldd_dist.distillation.student import Student
-from vldd_dist.evaluation.encode import RetrievalSplit, encode_images, encode_texts, image_of_caption, measure
+from vldd_dist.evaluation.encode import RetrievalSplit, encode_images, encode_texts, measure, retrieval_split
 from vldd_dist.evaluation.student import Judge, TrainingPairs
 from vldd_dist.experts.pretraining import pretrain_on_attributes
 from vldd_dist.experts.train import ExpertInputs, train_expert
@@ -82,7 +82,9 @@ def caption_embeddings(ws: Workspace) -> dict[str, Any]:
 def expert(ws: Workspace) -> dict[str, Any]:
     spec = ws.spec
     model = ws.build_model(derive_seed(spec["seed"], "expert", spec["index"], "head"))
-    inputs = ExpertInputs(model, ws.dataset, ws.embeddings, _retrieval(ws, "val"), ws.model_settings.temperature, ws.device)
+    inputs = ExpertInputs(
+        model, ws.dataset, ws.embeddings, _retrieval(ws, model, "val"), ws.model_settings.temperature, ws.device
+    )
     settings = ExpertSettings.model_validate(spec["training"] | {key: ws.execution[key] for key in ("readers", "cache_mib")})
     return train_expert(
         inputs,
@@ -144,7 +146,7 @@ def distillation(ws: Workspace) -> dict[str, Any]:
     model = ws.build_model(derive_seed(spec["seed"], "student"))
     temperature = ws.model_settings.temperature
     judge = _judge(ws, spec["validation"], derive_seed(spec["seed"], "validation"))
-    validation = _retrieval(ws, "val")
+    validation = _retrieval(ws, model, "val")
 
     def validate(pairs: SyntheticPairs) -> float:
         return judge.choose(TrainingPairs(pairs.images, pairs.texts), validation).recall.mean
@@ -188,14 +190,16 @@ def _starting_pairs(ws: Workspace, settings: DistillSettings, model: DualEncoder
 
 def evaluation(ws: Workspace) -> dict[str, Any]:
     """Test recall of a trained expert, or of a student trained on pairs: the test split is measured once, at the end."""
+    batch = ws.execution["encode_batch"]
     if "expert" in ws.order.inputs:
-        recall = measure(_trained_expert(ws), _retrieval(ws, "test"), ws.execution["encode_batch"])
-        return {"test": recall.as_dict()}
-    choice = _judge(ws, ws.spec["protocol"], ws.spec["seed"]).choose(_judged_pairs(ws), _retrieval(ws, "val"))
+        expert = _trained_expert(ws)
+        return {"test": measure(expert, _retrieval(ws, expert, "test"), batch).as_dict()}
+    model = ws.build_model(0)
+    choice = _judge(ws, ws.spec["protocol"], ws.spec["seed"]).choose(_judged_pairs(ws, model), _retrieval(ws, model, "val"))
     return {
         "learning_rate": choice.learning_rate,
         "validation": [[rate, recall.as_dict()] for rate, recall in choice.validation.items()],
-        "test": measure(choice.student, _retrieval(ws, "test"), ws.execution["encode_batch"]).as_dict(),
+        "test": measure(choice.student, _retrieval(ws, model, "test"), batch).as_dict(),
     }
 
 
@@ -204,19 +208,19 @@ def _judge(ws: Workspace, protocol: dict[str, Any], seed: int) -> Judge:
     return Judge(lambda: ws.build_model(derive_seed(seed, "head")), settings, ws.model_settings.temperature, seed)
 
 
-def _retrieval(ws: Workspace, split: str) -> RetrievalSplit:
+def _retrieval(ws: Workspace, model: DualEncoder, split: str) -> RetrievalSplit:
     loaded = ws.dataset.load(split)
     texts = ws.embeddings.lookup([caption for captions in loaded.captions for caption in captions])
-    return RetrievalSplit(loaded.images, texts, image_of_caption(loaded.captions))
+    return retrieval_split(model, loaded.images, texts, loaded.captions, ws.execution["encode_batch"])
 
 
-def _judged_pairs(ws: Workspace) -> TrainingPairs:
+def _judged_pairs(ws: Workspace, model: DualEncoder) -> TrainingPairs:
     """Synthetic pairs as they are; a coreset's pictures as the image tower wants them, its captions embedded."""
     reader = ws.reader("pairs")
     pairs = read_tensors(reader, "pairs.safetensors")
     images, texts = pairs["images"].to(ws.device), pairs.get("texts")
     if texts is None:
-        images, texts = ws.build_model(0).normalise(images), ws.embeddings.lookup(reader.facts["captions"])
+        images, texts = model.normalise(images), ws.embeddings.lookup(reader.facts["captions"])
     return TrainingPairs(images, texts.to(ws.device))
 
 

@@ -5,14 +5,13 @@ from typing import Any
 
 from vldd_dist.data.scenes import GENERATOR_VERSION, draw_scenes
 from vldd_dist.data.sources.sample import RawSample
-from vldd_dist.settings import DataSettings
+from vldd_dist.settings import SCENES_BY_DEFAULT, DataSettings
 
 OFFSETS = {"train": 0, "val": 20_000_000, "test": 40_000_000}
-DEFAULT_COUNTS = {"train": 2000, "val": 200, "test": 200}
 
 
 def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample]:
-    count = getattr(settings, f"{split}_images") or DEFAULT_COUNTS[split]
+    count = getattr(settings, f"{split}_images") or SCENES_BY_DEFAULT[split]
     for index in range(count):
         (scene,) = draw_scenes(1, seed, settings.image_size, OFFSETS[split] + index)
         yield RawSample(

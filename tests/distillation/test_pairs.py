@@ -1,0 +1,120 @@
+"""The synthetic pairs, their starts, the outer optimiser, the draws, the matching loss, feature space."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unroll.problems import dual_encoder_case, flat, relative
+from vldd_dist.distillation.distill import draw
+from vldd_dist.distillation.matching import matching_loss
+from vldd_dist.distillation.pairs import (
+    OuterOptimiser,
+    SyntheticPairs,
+    kmeans_indices,
+    random_indices,
+    start_from_noise,
+)
+from vldd_dist.errors import ConfigError, DataError
+from vldd_dist.models.inputs import model_inputs, pixel_gradients
+from vldd_dist.settings import DistillSettings, HeadSettings
+
+
+def pairs(count: int = 6) -> SyntheticPairs:
+    generator = torch.Generator().manual_seed(0)
+    images, texts = torch.randn(count, 3, 4, 4, generator=generator), torch.randn(count, 5, generator=generator)
+    return SyntheticPairs(images, texts, torch.tensor([0.1, 0.2]).log())
+
+
+def test_matching_loss_by_hand() -> None:
+    start, target = [torch.zeros(2), torch.zeros(3)], [torch.tensor([3.0, 4.0]), torch.ones(3)]
+    theta = [torch.tensor([0.0, 4.0]), torch.full((3,), 0.5)]
+    assert matching_loss(theta, start, target, [0, 1]).tolist() == pytest.approx([9 / 25, 0.25])
+    assert matching_loss(start, start, target, [0, 1]).tolist() == [1, 1]
+    assert matching_loss(theta, start, target, [1, 1]).tolist() == pytest.approx([0, (9 + 0.75) / 28])
+    with pytest.raises(DataError, match="image tower did not move"):
+        matching_loss(theta, start, start, [0, 1])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_the_optimisers_state_resumes_to_the_same_bits(name: str) -> None:
+    settings = DistillSettings(optimiser=name, lr_images=0.1, lr_texts=0.2, lr_rates=0.03)  # type: ignore[arg-type]
+    gradients = [tuple(torch.randn_like(t) for t in pairs().as_tensors().values()) for _ in range(4)]
+    straight = pairs()
+    optimiser = OuterOptimiser(straight, settings)
+    for gradient in gradients:
+        optimiser.step(*gradient)
+    broken = pairs()
+    first = OuterOptimiser(broken, settings)
+    for gradient in gradients[:2]:
+        first.step(*gradient)
+    resumed = broken.clone()
+    second = OuterOptimiser(resumed, settings)
+    second.load_tensors({key: value.clone() for key, value in first.as_tensors().items()})
+    for gradient in gradients[2:]:
+        second.step(*gradient)
+    for a, b in zip(straight.as_tensors().values(), resumed.as_tensors().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_rates_move_as_logarithms_and_stay_positive() -> None:
+    moved = pairs()
+    OuterOptimiser(moved, DistillSettings(optimiser="sgd", momentum=0, lr_rates=0.5)).step(
+        torch.zeros_like(moved.images), torch.zeros_like(moved.texts), torch.tensor([100.0, -1.0])
+    )
+    # d loss / d log a = a * d loss / da
+    expected = torch.tensor([0.1, 0.2]).log() - 0.5 * torch.tensor([100.0 * 0.1, -1.0 * 0.2])
+    torch.testing.assert_close(moved.log_rates, expected)
+    assert bool((moved.rates > 0).all())
+    fixed = pairs()
+    OuterOptimiser(fixed, DistillSettings(lr_rates=0)).step(
+        torch.ones_like(fixed.images), torch.ones_like(fixed.texts), torch.ones(2)
+    )
+    assert torch.equal(fixed.log_rates, pairs().log_rates)
+
+
+def test_draws_use_every_pair_equally_and_depend_on_seed_and_step_only() -> None:
+    settings = DistillSettings(inner_steps=6, batch_size=5, max_start_epoch=3)
+    drawn = [draw(settings, experts=4, pairs=10, seed=1, outer_step=step) for step in range(200)]
+    assert {d.expert for d in drawn} == {0, 1, 2, 3}
+    assert {d.start for d in drawn} == {0, 1, 2, 3}
+    for one in drawn[:20]:
+        assert [len(batch) for batch in one.batches] == [5] * 6
+        assert np.bincount(torch.cat(one.batches).numpy(), minlength=10).tolist() == [3] * 10
+    again = draw(settings, 4, 10, 1, 7)
+    assert all(torch.equal(a, b) for a, b in zip(again.batches, drawn[7].batches, strict=True))
+    whole = draw(DistillSettings(inner_steps=2, batch_size=None), 1, 7, 0, 0)
+    assert [sorted(batch.tolist()) for batch in whole.batches] == [list(range(7))] * 2
+
+
+def test_starts() -> None:
+    assert len(set(random_indices(20, 20, 0))) == 20
+    with pytest.raises(ConfigError, match=r"distill.pairs \(21\) is more than the training pictures \(20\)"):
+        random_indices(20, 21, 0)
+    centres = torch.eye(3).repeat_interleave(10, 0) * 10
+    features = centres + 0.1 * torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    chosen = kmeans_indices(features, 3, 0)
+    assert sorted(index // 10 for index in chosen) == [0, 1, 2]
+    vectors = torch.randn(500, 4) * torch.tensor([1.0, 2.0, 3.0, 4.0]) + 5
+    noise = start_from_noise((4000, 3, 2, 2), vectors, DistillSettings(), 0, torch.device("cpu"))
+    torch.testing.assert_close(noise.texts.mean(0), vectors.mean(0), atol=0.3, rtol=0)
+    torch.testing.assert_close(noise.texts.std(0), vectors.std(0), atol=0.3, rtol=0)
+
+
+def test_feature_space_is_the_general_path() -> None:
+    """Frozen backbone: unroll on features and one product to the pixels, against pictures in every inner step."""
+    image = {"train": "head", "head": HeadSettings(kind="linear")}
+    general = dual_encoder_case(steps=3, dtype=torch.float64, **image)
+    images = [batch[0] for batch in general.batches]
+    general.student.model.frozen_backbone = False
+    wanted = flat(general.gradient("full"))
+    model = general.student.model
+    model.frozen_backbone = True
+    general.batches = [[model_inputs(model, batch[0]), batch[1]] for batch in general.batches]
+    result = general.gradient("exact")
+    found = torch.cat(
+        [
+            torch.cat([pixel_gradients(model, pictures, gradient[0]).flatten(), gradient[1].flatten()])
+            for pictures, gradient in zip(images, result.batches, strict=True)
+        ]
+    )
+    assert relative(found, wanted) < 1e-10

@@ -1,0 +1,261 @@
+"""The whole graph in one process, unit after unit: results, resume to the same bits, damage, the report."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from tests.conftest import TINY
+from vldd_dist import load_distilled
+from vldd_dist.errors import ConfigError, StoreError, VlddError
+from vldd_dist.experiment import Experiment, load_experiment
+from vldd_dist.orchestration.coordinator import RunResult
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.orchestration.report import write_report
+from vldd_dist.orchestration.units import WorkUnit
+from vldd_dist.orchestration.workspace import execute
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.units import UnitReader, is_done
+
+
+def experiment(*overrides: str) -> Experiment:
+    return load_experiment("jobs/presets/scenes.yaml", [*TINY, *overrides])
+
+
+def run(store: Store, units: list[WorkUnit], report: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
+    for unit in units:
+        if not is_done(store, unit.kind, unit.id):
+            execute(unit.order(), store, report)
+
+
+def digests(store: Store, unit: WorkUnit) -> dict[str, str]:
+    return {name: info.sha256 for name, info in UnitReader(store, unit.kind, unit.id).manifest.objects.items()}
+
+
+def units_of(tree: Experiment, kind: str) -> list[WorkUnit]:
+    return [unit for unit in make_plan(tree).units() if unit.kind == kind]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The tiny experiment, undisturbed."""
+    store = Store(str(tmp_path_factory.mktemp("finished")))
+    run(store, make_plan(experiment()).units())
+    return store
+
+
+@pytest.fixture
+def without(finished: Store, tmp_path: Path) -> Callable[[str], Store]:
+    """A copy of the finished store from which all units of a kind, and what needs them, are gone."""
+
+    def make(kind: str) -> Store:
+        copy = tmp_path / f"without-{kind}"
+        shutil.copytree(finished.root, copy)
+        users = {"expert": ["expert", "features", "coreset", "distillation", "evaluation", "publication"]}
+        for gone in users.get(kind, [kind, "evaluation", "publication"]):
+            shutil.rmtree(copy / "units" / gone, ignore_errors=True)
+        return Store(str(copy))
+
+    return make
+
+
+def test_everything_is_made_and_a_second_plan_finds_it(finished: Store) -> None:
+    units = make_plan(experiment()).units()
+    assert all(is_done(finished, unit.kind, unit.id) for unit in units)
+    assert {unit.kind for unit in units} == {
+        "dataset",
+        "caption_embeddings",
+        "expert",
+        "features",
+        "coreset",
+        "distillation",
+        "evaluation",
+        "publication",
+    }
+
+
+def test_what_does_not_shape_the_output_does_not_change_the_question() -> None:
+    ids = {unit.id for unit in make_plan(experiment()).units()}
+    same = experiment("experts.readers=1", "experts.cache_mib=0", "distill.checkpoint_every=5", "device=cpu")
+    assert {unit.id for unit in make_plan(same).units()} == ids
+    more_experts = {unit.id for unit in units_of(experiment("experts.count=3"), "expert")}
+    assert more_experts > {unit.id for unit in units_of(experiment(), "expert")}
+    other = {unit.id for unit in units_of(experiment("experts.lr_image=0.5"), "expert")}
+    assert other.isdisjoint(ids)
+
+
+def test_the_published_set_stands_on_its_own(finished: Store, tmp_path: Path) -> None:
+    (unit,) = units_of(experiment(), "publication")
+    facts = UnitReader(finished, unit.kind, unit.id).facts
+    moved = tmp_path / "moved"
+    shutil.copytree(Path(finished.root) / facts["folder"], moved)
+    distilled = load_distilled(str(moved))
+    assert distilled.digest == facts["digest"]
+    assert distilled.images.shape == (4, 3, 32, 32)
+    assert distilled.texts.shape == (4, 384)
+    assert set(distilled.inner_rates) == {"image", "text"}
+    assert min(distilled.inner_rates.values()) > 0
+    assert len(distilled.captions) == 4
+    assert distilled.start_images is not None
+    assert distilled.pixels().shape == distilled.start_images.shape
+    batch = next(iter(torch.utils.data.DataLoader(distilled.as_dataset(), batch_size=4)))
+    assert torch.equal(batch["image"], distilled.images)
+    card = (moved / "README.md").read_text()
+    assert card.startswith("---\nlicense: other\nlicense_name: CC0-1.0")
+    assert "| distilled |" in card
+    assert "| random |" in card
+    assert distilled.digest in card
+    assert (moved / "preview.png").read_bytes().startswith(b"\x89PNG")
+    data = bytearray((moved / "pairs.safetensors").read_bytes())
+    data[-1] ^= 1
+    (moved / "pairs.safetensors").write_bytes(data)
+    with pytest.raises(StoreError, match=r"pairs\.safetensors: its sha256 differs"):
+        load_distilled(str(moved))
+
+
+class Killed(BaseException):
+    """A process's death, as far as code inside the process can tell."""
+
+
+@pytest.mark.parametrize("kind", ["expert", "distillation"])
+def test_killed_anywhere_it_ends_in_the_same_bits(
+    kind: str, finished: Store, without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Die after a few store operations, go on, die again, until the unit is done."""
+    store, unit = without(kind), units_of(experiment(), kind)[-1]
+    originals = {name: getattr(Store, name) for name in ("write", "create", "delete")}
+    left = [0]
+
+    def mortal(name: str) -> Callable[..., Any]:
+        def operation(self: Store, *arguments: Any) -> Any:
+            result = originals[name](self, *arguments)
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return result
+
+        return operation
+
+    for name in originals:
+        monkeypatch.setattr(Store, name, mortal(name))
+    deaths, patience = 0, 3
+    while not is_done(store, unit.kind, unit.id):
+        left[0] = patience
+        try:
+            execute(unit.order(), store, lambda event: None)
+        except Killed:
+            deaths += 1
+            # A whole checkpoint takes several operations: give each attempt a little longer than the last.
+            patience += 1
+    assert deaths >= 3
+    assert digests(store, unit) == digests(finished, unit)
+
+
+def test_killed_in_the_middle_of_an_epoch_it_ends_in_the_same_bits(finished: Store, without: Callable[[str], Store]) -> None:
+    store, unit = without("expert"), units_of(experiment(), "expert")[0]
+    events = 0
+
+    def report(event: dict[str, Any]) -> None:
+        nonlocal events
+        events += 1
+        if events == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        execute(unit.order(), store, report)
+    execute(unit.order(), store, lambda event: None)
+    assert digests(store, unit) == digests(finished, unit)
+
+
+def test_a_damaged_object_is_found_by_the_unit_that_reads_it(without: Callable[[str], Store]) -> None:
+    store, tree = without("distillation"), experiment()
+    reader = UnitReader(store, "expert", units_of(tree, "expert")[0].id)
+    key = reader.info("epoch-0001/image.safetensors").key
+    store.write(key, store.read(key)[:-100])
+    with pytest.raises(StoreError, match=rf"{key}.*damaged.*to have the unit made again"):
+        run(store, units_of(tree, "distillation"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["distill.initialise=noise"],
+        ["distill.initialise=kmeans"],
+        ["distill.optimiser=sgd", "distill.lr_images=10", "distill.lr_texts=10"],
+        ["distill.gradient=finite_difference", "distill.difference=forward"],
+        ["distill.gradient=full", "distill.dropout=true"],
+        ["distill.batch_size=2"],
+        ["distill.gradient=tesla"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_other_ways_to_distil(overrides: list[str], without: Callable[[str], Store]) -> None:
+    store, tree = without("distillation"), experiment(*overrides)
+    (unit,) = units_of(tree, "distillation")
+    run(store, [u for u in make_plan(tree).units() if u.kind in ("features", "distillation")])
+    facts = UnitReader(store, unit.kind, unit.id).facts
+    assert facts["start"]["initialise"] == tree.distill.initialise
+    assert [step for step, _ in facts["validation"]] == [0, 3, 6]
+    if tree.distill.gradient == "finite_difference":
+        assert 0 < facts["gradient_error"] < tree.distill.check_tolerance
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["distill.lr_images=1e30", "distill.optimiser=sgd"], "the matching loss is nan at outer step"),
+        (["distill.max_loss=0.01", "distill.outer_steps=40"], r"the matching loss averages .* up to 19"),
+    ],
+)
+def test_divergence_names_the_step_and_the_mend(overrides: list[str], sentence: str, without: Callable[[str], Store]) -> None:
+    store, tree = without("distillation"), experiment(*overrides)
+    with pytest.raises(VlddError, match=rf"{sentence}.*lower distill.lr_images"):
+        run(store, units_of(tree, "distillation"))
+
+
+def test_differences_on_a_network_with_kinks_are_refused_at_the_start(without: Callable[[str], Store]) -> None:
+    store = without("distillation")
+    tree = experiment("model.image.model=test_resnet", "distill.gradient=finite_difference")
+    with pytest.raises(ConfigError, match=r"finite_difference is off by .*ReLU.*set distill.gradient: exact"):
+        run(store, [u for u in make_plan(tree).units() if u.kind in ("expert", "distillation")])
+
+
+def test_lora_and_head_only_experiments_run_through(without: Callable[[str], Store]) -> None:
+    for overrides in (
+        ["model.image.model=test_vit", "model.image.model_args={img_size: 32}", "model.image.train=lora"],
+        ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16"],
+    ):
+        store, tree = without("expert"), experiment(*overrides, "experts.augment={flip: false}")
+        run(store, make_plan(tree).units())
+        (unit,) = units_of(tree, "publication")
+        folder = UnitReader(store, unit.kind, unit.id).facts["folder"]
+        assert load_distilled(store.url_of(folder)).recipe.image_train == tree.model.image.train
+        shutil.rmtree(store.root)
+
+
+def test_the_report_says_what_the_manifests_say(finished: Store) -> None:
+    tree = experiment()
+    plan = make_plan(tree)
+    console = Console(record=True, width=120)
+    failed = plan.publications[0]
+    result = RunResult(failed=[], found=plan.units())
+    write_report(tree, plan, finished, result, console)
+    rows = json.loads(finished.read("report/summary.json"))["rows"]
+    assert {(row["method"], row["pairs"]) for row in rows} == {
+        ("full", 48),
+        ("random", 4),
+        ("k_center", 4),
+        ("forgetting", 4),
+        ("distilled", 4),
+    }
+    recalls = [UnitReader(finished, unit.kind, unit.id).facts["test"]["tr5"] for unit in plan.full]
+    (full,) = [row for row in rows if row["method"] == "full"]
+    assert full["metrics"]["tr5"]["mean"] == pytest.approx(sum(recalls) / 2)
+    page = finished.read("report/index.html").decode()
+    assert UnitReader(finished, failed.kind, failed.id).facts["digest"] in page
+    assert "report:" in console.export_text()
