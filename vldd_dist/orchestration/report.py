@@ -1,4 +1,4 @@
-"""From manifests to the report: `report/summary.json`, `report/index.html`, and the table on the screen."""
+"""From manifests to the report: `report/{summary.json,table.md,index.html}`, and the table on the screen."""
 
 import json
 
@@ -20,7 +20,7 @@ from vldd_dist.reporting.data import (
     png_bytes,
 )
 from vldd_dist.reporting.html import render_html
-from vldd_dist.reporting.tables import render_table, summary
+from vldd_dist.reporting.tables import markdown_table, render_table, summary
 from vldd_dist.storage.distilled import DistilledSet
 from vldd_dist.storage.store import Store
 from vldd_dist.storage.units import UnitReader
@@ -32,6 +32,7 @@ def write_report(experiment: Experiment, plan: Plan, store: Store, result: RunRe
     """Report whatever is done: a run with failures has a report too, with their causes."""
     data = _Collector(experiment, plan, store, result).collect()
     store.write("report/summary.json", (json.dumps(summary(data), indent=1) + "\n").encode())
+    store.write("report/table.md", markdown_table(data).encode())
     store.write("report/index.html", render_html(data).encode())
     if data.rows:
         console.print(render_table(data))
