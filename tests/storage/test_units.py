@@ -12,7 +12,7 @@ from vldd_dist.errors import StoreError
 from vldd_dist.storage import tensors
 from vldd_dist.storage.manifests import ObjectInfo, UnitManifest, from_json, to_json
 from vldd_dist.storage.store import Store
-from vldd_dist.storage.trajectories import Trajectory, write_snapshot
+from vldd_dist.storage.trajectories import SnapshotCache, Trajectory, write_snapshot
 from vldd_dist.storage.units import UnitReader, UnitWriter, is_done
 
 
@@ -140,11 +140,11 @@ def test_equal_snapshots_are_stored_once_and_trajectories_read_back(store: Store
             unit.adopt(name, info)
         unit.commit({})
     assert len(store.list("blobs")) == 3
-    trajectory = Trajectory(UnitReader(store, "expert", "a"), cache_bytes=16)
+    trajectory = Trajectory(UnitReader(store, "expert", "a"), SnapshotCache(limit_bytes=16))
     assert trajectory.epochs == [0, 1, 3]
     assert trajectory.snapshot(3, "image")["w"].tolist() == [4.0] * 4
     assert trajectory.snapshot(0, "image")["w"].tolist() == [0.0] * 4
-    assert len(trajectory._cache) == 1
+    assert len(trajectory.cache.held) == 1
 
 
 def test_tensors_round_trip_with_equal_bytes() -> None:

@@ -10,7 +10,8 @@ from vldd_dist.storage.distilled import DistilledSet, NearestCaptions, Recipe
 
 
 def publish(ws: Workspace) -> dict[str, Any]:
-    """Write `distilled/NAME-Mpairs-seedS-ID/` and return where it is and its digest."""
+    """Write `distilled/NAME-Mpairs-seedS-ID/` and return where it is and its digest. ID is the publication's: the same pairs
+    judged anew, by more seeds say, make another card and so another folder."""
     run = ws.reader("distillation")
     pairs = read_tensors(run, "pairs.safetensors")
     start = read_tensors(run, "start.safetensors")
@@ -25,7 +26,7 @@ def publish(ws: Workspace) -> dict[str, Any]:
         recipe=_recipe(ws),
         facts=_facts(ws, run.facts),
     )
-    folder = f"distilled/{ws.spec['name']}-{len(pairs['images'])}pairs-seed{run.manifest.spec['seed']}-{run.manifest.unit[:8]}"
+    folder = f"distilled/{ws.spec['name']}-{len(pairs['images'])}pairs-seed{run.manifest.spec['seed']}-{ws.order.id[:8]}"
     distilled.save(ws.store.url_of(folder))
     return {"folder": folder, "digest": distilled.digest}
 

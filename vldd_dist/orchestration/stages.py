@@ -40,7 +40,7 @@ from vldd_dist.settings import (
     TextTowerSettings,
 )
 from vldd_dist.storage import tensors
-from vldd_dist.storage.trajectories import Trajectory
+from vldd_dist.storage.trajectories import SnapshotCache, Trajectory
 
 
 def dataset(ws: Workspace) -> dict[str, Any]:
@@ -151,6 +151,7 @@ def distillation(ws: Workspace) -> dict[str, Any]:
     def validate(pairs: SyntheticPairs) -> float:
         return judge.choose(TrainingPairs(pairs.images, pairs.texts), validation).recall.mean
 
+    cache = SnapshotCache()
     run = Distillation(
         Student(
             model,
@@ -159,7 +160,7 @@ def distillation(ws: Workspace) -> dict[str, Any]:
             fused_attention=settings.gradient == "finite_difference",
         ),
         _starting_pairs(ws, settings, model),
-        [Trajectory(ws.reader(role)) for role in ws.roles("expert_")],
+        [Trajectory(ws.reader(role), cache) for role in ws.roles("expert_")],
         settings,
         seed=derive_seed(spec["seed"], "distillation", spec["pairs"]),
         validate=validate,
@@ -225,7 +226,7 @@ def _judged_pairs(ws: Workspace, model: DualEncoder) -> TrainingPairs:
 
 
 def _trained_expert(ws: Workspace) -> DualEncoder:
-    trajectory = Trajectory(ws.reader("expert"))
+    trajectory = Trajectory(ws.reader("expert"), SnapshotCache())
     model = ws.build_model(0)
     view = ParameterView(model)
     last = trajectory.epochs[-1]

@@ -2,6 +2,7 @@
 
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -17,13 +18,30 @@ def write_snapshot(writer: UnitWriter, epoch: int, tower: str, named: dict[str, 
     return f"epoch-{epoch:04d}/{tower}.safetensors", writer.put_blob(tensors.encode(named))
 
 
-class Trajectory:
-    """An expert's snapshots, read when asked for and kept in memory up to `cache_bytes`."""
+class SnapshotCache:
+    """Decoded snapshots of one process, least recently used dropped first beyond `limit_bytes`."""
 
-    def __init__(self, reader: UnitReader, cache_bytes: int = 2 << 30) -> None:
-        self.reader, self.cache_bytes = reader, cache_bytes
-        self._cache: OrderedDict[tuple[int, str], dict[str, Tensor]] = OrderedDict()
-        self._held = 0
+    def __init__(self, limit_bytes: int = 4 << 30) -> None:
+        self.limit_bytes = limit_bytes
+        self.held: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self.held_bytes = 0
+
+    def get(self, digest: str, load: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The snapshot of this content, loaded unless held."""
+        if digest not in self.held:
+            self.held[digest] = load()
+            self.held_bytes += _bytes(self.held[digest])
+        self.held.move_to_end(digest)
+        while self.held_bytes > self.limit_bytes and len(self.held) > 1:
+            self.held_bytes -= _bytes(self.held.popitem(last=False)[1])
+        return self.held[digest]
+
+
+class Trajectory:
+    """An expert's snapshots, read when asked for; several trajectories may share a cache."""
+
+    def __init__(self, reader: UnitReader, cache: SnapshotCache) -> None:
+        self.reader, self.cache = reader, cache
 
     @property
     def epochs(self) -> list[int]:
@@ -33,16 +51,10 @@ class Trajectory:
 
     def snapshot(self, epoch: int, tower: str) -> dict[str, Tensor]:
         """Parameters of one tower by name; the tensors are shared with the cache: do not write to them."""
-        key = (epoch, tower)
-        if key not in self._cache:
-            name = f"epoch-{epoch:04d}/{tower}.safetensors"
-            loaded = tensors.decode(self.reader.read(name), self.reader.url(name))
-            self._cache[key] = loaded
-            self._held += _bytes(loaded)
-            while self._held > self.cache_bytes and len(self._cache) > 1:
-                self._held -= _bytes(self._cache.popitem(last=False)[1])
-        self._cache.move_to_end(key)
-        return self._cache[key]
+        name = f"epoch-{epoch:04d}/{tower}.safetensors"
+        return self.cache.get(
+            self.reader.info(name).sha256, lambda: tensors.decode(self.reader.read(name), self.reader.url(name))
+        )
 
 
 def _bytes(named: dict[str, Tensor]) -> int:
