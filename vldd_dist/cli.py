@@ -1,11 +1,16 @@
 """The `vldd` command: thin, every command calls one function of the package."""
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
 import yaml
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from vldd_dist.errors import VlddError
 from vldd_dist.experiment import load_experiment
@@ -23,6 +28,9 @@ StoreUrl = Annotated[
     str,
     typer.Option("--store", metavar="URL", help="Where the experiment keeps all it makes: a folder, file://, s3://, gs://"),
 ]
+
+
+SetUrl = Annotated[str, typer.Argument(metavar="URL", help="A distilled set: a folder, s3://..., any fsspec URL")]
 
 
 @app.command()
@@ -48,6 +56,86 @@ def run(
 def config(config: Description, overrides: Overrides = None) -> None:
     """Print the resolved description: every key with its value."""
     typer.echo(yaml.safe_dump(load_experiment(config, overrides).model_dump(mode="json"), sort_keys=False), nl=False)
+
+
+@app.command()
+def fetch(
+    url: SetUrl, folder: Annotated[Path, typer.Argument(help="Folder to make; it is there only when the set is whole")]
+) -> None:
+    """Copy a distilled set, verified; an interrupted fetch goes on where it was."""
+    from vldd_dist.storage.fetch import fetch as fetch_set
+
+    with _byte_progress() as progress:
+        manifest = fetch_set(url, folder, progress)
+    typer.echo(f"{manifest.pairs} pairs in {folder}, verified")
+
+
+@app.command()
+def verify(url: SetUrl) -> None:
+    """Check every object of a distilled set against its manifest."""
+    from vldd_dist.storage.fetch import verify as verify_set
+
+    with _byte_progress() as progress:
+        manifest = verify_set(url, progress)
+    typer.echo(f"{manifest.pairs} pairs, {len(manifest.objects)} objects: all as the manifest says")
+
+
+@app.command()
+def show(url: SetUrl) -> None:
+    """Print a distilled set's card and where its pictures are."""
+    from rich.markdown import Markdown
+
+    from vldd_dist.storage.fetch import read_manifest
+    from vldd_dist.storage.store import Store
+
+    store = Store(url)
+    info = read_manifest(store).objects["README.md"]
+    card = info.verify(store.read("README.md"), store.url_of("README.md")).decode()
+    console = Console()
+    console.print(Markdown(card.split("---\n", 2)[2]))
+    console.print(f"pictures: {store.url_of('preview.png')}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_sets(store: Annotated[str, typer.Argument(metavar="STORE", help="URL of an experiment's store")]) -> None:
+    """List the distilled sets a store has published."""
+    from vldd_dist.storage.fetch import published_sets
+    from vldd_dist.storage.store import Store
+
+    opened = Store(store)
+    for folder, manifest in published_sets(opened).items():
+        runs = manifest.facts.get("recalls", {}).get("distilled", [])
+        recall = f"mean recall {sum(run['mean'] for run in runs) / len(runs):.1f} %" if runs else "not judged"
+        typer.echo(f"{opened.url_of(folder)}  {manifest.pairs} pairs  {recall}")
+
+
+@app.command()
+def gc(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="URL of an experiment's store")],
+    delete: Annotated[bool, typer.Option("--delete", help="Remove; without it nothing changes.")] = False,
+    min_age_hours: Annotated[float, typer.Option(min=0, help="Younger objects may belong to running work.")] = 24,
+) -> None:
+    """Find what dead attempts left behind, and remove it when told to."""
+    from vldd_dist.storage.garbage import find_garbage
+    from vldd_dist.storage.store import Store
+
+    opened = Store(store)
+    garbage = find_garbage(opened, timedelta(hours=min_age_hours))
+    for key in garbage.keys:
+        typer.echo(key)
+    if delete:
+        opened.delete(garbage.keys)
+    verb = "removed" if delete else "could be removed with --delete"
+    typer.echo(f"{len(garbage.keys)} objects, {garbage.size / 2**20:.1f} MiB {verb}")
+
+
+@contextlib.contextmanager
+def _byte_progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes with speed and time left on a terminal; nothing elsewhere."""
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, disable=not Console(stderr=True).is_terminal) as bar:
+        task = bar.add_task("")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def main(arguments: list[str] | None = None) -> None:

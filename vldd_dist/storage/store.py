@@ -12,6 +12,7 @@ import errno
 import os
 import threading
 import uuid
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -122,6 +123,11 @@ class Store:
 
     def size(self, key: str) -> int:
         return int(self._guarded(key, lambda path: self.fs.info(path)["size"]))
+
+    def modified(self, key: str) -> datetime:
+        """When the object was written, with time zone."""
+        moment = self._guarded(key, lambda path: self.fs.modified(path))
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     def list(self, prefix: str) -> "builtins.list[str]":
         """All keys under a prefix, recursively, sorted; an absent prefix has none."""

@@ -1,0 +1,143 @@
+"""Distilled sets and garbage: fetched whole or not at all, verified, resumed; nothing that is named is ever removed."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_readme import distilled_set
+from vldd_dist import load_distilled
+from vldd_dist.cli import main
+from vldd_dist.errors import StoreError
+from vldd_dist.storage.fetch import fetch, published_sets, verify
+from vldd_dist.storage.garbage import find_garbage
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.trajectories import write_snapshot
+from vldd_dist.storage.units import UnitReader, UnitWriter
+
+
+@pytest.fixture
+def url(store: Store) -> str:
+    folder = store.url_of("distilled/a-set")
+    distilled_set().save(folder)
+    return folder
+
+
+def test_saving_twice_is_nothing_and_another_set_is_refused(url: str) -> None:
+    distilled_set().save(url)
+    with pytest.raises(StoreError, match="another distilled set is there"):
+        distilled_set(4).save(url)
+    assert len(load_distilled(url)) == 5
+
+
+def test_a_set_without_its_manifest_is_not_there(url: str) -> None:
+    Store(url).delete(["manifest.json"])
+    with pytest.raises(StoreError, match=r"manifest\.json: no such object"):
+        load_distilled(url)
+
+
+def test_fetch_verifies_and_is_idempotent(url: str, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    target = tmp_path / "fetched"
+    fetch(url, target, lambda done, total: seen.append((done, total)))
+    assert seen[0][0] == 0
+    assert seen[-1][0] == seen[-1][1] > 0
+    assert load_distilled(str(target)).digest == load_distilled(url).digest
+    fetch(url, target)
+    verify(str(target))
+    (target / "captions.jsonl").write_text("{}")
+    with pytest.raises(StoreError, match=r"captions\.jsonl.*damaged"):
+        verify(str(target))
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(StoreError, match="exists already and is not this set"):
+        fetch(url, other)
+
+
+def test_an_interrupted_fetch_goes_on(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, reads = tmp_path / "fetched", []
+    original = Store.read
+
+    def failing(self: Store, key: str) -> bytes:
+        if key == "captions.jsonl" and not self.url.endswith(".partial"):
+            raise StoreError("gone for a moment")
+        return original(self, key)
+
+    monkeypatch.setattr(Store, "read", failing)
+    with pytest.raises(StoreError, match="gone for a moment"):
+        fetch(url, target)
+    assert not target.exists()
+
+    def counting(self: Store, key: str) -> bytes:
+        if self.url == url:
+            reads.append(key)
+        return original(self, key)
+
+    monkeypatch.setattr(Store, "read", counting)
+    partial = tmp_path / "fetched.partial"
+    kept = {path.name for path in partial.iterdir()}
+    assert "pairs.safetensors" in kept
+    (partial / "preview.png").write_bytes(b"cut")
+    (partial / "left-over").write_bytes(b"x")
+    fetch(url, target)
+    assert "pairs.safetensors" not in reads, "what is there is not fetched again"
+    assert "preview.png" in reads
+    assert sorted(path.name for path in target.iterdir()) == [
+        "README.md",
+        "captions.jsonl",
+        "manifest.json",
+        "pairs.safetensors",
+        "preview.png",
+    ]
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("key", ["../x", "/etc/passwd", "other.bin"])
+def test_a_manifest_that_points_elsewhere_is_refused(url: str, tmp_path: Path, key: str) -> None:
+    store = Store(url)
+    data = store.read("manifest.json").decode().replace('"key": "preview.png"', f'"key": "{key}"')
+    store.write("manifest.json", data.encode())
+    with pytest.raises(StoreError, match="refused"):
+        fetch(url, tmp_path / "fetched")
+
+
+def test_the_commands(url: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        (["list", store.url], "5 pairs"),
+        (["verify", url], "all as the manifest says"),
+        (["show", url], "preview.png"),
+        (["fetch", url, str(tmp_path / "here")], "5 pairs in"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+        assert words in capsys.readouterr().out.replace("\n", "")
+    assert list(published_sets(store)) == ["distilled/a-set"]
+
+
+def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    writer = UnitWriter(store, "expert", "u", {}, {})
+    name, info = write_snapshot(writer, 0, "image", {"w": torch.zeros(2)})
+    writer.adopt(name, info)
+    writer.put("x.bin", b"kept")
+    writer.commit({})
+    running = UnitWriter(store, "expert", "v", {}, {})
+    _, snapshot = write_snapshot(running, 0, "image", {"w": torch.ones(2)})
+    running.save_checkpoint(1, {"state": b"kept"}, {"snapshots": {"s": snapshot.model_dump()}})
+    dead = UnitWriter(store, "expert", "u", {}, {})
+    dead.put("y.bin", b"garbage")
+    orphan = dead.put_blob(b"an orphan blob")
+    expected = sorted([orphan.key, f"units/expert/u/{dead.attempt}/y.bin"])
+    assert find_garbage(store, timedelta(hours=1)).keys == []
+    later = datetime.now(UTC) + timedelta(hours=2)
+    assert sorted(find_garbage(store, timedelta(hours=1), later).keys) == expected
+    for arguments in (["gc", store.url, "--min-age-hours", "0"], ["gc", store.url, "--min-age-hours", "0", "--delete"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert "2 objects" in capsys.readouterr().out
+    assert find_garbage(store, timedelta(0)).keys == []
+    assert UnitReader(store, "expert", "u").read("x.bin") == b"kept"
+    checkpoint = running.latest_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.read("state") == b"kept"

@@ -1,0 +1,47 @@
+"""What dead attempts left behind: objects that no manifest and no checkpoint names, old enough to be nobody's work."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from vldd_dist.errors import StoreError
+from vldd_dist.storage.manifests import ObjectInfo, UnitManifest, from_json
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.units import CheckpointRecord
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Objects to remove, and how many bytes that frees."""
+
+    keys: list[str]
+    size: int
+
+
+def find_garbage(store: Store, min_age: timedelta, now: datetime | None = None) -> Garbage:
+    """Objects under `units/` and `blobs/` that nothing names and that are older than `min_age`.
+
+    The age protects attempts that are running: they write objects before the mark that names them.
+
+    Raises:
+        StoreError: a manifest cannot be read; then nothing is known to be garbage.
+    """
+    now = now or datetime.now(UTC)
+    units = store.list("units")
+    marks = [key for key in units if key.endswith("/manifest.json") or "/checkpoints/" in key]
+    named = set(marks)
+    for key in marks:
+        named |= {info.key for info in _objects(store, key)}
+    keys = [key for key in [*units, *store.list("blobs")] if key not in named and now - store.modified(key) > min_age]
+    return Garbage(keys, sum(store.size(key) for key in keys))
+
+
+def _objects(store: Store, mark: str) -> list[ObjectInfo]:
+    data, source = store.read(mark), store.url_of(mark)
+    if mark.endswith("/manifest.json"):
+        return list(from_json(UnitManifest, data, source).objects.values())
+    record = from_json(CheckpointRecord, data, source)
+    snapshots = record.facts.get("snapshots", {})
+    try:
+        return [*record.objects.values(), *(ObjectInfo(**info) for info in snapshots.values())]
+    except (TypeError, ValueError):
+        raise StoreError(f"{source}: the checkpoint names its snapshots in an unknown way: nothing is removed") from None
