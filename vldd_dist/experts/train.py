@@ -19,6 +19,7 @@ from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.data.stream import DecodedCache, EpochStream, PairBatch
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.encode import RetrievalSplit, measure
+from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses import contrastive_loss
@@ -31,39 +32,6 @@ from vldd_dist.storage.trajectories import write_snapshot
 from vldd_dist.storage.units import Checkpoint, UnitWriter
 
 Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass
-class ForgettingCounts:
-    """Forgetting events of each training pair (Toneva et al. 1812.05159), for retrieval: a picture is learned while it
-    ranks its own caption first within its batch, and forgotten when it was learned at the visit before and is not now.
-
-    Attributes:
-        events: (N,) int64.
-        learned: (N,) bool, at the last visit.
-        ever: (N,) bool, learned at any visit.
-    """
-
-    events: Tensor
-    learned: Tensor
-    ever: Tensor
-
-    @classmethod
-    def empty(cls, pictures: int) -> "ForgettingCounts":
-        return cls(
-            torch.zeros(pictures, dtype=torch.int64),
-            torch.zeros(pictures, dtype=torch.bool),
-            torch.zeros(pictures, dtype=torch.bool),
-        )
-
-    def visit(self, indices: Tensor, learned: Tensor) -> None:
-        """indices (B,) int64 of pictures and whether each (B,) bool is learned now."""
-        self.events[indices] += self.learned[indices] & ~learned
-        self.learned[indices] = learned
-        self.ever |= self.learned
-
-    def as_tensors(self) -> dict[str, Tensor]:
-        return {"events": self.events, "learned": self.learned, "ever": self.ever}
 
 
 @dataclass
@@ -90,47 +58,20 @@ class ExpertInputs:
     device: torch.device
 
 
-def train_expert(
-    inputs: ExpertInputs,
-    settings: ExpertSettings,
-    *,
-    seed: int,
-    index: int,
-    kept_epochs: list[int],
-    encode_batch: int,
-    writer: UnitWriter,
-    report: Report,
-) -> dict[str, Any]:
-    """Train from the newest checkpoint (or the start) to the last epoch, committing each epoch.
+class ExpertTraining:
+    """One expert: `run()` goes from the newest checkpoint, or the start, to the last epoch, committing each.
 
-    Returns:
-        Facts for the unit's manifest: the curves and the epochs kept.
-
-    Raises:
-        DivergenceError: the loss became NaN or infinite.
+    Args:
+        seed, index: of the experiment and of the expert; every draw derives from them and the epoch.
+        kept_epochs: whose snapshots the trajectory keeps.
+        encode_batch: pictures a forward pass when recall is measured.
     """
-    training = _Training(inputs, settings, seed, index, kept_epochs, encode_batch, writer, report)
-    checkpoint = writer.latest_checkpoint()
-    if checkpoint is None:
-        training.finish_epoch(0)
-        first = 1
-    else:
-        training.restore(checkpoint)
-        first = checkpoint.step + 1
-    for epoch in range(first, settings.epochs + 1):
-        training.run_epoch(epoch)
-        training.finish_epoch(epoch)
-    for name, info in training.snapshots.items():
-        writer.adopt(name, info)
-    writer.put("forgetting.safetensors", tensors.encode(training.forgetting.as_tensors()))
-    return {"loss": training.curves.loss, "validation": training.curves.validation, "epochs": kept_epochs}
 
-
-class _Training:
     def __init__(
         self,
         inputs: ExpertInputs,
         settings: ExpertSettings,
+        *,
         seed: int,
         index: int,
         kept_epochs: list[int],
@@ -158,7 +99,28 @@ class _Training:
         self.cache = DecodedCache(settings.cache_mib)
         self.frozen_features: dict[int, Tensor] = {}
 
-    def run_epoch(self, epoch: int) -> None:
+    def run(self) -> dict[str, Any]:
+        """Returns the facts for the unit's manifest: the curves and the epochs kept.
+
+        Raises:
+            DivergenceError: the loss became NaN or infinite.
+        """
+        checkpoint = self.writer.latest_checkpoint()
+        if checkpoint is None:
+            self._finish_epoch(0)
+            first = 1
+        else:
+            self._restore(checkpoint)
+            first = checkpoint.step + 1
+        for epoch in range(first, self.settings.epochs + 1):
+            self._run_epoch(epoch)
+            self._finish_epoch(epoch)
+        for name, info in self.snapshots.items():
+            self.writer.adopt(name, info)
+        self.writer.put("forgetting.safetensors", tensors.encode(self.forgetting.as_tensors()))
+        return {"loss": self.curves.loss, "validation": self.curves.validation, "epochs": self.kept_epochs}
+
+    def _run_epoch(self, epoch: int) -> None:
         inputs, model = self.inputs, self.inputs.model
         model.train()
         losses, started, done = [], time.monotonic(), 0
@@ -221,7 +183,7 @@ class _Training:
         own = torch.arange(len(indices), device=similarity.device)
         self.forgetting.visit(indices, (similarity.argmax(dim=1) == own).cpu())
 
-    def finish_epoch(self, epoch: int) -> None:
+    def _finish_epoch(self, epoch: int) -> None:
         """Validate, and make the epoch part of the store."""
         recall = measure(self.inputs.model, self.inputs.validation, self.encode_batch)
         self.curves.validation.append(recall.as_dict())
@@ -245,7 +207,7 @@ class _Training:
             },
         )
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def _restore(self, checkpoint: Checkpoint) -> None:
         def read(name: str) -> dict[str, Tensor]:
             return tensors.decode(checkpoint.read(name), f"{name} of epoch {checkpoint.step}")
 

@@ -4,6 +4,7 @@ import json
 
 from rich.console import Console
 
+from vldd_dist.data.sources import SPLITS
 from vldd_dist.experiment import Experiment
 from vldd_dist.orchestration.coordinator import RunResult, done_units
 from vldd_dist.orchestration.plan import EvaluatedSet, Plan
@@ -72,7 +73,8 @@ class _Collector:
     def _description(self) -> dict[str, str]:
         experiment = self.experiment
         facts = self._facts(self.plan.dataset) or {}
-        images = {split: info["images"] for split, info in facts.get("splits", {}).items()}
+        splits = facts.get("splits", {})
+        images = {split: splits[split]["images"] for split in SPLITS if split in splits}
         return {
             "data": f"{experiment.data.source}, "
             + ", ".join(f"{count:,} {split}" for split, count in images.items())

@@ -23,7 +23,7 @@ from vldd_dist.distillation.student import Student
 from vldd_dist.evaluation.encode import RetrievalSplit, encode_images, encode_texts, measure, retrieval_split
 from vldd_dist.evaluation.student import Judge, TrainingPairs
 from vldd_dist.experts.pretraining import pretrain_on_attributes
-from vldd_dist.experts.train import ExpertInputs, train_expert
+from vldd_dist.experts.train import ExpertInputs, ExpertTraining
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image import create_backbone
 from vldd_dist.models.parameters import ParameterView
@@ -86,7 +86,7 @@ def expert(ws: Workspace) -> dict[str, Any]:
         model, ws.dataset, ws.embeddings, _retrieval(ws, model, "val"), ws.model_settings.temperature, ws.device
     )
     settings = ExpertSettings.model_validate(spec["training"] | {key: ws.execution[key] for key in ("readers", "cache_mib")})
-    return train_expert(
+    return ExpertTraining(
         inputs,
         settings,
         seed=spec["seed"],
@@ -95,7 +95,7 @@ def expert(ws: Workspace) -> dict[str, Any]:
         encode_batch=ws.execution["encode_batch"],
         writer=ws.writer,
         report=ws.report,
-    )
+    ).run()
 
 
 def features(ws: Workspace) -> dict[str, Any]:
