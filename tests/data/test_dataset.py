@@ -187,6 +187,14 @@ def test_img2dataset_shards_read(tmp_path: Path, store: Store) -> None:
     assert dataset.all_captions() == ["one", "two"]
 
 
+@pytest.mark.parametrize("key", ["./{}", "v1.0/{}", "./v1.0/x/{}", "k" * 120 + "{}", "é {}"])
+def test_any_key_of_a_shard_can_be_read_back(tmp_path: Path, store: Store, key: str) -> None:
+    members = {key.format(n) + end: data for n in "ab" for end, data in ((".jpg", jpeg()), (".txt", n.encode()))}
+    split = prepare(store, shards(tmp_path, members)).load("train")
+    assert split.captions == [["a"], ["b"]]
+    assert len(set(split.keys)) == 2
+
+
 @pytest.mark.parametrize(
     ("members", "sentence"),
     [
@@ -199,6 +207,10 @@ def test_img2dataset_shards_read(tmp_path: Path, store: Store) -> None:
         ({"a.jpg": jpeg()}, "a.txt: missing"),
         ({"a.pkl": b"\x80\x04N.", "a.txt": b"x"}, "a: no picture"),
         ({"../a.jpg": jpeg(), "../a.txt": b"x"}, "points outside the shard"),
+        (
+            {"a/b.jpg": jpeg(), "a/b.txt": b"x", "a-b.jpg": jpeg(), "a-b.txt": b"y"},
+            "train.tar: a-b: its key '00000-a-b' is another picture's too",
+        ),
         ({}, "the train split has no pictures"),
     ],
 )
@@ -230,6 +242,9 @@ def test_sources_that_are_not_there_are_refused_before_anything_runs(tmp_path: P
         describe(shards(tmp_path, train=f"{tmp_path}/none*.tar"))
     with pytest.raises(DataError, match=r"data\.train: the shard .*none\.tar cannot be read"):
         describe(shards(tmp_path, train=f"{tmp_path}/none.tar"))
+    for pattern in ("nosuch://bucket/a.tar", "nosuch://bucket/*.tar", "{0..", "pipe:echo no"):
+        with pytest.raises(DataError, match="cannot be read"):
+            describe(shards(tmp_path, train=pattern))
     with pytest.raises(DataError, match=r"data\.images"):
         describe(DataSettings(source="karpathy", annotations="x.json", images=str(tmp_path / "no")))
 

@@ -5,6 +5,8 @@ from collections import Counter
 import numpy as np
 
 from vldd_dist.data.scenes import ATTRIBUTE_NAMES, attribute_vector, draw_scenes
+from vldd_dist.data.sources.scenes import OFFSETS
+from vldd_dist.experts.pretraining import PRETRAINING_OFFSET
 
 
 def test_scenes_are_a_function_of_seed_and_number() -> None:
@@ -13,6 +15,12 @@ def test_scenes_are_a_function_of_seed_and_number() -> None:
         assert np.array_equal(np.asarray(scene.image), np.asarray(again.image))
         assert scene.captions == again.captions
     assert not np.array_equal(np.asarray(draw_scenes(1, 4, 32)[0].image), np.asarray(whole[0].image))
+
+
+def test_splits_and_pretraining_share_no_picture() -> None:
+    offsets = (*OFFSETS.values(), PRETRAINING_OFFSET)
+    pictures = [scene.image.tobytes() for offset in offsets for scene in draw_scenes(50, 0, 16, offset)]
+    assert len(set(pictures)) == len(pictures)
 
 
 def test_captions_tell_what_the_attributes_say() -> None:

@@ -126,20 +126,3 @@ def test_identity_depends_on_spec_and_inputs_not_on_execution() -> None:
     other = WorkUnit("expert", {}, {"dataset": WorkUnit("dataset", {"n": 2})})
     assert WorkUnit("expert", {}, {"dataset": data}).id != other.id
     assert json.dumps(other.order().inputs)
-
-
-def test_time_left_is_estimated_from_what_was_seen() -> None:
-    now = [0.0]
-    board = ProgressBoard(PlainView(Console(quiet=True)), clock=lambda: now[0])
-    units = [WorkUnit("expert", {"index": i}, label=str(i)) for i in range(4)]
-    board.capacity = 2
-    board.begin(units, done=set())
-    assert board.seconds_left() is None
-    board.started(units[0])
-    board.started(units[1])
-    now[0] = 10.0
-    board.event(units[0].id, {"done": 1, "total": 2})
-    # 20 s a unit: ten left of the first, ten of the second, two more waiting, on two CPUs.
-    assert board.seconds_left() == pytest.approx((10 + 10 + 20 + 20) / 2)
-    board.finished(units[0])
-    assert board.done["expert"] == 1

@@ -32,7 +32,8 @@ def prepare_dataset(
         Facts: `splits`: split -> {shards: [{name, images}], images, captions, bad_images}; `image_size`; `licence`.
 
     Raises:
-        DataError: a split is empty, smaller than the number asked for, or loses more pictures than max_bad_fraction.
+        DataError: a split is empty, smaller than the number asked for, or loses more pictures than max_bad_fraction;
+            two of its pictures share a key.
     """
     preparation = _Preparation(settings, seed, writer, report)
     splits = {split: preparation.split(split) for split in SPLITS}
@@ -68,8 +69,12 @@ class _Preparation:
 
     def _good_members(self, split: str) -> Iterator[Member]:
         self.bad = seen = 0
+        keys: set[str] = set()
         for sample in samples(self.settings, split, self.seed):
             seen += 1
+            if sample.key in keys:
+                raise DataError(f"{sample.source}: its key {sample.key!r} is another picture's too: rename one of them")
+            keys.add(sample.key)
             try:
                 member = self._member(sample)
             except DataError as error:
@@ -96,7 +101,8 @@ class _Preparation:
 
 def _tar(members: list[Member]) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    # PAX differs from plain USTAR only where a name is long or not ASCII.
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for key, extension, image, description in members:
             text = json.dumps(description, ensure_ascii=False, sort_keys=True).encode()
             for name, data in ((f"{key}.{extension}", image), (f"{key}.json", text)):

@@ -4,6 +4,7 @@ import glob
 import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import braceexpand
@@ -75,16 +76,29 @@ def checked_captions(captions: object, where: str) -> list[str]:
     return stripped
 
 
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Whatever a file system's library raises (OSError, an unknown scheme, missing credentials) as one DataError."""
+    try:
+        yield
+    except Exception as error:
+        cause = " ".join(str(error).split())
+        raise DataError(f"{what} cannot be read ({cause}): correct the URL or the access to it") from None
+
+
 def expand(pattern: str) -> list[str]:
     """URLs from a pattern: '::' between several, {000..012} braces, globs; sorted within each part.
 
     Raises:
-        DataError: a part matches nothing.
+        DataError: a part matches nothing, is malformed, or its file system cannot be reached.
     """
     urls: list[str] = []
     for part in pattern.split("::"):
-        for candidate in braceexpand.braceexpand(part):
-            found = sorted(_glob(candidate)) if glob.has_magic(candidate) else [candidate]
+        with reading(part):
+            candidates = list(braceexpand.braceexpand(part))
+        for candidate in candidates:
+            with reading(candidate):
+                found = sorted(_glob(candidate)) if glob.has_magic(candidate) else [candidate]
             if not found:
                 raise DataError(f"{candidate}: matches no shard: correct the pattern")
             urls.extend(found)

@@ -171,7 +171,7 @@ class LiveView:
     """A table redrawn in place: a row a stage, a row a running unit."""
 
     def __init__(self, console: Console) -> None:
-        self.live = Live(console=console, refresh_per_second=4, transient=True)
+        self.live = Live(console=console, auto_refresh=False, transient=True)
 
     def begin(self, board: ProgressBoard) -> None:
         self.live.start()
@@ -184,7 +184,7 @@ class LiveView:
         self.live.console.print(Text(text, style="yellow"))
 
     def refresh(self, board: ProgressBoard) -> None:
-        self.live.update(self._render(board))
+        self.live.update(self._render(board), refresh=True)
 
     def end(self) -> None:
         self.live.stop()

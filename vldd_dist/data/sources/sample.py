@@ -9,7 +9,7 @@ from PIL import Image
 @dataclass(frozen=True)
 class RawSample:
     """Attributes:
-    key: unique within its split.
+    key: unique within its split, without '.' and '/'.
     source: where it came from, for error messages.
     image: encoded bytes, or a picture already decoded.
     captions: at least one, none empty.

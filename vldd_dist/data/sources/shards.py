@@ -5,7 +5,7 @@ from typing import Any
 
 import fsspec
 
-from vldd_dist.data.shards import captions_of, expand, image_of, samples_of
+from vldd_dist.data.shards import captions_of, expand, image_of, reading, samples_of
 from vldd_dist.data.sources.sample import RawSample
 from vldd_dist.errors import DataError
 from vldd_dist.settings import DataSettings
@@ -14,7 +14,9 @@ from vldd_dist.settings import DataSettings
 def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample]:
     limit, taken = getattr(settings, f"{split}_images"), 0
     for number, url in enumerate(expand(getattr(settings, split))):
-        with _open(url) as file:
+        with reading(f"data.{split}: the shard {url}"):
+            opened = fsspec.open(url, "rb").open()
+        with opened as file:
             for sample in samples_of(url, file):
                 if limit is not None and taken == limit:
                     return
@@ -23,8 +25,7 @@ def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample
                 if image is None:
                     raise DataError(f"{source}: no picture (.jpg, .png or .webp)")
                 taken += 1
-                key = f"{number:05d}-{sample['__key__'].replace('/', '-')}"
-                yield RawSample(key, source, image, captions_of(sample, source))
+                yield RawSample(f"{number:05d}-{_plain(sample['__key__'])}", source, image, captions_of(sample, source))
 
 
 def describe(settings: DataSettings) -> dict[str, Any]:
@@ -33,16 +34,12 @@ def describe(settings: DataSettings) -> dict[str, Any]:
     for split in ("train", "val", "test"):
         sizes[split] = []
         for url in expand(getattr(settings, split)):
-            filesystem, path = fsspec.core.url_to_fs(url)
-            try:
+            with reading(f"data.{split}: the shard {url}"):
+                filesystem, path = fsspec.core.url_to_fs(url)
                 sizes[split].append((url.rpartition("/")[2], filesystem.size(path)))
-            except OSError:
-                raise DataError(f"data.{split}: the shard {url} cannot be read: correct the pattern") from None
     return {"source": "shards", "shards": sizes}
 
 
-def _open(url: str) -> Any:
-    try:
-        return fsspec.open(url, "rb").open()
-    except OSError:
-        raise DataError(f"{url}: the shard cannot be read") from None
+def _plain(key: str) -> str:
+    """Without folders and dots (`./a`, `v1.0/a`): a key written to a tar ends at its first dot when read back."""
+    return key.removeprefix("./").replace("/", "-").replace(".", "_")
