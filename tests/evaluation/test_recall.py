@@ -49,6 +49,13 @@ def test_collapsed_features_score_nothing() -> None:
     assert recall(ones, ones, torch.arange(40)).mean == 0
 
 
+def test_diverged_features_score_nothing() -> None:
+    """NaN compares false with everything: a rank counted naively would be the best one."""
+    broken, sound = torch.full((40, 3), torch.nan), torch.eye(40, 3) + 1
+    assert recall(broken, broken, torch.arange(40)).mean == 0
+    assert recall(broken, sound, torch.arange(40)).mean == 0
+
+
 def test_perfect_features_score_all() -> None:
     eye = torch.eye(40)
     assert recall(eye, eye.repeat_interleave(5, 0), torch.arange(40).repeat_interleave(5)).mean == 100

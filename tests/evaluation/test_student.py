@@ -58,6 +58,12 @@ def test_a_diverging_rate_is_passed_over_and_all_diverging_is_an_error() -> None
         judge([1e20]).choose(pairs(), validation)
 
 
+def test_a_divergence_in_the_very_last_step_is_seen() -> None:
+    """One step only: its loss is that of the sound start, its features are not."""
+    settings = EvaluationSettings(epochs=1, batch_size=10, learning_rates=[1e30])
+    assert not train_student(model(), pairs(), settings, 1e30, 0.07, seed=3)
+
+
 def test_training_repeats_to_the_bit_and_leaves_the_global_generator() -> None:
     students = []
     for noise in (1, 2):

@@ -1,20 +1,17 @@
-"""Towers, heads, LoRA, the parameter view, the loss, the frozen text encoder."""
+"""Towers, heads, LoRA: what is built, what moves, what is refused."""
 
+import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.identity import text_identity
-from vldd_dist.models.image import create_backbone
-from vldd_dist.models.losses import contrastive_loss
-from vldd_dist.models.parameters import ParameterView, call
-from vldd_dist.models.text import FrozenTextEncoder
+from vldd_dist.models.image import create_backbone, feature_size
+from vldd_dist.models.parameters import ParameterView
 from vldd_dist.settings import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}, "weights": "random"}
@@ -65,27 +62,19 @@ def test_what_moves(train: str, moving: str | None) -> None:
         assert image_names == ["image_head.bias", "image_head.weight"]
 
 
-def test_lora_that_matches_nothing_is_refused() -> None:
-    image = {**VIT, "train": "lora", "lora": LoraSettings(targets="nothing")}
-    with pytest.raises(ConfigError, match=r"lora.targets: 'nothing' matches no linear layer"):
+def test_adapters_change_nothing_at_the_start() -> None:
+    whole, adapted = (build(settings({**VIT, "train": train}), 24, None, 0) for train in ("full", "lora"))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(adapted.image_features(images), whole.image_features(images))
+
+
+@pytest.mark.parametrize(
+    ("targets", "complaint"), [("nothing", "matches no linear layer"), ("*.attn", "is no regular expression")]
+)
+def test_lora_targets_without_use_are_refused(targets: str, complaint: str) -> None:
+    image = {**VIT, "train": "lora", "lora": LoraSettings(targets=targets)}
+    with pytest.raises(ConfigError, match=rf"lora.targets: '{re.escape(targets)}' {complaint}"):
         build(settings(image), 24, None, 0)
-
-
-def test_the_view_reads_writes_and_refuses_foreign_snapshots() -> None:
-    model, other = build(settings(), 24, None, 0), build(settings(), 24, None, 1)
-    view = ParameterView(model)
-    theta = ParameterView(other).read()
-    by_call = call(model, view, theta, *[torch.ones(2, 3, 32, 32), torch.ones(2, 24)])
-    view.write(view.from_dicts(ParameterView(other).as_dict("image"), ParameterView(other).as_dict("text")))
-    for a, b in zip(by_call, model(torch.ones(2, 3, 32, 32), torch.ones(2, 24)), strict=True):
-        torch.testing.assert_close(a, b)
-    with pytest.raises(DataError, match="is in one of them only"):
-        view.from_dicts({}, view.as_dict("text"))
-    image = dict(view.as_dict("image"))
-    name = next(iter(image))
-    image[name] = torch.zeros(1, 1)
-    with pytest.raises(DataError, match=r"a snapshot does not fit the model: .* is \(1, 1\), not"):
-        view.from_dicts(image, view.as_dict("text"))
 
 
 def test_weights_go_in_without_their_classifier_and_wrong_ones_are_named() -> None:
@@ -107,6 +96,33 @@ def test_an_unknown_model_is_named_with_its_neighbours() -> None:
         create_backbone("resnet5o", {}, pretrained=False, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("resnet50.no_such_tag", {}), ("test_vit", {"no_such_argument": 1}), ("test_vit", {"depth": "x"})]
+)
+def test_what_timm_refuses_is_a_configuration_error(name: str, arguments: dict) -> None:
+    with pytest.raises(ConfigError, match=r"^model\.image\.model"):
+        create_backbone(name, arguments, pretrained=False, seed=0)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "mobilenetv3_small_050", "ghostnet_050"])
+def test_the_feature_size_is_that_of_the_features(name: str) -> None:
+    """MobileNetV3 and GhostNet put a layer between pooling and classifier."""
+    backbone = create_backbone(name, {}, pretrained=False, seed=0).eval()
+    with torch.no_grad():
+        features = backbone(torch.zeros(1, 3, 160, 160))
+    assert features.shape == (1, feature_size(backbone))
+
+
+def test_two_classifiers_are_passed_over() -> None:
+    import timm
+
+    small = {"img_size": 32, "embed_dim": 48, "depth": 1}
+    model = {"model": "deit_tiny_distilled_patch16_224", "model_args": small, "weights": "file"}
+    weights = timm.create_model("deit_tiny_distilled_patch16_224", **small).state_dict()
+    assert "head_dist.weight" in weights
+    build(settings(model), 24, weights, 0)
+
+
 def test_sizes_that_do_not_meet_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model.text.head.kind: none needs text features of the joint space's size"):
         build(settings(text={"head": HeadSettings(kind="none"), "train": "frozen"}), 24, None, 0)
@@ -124,53 +140,12 @@ def test_batch_norm_statistics_never_move() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_gradient_checkpointing_changes_nothing_but_memory() -> None:
-    plain, checkpointed = (build(settings({**VIT, "grad_checkpointing": on}), 24, None, 0) for on in (False, True))
-    gradients = []
-    for model in (plain, checkpointed):
-        contrastive_loss(*features(model), 0.07).backward()  # type: ignore[misc]
-        gradients.append([p.grad for p in ParameterView(model).parameters])
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
-
-
 def test_normalise_and_back() -> None:
     model = build(settings(), 24, None, 0)
     pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
     assert torch.equal(model.denormalise(model.normalise(pixels)), pixels)
     expected = (pixels.numpy()[0, 1, 2, 3] / 255 - 0.456) / 0.224
     assert float(model.normalise(pixels)[0, 1, 2, 3]) == pytest.approx(expected, rel=1e-5)
-
-
-def test_contrastive_loss_against_numpy() -> None:
-    generator = np.random.default_rng(0)
-    image, text = generator.normal(size=(5, 7)), generator.normal(size=(5, 7))
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text)]
-    logits = unit[0] @ unit[1].T / 0.07
-    rows = np.log(np.exp(logits).sum(1)) - np.diag(logits)
-    columns = np.log(np.exp(logits).sum(0)) - np.diag(logits)
-    expected = (rows.mean() + columns.mean()) / 2
-    tensors = torch.from_numpy(image), torch.from_numpy(text)
-    assert float(contrastive_loss(*tensors, 0.07)) == pytest.approx(expected)
-    assert float(contrastive_loss(*tensors, 0.07, torch.eye(5).double() * 3)) == pytest.approx(expected)
-
-
-def test_text_encoder_pools_scales_and_does_not_depend_on_the_batch() -> None:
-    captions = ["a red circle", "a small blue star to the left of a large yellow ring on a black background", "x"]
-    base = TextTowerSettings(model="minilm", pooling="mean", scale="sqrt_dim", max_tokens=30)
-    encoder = FrozenTextEncoder(base, torch.device("cpu"))
-    together, alone = encoder.encode(captions, 3), encoder.encode(captions, 1)
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(together.norm(dim=1), torch.full((3,), 384**0.5))
-    cls = FrozenTextEncoder(base.model_copy(update={"pooling": "cls", "scale": "none"}), torch.device("cpu"))
-    assert not torch.allclose(cls.encode(captions, 3), together)
-    assert encoder.identity == text_identity(base)
-    assert encoder.identity["sha256"]
-
-
-def test_a_missing_text_encoder_is_one_sentence() -> None:
-    with pytest.raises(ConfigError, match=r"model.text.model: no-such-model cannot be loaded"):
-        FrozenTextEncoder(TextTowerSettings(model="no-such-model"), torch.device("cpu"))
 
 
 def test_models_import_without_the_orchestra() -> None:

@@ -32,8 +32,8 @@ class Recall:
 
 
 def recall(image_features: Tensor, text_features: Tensor, image_of_caption: Tensor) -> Recall:
-    """Rank by cosine similarity. An equal score counts as ranked ahead of the right answer, so that collapsed features
-    score nothing instead of everything.
+    """Rank by cosine similarity. A score that is not lower, be it equal or NaN, counts as ranked ahead of the right answer,
+    so that collapsed and diverged features score nothing instead of everything.
 
     Args:
         image_features: (N, d).
@@ -54,18 +54,18 @@ def _chunks(features: Tensor, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _caption_ranks(images: Tensor, texts: Tensor, owner: Tensor) -> Tensor:
-    """(c,) how many other pictures score at least as high as the caption's own."""
+    """(c,) how many other pictures do not score below the caption's own."""
     scores = texts @ images.T
     own = scores.gather(1, owner[:, None])
-    return (scores >= own).sum(dim=1) - 1
+    return (~(scores < own)).sum(dim=1) - 1
 
 
 def _picture_ranks(images: Tensor, numbers: Tensor, texts: Tensor, image_of_caption: Tensor) -> Tensor:
-    """(n,) how many captions of other pictures score at least as high as the best own caption."""
+    """(n,) how many captions of other pictures do not score below the best own caption."""
     scores = images @ texts.T
     own = image_of_caption[None, :] == numbers[:, None]
     best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
-    return ((scores >= best) & ~own).sum(dim=1)
+    return (~(scores < best) & ~own).sum(dim=1)
 
 
 def _percent_within(ranks: Tensor, k: int) -> float:

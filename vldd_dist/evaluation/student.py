@@ -111,4 +111,8 @@ def train_student(
                 optimiser.step()
             if not math.isfinite(loss.item()):
                 return False
-    return True
+    # Once more: the last step, too, can be the one that diverges.
+    model.eval()
+    with torch.no_grad():
+        image_features, text_features = model(inputs[chosen], pairs.texts[chosen])
+    return math.isfinite(contrastive_loss(image_features, text_features, temperature).item())

@@ -40,6 +40,7 @@ class DualEncoder(nn.Module):
                 )
         self.image_backbone = backbone
         self.frozen_backbone = settings.image.train in ("head", "frozen")
+        self.recomputes = settings.image.grad_checkpointing and not self.frozen_backbone
         self.image_head = build_head(settings.image.head, image_dim, self.joint_dim)
         self.text_head = build_head(settings.text.head, text_dim, self.joint_dim)
         if settings.image.train == "frozen":

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models import _torchvision  # noqa: F401  (before timm)
 from vldd_dist.settings import ImageTowerSettings, LoraSettings
 
 import timm  # isort: skip
+from timm.layers import set_reentrant_ckpt  # isort: skip
 
 
 def check_backbone_name(name: str) -> None:
@@ -26,7 +26,7 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
     """A timm model without its classifier: (B, 3, H, W) -> (B, num_features). Random weights are drawn by seed.
 
     Raises:
-        ConfigError: timm does not know the model, or its weights cannot be had.
+        ConfigError: timm does not know the model or its arguments, or its weights cannot be had.
     """
     check_backbone_name(name)
     with torch.random.fork_rng(devices=[]):
@@ -36,17 +36,21 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
         except TypeError as error:
             raise ConfigError(f"model.image.model_args: {name} does not take them: {error}") from None
         except (RuntimeError, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:160]
             if not pretrained:
-                raise
+                raise ConfigError(
+                    f"model.image.model: timm cannot make {name} ({reason}): mend its name or model_args"
+                ) from error
             raise ConfigError(
-                f"model.image.weights: timm cannot load pretrained weights of {name} ({' '.join(str(error).split())[:160]}): "
+                f"model.image.weights: timm cannot load pretrained weights of {name} ({reason}): "
                 "name a .safetensors file, or random"
             ) from None
 
 
 def feature_size(backbone: nn.Module) -> int:
     """Size of a timm backbone's features."""
-    size = backbone.num_features
+    # Where timm pools before a last hidden layer (MobileNetV3, VGG), num_features is the size before it.
+    size = getattr(backbone, "head_hidden_size", None) or backbone.num_features
     assert isinstance(size, int)
     return size
 
@@ -58,8 +62,7 @@ def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], name: str) ->
         DataError: keys missing, unknown, or of another shape.
     """
     wanted = backbone.state_dict()
-    classifier = tuple(f"{key}." for key in ("classifier", "head", "fc", "head.fc"))
-    unknown = [key for key in weights if key not in wanted and not key.startswith(classifier)]
+    unknown = [key for key in weights if key not in wanted and not key.startswith(_classifier_prefixes(backbone))]
     missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
     misshapen = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
     for problem, keys in (("lack", missing), ("have unknown", unknown), ("have other shapes for", misshapen)):
@@ -69,8 +72,16 @@ def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], name: str) ->
     backbone.load_state_dict({key: weights.get(key, wanted[key]) for key in wanted})
 
 
+def _classifier_prefixes(backbone: nn.Module) -> tuple[str, ...]:
+    """Of the keys of the classifier (or classifiers: distilled ViTs have two), as the model itself names it."""
+    names: str | tuple[str, ...] = backbone.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
+    return tuple(f"{name.partition('.')[0]}." for name in ((names,) if isinstance(names, str) else names))
+
+
 def enable_grad_checkpointing(backbone: nn.Module, name: str) -> None:
     """Recompute activations in the backward pass. Raises ConfigError for a model timm cannot do that for."""
+    # The reentrant kind has no second derivative; timm's environment variable can ask for it.
+    set_reentrant_ckpt(False)
     try:
         backbone.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AssertionError, AttributeError):
@@ -88,13 +99,16 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
     """Adapters on the modules whose full name matches `targets`, everything else frozen (Hu et al. 2106.09685).
 
     Raises:
-        ConfigError: nothing matches.
+        ConfigError: nothing matches, or `targets` is no regular expression.
     """
     # Here, so that only LoRA runs load peft.
     from peft import LoraConfig, inject_adapter_in_model
 
     names = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
-    matching = [name for name in names if re.fullmatch(settings.targets, name)]
+    try:
+        matching = [name for name in names if re.fullmatch(settings.targets, name)]
+    except re.error as error:
+        raise ConfigError(f"model.image.lora.targets: {settings.targets!r} is no regular expression: {error}") from None
     if not matching:
         raise ConfigError(
             f"model.image.lora.targets: {settings.targets!r} matches no linear layer; there are e.g. {', '.join(names[:3])}"
@@ -107,7 +121,7 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
 
 
 def freeze_norm_statistics(module: nn.Module) -> None:
-    """Keep batch-norm layers in evaluation mode: a trajectory holds parameters, not running statistics."""
+    """Keep layers with running statistics in evaluation mode: a trajectory holds parameters, not statistics."""
     for layer in module.modules():
-        if isinstance(layer, _BatchNorm):
+        if getattr(layer, "running_mean", None) is not None:
             layer.eval()

@@ -15,7 +15,9 @@ def contrastive_loss(
     Args:
         image_features, text_features: (B, d), of any norm; row i of both is pair i.
         temperature: the cosines are divided by it.
-        similarity: (B, B) non-negative targets, image by text; none: the identity.
+        similarity: (B, B) non-negative, image by text, each row and column with a positive sum: how much two pairs match
+            (after LoRS, Xu et al. 2406.03793, weighted InfoNCE); rows and columns scaled to sum one are the targets of the
+            two cross-entropies. None: the identity.
 
     Returns:
         A scalar: the mean of the image-to-text and the text-to-image cross-entropy.

@@ -1,5 +1,6 @@
 """The view of a dual encoder's trainable parameters: what a trajectory holds and a student's steps move."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -41,16 +42,18 @@ class ParameterView:
             parameter.copy_(value)
 
     def as_dict(self, tower: str) -> dict[str, Tensor]:
-        """One tower's parameters by name, as they are now."""
+        """One tower's parameters by name, sharing the model's memory: encode or copy them before the next step."""
         owned = zip(self.names, self.parameters, self.towers, strict=True)
         return {name: parameter.detach() for name, parameter, owner in owned if owner == tower}
 
     def from_dicts(self, image: dict[str, Tensor], text: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Tensors in the view's order. Raises DataError when the names or shapes are not this model's."""
+        """Tensors in the view's order. Raises DataError when a tower's names or shapes are not this model's."""
+        for tower, tensors in zip(TOWERS, (image, text), strict=True):
+            if odd := sorted(set(tensors) ^ set(self.as_dict(tower))):
+                raise DataError(
+                    f"a snapshot of the {tower} tower does not fit the model: {odd[0]} is in one of them only ({len(odd)} such)"
+                )
         given = image | text
-        if set(given) != set(self.names):
-            odd = sorted(set(given) ^ set(self.names))
-            raise DataError(f"a snapshot does not fit the model: {odd[0]} is in one of them only ({len(odd)} such)")
         for name, parameter in zip(self.names, self.parameters, strict=True):
             if given[name].shape != parameter.shape:
                 raise DataError(
@@ -62,8 +65,17 @@ class ParameterView:
 def call(
     model: DualEncoder, view: ParameterView, theta: Sequence[Tensor], inputs: Tensor, embeddings: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The dual encoder's features (B, d) each, with theta in place of its trainable parameters."""
-    return torch.func.functional_call(model, dict(zip(view.names, theta, strict=True)), (inputs, embeddings))
+    """The dual encoder's features (B, d) each, with theta in place of its trainable parameters.
+
+    Differentiable any number of times in theta, inputs and embeddings, with gradient checkpointing too.
+    """
+    if not model.recomputes:
+        return torch.func.functional_call(model, dict(zip(view.names, theta, strict=True)), (inputs, embeddings))
+    # functional_call puts the model's own parameters back on return, and activations recomputed in the backward pass would
+    # be those of the wrong parameters. A copy of the modules (of no tensor) keeps theta for as long as the graph lives.
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    tensors |= {id(own): value for own, value in zip(view.parameters, theta, strict=True)}
+    return copy.deepcopy(model, tensors)(inputs, embeddings)
 
 
 def _tower_of(name: str) -> str:

@@ -34,13 +34,15 @@ class FrozenTextEncoder:
                 f"model.text.model: {settings.model} cannot be loaded ({' '.join(str(error).split())[:160]}): "
                 "name a folder, a hub id that can be reached, or minilm"
             ) from None
-        self.model.to(device).eval().requires_grad_(False)
+        # Single precision whatever the file holds: in half precision an embedding depends on its batch and the device.
+        self.model.to(device, torch.float32).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def encode(
         self, captions: list[str], batch_size: int, report: Callable[[dict[str, Any]], None] = lambda event: None
     ) -> Tensor:
-        """(n, D) float32 on the CPU. Captions are batched by length, which changes nothing but the time."""
+        """(n, D) float32 on the CPU. Captions are batched by length, to pad little; padding is masked, so an embedding
+        depends on its batch in the last bits of fp32 only."""
         order = sorted(range(len(captions)), key=lambda index: (len(captions[index]), captions[index]))
         vectors: list[Tensor] = [torch.empty(0)] * len(captions)
         for first in range(0, len(order), batch_size):
@@ -55,7 +57,7 @@ class FrozenTextEncoder:
         tokens = self.tokenizer(
             captions, padding=True, truncation=True, max_length=settings.max_tokens, return_tensors="pt"
         ).to(self.device)
-        states = self.model(**tokens).last_hidden_state.float()
+        states = self.model(**tokens).last_hidden_state
         if settings.pooling == "cls":
             vectors = states[:, 0]
         else:
