@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from vldd_dist.orchestration.progress import LiveView, PlainView, ProgressBoard, describe_seconds, make_view
+from vldd_dist.orchestration.progress import LiveView, PlainView, ProgressBoard, TimeLeft, make_view
 from vldd_dist.orchestration.units import WorkUnit
 
 
@@ -15,13 +15,13 @@ def test_time_left_is_estimated_from_what_was_seen() -> None:
     units = [WorkUnit("expert", {"index": i}, label=str(i)) for i in range(4)]
     board.capacity = 2
     board.begin(units, done=set())
-    assert board.seconds_left() is None
+    assert str(board.time_left()) == "time left not known yet"
     board.started(units[0])
     board.started(units[1])
     now[0] = 10.0
     board.event(units[0].id, {"done": 1, "total": 2})
     # 20 s a unit: ten left of the first, ten of the second, two more waiting, on two CPUs.
-    assert board.seconds_left() == pytest.approx((10 + 10 + 20 + 20) / 2)
+    assert board.time_left() == TimeLeft(pytest.approx((10 + 10 + 20 + 20) / 2), seen_all=True)
     board.finished(units[0])
     assert board.done["expert"] == 1
 
@@ -69,7 +69,7 @@ def test_a_terminal_gets_one_live_table() -> None:
     assert "a cause" in shown
 
 
-def test_seconds_in_words() -> None:
-    assert describe_seconds(None) == "time left not known yet"
-    assert describe_seconds(59.4) == "about 59 s left"
-    assert describe_seconds(185) == "about 3 min 05 s left"
+def test_time_left_in_words() -> None:
+    assert str(TimeLeft(0, seen_all=False)) == "time left not known yet"
+    assert str(TimeLeft(59.4, seen_all=True)) == "about 59 s left"
+    assert str(TimeLeft(185, seen_all=False)) == "more than 3 min 05 s left"

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -25,6 +26,21 @@ STAGE_NAMES = {
     "evaluation": "evaluations",
     "publication": "publications",
 }
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """An estimate; where a kind of unit to come has not been seen yet, a lower bound."""
+
+    seconds: float
+    seen_all: bool
+
+    def __str__(self) -> str:
+        if not self.seen_all and self.seconds < 1:
+            return "time left not known yet"
+        minutes, rest = divmod(round(self.seconds), 60)
+        words = f"{minutes} min {rest:02d} s left" if minutes else f"{rest} s left"
+        return ("about " if self.seen_all else "more than ") + words
 
 
 class ProgressBoard:
@@ -92,23 +108,25 @@ class ProgressBoard:
         event = self.latest.get(unit_id, {})
         return event["done"] / event["total"] if event.get("total") else None
 
-    def seconds_left(self) -> float | None:
-        """Work left over the CPUs at hand, from the durations seen so far; none while a kind has not been seen."""
+    def time_left(self) -> "TimeLeft":
+        """Work left over the CPUs at hand, from the durations seen so far."""
         work = longest = 0.0
+        seen_all = True
         for kind, total in self.total.items():
-            seconds = self._unit_seconds(kind)
             open_units = total - self.done[kind] - self.lost[kind]
             if not open_units:
                 continue
+            seconds = self._unit_seconds(kind)
             if seconds is None:
-                return None
+                seen_all = False
+                continue
             waiting = open_units - sum(unit.kind == kind for unit, _ in self.running.values())
             work += waiting * seconds * self.cpus[kind]
             for unit_id, (unit, since) in self.running.items():
                 if unit.kind == kind:
                     left = self._seconds_left_of(unit_id, since, seconds)
                     work, longest = work + left * unit.resources.cpus, max(longest, left)
-        return max(work / max(self.capacity, 1.0), longest)
+        return TimeLeft(max(work / max(self.capacity, 1.0), longest), seen_all)
 
     def _unit_seconds(self, kind: str) -> float | None:
         if seen := self.durations.get(kind):
@@ -160,13 +178,6 @@ def describe_event(event: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def describe_seconds(seconds: float | None) -> str:
-    if seconds is None:
-        return "time left not known yet"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"about {minutes} min {rest:02d} s left" if minutes else f"about {rest} s left"
-
-
 class LiveView:
     """A table redrawn in place: a row a stage, a row a running unit."""
 
@@ -206,7 +217,7 @@ class LiveView:
                 "\n".join(details),
             )
         elapsed = round(board.clock() - board.began)
-        return Group(table, Text(f"{elapsed} s so far, {describe_seconds(board.seconds_left())}", style="dim"))
+        return Group(table, Text(f"{elapsed} s so far, {board.time_left()}", style="dim"))
 
 
 class PlainView:
@@ -233,7 +244,7 @@ class PlainView:
         for unit_id, (unit, _) in board.running.items():
             if event := board.latest.get(unit_id):
                 self._print(f"{unit.label}: {describe_event(event)}")
-        self._print(f"{board.done.total()}/{board.total.total()} units, {describe_seconds(board.seconds_left())}")
+        self._print(f"{board.done.total()}/{board.total.total()} units, {board.time_left()}")
 
     def end(self) -> None:
         """Nothing to clear."""
