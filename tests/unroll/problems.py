@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, UnrollResult, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
+from vldd_dist.models.inputs import model_inputs
 from vldd_dist.settings import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 
 TEXT_DIM = 12
@@ -25,11 +27,16 @@ class Case:
     rates: Tensor
     batches: list[Params]
 
-    def gradient(self, name: str, difference: str = "central") -> UnrollResult:
+    def gradient(self, name: str, difference: str = "central", offload: torch.device | None = None) -> UnrollResult:
         def outer(theta: Params) -> Tensor:
             return matching_loss(theta, self.theta, self.target, self.student.towers)
 
-        return unrolled_gradient(name, self.student, self.theta, self.rates, self.batches, outer, difference)
+        return unrolled_gradient(name, self.student, self.theta, self.rates, self.batches, outer, difference, offload)
+
+    def in_model_inputs(self) -> Self:
+        """With what the moving part of the image tower starts from in place of the pictures."""
+        self.batches = [[model_inputs(self.student.model, images), *rest] for images, *rest in self.batches]
+        return self
 
 
 def dual_encoder_case(

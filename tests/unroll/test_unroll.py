@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.unroll.problems import Case, Perceptron, Quadratic, dual_encoder_case, flat, relative
+from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import (
     Differences,
     DoubleBackward,
     Params,
+    StepGradient,
+    StepProducts,
     disagreement,
     scatter_to_pairs,
     swept_gradient,
@@ -35,11 +38,15 @@ STUDENTS: dict[str, dict[str, Any]] = {
 }
 
 
+def student_case(name: str, **options: Any) -> Case:
+    return dual_encoder_case(**options, **STUDENTS[name]).in_model_inputs()
+
+
 @pytest.mark.parametrize("name", STUDENTS)
 def test_exact_is_the_full_gradient(name: str) -> None:
     """To 1e-5 in fp32, to 1e-10 in fp64."""
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
-        case = dual_encoder_case(dtype=dtype, **STUDENTS[name])
+        case = student_case(name, dtype=dtype)
         full, exact = case.gradient("full"), case.gradient("exact")
         assert float(full.terms.sum()) > 0
         assert relative(exact.terms, full.terms) < tolerance
@@ -47,10 +54,16 @@ def test_exact_is_the_full_gradient(name: str) -> None:
         assert relative(exact.rates, full.rates) < tolerance
 
 
+@pytest.mark.parametrize("name", ["full", "exact", "finite_difference"])
+def test_checkpointing_does_not_change_the_gradient(name: str) -> None:
+    plain, checkpointed = student_case("vit"), student_case("vit with checkpointing")
+    assert relative(flat(checkpointed.gradient(name)), flat(plain.gradient(name))) < 1e-3
+
+
 @pytest.mark.parametrize("name", ["nfnet", "nfnet with dropout", "vit", "lora vit", "head only"])
 @pytest.mark.parametrize(("difference", "tolerance"), [("central", 1.5e-3), ("forward", 1e-2)])
 def test_finite_differences_are_close_on_smooth_students(name: str, difference: str, tolerance: float) -> None:
-    case = dual_encoder_case(**STUDENTS[name])
+    case = student_case(name)
     full, found = case.gradient("full"), case.gradient("finite_difference", difference)
     assert relative(flat(found), flat(full)) < tolerance
     assert relative(found.rates, full.rates) < tolerance
@@ -71,7 +84,7 @@ def _direction(case: Case) -> Params:
 
 def test_differences_refuse_sixteen_bits() -> None:
     with pytest.raises(ValueError, match="fp32"):
-        Differences(Quadratic()).gradient([torch.zeros(2, dtype=torch.bfloat16)], [torch.zeros(2)], 0, False)
+        Differences(Quadratic()).gradient([torch.zeros(2, dtype=torch.bfloat16)], [torch.zeros(2)], 0, last=False)
 
 
 def test_tesla_is_exact_for_one_step_only() -> None:
@@ -143,7 +156,69 @@ def test_dropout_masks_are_replayed_and_global_randomness_is_untouched() -> None
     assert not torch.equal(flat(case.gradient("exact")), flat(first))
 
 
+@pytest.mark.parametrize(
+    ("name", "difference", "passes"),
+    [
+        ("exact", "central", 7),
+        ("tesla", "central", 7),
+        ("finite_difference", "central", 12),
+        ("finite_difference", "forward", 8),
+    ],
+)
+def test_passes_of_a_sweep(name: str, difference: str, passes: int) -> None:
+    """Evaluations of the loss in four inner steps: `exact` goes on from the last step's graph."""
+    case, evaluations = dual_encoder_case(steps=4), []
+
+    class Counted(Student):
+        def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
+            evaluations.append(step)
+            return super().loss(theta, batch, step)
+
+    case.student.__class__ = Counted
+    case.gradient(name, difference)
+    assert len(evaluations) == passes
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+@pytest.mark.parametrize("name", ["exact", "finite_difference"])
+def test_offloaded_snapshots_give_the_same_bits(name: str, device: str) -> None:
+    case = dual_encoder_case()
+    case.student.model.to(device)
+    case.theta, case.target = ([tensor.to(device) for tensor in tensors] for tensors in (case.theta, case.target))
+    case.batches = [[tensor.to(device) for tensor in batch] for batch in case.batches]
+    here, offloaded = case.gradient(name, "forward"), case.gradient(name, "forward", offload=torch.device("cpu"))
+    assert flat(offloaded).device.type == device
+    assert torch.equal(flat(here), flat(offloaded))
+    assert torch.equal(here.rates, offloaded.rates)
+
+
+def test_what_cannot_be_unrolled_is_refused() -> None:
+    case = dual_encoder_case(steps=1)
+    with pytest.raises(ValueError, match=r"no gradient 'exakt'.*tesla"):
+        case.gradient("exakt")
+    case.rates = torch.tensor([0.1, 0.0])
+    with pytest.raises(ValueError, match="must be positive"):
+        case.gradient("exact")
+
+
+@pytest.mark.parametrize("difference", ["central", "forward"])
+def test_a_direction_that_is_not_a_number_is_not_taken_for_none(difference: str) -> None:
+    case = dual_encoder_case(steps=1)
+    derivatives, batch = Differences(case.student, difference), case.batches[0]
+    v = [torch.full_like(tensor, torch.nan) for tensor in case.theta]
+    first = derivatives.gradient(case.theta, batch, 0, last=True)
+    products = derivatives.products(case.theta, batch, 0, v, first, with_theta=True)
+    assert all(bool(tensor.isnan().all()) for tensor in products.batch)
+
+
 def test_batch_gradients_are_summed_into_pairs() -> None:
+    # Pairs drawn twice within a batch and in several; an index that is a strided view.
+    indices = [torch.tensor([4, 9, 4, 9])[::2], torch.tensor([2, 3])]
+    images, texts = scatter_to_pairs([[torch.ones(2, 3).T.contiguous().T, torch.ones(2, 1)]] * 2, indices, 5)
+    assert images[:, 0].tolist() == [0, 0, 1, 1, 2]
+    assert texts[:, 0].tolist() == [0, 0, 1, 1, 2]
     indices = [torch.tensor([0, 2]), torch.tensor([2, 3])]
     batches = [[torch.ones(2, 3), torch.ones(2, 1)], [torch.full((2, 3), 10.0), torch.ones(2, 1)]]
     images, texts = scatter_to_pairs(batches, indices, 5)
@@ -155,7 +230,7 @@ def test_a_student_that_ends_at_its_target_has_no_gradient() -> None:
     """lam = 0: the direction of a difference has no length."""
     case = dual_encoder_case(steps=1)
     derivatives = DoubleBackward(case.student)
-    g = derivatives.gradient(case.theta, case.batches[0], 0, False).theta
+    g = derivatives.gradient(case.theta, case.batches[0], 0, last=False).theta
     alphas = [float(case.rates[tower]) for tower in case.student.towers]
     case.target = [th - a * gradient for th, a, gradient in zip(case.theta, alphas, g, strict=True)]
     result = case.gradient("finite_difference")
@@ -199,15 +274,14 @@ def test_the_sweep_asks_nothing_but_the_protocol() -> None:
     """An engine of its own: derivatives by hand for the quadratic, where g = th - b and so the products are v and -v."""
 
     class ByHand(DoubleBackward):
-        def gradient(self, theta: Params, batch: Params, step: int, with_batch: bool) -> Any:
-            from vldd_dist.distillation.unroll.protocol import StepGradient
+        def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
+            return StepGradient([th - b for th, b in zip(theta, batch, strict=True)])
 
-            return StepGradient([th - b for th, b in zip(theta, batch, strict=True)], None)
-
-        def products(self, theta: Params, batch: Params, step: int, v: Params, first: Any, with_theta: bool) -> Any:
-            from vldd_dist.distillation.unroll.protocol import StepProducts
-
-            return StepProducts(v if with_theta else None, [-x for x in v], first.theta)
+        def products(
+            self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
+        ) -> StepProducts:
+            gradient = self.gradient(theta, batch, step, last=False).theta
+            return StepProducts(v if with_theta else None, [-x for x in v], gradient)
 
     theta, batches = [torch.ones(3), torch.zeros(3)], [[torch.rand(3), torch.rand(3)] for _ in range(3)]
     rates = torch.tensor([0.1, 0.2])

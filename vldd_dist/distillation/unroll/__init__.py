@@ -14,19 +14,35 @@ outer loss L(th_T), lam_T = dL/dth_T, the sweep back over the stored th_0..th_T 
 This package imports torch and nothing of ours: an engine that shards the parameters implements `StepDerivatives`.
 """
 
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
 from vldd_dist.distillation.unroll.check import disagreement
 from vldd_dist.distillation.unroll.exact import DoubleBackward
 from vldd_dist.distillation.unroll.finite_difference import Differences
 from vldd_dist.distillation.unroll.full import full_gradient
-from vldd_dist.distillation.unroll.protocol import InnerProblem, Params, StepDerivatives, UnrollResult
+from vldd_dist.distillation.unroll.protocol import (
+    InnerProblem,
+    OuterLoss,
+    Params,
+    StepDerivatives,
+    StepGradient,
+    StepProducts,
+    UnrollResult,
+)
 from vldd_dist.distillation.unroll.sweep import scatter_to_pairs, swept_gradient
 
 __all__ = [
+    "GRADIENTS",
     "Differences",
     "DoubleBackward",
     "InnerProblem",
     "Params",
     "StepDerivatives",
+    "StepGradient",
+    "StepProducts",
     "UnrollResult",
     "disagreement",
     "full_gradient",
@@ -34,12 +50,6 @@ __all__ = [
     "swept_gradient",
     "unrolled_gradient",
 ]
-
-from collections.abc import Sequence
-
-from torch import Tensor
-
-from vldd_dist.distillation.unroll.protocol import OuterLoss
 
 GRADIENTS = ("full", "exact", "finite_difference", "tesla")
 
@@ -52,11 +62,19 @@ def unrolled_gradient(
     batches: Sequence[Params],
     outer: OuterLoss,
     difference: str = "central",
+    offload: torch.device | None = None,
 ) -> UnrollResult:
-    """The gradient by one of the four names in `GRADIENTS`; see `swept_gradient` for the arguments."""
+    """The gradient by one of the four names in `GRADIENTS`; see `swept_gradient` for the arguments. `difference` concerns
+    finite_difference, `offload` all but full.
+
+    Raises:
+        ValueError: no such gradient, a rate that is not positive, 16-bit parameters for finite_difference.
+    """
+    if name not in GRADIENTS:
+        raise ValueError(f"there is no gradient {name!r}: choose one of {', '.join(GRADIENTS)}")
     if name == "full":
         return full_gradient(problem, theta, rates, batches, outer)
-    if name == "finite_difference":
-        return swept_gradient(Differences(problem, difference), problem.towers, theta, rates, batches, outer)
-    derivatives = DoubleBackward(problem)
-    return swept_gradient(derivatives, problem.towers, theta, rates, batches, outer, update_adjoint=name != "tesla")
+    derivatives: StepDerivatives = Differences(problem, difference) if name == "finite_difference" else DoubleBackward(problem)
+    return swept_gradient(
+        derivatives, problem.towers, theta, rates, batches, outer, update_adjoint=name != "tesla", offload=offload
+    )

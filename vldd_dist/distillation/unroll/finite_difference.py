@@ -9,12 +9,11 @@ takes the gradients at th from the first pass: one pass a step instead of two, a
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.unroll.exact import first_gradient
-from vldd_dist.distillation.unroll.protocol import InnerProblem, Params, StepGradient, StepProducts
+from vldd_dist.distillation.unroll.protocol import InnerProblem, Params, StepGradient, StepProducts, leaves, step_loss
 
 # |e v| / |th|. Measured in fp32 against the full graph (docs/decisions.md): smaller steps drown in rounding, larger
 # ones in the next order of the expansion, which the forward scheme meets earlier.
-RELATIVE_STEPS = {"central": 1e-4, "forward": 3e-5}
+RELATIVE_STEPS = {"central": 5e-5, "forward": 3e-5}
 
 
 class Differences:
@@ -22,54 +21,62 @@ class Differences:
 
     Args:
         difference: central (two passes a step) or forward (one).
-
-    Raises:
-        ValueError: parameters of less than 32 bits, whose rounding is larger than the difference.
     """
 
     def __init__(self, problem: InnerProblem, difference: str = "central") -> None:
         self.problem, self.central = problem, difference == "central"
         self.relative_step = RELATIVE_STEPS[difference]
 
-    @property
-    def needs_batch_gradient(self) -> bool:
-        return not self.central
-
-    def gradient(self, theta: Params, batch: Params, step: int, with_batch: bool) -> StepGradient:
+    def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
+        """Raises ValueError for parameters of less than 32 bits, whose rounding is larger than the difference."""
         if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in theta):
             raise ValueError("finite differences need fp32 parameters: in 16 bits the difference of gradients is rounding")
-        return first_gradient(self.problem, theta, batch, step, with_batch)
+        gradient, batch_gradient = self._gradients(theta, batch, step, of_batch=not self.central)
+        return StepGradient(gradient, None if self.central else batch_gradient)
 
     def products(
-        self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient, with_theta: bool
+        self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
-        size = self._norm(v)
-        if not float(size) > 0:
-            zeros = [torch.zeros_like(tensor) for tensor in theta] if with_theta else None
-            return StepProducts(zeros, [torch.zeros_like(tensor) for tensor in batch], first.theta)
-        e = float(self.relative_step * self._norm(theta) / size)
-        ahead = self._at(theta, batch, step, v, e)
+        size = float(self._norm(v))
+        # A direction without length: products with zero, whatever the step.
+        e = self.relative_step * float(self._norm(theta)) / size if size else 1.0
+        ahead_theta, ahead_batch = self._along(theta, batch, step, v, e, of_theta=with_theta or self.central)
         if self.central:
-            behind, width = self._at(theta, batch, step, v, -e), 2 * e
+            behind_theta, behind_batch = self._along(theta, batch, step, v, -e, of_theta=True)
+            torch._foreach_sub_(ahead_theta, behind_theta)
+            # The mean of both sides: g up to the second order in e.
+            gradient: Params = torch._foreach_add(behind_theta, ahead_theta, alpha=0.5)
+            width = 2 * e
         else:
-            behind, width = first, e
-        assert ahead.batch is not None
-        assert behind.batch is not None
-        return StepProducts(
-            _difference(ahead.theta, behind.theta, width) if with_theta else None,
-            _difference(ahead.batch, behind.batch, width),
-            first.theta,
-        )
+            assert first is not None
+            assert first.batch is not None
+            gradient, behind_batch, width = first.theta, list(first.batch), e
+            if with_theta:
+                torch._foreach_sub_(ahead_theta, list(gradient))
+        torch._foreach_sub_(ahead_batch, behind_batch)
+        torch._foreach_div_(ahead_batch, width)
+        if not with_theta:
+            return StepProducts(None, ahead_batch, gradient)
+        torch._foreach_div_(ahead_theta, width)
+        return StepProducts(ahead_theta, ahead_batch, gradient)
 
-    def _at(self, theta: Params, batch: Params, step: int, v: Params, e: float) -> StepGradient:
-        return self.gradient(torch._foreach_add(list(theta), list(v), alpha=e), batch, step, with_batch=True)
+    def _along(
+        self, theta: Params, batch: Params, step: int, v: Params, e: float, *, of_theta: bool
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        return self._gradients(torch._foreach_add(list(theta), list(v), alpha=e), batch, step, of_theta=of_theta)
+
+    def _gradients(
+        self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """One ordinary forward and backward pass: the loss's gradients of theta and of the batch."""
+        with torch.enable_grad():
+            at, on = leaves(theta) if of_theta else [], leaves(batch) if of_batch else []
+            loss = step_loss(self.problem, at or theta, on or batch, step)
+            gradients = list(torch.autograd.grad(loss, [*at, *on]))
+        return gradients[: len(at)], gradients[len(at) :]
 
     def _norm(self, tensors: Params) -> Tensor:
         return torch.stack([self.dot(tensor, tensor) for tensor in tensors]).sum().sqrt()
 
     def dot(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.dot(a.flatten(), b.flatten())
-
-
-def _difference(a: Params, b: Params, width: float) -> Params:
-    return torch._foreach_div(torch._foreach_sub(list(a), list(b)), width)

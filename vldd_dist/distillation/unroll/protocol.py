@@ -34,10 +34,17 @@ class InnerProblem(Protocol):
 
 @dataclass(frozen=True)
 class StepGradient:
-    """First derivatives of one inner step: with respect to theta, and to the batch when asked for."""
+    """First derivatives of one inner step.
+
+    Attributes:
+        theta: g(th, b).
+        batch: grad_b of the loss, where `products` will need it.
+        leaves: theta and batch at the ends of the graph that `theta` still carries; none when it carries none.
+    """
 
     theta: Params
-    batch: Params | None
+    batch: Params | None = None
+    leaves: tuple[Params, Params] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,22 +63,20 @@ class StepProducts:
 
 
 class StepDerivatives(Protocol):
-    """One way to differentiate an inner step; a sharded engine implements it over its shards.
+    """One way to differentiate an inner step; a sharded engine implements it over its shards."""
 
-    `needs_batch_gradient` asks the first pass to keep the batch's gradients for `products`.
-    """
-
-    @property
-    def needs_batch_gradient(self) -> bool: ...
-
-    def gradient(self, theta: Params, batch: Params, step: int, with_batch: bool) -> StepGradient:
-        """g(theta, batch)."""
+    def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
+        """g(theta, batch). `last`: this step's products come next, so its graph may be kept for them."""
         ...
 
     def products(
-        self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient, with_theta: bool
+        self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
-        """The products with v. `first` is the step's gradient as the sweep can recover it."""
+        """The products with v.
+
+        `first` is what `gradient` returned: as it was for the last step; of earlier steps only if it holds `batch`, and
+        then with `theta` recovered from the step it made, up to rounding.
+        """
         ...
 
     def dot(self, a: Tensor, b: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ def swept_gradient(
     outer: OuterLoss,
     *,
     update_adjoint: bool = True,
+    offload: torch.device | None = None,
 ) -> UnrollResult:
     """Gradients of outer(theta_T) with respect to every batch and the rates. Memory: theta_0..theta_T and one step.
 
@@ -34,35 +35,64 @@ def swept_gradient(
         rates: (towers,) inner learning rates.
         batches: one tuple of tensors for each inner step.
         update_adjoint: False leaves lam_t = lam_T (tesla).
+        offload: the device on which the snapshots wait for the sweep; none: where theta is.
+
+    Raises:
+        ValueError: a rate is not positive.
     """
-    alphas = [float(rates[tower]) for tower in towers]
-    snapshots: list[Params] = [list(theta)]
-    batch_gradients: list[Params | None] = []
+    if not bool((rates > 0).all()):
+        raise ValueError(f"the inner learning rates must be positive, not {rates.tolist()}")
+    values = rates.tolist()
+    alphas = [values[tower] for tower in towers]
+    # Of each step its start, and its first derivatives as far as the way back needs them.
+    snapshots: list[Params] = []
+    firsts: list[StepGradient | None] = []
+    end: Params = list(theta)
     for step, batch in enumerate(batches):
-        first = derivatives.gradient(snapshots[-1], batch, step, derivatives.needs_batch_gradient)
+        last = step == len(batches) - 1
+        first = derivatives.gradient(end, batch, step, last)
+        snapshots.append(_at(end, offload))
+        firsts.append(first if last else _without_theta(first))
         moved = torch._foreach_mul(list(first.theta), [-alpha for alpha in alphas])
-        torch._foreach_add_(moved, list(snapshots[-1]))
-        snapshots.append(moved)
-        batch_gradients.append(first.batch)
-        del first
-    terms, adjoint = _outer_gradient(outer, snapshots[-1])
+        torch._foreach_add_(moved, list(end))
+        end = moved
+        del first, moved
+    terms, adjoint = _outer_gradient(outer, end)
+
     results: list[Params] = [()] * len(batches)
     rate_gradients = torch.zeros_like(rates)
     for step in reversed(range(len(batches))):
-        end, begin = snapshots.pop(), snapshots[-1]
-        # g again from the step it made; exactly what a forward difference is taken against.
-        gradient = torch._foreach_sub(list(begin), list(end))
-        torch._foreach_div_(gradient, alphas)
+        begin = [tensor.to(lam.device) for tensor, lam in zip(snapshots.pop(), adjoint, strict=True)]
+        known = firsts.pop()
+        if known is not None and not known.theta:
+            known = StepGradient(_gradient_between(begin, end, alphas), known.batch)
+        end = begin
         v = torch._foreach_mul(adjoint, alphas)
-        first = StepGradient(gradient, batch_gradients.pop())
-        del end, gradient
-        products = derivatives.products(begin, batches[step], step, v, first, with_theta=update_adjoint and step > 0)
+        products = derivatives.products(begin, batches[step], step, v, known, with_theta=update_adjoint and step > 0)
         results[step] = [-gradient for gradient in products.batch]
         for lam, g, tower in zip(adjoint, products.gradient, towers, strict=True):
             rate_gradients[tower] -= derivatives.dot(g, lam)
         if products.theta is not None:
             torch._foreach_sub_(adjoint, list(products.theta))
+        # Nothing of this step while the next one builds its graph.
+        del known, products, v
     return UnrollResult(terms, results, rate_gradients)
+
+
+def _at(tensors: Params, device: torch.device | None) -> Params:
+    return list(tensors) if device is None else [tensor.to(device) for tensor in tensors]
+
+
+def _without_theta(first: StepGradient) -> StepGradient | None:
+    """What is kept of a step: the batch's gradient. That of theta is as large as a snapshot, and two snapshots tell it."""
+    return None if first.batch is None else StepGradient((), first.batch)
+
+
+def _gradient_between(begin: Params, end: Params, alphas: list[float]) -> Params:
+    """g from the step it made."""
+    gradient = torch._foreach_sub(list(begin), list(end))
+    torch._foreach_div_(gradient, alphas)
+    return gradient
 
 
 def _outer_gradient(outer: OuterLoss, theta: Params) -> tuple[Tensor, list[Tensor]]:
