@@ -1,5 +1,6 @@
 """Distilled sets and garbage: fetched whole or not at all, verified, resumed; nothing that is named is ever removed."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from tests.test_readme import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.cli import main
 from vldd_dist.errors import StoreError
-from vldd_dist.storage.fetch import fetch, published_sets, verify
+from vldd_dist.storage import tensors
+from vldd_dist.storage.distilled import OBJECTS
+from vldd_dist.storage.fetch import fetch, published_sets, read_manifest, verify
 from vldd_dist.storage.garbage import find_garbage
+from vldd_dist.storage.manifests import ObjectInfo, to_json
 from vldd_dist.storage.store import Store
 from vldd_dist.storage.trajectories import write_snapshot
 from vldd_dist.storage.units import UnitReader, UnitWriter
@@ -34,6 +38,39 @@ def test_saving_twice_is_nothing_and_another_set_is_refused(url: str) -> None:
 def test_a_set_without_its_manifest_is_not_there(url: str) -> None:
     Store(url).delete(["manifest.json"])
     with pytest.raises(StoreError, match=r"manifest\.json: no such object"):
+        load_distilled(url)
+
+
+def test_any_damaged_object_is_found_and_named(url: str) -> None:
+    store = Store(url)
+    for name in OBJECTS:
+        data = store.read(name)
+        store.write(name, data[:-1] + bytes([data[-1] ^ 1]))
+        with pytest.raises(StoreError, match=f"{re.escape(name)}: .*damaged"):
+            load_distilled(url)
+        store.write(name, data)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"images": torch.zeros(5, 1, 16, 16)}, "images"),
+        ({"images": torch.zeros(5)}, "images"),
+        ({"texts": torch.zeros(4, 8)}, "texts"),
+        ({"texts": torch.zeros(())}, "texts"),
+        ({"similarity": torch.zeros(5, 4)}, "similarity"),
+        ({"start_images": torch.zeros(5, 3, 8, 8)}, "start_images"),
+    ],
+)
+def test_whole_objects_that_do_not_fit_together_are_refused(url: str, change: dict[str, torch.Tensor], name: str) -> None:
+    store = Store(url)
+    manifest = read_manifest(store)
+    pairs = tensors.encode(tensors.decode(store.read("pairs.safetensors"), "pairs") | change)
+    info = ObjectInfo.of("pairs.safetensors", pairs)
+    objects = manifest.objects | {"pairs.safetensors": info}
+    store.write("pairs.safetensors", pairs)
+    store.write("manifest.json", to_json(manifest.model_copy(update={"objects": objects})))
+    with pytest.raises(StoreError, match=f"pairs.safetensors: '{name}' must"):
         load_distilled(url)
 
 
@@ -128,14 +165,16 @@ def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.C
     dead = UnitWriter(store, "expert", "u", {}, {})
     dead.put("y.bin", b"garbage")
     orphan = dead.put_blob(b"an orphan blob")
-    expected = sorted([orphan.key, f"units/expert/u/{dead.attempt}/y.bin"])
+    killed = f"units/expert/u/{dead.attempt}/.tmp-0"
+    store.write(killed, b"half a file")
+    expected = sorted([orphan.key, killed, f"units/expert/u/{dead.attempt}/y.bin"])
     assert find_garbage(store, timedelta(hours=1)).keys == []
     later = datetime.now(UTC) + timedelta(hours=2)
     assert sorted(find_garbage(store, timedelta(hours=1), later).keys) == expected
     for arguments in (["gc", store.url, "--min-age-hours", "0"], ["gc", store.url, "--min-age-hours", "0", "--delete"]):
         with pytest.raises(SystemExit):
             main(arguments)
-        assert "2 objects" in capsys.readouterr().out
+        assert "3 objects" in capsys.readouterr().out
     assert find_garbage(store, timedelta(0)).keys == []
     assert UnitReader(store, "expert", "u").read("x.bin") == b"kept"
     checkpoint = running.latest_checkpoint()

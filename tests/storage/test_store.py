@@ -1,33 +1,17 @@
 """The store on local files, in memory and on an S3 server: atomic writes, conditional puts, clear refusals."""
 
-import logging
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.storage.conftest import SECRET, set_s3_environment
 from vldd_dist.errors import StoreError
 from vldd_dist.storage import store as store_module
 from vldd_dist.storage.store import Store, is_transient
-
-SECRET = "wJalrXUtnFEMI-secret"
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint() -> Iterator[str]:
-    """A loopback S3 server."""
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
@@ -36,10 +20,7 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
         return Store(str(tmp_path / "store"))
     if request.param == "memory":
         return Store(f"memory://{tmp_path.name}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    set_s3_environment(monkeypatch, s3_endpoint)
     bucket = f"bucket-{abs(hash(tmp_path.name)) % 10**9}"
     store = Store(f"s3://{bucket}/experiment")
     store.fs.mkdir(bucket)
@@ -136,15 +117,33 @@ def test_a_write_that_fails_leaves_the_old_bytes(store: Store, monkeypatch: pyte
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreError, match=r"file/store.*"):
-        Store(str(tmp_path / "file" / "store")).check_writable()
+    for below in ("file", "file/store"):
+        with pytest.raises(StoreError, match="a file stands where a folder should"):
+            Store(str(tmp_path / below)).check_writable()
+        with pytest.raises(StoreError, match="a file stands where a folder should"):
+            Store(str(tmp_path / below)).create("mark", b"no one else made it, so this is no lost race")
 
 
-def test_a_missing_bucket_is_one_sentence(any_store: Store) -> None:
-    if any_store.scheme == "s3":
-        with pytest.raises(StoreError, match="the bucket does not exist") as caught:
-            Store("s3://nowhere/x").check_writable()
-        assert SECRET not in str(caught.value)
+@pytest.mark.parametrize(
+    "operation", [Store.check_writable, lambda store: store.read("x"), lambda store: store.create("x", b"")]
+)
+def test_a_missing_bucket_is_one_sentence(
+    operation: Callable[[Store], object], monkeypatch: pytest.MonkeyPatch, s3_endpoint: str
+) -> None:
+    set_s3_environment(monkeypatch, s3_endpoint)
+    with pytest.raises(StoreError, match="the bucket does not exist") as caught:
+        operation(Store("s3://nowhere/x"))
+    assert SECRET not in str(caught.value)
+
+
+def test_missing_credentials_are_one_sentence(monkeypatch: pytest.MonkeyPatch, s3_endpoint: str, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(StoreError, match=r"^s3://bucket: no usable credentials"):
+        Store("s3://bucket", endpoint_url=s3_endpoint).write("x", b"1")
 
 
 def test_credentials_in_the_url_are_refused() -> None:

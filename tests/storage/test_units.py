@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vldd_dist.errors import StoreError
+from vldd_dist.errors import DataError, StoreError
 from vldd_dist.storage import tensors
 from vldd_dist.storage.manifests import ObjectInfo, UnitManifest, from_json, to_json
 from vldd_dist.storage.store import Store
@@ -40,6 +40,68 @@ def test_a_unit_without_its_manifest_is_not_there(store: Store) -> None:
         UnitReader(store, "expert", "u1")
 
 
+class Died(BaseException):
+    """As if the process had been killed."""
+
+
+class MortalStore(Store):
+    """Dies when asked for one more change than its life allows."""
+
+    def __init__(self, url: str, life: int) -> None:
+        super().__init__(url)
+        self.life = life
+
+    def write(self, key: str, data: bytes) -> None:
+        self.spend()
+        super().write(key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        self.spend()
+        return super().create(key, data)
+
+    def delete(self, keys: list[str]) -> None:
+        self.spend()
+        super().delete(keys)
+
+    def spend(self) -> None:
+        if self.life == 0:
+            raise Died
+        self.life -= 1
+
+
+def _make_unit(store: Store) -> None:
+    unit = writer(store)
+    checkpoint = unit.latest_checkpoint()
+    for step in range(checkpoint.step + 1 if checkpoint else 0, 4):
+        unit.save_checkpoint(step, {"state": bytes([step])}, {})
+    unit.put("x.bin", b"abc")
+    unit.adopt("y.bin", unit.put_blob(b"def"))
+    unit.commit({})
+
+
+def test_a_writer_that_dies_after_any_operation_leaves_nothing_or_all(tmp_path: Path) -> None:
+    deaths, done_at_death = 0, []
+    for life in range(100):
+        store = Store(str(tmp_path / str(life)))
+        try:
+            _make_unit(MortalStore(store.url, life))
+            break
+        except Died:
+            deaths += 1
+        done_at_death.append(is_done(store, "expert", "u1"))
+        if done_at_death[-1]:
+            reader = UnitReader(store, "expert", "u1")
+            assert (reader.read("x.bin"), reader.read("y.bin")) == (b"abc", b"def")
+        else:
+            checkpoint = writer(store).latest_checkpoint()
+            assert checkpoint is None or checkpoint.read("state") == bytes([checkpoint.step])
+        _make_unit(store)
+        reader = UnitReader(store, "expert", "u1")
+        assert (reader.read("x.bin"), reader.read("y.bin")) == (b"abc", b"def")
+    assert deaths > 10
+    assert {True, False} == set(done_at_death)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(bit=st.integers(0, 8 * 64 - 1), cut=st.integers(0, 63))
 def test_any_flipped_bit_or_cut_is_found_and_named(tmp_path: Path, bit: int, cut: int) -> None:
@@ -56,6 +118,37 @@ def test_any_flipped_bit_or_cut_is_found_and_named(tmp_path: Path, bit: int, cut
         store.write(key, damaged)
         with pytest.raises(StoreError, match=r"x\.bin.*damaged.*remove units/expert/u1/manifest\.json"):
             reader.read("x.bin")
+
+
+def test_a_damaged_blob_is_mended_by_making_the_unit_again(store: Store) -> None:
+    for _ in range(2):
+        unit = writer(store)
+        info = unit.adopt("x.bin", unit.put_blob(b"content"))
+        unit.commit({})
+        assert UnitReader(store, "expert", "u1").read("x.bin") == b"content"
+        store.write(info.key, b"cOntent")
+        with pytest.raises(StoreError, match=r"damaged; remove units/expert/u1/manifest\.json"):
+            UnitReader(store, "expert", "u1").read("x.bin")
+        store.delete(["units/expert/u1/manifest.json"])
+
+
+def test_a_store_that_cannot_be_read_is_not_a_damaged_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = writer(store)
+    unit.put("x.bin", b"abc")
+    unit.save_checkpoint(1, {"state": b"1"}, {})
+
+    def unreachable(key: str) -> bytes:
+        raise StoreError("permission denied")
+
+    monkeypatch.setattr(store, "read", unreachable)
+    with pytest.raises(StoreError, match="permission denied"):
+        writer(store).latest_checkpoint()
+    monkeypatch.undo()
+    unit.commit({})
+    reader = UnitReader(store, "expert", "u1")
+    monkeypatch.setattr(store, "read", unreachable)
+    with pytest.raises(StoreError, match=r"^permission denied$"):
+        reader.read("x.bin")
 
 
 def _commit_in_process(url: str, number: int, barrier: object) -> None:
@@ -153,6 +246,30 @@ def test_tensors_round_trip_with_equal_bytes() -> None:
     assert data == tensors.encode(dict(reversed(named.items())))
     back = tensors.decode(data, "x")
     assert all(torch.equal(back[name], named[name]) for name in named)
+
+
+@pytest.mark.parametrize(("count", "width"), [(10, 10), (13, 15), (17, 14), (21, 13), (296, 9)])
+def test_a_header_whose_length_reads_like_a_pickle_is_none(count: int, width: int) -> None:
+    named = {f"{index:0{width}d}": torch.zeros(1) for index in range(count)}
+    data = tensors.encode(named)
+    assert data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+    assert set(tensors.decode(data, "x")) == set(named)
+
+
+def test_a_users_weights_file_is_read_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(tensors.encode({"w": torch.ones(2, dtype=torch.float16), "n": torch.tensor(3)}))
+    weights = tensors.read_file(str(path))
+    assert (weights["w"].dtype, weights["n"].dtype) == (torch.float32, torch.int64)
+    torch.save({"w": torch.ones(2)}, tmp_path / "weights.pt")
+    for url, sentence in (
+        (str(tmp_path / "weights.pt"), "a pickle"),
+        (str(tmp_path / "none"), "no such file"),
+        (str(tmp_path), "cannot be read"),
+        ("gopher://x", "cannot be read"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            tensors.read_file(url)
 
 
 @pytest.mark.parametrize(

@@ -166,13 +166,14 @@ class DistilledSet:
         manifest = from_json(DistilledManifest, store.read("manifest.json"), store.url_of("manifest.json"))
         data = {name: _verified(store, name, manifest.objects) for name in OBJECTS}
         pairs = tensors.decode(data["pairs.safetensors"], store.url_of("pairs.safetensors"))
-        lines = data["captions.jsonl"].decode().split("\n")[:-1]
+        _check_shapes(pairs, manifest.pairs, store.url_of("pairs.safetensors"))
+        captions = _decode_captions(data["captions.jsonl"], manifest.pairs, store.url_of("captions.jsonl"))
         return cls(
             images=pairs["images"],
             texts=pairs["texts"],
             inner_rates=manifest.inner_rates,
             recipe=manifest.recipe,
-            captions=[NearestCaptions.model_validate_json(line) for line in lines],
+            captions=captions,
             similarity=pairs.get("similarity"),
             start_images=pairs.get("start_images"),
             facts=manifest.facts,
@@ -184,6 +185,28 @@ def _verified(store: Store, name: str, objects: Mapping[str, ObjectInfo]) -> byt
     if name not in objects:
         raise StoreError(f"{store.url_of('manifest.json')}: names no {name}: this is no whole distilled set")
     return objects[name].verify(store.read(name), store.url_of(name))
+
+
+def _check_shapes(named: Mapping[str, Tensor], count: int, source: str) -> None:
+    """A set may come from anyone: equal checksums say that it is whole, not that it fits together."""
+    images, texts = named.get("images"), named.get("texts")
+    if images is None or images.ndim != 4 or images.shape[:2] != (count, 3) or images.dtype != torch.float32:
+        raise StoreError(f"{source}: 'images' must be ({count}, 3, H, W) float32: this is no distilled set of this package")
+    if texts is None or texts.ndim != 2 or len(texts) != count or texts.dtype != torch.float32:
+        raise StoreError(f"{source}: 'texts' must be ({count}, D) float32: this is no distilled set of this package")
+    for name, shape in (("similarity", (count, count)), ("start_images", images.shape)):
+        if name in named and named[name].shape != shape:
+            raise StoreError(f"{source}: {name!r} must have the shape {tuple(shape)}: this is no distilled set of this package")
+
+
+def _decode_captions(data: bytes, count: int, source: str) -> list[NearestCaptions]:
+    try:
+        captions = [NearestCaptions.model_validate_json(line) for line in data.decode().split("\n")[:-1]]
+    except ValueError:
+        raise StoreError(f"{source}: not one caption record a line: this is no distilled set of this package") from None
+    if len(captions) != count:
+        raise StoreError(f"{source}: {len(captions)} lines for {count} pairs: this is no distilled set of this package")
+    return captions
 
 
 class PairDataset(Dataset[dict[str, Tensor]]):

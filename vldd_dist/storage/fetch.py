@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vldd_dist.errors import StoreError
 from vldd_dist.storage.distilled import DistilledManifest
-from vldd_dist.storage.manifests import ObjectInfo, from_json, to_json
+from vldd_dist.storage.manifests import DamagedObject, ObjectInfo, from_json, to_json
 from vldd_dist.storage.store import Store
 
 PARALLEL_OBJECTS = 8
@@ -70,7 +70,7 @@ def _is_there(store: Store, info: ObjectInfo) -> bool:
         return False
     try:
         info.verify(store.read(info.key), info.key)
-    except StoreError:
+    except DamagedObject:
         return False
     return True
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from vldd_dist.errors import StoreError
 from vldd_dist.storage.manifests import ObjectInfo, UnitManifest, from_json
-from vldd_dist.storage.store import Store
+from vldd_dist.storage.store import MissingObject, Store
 from vldd_dist.storage.units import CheckpointRecord
 
 
@@ -26,13 +26,21 @@ def find_garbage(store: Store, min_age: timedelta, now: datetime | None = None) 
         StoreError: a manifest cannot be read; then nothing is known to be garbage.
     """
     now = now or datetime.now(UTC)
-    units = store.list("units")
+    units = store.list("units", temporary=True)
     marks = [key for key in units if key.endswith("/manifest.json") or "/checkpoints/" in key]
     named = set(marks)
     for key in marks:
         named |= {info.key for info in _objects(store, key)}
-    keys = [key for key in [*units, *store.list("blobs")] if key not in named and now - store.modified(key) > min_age]
+    unnamed = [key for key in [*units, *store.list("blobs", temporary=True)] if key not in named]
+    keys = [key for key in unnamed if _is_older(store, key, now - min_age)]
     return Garbage(keys, sum(store.size(key) for key in keys))
+
+
+def _is_older(store: Store, key: str, moment: datetime) -> bool:
+    try:
+        return store.modified(key) < moment
+    except MissingObject:
+        return False  # removed, or a finished writer's temporary file, since the listing
 
 
 def _objects(store: Store, mark: str) -> list[ObjectInfo]:

@@ -15,6 +15,10 @@ Model = TypeVar("Model", bound=BaseModel)
 RECORDED_PACKAGES = ("vldd_dist", "torch", "timm", "transformers", "peft", "webdataset", "ray", "deepspeed", "numpy")
 
 
+class DamagedObject(StoreError):
+    """An object is not what was once written: making it again mends it."""
+
+
 class ObjectInfo(BaseModel):
     """Where an object lies (key relative to the store or folder), its size in bytes and its sha256 in hex."""
 
@@ -29,11 +33,11 @@ class ObjectInfo(BaseModel):
         return cls(key=key, size=len(data), sha256=sha256_hex(data))
 
     def verify(self, data: bytes, source: str) -> bytes:
-        """The data itself. Raises StoreError naming the source when size or sha256 differ."""
+        """The data itself. Raises DamagedObject naming the source when size or sha256 differ."""
         if len(data) != self.size:
-            raise StoreError(f"{source}: {len(data)} bytes, its manifest says {self.size}: the object is damaged")
+            raise DamagedObject(f"{source}: {len(data)} bytes, its manifest says {self.size}: the object is damaged")
         if sha256_hex(data) != self.sha256:
-            raise StoreError(f"{source}: its sha256 differs from the manifest's: the object is damaged")
+            raise DamagedObject(f"{source}: its sha256 differs from the manifest's: the object is damaged")
         return data
 
 
@@ -81,16 +85,23 @@ def to_json(model: BaseModel) -> bytes:
 
 
 def from_json(model: type[Model], data: bytes, source: str) -> Model:
-    """Parse and check. Raises StoreError naming the source: no JSON, an unknown schema version, a wrong field."""
+    """Parse and check.
+
+    Raises:
+        DamagedObject: no JSON, or a wrong field; the source is named.
+        StoreError: a schema version this package does not know.
+    """
     try:
         tree = json.loads(data)
     except ValueError:
-        raise StoreError(f"{source}: not JSON: the object is damaged") from None
-    version = tree.get("schema_version") if isinstance(tree, dict) else None
+        raise DamagedObject(f"{source}: not JSON: the object is damaged") from None
+    if not isinstance(tree, dict) or "schema_version" not in tree:
+        raise DamagedObject(f"{source}: no schema_version: the object is damaged, or not one of this package's")
+    version = tree["schema_version"]
     if version != SCHEMA_VERSION:
         raise StoreError(f"{source}: schema version {version!r}; this vldd_dist reads version {SCHEMA_VERSION}: upgrade it")
     try:
         return model.model_validate(tree)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise StoreError(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise DamagedObject(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -25,6 +25,19 @@ from vldd_dist.errors import StoreError
 RETRY_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 8.0
 
+# s3fs gives a 500 InternalError EREMOTEIO (absent on macOS, where it falls back to EIO itself).
+TRANSIENT_ERRNOS = {errno.EIO, errno.EBUSY, errno.ECONNRESET, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
+# Base classes of botocore's, aiohttp's and requests' errors, by name: none of these libraries need be installed.
+TRANSIENT_NAMES = (
+    "Timeout",
+    "ConnectionError",
+    "ConnectionClosed",
+    "Disconnected",
+    "IncompleteRead",
+    "ClientPayload",
+    "HTTPClientError",
+)
+
 _memory_lock = threading.Lock()
 
 
@@ -34,10 +47,15 @@ def is_transient(error: BaseException) -> bool:
         return False
     if isinstance(error, ConnectionError | TimeoutError):
         return True
-    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EBUSY, errno.ECONNRESET, errno.ETIMEDOUT):
+    if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
         return True
-    name = type(error).__name__
-    return any(sign in name for sign in ("Timeout", "ConnectionError", "ConnectionClosed", "IncompleteRead", "ClientPayload"))
+    if str(getattr(error, "code", "")) in ("408", "429", "500", "502", "503", "504"):  # gcsfs's HttpError
+        return True
+    return any(name in kind.__name__ for kind in type(error).__mro__ for name in TRANSIENT_NAMES)
+
+
+class MissingObject(StoreError):
+    """Nothing lies under the key: an answer of the store, unlike a failure to reach it."""
 
 
 class Store:
@@ -85,7 +103,7 @@ class Store:
         return f"{self.url}/{_checked(key)}"
 
     def read(self, key: str) -> bytes:
-        """The whole object. Raises StoreError when it is missing."""
+        """The whole object. Raises MissingObject when it is not there."""
         return self._guarded(key, lambda path: self.fs.cat_file(path))
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
@@ -101,7 +119,8 @@ class Store:
     def create(self, key: str, data: bytes) -> bool:
         """Create the object unless it exists: True for the one caller who made it.
 
-        When the answer to a successful put is lost, the put is repeated and meets its own object: the bytes tell.
+        When the answer to a successful put is lost, the put is repeated (here, or unseen inside the client library of
+        a remote store) and meets its own object: the bytes tell.
         """
         attempts = 0
 
@@ -114,7 +133,8 @@ class Store:
             except OSError as error:
                 if not _says_exists(error):
                     raise
-                return attempts > 1 and self.fs.cat_file(path) == data
+                repeated = attempts > 1 or self.scheme not in ("file", "memory")
+                return repeated and self.fs.cat_file(path) == data
 
         return self._guarded(key, put)
 
@@ -129,13 +149,17 @@ class Store:
         moment = self._guarded(key, lambda path: self.fs.modified(path))
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
-    def list(self, prefix: str) -> "builtins.list[str]":
-        """All keys under a prefix, recursively, sorted; an absent prefix has none."""
+    def list(self, prefix: str, temporary: bool = False) -> "builtins.list[str]":
+        """All keys under a prefix, recursively, sorted; an absent prefix has none.
+
+        Args:
+            temporary: also the files that local writers have not finished, or left when they were killed.
+        """
 
         def find(path: str) -> builtins.list[str]:
             root = self.fs._strip_protocol(f"{self.url}/") if self.scheme == "memory" else self.root
             keys = (str(found).removeprefix(root.rstrip("/") + "/") for found in self.fs.find(path))
-            return sorted(key for key in keys if not key.rpartition("/")[2].startswith(".tmp-"))
+            return sorted(key for key in keys if temporary or not key.rpartition("/")[2].startswith(".tmp-"))
 
         with contextlib.suppress(FileNotFoundError):
             return self._guarded(prefix, find, missing_is_error=False)
@@ -164,20 +188,42 @@ class Store:
             reraise=True,
         )
         try:
-            return retrying(operation, path)
+            try:
+                return retrying(operation, path)
+            except OSError as error:
+                if not _token_expired(error):
+                    raise
+                # A new file system reads the profile or role again, which may hold a fresh token by now.
+                self.__dict__.pop("fs", None)
+                return retrying(operation, path)
         except FileNotFoundError as error:
-            if not missing_is_error:
-                raise
             if "bucket does not exist" in str(error).lower():
                 raise StoreError(f"{self.url}: the bucket does not exist: make it, or correct the URL") from None
-            raise StoreError(f"{self.url_of(key)}: no such object") from None
-        except PermissionError:
-            raise StoreError(f"{self.url}: permission denied at {key}: give this user or role read and write access") from None
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{self.url_of(key)}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+            if not missing_is_error:
+                raise
+            raise MissingObject(f"{self.url_of(key)}: no such object") from None
+        except StoreError:
+            raise
         except Exception as error:
-            # botocore and aiohttp raise outside OSError; their texts name no secret, yet only the type is sure.
-            raise StoreError(f"{self.url_of(key)}: the store failed with {type(error).__name__}; see `vldd doctor`") from None
+            raise StoreError(self._sentence(key, error)) from None
+
+    def _sentence(self, key: str, error: Exception) -> str:
+        if _token_expired(error):
+            return f"{self.url}: the credentials have expired or are refused: renew them"
+        if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):  # gcsfs raises a bare OSError
+            return f"{self.url}: permission denied at {key}: give this user or role read and write access"
+        if isinstance(error, NotADirectoryError | IsADirectoryError):
+            return f"{self.url_of(key)}: a file stands where a folder should, or the reverse: name another place"
+        if "Credential" in type(error).__name__:
+            return f"{self.url}: no usable credentials: give them by environment, profile or role"
+        # botocore and aiohttp raise outside OSError; their texts name no secret, yet only the type is sure.
+        text = f": {' '.join(str(error).split())}" if isinstance(error, OSError | ValueError) else ""
+        if is_transient(error):
+            return (
+                f"{self.url_of(key)}: given up after {RETRY_SECONDS:g} s of retries ({type(error).__name__}{text}): "
+                "check the disk, or the network and the endpoint, and start again"
+            )
+        return f"{self.url_of(key)}: {type(error).__name__}{text}; see `vldd doctor`"
 
     def _write_file(self, path: str, data: bytes) -> None:
         temporary = self._temporary_file(path, data)
@@ -201,7 +247,11 @@ class Store:
 
     def _temporary_file(self, path: str, data: bytes) -> str:
         folder = os.path.dirname(path)
-        os.makedirs(folder, exist_ok=True)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError:
+            # Not to be taken for `create` meeting its object.
+            raise NotADirectoryError(folder) from None
         temporary = os.path.join(folder, f".tmp-{uuid.uuid4().hex}")
         try:
             with open(temporary, "wb") as file:
@@ -219,6 +269,11 @@ def _checked(key: str) -> str:
     if key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")) or "\\" in key:
         raise StoreError(f"{key!r} is no key: relative, '/'-separated, without empty parts, '.' or '..'")
     return key
+
+
+def _token_expired(error: Exception) -> bool:
+    # The answer to a HEAD has no body that could name the error: there an expired token is a bare 400.
+    return "(ExpiredToken)" in str(error.__cause__) or "(400) when calling the HeadObject" in str(error.__cause__)
 
 
 def _says_exists(error: BaseException) -> bool:

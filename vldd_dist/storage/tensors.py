@@ -11,7 +11,10 @@ from vldd_dist.errors import DataError, StoreError
 
 def encode(named: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
     """Deterministic safetensors bytes: names sorted, tensors on the CPU and contiguous."""
-    return save({name: named[name].detach().cpu().contiguous().clone() for name in sorted(named)}, metadata)
+    # Cloned because safetensors refuses tensors that share memory.
+    return save(
+        {name: named[name].detach().cpu().clone(memory_format=torch.contiguous_format) for name in sorted(named)}, metadata
+    )
 
 
 def decode(data: bytes, source: str) -> dict[str, Tensor]:
@@ -32,8 +35,9 @@ def read_file(url: str) -> dict[str, Tensor]:
             data = file.read()
     except FileNotFoundError:
         raise DataError(f"{url}: no such file: name a .safetensors file") from None
-    except OSError as error:
-        raise DataError(f"{url}: cannot be read: {error.strerror or type(error).__name__}") from None
+    except (OSError, ValueError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise DataError(f"{url}: cannot be read ({reason}): name a .safetensors file that this user may read") from None
     if problem := _problem(data):
         raise DataError(f"{url}: {problem}")
     tensors = _load(data, url, DataError)
@@ -41,6 +45,9 @@ def read_file(url: str) -> dict[str, Tensor]:
 
 
 def _problem(data: bytes) -> str | None:
+    # A safetensors file begins with its header's length, whose bytes may happen to be a pickle's or a zip's first two.
+    if len(data) > 8 and int.from_bytes(data[:8], "little") <= len(data) - 8 and data[8:9] == b"{":
+        return None
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return "a pickle (.pt, .pth, .bin), which is never opened for it can run code: convert it to .safetensors"
     if len(data) < 8 or int.from_bytes(data[:8], "little") > len(data) - 8:

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from vldd_dist.errors import StoreError
-from vldd_dist.storage.manifests import ObjectInfo, UnitManifest, from_json, sha256_hex, to_json
-from vldd_dist.storage.store import Store
+from vldd_dist.storage.manifests import DamagedObject, ObjectInfo, UnitManifest, from_json, sha256_hex, to_json
+from vldd_dist.storage.store import MissingObject, Store
 
 CHECKPOINTS_KEPT = 2
 
@@ -69,17 +69,14 @@ class UnitWriter:
 
     def put(self, name: str, data: bytes) -> ObjectInfo:
         """Write an object of this attempt and list it in the manifest to come."""
-        return self.adopt(name, self._write(name, data))
+        return self.adopt(name, self._write(f"{self.prefix}/{self.attempt}/{name}", data))
 
     def put_blob(self, data: bytes) -> ObjectInfo:
-        """Write an object named by its content, once whoever writes it; not listed until adopted."""
+        """Write an object named by its content, stored once whoever writes it; not listed until adopted."""
         digest = sha256_hex(data)
-        info = ObjectInfo(key=f"blobs/{digest[:2]}/{digest}", size=len(data), sha256=digest)
-        # A blob of the right size may still hold a flipped bit; writing the same bytes again would mend it, so only
-        # an object that is certainly there spares the upload, and readers verify in any case.
-        if not (self.store.exists(info.key) and self.store.size(info.key) == info.size):
-            self.store.write(info.key, data)
-        return info
+        # Written even where one lies already: that mends a damaged blob, and makes an old one young, so that collecting
+        # garbage does not take it between now and the commit.
+        return self._write(f"blobs/{digest[:2]}/{digest}", data)
 
     def adopt(self, name: str, info: ObjectInfo) -> ObjectInfo:
         """List an object written earlier (a blob, or by the attempt a checkpoint came from)."""
@@ -88,14 +85,19 @@ class UnitWriter:
 
     def save_checkpoint(self, step: int, objects: dict[str, bytes], facts: dict[str, Any]) -> None:
         """Keep what is needed to go on from `step`; the last two checkpoints are kept."""
-        infos = {name: self._write(f"checkpoint-{step:08d}/{name}", data) for name, data in objects.items()}
+        folder = f"{self.prefix}/{self.attempt}/checkpoint-{step:08d}"
+        infos = {name: self._write(f"{folder}/{name}", data) for name, data in objects.items()}
         record = CheckpointRecord(step=step, objects=infos, facts=facts)
         self.store.write(f"{self.prefix}/checkpoints/{step:08d}-{self.attempt}.json", to_json(record))
         for key in self._checkpoint_keys()[:-CHECKPOINTS_KEPT]:
             self._remove_checkpoint(key)
 
     def latest_checkpoint(self) -> Checkpoint | None:
-        """The checkpoint of the highest step whose objects all verify, of whatever attempt."""
+        """The checkpoint of the highest step whose objects all verify, of whatever attempt.
+
+        Raises:
+            StoreError: the store cannot be read; that is no reason to begin again.
+        """
         for key in reversed(self._checkpoint_keys()):
             try:
                 record = from_json(CheckpointRecord, self.store.read(key), self.store.url_of(key))
@@ -104,7 +106,7 @@ class UnitWriter:
                     for name, info in record.objects.items()
                 }
                 return Checkpoint(record, data)
-            except StoreError as error:
+            except (MissingObject, DamagedObject) as error:
                 logger.warning("checkpoint passed over: %s", error)
         return None
 
@@ -121,8 +123,7 @@ class UnitWriter:
             return UnitReader(self.store, self.kind, self.unit_id).manifest
         return manifest
 
-    def _write(self, name: str, data: bytes) -> ObjectInfo:
-        key = f"{self.prefix}/{self.attempt}/{name}"
+    def _write(self, key: str, data: bytes) -> ObjectInfo:
         self.store.write(key, data)
         if self.store.size(key) != len(data):
             raise StoreError(f"{self.store.url_of(key)}: written with {len(data)} bytes but the store shows another size")
@@ -135,7 +136,7 @@ class UnitWriter:
         # The mark first: a checkpoint whose objects are half gone must not look whole.
         try:
             record = from_json(CheckpointRecord, self.store.read(key), self.store.url_of(key))
-        except StoreError:
+        except (MissingObject, DamagedObject):
             record = None
         self.store.delete([key])
         if record:
@@ -176,5 +177,5 @@ class UnitReader:
         info = self.info(name)
         try:
             return info.verify(self.store.read(info.key), self.store.url_of(info.key))
-        except StoreError as error:
-            raise StoreError(f"{error}; remove {self.prefix}/manifest.json to have the unit made again") from None
+        except (MissingObject, DamagedObject) as error:
+            raise type(error)(f"{error}; remove {self.prefix}/manifest.json to have the unit made again") from None
