@@ -27,6 +27,7 @@ TINY = [
     "distill.pairs=[4]",
     "distill.outer_steps=6",
     "distill.inner_steps=2",
+    "distill.gradient=exact",
     "distill.max_start_epoch=1",
     "distill.validate_every=3",
     "distill.checkpoint_every=2",
