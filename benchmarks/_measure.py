@@ -4,8 +4,8 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -37,8 +37,10 @@ def _send_result(sender: Any, function: Callable[..., Any], arguments: tuple[Any
 
 
 def peak_mib() -> float:
-    """Largest resident size this process has had, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident size this process has had, MiB (Linux). Not getrusage's: that survives exec, so a child of a large
+    parent would begin with the parent's peak."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) / 1024
 
 
 def set_threads() -> None:

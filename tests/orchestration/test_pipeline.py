@@ -208,7 +208,7 @@ def test_other_ways_to_distil(overrides: list[str], without: Callable[[str], Sto
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["distill.lr_images=1e30", "distill.optimiser=sgd"], "the matching loss is nan at outer step"),
+        (["distill.lr_images=1e30", "distill.optimiser=sgd"], r"nan.* at outer step \d"),
         (["distill.max_loss=0.01", "distill.outer_steps=40"], r"the matching loss averages .* up to 19"),
     ],
 )

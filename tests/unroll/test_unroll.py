@@ -1,7 +1,6 @@
 """The four gradients against the full graph, a closed form, gradcheck and each other."""
 
 import multiprocessing
-import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks._measure import peak_mib
 from tests.unroll.problems import Case, Perceptron, Quadratic, dual_encoder_case, flat, relative
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import (
@@ -245,9 +245,9 @@ def _peak_mib(name: str, steps: int, queue: Any) -> None:
     batches = [[torch.randn(batch, width), torch.randn(batch, 8)] for _ in range(steps)]
     rates = torch.tensor([1e-3, 1e-3])
     unrolled_gradient(name, Perceptron(nn.SiLU()), theta, rates, batches[:1], _squares)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     unrolled_gradient(name, Perceptron(nn.SiLU()), theta, rates, batches, _squares)
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    queue.put(peak_mib() - before)
 
 
 def _growth(name: str) -> float:

@@ -32,6 +32,7 @@ Report = Callable[[dict[str, Any]], None]
 Validate = Callable[[SyntheticPairs], float]
 
 DIVERGENCE_WINDOW = 20
+ADVICE = "lower distill.lr_images, distill.lr_texts, distill.lr_rates or the inner learning rates"
 
 
 @dataclass
@@ -155,6 +156,9 @@ class Distillation:
         settings, student, pairs = self.settings, self.student, self.pairs
         drawn = draw(settings, len(self.trajectories), len(pairs), self.seed, step)
         student.seed = derive_seed(self.seed, "dropout", step)
+        rates = pairs.rates
+        if not bool((rates.isfinite() & (rates > 0)).all()):
+            raise DivergenceError(f"the inner learning rates are {rates.tolist()} at outer step {step}: {ADVICE}")
         start = self._snapshot(drawn.expert, drawn.start)
         target = self._snapshot(drawn.expert, drawn.start + settings.expert_epochs)
 
@@ -174,15 +178,14 @@ class Distillation:
         self.history.rates.append((image_rate, text_rate))
 
     def _refuse_divergence(self, step: int, loss: float) -> None:
-        advice = "lower distill.lr_images, distill.lr_texts, distill.lr_rates or the inner learning rates"
         if not math.isfinite(loss):
-            raise DivergenceError(f"the matching loss is {loss} at outer step {step}: {advice}")
+            raise DivergenceError(f"the matching loss is {loss} at outer step {step}: {ADVICE}")
         recent = [total for total, _, _ in self.history.losses[1 - DIVERGENCE_WINDOW :]] + [loss]
         mean = sum(recent) / len(recent)
         if len(recent) == DIVERGENCE_WINDOW and mean > self.settings.max_loss:
             raise DivergenceError(
                 f"the matching loss averages {mean:.3g} over the {DIVERGENCE_WINDOW} outer steps up to {step}, "
-                f"more than distill.max_loss ({self.settings.max_loss:g}): {advice}"
+                f"more than distill.max_loss ({self.settings.max_loss:g}): {ADVICE}"
             )
 
     def _check_gradient(self, tolerance: float) -> None:

@@ -1,7 +1,6 @@
 """The main job: plan, run what is missing, report."""
 
 import signal
-import threading
 from collections import Counter
 from types import FrameType
 
@@ -46,23 +45,23 @@ def run_experiment(experiment: Experiment, store: Store, console: Console) -> in
 def _run_units(plan: Plan, store: Store, console: Console) -> RunResult:
     view = make_view(console)
 
-    def make_executor() -> Executor:
-        return RayExecutor(store)
-
     def terminate(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    previous = None
-    if threading.current_thread() is threading.main_thread():
-        previous = signal.signal(signal.SIGTERM, terminate)
+    def make_executor() -> Executor:
+        executor = RayExecutor(store)
+        # Again, for Ray brings a handler of its own, which ends the process.
+        signal.signal(signal.SIGTERM, terminate)
+        return executor
+
+    previous = signal.signal(signal.SIGTERM, terminate)
     try:
         return Coordinator(plan.units(), store, make_executor, ProgressBoard(view)).run()
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted: what was committed is in the store; the same command goes on from there") from None
     finally:
         view.end()
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def print_plan(experiment: Experiment, store: Store, console: Console) -> None:
