@@ -1,55 +1,62 @@
-"""Plumbing of the benchmarks: a function in a process of its own, its peak memory, the last line of JSON."""
+"""What the benchmarks share: processes of their own, CPU time, peak memory, the closing line of JSON. Linux only."""
 
-import argparse
 import json
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+THREADS = 1
 
 
-def parse(description: str) -> argparse.Namespace:
-    """Every benchmark takes --quick."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer cases and repeats, the same keys, under five minutes")
-    return parser.parse_args()
+class FreshProcess:
+    """One process, started anew for what is measured in it, that runs functions one after the other.
+
+    It computes on one thread, so that its CPU time is its time on an idle machine.
+    """
+
+    def __init__(self) -> None:
+        # Read by the child when it first loads torch.
+        os.environ.update(OMP_NUM_THREADS=str(THREADS), MKL_NUM_THREADS=str(THREADS))
+        self._executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+    def run(self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        """The result of a module's function; its arguments and result must pickle."""
+        return self._executor.submit(function, *arguments, **named).result()
+
+    def close(self) -> None:
+        self._executor.shutdown()
 
 
-def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result, computed by a process that starts from nothing."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_result, args=(sender, function, arguments))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:
-        process.join()
-        raise RuntimeError(f"{function.__name__}{arguments} ended with exit code {process.exitcode}") from None
-    finally:
-        process.join()
+def cpu_seconds(function: Callable[[], object]) -> float:
+    """CPU seconds, user and system, of one call: other work on the machine hardly counts."""
+    started = time.process_time()
+    function()
+    return time.process_time() - started
 
 
-def _send_result(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    sender.send(function(*arguments))
+def peak_memory(function: Callable[[], Result]) -> tuple[Result, int]:
+    """A call's result, and the bytes by which the resident set rose above its size before it."""
+    before = _resident("VmRSS")
+    # Resets VmHWM to the present size; ru_maxrss cannot be reset and begins at the parent's.
+    Path("/proc/self/clear_refs").write_text("5")
+    result = function()
+    return result, max(_resident("VmHWM") - before, 0)
 
 
-def peak_mib() -> float:
-    """Largest resident size this process has had, MiB (Linux). Not getrusage's: that survives exec, so a child of a large
-    parent would begin with the parent's peak."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) / 1024
+def _resident(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
 
 
-def set_threads() -> None:
-    """All cores this process may use."""
-    import torch
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-
-
-def print_result(result: dict[str, float]) -> None:
-    """The last line: one JSON object."""
-    print(json.dumps({key: round(value, 6) for key, value in result.items()}))
+def print_json(figures: dict[str, float]) -> None:
+    """The figures as one JSON object on one line: the last thing a benchmark prints."""
+    print(json.dumps(figures, allow_nan=False), flush=True)

@@ -1,130 +1,215 @@
-"""The four gradients of the unroll side by side: time, peak memory and error, as ratios to the full graph.
+"""Time, memory and error of the four gradients of the unroll: `python -m benchmarks.unroll [--quick]`.
 
-    python -m benchmarks.unroll [--quick]
-
-64 px, batch 8, 2/4/8/16 inner steps. Memory is the peak above that of the process with the model loaded, each run in a
-process of its own. Time is the median of interleaved repeats, again each method in a process of its own, so that noise of
-a shared machine meets all alike. Errors are relative l2 distances of all pair gradients to those of `full`.
+Each gradient of each student runs in a process of its own on one thread; the repeats go round the gradients in turn, so
+that noise meets all alike. Time is the median of the repeats in CPU seconds. Memory is the peak above the resident size
+after the model, the batches and one first gradient (which loads the kernels) are there. The error is the relative l2 error
+against `full` of the pairs' gradients or the rates', whichever is worse. The last line is one JSON object; each figure is
+the worst over the students.
 """
 
+import argparse
 import statistics
-import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
-from benchmarks._measure import in_fresh_process, parse, peak_mib, print_result, set_threads
+from benchmarks._measure import FreshProcess, cpu_seconds, peak_memory, print_json
+from vldd_dist.distillation.matching import matching_loss
+from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.unroll import DoubleBackward, Params, UnrollResult, unrolled_gradient
+from vldd_dist.models.dual_encoder import build
+from vldd_dist.settings import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 
-MODELS = ("test_vit", "nf_regnet_b1", "nfnet_l0")
-STEPS = (2, 4, 8, 16)
-METHODS = ("full", "tesla", "exact", "central", "forward")
-BATCH, SIZE, TEXT_DIM = 8, 64, 384
+STUDENTS: dict[str, dict[str, Any]] = {
+    "test_vit": {"img_size": 64},
+    "nf_regnet_b1": {},
+    "nfnet_l0": {},
+}
+# Row of the table -> name and difference of the gradient.
+METHODS = {
+    "full": ("full", "central"),
+    "tesla": ("tesla", "central"),
+    "exact": ("exact", "central"),
+    "fd_central": ("finite_difference", "central"),
+    "fd_forward": ("finite_difference", "forward"),
+}
+IMAGE_SIZE, BATCH_SIZE, TEXT_DIM = 64, 8, 384
+RATES = (0.01, 0.01)
+# Steps of the expert whose end the student is to match.
+EXPERT_STEPS = 8
+STEPS_COMPARED, STEPS_OF_GROWTH = 8, 16
+MIB = 2**20
 
 
-def measure(model: str, method: str, steps: int, repeats: int) -> dict[str, Any]:
-    """In a fresh process: median seconds, peak MiB above the loaded model, the gradients, MiB of trainable parameters."""
-    import torch
+class Unroll:
+    """A student with random weights, its expert's end and its batches."""
 
-    from vldd_dist.distillation.matching import matching_loss
-    from vldd_dist.distillation.student import Student
-    from vldd_dist.distillation.unroll import unrolled_gradient
-    from vldd_dist.models.dual_encoder import build
-    from vldd_dist.settings import ImageTowerSettings, ModelSettings, TextTowerSettings
+    def __init__(self, model: str, steps: int) -> None:
+        image = ImageTowerSettings(model=model, model_args=STUDENTS[model], weights="random")
+        text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
+        encoder = build(ModelSettings(image=image, text=text), TEXT_DIM, None, 0)
+        self.student = Student(encoder, 0.07, dropout=False, fused_attention=False)
+        self.start: Params = self.student.view.read()
+        self.derivatives = DoubleBackward(self.student)
+        generator = torch.Generator().manual_seed(0)
+        self.target = self.start
+        for step in range(EXPERT_STEPS):
+            gradient = self.derivatives.gradient(self.target, _batch(generator), step, last=False).theta
+            owned = zip(self.target, gradient, self.student.towers, strict=True)
+            self.target = tuple(th - RATES[tower] * g for th, g, tower in owned)
+        self.batches = [_batch(generator) for _ in range(steps)]
 
-    set_threads()
-    arguments = {"img_size": SIZE} if "vit" in model else {}
-    image = ImageTowerSettings(model=model, model_args=arguments, weights="random")
-    built = build(ModelSettings(image=image, text=TextTowerSettings(model="minilm")), TEXT_DIM, None, 0)
-    difference = method if method in ("central", "forward") else "central"
-    gradient = "finite_difference" if method in ("central", "forward") else method
-    student = Student(built, 0.07, dropout=False, fused_attention=gradient == "finite_difference")
-    generator = torch.Generator().manual_seed(0)
-    theta = student.view.read()
-    # An expert's epoch ahead: a relative change of one part in a hundred.
-    target = [t + 0.01 * t.norm() / t.numel() ** 0.5 * torch.randn(t.shape, generator=generator) for t in theta]
-    batches = [
-        [torch.randn(BATCH, 3, SIZE, SIZE, generator=generator), torch.randn(BATCH, TEXT_DIM, generator=generator)]
-        for _ in range(steps)
-    ]
-    rates = torch.tensor([0.01, 0.01])
+    def gradient(self, method: str) -> UnrollResult:
+        name, difference = METHODS[method]
+        return unrolled_gradient(name, self.student, self.start, torch.tensor(RATES), self.batches, self._outer, difference)
 
-    def outer(end: Any) -> torch.Tensor:
-        return matching_loss(end, theta, target, student.towers)
+    def _outer(self, theta: Params) -> Tensor:
+        return matching_loss(theta, self.start, self.target, self.student.towers)
 
-    # Libraries allocate on first use; one step of the first-order kind is the baseline.
-    unrolled_gradient("finite_difference", student, theta, rates, batches[:1], outer, "forward")
-    baseline, seconds = peak_mib(), []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        result = unrolled_gradient(gradient, student, theta, rates, batches, outer, difference)
-        seconds.append(time.perf_counter() - began)
-    flat = torch.cat([tensor.flatten() for batch in result.batches for tensor in batch])
+
+def _batch(generator: torch.Generator) -> Params:
+    images = torch.randn(BATCH_SIZE, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
+    return [images, torch.randn(BATCH_SIZE, TEXT_DIM, generator=generator)]
+
+
+class FirstRun(NamedTuple):
+    """What one run tells.
+
+    Attributes:
+        peak: memory, bytes.
+        pairs, rates: their gradients.
+        theta, step_result: bytes of the trainable parameters, and of the gradients of one step's pairs.
+    """
+
+    peak: int
+    pairs: np.ndarray
+    rates: np.ndarray
+    theta: int
+    step_result: int
+
+
+# The unroll of this process, once `_first_run` has made it.
+_unroll: Unroll
+
+
+def _first_run(model: str, steps: int, method: str) -> FirstRun:
+    global _unroll
+    torch.set_num_threads(1)
+    _unroll = Unroll(model, steps)
+    result, peak = peak_memory(lambda: _unroll.gradient(method))
+    pairs = torch.cat([gradient.flatten() for batch in result.batches for gradient in batch])
+    theta = sum(tensor.nbytes for tensor in _unroll.start)
+    return FirstRun(peak, pairs.numpy(), result.rates.numpy(), theta, pairs.nbytes // steps)
+
+
+def _timed_run(method: str) -> float:
+    return cpu_seconds(lambda: _unroll.gradient(method))
+
+
+@dataclass
+class Row:
+    """One line of the table: ratios and error are against `full`."""
+
+    model: str
+    steps: int
+    method: str
+    first: FirstRun
+    seconds: float
+    time_ratio: float
+    memory_ratio: float
+    error: float
+
+
+def compare(model: str, steps: int, repeats: int, methods: list[str]) -> list[Row]:
+    """All gradients of one unroll, each in its process."""
+    processes = {method: FreshProcess() for method in methods}
+    try:
+        firsts = {method: process.run(_first_run, model, steps, method) for method, process in processes.items()}
+        times: dict[str, list[float]] = {method: [] for method in methods}
+        for _ in range(repeats):
+            for method, process in processes.items():
+                times[method].append(process.run(_timed_run, method))
+    finally:
+        for process in processes.values():
+            process.close()
+    full, full_seconds = firsts["full"], statistics.median(times["full"])
+    rows = []
+    for method, first in firsts.items():
+        seconds = statistics.median(times[method])
+        error = max(_relative(first.pairs, full.pairs), _relative(first.rates, full.rates))
+        ratios = seconds / full_seconds, first.peak / full.peak
+        rows.append(Row(model, steps, method, first, seconds, *ratios, error))
+    return rows
+
+
+def _relative(found: np.ndarray, wanted: np.ndarray) -> float:
+    difference = found.astype(np.float64) - wanted
+    return float(np.linalg.norm(difference) / np.linalg.norm(wanted.astype(np.float64)))
+
+
+def snapshot_growth(row: Row) -> float:
+    """What a further inner step costs in memory beside the gradients it returns, in sizes of theta."""
+    process = FreshProcess()
+    try:
+        longer = process.run(_first_run, row.model, STEPS_OF_GROWTH, row.method)
+    finally:
+        process.close()
+    a_step = (longer.peak - row.first.peak) / (STEPS_OF_GROWTH - row.steps)
+    return (a_step - longer.step_result) / longer.theta
+
+
+def show(rows: list[Row], console: Console) -> None:
+    table = Table(title=f"{IMAGE_SIZE} px, batch {BATCH_SIZE}, one CPU thread; ratios to full")
+    for heading in ("student", "steps", "gradient", "CPU s", "time", "MiB", "memory", "error"):
+        table.add_column(heading, justify="left" if heading in ("student", "gradient") else "right")
+    previous: tuple[str, int] | None = None
+    for row in rows:
+        if previous not in (None, (row.model, row.steps)):
+            table.add_section()
+        previous = row.model, row.steps
+        measured = f"{row.seconds:.2f}", f"{row.time_ratio:.2f}", f"{row.first.peak / MIB:.0f}", f"{row.memory_ratio:.2f}"
+        table.add_row(row.model, str(row.steps), row.method, *measured, f"{row.error:.1e}")
+    console.print(table)
+
+
+def figures(rows: list[Row]) -> dict[str, float]:
+    """The worst over the students, at eight steps."""
+    compared = [row for row in rows if row.steps == STEPS_COMPARED]
+
+    def worst(method: str, of: Callable[[Row], float]) -> float:
+        return max(of(row) for row in compared if row.method == method)
+
     return {
-        "seconds": seconds,
-        "mib": peak_mib() - baseline,
-        "gradient": flat.numpy(),
-        "parameters_mib": student.view.count * 4 / 2**20,
+        "time_ratio_exact_T8": worst("exact", lambda row: row.time_ratio),
+        "memory_ratio_exact_T8": worst("exact", lambda row: row.memory_ratio),
+        "time_ratio_fd_central_T8": worst("fd_central", lambda row: row.time_ratio),
+        "time_ratio_fd_forward_T8": worst("fd_forward", lambda row: row.time_ratio),
+        "error_exact": worst("exact", lambda row: row.error),
+        "error_fd_central": worst("fd_central", lambda row: row.error),
+        "error_fd_forward": worst("fd_forward", lambda row: row.error),
+        "snapshot_growth_ratio": worst("exact", snapshot_growth),
     }
 
 
-def run_model(model: str, steps: int, rounds: int, repeats: int) -> dict[str, dict[str, Any]]:
-    """All methods, interleaved over `rounds`; results of a method merged."""
-    merged: dict[str, dict[str, Any]] = {}
-    for _ in range(rounds):
-        for method in METHODS:
-            found = in_fresh_process(measure, model, method, steps, repeats)
-            if method in merged:
-                merged[method]["seconds"] += found["seconds"]
-                merged[method]["mib"] = min(merged[method]["mib"], found["mib"])
-            else:
-                merged[method] = found
-    return merged
-
-
-def relative_error(found: Any, wanted: Any) -> float:
-    import numpy as np
-
-    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
-
-
 def main() -> None:
-    quick = parse(__doc__ or "").quick
-    table = Table(title=f"Unroll at {SIZE} px, batch {BATCH}: ratios to full")
-    for column in ("model", "steps", "method", "time", "memory", "error", "seconds", "MiB"):
-        table.add_column(column, justify="left" if column in ("model", "method") else "right")
-    worst: dict[str, float] = {}
-
-    def note(key: str, value: float) -> None:
-        worst[key] = max(worst.get(key, 0.0), value)
-
-    for model in MODELS:
-        exact_mib: dict[int, float] = {}
-        parameters_mib = 0.0
-        for steps in (2, 8) if quick else STEPS:
-            results = run_model(model, steps, rounds=1 if quick else 3, repeats=1 if quick else 2)
-            full = results["full"]
-            full_seconds = statistics.median(full["seconds"])
-            for method, found in results.items():
-                seconds = statistics.median(found["seconds"])
-                time_ratio, memory_ratio = seconds / full_seconds, found["mib"] / full["mib"]
-                error = relative_error(found["gradient"], full["gradient"])
-                cells = (f"{time_ratio:.2f}", f"{memory_ratio:.2f}", f"{error:.1e}", f"{seconds:.2f}", f"{found['mib']:.0f}")
-                table.add_row(model, str(steps), method, *cells)
-                if steps == 8 and method == "exact":
-                    note("time_ratio_exact_T8", time_ratio)
-                    note("memory_ratio_exact_T8", memory_ratio)
-                    note("error_exact", error)
-                if steps == 8 and method in ("central", "forward"):
-                    note(f"time_ratio_fd_{method}_T8", time_ratio)
-                    note(f"error_fd_{method}", error)
-            exact_mib[steps], parameters_mib = results["exact"]["mib"], full["parameters_mib"]
-        first, last = min(exact_mib), max(exact_mib)
-        growth = (exact_mib[last] - exact_mib[first]) / (last - first)
-        table.add_row(model, f"{first}-{last}", "exact", "", "", "", "", f"+{growth:.1f} a step (theta {parameters_mib:.1f})")
-        note("snapshot_growth_ratio", growth / parameters_mib)
-    Console(width=120).print(table)
-    print_result(worst)
+    parser = argparse.ArgumentParser(description="Time, memory and error of the four gradients of the unroll.")
+    parser.add_argument("--quick", action="store_true", help="two students, eight steps, two repeats: a few minutes")
+    quick = parser.parse_args().quick
+    models = list(STUDENTS)[:2] if quick else list(STUDENTS)
+    console = Console(width=100)
+    rows: list[Row] = []
+    for model in models:
+        for steps in (STEPS_COMPARED,) if quick else (2, 4, STEPS_COMPARED, 16):
+            console.print(f"{model}, {steps} steps ...", style="dim")
+            rows += compare(model, steps, 2 if quick else 3, list(METHODS))
+    show(rows, console)
+    print_json(figures(rows))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks._measure import peak_mib
+from benchmarks._measure import peak_memory
 from tests.unroll.problems import Case, Perceptron, Quadratic, dual_encoder_case, flat, relative
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import (
@@ -245,9 +245,8 @@ def _peak_mib(name: str, steps: int, queue: Any) -> None:
     batches = [[torch.randn(batch, width), torch.randn(batch, 8)] for _ in range(steps)]
     rates = torch.tensor([1e-3, 1e-3])
     unrolled_gradient(name, Perceptron(nn.SiLU()), theta, rates, batches[:1], _squares)
-    before = peak_mib()
-    unrolled_gradient(name, Perceptron(nn.SiLU()), theta, rates, batches, _squares)
-    queue.put(peak_mib() - before)
+    _, peak = peak_memory(lambda: unrolled_gradient(name, Perceptron(nn.SiLU()), theta, rates, batches, _squares))
+    queue.put(peak / 2**20)
 
 
 def _growth(name: str) -> float:
