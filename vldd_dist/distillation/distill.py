@@ -200,7 +200,8 @@ class Distillation:
         if not error <= tolerance:
             raise ConfigError(
                 f"distill.gradient: finite_difference is off by {error:.2g} against exact on one inner step, more than "
-                f"distill.check_tolerance ({tolerance:g}): differences are of no use for networks with ReLU, nor where the loss bends this sharply; "
+                f"distill.check_tolerance ({tolerance:g}): differences are of no use for networks with "
+                "ReLU, nor where the loss bends this sharply; "
                 "set distill.gradient: exact"
             )
         self.gradient_error = error
