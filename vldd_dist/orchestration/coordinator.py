@@ -61,6 +61,7 @@ class Coordinator:
     """Args:
     units: every unit of the plan, inputs first.
     make_executor: called only when something is missing, for starting Ray takes seconds.
+    should_stop: asked several times a second; true ends the run as Ctrl-C does.
     """
 
     def __init__(
@@ -70,10 +71,12 @@ class Coordinator:
         make_executor: Callable[[], Executor],
         board: ProgressBoard,
         budget: RetryBudget | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.units = {unit.id: unit for unit in units}
         self.store, self.make_executor, self.board = store, make_executor, board
         self.budget = budget or RetryBudget()
+        self.should_stop = should_stop
         self.result = RunResult()
         self.attempts: dict[str, list[Outcome]] = defaultdict(list)
 
@@ -104,6 +107,8 @@ class Coordinator:
     def _loop(self, executor: Executor, waiting: dict[str, set[str]]) -> None:
         running: set[str] = set()
         while waiting or running:
+            if self.should_stop():
+                raise KeyboardInterrupt
             self._submit_ready(executor, waiting, running)
             for unit_id, outcome in executor.wait(POLL_SECONDS):
                 running.discard(unit_id)

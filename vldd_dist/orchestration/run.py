@@ -2,7 +2,7 @@
 
 import signal
 from collections import Counter
-from types import FrameType
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +14,8 @@ from vldd_dist.orchestration.executor import Executor, RayExecutor
 from vldd_dist.orchestration.plan import Plan, make_plan
 from vldd_dist.orchestration.progress import STAGE_NAMES, ProgressBoard, make_view
 from vldd_dist.storage.store import Store
+
+STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_experiment(experiment: Experiment, store: Store, console: Console) -> int:
@@ -45,23 +47,27 @@ def run_experiment(experiment: Experiment, store: Store, console: Console) -> in
 def _run_units(plan: Plan, store: Store, console: Console) -> RunResult:
     view = make_view(console)
 
-    def terminate(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    stops: list[int] = []
+
+    def handle_signals() -> list[Any]:
+        # The loop asks for the flag: an exception raised out of a handler can be lost in the callback it interrupts.
+        return [signal.signal(number, lambda received, frame: stops.append(received)) for number in STOPPING_SIGNALS]
 
     def make_executor() -> Executor:
         executor = RayExecutor(store)
         # Again, for Ray brings a handler of its own, which ends the process.
-        signal.signal(signal.SIGTERM, terminate)
+        handle_signals()
         return executor
 
-    previous = signal.signal(signal.SIGTERM, terminate)
+    previous = handle_signals()
     try:
-        return Coordinator(plan.units(), store, make_executor, ProgressBoard(view)).run()
+        return Coordinator(plan.units(), store, make_executor, ProgressBoard(view), should_stop=lambda: bool(stops)).run()
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted: what was committed is in the store; the same command goes on from there") from None
     finally:
         view.end()
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in zip(STOPPING_SIGNALS, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def print_plan(experiment: Experiment, store: Store, console: Console) -> None:
