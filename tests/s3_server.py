@@ -1,0 +1,184 @@
+"""An S3 server on loopback, for tests and benchmarks: Ceph's RGW where it is installed, else moto's server, a mock.
+
+    radosgw, ceph-mon, ceph-osd, ceph-common        the packages of Debian that make it a real one
+
+`VLDD_REQUIRE_CEPH=1` (set by the gate) makes the mock an error.
+"""
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ACCESS_KEY = "AKIAVLDDTEST"
+SECRET = "wJalrXUtnFEMI-a-secret-of-the-tests"
+CEPH_PROGRAMS = ("radosgw", "ceph-mon", "ceph-osd", "ceph", "radosgw-admin", "ceph-authtool", "monmaptool")
+START_SECONDS = 120
+
+# One monitor, one store in memory, no replicas, no manager: enough to be S3.
+CONFIG = """
+[global]
+fsid = {fsid}
+mon host = v2:127.0.0.1:{mon_port}
+public addr = 127.0.0.1
+keyring = {folder}/keyring
+run dir = {folder}/run
+admin socket = {folder}/run/$name.asok
+pid file = {folder}/run/$name.pid
+log file = {folder}/$name.log
+crash dir = {folder}/crash
+auth allow insecure global id reclaim = false
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 4
+osd pool default pgp num = 4
+osd pool default pg autoscale mode = off
+osd crush chooseleaf type = 0
+osd class load list = *
+osd class default list = *
+mon allow pool size one = true
+mon max pg per osd = 1000
+[mon]
+mon data = {folder}/mon
+mon initial members = a
+[osd]
+osd data = {folder}/osd
+osd objectstore = memstore
+memstore device bytes = 4294967296
+osd memory target = 939524096
+osd op num shards = 2
+osd op num threads per shard = 1
+[client.rgw]
+rgw data = {folder}/rgw
+rgw frontends = beast endpoint=127.0.0.1:{port}
+rgw thread pool size = 32
+rgw dynamic resharding = false
+"""
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """`real` tells RGW from the mock, which checks no signatures."""
+
+    endpoint: str
+    real: bool
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use it: where it is and who asks."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+
+@contextmanager
+def s3_server() -> Iterator[S3Server]:
+    """A running server with an empty store. Says in one line when it is only the mock."""
+    missing = [program for program in CEPH_PROGRAMS if shutil.which(program) is None]
+    if not missing:
+        with tempfile.TemporaryDirectory(prefix="vldd-rgw-", ignore_cleanup_errors=True) as folder, _ceph(Path(folder)) as endpoint:
+            yield S3Server(endpoint, real=True)
+        return
+    if os.environ.get("VLDD_REQUIRE_CEPH"):
+        raise RuntimeError(f"VLDD_REQUIRE_CEPH is set, but {', '.join(missing)} is not installed")
+    print(f"S3 server: moto, a mock, for {missing[0]} is not installed", file=sys.stderr)
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield S3Server(f"http://{host}:{port}", real=False)
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _ceph(folder: Path) -> Iterator[str]:
+    port, mon_port = _free_port(), _free_port()
+    for name in ("mon", "osd", "rgw", "run"):
+        (folder / name).mkdir()
+    config = folder / "ceph.conf"
+    config.write_text(CONFIG.format(folder=folder, port=port, mon_port=mon_port, fsid=uuid.uuid4()))
+    daemons: list[subprocess.Popen[bytes]] = []
+
+    def run(program: str, *arguments: str) -> None:
+        ended = subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True, timeout=START_SECONDS)
+        if ended.returncode:
+            raise RuntimeError(f"{program} {' '.join(arguments)}: {ended.stderr.strip()}")
+
+    def start(program: str, *arguments: str) -> None:
+        # In the foreground: the daemon is our child, and ends with `terminate`.
+        log = (folder / f"{program}.out").open("wb")
+        daemons.append(
+            subprocess.Popen([program, "-c", str(config), "-f", *arguments], cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        )
+
+    try:
+        _make_keys(run)
+        fsid = next(line.split()[2] for line in config.read_text().splitlines() if line.startswith("fsid"))
+        run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", f"[v2:127.0.0.1:{mon_port}]", "monmap")
+        run("ceph-mon", "-c", str(config), "--mkfs", "-i", "a", "--monmap", "monmap", "--keyring", "keyring")
+        start("ceph-mon", "-i", "a")
+        osd_id = str(uuid.uuid4())
+        run("ceph", "-c", str(config), "--connect-timeout", "60", "osd", "new", osd_id)
+        run("ceph-osd", "-c", str(config), "-i", "0", "--mkfs", "--osd-uuid", osd_id)
+        start("ceph-osd", "-i", "0")
+        start("radosgw", "-n", "client.rgw")
+        endpoint = f"http://127.0.0.1:{port}"
+        _wait_for(endpoint)
+        run(
+            "radosgw-admin", "-c", str(config), "-n", "client.rgw", "user", "create", "--uid=tests", "--display-name=tests",
+            f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET}",
+        )  # fmt: skip
+        yield endpoint
+    finally:
+        for daemon in reversed(daemons):
+            daemon.kill()
+            daemon.wait()
+
+
+def _make_keys(run: "object") -> None:
+    assert callable(run)
+    run("ceph-authtool", "--create-keyring", "keyring", "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
+    for name, rights in (
+        ("client.admin", {"mon": "allow *", "osd": "allow *", "mgr": "allow *"}),
+        ("client.rgw", {"mon": "allow rw", "osd": "allow rwx"}),
+        ("osd.0", {"mon": "allow profile osd", "osd": "allow *"}),
+    ):
+        caps = [word for daemon, right in rights.items() for word in ("--cap", daemon, right)]
+        run("ceph-authtool", "keyring", "--gen-key", "-n", name, *caps)
+
+
+def _wait_for(endpoint: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(endpoint, timeout=5).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"the S3 server did not answer at {endpoint} within {START_SECONDS} s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
