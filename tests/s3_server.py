@@ -90,7 +90,10 @@ def s3_server() -> Iterator[S3Server]:
     """A running server with an empty store. Says in one line when it is only the mock."""
     missing = [program for program in CEPH_PROGRAMS if shutil.which(program) is None]
     if not missing:
-        with tempfile.TemporaryDirectory(prefix="vldd-rgw-", ignore_cleanup_errors=True) as folder, _ceph(Path(folder)) as endpoint:
+        with (
+            tempfile.TemporaryDirectory(prefix="vldd-rgw-", ignore_cleanup_errors=True) as folder,
+            _ceph(Path(folder)) as endpoint,
+        ):
             yield S3Server(endpoint, real=True)
         return
     if os.environ.get("VLDD_REQUIRE_CEPH"):

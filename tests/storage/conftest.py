@@ -1,28 +1,24 @@
 """A loopback S3 server for the tests of storage."""
 
-import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-SECRET = "wJalrXUtnFEMI-secret"
-
-
-def set_s3_environment(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+from tests.s3_server import S3Server, s3_server
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """The server's URL; it checks no signatures."""
-    from moto.server import ThreadedMotoServer
+def server() -> Iterator[S3Server]:
+    """A real one where it is installed."""
+    with s3_server() as server:
+        yield server
 
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+
+@pytest.fixture
+def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3Server:
+    """The server as this process's environment names it, and a node's cache of the test's own."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("VLDD_CACHE_DIR", str(tmp_path / "cache"))
+    return server

@@ -15,7 +15,8 @@ from vldd_dist.storage import tensors
 from vldd_dist.storage.distilled import OBJECTS
 from vldd_dist.storage.fetch import fetch, published_sets, read_manifest, verify
 from vldd_dist.storage.garbage import find_garbage
-from vldd_dist.storage.manifests import ObjectInfo, to_json
+from vldd_dist.storage.manifests import to_json
+from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.store import Store
 from vldd_dist.storage.trajectories import write_snapshot
 from vldd_dist.storage.units import UnitReader, UnitWriter
@@ -133,8 +134,10 @@ def test_an_interrupted_fetch_goes_on(url: str, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("key", ["../x", "/etc/passwd", "other.bin"])
 def test_a_manifest_that_points_elsewhere_is_refused(url: str, tmp_path: Path, key: str) -> None:
     store = Store(url)
-    data = store.read("manifest.json").decode().replace('"key": "preview.png"', f'"key": "{key}"')
-    store.write("manifest.json", data.encode())
+    manifest = read_manifest(store)
+    elsewhere = manifest.objects["preview.png"].model_copy(update={"key": key})
+    forged = manifest.model_copy(update={"objects": manifest.objects | {"preview.png": elsewhere}})
+    store.write("manifest.json", to_json(forged))
     with pytest.raises(StoreError, match="refused"):
         fetch(url, tmp_path / "fetched")
 
@@ -154,20 +157,20 @@ def test_the_commands(url: str, store: Store, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    writer = UnitWriter(store, "expert", "u", {}, {})
-    name, info = write_snapshot(writer, 0, "image", {"w": torch.zeros(2)})
+    writer = UnitWriter(store, "thing", "u", {}, {})
+    name, info = write_snapshot(writer, 0, "image", tensors.encode({"w": torch.zeros(2)}))
     writer.adopt(name, info)
     writer.put("x.bin", b"kept")
     writer.commit({})
-    running = UnitWriter(store, "expert", "v", {}, {})
-    _, snapshot = write_snapshot(running, 0, "image", {"w": torch.ones(2)})
+    running = UnitWriter(store, "thing", "v", {}, {})
+    _, snapshot = write_snapshot(running, 0, "image", tensors.encode({"w": torch.ones(2)}))
     running.save_checkpoint(1, {"state": b"kept"}, {"snapshots": {"s": snapshot.model_dump()}})
-    dead = UnitWriter(store, "expert", "u", {}, {})
+    dead = UnitWriter(store, "thing", "u", {}, {})
     dead.put("y.bin", b"garbage")
     orphan = dead.put_blob(b"an orphan blob")
-    killed = f"units/expert/u/{dead.attempt}/.tmp-0"
+    killed = f"units/thing/u/{dead.attempt}/.tmp-0"
     store.write(killed, b"half a file")
-    expected = sorted([orphan.key, killed, f"units/expert/u/{dead.attempt}/y.bin"])
+    expected = sorted([orphan.key, killed, f"units/thing/u/{dead.attempt}/y.bin"])
     assert find_garbage(store, timedelta(hours=1)).keys == []
     later = datetime.now(UTC) + timedelta(hours=2)
     assert sorted(find_garbage(store, timedelta(hours=1), later).keys) == expected
@@ -176,7 +179,7 @@ def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.C
             main(arguments)
         assert "3 objects" in capsys.readouterr().out
     assert find_garbage(store, timedelta(0)).keys == []
-    assert UnitReader(store, "expert", "u").read("x.bin") == b"kept"
+    assert UnitReader(store, "thing", "u").read("x.bin") == b"kept"
     checkpoint = running.latest_checkpoint()
     assert checkpoint is not None
     assert checkpoint.read("state") == b"kept"

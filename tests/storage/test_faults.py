@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.storage.conftest import SECRET, set_s3_environment
+from tests.s3_server import ACCESS_KEY, SECRET, S3Server
 from vldd_dist.errors import StoreError
-from vldd_dist.storage import store as store_module
+from vldd_dist.storage import faults
 from vldd_dist.storage.store import Store
 
 STATUS = {"SlowDown": 503, "InternalError": 500, "ServiceUnavailable": 503, "ExpiredToken": 400, "AccessDenied": 403}
@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "cut":
             return self.hang_up()
         if fault in STATUS:
-            xml = f"<Error><Code>{fault}</Code><Message>{fault} of AKIATEST</Message></Error>".encode()
+            xml = f"<Error><Code>{fault}</Code><Message>{fault} of {ACCESS_KEY}</Message></Error>".encode()
             return self.answer(STATUS[fault], {"content-type": "application/xml"}, xml)
         upstream = http.client.HTTPConnection(self.server.upstream)
         upstream.request(self.command, self.path, body, dict(self.headers))
@@ -76,9 +76,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def proxy(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    with FaultyProxy(s3_endpoint) as proxy:
-        set_s3_environment(monkeypatch, f"http://127.0.0.1:{proxy.server_port}")
+def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    with FaultyProxy(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
         Thread(target=proxy.serve_forever, daemon=True).start()
         yield proxy
         proxy.shutdown()
@@ -114,7 +114,7 @@ def test_a_create_whose_answer_is_lost_is_won_once(s3_store: Store, proxy: Fault
 def test_faults_without_end_are_given_up_within_the_bound(
     s3_store: Store, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(faults, "RETRY_SECONDS", 0.5)
     proxy.faults = ["InternalError"] * 10_000
     with pytest.raises(StoreError, match=r"x: given up after 0\.5 s of retries \(OSError"):
         s3_store.read("x")
@@ -126,7 +126,7 @@ def test_a_refusal_is_one_sentence_at_once(s3_store: Store, proxy: FaultyProxy) 
         s3_store.write("x", b"1")
     assert proxy.faults == ["SlowDown"], "a refusal is not tried again"
     assert SECRET not in str(caught.value)
-    assert "AKIATEST" not in str(caught.value)
+    assert ACCESS_KEY not in str(caught.value)
 
 
 def test_an_expired_token_is_renewed_once(s3_store: Store, proxy: FaultyProxy) -> None:

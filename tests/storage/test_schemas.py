@@ -1,15 +1,19 @@
 """The committed schemas are the models', and real manifests satisfy them."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
 from tests.test_readme import distilled_set
-from vldd_dist.storage.schemas import MODELS, render, schemas
+from vldd_dist.errors import StoreError
+from vldd_dist.storage.distilled import DistilledSet
+from vldd_dist.storage.schemas import MODELS, RESULTS, render, schemas
 from vldd_dist.storage.store import Store
-from vldd_dist.storage.units import UnitWriter
+from vldd_dist.storage.units import UnitReader, UnitWriter
 
 FOLDER = Path("storage_schemas")
 
@@ -20,14 +24,37 @@ def test_the_committed_schemas_are_the_models() -> None:
         assert (FOLDER / name).read_text() == render(schema), "run: python -m vldd_dist.storage.schemas storage_schemas"
 
 
+RECALLS = dict.fromkeys(("tr1", "tr5", "tr10", "ir1", "ir5", "ir10", "mean"), 50.0)
+SPLIT = {"shards": [{"name": "train-000000.tar", "images": 2}], "images": 2, "captions": 10, "bad_images": 0}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "dataset": {"splits": {"train": SPLIT}, "image_size": 32, "source": "scenes", "licence": "CC0-1.0"},
+    "image_weights": {"tensors": 3},
+    "caption_embeddings": {"captions": 10, "dim": 4, "encoder": {"model": "minilm"}},
+    "expert": {"loss": [1.0], "validation": [RECALLS, RECALLS], "epochs": [0, 1]},
+    "features": {"pictures": 2, "dim": 4},
+    "coreset": {"keys": ["a"], "captions": ["b"]},
+    "distillation": {
+        "best_step": 5,
+        "best_validation": 40.0,
+        "validation": [(0, 10.0), (5, 40.0)],
+        "start": {"initialise": "real"},
+        "gradient_error": None,
+    },
+    "evaluation": {"test": RECALLS, "learning_rate": 0.1, "validation": [[0.1, RECALLS]]},
+    "publication": {"folder": "distilled/x", "digest": "0" * 64},
+}
+
+
 def test_what_is_written_satisfies_them(store: Store) -> None:
-    writer = UnitWriter(store, "expert", "u", {"a": 1}, {})
-    writer.save_checkpoint(1, {"state": b"x"}, {})
-    (checkpoint,) = [key for key in store.list("units") if "/checkpoints/" in key]
-    written = {"checkpoint": store.read(checkpoint)}
-    writer.put("x", b"1")
-    writer.commit({"recall": 1.0})
-    written["unit"] = store.read("units/expert/u/manifest.json")
+    written = {}
+    for kind, facts in EXAMPLES.items():
+        writer = UnitWriter(store, kind, "u", {"a": 1}, {})
+        writer.save_checkpoint(1, {"state": b"x"}, {})
+        (checkpoint,) = [key for key in store.list("units") if "/checkpoints/" in key]
+        written["checkpoint"] = store.read(checkpoint)
+        writer.put("x", b"1")
+        writer.commit(facts)
+        written[RESULTS.get(kind, kind)] = store.read(f"units/{kind}/u/manifest.json")
     distilled_set().save(store.url_of("distilled/s"))
     written["distilled_set"] = store.read("distilled/s/manifest.json")
     written["nearest_captions"] = store.read("distilled/s/captions.jsonl").splitlines()[0]
@@ -36,5 +63,48 @@ def test_what_is_written_satisfies_them(store: Store) -> None:
         schema = json.loads((FOLDER / f"{name}.schema.json").read_text())
         jsonschema.Draft202012Validator.check_schema(schema)
         jsonschema.validate(json.loads(data), schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({"schema_version": 1}, json.loads((FOLDER / "unit.schema.json").read_text()))
+        if name != "nearest_captions":
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate({"schema_version": 2}, schema)
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_facts_that_a_kind_does_not_promise_are_refused(store: Store, kind: str) -> None:
+    with pytest.raises(StoreError, match=rf"units/{kind}/u: facts: extra: Extra inputs"):
+        UnitWriter(store, kind, "u", {}, {}).commit(EXAMPLES[kind] | {"extra": 1})
+    assert store.list("units") == []
+
+
+def test_the_previous_version_is_read_and_others_are_refused(store: Store) -> None:
+    """As version 1 wrote them: no seal, no blocks."""
+    info = {"key": "units/coreset/u/abcd/x", "size": 1, "sha256": sha256(b"1").hexdigest()}
+    manifest = {
+        "schema_version": 1,
+        "kind": "coreset",
+        "unit": "u",
+        "spec": {"method": "random"},
+        "inputs": {"dataset": "dataset/d"},
+        "objects": {"x": info},
+        "facts": {"keys": ["a"], "captions": ["b"]},
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "versions": {"torch": "2.13.0"},
+    }
+    store.write("units/coreset/u/abcd/x", b"1")
+    store.write("units/coreset/u/manifest.json", json.dumps(manifest).encode())
+    reader = UnitReader(store, "coreset", "u")
+    assert (reader.read("x"), reader.facts["keys"]) == (b"1", ["a"])
+    for version in (0, 3, "2"):
+        store.write("units/coreset/u/manifest.json", json.dumps(manifest | {"schema_version": version}).encode())
+        with pytest.raises(StoreError, match=rf"manifest.json: schema version {version!r}; this vldd_dist reads 1 and 2"):
+            UnitReader(store, "coreset", "u")
+
+
+def test_a_set_of_the_previous_version_loads(store: Store) -> None:
+    url = store.url_of("distilled/s")
+    distilled_set().save(url)
+    tree = json.loads(store.read("distilled/s/manifest.json"))
+    old = ("pairs.safetensors", "captions.jsonl", "preview.png", "README.md")
+    objects = {name: {key: tree["objects"][name][key] for key in ("key", "size", "sha256")} for name in old}
+    del tree["seal"]
+    store.write("distilled/s/manifest.json", json.dumps(tree | {"schema_version": 1, "objects": objects}).encode())
+    assert DistilledSet.load(url).digest == distilled_set().digest

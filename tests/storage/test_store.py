@@ -4,24 +4,28 @@ import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.storage.conftest import SECRET, set_s3_environment
+from tests.s3_server import SECRET, S3Server
 from vldd_dist.errors import StoreError
-from vldd_dist.storage import store as store_module
-from vldd_dist.storage.store import Store, is_transient
+from vldd_dist.storage import faults
+from vldd_dist.storage.store import Store
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
-def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_endpoint: str) -> Store:
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "file":
         return Store(str(tmp_path / "store"))
     if request.param == "memory":
         return Store(f"memory://{tmp_path.name}")
-    set_s3_environment(monkeypatch, s3_endpoint)
-    bucket = f"bucket-{abs(hash(tmp_path.name)) % 10**9}"
+    request.getfixturevalue("s3")
+    return s3_store(f"bucket-{abs(hash(tmp_path.name)) % 10**9}")
+
+
+def s3_store(bucket: str) -> Store:
     store = Store(f"s3://{bucket}/experiment")
     store.fs.mkdir(bucket)
     return store
@@ -89,8 +93,8 @@ def test_transient_faults_are_ridden_out_and_refusals_are_not(store: Store, monk
     monkeypatch.setattr(Store, "_write_file", flaky)
     store.write("x", b"1")
     assert store.read("x") == b"1"
-    assert not is_transient(PermissionError())
-    monkeypatch.setattr(store_module, "RETRY_SECONDS", 0.2)
+    assert not faults.is_transient(PermissionError())
+    monkeypatch.setattr(faults, "RETRY_SECONDS", 0.2)
     failures[:] = [ConnectionResetError() for _ in range(10_000)]
     with pytest.raises(StoreError, match="ConnectionResetError"):
         store.write("y", b"1")
@@ -127,23 +131,20 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "operation", [Store.check_writable, lambda store: store.read("x"), lambda store: store.create("x", b"")]
 )
-def test_a_missing_bucket_is_one_sentence(
-    operation: Callable[[Store], object], monkeypatch: pytest.MonkeyPatch, s3_endpoint: str
-) -> None:
-    set_s3_environment(monkeypatch, s3_endpoint)
+def test_a_missing_bucket_is_one_sentence(operation: Callable[[Store], object], s3: S3Server) -> None:
     with pytest.raises(StoreError, match="the bucket does not exist") as caught:
         operation(Store("s3://nowhere/x"))
     assert SECRET not in str(caught.value)
 
 
-def test_missing_credentials_are_one_sentence(monkeypatch: pytest.MonkeyPatch, s3_endpoint: str, tmp_path: Path) -> None:
+def test_missing_credentials_are_one_sentence(monkeypatch: pytest.MonkeyPatch, server: S3Server, tmp_path: Path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(StoreError, match=r"^s3://bucket: no usable credentials"):
-        Store("s3://bucket", endpoint_url=s3_endpoint).write("x", b"1")
+        Store("s3://bucket", endpoint_url=server.endpoint).write("x", b"1")
 
 
 def test_credentials_in_the_url_are_refused() -> None:
@@ -155,3 +156,56 @@ def test_credentials_in_the_url_are_refused() -> None:
 def test_an_unknown_scheme_is_named() -> None:
     with pytest.raises(StoreError, match="unknown scheme 'gopher'"):
         Store("gopher://x")
+
+
+def test_conditional_puts_are_found_out(any_store: Store) -> None:
+    assert any_store.creates_conditionally()
+    assert not [path for path in any_store.fs.find(any_store.root) if ".probe" in path]
+
+
+def test_a_server_without_conditional_puts_is_served_by_looking_first(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = s3_store("no-conditions")
+    original = store.fs.pipe_file
+
+    def refusing(path: str, data: bytes, mode: str = "overwrite", **options: object) -> object:
+        if mode == "create":
+            raise NotImplementedError("A header you provided implies functionality that is not implemented")
+        return original(path, data, **options)
+
+    monkeypatch.setattr(store.fs, "pipe_file", refusing)
+    assert not store.creates_conditionally()
+    assert store.create("mark", b"ours")
+    assert not store.create("mark", b"theirs")
+    assert store.read("mark") == b"ours"
+
+
+@pytest.mark.parametrize("size", [1, 40 << 20])
+def test_what_was_sent_is_compared_with_what_lies_there(s3: S3Server, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """40 MiB go up in parts."""
+    store, data = s3_store(f"compared-{size}"), b"x" * size
+    original, sent, read = store.fs.pipe_file, [], []
+
+    def damaging(path: str, data: bytes, **options: object) -> object:
+        sent.append(path)
+        return original(path, data if len(sent) > 1 else b"y" + data[1:], **options)
+
+    monkeypatch.setattr(store.fs, "pipe_file", damaging)
+    monkeypatch.setattr(store.fs, "cat_file", lambda path, cat=store.fs.cat_file: read.append(path) or cat(path))
+    store.write("x", data)
+    assert (len(sent), len(read)) == (2, 1), "the first attempt is found out, the second is what was sent"
+    assert store.read("x") == data
+    info = store.fs.info
+    monkeypatch.setattr(store.fs, "info", lambda path: info(path) | {"ETag": '"of-an-encrypting-store"'})
+    store.write("x", data)
+    assert len(sent) == 3, "without a checksum to compare, the bytes are read back"
+
+
+def test_uploads_that_nobody_ends_are_found_and_aborted(s3: S3Server) -> None:
+    store = s3_store("unended")
+    for key in ("experiment/units/a/dead", "another/experiment"):
+        store.fs.call_s3("create_multipart_upload", Bucket="unended", Key=key)
+    assert store.abort_uploads("units", timedelta(hours=1)) == []
+    for abort in (False, True):
+        assert store.abort_uploads("units", timedelta(0), abort=abort) == ["units/a/dead"]
+    assert store.abort_uploads("units", timedelta(0)) == []
+    assert [upload["Key"] for upload in store.fs.list_multipart_uploads("unended")] == ["another/experiment"]

@@ -2,25 +2,25 @@
 
 import io
 import json
-import logging
 import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
+from vldd_dist.data.bad_samples import BadSamples
 from vldd_dist.data.images import decode, encode, resize
 from vldd_dist.data.sources import SPLITS, samples
 from vldd_dist.data.sources.sample import RawSample
 from vldd_dist.errors import DataError
 from vldd_dist.settings import DataSettings
+from vldd_dist.storage.background import Background
 from vldd_dist.storage.units import UnitWriter
 
-LOGGED_BAD_PICTURES = 10
+UPLOADS_AT_ONCE = 3
 
 # Key, extension and bytes of the picture, what KEY.json says.
 Member = tuple[str, str, bytes, dict[str, Any]]
-
-logger = logging.getLogger(__name__)
 
 
 def prepare_dataset(
@@ -51,24 +51,22 @@ class _Preparation:
         shards: list[dict[str, Any]] = []
         captions = 0
         good = self._good_members(split)
-        while members := self._take(good):
-            name = f"{split}-{len(shards):06d}.tar"
-            self.writer.put(name, _tar(members))
-            shards.append({"name": name, "images": len(members)})
-            captions += sum(len(described["captions"]) for _, _, _, described in members)
+        with Background(UPLOADS_AT_ONCE) as uploads:
+            while members := list(islice(good, self.settings.shard_images)):
+                name = f"{split}-{len(shards):06d}.tar"
+                uploads.submit(partial(self.writer.put, name, _tar(members)))
+                shards.append({"name": name, "images": len(members)})
+                captions += sum(len(described["captions"]) for _, _, _, described in members)
         images = sum(shard["images"] for shard in shards)
         wanted = getattr(self.settings, f"{split}_images")
         if images == 0:
             raise DataError(f"data: the {split} split has no pictures: correct data.source's files")
-        if wanted is not None and images + self.bad < wanted:
+        if wanted is not None and images + self.bad.count < wanted:
             raise DataError(f"data.{split}_images: {wanted} asked for, the source has {images}: lower it or leave it out")
-        return {"shards": shards, "images": images, "captions": captions, "bad_images": self.bad}
-
-    def _take(self, good: Iterator[Member]) -> list[Member]:
-        return list(islice(good, self.settings.shard_images))
+        return {"shards": shards, "images": images, "captions": captions, "bad_images": self.bad.count}
 
     def _good_members(self, split: str) -> Iterator[Member]:
-        self.bad = seen = 0
+        self.bad, seen = BadSamples(split, self.settings.max_bad_fraction), 0
         keys: set[str] = set()
         for sample in samples(self.settings, split, self.seed):
             seen += 1
@@ -78,20 +76,12 @@ class _Preparation:
             try:
                 member = self._member(sample)
             except DataError as error:
-                self.bad += 1
-                if self.bad <= LOGGED_BAD_PICTURES:
-                    logger.warning("left out: %s", error)
-                if self.settings.max_bad_fraction == 0:
-                    raise
+                self.bad.add(error, sample.container, seen)
                 continue
             self.done += 1
             self.report({"done": self.done, "total": self.total})
             yield member
-        if self.bad > self.settings.max_bad_fraction * seen:
-            raise DataError(
-                f"data: {self.bad} of {seen} pictures of the {split} split cannot be read, more than "
-                f"data.max_bad_fraction ({self.settings.max_bad_fraction:g}): mend the source or raise it"
-            )
+        self.bad.judge(seen)
 
     def _member(self, sample: RawSample) -> Member:
         image = decode(sample.image, sample.source) if isinstance(sample.image, bytes) else sample.image

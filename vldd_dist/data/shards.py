@@ -9,9 +9,15 @@ from typing import Any
 
 import braceexpand
 import fsspec
+from webdataset import utils
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from vldd_dist.data.opener import register_openers
 from vldd_dist.errors import DataError
+
+# No pickles, no pipes, whatever a URL or a member's name asks for.
+utils.enforce_security = True
+register_openers()
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 

@@ -24,6 +24,7 @@ from vldd_dist.models.inputs import model_inputs, pixel_gradients
 from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.settings import DistillSettings
 from vldd_dist.storage import tensors
+from vldd_dist.storage.background import Background
 from vldd_dist.storage.trajectories import Trajectory
 from vldd_dist.storage.units import Checkpoint, UnitWriter
 
@@ -118,14 +119,29 @@ class Distillation:
             self._check_gradient(settings.check_tolerance)
         if first == 0:
             self._validate(0)
-        started = time.monotonic()
+        # A checkpoint's upload runs beside the outer steps that follow it.
+        with Background() as uploads:
+            self._run_outer_steps(first, uploads)
+        best_step, best_recall = self._best_validation()
+        return {
+            "best_step": best_step,
+            "best_validation": best_recall,
+            "validation": self.history.validation,
+            "start": self.pairs.start,
+            "gradient_error": self.gradient_error,
+        }
+
+    def _run_outer_steps(self, first: int, uploads: Background) -> None:
+        settings, started = self.settings, time.monotonic()
         for step in range(first, settings.outer_steps):
+            if step + 1 < settings.outer_steps:
+                self._prefetch(step + 1)
             self._outer_step(step)
             done = step + 1
             if done % settings.validate_every == 0 or done == settings.outer_steps:
                 self._validate(done)
             if done % settings.checkpoint_every == 0:
-                self._checkpoint(done)
+                self._checkpoint(done, uploads)
             self.report(
                 {
                     "done": done,
@@ -135,14 +151,15 @@ class Distillation:
                     "validation": self.history.validation[-1][1],
                 }
             )
-        best_step, best_recall = self._best_validation()
-        return {
-            "best_step": best_step,
-            "best_validation": best_recall,
-            "validation": self.history.validation,
-            "start": self.pairs.start,
-            "gradient_error": self.gradient_error,
-        }
+
+    def _draw(self, step: int) -> Draw:
+        return draw(self.settings, len(self.trajectories), len(self.pairs), self.seed, step)
+
+    def _prefetch(self, step: int) -> None:
+        """Begin to read what an outer step to come will want."""
+        drawn = self._draw(step)
+        for epoch in (drawn.start, drawn.start + self.settings.expert_epochs):
+            self.trajectories[drawn.expert].prefetch(epoch)
 
     def _snapshot(self, expert: int, epoch: int) -> Params:
         trajectory = self.trajectories[expert]
@@ -154,7 +171,7 @@ class Distillation:
 
     def _outer_step(self, step: int) -> None:
         settings, student, pairs = self.settings, self.student, self.pairs
-        drawn = draw(settings, len(self.trajectories), len(pairs), self.seed, step)
+        drawn = self._draw(step)
         student.seed = derive_seed(self.seed, "dropout", step)
         rates = pairs.rates
         if not bool((rates.isfinite() & (rates > 0)).all()):
@@ -189,7 +206,7 @@ class Distillation:
             )
 
     def _check_gradient(self, tolerance: float) -> None:
-        drawn = draw(self.settings, len(self.trajectories), len(self.pairs), self.seed, 0)
+        drawn = self._draw(0)
         start = self._snapshot(drawn.expert, drawn.start)
         target = self._snapshot(drawn.expert, drawn.start + self.settings.expert_epochs)
         direction = tuple(b - a for a, b in zip(start, target, strict=True))
@@ -215,7 +232,7 @@ class Distillation:
     def _best_validation(self) -> tuple[int, float]:
         return max(self.history.validation, key=lambda entry: entry[1])
 
-    def _checkpoint(self, step: int) -> None:
+    def _checkpoint(self, step: int, uploads: Background) -> None:
         def packed(prefix: str, named: dict[str, Tensor]) -> dict[str, Tensor]:
             return {f"{prefix}/{name}": tensor for name, tensor in named.items()}
 
@@ -225,8 +242,9 @@ class Distillation:
             | packed("outer", self.outer.as_tensors())
             | packed("history", self.curves())
         )
-        facts = {"validation": self.history.validation, "start": self.pairs.start}
-        self.writer.save_checkpoint(step, {"state.safetensors": tensors.encode(state)}, facts)
+        facts = {"validation": list(self.history.validation), "start": self.pairs.start}
+        objects = {"state.safetensors": tensors.encode(state)}
+        uploads.submit(lambda: self.writer.save_checkpoint(step, objects, facts))
 
     def curves(self) -> dict[str, Tensor]:
         """losses (S, 3) and rates (S, 2), float64, one row an outer step."""

@@ -1,7 +1,7 @@
 """Training one expert: SGD on symmetric InfoNCE over all real pairs, a snapshot an epoch (Wu et al. 2308.07545, 3.2).
 
 An epoch is the unit of progress: after each, the parameters, momentum, counts and curves go to the store as a
-checkpoint, and a restarted expert goes on from the newest one. Every draw of an epoch derives from
+checkpoint, while the next epoch trains, and a restarted expert goes on from the newest one. Every draw of an epoch derives from
 (seed, expert, epoch), so the resumed expert ends in the same bits.
 """
 
@@ -27,7 +27,8 @@ from vldd_dist.models.parameters import ParameterView
 from vldd_dist.seeding import derive_seed
 from vldd_dist.settings import ExpertSettings
 from vldd_dist.storage import tensors
-from vldd_dist.storage.manifests import ObjectInfo
+from vldd_dist.storage.background import Background
+from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.trajectories import write_snapshot
 from vldd_dist.storage.units import Checkpoint, UnitWriter
 
@@ -106,15 +107,17 @@ class ExpertTraining:
             DivergenceError: the loss became NaN or infinite.
         """
         checkpoint = self.writer.latest_checkpoint()
-        if checkpoint is None:
-            self._finish_epoch(0)
-            first = 1
-        else:
-            self._restore(checkpoint)
-            first = checkpoint.step + 1
-        for epoch in range(first, self.settings.epochs + 1):
-            self._run_epoch(epoch)
-            self._finish_epoch(epoch)
+        # The epochs' uploads run beside the training of the next, one at a time and in order.
+        with Background() as uploads:
+            if checkpoint is None:
+                self._finish_epoch(0, uploads)
+                first = 1
+            else:
+                self._restore(checkpoint)
+                first = checkpoint.step + 1
+            for epoch in range(first, self.settings.epochs + 1):
+                self._run_epoch(epoch)
+                self._finish_epoch(epoch, uploads)
         for name, info in self.snapshots.items():
             self.writer.adopt(name, info)
         self.writer.put("forgetting.safetensors", tensors.encode(self.forgetting.as_tensors()))
@@ -183,29 +186,28 @@ class ExpertTraining:
         own = torch.arange(len(indices), device=similarity.device)
         self.forgetting.visit(indices, (similarity.argmax(dim=1) == own).cpu())
 
-    def _finish_epoch(self, epoch: int) -> None:
-        """Validate, and make the epoch part of the store."""
+    def _finish_epoch(self, epoch: int, uploads: Background) -> None:
+        """Validate, and make the epoch part of the store, the latter in the background from copies made here."""
         recall = measure(self.inputs.model, self.inputs.validation, self.encode_batch)
         self.curves.validation.append(recall.as_dict())
         parameters = {tower: self.view.as_dict(tower) for tower in ("image", "text")}
-        if epoch in self.kept_epochs:
-            for tower, named in parameters.items():
-                name, info = write_snapshot(self.writer, epoch, tower, named)
-                self.snapshots[name] = info
+        kept = {tower: tensors.encode(named) for tower, named in parameters.items()} if epoch in self.kept_epochs else {}
         state = {f"{tower}/{name}": value for tower, named in parameters.items() for name, value in named.items()}
-        self.writer.save_checkpoint(
-            epoch,
-            {
-                "parameters.safetensors": tensors.encode(state),
-                "momentum.safetensors": tensors.encode(self._momentum()),
-                "forgetting.safetensors": tensors.encode(self.forgetting.as_tensors()),
-            },
-            {
-                "loss": self.curves.loss,
-                "validation": self.curves.validation,
-                "snapshots": {name: info.model_dump() for name, info in self.snapshots.items()},
-            },
-        )
+        objects = {
+            "parameters.safetensors": tensors.encode(state),
+            "momentum.safetensors": tensors.encode(self._momentum()),
+            "forgetting.safetensors": tensors.encode(self.forgetting.as_tensors()),
+        }
+        curves = {"loss": list(self.curves.loss), "validation": list(self.curves.validation)}
+
+        def store() -> None:
+            for tower, data in kept.items():
+                name, info = write_snapshot(self.writer, epoch, tower, data)
+                self.snapshots[name] = info
+            snapshots = {name: info.model_dump() for name, info in self.snapshots.items()}
+            self.writer.save_checkpoint(epoch, objects, curves | {"snapshots": snapshots})
+
+        uploads.submit(store)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         def read(name: str) -> dict[str, Tensor]:

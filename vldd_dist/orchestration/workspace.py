@@ -1,5 +1,6 @@
 """What a worker does for each kind of unit: open the inputs, call the room that knows how, commit."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,9 @@ from vldd_dist.orchestration.units import UnitOrder
 from vldd_dist.settings import ModelSettings
 from vldd_dist.storage import tensors
 from vldd_dist.storage.store import Store
-from vldd_dist.storage.units import UnitReader, UnitWriter
+from vldd_dist.storage.units import AlreadyCommitted, UnitReader, UnitWriter
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -83,7 +86,7 @@ Runner = Callable[[Workspace], dict[str, Any]]
 
 
 def execute(order: UnitOrder, store: Store, report: Report) -> None:
-    """One attempt at a unit: run it and commit its manifest.
+    """One attempt at a unit: run it and commit its manifest, unless another writer is found to have done so.
 
     Raises:
         VlddError: with a sentence for the user; anything else is a mistake of the program.
@@ -94,5 +97,9 @@ def execute(order: UnitOrder, store: Store, report: Report) -> None:
     torch.set_num_threads(max(1, int(order.cpus)))
     inputs = {role: f"{kind}/{unit_id}" for role, (kind, unit_id) in order.inputs.items()}
     writer = UnitWriter(store, order.kind, order.id, order.spec, inputs)
-    facts = RUNNERS[order.kind](Workspace(order, store, writer, report))
+    try:
+        facts = RUNNERS[order.kind](Workspace(order, store, writer, report))
+    except AlreadyCommitted as stop:
+        logger.warning("%s: %s", order.label, stop)
+        return
     writer.commit(facts)

@@ -24,7 +24,8 @@ from torch.utils.data import Dataset
 from vldd_dist.errors import StoreError
 from vldd_dist.storage import tensors
 from vldd_dist.storage.card import render_card, render_preview
-from vldd_dist.storage.manifests import ObjectInfo, from_json, to_json
+from vldd_dist.storage.manifests import from_json, to_json
+from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.store import Store
 
 OBJECTS = ("pairs.safetensors", "captions.jsonl", "preview.png", "README.md")
@@ -68,7 +69,7 @@ class Recipe(Part):
 class DistilledManifest(Part):
     """The commit of a distilled set."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     kind: Literal["distilled_set"] = "distilled_set"
     pairs: int
     inner_rates: dict[str, float]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from vldd_dist.errors import StoreError
 from vldd_dist.storage.distilled import DistilledManifest
-from vldd_dist.storage.manifests import DamagedObject, ObjectInfo, from_json, to_json
+from vldd_dist.storage.manifests import from_json, to_json
+from vldd_dist.storage.objects import DamagedObject, ObjectInfo
 from vldd_dist.storage.store import Store
 
 PARALLEL_OBJECTS = 8

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from vldd_dist.errors import StoreError
-from vldd_dist.storage.manifests import ObjectInfo, UnitManifest, from_json
+from vldd_dist.storage.manifests import CheckpointRecord, UnitManifest, from_json
+from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.store import MissingObject, Store
-from vldd_dist.storage.units import CheckpointRecord
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Manifests: what a unit made, each object with its size and sha256. The manifest is written last: it is the commit."""
+"""Manifests: what a unit made, each object with its size and sha256. The manifest is written last: it is the commit.
+
+A manifest lies in the store as canonical JSON with a seal, the sha256 of everything else in it: objects are checked
+against the manifest, and the manifest against itself.
+"""
 
 import json
 from datetime import UTC, datetime
@@ -9,36 +13,15 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vldd_dist.errors import StoreError
+from vldd_dist.storage.facts import FACTS
+from vldd_dist.storage.objects import DamagedObject, ObjectInfo
 
-SCHEMA_VERSION = 1
+# 1: without seal and blocks; still read. 2: with.
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+SEAL = "seal"
 Model = TypeVar("Model", bound=BaseModel)
 RECORDED_PACKAGES = ("vldd_dist", "torch", "timm", "transformers", "peft", "webdataset", "ray", "deepspeed", "numpy")
-
-
-class DamagedObject(StoreError):
-    """An object is not what was once written: making it again mends it."""
-
-
-class ObjectInfo(BaseModel):
-    """Where an object lies (key relative to the store or folder), its size in bytes and its sha256 in hex."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    key: str
-    size: int = Field(ge=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-    @classmethod
-    def of(cls, key: str, data: bytes) -> "ObjectInfo":
-        return cls(key=key, size=len(data), sha256=sha256_hex(data))
-
-    def verify(self, data: bytes, source: str) -> bytes:
-        """The data itself. Raises DamagedObject naming the source when size or sha256 differ."""
-        if len(data) != self.size:
-            raise DamagedObject(f"{source}: {len(data)} bytes, its manifest says {self.size}: the object is damaged")
-        if sha256_hex(data) != self.sha256:
-            raise DamagedObject(f"{source}: its sha256 differs from the manifest's: the object is damaged")
-        return data
 
 
 class UnitManifest(BaseModel):
@@ -48,12 +31,12 @@ class UnitManifest(BaseModel):
         unit: the unit's id.
         spec, inputs: the question (inputs: role -> KIND/ID).
         objects: name -> where it lies.
-        facts: small results, plain JSON.
+        facts: small results, plain JSON; what a kind promises is in `facts.FACTS`.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     kind: str
     unit: str
     spec: dict[str, Any]
@@ -62,6 +45,26 @@ class UnitManifest(BaseModel):
     facts: dict[str, Any]
     created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = Field(default_factory=lambda: installed_versions())
+
+    def check_facts(self, source: str) -> None:
+        """Raises DamagedObject unless the facts are what the kind promises."""
+        if self.kind in FACTS:
+            _validated(FACTS[self.kind], self.facts, f"{source}: facts")
+
+
+class CheckpointRecord(BaseModel):
+    """The mark of a checkpoint, written after its objects.
+
+    Attributes:
+        facts: what is small of the state; `snapshots` holds an expert's so far, name -> where it lies.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[2] = 2
+    step: int
+    objects: dict[str, ObjectInfo]
+    facts: dict[str, Any]
 
 
 def installed_versions() -> dict[str, str]:
@@ -75,20 +78,17 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def sha256_hex(data: bytes) -> str:
-    return sha256(data).hexdigest()
-
-
 def to_json(model: BaseModel) -> bytes:
-    """Canonical JSON: sorted keys, two-space indent, one newline at the end."""
-    return (json.dumps(model.model_dump(mode="json"), sort_keys=True, indent=2, allow_nan=False) + "\n").encode()
+    """Canonical JSON (sorted keys, two-space indent, one newline at the end) with its seal."""
+    tree = model.model_dump(mode="json")
+    return _canonical(tree | {SEAL: _seal(tree)})
 
 
 def from_json(model: type[Model], data: bytes, source: str) -> Model:
     """Parse and check.
 
     Raises:
-        DamagedObject: no JSON, or a wrong field; the source is named.
+        DamagedObject: no JSON, another seal, or a wrong field; the source is named.
         StoreError: a schema version this package does not know.
     """
     try:
@@ -98,10 +98,32 @@ def from_json(model: type[Model], data: bytes, source: str) -> Model:
     if not isinstance(tree, dict) or "schema_version" not in tree:
         raise DamagedObject(f"{source}: no schema_version: the object is damaged, or not one of this package's")
     version = tree["schema_version"]
-    if version != SCHEMA_VERSION:
-        raise StoreError(f"{source}: schema version {version!r}; this vldd_dist reads version {SCHEMA_VERSION}: upgrade it")
+    if version not in READABLE_VERSIONS:
+        raise StoreError(
+            f"{source}: schema version {version!r}; this vldd_dist reads {' and '.join(map(str, READABLE_VERSIONS))}: "
+            "use the version of vldd_dist that wrote it, or a newer one"
+        )
+    if version == 1:
+        tree["schema_version"] = SCHEMA_VERSION
+    else:
+        seal = tree.pop(SEAL, None)
+        # The bytes too: a flipped bit may leave the same tree.
+        if seal != _seal(tree) or data != _canonical(tree | {SEAL: seal}):
+            raise DamagedObject(f"{source}: its seal is not that of its content: the object is damaged, or was edited by hand")
+    return _validated(model, tree, source)
+
+
+def _validated(model: type[Model], tree: dict[str, Any], source: str) -> Model:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise DamagedObject(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _canonical(tree: dict[str, Any]) -> bytes:
+    return (json.dumps(tree, sort_keys=True, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _seal(tree: dict[str, Any]) -> str:
+    return sha256(_canonical(tree)).hexdigest()

@@ -1,57 +1,44 @@
 """A store: any fsspec URL under which one experiment keeps all it makes.
 
-Writes replace atomically; `create` is the conditional put that commit marks rely on: a hard link for local files,
-If-None-Match for S3, a lock for memory. Transient faults are retried with jitter within `RETRY_SECONDS`; a refusal
-(permission, no bucket) is one sentence at once. Credentials come from the environment, a profile or a role, and
-appear in no message, pickle or object.
+Writes replace atomically and are checked against what the store then holds; `create` is the conditional put that commit
+marks rely on: a hard link for local files, If-None-Match for S3, a lock for memory. Transient faults are retried with
+jitter within `faults.RETRY_SECONDS`; a refusal (permission, no bucket) is one sentence at once. Credentials come from
+the environment, a profile or a role, and appear in no message, pickle or object.
 """
 
+import base64
 import builtins
 import contextlib
-import errno
 import os
 import threading
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
+from hashlib import md5
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from vldd_dist.errors import StoreError
-
-RETRY_SECONDS = 60.0
-LONGEST_WAIT_SECONDS = 8.0
-
-# s3fs gives a 500 InternalError EREMOTEIO (absent on macOS, where it falls back to EIO itself).
-TRANSIENT_ERRNOS = {errno.EIO, errno.EBUSY, errno.ECONNRESET, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
-# Base classes of botocore's, aiohttp's and requests' errors, by name: none of these libraries need be installed.
-TRANSIENT_NAMES = (
-    "Timeout",
-    "ConnectionError",
-    "ConnectionClosed",
-    "Disconnected",
-    "IncompleteRead",
-    "ClientPayload",
-    "HTTPClientError",
+from vldd_dist.storage.faults import (
+    NotAsWritten,
+    retried,
+    says_exists,
+    says_no_bucket,
+    says_not_implemented,
+    sentence,
+    token_expired,
 )
 
+# Larger objects are uploaded in parts of this size, several at once (S3's smallest part is 5 MiB).
+PART_BYTES = 16 << 20
+
+Out = TypeVar("Out")
+
 _memory_lock = threading.Lock()
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether trying again may help: time-outs, cut connections, 5xx and throttling, but no refusal."""
-    if isinstance(error, FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError | IsADirectoryError):
-        return False
-    if isinstance(error, ConnectionError | TimeoutError):
-        return True
-    if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
-        return True
-    if str(getattr(error, "code", "")) in ("408", "429", "500", "502", "503", "504"):  # gcsfs's HttpError
-        return True
-    return any(name in kind.__name__ for kind in type(error).__mro__ for name in TRANSIENT_NAMES)
 
 
 class MissingObject(StoreError):
@@ -98,6 +85,11 @@ class Store:
         except ImportError as error:
             raise StoreError(f"{self.url}: {error}; install the package's extra for it, e.g. vldd_dist[s3]") from None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether reading costs no network."""
+        return self.scheme in ("file", "memory")
+
     def url_of(self, key: str) -> str:
         """The full URL of a key, or of a prefix."""
         return f"{self.url}/{_checked(key)}"
@@ -112,15 +104,14 @@ class Store:
 
     def write(self, key: str, data: bytes) -> None:
         """Create or replace the object; a reader sees the old bytes or the new, never a mixture."""
-        self._guarded(
-            key, lambda path: self._write_file(path, data) if self.scheme == "file" else self.fs.pipe_file(path, data)
-        )
+        self._guarded(key, lambda path: self._write_file(path, data) if self.scheme == "file" else self._put_object(path, data))
 
     def create(self, key: str, data: bytes) -> bool:
         """Create the object unless it exists: True for the one caller who made it.
 
         When the answer to a successful put is lost, the put is repeated (here, or unseen inside the client library of
-        a remote store) and meets its own object: the bytes tell.
+        a remote store) and meets its own object: the bytes tell. On a server without conditional puts an existing object
+        is respected, but two callers at the same instant may both be told that they made it; the later bytes stand.
         """
         attempts = 0
 
@@ -131,12 +122,32 @@ class Store:
                 self._create_file(path, data)
                 return True
             except OSError as error:
-                if not _says_exists(error):
+                if not says_exists(error):
                     raise
-                repeated = attempts > 1 or self.scheme not in ("file", "memory")
+                repeated = attempts > 1 or not self.is_local
                 return repeated and self.fs.cat_file(path) == data
 
         return self._guarded(key, put)
+
+    def creates_conditionally(self) -> bool:
+        """Whether `create` refuses an existing object by the server's own rule, found out by trying."""
+        key = f".probe-{uuid.uuid4().hex}"
+
+        def refused(path: str) -> bool:
+            try:
+                self._create_file(path, b"another", fall_back=False)
+            except (OSError, NotImplementedError) as error:
+                if says_exists(error):
+                    return True
+                if not says_not_implemented(error):
+                    raise
+            return False
+
+        self.write(key, b"one")
+        try:
+            return self._guarded(key, refused)
+        finally:
+            self.delete([key])
 
     def exists(self, key: str) -> bool:
         return self._guarded(key, lambda path: bool(self.fs.exists(path)))
@@ -179,25 +190,40 @@ class Store:
             raise StoreError(f"{self.url}: a probe object was read back changed: this store cannot be trusted")
         self.delete([key])
 
-    def _guarded(self, key: str, operation: Any, missing_is_error: bool = True) -> Any:
+    def abort_uploads(self, prefix: str, older_than: timedelta, abort: bool = True) -> "builtins.list[str]":
+        """Multipart uploads that a killed writer began and never ended: S3 keeps (and bills) their parts, unseen.
+
+        Returns:
+            Their keys. Stores other than S3 have none.
+        """
+        if self.scheme not in ("s3", "s3a"):
+            return []
+        before = datetime.now(UTC) - older_than
+        bucket = self.root.partition("/")[0]
+
+        def find(path: str) -> builtins.list[str]:
+            inside = path.partition("/")[2]
+            uploads = [upload for upload in self.fs.list_multipart_uploads(bucket) or [] if upload["Key"].startswith(inside)]
+            dead = [upload for upload in uploads if upload["Initiated"] < before]
+            for upload in dead if abort else ():
+                self.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+            return [f"{bucket}/{upload['Key']}".removeprefix(f"{self.root}/") for upload in dead]
+
+        return self._guarded(prefix, find)
+
+    def _guarded(self, key: str, operation: Callable[[str], Out], missing_is_error: bool = True) -> Out:
         path = f"{self.root}/{_checked(key)}"
-        retrying = Retrying(
-            retry=retry_if_exception(is_transient),
-            stop=stop_after_delay(RETRY_SECONDS),
-            wait=wait_random_exponential(multiplier=0.1, max=LONGEST_WAIT_SECONDS),
-            reraise=True,
-        )
         try:
             try:
-                return retrying(operation, path)
+                return retried(lambda: operation(path))
             except OSError as error:
-                if not _token_expired(error):
+                if not token_expired(error):
                     raise
                 # A new file system reads the profile or role again, which may hold a fresh token by now.
                 self.__dict__.pop("fs", None)
-                return retrying(operation, path)
+                return retried(lambda: operation(path))
         except FileNotFoundError as error:
-            if "bucket does not exist" in str(error).lower():
+            if says_no_bucket(error):
                 raise StoreError(f"{self.url}: the bucket does not exist: make it, or correct the URL") from None
             if not missing_is_error:
                 raise
@@ -205,31 +231,27 @@ class Store:
         except StoreError:
             raise
         except Exception as error:
-            raise StoreError(self._sentence(key, error)) from None
+            raise StoreError(sentence(error, self.url, key)) from None
 
-    def _sentence(self, key: str, error: Exception) -> str:
-        if _token_expired(error):
-            return f"{self.url}: the credentials have expired or are refused: renew them"
-        if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):  # gcsfs raises a bare OSError
-            return f"{self.url}: permission denied at {key}: give this user or role read and write access"
-        if isinstance(error, NotADirectoryError | IsADirectoryError):
-            return f"{self.url_of(key)}: a file stands where a folder should, or the reverse: name another place"
-        if "Credential" in type(error).__name__:
-            return f"{self.url}: no usable credentials: give them by environment, profile or role"
-        # botocore and aiohttp raise outside OSError; their texts name no secret, yet only the type is sure.
-        text = f": {' '.join(str(error).split())}" if isinstance(error, OSError | ValueError) else ""
-        if is_transient(error):
-            return (
-                f"{self.url_of(key)}: given up after {RETRY_SECONDS:g} s of retries ({type(error).__name__}{text}): "
-                "check the disk, or the network and the endpoint, and start again"
-            )
-        return f"{self.url_of(key)}: {type(error).__name__}{text}; see `vldd doctor`"
+    def _put_object(self, path: str, data: bytes) -> None:
+        """Send, then compare what the store holds: by its own checksum where that is one, else by reading back."""
+        if self.scheme == "memory":
+            self.fs.pipe_file(path, data)
+            return
+        with ThreadPoolExecutor(1) as beside:
+            expected = beside.submit(_checksums, data)
+            self.fs.pipe_file(path, data, **({"chunksize": PART_BYTES} if self.scheme == "s3" else {}))
+        held = self.fs.info(path)
+        # S3's ETag is no MD5 where the store encrypts with keys of its own; Google has a field for it.
+        named = {str(held.get("ETag", "")).strip('"'), held.get("md5Hash")}
+        if held["size"] != len(data) or not (named & expected.result() or self.fs.cat_file(path) == data):
+            raise NotAsWritten(f"{path} was sent with {len(data)} bytes, and other bytes lie there")
 
     def _write_file(self, path: str, data: bytes) -> None:
         temporary = self._temporary_file(path, data)
         os.replace(temporary, path)
 
-    def _create_file(self, path: str, data: bytes) -> None:
+    def _create_file(self, path: str, data: bytes, fall_back: bool = True) -> None:
         if self.scheme == "file":
             temporary = self._temporary_file(path, data)
             try:
@@ -243,7 +265,14 @@ class Store:
                     raise FileExistsError(path)
                 self.fs.pipe_file(path, data)
         else:
-            self.fs.pipe_file(path, data, mode="create")
+            try:
+                self.fs.pipe_file(path, data, mode="create")
+            except (OSError, NotImplementedError) as error:
+                if not (fall_back and says_not_implemented(error)):
+                    raise
+                if self.fs.exists(path):
+                    raise FileExistsError(path) from None
+                self.fs.pipe_file(path, data)
 
     def _temporary_file(self, path: str, data: bytes) -> str:
         folder = os.path.dirname(path)
@@ -271,17 +300,12 @@ def _checked(key: str) -> str:
     return key
 
 
-def _token_expired(error: Exception) -> bool:
-    # The answer to a HEAD has no body that could name the error: there an expired token is a bare 400.
-    return "(ExpiredToken)" in str(error.__cause__) or "(400) when calling the HeadObject" in str(error.__cause__)
-
-
-def _says_exists(error: BaseException) -> bool:
-    if isinstance(error, FileExistsError):
-        return True
-    cause: BaseException | None = error
-    while cause is not None:
-        if "PreconditionFailed" in str(cause) or "PreconditionFailed" in type(cause).__name__:
-            return True
-        cause = cause.__cause__
-    return False
+def _checksums(data: bytes) -> set[str]:
+    """How stores name these bytes: the MD5, in hex or base64, or that of the parts' MD5s after a multipart upload."""
+    view = memoryview(data)
+    if len(data) < 2 * PART_BYTES:
+        whole = md5(view, usedforsecurity=False)
+        return {whole.hexdigest(), base64.b64encode(whole.digest()).decode()}
+    starts = range(0, len(data), PART_BYTES)
+    parts = b"".join(md5(view[start : start + PART_BYTES], usedforsecurity=False).digest() for start in starts)
+    return {f"{md5(parts, usedforsecurity=False).hexdigest()}-{len(starts)}"}

@@ -1,4 +1,12 @@
-"""Tensors as bytes: safetensors only. Nothing is ever unpickled."""
+"""Tensors as bytes: safetensors only. Nothing is ever unpickled.
+
+A safetensors file is eight bytes of length, so many bytes of JSON header, then the tensors' bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from math import prod
+from typing import NamedTuple
 
 import fsspec
 import torch
@@ -7,6 +15,26 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from vldd_dist.errors import DataError, StoreError
+
+LENGTH_BYTES = 8
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+class Place(NamedTuple):
+    """Where a tensor lies in a file: its first byte after the header, how many elements of what."""
+
+    start: int
+    elements: int
+    dtype: torch.dtype
 
 
 def encode(named: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
@@ -42,6 +70,42 @@ def read_file(url: str) -> dict[str, Tensor]:
         raise DataError(f"{url}: {problem}")
     tensors = _load(data, url, DataError)
     return {name: t.to(torch.float32) if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def header_end(length: bytes, size: int, source: str) -> int:
+    """Where the header of a file of `size` bytes ends, from its first eight. Raises StoreError for a length that lies."""
+    end = LENGTH_BYTES + int.from_bytes(length, "little")
+    if len(length) != LENGTH_BYTES or end > size:
+        raise StoreError(f"{source}: no whole safetensors file: its header does not fit into its {size} bytes")
+    return end
+
+
+def parse_header(text: bytes, size: int, source: str) -> dict[str, Place]:
+    """Where each tensor lies, from the header's JSON and the `size` in bytes of what follows it.
+
+    Raises:
+        StoreError: a header that does not describe what follows it.
+    """
+    try:
+        tree = json.loads(text)
+        tree.pop("__metadata__", None)
+        places = {}
+        for name, entry in tree.items():
+            (start, stop), dtype, elements = entry["data_offsets"], DTYPES[entry["dtype"]], prod(entry["shape"])
+            if not 0 <= start <= stop <= size or stop - start != elements * dtype.itemsize:
+                raise ValueError(f"{name} lies outside the file")
+            places[name] = Place(start, elements, dtype)
+        return places
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{source}: no valid safetensors file: {error}") from None
+
+
+def element_range(places: Mapping[str, Place], name: str, start: int, stop: int, source: str) -> tuple[int, int]:
+    """Bytes after the header that hold elements [start, stop) of a tensor. Raises StoreError when it has none such."""
+    if name not in places or not 0 <= start <= stop <= places[name].elements:
+        raise StoreError(f"{source}: has no elements {start} to {stop} of {name!r}")
+    place = places[name]
+    return place.start + start * place.dtype.itemsize, place.start + stop * place.dtype.itemsize
 
 
 def _problem(data: bytes) -> str | None:

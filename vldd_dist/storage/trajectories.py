@@ -1,40 +1,75 @@
-"""Trajectories: one object for each tower and snapshot, stored by content, so that equal snapshots are stored once."""
+"""Trajectories: one object for each tower and snapshot, stored by content, so that equal snapshots are stored once.
+
+A reader fetches the snapshots it asks for and no others, ahead of their use when told to, and of a snapshot only the
+elements it wants: a sharded student's rank reads its own slices.
+"""
 
 import re
+import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
+import torch
 from torch import Tensor
 
 from vldd_dist.storage import tensors
-from vldd_dist.storage.manifests import ObjectInfo
+from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.units import UnitReader, UnitWriter
+
+PREFETCHES_AT_ONCE = 4
 
 _NAME = re.compile(r"^epoch-(\d{4})/(image|text)\.safetensors$")
 
+Snapshot = dict[str, Tensor]
 
-def write_snapshot(writer: UnitWriter, epoch: int, tower: str, named: dict[str, Tensor]) -> tuple[str, ObjectInfo]:
-    """Store one tower's trainable parameters after `epoch` epochs; adopt the result under its name to list it."""
-    return f"epoch-{epoch:04d}/{tower}.safetensors", writer.put_blob(tensors.encode(named))
+
+def write_snapshot(writer: UnitWriter, epoch: int, tower: str, data: bytes) -> tuple[str, ObjectInfo]:
+    """Store one tower's trainable parameters after `epoch` epochs, encoded by `tensors.encode`; adopt the result under
+    its name to list it."""
+    return f"epoch-{epoch:04d}/{tower}.safetensors", writer.put_blob(data)
 
 
 class SnapshotCache:
-    """Decoded snapshots of one process, least recently used dropped first beyond `limit_bytes`."""
+    """Decoded snapshots of one process, least recently used dropped first beyond `limit_bytes`; for several threads."""
 
     def __init__(self, limit_bytes: int = 4 << 30) -> None:
         self.limit_bytes = limit_bytes
-        self.held: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
-        self.held_bytes = 0
+        self._held: OrderedDict[str, Future[Snapshot]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(PREFETCHES_AT_ONCE)
 
-    def get(self, digest: str, load: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The snapshot of this content, loaded unless held."""
-        if digest not in self.held:
-            self.held[digest] = load()
-            self.held_bytes += _bytes(self.held[digest])
-        self.held.move_to_end(digest)
-        while self.held_bytes > self.limit_bytes and len(self.held) > 1:
-            self.held_bytes -= _bytes(self.held.popitem(last=False)[1])
-        return self.held[digest]
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, digest: str, load: Callable[[], Snapshot]) -> Snapshot:
+        """The snapshot of this content, loaded unless held or on its way."""
+        snapshot = self.prefetch(digest, load).result()
+        self._drop_oldest()
+        return snapshot
+
+    def prefetch(self, digest: str, load: Callable[[], Snapshot]) -> Future[Snapshot]:
+        """Begin loading, unless held or on its way. A failed load is forgotten: who asks next tries again."""
+        with self._lock:
+            future = self._held.get(digest)
+            if future is None or (future.done() and future.exception() is not None):
+                future = self._held[digest] = self._pool.submit(load)
+            self._held.move_to_end(digest)
+            return future
+
+    def _drop_oldest(self) -> None:
+        with self._lock:
+            sizes = {
+                digest: _bytes(future.result())
+                for digest, future in self._held.items()
+                if future.done() and future.exception() is None
+            }
+            total = sum(sizes.values())
+            for digest, size in list(sizes.items())[:-1]:
+                if total <= self.limit_bytes:
+                    return
+                del self._held[digest]
+                total -= size
 
 
 class Trajectory:
@@ -49,13 +84,49 @@ class Trajectory:
         matches = (_NAME.match(name) for name in self.reader.manifest.objects)
         return sorted({int(match[1]) for match in matches if match})
 
-    def snapshot(self, epoch: int, tower: str) -> dict[str, Tensor]:
+    def snapshot(self, epoch: int, tower: str) -> Snapshot:
         """Parameters of one tower by name; the tensors are shared with the cache: do not write to them."""
-        name = f"epoch-{epoch:04d}/{tower}.safetensors"
-        return self.cache.get(
-            self.reader.info(name).sha256, lambda: tensors.decode(self.reader.read(name), self.reader.url(name))
-        )
+        name = _name(epoch, tower)
+        return self.cache.get(self.reader.info(name).sha256, lambda: self._load(name))
+
+    def prefetch(self, epoch: int) -> None:
+        """Begin to read an epoch's snapshots, for a `snapshot` to come."""
+        for tower in ("image", "text"):
+            name = _name(epoch, tower)
+            self.cache.prefetch(self.reader.info(name).sha256, lambda name=name: self._load(name))  # type: ignore[misc]
+
+    def slices(self, epoch: int, tower: str, wanted: Mapping[str, tuple[int, int]]) -> Snapshot:
+        """Elements [start, stop) of each wanted parameter, flattened in row-major order.
+
+        Only the file's header and the blocks that hold these elements are read; nothing is kept in memory.
+
+        Returns:
+            1-D tensors by name, of the stored dtype.
+
+        Raises:
+            StoreError: the snapshot has no such parameter or element, or is damaged.
+        """
+        name = _name(epoch, tower)
+        url, size = self.reader.url(name), self.reader.info(name).size
+        (length,) = self.reader.read_ranges(name, [(0, tensors.LENGTH_BYTES)])
+        end = tensors.header_end(length, size, url)
+        (text,) = self.reader.read_ranges(name, [(tensors.LENGTH_BYTES, end)])
+        places = tensors.parse_header(text, size - end, url)
+        ranges = [tensors.element_range(places, parameter, *limits, url) for parameter, limits in wanted.items()]
+        read = self.reader.read_ranges(name, [(end + start, end + stop) for start, stop in ranges])
+        return {
+            # A copy: the bytes are not writable.
+            parameter: torch.frombuffer(bytearray(data), dtype=places[parameter].dtype) if data else torch.empty(0)
+            for parameter, data in zip(wanted, read, strict=True)
+        }
+
+    def _load(self, name: str) -> Snapshot:
+        return tensors.decode(self.reader.read(name), self.reader.url(name))
 
 
-def _bytes(named: dict[str, Tensor]) -> int:
+def _name(epoch: int, tower: str) -> str:
+    return f"epoch-{epoch:04d}/{tower}.safetensors"
+
+
+def _bytes(named: Snapshot) -> int:
     return sum(tensor.nbytes for tensor in named.values())

@@ -10,15 +10,19 @@ ATTEMPT is random, so that two writers of one unit never touch the same object: 
 
 import logging
 import uuid
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from vldd_dist.errors import StoreError
-from vldd_dist.storage.manifests import DamagedObject, ObjectInfo, UnitManifest, from_json, sha256_hex, to_json
+from vldd_dist.storage.manifests import CheckpointRecord, UnitManifest, from_json, to_json
+from vldd_dist.storage.objects import DamagedObject, ObjectInfo, read_object, read_ranges
 from vldd_dist.storage.store import MissingObject, Store
 
 CHECKPOINTS_KEPT = 2
+PARALLEL_UPLOADS = 4
+
+Out = TypeVar("Out")
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +36,8 @@ def is_done(store: Store, kind: str, unit_id: str) -> bool:
     return store.exists(f"{prefix_of(kind, unit_id)}/manifest.json")
 
 
-class CheckpointRecord(BaseModel):
-    """The mark of a checkpoint, written after its objects."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    schema_version: int = 1
-    step: int
-    objects: dict[str, ObjectInfo]
-    facts: dict[str, Any]
+class AlreadyCommitted(StoreError):
+    """Another writer has made the unit: its result stands, and this attempt has nothing left to do."""
 
 
 class Checkpoint:
@@ -73,10 +70,12 @@ class UnitWriter:
 
     def put_blob(self, data: bytes) -> ObjectInfo:
         """Write an object named by its content, stored once whoever writes it; not listed until adopted."""
-        digest = sha256_hex(data)
+        info = ObjectInfo.of("", data)
+        info = info.model_copy(update={"key": f"blobs/{info.sha256[:2]}/{info.sha256}"})
         # Written even where one lies already: that mends a damaged blob, and makes an old one young, so that collecting
         # garbage does not take it between now and the commit.
-        return self._write(f"blobs/{digest[:2]}/{digest}", data)
+        self.store.write(info.key, data)
+        return info
 
     def adopt(self, name: str, info: ObjectInfo) -> ObjectInfo:
         """List an object written earlier (a blob, or by the attempt a checkpoint came from)."""
@@ -84,9 +83,17 @@ class UnitWriter:
         return info
 
     def save_checkpoint(self, step: int, objects: dict[str, bytes], facts: dict[str, Any]) -> None:
-        """Keep what is needed to go on from `step`; the last two checkpoints are kept."""
+        """Keep what is needed to go on from `step`; the last two checkpoints are kept.
+
+        Raises:
+            AlreadyCommitted: another writer has made the unit in the meantime.
+        """
+        if is_done(self.store, self.kind, self.unit_id):
+            raise AlreadyCommitted(f"{self.prefix} was committed by another writer first; its result stands")
         folder = f"{self.prefix}/{self.attempt}/checkpoint-{step:08d}"
-        infos = {name: self._write(f"{folder}/{name}", data) for name, data in objects.items()}
+        with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
+            written = pool.map(lambda item: self._write(f"{folder}/{item[0]}", item[1]), objects.items())
+            infos = dict(zip(objects, written, strict=True))
         record = CheckpointRecord(step=step, objects=infos, facts=facts)
         self.store.write(f"{self.prefix}/checkpoints/{step:08d}-{self.attempt}.json", to_json(record))
         for key in self._checkpoint_keys()[:-CHECKPOINTS_KEPT]:
@@ -101,10 +108,7 @@ class UnitWriter:
         for key in reversed(self._checkpoint_keys()):
             try:
                 record = from_json(CheckpointRecord, self.store.read(key), self.store.url_of(key))
-                data = {
-                    name: info.verify(self.store.read(info.key), self.store.url_of(info.key))
-                    for name, info in record.objects.items()
-                }
+                data = {name: read_object(self.store, info) for name, info in record.objects.items()}
                 return Checkpoint(record, data)
             except (MissingObject, DamagedObject) as error:
                 logger.warning("checkpoint passed over: %s", error)
@@ -115,6 +119,7 @@ class UnitWriter:
         manifest = UnitManifest(
             kind=self.kind, unit=self.unit_id, spec=self.spec, inputs=self.inputs, objects=self.objects, facts=facts
         )
+        manifest.check_facts(self.prefix)
         won = self.store.create(f"{self.prefix}/manifest.json", to_json(manifest))
         for key in self._checkpoint_keys():
             self._remove_checkpoint(key)
@@ -125,8 +130,6 @@ class UnitWriter:
 
     def _write(self, key: str, data: bytes) -> ObjectInfo:
         self.store.write(key, data)
-        if self.store.size(key) != len(data):
-            raise StoreError(f"{self.store.url_of(key)}: written with {len(data)} bytes but the store shows another size")
         return ObjectInfo.of(key, data)
 
     def _checkpoint_keys(self) -> list[str]:
@@ -155,6 +158,7 @@ class UnitReader:
         self.prefix = prefix_of(kind, unit_id)
         key = f"{self.prefix}/manifest.json"
         self.manifest = from_json(UnitManifest, store.read(key), store.url_of(key))
+        self.manifest.check_facts(store.url_of(key))
         for name, info in self.manifest.objects.items():
             if ".." in info.key.split("/") or not info.key.startswith((f"{self.prefix}/", "blobs/")):
                 raise StoreError(f"{store.url_of(key)}: object {name} points outside its unit ({info.key}): refused")
@@ -174,8 +178,14 @@ class UnitReader:
 
     def read(self, name: str) -> bytes:
         """An object, verified by size and sha256. Raises StoreError naming it and the mend."""
-        info = self.info(name)
+        return self._or_how_to_mend(lambda: read_object(self.store, self.info(name)))
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of each [start, stop) of an object, verified, no more read than the blocks that hold them."""
+        return self._or_how_to_mend(lambda: read_ranges(self.store, self.info(name), ranges))
+
+    def _or_how_to_mend(self, read: Callable[[], Out]) -> Out:
         try:
-            return info.verify(self.store.read(info.key), self.store.url_of(info.key))
+            return read()
         except (MissingObject, DamagedObject) as error:
             raise type(error)(f"{error}; remove {self.prefix}/manifest.json to have the unit made again") from None

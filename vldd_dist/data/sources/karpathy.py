@@ -35,7 +35,7 @@ def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample
         except OSError:
             raise DataError(f"{where}: the image {path} cannot be read: correct data.images or the entry") from None
         taken += 1
-        yield RawSample(f"{number:08d}", str(path), data, checked_captions(captions, f"{where}.sentences"))
+        yield RawSample(f"{number:08d}", str(path), str(path.parent), data, checked_captions(captions, f"{where}.sentences"))
 
 
 def describe(settings: DataSettings) -> dict[str, Any]:

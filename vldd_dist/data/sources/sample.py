@@ -11,6 +11,7 @@ class RawSample:
     """Attributes:
     key: unique within its split, without '.' and '/'.
     source: where it came from, for error messages.
+    container: the shard or folder it lies in, for counting what is bad.
     image: encoded bytes, or a picture already decoded.
     captions: at least one, none empty.
     extra: further plain-JSON facts, kept in KEY.json.
@@ -18,6 +19,7 @@ class RawSample:
 
     key: str
     source: str
+    container: str
     image: bytes | Image.Image
     captions: list[str]
     extra: dict[str, Any] = field(default_factory=dict)

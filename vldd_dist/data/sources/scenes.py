@@ -14,9 +14,8 @@ def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample
     count = getattr(settings, f"{split}_images") or SCENES_BY_DEFAULT[split]
     for index in range(count):
         (scene,) = draw_scenes(1, seed, settings.image_size, OFFSETS[split] + index)
-        yield RawSample(
-            f"{index:06d}", f"scene {index} of {split}", scene.image, scene.captions, {"attributes": scene.attributes}
-        )
+        source = f"scene {index} of {split}"
+        yield RawSample(f"{index:06d}", source, "scenes", scene.image, scene.captions, {"attributes": scene.attributes})
 
 
 def describe(settings: DataSettings) -> dict[str, Any]:

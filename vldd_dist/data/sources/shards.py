@@ -5,6 +5,7 @@ from typing import Any
 
 import fsspec
 
+from vldd_dist.data.opener import open_shard
 from vldd_dist.data.shards import captions_of, expand, image_of, reading, samples_of
 from vldd_dist.data.sources.sample import RawSample
 from vldd_dist.errors import DataError
@@ -15,7 +16,7 @@ def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample
     limit, taken = getattr(settings, f"{split}_images"), 0
     for number, url in enumerate(expand(getattr(settings, split))):
         with reading(f"data.{split}: the shard {url}"):
-            opened = fsspec.open(url, "rb").open()
+            opened = open_shard(url)
         with opened as file:
             for sample in samples_of(url, file):
                 if limit is not None and taken == limit:
@@ -25,7 +26,7 @@ def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample
                 if image is None:
                     raise DataError(f"{source}: no picture (.jpg, .png or .webp)")
                 taken += 1
-                yield RawSample(f"{number:05d}-{_plain(sample['__key__'])}", source, image, captions_of(sample, source))
+                yield RawSample(f"{number:05d}-{_plain(sample['__key__'])}", source, url, image, captions_of(sample, source))
 
 
 def describe(settings: DataSettings) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""What the manifest of each kind of unit promises in its facts: small results, readable without opening an object."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=0)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Recalls(Facts):
+    """Recall in percent: image to text, text to image, at 1, 5 and 10, and the mean of the six."""
+
+    tr1: Percent
+    tr5: Percent
+    tr10: Percent
+    ir1: Percent
+    ir5: Percent
+    ir10: Percent
+    mean: Percent
+
+
+class ShardFacts(Facts):
+    name: str = Field(description="the object's name")
+    images: Count
+
+
+class SplitFacts(Facts):
+    shards: list[ShardFacts]
+    images: Count
+    captions: Count
+    bad_images: Count = Field(description="pictures of the source that could not be read and were left out")
+
+
+class DatasetFacts(Facts):
+    splits: dict[str, SplitFacts]
+    image_size: Count = Field(description="pixels, square")
+    source: str
+    licence: str
+
+
+class ImageWeightsFacts(Facts):
+    tensors: Count
+
+
+class CaptionEmbeddingsFacts(Facts):
+    captions: Count
+    dim: Count
+    encoder: dict[str, Any] = Field(description="what the vectors are embeddings of: encoder, revision, pooling, preprocessing")
+
+
+class TrajectoryFacts(Facts):
+    loss: list[float] = Field(description="mean training loss of each epoch")
+    validation: list[Recalls] = Field(description="epoch by epoch, epoch 0 before training")
+    epochs: list[Count] = Field(description="epochs whose snapshots are kept")
+
+
+class FeaturesFacts(Facts):
+    pictures: Count
+    dim: Count
+
+
+class CoresetFacts(Facts):
+    keys: list[str]
+    captions: list[str]
+
+
+class RunFacts(Facts):
+    best_step: Count = Field(description="outer steps to the pairs of best validation recall, which are the result")
+    best_validation: Percent
+    validation: list[tuple[Count, Percent]] = Field(description="(outer step, mean recall in percent)")
+    start: dict[str, Any] = Field(description="provenance of the starting pairs")
+    gradient_error: float | None = Field(None, description="of finite differences against the exact gradient, at the start")
+
+
+class EvaluationFacts(Facts):
+    test: Recalls
+    learning_rate: float | None = Field(None, description="the student's, chosen on validation")
+    validation: list[tuple[float, Recalls]] = Field(default=[], description="(learning rate, recalls)")
+
+
+class PublicationFacts(Facts):
+    folder: str = Field(description="of the distilled set, in this store")
+    digest: str = Field(description="sha256 of its pairs.safetensors")
+
+
+FACTS: dict[str, type[Facts]] = {
+    "dataset": DatasetFacts,
+    "image_weights": ImageWeightsFacts,
+    "caption_embeddings": CaptionEmbeddingsFacts,
+    "expert": TrajectoryFacts,
+    "features": FeaturesFacts,
+    "coreset": CoresetFacts,
+    "distillation": RunFacts,
+    "evaluation": EvaluationFacts,
+    "publication": PublicationFacts,
+}
