@@ -9,7 +9,7 @@ from typing import Any
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
-from webdataset import gopen
+from webdataset.gopen import gopen_schemes
 
 from vldd_dist.storage.faults import retried
 
@@ -31,7 +31,7 @@ def register_openers(worker: int = 0) -> None:
     """Let plain `webdataset` open remote URLs this way. Also as the `worker_init_fn` of a spawning DataLoader: a fresh
     process knows of no registration."""
     for scheme in REMOTE_SCHEMES:
-        gopen.gopen_schemes[scheme] = _gopen
+        gopen_schemes[scheme] = _gopen
 
 
 def _gopen(url: str, mode: str = "rb", bufsize: int = -1, **options: Any) -> Any:

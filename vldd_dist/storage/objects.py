@@ -99,18 +99,19 @@ def read_ranges(store: Store, info: ObjectInfo, ranges: Sequence[tuple[int, int]
     return [cut(start, stop) for start, stop in ranges]
 
 
-def _read_pieces(store: Store, info: ObjectInfo, pieces: list[Piece]) -> list[bytes]:
+def load_piece(store: Store, info: ObjectInfo, piece: Piece) -> bytes:
+    """One piece straight from the store, verified. Raises DamagedObject or MissingObject naming the object."""
     source = store.url_of(info.key)
+    if piece.length == info.size:
+        return info.verify(store.read(info.key), source)
+    return _verified(store.read_range(info.key, piece.start, piece.length), piece, source)
 
-    def load(piece: Piece) -> bytes:
-        if piece.length == info.size:
-            return info.verify(store.read(info.key), source)
-        return _verified(store.read_range(info.key, piece.start, piece.length), piece, source)
 
+def _read_pieces(store: Store, info: ObjectInfo, pieces: list[Piece]) -> list[bytes]:
     def read(piece: Piece) -> bytes:
         if store.is_local:
-            return load(piece)
-        return node_cache().get(piece.sha256, piece.length, lambda: load(piece))
+            return load_piece(store, info, piece)
+        return node_cache().get(piece.sha256, piece.length, lambda: load_piece(store, info, piece))
 
     if len(pieces) == 1:
         return [read(pieces[0])]
