@@ -116,17 +116,33 @@ def gc(
     min_age_hours: Annotated[float, typer.Option(min=0, help="Younger objects may belong to running work.")] = 24,
 ) -> None:
     """Find what dead attempts left behind, and remove it when told to."""
-    from vldd_dist.storage.garbage import find_garbage
+    from vldd_dist.storage.garbage import find_garbage, remove_garbage
     from vldd_dist.storage.store import Store
 
-    opened = Store(store)
-    garbage = find_garbage(opened, timedelta(hours=min_age_hours))
+    opened, min_age = Store(store), timedelta(hours=min_age_hours)
+    garbage = find_garbage(opened, min_age)
     for key in garbage.keys:
         typer.echo(key)
+    for key in garbage.uploads:
+        typer.echo(f"{key} (an upload that nobody ended)")
     if delete:
-        opened.delete(garbage.keys)
+        remove_garbage(opened, garbage, min_age)
     verb = "removed" if delete else "could be removed with --delete"
-    typer.echo(f"{len(garbage.keys)} objects, {garbage.size / 2**20:.1f} MiB {verb}")
+    uploads = f" and {len(garbage.uploads)} unended uploads" if garbage.uploads else ""
+    typer.echo(f"{len(garbage.keys)} objects, {garbage.size / 2**20:.1f} MiB{uploads} {verb}")
+
+
+@app.command()
+def doctor(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="URL of a store to try, e.g. s3://bucket/prefix")],
+) -> None:
+    """Try what a run needs: the store, GPUs, DeepSpeed, versions. Leaves nothing behind; exit code 4 if something is amiss."""
+    from vldd_dist.doctor import examine
+
+    findings = examine(store)
+    for finding in findings:
+        typer.echo(f"{finding.verdict:4}  {finding.subject}: {finding.says}")
+    raise typer.Exit(4 if any(finding.verdict == "FAIL" for finding in findings) else 0)
 
 
 @contextlib.contextmanager

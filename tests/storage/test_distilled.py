@@ -171,15 +171,18 @@ def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.C
     orphan = dead.put_blob(b"an orphan blob")
     killed = f"units/thing/u/{dead.attempt}/.tmp-0"
     store.write(killed, b"half a file")
-    expected = sorted([orphan.key, killed, f"units/thing/u/{dead.attempt}/y.bin"])
+    store.write("distilled/dead/pairs/000000.tar", b"of a publication that died")
+    distilled_set().save(store.url_of("distilled/whole"))
+    expected = sorted([orphan.key, killed, f"units/thing/u/{dead.attempt}/y.bin", "distilled/dead/pairs/000000.tar"])
     assert find_garbage(store, timedelta(hours=1)).keys == []
     later = datetime.now(UTC) + timedelta(hours=2)
     assert sorted(find_garbage(store, timedelta(hours=1), later).keys) == expected
     for arguments in (["gc", store.url, "--min-age-hours", "0"], ["gc", store.url, "--min-age-hours", "0", "--delete"]):
         with pytest.raises(SystemExit):
             main(arguments)
-        assert "3 objects" in capsys.readouterr().out
+        assert "4 objects" in capsys.readouterr().out
     assert find_garbage(store, timedelta(0)).keys == []
+    verify(store.url_of("distilled/whole"))
     assert UnitReader(store, "thing", "u").read("x.bin") == b"kept"
     checkpoint = running.latest_checkpoint()
     assert checkpoint is not None

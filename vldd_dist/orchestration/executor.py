@@ -18,7 +18,7 @@ from ray.exceptions import (
 )
 from ray.util.queue import Empty, Queue
 
-from vldd_dist.errors import VlddError
+from vldd_dist.errors import InterruptedRun, VlddError
 from vldd_dist.orchestration.outcomes import DONE, Outcome
 from vldd_dist.orchestration.units import UnitOrder
 from vldd_dist.storage.store import Store
@@ -111,6 +111,10 @@ class RayExecutor:
 
     def capacity(self) -> Capacity:
         resources = ray.cluster_resources()
+        if self.owns_cluster and not resources.get("CPU"):
+            raise InterruptedRun(
+                "the Ray node of this machine died: what was committed is in the store; start the same command again"
+            )
         return Capacity(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
 
     def submit(self, order: UnitOrder) -> None:

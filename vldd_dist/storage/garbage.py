@@ -1,4 +1,6 @@
-"""What dead attempts left behind: objects that no manifest and no checkpoint names, old enough to be nobody's work."""
+"""What dead attempts left behind: objects that no manifest and no checkpoint names, and uploads in parts that nobody ended,
+old enough to be nobody's work.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -8,17 +10,28 @@ from vldd_dist.storage.manifests import CheckpointRecord, UnitManifest, from_jso
 from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.store import MissingObject, Store
 
+ROOMS = ("units", "blobs", "distilled")
+
 
 @dataclass(frozen=True)
 class Garbage:
-    """Objects to remove, and how many bytes that frees."""
+    """Objects to remove, how many bytes that frees, and the keys of unended uploads to abort."""
 
     keys: list[str]
     size: int
+    uploads: list[str]
+
+
+def remove_garbage(store: Store, garbage: Garbage, min_age: timedelta) -> None:
+    """Remove what `find_garbage` found with the same age."""
+    store.delete(garbage.keys)
+    for room in ROOMS:
+        store.abort_uploads(room, min_age)
 
 
 def find_garbage(store: Store, min_age: timedelta, now: datetime | None = None) -> Garbage:
-    """Objects under `units/` and `blobs/` that nothing names and that are older than `min_age`.
+    """Objects under `units/`, `blobs/` and `distilled/` that nothing names and that are older than `min_age`. A folder under
+    `distilled/` belongs to its manifest.
 
     The age protects attempts that are running: they write objects before the mark that names them.
 
@@ -31,9 +44,16 @@ def find_garbage(store: Store, min_age: timedelta, now: datetime | None = None) 
     named = set(marks)
     for key in marks:
         named |= {info.key for info in _objects(store, key)}
-    unnamed = [key for key in [*units, *store.list("blobs", temporary=True)] if key not in named]
+    sets = store.list("distilled", temporary=True)
+    named |= {key for key in sets if f"{_folder_of(key)}/manifest.json" in set(sets) and ".tmp-" not in key}
+    unnamed = [key for key in [*units, *sets, *store.list("blobs", temporary=True)] if key not in named]
     keys = [key for key in unnamed if _is_older(store, key, now - min_age)]
-    return Garbage(keys, sum(store.size(key) for key in keys))
+    uploads = [key for room in ROOMS for key in store.abort_uploads(room, min_age, abort=False)]
+    return Garbage(keys, sum(store.size(key) for key in keys), uploads)
+
+
+def _folder_of(key: str) -> str:
+    return "/".join(key.split("/")[:2])
 
 
 def _is_older(store: Store, key: str, moment: datetime) -> bool:

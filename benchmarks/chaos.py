@@ -1,0 +1,195 @@
+"""The main job on S3 while its coordinator and its workers are killed at random: the distilled sets must come out the same.
+
+    python -m benchmarks.chaos --kills 20
+
+The job runs once undisturbed, then again in a store of its own, where at random moments either the coordinator with all its
+Ray processes, or one busy worker, gets SIGKILL; a killed coordinator is started again by the same command. `--quick` is a
+tiny experiment. The last line is JSON: kills, same_digest, units_redone (units started more often than once).
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from benchmarks._measure import print_json
+from tests.conftest import TINY
+from tests.s3_server import S3Server, s3_server
+from vldd_dist.storage.fetch import published_sets
+from vldd_dist.storage.store import Store
+
+PRESET = "jobs/presets/scenes.yaml"
+QUICK = [*TINY, "data.train_images=160", "experts.epochs=6", "distill.outer_steps=60", "distill.checkpoint_every=5"]
+BUCKET = "chaos"
+COORDINATOR_SHARE = 0.4
+# Ray's own: without its agents a whole node ends, which is the coordinator's death on one machine.
+NOT_OURS = ("IDLE", "_QueueActor", "Agent")
+LONGEST_ATTEMPT_SECONDS = 3600
+RESUMABLE = 3
+
+
+@dataclass
+class Job:
+    """The job's command on one prefix, as often started as it takes.
+
+    Attributes:
+        log: everything it printed.
+        starts: how often each unit was started, by label.
+    """
+
+    name: str
+    folder: Path
+    environment: dict[str, str]
+    overrides: list[str]
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"s3://{BUCKET}/{self.name}"
+
+    @property
+    def starts(self) -> Counter[str]:
+        return Counter(line.removesuffix(": started") for line in self.log if line.endswith(": started"))
+
+    @contextmanager
+    def running(self) -> Iterator[subprocess.Popen[bytes]]:
+        """One start of it, ended with all its processes."""
+        sets = [part for override in self.overrides for part in ("--set", override)]
+        output = self.folder / f"{self.name}.log"
+        with output.open("wb") as file:
+            process = self._start([sys.executable, "-m", "jobs.run", PRESET, "--store", self.url, *sets], file)
+            try:
+                yield process
+            finally:
+                kill_all(process)
+        self.log += output.read_text(errors="replace").splitlines()
+
+    def _start(self, command: list[str], file: IO[bytes]) -> subprocess.Popen[bytes]:
+        environment = os.environ | self.environment | {"VLDD_CACHE_DIR": str(self.folder / f"{self.name}-cache")}
+        # A session of its own: a Ctrl-C here does not reach it, and its processes are found by descent.
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+
+    def digests(self) -> dict[str, str]:
+        """sha256 of the pairs of each published set."""
+        sets = published_sets(Store(self.url))
+        return {folder: manifest.objects["pairs.safetensors"].sha256 for folder, manifest in sets.items()}
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for the coordinator and for every Ray process it started."""
+    try:
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    except psutil.NoSuchProcess:
+        family = []
+    for member in family:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+
+
+def busy_workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Ray workers that run a task or an actor of ours: Ray names the process after it."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            title = " ".join(child.cmdline())
+        except psutil.Error:
+            continue
+        if title.startswith("ray::") and not any(name in title for name in NOT_OURS):
+            found.append(child)
+    return found
+
+
+def run_undisturbed(job: Job) -> float:
+    """Seconds it took."""
+    started = time.monotonic()
+    with job.running() as process:
+        finished = process.wait(LONGEST_ATTEMPT_SECONDS)
+    if finished:
+        raise SystemExit("\n".join(job.log[-20:]) + f"\nthe undisturbed job ended with {finished}")
+    return time.monotonic() - started
+
+
+def run_disturbed(job: Job, kills: int, pause: tuple[float, float], dice: random.Random) -> int:
+    """Run to its end, killing at most `kills` times, `pause` seconds (shortest, longest) apart. Returns how often."""
+    done = 0
+    while True:
+        with job.running() as process:
+            while process.poll() is None:
+                try:
+                    process.wait(dice.uniform(*pause) if done < kills else LONGEST_ATTEMPT_SECONDS)
+                except subprocess.TimeoutExpired:
+                    victims = busy_workers(process)
+                    done += 1
+                    if not victims or dice.random() < COORDINATOR_SHARE:
+                        print(f"kill {done}: the coordinator and all its processes", flush=True)
+                        break
+                    victim = dice.choice(victims)
+                    print(f"kill {done}: {' '.join(victim.cmdline()).strip()}", flush=True)
+                    victim.send_signal(signal.SIGKILL)
+            else:
+                if process.returncode == 0:
+                    return done
+                if process.returncode == RESUMABLE:
+                    continue
+                raise SystemExit(
+                    f"the job ended with {process.returncode}: {(job.folder / f'{job.name}.log').read_text()[-2000:]}"
+                )
+
+
+def chaos(server: S3Server, kills: int, quick: bool, seed: int) -> dict[str, float]:
+    """As often as it takes to place all kills, each time in a fresh prefix."""
+    os.environ.update(server.environment)
+    Store(f"s3://{BUCKET}/x").fs.mkdir(BUCKET)
+    dice, pause = random.Random(seed), (3.0, 14.0) if quick else (5.0, 40.0)
+    with tempfile.TemporaryDirectory(prefix="vldd-chaos-") as folder:
+
+        def job(name: str) -> Job:
+            return Job(name, Path(folder), server.environment, QUICK if quick else [])
+
+        undisturbed = job("undisturbed")
+        seconds = run_undisturbed(undisturbed)
+        expected = undisturbed.digests()
+        print(f"undisturbed: {seconds:.0f} s, {json.dumps(expected)}", flush=True)
+        done, redone, same = 0, 0, True
+        while done < kills:
+            disturbed = job(f"disturbed-{done}")
+            started = time.monotonic()
+            done += run_disturbed(disturbed, kills - done, pause, dice)
+            found = disturbed.digests()
+            redone += sum(count > 1 for count in disturbed.starts.values())
+            same = same and found == expected
+            verdict = "the same sets" if found == expected else f"OTHER sets: {json.dumps(found)}"
+            print(f"disturbed: {time.monotonic() - started:.0f} s, {done} of {kills} kills so far, {verdict}", flush=True)
+    return {"kills": done, "same_digest": same, "units_redone": redone}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The main job on S3 under random kills.")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims")
+    parser.add_argument("--quick", action="store_true", help="a tiny experiment and 5 kills at most: a few minutes")
+    arguments = parser.parse_args()
+    kills = min(arguments.kills, 5) if arguments.quick else arguments.kills
+    with s3_server() as server:
+        figures = chaos(server, kills, arguments.quick, arguments.seed)
+    print_json(figures)
+
+
+if __name__ == "__main__":
+    main()

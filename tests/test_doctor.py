@@ -1,0 +1,51 @@
+"""What `vldd doctor` finds."""
+
+from pathlib import Path
+
+import pytest
+
+from vldd_dist.cli import main
+from vldd_dist.doctor import examine
+from vldd_dist.storage.store import Store
+
+
+def verdicts(url: str) -> dict[str, str]:
+    return {finding.subject: finding.verdict for finding in examine(url)}
+
+
+def test_a_sound_store_is_ok_and_nothing_is_left_behind(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VLDD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("VLDD_CACHE_GIB", "0.001")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", store.url])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    for words in ("ok    store: file://", "exactly one commits", "ok    node's cache", "torch 2"):
+        assert words in printed
+    assert list(Path(store.root).iterdir()) == []
+
+
+def test_what_is_amiss_is_named_and_the_rest_is_examined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    lock = tmp_path / "extensions/py311_cpu/op/lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_bytes(b"")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    monkeypatch.setenv("VLDD_CACHE_GIB", "many")
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", str(tmp_path / "file")])
+    assert ended.value.code == 4
+    printed = capsys.readouterr().out
+    for words in ("FAIL  store:", "a file stands where a folder should", f"{lock}: left by", "VLDD_CACHE_GIB=many"):
+        assert words in printed
+    assert "versions: python" in printed
+
+
+def test_a_server_without_conditional_puts_is_noted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "creates_conditionally", lambda self: False)
+    assert verdicts(store.url)["conditional put"] == "NOTE"
