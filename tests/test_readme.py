@@ -3,9 +3,13 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from vldd_dist.storage.distilled import DistilledSet, NearestCaptions, Recipe
 
@@ -27,11 +31,49 @@ def distilled_set(pairs: int = 5) -> DistilledSet:
     )
 
 
-def test_the_example_trains_without_the_training_libraries(tmp_path: Path) -> None:
+# Of all that is installed, only this can be imported: what these packages need to load a set and train on it.
+PRESENT = ("torch", "safetensors", "fsspec", "pydantic", "tenacity")
+FINDER = """
+import sys
+from importlib.machinery import PathFinder
+class OnlyThese:
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in ABSENT else PathFinder.find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = OnlyThese()
+"""
+
+
+def _distributions_needed(names: Iterable[str]) -> set[str]:
+    """With everything that they require in turn, extras aside."""
+    needed, left = set(), list(names)
+    while left:
+        name = canonicalize_name(left.pop())
+        if name not in needed:
+            needed.add(name)
+            requirements = map(Requirement, _requires(name))
+            left += [need.name for need in requirements if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return needed
+
+
+def _requires(name: str) -> list[str]:
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def test_the_example_trains_where_only_torch_safetensors_and_fsspec_are(tmp_path: Path) -> None:
     distilled_set().save(str(tmp_path / "set"))
     (code,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
-    code = code.replace('"URL"', repr(str(tmp_path / "set")))
-    libraries = ("ray", "deepspeed", "timm", "transformers", "peft", "webdataset", "s3fs", "matplotlib")
-    code += f"\nimport sys; print(loss.item() > 0, [name for name in {libraries} if name in sys.modules])"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    present = _distributions_needed(PRESENT) | {"vldd-dist"}
+    absent = {
+        module
+        for module, distributions in metadata.packages_distributions().items()
+        if not present & {canonicalize_name(name) for name in distributions}
+    }
+    assert {"ray", "deepspeed", "timm", "transformers", "webdataset", "s3fs", "numpy", "PIL", "yaml", "typer"} <= absent
+    code = f"ABSENT = {sorted(absent)}\n{FINDER}\n{code}".replace('"URL"', repr(str(tmp_path / "set")))
+    code += "\nprint(loss.item() > 0, sorted(set(ABSENT) & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split("\n")[0] == "True []"

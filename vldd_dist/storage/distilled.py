@@ -3,17 +3,15 @@
     manifest.json        written last: schema version, recipe, facts, each object's size and sha256
     pairs.safetensors    images, texts[, similarity], and where the pictures began
     captions.jsonl       for each pair the nearest training caption before and after
-    preview.png          the pictures
-    README.md            the card
+    and for other eyes   what `presentation` makes of them
 
-Loading needs torch, safetensors and fsspec only: no training library.
+Loading needs torch, safetensors and fsspec: no training library, none for pictures.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import resources
 from typing import Any, Literal, Self
 
 import torch
@@ -23,12 +21,11 @@ from torch.utils.data import Dataset
 
 from vldd_dist.errors import StoreError
 from vldd_dist.storage import tensors
-from vldd_dist.storage.card import render_card, render_preview
 from vldd_dist.storage.manifests import from_json, to_json
 from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.store import Store
 
-OBJECTS = ("pairs.safetensors", "captions.jsonl", "preview.png", "README.md")
+PAIRS, CAPTIONS = "pairs.safetensors", "captions.jsonl"
 
 
 class Part(BaseModel):
@@ -113,7 +110,7 @@ class DistilledSet:
     @property
     def digest(self) -> str:
         """sha256 of pairs.safetensors: equal for equal pairs, whenever and wherever they were made."""
-        return ObjectInfo.of("pairs.safetensors", self._encoded_pairs).sha256
+        return ObjectInfo.of(PAIRS, self._encoded_pairs).sha256
 
     def pixels(self) -> Tensor:
         """(M, 3, H, W) uint8, clipped to what a screen can show."""
@@ -130,15 +127,13 @@ class DistilledSet:
         Raises:
             StoreError: another set is there already.
         """
+        # Pictures and cards take libraries that loading does not.
+        from vldd_dist.storage.presentation import present
+
         store = Store(url)
         captions = "".join(json.dumps(caption.model_dump(), ensure_ascii=False) + "\n" for caption in self.captions)
-        data = {
-            "pairs.safetensors": self._encoded_pairs,
-            "captions.jsonl": captions.encode(),
-            "preview.png": render_preview(self.pixels()),
-        }
-        template = resources.files("vldd_dist.storage").joinpath("card.md").read_text()
-        data["README.md"] = render_card(template, self.recipe, self.facts, self.inner_rates, len(self), self.digest).encode()
+        data = {PAIRS: self._encoded_pairs, CAPTIONS: captions.encode()}
+        data |= present(self, data)
         manifest = DistilledManifest(
             pairs=len(self),
             inner_rates=self.inner_rates,
@@ -158,17 +153,17 @@ class DistilledSet:
 
     @classmethod
     def load(cls, url: str) -> Self:
-        """Read and verify a distilled set.
+        """Read and verify what is trained on of a distilled set.
 
         Raises:
             StoreError: no set there, or an object is not what the manifest says; the object is named.
         """
         store = Store(url)
         manifest = from_json(DistilledManifest, store.read("manifest.json"), store.url_of("manifest.json"))
-        data = {name: _verified(store, name, manifest.objects) for name in OBJECTS}
-        pairs = tensors.decode(data["pairs.safetensors"], store.url_of("pairs.safetensors"))
-        _check_shapes(pairs, manifest.pairs, store.url_of("pairs.safetensors"))
-        captions = _decode_captions(data["captions.jsonl"], manifest.pairs, store.url_of("captions.jsonl"))
+        pairs = tensors.decode(_verified(store, PAIRS, manifest.objects), store.url_of(PAIRS))
+        _check_shapes(pairs, manifest.pairs, store.url_of(PAIRS))
+        lines = _verified(store, CAPTIONS, manifest.objects)
+        captions = _decode_captions(lines, manifest.pairs, store.url_of(CAPTIONS))
         return cls(
             images=pairs["images"],
             texts=pairs["texts"],
