@@ -1,7 +1,9 @@
-"""What several rooms' tests share: one thread, no network, a small experiment."""
+"""What several rooms' tests share: one thread, no network, a small experiment, a store, an S3 server."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -9,6 +11,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 
+from tests.faulty_proxy import FaultyProxy
+from tests.s3_server import S3Server, s3_server
 from vldd_dist.storage.store import Store
 
 torch.set_num_threads(1)
@@ -42,3 +46,29 @@ TINY = [
 def store(tmp_path: Path) -> Store:
     """A store in a folder of its own."""
     return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[S3Server]:
+    """A loopback S3 server, a real one where it is installed."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3Server:
+    """The server as this process's environment names it, and a node's cache of the test's own."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("VLDD_CACHE_DIR", str(tmp_path / "cache"))
+    return server
+
+
+@pytest.fixture
+def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """Between this process and the S3 server."""
+    with FaultyProxy(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        Thread(target=proxy.serve_forever, daemon=True).start()
+        yield proxy
+        proxy.shutdown()

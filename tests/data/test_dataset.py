@@ -237,6 +237,13 @@ def test_some_bad_pictures_may_be_allowed(tmp_path: Path, store: Store) -> None:
         prepare(store, shards(tmp_path, members, max_bad_fraction=0.2), "e")
 
 
+def test_samples_without_captions_or_picture_are_bad_samples_too(tmp_path: Path, store: Store) -> None:
+    members = {"a.jpg": jpeg(), "b.txt": b"x", **{f"{n}.jpg": jpeg() for n in range(3)}, **{f"{n}.txt": b"x" for n in range(3)}}
+    dataset = prepare(store, shards(tmp_path, dict(sorted(members.items())), max_bad_fraction=0.5))
+    assert dataset.facts["splits"]["train"]["bad_images"] == 2
+    assert dataset.splits["train"].images == 3
+
+
 def test_sources_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.*matches no shard"):
         describe(shards(tmp_path, train=f"{tmp_path}/none*.tar"))

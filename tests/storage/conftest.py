@@ -1,24 +1,16 @@
-"""A loopback S3 server for the tests of storage."""
-
-from collections.abc import Iterator
-from pathlib import Path
+"""A finished tiny experiment."""
 
 import pytest
 
-from tests.s3_server import S3Server, s3_server
+from tests.storage.tiny_units import plan
+from vldd_dist.orchestration.workspace import execute
+from vldd_dist.storage.store import Store
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[S3Server]:
-    """A real one where it is installed."""
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture
-def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3Server:
-    """The server as this process's environment names it, and a node's cache of the test's own."""
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("VLDD_CACHE_DIR", str(tmp_path / "cache"))
-    return server
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A tiny experiment, undisturbed."""
+    store = Store(str(tmp_path_factory.mktemp("finished")))
+    for unit in plan():
+        execute(unit.order(), store, lambda event: None)
+    return store

@@ -1,87 +1,26 @@
 """Faults of an S3 server, made by a proxy before it: throttling, failures, cut connections, lost answers, expired tokens."""
 
-import http.client
-import socket
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import ClassVar
-from urllib.parse import urlsplit
+import random
+from collections import Counter
 
 import pytest
 
+from tests.faulty_proxy import FaultyProxy
 from tests.s3_server import ACCESS_KEY, SECRET, S3Server
+from tests.storage.tiny_units import copy_all_but, digests, first_of
+from vldd_dist import load_distilled
 from vldd_dist.errors import StoreError
-from vldd_dist.storage import faults
+from vldd_dist.orchestration.workspace import execute
+from vldd_dist.storage import faults, objects
+from vldd_dist.storage.fetch import published_sets, verify
+from vldd_dist.storage.objects import ObjectInfo, read_object
 from vldd_dist.storage.store import Store
 
-STATUS = {"SlowDown": 503, "InternalError": 500, "ServiceUnavailable": 503, "ExpiredToken": 400, "AccessDenied": 403}
 # The client library's own retries are off, so that each fault reaches the store.
 ONE_ATTEMPT = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
-
-
-class FaultyProxy(ThreadingHTTPServer):
-    """Forwards to an S3 server; each request takes one fault from `faults`: an S3 error code, "cut" (before it reaches
-    the server) or "answer lost" (after)."""
-
-    daemon_threads = True
-
-    def __init__(self, endpoint: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.upstream = urlsplit(endpoint).netloc
-        self.faults: list[str] = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: FaultyProxy
-    dropped: ClassVar = {"transfer-encoding", "connection", "content-length"}
-
-    def forward(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        fault = self.server.faults.pop(0) if self.server.faults else ""
-        if fault == "cut":
-            return self.hang_up()
-        if fault in STATUS:
-            xml = f"<Error><Code>{fault}</Code><Message>{fault} of {ACCESS_KEY}</Message></Error>".encode()
-            return self.answer(STATUS[fault], {"content-type": "application/xml"}, xml)
-        upstream = http.client.HTTPConnection(self.server.upstream)
-        upstream.request(self.command, self.path, body, dict(self.headers))
-        response = upstream.getresponse()
-        content = response.read()
-        upstream.close()
-        if fault == "answer lost":
-            return self.hang_up()
-        length = response.headers["content-length"] if self.command == "HEAD" else None
-        return self.answer(response.status, dict(response.headers), content, length)
-
-    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = forward
-
-    def answer(self, status: int, headers: dict[str, str], content: bytes, length: str | None = None) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            if name.lower() not in self.dropped:
-                self.send_header(name, value)
-        self.send_header("content-length", length or str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def hang_up(self) -> None:
-        self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    with FaultyProxy(s3.endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
-        Thread(target=proxy.serve_forever, daemon=True).start()
-        yield proxy
-        proxy.shutdown()
+PASSING = ["SlowDown", "ServiceUnavailable", "InternalError", "ConditionalRequestConflict", "BadDigest", "cut", "cut upload"]
+OF_UPLOADS = ["BadDigest", "cut upload"]
+AFTERWARDS = ["cut body", "answer lost", "delay"]
 
 
 @pytest.fixture
@@ -92,14 +31,15 @@ def s3_store(proxy: FaultyProxy, request: pytest.FixtureRequest) -> Store:
     return store
 
 
-@pytest.mark.parametrize("fault", ["SlowDown", "InternalError", "ServiceUnavailable", "cut"])
+@pytest.mark.parametrize("fault", PASSING)
 def test_transient_faults_are_ridden_out(s3_store: Store, proxy: FaultyProxy, fault: str) -> None:
     proxy.faults = [fault] * 3
     s3_store.write("x", b"1")
     assert not proxy.faults
-    proxy.faults = [fault] * 3
-    assert s3_store.read("x") == b"1"
-    assert not proxy.faults
+    if fault not in OF_UPLOADS:
+        proxy.faults = [fault] * 3
+        assert s3_store.read("x") == b"1"
+        assert not proxy.faults
 
 
 def test_a_create_whose_answer_is_lost_is_won_once(s3_store: Store, proxy: FaultyProxy) -> None:
@@ -139,3 +79,53 @@ def test_an_expired_token_is_renewed_once(s3_store: Store, proxy: FaultyProxy) -
     proxy.faults = ["ExpiredToken"] * 2
     with pytest.raises(StoreError, match="the credentials have expired or are refused"):
         s3_store.write("x", b"1")
+
+
+@pytest.mark.parametrize("fault", [*PASSING, *AFTERWARDS])
+def test_a_write_in_parts_rides_out_a_fault_in_any_request(s3_store: Store, proxy: FaultyProxy, fault: str) -> None:
+    """Begun, three parts, completed, looked at: the fault meets each in turn."""
+    data = random.Random(0).randbytes(34 << 20)
+    for place in range(6):
+        proxy.faults = [""] * place + [fault]
+        s3_store.write("large", data)
+        assert not proxy.faults
+        proxy.faults = [fault]
+        assert s3_store.read("large") == data
+
+
+@pytest.mark.parametrize("fault", ["cut body", "SlowDown", "cut"])
+def test_of_an_object_in_blocks_a_fault_costs_a_block(
+    s3_store: Store, proxy: FaultyProxy, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "BLOCK_BYTES", 1 << 20)
+    data = random.Random(0).randbytes(5 << 20)
+    s3_store.write("blocks", data)
+    asked = []
+    read_range = Store.read_range
+    monkeypatch.setattr(Store, "read_range", lambda self, *where: asked.append(where) or read_range(self, *where))
+    proxy.faults = ["", fault, "", fault]
+    assert read_object(s3_store, ObjectInfo.of("blocks", data)) == data
+    assert len(asked) == 5, "the fault is ridden out below, within the block"
+
+
+@pytest.mark.parametrize("kind", ["dataset", "expert", "distillation", "publication"])
+def test_units_come_out_the_same_over_a_server_that_keeps_failing(
+    kind: str, finished: Store, s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P8: a schedule in which two of five requests go wrong in one of nine ways."""
+    unit, bucket = first_of(kind), f"schedule-{kind}"
+    direct = Store(f"s3://{bucket}/x", endpoint_url=s3.endpoint)
+    direct.fs.mkdir(bucket)
+    copy_all_but(finished, direct, unit)
+    dice = random.Random(kind)
+    ways = [fault for fault in PASSING + AFTERWARDS if fault != "ConditionalRequestConflict"]
+    schedule = [dice.choice(ways) if dice.random() < 0.4 else "" for _ in range(2000)]
+    proxy.faults = list(schedule)
+    execute(unit.order(), Store(f"s3://{bucket}/x", **ONE_ATTEMPT), lambda event: None)
+    met = Counter(schedule[: len(schedule) - len(proxy.faults)])
+    proxy.faults = []
+    assert met.total() - met[""] >= 5, "the schedule was met"
+    assert digests(direct, unit) == digests(finished, unit)
+    for folder in published_sets(direct):
+        verify(direct.url_of(folder))
+        load_distilled(direct.url_of(folder))

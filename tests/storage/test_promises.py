@@ -13,51 +13,33 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import TINY
 from tests.s3_server import S3Server
+from tests.storage.tiny_units import copy_all_but, digests, first_of, read_everything
 from vldd_dist import load_distilled
 from vldd_dist.errors import StoreError
-from vldd_dist.experiment import load_experiment
-from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.orchestration.units import UnitOrder, WorkUnit
+from vldd_dist.orchestration.units import UnitOrder
 from vldd_dist.orchestration.workspace import execute
 from vldd_dist.storage.fetch import published_sets, verify
 from vldd_dist.storage.manifests import UnitManifest, from_json, to_json
 from vldd_dist.storage.store import Store
-from vldd_dist.storage.units import UnitReader, UnitWriter, is_done
+from vldd_dist.storage.units import UnitWriter, is_done
 
-TINIER = [*TINY, "data.train_images=24", "experts.epochs=2", "distill.outer_steps=4", "distill.validate_every=4"]
 DIED = 9
-
-
-def plan() -> list[WorkUnit]:
-    return make_plan(load_experiment("jobs/presets/scenes.yaml", TINIER)).units()
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A tiny experiment, undisturbed."""
-    store = Store(str(tmp_path_factory.mktemp("finished")))
-    for unit in plan():
-        execute(unit.order(), store, lambda event: None)
-    return store
 
 
 @pytest.mark.parametrize("kind", ["expert", "distillation", "publication"])
 def test_death_after_any_operation_leaves_nothing_partial(kind: str, finished: Store, s3: S3Server, tmp_path: Path) -> None:
     """P1 and P5: a process is killed after its k-th change of the store, for every k; what is there can be read and is right,
     and the next attempt ends in the same bits."""
-    unit = next(unit for unit in plan() if unit.kind == kind)
+    unit = first_of(kind)
     bucket = f"promises-{kind}"
     store = Store(f"s3://{bucket}/x")
     store.fs.mkdir(bucket)
-    for key in finished.list("units") + finished.list("blobs"):
-        if not key.startswith(f"units/{kind}/{unit.id}/"):
-            store.write(key, finished.read(key))
+    copy_all_but(finished, store, unit)
     report = tmp_path / "report"
     # Spawned, so that it has no threads when it forks; forked from it, so that each death costs no second start of Python.
     spawned = multiprocessing.get_context("spawn").Process(
-        target=_die_at_every_operation, args=(store.url, unit.order(), _digests(finished, unit), str(report))
+        target=_die_at_every_operation, args=(store.url, unit.order(), digests(finished, unit), str(report))
     )
     spawned.start()
     spawned.join(400)
@@ -66,13 +48,6 @@ def test_death_after_any_operation_leaves_nothing_partial(kind: str, finished: S
     deaths = text.count("died")
     assert deaths >= {"expert": 12, "distillation": 8, "publication": 5}[kind], text
     assert text.endswith("died, done\nlived\n"), "the last death comes after the commit"
-
-
-def _digests(store: Store, unit: WorkUnit | UnitOrder) -> dict[str, Any]:
-    reader = UnitReader(store, unit.kind, unit.id)
-    for name in reader.manifest.objects:
-        reader.read(name)
-    return {name: info.sha256 for name, info in reader.manifest.objects.items()} | {"facts": reader.facts}
 
 
 def _die_at_every_operation(url: str, order: UnitOrder, expected: dict[str, Any], report: str) -> None:
@@ -137,24 +112,11 @@ def _check_and_finish(url: str, order: UnitOrder, expected: dict[str, Any], live
         load_distilled(store.url_of(folder))
     if not done:
         execute(order, store, lambda event: None)
-    assert _digests(store, order) == expected
+    assert digests(store, order) == expected
     for folder in published_sets(store):
         verify(store.url_of(folder))
     # The next life begins from nothing.
     store.delete(store.list(f"units/{order.kind}/{order.id}") + store.list("distilled"))
-
-
-def read_everything(store: Store) -> None:
-    """Raises StoreError for the first thing that is not what it should be."""
-    for key in store.list("units"):
-        if key.endswith("/manifest.json"):
-            _, kind, unit_id, _ = key.split("/")
-            reader = UnitReader(store, kind, unit_id)
-            for name in reader.manifest.objects:
-                reader.read(name)
-    for folder in published_sets(store):
-        verify(store.url_of(folder))
-        load_distilled(store.url_of(folder))
 
 
 def kinds_of_objects(store: Store) -> dict[str, list[str]]:

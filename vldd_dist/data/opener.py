@@ -20,7 +20,8 @@ REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az", "hf")
 
 def open_shard(url: str) -> io.BufferedIOBase:
     """A stream of the object's bytes, to be read forward. Raises what the file system raises, after its retries."""
-    filesystem, path = fsspec.core.url_to_fs(url)
+    # No instance of an earlier environment, and no listing of an earlier moment.
+    filesystem, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
     size = retried(lambda: filesystem.size(path))
     if "file" in _protocols(filesystem) or size is None:
         return filesystem.open(path, "rb")

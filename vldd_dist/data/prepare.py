@@ -11,7 +11,7 @@ from typing import Any
 from vldd_dist.data.bad_samples import BadSamples
 from vldd_dist.data.images import decode, encode, resize
 from vldd_dist.data.sources import SPLITS, samples
-from vldd_dist.data.sources.sample import RawSample
+from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.settings import DataSettings
 from vldd_dist.storage.background import Background
@@ -70,6 +70,9 @@ class _Preparation:
         keys: set[str] = set()
         for sample in samples(self.settings, split, self.seed):
             seen += 1
+            if isinstance(sample, UnreadableSample):
+                self.bad.add(sample.error, sample.container, seen)
+                continue
             if sample.key in keys:
                 raise DataError(f"{sample.source}: its key {sample.key!r} is another picture's too: rename one of them")
             keys.add(sample.key)

@@ -34,6 +34,10 @@ class NotAsWritten(ConnectionError):
 
 def is_transient(error: BaseException) -> bool:
     """Whether trying again may help: time-outs, cut connections, 5xx and throttling, but no refusal."""
+    # What s3fs takes for a wrong argument or a missing object: a body that came damaged or short, and a multipart upload
+    # that ended already, for the answer to its completion was lost.
+    if any(f"({code})" in words for words in _chain(error) for code in ("BadDigest", "IncompleteBody", "NoSuchUpload")):
+        return True
     if isinstance(error, FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError | IsADirectoryError):
         return False
     if isinstance(error, ConnectionError | TimeoutError):

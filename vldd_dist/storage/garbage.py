@@ -45,7 +45,8 @@ def find_garbage(store: Store, min_age: timedelta, now: datetime | None = None) 
     for key in marks:
         named |= {info.key for info in _objects(store, key)}
     sets = store.list("distilled", temporary=True)
-    named |= {key for key in sets if f"{_folder_of(key)}/manifest.json" in set(sets) and ".tmp-" not in key}
+    published = {_folder_of(key) for key in sets if key == f"{_folder_of(key)}/manifest.json"}
+    named |= {key for key in sets if _folder_of(key) in published and ".tmp-" not in key}
     unnamed = [key for key in [*units, *sets, *store.list("blobs", temporary=True)] if key not in named]
     keys = [key for key in unnamed if _is_older(store, key, now - min_age)]
     uploads = [key for room in ROOMS for key in store.abort_uploads(room, min_age, abort=False)]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from vldd_dist.data.sources import karpathy, scenes, shards
-from vldd_dist.data.sources.sample import RawSample
+from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.settings import DataSettings
 
 SPLITS = ("train", "val", "test")
@@ -13,7 +13,7 @@ SPLITS = ("train", "val", "test")
 class Source(Protocol):
     """What a source module offers."""
 
-    def samples(self, settings: DataSettings, split: str, seed: int) -> Iterator[RawSample]:
+    def samples(self, settings: DataSettings, split: str, seed: int) -> Iterator[RawSample | UnreadableSample]:
         """The split's samples, in a fixed order, not yet resized."""
         ...
 
@@ -25,7 +25,7 @@ class Source(Protocol):
 SOURCES: dict[str, Source] = {"scenes": scenes, "karpathy": karpathy, "shards": shards}
 
 
-def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample]:
+def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample | UnreadableSample]:
     """A split's samples. Raises DataError for what is missing or damaged, naming it."""
     return SOURCES[settings.source].samples(settings, split, seed)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vldd_dist.data.shards import checked_captions
-from vldd_dist.data.sources.sample import RawSample
+from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.settings import DataSettings
 
@@ -15,7 +15,7 @@ from vldd_dist.settings import DataSettings
 JSON_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 
 
-def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample]:
+def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample | UnreadableSample]:
     assert settings.images is not None
     folder, limit = Path(settings.images), getattr(settings, f"{split}_images")
     taken = 0
@@ -25,17 +25,24 @@ def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample
             continue
         if limit is not None and taken == limit:
             return
-        sentences = _field(entry, "sentences", where)
-        if not isinstance(sentences, list):
-            raise DataError(f"{where}.sentences: expected a list")
-        captions = [_field(sentence, "raw", f"{where}.sentences[{i}]") for i, sentence in enumerate(sentences)]
-        path = folder / entry.get("filepath", "") / _field(entry, "filename", where)
-        try:
-            data = path.read_bytes()
-        except OSError:
-            raise DataError(f"{where}: the image {path} cannot be read: correct data.images or the entry") from None
         taken += 1
-        yield RawSample(f"{number:08d}", str(path), str(path.parent), data, checked_captions(captions, f"{where}.sentences"))
+        try:
+            yield _raw(entry, folder, number, where)
+        except DataError as error:
+            yield UnreadableSample(str(folder), error)
+
+
+def _raw(entry: Any, folder: Path, number: int, where: str) -> RawSample:
+    sentences = _field(entry, "sentences", where)
+    if not isinstance(sentences, list):
+        raise DataError(f"{where}.sentences: expected a list")
+    captions = [_field(sentence, "raw", f"{where}.sentences[{i}]") for i, sentence in enumerate(sentences)]
+    path = folder / entry.get("filepath", "") / _field(entry, "filename", where)
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise DataError(f"{where}: the image {path} cannot be read: correct data.images or the entry") from None
+    return RawSample(f"{number:08d}", str(path), str(path.parent), data, checked_captions(captions, f"{where}.sentences"))
 
 
 def describe(settings: DataSettings) -> dict[str, Any]:

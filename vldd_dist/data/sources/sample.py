@@ -5,6 +5,8 @@ from typing import Any
 
 from PIL import Image
 
+from vldd_dist.errors import DataError
+
 
 @dataclass(frozen=True)
 class RawSample:
@@ -23,3 +25,11 @@ class RawSample:
     image: bytes | Image.Image
     captions: list[str]
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UnreadableSample:
+    """A sample without a picture or captions: `error` says which and where, `container` is its shard or folder."""
+
+    container: str
+    error: DataError

@@ -7,12 +7,12 @@ import fsspec
 
 from vldd_dist.data.opener import open_shard
 from vldd_dist.data.shards import captions_of, expand, image_of, reading, samples_of
-from vldd_dist.data.sources.sample import RawSample
+from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.settings import DataSettings
 
 
-def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample]:
+def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample | UnreadableSample]:
     limit, taken = getattr(settings, f"{split}_images"), 0
     for number, url in enumerate(expand(getattr(settings, split))):
         with reading(f"data.{split}: the shard {url}"):
@@ -21,12 +21,19 @@ def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample
             for sample in samples_of(url, file):
                 if limit is not None and taken == limit:
                     return
-                source = f"{url}: {sample['__key__']}"
-                image = image_of(sample)
-                if image is None:
-                    raise DataError(f"{source}: no picture (.jpg, .png or .webp)")
                 taken += 1
-                yield RawSample(f"{number:05d}-{_plain(sample['__key__'])}", source, url, image, captions_of(sample, source))
+                try:
+                    yield _raw(sample, number, url)
+                except DataError as error:
+                    yield UnreadableSample(url, error)
+
+
+def _raw(sample: dict[str, Any], number: int, url: str) -> RawSample:
+    source = f"{url}: {sample['__key__']}"
+    image = image_of(sample)
+    if image is None:
+        raise DataError(f"{source}: no picture (.jpg, .png or .webp)")
+    return RawSample(f"{number:05d}-{_plain(sample['__key__'])}", source, url, image, captions_of(sample, source))
 
 
 def describe(settings: DataSettings) -> dict[str, Any]:

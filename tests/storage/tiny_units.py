@@ -1,0 +1,50 @@
+"""Real units of a tiny experiment, and what must be true of a store that holds them."""
+
+from typing import Any
+
+from tests.conftest import TINY
+from vldd_dist import load_distilled
+from vldd_dist.experiment import load_experiment
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.orchestration.units import UnitOrder, WorkUnit
+from vldd_dist.storage.fetch import published_sets, verify
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.units import UnitReader
+
+TINIER = [*TINY, "data.train_images=24", "experts.epochs=2", "distill.outer_steps=4", "distill.validate_every=4"]
+
+
+def plan() -> list[WorkUnit]:
+    return make_plan(load_experiment("jobs/presets/scenes.yaml", TINIER)).units()
+
+
+def first_of(kind: str) -> WorkUnit:
+    return next(unit for unit in plan() if unit.kind == kind)
+
+
+def copy_all_but(finished: Store, store: Store, unit: WorkUnit) -> None:
+    """What the unit needs, and more, but nothing of itself."""
+    for key in finished.list("units") + finished.list("blobs"):
+        if not key.startswith(f"units/{unit.kind}/{unit.id}/"):
+            store.write(key, finished.read(key))
+
+
+def digests(store: Store, unit: WorkUnit | UnitOrder) -> dict[str, Any]:
+    """What a unit made: the sha256 of each object, each read and verified, and the facts."""
+    reader = UnitReader(store, unit.kind, unit.id)
+    for name in reader.manifest.objects:
+        reader.read(name)
+    return {name: info.sha256 for name, info in reader.manifest.objects.items()} | {"facts": reader.facts}
+
+
+def read_everything(store: Store) -> None:
+    """Raises StoreError for the first thing that is not what it should be."""
+    for key in store.list("units"):
+        if key.endswith("/manifest.json"):
+            _, kind, unit_id, _ = key.split("/")
+            reader = UnitReader(store, kind, unit_id)
+            for name in reader.manifest.objects:
+                reader.read(name)
+    for folder in published_sets(store):
+        verify(store.url_of(folder))
+        load_distilled(store.url_of(folder))
