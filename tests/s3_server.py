@@ -64,6 +64,10 @@ rgw data = {folder}/rgw
 rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw thread pool size = 32
 rgw dynamic resharding = false
+# What is deleted or replaced is freed within seconds, for all of it lies in memory.
+rgw gc obj min wait = 5
+rgw gc processor period = 5
+rgw gc max concurrent io = 50
 """
 
 

@@ -19,7 +19,7 @@ from vldd_dist.storage.garbage import find_garbage
 from vldd_dist.storage.manifests import to_json
 from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.store import Store
-from vldd_dist.storage.trajectories import write_snapshot
+from vldd_dist.storage.trajectories import write_snapshots
 from vldd_dist.storage.units import UnitReader, UnitWriter
 
 
@@ -160,12 +160,12 @@ def test_the_commands(url: str, store: Store, tmp_path: Path, capsys: pytest.Cap
 
 def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     writer = UnitWriter(store, "thing", "u", {}, {})
-    name, info = write_snapshot(writer, 0, "image", tensors.encode({"w": torch.zeros(2)}))
+    ((name, info),) = write_snapshots(writer, 0, {"image": tensors.encode({"w": torch.zeros(2)})}).items()
     writer.adopt(name, info)
     writer.put("x.bin", b"kept")
     writer.commit({})
     running = UnitWriter(store, "thing", "v", {}, {})
-    _, snapshot = write_snapshot(running, 0, "image", tensors.encode({"w": torch.ones(2)}))
+    (snapshot,) = write_snapshots(running, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
     running.save_checkpoint(1, {"state": b"kept"}, {"snapshots": {"s": snapshot.model_dump()}})
     dead = UnitWriter(store, "thing", "u", {}, {})
     dead.put("y.bin", b"garbage")

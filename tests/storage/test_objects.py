@@ -18,7 +18,7 @@ from vldd_dist.storage.background import Background
 from vldd_dist.storage.cache import NodeCache, node_cache
 from vldd_dist.storage.objects import ObjectInfo, read_object, read_ranges, sha256_hex
 from vldd_dist.storage.store import Store
-from vldd_dist.storage.trajectories import SnapshotCache, Trajectory, write_snapshot
+from vldd_dist.storage.trajectories import SnapshotCache, Trajectory, write_snapshots
 from vldd_dist.storage.units import UnitReader, UnitWriter
 
 
@@ -149,8 +149,8 @@ def test_one_process_fills_while_the_others_wait(tmp_path: Path) -> None:
 def trajectory(store: Store, snapshots: dict[int, dict[str, torch.Tensor]]) -> Trajectory:
     writer = UnitWriter(store, "thing", "u", {}, {})
     for epoch, named in snapshots.items():
-        writer.adopt(*write_snapshot(writer, epoch, "image", tensors.encode(named)))
-        writer.adopt(*write_snapshot(writer, epoch, "text", tensors.encode({"head": torch.full((3,), float(epoch))})))
+        encoded = {"image": tensors.encode(named), "text": tensors.encode({"head": torch.full((3,), float(epoch))})}
+        writer.objects |= write_snapshots(writer, epoch, encoded)
     writer.commit({})
     return Trajectory(UnitReader(store, "thing", "u"), SnapshotCache())
 

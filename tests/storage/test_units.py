@@ -14,7 +14,7 @@ from vldd_dist.storage import tensors
 from vldd_dist.storage.manifests import UnitManifest, from_json, to_json
 from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.store import Store
-from vldd_dist.storage.trajectories import SnapshotCache, Trajectory, write_snapshot
+from vldd_dist.storage.trajectories import SnapshotCache, Trajectory, write_snapshots
 from vldd_dist.storage.units import AlreadyCommitted, UnitReader, UnitWriter, is_done
 
 
@@ -225,7 +225,7 @@ def test_equal_snapshots_are_stored_once_and_trajectories_read_back(store: Store
         unit = writer(store, expert)
         for epoch in (0, 1, 3):
             image = {"w": torch.full((4,), 0.0 if epoch == 0 else float(epoch) + len(expert))}
-            name, info = write_snapshot(unit, epoch, "image", tensors.encode(image))
+            ((name, info),) = write_snapshots(unit, epoch, {"image": tensors.encode(image)}).items()
             unit.adopt(name, info)
         unit.commit({})
     assert len(store.list("blobs")) == 3

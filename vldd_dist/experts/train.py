@@ -29,7 +29,7 @@ from vldd_dist.settings import ExpertSettings
 from vldd_dist.storage import tensors
 from vldd_dist.storage.background import Background
 from vldd_dist.storage.objects import ObjectInfo
-from vldd_dist.storage.trajectories import write_snapshot
+from vldd_dist.storage.trajectories import write_snapshots
 from vldd_dist.storage.units import Checkpoint, UnitWriter
 
 Report = Callable[[dict[str, Any]], None]
@@ -201,9 +201,7 @@ class ExpertTraining:
         curves = {"loss": list(self.curves.loss), "validation": list(self.curves.validation)}
 
         def store() -> None:
-            for tower, data in kept.items():
-                name, info = write_snapshot(self.writer, epoch, tower, data)
-                self.snapshots[name] = info
+            self.snapshots |= write_snapshots(self.writer, epoch, kept)
             snapshots = {name: info.model_dump() for name, info in self.snapshots.items()}
             self.writer.save_checkpoint(epoch, objects, curves | {"snapshots": snapshots})
 

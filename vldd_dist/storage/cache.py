@@ -23,6 +23,8 @@ from vldd_dist.errors import ConfigError
 
 DEFAULT_GIB = 16.0
 ABANDONED_SECONDS = 3600
+# Room is made once as much has been filled, by whatever process, as this fraction of the limit; as much is then left free.
+LOOK_AFTER = 1 / 32
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +104,15 @@ class NodeCache:
         finally:
             temporary.unlink(missing_ok=True)
         with self._lock("eviction"):
-            self._evict(path)
+            # Looking through the folder after every fill would cost more than the fills.
+            tally = self.folder / "filled"
+            filled = (int(tally.read_text() or 0) if tally.exists() else self.limit_bytes) + len(data)
+            if filled >= self.limit_bytes * LOOK_AFTER:
+                self._evict(path, int(self.limit_bytes * (1 - LOOK_AFTER)))
+                filled = 0
+            tally.write_text(str(filled))
 
-    def _evict(self, newest: Path) -> None:
+    def _evict(self, newest: Path, limit: int) -> None:
         pieces = []
         for path in self.folder.glob("??/*"):
             with contextlib.suppress(FileNotFoundError):
@@ -115,7 +123,7 @@ class NodeCache:
                     pieces.append((status.st_mtime_ns, status.st_size, path))
         held = newest.stat().st_size + sum(size for _, size, _ in pieces)
         for _, size, path in sorted(pieces):
-            if held <= self.limit_bytes:
+            if held <= limit:
                 return
             # A reader that has it open reads on.
             path.unlink(missing_ok=True)

@@ -2,8 +2,10 @@
 are read, verified and kept on a node by themselves, several at once.
 """
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -115,8 +117,14 @@ def _read_pieces(store: Store, info: ObjectInfo, pieces: list[Piece]) -> list[by
 
     if len(pieces) == 1:
         return [read(pieces[0])]
-    with ThreadPoolExecutor(PARALLEL_PIECES) as pool:
-        return list(pool.map(read, pieces))
+    return list(_readers(os.getpid()).map(read, pieces))
+
+
+@lru_cache(maxsize=1)
+def _readers(process: int) -> ThreadPoolExecutor:
+    """Shared by all objects that are read at once, so that their number does not multiply. A forked process has none of its
+    parent's threads and makes its own."""
+    return ThreadPoolExecutor(PARALLEL_PIECES)
 
 
 def sha256_hex(data: bytes | memoryview) -> str:

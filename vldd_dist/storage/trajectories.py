@@ -24,10 +24,15 @@ _NAME = re.compile(r"^epoch-(\d{4})/(image|text)\.safetensors$")
 Snapshot = dict[str, Tensor]
 
 
-def write_snapshot(writer: UnitWriter, epoch: int, tower: str, data: bytes) -> tuple[str, ObjectInfo]:
-    """Store one tower's trainable parameters after `epoch` epochs, encoded by `tensors.encode`; adopt the result under
-    its name to list it."""
-    return f"epoch-{epoch:04d}/{tower}.safetensors", writer.put_blob(data)
+def write_snapshots(writer: UnitWriter, epoch: int, encoded: Mapping[str, bytes]) -> dict[str, ObjectInfo]:
+    """Store the trainable parameters after `epoch` epochs, tower -> what `tensors.encode` made of them, at once.
+
+    Returns:
+        Name -> where it lies: adopt it to list it.
+    """
+    with ThreadPoolExecutor(len(encoded)) as pool:
+        infos = list(pool.map(writer.put_blob, encoded.values()))
+    return {_name(epoch, tower): info for tower, info in zip(encoded, infos, strict=True)}
 
 
 class SnapshotCache:

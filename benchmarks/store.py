@@ -1,0 +1,218 @@
+"""Trajectories through our store against plain s3fs, on one S3 server in one run.
+
+    python -m benchmarks.store
+
+Throughput: an expert's snapshots written epoch by epoch and committed, against s3fs's `pipe` of the same bytes; then all of
+them brought into the memory of a node that has none, which keeps them on its disk, against s3fs's `get` and reading the files.
+Ours also hashes, compares what the server holds after each write, and verifies what it reads. Bytes: what the outer loop reads
+in its steps, as it draws them, against reading the whole expert of each step as the published code does; cold is every step on
+a node of its own, warm a second pass on a node that has been there.
+
+The last line is JSON: write_ratio, read_ratio (ours over plain, medians over rounds), bytes_ratio_cold, bytes_ratio_warm.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import fsspec
+import torch
+from fsspec.spec import AbstractFileSystem
+from rich.console import Console
+from rich.table import Column, Table
+
+from benchmarks._measure import print_json
+from tests.s3_server import s3_server
+from vldd_dist.distillation.distill import draw
+from vldd_dist.settings import DistillSettings
+from vldd_dist.storage import tensors
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.trajectories import PREFETCHES_AT_ONCE, SnapshotCache, Trajectory, write_snapshots
+from vldd_dist.storage.units import UnitReader, UnitWriter
+
+BUCKET = "throughput"
+EPOCHS = 10  # as published: 11 snapshots an expert
+TOWERS = ("image", "text")
+EXPERTS = 3
+STEPS = 40
+MIB = 1 << 20
+ROWS = ("write, ours", "write, s3fs", "read, ours", "read, s3fs", "get only, s3fs")
+
+# Epoch -> tower -> encoded.
+Snapshots = dict[int, dict[str, bytes]]
+
+
+def make_snapshots(megabytes: int, seed: int) -> Snapshots:
+    """Both towers after each epoch, nine tenths of the bytes in the image tower."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def tower(share: float) -> bytes:
+        count = int(megabytes * MIB * share) // 4
+        return tensors.encode({f"layer{index}": torch.randn(count // 8, generator=generator) for index in range(8)})
+
+    return {epoch: {"image": tower(0.9), "text": tower(0.1)} for epoch in range(EPOCHS + 1)}
+
+
+def write_ours(store: Store, unit_id: str, snapshots: Snapshots) -> None:
+    writer = UnitWriter(store, "trajectory", unit_id, {}, {})
+    for epoch, encoded in snapshots.items():
+        writer.objects |= write_snapshots(writer, epoch, encoded)
+    writer.commit({})
+
+
+def write_plain(plain: AbstractFileSystem, folder: str, snapshots: Snapshots) -> None:
+    for epoch, encoded in snapshots.items():
+        plain.pipe({f"{folder}/{epoch}-{tower}": data for tower, data in encoded.items()})
+
+
+def read_ours(store: Store, unit_id: str) -> None:
+    """As many at once as the outer loop prefetches."""
+    reader = UnitReader(store, "trajectory", unit_id)
+    with ThreadPoolExecutor(PREFETCHES_AT_ONCE) as pool:
+        for _ in pool.map(reader.read, reader.manifest.objects):
+            pass
+
+
+def get_plain(plain: AbstractFileSystem, folder: str, here: str) -> None:
+    plain.get(plain.find(folder), here)
+
+
+def read_files(here: str) -> None:
+    held = [path.read_bytes() for path in Path(here).iterdir()]
+    assert len(held) == len(TOWERS) * (EPOCHS + 1)
+
+
+def seconds(function: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def fresh_node() -> Iterator[None]:
+    """A node's cache that holds nothing."""
+    with tempfile.TemporaryDirectory(prefix="vldd-node-") as folder:
+        os.environ["VLDD_CACHE_DIR"] = folder
+        yield
+
+
+def throughput(store: Store, megabytes: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each round."""
+    taken: dict[str, list[float]] = {row: [] for row in ROWS}
+    # As anyone gets it: with its own checksums and signatures.
+    plain = fsspec.filesystem("s3", skip_instance_cache=True)
+    for number in range(rounds):
+        snapshots = make_snapshots(megabytes, number)
+        ways = [
+            partial(_round_of_ours, store, f"round-{number}", snapshots),
+            partial(_round_of_plain, plain, f"{store.root}/plain/{number}", snapshots),
+        ]
+        # Whoever goes first finds the machine in another state: take turns.
+        for way in ways if number % 2 else reversed(ways):
+            for row, value in way().items():
+                taken[row].append(value)
+        # The server holds everything in memory.
+        store.delete([*store.list("plain"), *store.list("blobs")])
+    return taken
+
+
+def _round_of_ours(store: Store, unit_id: str, snapshots: Snapshots) -> dict[str, float]:
+    written = seconds(lambda: write_ours(store, unit_id, snapshots))
+    with fresh_node():
+        return {"write, ours": written, "read, ours": seconds(lambda: read_ours(store, unit_id))}
+
+
+def _round_of_plain(plain: AbstractFileSystem, folder: str, snapshots: Snapshots) -> dict[str, float]:
+    written = seconds(lambda: write_plain(plain, folder, snapshots))
+    with tempfile.TemporaryDirectory(prefix="vldd-plain-") as here:
+        got = seconds(lambda: get_plain(plain, folder, here))
+        return {"write, s3fs": written, "get only, s3fs": got, "read, s3fs": got + seconds(lambda: read_files(here))}
+
+
+class Counting(Store):
+    """Counts the bytes that come from the server."""
+
+    read_bytes = 0
+
+    def read(self, key: str) -> bytes:
+        data = super().read(key)
+        self.read_bytes += len(data)
+        return data
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        data = super().read_range(key, start, length)
+        self.read_bytes += len(data)
+        return data
+
+
+def bytes_of_steps(store: Store, megabytes: int) -> tuple[float, float]:
+    """Bytes read in the outer loop's steps over those of whole experts: cold, warm."""
+    settings = DistillSettings(pairs=[20], inner_steps=8, expert_epochs=1, max_start_epoch=EPOCHS - 1)
+    whole = 0
+    for expert in range(EXPERTS):
+        snapshots = make_snapshots(megabytes, expert)
+        write_ours(store, f"expert-{expert}", snapshots)
+        whole = sum(len(data) for encoded in snapshots.values() for data in encoded.values())
+    drawn = [draw(settings, EXPERTS, 20, 0, step) for step in range(STEPS)]
+
+    def read(counting: Counting, expert: int, start: int) -> None:
+        # No snapshots in memory: what is saved is saved by the node.
+        trajectory = Trajectory(UnitReader(counting, "trajectory", f"expert-{expert}"), SnapshotCache())
+        for epoch in (start, start + settings.expert_epochs):
+            for tower in TOWERS:
+                trajectory.snapshot(epoch, tower)
+
+    cold = Counting(store.url)
+    for step in drawn:
+        with fresh_node():
+            read(cold, step.expert, step.start)
+    with fresh_node():
+        for step in drawn:
+            read(Counting(store.url), step.expert, step.start)
+        warm = Counting(store.url)
+        for step in drawn:
+            read(warm, step.expert, step.start)
+    return cold.read_bytes / (STEPS * whole), warm.read_bytes / (STEPS * whole)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Trajectories through the store against plain s3fs.")
+    parser.add_argument("--quick", action="store_true", help="snapshots of 4 MiB instead of 40: under a minute")
+    arguments = parser.parse_args()
+    megabytes, rounds = (4, 5) if arguments.quick else (40, 5)
+    with s3_server() as server:
+        os.environ.update(server.environment)
+        store = Store(f"s3://{BUCKET}/x")
+        store.fs.mkdir(BUCKET)
+        taken = throughput(store, megabytes, rounds)
+        cold, warm = bytes_of_steps(store, 4)
+    size = megabytes * (EPOCHS + 1)
+    print(f"{size} MiB in {len(TOWERS) * (EPOCHS + 1)} snapshots, {'RGW' if server.real else 'moto'}, medians of {rounds}:")
+    table = Table("", Column("s", justify="right"), Column("MiB/s", justify="right"))
+    for row, values in taken.items():
+        middle = statistics.median(values)
+        table.add_row(row, f"{middle:.2f}", f"{size / middle:.0f}")
+    Console().print(table)
+
+    def ratio(what: str) -> float:
+        return statistics.median(p / o for o, p in zip(taken[f"{what}, ours"], taken[f"{what}, s3fs"], strict=True))
+
+    print_json(
+        {
+            "write_ratio": round(ratio("write"), 3),
+            "read_ratio": round(ratio("read"), 3),
+            "bytes_ratio_cold": round(cold, 3),
+            "bytes_ratio_warm": round(warm, 4),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
