@@ -72,7 +72,7 @@ def test_it_makes_what_is_made_on_a_disk(store: Store, finished: Store) -> None:
 def test_the_secret_is_nowhere(store: Store, printed: str, environment: dict[str, str]) -> None:
     assert SECRET not in printed
     assert ACCESS_KEY not in printed
-    keys = [*store.list("units"), *store.list("blobs"), *store.list("distilled"), *store.list("reports")]
+    keys = [*store.list("units"), *store.list("blobs"), *store.list("distilled"), *store.list("report")]
     assert len(keys) > 40
     for key in keys:
         assert SECRET.encode() not in store.read(key), key

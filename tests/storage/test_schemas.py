@@ -11,6 +11,7 @@ import pytest
 from tests.test_readme import distilled_set
 from vldd_dist.errors import StoreError
 from vldd_dist.storage.distilled import DistilledSet
+from vldd_dist.storage.manifests import from_json
 from vldd_dist.storage.schemas import MODELS, RESULTS, render, schemas
 from vldd_dist.storage.store import Store
 from vldd_dist.storage.units import UnitReader, UnitWriter
@@ -66,6 +67,16 @@ def test_what_is_written_satisfies_them(store: Store) -> None:
         if name != "nearest_captions":
             with pytest.raises(jsonschema.ValidationError):
                 jsonschema.validate({"schema_version": 2}, schema)
+
+
+def test_the_examples_are_as_the_schemas_say_and_can_be_read() -> None:
+    """They come from real runs: a seal that no longer fits, or a field that changed, is found."""
+    assert {path.stem for path in (FOLDER / "examples").iterdir()} == set(MODELS)
+    for name, model in MODELS.items():
+        data = (FOLDER / f"examples/{name}.json").read_bytes()
+        jsonschema.validate(json.loads(data), json.loads((FOLDER / f"{name}.schema.json").read_text()))
+        if name != "nearest_captions":
+            from_json(model, data, name)
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)

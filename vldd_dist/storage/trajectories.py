@@ -18,6 +18,7 @@ from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.units import UnitReader, UnitWriter
 
 PREFETCHES_AT_ONCE = 4
+TOWERS = 2
 
 _NAME = re.compile(r"^epoch-(\d{4})/(image|text)\.safetensors$")
 
@@ -30,7 +31,7 @@ def write_snapshots(writer: UnitWriter, epoch: int, encoded: Mapping[str, bytes]
     Returns:
         Name -> where it lies: adopt it to list it.
     """
-    with ThreadPoolExecutor(len(encoded)) as pool:
+    with ThreadPoolExecutor(TOWERS) as pool:
         infos = list(pool.map(writer.put_blob, encoded.values()))
     return {_name(epoch, tower): info for tower, info in zip(encoded, infos, strict=True)}
 
