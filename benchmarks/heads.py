@@ -1,0 +1,101 @@
+"""Frozen towers: an outer step in feature space against the general path, which carries pixels through every inner step.
+
+    python -m benchmarks.heads
+
+Both make the same gradient of the pictures (`exact`, eight steps on all pairs, heads alone move). In feature space the tower
+runs twice forward and once back a picture and outer step; on the general path it does so in every inner step.
+CPU seconds on one thread, medians, taken in turn. The last line is JSON: time_ratio_heads, error_heads (relative l2), the worst
+over the towers.
+"""
+
+import argparse
+import statistics
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks._measure import cpu_seconds, print_json
+from vldd_dist.distillation.matching import matching_loss
+from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.unroll import Params, scatter_to_pairs, unrolled_gradient
+from vldd_dist.models.dual_encoder import build
+from vldd_dist.models.inputs import model_inputs, pixel_gradients
+from vldd_dist.settings import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+
+TOWERS = {"vit_tiny_patch16_224": {"img_size": 64}, "nf_regnet_b1": {}, "mobilenetv2_100": {}}
+IMAGE_SIZE, PAIRS, STEPS, TEXT_DIM = 64, 20, 8, 384
+
+
+class Frozen:
+    """Twenty pairs, a student of which the heads move, and a target for it."""
+
+    def __init__(self, tower: str) -> None:
+        image = ImageTowerSettings(
+            model=tower, model_args=TOWERS[tower], weights="random", train="head", head=HeadSettings(kind="linear")
+        )
+        text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
+        self.model = build(ModelSettings(image=image, text=text, joint_dim=256), TEXT_DIM, None, 0)
+        self.student = Student(self.model, 0.07, dropout=False, fused_attention=False)
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(PAIRS, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
+        self.texts = torch.randn(PAIRS, TEXT_DIM, generator=generator)
+        self.start: Params = self.student.view.read()
+        self.target = [tensor + 0.01 * torch.randn(tensor.shape, generator=generator) for tensor in self.start]
+
+    def in_feature_space(self) -> Tensor:
+        """The gradient of the pictures, (PAIRS, 3, H, W)."""
+        return pixel_gradients(self.model, self.images, self._unrolled(self.student, model_inputs(self.model, self.images)))
+
+    def by_the_general_path(self) -> Tensor:
+        return self._unrolled(ThroughTheTower(self.student), self.images)
+
+    def _unrolled(self, student: "Student | ThroughTheTower", inputs: Tensor) -> Tensor:
+        def outer(theta: Params) -> Tensor:
+            return matching_loss(theta, self.start, self.target, self.student.towers)
+
+        batches = [(inputs, self.texts)] * STEPS
+        result = unrolled_gradient("exact", student, self.start, torch.tensor([0.1, 0.1]), batches, outer)
+        return scatter_to_pairs(result.batches, [torch.arange(PAIRS)] * STEPS, PAIRS)[0]
+
+
+class ThroughTheTower:
+    """The same student for the unroll, fed with pictures instead of their features."""
+
+    def __init__(self, student: Student) -> None:
+        self.student, self.towers, self.seed = student, student.towers, student.seed
+
+    def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
+        images, texts = batch
+        return self.student.loss(theta, (self.student.model.inputs(images), texts), step)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Feature space against the general path, for frozen towers.")
+    parser.add_argument("--quick", action="store_true", help="one tower, two repeats")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    table = Table(
+        "tower", "general, s", "features, s", "ratio", "error", title=f"{IMAGE_SIZE} px, {PAIRS} pairs, {STEPS} steps"
+    )
+    ratios, errors = [], []
+    for tower in list(TOWERS)[:1] if arguments.quick else TOWERS:
+        frozen = Frozen(tower)
+        # The first of each also loads the kernels.
+        features, general = frozen.in_feature_space(), frozen.by_the_general_path()
+        errors.append(float((features - general).norm() / general.norm()))
+        taken: dict[str, list[float]] = {"general": [], "features": []}
+        for _ in range(2 if arguments.quick else 5):
+            taken["general"].append(cpu_seconds(frozen.by_the_general_path))
+            taken["features"].append(cpu_seconds(frozen.in_feature_space))
+        middle = {way: statistics.median(seconds) for way, seconds in taken.items()}
+        ratios.append(middle["features"] / middle["general"])
+        figures = f"{middle['general']:.2f}", f"{middle['features']:.2f}", f"{ratios[-1]:.2f}", f"{errors[-1]:.1e}"
+        table.add_row(tower, *figures)
+    Console(width=100).print(table)
+    print_json({"time_ratio_heads": round(max(ratios), 3), "error_heads": max(errors)})
+
+
+if __name__ == "__main__":
+    main()
