@@ -62,7 +62,7 @@ class DataSettings(Section):
     licence: str = Field("unknown", description="Licence of the pictures and captions, for the distilled set's card.")
     max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
-        description="Largest fraction of undecodable pictures a split may lose at preparation; one more stops the run.",
+        description="Largest fraction of a split's samples that may be unreadable (picture or captions) at preparation; one more stops the run.",
     )
 
 

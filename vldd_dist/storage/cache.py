@@ -20,6 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from vldd_dist.errors import ConfigError
+from vldd_dist.storage.files import TEMPORARY
 
 DEFAULT_GIB = 16.0
 ABANDONED_SECONDS = 3600
@@ -97,7 +98,7 @@ class NodeCache:
     def _fill(self, digest: str, data: bytes) -> None:
         path = self._path(digest)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+        temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
         try:
             temporary.write_bytes(data)
             os.replace(temporary, path)
@@ -117,7 +118,7 @@ class NodeCache:
         for path in self.folder.glob("??/*"):
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                if path.name.startswith(".tmp-") and status.st_mtime < time.time() - ABANDONED_SECONDS:
+                if path.name.startswith(TEMPORARY) and status.st_mtime < time.time() - ABANDONED_SECONDS:
                     path.unlink()
                 elif path != newest:
                     pieces.append((status.st_mtime_ns, status.st_size, path))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from vldd_dist.errors import StoreError
+from vldd_dist.storage.files import TEMPORARY
 from vldd_dist.storage.manifests import CheckpointRecord, UnitManifest, from_json
 from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.store import MissingObject, Store
@@ -46,7 +47,7 @@ def find_garbage(store: Store, min_age: timedelta, now: datetime | None = None) 
         named |= {info.key for info in _objects(store, key)}
     sets = store.list("distilled", temporary=True)
     published = {_folder_of(key) for key in sets if key == f"{_folder_of(key)}/manifest.json"}
-    named |= {key for key in sets if _folder_of(key) in published and ".tmp-" not in key}
+    named |= {key for key in sets if _folder_of(key) in published and TEMPORARY not in key}
     unnamed = [key for key in [*units, *sets, *store.list("blobs", temporary=True)] if key not in named]
     keys = [key for key in unnamed if _is_older(store, key, now - min_age)]
     uploads = [key for room in ROOMS for key in store.abort_uploads(room, min_age, abort=False)]

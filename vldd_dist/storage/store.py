@@ -32,6 +32,7 @@ from vldd_dist.storage.faults import (
     sentence,
     token_expired,
 )
+from vldd_dist.storage.files import TEMPORARY, create_file, replace_file
 
 # Larger objects are uploaded in parts of this size, several at once (S3's smallest part is 5 MiB).
 PART_BYTES = 16 << 20
@@ -175,7 +176,7 @@ class Store:
         def find(path: str) -> builtins.list[str]:
             root = self.fs._strip_protocol(f"{self.url}/") if self.scheme == "memory" else self.root
             keys = (str(found).removeprefix(root.rstrip("/") + "/") for found in self.fs.find(path))
-            return sorted(key for key in keys if temporary or not key.rpartition("/")[2].startswith(".tmp-"))
+            return sorted(key for key in keys if temporary or not key.rpartition("/")[2].startswith(TEMPORARY))
 
         with contextlib.suppress(FileNotFoundError):
             return self._guarded(prefix, find, missing_is_error=False)
@@ -253,17 +254,11 @@ class Store:
             raise NotAsWritten(f"{path} was sent with {len(data)} bytes, and other bytes lie there")
 
     def _write_file(self, path: str, data: bytes) -> None:
-        temporary = self._temporary_file(path, data)
-        os.replace(temporary, path)
+        replace_file(path, data)
 
     def _create_file(self, path: str, data: bytes, fall_back: bool = True) -> None:
         if self.scheme == "file":
-            temporary = self._temporary_file(path, data)
-            try:
-                # A link is made by one caller only, and shows the whole file at once.
-                os.link(temporary, path)
-            finally:
-                os.unlink(temporary)
+            create_file(path, data)
         elif self.scheme == "memory":
             with _memory_lock:
                 if self.fs.exists(path):
@@ -278,25 +273,6 @@ class Store:
                 if self.fs.exists(path):
                     raise FileExistsError(path) from None
                 self.fs.pipe_file(path, data)
-
-    def _temporary_file(self, path: str, data: bytes) -> str:
-        folder = os.path.dirname(path)
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except FileExistsError:
-            # Not to be taken for `create` meeting its object.
-            raise NotADirectoryError(folder) from None
-        temporary = os.path.join(folder, f".tmp-{uuid.uuid4().hex}")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-        return temporary
 
 
 def _checked(key: str) -> str:
