@@ -86,6 +86,14 @@ def test_draws_use_every_pair_equally_and_depend_on_seed_and_step_only() -> None
     assert [sorted(batch.tolist()) for batch in whole.batches] == [list(range(7))] * 2
 
 
+def test_a_draw_names_the_pairs_in_use() -> None:
+    drawn = draw(DistillSettings(inner_steps=3, batch_size=4), 1, 100, 0, 5)
+    assert drawn.used.tolist() == sorted({pair for batch in drawn.batches for pair in batch.tolist()})
+    assert 4 < len(drawn.used) <= 12
+    for batch, places in zip(drawn.batches, drawn.places, strict=True):
+        assert torch.equal(drawn.used[places], batch)
+
+
 def test_starts() -> None:
     assert len(set(random_indices(20, 20, 0))) == 20
     with pytest.raises(ConfigError, match=r"distill.pairs \(21\) is more than the training pictures \(20\)"):

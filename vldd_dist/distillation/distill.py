@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,11 +60,21 @@ class Draw:
         expert: index of the expert.
         start: epoch of the snapshot the student starts from.
         batches: (B,) int64 indices of pairs for each inner step.
+        used: (U,) the pairs in any of them, ascending: of the others an outer step makes nothing.
+        places: the batches as indices into `used`.
     """
 
     expert: int
     start: int
     batches: list[Tensor]
+
+    @cached_property
+    def used(self) -> Tensor:
+        return torch.unique(torch.cat(self.batches))
+
+    @property
+    def places(self) -> list[Tensor]:
+        return [torch.searchsorted(self.used, batch) for batch in self.batches]
 
 
 def draw(settings: DistillSettings, experts: int, pairs: int, seed: int, outer_step: int) -> Draw:
@@ -74,6 +85,13 @@ def draw(settings: DistillSettings, experts: int, pairs: int, seed: int, outer_s
     needed = settings.inner_steps * size
     order = np.concatenate([generator.permutation(pairs) for _ in range(math.ceil(needed / pairs))])[:needed]
     return Draw(expert, start, list(torch.from_numpy(order).split(size)))
+
+
+def _rows_of(whole: Tensor, rows: Tensor, values: Tensor) -> Tensor:
+    """Zeros like `whole`, but in these rows."""
+    dense = torch.zeros_like(whole)
+    dense[rows] = values
+    return dense
 
 
 class Distillation:
@@ -166,8 +184,9 @@ class Distillation:
         theta = self.student.view.from_dicts(trajectory.snapshot(epoch, "image"), trajectory.snapshot(epoch, "text"))
         return tuple(tensor.to(self.pairs.images.device) for tensor in theta)
 
-    def _batches(self, drawn: Draw, inputs: Tensor) -> list[tuple[Tensor, ...]]:
-        return [(inputs[chosen], self.pairs.texts[chosen]) for chosen in drawn.batches]
+    def _batches(self, drawn: Draw) -> list[tuple[Tensor, ...]]:
+        inputs, texts = model_inputs(self.student.model, self.pairs.images[drawn.used]), self.pairs.texts[drawn.used]
+        return [(inputs[places], texts[places]) for places in drawn.places]
 
     def _outer_step(self, step: int) -> None:
         settings, student, pairs = self.settings, self.student, self.pairs
@@ -182,14 +201,14 @@ class Distillation:
         def outer(theta: Params) -> Tensor:
             return matching_loss(theta, start, target, student.towers)
 
-        inputs = model_inputs(student.model, pairs.images)
         result = unrolled_gradient(
-            settings.gradient, student, start, pairs.rates, self._batches(drawn, inputs), outer, settings.difference
+            settings.gradient, student, start, pairs.rates, self._batches(drawn), outer, settings.difference
         )
         image_loss, text_loss = result.terms.tolist()
         self._refuse_divergence(step, image_loss + text_loss)
-        input_gradients, texts = scatter_to_pairs(result.batches, drawn.batches, len(pairs))
-        self.outer.step(pixel_gradients(student.model, pairs.images, input_gradients), texts, result.rates)
+        inputs, texts = scatter_to_pairs(result.batches, drawn.places, len(drawn.used))
+        images = pixel_gradients(student.model, pairs.images[drawn.used], inputs)
+        self.outer.step(_rows_of(pairs.images, drawn.used, images), _rows_of(pairs.texts, drawn.used, texts), result.rates)
         self.history.losses.append((image_loss + text_loss, image_loss, text_loss))
         image_rate, text_rate = pairs.rates.tolist()
         self.history.rates.append((image_rate, text_rate))
@@ -210,8 +229,7 @@ class Distillation:
         start = self._snapshot(drawn.expert, drawn.start)
         target = self._snapshot(drawn.expert, drawn.start + self.settings.expert_epochs)
         direction = tuple(b - a for a, b in zip(start, target, strict=True))
-        inputs, difference = model_inputs(self.student.model, self.pairs.images), self.settings.difference
-        batch = self._batches(drawn, inputs)[0]
+        difference, batch = self.settings.difference, self._batches(drawn)[0]
         with unfused_attention(self.student.model):
             error = disagreement(self.student, start, batch, direction, difference)
         if not error <= tolerance:
