@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+ZeroStage = Literal[0, 1, 2, 3]
 
 
 # How many scenes are drawn when a description does not say.
@@ -141,6 +142,9 @@ class Resources(Section):
 
     cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPU cores.")
     gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs; a fraction shares one.")
+    gpu_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Memory of the GPU a worker gets, GiB: what `--plan` compares its estimate with; none: not compared."
+    )
 
 
 class PretrainSettings(Section):
@@ -178,6 +182,13 @@ class ExpertSettings(Section):
     keep: Literal["reachable", "all"] = Field(
         "reachable",
         description="Snapshots kept: those distillation can reach (max_start_epoch + expert_epochs) and the last, or all.",
+    )
+    workers: Positive = Field(1, description="Ranks that train one expert together; each asks for `resources`.")
+    zero_stage: ZeroStage = Field(
+        0, description="DeepSpeed ZeRO stage: 0 replicas, 1 momentum sharded, 2 gradients too, 3 parameters too."
+    )
+    rank_timeout_seconds: Positive = Field(
+        600, description="A rank that does not answer the others for so long is given up, and the epoch starts again."
     )
     resources: Resources = Field(default_factory=Resources)
 
@@ -217,6 +228,19 @@ class DistillSettings(Section):
     check_tolerance: Rate = Field(
         0.05,
         description="Largest relative error of one step's gradient against `exact` at start-up (finite_difference).",
+    )
+    workers: Positive = Field(1, description="Ranks of one run; each owns its share of the pairs and asks for `resources`.")
+    zero_stage: ZeroStage = Field(
+        0,
+        description="How the student lies on the ranks: 0 whole on each; 1, 2 whole, gradients in shards by DeepSpeed; 3 in shards. Snapshots and the adjoint are sharded at every stage.",
+    )
+    rank_timeout_seconds: Positive = Field(
+        600,
+        description="A rank that does not answer the others for so long is given up, and the run starts again from its checkpoint.",
+    )
+    offload_snapshots: Literal["none", "cpu", "nvme"] = Field(
+        "none",
+        description="Where the unroll's snapshots wait: with the student, in the host's memory, or on its disk (VLDD_SCRATCH_DIR).",
     )
     validate_every: Positive = Field(
         200, description="Outer steps between validations; the best validated pairs are published."

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from tests.unroll.problems import dual_encoder_case, flat, relative
-from vldd_dist.distillation.distill import draw
+from vldd_dist.distillation.draws import draw
 from vldd_dist.distillation.matching import matching_loss
+from vldd_dist.distillation.optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import (
-    OuterOptimiser,
     SyntheticPairs,
     kmeans_indices,
     random_indices,
@@ -17,6 +17,7 @@ from vldd_dist.distillation.pairs import (
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.inputs import model_inputs, pixel_gradients
 from vldd_dist.settings import DistillSettings, HeadSettings
+from vldd_dist.sharding.ranks import rows_of
 
 
 def pairs(count: int = 6) -> SyntheticPairs:
@@ -35,41 +36,78 @@ def test_matching_loss_by_hand() -> None:
         matching_loss(theta, start, start, [0, 1])
 
 
+ALL = torch.arange(6)
+
+
+def gradients(count: int) -> list[tuple[torch.Tensor, ...]]:
+    torch.manual_seed(1)
+    return [tuple(torch.randn_like(t) for t in pairs().as_tensors().values()) for _ in range(count)]
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_the_optimisers_state_resumes_to_the_same_bits(name: str) -> None:
     settings = DistillSettings(optimiser=name, lr_images=0.1, lr_texts=0.2, lr_rates=0.03)  # type: ignore[arg-type]
-    gradients = [tuple(torch.randn_like(t) for t in pairs().as_tensors().values()) for _ in range(4)]
     straight = pairs()
     optimiser = OuterOptimiser(straight, settings)
-    for gradient in gradients:
-        optimiser.step(*gradient)
+    for gradient in gradients(4):
+        optimiser.step(ALL, *gradient)
     broken = pairs()
     first = OuterOptimiser(broken, settings)
-    for gradient in gradients[:2]:
-        first.step(*gradient)
+    for gradient in gradients(4)[:2]:
+        first.step(ALL, *gradient)
     resumed = broken.clone()
     second = OuterOptimiser(resumed, settings)
-    second.load_tensors({key: value.clone() for key, value in first.as_tensors().items()})
-    for gradient in gradients[2:]:
-        second.step(*gradient)
+    second.load({key: value.clone() for key, value in (first.rows_state() | first.shared_state()).items()})
+    for gradient in gradients(4)[2:]:
+        second.step(ALL, *gradient)
     for a, b in zip(straight.as_tensors().values(), resumed.as_tensors().values(), strict=True):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_where_every_step_uses_every_pair_the_optimiser_is_torchs(name: str, momentum: float) -> None:
+    settings = DistillSettings(optimiser=name, momentum=momentum, lr_images=0.1, lr_texts=0.2, lr_rates=0.03)  # type: ignore[arg-type]
+    ours, theirs = pairs(), pairs()
+    groups = [
+        {"params": [theirs.images], "lr": 0.1},
+        {"params": [theirs.texts], "lr": 0.2},
+        {"params": [theirs.log_rates], "lr": 0.03},
+    ]
+    torchs = torch.optim.Adam(groups, betas=(0.5, 0.9)) if name == "adam" else torch.optim.SGD(groups, momentum=momentum)
+    optimiser = OuterOptimiser(ours, settings)
+    for images, texts, rates in gradients(5):
+        theirs.images.grad, theirs.texts.grad, theirs.log_rates.grad = images, texts, rates * theirs.rates
+        torchs.step()
+        optimiser.step(ALL, images, texts, rates)
+    for a, b in zip(ours.as_tensors().values(), theirs.as_tensors().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_pair_is_moved_by_the_steps_it_takes_part_in_alone(name: str) -> None:
+    settings = DistillSettings(optimiser=name, lr_images=0.1, lr_texts=0.2, lr_rates=0)  # type: ignore[arg-type]
+    apart, together = pairs(), pairs()
+    alone, all_the_time = OuterOptimiser(apart, settings), OuterOptimiser(together, settings)
+    some = torch.tensor([1, 4])
+    for images, texts, rates in gradients(3):
+        all_the_time.step(ALL, images, texts, rates)
+        alone.step(torch.tensor([0, 2]), images[[0, 2]], texts[[0, 2]], rates)
+        alone.step(some, images[some], texts[some], rates)
+    torch.testing.assert_close(apart.images[[0, 1, 2, 4]], together.images[[0, 1, 2, 4]])
+    assert torch.equal(apart.images[[3, 5]], pairs().images[[3, 5]])
+    assert torch.equal(apart.log_rates, pairs().log_rates)
+
+
 def test_rates_move_as_logarithms_and_stay_positive() -> None:
     moved = pairs()
-    OuterOptimiser(moved, DistillSettings(optimiser="sgd", momentum=0, lr_rates=0.5)).step(
-        torch.zeros_like(moved.images), torch.zeros_like(moved.texts), torch.tensor([100.0, -1.0])
-    )
+    nothing = torch.zeros_like(moved.images), torch.zeros_like(moved.texts)
+    settings = DistillSettings(optimiser="sgd", momentum=0, lr_rates=0.5)
+    OuterOptimiser(moved, settings).step(ALL, *nothing, torch.tensor([100.0, -1.0]))
     # d loss / d log a = a * d loss / da
     expected = torch.tensor([0.1, 0.2]).log() - 0.5 * torch.tensor([100.0 * 0.1, -1.0 * 0.2])
     torch.testing.assert_close(moved.log_rates, expected)
     assert bool((moved.rates > 0).all())
-    fixed = pairs()
-    OuterOptimiser(fixed, DistillSettings(lr_rates=0)).step(
-        torch.ones_like(fixed.images), torch.ones_like(fixed.texts), torch.ones(2)
-    )
-    assert torch.equal(fixed.log_rates, pairs().log_rates)
 
 
 def test_draws_use_every_pair_equally_and_depend_on_seed_and_step_only() -> None:
@@ -86,12 +124,23 @@ def test_draws_use_every_pair_equally_and_depend_on_seed_and_step_only() -> None
     assert [sorted(batch.tolist()) for batch in whole.batches] == [list(range(7))] * 2
 
 
-def test_a_draw_names_the_pairs_in_use() -> None:
-    drawn = draw(DistillSettings(inner_steps=3, batch_size=4), 1, 100, 0, 5)
-    assert drawn.used.tolist() == sorted({pair for batch in drawn.batches for pair in batch.tolist()})
-    assert 4 < len(drawn.used) <= 12
-    for batch, places in zip(drawn.batches, drawn.places, strict=True):
-        assert torch.equal(drawn.used[places], batch)
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ranks_share_a_draw(world: int) -> None:
+    """Whatever their number they compute the same pairs, each an equal part and most of them its own."""
+    drawn = draw(DistillSettings(inner_steps=3, batch_size=24), 1, 100, 0, 5)
+    shares = [drawn.share(rank, world) for rank in range(world)]
+    for step, batch in enumerate(drawn.batches):
+        parts = [share.used[share.places[step]] for share in shares]
+        assert torch.equal(torch.cat(parts), batch)
+        assert {len(part) for part in parts} == {24 // world}
+        assert torch.equal(batch, batch.unique())
+    at_home = sum(
+        int(((share.used >= start) & (share.used < stop)).sum())
+        for rank, share in enumerate(shares)
+        for start, stop in [rows_of(rank, world, 100)]
+    )
+    assert at_home > 0.75 * sum(len(share.used) for share in shares)
+    assert [len(share.used) for share in shares] == [len(torch.unique(share.used)) for share in shares]
 
 
 def test_starts() -> None:
@@ -103,7 +152,12 @@ def test_starts() -> None:
     chosen = kmeans_indices(features, 3, 0)
     assert sorted(index // 10 for index in chosen) == [0, 1, 2]
     vectors = torch.randn(500, 4) * torch.tensor([1.0, 2.0, 3.0, 4.0]) + 5
-    noise = start_from_noise((4000, 3, 2, 2), vectors, DistillSettings(), 0, torch.device("cpu"))
+    noise, some = (
+        start_from_noise(rows, (3, 2, 2), vectors, DistillSettings(), 0, torch.device("cpu"))
+        for rows in (range(4000), range(10, 20))
+    )
+    assert torch.equal(noise.images[10:20], some.images)
+    assert torch.equal(noise.texts[10:20], some.texts)
     torch.testing.assert_close(noise.texts.mean(0), vectors.mean(0), atol=0.3, rtol=0)
     torch.testing.assert_close(noise.texts.std(0), vectors.std(0), atol=0.3, rtol=0)
 

@@ -32,7 +32,7 @@ def judge(rates: list[float], epochs: int = 10) -> Judge:
 
 def pairs() -> TrainingPairs:
     _, images, texts = split()
-    return TrainingPairs(model().normalise(images), texts)
+    return TrainingPairs(model().normalise(images), texts, len(images))
 
 
 def test_a_student_learns_its_pairs() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,11 @@ class Case:
     rates: Tensor
     batches: list[Params]
 
-    def gradient(self, name: str, difference: str = "central", offload: torch.device | None = None) -> UnrollResult:
+    def gradient(self, name: str, difference: str = "central", **options: Any) -> UnrollResult:
         def outer(theta: Params) -> Tensor:
             return matching_loss(theta, self.theta, self.target, self.student.towers)
 
-        return unrolled_gradient(name, self.student, self.theta, self.rates, self.batches, outer, difference, offload)
+        return unrolled_gradient(name, self.student, self.theta, self.rates, self.batches, outer, difference, **options)
 
     def in_model_inputs(self) -> Self:
         """With what the moving part of the image tower starts from in place of the pictures."""

@@ -1,33 +1,33 @@
 """The outer loop: draw an expert and a start, unroll the student, move the synthetic pairs (Wu et al. 2308.07545, 3.3).
 
 The loop's whole state is the pairs, the outer optimiser, the best validated pairs and the curves; every draw of outer
-step n derives from (seed, n). A checkpoint of that state resumes to the same bits.
+step n derives from (seed, n). A checkpoint of that state resumes to the same bits. Of several ranks each runs this loop on its
+rows of the pairs; what is not a row is alike on all.
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.matching import matching_loss
-from vldd_dist.distillation.pairs import OuterOptimiser, SyntheticPairs
-from vldd_dist.distillation.student import Student
-from vldd_dist.distillation.unroll import Params, disagreement, scatter_to_pairs, unrolled_gradient
+from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints
+from vldd_dist.distillation.draws import Draw, draw
+from vldd_dist.distillation.optimiser import OuterOptimiser
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.distillation.unroll import Params, StepChoice, scatter_to_pairs
+from vldd_dist.distillation.unrolling import Unrolling
 from vldd_dist.errors import ConfigError, DivergenceError
-from vldd_dist.models.attention import unfused_attention
 from vldd_dist.models.inputs import model_inputs, pixel_gradients
-from vldd_dist.seeding import derive_seed, numpy_generator
+from vldd_dist.seeding import derive_seed
 from vldd_dist.settings import DistillSettings
-from vldd_dist.storage import tensors
+from vldd_dist.sharding.ranks import Exchange, Ranks
 from vldd_dist.storage.background import Background
 from vldd_dist.storage.trajectories import Trajectory
-from vldd_dist.storage.units import Checkpoint, UnitWriter
+from vldd_dist.storage.units import UnitWriter
 
 Report = Callable[[dict[str, Any]], None]
 # Mean of the six validation recalls of students trained on the pairs, percent.
@@ -51,62 +51,41 @@ class History:
     rates: list[tuple[float, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
 
+    @classmethod
+    def from_tensors(cls, curves: dict[str, Tensor], validation: list[tuple[int, float]]) -> "History":
+        """What `as_tensors` gave."""
+        return cls(
+            [(total, image, text) for total, image, text in curves["losses"].tolist()],
+            [(image, text) for image, text in curves["rates"].tolist()],
+            [(step, recall) for step, recall in validation],
+        )
 
-@dataclass
-class Draw:
-    """What one outer step works on, a function of (seed, outer step) alone.
-
-    Attributes:
-        expert: index of the expert.
-        start: epoch of the snapshot the student starts from.
-        batches: (B,) int64 indices of pairs for each inner step.
-        used: (U,) the pairs in any of them, ascending: of the others an outer step makes nothing.
-        places: the batches as indices into `used`.
-    """
-
-    expert: int
-    start: int
-    batches: list[Tensor]
-
-    @cached_property
-    def used(self) -> Tensor:
-        return torch.unique(torch.cat(self.batches))
-
-    @property
-    def places(self) -> list[Tensor]:
-        return [torch.searchsorted(self.used, batch) for batch in self.batches]
-
-
-def draw(settings: DistillSettings, experts: int, pairs: int, seed: int, outer_step: int) -> Draw:
-    """Inner batches run through permutations of all pairs, so that each is used equally often."""
-    generator = numpy_generator(seed, "outer", outer_step)
-    expert, start = int(generator.integers(experts)), int(generator.integers(settings.max_start_epoch + 1))
-    size = min(settings.batch_size or pairs, pairs)
-    needed = settings.inner_steps * size
-    order = np.concatenate([generator.permutation(pairs) for _ in range(math.ceil(needed / pairs))])[:needed]
-    return Draw(expert, start, list(torch.from_numpy(order).split(size)))
-
-
-def _rows_of(whole: Tensor, rows: Tensor, values: Tensor) -> Tensor:
-    """Zeros like `whole`, but in these rows."""
-    dense = torch.zeros_like(whole)
-    dense[rows] = values
-    return dense
+    def as_tensors(self) -> dict[str, Tensor]:
+        """losses (S, 3) and rates (S, 2), float64, one row an outer step."""
+        return {
+            "losses": torch.tensor(self.losses, dtype=torch.float64).reshape(-1, 3),
+            "rates": torch.tensor(self.rates, dtype=torch.float64).reshape(-1, 2),
+        }
 
 
 class Distillation:
     """One run: `run()` goes from the newest checkpoint, or the start, to the last outer step.
 
     Args:
-        pairs: at their start, on the device of the student.
-        trajectories: of the experts, in order.
-        validate: what "best" means.
+        pairs: this rank's rows of the `total` at their start, on the device of the student.
+        trajectories: of the experts, in order; they read the unrolling's part.
+        validate: what "best" means; called by all ranks at once.
+        report: called by all ranks.
+
+    Attributes:
+        best: this rank's rows of the pairs to publish, after `run`.
     """
 
     def __init__(
         self,
-        student: Student,
+        unrolling: Unrolling,
         pairs: SyntheticPairs,
+        total: int,
         trajectories: Sequence[Trajectory],
         settings: DistillSettings,
         *,
@@ -114,28 +93,27 @@ class Distillation:
         validate: Validate,
         writer: UnitWriter,
         report: Report,
+        ranks: Ranks,
     ) -> None:
-        self.student, self.pairs, self.trajectories, self.settings = student, pairs, trajectories, settings
-        self.seed, self.validate, self.writer, self.report = seed, validate, writer, report
+        self.unrolling, self.pairs, self.total, self.trajectories = unrolling, pairs, total, trajectories
+        self.settings, self.seed, self.validate, self.report, self.ranks = settings, seed, validate, report, ranks
         self.outer = OuterOptimiser(pairs, settings)
-        self.start = pairs.clone()
+        self.checkpoints = RunCheckpoints(writer, ranks, total)
         self.best = pairs.clone()
         self.history = History()
-        self.gradient_error: float | None = None
+        self.step_choice: StepChoice | None = None
 
     def run(self) -> dict[str, Any]:
-        """Returns the facts of the run; `best` then holds the pairs to publish.
+        """Returns the facts of the run.
 
         Raises:
             DivergenceError: the matching loss is NaN, infinite or beyond `max_loss`.
             ConfigError: finite differences do not agree with `exact` on this student.
         """
-        checkpoint = self.writer.latest_checkpoint()
-        first = self._restore(checkpoint) if checkpoint else 0
-        settings = self.settings
-        if settings.gradient == "finite_difference":
-            self._check_gradient(settings.check_tolerance)
+        first = self._restore()
         if first == 0:
+            if self.settings.gradient == "finite_difference":
+                self._choose_step(self.settings.check_tolerance)
             self._validate(0)
         # A checkpoint's upload runs beside the outer steps that follow it.
         with Background() as uploads:
@@ -146,7 +124,7 @@ class Distillation:
             "best_validation": best_recall,
             "validation": self.history.validation,
             "start": self.pairs.start,
-            "gradient_error": self.gradient_error,
+            "difference_check": self.step_choice and self.step_choice._asdict(),
         }
 
     def _run_outer_steps(self, first: int, uploads: Background) -> None:
@@ -171,46 +149,37 @@ class Distillation:
             )
 
     def _draw(self, step: int) -> Draw:
-        return draw(self.settings, len(self.trajectories), len(self.pairs), self.seed, step)
+        return draw(self.settings, len(self.trajectories), self.total, self.seed, step)
 
     def _prefetch(self, step: int) -> None:
-        """Begin to read what an outer step to come will want."""
         drawn = self._draw(step)
         for epoch in (drawn.start, drawn.start + self.settings.expert_epochs):
             self.trajectories[drawn.expert].prefetch(epoch)
 
     def _snapshot(self, expert: int, epoch: int) -> Params:
         trajectory = self.trajectories[expert]
-        theta = self.student.view.from_dicts(trajectory.snapshot(epoch, "image"), trajectory.snapshot(epoch, "text"))
-        return tuple(tensor.to(self.pairs.images.device) for tensor in theta)
+        return self.unrolling.theta(trajectory.snapshot(epoch, "image"), trajectory.snapshot(epoch, "text"))
 
-    def _batches(self, drawn: Draw) -> list[tuple[Tensor, ...]]:
-        inputs, texts = model_inputs(self.student.model, self.pairs.images[drawn.used]), self.pairs.texts[drawn.used]
-        return [(inputs[places], texts[places]) for places in drawn.places]
+    def _ends(self, drawn: Draw) -> tuple[Params, Params]:
+        """The snapshots where the student starts, and where it is to end."""
+        start, target = drawn.start, drawn.start + self.settings.expert_epochs
+        return self._snapshot(drawn.expert, start), self._snapshot(drawn.expert, target)
 
     def _outer_step(self, step: int) -> None:
-        settings, student, pairs = self.settings, self.student, self.pairs
         drawn = self._draw(step)
-        student.seed = derive_seed(self.seed, "dropout", step)
-        rates = pairs.rates
+        rates = self.pairs.rates
         if not bool((rates.isfinite() & (rates > 0)).all()):
             raise DivergenceError(f"the inner learning rates are {rates.tolist()} at outer step {step}: {ADVICE}")
-        start = self._snapshot(drawn.expert, drawn.start)
-        target = self._snapshot(drawn.expert, drawn.start + settings.expert_epochs)
-
-        def outer(theta: Params) -> Tensor:
-            return matching_loss(theta, start, target, student.towers)
-
-        result = unrolled_gradient(
-            settings.gradient, student, start, pairs.rates, self._batches(drawn), outer, settings.difference
-        )
+        start, target = self._ends(drawn)
+        work = _Work(self, drawn)
+        seed, relative_step = derive_seed(self.seed, "dropout", step), self.step_choice and self.step_choice.relative_step
+        result = self.unrolling.gradient(start, target, rates, work.batches, seed, relative_step)
         image_loss, text_loss = result.terms.tolist()
         self._refuse_divergence(step, image_loss + text_loss)
-        inputs, texts = scatter_to_pairs(result.batches, drawn.places, len(drawn.used))
-        images = pixel_gradients(student.model, pairs.images[drawn.used], inputs)
-        self.outer.step(_rows_of(pairs.images, drawn.used, images), _rows_of(pairs.texts, drawn.used, texts), result.rates)
+        rows, images, texts = work.gradients(result.batches)
+        self.outer.step(rows, images, texts, result.rates)
         self.history.losses.append((image_loss + text_loss, image_loss, text_loss))
-        image_rate, text_rate = pairs.rates.tolist()
+        image_rate, text_rate = self.pairs.rates.tolist()
         self.history.rates.append((image_rate, text_rate))
 
     def _refuse_divergence(self, step: int, loss: float) -> None:
@@ -224,22 +193,18 @@ class Distillation:
                 f"more than distill.max_loss ({self.settings.max_loss:g}): {ADVICE}"
             )
 
-    def _check_gradient(self, tolerance: float) -> None:
+    def _choose_step(self, tolerance: float) -> None:
         drawn = self._draw(0)
-        start = self._snapshot(drawn.expert, drawn.start)
-        target = self._snapshot(drawn.expert, drawn.start + self.settings.expert_epochs)
-        direction = tuple(b - a for a, b in zip(start, target, strict=True))
-        difference, batch = self.settings.difference, self._batches(drawn)[0]
-        with unfused_attention(self.student.model):
-            error = disagreement(self.student, start, batch, direction, difference)
-        if not error <= tolerance:
+        choice = self.unrolling.choose_step(*self._ends(drawn), self.pairs.rates, _Work(self, drawn).batches[0])
+        if not choice.error <= tolerance:
             raise ConfigError(
-                f"distill.gradient: finite_difference is off by {error:.2g} against exact on one inner step, more than "
-                f"distill.check_tolerance ({tolerance:g}): differences are of no use for networks with "
+                f"distill.gradient: finite_difference is off by {choice.error:.2g} against {choice.against} on one inner step, "
+                f"more than distill.check_tolerance ({tolerance:g}): differences are of no use for networks with "
                 "ReLU, nor where the loss bends this sharply; "
                 "set distill.gradient: exact"
             )
-        self.gradient_error = error
+        self.step_choice = choice
+        self.report({"notice": f"finite differences are off by {choice.error:.1e} against {choice.against} on one inner step"})
 
     def _validate(self, step: int) -> None:
         recall = self.validate(self.pairs)
@@ -251,41 +216,37 @@ class Distillation:
         return max(self.history.validation, key=lambda entry: entry[1])
 
     def _checkpoint(self, step: int, uploads: Background) -> None:
-        def packed(prefix: str, named: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {f"{prefix}/{name}": tensor for name, tensor in named.items()}
-
-        state = (
-            packed("pairs", self.pairs.as_tensors())
-            | packed("best", self.best.as_tensors())
-            | packed("outer", self.outer.as_tensors())
-            | packed("history", self.curves())
-        )
-        facts = {"validation": list(self.history.validation), "start": self.pairs.start}
-        objects = {"state.safetensors": tensors.encode(state)}
-        uploads.submit(lambda: self.writer.save_checkpoint(step, objects, facts))
-
-    def curves(self) -> dict[str, Tensor]:
-        """losses (S, 3) and rates (S, 2), float64, one row an outer step."""
-        return {
-            "losses": torch.tensor(self.history.losses, dtype=torch.float64).reshape(-1, 3),
-            "rates": torch.tensor(self.history.rates, dtype=torch.float64).reshape(-1, 2),
+        facts = {
+            "validation": list(self.history.validation),
+            "difference_check": self.step_choice and self.step_choice._asdict(),
         }
+        self.checkpoints.save(step, LoopState(self.pairs, self.best, self.outer), self.history.as_tensors(), facts, uploads)
 
-    def _restore(self, checkpoint: Checkpoint) -> int:
-        state = tensors.decode(checkpoint.read("state.safetensors"), f"checkpoint of outer step {checkpoint.step}")
+    def _restore(self) -> int:
+        found = self.checkpoints.restore(LoopState(self.pairs, self.best, self.outer))
+        if found is None:
+            return 0
+        step, curves, facts = found
+        self.history = History.from_tensors(curves, facts["validation"])
+        self.step_choice = StepChoice(**facts["difference_check"]) if facts["difference_check"] else None
+        return step
 
-        def unpacked(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(f"{prefix}/"): t for name, t in state.items() if name.startswith(f"{prefix}/")}
 
-        for name, tensor in self.pairs.as_tensors().items():
-            tensor.copy_(unpacked("pairs")[name])
-        device = self.pairs.images.device
-        self.best = SyntheticPairs(**{name: t.to(device) for name, t in unpacked("best").items()}, start=self.pairs.start)
-        self.outer.load_tensors(unpacked("outer"))
-        curves = unpacked("history")
-        self.history = History(
-            [(total, image, text) for total, image, text in curves["losses"].tolist()],
-            [(image, text) for image, text in curves["rates"].tolist()],
-            [(step, recall) for step, recall in checkpoint.facts["validation"]],
-        )
-        return checkpoint.step
+class _Work:
+    """A rank's part of an outer step: its rows of the inner batches come from their owners, and their gradients go back."""
+
+    def __init__(self, run: Distillation, drawn: Draw) -> None:
+        ranks, pairs = run.ranks, run.pairs
+        shares = [drawn.share(rank, ranks.world) for rank in range(ranks.world)]
+        self.model, self.share = run.unrolling.model, shares[ranks.rank]
+        self.exchange = Exchange(ranks, run.total, [share.used for share in shares])
+        self.images, texts = self.exchange.to_users(pairs.images), self.exchange.to_users(pairs.texts)
+        # A frozen backbone's features, made once for a pair and outer step; with a backbone that moves the pictures themselves.
+        inputs = model_inputs(self.model, self.images)
+        self.batches: list[Params] = [(inputs[places], texts[places]) for places in self.share.places]
+
+    def gradients(self, batches: Sequence[Params]) -> tuple[Tensor, Tensor, Tensor]:
+        """From the gradients of the batches: (rows (K,) of the rank's pairs, their images' gradients, their texts')."""
+        inputs, texts = scatter_to_pairs(batches, self.share.places, len(self.share.used))
+        rows, images = self.exchange.to_owners(pixel_gradients(self.model, self.images, inputs))
+        return rows, images, self.exchange.to_owners(texts)[1]

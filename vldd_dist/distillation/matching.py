@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from vldd_dist.errors import DataError
+from vldd_dist.sharding.ranks import SOLO, Ranks
 
 Params = Sequence[Tensor]
 TOWERS = ("image", "text")
 
 
-def matching_loss(theta: Params, start: Params, target: Params, towers: Sequence[int]) -> Tensor:
+def matching_loss(theta: Params, start: Params, target: Params, towers: Sequence[int], ranks: Ranks = SOLO) -> Tensor:
     """Squared distance of the student's end from the expert's, over the expert's own squared way, tower by tower.
 
     Args:
-        theta, start, target: parameters of the student's end, of both at their start, of the expert's end.
+        theta, start, target: parameters of the student's end, of both at their start, of the expert's end; of several ranks
+            each its shards.
         towers: 0 (image) or 1 (text) for each tensor.
 
     Returns:
@@ -30,8 +32,8 @@ def matching_loss(theta: Params, start: Params, target: Params, towers: Sequence
         if not owned:
             terms.append(theta[0].new_zeros(()))
             continue
-        distance = torch.stack([(end - goal).square().sum() for end, _, goal in owned]).sum()
-        way = torch.stack([(begin - goal).square().sum() for _, begin, goal in owned]).sum()
+        distance = ranks.sum_of_parts(torch.stack([(end - goal).square().sum() for end, _, goal in owned]).sum())
+        way = ranks.sum(torch.stack([(begin - goal).square().sum() for _, begin, goal in owned]).sum())
         if not bool(way > 0):
             raise DataError(f"the expert's {name} tower did not move between the snapshots: there is nothing to match")
         terms.append(distance / way)

@@ -1,6 +1,7 @@
-"""The synthetic pairs and their outer optimiser: what distillation learns and how it is moved and saved."""
+"""The synthetic pairs: what distillation learns, and where it begins."""
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from vldd_dist.settings import DistillSettings
 
 @dataclass
 class SyntheticPairs:
-    """What is learned.
+    """What is learned; of several ranks each has the rows `Ranks.rows(M)`.
 
     Attributes:
         images: (M, 3, H, W) float32, normalised as the image tower wants them.
@@ -54,20 +55,24 @@ def start_from_real(
 
 
 def start_from_noise(
-    shape: tuple[int, int, int, int],
+    rows: range,
+    shape: tuple[int, int, int],
     caption_vectors: Tensor,
     settings: DistillSettings,
     seed: int,
     device: torch.device,
 ) -> SyntheticPairs:
     """Pairs that begin as Gaussian noise: images of unit variance, texts with the mean and spread of the caption
-    embeddings (n, D), feature by feature."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "noise"))
-    images = torch.randn(shape, generator=generator)
-    texts = torch.randn((shape[0], caption_vectors.shape[1]), generator=generator)
+    embeddings (n, D), feature by feature. Each pair draws by its number in `rows`, whoever makes it."""
+    width = caption_vectors.shape[1]
+    drawn = [
+        torch.randn(prod(shape) + width, generator=torch.Generator().manual_seed(derive_seed(seed, "noise", row)))
+        for row in rows
+    ]
+    images, texts = torch.stack(drawn).split([prod(shape), width], dim=1)
     texts = texts * caption_vectors.std(dim=0) + caption_vectors.mean(dim=0)
-    rates = _start_rates(settings)
-    return SyntheticPairs(images.to(device), texts.to(device), rates.to(device), {"initialise": "noise"})
+    images = images.reshape(-1, *shape)
+    return SyntheticPairs(images.to(device), texts.to(device), _start_rates(settings).to(device), {"initialise": "noise"})
 
 
 def _start_rates(settings: DistillSettings) -> Tensor:
@@ -96,43 +101,3 @@ def kmeans_indices(features: Tensor, pairs: int, seed: int) -> list[int]:
         row[chosen] = np.inf
         chosen.append(int(row.argmin()))
     return chosen
-
-
-class OuterOptimiser:
-    """Moves the pairs along their outer gradient: SGD as published, or Adam with betas (0.5, 0.9)."""
-
-    def __init__(self, pairs: SyntheticPairs, settings: DistillSettings) -> None:
-        self.pairs = pairs
-        groups = [
-            {"params": [pairs.images], "lr": settings.lr_images},
-            {"params": [pairs.texts], "lr": settings.lr_texts},
-        ]
-        if settings.lr_rates:
-            groups.append({"params": [pairs.log_rates], "lr": settings.lr_rates})
-        self.optimiser: torch.optim.Optimizer
-        if settings.optimiser == "adam":
-            self.optimiser = torch.optim.Adam(groups, betas=(0.5, 0.9))
-        else:
-            self.optimiser = torch.optim.SGD(groups, momentum=settings.momentum)
-
-    def step(self, images: Tensor, texts: Tensor, rates: Tensor) -> None:
-        """One outer step along gradients with respect to images, texts and the inner rates (2,) themselves."""
-        self.pairs.images.grad = images
-        self.pairs.texts.grad = texts
-        self.pairs.log_rates.grad = rates * self.pairs.rates
-        self.optimiser.step()
-
-    def as_tensors(self) -> dict[str, Tensor]:
-        """The optimiser's state, `group/key` each."""
-        return {
-            f"{position}/{key}": torch.as_tensor(value)
-            for position, group in enumerate(self.optimiser.param_groups)
-            for key, value in self.optimiser.state[group["params"][0]].items()
-            if value is not None
-        }
-
-    def load_tensors(self, state: dict[str, Tensor]) -> None:
-        for name, value in state.items():
-            position, key = name.split("/", 1)
-            parameter = self.optimiser.param_groups[int(position)]["params"][0]
-            self.optimiser.state[parameter][key] = value if key == "step" else value.to(parameter.device)

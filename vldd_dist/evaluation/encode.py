@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vldd_dist.evaluation.recall import Recall, recall
 from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.sharding.ranks import SOLO, Ranks
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,15 @@ def encode_texts(model: DualEncoder, texts: Tensor, batch_size: int) -> Tensor:
 
 
 @torch.no_grad()
-def measure(model: DualEncoder, split: RetrievalSplit, batch_size: int) -> Recall:
-    """Recall of a dual encoder on a split."""
+def measure(model: DualEncoder, split: RetrievalSplit, batch_size: int, ranks: Ranks = SOLO) -> Recall:
+    """Recall of a dual encoder on a split; of several ranks, with equal models, each encodes a part."""
     model.eval()
-    batches = split.inputs.split(batch_size)
+    pictures, captions = (rows[slice(*ranks.rows(len(rows)))] for rows in (split.inputs, split.texts))
     if model.frozen_backbone:
-        images = torch.cat([model.image_features(batch.to(model.mean.device)) for batch in batches])
+        encoded = [model.image_features(batch.to(model.mean.device)) for batch in pictures.split(batch_size)]
+        images = torch.cat(encoded)
     else:
-        images = encode_images(model, batches)
-    return recall(images, encode_texts(model, split.texts, batch_size), split.image_of_caption)
+        images = encode_images(model, pictures.split(batch_size))
+    texts = encode_texts(model, captions, batch_size)
+    gather = ranks.rows_gatherer
+    return recall(gather(len(split.inputs))(images), gather(len(split.texts))(texts), split.image_of_caption)

@@ -16,24 +16,30 @@ from vldd_dist.models.losses import contrastive_loss
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.settings import EvaluationSettings
+from vldd_dist.sharding.engine import Replicas
+from vldd_dist.sharding.ranks import SOLO, Exchange, Ranks, rows_of
 
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """What a student is trained on.
+    """What a student is trained on; of several ranks each has the rows `ranks.rows(total)`.
 
     Attributes:
         images: (M, 3, H, W) float32, normalised.
         texts: (M, D).
+        total: M over all ranks.
     """
 
     images: Tensor
     texts: Tensor
+    total: int
+    ranks: Ranks = SOLO
 
 
 @dataclass(frozen=True)
 class Judge:
-    """The protocol, the same for every set of pairs.
+    """The protocol, the same for every set of pairs and every number of ranks: each has a whole student, computes its share of
+    a batch, and they sum their gradients.
 
     Attributes:
         build_student: a dual encoder at its starting weights, on its device; called anew for each learning rate.
@@ -57,7 +63,7 @@ class Judge:
             student = self.build_student()
             if not train_student(student, pairs, self.settings, rate, self.temperature, self.seed):
                 continue
-            recalls[rate] = measure(student, validation, self.settings.encode_batch)
+            recalls[rate] = measure(student, validation, self.settings.encode_batch, pairs.ranks)
             if best is None or recalls[rate].mean > recalls[best[0]].mean:
                 best = rate, student
         if best is None:
@@ -91,6 +97,7 @@ def train_student(
 ) -> bool:
     """Train in place with SGD on symmetric InfoNCE; False when the loss became NaN or infinite."""
     model.train()
+    ranks = pairs.ranks
     inputs = model_inputs(model, pairs.images)
     optimiser = torch.optim.SGD(
         ParameterView(model).parameters,
@@ -98,21 +105,30 @@ def train_student(
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
+    trained = Replicas(model, optimiser, ranks)
+
+    def share_of_loss(chosen: Tensor) -> Tensor:
+        rows = chosen.sort().values
+        parts = [rows[slice(*rows_of(rank, ranks.world, len(rows)))] for rank in range(ranks.world)]
+        exchange = Exchange(ranks, pairs.total, parts)
+        model.gather_rows = ranks.rows_gatherer(len(rows))
+        images, texts = model(exchange.to_users(inputs), exchange.to_users(pairs.texts))
+        return contrastive_loss(images, texts, temperature) / ranks.world
+
+    def finite(share: Tensor) -> bool:
+        return math.isfinite(share.item())
+
     devices = [pairs.images.device] if pairs.images.is_cuda else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(seed, "student", "dropout"))
         for epoch in range(settings.epochs):
-            order = torch.from_numpy(numpy_generator(seed, "student", epoch).permutation(len(pairs.images)))
+            order = torch.from_numpy(numpy_generator(seed, "student", epoch).permutation(pairs.total))
             for chosen in order.split(settings.batch_size):
-                image_features, text_features = model(inputs[chosen], pairs.texts[chosen])
-                loss = contrastive_loss(image_features, text_features, temperature)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
-            if not math.isfinite(loss.item()):
+                share = share_of_loss(chosen)
+                trained.step(share)
+            if not finite(share):
                 return False
     # Once more: the last step, too, can be the one that diverges.
     model.eval()
     with torch.no_grad():
-        image_features, text_features = model(inputs[chosen], pairs.texts[chosen])
-    return math.isfinite(contrastive_loss(image_features, text_features, temperature).item())
+        return finite(share_of_loss(chosen))

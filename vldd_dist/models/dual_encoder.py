@@ -1,5 +1,6 @@
 """The dual encoder: an image tower and a head on caption embeddings, meeting in a joint space."""
 
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -47,6 +48,8 @@ class DualEncoder(nn.Module):
             self.image_head.requires_grad_(False)
         if settings.text.train == "frozen":
             self.text_head.requires_grad_(False)
+        # From a rank's rows to those of all ranks, differentiable; one process has them all.
+        self.gather_rows: Callable[[Tensor], Tensor] = _as_they_are
         self.register_buffer("mean", torch.tensor(settings.image.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(settings.image.std)[:, None, None], persistent=False)
 
@@ -72,8 +75,13 @@ class DualEncoder(nn.Module):
         return self.text_head(embeddings)
 
     def forward(self, inputs: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Both features, (B, d) each, of `inputs(images)` and caption embeddings."""
-        return self.image_features(inputs), self.text_features(embeddings)
+        """Both features, (B, d) each, of `inputs(images)` and caption embeddings.
+
+        Of several ranks each gives its rows and has the features of all: the backbone computes rows, the heads, which cost
+        little, the whole batch, so that their dropout masks do not depend on the number of ranks.
+        """
+        features = inputs if self.frozen_backbone else self.image_backbone(inputs)
+        return self.image_head(self.gather_rows(features)), self.text_head(self.gather_rows(embeddings))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> float32 as the image tower wants it."""
@@ -82,6 +90,10 @@ class DualEncoder(nn.Module):
     def denormalise(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float -> uint8, clipped to what a screen can show."""
         return ((images * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _as_they_are(rows: Tensor) -> Tensor:
+    return rows
 
 
 def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tensor] | None, head_seed: int) -> DualEncoder:

@@ -119,19 +119,18 @@ class Coordinator:
 
     def _submit_ready(self, executor: Executor, waiting: dict[str, set[str]], running: set[str]) -> None:
         capacity = executor.capacity()
-        free_cpus = capacity.cpus - sum(self.units[unit_id].resources.cpus for unit_id in running)
-        free_gpus = capacity.gpus - sum(self.units[unit_id].resources.gpus for unit_id in running)
+        free_cpus = capacity.cpus - sum(self.units[unit_id].cpus for unit_id in running)
+        free_gpus = capacity.gpus - sum(self.units[unit_id].gpus for unit_id in running)
         self.board.capacity = capacity.cpus
         ready = [self.units[unit_id] for unit_id, needed in waiting.items() if not needed]
         for unit in sorted(ready, key=lambda unit: PRIORITY.index(unit.kind)):
-            need = unit.resources
-            if not running and (need.cpus > capacity.cpus or need.gpus > capacity.gpus):
+            if not running and (unit.cpus > capacity.cpus or unit.gpus > capacity.gpus):
                 raise ConfigError(
-                    f"{unit.label} asks for {need.cpus:g} CPUs and {need.gpus:g} GPUs, the machines have "
-                    f"{capacity.cpus:g} and {capacity.gpus:g}: lower its resources in the description or add machines"
+                    f"{unit.label} asks for {unit.cpus:g} CPUs and {unit.gpus:g} GPUs, the machines have "
+                    f"{capacity.cpus:g} and {capacity.gpus:g}: lower its resources or workers, or add machines"
                 )
-            if need.cpus <= free_cpus and need.gpus <= free_gpus:
-                free_cpus, free_gpus = free_cpus - need.cpus, free_gpus - need.gpus
+            if unit.cpus <= free_cpus and unit.gpus <= free_gpus:
+                free_cpus, free_gpus = free_cpus - unit.cpus, free_gpus - unit.gpus
                 del waiting[unit.id]
                 running.add(unit.id)
                 self.board.started(unit)

@@ -11,6 +11,16 @@ from vldd_dist.models.image import check_backbone_name
 from vldd_dist.orchestration.units import WorkUnit, in_dependency_order
 from vldd_dist.settings import ModelSettings, Section
 
+# How a run is done, without effect on what comes out.
+DISTILL_EXECUTION = (
+    "workers",
+    "zero_stage",
+    "rank_timeout_seconds",
+    "offload_snapshots",
+    "checkpoint_every",
+    "check_tolerance",
+)
+
 Method = Literal["random", "herding", "k_center", "forgetting", "distilled"]
 
 
@@ -214,22 +224,22 @@ class _Planner:
     def _distillation(self, pairs: int, seed: int) -> WorkUnit:
         experiment, settings = self.experiment, self.experiment.distill
         spec = {
-            "settings": _dump(settings, "pairs", "seeds", "checkpoint_every", "check_tolerance"),
+            "settings": _dump(settings, "pairs", "seeds", *DISTILL_EXECUTION),
             "validation": self._protocol(),
             "model": self._model_spec(experiment.model),
             "pairs": pairs,
             "seed": seed,
         }
         execution = self._execution(
-            checkpoint_every=settings.checkpoint_every,
-            check_tolerance=settings.check_tolerance,
             encode_batch=experiment.evaluation.encode_batch,
+            **{key: getattr(settings, key) for key in DISTILL_EXECUTION},
         )
         inputs = {"dataset": self.dataset, **self._model_inputs(experiment.model)}
         inputs |= {f"expert_{index:03d}": unit for index, unit in enumerate(self.experts)}
         if settings.initialise == "kmeans":
             inputs["features"] = self._features(0)
-        return WorkUnit("distillation", spec, inputs, execution, settings.resources, f"distillation {pairs} pairs seed {seed}")
+        label = f"distillation {pairs} pairs seed {seed}"
+        return WorkUnit("distillation", spec, inputs, execution, settings.resources, label, settings.workers)
 
     def _protocol(self) -> dict[str, Any]:
         return _dump(self.experiment.evaluation, "seeds", "image_models", "encode_batch")

@@ -67,7 +67,7 @@ class ProgressBoard:
         for unit in sorted(units, key=lambda unit: list(STAGE_NAMES).index(unit.kind)):
             self.total[unit.kind] += 1
             self.done[unit.kind] += unit.id in done
-            self.cpus[unit.kind] = unit.resources.cpus
+            self.cpus[unit.kind] = unit.cpus
         self.view.begin(self)
 
     def started(self, unit: WorkUnit) -> None:
@@ -75,7 +75,11 @@ class ProgressBoard:
         self.view.line(f"{unit.label}: started")
 
     def event(self, unit_id: str, event: dict[str, Any]) -> None:
-        if unit_id in self.running:
+        if unit_id not in self.running:
+            return
+        if "notice" in event:
+            self.view.notice(f"{self.running[unit_id][0].label}: {event['notice']}")
+        else:
             self.latest[unit_id] = event
 
     def finished(self, unit: WorkUnit) -> None:
@@ -125,7 +129,7 @@ class ProgressBoard:
             for unit_id, (unit, since) in self.running.items():
                 if unit.kind == kind:
                     left = self._seconds_left_of(unit_id, since, seconds)
-                    work, longest = work + left * unit.resources.cpus, max(longest, left)
+                    work, longest = work + left * unit.cpus, max(longest, left)
         return TimeLeft(max(work / max(self.capacity, 1.0), longest), seen_all)
 
     def _unit_seconds(self, kind: str) -> float | None:

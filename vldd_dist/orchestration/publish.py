@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from vldd_dist.models.losses import LOSS_NAME
-from vldd_dist.orchestration.workspace import Workspace, read_tensors
+from vldd_dist.orchestration.workspace import Workspace, read_rows, read_tensors
 from vldd_dist.storage.distilled import DistilledSet, NearestCaptions, Recipe
 
 
@@ -13,14 +13,14 @@ def publish(ws: Workspace) -> dict[str, Any]:
     """Write `distilled/NAME-Mpairs-seedS-ID/` and return where it is and its digest. ID is the publication's: the same pairs
     judged anew, by more seeds say, make another card and so another folder."""
     run = ws.reader("distillation")
-    pairs = read_tensors(run, "pairs.safetensors")
-    start = read_tensors(run, "start.safetensors")
+    pairs, start = read_rows(run, "pairs"), read_rows(run, "start")
+    rates = read_tensors(run, "rates.safetensors")["log_rates"].exp()
     model = ws.build_model(0)
     distilled = DistilledSet(
         images=pairs["images"],
         texts=pairs["texts"],
         similarity=None,
-        inner_rates=dict(zip(("image", "text"), pairs["log_rates"].exp().tolist(), strict=True)),
+        inner_rates=dict(zip(("image", "text"), rates.tolist(), strict=True)),
         start_images=model.denormalise(start["images"].to(ws.device)).cpu(),
         captions=_nearest_captions(ws, start["texts"], pairs["texts"]),
         recipe=_recipe(ws),

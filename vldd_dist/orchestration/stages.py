@@ -12,6 +12,7 @@ from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.prepare import prepare_dataset
 from vldd_dist.distillation.distill import Distillation
+from vldd_dist.distillation.draws import inner_batch_size
 from vldd_dist.distillation.pairs import (
     SyntheticPairs,
     kmeans_indices,
@@ -19,7 +20,7 @@ from vldd_dist.distillation.pairs import (
     start_from_noise,
     start_from_real,
 )
-from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.unrolling import make_unrolling, shelf_for
 from vldd_dist.evaluation.encode import RetrievalSplit, encode_images, encode_texts, measure, retrieval_split
 from vldd_dist.evaluation.student import Judge, TrainingPairs
 from vldd_dist.experts.pretraining import pretrain_on_attributes
@@ -28,8 +29,9 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image import create_backbone
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.models.text import FrozenTextEncoder
+from vldd_dist.orchestration.plan import DISTILL_EXECUTION
 from vldd_dist.orchestration.publish import publish
-from vldd_dist.orchestration.workspace import Runner, Workspace, read_tensors
+from vldd_dist.orchestration.workspace import Runner, Workspace, read_rows, read_tensors
 from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.settings import (
     DataSettings,
@@ -40,6 +42,7 @@ from vldd_dist.settings import (
     TextTowerSettings,
 )
 from vldd_dist.storage import tensors
+from vldd_dist.storage.parts import part_name
 from vldd_dist.storage.trajectories import SnapshotCache, Trajectory
 
 
@@ -137,56 +140,61 @@ def _candidates(ws: Workspace) -> Candidates:
 
 
 def distillation(ws: Workspace) -> dict[str, Any]:
-    spec = ws.spec
+    spec, ranks, total = ws.spec, ws.ranks, ws.spec["pairs"]
     settings = DistillSettings.model_validate(
-        spec["settings"]
-        | {"pairs": [spec["pairs"]], "seeds": [spec["seed"]]}
-        | {key: ws.execution[key] for key in ("checkpoint_every", "check_tolerance")}
+        spec["settings"] | {"pairs": [total], "seeds": [spec["seed"]]} | {key: ws.execution[key] for key in DISTILL_EXECUTION}
     )
     model = ws.build_model(derive_seed(spec["seed"], "student"))
-    temperature = ws.model_settings.temperature
     judge = _judge(ws, spec["validation"], derive_seed(spec["seed"], "validation"))
     validation = _retrieval(ws, model, "val")
 
     def validate(pairs: SyntheticPairs) -> float:
-        return judge.choose(TrainingPairs(pairs.images, pairs.texts), validation).recall.mean
+        return judge.choose(TrainingPairs(pairs.images, pairs.texts, total, ranks), validation).recall.mean
 
-    cache = SnapshotCache()
-    run = Distillation(
-        Student(
-            model,
-            temperature,
-            dropout=settings.dropout,
-            fused_attention=settings.gradient == "finite_difference",
-        ),
-        _starting_pairs(ws, settings, model),
-        [Trajectory(ws.reader(role), cache) for role in ws.roles("expert_")],
-        settings,
-        seed=derive_seed(spec["seed"], "distillation", spec["pairs"]),
-        validate=validate,
-        writer=ws.writer,
-        report=ws.report,
-    )
-    facts = run.run()
-    ws.writer.put("pairs.safetensors", tensors.encode(run.best.as_tensors()))
-    ws.writer.put("start.safetensors", tensors.encode({"images": run.start.images, "texts": run.start.texts}))
-    ws.writer.put("curves.safetensors", tensors.encode(run.curves()))
+    pairs = _starting_pairs(ws, settings, model)
+    start = {"images": pairs.images.clone(), "texts": pairs.texts.clone()}
+    with shelf_for(settings.offload_snapshots) as shelf:
+        unrolling = make_unrolling(
+            model, ws.model_settings.temperature, settings, shelf, ranks, inner_batch_size(settings, total)
+        )
+        cache = SnapshotCache()
+        run = Distillation(
+            unrolling,
+            pairs,
+            total,
+            [Trajectory(ws.reader(role), cache, unrolling.part) for role in ws.roles("expert_")],
+            settings,
+            seed=derive_seed(spec["seed"], "distillation", total),
+            validate=validate,
+            writer=ws.writer,
+            report=ws.report,
+            ranks=ranks,
+        )
+        facts = run.run()
+    for name, rows in (("pairs", {"images": run.best.images, "texts": run.best.texts}), ("start", start)):
+        ws.writer.put(part_name(name, ranks.rank, ranks.world), tensors.encode(rows))
+    if ranks.first:
+        ws.writer.put("rates.safetensors", tensors.encode({"log_rates": run.best.log_rates}))
+        ws.writer.put("curves.safetensors", tensors.encode(run.history.as_tensors()))
     return facts
 
 
 def _starting_pairs(ws: Workspace, settings: DistillSettings, model: DualEncoder) -> SyntheticPairs:
-    count, seed = ws.spec["pairs"], ws.spec["seed"]
-    train = ws.dataset.splits["train"].images
+    """This rank's rows."""
+    count, seed, ranks = ws.spec["pairs"], ws.spec["seed"], ws.ranks
+    rows = range(*ranks.rows(count))
     if settings.initialise == "noise":
         size = ws.dataset.image_size
-        return start_from_noise((count, 3, size, size), ws.embeddings.vectors, settings, seed, ws.device)
+        return start_from_noise(rows, (3, size, size), ws.embeddings.vectors, settings, seed, ws.device)
     if settings.initialise == "kmeans":
-        indices = kmeans_indices(_candidates(ws).joint(), count, seed)
+        # Of one rank, for it may end otherwise on another kind of machine.
+        indices = ranks.share(kmeans_indices(_candidates(ws).joint(), count, seed) if ranks.first else [])
     else:
-        indices = random_indices(train, count, seed)
-    images, captions, keys = _real_pairs(ws, indices, seed)
+        indices = random_indices(ws.dataset.splits["train"].images, count, seed)
+    images, captions, keys = _real_pairs(ws, indices[rows.start : rows.stop], seed)
     texts = ws.embeddings.lookup(captions).to(ws.device)
-    return start_from_real(model.normalise(images.to(ws.device)), texts, settings, keys, captions)
+    all_captions, all_keys = ([one for given in ranks.gather(own) for one in given] for own in (captions, keys))
+    return start_from_real(model.normalise(images.to(ws.device)), texts, settings, all_keys, all_captions)
 
 
 def evaluation(ws: Workspace) -> dict[str, Any]:
@@ -218,11 +226,11 @@ def _retrieval(ws: Workspace, model: DualEncoder, split: str) -> RetrievalSplit:
 def _judged_pairs(ws: Workspace, model: DualEncoder) -> TrainingPairs:
     """Synthetic pairs as they are; a coreset's pictures as the image tower wants them, its captions embedded."""
     reader = ws.reader("pairs")
-    pairs = read_tensors(reader, "pairs.safetensors")
+    pairs = read_rows(reader, "pairs")
     images, texts = pairs["images"].to(ws.device), pairs.get("texts")
     if texts is None:
         images, texts = model.normalise(images), ws.embeddings.lookup(reader.facts["captions"])
-    return TrainingPairs(images, texts.to(ws.device))
+    return TrainingPairs(images, texts.to(ws.device), len(images))
 
 
 def _trained_expert(ws: Workspace) -> DualEncoder:

@@ -17,7 +17,7 @@ KIND_VERSIONS = {
     "expert": 1,
     "features": 1,
     "coreset": 1,
-    "distillation": 1,
+    "distillation": 2,
     "evaluation": 1,
     "publication": 1,
 }
@@ -34,6 +34,7 @@ class WorkUnit:
         execution: how to run it, without effect on the output (readers, checkpoint interval, device); plain JSON values.
         resources: what a worker asks Ray for.
         label: what people read in progress and errors.
+        workers: ranks that make it together, each with `resources`.
     """
 
     kind: str
@@ -42,6 +43,17 @@ class WorkUnit:
     execution: dict[str, Any] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
     label: str = ""
+    workers: int = 1
+
+    @property
+    def cpus(self) -> float:
+        """CPU cores of all workers."""
+        return self.resources.cpus * self.workers
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of all workers."""
+        return self.resources.gpus * self.workers
 
     @cached_property
     def id(self) -> str:
@@ -65,12 +77,14 @@ class WorkUnit:
             cpus=self.resources.cpus,
             gpus=self.resources.gpus,
             label=self.label,
+            workers=self.workers,
         )
 
 
 @dataclass(frozen=True)
 class UnitOrder:
-    """A unit without its graph: the inputs by kind and id, as a worker finds them in the store."""
+    """A unit without its graph: the inputs by kind and id, as a worker finds them in the store; `cpus` and `gpus` of one
+    worker."""
 
     kind: str
     id: str
@@ -80,6 +94,7 @@ class UnitOrder:
     cpus: float
     gpus: float
     label: str
+    workers: int = 1
 
 
 def in_dependency_order(targets: list[WorkUnit]) -> list[WorkUnit]:

@@ -15,7 +15,9 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.orchestration.units import UnitOrder
 from vldd_dist.settings import ModelSettings
+from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.storage import tensors
+from vldd_dist.storage.parts import joined, parts_of
 from vldd_dist.storage.store import Store
 from vldd_dist.storage.units import AlreadyCommitted, UnitReader, UnitWriter
 
@@ -26,12 +28,13 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Workspace:
-    """One unit's inputs, opened on demand, and its output."""
+    """One unit's inputs, opened on demand, and its output; `ranks` are the processes that make it together."""
 
     order: UnitOrder
     store: Store
     writer: UnitWriter
     report: Report
+    ranks: Ranks = SOLO
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -82,11 +85,18 @@ def read_tensors(reader: UnitReader, name: str) -> dict[str, Tensor]:
     return tensors.decode(reader.read(name), reader.url(name))
 
 
+def read_rows(reader: UnitReader, name: str) -> dict[str, Tensor]:
+    """Tensors of many rows that lie in one object or in parts."""
+    parts = parts_of(name, reader.manifest.objects, reader.store.url_of(reader.prefix))
+    return joined(read_tensors(reader, part) for part in parts)
+
+
 Runner = Callable[[Workspace], dict[str, Any]]
 
 
-def execute(order: UnitOrder, store: Store, report: Report) -> None:
-    """One attempt at a unit: run it and commit its manifest, unless another writer is found to have done so.
+def execute(order: UnitOrder, store: Store, report: Report, ranks: Ranks = SOLO) -> None:
+    """One attempt at a unit: run it and commit its manifest, unless another writer is found to have done so. Of several ranks
+    all call it; the first one reports and commits what all have written.
 
     Raises:
         VlddError: with a sentence for the user; anything else is a mistake of the program.
@@ -98,8 +108,16 @@ def execute(order: UnitOrder, store: Store, report: Report) -> None:
     inputs = {role: f"{kind}/{unit_id}" for role, (kind, unit_id) in order.inputs.items()}
     writer = UnitWriter(store, order.kind, order.id, order.spec, inputs)
     try:
-        facts = RUNNERS[order.kind](Workspace(order, store, writer, report))
+        facts = RUNNERS[order.kind](Workspace(order, store, writer, report if ranks.first else _nothing, ranks))
     except AlreadyCommitted as stop:
         logger.warning("%s: %s", order.label, stop)
         return
-    writer.commit(facts)
+    written = ranks.gather(writer.objects)
+    if ranks.first:
+        for objects in written:
+            writer.objects |= objects
+        writer.commit(facts)
+
+
+def _nothing(event: dict[str, Any]) -> None:
+    """Of several ranks one reports."""

@@ -69,12 +69,20 @@ class CoresetFacts(Facts):
     captions: list[str]
 
 
+class DifferenceCheck(Facts):
+    """Finite differences at the start: the step that was chosen, |e v| / |theta|, and what it was held against."""
+
+    relative_step: float
+    error: float = Field(description="relative l2 error of one inner step's products")
+    against: str = Field(description="exact, or another step size where that did not fit")
+
+
 class RunFacts(Facts):
     best_step: Count = Field(description="outer steps to the pairs of best validation recall, which are the result")
     best_validation: Percent
     validation: list[tuple[Count, Percent]] = Field(description="(outer step, mean recall in percent)")
     start: dict[str, Any] = Field(description="provenance of the starting pairs")
-    gradient_error: float | None = Field(None, description="of finite differences against the exact gradient, at the start")
+    difference_check: DifferenceCheck | None = Field(None, description="where the gradient is finite_difference")
 
 
 class EvaluationFacts(Facts):

@@ -78,11 +78,19 @@ class SnapshotCache:
                 total -= size
 
 
-class Trajectory:
-    """An expert's snapshots, read when asked for; several trajectories may share a cache."""
+# tower -> parameter -> elements [start, stop) of it, flattened in row-major order.
+Part = Mapping[str, Mapping[str, tuple[int, int]]]
 
-    def __init__(self, reader: UnitReader, cache: SnapshotCache) -> None:
-        self.reader, self.cache = reader, cache
+
+class Trajectory:
+    """An expert's snapshots, read when asked for; several trajectories may share a cache.
+
+    Args:
+        part: of each snapshot only this is read, as 1-D tensors; the same for all that share the cache. None: everything.
+    """
+
+    def __init__(self, reader: UnitReader, cache: SnapshotCache, part: Part | None = None) -> None:
+        self.reader, self.cache, self.part = reader, cache, part
 
     @property
     def epochs(self) -> list[int]:
@@ -93,13 +101,13 @@ class Trajectory:
     def snapshot(self, epoch: int, tower: str) -> Snapshot:
         """Parameters of one tower by name; the tensors are shared with the cache: do not write to them."""
         name = _name(epoch, tower)
-        return self.cache.get(self.reader.info(name).sha256, lambda: self._load(name))
+        return self.cache.get(self.reader.info(name).sha256, lambda: self._load(epoch, tower))
 
     def prefetch(self, epoch: int) -> None:
         """Begin to read an epoch's snapshots, for a `snapshot` to come."""
         for tower in ("image", "text"):
             name = _name(epoch, tower)
-            self.cache.prefetch(self.reader.info(name).sha256, lambda name=name: self._load(name))  # type: ignore[misc]
+            self.cache.prefetch(self.reader.info(name).sha256, lambda tower=tower: self._load(epoch, tower))  # type: ignore[misc]
 
     def slices(self, epoch: int, tower: str, wanted: Mapping[str, tuple[int, int]]) -> Snapshot:
         """Elements [start, stop) of each wanted parameter, flattened in row-major order.
@@ -126,7 +134,10 @@ class Trajectory:
             for parameter, data in zip(wanted, read, strict=True)
         }
 
-    def _load(self, name: str) -> Snapshot:
+    def _load(self, epoch: int, tower: str) -> Snapshot:
+        if self.part is not None:
+            return self.slices(epoch, tower, self.part[tower])
+        name = _name(epoch, tower)
         return tensors.decode(self.reader.read(name), self.reader.url(name))
 
 

@@ -47,6 +47,11 @@ class Checkpoint:
         self.step, self.facts = record.step, record.facts
         self._data = data
 
+    @property
+    def names(self) -> list[str]:
+        """Of the objects that were read."""
+        return sorted(self._data)
+
     def read(self, name: str) -> bytes:
         return self._data[name]
 
@@ -88,12 +93,23 @@ class UnitWriter:
         Raises:
             AlreadyCommitted: another writer has made the unit in the meantime.
         """
+        self.mark_checkpoint(step, self.write_for_checkpoint(step, objects), facts)
+
+    def write_for_checkpoint(self, step: int, objects: dict[str, bytes]) -> dict[str, ObjectInfo]:
+        """Write objects of a checkpoint whose mark follows, by this rank or another.
+
+        Raises:
+            AlreadyCommitted: another writer has made the unit in the meantime.
+        """
         if is_done(self.store, self.kind, self.unit_id):
             raise AlreadyCommitted(f"{self.prefix} was committed by another writer first; its result stands")
         folder = f"{self.prefix}/{self.attempt}/checkpoint-{step:08d}"
         with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
             written = pool.map(lambda item: self._write(f"{folder}/{item[0]}", item[1]), objects.items())
-            infos = dict(zip(objects, written, strict=True))
+            return dict(zip(objects, written, strict=True))
+
+    def mark_checkpoint(self, step: int, infos: dict[str, ObjectInfo], facts: dict[str, Any]) -> None:
+        """Make a checkpoint of objects that are written."""
         record = CheckpointRecord(step=step, objects=infos, facts=facts)
         self.store.write(f"{self.prefix}/checkpoints/{step:08d}-{self.attempt}.json", to_json(record))
         for key in self._checkpoint_keys()[:-CHECKPOINTS_KEPT]:
@@ -105,14 +121,22 @@ class UnitWriter:
         Raises:
             StoreError: the store cannot be read; that is no reason to begin again.
         """
-        for key in reversed(self._checkpoint_keys()):
-            try:
-                record = from_json(CheckpointRecord, self.store.read(key), self.store.url_of(key))
-                data = {name: read_object(self.store, info) for name, info in record.objects.items()}
-                return Checkpoint(record, data)
-            except (MissingObject, DamagedObject) as error:
-                logger.warning("checkpoint passed over: %s", error)
-        return None
+        checkpoints = (self.read_checkpoint(key, lambda name: True) for key in self.checkpoint_keys())
+        return next((checkpoint for checkpoint in checkpoints if checkpoint), None)
+
+    def checkpoint_keys(self) -> list[str]:
+        """Marks of the checkpoints, the highest step first."""
+        return self._checkpoint_keys()[::-1]
+
+    def read_checkpoint(self, key: str, wanted: Callable[[str], bool]) -> Checkpoint | None:
+        """The wanted objects of a checkpoint; none where it or one of them is gone or damaged."""
+        try:
+            record = from_json(CheckpointRecord, self.store.read(key), self.store.url_of(key))
+            data = {name: read_object(self.store, info) for name, info in record.objects.items() if wanted(name)}
+            return Checkpoint(record, data)
+        except (MissingObject, DamagedObject) as error:
+            logger.warning("checkpoint passed over: %s", error)
+            return None
 
     def commit(self, facts: dict[str, Any]) -> UnitManifest:
         """Make the unit done. When another writer was first, its manifest is returned and ours forgotten."""

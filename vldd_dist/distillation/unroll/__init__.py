@@ -16,12 +16,11 @@ This package imports torch and nothing of ours: an engine that shards the parame
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from vldd_dist.distillation.unroll.check import disagreement
+from vldd_dist.distillation.unroll.check import StepChoice, choose_step
 from vldd_dist.distillation.unroll.exact import DoubleBackward
-from vldd_dist.distillation.unroll.finite_difference import Differences
+from vldd_dist.distillation.unroll.finite_difference import Autograd, Differences, FirstOrder
 from vldd_dist.distillation.unroll.full import full_gradient
 from vldd_dist.distillation.unroll.protocol import (
     InnerProblem,
@@ -32,19 +31,26 @@ from vldd_dist.distillation.unroll.protocol import (
     StepProducts,
     UnrollResult,
 )
+from vldd_dist.distillation.unroll.shelves import OnDisk, OnHost, Shelf
 from vldd_dist.distillation.unroll.sweep import scatter_to_pairs, swept_gradient
 
 __all__ = [
     "GRADIENTS",
+    "Autograd",
     "Differences",
     "DoubleBackward",
+    "FirstOrder",
     "InnerProblem",
+    "OnDisk",
+    "OnHost",
     "Params",
+    "Shelf",
+    "StepChoice",
     "StepDerivatives",
     "StepGradient",
     "StepProducts",
     "UnrollResult",
-    "disagreement",
+    "choose_step",
     "full_gradient",
     "scatter_to_pairs",
     "swept_gradient",
@@ -62,10 +68,12 @@ def unrolled_gradient(
     batches: Sequence[Params],
     outer: OuterLoss,
     difference: str = "central",
-    offload: torch.device | None = None,
+    *,
+    relative_step: float | None = None,
+    shelf: Shelf | None = None,
 ) -> UnrollResult:
-    """The gradient by one of the four names in `GRADIENTS`; see `swept_gradient` for the arguments. `difference` concerns
-    finite_difference, `offload` all but full.
+    """The gradient by one of the four names in `GRADIENTS`; see `swept_gradient` for the arguments. `difference` and
+    `relative_step` concern finite_difference, `shelf` all but full.
 
     Raises:
         ValueError: no such gradient, a rate that is not positive, 16-bit parameters for finite_difference.
@@ -74,7 +82,9 @@ def unrolled_gradient(
         raise ValueError(f"there is no gradient {name!r}: choose one of {', '.join(GRADIENTS)}")
     if name == "full":
         return full_gradient(problem, theta, rates, batches, outer)
-    derivatives: StepDerivatives = Differences(problem, difference) if name == "finite_difference" else DoubleBackward(problem)
+    derivatives: StepDerivatives = DoubleBackward(problem)
+    if name == "finite_difference":
+        derivatives = Differences(Autograd(problem), difference, relative_step)
     return swept_gradient(
-        derivatives, problem.towers, theta, rates, batches, outer, update_adjoint=name != "tesla", offload=offload
+        derivatives, problem.towers, theta, rates, batches, outer, update_adjoint=name != "tesla", shelf=shelf
     )

@@ -14,6 +14,7 @@ from vldd_dist.distillation.unroll.protocol import (
     Params,
     StepGradient,
     StepProducts,
+    inner_products,
     leaves,
     step_loss,
 )
@@ -51,5 +52,5 @@ class DoubleBackward:
             gradient = torch.autograd.grad(step_loss(self.problem, at, on, step), at, create_graph=True)
         return StepGradient(gradient, leaves=(at, on))
 
-    def dot(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.dot(a.flatten(), b.flatten())
+    def inner_products(self, a: Params, b: Params) -> Tensor:
+        return inner_products(a, b)

@@ -6,14 +6,58 @@ for the derivative of the loss along v differs from <g, v> only in order, and de
 takes the gradients at th from the first pass: one pass a step instead of two, and an error of first order in e.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.unroll.protocol import InnerProblem, Params, StepGradient, StepProducts, leaves, step_loss
+from vldd_dist.distillation.unroll.protocol import (
+    InnerProblem,
+    Params,
+    StepGradient,
+    StepProducts,
+    inner_products,
+    leaves,
+    step_loss,
+)
 
-# |e v| / |th|. Measured in fp32 against the full graph (docs/decisions.md): smaller steps drown in rounding, larger
-# ones in the next order of the expansion, which the forward scheme meets earlier.
+# |e v| / |th| unless `choose_step` finds a better one. Measured in fp32 against the full graph (docs/decisions.md): smaller
+# steps drown in rounding, larger ones in the next order of the expansion, which the forward scheme meets earlier.
 RELATIVE_STEPS = {"central": 5e-5, "forward": 3e-5}
+
+
+class FirstOrder(Protocol):
+    """A student of which only first derivatives are to be had, as from an engine that shards its parameters."""
+
+    def gradients(
+        self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The loss's gradients of theta and of the batch by one ordinary forward and backward pass; an empty list where not
+        asked for."""
+        ...
+
+    def inner_products(self, a: Params, b: Params) -> Tensor:
+        """As `StepDerivatives.inner_products`; of vectors laid out as a batch too."""
+        ...
+
+
+class Autograd:
+    """Implements `FirstOrder` for a student whose parameters are whole here."""
+
+    def __init__(self, problem: InnerProblem) -> None:
+        self.problem = problem
+
+    def gradients(
+        self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        with torch.enable_grad():
+            at, on = leaves(theta) if of_theta else [], leaves(batch) if of_batch else []
+            loss = step_loss(self.problem, at or theta, on or batch, step)
+            gradients = list(torch.autograd.grad(loss, [*at, *on]))
+        return gradients[: len(at)], gradients[len(at) :]
+
+    def inner_products(self, a: Params, b: Params) -> Tensor:
+        return inner_products(a, b)
 
 
 class Differences:
@@ -21,25 +65,26 @@ class Differences:
 
     Args:
         difference: central (two passes a step) or forward (one).
+        relative_step: |e v| / |th|; none: the scheme's of `RELATIVE_STEPS`.
     """
 
-    def __init__(self, problem: InnerProblem, difference: str = "central") -> None:
-        self.problem, self.central = problem, difference == "central"
-        self.relative_step = RELATIVE_STEPS[difference]
+    def __init__(self, first_order: FirstOrder, difference: str = "central", relative_step: float | None = None) -> None:
+        self.first_order, self.central = first_order, difference == "central"
+        self.relative_step = relative_step or RELATIVE_STEPS[difference]
 
     def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
         """Raises ValueError for parameters of less than 32 bits, whose rounding is larger than the difference."""
         if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in theta):
             raise ValueError("finite differences need fp32 parameters: in 16 bits the difference of gradients is rounding")
-        gradient, batch_gradient = self._gradients(theta, batch, step, of_batch=not self.central)
+        gradient, batch_gradient = self.first_order.gradients(theta, batch, step, of_batch=not self.central)
         return StepGradient(gradient, None if self.central else batch_gradient)
 
     def products(
         self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
-        size = float(self._norm(v))
+        size = self._norm(v)
         # A direction without length: products with zero, whatever the step.
-        e = self.relative_step * float(self._norm(theta)) / size if size else 1.0
+        e = self.relative_step * self._norm(theta) / size if size else 1.0
         ahead_theta, ahead_batch = self._along(theta, batch, step, v, e, of_theta=with_theta or self.central)
         if self.central:
             behind_theta, behind_batch = self._along(theta, batch, step, v, -e, of_theta=True)
@@ -63,20 +108,10 @@ class Differences:
     def _along(
         self, theta: Params, batch: Params, step: int, v: Params, e: float, *, of_theta: bool
     ) -> tuple[list[Tensor], list[Tensor]]:
-        return self._gradients(torch._foreach_add(list(theta), list(v), alpha=e), batch, step, of_theta=of_theta)
+        return self.first_order.gradients(torch._foreach_add(list(theta), list(v), alpha=e), batch, step, of_theta=of_theta)
 
-    def _gradients(
-        self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """One ordinary forward and backward pass: the loss's gradients of theta and of the batch."""
-        with torch.enable_grad():
-            at, on = leaves(theta) if of_theta else [], leaves(batch) if of_batch else []
-            loss = step_loss(self.problem, at or theta, on or batch, step)
-            gradients = list(torch.autograd.grad(loss, [*at, *on]))
-        return gradients[: len(at)], gradients[len(at) :]
+    def _norm(self, tensors: Params) -> float:
+        return float(self.inner_products(tensors, tensors).sum().sqrt())
 
-    def _norm(self, tensors: Params) -> Tensor:
-        return torch.stack([self.dot(tensor, tensor) for tensor in tensors]).sum().sqrt()
-
-    def dot(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.dot(a.flatten(), b.flatten())
+    def inner_products(self, a: Params, b: Params) -> Tensor:
+        return self.first_order.inner_products(a, b)

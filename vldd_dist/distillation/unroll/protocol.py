@@ -79,8 +79,9 @@ class StepDerivatives(Protocol):
         """
         ...
 
-    def dot(self, a: Tensor, b: Tensor) -> Tensor:
-        """Inner product of two tensors laid out as theta (an all-reduce where they are shards)."""
+    def inner_products(self, a: Params, b: Params) -> Tensor:
+        """(len(a),) inner products, tensor by tensor, of two vectors laid out as theta (one all-reduce where they are
+        shards)."""
         ...
 
 
@@ -111,6 +112,11 @@ def step_loss(problem: InnerProblem, theta: Params, batch: Params, step: int) ->
     """The student's loss with the masks of its step."""
     with replayed_randomness(problem.seed, step, batch[0].device):
         return problem.loss(theta, batch, step)
+
+
+def inner_products(a: Params, b: Params) -> Tensor:
+    """(len(a),) inner products, tensor by tensor, of vectors that are whole here."""
+    return torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)])
 
 
 def leaves(tensors: Params) -> list[Tensor]:

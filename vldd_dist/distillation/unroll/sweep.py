@@ -13,6 +13,7 @@ from vldd_dist.distillation.unroll.protocol import (
     UnrollResult,
     leaves,
 )
+from vldd_dist.distillation.unroll.shelves import InPlace, Shelf
 
 
 @torch.no_grad()
@@ -25,7 +26,7 @@ def swept_gradient(
     outer: OuterLoss,
     *,
     update_adjoint: bool = True,
-    offload: torch.device | None = None,
+    shelf: Shelf | None = None,
 ) -> UnrollResult:
     """Gradients of outer(theta_T) with respect to every batch and the rates. Memory: theta_0..theta_T and one step.
 
@@ -35,7 +36,7 @@ def swept_gradient(
         rates: (towers,) inner learning rates.
         batches: one tuple of tensors for each inner step.
         update_adjoint: False leaves lam_t = lam_T (tesla).
-        offload: the device on which the snapshots wait for the sweep; none: where theta is.
+        shelf: where the snapshots wait for the sweep; none: where theta is.
 
     Raises:
         ValueError: a rate is not positive.
@@ -45,13 +46,13 @@ def swept_gradient(
     values = rates.tolist()
     alphas = [values[tower] for tower in towers]
     # Of each step its start, and its first derivatives as far as the way back needs them.
-    snapshots: list[Params] = []
+    snapshots: Shelf = InPlace() if shelf is None else shelf
     firsts: list[StepGradient | None] = []
     end: Params = list(theta)
     for step, batch in enumerate(batches):
         last = step == len(batches) - 1
         first = derivatives.gradient(end, batch, step, last)
-        snapshots.append(_at(end, offload))
+        snapshots.push(end)
         firsts.append(first if last else _without_theta(first))
         moved = torch._foreach_mul(list(first.theta), [-alpha for alpha in alphas])
         torch._foreach_add_(moved, list(end))
@@ -61,8 +62,9 @@ def swept_gradient(
 
     results: list[Params] = [()] * len(batches)
     rate_gradients = torch.zeros_like(rates)
+    owners = torch.tensor(list(towers), device=rates.device)
     for step in reversed(range(len(batches))):
-        begin = [tensor.to(lam.device) for tensor, lam in zip(snapshots.pop(), adjoint, strict=True)]
+        begin = snapshots.pop()
         known = firsts.pop()
         if known is not None and not known.theta:
             known = StepGradient(_gradient_between(begin, end, alphas), known.batch)
@@ -70,17 +72,12 @@ def swept_gradient(
         v = torch._foreach_mul(adjoint, alphas)
         products = derivatives.products(begin, batches[step], step, v, known, with_theta=update_adjoint and step > 0)
         results[step] = [-gradient for gradient in products.batch]
-        for lam, g, tower in zip(adjoint, products.gradient, towers, strict=True):
-            rate_gradients[tower] -= derivatives.dot(g, lam)
+        rate_gradients.index_add_(0, owners, derivatives.inner_products(products.gradient, adjoint).to(rates.dtype), alpha=-1)
         if products.theta is not None:
             torch._foreach_sub_(adjoint, list(products.theta))
         # Nothing of this step while the next one builds its graph.
         del known, products, v
     return UnrollResult(terms, results, rate_gradients)
-
-
-def _at(tensors: Params, device: torch.device | None) -> Params:
-    return list(tensors) if device is None else [tensor.to(device) for tensor in tensors]
 
 
 def _without_theta(first: StepGradient) -> StepGradient | None:

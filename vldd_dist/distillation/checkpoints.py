@@ -1,0 +1,96 @@
+"""A distillation's checkpoint: each rank writes its rows, any number of ranks reads them.
+
+rows-START-STOP.safetensors    of pairs START.. to STOP: the pairs, the best ones, the outer optimiser's state
+shared.safetensors             what all ranks have alike: the rates with their optimiser's state, the curves
+"""
+
+import re
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from vldd_dist.distillation.optimiser import OuterOptimiser
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.sharding.ranks import Ranks
+from vldd_dist.storage import tensors
+from vldd_dist.storage.background import Background
+from vldd_dist.storage.units import Checkpoint, UnitWriter
+
+SHARED = "shared.safetensors"
+_ROWS = re.compile(r"rows-(\d{7})-(\d{7})\.safetensors")
+OF_A_ROW = ("images", "texts")
+
+
+class LoopState(NamedTuple):
+    """What a checkpoint holds beside facts and curves."""
+
+    pairs: SyntheticPairs
+    best: SyntheticPairs
+    outer: OuterOptimiser
+
+
+class RunCheckpoints:
+    """Args:
+    total: pairs over all ranks.
+    """
+
+    def __init__(self, writer: UnitWriter, ranks: Ranks, total: int) -> None:
+        self.writer, self.ranks, self.total = writer, ranks, total
+
+    def save(self, step: int, state: LoopState, curves: dict[str, Tensor], facts: dict[str, Any], uploads: Background) -> None:
+        """Keep the state after `step` outer steps. One process uploads beside the steps that follow; several wait for each
+        other, for the mark says that all rows are there."""
+        start, stop = self.ranks.rows(self.total)
+        objects = {f"rows-{start:07d}-{stop:07d}.safetensors": tensors.encode(_rows(state))}
+        if self.ranks.first:
+            objects[SHARED] = tensors.encode(_shared(state) | _named("curves", curves))
+        if self.ranks.world == 1:
+            uploads.submit(lambda: self.writer.save_checkpoint(step, objects, facts))
+            return
+        written = self.ranks.gather(self.writer.write_for_checkpoint(step, objects))
+        if self.ranks.first:
+            self.writer.mark_checkpoint(step, {name: info for infos in written for name, info in infos.items()}, facts)
+
+    def restore(self, state: LoopState) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """The newest checkpoint that is whole, put into the state: (outer steps done, curves, facts); none if there is none."""
+        start, stop = self.ranks.rows(self.total)
+
+        def wanted(name: str) -> bool:
+            rows = _ROWS.fullmatch(name)
+            return name == SHARED or (rows is not None and int(rows[1]) < stop and int(rows[2]) > start)
+
+        for key in self.ranks.share(self.writer.checkpoint_keys()):
+            checkpoint = self.writer.read_checkpoint(key, wanted)
+            if self.ranks.agree(checkpoint is not None):
+                assert checkpoint is not None
+                return checkpoint.step, self._load(checkpoint, state, start, stop), checkpoint.facts
+        return None
+
+    def _load(self, checkpoint: Checkpoint, state: LoopState, start: int, stop: int) -> dict[str, Tensor]:
+        source = f"checkpoint of outer step {checkpoint.step}"
+        kept = _rows(state)
+        for name in checkpoint.names:
+            if rows := _ROWS.fullmatch(name):
+                first, last = max(int(rows[1]), start), min(int(rows[2]), stop)
+                for key, value in tensors.decode(checkpoint.read(name), source).items():
+                    kept[key][first - start : last - start] = value[first - int(rows[1]) : last - int(rows[1])]
+        shared = tensors.decode(checkpoint.read(SHARED), source)
+        for key, tensor in _shared(state).items():
+            tensor.copy_(shared[key])
+        return {name.removeprefix("curves/"): tensor for name, tensor in shared.items() if name.startswith("curves/")}
+
+
+def _named(prefix: str, named: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}/{name}": tensor for name, tensor in named.items()}
+
+
+def _rows(state: LoopState) -> dict[str, Tensor]:
+    """What has a row for each pair, sharing memory with the state."""
+    pairs = {name: tensor for name, tensor in state.pairs.as_tensors().items() if name in OF_A_ROW}
+    best = {name: tensor for name, tensor in state.best.as_tensors().items() if name in OF_A_ROW}
+    return _named("pairs", pairs) | _named("best", best) | _named("outer", state.outer.rows_state())
+
+
+def _shared(state: LoopState) -> dict[str, Tensor]:
+    rates = {"pairs/log_rates": state.pairs.log_rates, "best/log_rates": state.best.log_rates}
+    return rates | _named("outer", state.outer.shared_state())

@@ -1,0 +1,62 @@
+"""What an outer step works on: an expert, a start, the inner minibatches, and who computes which of their pairs."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vldd_dist.seeding import numpy_generator
+from vldd_dist.settings import DistillSettings
+from vldd_dist.sharding.ranks import rows_of
+
+
+@dataclass(frozen=True)
+class Share:
+    """A rank's part of the inner minibatches.
+
+    Attributes:
+        used: (U,) int64, the pairs in any of them, ascending: of the others the rank makes nothing.
+        places: for each inner step its pairs (b,) as indices into `used`.
+    """
+
+    used: Tensor
+    places: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A function of (seed, outer step) alone, whatever the number of ranks.
+
+    Attributes:
+        expert: index of the expert.
+        start: epoch of the snapshot the student starts from.
+        batches: for each inner step its pairs (B,) int64, ascending.
+    """
+
+    expert: int
+    start: int
+    batches: list[Tensor]
+
+    def share(self, rank: int, world: int) -> Share:
+        """A rank's part: of each minibatch an equal run. Batches ascend and each rank owns a run of the pairs, so that most
+        pairs are computed where they lie."""
+        parts = [batch[slice(*rows_of(rank, world, len(batch)))] for batch in self.batches]
+        used = torch.unique(torch.cat(parts))
+        return Share(used, [torch.searchsorted(used, part) for part in parts])
+
+
+def inner_batch_size(settings: DistillSettings, pairs: int) -> int:
+    """Pairs an inner step."""
+    return min(settings.batch_size or pairs, pairs)
+
+
+def draw(settings: DistillSettings, experts: int, pairs: int, seed: int, outer_step: int) -> Draw:
+    """Inner batches run through permutations of all pairs, so that each is used equally often."""
+    generator = numpy_generator(seed, "outer", outer_step)
+    expert, start = int(generator.integers(experts)), int(generator.integers(settings.max_start_epoch + 1))
+    size = inner_batch_size(settings, pairs)
+    needed = settings.inner_steps * size
+    order = np.concatenate([generator.permutation(pairs) for _ in range(math.ceil(needed / pairs))])[:needed]
+    return Draw(expert, start, [batch.sort().values for batch in torch.from_numpy(order).split(size)])

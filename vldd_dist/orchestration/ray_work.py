@@ -1,0 +1,220 @@
+"""One attempt at a unit on Ray: a task, an expert's actor, or a group of ranks in a placement group."""
+
+import logging
+import os
+import time
+import traceback
+from datetime import timedelta
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import (
+    GetTimeoutError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RaySystemError,
+    WorkerCrashedError,
+)
+from ray.util import placement_group, remove_placement_group
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from vldd_dist.errors import VlddError
+from vldd_dist.orchestration.outcomes import DONE, Outcome
+from vldd_dist.orchestration.units import UnitOrder
+from vldd_dist.sharding.ranks import ANSWER_SECONDS, SOLO, LostRank, Ranks, Rendezvous, join, open_rendezvous
+from vldd_dist.storage.store import Store
+
+REPORT_INTERVAL_SECONDS = 0.5
+# After a rank of a group has failed the others may still say why: those that miss it find out who that is.
+GRACE_SECONDS = 2 * ANSWER_SECONDS
+
+
+def run_order(order: UnitOrder, store: Store, events: Queue, ranks: Ranks = SOLO) -> Outcome:
+    """One attempt at a unit, in a worker process: never raises what the coordinator would have to unpickle."""
+    # Here, in the worker: the driver need not load the machine-learning libraries.
+    from vldd_dist.orchestration.workspace import execute
+
+    last = 0.0
+
+    def report(event: dict[str, Any]) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= REPORT_INTERVAL_SECONDS or event.get("done") == event.get("total") or "notice" in event:
+            last = now
+            events.actor.put_nowait.remote((order.id, event))
+
+    try:
+        with ranks.naming_the_lost(_timeout(order)):
+            execute(order, store, report, ranks)
+        return DONE
+    except VlddError as error:
+        return Outcome("refused", str(error), error.exit_code)
+    except LostRank as error:
+        return Outcome("lost", str(error), 1)
+    except Exception as error:
+        logging.getLogger(__name__).error("%s\n%s", order.label, traceback.format_exc())
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
+        return Outcome("crashed", f"{type(error).__name__} at {where}: {' '.join(str(error).split())[:400]}", 1)
+
+
+def _timeout(order: UnitOrder) -> timedelta:
+    return timedelta(seconds=order.execution.get("rank_timeout_seconds", 0))
+
+
+class ExpertActor:
+    """One expert's process, alive while that expert trains."""
+
+    def run(self, order: UnitOrder, store: Store, events: Queue) -> Outcome:
+        return run_order(order, store, events)
+
+
+class RankActor:
+    """One rank's process."""
+
+    def open(self, world: int) -> Rendezvous:
+        """Of rank 0: where the others find it."""
+        meeting, self.server = open_rendezvous(ray.util.get_node_ip_address(), world)
+        return meeting
+
+    def run(self, meeting: Rendezvous, rank: int, order: UnitOrder, store: Store, events: Queue) -> Outcome:
+        # Here, in the worker, as above.
+        import torch
+
+        cuda = order.gpus > 0 and order.execution["device"] != "cpu" and torch.cuda.is_available()
+        device = torch.device("cuda" if cuda else "cpu")
+        try:
+            ranks = join(meeting, rank, order.workers, device=device, timeout=_timeout(order))
+        except RuntimeError as error:
+            return Outcome("lost", f"rank {rank} of {order.workers} did not meet the others: {_first_line(error)}", 1)
+        return run_order(order, store, events, ranks)
+
+
+class Attempt(Protocol):
+    """Attributes:
+    references: one is ready when `outcome` may have something new.
+    """
+
+    references: list[ray.ObjectRef]
+
+    def outcome(self) -> Outcome | None:
+        """How it ended; none while it runs."""
+        ...
+
+    def stop(self) -> None:
+        """End it, or let go of what it held."""
+        ...
+
+
+class TaskAttempt:
+    """Most units."""
+
+    def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
+        task = ray.remote(run_order).options(num_cpus=order.cpus, num_gpus=order.gpus, max_retries=0, name=order.label)
+        self.references = [task.remote(order, store, events)]
+
+    def outcome(self) -> Outcome | None:
+        return outcome_of(self.references[0])
+
+    def stop(self) -> None:
+        ray.cancel(self.references[0], force=True)
+
+
+class ExpertAttempt:
+    """An expert of one process."""
+
+    def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
+        # Dropping the handle would end the actor.
+        self.actor = ray.remote(ExpertActor).options(num_cpus=order.cpus, num_gpus=order.gpus, max_restarts=0).remote()
+        self.references = [self.actor.run.remote(order, store, events)]
+
+    def outcome(self) -> Outcome | None:
+        return outcome_of(self.references[0])
+
+    def stop(self) -> None:
+        ray.kill(self.actor)
+
+
+class GroupAttempt:
+    """A unit of several ranks: one that fails ends all."""
+
+    def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
+        needs = {"CPU": order.cpus} | ({"GPU": order.gpus} if order.gpus else {})
+        self.group = placement_group([needs] * order.workers, strategy="PACK")
+        self.actors = [
+            ray.remote(RankActor)
+            .options(
+                num_cpus=order.cpus,
+                num_gpus=order.gpus,
+                max_restarts=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank),
+            )
+            .remote()
+            for rank in range(order.workers)
+        ]
+        meeting = self.actors[0].open.remote(order.workers)
+        self.references = [actor.run.remote(meeting, rank, order, store, events) for rank, actor in enumerate(self.actors)]
+        self._all = list(self.references)
+        self._ended: dict[int, Outcome] = {}
+        self._failed_at: float | None = None
+
+    def outcome(self) -> Outcome | None:
+        for rank, reference in enumerate(self._all):
+            if reference in self.references and (outcome := outcome_of(reference)):
+                self.references.remove(reference)
+                self._ended[rank] = outcome
+                if outcome.status != "done" and self._failed_at is None:
+                    self._failed_at = time.monotonic()
+        if len(self._ended) < len(self._all) and not self._waited_enough():
+            return None
+        return worst(self._ended, len(self._all))
+
+    def _waited_enough(self) -> bool:
+        if self._failed_at is None:
+            return False
+        # Only a rank that misses another one waits for it; one that failed by itself has said all.
+        missing = all(outcome.status in ("lost", "done") for outcome in self._ended.values())
+        return time.monotonic() - self._failed_at > (GRACE_SECONDS if missing else 0)
+
+    def stop(self) -> None:
+        for actor in self.actors:
+            ray.kill(actor)
+        remove_placement_group(self.group)
+
+
+def worst(ended: dict[int, Outcome], world: int) -> Outcome:
+    """What became of a group, by rank: a failure that is a rank's own before those of ranks that only missed another."""
+    for status in ("refused", "crashed"):
+        for rank, outcome in sorted(ended.items()):
+            if outcome.status == status:
+                cause = outcome.cause if status == "refused" else f"rank {rank} of {world}: {outcome.cause}"
+                return Outcome(status, cause, outcome.exit_code)
+    lost = {rank: outcome for rank, outcome in sorted(ended.items()) if outcome.status == "lost"}
+    died = [f"rank {rank} of {world} died: {outcome.cause}" for rank, outcome in lost.items() if outcome.cause.startswith(DIED)]
+    if lost:
+        return Outcome("lost", (died or [outcome.cause for outcome in lost.values()])[0], 1)
+    return DONE
+
+
+DIED = "its process or machine ended"
+
+
+def outcome_of(reference: ray.ObjectRef) -> Outcome | None:
+    """A worker's answer, or what Ray says of its end; none while it works."""
+    ready, _ = ray.wait([reference], timeout=0)
+    if not ready:
+        return None
+    try:
+        return ray.get(reference)
+    except OutOfMemoryError as error:
+        return Outcome("crashed", f"the worker ran out of memory: {_first_line(error)}", 1)
+    except (RayActorError, WorkerCrashedError, RaySystemError, GetTimeoutError) as error:
+        return Outcome("lost", f"{DIED}: {_first_line(error)}", 1)
+    except RayError as error:
+        return Outcome("crashed", _first_line(error), 1)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

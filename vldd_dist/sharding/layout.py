@@ -1,0 +1,87 @@
+"""Which elements of each parameter a rank holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from vldd_dist.sharding.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A vector of parameters cut over the ranks.
+
+    Attributes:
+        shapes: of the whole parameters.
+        ranges: for each rank, for each parameter, elements [start, stop) of it in row-major order; over the ranks every
+            element once.
+    """
+
+    ranks: Ranks
+    shapes: Sequence[torch.Size]
+    ranges: Sequence[Sequence[tuple[int, int]]]
+
+    @classmethod
+    def even(cls, ranks: Ranks, shapes: Sequence[torch.Size]) -> "Layout":
+        """Each parameter in equal parts, the last ones shorter or empty: as ZeRO-3 cuts them."""
+
+        def cut(rank: int, shape: torch.Size) -> tuple[int, int]:
+            elements = prod(shape)
+            part = -(-elements // ranks.world)
+            return min(rank * part, elements), min((rank + 1) * part, elements)
+
+        return cls(ranks, shapes, [[cut(rank, shape) for shape in shapes] for rank in range(ranks.world)])
+
+    @property
+    def own(self) -> Sequence[tuple[int, int]]:
+        """This rank's ranges."""
+        return self.ranges[self.ranks.rank]
+
+    def cut(self, whole: Sequence[Tensor]) -> list[Tensor]:
+        """This rank's shards (n,) of whole parameters, as views."""
+        return [tensor.reshape(-1)[start:stop] for tensor, (start, stop) in zip(whole, self.own, strict=True)]
+
+    def gather(self, shards: Sequence[Tensor]) -> list[Tensor]:
+        """Whole parameters from every rank's shards, by one all-gather."""
+        if self.ranks.world == 1:
+            return [shard.view(shape) for shard, shape in zip(shards, self.shapes, strict=True)]
+        longest = max(self._lengths())
+        mine = torch.cat([*shards, shards[0].new_zeros(longest - sum(len(shard) for shard in shards))])
+        flat = mine.new_empty(self.ranks.world * longest)
+        dist.all_gather_into_tensor(flat, mine)
+        whole = [mine.new_empty(prod(shape)) for shape in self.shapes]
+        for rank, ranges in enumerate(self.ranges):
+            at = rank * longest
+            for tensor, (start, stop) in zip(whole, ranges, strict=True):
+                tensor[start:stop] = flat[at : at + stop - start]
+                at += stop - start
+        return [tensor.view(shape) for tensor, shape in zip(whole, self.shapes, strict=True)]
+
+    def scatter_sum(self, whole: Sequence[Tensor]) -> list[Tensor]:
+        """This rank's shards of the sum over all ranks of whole parameters, by one reduce-scatter."""
+        if self.ranks.world == 1:
+            return [tensor.reshape(-1) for tensor in whole]
+        longest = max(self._lengths())
+        flat = whole[0].new_zeros(self.ranks.world, longest)
+        for row, ranges in zip(flat, self.ranges, strict=True):
+            torch.cat(
+                [t.reshape(-1)[start:stop] for t, (start, stop) in zip(whole, ranges, strict=True)], out=row[: _length(ranges)]
+            )
+        mine = flat.new_empty(longest)
+        dist.reduce_scatter_tensor(mine, flat.view(-1))
+        return list(mine[: _length(self.own)].split([stop - start for start, stop in self.own]))
+
+    def inner_products(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """(n,) inner products of vectors of which every rank holds a part, tensor by tensor, by one all-reduce."""
+        return self.ranks.sum(torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]))
+
+    def _lengths(self) -> list[int]:
+        return [_length(ranges) for ranges in self.ranges]
+
+
+def _length(ranges: Sequence[tuple[int, int]]) -> int:
+    return sum(stop - start for start, stop in ranges)

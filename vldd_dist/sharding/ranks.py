@@ -1,0 +1,231 @@
+"""The ranks of one unit: processes that work on it together, and what they say to each other.
+
+A unit that one process does alone has `SOLO`, whose collectives change nothing: the rooms above are written once.
+"""
+
+import os
+import socket
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+ANSWER_SECONDS = 10
+
+
+class LostRank(Exception):
+    """A rank died or hung: nobody's fault, the group starts again from its last checkpoint."""
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the ranks of a group meet: made by rank 0, which keeps `server` alive."""
+
+    host: str
+    port: int
+
+
+def open_rendezvous(host: str, world: int) -> tuple[Rendezvous, dist.TCPStore]:
+    """Begin to listen on a free port of this machine."""
+    server = dist.TCPStore(host, 0, world, is_master=True, wait_for_workers=False)
+    return Rendezvous(host, server.port), server
+
+
+def own_address() -> str:
+    """This machine's address as others reach it."""
+    return socket.gethostbyname(socket.gethostname())
+
+
+class Ranks:
+    """This process among the ranks of its unit.
+
+    Attributes:
+        rank, world: its number, 0.., and how many there are.
+    """
+
+    def __init__(self, rank: int = 0, world: int = 1, meeting: dist.Store | None = None) -> None:
+        self.rank, self.world, self._meeting = rank, world, meeting
+
+    @property
+    def first(self) -> bool:
+        """Rank 0, which speaks for all: reports progress, writes marks and manifests."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def sum_with_gradient(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks, differentiable any number of times: its adjoint is itself."""
+        return _Sum.apply(tensor) if self.world > 1 else tensor
+
+    def rows_gatherer(self, total: int) -> Callable[[Tensor], Tensor]:
+        """A function from this rank's rows (n, ...) to all ranks' (total, ...), differentiable any number of times."""
+        start, stop = self.rows(total)
+
+        def gather_rows(rows: Tensor) -> Tensor:
+            if self.world == 1:
+                return rows
+            assert len(rows) == stop - start, f"{len(rows)} rows, not {start} to {stop} of {total}"
+            rest = rows.shape[1:]
+            return self.sum_with_gradient(torch.cat([rows.new_zeros(start, *rest), rows, rows.new_zeros(total - stop, *rest)]))
+
+        return gather_rows
+
+    def sum_of_parts(self, part: Tensor) -> Tensor:
+        """The sum over all ranks, whose gradient stays with the part: for sums of terms that depend on one rank each."""
+        return part + (self.sum(part.detach().clone()) - part.detach())
+
+    def gather(self, value: Value) -> list[Value]:
+        """Every rank's value, by rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def share(self, value: Value) -> Value:
+        """Rank 0's value."""
+        if self.world == 1:
+            return value
+        values: list[Any] = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+    def agree(self, opinion: bool) -> bool:
+        """Whether all ranks say yes."""
+        return all(self.gather(opinion))
+
+    def rows(self, total: int) -> tuple[int, int]:
+        """[start, stop) of this rank's share of `total` rows: contiguous, in the order of ranks, sizes at most one apart."""
+        return rows_of(self.rank, self.world, total)
+
+    @contextmanager
+    def naming_the_lost(self, timeout: timedelta) -> Iterator[None]:
+        """Within, a collective that fails because a rank died or hung raises LostRank with the rank's number."""
+        try:
+            yield
+        except (dist.DistError, RuntimeError) as error:
+            if self.world == 1 or not _of_a_collective(error):
+                raise
+            silent = self._who_is_silent()
+            names = ", ".join(map(str, silent)) or "one"
+            raise LostRank(
+                f"rank {names} of {self.world} took no part in a collective operation (it died, or hung for "
+                f"{timeout.total_seconds():g} s): {' '.join(str(error).split())[:200]}"
+            ) from error
+
+    def _who_is_silent(self) -> list[int]:
+        """Ranks that do not come here too: whoever waited for the lost one does, sooner or later."""
+        assert self._meeting is not None
+        silent = []
+        try:
+            self._meeting.set(f"came/{self.rank}", "")
+        except RuntimeError:
+            # The meeting point is rank 0's.
+            return [0]
+        for rank in range(self.world):
+            try:
+                self._meeting.wait([f"came/{rank}"], timedelta(seconds=ANSWER_SECONDS))
+            except RuntimeError:
+                silent.append(rank)
+        return silent
+
+
+class _Sum(torch.autograd.Function):
+    """All-reduce; the sum's adjoint is the sum, and so are the adjoint's and the next one's."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *upstream: Any) -> Any:
+        return _Sum.apply(*upstream)
+
+
+SOLO = Ranks()
+
+
+def rows_of(rank: int, world: int, total: int) -> tuple[int, int]:
+    """See `Ranks.rows`."""
+    small, larger = divmod(total, world)
+    start = rank * small + min(rank, larger)
+    return start, start + small + (rank < larger)
+
+
+def join(meeting: Rendezvous, rank: int, world: int, *, device: torch.device, timeout: timedelta) -> Ranks:
+    """Meet the other ranks; one group a process.
+
+    Args:
+        timeout: after which a collective that a rank does not join fails.
+    """
+    # Newer torch has other names for two collectives and says so at each use; the old ones serve every release supported.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    store = dist.TCPStore(meeting.host, meeting.port, world, is_master=False, timeout=timeout)
+    # DeepSpeed reads them. Each rank sees one device of its own.
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK="0")
+    os.environ.update(MASTER_ADDR=meeting.host, MASTER_PORT=str(meeting.port))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+    return Ranks(rank, world, store)
+
+
+def leave() -> None:
+    """End the group in this process."""
+    dist.destroy_process_group()
+
+
+def _of_a_collective(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(
+        word in text for word in ("gloo", "nccl", "connection closed by peer", "connection reset", "timed out waiting")
+    )
+
+
+class Exchange:
+    """Rows that lie on their owners and are used elsewhere: to the users, and their gradients back.
+
+    Args:
+        total: M rows over all ranks, each rank's share as `Ranks.rows` has it.
+        wanted: for every rank the rows (U_r,) it uses, ascending; known to all.
+    """
+
+    def __init__(self, ranks: Ranks, total: int, wanted: Sequence[Tensor]) -> None:
+        self.ranks = ranks
+        start, stop = ranks.rows(total)
+        # Of each user the rows of mine that it wants, as places in my share.
+        self._sent = [rows[(rows >= start) & (rows < stop)] - start for rows in wanted]
+        bounds = torch.tensor([rows_of(rank, ranks.world, total)[0] for rank in range(ranks.world)] + [total])
+        places = torch.searchsorted(wanted[ranks.rank].contiguous(), bounds)
+        self._received = (places[1:] - places[:-1]).tolist()
+
+    def to_users(self, owned: Tensor) -> Tensor:
+        """The rows (U, ...) this rank uses, from everyone's share (m, ...)."""
+        return self._move(owned[torch.cat(self._sent)], [len(rows) for rows in self._sent], self._received)
+
+    def to_owners(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of what the users have for this rank's rows: (rows (K,) of its share ascending, values (K, ...))."""
+        came = self._move(values, self._received, [len(rows) for rows in self._sent])
+        rows, places = torch.unique(torch.cat(self._sent), return_inverse=True)
+        sums = came.new_zeros(len(rows), *came.shape[1:])
+        return rows, sums.index_add_(0, places.to(came.device), came)
+
+    def _move(self, rows: Tensor, outgoing: list[int], incoming: list[int]) -> Tensor:
+        if self.ranks.world == 1:
+            return rows
+        arrived = rows.new_empty(sum(incoming), *rows.shape[1:])
+        dist.all_to_all_single(arrived, rows.contiguous(), incoming, outgoing)
+        return arrived
