@@ -104,7 +104,7 @@ class Attempt(Protocol):
         ...
 
     def stop(self) -> None:
-        """End it, or let go of what it held."""
+        """End it if it runs still, and let go of what it held."""
         ...
 
 
@@ -114,12 +114,17 @@ class TaskAttempt:
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
         task = ray.remote(run_order).options(num_cpus=order.cpus, num_gpus=order.gpus, max_retries=0, name=order.label)
         self.references = [task.remote(order, store, events)]
+        self._ended = False
 
     def outcome(self) -> Outcome | None:
-        return outcome_of(self.references[0])
+        outcome = outcome_of(self.references[0])
+        self._ended = outcome is not None
+        return outcome
 
     def stop(self) -> None:
-        ray.cancel(self.references[0], force=True)
+        # Ray aborts the driver when a task is cancelled as it ends.
+        if not self._ended:
+            ray.cancel(self.references[0], force=True)
 
 
 class ExpertAttempt:

@@ -1,0 +1,160 @@
+"""A whole distillation on several ranks: the same pairs, whatever their number, and checkpoints that any number reads."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.distributed.group import Group
+from tests.orchestration.test_pipeline import experiment, run, units_of
+from tests.unroll.problems import relative
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.orchestration.workspace import execute, read_rows
+from vldd_dist.sharding.ranks import SOLO, Ranks
+from vldd_dist.storage import tensors
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.units import UnitReader, UnitWriter
+
+Groups = Callable[[int], Group]
+
+# Nine pairs, so that shares differ; a minibatch of six. SGD, for Adam's first step is the gradient's sign.
+DISTILL = [
+    "distill.pairs=[9]",
+    "distill.batch_size=6",
+    "distill.optimiser=sgd",
+    "distill.lr_images=10",
+    "distill.lr_texts=1",
+    "distill.outer_steps=6",
+    "distill.checkpoint_every=2",
+    "distill.validate_every=3",
+]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Everything a distillation needs, by one process."""
+    store = Store(str(tmp_path_factory.mktemp("prepared")))
+    kinds = ("dataset", "image_weights", "caption_embeddings", "expert")
+    run(store, [unit for unit in make_plan(experiment(*DISTILL)).units() if unit.kind in kinds])
+    return store
+
+
+@pytest.fixture
+def copy(prepared: Store, tmp_path: Path) -> Callable[[str], Store]:
+    def make(name: str) -> Store:
+        shutil.copytree(prepared.root, tmp_path / name)
+        return Store(str(tmp_path / name))
+
+    return make
+
+
+class Stopped(Exception):
+    """As a killed process: nothing more is written."""
+
+
+def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = None) -> Tensor:
+    """The distillation's unit, perhaps up to the checkpoint of step `stop_at`.
+
+    Returns:
+        This rank's pictures after the last checkpoint (those of the best validation may be the start's).
+    """
+    torch.set_num_threads(1)
+    (unit,) = units_of(experiment(*DISTILL, *overrides), "distillation")
+    save = UnitWriter.write_for_checkpoint
+    last = torch.zeros(0)
+
+    def stopping(self: UnitWriter, step: int, objects: dict[str, bytes]) -> Any:
+        if stop_at is not None and step > stop_at:
+            raise Stopped
+        nonlocal last
+        (rows,) = [data for name, data in objects.items() if name.startswith("rows-")]
+        last = tensors.decode(rows, "rows")["pairs/images"]
+        return save(self, step, objects)
+
+    UnitWriter.write_for_checkpoint = stopping  # type: ignore[method-assign]
+    try:
+        execute(unit.order(), Store(url), lambda event: None, ranks)
+    except Stopped:
+        pass
+    finally:
+        UnitWriter.write_for_checkpoint = save  # type: ignore[method-assign]
+    return last
+
+
+def result(store: Store, overrides: list[str]) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
+    (unit,) = units_of(experiment(*DISTILL, *overrides), "distillation")
+    reader = UnitReader(store, "distillation", unit.id)
+    return read_rows(reader, "pairs") | read_rows(reader, "curves"), reader.facts, sorted(reader.manifest.objects)
+
+
+def way(store: Store, images: Tensor) -> Tensor:
+    """By how much the pictures moved: the start is the same, and larger."""
+    (unit,) = units_of(experiment(*DISTILL), "distillation")
+    return images - read_rows(UnitReader(store, "distillation", unit.id), "start")["images"]
+
+
+def assert_equal_runs(store: Store, images: Tensor, other: Store, other_images: Tensor) -> None:
+    """Up to rounding, which the steps pass on."""
+    wanted = way(store, images)
+    assert float(wanted.norm()) > 0.1
+    assert relative(way(other, other_images), wanted) < 1e-4
+    losses, found = (result(one, [])[0]["losses"] for one in (store, other))
+    torch.testing.assert_close(found, losses, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("world", "stage"), [(2, 0), (3, 0), (2, 3)])
+def test_the_number_of_ranks_does_not_change_the_result(
+    world: int, stage: int, copy: Callable[[str], Store], group: Groups
+) -> None:
+    alone, together = copy("alone"), copy("together")
+    images = distil(SOLO, alone.url, [])
+    ways = [f"distill.workers={world}", f"distill.zero_stage={stage}"]
+    parts = group(world).run(distil, together.url, ways)
+    assert_equal_runs(alone, images, together, torch.cat(parts))
+    (_, facts, _), (_, facts_together, objects) = result(alone, []), result(together, ways)
+    assert facts_together["start"] == facts["start"]
+    assert [step for step, _ in facts_together["validation"]] == [0, 3, 6]
+    assert [name for name in objects if name.startswith("pairs")] == [
+        f"pairs-{part + 1:05d}-of-{world:05d}.safetensors" for part in range(world)
+    ]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
+def test_a_run_goes_on_with_another_number_of_ranks(
+    before: int, after: int, copy: Callable[[str], Store], group: Groups
+) -> None:
+    straight, broken = copy("straight"), copy("broken")
+    images = distil(SOLO, straight.url, [])
+
+    def go(world: int, stop_at: int | None) -> Tensor:
+        if world == 1:
+            return distil(SOLO, broken.url, [], stop_at)
+        return torch.cat(group(world).run(distil, broken.url, [f"distill.workers={world}"], stop_at))
+
+    go(before, 4)
+    checkpoints = [key for key in broken.list("units") if "/distillation/" in key and "/checkpoints/" in key]
+    assert [int(key.rpartition("/")[2][:8]) for key in checkpoints] == [2, 4]
+    assert_equal_runs(straight, images, broken, go(after, None))
+
+
+def test_a_damaged_part_makes_all_ranks_pass_over_the_checkpoint(copy: Callable[[str], Store], group: Groups) -> None:
+    straight, broken = copy("straight"), copy("broken")
+    images = distil(SOLO, straight.url, [])
+    group(2).run(distil, broken.url, ["distill.workers=2"], 4)
+    (part,) = [key for key in broken.list("units") if "checkpoint-00000004/rows-0000005-0000009" in key]
+    broken.write(part, broken.read(part)[:-1] + b"?")
+    parts = group(2).run(distil, broken.url, ["distill.workers=2"])
+    assert_equal_runs(straight, images, broken, torch.cat(parts))
+
+
+@pytest.mark.parametrize("offload", ["cpu", "nvme"])
+def test_offloaded_shards_give_the_same_bits(offload: str, copy: Callable[[str], Store], group: Groups) -> None:
+    here, there = copy("here"), copy("there")
+    base = ["distill.workers=2", "distill.outer_steps=2"]
+    wanted = group(2).run(distil, here.url, base)
+    found = group(2).run(distil, there.url, [*base, f"distill.offload_snapshots={offload}"])
+    assert torch.equal(torch.cat(found), torch.cat(wanted))
