@@ -18,14 +18,15 @@ from tests.conftest import TINY
 LONGER = [*TINY, "data.train_images=160", "experts.epochs=6", "distill.outer_steps=60", "distill.checkpoint_every=5"]
 
 
-def command(store: Path) -> list[str]:
-    sets = [part for override in LONGER for part in ("--set", override)]
+def command(store: Path, overrides: list[str]) -> list[str]:
+    sets = [part for override in overrides for part in ("--set", override)]
     return [sys.executable, "-m", "jobs.run", "jobs/presets/scenes.yaml", "--store", str(store), *sets]
 
 
-def start(store: Path) -> subprocess.Popen[str]:
+def start(store: Path, overrides: list[str] = LONGER) -> subprocess.Popen[str]:
     # A session of its own: its Ray processes can be found and ended with it, and no others.
-    return subprocess.Popen(command(store), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command(store, overrides), text=True, start_new_session=True, **pipes)
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 300) -> str:

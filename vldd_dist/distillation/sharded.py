@@ -6,20 +6,18 @@ over all of them: its share is 1/world of it. Collectives with true adjoints mak
 derivatives (docs/decisions.md).
 """
 
-import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vldd_dist.distillation.unroll import DoubleBackward, Params, StepGradient, StepProducts
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
-from vldd_dist.models.attention import set_unfused_attention
-from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import contrastive_loss
-from vldd_dist.models.parameters import ParameterView, call
+from vldd_dist.models.parameters import call
 from vldd_dist.sharding.engine import ShardedModel
 from vldd_dist.sharding.ranks import Ranks
+from vldd_dist.sharding.skeleton import Skeleton
 
 
 class ShardedFirstOrder:
@@ -54,39 +52,6 @@ class ShardedFirstOrder:
         return self.model.layout.inner_products(a, b)
 
 
-class Skeleton:
-    """A dual encoder's modules without its parameters' memory.
-
-    Args:
-        model: before it is put on the ranks; its buffers are shared.
-    """
-
-    def __init__(self, model: DualEncoder) -> None:
-        self.frozen = {name: parameter for name, parameter in model.named_parameters() if not parameter.requires_grad}
-        empty: dict[int, Tensor] = {
-            id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
-            for parameter in model.parameters()
-        }
-        self.model: DualEncoder = copy.deepcopy(model, empty | {id(buffer): buffer for buffer in model.buffers()})
-        set_unfused_attention(self.model)
-        # Those that move are replaced by theta at each call.
-        self.view = ParameterView(self.model)
-
-    def fill_frozen(self, model: ShardedModel) -> None:
-        """Every parameter that does not move, from the ranks."""
-        for name, source in self.frozen.items():
-            self._set(name, model.whole(source))
-
-    def empty_frozen(self) -> None:
-        """Let go of them."""
-        for name in self.frozen:
-            self._set(name, torch.empty_like(self.model.get_parameter(name), device="meta"))
-
-    def _set(self, name: str, value: Tensor) -> None:
-        path, _, leaf = name.rpartition(".")
-        setattr(self.model.get_submodule(path), leaf, nn.Parameter(value, requires_grad=False))
-
-
 class ShardedDoubleBackward:
     """Implements `unroll.StepDerivatives` exactly: parameters are whole on each rank for the length of a step's second pass.
 
@@ -108,10 +73,9 @@ class ShardedDoubleBackward:
         self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
         layout = self.first_order.model.layout
-        self.skeleton.fill_frozen(self.first_order.model)
         local = DoubleBackward(_Share(self.skeleton, self.first_order))
-        found = local.products(layout.gather(theta), batch, step, layout.gather(v), None, with_theta=True)
-        self.skeleton.empty_frozen()
+        with self.skeleton.with_frozen(self.first_order.model):
+            found = local.products(layout.gather(theta), batch, step, layout.gather(v), None, with_theta=True)
         return StepProducts(
             layout.scatter_sum(found.theta) if with_theta and found.theta is not None else None,
             found.batch,

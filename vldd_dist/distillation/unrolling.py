@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.distillation.matching import matching_loss
-from vldd_dist.distillation.sharded import ShardedDoubleBackward, ShardedFirstOrder, Skeleton
+from vldd_dist.distillation.sharded import ShardedDoubleBackward, ShardedFirstOrder
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import (
     Autograd,
@@ -29,12 +29,13 @@ from vldd_dist.distillation.unroll import (
     unrolled_gradient,
 )
 from vldd_dist.errors import StoreError
-from vldd_dist.models.attention import unfused_attention
+from vldd_dist.models.attention import set_unfused_attention, unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import TOWERS, ParameterView
 from vldd_dist.settings import DistillSettings
 from vldd_dist.sharding.engine import shard_model
 from vldd_dist.sharding.ranks import SOLO, Ranks
+from vldd_dist.sharding.skeleton import Skeleton
 from vldd_dist.storage.trajectories import Part
 
 # Pairs a rank, in the small step on which finite differences are checked where parameters are sharded.
@@ -140,6 +141,7 @@ class ShardedUnrolling:
         self.towers = [TOWERS.index(tower) for tower in view.towers]
         self.names = view.names
         skeleton = Skeleton(model)
+        set_unfused_attention(skeleton.model)
         # The outer loop writes the parameters; the engine's own steps are never taken.
         sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), settings.zero_stage, ranks)
         self.layout = sharded.layout

@@ -23,12 +23,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from vldd_dist.errors import VlddError
 from vldd_dist.orchestration.outcomes import DONE, Outcome
 from vldd_dist.orchestration.units import UnitOrder
-from vldd_dist.sharding.ranks import ANSWER_SECONDS, SOLO, LostRank, Ranks, Rendezvous, join, open_rendezvous
+from vldd_dist.sharding.ranks import SOLO, LostRank, Ranks, Rendezvous, join, open_rendezvous
 from vldd_dist.storage.store import Store
 
 REPORT_INTERVAL_SECONDS = 0.5
-# After a rank of a group has failed the others may still say why: those that miss it find out who that is.
-GRACE_SECONDS = 2 * ANSWER_SECONDS
+# When a rank misses another one, all but that one soon do.
+GRACE_SECONDS = 10
 
 
 def run_order(order: UnitOrder, store: Store, events: Queue, ranks: Ranks = SOLO) -> Outcome:
@@ -46,7 +46,7 @@ def run_order(order: UnitOrder, store: Store, events: Queue, ranks: Ranks = SOLO
             events.actor.put_nowait.remote((order.id, event))
 
     try:
-        with ranks.naming_the_lost(_timeout(order)):
+        with ranks.noticing_a_loss():
             execute(order, store, report, ranks)
         return DONE
     except VlddError as error:
@@ -162,6 +162,7 @@ class GroupAttempt:
         meeting = self.actors[0].open.remote(order.workers)
         self.references = [actor.run.remote(meeting, rank, order, store, events) for rank, actor in enumerate(self.actors)]
         self._all = list(self.references)
+        self._timeout = _timeout(order)
         self._ended: dict[int, Outcome] = {}
         self._failed_at: float | None = None
 
@@ -174,7 +175,7 @@ class GroupAttempt:
                     self._failed_at = time.monotonic()
         if len(self._ended) < len(self._all) and not self._waited_enough():
             return None
-        return worst(self._ended, len(self._all))
+        return worst(self._ended, len(self._all), self._timeout)
 
     def _waited_enough(self) -> bool:
         if self._failed_at is None:
@@ -189,18 +190,21 @@ class GroupAttempt:
         remove_placement_group(self.group)
 
 
-def worst(ended: dict[int, Outcome], world: int) -> Outcome:
+def worst(ended: dict[int, Outcome], world: int, timeout: timedelta) -> Outcome:
     """What became of a group, by rank: a failure that is a rank's own before those of ranks that only missed another."""
     for status in ("refused", "crashed"):
         for rank, outcome in sorted(ended.items()):
             if outcome.status == status:
                 cause = outcome.cause if status == "refused" else f"rank {rank} of {world}: {outcome.cause}"
                 return Outcome(status, cause, outcome.exit_code)
-    lost = {rank: outcome for rank, outcome in sorted(ended.items()) if outcome.status == "lost"}
-    died = [f"rank {rank} of {world} died: {outcome.cause}" for rank, outcome in lost.items() if outcome.cause.startswith(DIED)]
-    if lost:
-        return Outcome("lost", (died or [outcome.cause for outcome in lost.values()])[0], 1)
-    return DONE
+    lost = {rank: outcome.cause for rank, outcome in sorted(ended.items()) if outcome.status == "lost"}
+    if not lost:
+        return DONE
+    if silent := sorted(set(range(world)) - set(ended)):
+        hung = f"rank {', '.join(map(str, silent))} of {world} took no part in a collective operation for "
+        return Outcome("lost", f"{hung}{timeout.total_seconds():g} s: it hangs", 1)
+    died = [f"rank {rank} of {world}: {cause}" for rank, cause in lost.items() if cause.startswith(DIED)]
+    return Outcome("lost", (died or list(lost.values()))[0], 1)
 
 
 DIED = "its process or machine ended"

@@ -37,6 +37,14 @@ class ShardedModel(Protocol):
         """Copies of this rank's shards of the trainable parameters."""
         ...
 
+    def read_momentum(self) -> list[Tensor]:
+        """Copies of this rank's shards of the SGD's momentum; empty without momentum or before the first step."""
+        ...
+
+    def write_momentum(self, shards: Sequence[Tensor]) -> None:
+        """Set what `read_momentum` gave."""
+        ...
+
     def backward(self, share: Tensor) -> list[Tensor]:
         """Back through this rank's share of a loss: this rank's shards (n,) of the gradient of the whole loss. Leaves among the
         inputs get their gradient of the whole loss in `.grad`, if the shares are connected by collectives with gradient."""
@@ -84,6 +92,16 @@ class Replicas:
     def read(self) -> list[Tensor]:
         return [shard.clone() for shard in self.layout.cut([parameter.detach() for parameter in self.parameters])]
 
+    def read_momentum(self) -> list[Tensor]:
+        buffers = [self.optimiser.state[parameter].get("momentum_buffer") for parameter in self.parameters]
+        return [] if any(buffer is None for buffer in buffers) else [shard.clone() for shard in self.layout.cut(buffers)]
+
+    def write_momentum(self, shards: Sequence[Tensor]) -> None:
+        if not shards:
+            return
+        for parameter, value in zip(self.parameters, self.layout.gather(shards), strict=True):
+            self.optimiser.state[parameter]["momentum_buffer"] = value.clone()
+
     def backward(self, share: Tensor) -> list[Tensor]:
         share.backward()
         return self.layout.scatter_sum(self._gradients())
@@ -118,6 +136,7 @@ class ZeroModel:
 
     def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, stage: int, ranks: Ranks) -> None:
         self.parameters, self.stage, self.ranks = _parameters(optimiser), stage, ranks
+        self.has_momentum = any(group.get("momentum") for group in optimiser.param_groups)
         shapes = [parameter.shape for parameter in self.parameters]
         self.engine = _engine(model, optimiser, stage)
         if stage == 3:
@@ -130,28 +149,34 @@ class ZeroModel:
 
     @torch.no_grad()
     def write(self, shards: Sequence[Tensor]) -> None:
-        if self.stage < 3:
+        # Twice: what the forward pass reads, and the engine's own copy, which its steps move.
+        if self.stage == 3:
+            # A parameter still whole here from the last pass would hide what is written to its shard.
+            self.engine.empty_partition_cache()
+            for parameter, shard in zip(self.parameters, shards, strict=True):
+                parameter.ds_tensor.view(-1)[: len(shard)] = shard  # type: ignore[attr-defined]
+        else:
             for parameter, value in zip(self.parameters, self.layout.gather(shards), strict=True):
                 parameter.copy_(value)
-            return
-        # A parameter still whole here from the last pass would hide what is written to its shard.
-        self.engine.empty_partition_cache()
-        for parameter, shard in zip(self.parameters, shards, strict=True):
-            parameter.ds_tensor.view(-1)[: len(shard)] = shard  # type: ignore[attr-defined]
+        for master, shard in zip(self._masters(), shards, strict=True):
+            master.copy_(shard)
 
     def read(self) -> list[Tensor]:
-        if self.stage < 3:
-            return [shard.clone() for shard in self.layout.cut([parameter.detach() for parameter in self.parameters])]
-        lengths = [stop - start for start, stop in self.layout.own]
-        return [p.ds_tensor.view(-1)[:n].clone() for p, n in zip(self.parameters, lengths, strict=True)]  # type: ignore[attr-defined]
+        return [master.clone() for master in self._masters()]
+
+    def read_momentum(self) -> list[Tensor]:
+        return [momentum.clone() for momentum in self._momenta()] if self.has_momentum else []
+
+    def write_momentum(self, shards: Sequence[Tensor]) -> None:
+        if not shards:
+            return
+        for momentum, shard in zip(self._momenta(), shards, strict=True):
+            momentum.copy_(shard)
 
     def backward(self, share: Tensor) -> list[Tensor]:
         # The engine takes the mean over the ranks.
         self.engine.backward(share)
-        gradients = [
-            self._gradient(parameter, stop - start)
-            for parameter, (start, stop) in zip(self.parameters, self.layout.own, strict=True)
-        ]
+        gradients = [self._gradient(parameter, length) for parameter, length in self._owned()]
         self.engine.optimizer.zero_grad()
         torch._foreach_mul_(gradients, float(self.ranks.world))
         return gradients
@@ -160,23 +185,60 @@ class ZeroModel:
         self.engine.backward(share * self.ranks.world)
         self.engine.step()
 
-    def _gradient(self, parameter: nn.Parameter, length: int) -> Tensor:
+    def whole(self, parameter: nn.Parameter) -> Tensor:
+        if self.stage < 3:
+            return parameter.detach()
+        shape = parameter.ds_shape  # type: ignore[attr-defined]
+        shard = parameter.ds_tensor.view(-1)  # type: ignore[attr-defined]
+        if self.ranks.world == 1:
+            return shard[: shape.numel()].view(shape)
+        flat = shard.new_empty(self.ranks.world * len(shard))
+        dist.all_gather_into_tensor(flat, shard)
+        return flat[: shape.numel()].view(shape)
+
+    def _owned(self) -> list[tuple[Any, int]]:
+        """Each parameter, with the number of its elements that are this rank's."""
+        return [(p, stop - start) for p, (start, stop) in zip(self.parameters, self.layout.own, strict=True)]
+
+    def _gradient(self, parameter: Any, length: int) -> Tensor:
         if self.stage == 3:
             from deepspeed.utils import safe_get_local_grad
 
             return safe_get_local_grad(parameter).view(-1)[:length].clone()
         if length == 0:
             return parameter.new_zeros(0)
-        return parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group).view(-1).clone()  # type: ignore[attr-defined]
+        return parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group).view(-1).clone()
 
-    def whole(self, parameter: nn.Parameter) -> Tensor:
-        if self.stage < 3:
-            return parameter.detach()
-        shape = parameter.ds_shape  # type: ignore[attr-defined]
-        shard = parameter.ds_tensor.view(-1)  # type: ignore[attr-defined]
-        flat = shard.new_empty(self.ranks.world * len(shard))
-        dist.all_gather_into_tensor(flat, shard)
-        return flat[: shape.numel()].view(shape)
+    def _masters(self) -> list[Tensor]:
+        """Views of the engine's own copies."""
+        if self.stage == 3:
+            return [_local(parameter, None)[:length] for parameter, length in self._owned()]
+        return [p._hp_mapping.hp_fragment if length else p.new_zeros(0) for p, length in self._owned()]
+
+    def _momenta(self) -> list[Tensor]:
+        """Views of the engine's momentum, made where it has taken no step yet."""
+        if self.stage == 3:
+            return [_local(p, "momentum_buffer")[:length] for p, length in self._owned()]
+        return [_momentum(self.engine.optimizer, p) if length else p.new_zeros(0) for p, length in self._owned()]
+
+
+def _local(parameter: nn.Parameter, key: str | None) -> Tensor:
+    """A view of this rank's part of a parameter, or of its optimiser state, under ZeRO 3."""
+    from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
+
+    view = safe_get_local_optimizer_state(parameter, key) if key else safe_get_local_fp32_param(parameter)
+    return view.view(-1)
+
+
+def _momentum(optimizer: Any, parameter: Any) -> Tensor:
+    """The same of the momentum, under ZeRO 1 and 2."""
+    mapping = parameter._hp_mapping
+    flat = optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
+    state = optimizer.optimizer.state[flat]
+    if state.get("momentum_buffer") is None:
+        state["momentum_buffer"] = torch.zeros_like(flat)
+    address = mapping.hp_fragment_address
+    return state["momentum_buffer"].narrow(0, address.start, address.numel)
 
 
 def _fragment(parameter: nn.Parameter) -> tuple[int, int]:

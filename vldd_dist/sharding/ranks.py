@@ -18,11 +18,9 @@ from torch import Tensor
 
 Value = TypeVar("Value")
 
-ANSWER_SECONDS = 10
-
 
 class LostRank(Exception):
-    """A rank died or hung: nobody's fault, the group starts again from its last checkpoint."""
+    """Another rank died or hung: nobody's fault, the group starts again from its last checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class Ranks:
         rank, world: its number, 0.., and how many there are.
     """
 
-    def __init__(self, rank: int = 0, world: int = 1, meeting: dist.Store | None = None) -> None:
-        self.rank, self.world, self._meeting = rank, world, meeting
+    def __init__(self, rank: int = 0, world: int = 1) -> None:
+        self.rank, self.world = rank, world
 
     @property
     def first(self) -> bool:
@@ -111,35 +109,14 @@ class Ranks:
         return rows_of(self.rank, self.world, total)
 
     @contextmanager
-    def naming_the_lost(self, timeout: timedelta) -> Iterator[None]:
-        """Within, a collective that fails because a rank died or hung raises LostRank with the rank's number."""
+    def noticing_a_loss(self) -> Iterator[None]:
+        """Within, a collective that fails raises LostRank: another rank died or hung. Who that was, those that see all know."""
         try:
             yield
-        except (dist.DistError, RuntimeError) as error:
-            if self.world == 1 or not _of_a_collective(error):
-                raise
-            silent = self._who_is_silent()
-            names = ", ".join(map(str, silent)) or "one"
-            raise LostRank(
-                f"rank {names} of {self.world} took no part in a collective operation (it died, or hung for "
-                f"{timeout.total_seconds():g} s): {' '.join(str(error).split())[:200]}"
-            ) from error
-
-    def _who_is_silent(self) -> list[int]:
-        """Ranks that do not come here too: whoever waited for the lost one does, sooner or later."""
-        assert self._meeting is not None
-        silent = []
-        try:
-            self._meeting.set(f"came/{self.rank}", "")
-        except RuntimeError:
-            # The meeting point is rank 0's.
-            return [0]
-        for rank in range(self.world):
-            try:
-                self._meeting.wait([f"came/{rank}"], timedelta(seconds=ANSWER_SECONDS))
-            except RuntimeError:
-                silent.append(rank)
-        return silent
+        except RuntimeError as error:
+            if self.world > 1 and _of_a_collective(error):
+                raise LostRank(" ".join(str(error).split())[:200]) from error
+            raise
 
 
 class _Sum(torch.autograd.Function):
@@ -180,7 +157,7 @@ def join(meeting: Rendezvous, rank: int, world: int, *, device: torch.device, ti
     os.environ.update(MASTER_ADDR=meeting.host, MASTER_PORT=str(meeting.port))
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
-    return Ranks(rank, world, store)
+    return Ranks(rank, world)
 
 
 def leave() -> None:
@@ -189,10 +166,9 @@ def leave() -> None:
 
 
 def _of_a_collective(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, dist.DistError) or any(
-        word in text for word in ("gloo", "nccl", "connection closed by peer", "connection reset", "timed out waiting")
-    )
+    # gloo raises plain RuntimeErrors.
+    words = ("gloo", "nccl", "connection closed by peer", "connection reset", "timed out waiting")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 
 class Exchange:

@@ -1,0 +1,59 @@
+"""A dual encoder's modules without its parameters' memory, filled from the ranks when a whole model is needed for a while."""
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.parameters import ParameterView
+from vldd_dist.sharding.engine import ShardedModel
+
+
+class Skeleton:
+    """Args:
+    model: before it is put on the ranks; its buffers are shared, and no hook of an engine comes along.
+    """
+
+    def __init__(self, model: DualEncoder) -> None:
+        self.frozen = {name: parameter for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        empty: dict[int, Tensor] = {
+            id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+            for parameter in model.parameters()
+        }
+        self.model: DualEncoder = copy.deepcopy(model, empty | {id(buffer): buffer for buffer in model.buffers()})
+        # What moves is replaced at each call by `models.parameters.call`, or filled in by `whole`.
+        self.view = ParameterView(self.model)
+
+    @contextmanager
+    def with_frozen(self, model: ShardedModel) -> Iterator[DualEncoder]:
+        """Within, every parameter that does not move is here."""
+        with self._filled((name, model.whole(source)) for name, source in self.frozen.items()):
+            yield self.model
+
+    @contextmanager
+    def whole(self, model: ShardedModel) -> Iterator[DualEncoder]:
+        """Within, every parameter is here."""
+        moving = zip(self.view.names, model.layout.gather(model.read()), strict=True)
+        with self.with_frozen(model), self._filled(moving):
+            yield self.model
+
+    @contextmanager
+    def _filled(self, values: Iterable[tuple[str, Tensor]]) -> Iterator[None]:
+        empty = {}
+        for name, value in values:
+            owner, leaf = self._owner(name)
+            empty[name] = getattr(owner, leaf)
+            setattr(owner, leaf, nn.Parameter(value, empty[name].requires_grad))
+        try:
+            yield
+        finally:
+            for name, parameter in empty.items():
+                owner, leaf = self._owner(name)
+                setattr(owner, leaf, parameter)
+
+    def _owner(self, name: str) -> tuple[nn.Module, str]:
+        path, _, leaf = name.rpartition(".")
+        return self.model.get_submodule(path), leaf
