@@ -78,6 +78,7 @@ def _model_problems(experiment: Experiment) -> list[str]:
 def _distill_problems(experiment: Experiment) -> list[str]:
     distill, experts, data = experiment.distill, experiment.experts, experiment.data
     problems = []
+    problems += _rank_problems(experiment)
     reach = distill.max_start_epoch + distill.expert_epochs
     if reach > experts.epochs:
         problems.append(
@@ -96,6 +97,24 @@ def _distill_problems(experiment: Experiment) -> list[str]:
                 f"experts.readers ({experts.readers}) is more than the training shards ({shards}): lower it, or lower "
                 "data.shard_images for more shards"
             )
+    return problems
+
+
+def _rank_problems(experiment: Experiment) -> list[str]:
+    distill, experts, image = experiment.distill, experiment.experts, experiment.model.image
+    problems = []
+    smallest = min([*distill.pairs, *([distill.batch_size] if distill.batch_size else [])])
+    for section, workers, batch in (("distill", distill.workers, smallest), ("experts", experts.workers, experts.batch_size)):
+        if workers > batch:
+            problems.append(f"{section}.workers ({workers}) is more than the pairs of a step ({batch}): lower it")
+    for section, stage in (("distill", distill.zero_stage), ("experts", experts.zero_stage)):
+        if stage and image.train in ("head", "frozen"):
+            problems.append(
+                f"{section}.zero_stage ({stage}) shards what moves, and with model.image.train: {image.train} only heads do: "
+                "set it to 0"
+            )
+    if distill.gradient == "full" and (distill.workers > 1 or distill.zero_stage):
+        problems.append("distill.gradient: full keeps one graph in one process: set exact, or workers to 1 and zero_stage to 0")
     return problems
 
 

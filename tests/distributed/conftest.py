@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.distributed.group import Group
+from benchmarks._group import Group
 
 
 @pytest.fixture(scope="session")

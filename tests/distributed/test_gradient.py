@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distributed.group import Group
+from benchmarks._group import Group
 from tests.unroll.problems import dual_encoder_case, flat, relative
 from vldd_dist.distillation.unrolling import ShardedUnrolling
 from vldd_dist.settings import DistillSettings, HeadSettings

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distributed.group import Group
+from benchmarks._group import Group
 from tests.orchestration.test_pipeline import experiment, run, units_of
 from tests.unroll.problems import relative
 from vldd_dist.orchestration.plan import make_plan

@@ -13,6 +13,8 @@ from tests.test_readme import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.cli import main
 from vldd_dist.errors import StoreError
+from vldd_dist.sharding.checkpoints import newest_checkpoint
+from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.storage import fetch as fetch_module
 from vldd_dist.storage import objects, tensors
 from vldd_dist.storage.fetch import fetch, published_sets, read_manifest, verify
@@ -186,7 +188,7 @@ def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.C
     assert find_garbage(store, timedelta(0)).keys == []
     verify(store.url_of("distilled/whole"))
     assert UnitReader(store, "thing", "u").read("x.bin") == b"kept"
-    checkpoint = running.latest_checkpoint()
+    checkpoint = newest_checkpoint(running, SOLO)
     assert checkpoint is not None
     assert checkpoint.read("state") == b"kept"
 

@@ -19,6 +19,8 @@ from vldd_dist import load_distilled
 from vldd_dist.errors import StoreError
 from vldd_dist.orchestration.units import UnitOrder
 from vldd_dist.orchestration.workspace import execute
+from vldd_dist.sharding.checkpoints import newest_checkpoint
+from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.storage.fetch import published_sets, verify
 from vldd_dist.storage.manifests import UnitManifest, from_json, to_json
 from vldd_dist.storage.store import Store
@@ -105,7 +107,7 @@ def _check_and_finish(url: str, order: UnitOrder, expected: dict[str, Any], live
         # Raises when one lies there that cannot be trusted; a mark without all of its objects would be passed over with a
         # warning, and there must be none.
         checkpoints = store.list(f"units/{order.kind}/{order.id}/checkpoints")
-        latest = UnitWriter(store, order.kind, order.id, order.spec, {}).latest_checkpoint()
+        latest = newest_checkpoint(UnitWriter(store, order.kind, order.id, order.spec, {}), SOLO)
         assert (latest is None) == (not checkpoints)
         assert latest is None or latest.step == int(checkpoints[-1].rpartition("/")[2].partition("-")[0])
     for folder in published_sets(store):
@@ -177,7 +179,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_one_before_it_serves(
     caplog.clear()
     # A version of the mark's that nobody knows is no damage: it is refused, and nothing is begun again over it.
     with contextlib.suppress(StoreError):
-        checkpoint = writer.latest_checkpoint()
+        checkpoint = newest_checkpoint(writer, SOLO)
         assert checkpoint is not None
         assert (checkpoint.step, checkpoint.read("state")) == (1, bytes([1]) * 40)
         assert key in caplog.text

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vldd_dist.errors import DataError, StoreError
+from vldd_dist.sharding.checkpoints import newest_checkpoint
+from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.storage import tensors
 from vldd_dist.storage.manifests import UnitManifest, from_json, to_json
 from vldd_dist.storage.objects import ObjectInfo
@@ -73,7 +75,7 @@ class MortalStore(Store):
 
 def _make_unit(store: Store) -> None:
     unit = writer(store)
-    checkpoint = unit.latest_checkpoint()
+    checkpoint = newest_checkpoint(unit, SOLO)
     for step in range(checkpoint.step + 1 if checkpoint else 0, 4):
         unit.save_checkpoint(step, {"state": bytes([step])}, {})
     unit.put("x.bin", b"abc")
@@ -95,7 +97,7 @@ def test_a_writer_that_dies_after_any_operation_leaves_nothing_or_all(tmp_path: 
             reader = UnitReader(store, "thing", "u1")
             assert (reader.read("x.bin"), reader.read("y.bin")) == (b"abc", b"def")
         else:
-            checkpoint = writer(store).latest_checkpoint()
+            checkpoint = newest_checkpoint(writer(store), SOLO)
             assert checkpoint is None or checkpoint.read("state") == bytes([checkpoint.step])
         with contextlib.suppress(AlreadyCommitted):
             _make_unit(store)
@@ -145,7 +147,7 @@ def test_a_store_that_cannot_be_read_is_not_a_damaged_one(store: Store, monkeypa
 
     monkeypatch.setattr(store, "read", unreachable)
     with pytest.raises(StoreError, match="permission denied"):
-        writer(store).latest_checkpoint()
+        newest_checkpoint(writer(store), SOLO)
     monkeypatch.undo()
     unit.commit({})
     reader = UnitReader(store, "thing", "u1")
@@ -176,17 +178,17 @@ def test_two_processes_that_commit_leave_one_whole_result(store: Store) -> None:
 
 def test_checkpoints_newest_whole_one_wins_and_commit_clears_them(store: Store) -> None:
     unit = writer(store)
-    assert unit.latest_checkpoint() is None
+    assert newest_checkpoint(unit, SOLO) is None
     for step in range(1, 5):
         unit.save_checkpoint(step, {"state": bytes([step]) * 10}, {"loss": step})
     later = writer(store)
-    checkpoint = later.latest_checkpoint()
+    checkpoint = newest_checkpoint(later, SOLO)
     assert checkpoint is not None
     assert (checkpoint.step, checkpoint.read("state"), checkpoint.facts) == (4, bytes([4]) * 10, {"loss": 4})
     objects = [key for key in store.list("units") if key.endswith("/state")]
     assert len(objects) == 2, "only the last two are kept"
     store.write(objects[-1], b"damaged")
-    survivor = later.latest_checkpoint()
+    survivor = newest_checkpoint(later, SOLO)
     assert survivor is not None
     assert survivor.step == 3
     later.commit({})
@@ -206,7 +208,7 @@ def test_a_checkpoint_whose_mark_was_never_written_does_not_count(store: Store, 
     monkeypatch.setattr(store, "write", die_at_the_mark)
     with pytest.raises(KeyboardInterrupt):
         unit.save_checkpoint(2, {"state": b"2"}, {})
-    checkpoint = writer(store).latest_checkpoint()
+    checkpoint = newest_checkpoint(writer(store), SOLO)
     assert checkpoint is not None
     assert checkpoint.step == 1
 

@@ -36,7 +36,7 @@ class CaptionEmbeddings:
     def lookup(self, captions: list[str]) -> Tensor:
         """(k, D). Raises DataError for a caption that was never embedded."""
         try:
-            return self.vectors[torch.tensor([self._rows[caption] for caption in captions])]
+            return self.vectors[torch.tensor([self._rows[caption] for caption in captions], dtype=torch.int64)]
         except KeyError as error:
             raise DataError(f"the caption {error.args[0]!r} has no embedding: the dataset and the embeddings differ") from None
 

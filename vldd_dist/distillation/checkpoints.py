@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vldd_dist.distillation.optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.sharding.checkpoints import newest_checkpoint, save_together
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.storage import tensors
 from vldd_dist.storage.background import Background
@@ -38,18 +39,12 @@ class RunCheckpoints:
         self.writer, self.ranks, self.total = writer, ranks, total
 
     def save(self, step: int, state: LoopState, curves: dict[str, Tensor], facts: dict[str, Any], uploads: Background) -> None:
-        """Keep the state after `step` outer steps. One process uploads beside the steps that follow; several wait for each
-        other, for the mark says that all rows are there."""
+        """Keep the state after `step` outer steps."""
         start, stop = self.ranks.rows(self.total)
         objects = {f"rows-{start:07d}-{stop:07d}.safetensors": tensors.encode(_rows(state))}
         if self.ranks.first:
             objects[SHARED] = tensors.encode(_shared(state) | _named("curves", curves))
-        if self.ranks.world == 1:
-            uploads.submit(lambda: self.writer.save_checkpoint(step, objects, facts))
-            return
-        written = self.ranks.gather(self.writer.write_for_checkpoint(step, objects))
-        if self.ranks.first:
-            self.writer.mark_checkpoint(step, {name: info for infos in written for name, info in infos.items()}, facts)
+        save_together(self.writer, self.ranks, step, objects, lambda: facts, uploads)
 
     def restore(self, state: LoopState) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
         """The newest checkpoint that is whole, put into the state: (outer steps done, curves, facts); none if there is none."""
@@ -59,12 +54,10 @@ class RunCheckpoints:
             rows = _ROWS.fullmatch(name)
             return name == SHARED or (rows is not None and int(rows[1]) < stop and int(rows[2]) > start)
 
-        for key in self.ranks.share(self.writer.checkpoint_keys()):
-            checkpoint = self.writer.read_checkpoint(key, wanted)
-            if self.ranks.agree(checkpoint is not None):
-                assert checkpoint is not None
-                return checkpoint.step, self._load(checkpoint, state, start, stop), checkpoint.facts
-        return None
+        checkpoint = newest_checkpoint(self.writer, self.ranks, wanted)
+        if checkpoint is None:
+            return None
+        return checkpoint.step, self._load(checkpoint, state, start, stop), checkpoint.facts
 
     def _load(self, checkpoint: Checkpoint, state: LoopState, start: int, stop: int) -> dict[str, Tensor]:
         source = f"checkpoint of outer step {checkpoint.step}"

@@ -62,7 +62,7 @@ def encode_texts(model: DualEncoder, texts: Tensor, batch_size: int) -> Tensor:
 def measure(model: DualEncoder, split: RetrievalSplit, batch_size: int, ranks: Ranks = SOLO) -> Recall:
     """Recall of a dual encoder on a split; of several ranks, with equal models, each encodes a part."""
     model.eval()
-    pictures, captions = (rows[slice(*ranks.rows(len(rows)))] for rows in (split.inputs, split.texts))
+    pictures, captions = (rows[slice(*ranks.rows_to_compute(len(rows)))] for rows in (split.inputs, split.texts))
     if model.frozen_backbone:
         encoded = [model.image_features(batch.to(model.mean.device)) for batch in pictures.split(batch_size)]
         images = torch.cat(encoded)

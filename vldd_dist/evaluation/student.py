@@ -17,7 +17,7 @@ from vldd_dist.models.parameters import ParameterView
 from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.settings import EvaluationSettings
 from vldd_dist.sharding.engine import Replicas
-from vldd_dist.sharding.ranks import SOLO, Exchange, Ranks, rows_of
+from vldd_dist.sharding.ranks import SOLO, Exchange, Ranks, rows_to_compute
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def train_student(
 
     def share_of_loss(chosen: Tensor) -> Tensor:
         rows = chosen.sort().values
-        parts = [rows[slice(*rows_of(rank, ranks.world, len(rows)))] for rank in range(ranks.world)]
+        parts = [rows[slice(*rows_to_compute(rank, ranks.world, len(rows)))] for rank in range(ranks.world)]
         exchange = Exchange(ranks, pairs.total, parts)
         model.gather_rows = ranks.rows_gatherer(len(rows))
         images, texts = model(exchange.to_users(inputs), exchange.to_users(pairs.texts))

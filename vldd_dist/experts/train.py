@@ -2,7 +2,8 @@
 
 An epoch is the unit of progress: after each, the parameters, momentum, counts and curves go to the store as a
 checkpoint, while the next epoch trains, and a restarted expert goes on from the newest one. Every draw of an epoch derives from
-(seed, expert, epoch), so the resumed expert ends in the same bits.
+(seed, expert, epoch), so the resumed expert ends in the same bits. Of several ranks each computes its rows of every batch and
+keeps its shards.
 """
 
 import math
@@ -20,17 +21,19 @@ from vldd_dist.data.stream import DecodedCache, EpochStream, PairBatch
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.encode import RetrievalSplit, measure
 from vldd_dist.experts.forgetting import ForgettingCounts
+from vldd_dist.experts.state import ExpertState
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses import contrastive_loss
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.seeding import derive_seed
 from vldd_dist.settings import ExpertSettings
+from vldd_dist.sharding.engine import shard_model
+from vldd_dist.sharding.ranks import SOLO, Ranks
+from vldd_dist.sharding.skeleton import Skeleton
 from vldd_dist.storage import tensors
 from vldd_dist.storage.background import Background
-from vldd_dist.storage.objects import ObjectInfo
-from vldd_dist.storage.trajectories import write_snapshots
-from vldd_dist.storage.units import Checkpoint, UnitWriter
+from vldd_dist.storage.units import UnitWriter
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -48,7 +51,7 @@ class ExpertInputs:
     """What an expert is trained on and with.
 
     Attributes:
-        model: at its starting weights, on its device.
+        model: at its starting weights, on its device; of several ranks the same on each.
     """
 
     model: DualEncoder
@@ -57,6 +60,7 @@ class ExpertInputs:
     validation: RetrievalSplit
     temperature: float
     device: torch.device
+    ranks: Ranks = SOLO
 
 
 class ExpertTraining:
@@ -82,21 +86,23 @@ class ExpertTraining:
     ) -> None:
         self.inputs, self.settings, self.writer, self.report = inputs, settings, writer, report
         self.seed, self.index, self.kept_epochs, self.encode_batch = seed, index, kept_epochs, encode_batch
-        self.view = ParameterView(inputs.model)
-        self.optimiser = torch.optim.SGD(
+        view = ParameterView(inputs.model)
+        optimiser = torch.optim.SGD(
             [
                 {"params": parameters, "lr": rate}
                 for tower, rate in (("image", settings.lr_image), ("text", settings.lr_text))
-                if (parameters := self.view.parameters_of(tower))
+                if (parameters := view.parameters_of(tower))
             ],
             lr=settings.lr_image,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
+        skeleton = Skeleton(inputs.model)
+        self.model = shard_model(inputs.model, optimiser, settings.zero_stage, inputs.ranks)
+        self.state = ExpertState(self.model, inputs.model, skeleton, writer, inputs.ranks)
         self.curves = Curves()
         self.pictures = inputs.dataset.splits["train"].images
         self.forgetting = ForgettingCounts.empty(self.pictures)
-        self.snapshots: dict[str, ObjectInfo] = {}
         self.cache = DecodedCache(settings.cache_mib)
         self.frozen_features: dict[int, Tensor] = {}
 
@@ -106,36 +112,36 @@ class ExpertTraining:
         Raises:
             DivergenceError: the loss became NaN or infinite.
         """
-        checkpoint = self.writer.latest_checkpoint()
+        restored = self.state.restore()
         # The epochs' uploads run beside the training of the next, one at a time and in order.
         with Background() as uploads:
-            if checkpoint is None:
+            if restored is None:
                 self._finish_epoch(0, uploads)
                 first = 1
             else:
-                self._restore(checkpoint)
-                first = checkpoint.step + 1
+                epoch, self.forgetting, facts = restored
+                self.curves = Curves(facts["loss"], facts["validation"])
+                first = epoch + 1
             for epoch in range(first, self.settings.epochs + 1):
                 self._run_epoch(epoch)
                 self._finish_epoch(epoch, uploads)
-        for name, info in self.snapshots.items():
+        for name, info in self.state.snapshots.items():
             self.writer.adopt(name, info)
-        self.writer.put("forgetting.safetensors", tensors.encode(self.forgetting.as_tensors()))
+        if self.inputs.ranks.first:
+            self.writer.put("forgetting.safetensors", tensors.encode(self.forgetting.as_tensors()))
         return {"loss": self.curves.loss, "validation": self.curves.validation, "epochs": self.kept_epochs}
 
     def _run_epoch(self, epoch: int) -> None:
-        inputs, model = self.inputs, self.inputs.model
+        inputs, model, ranks = self.inputs, self.inputs.model, self.inputs.ranks
         model.train()
         losses, started, done = [], time.monotonic(), 0
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.seed, "expert", self.index, "dropout", epoch))
             for image_inputs, texts, indices in self._batches(epoch):
-                image_features = model.image_features(image_inputs)
-                text_features = model.text_features(texts)
+                model.gather_rows = ranks.rows_gatherer(len(indices))
+                image_features, text_features = self.model(image_inputs, texts)
                 loss = contrastive_loss(image_features, text_features, inputs.temperature)
-                self.optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                self.optimiser.step()
+                self.model.step(loss / ranks.world)
                 losses.append(loss.item())
                 if not math.isfinite(losses[-1]):
                     raise DivergenceError(
@@ -166,6 +172,7 @@ class ExpertTraining:
             augment=settings.augment,
             readers=settings.readers,
             cache=self.cache,
+            rows=inputs.ranks.rows_to_compute,
         )
         for batch in stream:
             yield self._inputs_of(batch), inputs.embeddings.lookup(batch.captions).to(inputs.device), batch.indices
@@ -173,7 +180,7 @@ class ExpertTraining:
     def _inputs_of(self, batch: PairBatch) -> Tensor:
         """A frozen backbone sees each picture once, unless augmentation makes another one of it every time."""
         model, known = self.inputs.model, self.frozen_features
-        indices = batch.indices.tolist()
+        indices = batch.indices[slice(*batch.rows)].tolist()
         if model.frozen_backbone and self.settings.augment is None and all(index in known for index in indices):
             return torch.stack([known[index] for index in indices])
         found = model_inputs(model, model.normalise(batch.images.to(self.inputs.device)))
@@ -188,45 +195,8 @@ class ExpertTraining:
 
     def _finish_epoch(self, epoch: int, uploads: Background) -> None:
         """Validate, and make the epoch part of the store, the latter in the background from copies made here."""
-        recall = measure(self.inputs.model, self.inputs.validation, self.encode_batch)
+        with self.state.whole() as model:
+            recall = measure(model, self.inputs.validation, self.encode_batch, self.inputs.ranks)
         self.curves.validation.append(recall.as_dict())
-        parameters = {tower: self.view.as_dict(tower) for tower in ("image", "text")}
-        kept = {tower: tensors.encode(named) for tower, named in parameters.items()} if epoch in self.kept_epochs else {}
-        state = {f"{tower}/{name}": value for tower, named in parameters.items() for name, value in named.items()}
-        objects = {
-            "parameters.safetensors": tensors.encode(state),
-            "momentum.safetensors": tensors.encode(self._momentum()),
-            "forgetting.safetensors": tensors.encode(self.forgetting.as_tensors()),
-        }
-        curves = {"loss": list(self.curves.loss), "validation": list(self.curves.validation)}
-
-        def store() -> None:
-            self.snapshots |= write_snapshots(self.writer, epoch, kept)
-            snapshots = {name: info.model_dump() for name, info in self.snapshots.items()}
-            self.writer.save_checkpoint(epoch, objects, curves | {"snapshots": snapshots})
-
-        uploads.submit(store)
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        def read(name: str) -> dict[str, Tensor]:
-            return tensors.decode(checkpoint.read(name), f"{name} of epoch {checkpoint.step}")
-
-        state = read("parameters.safetensors")
-        towers = {
-            tower: {name.removeprefix(f"{tower}/"): value for name, value in state.items() if name.startswith(f"{tower}/")}
-            for tower in ("image", "text")
-        }
-        self.view.write(self.view.from_dicts(towers["image"], towers["text"]))
-        for position, buffer in read("momentum.safetensors").items():
-            parameter = self._parameters()[int(position)]
-            self.optimiser.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
-        self.forgetting = ForgettingCounts(**read("forgetting.safetensors"))
-        self.curves = Curves(checkpoint.facts["loss"], checkpoint.facts["validation"])
-        self.snapshots = {name: ObjectInfo(**info) for name, info in checkpoint.facts["snapshots"].items()}
-
-    def _parameters(self) -> list[Tensor]:
-        return [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
-
-    def _momentum(self) -> dict[str, Tensor]:
-        buffers = [self.optimiser.state[parameter].get("momentum_buffer") for parameter in self._parameters()]
-        return {str(position): buffer for position, buffer in enumerate(buffers) if buffer is not None}
+        facts = {"loss": list(self.curves.loss), "validation": list(self.curves.validation)}
+        self.state.save(epoch, epoch in self.kept_epochs, self.forgetting, facts, uploads)

@@ -125,3 +125,15 @@ def freeze_norm_statistics(module: nn.Module) -> None:
     for layer in module.modules():
         if getattr(layer, "running_mean", None) is not None:
             layer.eval()
+
+
+def refuse_backbone_dropout(model: nn.Module) -> None:
+    """Raises ConfigError for a backbone that drops something: of several ranks each sees its own rows, so the masks, and with
+    them the result, would depend on the number of ranks. Heads see all rows on every rank."""
+    for name, module in model.named_modules():
+        probability = getattr(module, "p", getattr(module, "drop_prob", 0))
+        if name.startswith("image_backbone.") and "Drop" in type(module).__name__ and probability:
+            raise ConfigError(
+                f"{name} drops with probability {probability:g}, and workers is more than 1: set it to zero by "
+                "model.image.model_args or model.image.lora.dropout, or set workers to 1"
+            )

@@ -11,7 +11,8 @@ from vldd_dist.models.image import check_backbone_name
 from vldd_dist.orchestration.units import WorkUnit, in_dependency_order
 from vldd_dist.settings import ModelSettings, Section
 
-# How a run is done, without effect on what comes out.
+# How a unit is made, without effect on what comes out.
+EXPERT_EXECUTION = ("workers", "zero_stage", "rank_timeout_seconds", "readers", "cache_mib")
 DISTILL_EXECUTION = (
     "workers",
     "zero_stage",
@@ -177,17 +178,17 @@ class _Planner:
         reach = experiment.distill.max_start_epoch + experiment.distill.expert_epochs
         kept = range(settings.epochs + 1) if settings.keep == "all" else sorted({*range(reach + 1), settings.epochs})
         spec = {
-            "training": _dump(settings, "count", "readers", "cache_mib", "keep"),
+            "training": _dump(settings, "count", "keep", *EXPERT_EXECUTION),
             "kept_epochs": list(kept),
             "model": self._model_spec(experiment.model),
             "seed": experiment.seed,
             "index": index,
         }
         execution = self._execution(
-            readers=settings.readers, cache_mib=settings.cache_mib, encode_batch=experiment.evaluation.encode_batch
+            encode_batch=experiment.evaluation.encode_batch, **{key: getattr(settings, key) for key in EXPERT_EXECUTION}
         )
         inputs = {"dataset": self.dataset, **self._model_inputs(experiment.model)}
-        return WorkUnit("expert", spec, inputs, execution, settings.resources, f"expert {index}")
+        return WorkUnit("expert", spec, inputs, execution, settings.resources, f"expert {index}", settings.workers)
 
     def _features(self, index: int) -> WorkUnit:
         experiment = self.experiment

@@ -26,10 +26,10 @@ from vldd_dist.evaluation.student import Judge, TrainingPairs
 from vldd_dist.experts.pretraining import pretrain_on_attributes
 from vldd_dist.experts.train import ExpertInputs, ExpertTraining
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.image import create_backbone
+from vldd_dist.models.image import create_backbone, refuse_backbone_dropout
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.models.text import FrozenTextEncoder
-from vldd_dist.orchestration.plan import DISTILL_EXECUTION
+from vldd_dist.orchestration.plan import DISTILL_EXECUTION, EXPERT_EXECUTION
 from vldd_dist.orchestration.publish import publish
 from vldd_dist.orchestration.workspace import Runner, Workspace, read_rows, read_tensors
 from vldd_dist.seeding import derive_seed, numpy_generator
@@ -85,10 +85,11 @@ def caption_embeddings(ws: Workspace) -> dict[str, Any]:
 def expert(ws: Workspace) -> dict[str, Any]:
     spec = ws.spec
     model = ws.build_model(derive_seed(spec["seed"], "expert", spec["index"], "head"))
-    inputs = ExpertInputs(
-        model, ws.dataset, ws.embeddings, _retrieval(ws, model, "val"), ws.model_settings.temperature, ws.device
-    )
-    settings = ExpertSettings.model_validate(spec["training"] | {key: ws.execution[key] for key in ("readers", "cache_mib")})
+    if ws.ranks.world > 1:
+        refuse_backbone_dropout(model)
+    temperature, validation = ws.model_settings.temperature, _retrieval(ws, model, "val")
+    inputs = ExpertInputs(model, ws.dataset, ws.embeddings, validation, temperature, ws.device, ws.ranks)
+    settings = ExpertSettings.model_validate(spec["training"] | {key: ws.execution[key] for key in EXPERT_EXECUTION})
     return ExpertTraining(
         inputs,
         settings,
@@ -145,6 +146,8 @@ def distillation(ws: Workspace) -> dict[str, Any]:
         spec["settings"] | {"pairs": [total], "seeds": [spec["seed"]]} | {key: ws.execution[key] for key in DISTILL_EXECUTION}
     )
     model = ws.build_model(derive_seed(spec["seed"], "student"))
+    if ranks.world > 1 and settings.dropout:
+        refuse_backbone_dropout(model)
     judge = _judge(ws, spec["validation"], derive_seed(spec["seed"], "validation"))
     validation = _retrieval(ws, model, "val")
 

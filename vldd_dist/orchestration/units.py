@@ -14,7 +14,7 @@ KIND_VERSIONS = {
     "dataset": 1,
     "image_weights": 1,
     "caption_embeddings": 1,
-    "expert": 1,
+    "expert": 2,
     "features": 1,
     "coreset": 1,
     "distillation": 2,

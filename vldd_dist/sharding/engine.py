@@ -20,10 +20,14 @@ from vldd_dist.sharding.ranks import Ranks
 class ShardedModel(Protocol):
     """Attributes:
     layout: of the trainable parameters, in the order they were given.
+    in_shards: whether a rank has only its shards of the parameters between two passes.
     """
 
     @property
     def layout(self) -> Layout: ...
+
+    @property
+    def in_shards(self) -> bool: ...
 
     def __call__(self, *inputs: Tensor) -> Any:
         """The model's outputs at the parameters written last."""
@@ -76,6 +80,8 @@ def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 class Replicas:
     """Whole on every rank; only what is written and read is cut. Needs no DeepSpeed."""
+
+    in_shards = False
 
     def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, ranks: Ranks) -> None:
         self.model, self.optimiser, self.parameters = model, optimiser, _parameters(optimiser)
@@ -136,9 +142,12 @@ class ZeroModel:
 
     def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, stage: int, ranks: Ranks) -> None:
         self.parameters, self.stage, self.ranks = _parameters(optimiser), stage, ranks
+        self.in_shards = stage == 3
         self.has_momentum = any(group.get("momentum") for group in optimiser.param_groups)
         shapes = [parameter.shape for parameter in self.parameters]
         self.engine = _engine(model, optimiser, stage)
+        if self.has_momentum:
+            _begin_momentum(self.engine.optimizer, stage)
         if stage == 3:
             self.layout = Layout.even(ranks, shapes)
         else:
@@ -162,7 +171,7 @@ class ZeroModel:
             master.copy_(shard)
 
     def read(self) -> list[Tensor]:
-        return [master.clone() for master in self._masters()]
+        return [master.detach().clone() for master in self._masters()]
 
     def read_momentum(self) -> list[Tensor]:
         return [momentum.clone() for momentum in self._momenta()] if self.has_momentum else []
@@ -216,7 +225,7 @@ class ZeroModel:
         return [p._hp_mapping.hp_fragment if length else p.new_zeros(0) for p, length in self._owned()]
 
     def _momenta(self) -> list[Tensor]:
-        """Views of the engine's momentum, made where it has taken no step yet."""
+        """Views of the engine's momentum."""
         if self.stage == 3:
             return [_local(p, "momentum_buffer")[:length] for p, length in self._owned()]
         return [_momentum(self.engine.optimizer, p) if length else p.new_zeros(0) for p, length in self._owned()]
@@ -234,11 +243,14 @@ def _momentum(optimizer: Any, parameter: Any) -> Tensor:
     """The same of the momentum, under ZeRO 1 and 2."""
     mapping = parameter._hp_mapping
     flat = optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
-    state = optimizer.optimizer.state[flat]
-    if state.get("momentum_buffer") is None:
-        state["momentum_buffer"] = torch.zeros_like(flat)
     address = mapping.hp_fragment_address
-    return state["momentum_buffer"].narrow(0, address.start, address.numel)
+    return optimizer.optimizer.state[flat]["momentum_buffer"].narrow(0, address.start, address.numel)
+
+
+def _begin_momentum(optimizer: Any, stage: int) -> None:
+    """Zeros, which torch's SGD makes of nothing in its first step: so that there is something to read and to write before."""
+    for flat in optimizer.fp32_partitioned_groups_flat if stage == 3 else optimizer.single_partition_of_fp32_groups:
+        optimizer.optimizer.state[flat]["momentum_buffer"] = torch.zeros_like(flat)
 
 
 def _fragment(parameter: nn.Parameter) -> tuple[int, int]:

@@ -45,6 +45,7 @@ class Layout:
         """This rank's shards (n,) of whole parameters, as views."""
         return [tensor.reshape(-1)[start:stop] for tensor, (start, stop) in zip(whole, self.own, strict=True)]
 
+    @torch.no_grad()
     def gather(self, shards: Sequence[Tensor]) -> list[Tensor]:
         """Whole parameters from every rank's shards, by one all-gather."""
         if self.ranks.world == 1:
@@ -61,6 +62,7 @@ class Layout:
                 at += stop - start
         return [tensor.view(shape) for tensor, shape in zip(whole, self.shapes, strict=True)]
 
+    @torch.no_grad()
     def scatter_sum(self, whole: Sequence[Tensor]) -> list[Tensor]:
         """This rank's shards of the sum over all ranks of whole parameters, by one reduce-scatter."""
         if self.ranks.world == 1:

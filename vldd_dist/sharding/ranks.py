@@ -67,15 +67,21 @@ class Ranks:
         """The sum over all ranks, differentiable any number of times: its adjoint is itself."""
         return _Sum.apply(tensor) if self.world > 1 else tensor
 
+    def rows_to_compute(self, total: int) -> tuple[int, int]:
+        """This rank's rows of a batch; of more ranks than rows some compute the first one in vain, for networks do not take a
+        batch of none, and an engine's ranks pass through them together."""
+        return rows_to_compute(self.rank, self.world, total)
+
     def rows_gatherer(self, total: int) -> Callable[[Tensor], Tensor]:
-        """A function from this rank's rows (n, ...) to all ranks' (total, ...), differentiable any number of times."""
+        """A function from this rank's `rows_to_compute` (n, ...) to all rows (total, ...), differentiable any number of
+        times."""
         start, stop = self.rows(total)
 
         def gather_rows(rows: Tensor) -> Tensor:
             if self.world == 1:
                 return rows
-            assert len(rows) == stop - start, f"{len(rows)} rows, not {start} to {stop} of {total}"
-            rest = rows.shape[1:]
+            assert len(rows) == max(stop - start, 1), f"{len(rows)} rows, not {start} to {stop} of {total}"
+            rows, rest = rows[: stop - start], rows.shape[1:]
             return self.sum_with_gradient(torch.cat([rows.new_zeros(start, *rest), rows, rows.new_zeros(total - stop, *rest)]))
 
         return gather_rows
@@ -141,6 +147,12 @@ def rows_of(rank: int, world: int, total: int) -> tuple[int, int]:
     small, larger = divmod(total, world)
     start = rank * small + min(rank, larger)
     return start, start + small + (rank < larger)
+
+
+def rows_to_compute(rank: int, world: int, total: int) -> tuple[int, int]:
+    """See `Ranks.rows_to_compute`."""
+    start, stop = rows_of(rank, world, total)
+    return (start, stop) if start < stop else (0, 1)
 
 
 def join(meeting: Rendezvous, rank: int, world: int, *, device: torch.device, timeout: timedelta) -> Ranks:

@@ -52,6 +52,12 @@ def decode(data: bytes, source: str) -> dict[str, Tensor]:
     return _load(data, source, StoreError)
 
 
+def metadata(data: bytes) -> dict[str, str]:
+    """What `encode` was given beside the tensors, of bytes that `decode` has read."""
+    end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    return json.loads(data[LENGTH_BYTES:end]).get("__metadata__", {})
+
+
 def read_file(url: str) -> dict[str, Tensor]:
     """A user's .safetensors file, float tensors as float32.
 

@@ -115,21 +115,16 @@ class UnitWriter:
         for key in self._checkpoint_keys()[:-CHECKPOINTS_KEPT]:
             self._remove_checkpoint(key)
 
-    def latest_checkpoint(self) -> Checkpoint | None:
-        """The checkpoint of the highest step whose objects all verify, of whatever attempt.
-
-        Raises:
-            StoreError: the store cannot be read; that is no reason to begin again.
-        """
-        checkpoints = (self.read_checkpoint(key, lambda name: True) for key in self.checkpoint_keys())
-        return next((checkpoint for checkpoint in checkpoints if checkpoint), None)
-
     def checkpoint_keys(self) -> list[str]:
         """Marks of the checkpoints, the highest step first."""
         return self._checkpoint_keys()[::-1]
 
     def read_checkpoint(self, key: str, wanted: Callable[[str], bool]) -> Checkpoint | None:
-        """The wanted objects of a checkpoint; none where it or one of them is gone or damaged."""
+        """The wanted objects of a checkpoint, of whatever attempt; none where it or one of them is gone or damaged.
+
+        Raises:
+            StoreError: the store cannot be read; that is no reason to begin again.
+        """
         try:
             record = from_json(CheckpointRecord, self.store.read(key), self.store.url_of(key))
             data = {name: read_object(self.store, info) for name, info in record.objects.items() if wanted(name)}

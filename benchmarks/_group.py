@@ -1,4 +1,4 @@
-"""Groups of real processes that speak by gloo."""
+"""Groups of real processes that speak by gloo, for tests and benchmarks."""
 
 import multiprocessing
 import os

@@ -1,0 +1,142 @@
+"""An expert on several ranks: the same trajectory, whatever their number, read by any other."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks._group import Group
+from tests.orchestration.test_pipeline import experiment, run, units_of
+from tests.unroll.problems import relative
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.orchestration.units import WorkUnit
+from vldd_dist.orchestration.workspace import execute
+from vldd_dist.sharding.ranks import SOLO, Ranks
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.trajectories import SnapshotCache, Trajectory
+from vldd_dist.storage.units import UnitReader, UnitWriter
+
+Groups = Callable[[int], Group]
+
+# The last batch has one picture, so that some ranks have none; the text head has dropout, whose masks must not differ.
+EXPERTS = [
+    "data.train_images=49",
+    "experts.count=1",
+    "experts.keep=all",
+    "model.text.head.dropout=0.2",
+    "coresets.methods=[random]",
+]
+VIT_LORA = ["model.image.model=test_vit", "model.image.model_args={img_size: 32}", "model.image.train=lora"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """What an expert needs."""
+    store = Store(str(tmp_path_factory.mktemp("prepared")))
+    kinds = ("dataset", "caption_embeddings")
+    run(store, [unit for unit in make_plan(experiment(*EXPERTS)).units() if unit.kind in kinds])
+    return store
+
+
+@pytest.fixture
+def copy(prepared: Store, tmp_path: Path) -> Callable[[str], Store]:
+    def make(name: str) -> Store:
+        shutil.copytree(prepared.root, tmp_path / name)
+        return Store(str(tmp_path / name))
+
+    return make
+
+
+class Stopped(Exception):
+    """As a killed process: nothing more is written."""
+
+
+def expert_of(overrides: list[str]) -> WorkUnit:
+    (unit,) = units_of(experiment(*EXPERTS, *overrides), "expert")
+    return unit
+
+
+def train(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = None) -> None:
+    """The expert's unit, perhaps up to the checkpoint of epoch `stop_at`."""
+    torch.set_num_threads(1)
+    save = UnitWriter.write_for_checkpoint
+
+    def stopping(self: UnitWriter, step: int, objects: dict[str, bytes]) -> Any:
+        if stop_at is not None and step > stop_at:
+            raise Stopped
+        return save(self, step, objects)
+
+    UnitWriter.write_for_checkpoint = stopping  # type: ignore[method-assign]
+    try:
+        execute(expert_of(overrides).order(), Store(url), lambda event: None, ranks)
+    except Stopped:
+        pass
+    finally:
+        UnitWriter.write_for_checkpoint = save  # type: ignore[method-assign]
+
+
+def trajectory(store: Store, overrides: list[str]) -> Trajectory:
+    return Trajectory(UnitReader(store, "expert", expert_of(overrides).id), SnapshotCache())
+
+
+def ways(store: Store, overrides: list[str]) -> list[Tensor]:
+    """How far all parameters moved until the end of each epoch."""
+    snapshots = trajectory(store, overrides)
+    assert snapshots.epochs == [0, 1, 2, 3]
+    towers = [[sorted(snapshots.snapshot(epoch, tower).items()) for tower in ("image", "text")] for epoch in range(4)]
+    flat = [torch.cat([value.flatten() for named in pair for _, value in named]) for pair in towers]
+    return [end - flat[0] for end in flat[1:]]
+
+
+@pytest.mark.parametrize(
+    ("world", "stage", "model"),
+    [(2, 0, []), (3, 0, []), (2, 1, []), (2, 2, []), (2, 3, []), (2, 3, VIT_LORA)],
+    ids=["2-0", "3-0", "2-1", "2-2", "2-3", "2-3-lora"],
+)
+def test_the_number_of_ranks_does_not_change_the_trajectory(
+    world: int, stage: int, model: list[str], copy: Callable[[str], Store], group: Groups
+) -> None:
+    alone, together = copy("alone"), copy("together")
+    train(SOLO, alone.url, model)
+    sharded = [*model, f"experts.workers={world}", f"experts.zero_stage={stage}"]
+    group(world).run(train, together.url, sharded)
+    for found, wanted in zip(ways(together, sharded), ways(alone, model), strict=True):
+        assert float(wanted.norm()) > 0.01
+        assert relative(found, wanted) < 1e-4
+    facts = [UnitReader(store, "expert", expert_of(model).id).facts for store in (alone, together)]
+    assert facts[1]["loss"] == pytest.approx(facts[0]["loss"], rel=1e-4)
+    names = UnitReader(together, "expert", expert_of(sharded).id).manifest.objects
+    assert f"epoch-0002/image-{world:05d}-of-{world:05d}.safetensors" in names
+
+
+@pytest.mark.parametrize(("before", "after", "stage"), [(2, 3, 0), (2, 1, 3), (1, 2, 2), (1, 2, 3)])
+def test_an_expert_goes_on_with_another_number_of_ranks(
+    before: int, after: int, stage: int, copy: Callable[[str], Store], group: Groups
+) -> None:
+    straight, broken = copy("straight"), copy("broken")
+    train(SOLO, straight.url, [])
+    for world, stop_at in ((before, 2), (after, None)):
+        if world == 1:
+            train(SOLO, broken.url, [], stop_at)
+        else:
+            group(world).run(train, broken.url, [f"experts.workers={world}", f"experts.zero_stage={stage}"], stop_at)
+    for found, wanted in zip(ways(broken, []), ways(straight, []), strict=True):
+        assert relative(found, wanted) < 1e-4
+
+
+def test_slices_of_a_snapshot_in_parts(copy: Callable[[str], Store], group: Groups) -> None:
+    """Three wrote it; any range is read from the parts that hold it."""
+    store = copy("store")
+    sharded = ["experts.workers=3"]
+    group(3).run(train, store.url, sharded)
+    snapshots = trajectory(store, sharded)
+    whole = snapshots.snapshot(2, "image")
+    for pieces in (1, 2, 5):
+        for piece in range(pieces):
+            limits = {name: (v.numel() * piece // pieces, v.numel() * (piece + 1) // pieces) for name, v in whole.items()}
+            for name, values in snapshots.slices(2, "image", limits).items():
+                assert torch.equal(values, whole[name].flatten()[slice(*limits[name])])
