@@ -3,13 +3,13 @@
     python -m benchmarks.sharded [--quick]
 
 Ranks are processes of one thread each that speak by gloo on this machine. `state` is what a rank holds between two passes: its
-part of parameters, the engine's copy, gradients, snapshots, adjoint and the expert's two snapshots; bytes of distinct tensors,
-the most seen at the start of a pass, less the pairs and what a student without parameters would hold. It should fall as
-1/world. `peak` is the process's resident set above its size before the unroll. Communication is what torch.distributed is asked to
-move, in the usual cost of each collective (Thakur et al. 2005), against the least ZeRO 3 can do: two all-gathers and one
-reduce-scatter of the parameters a pass, three passes an inner step. The error is that of `exact` on 2 and 3 ranks against one
-process, relative l2 over the pairs' gradients and the rates'. The last line is JSON: state_fraction_2, state_fraction_4,
-gradient_error_2, gradient_error_3, comm_ratio (the worst over the numbers of ranks).
+part of parameters, the engine's copy and buffers, gradients, snapshots, adjoint, the expert's two snapshots; bytes of distinct
+tensors, the most seen at the start of a pass, less the pairs. It should fall as 1/world. `peak` is the process's resident set
+above its size before the unroll. Communication is what torch.distributed is asked to move, in the usual cost of each collective
+(Thakur et al. 2005), against two all-gathers and one reduce-scatter of the parameters a pass, which is what ZeRO 3 needs, three
+passes an inner step. The error is that of `exact` on 2 and 3 ranks against one process, relative l2 over the gradients of the
+pairs and of the rates. The last line is JSON: state_fraction_2, state_fraction_4, gradient_error_2, gradient_error_3, comm_ratio
+(the worst over the numbers of ranks).
 """
 
 import argparse
@@ -18,10 +18,10 @@ import time
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks._group import Group
 from benchmarks._measure import peak_memory, print_json
@@ -30,7 +30,6 @@ from vldd_dist.distillation.unrolling import LocalUnrolling, ShardedUnrolling
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.settings import DistillSettings, HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.sharding.layout import Layout
 from vldd_dist.sharding.ranks import Ranks
 
 IMAGE_SIZE, PAIRS, TEXT_DIM = 64, 12, 384
@@ -57,38 +56,27 @@ def make_batches(steps: int) -> list[list[Tensor]]:
     return [[torch.randn(size, generator=generator) for size in sizes] for _ in range(steps)]
 
 
-class Moved:
-    """Bytes that collectives put on the wire, over all ranks, counted on each."""
+class Moved(TorchDispatchMode):
+    """Within, bytes that collectives put on the wire are counted, over all ranks, on each."""
 
     def __init__(self, ranks: Ranks) -> None:
-        self.world, self.bytes = ranks.world, 0.0
-        # name -> (which argument is the whole vector, how often it crosses the wire, over all ranks).
-        once = self.world - 1
-        for name, whole, factor in (
-            ("all_gather_into_tensor", 0, once),
-            ("reduce_scatter_tensor", 1, once),
-            ("all_reduce", 0, 2 * once),
-            ("broadcast", 0, once),
-        ):
-            self._count(name, whole, factor)
-        for name in ("all_gather", "reduce_scatter", "all_to_all", "gather", "scatter", "reduce", "send", "recv"):
-            self._refuse(name)
+        super().__init__()
+        self.bytes = 0
+        # Operation -> how often its longest tensor crosses the wire.
+        once = ranks.world - 1
+        self.crossings = {
+            "c10d._allgather_base_.default": once,
+            "c10d._reduce_scatter_base_.default": once,
+            "c10d.allreduce_.default": 2 * once,
+        }
 
-    def _count(self, name: str, whole: int, factor: int) -> None:
-        original = getattr(dist, name)
-
-        def counted(*arguments: Any, **named: Any) -> Any:
-            tensor = (*arguments, *named.values())[whole]
-            self.bytes += tensor.nbytes * factor
-            return original(*arguments, **named)
-
-        setattr(dist, name, counted)
-
-    def _refuse(self, name: str) -> None:
-        def refuse(*arguments: Any, **named: Any) -> Any:
-            raise NotImplementedError(f"{name} is not counted")
-
-        setattr(dist, name, refuse)
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        if str(operation).startswith("c10d."):
+            flat = [each for given in arguments for each in (given if isinstance(given, list) else [given])]
+            longest = max(each.nbytes for each in flat if isinstance(each, Tensor))
+            # An operation that nobody thought of ends the benchmark.
+            self.bytes += longest * self.crossings[str(operation)]
+        return operation(*arguments, **(named or {}))
 
 
 def live_bytes() -> int:
@@ -96,7 +84,8 @@ def live_bytes() -> int:
     gc.collect()
     storages: dict[int, int] = {}
     for each in gc.get_objects():
-        if isinstance(each, Tensor) and each.device.type == "cpu":
+        # Not isinstance: some objects of torch warn when their class is asked for.
+        if issubclass(type(each), Tensor) and each.device.type == "cpu":
             storage = each.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
@@ -113,7 +102,6 @@ class RankFigures(NamedTuple):
 
 
 def measure_rank(ranks: Ranks, name: str, steps: int, repeats: int) -> RankFigures:
-    moved = Moved(ranks)
     model = make_model(name)
     start_whole, target_whole = make_ends(model)
     batches = [[tensor[slice(*ranks.rows(PAIRS))].clone() for tensor in batch] for batch in make_batches(steps)]
@@ -139,11 +127,13 @@ def measure_rank(ranks: Ranks, name: str, steps: int, repeats: int) -> RankFigur
     unroll()
     ShardedFirstOrder.gradients = gradients  # type: ignore[method-assign]
     _, peak = peak_memory(unroll)
-    before, began = moved.bytes, time.perf_counter()
+    with Moved(ranks) as moved:
+        unroll()
+    began = time.perf_counter()
     for _ in range(repeats):
         unroll()
     seconds = (time.perf_counter() - began) / repeats
-    return RankFigures(max(seen) - apart, peak, seconds, (moved.bytes - before) / repeats / steps, theta)
+    return RankFigures(max(seen) - apart, peak, seconds, moved.bytes / steps, theta)
 
 
 def exact_on_rank(ranks: Ranks, name: str, steps: int) -> tuple[list[list[Tensor]], Tensor]:
@@ -151,9 +141,8 @@ def exact_on_rank(ranks: Ranks, name: str, steps: int) -> tuple[list[list[Tensor
     start, target = make_ends(model)
     batches = [[tensor[slice(*ranks.rows(PAIRS))] for tensor in batch] for batch in make_batches(steps)]
     unrolling = ShardedUnrolling(model, 0.07, DistillSettings(zero_stage=3), None, ranks, PAIRS)
-    cut = Layout.cut
-    layout = unrolling.layout
-    result = unrolling.gradient(cut(layout, start), cut(layout, target), RATES, batches, 0, None)
+    cut = unrolling.layout.cut
+    result = unrolling.gradient(cut(start), cut(target), RATES, batches, 0, None)
     return [list(batch) for batch in result.batches], result.rates
 
 

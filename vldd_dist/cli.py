@@ -41,7 +41,8 @@ def run(
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be run, and stop.")] = False,
 ) -> None:
     """Run an experiment, or go on with one: whatever the store holds already is not made again."""
-    from vldd_dist.orchestration.run import print_plan, run_experiment
+    from vldd_dist.orchestration.run import run_experiment
+    from vldd_dist.orchestration.show_plan import print_plan
     from vldd_dist.storage.store import Store
 
     experiment = load_experiment(config, overrides)

@@ -132,7 +132,7 @@ class Distillation:
         for step in range(first, settings.outer_steps):
             if step + 1 < settings.outer_steps:
                 self._prefetch(step + 1)
-            self._outer_step(step)
+            self.outer_step(step)
             done = step + 1
             if done % settings.validate_every == 0 or done == settings.outer_steps:
                 self._validate(done)
@@ -165,7 +165,8 @@ class Distillation:
         start, target = drawn.start, drawn.start + self.settings.expert_epochs
         return self._snapshot(drawn.expert, start), self._snapshot(drawn.expert, target)
 
-    def _outer_step(self, step: int) -> None:
+    def outer_step(self, step: int) -> None:
+        """Move the pairs once; `step` counts from 0."""
         drawn = self._draw(step)
         rates = self.pairs.rates
         if not bool((rates.isfinite() & (rates > 0)).all()):
@@ -209,7 +210,7 @@ class Distillation:
     def _validate(self, step: int) -> None:
         recall = self.validate(self.pairs)
         if not self.history.validation or recall > self._best_validation()[1]:
-            self.best = self.pairs.clone()
+            self.best.copy_(self.pairs)
         self.history.validation.append((step, recall))
 
     def _best_validation(self) -> tuple[int, float]:

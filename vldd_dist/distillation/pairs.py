@@ -41,6 +41,11 @@ class SyntheticPairs:
     def as_tensors(self) -> dict[str, Tensor]:
         return {"images": self.images, "texts": self.texts, "log_rates": self.log_rates}
 
+    def copy_(self, other: "SyntheticPairs") -> None:
+        """Take the other's values."""
+        for name, tensor in self.as_tensors().items():
+            tensor.copy_(other.as_tensors()[name])
+
     def clone(self) -> "SyntheticPairs":
         copies = {name: tensor.detach().clone() for name, tensor in self.as_tensors().items()}
         return SyntheticPairs(**copies, start=self.start)

@@ -1,7 +1,7 @@
 """The student as the outer loop sees it: snapshots in, gradients of the pairs out, on one process or on several ranks."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,8 +38,8 @@ from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.sharding.skeleton import Skeleton
 from vldd_dist.storage.trajectories import Part
 
-# Pairs a rank, in the small step on which finite differences are checked where parameters are sharded.
-CHECKED_PAIRS = 2
+# Pairs of the small step on which finite differences are checked: `exact` is to fit where the unroll fits.
+CHECKED_PAIRS = 8
 
 
 class Unrolling(Protocol):
@@ -111,6 +111,7 @@ class LocalUnrolling:
 
     def choose_step(self, start: Params, target: Params, rates: Tensor, batch: Params) -> StepChoice:
         first_order, exact = Autograd(self.student), DoubleBackward(self.student)
+        batch = [tensor[:CHECKED_PAIRS] for tensor in batch]
         with unfused_attention(self.model):
             gradient, _ = first_order.gradients(start, batch, 0, of_batch=False)
             adjoint = _adjoint_after_a_step(start, target, gradient, rates, self.student.towers)
@@ -174,21 +175,18 @@ class ShardedUnrolling:
 
     def choose_step(self, start: Params, target: Params, rates: Tensor, batch: Params) -> StepChoice:
         gather_rows = self.model.gather_rows
-        if self.settings.zero_stage == 3:
-            rows = min(CHECKED_PAIRS, min(self.ranks.gather(len(batch[0]))))
-            batch = [tensor[:rows] for tensor in batch]
-            self._gather_rows(rows * self.ranks.world)
+        rows = min(max(CHECKED_PAIRS // self.ranks.world, 1), *self.ranks.gather(len(batch[0])))
+        batch = [tensor[:rows] for tensor in batch]
+        self._gather_rows(self.ranks.rows_gatherer(rows * self.ranks.world))
         try:
             gradient, _ = self.first_order.gradients(start, batch, 0, of_batch=False)
             adjoint = _adjoint_after_a_step(start, target, gradient, rates, self.towers)
             exact = self.exact if self.ranks.agree(self._exact_fits()) else None
             return choose_step(self.first_order, exact, start, batch, adjoint, self.settings.difference)
         finally:
-            self.model.gather_rows = gather_rows
-            self.exact.skeleton.model.gather_rows = gather_rows
+            self._gather_rows(gather_rows)
 
-    def _gather_rows(self, total: int) -> None:
-        gather_rows = self.ranks.rows_gatherer(total)
+    def _gather_rows(self, gather_rows: Callable[[Tensor], Tensor]) -> None:
         self.model.gather_rows = gather_rows
         self.exact.skeleton.model.gather_rows = gather_rows
 

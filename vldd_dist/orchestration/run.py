@@ -1,18 +1,16 @@
 """The main job: plan, run what is missing, report."""
 
 import signal
-from collections import Counter
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from vldd_dist.errors import ConfigError, InterruptedRun
 from vldd_dist.experiment import Experiment
-from vldd_dist.orchestration.coordinator import Coordinator, RunResult, done_units
+from vldd_dist.orchestration.coordinator import Coordinator, RunResult
 from vldd_dist.orchestration.executor import Executor, RayExecutor
 from vldd_dist.orchestration.plan import Plan, make_plan
-from vldd_dist.orchestration.progress import STAGE_NAMES, ProgressBoard, make_view
+from vldd_dist.orchestration.progress import ProgressBoard, make_view
 from vldd_dist.storage.store import Store
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -68,20 +66,3 @@ def _run_units(plan: Plan, store: Store, console: Console) -> RunResult:
         view.end()
         for number, handler in zip(STOPPING_SIGNALS, previous, strict=True):
             signal.signal(number, handler)
-
-
-def print_plan(experiment: Experiment, store: Store, console: Console) -> None:
-    """What a run would do, without doing it: a row a kind of unit."""
-    units = make_plan(experiment).units()
-    done = done_units(store, units)
-    table = Table(title=f"Plan of {experiment.name} in {store.url}")
-    for column in ("stage", "units", "done", "to run", "CPUs each", "GPUs each"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
-    totals = Counter(unit.kind for unit in units)
-    finished = Counter(unit.kind for unit in units if unit.id in done)
-    needs = {unit.kind: unit.resources for unit in units}
-    for kind in [kind for kind in STAGE_NAMES if kind in totals]:
-        total = totals[kind]
-        row = (total, finished[kind], total - finished[kind], f"{needs[kind].cpus:g}", f"{needs[kind].gpus:g}")
-        table.add_row(STAGE_NAMES[kind], *map(str, row))
-    console.print(table)

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from vldd_dist.sharding.layout import Layout
 from vldd_dist.sharding.ranks import Ranks
 
+# Elements.
+SMALLEST_BUCKET, LARGEST_BUCKET = 1 << 18, 1 << 25
+
 
 class ShardedModel(Protocol):
     """Attributes:
@@ -72,6 +75,11 @@ def shard_model(model: nn.Module, optimiser: torch.optim.Optimizer, stage: int, 
         stage: 0 whole on each rank, 1 to 3 as DeepSpeed's ZeRO.
     """
     return Replicas(model, optimiser, ranks) if stage == 0 else ZeroModel(model, optimiser, stage, ranks)
+
+
+def bucket_elements(parameters: int) -> int:
+    """Elements of the engine's buffers for a model of so many; DeepSpeed's own, 5e8, would be most of what a rank holds."""
+    return min(max(parameters // 16, SMALLEST_BUCKET), LARGEST_BUCKET)
 
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -274,6 +282,7 @@ def _engine(model: nn.Module, optimiser: torch.optim.Optimizer, stage: int) -> A
     # Its collective in shared memory is compiled on first use, by all ranks at once, and a killed build leaves a lock.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
+    bucket = bucket_elements(sum(parameter.numel() for parameter in model.parameters()))
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -286,6 +295,9 @@ def _engine(model: nn.Module, optimiser: torch.optim.Optimizer, stage: int) -> A
             # Nothing stays whole between two uses: parameters change under the engine between passes.
             "stage3_param_persistence_threshold": 0,
             "stage3_max_reuse_distance": 0,
+            "stage3_max_live_parameters": 2 * bucket,
+            "stage3_prefetch_bucket_size": bucket,
+            "reduce_bucket_size": bucket,
         },
     }
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config)

@@ -1,0 +1,161 @@
+"""Time and memory of an outer step for 100, 1,000 and 10,000 pairs, at a fixed minibatch.
+
+    python -m benchmarks.pairs [--quick]
+
+Whole runs of the outer loop at 64 px (`exact`, two inner steps of 20 pairs, Adam), with pairs of noise and an expert of two
+snapshots. Time is the median over outer steps in CPU seconds of one thread; the budgets take turns, step by step. Memory is the
+growth of a rank's resident set while the pairs, the best ones and the optimiser's moments are made and moved, on one rank and on
+two. The last line is JSON: time_ratio_10000_vs_100; memory_per_pair_ratio, what a further pair costs a rank of two, times two,
+over what it costs one process.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks._group import Group
+from benchmarks._measure import peak_memory, print_json
+from vldd_dist.distillation.distill import Distillation
+from vldd_dist.distillation.pairs import start_from_noise
+from vldd_dist.distillation.unrolling import make_unrolling
+from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.parameters import TOWERS, ParameterView
+from vldd_dist.settings import DistillSettings, HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.sharding.ranks import SOLO, Ranks
+from vldd_dist.storage import tensors
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.trajectories import SnapshotCache, Trajectory, write_snapshots
+from vldd_dist.storage.units import UnitReader, UnitWriter
+
+IMAGE_SIZE, MINIBATCH, INNER_STEPS, TEXT_DIM = 64, 20, 2, 384
+BUDGETS = (100, 1_000, 10_000)
+MIB = 2**20
+
+
+def make_model() -> DualEncoder:
+    image = ImageTowerSettings(model="test_nfnet", weights="random")
+    text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
+    return build(ModelSettings(image=image, text=text), TEXT_DIM, None, 0)
+
+
+def write_trajectory(store: Store, model: DualEncoder) -> None:
+    """An expert of two snapshots, the second a little away from the first."""
+    writer = UnitWriter(store, "expert", "e", {}, {})
+    generator = torch.Generator().manual_seed(0)
+    for epoch in (0, 1):
+        named = {tower: ParameterView(model).as_dict(tower) for tower in TOWERS}
+        moved = {
+            tower: {name: value + epoch * 0.01 * torch.randn(value.shape, generator=generator) for name, value in own.items()}
+            for tower, own in named.items()
+        }
+        encoded = {tower: tensors.encode(own) for tower, own in moved.items()}
+        for name, info in write_snapshots(writer, epoch, encoded).items():
+            writer.adopt(name, info)
+    writer.commit({"loss": [], "validation": [], "epochs": [0, 1]})
+
+
+def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) -> Distillation:
+    settings = DistillSettings(
+        pairs=[pairs],
+        batch_size=MINIBATCH,
+        inner_steps=INNER_STEPS,
+        outer_steps=outer_steps,
+        max_start_epoch=0,
+        validate_every=10**6,
+        checkpoint_every=10**6,
+        max_loss=1e9,
+    )
+    model = make_model()
+    rows = range(*ranks.rows(pairs))
+    generator = torch.Generator().manual_seed(0)
+    captions = torch.randn(50, TEXT_DIM, generator=generator)
+    start = start_from_noise(rows, (3, IMAGE_SIZE, IMAGE_SIZE), captions, settings, 0, torch.device("cpu"))
+    unrolling = make_unrolling(model, 0.07, settings, None, ranks, MINIBATCH)
+    store = Store(url)
+    return Distillation(
+        unrolling,
+        start,
+        pairs,
+        [Trajectory(UnitReader(store, "expert", "e"), SnapshotCache(), unrolling.part)],
+        settings,
+        seed=0,
+        validate=lambda given: 0.0,
+        writer=UnitWriter(store, "distillation", f"{pairs}-{ranks.world}", {}, {}),
+        report=report,
+        ranks=ranks,
+    )
+
+
+@contextmanager
+def trajectory_store() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        write_trajectory(Store(folder), make_model())
+        yield folder
+
+
+def step_seconds(url: str, outer_steps: int) -> dict[int, float]:
+    """CPU seconds of an outer step by budget: medians, the first steps left out."""
+    runs = {pairs: make_run(SOLO, url, pairs, outer_steps, lambda event: None) for pairs in BUDGETS}
+    taken: dict[int, list[float]] = {pairs: [] for pairs in BUDGETS}
+    for step in range(outer_steps):
+        for pairs, run in runs.items():
+            began = time.process_time()
+            run.outer_step(step)
+            taken[pairs].append(time.process_time() - began)
+    return {pairs: statistics.median(seconds[2:]) for pairs, seconds in taken.items()}
+
+
+def rank_memory(ranks: Ranks, url: str, pairs: int) -> int:
+    """Bytes that a run's making and two of its steps add to this process."""
+    _, peak = peak_memory(lambda: make_run(ranks, url, pairs, 2, lambda event: None).run())
+    return peak
+
+
+def memory_per_pair(world: int, url: str, budgets: tuple[int, int]) -> tuple[float, list[int]]:
+    """Bytes a rank for a further pair, and the peaks it comes from: a fresh group for each, for memory is not given back."""
+    peaks = []
+    for pairs in budgets:
+        group = Group(world)
+        # The first loads the kernels.
+        group.run(rank_memory, url, MINIBATCH)
+        peaks.append(max(group.run(rank_memory, url, pairs)))
+        group.close()
+    return (peaks[1] - peaks[0]) / (budgets[1] - budgets[0]), peaks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Outer steps of small and large pair budgets.")
+    parser.add_argument("--quick", action="store_true", help="fewer steps")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    with trajectory_store() as url:
+        seconds = step_seconds(url, 8 if quick else 30)
+        costs = {world: memory_per_pair(world, url, BUDGETS[1:]) for world in (1, 2)}
+    table = Table("pairs", "CPU s a step", title=f"{IMAGE_SIZE} px, minibatch {MINIBATCH}, {INNER_STEPS} inner steps")
+    for pairs, each in seconds.items():
+        table.add_row(f"{pairs:,}", f"{each:.3f}")
+    console = Console(width=100)
+    console.print(table)
+    values = 4 * (3 * IMAGE_SIZE**2 + TEXT_DIM)
+    memory = Table("ranks", *(f"{pairs:,} pairs, MiB" for pairs in BUDGETS[1:]), "a pair and rank, KiB", "of its values")
+    for world, (each, peaks) in costs.items():
+        memory.add_row(str(world), *(f"{peak / MIB:.0f}" for peak in peaks), f"{each / 1024:.0f}", f"{each / values:.2f}")
+    console.print(memory)
+    print_json(
+        {
+            "time_ratio_10000_vs_100": round(seconds[BUDGETS[-1]] / seconds[BUDGETS[0]], 3),
+            "memory_per_pair_ratio": round(2 * costs[2][0] / costs[1][0], 3),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

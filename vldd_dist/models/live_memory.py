@@ -1,0 +1,80 @@
+"""How much memory tensors take, at one moment and at the worst, counted from the operations that make them.
+
+It needs no allocator: a pass over tensors on the "meta" device, which have shapes and no memory, tells the peak that the same
+pass has on a GPU. Not seen is what a kernel allocates and frees within itself (a convolution's workspace).
+"""
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+class LiveMemory(TorchDispatchMode):
+    """Counts the storages that operations make while it is entered; those of tensors that were there before do not count.
+
+    Attributes:
+        live: bytes of those not freed yet.
+        peak: the most that `live` has been, bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        # Storages alive, by address; an address is used again after its storage is freed.
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        for value in tree_iter((args, kwargs)):
+            if isinstance(value, Tensor):
+                self._note(value, counted=False)
+        result = func(*args, **(kwargs or {}))
+        for value in tree_iter(result):
+            if isinstance(value, Tensor):
+                self._note(value, counted=True)
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def _note(self, tensor: Tensor, *, counted: bool) -> None:
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address in self._known:
+            return
+        self._known.add(address)
+        size = storage.nbytes() if counted else 0
+        self.live += size
+        # Torch keeps the Python object of a storage for as long as the storage lives.
+        weakref.finalize(storage, self._forget, address, size).atexit = False
+
+    def _forget(self, address: int, size: int) -> None:
+        self._known.discard(address)
+        self.live -= size
+
+
+@contextlib.contextmanager
+def fused_attention_on_meta() -> Iterator[None]:
+    """Attention keeps what a fused kernel keeps, as on a GPU or CPU: on "meta" torch would write out the (N, N) scores.
+
+    Swaps torch's function, for this process, while it lasts: a torch function mode is not on while checkpoints recompute.
+    """
+    original = functional.scaled_dot_product_attention
+
+    def fused(*args: Any, **kwargs: Any) -> Tensor:
+        given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | kwargs
+        if given.pop("enable_gqa", False):
+            return original(*args, **kwargs)
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(**given)[0]
+
+    functional.scaled_dot_product_attention = fused
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = original
