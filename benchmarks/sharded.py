@@ -8,8 +8,8 @@ tensors, the most seen at the start of a pass, less the pairs. It should fall as
 above its size before the unroll. Communication is what torch.distributed is asked to move, in the usual cost of each collective
 (Thakur et al. 2005), against two all-gathers and one reduce-scatter of the parameters a pass, which is what ZeRO 3 needs, three
 passes an inner step. The error is that of `exact` on 2 and 3 ranks against one process, relative l2 over the gradients of the
-pairs and of the rates. The last line is JSON: state_fraction_2, state_fraction_4, gradient_error_2, gradient_error_3, comm_ratio
-(the worst over the numbers of ranks).
+pairs and of the rates. The last line is JSON: state_fraction_2, state_fraction_4, gradient_error_2, gradient_error_3,
+comm_ratio (the worst over the numbers of ranks).
 """
 
 import argparse

@@ -40,6 +40,28 @@ def test_saving_twice_is_nothing_and_another_set_is_refused(url: str) -> None:
     assert len(load_distilled(url)) == 5
 
 
+def test_many_pairs_lie_in_parts_and_are_read_as_one(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    whole = distilled_set()
+    row = sum(
+        tensor[:1].nbytes for tensor in (whole.images, whole.texts, whole.similarity, whole.start_images) if tensor is not None
+    )
+    monkeypatch.setattr("vldd_dist.storage.distilled.PART_BYTES", 2 * row)
+    parted = distilled_set()
+    parted.save(store.url_of("set"))
+    parts = [key for key in store.list("set") if "/pairs-" in key]
+    count = -(-len(whole) // 2)
+    assert parts == [f"set/pairs-{part:05d}-of-{count:05d}.safetensors" for part in range(1, count + 1)]
+    fetch(store.url_of("set"), tmp_path / "fetched")
+    for url in (store.url_of("set"), str(tmp_path / "fetched")):
+        loaded = load_distilled(url)
+        assert torch.equal(loaded.images, whole.images)
+        assert torch.equal(loaded.texts, whole.texts)
+        assert loaded.digest == parted.digest != digest
+    store.delete([parts[0]])
+    with pytest.raises(StoreError, match="pairs-00001-of"):
+        load_distilled(store.url_of("set"))
+
+
 def test_a_set_without_its_manifest_is_not_there(url: str) -> None:
     Store(url).delete(["manifest.json"])
     with pytest.raises(StoreError, match=r"manifest\.json: no such object"):

@@ -1,7 +1,7 @@
 """Distilled sets: the published artefact, a folder that stands on its own.
 
     manifest.json        written last: schema version, recipe, facts, each object's size and sha256
-    pairs.safetensors    images, texts[, similarity], and where the pictures began
+    pairs.safetensors    images, texts[, similarity], and where the pictures began; of many pairs in parts (`storage.parts`)
     captions.jsonl       for each pair the nearest training caption before and after
     and for other eyes   what `presentation` makes of them
 
@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, Literal, Self
 
 import torch
@@ -23,9 +24,12 @@ from vldd_dist.errors import StoreError
 from vldd_dist.storage import tensors
 from vldd_dist.storage.manifests import from_json, to_json
 from vldd_dist.storage.objects import ObjectInfo
+from vldd_dist.storage.parts import joined, part_name, parts_of
 from vldd_dist.storage.store import Store
 
-PAIRS, CAPTIONS = "pairs.safetensors", "captions.jsonl"
+PAIRS, CAPTIONS = "pairs", "captions.jsonl"
+# The pairs' objects are no larger, unless one pair is.
+PART_BYTES = 1 << 30
 
 
 class Part(BaseModel):
@@ -102,15 +106,23 @@ class DistilledSet:
         return len(self.images)
 
     @cached_property
-    def _encoded_pairs(self) -> bytes:
+    def _encoded_pairs(self) -> dict[str, bytes]:
         optional = {"similarity": self.similarity, "start_images": self.start_images}
         given = {name: tensor for name, tensor in optional.items() if tensor is not None}
-        return tensors.encode({"images": self.images, "texts": self.texts, **given})
+        rows = {"images": self.images, "texts": self.texts, **given}
+        size = max(1, PART_BYTES // sum(tensor[:1].nbytes for tensor in rows.values()))
+        starts = range(0, len(self), size)
+        return {
+            part_name(PAIRS, part, len(starts)): tensors.encode({name: tensor[at : at + size] for name, tensor in rows.items()})
+            for part, at in enumerate(starts)
+        }
 
     @property
     def digest(self) -> str:
-        """sha256 of pairs.safetensors: equal for equal pairs, whenever and wherever they were made."""
-        return ObjectInfo.of(PAIRS, self._encoded_pairs).sha256
+        """sha256 of pairs.safetensors, of several parts that of their sha256s, one a line: equal for equal pairs, whenever and
+        wherever they were made."""
+        digests = [ObjectInfo.of(name, data).sha256 for name, data in self._encoded_pairs.items()]
+        return digests[0] if len(digests) == 1 else sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
 
     def pixels(self) -> Tensor:
         """(M, 3, H, W) uint8, clipped to what a screen can show."""
@@ -132,7 +144,7 @@ class DistilledSet:
 
         store = Store(url)
         captions = "".join(json.dumps(caption.model_dump(), ensure_ascii=False) + "\n" for caption in self.captions)
-        data = {PAIRS: self._encoded_pairs, CAPTIONS: captions.encode()}
+        data = {**self._encoded_pairs, CAPTIONS: captions.encode()}
         data |= present(self, data)
         manifest = DistilledManifest(
             pairs=len(self),
@@ -160,8 +172,9 @@ class DistilledSet:
         """
         store = Store(url)
         manifest = from_json(DistilledManifest, store.read("manifest.json"), store.url_of("manifest.json"))
-        pairs = tensors.decode(_verified(store, PAIRS, manifest.objects), store.url_of(PAIRS))
-        _check_shapes(pairs, manifest.pairs, store.url_of(PAIRS))
+        parts = parts_of(PAIRS, manifest.objects, store.url_of("manifest.json"))
+        pairs = joined(_decoded(store, part, manifest.objects) for part in parts)
+        _check_shapes(pairs, manifest.pairs, store.url_of(parts[0]))
         lines = _verified(store, CAPTIONS, manifest.objects)
         captions = _decode_captions(lines, manifest.pairs, store.url_of(CAPTIONS))
         return cls(
@@ -181,6 +194,10 @@ def _verified(store: Store, name: str, objects: Mapping[str, ObjectInfo]) -> byt
     if name not in objects:
         raise StoreError(f"{store.url_of('manifest.json')}: names no {name}: this is no whole distilled set")
     return objects[name].verify(store.read(name), store.url_of(name))
+
+
+def _decoded(store: Store, name: str, objects: Mapping[str, ObjectInfo]) -> dict[str, Tensor]:
+    return tensors.decode(_verified(store, name, objects), store.url_of(name))
 
 
 def _check_shapes(named: Mapping[str, Tensor], count: int, source: str) -> None:

@@ -93,7 +93,7 @@ class EvaluationFacts(Facts):
 
 class PublicationFacts(Facts):
     folder: str = Field(description="of the distilled set, in this store")
-    digest: str = Field(description="sha256 of its pairs.safetensors")
+    digest: str = Field(description="sha256 of its pairs.safetensors; of several parts that of their sha256s")
 
 
 FACTS: dict[str, type[Facts]] = {

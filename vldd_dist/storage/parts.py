@@ -36,4 +36,7 @@ def parts_of(name: str, names: Iterable[str], source: str) -> list[str]:
 def joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The rows of all parts, tensor by tensor."""
     given = list(parts)
-    return {name: torch.cat([part[name] for part in given]) for name in given[0]} if len(given) > 1 else given[0]
+    if len(given) == 1:
+        return given[0]
+    common = set.intersection(*(set(part) for part in given))
+    return {name: torch.cat([part[name] for part in given]) for name in given[0] if name in common}
