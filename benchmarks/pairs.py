@@ -4,9 +4,9 @@
 
 Whole runs of the outer loop at 64 px (`exact`, two inner steps of 20 pairs, Adam), with pairs of noise and an expert of two
 snapshots. Time is the median over outer steps in CPU seconds of one thread; the budgets take turns, step by step. Memory is
-what a rank's resident set grows by while the pairs, the best ones and the optimiser's moments are made and moved, on one rank and on
-two. The last line is JSON: time_ratio_10000_vs_100; memory_per_pair_ratio, what a further pair costs a rank of two, times two,
-over what it costs one process.
+what a rank's resident set grows by while the pairs, the best ones and the optimiser's moments are made and moved, on one rank
+and on two. The last line is JSON: time_ratio_10000_vs_100; memory_per_pair_ratio, what a further pair costs a rank of two,
+times two, over what it costs one process.
 """
 
 import argparse

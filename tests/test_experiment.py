@@ -46,11 +46,20 @@ def test_overrides_are_yaml_values() -> None:
         ("model.text.train=frozen", "would freeze a random head"),
         ("model.image.train=head", "model.image.train: head needs a head"),
         ("model.image.head.kind=linear", "model.joint_dim is needed"),
+        ("distill.workers=11", "distill.workers (11) is more than the pairs of a step (10): lower it"),
+        ("experts.workers=65", "experts.workers (65) is more than the pairs of a step (64): lower it"),
+        ("distill.zero_stage=4", "distill.zero_stage"),
+        (["distill.workers=2", "distill.gradient=full"], "full keeps one graph in one process"),
+        (["distill.precision=bf16", "distill.gradient=finite_difference"], "drowns in the rounding of one"),
+        (
+            ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=8", "experts.zero_stage=3"],
+            "experts.zero_stage (3) shards what moves",
+        ),
     ],
 )
-def test_a_wrong_value_is_one_sentence(override: str, sentence: str) -> None:
+def test_a_wrong_value_is_one_sentence(override: str | list[str], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_experiment(SCENES, [override])
+        load_experiment(SCENES, [override] if isinstance(override, str) else override)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 

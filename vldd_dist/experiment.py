@@ -79,6 +79,11 @@ def _distill_problems(experiment: Experiment) -> list[str]:
     distill, experts, data = experiment.distill, experiment.experts, experiment.data
     problems = []
     problems += _rank_problems(experiment)
+    if distill.gradient == "finite_difference" and distill.precision == "bf16":
+        problems.append(
+            "distill.precision: bf16 with distill.gradient: finite_difference: the difference of two passes drowns in the "
+            "rounding of one (docs/decisions.md); set precision to fp32 or gradient to exact"
+        )
     reach = distill.max_start_epoch + distill.expert_epochs
     if reach > experts.epochs:
         problems.append(

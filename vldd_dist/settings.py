@@ -12,6 +12,8 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 ZeroStage = Literal[0, 1, 2, 3]
+Precision = Literal["fp32", "bf16"]
+PRECISION = "Of the backbone's forward and backward passes; parameters, heads, the loss and sums of gradients are fp32."
 
 
 # How many scenes are drawn when a description does not say.
@@ -183,6 +185,7 @@ class ExpertSettings(Section):
         "reachable",
         description="Snapshots kept: those distillation can reach (max_start_epoch + expert_epochs) and the last, or all.",
     )
+    precision: Precision = Field("fp32", description=PRECISION)
     workers: Positive = Field(1, description="Ranks that train one expert together; each asks for `resources`.")
     zero_stage: ZeroStage = Field(
         0, description="DeepSpeed ZeRO stage: 0 replicas, 1 momentum sharded, 2 gradients too, 3 parameters too."
@@ -211,6 +214,7 @@ class DistillSettings(Section):
         "exact", description="How the unroll is differentiated (DESIGN 2)."
     )
     difference: Literal["central", "forward"] = Field("central", description="Scheme of finite_difference.")
+    precision: Precision = Field("fp32", description=f"{PRECISION} Not with finite_difference.")
     dropout: bool = Field(False, description="Run the student with its dropout (masks replayed) instead of without.")
     optimiser: Literal["sgd", "adam"] = Field("adam", description="Outer optimiser; adam uses betas (0.5, 0.9).")
     lr_images: Rate = Field(0.05, description="Outer learning rate of the images (lr_img).")

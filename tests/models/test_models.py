@@ -10,7 +10,7 @@ from torch import nn
 
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.image import create_backbone, feature_size
+from vldd_dist.models.image import create_backbone, feature_size, refuse_backbone_dropout
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.settings import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
 
@@ -154,3 +154,13 @@ def test_models_import_without_the_orchestra() -> None:
         "print([m for m in ('ray', 'deepspeed', 'webdataset', 's3fs') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_backbone_that_drops_is_refused_on_several_ranks() -> None:
+    for image in ({"train": "lora", "lora": {"dropout": 0.1}}, {"model_args": {"img_size": 32, "drop_path_rate": 0.2}}):
+        settings = {"model": "test_vit", "model_args": {"img_size": 32}, "weights": "random"} | image
+        model = build(ModelSettings.model_validate({"image": settings}), 8, None, 0)
+        with pytest.raises(ConfigError, match=r"image_backbone\..* drops with probability 0\.\d+, and workers is more than 1"):
+            refuse_backbone_dropout(model)
+    head = ModelSettings.model_validate({"image": {"model": "test_vit", "weights": "random"}})
+    refuse_backbone_dropout(build(head, 8, None, 0))

@@ -42,6 +42,7 @@ def test_saving_twice_is_nothing_and_another_set_is_refused(url: str) -> None:
 
 def test_many_pairs_lie_in_parts_and_are_read_as_one(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = distilled_set()
+    digest = whole.digest
     row = sum(
         tensor[:1].nbytes for tensor in (whole.images, whole.texts, whole.similarity, whole.start_images) if tensor is not None
     )

@@ -115,6 +115,19 @@ def test_differences_refuse_sixteen_bits() -> None:
         Differences(Autograd(Quadratic())).gradient([torch.zeros(2, dtype=torch.bfloat16)], [torch.zeros(2)], 0, last=False)
 
 
+@pytest.mark.parametrize("name", ["nfnet", "vit", "vit with checkpointing", "lora vit"])
+def test_a_bf16_backbone_serves_exact_and_not_differences(name: str) -> None:
+    """The second derivative is as good as the pass; a difference of passes is their rounding."""
+    case = student_case(name)
+    full = case.gradient("full")
+    case.student.model.bf16_backbone = True
+    half = case.gradient("exact")
+    assert 1e-4 < relative(flat(half), flat(full)) < 0.1
+    assert flat(half).dtype == torch.float32
+    best = _chosen(case, "central", True).relative_step
+    assert relative(flat(case.gradient("finite_difference", relative_step=best)), flat(full)) > 0.2
+
+
 def test_tesla_is_exact_for_one_step_only() -> None:
     one, eight = dual_encoder_case(steps=1), dual_encoder_case(steps=8)
     assert relative(flat(one.gradient("tesla")), flat(one.gradient("exact"))) < 1e-6

@@ -230,6 +230,7 @@ def make_unrolling(
     model: DualEncoder, temperature: float, settings: DistillSettings, shelf: Shelf | None, ranks: Ranks, batch_size: int
 ) -> Unrolling:
     """As the settings and the number of ranks ask."""
+    model.bf16_backbone = settings.precision == "bf16"
     if ranks is SOLO and settings.zero_stage == 0:
         return LocalUnrolling(model, temperature, settings, shelf)
     return ShardedUnrolling(model, temperature, settings, shelf, ranks, batch_size)

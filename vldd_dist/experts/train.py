@@ -97,6 +97,7 @@ class ExpertTraining:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
+        inputs.model.bf16_backbone = settings.precision == "bf16"
         skeleton = Skeleton(inputs.model)
         self.model = shard_model(inputs.model, optimiser, settings.zero_stage, inputs.ranks)
         self.state = ExpertState(self.model, inputs.model, skeleton, writer, inputs.ranks)

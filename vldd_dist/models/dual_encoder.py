@@ -48,6 +48,8 @@ class DualEncoder(nn.Module):
             self.image_head.requires_grad_(False)
         if settings.text.train == "frozen":
             self.text_head.requires_grad_(False)
+        # Whether `forward` runs the backbone in bfloat16; parameters, heads and all that is summed stay as they are.
+        self.bf16_backbone = False
         # From a rank's rows to those of all ranks, differentiable; one process has them all.
         self.gather_rows: Callable[[Tensor], Tensor] = _as_they_are
         self.register_buffer("mean", torch.tensor(settings.image.mean)[:, None, None], persistent=False)
@@ -80,7 +82,9 @@ class DualEncoder(nn.Module):
         Of several ranks each gives its rows and has the features of all: the backbone computes rows, the heads, which cost
         little, the whole batch, so that their dropout masks do not depend on the number of ranks.
         """
-        features = inputs if self.frozen_backbone else self.image_backbone(inputs)
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bf16_backbone):
+            features = inputs if self.frozen_backbone else self.image_backbone(inputs)
+        features = features.to(embeddings.dtype)
         return self.image_head(self.gather_rows(features)), self.text_head(self.gather_rows(embeddings))
 
     def normalise(self, pixels: Tensor) -> Tensor:
