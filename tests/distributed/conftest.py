@@ -1,10 +1,13 @@
 """One group of each size for all tests: starting one takes seconds."""
 
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from benchmarks._group import Group
+from vldd_dist.storage.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +23,14 @@ def group() -> Iterator[Callable[[int], Group]]:
     yield of
     for one in groups.values():
         one.close()
+
+
+@pytest.fixture
+def copy(prepared: Store, tmp_path: Path) -> Callable[[str], Store]:
+    """name -> a copy of the module's prepared store."""
+
+    def make(name: str) -> Store:
+        shutil.copytree(prepared.root, tmp_path / name)
+        return Store(str(tmp_path / name))
+
+    return make

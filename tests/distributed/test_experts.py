@@ -1,24 +1,21 @@
 """An expert on several ranks: the same trajectory, whatever their number, read by any other."""
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from benchmarks._group import Group
+from tests.distributed.stopping import execute_until
 from tests.orchestration.test_pipeline import experiment, run, units_of
 from tests.unroll.problems import relative
 from vldd_dist.orchestration.plan import make_plan
 from vldd_dist.orchestration.units import WorkUnit
-from vldd_dist.orchestration.workspace import execute
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.storage.store import Store
 from vldd_dist.storage.trajectories import SnapshotCache, Trajectory
-from vldd_dist.storage.units import UnitReader, UnitWriter
+from vldd_dist.storage.units import UnitReader
 
 Groups = Callable[[int], Group]
 
@@ -42,19 +39,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-@pytest.fixture
-def copy(prepared: Store, tmp_path: Path) -> Callable[[str], Store]:
-    def make(name: str) -> Store:
-        shutil.copytree(prepared.root, tmp_path / name)
-        return Store(str(tmp_path / name))
-
-    return make
-
-
-class Stopped(Exception):
-    """As a killed process: nothing more is written."""
-
-
 def expert_of(overrides: list[str]) -> WorkUnit:
     (unit,) = units_of(experiment(*EXPERTS, *overrides), "expert")
     return unit
@@ -62,21 +46,7 @@ def expert_of(overrides: list[str]) -> WorkUnit:
 
 def train(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = None) -> None:
     """The expert's unit, perhaps up to the checkpoint of epoch `stop_at`."""
-    torch.set_num_threads(1)
-    save = UnitWriter.write_for_checkpoint
-
-    def stopping(self: UnitWriter, step: int, objects: dict[str, bytes]) -> Any:
-        if stop_at is not None and step > stop_at:
-            raise Stopped
-        return save(self, step, objects)
-
-    UnitWriter.write_for_checkpoint = stopping  # type: ignore[method-assign]
-    try:
-        execute(expert_of(overrides).order(), Store(url), lambda event: None, ranks)
-    except Stopped:
-        pass
-    finally:
-        UnitWriter.write_for_checkpoint = save  # type: ignore[method-assign]
+    execute_until(ranks, url, expert_of(overrides), stop_at)
 
 
 def trajectory(store: Store, overrides: list[str]) -> Trajectory:

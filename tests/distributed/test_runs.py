@@ -1,8 +1,6 @@
 """A whole distillation on several ranks: the same pairs, whatever their number, and checkpoints that any number reads."""
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +8,15 @@ import torch
 from torch import Tensor
 
 from benchmarks._group import Group
+from tests.distributed.stopping import execute_until
 from tests.orchestration.test_pipeline import experiment, run, units_of
 from tests.unroll.problems import relative
 from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.orchestration.workspace import execute, read_rows
+from vldd_dist.orchestration.workspace import read_rows
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.storage import tensors
 from vldd_dist.storage.store import Store
-from vldd_dist.storage.units import UnitReader, UnitWriter
+from vldd_dist.storage.units import UnitReader
 
 Groups = Callable[[int], Group]
 
@@ -43,46 +42,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-@pytest.fixture
-def copy(prepared: Store, tmp_path: Path) -> Callable[[str], Store]:
-    def make(name: str) -> Store:
-        shutil.copytree(prepared.root, tmp_path / name)
-        return Store(str(tmp_path / name))
-
-    return make
-
-
-class Stopped(Exception):
-    """As a killed process: nothing more is written."""
-
-
 def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = None) -> Tensor:
     """The distillation's unit, perhaps up to the checkpoint of step `stop_at`.
 
     Returns:
         This rank's pictures after the last checkpoint (those of the best validation may be the start's).
     """
-    torch.set_num_threads(1)
     (unit,) = units_of(experiment(*DISTILL, *overrides), "distillation")
-    save = UnitWriter.write_for_checkpoint
-    last = torch.zeros(0)
-
-    def stopping(self: UnitWriter, step: int, objects: dict[str, bytes]) -> Any:
-        if stop_at is not None and step > stop_at:
-            raise Stopped
-        nonlocal last
-        (rows,) = [data for name, data in objects.items() if name.startswith("rows-")]
-        last = tensors.decode(rows, "rows")["pairs/images"]
-        return save(self, step, objects)
-
-    UnitWriter.write_for_checkpoint = stopping  # type: ignore[method-assign]
-    try:
-        execute(unit.order(), Store(url), lambda event: None, ranks)
-    except Stopped:
-        pass
-    finally:
-        UnitWriter.write_for_checkpoint = save  # type: ignore[method-assign]
-    return last
+    written = execute_until(ranks, url, unit, stop_at)
+    (rows,) = [data for name, data in written.items() if name.startswith("rows-")]
+    return tensors.decode(rows, "rows")["pairs/images"]
 
 
 def result(store: Store, overrides: list[str]) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:

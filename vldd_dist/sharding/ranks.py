@@ -4,7 +4,6 @@ A unit that one process does alone has `SOLO`, whose collectives change nothing:
 """
 
 import os
-import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 Value = TypeVar("Value")
+
+
+# Starting a process and loading its libraries takes seconds, on a busy or cold machine minutes.
+MEETING = timedelta(minutes=5)
 
 
 class LostRank(Exception):
@@ -35,11 +38,6 @@ def open_rendezvous(host: str, world: int) -> tuple[Rendezvous, dist.TCPStore]:
     """Begin to listen on a free port of this machine."""
     server = dist.TCPStore(host, 0, world, is_master=True, wait_for_workers=False)
     return Rendezvous(host, server.port), server
-
-
-def own_address() -> str:
-    """This machine's address as others reach it."""
-    return socket.gethostbyname(socket.gethostname())
 
 
 class Ranks:
@@ -160,10 +158,16 @@ def join(meeting: Rendezvous, rank: int, world: int, *, device: torch.device, ti
 
     Args:
         timeout: after which a collective that a rank does not join fails.
+
+    Raises:
+        RuntimeError: not all came within `MEETING`.
     """
     # Newer torch has other names for two collectives and says so at each use; the old ones serve every release supported.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    store = dist.TCPStore(meeting.host, meeting.port, world, is_master=False, timeout=timeout)
+    store = dist.TCPStore(meeting.host, meeting.port, world, is_master=False, timeout=MEETING)
+    # Processes start at their own pace: all are here before the shorter timeout holds.
+    store.set(f"here/{rank}", "")
+    store.wait([f"here/{other}" for other in range(world)], MEETING)
     # DeepSpeed reads them. Each rank sees one device of its own.
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK="0")
     os.environ.update(MASTER_ADDR=meeting.host, MASTER_PORT=str(meeting.port))

@@ -1,0 +1,42 @@
+"""A unit on several ranks that stops after a checkpoint, as if all its processes were killed."""
+
+from typing import Any
+
+import torch
+
+from vldd_dist.orchestration.units import WorkUnit
+from vldd_dist.orchestration.workspace import execute
+from vldd_dist.sharding.ranks import Ranks
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.units import UnitWriter
+
+
+class Stopped(Exception):
+    """As a killed process: nothing more is written."""
+
+
+def execute_until(ranks: Ranks, url: str, unit: WorkUnit, stop_at: int | None) -> dict[str, bytes]:
+    """Run a unit, up to the checkpoint of `stop_at` or to its end.
+
+    Returns:
+        What this rank wrote for its last checkpoint.
+    """
+    torch.set_num_threads(1)
+    save = UnitWriter.write_for_checkpoint
+    last: dict[str, bytes] = {}
+
+    def stopping(self: UnitWriter, step: int, objects: dict[str, bytes]) -> Any:
+        if stop_at is not None and step > stop_at:
+            raise Stopped
+        last.clear()
+        last.update(objects)
+        return save(self, step, objects)
+
+    UnitWriter.write_for_checkpoint = stopping  # type: ignore[method-assign]
+    try:
+        execute(unit.order(), Store(url), lambda event: None, ranks)
+    except Stopped:
+        pass
+    finally:
+        UnitWriter.write_for_checkpoint = save  # type: ignore[method-assign]
+    return last
