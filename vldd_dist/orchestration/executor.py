@@ -54,7 +54,8 @@ class RayExecutor:
         self.store = store
         self.owns_cluster = "RAY_ADDRESS" not in os.environ
         if self.owns_cluster:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            # "local": without an address Ray joins whatever cluster was last started on this machine.
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         self.queue = Queue(actor_options={"num_cpus": 0})
