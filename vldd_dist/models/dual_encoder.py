@@ -1,6 +1,7 @@
 """The dual encoder: an image tower and a head on caption embeddings, meeting in a joint space."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Self
 
 import torch
@@ -82,7 +83,8 @@ class DualEncoder(nn.Module):
         Of several ranks each gives its rows and has the features of all: the backbone computes rows, the heads, which cost
         little, the whole batch, so that their dropout masks do not depend on the number of ranks.
         """
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bf16_backbone):
+        # Entered only where it is wanted: the meta device of the planner's rehearsals has none.
+        with torch.autocast(inputs.device.type, torch.bfloat16) if self.bf16_backbone else nullcontext():
             features = inputs if self.frozen_backbone else self.image_backbone(inputs)
         features = features.to(embeddings.dtype)
         return self.image_head(self.gather_rows(features)), self.text_head(self.gather_rows(embeddings))
