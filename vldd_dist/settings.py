@@ -179,7 +179,8 @@ class ExpertSettings(Section):
     augment: AugmentSettings | None = Field(default_factory=AugmentSettings)
     readers: Positive = Field(1, description="Shards read at once; at most the number of training shards.")
     cache_mib: NonNegative = Field(
-        0, description="Decoded pictures kept in memory between epochs, MiB; used only when the whole split fits."
+        0,
+        description="Decoded pictures kept on each node, for all its experts and epochs, MiB; used only when the whole split fits.",
     )
     keep: Literal["reachable", "all"] = Field(
         "reachable",
@@ -210,6 +211,10 @@ class DistillSettings(Section):
     batch_size: Positive | None = Field(None, description="Pairs an inner step; none: all M (mini_batch_size).")
     expert_epochs: Positive = Field(1, description="Epochs of the expert that the student's steps must match.")
     max_start_epoch: NonNegative = Field(2, description="Start snapshots are drawn from 0..max_start_epoch.")
+    min_experts: Positive | None = Field(
+        None,
+        description="A run starts when so many experts, the first ones, are committed; the others join its draws one by one over the first half of its outer steps. None: it waits for all, and draws from all.",
+    )
     gradient: Literal["full", "exact", "finite_difference", "tesla"] = Field(
         "exact", description="How the unroll is differentiated (DESIGN 2)."
     )

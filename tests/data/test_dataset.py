@@ -18,7 +18,7 @@ from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepare import prepare_dataset
 from vldd_dist.data.sources import describe
-from vldd_dist.data.stream import DecodedCache, EpochStream, PairBatch
+from vldd_dist.data.stream import EpochStream, PairBatch
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.seeding import numpy_generator
 from vldd_dist.settings import AugmentSettings, DataSettings
@@ -62,7 +62,7 @@ def epoch(dataset: Dataset, **changes: Any) -> list[PairBatch]:
         "batch_size": 4,
         "augment": AugmentSettings(),
         "readers": 1,
-        "cache": DecodedCache(0),
+        "decoded": None,
     }
     return list(EpochStream(dataset, "train", **arguments | changes))
 
@@ -91,10 +91,6 @@ def test_the_order_depends_on_seed_and_epoch_only(store: Store) -> None:
     plain = epoch(dataset)
     for readers in (2, 5):
         assert_same(plain, epoch(dataset, readers=readers))
-    cache = DecodedCache(1)
-    assert_same(plain, epoch(dataset, cache=cache))
-    assert len(cache.pictures) == 23
-    assert_same(plain, epoch(dataset, cache=cache))
     for change in ({"seed": 7}, {"epoch": 3}):
         other = epoch(dataset, **change)
         assert torch.cat([b.indices for b in other]).tolist() != torch.cat([b.indices for b in plain]).tolist()

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vldd_dist.data.decoded import DecodedPictures
 from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.shards import image_of, samples_of
+from vldd_dist.storage.cache import node_cache
 from vldd_dist.storage.units import UnitReader
 
 
@@ -104,6 +106,11 @@ class Dataset:
             if wanted & set(range(shard.first, shard.first + shard.images)):
                 found |= {picture.index: picture for picture in self.read_shard(shard) if picture.index in wanted}
         return _decoded([found[index] for index in indices])
+
+    def decoded(self, split: str, limit_bytes: int) -> DecodedPictures | None:
+        """Where the node keeps the split's pictures once they are decoded; none where they take more than the limit."""
+        name = f"{self.reader.prefix.rpartition('/')[2]}-{split}"
+        return DecodedPictures.open(node_cache(), name, self.splits[split].images, self.image_size, limit_bytes)
 
     def captions(self, split: str) -> list[list[str]]:
         """Captions of each picture, nothing decoded."""

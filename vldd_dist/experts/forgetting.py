@@ -33,7 +33,7 @@ class ForgettingCounts:
         """indices (B,) int64 of pictures and whether each (B,) bool is learned now."""
         self.events[indices] += self.learned[indices] & ~learned
         self.learned[indices] = learned
-        self.ever |= self.learned
+        self.ever[indices] |= learned
 
     def as_tensors(self) -> dict[str, Tensor]:
         return {"events": self.events, "learned": self.learned, "ever": self.ever}

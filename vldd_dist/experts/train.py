@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
-from vldd_dist.data.stream import DecodedCache, EpochStream, PairBatch
+from vldd_dist.data.stream import EpochStream, PairBatch
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.encode import RetrievalSplit, measure
 from vldd_dist.experts.forgetting import ForgettingCounts
@@ -104,7 +104,7 @@ class ExpertTraining:
         self.curves = Curves()
         self.pictures = inputs.dataset.splits["train"].images
         self.forgetting = ForgettingCounts.empty(self.pictures)
-        self.cache = DecodedCache(settings.cache_mib)
+        self.decoded = inputs.dataset.decoded("train", settings.cache_mib << 20)
         self.frozen_features: dict[int, Tensor] = {}
 
     def run(self) -> dict[str, Any]:
@@ -172,7 +172,7 @@ class ExpertTraining:
             batch_size=settings.batch_size,
             augment=settings.augment,
             readers=settings.readers,
-            cache=self.cache,
+            decoded=self.decoded,
             rows=inputs.ranks.rows_to_compute,
         )
         for batch in stream:
