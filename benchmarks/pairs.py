@@ -24,6 +24,7 @@ from rich.table import Table
 from benchmarks._group import Group
 from benchmarks._measure import peak_memory, print_json
 from vldd_dist.distillation.distill import Distillation
+from vldd_dist.distillation.experts import Experts
 from vldd_dist.distillation.pairs import start_from_noise
 from vldd_dist.distillation.unrolling import make_unrolling
 from vldd_dist.models.dual_encoder import DualEncoder, build
@@ -84,7 +85,7 @@ def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) 
         unrolling,
         start,
         pairs,
-        [Trajectory(UnitReader(store, "expert", "e"), SnapshotCache(), unrolling.part)],
+        Experts(1, lambda index: Trajectory(UnitReader(store, "expert", "e"), SnapshotCache(), unrolling.part)),
         settings,
         seed=0,
         validate=lambda given: 0.0,

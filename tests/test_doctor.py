@@ -1,5 +1,6 @@
 """What `vldd doctor` finds."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,15 @@ def test_a_sound_store_is_ok_and_nothing_is_left_behind(
         main(["doctor", store.url])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    for words in ("ok    store: file://", "exactly one commits", "ok    node's cache", "torch 2"):
+    found = (
+        "ok    store: file://",
+        "exactly one commits",
+        "clock: agrees",
+        "met and summed by",
+        "ok    node's cache",
+        "torch 2",
+    )
+    for words in found:
         assert words in printed
     assert list(Path(store.root).iterdir()) == []
 
@@ -49,3 +58,14 @@ def test_what_is_amiss_is_named_and_the_rest_is_examined(
 def test_a_server_without_conditional_puts_is_noted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "creates_conditionally", lambda self: False)
     assert verdicts(store.url)["conditional put"] == "NOTE"
+
+
+@pytest.mark.parametrize(("seconds", "verdict", "words"), [(100, "NOTE", "100 s behind"), (-2000, "FAIL", "2000 s ahead of")])
+def test_a_clock_that_is_off_is_named(
+    store: Store, seconds: int, verdict: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modified = Store.modified
+    monkeypatch.setattr(Store, "modified", lambda self, key: modified(self, key) + timedelta(seconds=seconds))
+    (finding,) = [finding for finding in examine(store.url) if finding.subject == "clock"]
+    assert (finding.verdict, words in finding.says) == (verdict, True)
+    assert list(Path(store.root).iterdir()) == []

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 from vldd_dist.errors import VlddError
 from vldd_dist.experiment import load_experiment
+from vldd_dist.orchestration.units import Until
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -30,6 +31,12 @@ StoreUrl = Annotated[
 ]
 
 
+DASHBOARD = "http://127.0.0.1:8265"
+Track = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=TARGET", help="Draw curves: tensorboard=DIR, wandb=PROJECT, mlflow=URI"),
+]
+MaxRunning = Annotated[int | None, typer.Option(min=1, help="Units at once, to leave room for other runs on the cluster.")]
 SetUrl = Annotated[str, typer.Argument(metavar="URL", help="A distilled set: a folder, s3://..., any fsspec URL")]
 
 
@@ -38,7 +45,10 @@ def run(
     config: Description,
     store: StoreUrl,
     overrides: Overrides = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would be run, and stop.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be run and what it takes, and stop.")] = False,
+    until: Annotated[Until, typer.Option("--until", help="The last stage to run, with all it needs.")] = "publications",
+    track: Track = None,
+    max_running: MaxRunning = None,
 ) -> None:
     """Run an experiment, or go on with one: whatever the store holds already is not made again."""
     from vldd_dist.orchestration.run import run_experiment
@@ -50,7 +60,53 @@ def run(
     if plan:
         print_plan(experiment, Store(store), console)
     else:
-        raise typer.Exit(run_experiment(experiment, Store(store), console))
+        raise typer.Exit(run_experiment(experiment, Store(store), console, until, track or [], max_running))
+
+
+@app.command()
+def submit(
+    config: Description,
+    store: StoreUrl,
+    overrides: Overrides = None,
+    address: Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard.")] = DASHBOARD,
+    working_dir: Annotated[str, typer.Option(help="What the cluster gets of this machine.")] = ".",
+    track: Track = None,
+    max_running: MaxRunning = None,
+) -> None:
+    """Submit an experiment to a Ray cluster; submitting again goes on with it, or finds it running."""
+    from vldd_dist.orchestration.submit import next_commands
+    from vldd_dist.orchestration.submit import submit as submit_job
+
+    more = [part for description in track or [] for part in ("--track", description)]
+    more += ["--max-running", str(max_running)] if max_running else []
+    experiment = load_experiment(config, overrides)
+    job, started = submit_job(experiment, config, overrides or [], store, address, working_dir, more)
+    typer.echo(f"{job} {'submitted' if started else 'runs already'}")
+    typer.echo(next_commands(job, address, store))
+
+
+@app.command()
+def status(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="URL of an experiment's store")],
+    address: Annotated[
+        str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="A cluster's dashboard, to ask it for its jobs too.")
+    ] = None,
+) -> None:
+    """Say where the experiments of a store stand, from anywhere that reads it."""
+    from vldd_dist.orchestration.status import describe_status
+    from vldd_dist.storage.status import read_statuses
+    from vldd_dist.storage.store import Store
+
+    opened = Store(store)
+    statuses = read_statuses(opened)
+    for found in statuses:
+        typer.echo(describe_status(found))
+    if not statuses:
+        typer.echo(f"{opened.url}: no experiment has run here")
+    if address:
+        from vldd_dist.orchestration.submit import jobs_of
+
+        typer.echo("\n".join(jobs_of(store, address)) or f"no job of {address} is for this store")
 
 
 @app.command()

@@ -1,20 +1,29 @@
 """What a run needs of its surroundings, tried one by one: each finding is one line that says what to do about it."""
 
 import importlib
+import logging
+import multiprocessing
 import os
 import platform
 import shutil
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from vldd_dist.errors import VlddError
+from vldd_dist.sharding.ranks import Rendezvous, join, leave, open_rendezvous
 from vldd_dist.storage.cache import node_cache
 from vldd_dist.storage.manifests import installed_versions
 from vldd_dist.storage.store import Store
+
+NOTED_SKEW_SECONDS, REFUSED_SKEW_SECONDS = 30, 900
+PAIR_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -31,9 +40,12 @@ def examine(url: str) -> list[Finding]:
     findings: list[Finding] = []
     for subject, examination in (
         ("store", lambda: _store(url)),
+        ("clock", lambda: _clock(url)),
         ("node's cache", _cache),
         ("GPU", _gpu),
         ("DeepSpeed", _deepspeed),
+        ("ranks", _ranks),
+        ("cluster", _cluster),
         ("versions", _versions),
     ):
         try:
@@ -56,6 +68,66 @@ def _store(url: str) -> Iterator[Finding]:
             "not known to this server: an existing manifest is respected, but of two writers that commit a unit at the same "
             "instant the later manifest stands; both are whole and say the same, so results do not change",
         )
+
+
+def _clock(url: str) -> Iterator[Finding]:
+    store, key = Store(url), f"doctor-{uuid.uuid4().hex[:8]}"
+    store.write(key, b"clock")
+    try:
+        skew = (store.modified(key) - datetime.now(UTC)).total_seconds()
+    finally:
+        store.delete([key])
+    said = f"this machine's is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the store's"
+    if abs(skew) > REFUSED_SKEW_SECONDS:
+        yield Finding("FAIL", "clock", f"{said}: object stores refuse signatures so far off: set it, by NTP for example")
+    elif abs(skew) > NOTED_SKEW_SECONDS:
+        yield Finding("NOTE", "clock", f"{said}: ages in `vldd status` and `vldd gc` are off by so much")
+    else:
+        yield Finding("ok", "clock", "agrees with the store's")
+
+
+def _ranks() -> Iterator[Finding]:
+    """Two processes meet and sum, as the ranks of a unit do."""
+    device = "cuda" if torch.cuda.device_count() > 1 else "cpu"
+    meeting, server = open_rendezvous("127.0.0.1", 2)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        sums = [pool.submit(_sum_of_ranks, meeting, rank, device) for rank in (0, 1)]
+        try:
+            found = [future.result(timeout=PAIR_SECONDS) for future in sums]
+        except Exception as error:  # whatever a network or driver does
+            yield Finding("FAIL", "ranks", f"two ranks on {device} cannot speak to each other: {type(error).__name__}: {error}")
+            return
+    del server
+    backend = "NCCL" if device == "cuda" else "gloo"
+    verdict: Literal["ok", "FAIL"] = "ok" if found == [3.0, 3.0] else "FAIL"
+    yield Finding(verdict, "ranks", f"two of them met and summed by {backend}")
+
+
+def _sum_of_ranks(meeting: Rendezvous, rank: int, device: str) -> float:
+    place = torch.device(device, rank) if device == "cuda" else torch.device(device)
+    if device == "cuda":
+        torch.cuda.set_device(place)
+    ranks = join(meeting, rank, 2, device=place, timeout=timedelta(seconds=PAIR_SECONDS))
+    found = float(ranks.sum(torch.ones(1, device=place) * (rank + 1)))
+    leave()
+    return found
+
+
+def _cluster() -> Iterator[Finding]:
+    if "RAY_ADDRESS" not in os.environ:
+        yield Finding("NOTE", "cluster", "RAY_ADDRESS is not set: a run starts a Ray of its own on this machine")
+        return
+    import ray
+
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        yield Finding("FAIL", "cluster", f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: cannot be joined: {reason}")
+        return
+    resources = ray.cluster_resources()
+    ray.shutdown()
+    yield Finding("ok", "cluster", f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs as Ray sees them")
 
 
 def _cache() -> Iterator[Finding]:

@@ -84,6 +84,10 @@ def _distill_problems(experiment: Experiment) -> list[str]:
             "distill.precision: bf16 with distill.gradient: finite_difference: the difference of two passes drowns in the "
             "rounding of one (docs/decisions.md); set precision to fp32 or gradient to exact"
         )
+    if distill.min_experts is not None and distill.min_experts > experts.count:
+        problems.append(
+            f"distill.min_experts ({distill.min_experts}) is more than experts.count ({experts.count}): lower it or train more"
+        )
     reach = distill.max_start_epoch + distill.expert_epochs
     if reach > experts.epochs:
         problems.append(

@@ -5,8 +5,15 @@ import io
 import pytest
 from rich.console import Console
 
-from vldd_dist.orchestration.progress import LiveView, PlainView, ProgressBoard, TimeLeft, make_view
+from tests.orchestration.scripted import (
+    ScriptedExecutor,
+    make,
+)
+from vldd_dist.orchestration.coordinator import Coordinator
+from vldd_dist.orchestration.executor import Capacity
+from vldd_dist.orchestration.progress import LIVE_UNITS, PLAIN_UNITS, LiveView, PlainView, ProgressBoard, TimeLeft, make_view
 from vldd_dist.orchestration.units import WorkUnit
+from vldd_dist.storage.store import Store
 
 
 def test_time_left_is_estimated_from_what_was_seen() -> None:
@@ -73,3 +80,59 @@ def test_time_left_in_words() -> None:
     assert str(TimeLeft(0, seen_all=False)) == "time left not known yet"
     assert str(TimeLeft(59.4, seen_all=True)) == "about 59 s left"
     assert str(TimeLeft(185, seen_all=False)) == "more than 3 min 05 s left"
+
+
+def test_the_time_left_is_that_of_what_is_scarcest() -> None:
+    """Four units of 2 CPUs and a GPU that take 10 s each, one of which has ended: 30 unit seconds are left."""
+    now = [0.0]
+    units = [make(f"expert {place}", cpus=2, gpus=1) for place in range(4)]
+    board = ProgressBoard(PlainView(Console(quiet=True)), lambda: now[0])
+    board.begin(units, set())
+    board.started(units[0])
+    now[0] = 10
+    board.finished(units[0])
+    for cpus, gpus, max_running, seconds in ((10, 10, None, 6), (10, 2, None, 15), (10, 10, 1, 30), (4, 10, 3, 15)):
+        board.capacity, board.gpus, board.max_running = cpus, gpus, max_running
+        assert board.time_left() == TimeLeft(seconds, seen_all=True)
+
+
+def test_the_board_knows_the_machines_and_the_limit(store: Store) -> None:
+    board = ProgressBoard(PlainView(Console(quiet=True)))
+    executor = ScriptedExecutor(store, {}, lambda now: Capacity(6, 1.5))
+    Coordinator([make("a")], store, lambda: executor, board, max_running=7, clock=executor.clock).run()
+    assert (board.capacity, board.gpus, board.max_running) == (6, 1.5, 7)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_of_hundreds_of_running_units_some_are_shown_and_the_others_counted(terminal: bool) -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=100, height=100)
+    now = [0.0]
+    view = LiveView(console) if terminal else PlainView(console, lambda: now[0])
+    board = ProgressBoard(view, lambda: now[0])
+    units = [make(f"expert {place}") for place in range(500)]
+    board.begin(units, set())
+    for unit in units:
+        board.started(unit)
+        board.event(unit.id, {"done": 1, "total": 2})
+    output.truncate(0)
+    now[0] = 30
+    board.refresh()
+    view.end()
+    shown = output.getvalue()
+    limit = LIVE_UNITS if terminal else PLAIN_UNITS
+    assert f"expert {limit - 1}: 1/2" in shown
+    assert f"expert {limit}: 1/2" not in shown
+    assert f"and {500 - limit} more" in shown
+
+
+def test_a_live_table_is_drawn_at_most_four_times_a_second() -> None:
+    now = [0.0]
+    view = LiveView(Console(file=io.StringIO(), force_terminal=True))
+    board = ProgressBoard(view, lambda: now[0])
+    drawn: list[float] = []
+    view.live.update = lambda table, refresh: drawn.append(now[0])  # type: ignore[method-assign]
+    for tenth in range(11):
+        now[0] = tenth / 8
+        board.refresh()
+    assert drawn == [0, 0.25, 0.5, 0.75, 1, 1.25]

@@ -13,6 +13,7 @@ from vldd_dist.errors import StoreError
 from vldd_dist.storage.distilled import DistilledSet
 from vldd_dist.storage.manifests import from_json
 from vldd_dist.storage.schemas import MODELS, RESULTS, render, schemas
+from vldd_dist.storage.status import RunStatus, write_status
 from vldd_dist.storage.store import Store
 from vldd_dist.storage.units import UnitReader, UnitWriter
 
@@ -46,6 +47,16 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
+STATUS = {
+    "experiment": "scenes",
+    "state": "running",
+    "stages": {"expert": {"total": 3, "done": 1, "failed": 0}},
+    "running": [{"label": "expert 1", "seconds": 2.5, "event": {"done": 5, "total": 10, "loss": 1.5}}],
+    "time_left": "about 5 s left",
+    "notices": ["expert 0: tried again, its process or machine ended"],
+}
+
+
 def test_what_is_written_satisfies_them(store: Store) -> None:
     written = {}
     for kind, facts in EXAMPLES.items():
@@ -58,6 +69,8 @@ def test_what_is_written_satisfies_them(store: Store) -> None:
         written[RESULTS.get(kind, kind)] = store.read(f"units/{kind}/u/manifest.json")
     distilled_set().save(store.url_of("distilled/s"))
     written["distilled_set"] = store.read("distilled/s/manifest.json")
+    write_status(store, RunStatus.model_validate(STATUS))
+    written["run_status"] = store.read("status/scenes.json")
     written["nearest_captions"] = store.read("distilled/s/captions.jsonl").splitlines()[0]
     assert set(written) == set(MODELS)
     for name, data in written.items():

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints
-from vldd_dist.distillation.draws import Draw, draw
+from vldd_dist.distillation.draws import Draw, draw, expert_pool
+from vldd_dist.distillation.experts import ExpertAwaited, Experts
 from vldd_dist.distillation.optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.unroll import Params, StepChoice, scatter_to_pairs
@@ -26,7 +27,6 @@ from vldd_dist.seeding import derive_seed
 from vldd_dist.settings import DistillSettings
 from vldd_dist.sharding.ranks import Exchange, Ranks
 from vldd_dist.storage.background import Background
-from vldd_dist.storage.trajectories import Trajectory
 from vldd_dist.storage.units import UnitWriter
 
 Report = Callable[[dict[str, Any]], None]
@@ -73,7 +73,7 @@ class Distillation:
 
     Args:
         pairs: this rank's rows of the `total` at their start, on the device of the student.
-        trajectories: of the experts, in order; they read the unrolling's part.
+        experts: their trajectories read the unrolling's part; the first `min_experts` are committed.
         validate: what "best" means; called by all ranks at once.
         report: called by all ranks.
 
@@ -86,7 +86,7 @@ class Distillation:
         unrolling: Unrolling,
         pairs: SyntheticPairs,
         total: int,
-        trajectories: Sequence[Trajectory],
+        experts: Experts,
         settings: DistillSettings,
         *,
         seed: int,
@@ -95,13 +95,15 @@ class Distillation:
         report: Report,
         ranks: Ranks,
     ) -> None:
-        self.unrolling, self.pairs, self.total, self.trajectories = unrolling, pairs, total, trajectories
+        self.unrolling, self.pairs, self.total, self.experts = unrolling, pairs, total, experts
         self.settings, self.seed, self.validate, self.report, self.ranks = settings, seed, validate, report, ranks
         self.outer = OuterOptimiser(pairs, settings)
         self.checkpoints = RunCheckpoints(writer, ranks, total)
         self.best = pairs.clone()
         self.history = History()
         self.step_choice: StepChoice | None = None
+        # So many of the first experts are known to be committed.
+        self._present = 0
 
     def run(self) -> dict[str, Any]:
         """Returns the facts of the run.
@@ -109,6 +111,7 @@ class Distillation:
         Raises:
             DivergenceError: the matching loss is NaN, infinite or beyond `max_loss`.
             ConfigError: finite differences do not agree with `exact` on this student.
+            ExpertAwaited: run it again when that expert is committed.
         """
         first = self._restore()
         if first == 0:
@@ -117,7 +120,9 @@ class Distillation:
             self._validate(0)
         # A checkpoint's upload runs beside the outer steps that follow it.
         with Background() as uploads:
-            self._run_outer_steps(first, uploads)
+            awaited = self._run_outer_steps(first, uploads)
+        if awaited is not None:
+            raise ExpertAwaited(awaited)
         best_step, best_recall = self._best_validation()
         return {
             "best_step": best_step,
@@ -127,9 +132,15 @@ class Distillation:
             "difference_check": self.step_choice and self.step_choice._asdict(),
         }
 
-    def _run_outer_steps(self, first: int, uploads: Background) -> None:
+    def _run_outer_steps(self, first: int, uploads: Background) -> int | None:
+        """Returns the expert for which the steps had to end; none after the last."""
         settings, started = self.settings, time.monotonic()
         for step in range(first, settings.outer_steps):
+            awaited = self._awaited(step)
+            if awaited is not None:
+                if step > first:
+                    self._checkpoint(step, uploads)
+                return awaited
             if step + 1 < settings.outer_steps:
                 self._prefetch(step + 1)
             self.outer_step(step)
@@ -148,16 +159,30 @@ class Distillation:
                 }
             )
 
+        return None
+
+    def _awaited(self, step: int) -> int | None:
+        """The first expert of this step's pool that is not committed."""
+        pool = expert_pool(self.settings, self.experts.count, step)
+        if self._present < pool:
+            # One rank looks: all must see the same.
+            missing = self.ranks.share(self.experts.first_missing(range(self._present, pool)) if self.ranks.first else None)
+            if missing is not None:
+                return missing
+            self._present = pool
+        return None
+
     def _draw(self, step: int) -> Draw:
-        return draw(self.settings, len(self.trajectories), self.total, self.seed, step)
+        return draw(self.settings, self.experts.count, self.total, self.seed, step)
 
     def _prefetch(self, step: int) -> None:
         drawn = self._draw(step)
-        for epoch in (drawn.start, drawn.start + self.settings.expert_epochs):
-            self.trajectories[drawn.expert].prefetch(epoch)
+        if drawn.expert < self._present:
+            for epoch in (drawn.start, drawn.start + self.settings.expert_epochs):
+                self.experts[drawn.expert].prefetch(epoch)
 
     def _snapshot(self, expert: int, epoch: int) -> Params:
-        trajectory = self.trajectories[expert]
+        trajectory = self.experts[expert]
         return self.unrolling.theta(trajectory.snapshot(epoch, "image"), trajectory.snapshot(epoch, "text"))
 
     def _ends(self, drawn: Draw) -> tuple[Params, Params]:

@@ -52,10 +52,19 @@ def inner_batch_size(settings: DistillSettings, pairs: int) -> int:
     return min(settings.batch_size or pairs, pairs)
 
 
+def expert_pool(settings: DistillSettings, experts: int, outer_step: int) -> int:
+    """From how many of the experts, the first ones, this outer step draws: of all, or `min_experts` at first and one more
+    every so often until half of the outer steps are done. Not a matter of when they were trained: a rerun draws alike."""
+    if settings.min_experts is None:
+        return experts
+    return min(experts, settings.min_experts + 2 * outer_step * (experts - settings.min_experts) // settings.outer_steps)
+
+
 def draw(settings: DistillSettings, experts: int, pairs: int, seed: int, outer_step: int) -> Draw:
     """Inner batches run through permutations of all pairs, so that each is used equally often."""
     generator = numpy_generator(seed, "outer", outer_step)
-    expert, start = int(generator.integers(experts)), int(generator.integers(settings.max_start_epoch + 1))
+    expert = int(generator.integers(expert_pool(settings, experts, outer_step)))
+    start = int(generator.integers(settings.max_start_epoch + 1))
     size = inner_batch_size(settings, pairs)
     needed = settings.inner_steps * size
     order = np.concatenate([generator.permutation(pairs) for _ in range(math.ceil(needed / pairs))])[:needed]

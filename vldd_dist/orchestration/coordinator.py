@@ -1,33 +1,31 @@
 """The coordinator: runs what is missing, in the order of the graph, as many units at once as the resources allow.
 
-It keeps no state: the store says what is done, so it can be killed at any time and the same command goes on.
+It keeps no state: the store says what is done, so it can be killed at any time and the same command goes on. A unit that
+ends costs time by the number of its users, not by the size of the graph.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vldd_dist.errors import ConfigError
+from vldd_dist.errors import ConfigError, InterruptedRun
 from vldd_dist.orchestration.executor import Executor
 from vldd_dist.orchestration.outcomes import Outcome, RetryBudget, may_retry
 from vldd_dist.orchestration.progress import ProgressBoard
+from vldd_dist.orchestration.ready import PARTS, Parts, ReadyUnits, WaitingUnits
+from vldd_dist.orchestration.stragglers import Stragglers
 from vldd_dist.orchestration.units import WorkUnit
 from vldd_dist.storage.store import Store
 
 POLL_SECONDS = 0.25
-
-# Long units first, so that none starts alone at the end.
-PRIORITY = (
-    "dataset",
-    "image_weights",
-    "caption_embeddings",
-    "expert",
-    "distillation",
-    "features",
-    "coreset",
-    "evaluation",
-    "publication",
-)
+CAPACITY_SECONDS = 1.0
+JUDGE_SECONDS = 10.0
+# Machines that were there and are gone may come back, as preempted ones do, and an autoscaler's take minutes to come: so long
+# a run of which nothing runs waits for them.
+MACHINES_SECONDS = 3600.0
+# Units submitted beyond what there is room for where the machines may grow: an autoscaler acts on what waits.
+AHEAD = 32
 
 
 @dataclass
@@ -62,6 +60,8 @@ class Coordinator:
     units: every unit of the plan, inputs first.
     make_executor: called only when something is missing, for starting Ray takes seconds.
     should_stop: asked several times a second; true ends the run as Ctrl-C does.
+    max_running: units at once, at least 1, to leave room for other runs on the cluster; none: as many as fit.
+    clock, sleep: in seconds.
     """
 
     def __init__(
@@ -72,90 +72,212 @@ class Coordinator:
         board: ProgressBoard,
         budget: RetryBudget | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        max_running: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        assert max_running is None or max_running >= 1
         self.units = {unit.id: unit for unit in units}
         self.store, self.make_executor, self.board = store, make_executor, board
         self.budget = budget or RetryBudget()
-        self.should_stop = should_stop
+        self.should_stop, self.max_running, self.clock, self.sleep = should_stop, max_running, clock, sleep
+        self.board.max_running = max_running
         self.result = RunResult()
         self.attempts: dict[str, list[Outcome]] = defaultdict(list)
+        self._positions = {unit_id: position for position, unit_id in enumerate(self.units)}
+        self._waiting, self._ready = WaitingUnits(), ReadyUnits()
+        # All that is submitted; of that, in order, what waits for room, and is not among what is used.
+        self._running: set[str] = set()
+        self._ahead: dict[str, WorkUnit] = {}
+        # What the machines have, and the most they have had since the run began.
+        self._used = self._capacity = self._most = Parts(0, 0)
+        self._may_grow = False
+        self._asked_at = -float("inf")
+        self._idle_since: float | None = None
+        # Ids of units that are done, and of those that will never be.
+        self._done: set[str] = set()
+        self._gone: set[str] = set()
+        self._stragglers = Stragglers(board)
+        self._judged_at = -float("inf")
+        # Where a straggler was.
+        self._avoid: dict[str, str | None] = {}
 
     def run(self) -> RunResult:
         """Run all missing units; a failed one stops only those that need it.
 
         Raises:
-            ConfigError: a unit asks for more than the machine has.
+            ConfigError: a unit asks for more than the machines ever had, and there will be no others.
+            InterruptedRun: the machines are gone and did not come back, or none came.
             KeyboardInterrupt: after everything running was ended; the store holds what was committed.
         """
-        done = done_units(self.store, list(self.units.values()))
-        self.result.found = [unit for unit in self.units.values() if unit.id in done]
-        waiting = {
-            unit.id: {needed.id for needed in unit.inputs.values()} - done
-            for unit in self.units.values()
-            if unit.id not in done
-        }
-        self.board.begin(list(self.units.values()), done)
-        if not waiting:
+        units = list(self.units.values())
+        done = self._done = done_units(self.store, units)
+        self.result.found = [unit for unit in units if unit.id in done]
+        for unit in units:
+            if unit.id not in done:
+                self._await_inputs(unit, done)
+        self.board.begin(units, done)
+        if len(done) == len(units):
             return self.result
         executor = self.make_executor()
         try:
-            self._loop(executor, waiting)
+            self._loop(executor)
         finally:
             executor.close()
         return self.result
 
-    def _loop(self, executor: Executor, waiting: dict[str, set[str]]) -> None:
-        running: set[str] = set()
-        while waiting or running:
+    def _await_inputs(self, unit: WorkUnit, done: set[str]) -> None:
+        assert {needed.id for needed in unit.inputs.values()} <= self.units.keys(), f"the plan lacks an input of {unit.label}"
+        missing = {needed.id for role, needed in unit.inputs.items() if role not in unit.later} - done
+        if missing:
+            self._waiting.add(unit.id, missing)
+        else:
+            self._make_ready(unit)
+
+    def _make_ready(self, unit: WorkUnit) -> None:
+        self._ready.add(unit, self._positions[unit.id])
+
+    def _loop(self, executor: Executor) -> None:
+        while self._ready or self._running:
             if self.should_stop():
                 raise KeyboardInterrupt
-            self._submit_ready(executor, waiting, running)
+            self._submit_ready(executor)
             for unit_id, outcome in executor.wait(POLL_SECONDS):
-                running.discard(unit_id)
-                self._settle(self.units[unit_id], outcome, waiting)
+                self._settle(self.units[unit_id], outcome)
             for unit_id, event in executor.events():
+                self._has_room(unit_id)
                 self.board.event(unit_id, event)
+            if self.clock() - self._judged_at >= JUDGE_SECONDS:
+                self._move_stragglers(executor)
             self.board.refresh()
 
-    def _submit_ready(self, executor: Executor, waiting: dict[str, set[str]], running: set[str]) -> None:
-        capacity = executor.capacity()
-        free_cpus = capacity.cpus - sum(self.units[unit_id].cpus for unit_id in running)
-        free_gpus = capacity.gpus - sum(self.units[unit_id].gpus for unit_id in running)
-        self.board.capacity = capacity.cpus
-        ready = [self.units[unit_id] for unit_id, needed in waiting.items() if not needed]
-        for unit in sorted(ready, key=lambda unit: PRIORITY.index(unit.kind)):
-            if not running and (unit.cpus > capacity.cpus or unit.gpus > capacity.gpus):
-                raise ConfigError(
-                    f"{unit.label} asks for {unit.cpus:g} CPUs and {unit.gpus:g} GPUs, the machines have "
-                    f"{capacity.cpus:g} and {capacity.gpus:g}: lower its resources or workers, or add machines"
-                )
-            if unit.cpus <= free_cpus and unit.gpus <= free_gpus:
-                free_cpus, free_gpus = free_cpus - unit.cpus, free_gpus - unit.gpus
-                del waiting[unit.id]
-                running.add(unit.id)
-                self.board.started(unit)
-                executor.submit(unit.order())
+    def _submit_ready(self, executor: Executor) -> None:
+        if self.clock() - self._asked_at >= CAPACITY_SECONDS:
+            self._ask_capacity(executor)
+        self._submit_what_fits(executor)
+        if not self._running:
+            # Machines may have joined since the last look.
+            self._ask_capacity(executor)
+            self._submit_what_fits(executor)
+        if self._may_grow:
+            self._submit_ahead(executor)
+        if len(self._running) > len(self._ahead):
+            self._idle_since = None
+        else:
+            self._wait_for_machines()
 
-    def _settle(self, unit: WorkUnit, outcome: Outcome, waiting: dict[str, set[str]]) -> None:
+    def _ask_capacity(self, executor: Executor) -> None:
+        capacity = executor.capacity()
+        self._asked_at, self._capacity = self.clock(), Parts.of(capacity)
+        self._most = self._most.or_more(self._capacity)
+        self._may_grow = capacity.may_grow
+        self.board.capacity, self.board.gpus = capacity.cpus, capacity.gpus
+
+    def _submit_what_fits(self, executor: Executor) -> None:
+        for submitted in list(self._ahead.values()):
+            if self._capacity.less(self._used).holds(Parts.of(submitted)):
+                self._has_room(submitted.id)
+        # Ray keeps nothing for a large unit in its queue.
+        promised = self._waits_for_room()[:1]
+        while self._may_submit():
+            unit = self._ready.take(self._capacity.less(self._used), self._capacity, promised)
+            if unit is None:
+                return
+            self._submit(unit, executor)
+            self._has_room(unit.id)
+
+    def _submit_ahead(self, executor: Executor) -> None:
+        if self._waits_for_room():
+            # Filled up again and again, the queue would always have small units that a large one in it sees pass.
+            return
+        while len(self._ahead) < AHEAD and self._may_submit() and (unit := self._ready.take_first()):
+            self._submit(unit, executor)
+
+    def _waits_for_room(self) -> list[Parts]:
+        """What units in Ray's queue ask for that the machines there are could run."""
+        return [wanted for unit in self._ahead.values() if self._capacity.holds(wanted := Parts.of(unit))]
+
+    def _may_submit(self) -> bool:
+        return self.max_running is None or len(self._running) < self.max_running
+
+    def _submit(self, unit: WorkUnit, executor: Executor) -> None:
+        self._running.add(unit.id)
+        self._ahead[unit.id] = unit
+        executor.submit(unit.order(self._avoid.get(unit.id)))
+
+    def _has_room(self, unit_id: str) -> None:
+        """What was submitted runs, or will at once."""
+        if unit := self._ahead.pop(unit_id, None):
+            self._used = self._used.plus(Parts.of(unit))
+            self.board.started(unit)
+
+    def _wait_for_machines(self) -> None:
+        """Nothing runs, and nothing that is ready fits."""
+        unit = next(iter(self._ahead.values()), None) or self._ready.first(within=self._most)
+        if unit is None:
+            unit = self._ready.first()
+            assert unit is not None
+            raise ConfigError(f"{self._more_than_there_is(unit)}: lower its resources or workers, or add machines")
+        if self._idle_since is None:
+            self._idle_since = self.clock()
+            self.board.notice(f"{self._more_than_there_is(unit)} now: waiting for machines")
+        if self.clock() - self._idle_since >= MACHINES_SECONDS:
+            raise InterruptedRun(
+                f"{self._more_than_there_is(unit)} now, and no others came within {MACHINES_SECONDS / 60:g} minutes: what was "
+                "committed is in the store; start the same command again when there are more, or lower what it asks for"
+            )
+        # An executor that runs nothing returns from `wait` at once.
+        self.sleep(POLL_SECONDS)
+
+    def _more_than_there_is(self, unit: WorkUnit) -> str:
+        has = f"{self._capacity.cpus / PARTS:g} and {self._capacity.gpus / PARTS:g}"
+        return f"{unit.label} asks for {unit.cpus:g} CPUs and {unit.gpus:g} GPUs, the machines have {has}"
+
+    def _settle(self, unit: WorkUnit, outcome: Outcome) -> None:
+        # It may have run where by our count there was no room.
+        self._has_room(unit.id)
+        self._running.remove(unit.id)
+        self._used = self._used.less(Parts.of(unit))
         if outcome.status == "done":
+            self._done.add(unit.id)
             self.result.ran.append(unit)
             self.board.finished(unit)
-            for needed in waiting.values():
-                needed.discard(unit.id)
+            for user_id in self._waiting.done(unit.id):
+                self._make_ready(self.units[user_id])
+        elif outcome.status == "waits":
+            self.board.waits(unit, self.units[outcome.awaits])
+            self._await_late(unit, outcome.awaits)
         elif may_retry(outcome, self.attempts[unit.id], self.budget):
             self.attempts[unit.id].append(outcome)
-            waiting[unit.id] = set()
+            self._make_ready(unit)
             self.board.retried(unit, outcome.cause)
         else:
             self.result.failed.append((unit, outcome))
             self.board.failed(unit, outcome.cause)
-            self._block_users_of(unit, waiting)
+            self._lose(unit.id)
 
-    def _block_users_of(self, unit: WorkUnit, waiting: dict[str, set[str]]) -> None:
-        for user_id in [user_id for user_id, needed in waiting.items() if unit.id in needed]:
-            if user_id in waiting:
-                del waiting[user_id]
-                user = self.units[user_id]
-                self.result.blocked.append(user)
-                self.board.blocked(user)
-                self._block_users_of(user, waiting)
+    def _await_late(self, unit: WorkUnit, input_id: str) -> None:
+        if input_id in self._done:
+            self._make_ready(unit)
+        else:
+            self._waiting.add(unit.id, {input_id})
+            if input_id in self._gone:
+                self._lose(input_id)
+
+    def _lose(self, unit_id: str) -> None:
+        """It will never be done, nor will what waits for it."""
+        self._gone.add(unit_id)
+        for user_id in self._waiting.failed(unit_id):
+            self._gone.add(user_id)
+            self.result.blocked.append(self.units[user_id])
+            self.board.blocked(self.units[user_id])
+
+    def _move_stragglers(self, executor: Executor) -> None:
+        self._judged_at = self.clock()
+        for unit, cause in self._stragglers.slow():
+            # As large a place must be free, or it would only lose its own.
+            if self._capacity.less(self._used).holds(Parts.of(unit)):
+                self._avoid[unit.id] = self.board.latest[unit.id].get("node")
+                executor.stop(unit.id)
+                self._stragglers.moved(unit)
+                self._settle(unit, Outcome("lost", cause, 1))

@@ -21,10 +21,11 @@ Event = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the executor can run at once."""
+    """What the executor can run at once; `may_grow`, when units that wait for a place may bring more machines."""
 
     cpus: float
     gpus: float
+    may_grow: bool = False
 
 
 class Executor(Protocol):
@@ -36,6 +37,10 @@ class Executor(Protocol):
 
     def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
         """Units (by id) whose attempt ended since the last call; waits for the first at most so long."""
+        ...
+
+    def stop(self, unit_id: str) -> None:
+        """End an attempt; nothing more is heard of it."""
         ...
 
     def events(self) -> list[Event]:
@@ -67,7 +72,8 @@ class RayExecutor:
             raise InterruptedRun(
                 "the Ray node of this machine died: what was committed is in the store; start the same command again"
             )
-        return Capacity(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+        # Whether a cluster of others has an autoscaler cannot be asked; it acts on what waits.
+        return Capacity(resources.get("CPU", 0.0), resources.get("GPU", 0.0), may_grow=not self.owns_cluster)
 
     def submit(self, order: UnitOrder) -> None:
         kind: Callable[[UnitOrder, Store, Queue], Attempt] = TaskAttempt
@@ -82,10 +88,19 @@ class RayExecutor:
         if not references:
             return []
         ray.wait(references, num_returns=1, timeout=timeout_seconds)
-        ended = [(unit_id, outcome) for unit_id, attempt in self.running.items() if (outcome := attempt.outcome())]
+        # One question for all: a question for each of hundreds takes longer than a poll.
+        told = set(ray.wait(references, num_returns=len(references), timeout=0)[0])
+        ended = [
+            (unit_id, outcome)
+            for unit_id, attempt in self.running.items()
+            if (isinstance(attempt, GroupAttempt) or not told.isdisjoint(attempt.references)) and (outcome := attempt.outcome())
+        ]
         for unit_id, _ in ended:
             self.running.pop(unit_id).stop()
         return ended
+
+    def stop(self, unit_id: str) -> None:
+        self.running.pop(unit_id).stop()
 
     def events(self) -> list[Event]:
         try:

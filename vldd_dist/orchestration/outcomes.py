@@ -10,17 +10,32 @@ class Outcome:
 
     Attributes:
         status: done; refused (the user's input or the store: trying again cannot help); crashed (our program or a
-            library raised); lost (the worker or its machine died: nobody's fault).
+            library raised); lost (the worker or its machine died: nobody's fault); waits (it has gone as far as it can
+            without the input `awaits`, and stored that).
         cause: one sentence, empty when done.
         exit_code: what a command that ends because of it returns.
+        awaits: a unit's id.
     """
 
-    status: Literal["done", "refused", "crashed", "lost"]
+    status: Literal["done", "refused", "crashed", "lost", "waits"]
     cause: str = ""
     exit_code: int = 0
+    awaits: str = ""
 
 
 DONE = Outcome("done")
+
+
+class InputAwaited(Exception):
+    """Raised by a unit that could start but cannot end without an input that is not committed yet.
+
+    Attributes:
+        role: of that input.
+    """
+
+    def __init__(self, role: str) -> None:
+        super().__init__(f"{role} is not committed yet")
+        self.role = role
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.experiment import Experiment
 from vldd_dist.models.identity import text_identity, weights_identity
 from vldd_dist.models.image import check_backbone_name
-from vldd_dist.orchestration.units import WorkUnit, in_dependency_order
+from vldd_dist.orchestration.units import Until, WorkUnit, in_dependency_order
 from vldd_dist.settings import ModelSettings, Section
 
 # How a unit is made, without effect on what comes out.
@@ -54,8 +54,14 @@ class Plan:
     sets: list[EvaluatedSet]
     publications: list[WorkUnit]
 
-    def units(self) -> list[WorkUnit]:
-        """Every unit once, inputs first."""
+    def units(self, until: Until = "publications") -> list[WorkUnit]:
+        """Every unit up to a stage once, inputs first."""
+        if until == "data":
+            return in_dependency_order([self.dataset, *(expert.inputs["embeddings"] for expert in self.experts)])
+        if until == "experts":
+            return in_dependency_order(self.experts)
+        if until == "distillations":
+            return in_dependency_order([chosen.source for chosen in self.sets if chosen.method == "distilled"])
         judged = [unit for s in self.sets for units in s.evaluations.values() for unit in units]
         return in_dependency_order([*self.full, *judged, *self.publications])
 
@@ -236,11 +242,13 @@ class _Planner:
             **{key: getattr(settings, key) for key in DISTILL_EXECUTION},
         )
         inputs = {"dataset": self.dataset, **self._model_inputs(experiment.model)}
-        inputs |= {f"expert_{index:03d}": unit for index, unit in enumerate(self.experts)}
+        experts = {f"expert_{index:03d}": unit for index, unit in enumerate(self.experts)}
+        inputs |= experts
+        later = frozenset(list(experts)[settings.min_experts :]) if settings.min_experts else frozenset()
         if settings.initialise == "kmeans":
             inputs["features"] = self._features(0)
         label = f"distillation {pairs} pairs seed {seed}"
-        return WorkUnit("distillation", spec, inputs, execution, settings.resources, label, settings.workers)
+        return WorkUnit("distillation", spec, inputs, execution, settings.resources, label, settings.workers, later)
 
     def _protocol(self) -> dict[str, Any]:
         return _dump(self.experiment.evaluation, "seeds", "image_models", "encode_batch")

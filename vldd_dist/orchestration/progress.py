@@ -1,7 +1,8 @@
 """What a person sees while units run: one live table on a terminal, plain lines elsewhere."""
 
+import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,9 @@ from rich.text import Text
 from vldd_dist.orchestration.units import WorkUnit
 
 PLAIN_INTERVAL_SECONDS = 20.0
+LIVE_INTERVAL_SECONDS = 0.25
+# Of the units that run, of a stage in the table and of all in the log; the others are counted.
+LIVE_UNITS, PLAIN_UNITS = 8, 20
 
 STAGE_NAMES = {
     "dataset": "dataset",
@@ -46,28 +50,35 @@ class TimeLeft:
 class ProgressBoard:
     """The state of a run in numbers, on an injected clock (seconds); views render it.
 
-    `capacity` is the number of CPUs the estimate of the time left divides by.
+    Attributes:
+        capacity, gpus: CPUs and GPUs at hand, by which the estimate of the time left divides.
+        max_running: units that may run at once; none: as many as fit.
     """
 
     def __init__(self, view: "ProgressView", clock: Callable[[], float] = time.monotonic) -> None:
         self.view, self.clock = view, clock
-        self.capacity = 1.0
+        self.capacity, self.gpus = 1.0, 0.0
+        self.max_running: int | None = None
         self.total: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.running: dict[str, tuple[WorkUnit, float]] = {}
         self.latest: dict[str, dict[str, Any]] = {}
-        self.durations: dict[str, list[float]] = {}
-        self.cpus: dict[str, float] = {}
+        # Of the units that this run has done, by kind: how many, and their seconds together.
+        self.timed: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
+        # Kind -> one of its units: all of a kind ask for the same.
+        self.one_of: dict[str, WorkUnit] = {}
         self.began = clock()
 
     def begin(self, units: list[WorkUnit], done: set[str]) -> None:
         self.began = self.clock()
         # Stages in the order in which they begin.
-        for unit in sorted(units, key=lambda unit: list(STAGE_NAMES).index(unit.kind)):
+        order = {kind: position for position, kind in enumerate(STAGE_NAMES)}
+        for unit in sorted(units, key=lambda unit: order[unit.kind]):
             self.total[unit.kind] += 1
             self.done[unit.kind] += unit.id in done
-            self.cpus[unit.kind] = unit.cpus
+            self.one_of[unit.kind] = unit
         self.view.begin(self)
 
     def started(self, unit: WorkUnit) -> None:
@@ -84,13 +95,18 @@ class ProgressBoard:
 
     def finished(self, unit: WorkUnit) -> None:
         seconds = self._stop(unit)
-        self.durations.setdefault(unit.kind, []).append(seconds)
+        self.timed[unit.kind] += 1
+        self.seconds[unit.kind] += seconds
         self.done[unit.kind] += 1
         self.view.line(f"{unit.label}: done in {seconds:.0f} s")
 
     def retried(self, unit: WorkUnit, cause: str) -> None:
         self._stop(unit)
         self.view.notice(f"{unit.label}: tried again, {cause}")
+
+    def waits(self, unit: WorkUnit, needed: WorkUnit) -> None:
+        self._stop(unit)
+        self.view.line(f"{unit.label}: waits for {needed.label}")
 
     def failed(self, unit: WorkUnit, cause: str) -> None:
         self._stop(unit)
@@ -99,6 +115,10 @@ class ProgressBoard:
 
     def blocked(self, unit: WorkUnit) -> None:
         self.lost[unit.kind] += 1
+
+    def notice(self, text: str) -> None:
+        """Something that concerns no one unit."""
+        self.view.notice(text)
 
     def refresh(self) -> None:
         self.view.refresh(self)
@@ -113,33 +133,39 @@ class ProgressBoard:
         return event["done"] / event["total"] if event.get("total") else None
 
     def time_left(self) -> "TimeLeft":
-        """Work left over the CPUs at hand, from the durations seen so far."""
-        work = longest = 0.0
+        """Work left over what there is of the scarcest resource, from the durations seen so far."""
+        cpu_seconds = gpu_seconds = unit_seconds = longest = 0.0
         seen_all = True
+        running_of = self.running_by_kind()
         for kind, total in self.total.items():
-            open_units = total - self.done[kind] - self.lost[kind]
+            open_units, running = total - self.done[kind] - self.lost[kind], running_of[kind]
             if not open_units:
                 continue
-            seconds = self._unit_seconds(kind)
+            seconds = self._unit_seconds(kind, running)
             if seconds is None:
                 seen_all = False
                 continue
-            waiting = open_units - sum(unit.kind == kind for unit, _ in self.running.values())
-            work += waiting * seconds * self.cpus[kind]
-            for unit_id, (unit, since) in self.running.items():
-                if unit.kind == kind:
-                    left = self._seconds_left_of(unit_id, since, seconds)
-                    work, longest = work + left * unit.cpus, max(longest, left)
-        return TimeLeft(max(work / max(self.capacity, 1.0), longest), seen_all)
+            left = [self._seconds_left_of(unit.id, since, seconds) for unit, since in running]
+            of_kind = (open_units - len(running)) * seconds + sum(left)
+            cpu_seconds += of_kind * self.one_of[kind].cpus
+            gpu_seconds += of_kind * self.one_of[kind].gpus
+            unit_seconds += of_kind
+            longest = max([longest, *left])
+        of_machines = max(cpu_seconds / max(self.capacity, 1.0), gpu_seconds / (self.gpus or math.inf))
+        return TimeLeft(max(of_machines, unit_seconds / (self.max_running or math.inf), longest), seen_all)
 
-    def _unit_seconds(self, kind: str) -> float | None:
-        if seen := self.durations.get(kind):
-            return sum(seen) / len(seen)
-        estimates = [
-            (self.clock() - since) / fraction
-            for unit_id, (unit, since) in self.running.items()
-            if unit.kind == kind and (fraction := self.fraction(unit_id))
-        ]
+    def running_by_kind(self) -> dict[str, list[tuple[WorkUnit, float]]]:
+        """What runs of each kind, and since when."""
+        found: dict[str, list[tuple[WorkUnit, float]]] = defaultdict(list)
+        for unit, since in self.running.values():
+            found[unit.kind].append((unit, since))
+        return found
+
+    def _unit_seconds(self, kind: str, running: list[tuple[WorkUnit, float]]) -> float | None:
+        if count := self.timed[kind]:
+            return self.seconds[kind] / count
+        now = self.clock()
+        estimates = [(now - since) / fraction for unit, since in running if (fraction := self.fraction(unit.id))]
         return sum(estimates) / len(estimates) if estimates else None
 
     def _seconds_left_of(self, unit_id: str, since: float, usual: float) -> float:
@@ -187,6 +213,7 @@ class LiveView:
 
     def __init__(self, console: Console) -> None:
         self.live = Live(console=console, auto_refresh=False, transient=True)
+        self._drawn = -float("inf")
 
     def begin(self, board: ProgressBoard) -> None:
         self.live.start()
@@ -199,7 +226,10 @@ class LiveView:
         self.live.console.print(Text(text, style="yellow"))
 
     def refresh(self, board: ProgressBoard) -> None:
-        self.live.update(self._render(board), refresh=True)
+        # A poll ends as soon as a unit does, and the table of a large run takes longer to draw than a unit to settle.
+        if board.clock() - self._drawn >= LIVE_INTERVAL_SECONDS:
+            self._drawn = board.clock()
+            self.live.update(self._render(board), refresh=True)
 
     def end(self) -> None:
         self.live.stop()
@@ -208,11 +238,14 @@ class LiveView:
         table = Table(box=None, pad_edge=False, show_header=False, expand=False)
         for column in ("stage", "bar", "count", "running"):
             table.add_column(column, overflow="fold")
+        running_of = board.running_by_kind()
         for kind, total in board.total.items():
-            running = [(i, unit) for i, (unit, _) in board.running.items() if unit.kind == kind]
-            share = sum(board.fraction(unit_id) or 0.0 for unit_id, _ in running)
+            running = [unit for unit, _ in running_of[kind]]
+            share = sum(board.fraction(unit.id) or 0.0 for unit in running)
             filled = round(20 * (board.done[kind] + share) / total)
-            details = [f"{unit.label}: {describe_event(board.latest.get(i, {}))}".rstrip(": ") for i, unit in running]
+            shown = running[:LIVE_UNITS]
+            details = [f"{unit.label}: {describe_event(board.latest.get(unit.id, {}))}".rstrip(": ") for unit in shown]
+            details += [f"and {len(running) - len(shown)} more"] if len(running) > len(shown) else []
             failed = f" ({board.lost[kind]} failed)" if board.lost[kind] else ""
             table.add_row(
                 STAGE_NAMES[kind],
@@ -245,9 +278,11 @@ class PlainView:
         if self.clock() - self.last < PLAIN_INTERVAL_SECONDS:
             return
         self.last = self.clock()
-        for unit_id, (unit, _) in board.running.items():
-            if event := board.latest.get(unit_id):
-                self._print(f"{unit.label}: {describe_event(event)}")
+        told = list(board.latest.items())
+        for unit_id, event in told[:PLAIN_UNITS]:
+            self._print(f"{board.running[unit_id][0].label}: {describe_event(event)}")
+        if len(told) > PLAIN_UNITS:
+            self._print(f"and {len(told) - PLAIN_UNITS} more units at work")
         self._print(f"{board.done.total()}/{board.total.total()} units, {board.time_left()}")
 
     def end(self) -> None:

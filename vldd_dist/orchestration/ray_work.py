@@ -21,7 +21,7 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from vldd_dist.errors import VlddError
-from vldd_dist.orchestration.outcomes import DONE, Outcome
+from vldd_dist.orchestration.outcomes import DONE, InputAwaited, Outcome
 from vldd_dist.orchestration.units import UnitOrder
 from vldd_dist.sharding.ranks import SOLO, LostRank, Ranks, Rendezvous, join, open_rendezvous
 from vldd_dist.storage.store import Store
@@ -37,18 +37,23 @@ def run_order(order: UnitOrder, store: Store, events: Queue, ranks: Ranks = SOLO
     from vldd_dist.orchestration.workspace import execute
 
     last = 0.0
+    node = ray.get_runtime_context().get_node_id()
 
     def report(event: dict[str, Any]) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= REPORT_INTERVAL_SECONDS or event.get("done") == event.get("total") or "notice" in event:
             last = now
-            events.actor.put_nowait.remote((order.id, event))
+            events.actor.put_nowait.remote((order.id, event | {"node": node}))
 
+    # Until now it waited for a place.
+    report({})
     try:
         with ranks.noticing_a_loss():
             execute(order, store, report, ranks)
         return DONE
+    except InputAwaited as wait:
+        return Outcome("waits", f"waits for {wait.role}", awaits=order.inputs[wait.role][1])
     except VlddError as error:
         return Outcome("refused", str(error), error.exit_code)
     except LostRank as error:
@@ -108,11 +113,19 @@ class Attempt(Protocol):
         ...
 
 
+def _place(order: UnitOrder) -> dict[str, Any]:
+    """What it asks Ray for; another node than the one to avoid, if there is one."""
+    place: dict[str, Any] = {"num_cpus": order.cpus, "num_gpus": order.gpus}
+    if order.avoid is not None:
+        place |= {"label_selector": {"ray.io/node-id": f"!{order.avoid}"}, "fallback_strategy": [{"label_selector": {}}]}
+    return place
+
+
 class TaskAttempt:
     """Most units."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
-        task = ray.remote(run_order).options(num_cpus=order.cpus, num_gpus=order.gpus, max_retries=0, name=order.label)
+        task = ray.remote(run_order).options(max_retries=0, name=order.label, **_place(order))
         self.references = [task.remote(order, store, events)]
         self._ended = False
 
@@ -132,7 +145,7 @@ class ExpertAttempt:
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
         # Dropping the handle would end the actor.
-        self.actor = ray.remote(ExpertActor).options(num_cpus=order.cpus, num_gpus=order.gpus, max_restarts=0).remote()
+        self.actor = ray.remote(ExpertActor).options(max_restarts=0, **_place(order)).remote()
         self.references = [self.actor.run.remote(order, store, events)]
 
     def outcome(self) -> Outcome | None:
@@ -199,7 +212,8 @@ def worst(ended: dict[int, Outcome], world: int, timeout: timedelta) -> Outcome:
                 return Outcome(status, cause, outcome.exit_code)
     lost = {rank: outcome.cause for rank, outcome in sorted(ended.items()) if outcome.status == "lost"}
     if not lost:
-        return DONE
+        # All ranks end alike.
+        return ended[0]
     if silent := sorted(set(range(world)) - set(ended)):
         hung = f"rank {', '.join(map(str, silent))} of {world} took no part in a collective operation for "
         return Outcome("lost", f"{hung}{timeout.total_seconds():g} s: it hangs", 1)

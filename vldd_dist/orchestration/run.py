@@ -1,6 +1,7 @@
 """The main job: plan, run what is missing, report."""
 
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -9,15 +10,31 @@ from vldd_dist.errors import ConfigError, InterruptedRun
 from vldd_dist.experiment import Experiment
 from vldd_dist.orchestration.coordinator import Coordinator, RunResult
 from vldd_dist.orchestration.executor import Executor, RayExecutor
-from vldd_dist.orchestration.plan import Plan, make_plan
-from vldd_dist.orchestration.progress import ProgressBoard, make_view
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.orchestration.progress import ProgressBoard, ProgressView, make_view
+from vldd_dist.orchestration.ray_metrics import RayMetrics
+from vldd_dist.orchestration.status import SeveralViews, StatusWriter
+from vldd_dist.orchestration.trackers import make_tracking
+from vldd_dist.orchestration.units import Until, WorkUnit
 from vldd_dist.storage.store import Store
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run_experiment(experiment: Experiment, store: Store, console: Console) -> int:
+def run_experiment(
+    experiment: Experiment,
+    store: Store,
+    console: Console,
+    until: Until = "publications",
+    track: Sequence[str] = (),
+    max_running: int | None = None,
+) -> int:
     """Run everything of the experiment that the store does not hold yet, then write and print the report.
+
+    Args:
+        until: the last stage to run, with all it needs.
+        track: NAME=TARGET each, see `trackers`.
+        max_running: units at once, at least 1; none: as many as fit.
 
     Returns:
         The exit code: 0, or that of the first failed unit (the others were run).
@@ -30,7 +47,8 @@ def run_experiment(experiment: Experiment, store: Store, console: Console) -> in
         raise ConfigError("--store memory://: lives in one process, the workers are others; use file:// or s3://")
     plan = make_plan(experiment)
     store.check_writable()
-    result = _run_units(plan, store, console)
+    trackers: list[ProgressView] = [make_tracking(description, experiment.name) for description in track]
+    result = _run_units(experiment.name, plan.units(until), store, console, trackers, max_running)
     for unit, outcome in result.failed:
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
     if result.blocked:
@@ -42,8 +60,16 @@ def run_experiment(experiment: Experiment, store: Store, console: Console) -> in
     return result.exit_code
 
 
-def _run_units(plan: Plan, store: Store, console: Console) -> RunResult:
-    view = make_view(console)
+def _run_units(
+    experiment: str,
+    units: list[WorkUnit],
+    store: Store,
+    console: Console,
+    trackers: list[ProgressView],
+    max_running: int | None,
+) -> RunResult:
+    status = StatusWriter(store, experiment)
+    view = SeveralViews([make_view(console), status, RayMetrics(), *trackers])
 
     stops: list[int] = []
 
@@ -59,7 +85,10 @@ def _run_units(plan: Plan, store: Store, console: Console) -> RunResult:
 
     previous = handle_signals()
     try:
-        return Coordinator(plan.units(), store, make_executor, ProgressBoard(view), should_stop=lambda: bool(stops)).run()
+        board, should_stop = ProgressBoard(view), lambda: bool(stops)
+        result = Coordinator(units, store, make_executor, board, should_stop=should_stop, max_running=max_running).run()
+        status.state = "failed" if result.failed else "done"
+        return result
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted: what was committed is in the store; the same command goes on from there") from None
     finally:

@@ -13,6 +13,7 @@ from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.prepare import prepare_dataset
 from vldd_dist.distillation.distill import Distillation
 from vldd_dist.distillation.draws import inner_batch_size
+from vldd_dist.distillation.experts import ExpertAwaited, Experts
 from vldd_dist.distillation.pairs import (
     SyntheticPairs,
     kmeans_indices,
@@ -29,6 +30,7 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image import create_backbone, refuse_backbone_dropout
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.models.text import FrozenTextEncoder
+from vldd_dist.orchestration.outcomes import InputAwaited
 from vldd_dist.orchestration.plan import DISTILL_EXECUTION, EXPERT_EXECUTION
 from vldd_dist.orchestration.publish import publish
 from vldd_dist.orchestration.workspace import Runner, Workspace, read_rows, read_tensors
@@ -44,6 +46,7 @@ from vldd_dist.settings import (
 from vldd_dist.storage import tensors
 from vldd_dist.storage.parts import part_name
 from vldd_dist.storage.trajectories import SnapshotCache, Trajectory
+from vldd_dist.storage.units import is_done
 
 
 def dataset(ws: Workspace) -> dict[str, Any]:
@@ -160,12 +163,16 @@ def distillation(ws: Workspace) -> dict[str, Any]:
         unrolling = make_unrolling(
             model, ws.model_settings.temperature, settings, shelf, ranks, inner_batch_size(settings, total)
         )
-        cache = SnapshotCache()
+        cache, roles = SnapshotCache(), ws.roles("expert_")
+
+        def open_expert(index: int) -> Trajectory:
+            return Trajectory(ws.reader(roles[index]), cache, unrolling.part)
+
         run = Distillation(
             unrolling,
             pairs,
             total,
-            [Trajectory(ws.reader(role), cache, unrolling.part) for role in ws.roles("expert_")],
+            Experts(len(roles), open_expert, lambda index: is_done(ws.store, *ws.order.inputs[roles[index]])),
             settings,
             seed=derive_seed(spec["seed"], "distillation", total),
             validate=validate,
@@ -173,7 +180,10 @@ def distillation(ws: Workspace) -> dict[str, Any]:
             report=ws.report,
             ranks=ranks,
         )
-        facts = run.run()
+        try:
+            facts = run.run()
+        except ExpertAwaited as wait:
+            raise InputAwaited(roles[wait.index]) from None
     for name, rows in (("pairs", {"images": run.best.images, "texts": run.best.texts}), ("start", start)):
         ws.writer.put(part_name(name, ranks.rank, ranks.world), tensors.encode(rows))
     if ranks.first:

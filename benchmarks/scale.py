@@ -1,0 +1,238 @@
+"""The coordinator with thousands of units: what it takes of the machine that runs it.
+
+    python -m benchmarks.scale [--quick]
+
+The real coordinator, with the views of a real run that need no Ray (lines or a live table, and the status in the store), over
+the plan of a real description (100 experts; distillations that need all of them, each judged five times and published),
+against an executor whose units end on a clock of its own, 450 and more at once, and a folder as store. Counted are the
+driver's CPU seconds without the executor's, what its resident set grows by in a fresh process (plan included), and its
+requests to the store: a listing is one for each 1,000 keys, a write two, for it is compared with what the store then holds.
+The requests of workers are not the driver's (benchmarks/scaling_model.py has them); those of the report, which reads a
+manifest for nearly each unit once at the end, come on top.
+
+The last line is JSON, at the largest size and with lines as view: ms_per_unit, driver_mib_per_1000_units, requests_per_unit,
+and ms_growth, the time per unit over that at 1,000 units.
+"""
+
+import argparse
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks._measure import FreshProcess, peak_memory, print_json
+from vldd_dist.experiment import load_experiment
+from vldd_dist.orchestration.coordinator import Coordinator
+from vldd_dist.orchestration.executor import Capacity, Event
+from vldd_dist.orchestration.outcomes import DONE, Outcome
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.orchestration.progress import LiveView, PlainView, ProgressBoard
+from vldd_dist.orchestration.status import SeveralViews, StatusWriter
+from vldd_dist.orchestration.units import UnitOrder, WorkUnit
+from vldd_dist.storage.store import Store
+
+PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
+SIZES = (1_000, 10_000)
+EXPERTS, CAPACITY, LISTED_AT_ONCE, REPORT_SECONDS = 100, Capacity(cpus=500, gpus=450), 1_000, 0.5
+# Of the simulated units, give or take a half; the rest take one.
+SECONDS = {"expert": 30.0, "distillation": 20.0, "evaluation": 5.0, "coreset": 3.0}
+MIB = 2**20
+
+Out = TypeVar("Out")
+
+
+def make_units(size: int) -> list[WorkUnit]:
+    """About `size` units; experts and distillations ask for a GPU, evaluations for half of one."""
+    # Beside a distillation with its evaluations and publication: experts and their evaluations, coresets, what all need.
+    seeds = max(1, math.ceil((size - 2 * EXPERTS - 47) / 7))
+    overrides = [
+        *("model.image.weights=random", "model.text.model=bert-base-uncased", f"experts.count={EXPERTS}"),
+        *("distill.pairs=[100]", f"distill.seeds={list(range(seeds))}", "evaluation.seeds=[0, 1, 2, 3, 4]"),
+        *("experts.resources.gpus=1", "distill.resources.gpus=1", "evaluation.resources.gpus=0.5"),
+    ]
+    return make_plan(load_experiment(PRESETS / "scenes.yaml", overrides)).units()
+
+
+class CountingStore(Store):
+    """Counts the requests that would go out to an object store.
+
+    Attributes:
+        writes: how many of them wrote, or asked what was written.
+    """
+
+    requests = writes = 0
+
+    def _guarded(self, key: str, operation: Callable[[str], Out], missing_is_error: bool = True) -> Out:
+        self.requests += 1
+        return super()._guarded(key, operation, missing_is_error)
+
+    def write(self, key: str, data: bytes) -> None:
+        super().write(key, data)
+        # `_guarded` has counted one.
+        self.requests += 1
+        self.writes += 2
+
+    def list(self, prefix: str, temporary: bool = False) -> list[str]:
+        keys = super().list(prefix, temporary)
+        self.requests += max(0, math.ceil(len(keys) / LISTED_AT_ONCE) - 1)
+        return keys
+
+
+class SimulatedExecutor:
+    """Units that end by themselves and leave a manifest; `now` moves when the coordinator waits, `aside` are the CPU seconds
+    that its thread spends here (the status is written on another)."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.now = self.aside = self.reported = 0.0
+        self.ends: list[tuple[float, str, UnitOrder]] = []
+        self.most_at_once = self.asked = self.polls = 0
+
+    def clock(self) -> float:
+        return self.now
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        began = time.thread_time()
+        yield
+        self.aside += time.thread_time() - began
+
+    def capacity(self) -> Capacity:
+        self.asked += 1
+        return CAPACITY
+
+    def submit(self, order: UnitOrder) -> None:
+        with self._aside():
+            spread = 0.5 + int(order.id[:4], 16) / 2**16
+            heappush(self.ends, (self.now + spread * SECONDS.get(order.kind, 1.0), order.id, order))
+            self.most_at_once = max(self.most_at_once, len(self.ends))
+
+    def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
+        with self._aside():
+            self.polls += 1
+            self.now = min(self.now + timeout_seconds, max(self.now, self.ends[0][0]))
+            ended = []
+            while self.ends and self.ends[0][0] <= self.now:
+                order = heappop(self.ends)[-1]
+                self.store.create(f"units/{order.kind}/{order.id}/manifest.json", b"{}")
+                ended.append((order.id, DONE))
+        return ended
+
+    def events(self) -> list[Event]:
+        with self._aside():
+            if self.now - self.reported < REPORT_SECONDS:
+                return []
+            self.reported = self.now
+            return [(unit_id, {"done": 1, "total": 2, "loss": 1.0}) for _, unit_id, _ in self.ends]
+
+    def stop(self, unit_id: str) -> None:
+        raise AssertionError("none is slow")
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one run took of the driver.
+
+    Attributes:
+        cpu_seconds: of the coordinator, views included.
+        plan_seconds: CPU seconds of making the plan, in none of the others.
+        requests, writes: to the store, and those of them that wrote the status.
+        asked, polls: how often the executor was asked what there is, and what has ended.
+        minutes: that the run took by the executor's clock.
+        memory: bytes the resident set grew by, plan included.
+    """
+
+    units: int
+    cpu_seconds: float
+    plan_seconds: float
+    requests: int
+    writes: int
+    asked: int
+    polls: int
+    most_at_once: int
+    minutes: float
+    memory: int = 0
+
+
+def simulate(size: int, terminal: bool, folder: str) -> Figures:
+    """Run what the folder's store lacks of an experiment."""
+    began = time.process_time()
+    units = make_units(size)
+    planned = time.process_time()
+    store, executor = CountingStore(folder), SimulatedExecutor(Store(folder))
+    with open(os.devnull, "w") as sink:
+        console = Console(file=sink, force_terminal=terminal, width=120)
+        status = StatusWriter(store, "scale", executor.clock)
+        view = SeveralViews([LiveView(console) if terminal else PlainView(console, executor.clock), status])
+        board = ProgressBoard(view, executor.clock)
+        result = Coordinator(units, store, lambda: executor, board, clock=executor.clock).run()
+        status.state = "done"
+        view.end()
+    seconds = time.process_time() - planned - executor.aside
+    assert len(result.ran) + len(result.found) == len(units)
+    counts = store.requests, store.writes, executor.asked, executor.polls, executor.most_at_once
+    return Figures(len(units), seconds, planned - began, *counts, minutes=executor.now / 60)
+
+
+def measure(size: int, terminal: bool, folder: str) -> Figures:
+    """`simulate` with its memory; to be called in a fresh process."""
+    with tempfile.TemporaryDirectory() as small:
+        simulate(100, terminal, small)
+    figures, memory = peak_memory(lambda: simulate(size, terminal, folder))
+    return replace(figures, memory=memory)
+
+
+def measure_all(sizes: tuple[int, ...]) -> Iterator[tuple[str, Figures]]:
+    """(what, figures): each size with lines and with a live table as view, and started again when all is done."""
+    for size in sizes:
+        for what, terminal in (("lines", False), ("live table", True)):
+            with tempfile.TemporaryDirectory() as folder:
+                for name in (what, "again, all done") if what == "lines" else (what,):
+                    process = FreshProcess()
+                    yield name, process.run(measure, size, terminal, folder)
+                    process.close()
+
+
+def print_figures(found: list[tuple[str, Figures]]) -> None:
+    headings = "ms a unit", "MiB / 1,000", "requests a unit", "writes", "polls", "asked", "at once", "minutes", "plan, s"
+    table = Table("view", "units", *headings)
+    for what, figures in found:
+        each = f"{1000 * figures.cpu_seconds / figures.units:.3f}", f"{figures.memory / MIB / figures.units * 1000:.2f}"
+        counts = figures.writes, figures.polls, figures.asked, figures.most_at_once
+        times = f"{figures.minutes:.1f}", f"{figures.plan_seconds:.2f}"
+        table.add_row(what, f"{figures.units:,}", *each, f"{figures.requests / figures.units:.4f}", *map(str, counts), *times)
+    Console(width=128).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The coordinator with thousands of units.")
+    parser.add_argument("--quick", action="store_true", help="the smaller size only")
+    arguments = parser.parse_args()
+    found = list(measure_all(SIZES[:1] if arguments.quick else SIZES))
+    print_figures(found)
+    first, last = [[figures for what, figures in found if what == "lines"][place] for place in (0, -1)]
+    cost = {figures: 1000 * figures.cpu_seconds / figures.units for figures in (first, last)}
+    print_json(
+        {
+            "ms_per_unit": round(cost[last], 3),
+            "driver_mib_per_1000_units": round(last.memory / MIB / last.units * 1000, 2),
+            "requests_per_unit": round(last.requests / last.units, 4),
+            "ms_growth": round(cost[last] / cost[first], 2),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""The experts of an experiment, as a Ray job: arguments as of `jobs.run`."""
+
+import sys
+
+from vldd_dist.cli import main
+
+if __name__ == "__main__":
+    main(["run", *sys.argv[1:], "--until", "experts"])

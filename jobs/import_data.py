@@ -1,0 +1,8 @@
+"""The prepared data set and its caption embeddings, as a Ray job: arguments as of `jobs.run`."""
+
+import sys
+
+from vldd_dist.cli import main
+
+if __name__ == "__main__":
+    main(["run", *sys.argv[1:], "--until", "data"])

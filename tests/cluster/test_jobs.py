@@ -1,0 +1,131 @@
+"""The experiment as a user runs it: `vldd submit` to a cluster of several raylets, which loses nodes, drivers and jobs."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from cluster.local import start_cluster
+from tests.cluster.test_run import LONGER, checkpoints, finish, result, start
+from vldd_dist.experiment import load_experiment
+from vldd_dist.orchestration.submit import ENDED, submission_id
+from vldd_dist.storage.status import read_statuses
+from vldd_dist.storage.store import Store
+
+PRESET = "jobs/presets/scenes.yaml"
+PORT = 8299
+
+
+class LocalCluster:
+    """A head that runs no work, and two nodes that do."""
+
+    def __init__(self) -> None:
+        self.nodes = start_cluster(2, 1, PORT)
+        self.client = JobSubmissionClient(f"http://127.0.0.1:{PORT}")
+
+    def submit(self, store: Path) -> tuple[str, str]:
+        """The job's id, and what was printed."""
+        sets = [part for override in LONGER for part in ("--set", override)]
+        program = [sys.executable, "-c", "from vldd_dist.cli import main; main()", "submit", PRESET, "--store", str(store)]
+        output = subprocess.run(
+            [*program, "--address", f"http://127.0.0.1:{PORT}", *sets], capture_output=True, text=True, check=True
+        ).stdout
+        return output.split()[0], output
+
+    def wait(self, job: str, condition: Callable[[], bool], seconds: float = 180) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.client.get_job_status(job) not in ENDED, self.client.get_job_logs(job)
+            assert time.monotonic() < deadline, self.client.get_job_logs(job)
+            time.sleep(0.2)
+
+    def ends(self, job: str, seconds: float = 300) -> JobStatus:
+        deadline = time.monotonic() + seconds
+        while (status := self.client.get_job_status(job)) not in ENDED:
+            assert time.monotonic() < deadline, self.client.get_job_logs(job)
+            time.sleep(0.5)
+        return status
+
+    def lose_the_node_of(self, worker: str) -> None:
+        """Without notice; another node comes in its place."""
+        pids = {process.ppid() for process in psutil.process_iter() if worker in process.name() + " ".join(_arguments(process))}
+        (node,) = [node for node in self.nodes.worker_nodes if _raylet(node) in pids]
+        self.nodes.remove_node(node, allow_graceful=False)
+        self.nodes.add_node(num_cpus=1)
+
+
+def _arguments(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _raylet(node: object) -> int:
+    return node.all_processes["raylet"][0].process.pid  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    local = LocalCluster()
+    yield local
+    local.nodes.shutdown()
+
+
+def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, tmp_path: Path) -> None:
+    straight, store = tmp_path / "straight", tmp_path / "store"
+    process = start(straight)
+    output = finish(process)
+    assert process.returncode == 0, output
+
+    job, printed = cluster.submit(store)
+    assert job == submission_id(load_experiment(PRESET, LONGER), str(store))
+    assert f"ray job logs --address http://127.0.0.1:{PORT} --follow {job}" in printed
+    cluster.wait(job, lambda: bool(checkpoints(store, "expert")))
+    assert "runs already" in cluster.submit(store)[1]
+    # A node during the experts, and the driver during the distillation.
+    cluster.lose_the_node_of("ExpertActor")
+    cluster.wait(job, lambda: bool(checkpoints(store, "distillation")))
+    logs = cluster.client.get_job_logs(job)
+    assert "tried again, its process or machine ended" in logs
+    assert "\x1b" not in logs
+    (driver,) = [p for p in psutil.process_iter() if _arguments(p)[1:3] == ["-m", "jobs.run"]]
+    driver.kill()
+    assert cluster.ends(job) == JobStatus.FAILED
+    (status,) = read_statuses(Store(str(store)))
+    assert status.state == "running", "as its driver last said"
+
+    # Stopped by signal.
+    assert "submitted" in cluster.submit(store)[1]
+    cluster.wait(job, lambda: "distillation 4 pairs seed 0: started" in cluster.client.get_job_logs(job))
+    cluster.client.stop_job(job)
+    assert cluster.ends(job) == JobStatus.STOPPED
+    assert "the same command goes on" in cluster.client.get_job_logs(job)
+    (status,) = read_statuses(Store(str(store)))
+    assert status.state == "stopped"
+
+    # A node during the distillation.
+    cluster.submit(store)
+    cluster.wait(job, lambda: "outer steps/s" in cluster.client.get_job_logs(job) or _has_ended(store, "distillation"))
+    if not _has_ended(store, "distillation"):
+        cluster.lose_the_node_of("ray::distillation")
+    assert cluster.ends(job) == JobStatus.SUCCEEDED, cluster.client.get_job_logs(job)
+    assert result(store) == result(straight)
+    (status,) = read_statuses(Store(str(store)))
+    assert status.state == "done"
+    assert {(stage.done, stage.failed) for stage in status.stages.values()} == {
+        (stage.total, 0) for stage in status.stages.values()
+    }
+
+
+def _has_ended(store: Path, kind: str) -> bool:
+    return any((store / "units" / kind).glob("*/manifest.json"))

@@ -1,0 +1,97 @@
+"""distill.min_experts: a run starts with the first experts, waits for each next one when it may draw it, and draws alike
+whenever they were trained."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks._group import Group
+from tests.orchestration.test_pipeline import digests, experiment, run, units_of
+from vldd_dist.distillation.draws import draw, expert_pool
+from vldd_dist.errors import ConfigError
+from vldd_dist.orchestration.outcomes import InputAwaited
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.orchestration.units import WorkUnit
+from vldd_dist.orchestration.workspace import execute
+from vldd_dist.settings import DistillSettings
+from vldd_dist.sharding.ranks import SOLO, Ranks
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.units import is_done
+
+# Of six outer steps the first draws from one expert, the second too, the third from two, the fourth and later from three.
+OVERRIDES = ("experts.count=3", "distill.min_experts=1")
+
+
+def settings(outer_steps: int, min_experts: int | None) -> DistillSettings:
+    return DistillSettings(outer_steps=outer_steps, min_experts=min_experts)
+
+
+def test_the_pool_grows_to_all_experts_in_half_of_the_steps() -> None:
+    assert [expert_pool(settings(6, 1), 3, step) for step in range(6)] == [1, 1, 2, 3, 3, 3]
+    assert [expert_pool(settings(100, 10), 30, step) for step in (0, 2, 3, 25, 49, 50, 99)] == [10, 10, 11, 20, 29, 30, 30]
+    assert [expert_pool(settings(1, 1), 5, 0), expert_pool(settings(9, None), 5, 0)] == [1, 5]
+
+
+def test_draws_stay_in_the_pool_and_use_all_of_it() -> None:
+    early = {draw(settings(400, 2), 6, 4, seed, 10).expert for seed in range(200)}
+    late = {draw(settings(400, 2), 6, 4, seed, 300).expert for seed in range(200)}
+    assert (early, late) == ({0, 1}, set(range(6)))
+
+
+def test_more_than_there_are_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"distill.min_experts \(4\) is more than experts.count \(3\)"):
+        experiment("experts.count=3", "distill.min_experts=4")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Everything but the last two experts."""
+    store = Store(str(tmp_path_factory.mktemp("prepared")))
+    units = make_plan(experiment(*OVERRIDES)).units()
+    first, _, _ = units_of(experiment(*OVERRIDES), "expert")
+    run(store, [unit for unit in units if unit.kind in ("dataset", "image_weights", "caption_embeddings")] + [first])
+    return store
+
+
+def attempt(ranks: Ranks, url: str, unit: WorkUnit) -> tuple[str | None, list[int]]:
+    """The role it waits for, if it does, and the steps it reports."""
+    torch.set_num_threads(1)
+    steps: list[int] = []
+
+    def report(event: dict[str, Any]) -> None:
+        if "done" in event:
+            steps.append(event["done"])
+
+    try:
+        execute(unit.order(), Store(url), report, ranks)
+    except InputAwaited as wait:
+        return wait.role, steps
+    return None, steps
+
+
+def test_a_run_waits_where_it_must_and_ends_in_the_same_bits(prepared: Store, copy: Callable[[str], Store]) -> None:
+    (unit,) = units_of(experiment(*OVERRIDES), "distillation")
+    assert unit.later == {"expert_001", "expert_002"}
+    straight, store = copy("straight"), copy("store")
+    _, second, third = units_of(experiment(*OVERRIDES), "expert")
+    run(straight, [second, third])
+    assert attempt(SOLO, straight.url, unit) == (None, [1, 2, 3, 4, 5, 6])
+
+    assert attempt(SOLO, store.url, unit) == ("expert_001", [1, 2])
+    # Nothing is lost, nor gained, by trying early.
+    assert attempt(SOLO, store.url, unit) == ("expert_001", [])
+    assert not is_done(store, "distillation", unit.id)
+    run(store, [second])
+    assert attempt(SOLO, store.url, unit) == ("expert_002", [3])
+    run(store, [third])
+    assert attempt(SOLO, store.url, unit) == (None, [4, 5, 6])
+    assert digests(store, unit) == digests(straight, unit)
+
+
+def test_ranks_wait_together(copy: Callable[[str], Store], group: Callable[[int], Group]) -> None:
+    (unit,) = units_of(experiment(*OVERRIDES, "distill.workers=2"), "distillation")
+    store = copy("store")
+    (first, steps), (second, _) = group(2).run(attempt, store.url, unit)
+    assert (first, second, steps) == ("expert_001", "expert_001", [1, 2])

@@ -1,0 +1,86 @@
+"""The model of costs and the coordinator's benchmark: what docs/scaling.md says is what they say."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import scale
+from benchmarks.scaling_model import SOURCES, STUDENTS, describe, model, rehearsal_of, tables
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.storage.status import read_statuses
+from vldd_dist.storage.store import Store
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"
+FLICKR30K, COCO, LARGE = SOURCES
+NFNET = STUDENTS["nfnet_l0"]
+
+
+def test_the_document_holds_the_tables_as_they_are_printed() -> None:
+    assert f"\n\n{tables()}\n" in DOCUMENT.read_text()
+
+
+def test_flickr30k_by_hand() -> None:
+    """Of the preset: 20 experts of 10 epochs, 2,000 outer steps of 8 inner ones on 100 pairs, validated 11 times."""
+    costs = model(FLICKR30K, NFNET)
+    # The whole image tower; of the text head two layers with their biases and a normalisation.
+    snapshot = {"image": 131_077_952, "text": 4 * ((768 + 1) * 2_304 + (2_304 + 1) * 2_304 + 2 * 2_304)}
+    assert rehearsal_of(describe(FLICKR30K, NFNET)).trainable_bytes == snapshot
+
+    # Each epoch 29,000 pictures; before the first and after each 1,014 without gradients; 600 and 1,800 a second.
+    assert costs["expert"].hours == pytest.approx(20 * (10 * 29_000 / 600 + 11 * 1_014 / 1_800) / 3600)
+    # Train and validation pictures, 155,070 captions, the starting weights.
+    read = (29_000 + 1_014) * (2_560 + 30_106) + 5 * 31_014 * (4 * 768 + 60) + snapshot["image"]
+    assert costs["expert"].read == 20 * read
+    # Snapshots after epochs 0, 1, 2 and 10 are kept, and all eleven are checkpoints.
+    assert costs["expert"].written == 20 * (4 + 11) * sum(snapshot.values())
+
+    # Four pictures a pair and inner step; validation: for two learning rates 50 epochs on the pairs, and 1,014 pictures.
+    steps = 4 * 2_000 * 8 * 100 * 4 / 600
+    looks = sum(11 * 2 * (50 * pairs / 600 + 1_014 / 1_800) for pairs in (100, 200, 500, 1_000))
+    assert costs["distillation"].hours == pytest.approx((steps + looks) / 3600)
+    # 40 checkpoints of the pairs, the best ones and a momentum; the best and the first ones at the end.
+    assert costs["distillation"].written == (40 * 3 + 2) * (100 + 200 + 500 + 1_000) * 4 * (3 * 224 * 224 + 768)
+
+
+def test_the_units_are_those_of_the_plan() -> None:
+    """Of the same preset over pictures that need no files."""
+    overrides = ["data.source=scenes", "data.annotations=none", "data.images=none", "model.image.weights=random"]
+    overrides += ["data.train_images=8000"]
+    experiment = scale.load_experiment(scale.PRESETS / NFNET, overrides)
+    kinds = [unit.kind for unit in make_plan(experiment).units()]
+    assert {kind: cost.units for kind, cost in model(FLICKR30K, NFNET).items()} == {
+        kind: kinds.count(kind) for kind in ("expert", "distillation", "evaluation")
+    }
+
+
+def test_shards_beyond_the_cache_are_read_each_epoch() -> None:
+    shards = {source.name: source.pictures["train"] * 32_666 for source in SOURCES}
+    assert shards["COCO"] < 16 * 2**30 < shards["100M pairs"]
+    read = {source.name: model(source, NFNET)["expert"].read / 20 for source in SOURCES}
+    assert read["COCO"] < 2 * shards["COCO"]
+    assert 3 * shards["100M pairs"] < read["100M pairs"] < 3.2 * shards["100M pairs"]
+
+
+def test_the_benchmark_counts_every_request_of_the_driver(tmp_path: Path) -> None:
+    """Of a run and of one that finds all done: a listing each; a write of the status counts twice, for it is compared."""
+    first = scale.simulate(300, False, str(tmp_path))
+    again = scale.simulate(300, False, str(tmp_path))
+    assert first.units == again.units >= 300
+    assert first.writes >= 2 * 2
+    # At first an empty listing; then 900 marks at most.
+    assert (first.requests - first.writes, again.requests - again.writes) == (1, 1)
+    assert (again.writes, again.polls, again.asked) == (2, 0, 0)
+    (status,) = read_statuses(Store(str(tmp_path)))
+    assert status.state == "done"
+    assert sum(stage.total for stage in status.stages.values()) == first.units
+
+
+def test_a_listing_of_many_keys_is_several_requests(tmp_path: Path) -> None:
+    store = scale.CountingStore(str(tmp_path))
+    for number, expected in ((1_000, 1), (1_001, 2)):
+        for index in range(number):
+            (tmp_path / "units").mkdir(exist_ok=True)
+            (tmp_path / "units" / str(index)).touch()
+        store.requests = 0
+        store.list("units")
+        assert store.requests == expected

@@ -1,0 +1,118 @@
+"""Submitting an experiment to a running Ray cluster, so that submitting again is always the right thing to do."""
+
+import logging
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from vldd_dist.errors import ConfigError
+from vldd_dist.experiment import Experiment
+
+ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
+
+
+def submission_id(experiment: Experiment, store_url: str) -> str:
+    """The same for the same experiment and store: a job that runs already is not started twice."""
+    question = f"{experiment.model_dump_json()}\n{store_url}"
+    return f"vldd-{experiment.name}-{sha256(question.encode()).hexdigest()[:8]}"
+
+
+def submit(
+    experiment: Experiment,
+    config: str,
+    overrides: list[str],
+    store: str,
+    address: str,
+    working_dir: str,
+    more: Sequence[str] = (),
+) -> tuple[str, bool]:
+    """Start the job, unless it runs.
+
+    Args:
+        config: path of the description, inside the working directory, which travels to the cluster; its jobs/runtime_env.yaml
+            is the job's, as of `ray job submit --runtime-env`.
+        store: as every node sees it.
+        address: of the cluster's dashboard.
+        more: further arguments of `jobs.run`.
+
+    Returns:
+        The submission id, and whether the job was started now.
+
+    Raises:
+        ConfigError: a description outside the working directory, a folder for a store that is not absolute, or a cluster that
+            cannot be reached.
+    """
+    root = Path(working_dir).resolve()
+    if not Path(config).resolve().is_relative_to(root):
+        raise ConfigError(f"{config}: lies outside the working directory {root}, which is what the cluster gets: move it there")
+    if "://" not in store and not Path(store).is_absolute():
+        raise ConfigError(f"--store {store}: a job has another working directory: give a URL or an absolute path")
+    entrypoint = ["python", "-m", "jobs.run", str(Path(config).resolve().relative_to(root)), "--store", store]
+    entrypoint += [part for override in overrides for part in ("--set", override)]
+    entrypoint += more
+    job = submission_id(experiment, store)
+    # It tells of every file it leaves behind.
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with _reaching(address):
+        client = JobSubmissionClient(address)
+        known = {details.submission_id: details.status for details in client.list_jobs()}
+        if job in known:
+            if known[job] not in ENDED:
+                return job, False
+            client.delete_job(job)
+        client.submit_job(
+            entrypoint=shlex.join(entrypoint),
+            submission_id=job,
+            runtime_env=_runtime_env(root) | {"working_dir": str(root)},
+            metadata={"experiment": experiment.name, "store": store},
+            # The driver only schedules: it must start on a head without CPUs for work.
+            entrypoint_num_cpus=0,
+        )
+    return job, True
+
+
+def _runtime_env(root: Path) -> dict[str, Any]:
+    path = root / "jobs" / "runtime_env.yaml"
+    return yaml.safe_load(path.read_text()) if path.exists() else {}
+
+
+def jobs_of(store: str, address: str) -> list[str]:
+    """What the cluster says of the jobs that were submitted for this store, a line each.
+
+    Raises:
+        ConfigError: a cluster that cannot be reached.
+    """
+    with _reaching(address):
+        jobs = JobSubmissionClient(address).list_jobs()
+    return [
+        f"job {job.submission_id}: {job.status.value}" + (f" ({job.message})" if job.status == JobStatus.FAILED else "")
+        for job in jobs
+        if (job.metadata or {}).get("store") == store
+    ]
+
+
+@contextmanager
+def _reaching(address: str) -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ConfigError(f"--address {address}: the cluster does not answer as it should ({reason}): is it there?") from None
+
+
+def next_commands(job: str, address: str, store: str) -> str:
+    """What a person does next."""
+    return "\n".join(
+        [
+            f"logs     ray job logs --address {address} --follow {job}",
+            f"stop     ray job stop --address {address} {job}      (submitting again goes on)",
+            f"status   vldd status {shlex.quote(store)}",
+            f"results  vldd list {shlex.quote(store)}",
+        ]
+    )
