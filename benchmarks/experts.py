@@ -90,7 +90,7 @@ class Enough(Exception):
 
 @dataclass
 class Meter:
-    """Samples over seconds, from the first report after `skipped` samples, and `wait`, until `batches` are done or time is over."""
+    """Samples over seconds: from the first report after `skipped` samples, and `wait`, to `batches` more or `seconds` later."""
 
     skipped: int
     batches: int

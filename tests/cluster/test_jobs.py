@@ -1,9 +1,11 @@
 """The experiment as a user runs it: `vldd submit` to a cluster of several raylets, which loses nodes, drivers and jobs."""
 
+import json
 import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,12 +19,14 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from cluster.local import start_cluster
 from tests.cluster.test_run import LONGER, checkpoints, finish, result, start
 from vldd_dist.experiment import load_experiment
-from vldd_dist.orchestration.submit import ENDED, submission_id
-from vldd_dist.storage.status import read_statuses
+from vldd_dist.orchestration.submit import ENDED, submission_name
+from vldd_dist.storage.status import RunStatus, read_statuses
 from vldd_dist.storage.store import Store
 
 PRESET = "jobs/presets/scenes.yaml"
 PORT = 8299
+# A distillation begins beside the second expert, and waits for it.
+SETS = [*LONGER, "distill.min_experts=1"]
 
 
 class LocalCluster:
@@ -34,7 +38,7 @@ class LocalCluster:
 
     def submit(self, store: Path) -> tuple[str, str]:
         """The job's id, and what was printed."""
-        sets = [part for override in LONGER for part in ("--set", override)]
+        sets = [part for override in SETS for part in ("--set", override)]
         program = [sys.executable, "-c", "from vldd_dist.cli import main; main()", "submit", PRESET, "--store", str(store)]
         output = subprocess.run(
             [*program, "--address", f"http://127.0.0.1:{PORT}", *sets], capture_output=True, text=True, check=True
@@ -55,12 +59,28 @@ class LocalCluster:
             time.sleep(0.5)
         return status
 
+    def metrics(self) -> str:
+        """What Prometheus is told by all nodes, which it finds as Ray's documentation says."""
+        listing = Path(self.nodes.head_node.get_temp_dir_path()) / "prom_metrics_service_discovery.json"
+        targets = [target for group in json.loads(listing.read_text()) for target in group["targets"]]
+        pages = [_page(f"http://{target}/metrics") for target in targets]
+        return "\n".join(pages)
+
     def lose_the_node_of(self, worker: str) -> None:
         """Without notice; another node comes in its place."""
         pids = {process.ppid() for process in psutil.process_iter() if worker in process.name() + " ".join(_arguments(process))}
-        (node,) = [node for node in self.nodes.worker_nodes if _raylet(node) in pids]
+        node = next(node for node in self.nodes.worker_nodes if _raylet(node) in pids)
         self.nodes.remove_node(node, allow_graceful=False)
         self.nodes.add_node(num_cpus=1)
+
+
+def _page(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        # Of a lost node.
+        return ""
 
 
 def _arguments(process: psutil.Process) -> list[str]:
@@ -83,18 +103,19 @@ def cluster() -> Iterator[LocalCluster]:
 
 def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, tmp_path: Path) -> None:
     straight, store = tmp_path / "straight", tmp_path / "store"
-    process = start(straight)
+    process = start(straight, SETS)
     output = finish(process)
     assert process.returncode == 0, output
 
     job, printed = cluster.submit(store)
-    assert job == submission_id(load_experiment(PRESET, LONGER), str(store))
+    assert job == submission_name(load_experiment(PRESET, SETS), str(store)) + "-1"
     assert f"ray job logs --address http://127.0.0.1:{PORT} --follow {job}" in printed
     cluster.wait(job, lambda: bool(checkpoints(store, "expert")))
-    assert "runs already" in cluster.submit(store)[1]
+    assert cluster.submit(store)[1].startswith(f"{job} runs already")
     # A node during the experts, and the driver during the distillation.
     cluster.lose_the_node_of("ExpertActor")
     cluster.wait(job, lambda: bool(checkpoints(store, "distillation")))
+    cluster.wait(job, lambda: "ray_vldd_units{" in (page := cluster.metrics()) and "ray_vldd_retries_total{" in page)
     logs = cluster.client.get_job_logs(job)
     assert "tried again, its process or machine ended" in logs
     assert "\x1b" not in logs
@@ -105,8 +126,10 @@ def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, tmp_pa
     assert status.state == "running", "as its driver last said"
 
     # Stopped by signal.
-    assert "submitted" in cluster.submit(store)[1]
-    cluster.wait(job, lambda: "distillation 4 pairs seed 0: started" in cluster.client.get_job_logs(job))
+    job, printed = cluster.submit(store)
+    assert printed.startswith(f"{job} submitted")
+    assert job.endswith("-2")
+    cluster.wait(job, lambda: _distils(store, since=status))
     cluster.client.stop_job(job)
     assert cluster.ends(job) == JobStatus.STOPPED
     assert "the same command goes on" in cluster.client.get_job_logs(job)
@@ -114,7 +137,7 @@ def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, tmp_pa
     assert status.state == "stopped"
 
     # A node during the distillation.
-    cluster.submit(store)
+    job, _ = cluster.submit(store)
     cluster.wait(job, lambda: "outer steps/s" in cluster.client.get_job_logs(job) or _has_ended(store, "distillation"))
     if not _has_ended(store, "distillation"):
         cluster.lose_the_node_of("ray::distillation")
@@ -125,6 +148,12 @@ def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, tmp_pa
     assert {(stage.done, stage.failed) for stage in status.stages.values()} == {
         (stage.total, 0) for stage in status.stages.values()
     }
+
+
+def _distils(store: Path, since: RunStatus) -> bool:
+    """Whether a driver that came after this status says so."""
+    (status,) = read_statuses(Store(str(store)))
+    return status.written_at > since.written_at and any("distillation" in unit.label for unit in status.running)
 
 
 def _has_ended(store: Path, kind: str) -> bool:

@@ -17,8 +17,9 @@ from vldd_dist.experiment import Experiment
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 
 
-def submission_id(experiment: Experiment, store_url: str) -> str:
-    """The same for the same experiment and store: a job that runs already is not started twice."""
+def submission_name(experiment: Experiment, store_url: str) -> str:
+    """The same for the same experiment and store; a submission's id has its number behind it, for Ray still tidies up after an
+    ended job when the next one comes."""
     question = f"{experiment.model_dump_json()}\n{store_url}"
     return f"vldd-{experiment.name}-{sha256(question.encode()).hexdigest()[:8]}"
 
@@ -56,16 +57,20 @@ def submit(
     entrypoint = ["python", "-m", "jobs.run", str(Path(config).resolve().relative_to(root)), "--store", store]
     entrypoint += [part for override in overrides for part in ("--set", override)]
     entrypoint += more
-    job = submission_id(experiment, store)
+    name = submission_name(experiment, store)
     # It tells of every file it leaves behind.
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _reaching(address):
         client = JobSubmissionClient(address)
-        known = {details.submission_id: details.status for details in client.list_jobs()}
-        if job in known:
-            if known[job] not in ENDED:
+        known = {
+            details.submission_id: details.status
+            for details in client.list_jobs()
+            if details.submission_id and details.submission_id.startswith(f"{name}-")
+        }
+        for job, status in known.items():
+            if status not in ENDED:
                 return job, False
-            client.delete_job(job)
+        job = f"{name}-{len(known) + 1}"
         client.submit_job(
             entrypoint=shlex.join(entrypoint),
             submission_id=job,
