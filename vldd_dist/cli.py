@@ -1,6 +1,7 @@
 """The `vldd` command: thin, every command calls one function of the package."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -51,6 +52,9 @@ def run(
     max_running: MaxRunning = None,
 ) -> None:
     """Run an experiment, or go on with one: whatever the store holds already is not made again."""
+    # Read when Ray is imported. A lost node is one line of ours; Ray's account of it is thirty, in colour wherever it goes.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     from vldd_dist.orchestration.run import run_experiment
     from vldd_dist.orchestration.show_plan import print_plan
     from vldd_dist.storage.store import Store

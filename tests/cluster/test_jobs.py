@@ -119,6 +119,7 @@ def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, tmp_pa
     logs = cluster.client.get_job_logs(job)
     assert "tried again, its process or machine ended" in logs
     assert "\x1b" not in logs
+    assert "Raylet is terminated" not in logs, "Ray's account of a lost node, of thirty lines"
     (driver,) = [p for p in psutil.process_iter() if _arguments(p)[1:3] == ["-m", "jobs.run"]]
     driver.kill()
     assert cluster.ends(job) == JobStatus.FAILED

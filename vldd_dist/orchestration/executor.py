@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -59,9 +58,6 @@ class RayExecutor:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.owns_cluster = "RAY_ADDRESS" not in os.environ
-        if not sys.stdout.isatty():
-            # It tells the driver of lost nodes in colour, wherever that goes.
-            os.environ.setdefault("RAY_COLOR_PREFIX", "0")
         if self.owns_cluster:
             # "local": without an address Ray joins whatever cluster was last started on this machine.
             ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
