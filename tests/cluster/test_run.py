@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 from tests.conftest import TINY
+from vldd_dist.storage.status import read_statuses
+from vldd_dist.storage.store import Store
 
 # Long enough that a kill meets the work it aims at.
 LONGER = [*TINY, "data.train_images=160", "experts.epochs=6", "distill.outer_steps=60", "distill.checkpoint_every=5"]
@@ -122,6 +124,26 @@ def test_a_killed_coordinator_leaves_a_store_from_which_the_same_command_goes_on
     assert process.returncode == 0, output
     assert " 0 done before" not in output
     assert result(store) == result(undisturbed)
+
+
+def distils(store: Path) -> bool:
+    """Whether the driver has written that outer steps are done."""
+    statuses = read_statuses(Store(str(store)))
+    running = [unit for status in statuses for unit in status.running]
+    return any("distillation" in unit.label and unit.event.get("done", 0) > 0 for unit in running)
+
+
+def test_a_signal_leaves_a_checkpoint_of_the_step_it_meets(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    process = start(store, [*TINY, "distill.outer_steps=5000", "distill.validate_every=5000", "distill.checkpoint_every=5000"])
+    wait_for(lambda: distils(store), process)
+    began = time.monotonic()
+    os.kill(process.pid, signal.SIGTERM)
+    output = finish(process, 60)
+    assert process.returncode == 3, output
+    assert time.monotonic() - began < 30
+    (mark,) = checkpoints(store, "distillation")
+    assert int(mark.name[:8]) > 0
 
 
 def test_signals_end_it_resumable_with_exit_code_3(tmp_path: Path) -> None:

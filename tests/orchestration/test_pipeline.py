@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tests.conftest import TINY
 from vldd_dist import load_distilled
-from vldd_dist.errors import ConfigError, StoreError, VlddError
+from vldd_dist.errors import ConfigError, InterruptedRun, StoreError, VlddError
 from vldd_dist.experiment import Experiment, load_experiment
 from vldd_dist.orchestration.coordinator import RunResult
 from vldd_dist.orchestration.plan import make_plan
@@ -116,6 +116,24 @@ def test_the_published_set_stands_on_its_own(finished: Store, tmp_path: Path) ->
     (moved / "pairs.safetensors").write_bytes(data)
     with pytest.raises(StoreError, match=r"pairs\.safetensors: its sha256 differs"):
         load_distilled(str(moved))
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 4])
+def test_a_distillation_that_is_asked_to_stop_stores_where_it_is(
+    steps: int, finished: Store, without: Callable[[str], Store]
+) -> None:
+    store, (unit,) = without("distillation"), units_of(experiment(), "distillation")
+    done: list[int] = []
+
+    def report(event: dict[str, Any]) -> None:
+        done.append(event.get("done", 0))
+
+    with pytest.raises(InterruptedRun, match=f"stopped after {steps} outer steps"):
+        execute(unit.order(), store, report, should_stop=lambda: len(done) == steps)
+    assert not is_done(store, unit.kind, unit.id)
+    run(store, [unit], report)
+    assert done == [1, 2, 3, 4, 5, 6]
+    assert digests(store, unit) == digests(finished, unit)
 
 
 class Killed(BaseException):

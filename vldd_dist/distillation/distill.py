@@ -21,7 +21,7 @@ from vldd_dist.distillation.optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.unroll import Params, StepChoice, scatter_to_pairs
 from vldd_dist.distillation.unrolling import Unrolling
-from vldd_dist.errors import ConfigError, DivergenceError
+from vldd_dist.errors import ConfigError, DivergenceError, InterruptedRun
 from vldd_dist.models.inputs import model_inputs, pixel_gradients
 from vldd_dist.seeding import derive_seed
 from vldd_dist.settings import DistillSettings
@@ -76,6 +76,7 @@ class Distillation:
         experts: their trajectories read the unrolling's part; the first `min_experts` are committed.
         validate: what "best" means; called by all ranks at once.
         report: called by all ranks.
+        should_stop: asked before each outer step; all ranks must be told the same.
 
     Attributes:
         best: this rank's rows of the pairs to publish, after `run`.
@@ -94,7 +95,9 @@ class Distillation:
         writer: UnitWriter,
         report: Report,
         ranks: Ranks,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        self.should_stop = should_stop
         self.unrolling, self.pairs, self.total, self.experts = unrolling, pairs, total, experts
         self.settings, self.seed, self.validate, self.report, self.ranks = settings, seed, validate, report, ranks
         self.outer = OuterOptimiser(pairs, settings)
@@ -112,6 +115,7 @@ class Distillation:
             DivergenceError: the matching loss is NaN, infinite or beyond `max_loss`.
             ConfigError: finite differences do not agree with `exact` on this student.
             ExpertAwaited: run it again when that expert is committed.
+            InterruptedRun: it was asked to stop; like the former, it has stored where it is.
         """
         first = self._restore()
         if first == 0:
@@ -120,9 +124,9 @@ class Distillation:
             self._validate(0)
         # A checkpoint's upload runs beside the outer steps that follow it.
         with Background() as uploads:
-            awaited = self._run_outer_steps(first, uploads)
-        if awaited is not None:
-            raise ExpertAwaited(awaited)
+            ending = self._run_outer_steps(first, uploads)
+        if ending is not None:
+            raise ending
         best_step, best_recall = self._best_validation()
         return {
             "best_step": best_step,
@@ -132,15 +136,14 @@ class Distillation:
             "difference_check": self.step_choice and self.step_choice._asdict(),
         }
 
-    def _run_outer_steps(self, first: int, uploads: Background) -> int | None:
-        """Returns the expert for which the steps had to end; none after the last."""
+    def _run_outer_steps(self, first: int, uploads: Background) -> ExpertAwaited | InterruptedRun | None:
+        """Returns why the steps had to end; none after the last."""
         settings, started = self.settings, time.monotonic()
         for step in range(first, settings.outer_steps):
-            awaited = self._awaited(step)
-            if awaited is not None:
+            if (ending := self._must_end(step)) is not None:
                 if step > first:
                     self._checkpoint(step, uploads)
-                return awaited
+                return ending
             if step + 1 < settings.outer_steps:
                 self._prefetch(step + 1)
             self.outer_step(step)
@@ -161,14 +164,16 @@ class Distillation:
 
         return None
 
-    def _awaited(self, step: int) -> int | None:
-        """The first expert of this step's pool that is not committed."""
+    def _must_end(self, step: int) -> ExpertAwaited | InterruptedRun | None:
+        if self.should_stop():
+            return InterruptedRun(f"stopped after {step} outer steps, which are stored")
+        # The first expert of this step's pool that is not committed.
         pool = expert_pool(self.settings, self.experts.count, step)
         if self._present < pool:
             # One rank looks: all must see the same.
             missing = self.ranks.share(self.experts.first_missing(range(self._present, pool)) if self.ranks.first else None)
             if missing is not None:
-                return missing
+                return ExpertAwaited(missing)
             self._present = pool
         return None
 

@@ -16,6 +16,9 @@ from vldd_dist.orchestration.ray_work import Attempt, ExpertAttempt, GroupAttemp
 from vldd_dist.orchestration.units import UnitOrder
 from vldd_dist.storage.store import Store
 
+# For what a distillation stores when it is stopped.
+STOP_SECONDS = 10
+
 Event = tuple[str, dict[str, Any]]
 
 
@@ -113,6 +116,14 @@ class RayExecutor:
             return []
 
     def close(self) -> None:
+        tasks = [attempt for attempt in self.running.values() if isinstance(attempt, TaskAttempt)]
+        asked = [task for task in tasks if task.stores_when_asked]
+        for task in asked:
+            task.ask_to_stop()
+        references = [reference for task in asked for reference in task.references]
+        if references:
+            ray.wait(references, num_returns=len(references), timeout=STOP_SECONDS)
         for attempt in self.running.values():
+            attempt.outcome()
             attempt.stop()
         ray.shutdown()

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import signal
 import time
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -49,8 +52,8 @@ def run_order(order: UnitOrder, store: Store, events: Queue, ranks: Ranks = SOLO
     # Until now it waited for a place.
     report({})
     try:
-        with ranks.noticing_a_loss():
-            execute(order, store, report, ranks)
+        with _interrupts() as interrupted, ranks.noticing_a_loss():
+            execute(order, store, report, ranks, interrupted)
         return DONE
     except InputAwaited as wait:
         return Outcome("waits", f"waits for {wait.role}", awaits=order.inputs[wait.role][1])
@@ -63,6 +66,17 @@ def run_order(order: UnitOrder, store: Store, events: Queue, ranks: Ranks = SOLO
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
         return Outcome("crashed", f"{type(error).__name__} at {where}: {' '.join(str(error).split())[:400]}", 1)
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether the task was cancelled since it began: Ray interrupts it as Ctrl-C would, wherever it is."""
+    asked: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _timeout(order: UnitOrder) -> timedelta:
@@ -128,6 +142,11 @@ class TaskAttempt:
         task = ray.remote(run_order).options(max_retries=0, name=order.label, **_place(order))
         self.references = [task.remote(order, store, events)]
         self._ended = False
+        self.stores_when_asked = order.kind == "distillation"
+
+    def ask_to_stop(self) -> None:
+        """Let it store where it is."""
+        ray.cancel(self.references[0], force=False)
 
     def outcome(self) -> Outcome | None:
         outcome = outcome_of(self.references[0])

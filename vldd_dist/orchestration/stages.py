@@ -179,6 +179,7 @@ def distillation(ws: Workspace) -> dict[str, Any]:
             writer=ws.writer,
             report=ws.report,
             ranks=ranks,
+            should_stop=ws.should_stop,
         )
         try:
             facts = run.run()

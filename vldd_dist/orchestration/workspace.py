@@ -35,6 +35,7 @@ class Workspace:
     writer: UnitWriter
     report: Report
     ranks: Ranks = SOLO
+    should_stop: Callable[[], bool] = lambda: False
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -94,9 +95,11 @@ def read_rows(reader: UnitReader, name: str) -> dict[str, Tensor]:
 Runner = Callable[[Workspace], dict[str, Any]]
 
 
-def execute(order: UnitOrder, store: Store, report: Report, ranks: Ranks = SOLO) -> None:
+def execute(
+    order: UnitOrder, store: Store, report: Report, ranks: Ranks = SOLO, should_stop: Callable[[], bool] = lambda: False
+) -> None:
     """One attempt at a unit: run it and commit its manifest, unless another writer is found to have done so. Of several ranks
-    all call it; the first one reports and commits what all have written.
+    all call it; the first one reports and commits what all have written. A long unit that is to stop stores where it is.
 
     Raises:
         VlddError: with a sentence for the user; anything else is a mistake of the program.
@@ -108,7 +111,7 @@ def execute(order: UnitOrder, store: Store, report: Report, ranks: Ranks = SOLO)
     inputs = {role: f"{kind}/{unit_id}" for role, (kind, unit_id) in order.inputs.items()}
     writer = UnitWriter(store, order.kind, order.id, order.spec, inputs)
     try:
-        facts = RUNNERS[order.kind](Workspace(order, store, writer, report if ranks.first else _nothing, ranks))
+        facts = RUNNERS[order.kind](Workspace(order, store, writer, report if ranks.first else _nothing, ranks, should_stop))
     except AlreadyCommitted as stop:
         logger.warning("%s: %s", order.label, stop)
         return
