@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from tests.conftest import TINY
 from vldd_dist import load_distilled
 from vldd_dist.errors import ConfigError, InterruptedRun, StoreError, VlddError
 from vldd_dist.experiment import Experiment, load_experiment
-from vldd_dist.orchestration.coordinator import RunResult
 from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.orchestration.report import write_report
+from vldd_dist.orchestration.report import Reporter
 from vldd_dist.orchestration.units import WorkUnit
 from vldd_dist.orchestration.workspace import execute
 from vldd_dist.storage.store import Store
@@ -259,10 +257,8 @@ def test_lora_and_head_only_experiments_run_through(without: Callable[[str], Sto
 def test_the_report_says_what_the_manifests_say(finished: Store) -> None:
     tree = experiment()
     plan = make_plan(tree)
-    console = Console(record=True, width=120)
     failed = plan.publications[0]
-    result = RunResult(failed=[], found=plan.units())
-    write_report(tree, plan, finished, result, console)
+    Reporter(tree, plan, finished).write()
     rows = json.loads(finished.read("report/summary.json"))["rows"]
     assert {(row["method"], row["pairs"]) for row in rows} == {
         ("full", 48),
@@ -276,4 +272,3 @@ def test_the_report_says_what_the_manifests_say(finished: Store) -> None:
     assert full["metrics"]["tr5"]["mean"] == pytest.approx(sum(recalls) / 2)
     page = finished.read("report/index.html").decode()
     assert UnitReader(finished, failed.kind, failed.id).facts["digest"] in page
-    assert "report:" in console.export_text()

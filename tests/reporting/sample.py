@@ -1,16 +1,21 @@
 """A small report with every part: full data, two budgets, a cross-architecture row, curves, a gallery, a failure."""
 
+from typing import Literal
+
 import numpy as np
 
 from vldd_dist.reporting.data import (
+    METHODS,
     METRICS,
     DistillationCurve,
     ExpertCurve,
     Gallery,
     GalleryItem,
     Method,
+    Progress,
     ReportData,
     Row,
+    Stage,
     aggregate,
     png_bytes,
 )
@@ -22,6 +27,39 @@ def row(method: Method, pairs: int, level: float, image_model: str | None = None
     """A row whose every metric has mean `level` and, of several runs, a spread."""
     recalls = [dict.fromkeys(METRICS, level + offset) for offset in (np.arange(runs) - (runs - 1) / 2)]
     return Row(method=method, pairs=pairs, image_model=image_model, metrics=aggregate(recalls), runs=runs)
+
+
+def progress(state: Literal["running", "done", "failed", "stopped"], running: int = 2) -> Progress:
+    """Of a run of which as many units are at work."""
+    names = ("dataset", "caption embeddings", "experts", "distillation runs", "evaluations", "distilled sets")
+    stages = [
+        Stage(name=name, total=total, done=done, failed=failed)
+        for name, (total, done, failed) in zip(
+            names, ((1, 1, 0), (1, 1, 0), (20, 13, 1), (10, 4, 0), (1200, 480, 20), (10, 2, 0)), strict=True
+        )
+    ]
+    label = "evaluation of distillation 1000 pairs seed 3, vit_base_patch16_224, seed {}"
+    return Progress(
+        state=state,
+        written_at="2026-01-02 03:04:05 UTC",
+        stages=stages,
+        running=[(label.format(index), "4,211/9,000, 12.31 outer steps/s, loss 1.234") for index in range(running)],
+        time_left="about 93 min 20 s left",
+        notices=[f"expert {index}: tried again, {'its process or machine ended: ' + 'x' * 90} <node>" for index in range(3)],
+    )
+
+
+def large() -> ReportData:
+    """200 experts, 30 distilled sets."""
+    small = report()
+    return small.model_copy(
+        update={
+            "experts": [small.experts[0].model_copy(update={"expert": index}) for index in range(200)],
+            "runs": [small.runs[0].model_copy(update={"pairs": 10 + index}) for index in range(30)],
+            "rows": [row(method, 10 + index, 5.0 + index) for index in range(30) for method in METHODS[1:]],
+            "progress": progress("running", running=12),
+        }
+    )
 
 
 def report() -> ReportData:

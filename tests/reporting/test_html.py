@@ -3,10 +3,11 @@ import shutil
 import subprocess
 from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from tests.reporting.sample import HOSTILE_CAPTION, report
+from tests.reporting.sample import HOSTILE_CAPTION, large, progress, report
 from vldd_dist.reporting.data import ReportData
 from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.plots import plots
@@ -121,15 +122,41 @@ def test_an_experiment_with_nothing_done_still_has_a_page():
     assert "no such file" in page.texts
 
 
+STATES = {
+    "running": report().model_copy(update={"progress": progress("running")}),
+    "done": report().model_copy(update={"failures": [], "progress": progress("done", running=0)}),
+    "failed": report().model_copy(update={"progress": progress("failed", running=0)}),
+    "interrupted": report().model_copy(update={"progress": progress("stopped")}),
+    "large": large(),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_page_says_where_its_run_stands(state: str) -> None:
+    page = Page(render_html(STATES[state]))
+    reloads = [attributes for attributes in page.all("meta") if attributes.get("http-equiv") == "refresh"]
+    running = state in ("running", "large")
+    assert len(reloads) == running
+    assert page.texts.count({"large": "running"}.get(state, state)) == 1
+    assert ("about 93 min 20 s left" in page.texts) == running
+    # A run that is done needs no bars, but its troubles are told.
+    assert ("480 of 1,200, 20 failed" in page.texts) == (state != "done")
+    assert any("tried again" in text and text.endswith("<node>") for text in page.texts)
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not on PATH")
-def test_a_phone_shows_it_without_sideways_scrolling(html: str, tmp_path):
-    (tmp_path / "report.html").write_text(html)
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("state", STATES)
+def test_phones_and_desktops_show_it_without_sideways_scrolling(state: str, width: int, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(render_html(STATES[state]))
     # A headless window has a least width above 390 px, a frame has not; the outer page reports what the frame measures.
     probe = tmp_path / "probe.html"
     probe.write_text(
-        '<iframe id="phone" width="390" height="800" style="border: 0" src="report.html"></iframe><script>'
-        "onload = () => { const root = document.getElementById('phone').contentDocument.documentElement;"
-        "document.body.dataset.widths = [root.scrollWidth, root.clientWidth].join(); }</script>"
+        f'<iframe id="screen" width="{width}" height="800" style="border: 0" src="report.html"></iframe><script>'
+        "onload = () => { const page = document.getElementById('screen').contentDocument, root = page.documentElement;"
+        "const seen = [...page.querySelectorAll('h1, h2, .state b, .bar, svg, img')].filter("
+        "  (one) => one.getBoundingClientRect().width > 5 && one.getBoundingClientRect().right <= root.clientWidth);"
+        "document.body.dataset.found = [root.scrollWidth, root.clientWidth, seen.length].join(); }</script>"
     )
     options = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking")
     options += ("disable-component-update", "disable-sync", "allow-file-access-from-files", "dump-dom")
@@ -146,8 +173,12 @@ def test_a_phone_shows_it_without_sideways_scrolling(html: str, tmp_path):
         timeout=120,
         check=True,
     ).stdout
-    measured = re.search(r'data-widths="(\d+),(\d+)"', dumped)
-    assert measured, dumped[-500:]
-    content, visible = map(int, measured.groups())
-    assert 350 < visible <= 390
+    found = re.search(r'data-found="(\d+),(\d+),(\d+)"', dumped)
+    assert found, dumped[-500:]
+    content, visible, seen = map(int, found.groups())
+    assert width - 40 < visible <= width
     assert content <= visible
+    page = Page(render_html(STATES[state]))
+    bars = [one for one in page.all("span") if one.get("class") == "bar"]
+    shown = sum(len(page.all(tag)) for tag in ("h1", "h2", "svg", "img")) + 1 + len(bars)
+    assert seen == shown, "all of them are seen, and none is cut off at the side"

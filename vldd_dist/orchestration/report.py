@@ -1,12 +1,14 @@
-"""From manifests to the report: `report/{summary.json,table.md,index.html}`, and the table on the screen."""
+"""From manifests to the report: `report/{summary.json,table.md,index.html}`."""
 
 import json
-
-from rich.console import Console
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from vldd_dist.data.sources import SPLITS
 from vldd_dist.experiment import Experiment
-from vldd_dist.orchestration.coordinator import RunResult, done_units
+from vldd_dist.orchestration.coordinator import done_units
+from vldd_dist.orchestration.outcomes import Outcome
 from vldd_dist.orchestration.plan import EvaluatedSet, Plan
 from vldd_dist.orchestration.units import WorkUnit
 from vldd_dist.orchestration.workspace import read_tensors
@@ -15,46 +17,65 @@ from vldd_dist.reporting.data import (
     ExpertCurve,
     Gallery,
     GalleryItem,
+    Progress,
     ReportData,
     Row,
     aggregate,
     png_bytes,
 )
 from vldd_dist.reporting.html import render_html
-from vldd_dist.reporting.tables import markdown_table, render_table, summary
+from vldd_dist.reporting.tables import markdown_table, summary
 from vldd_dist.storage.distilled import DistilledSet
 from vldd_dist.storage.store import Store
 from vldd_dist.storage.units import UnitReader
 
-GALLERY_ITEMS = 20
+# Pictures lie in the page itself: so many of a set, of the first so many sets.
+GALLERY_ITEMS, GALLERIES = 20, 12
+
+Part = TypeVar("Part")
 
 
-def write_report(experiment: Experiment, plan: Plan, store: Store, result: RunResult, console: Console) -> None:
-    """Report whatever is done: a run with failures has a report too, with their causes."""
-    data = _Collector(experiment, plan, store, result).collect()
-    store.write("report/summary.json", (json.dumps(summary(data), indent=1) + "\n").encode())
-    store.write("report/table.md", markdown_table(data).encode())
-    store.write("report/index.html", render_html(data).encode())
-    if data.rows:
-        console.print(render_table(data))
-    console.print(f"report: {store.url_of('report/index.html')}", markup=False, highlight=False, soft_wrap=True)
+class Reporter:
+    """Reports of one experiment, made of whatever is committed. What it has read of a unit it keeps: it does not change."""
 
+    def __init__(self, experiment: Experiment, plan: Plan, store: Store) -> None:
+        self.experiment, self.plan, self.store = experiment, plan, store
+        self.done: set[str] = set()
+        self._known_facts: dict[str, dict[str, Any]] = {}
+        self._known_curves: dict[str, DistillationCurve] = {}
+        self._known_galleries: dict[str, Gallery] = {}
 
-class _Collector:
-    def __init__(self, experiment: Experiment, plan: Plan, store: Store, result: RunResult) -> None:
-        self.experiment, self.plan, self.store, self.result = experiment, plan, store, result
-        self.done = done_units(store, plan.units())
+    def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> ReportData:
+        """Read what is new, and write report/summary.json, table.md and index.html.
 
-    def collect(self) -> ReportData:
+        Raises:
+            StoreError: as any read or write.
+        """
+        data = self._collect(progress, failures)
+        self.store.write("report/summary.json", (json.dumps(summary(data), indent=1) + "\n").encode())
+        self.store.write("report/table.md", markdown_table(data).encode())
+        self.store.write("report/index.html", render_html(data).encode())
+        return data
+
+    def _collect(self, progress: Progress | None, failures: Sequence[tuple[WorkUnit, Outcome]]) -> ReportData:
+        self.done = done_units(self.store, self.plan.units())
         distilled = [chosen for chosen in self.plan.sets if chosen.method == "distilled"]
         return ReportData(
             name=self.experiment.name,
             description=self._description(),
             rows=self._rows(),
             experts=self._experts(),
-            runs=[curve for chosen in distilled if (curve := self._curve(chosen))],
-            galleries=[gallery for unit in self.plan.publications if (gallery := self._gallery(unit))],
-            failures=[(unit.label, outcome.cause) for unit, outcome in self.result.failed],
+            runs=[
+                self._once(self._known_curves, chosen.source, partial(self._curve, chosen))
+                for chosen in distilled
+                if chosen.source.id in self.done
+            ],
+            galleries=[
+                self._once(self._known_galleries, unit, partial(self._gallery, unit))
+                for unit in [unit for unit in self.plan.publications if unit.id in self.done][:GALLERIES]
+            ],
+            failures=[(unit.label, outcome.cause) for unit, outcome in failures],
+            progress=progress,
             store=self.store.url,
             distilled_sets=[
                 (self.store.url_of(facts["folder"]), facts["digest"])
@@ -63,12 +84,20 @@ class _Collector:
             ],
         )
 
-    def _reader(self, unit: WorkUnit) -> UnitReader | None:
-        return UnitReader(self.store, unit.kind, unit.id) if unit.id in self.done else None
+    @staticmethod
+    def _once(known: dict[str, Part], unit: WorkUnit, read: Callable[[], Part]) -> Part:
+        if unit.id not in known:
+            known[unit.id] = read()
+        return known[unit.id]
 
-    def _facts(self, unit: WorkUnit) -> dict | None:
-        reader = self._reader(unit)
-        return reader.facts if reader else None
+    def _reader(self, unit: WorkUnit) -> UnitReader:
+        return UnitReader(self.store, unit.kind, unit.id)
+
+    def _facts(self, unit: WorkUnit) -> dict[str, Any] | None:
+        """None of a unit that is not done."""
+        if unit.id not in self.done:
+            return None
+        return self._once(self._known_facts, unit, lambda: self._reader(unit).facts)
 
     def _description(self) -> dict[str, str]:
         experiment = self.experiment
@@ -128,10 +157,8 @@ class _Collector:
             if (facts := self._facts(unit))
         ]
 
-    def _curve(self, chosen: EvaluatedSet) -> DistillationCurve | None:
+    def _curve(self, chosen: EvaluatedSet) -> DistillationCurve:
         reader = self._reader(chosen.source)
-        if reader is None:
-            return None
         curves = read_tensors(reader, "curves.safetensors")
         total, image, text = curves["losses"].T.tolist()
         return DistillationCurve(
@@ -144,11 +171,8 @@ class _Collector:
             inner_rates=[(step + 1, image, text) for step, (image, text) in enumerate(curves["rates"].tolist())],
         )
 
-    def _gallery(self, unit: WorkUnit) -> Gallery | None:
-        facts = self._facts(unit)
-        if facts is None:
-            return None
-        distilled = DistilledSet.load(self.store.url_of(facts["folder"]))
+    def _gallery(self, unit: WorkUnit) -> Gallery:
+        distilled = DistilledSet.load(self.store.url_of(self._reader(unit).facts["folder"]))
         pictures = distilled.pixels()
         before = distilled.start_images
         return Gallery(

@@ -16,6 +16,7 @@ from vldd_dist.orchestration.ray_metrics import RayMetrics
 from vldd_dist.orchestration.status import SeveralViews, StatusWriter
 from vldd_dist.orchestration.trackers import make_tracking
 from vldd_dist.orchestration.units import Until, WorkUnit
+from vldd_dist.reporting.tables import render_table
 from vldd_dist.storage.store import Store
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -48,29 +49,29 @@ def run_experiment(
     plan = make_plan(experiment)
     store.check_writable()
     trackers: list[ProgressView] = [make_tracking(description, experiment.name) for description in track]
-    result = _run_units(experiment.name, plan.units(until), store, console, trackers, max_running)
+    # Here: it takes the plotting libraries, which a refused description need not wait for.
+    from vldd_dist.orchestration.live_report import LiveReport, progress_of
+    from vldd_dist.orchestration.report import Reporter
+
+    reporter, status = Reporter(experiment, plan, store), StatusWriter(store, experiment.name)
+    view = SeveralViews([make_view(console), status, LiveReport(reporter, status), RayMetrics(), *trackers])
+    board = ProgressBoard(view)
+    result = _run_units(plan.units(until), store, board, status, max_running)
     for unit, outcome in result.failed:
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
     if result.blocked:
         console.print(f"not run, for they need a failed one: {len(result.blocked)} units", style="red")
-    # Here: a run with nothing to report need not load the plotting libraries.
-    from vldd_dist.orchestration.report import write_report
-
-    write_report(experiment, plan, store, result, console)
+    data = reporter.write(progress_of(status.now(board, status.state)), result.failed)
+    if data.rows:
+        console.print(render_table(data))
+    console.print(f"report: {store.url_of('report/index.html')}", markup=False, highlight=False, soft_wrap=True)
     return result.exit_code
 
 
 def _run_units(
-    experiment: str,
-    units: list[WorkUnit],
-    store: Store,
-    console: Console,
-    trackers: list[ProgressView],
-    max_running: int | None,
+    units: list[WorkUnit], store: Store, board: ProgressBoard, status: StatusWriter, max_running: int | None
 ) -> RunResult:
-    status = StatusWriter(store, experiment)
-    view = SeveralViews([make_view(console), status, RayMetrics(), *trackers])
-
+    """Sets the status's state."""
     stops: list[int] = []
 
     def handle_signals() -> list[Any]:
@@ -85,13 +86,15 @@ def _run_units(
 
     previous = handle_signals()
     try:
-        board, should_stop = ProgressBoard(view), lambda: bool(stops)
-        result = Coordinator(units, store, make_executor, board, should_stop=should_stop, max_running=max_running).run()
+        result = Coordinator(units, store, make_executor, board, should_stop=lambda: bool(stops), max_running=max_running).run()
         status.state = "failed" if result.failed else "done"
         return result
+    except ConfigError:
+        status.state = "failed"
+        raise
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted: what was committed is in the store; the same command goes on from there") from None
     finally:
-        view.end()
+        board.view.end()
         for number, handler in zip(STOPPING_SIGNALS, previous, strict=True):
             signal.signal(number, handler)

@@ -76,15 +76,16 @@ class StatusWriter:
         # A slow store makes statuses rarer, not the loop slower.
         if self.clock() - self._last >= WRITE_SECONDS and (self._writing is None or self._writing.done()):
             self._last = self.clock()
-            self._writing = self._pool.submit(self._write, self._status(board, "running"))
+            self._writing = self._pool.submit(self._write, self.now(board, "running"))
 
     def end(self) -> None:
         """Write how it ended: `state`, which whoever knows has set."""
         self._pool.shutdown()
         if self.board is not None:
-            self._write(self._status(self.board, self.state))
+            self._write(self.now(self.board, self.state))
 
-    def _status(self, board: ProgressBoard, state: State) -> RunStatus:
+    def now(self, board: ProgressBoard, state: State) -> RunStatus:
+        """Of this moment."""
         return RunStatus(
             experiment=self.experiment,
             state=state,

@@ -74,6 +74,26 @@ class Gallery(_Value):
     items: list[GalleryItem]
 
 
+class Stage(_Value):
+    """Units of one kind."""
+
+    name: str
+    done: int
+    failed: int
+    total: int = Field(gt=0)
+
+
+class Progress(_Value):
+    """Where a run stands."""
+
+    state: Literal["running", "done", "failed", "stopped"]
+    written_at: str = Field(description="For people, with the time zone.")
+    stages: list[Stage]
+    running: list[tuple[str, str]] = Field(description="(label of the unit, how far it is).")
+    time_left: str
+    notices: list[str] = Field(description="The latest retries and failures.")
+
+
 class ReportData(_Value):
     """Everything a report shows."""
 
@@ -86,6 +106,7 @@ class ReportData(_Value):
     failures: list[tuple[str, str]] = Field(description="(label of the unit, cause).")
     store: str = Field(description="URL of the experiment's store.")
     distilled_sets: list[tuple[str, str]] = Field(description="(URL, sha256) of each distilled set published.")
+    progress: Progress | None = None
 
 
 def aggregate(recalls: list[dict[str, float]]) -> dict[Metric, Stat]:

@@ -10,6 +10,7 @@ from vldd_dist.reporting.data import METRICS, ReportData
 from vldd_dist.reporting.plots import plots
 from vldd_dist.reporting.tables import METHOD_NAMES, METRIC_NAMES, NOTE, budgets, cell, comparisons
 
+STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "interrupted"}
 # Narrower pictures are shown with their pixels enlarged, not blurred.
 SMALL_WIDTH = 128
 
@@ -27,6 +28,7 @@ def render_html(data: ReportData) -> str:
     environment.filters["is_small"] = _is_small
     return environment.get_template("report.html.j2").render(
         data=data,
+        states=STATES,
         budgets=budgets(data.rows),
         comparisons=comparisons(data.rows),
         plots=[(plot, Markup(plot.svg)) for plot in plots(data)],
