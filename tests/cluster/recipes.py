@@ -1,0 +1,39 @@
+"""Reading the recipes in cluster/."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from packaging.utils import canonicalize_name
+from ray.scripts.scripts import cli as ray_cli
+
+from tests.cluster.kuberay import Schema
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "cluster"
+DOCKERFILE = (CLUSTER / "Dockerfile").read_text()
+RECIPES = sorted(path for path in CLUSTER.rglob("*") if path.suffix in (".yaml", ".json", ".txt") or path.name == "Dockerfile")
+RECIPES += [ROOT / "jobs/runtime_env.yaml"]
+
+
+def load(name: str) -> Any:
+    return yaml.safe_load((CLUSTER / name).read_text())
+
+
+def pins(path: Path) -> dict[str, str]:
+    lines = (line for line in path.read_text().splitlines() if line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+
+
+def options_of_start(command: str) -> dict[str, Any]:
+    """The options of a `ray start`; what it does not know is an error."""
+    words = shlex.split(command)
+    assert words[:2] == ["ray", "start"]
+    return ray_cli.commands["start"].make_context("ray start", words[2:]).params
+
+
+def refusals(given: Any, schema: Schema) -> list[str]:
+    Draft202012Validator.check_schema(schema)
+    return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(given)]

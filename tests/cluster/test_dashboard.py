@@ -1,0 +1,110 @@
+"""The Grafana dashboard draws what a run registers."""
+
+import json
+import re
+from itertools import count
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from tests.cluster.recipes import CLUSTER
+from vldd_dist.orchestration import ray_metrics
+from vldd_dist.orchestration.progress import ProgressBoard
+from vldd_dist.orchestration.ray_metrics import RayMetrics
+from vldd_dist.orchestration.units import WorkUnit
+
+DASHBOARD = json.loads((CLUSTER / "grafana/vldd.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
+VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
+QUERIES = [variable["definition"] for variable in VARIABLES.values() if variable["type"] == "query"]
+# Ray's own, on every metric.
+COMMON = {"SessionName", "instance"}
+
+
+class Registered:
+    """In place of Ray's classes: which metrics there are, with which labels they are set."""
+
+    labels: ClassVar[dict[str, set[str]]] = {}
+
+    def __init__(self, name: str, description: str = "", tag_keys: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.labels[name] = set(tag_keys)
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        assert tags.keys() == self.labels[self.name]
+
+    def inc(self, value: float) -> None:
+        assert value > 0
+        assert not self.labels[self.name]
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """The labels of each metric, by the name under which Prometheus knows it."""
+    monkeypatch.setattr(Registered, "labels", {})
+    monkeypatch.setattr(ray_metrics, "Gauge", Registered)
+    monkeypatch.setattr(ray_metrics, "Counter", Registered)
+    clock = count(0, 2 * ray_metrics.METRICS_SECONDS)
+    board = ProgressBoard(RayMetrics(lambda: float(next(clock))))
+    unit = WorkUnit("expert", {"index": 0}, label="expert 0")
+    board.begin([unit], set())
+    board.started(unit)
+    board.event(unit.id, dict.fromkeys(ray_metrics.OF_A_UNIT, 1.0))
+    board.refresh()
+    board.retried(unit, "its machine ended")
+    board.refresh()
+    return {f"ray_{name}": labels for name, labels in Registered.labels.items()}
+
+
+def metrics_in(expression: str) -> dict[str, set[str]]:
+    """The metrics of an expression with the labels that select among them."""
+    found = re.findall(r"\b(ray_\w+)(?:\{([^}]*)\})?", expression)
+    return {name: set(re.findall(r"(\w+)=", selectors)) for name, selectors in found}
+
+
+def test_what_is_drawn_is_what_a_run_registers(registered: dict[str, set[str]]) -> None:
+    drawn: set[str] = set()
+    for expression in EXPRESSIONS + QUERIES:
+        for name, selected in metrics_in(expression).items():
+            if "vldd" in name:
+                drawn.add(name)
+                assert selected - COMMON <= registered[name], expression
+                (grouped,) = re.findall(r"\bby \((.*?)\)", expression) or [""]
+                assert set(re.findall(r"\w+", grouped)) - COMMON <= registered[name], expression
+    assert drawn == registered.keys()
+
+
+def test_other_metrics_are_rays_own() -> None:
+    import ray
+
+    folder = Path(ray.__file__).parent / "dashboard/modules"
+    known = "\n".join(path.read_text() for path in [*folder.glob("metrics/dashboards/*.py"), *folder.glob("reporter/*.py")])
+    for expression in EXPRESSIONS + QUERIES:
+        for name in metrics_in(expression):
+            assert "vldd" in name or re.search(rf'\b{name}\b|"{name.removeprefix("ray_")}"', known), name
+
+
+def test_every_panel_is_drawn_from_the_chosen_source_and_session() -> None:
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    for panel in PANELS:
+        assert panel["datasource"]["uid"] == "${datasource}"
+        for target in panel["targets"]:
+            assert 'SessionName=~"$SessionName"' in target["expr"]
+            used = set(re.findall(r"\$(\w+)", target["expr"]))
+            assert used <= VARIABLES.keys()
+            legend = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            (grouped,) = set(re.findall(r"\bby \((.*?)\)", target["expr"])) or {""}
+            assert legend <= set(re.findall(r"\w+", grouped)), panel["title"]
+
+
+def test_panels_do_not_lie_on_each_other() -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert x < 24
+                assert (x, y) not in taken, (panel["title"], taken.get((x, y)))
+                taken[x, y] = panel["title"]

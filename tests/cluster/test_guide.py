@@ -1,0 +1,75 @@
+"""docs/cluster.md and what a submission sends: commands that can be typed, and what they take along."""
+
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from ray._private.runtime_env.packaging import create_package
+from ray.scripts.scripts import cli as ray_cli
+from typer.main import get_command
+
+from tests.cluster.recipes import RECIPES, ROOT
+from vldd_dist.cli import app
+
+
+def test_a_submission_sends_the_package_and_little_else(tmp_path: Path) -> None:
+    """By Ray's own packing of a working directory."""
+    package = tmp_path / "package.zip"
+    create_package(str(ROOT), package, include_gitignore=True)
+    with ZipFile(package) as archive:
+        names = set(archive.namelist())
+    assert {"jobs/run.py", "jobs/presets/scenes.yaml", "jobs/runtime_env.yaml", "pyproject.toml"} <= names
+    # Everything of the package that is not plainly somebody's leftover.
+    sources = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "vldd_dist").rglob("*") if path.suffix in (".py", ".j2", ".yaml")
+    }
+    assert sources <= names
+    assert {name.partition("/")[0] for name in names} & {
+        ".git",
+        ".venv",
+        ".ci",
+        ".cache",
+        "tests",
+        "docs",
+        "demo-store",
+    } == set()
+    assert not [name for name in names if name.startswith("benchmarks/results/") or "__pycache__" in name]
+    assert package.stat().st_size < 2 * 2**20
+
+
+GUIDE = (ROOT / "docs/cluster.md").read_text()
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """The words of each command in the indented or fenced blocks, comments left out."""
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(("vldd ", "ray ", "python -m "))]
+
+
+def test_the_guides_commands_can_be_typed() -> None:
+    tools: dict[str, Any] = {"vldd": get_command(app), "ray": ray_cli}
+    typed = commands_in(GUIDE)
+    assert {"vldd", "ray", "python"} == {words[0] for words in typed}
+    for tool, name, *words in typed:
+        if tool == "python":
+            assert find_spec(words[0])
+            continue
+        command, name = tools[tool].commands[name], f"{tool} {name}"
+        if hasattr(command, "commands"):
+            command, words = command.commands[words[0]], words[1:]
+        command.make_context(name, words)
+
+
+def test_the_guide_names_what_there_is() -> None:
+    named = re.findall(r"(?<![\w/.$~])(?:cluster|jobs|tests|docs)/[\w./-]*\w", GUIDE)
+    assert {"cluster/Dockerfile", "cluster/aws.yaml", "cluster/kuberay/rayjob.yaml"} <= set(named)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert all(find_spec(module) for module in re.findall(r"`(jobs\.\w+)`", GUIDE))
+    for recipe in RECIPES:
+        # Who replaces a name is told so.
+        for placeholder in set(re.findall(r"\bYOUR_\w+", recipe.read_text())):
+            assert placeholder in GUIDE or recipe.name == "service-accounts.yaml", (recipe, placeholder)

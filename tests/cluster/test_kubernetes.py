@@ -1,0 +1,148 @@
+"""The recipes for Kubernetes: what the operator would refuse, and what must agree with the package."""
+
+import copy
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+
+from tests.cluster import kuberay
+from tests.cluster.recipes import CLUSTER, DOCKERFILE, ROOT, load, options_of_start, pins, refusals
+from vldd_dist.experiment import load_experiment
+
+CLUSTER_CR, JOB_CR = load("kuberay/raycluster.yaml"), load("kuberay/rayjob.yaml")
+ACCOUNTS = list(yaml.safe_load_all((CLUSTER / "kuberay/service-accounts.yaml").read_text()))
+
+
+def groups() -> list[dict[str, Any]]:
+    return [CLUSTER_CR["spec"]["headGroupSpec"], *CLUSTER_CR["spec"]["workerGroupSpecs"]]
+
+
+def test_kubernetes_takes_the_recipes() -> None:
+    assert refusals(CLUSTER_CR, kuberay.RAY_CLUSTER) == []
+    assert refusals(JOB_CR, kuberay.RAY_JOB) == []
+    for account in ACCOUNTS:
+        assert refusals(account, kuberay.SERVICE_ACCOUNT) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.rayVersoin", "2.60.0"),
+        ("spec.rayVersion", 2.6),
+        ("spec.headGroupSpec.rayStartParams.num-cpus", 0),
+        ("spec.workerGroupSpecs.0.maxReplica", 8),
+        ("spec.workerGroupSpecs.0.template.spec.nodeselector", {}),
+        ("spec.workerGroupSpecs.0.template.spec.containers.0.resources.limit", {}),
+        ("spec.workerGroupSpecs.0.template.spec.containers.0.resources.limits.memory", "48GB"),
+        ("spec.workerGroupSpecs.0.template.spec.tolerations.0.effect", "NoScedule"),
+    ],
+)
+def test_a_misspelt_key_or_value_of_a_cluster_is_found(path: str, value: Any) -> None:
+    assert refusals(changed(CLUSTER_CR, path, value), kuberay.RAY_CLUSTER)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.submissionMode", "Sidecar"),
+        ("spec.entryPoint", "python"),
+        ("spec.rayClusterSpec.rayVersoin", "2.60.0"),
+        ("spec.deletionStrategy.deletionRules.0.condition.jobDeploymentStatus", "Failed"),
+        ("spec.deletionStrategy.deletionRules.0.condition.jobStatus", "SUCCEDED"),
+        ("spec.shutdownAfterJobFinishes", True),
+    ],
+)
+def test_a_misspelt_key_or_value_of_a_job_is_found(path: str, value: Any) -> None:
+    assert refusals(changed(JOB_CR, path, value), kuberay.RAY_JOB)
+
+
+def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy with another value at `a.0.b`."""
+    result = copy.deepcopy(document)
+    *steps, last = path.split(".")
+    place: Any = result
+    for step in steps:
+        place = place[int(step) if step.isdigit() else step]
+    place[last] = value
+    return result
+
+
+def test_the_jobs_cluster_is_the_standing_one() -> None:
+    assert JOB_CR["spec"]["rayClusterSpec"] == CLUSTER_CR["spec"]
+
+
+def test_ray_is_the_pinned_one_and_takes_the_start_parameters() -> None:
+    assert CLUSTER_CR["spec"]["rayVersion"] == pins(ROOT / "constraints.txt")["ray"]
+    for group in groups():
+        options_of_start(shlex.join(["ray", "start", *(f"--{key}={value}" for key, value in group["rayStartParams"].items())]))
+    assert CLUSTER_CR["spec"]["authOptions"] == {"mode": "token"}
+
+
+def test_rays_autoscaler_sees_a_head_without_work_and_gpu_workers() -> None:
+    document = copy.deepcopy(CLUSTER_CR)
+    document["metadata"]["namespace"] = "default"
+    types = _derive_autoscaling_config_from_ray_cr(document)["available_node_types"]
+    head, worker = types["headgroup"], types["gpu"]
+    assert (head["resources"]["CPU"], head["resources"].get("GPU", 0), head["max_workers"]) == (0, 0, 0)
+    assert (worker["resources"]["CPU"], worker["resources"]["GPU"]) == (8, 1)
+    assert (worker["min_workers"], worker["max_workers"]) == (0, 8)
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "jobs/presets").glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_a_preset_asks_for_fits_a_worker(preset: Path) -> None:
+    limits = CLUSTER_CR["spec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    for stage in yaml.safe_load(preset.read_text()).values():
+        asked = stage.get("resources", {}) if isinstance(stage, dict) else {}
+        assert asked.get("cpus", 0) <= int(limits["cpu"])
+        assert asked.get("gpus", 0) <= int(limits["nvidia.com/gpu"])
+
+
+def test_pods_agree_with_themselves_and_with_the_image() -> None:
+    (uid, gid) = re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE)[0]
+    accounts = {account["metadata"]["name"] for account in ACCOUNTS}
+    for group in groups():
+        pod = group["template"]["spec"]
+        assert pod["serviceAccountName"] in accounts
+        assert pod["restartPolicy"] == "Never"
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert [pod["securityContext"][key] for key in ("runAsUser", "runAsGroup")] == [int(uid), int(gid)]
+        (container,) = pod["containers"]
+        # Equal, so that no pod is ended for memory that it was not promised; of GPUs Kubernetes asks it.
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+        assert {"containerPort": 8080, "name": "metrics"} in container["ports"]
+
+
+def test_pods_of_workers_go_to_spot_nodes_and_the_heads_does_not() -> None:
+    head, worker = (group["template"]["spec"] for group in groups())
+    assert worker["nodeSelector"] == {"cloud.google.com/gke-spot": "true"}
+    assert {toleration["key"] for toleration in worker["tolerations"]} >= {"cloud.google.com/gke-spot", "nvidia.com/gpu"}
+    assert not head["nodeSelector"]
+    assert "tolerations" not in head
+    stop = worker["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
+    assert int(stop.rpartition(" ")[2]) < worker["terminationGracePeriodSeconds"]
+
+
+def test_what_the_job_runs_is_in_the_image() -> None:
+    (folder,) = re.findall(r"^WORKDIR (\S+)$", DOCKERFILE, re.MULTILINE)
+    words = shlex.split(JOB_CR["spec"]["entrypoint"])
+    assert words[:3] == ["python", "-m", "jobs.run"]
+    assert find_spec(words[2])
+    preset = Path(words[3]).relative_to(folder)
+    assert load_experiment(str(ROOT / preset)).name == preset.stem
+    assert words[4:] == ["--store", f"s3://YOUR_BUCKET/{preset.stem}"]
+    assert JOB_CR["spec"]["backoffLimit"] > 0
+    assert {JOB_CR["spec"].get(key, 0) for key in ("entrypointNumCpus", "entrypointNumGpus")} == {0}
+
+
+def test_jobs_get_one_environment() -> None:
+    given = yaml.safe_load((ROOT / "jobs/runtime_env.yaml").read_text())
+    assert yaml.safe_load(JOB_CR["spec"]["runtimeEnvYAML"]) == given
+    assert given.keys() == {"env_vars"}, "packages would be installed anew on each node"
+    assert all(isinstance(value, str) for value in given["env_vars"].values())
