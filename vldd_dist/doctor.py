@@ -52,6 +52,9 @@ def examine(url: str) -> list[Finding]:
             findings.extend(examination())
         except VlddError as error:
             findings.append(Finding("FAIL", subject, str(error)))
+        except Exception as error:  # whatever drivers, disks and libraries do
+            first = str(error).strip().partition("\n")[0]
+            findings.append(Finding("FAIL", subject, f"{type(error).__name__}: {first}"))
     return findings
 
 

@@ -120,7 +120,7 @@ SPEEDS = {"expert 0": 4.0, "expert 1": 4.5, "expert 2": 5.0, "slow": 4.5 / FACTO
 
 def test_a_straggler_is_moved_where_there_is_room_and_not_for_ever(store: Store) -> None:
     executor, view, result = paced(store, SPEEDS, cpus=5)
-    assert [SETTLED_SECONDS <= after <= SETTLED_SECONDS + 11 for _, after in executor.stopped] == [True] * MOVES
+    assert [SETTLED_SECONDS + 20 <= after <= SETTLED_SECONDS + 31 for _, after in executor.stopped] == [True] * MOVES
     assert executor.avoided == {"slow": "node of slow"}
     assert len(result.ran) == 4
     assert all("times as slow as others of its kind" in notice for notice in view.notices)

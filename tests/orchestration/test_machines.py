@@ -7,9 +7,10 @@ from rich.console import Console
 
 from tests.orchestration.scripted import LOST, REFUSED, Notices, ScriptedExecutor, graph, make, run
 from vldd_dist.errors import ConfigError, InterruptedRun
-from vldd_dist.orchestration.coordinator import AHEAD, MACHINES_SECONDS, Coordinator, RunResult
-from vldd_dist.orchestration.executor import Capacity
+from vldd_dist.orchestration.coordinator import AHEAD, PLACE_SECONDS, Coordinator, RunResult
+from vldd_dist.orchestration.executor import Capacity, Event
 from vldd_dist.orchestration.outcomes import DONE, Outcome
+from vldd_dist.orchestration.patience import PATIENCE_SECONDS
 from vldd_dist.orchestration.progress import PlainView, ProgressBoard
 from vldd_dist.orchestration.ready import PASSED_AT_MOST, Parts, ReadyUnits, WaitingUnits
 from vldd_dist.orchestration.units import UnitOrder, WorkUnit
@@ -83,10 +84,10 @@ def test_lost_machines_are_waited_for(store: Store) -> None:
 
 
 def test_each_loss_of_all_machines_is_waited_for_anew(store: Store) -> None:
-    short = 0.6 * MACHINES_SECONDS
+    short = 0.6 * PATIENCE_SECONDS
     _, executor = run([make("a"), make("b"), make("c")], store, capacity=lambda now: Capacity(int(now % short < 1), 0))
     assert executor.submitted == ["a", "b", "c"]
-    assert executor.now > MACHINES_SECONDS
+    assert executor.now > PATIENCE_SECONDS
 
 
 def test_a_run_whose_machines_stay_away_ends_and_can_go_on(store: Store) -> None:
@@ -314,3 +315,51 @@ class MemoryOfMarks(Store):
 
     def exists(self, key: str) -> bool:
         return key in self.marks
+
+
+class Silent(ScriptedExecutor):
+    """Takes what is submitted and never ends it; its worker begins after so many seconds, if ever."""
+
+    def __init__(self, store: Store, begins: float | None) -> None:
+        super().__init__(store, {}, lambda now: Capacity(4, 0))
+        self.begins = begins
+
+    def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
+        self.now += 1
+        return []
+
+    def events(self) -> list[Event]:
+        begun = self.begins is not None and self.now >= self.begins
+        return [(order.id, {}) for order in self.running] if begun else []
+
+
+def silent(store: Store, begins: float | None, until: float) -> list[str]:
+    """What a person is told of a unit of three CPUs on machines of four together."""
+    executor, view = Silent(store, begins), Notices()
+    board = ProgressBoard(view, executor.clock)
+    coordinator = Coordinator(
+        [make("wide", cpus=3)],
+        store,
+        lambda: executor,
+        board,
+        clock=executor.clock,
+        sleep=executor.sleep,
+        should_stop=lambda: executor.now > until,
+    )
+    try:
+        coordinator.run()
+    except KeyboardInterrupt:
+        return view.notices
+    raise AssertionError("it never ends by itself")
+
+
+def test_a_unit_that_no_single_machine_can_take_is_told_and_ends_the_run(store: Store) -> None:
+    told = "wide asks for 3 CPUs and 0 GPUs, the machines have 4 and 0 together: waiting for one that has as much free"
+    assert silent(store, None, until=PLACE_SECONDS - 2) == []
+    assert silent(store, None, until=PLACE_SECONDS + 2) == [told]
+    with pytest.raises(InterruptedRun, match="together, and none took it within 60 minutes"):
+        silent(store, None, until=2 * PATIENCE_SECONDS)
+
+
+def test_one_that_is_at_work_may_be_silent_for_ever(store: Store) -> None:
+    assert silent(store, begins=PLACE_SECONDS / 2, until=2 * PATIENCE_SECONDS) == []

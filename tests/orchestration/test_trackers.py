@@ -2,6 +2,8 @@
 
 import json
 import struct
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,9 +23,11 @@ def track(tracking: Tracking, clock: Clock) -> None:
     for step in (10, 20):
         clock.now += 2 * TRACK_SECONDS
         board.event(units[1].id, {"done": step, "total": 100, "loss": 10.0 / step, "validation": None, "epoch": 1})
-        board.refresh()
-        clock.now += 2 * TRACK_SECONDS
-        board.refresh()
+        for _ in range(2):
+            board.refresh()
+            if tracking._drawing is not None:
+                tracking._drawing.result(60)
+            clock.now += 2 * TRACK_SECONDS
     tracking.end()
 
 
@@ -105,16 +109,54 @@ def test_one_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_one_that_fails_later_stops_no_run(caplog: pytest.LogCaptureFixture) -> None:
     class Failing:
-        calls = 0
+        calls = closed = 0
 
         def log(self, unit: str, step: int, figures: Mapping[str, float]) -> None:
             self.calls += 1
             raise ConnectionError("the server is gone")
 
-        def close(self) -> None:
+        def ended(self, unit: str) -> None:
             raise AssertionError("it was given up")
+
+        def close(self) -> None:
+            self.closed += 1
 
     failing = Failing()
     track(Tracking(failing), Clock())
-    assert failing.calls == 1
+    assert (failing.calls, failing.closed) == (1, 1)
     assert "curves are no longer tracked: the server is gone" in caplog.text
+
+
+def test_a_slow_one_makes_curves_coarser_and_the_run_no_slower() -> None:
+    class Slow:
+        def __init__(self) -> None:
+            self.gate, self.steps, self.over = threading.Event(), [], []
+
+        def log(self, unit: str, step: int, figures: Mapping[str, float]) -> None:
+            self.gate.wait(10)
+            self.steps.append(step)
+
+        def ended(self, unit: str) -> None:
+            self.over.append(unit)
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    slow, clock = Slow(), Clock()
+    tracking = Tracking(slow, clock)
+    board, units = board_at_work(SeveralViews([tracking]), clock)
+    began = time.monotonic()
+    for step in (1, 2, 3):
+        clock.now += 2 * TRACK_SECONDS
+        board.event(units[1].id, {"done": step, "total": 100, "loss": 1.0})
+        board.refresh()
+    assert time.monotonic() - began < 5
+    slow.gate.set()
+    assert tracking._drawing is not None
+    tracking._drawing.result(10)
+    board.finished(units[1])
+    clock.now += 2 * TRACK_SECONDS
+    board.refresh()
+    tracking.end()
+    assert slow.steps == [1]
+    assert slow.over == ["expert 1"]

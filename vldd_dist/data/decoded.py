@@ -51,11 +51,13 @@ class DecodedPictures:
         # Another version of the decoder may round otherwise.
         path = cache.folder / "decoded" / f"{name}-{size}-pillow-{PIL.__version__}"
         try:
-            if not path.exists():
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _remove_unused(path.parent)
-                _create(path, total)
-            return cls(path, images, size)
+            # One process makes the file, as large as it is, while the others wait.
+            with cache.lock("decoded"):
+                if not path.exists():
+                    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    _remove_unused(path.parent)
+                    _create(path, total)
+                return cls(path, images, size)
         except OSError as error:
             logger.warning("decoded pictures are not kept in %s: %s", path.parent, error)
             return None
@@ -78,13 +80,9 @@ def _create(path: Path, size: int) -> None:
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
         with open(temporary, "wb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
             # Now, with an error: on a full disk, writing into a mapped hole would kill the process.
             os.posix_fallocate(file.fileno(), 0, size)
-            # Unlike `replace` it leaves a file that another process has made, and may have filled, in the meantime.
-            os.link(temporary, path)
-    except FileExistsError:
-        pass
+        os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

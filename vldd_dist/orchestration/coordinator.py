@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vldd_dist.errors import ConfigError, InterruptedRun
+from vldd_dist.errors import ConfigError
 from vldd_dist.orchestration.executor import Executor
 from vldd_dist.orchestration.outcomes import Outcome, RetryBudget, may_retry
+from vldd_dist.orchestration.patience import Patience
 from vldd_dist.orchestration.progress import ProgressBoard
 from vldd_dist.orchestration.ready import PARTS, Parts, ReadyUnits, WaitingUnits
 from vldd_dist.orchestration.stragglers import Stragglers
@@ -21,9 +22,8 @@ from vldd_dist.storage.store import Store
 POLL_SECONDS = 0.25
 CAPACITY_SECONDS = 1.0
 JUDGE_SECONDS = 10.0
-# Machines that were there and are gone may come back, as preempted ones do, and an autoscaler's take minutes to come: so long
-# a run of which nothing runs waits for them.
-MACHINES_SECONDS = 3600.0
+# Workers begin within seconds: after so long without any a person should know.
+PLACE_SECONDS = 60.0
 # Units submitted beyond what there is room for where the machines may grow: an autoscaler acts on what waits.
 AHEAD = 32
 
@@ -93,7 +93,9 @@ class Coordinator:
         self._used = self._capacity = self._most = Parts(0, 0)
         self._may_grow = False
         self._asked_at = -float("inf")
-        self._idle_since: float | None = None
+        self._patience = Patience(board.notice, clock)
+        # Of what was submitted, whose worker has begun.
+        self._heard: set[str] = set()
         # Ids of units that are done, and of those that will never be.
         self._done: set[str] = set()
         self._gone: set[str] = set()
@@ -145,7 +147,7 @@ class Coordinator:
             for unit_id, outcome in executor.wait(POLL_SECONDS):
                 self._settle(self.units[unit_id], outcome)
             for unit_id, event in executor.events():
-                self._has_room(unit_id)
+                self._hear(unit_id)
                 self.board.event(unit_id, event)
             if self.clock() - self._judged_at >= JUDGE_SECONDS:
                 self._move_stragglers(executor)
@@ -161,8 +163,10 @@ class Coordinator:
             self._submit_what_fits(executor)
         if self._may_grow:
             self._submit_ahead(executor)
-        if len(self._running) > len(self._ahead):
-            self._idle_since = None
+        if self._heard:
+            self._patience.no_more()
+        elif len(self._running) > len(self._ahead):
+            self._wait_for_a_place()
         else:
             self._wait_for_machines()
 
@@ -205,11 +209,22 @@ class Coordinator:
         self._ahead[unit.id] = unit
         executor.submit(unit.order(self._avoid.get(unit.id)))
 
+    def _hear(self, unit_id: str) -> None:
+        if unit_id in self._running:
+            self._heard.add(unit_id)
+            self._has_room(unit_id)
+
     def _has_room(self, unit_id: str) -> None:
         """What was submitted runs, or will at once."""
         if unit := self._ahead.pop(unit_id, None):
             self._used = self._used.plus(Parts.of(unit))
             self.board.started(unit)
+
+    def _wait_for_a_place(self) -> None:
+        """All machines together have room for what was submitted; that one of them has shows when a worker begins."""
+        unit = self.units[next(unit_id for unit_id in self._running if unit_id not in self._ahead)]
+        trouble = f"{self._more_than_there_is(unit)} together"
+        self._patience.wait(trouble, "one that has as much free", "none took it", PLACE_SECONDS)
 
     def _wait_for_machines(self) -> None:
         """Nothing runs, and nothing that is ready fits."""
@@ -218,14 +233,7 @@ class Coordinator:
             unit = self._ready.first()
             assert unit is not None
             raise ConfigError(f"{self._more_than_there_is(unit)}: lower its resources or workers, or add machines")
-        if self._idle_since is None:
-            self._idle_since = self.clock()
-            self.board.notice(f"{self._more_than_there_is(unit)} now: waiting for machines")
-        if self.clock() - self._idle_since >= MACHINES_SECONDS:
-            raise InterruptedRun(
-                f"{self._more_than_there_is(unit)} now, and no others came within {MACHINES_SECONDS / 60:g} minutes: what was "
-                "committed is in the store; start the same command again when there are more, or lower what it asks for"
-            )
+        self._patience.wait(f"{self._more_than_there_is(unit)} now", "machines", "no others came")
         # An executor that runs nothing returns from `wait` at once.
         self.sleep(POLL_SECONDS)
 
@@ -234,10 +242,8 @@ class Coordinator:
         return f"{unit.label} asks for {unit.cpus:g} CPUs and {unit.gpus:g} GPUs, the machines have {has}"
 
     def _settle(self, unit: WorkUnit, outcome: Outcome) -> None:
-        # It may have run where by our count there was no room.
-        self._has_room(unit.id)
-        self._running.remove(unit.id)
-        self._used = self._used.less(Parts.of(unit))
+        self._release(unit)
+        self._patience.no_more()
         if outcome.status == "done":
             self._done.add(unit.id)
             self.result.ran.append(unit)
@@ -255,6 +261,13 @@ class Coordinator:
             self.result.failed.append((unit, outcome))
             self.board.failed(unit, outcome.cause)
             self._lose(unit.id)
+
+    def _release(self, unit: WorkUnit) -> None:
+        # It may have run where by our count there was no room.
+        self._has_room(unit.id)
+        self._running.remove(unit.id)
+        self._heard.discard(unit.id)
+        self._used = self._used.less(Parts.of(unit))
 
     def _await_late(self, unit: WorkUnit, input_id: str) -> None:
         if input_id in self._done:
@@ -278,6 +291,10 @@ class Coordinator:
             # As large a place must be free, or it would only lose its own.
             if self._capacity.less(self._used).holds(Parts.of(unit)):
                 self._avoid[unit.id] = self.board.latest[unit.id].get("node")
-                executor.stop(unit.id)
+                if ended := executor.stop(unit.id):
+                    self._settle(unit, ended)
+                    continue
                 self._stragglers.moved(unit)
-                self._settle(unit, Outcome("lost", cause, 1))
+                self._release(unit)
+                self._make_ready(unit)
+                self.board.retried(unit, cause)

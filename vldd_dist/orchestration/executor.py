@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vldd_dist.errors import InterruptedRun
+from vldd_dist.errors import ConfigError, InterruptedRun
 from vldd_dist.orchestration.outcomes import Outcome
 from vldd_dist.orchestration.ray_work import Attempt, ExpertAttempt, GroupAttempt, TaskAttempt
 from vldd_dist.orchestration.units import UnitOrder
@@ -42,8 +43,8 @@ class Executor(Protocol):
         """Units (by id) whose attempt ended since the last call; waits for the first at most so long."""
         ...
 
-    def stop(self, unit_id: str) -> None:
-        """End an attempt; nothing more is heard of it."""
+    def stop(self, unit_id: str) -> Outcome | None:
+        """End an attempt; nothing more is heard of it. How it has ended, if it was faster."""
         ...
 
     def events(self) -> list[Event]:
@@ -61,13 +62,28 @@ class RayExecutor:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.owns_cluster = "RAY_ADDRESS" not in os.environ
+        try:
+            self._join()
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(
+                f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}: the cluster cannot be joined ({reason}): "
+                "correct the address, or leave it out for a Ray on this machine"
+            ) from None
+        self.queue = self._make_queue()
+        self.running: dict[str, Attempt] = {}
+
+    def _join(self) -> None:
         if self.owns_cluster:
             # "local": without an address Ray joins whatever cluster was last started on this machine.
             ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        self.queue = Queue(actor_options={"num_cpus": 0})
-        self.running: dict[str, Attempt] = {}
+
+    def _make_queue(self) -> Queue:
+        # Beside the driver: with another node it would go, and with it all progress of what runs.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
     def capacity(self) -> Capacity:
         resources = ray.cluster_resources()
@@ -102,17 +118,20 @@ class RayExecutor:
             self.running.pop(unit_id).stop()
         return ended
 
-    def stop(self, unit_id: str) -> None:
-        self.running.pop(unit_id).stop()
+    def stop(self, unit_id: str) -> Outcome | None:
+        attempt = self.running.pop(unit_id)
+        outcome = attempt.outcome()
+        attempt.stop()
+        return outcome
 
     def events(self) -> list[Event]:
         try:
             return self.queue.get_nowait_batch(self.queue.qsize())
-        except Empty:
+        except (Empty, ActorUnavailableError):
             return []
         except RayActorError:
             # The queue's node is gone: progress is lost, the work is not. A new queue serves the units to come.
-            self.queue = Queue(actor_options={"num_cpus": 0})
+            self.queue = self._make_queue()
             return []
 
     def close(self) -> None:

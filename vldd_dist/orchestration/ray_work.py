@@ -12,11 +12,16 @@ from typing import Any, Protocol
 
 import ray
 from ray.exceptions import (
+    ActorPlacementGroupRemoved,
     GetTimeoutError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
     OutOfMemoryError,
     RayActorError,
     RayError,
     RaySystemError,
+    TaskPlacementGroupRemoved,
     WorkerCrashedError,
 )
 from ray.util import placement_group, remove_placement_group
@@ -203,7 +208,7 @@ class GroupAttempt:
             if reference in self.references and (outcome := outcome_of(reference)):
                 self.references.remove(reference)
                 self._ended[rank] = outcome
-                if outcome.status != "done" and self._failed_at is None:
+                if outcome.status not in ("done", "waits") and self._failed_at is None:
                     self._failed_at = time.monotonic()
         if len(self._ended) < len(self._all) and not self._waited_enough():
             return None
@@ -213,7 +218,7 @@ class GroupAttempt:
         if self._failed_at is None:
             return False
         # Only a rank that misses another one waits for it; one that failed by itself has said all.
-        missing = all(outcome.status in ("lost", "done") for outcome in self._ended.values())
+        missing = all(outcome.status in ("lost", "done", "waits") for outcome in self._ended.values())
         return time.monotonic() - self._failed_at > (GRACE_SECONDS if missing else 0)
 
     def stop(self) -> None:
@@ -232,7 +237,7 @@ def worst(ended: dict[int, Outcome], world: int, timeout: timedelta) -> Outcome:
     lost = {rank: outcome.cause for rank, outcome in sorted(ended.items()) if outcome.status == "lost"}
     if not lost:
         # All ranks end alike.
-        return ended[0]
+        return next(iter(ended.values()))
     if silent := sorted(set(range(world)) - set(ended)):
         hung = f"rank {', '.join(map(str, silent))} of {world} took no part in a collective operation for "
         return Outcome("lost", f"{hung}{timeout.total_seconds():g} s: it hangs", 1)
@@ -240,6 +245,18 @@ def worst(ended: dict[int, Outcome], world: int, timeout: timedelta) -> Outcome:
     return Outcome("lost", (died or list(lost.values()))[0], 1)
 
 
+# What Ray raises of a task or actor whose process, node or place is gone.
+LOSSES = (
+    ActorPlacementGroupRemoved,
+    GetTimeoutError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    RaySystemError,
+    TaskPlacementGroupRemoved,
+    WorkerCrashedError,
+)
 DIED = "its process or machine ended"
 
 
@@ -252,7 +269,7 @@ def outcome_of(reference: ray.ObjectRef) -> Outcome | None:
         return ray.get(reference)
     except OutOfMemoryError as error:
         return Outcome("crashed", f"the worker ran out of memory: {_first_line(error)}", 1)
-    except (RayActorError, WorkerCrashedError, RaySystemError, GetTimeoutError) as error:
+    except LOSSES as error:
         return Outcome("lost", f"{DIED}: {_first_line(error)}", 1)
     except RayError as error:
         return Outcome("crashed", _first_line(error), 1)

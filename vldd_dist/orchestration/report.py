@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,6 +32,9 @@ from vldd_dist.storage.units import UnitReader
 
 # Pictures lie in the page itself: so many of a set, of the first so many sets.
 GALLERY_ITEMS, GALLERIES = 20, 12
+READS_AT_ONCE = 16
+# Kinds whose facts a report shows.
+READ_KINDS = ("dataset", "expert", "evaluation", "publication")
 
 Part = TypeVar("Part")
 
@@ -58,7 +62,11 @@ class Reporter:
         return data
 
     def _collect(self, progress: Progress | None, failures: Sequence[tuple[WorkUnit, Outcome]]) -> ReportData:
-        self.done = done_units(self.store, self.plan.units())
+        units = self.plan.units()
+        self.done = done_units(self.store, units)
+        # At once: of a large run thousands are new when it is resumed.
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            list(pool.map(self._facts, (unit for unit in units if unit.kind in READ_KINDS)))
         distilled = [chosen for chosen in self.plan.sets if chosen.method == "distilled"]
         return ReportData(
             name=self.experiment.name,

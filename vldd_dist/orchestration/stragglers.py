@@ -10,6 +10,7 @@ from vldd_dist.orchestration.units import WorkUnit
 SETTLED_SECONDS, PEERS, FACTOR = 120.0, 3, 3.0
 # Machines may differ by design: moving must have an end.
 MOVES = 2
+IN_A_ROW = 3
 
 Group = tuple[str, int | None]
 
@@ -24,9 +25,11 @@ class Stragglers:
         # Of ended units too: what is usual.
         self._speeds: dict[Group, dict[str, float]] = defaultdict(dict)
         self._moves: Counter[str] = Counter()
+        # How often in a row: a validation or a slow store may hold up anyone for a while.
+        self._slow: Counter[str] = Counter()
 
     def slow(self) -> list[tuple[WorkUnit, str]]:
-        """Those that should be moved, and why."""
+        """Those that should be moved, and why; to be asked at even intervals."""
         now, found = self._board.clock(), []
         settled = []
         for unit_id, (unit, since) in self._board.running.items():
@@ -38,13 +41,18 @@ class Stragglers:
                     settled.append((unit, speed))
         for unit, speed in settled:
             others = [other for unit_id, other in self._speeds[_group(unit)].items() if unit_id != unit.id]
-            if len(others) >= PEERS and speed * FACTOR < (usual := median(others)):
+            if len(others) < PEERS or speed * FACTOR >= (usual := median(others)):
+                del self._slow[unit.id]
+                continue
+            self._slow[unit.id] += 1
+            if self._slow[unit.id] >= IN_A_ROW:
                 found.append((unit, f"{usual / speed:.1f} times as slow as others of its kind"))
         return found
 
     def moved(self, unit: WorkUnit) -> None:
         """It runs elsewhere now: what it reached before says nothing."""
         self._moves[unit.id] += 1
+        del self._slow[unit.id]
         self._speeds[_group(unit)].pop(unit.id, None)
 
 

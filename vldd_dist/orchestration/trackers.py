@@ -3,10 +3,12 @@
 Another tool is one more `Tracker` and one line in `TRACKERS`.
 """
 
+import contextlib
 import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +20,9 @@ TRACK_SECONDS = 5
 # What of a worker's report is drawn.
 CURVES = ("loss", "validation", "samples_per_second", "steps_per_second")
 
+# (label of the unit, step, figures)
+Point = tuple[str, int, dict[str, float]]
+
 logger = logging.getLogger(__name__)
 
 
@@ -26,6 +31,10 @@ class Tracker(Protocol):
 
     def log(self, unit: str, step: int, figures: Mapping[str, float]) -> None:
         """Figures of a unit, by its label, after `step` samples or outer steps."""
+        ...
+
+    def ended(self, unit: str) -> None:
+        """Nothing more comes of this unit, unless it is tried again."""
         ...
 
     def close(self) -> None:
@@ -49,9 +58,14 @@ class TensorBoard:
         for name, value in figures.items():
             self._writers[unit].add_scalar(name, value, step)
 
+    def ended(self, unit: str) -> None:
+        # Each has files and threads of its own.
+        if unit in self._writers:
+            self._writers.pop(unit).close()
+
     def close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
+        for unit in list(self._writers):
+            self.ended(unit)
 
 
 class WeightsAndBiases:
@@ -60,7 +74,7 @@ class WeightsAndBiases:
     def __init__(self, target: str, experiment: str) -> None:
         import wandb
 
-        self._run = wandb.init(project=target, name=experiment, settings=wandb.Settings(silent=True))
+        self._run = wandb.init(project=target, name=experiment, settings=wandb.Settings(silent=True, console="off"))
         self._known: set[str] = set()
 
     def log(self, unit: str, step: int, figures: Mapping[str, float]) -> None:
@@ -69,6 +83,9 @@ class WeightsAndBiases:
             self._run.define_metric(f"{unit}/*", step_metric=f"{unit}/step")
             self._known.add(unit)
         self._run.log({f"{unit}/{name}": value for name, value in {**figures, "step": step}.items()})
+
+    def ended(self, unit: str) -> None:
+        """The run goes on."""
 
     def close(self) -> None:
         self._run.finish()
@@ -93,17 +110,25 @@ class MLflow:
         metrics = [Metric(f"{label}/{name}", value, now, step) for name, value in figures.items()]
         self._client.log_batch(self._run.info.run_id, metrics=metrics)
 
+    def ended(self, unit: str) -> None:
+        """The run goes on."""
+
     def close(self) -> None:
         self._client.set_terminated(self._run.info.run_id)
 
 
 class Tracking:
-    """A progress view that hands a tracker what is new on the board, every `TRACK_SECONDS`."""
+    """A progress view that hands a tracker what is new on the board, every `TRACK_SECONDS`, beside the coordinator's loop: a
+    slow server makes curves coarser, not the run slower."""
 
     def __init__(self, tracker: Tracker, clock: Callable[[], float] = time.monotonic) -> None:
         self._tracker: Tracker | None = tracker
         self._clock, self._last = clock, -float("inf")
+        # By unit id: its label, and the step drawn last.
+        self._labels: dict[str, str] = {}
         self._steps: dict[str, int] = {}
+        self._pool = ThreadPoolExecutor(1)
+        self._drawing: Future[None] | None = None
 
     def begin(self, board: ProgressBoard) -> None:
         """Nothing to draw yet."""
@@ -115,32 +140,46 @@ class Tracking:
         """No curve."""
 
     def refresh(self, board: ProgressBoard) -> None:
-        if self._clock() - self._last < TRACK_SECONDS:
+        busy = self._drawing is not None and not self._drawing.done()
+        if self._tracker is None or busy or self._clock() - self._last < TRACK_SECONDS:
             return
         self._last = self._clock()
+        ended = [self._labels.pop(unit_id) for unit_id in self._labels.keys() - board.running.keys()]
+        self._labels |= {unit_id: unit.label for unit_id, (unit, _) in board.running.items()}
+        self._drawing = self._pool.submit(self._try, partial(_draw, self._new_points(board), ended))
+
+    def end(self) -> None:
+        self._pool.shutdown()
+        self._try(lambda tracker: tracker.close())
+
+    def _new_points(self, board: ProgressBoard) -> list[Point]:
+        points = []
         for unit_id, (unit, _) in board.running.items():
             event = board.latest.get(unit_id, {})
             step = event.get("done", 0)
             if step and self._steps.get(unit_id) != step:
                 self._steps[unit_id] = step
-                figures = {name: event[name] for name in CURVES if event.get(name) is not None}
-                self._try(partial(_log, unit.label, step, figures))
-
-    def end(self) -> None:
-        self._try(lambda tracker: tracker.close())
+                points.append((unit.label, step, {name: event[name] for name in CURVES if event.get(name) is not None}))
+        return points
 
     def _try(self, call: Callable[[Tracker], None]) -> None:
-        if self._tracker is None:
+        tracker = self._tracker
+        if tracker is None:
             return
         try:
-            call(self._tracker)
+            call(tracker)
         except Exception as error:  # Of other people's servers and disks; curves are not worth a run.
             logger.warning("curves are no longer tracked: %s", " ".join(str(error).split())[:300])
             self._tracker = None
+            with contextlib.suppress(Exception):
+                tracker.close()
 
 
-def _log(unit: str, step: int, figures: Mapping[str, float], tracker: Tracker) -> None:
-    tracker.log(unit, step, figures)
+def _draw(points: list[Point], ended: list[str], tracker: Tracker) -> None:
+    for unit, step, figures in points:
+        tracker.log(unit, step, figures)
+    for unit in ended:
+        tracker.ended(unit)
 
 
 # Name -> the tracker and the package that it takes.

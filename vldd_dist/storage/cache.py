@@ -63,7 +63,7 @@ class NodeCache:
         if (data := self._read(digest, size)) is not None:
             return data
         try:
-            lock = self._lock(digest[:3])
+            lock = self.lock(digest[:3])
         except OSError as error:
             logger.warning("the node's cache %s cannot be used: %s", self.folder, error)
             return load()
@@ -104,7 +104,7 @@ class NodeCache:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        with self._lock("eviction"):
+        with self.lock("eviction"):
             # Looking through the folder after every fill would cost more than the fills.
             tally = self.folder / "filled"
             filled = (int(tally.read_text() or 0) if tally.exists() else self.limit_bytes) + len(data)
@@ -130,7 +130,7 @@ class NodeCache:
             path.unlink(missing_ok=True)
             held -= size
 
-    def _lock(self, name: str) -> "contextlib.AbstractContextManager[None]":
+    def lock(self, name: str) -> "contextlib.AbstractContextManager[None]":
         """Held across processes and threads; the system frees it when its holder dies."""
         folder = self.folder / "locks"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
