@@ -8,7 +8,7 @@ from vldd_dist.errors import StoreError
 from vldd_dist.orchestration.progress import ProgressBoard
 from vldd_dist.orchestration.status import SeveralViews, StatusWriter, describe_status
 from vldd_dist.orchestration.units import WorkUnit
-from vldd_dist.storage.status import RunStatus, read_statuses
+from vldd_dist.storage.status import RunStatus, read_statuses, write_status
 from vldd_dist.storage.store import Store
 
 
@@ -82,6 +82,14 @@ def test_a_status_in_words(store: Store, capsys: pytest.CaptureFixture[str]) -> 
     assert "its driver is gone" in describe_status(status.model_copy(update={"written_at": "2026-01-01T00:00:00+00:00"}))
     main_exits(["status", store.url])
     assert "no experiment has run here" in capsys.readouterr().out
+
+
+def test_stages_are_told_in_the_order_in_which_they_begin(store: Store) -> None:
+    stages = {kind: {"total": 1, "done": 0, "failed": 0} for kind in ("evaluation", "dataset", "distillation", "expert")}
+    write_status(store, RunStatus.model_validate(STATUS | {"stages": stages, "running": [], "notices": []}))
+    (status,) = read_statuses(store)
+    told = [line.split()[0] for line in describe_status(status).splitlines() if "/1 done" in line]
+    assert told == ["dataset", "experts", "distillations", "evaluations"]
 
 
 def main_exits(arguments: list[str]) -> None:

@@ -116,7 +116,8 @@ def describe_status(status: RunStatus) -> str:
         lines[0] += f", {status.time_left}"
         if age > SILENT_SECONDS:
             lines.append("  its driver is gone or cannot reach the store: run it again to go on")
-    for kind, stage in status.stages.items():
+    # A stored one has its stages by their names.
+    for kind, stage in sorted(status.stages.items(), key=lambda item: list(STAGE_NAMES).index(item[0])):
         failed = f", {stage.failed} failed" if stage.failed else ""
         lines.append(f"  {STAGE_NAMES[kind]:<20} {stage.done}/{stage.total} done{failed}")
     lines += [f"  {unit.label}: {describe_event(unit.event) or 'began'} ({unit.seconds:.0f} s)" for unit in status.running]
