@@ -116,10 +116,14 @@ class Dataset:
         """Captions of each picture, nothing decoded."""
         return [picture.captions for picture in self.iterate(split)]
 
+    def distinct_captions(self, split: str) -> list[str]:
+        """Every distinct caption of one split, in the order of first appearance. What is called training (the mean and spread
+        of a noise start, nearest captions) takes `embeddings.restricted_to(dataset.distinct_captions("train"))`."""
+        return list(dict.fromkeys(caption for given in self.captions(split) for caption in given))
+
     def all_captions(self) -> list[str]:
-        """Every distinct caption of all splits, in the order of first appearance."""
-        captions = (caption for split in self.splits for given in self.captions(split) for caption in given)
-        return list(dict.fromkeys(captions))
+        """Every distinct caption of all splits, in the order of first appearance: what has to be embedded."""
+        return list(dict.fromkeys(caption for split in self.splits for caption in self.distinct_captions(split)))
 
 
 def _decoded(pictures: list[EncodedPicture]) -> Split:

@@ -40,6 +40,12 @@ class CaptionEmbeddings:
         except KeyError as error:
             raise DataError(f"the caption {error.args[0]!r} has no embedding: the dataset and the embeddings differ") from None
 
+    def restricted_to(self, captions: list[str]) -> Self:
+        """Of these distinct captions only, in their order: `nearest` then finds no other, and `vectors` (k, D) are theirs.
+        A unit's embeddings hold the captions of all splits; `restricted_to(dataset.distinct_captions("train"))` those of the
+        training split. Raises DataError for a caption that was never embedded."""
+        return type(self)(captions, self.lookup(captions))
+
     def nearest(self, vectors: Tensor) -> list[tuple[str, float]]:
         """For each of (k, D) vectors the caption of largest cosine similarity, and that cosine."""
         queries = functional.normalize(vectors.float())
