@@ -276,11 +276,11 @@ def test_the_training_captions_are_those_of_the_training_split(tmp_path: Path, s
     settings = shards(tmp_path, {"a.jpg": jpeg(), "a.txt": b"two", "b.jpg": jpeg(), "b.txt": b"train only"})
     dataset = prepare(store, settings)
     assert dataset.distinct_captions("train") == ["two", "train only"]
-    assert dataset.all_captions() == ["two", "train only", "one"]
+    assert dataset.all_captions() == ["one", "two", "train only"]
     embeddings = CaptionEmbeddings(dataset.all_captions(), torch.eye(3))
     training = embeddings.restricted_to(dataset.distinct_captions("train"))
-    assert torch.equal(training.vectors, torch.eye(3)[:2])
-    towards_test = torch.tensor([[0.2, 0.1, 9.0]])
+    assert torch.equal(training.vectors, torch.eye(3)[1:])
+    towards_test = torch.tensor([[9.0, 0.2, 0.1]])
     assert embeddings.nearest(towards_test)[0][0] == "one"
     assert training.nearest(towards_test)[0][0] == "two"
     with pytest.raises(DataError, match="'unknown' has no embedding"):
