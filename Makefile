@@ -4,7 +4,10 @@ BIN := .venv/bin
 STORE ?= demo-store
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test lint type bench clean
+# Two workers at least, four at most: a worker takes up to 3 GiB.
+PARALLEL := -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: setup demo test test-fast test-servers lint type bench clean
 
 setup: .venv/.ready
 
@@ -17,8 +20,17 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/vldd run jobs/presets/scenes.yaml --store $(STORE)
 
+# All tests.
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
+
+# While writing code: without Ray, groups of ranks, an S3 server or a browser.
+test-fast: setup
+	$(BIN)/pytest $(PARALLEL) -m 'not ray and not ranks and not s3 and not browser'
+
+# What speaks to an S3 server or a browser, which must be real ones: Ceph's and Chromium.
+test-servers: setup
+	VLDD_REQUIRE_CEPH=1 VLDD_REQUIRE_BROWSER=1 $(BIN)/pytest $(PARALLEL) -m 's3 or browser'
 
 lint: setup
 	$(BIN)/ruff check .

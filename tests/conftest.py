@@ -1,6 +1,7 @@
 """What several rooms' tests share: one thread, no network, a small experiment, a store, an S3 server."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -16,6 +17,31 @@ from tests.s3_server import S3Server, s3_server
 from vldd_dist.storage.store import Store
 
 torch.set_num_threads(1)
+
+# Folders whose tests share what is slow to make (a cluster, groups of ranks, a finished experiment): one worker of pytest-xdist
+# runs each of them. Every other file is a group of its own. The longest come first, so that the workers end together.
+GROUPS = ("tests/cluster", "tests/storage", "tests/distributed")
+
+
+# First: what selects by marks, and pytest-xdist itself, look at the items afterwards.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group and order the tests for pytest-xdist, and mark those that need a server or a browser by their fixtures."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+        fixtures = set(getattr(item, "fixturenames", ()))
+        for name, needed in (("s3", "server"), ("ranks", "group"), ("browser", "browser")):
+            if needed in fixtures:
+                item.add_marker(name)
+    items.sort(key=lambda item: GROUPS.index(group) if (group := _group(item)) in GROUPS else len(GROUPS))
+
+
+def _group(item: pytest.Item) -> str:
+    if item.get_closest_marker("ray"):
+        return GROUPS[0]
+    path = item.path.relative_to(item.config.rootpath).as_posix()
+    return next((folder for folder in GROUPS if path.startswith(f"{folder}/")), path)
+
 
 # Overrides that turn the demo into seconds; random weights spare the pretraining.
 TINY = [
@@ -53,6 +79,17 @@ def server() -> Iterator[S3Server]:
     """A loopback S3 server, a real one where it is installed."""
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """Chromium's program; without it the test is skipped, or fails where VLDD_REQUIRE_BROWSER says that it must be there."""
+    program = shutil.which("chromium")
+    if program is None and os.environ.get("VLDD_REQUIRE_BROWSER"):
+        pytest.fail("VLDD_REQUIRE_BROWSER is set, but chromium is not on PATH: install it")
+    if program is None:
+        pytest.skip("chromium is not on PATH")
+    return program
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ def pickled_weights(folder: Path) -> list[str]:
     return [f"model.image.weights={folder}/weights.pth"]
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [

@@ -22,6 +22,7 @@ from tests.conftest import TINY
 from vldd_dist.orchestration.submit import ENDED
 
 DASHBOARD = 8296
+pytestmark = pytest.mark.ray
 CONFIG = {
     "cluster_name": "from-nothing",
     "max_workers": 2,

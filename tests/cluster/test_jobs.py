@@ -23,6 +23,8 @@ from vldd_dist.orchestration.submit import ENDED, submission_name
 from vldd_dist.storage.status import RunStatus, read_statuses
 from vldd_dist.storage.store import Store
 
+pytestmark = pytest.mark.ray
+
 PRESET = "jobs/presets/scenes.yaml"
 PORT = 8299
 # A distillation begins beside the second expert, and waits for it.

@@ -16,6 +16,8 @@ from tests.conftest import TINY
 from vldd_dist.storage.status import read_statuses
 from vldd_dist.storage.store import Store
 
+pytestmark = pytest.mark.ray
+
 # Long enough that a kill meets the work it aims at.
 LONGER = [*TINY, "data.train_images=160", "experts.epochs=6", "distill.outer_steps=60", "distill.checkpoint_every=5"]
 

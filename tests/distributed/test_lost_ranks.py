@@ -15,6 +15,8 @@ from tests.orchestration.test_pipeline import experiment, run
 from vldd_dist.orchestration.plan import make_plan
 from vldd_dist.storage.store import Store
 
+pytestmark = pytest.mark.ray
+
 RANKS = [
     *TINY,
     "distill.workers=2",

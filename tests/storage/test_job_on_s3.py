@@ -17,6 +17,8 @@ from vldd_dist import load_distilled
 from vldd_dist.storage.fetch import published_sets
 from vldd_dist.storage.store import Store
 
+pytestmark = pytest.mark.ray
+
 URL = "s3://whole-job/experiments/tiny"
 
 
