@@ -138,7 +138,11 @@ def _cache() -> Iterator[Finding]:
     if cache.limit_bytes == 0:
         yield Finding("NOTE", "node's cache", "off (VLDD_CACHE_GIB=0): remote snapshots and shards are fetched each time")
         return
-    cache.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        cache.open().close()
+    except OSError as error:
+        yield Finding("NOTE", "node's cache", f"not used: {error}")
+        return
     free = shutil.disk_usage(cache.folder).free
     limit, room = cache.limit_bytes / 2**30, free / 2**30
     if free < cache.limit_bytes:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import stat
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.data.test_dataset import SCENES, assert_same, epoch, prepare
+from tests.data.test_dataset import SCENES, assert_same, epoch, jpeg, karpathy, prepare
 from vldd_dist.data import decoded, stream
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.decoded import DecodedPictures
@@ -17,7 +19,7 @@ from vldd_dist.storage.cache import NodeCache
 from vldd_dist.storage.store import Store
 
 PICTURES, SIZE = 23, 16
-NEEDED = PICTURES * (3 * SIZE**2 + 4)
+NEEDED = PICTURES * (3 * SIZE**2 + 32)
 
 
 @pytest.fixture
@@ -69,6 +71,39 @@ def test_a_damaged_picture_is_decoded_again(store: Store, folder: Path, decoding
     assert len(decodings) == 1
 
 
+def test_a_picture_of_the_right_crc_and_another_content_is_decoded_again(tmp_path: Path) -> None:
+    pictures = DecodedPictures.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000)
+    assert pictures is not None
+    pictures.put(1, torch.zeros(3, 4, 4, dtype=torch.uint8))
+    (path,) = (tmp_path / "decoded").iterdir()
+    data = bytearray(path.read_bytes())
+    data[-48:] = b"\x01" * 48
+    for kept in (zlib.crc32(data[-48:]).to_bytes(4, "little"), bytes(4)):
+        data[-48 - 32 : -48 - 28] = kept
+        path.write_bytes(data)
+        assert pictures.get(1) is None
+    path.write_bytes(data[:-1])
+    assert pictures.get(1) is None, "cut short"
+
+
+def test_another_stores_pictures_under_the_same_json_are_never_seen(tmp_path: Path, folder: Path) -> None:
+    """The unit's id says what was asked for; what the cache holds is named by what the shards are."""
+    stores = [Store(str(tmp_path / name)) for name in ("one", "other")]
+    (tmp_path / "source").mkdir()
+    settings = karpathy(tmp_path / "source")
+    datasets = [prepare(stores[0], settings)]
+    for path in (tmp_path / "source" / "images").iterdir():
+        path.write_bytes(jpeg((30, 200, 30)))
+    datasets.append(prepare(stores[1], settings))
+    assert datasets[0].reader.prefix == datasets[1].reader.prefix
+    arguments: dict[str, Any] = {"augment": None}
+    for dataset in datasets * 2:
+        shared_pictures = dataset.decoded("train", 1 << 20)
+        assert shared_pictures is not None
+        assert_same(epoch(dataset, **arguments), epoch(dataset, decoded=shared_pictures, **arguments))
+    assert len(list(folder.iterdir())) == 2
+
+
 def test_what_is_too_large_is_not_kept(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = prepare(store, SCENES)
     assert dataset.decoded("train", NEEDED - 1) is None
@@ -88,6 +123,40 @@ def test_a_full_disk_costs_time_and_a_warning(
         assert DecodedPictures.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000) is None
     assert "No space left on device" in caplog.text
     assert not list((tmp_path / "decoded").iterdir())
+
+
+def test_a_disk_that_fails_later_costs_decoding_again(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = prepare(store, SCENES)
+    wanted, pictures = epoch(dataset), shared(dataset)
+
+    def broken(*arguments: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "pwritev", broken)
+    assert_same(wanted, epoch(dataset, decoded=pictures))
+    monkeypatch.undo()
+    assert_same(wanted, epoch(dataset, decoded=pictures))
+    monkeypatch.setattr(os, "preadv", broken)
+    assert_same(wanted, epoch(dataset, decoded=pictures))
+    assert "cannot be kept" in caplog.text
+    assert "cannot be read" in caplog.text
+
+
+def test_links_in_the_folder_are_neither_followed_nor_emptied(store: Store, folder: Path, tmp_path: Path) -> None:
+    dataset = prepare(store, SCENES)
+    wanted = epoch(dataset, decoded=shared(dataset))
+    (path,) = folder.iterdir()
+    precious = tmp_path / "precious"
+    precious.write_bytes(content := bytes(NEEDED))
+    path.unlink()
+    path.symlink_to(precious)
+    (folder / "other").symlink_to(precious)
+    assert_same(wanted, epoch(dataset, decoded=shared(dataset)))
+    assert precious.read_bytes() == content
+    assert not path.is_symlink()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_files_that_nobody_uses_make_room(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -109,8 +110,10 @@ class Dataset:
 
     def decoded(self, split: str, limit_bytes: int) -> DecodedPictures | None:
         """Where the node keeps the split's pictures once they are decoded; none where they take more than the limit."""
-        name = f"{self.reader.prefix.rpartition('/')[2]}-{split}"
-        return DecodedPictures.open(node_cache(), name, self.splits[split].images, self.image_size, limit_bytes)
+        # Named by what the shards hold: a unit's id says what was asked for, and another store may have another answer.
+        info = self.splits[split]
+        content = sha256("".join(self.reader.info(shard.name).sha256 for shard in info.shards).encode()).hexdigest()
+        return DecodedPictures.open(node_cache(), content, info.images, self.image_size, limit_bytes)
 
     def captions(self, split: str) -> list[list[str]]:
         """Captions of each picture, nothing decoded."""

@@ -1,16 +1,15 @@
 """Decoded pictures of a split, kept on the node for all its processes: experts that train side by side, and all epochs of each,
 decode a picture once.
 
-One file in the node's cache folder, in which every picture has its place; what was read or written lately lies in memory, once
-for the machine. A picture has its checksum beside it: one that is half written, or damaged, is decoded again.
+One file in the node's cache folder, in which every picture has its place; what was read or written lately lies in the system's
+memory, once for the machine. A picture has its sha256 before it: one that is half written, or damaged, is decoded again.
 """
 
+import contextlib
 import fcntl
-import logging
 import os
-import uuid
-import zlib
-from pathlib import Path
+from hashlib import sha256
+from io import FileIO
 from typing import Self
 
 import numpy as np
@@ -18,23 +17,24 @@ import PIL
 import torch
 from torch import Tensor
 
-from vldd_dist.storage.cache import NodeCache
-from vldd_dist.storage.files import TEMPORARY
+from vldd_dist.storage.cache import NodeCache, lock, warn
+from vldd_dist.storage.private import PrivateFolder
 
-CHECKSUM = np.dtype("<u4")
-
-logger = logging.getLogger(__name__)
+DIGEST_BYTES = 32
 
 
 class DecodedPictures:
-    """Pictures (3, size, size) uint8 by their index, from `get`, once somebody has `put` them."""
+    """Pictures (3, size, size) uint8 by their index, from `get`, once somebody has `put` them.
 
-    def __init__(self, path: Path, images: int, size: int) -> None:
+    Args:
+        file: of `images` records, each the sha256 of a picture and the picture. It is read and written, not mapped: what is
+            wrong with a disk is then an error, and not the end of the process.
+    """
+
+    def __init__(self, file: FileIO, images: int, size: int) -> None:
+        self._file, self._images, self._size = file, images, size
         # Held while this process lives: whoever makes room sees that the file is in use.
-        self._file = open(path, "r+b")  # noqa: SIM115
-        fcntl.flock(self._file, fcntl.LOCK_SH)
-        self._checksums = np.memmap(self._file, CHECKSUM, "r+", 0, (images,))
-        self._pictures = np.memmap(self._file, np.uint8, "r+", images * CHECKSUM.itemsize, (images, 3, size, size))
+        fcntl.flock(file, fcntl.LOCK_SH)
 
     @classmethod
     def open(cls, cache: NodeCache, name: str, images: int, size: int, limit_bytes: int) -> Self | None:
@@ -45,53 +45,71 @@ class DecodedPictures:
         Returns:
             None where they take more, or the node has no cache or no room for them.
         """
-        total = images * (3 * size**2 + CHECKSUM.itemsize)
+        total = images * (DIGEST_BYTES + 3 * size**2)
         if cache.limit_bytes == 0 or total > limit_bytes:
             return None
         # Another version of the decoder may round otherwise.
-        path = cache.folder / "decoded" / f"{name}-{size}-pillow-{PIL.__version__}"
+        name = f"{name}-{size}-pillow-{PIL.__version__}"
         try:
             # One process makes the file, as large as it is, while the others wait.
-            with cache.lock("decoded"):
-                if not path.exists():
-                    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    _remove_unused(path.parent)
-                    _create(path, total)
-                return cls(path, images, size)
+            with cache.open() as root, lock(root, "decoded"), root.folder("decoded") as folder:
+                if not _is_whole(folder, name, total):
+                    _remove_unused(folder)
+                    _create(folder, name, total)
+                file = folder.open_file(name, os.O_RDWR)
+                try:
+                    return cls(file, images, size)
+                except BaseException:
+                    file.close()
+                    raise
         except OSError as error:
-            logger.warning("decoded pictures are not kept in %s: %s", path.parent, error)
+            warn(f"decoded pictures are not kept in {cache.folder}", error)
             return None
 
     def get(self, index: int) -> Tensor | None:
         """A copy; none where it is not here."""
-        expected = int(self._checksums[index])
-        if expected == 0:
+        record = bytearray(self._record_bytes)
+        try:
+            count = os.preadv(self._file.fileno(), [record], self._start(index))
+        except OSError as error:
+            warn("a decoded picture cannot be read from the node's cache", error)
             return None
-        picture = self._pictures[index].copy()
-        return torch.from_numpy(picture) if zlib.crc32(picture.data) == expected else None
+        digest, picture = memoryview(record)[:DIGEST_BYTES], memoryview(record)[DIGEST_BYTES:]
+        if count < len(record) or not any(digest) or sha256(picture).digest() != digest:
+            return None
+        return torch.from_numpy(np.frombuffer(picture, np.uint8).reshape(3, self._size, self._size))
 
     def put(self, index: int, picture: Tensor) -> None:
-        array = picture.contiguous().numpy()
-        self._pictures[index] = array
-        self._checksums[index] = zlib.crc32(array.data)
+        data = picture.contiguous().numpy().reshape(-1).data
+        try:
+            os.pwritev(self._file.fileno(), [sha256(data).digest(), data], self._start(index))
+        except OSError as error:
+            warn("a decoded picture cannot be kept in the node's cache", error)
+
+    @property
+    def _record_bytes(self) -> int:
+        return DIGEST_BYTES + 3 * self._size**2
+
+    def _start(self, index: int) -> int:
+        assert 0 <= index < self._images
+        return index * self._record_bytes
 
 
-def _create(path: Path, size: int) -> None:
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+def _is_whole(folder: PrivateFolder, name: str, size: int) -> bool:
     try:
-        with open(temporary, "wb") as file:
-            # Now, with an error: on a full disk, writing into a mapped hole would kill the process.
-            os.posix_fallocate(file.fileno(), 0, size)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return folder.status(name).st_size == size
+    except FileNotFoundError:
+        return False
 
 
-def _remove_unused(folder: Path) -> None:
-    for path in folder.iterdir():
-        with open(path, "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            path.unlink(missing_ok=True)
+def _create(folder: PrivateFolder, name: str, size: int) -> None:
+    with folder.new_file(name) as file:
+        # Now, while nothing hangs on it: a disk that is too full says so at once.
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
+def _remove_unused(folder: PrivateFolder) -> None:
+    for name in folder.names():
+        with contextlib.suppress(OSError), folder.open_file(name) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.unlink(name)
