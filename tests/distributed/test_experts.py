@@ -1,5 +1,6 @@
 """An expert on several ranks: the same trajectory, whatever their number, read by any other."""
 
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -39,6 +40,22 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+@pytest.fixture(scope="module")
+def alone(prepared: Store, tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], Store]:
+    """overrides -> a store with the expert that one process trained, undisturbed."""
+    trained: dict[str, Store] = {}
+
+    def of(overrides: list[str]) -> Store:
+        if (key := " ".join(overrides)) not in trained:
+            folder = tmp_path_factory.mktemp("alone") / "store"
+            shutil.copytree(prepared.root, folder)
+            trained[key] = Store(str(folder))
+            train(SOLO, str(folder), overrides)
+        return trained[key]
+
+    return of
+
+
 def expert_of(overrides: list[str]) -> WorkUnit:
     (unit,) = units_of(experiment(*EXPERTS, *overrides), "expert")
     return unit
@@ -68,16 +85,20 @@ def ways(store: Store, overrides: list[str]) -> list[Tensor]:
     ids=["2-0", "3-0", "2-1", "2-2", "2-3", "2-3-lora"],
 )
 def test_the_number_of_ranks_does_not_change_the_trajectory(
-    world: int, stage: int, model: list[str], copy: Callable[[str], Store], group: Groups
+    world: int,
+    stage: int,
+    model: list[str],
+    copy: Callable[[str], Store],
+    alone: Callable[[list[str]], Store],
+    group: Groups,
 ) -> None:
-    alone, together = copy("alone"), copy("together")
-    train(SOLO, alone.url, model)
+    together = copy("together")
     sharded = [*model, f"experts.workers={world}", f"experts.zero_stage={stage}"]
     group(world).run(train, together.url, sharded)
-    for found, wanted in zip(ways(together, sharded), ways(alone, model), strict=True):
+    for found, wanted in zip(ways(together, sharded), ways(alone(model), model), strict=True):
         assert float(wanted.norm()) > 0.01
         assert relative(found, wanted) < 1e-4
-    facts = [UnitReader(store, "expert", expert_of(model).id).facts for store in (alone, together)]
+    facts = [UnitReader(store, "expert", expert_of(model).id).facts for store in (alone(model), together)]
     assert facts[1]["loss"] == pytest.approx(facts[0]["loss"], rel=1e-4)
     names = UnitReader(together, "expert", expert_of(sharded).id).manifest.objects
     assert f"epoch-0002/image-{world:05d}-of-{world:05d}.safetensors" in names
@@ -85,16 +106,15 @@ def test_the_number_of_ranks_does_not_change_the_trajectory(
 
 @pytest.mark.parametrize(("before", "after", "stage"), [(2, 3, 0), (2, 1, 3), (1, 2, 2), (1, 2, 3)])
 def test_an_expert_goes_on_with_another_number_of_ranks(
-    before: int, after: int, stage: int, copy: Callable[[str], Store], group: Groups
+    before: int, after: int, stage: int, copy: Callable[[str], Store], alone: Callable[[list[str]], Store], group: Groups
 ) -> None:
-    straight, broken = copy("straight"), copy("broken")
-    train(SOLO, straight.url, [])
+    broken = copy("broken")
     for world, stop_at in ((before, 2), (after, None)):
         if world == 1:
             train(SOLO, broken.url, [], stop_at)
         else:
             group(world).run(train, broken.url, [f"experts.workers={world}", f"experts.zero_stage={stage}"], stop_at)
-    for found, wanted in zip(ways(broken, []), ways(straight, []), strict=True):
+    for found, wanted in zip(ways(broken, []), ways(alone([]), []), strict=True):
         assert relative(found, wanted) < 1e-4
 
 

@@ -1,17 +1,20 @@
-"""The main job with two ranks a distillation, by its real command: a rank that is killed, one that hangs."""
+"""The main job with two ranks a distillation, by its real command: a rank that is killed, ranks that hang."""
 
 import json
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from benchmarks._group import Group
 from tests.cluster.test_run import checkpoints, finish, start, wait_for, workers_of
 from tests.conftest import TINY
-from tests.orchestration.test_pipeline import experiment, run
+from tests.distributed.stopping import execute_until
+from tests.orchestration.test_pipeline import experiment, run, units_of
 from vldd_dist.orchestration.plan import make_plan
 from vldd_dist.storage.store import Store
 
@@ -20,27 +23,24 @@ pytestmark = pytest.mark.ray
 RANKS = [
     *TINY,
     "distill.workers=2",
-    "distill.outer_steps=40",
-    "distill.validate_every=20",
+    "distill.outer_steps=60",
+    "distill.validate_every=30",
     "distill.checkpoint_every=5",
     "distill.rank_timeout_seconds=10",
     "coresets.methods=[random]",
 ]
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything but distillations and what follows them."""
-    store = Store(str(tmp_path_factory.mktemp("prepared")))
-    later = ("distillation", "publication", "evaluation")
-    run(store, [unit for unit in make_plan(experiment(*RANKS)).units() if unit.kind not in later])
-    return store.root  # type: ignore[return-value]
-
-
 @pytest.fixture
-def store(prepared: Path, tmp_path: Path) -> Path:
-    shutil.copytree(prepared, tmp_path / "store")
-    return tmp_path / "store"
+def straight(group: Callable[[int], Group], tmp_path: Path) -> Path:
+    """A store with everything but the distillation and what follows it; beside it, in "done", the distillation undisturbed."""
+    units = make_plan(experiment(*RANKS)).units()
+    store = tmp_path / "store"
+    run(Store(str(store)), [unit for unit in units if unit.kind not in ("distillation", "publication", "evaluation")])
+    shutil.copytree(store, tmp_path / "done")
+    (unit,) = units_of(experiment(*RANKS), "distillation")
+    group(2).run(execute_until, str(tmp_path / "done"), unit, None)
+    return tmp_path / "done"
 
 
 def digests(store: Path) -> dict[str, str]:
@@ -48,37 +48,40 @@ def digests(store: Path) -> dict[str, str]:
     return {name: info["sha256"] for name, info in json.loads(manifest.read_text())["objects"].items()}
 
 
-def disturbed(store: Path, disturb: Callable[[list[psutil.Process]], None]) -> str:
-    """What the command prints, when its ranks are disturbed after their first checkpoint."""
-    process = start(store, RANKS)
-    wait_for(lambda: bool(checkpoints(store, "distillation")), process)
-    ranks = sorted(workers_of(process, "RankActor.run"), key=lambda worker: worker.pid)
-    assert len(ranks) == 2
-    disturb(ranks)
+class Ranks:
+    """The ranks of the distillation that a command runs."""
+
+    def __init__(self, process: subprocess.Popen[str], store: Path) -> None:
+        self.process, self.store = process, store
+        self.ended: set[int] = set()
+
+    def after_a_checkpoint(self) -> list[psutil.Process]:
+        """Both ranks, when the newest group has stored a checkpoint of its own. A group's ranks are disturbed once."""
+        before = {mark.name for mark in checkpoints(self.store, "distillation")}
+        wait_for(lambda: len(self._living()) == 2, self.process)
+        wait_for(lambda: bool({mark.name for mark in checkpoints(self.store, "distillation")} - before), self.process)
+        ranks = sorted(self._living(), key=lambda worker: worker.pid)
+        self.ended |= {rank.pid for rank in ranks}
+        return ranks
+
+    def _living(self) -> list[psutil.Process]:
+        return [worker for worker in workers_of(self.process, "RankActor.run") if worker.pid not in self.ended]
+
+
+def test_a_group_that_loses_a_rank_or_hangs_goes_on_from_its_checkpoint(straight: Path, tmp_path: Path) -> None:
+    """One rank is killed, then rank 0 of the group that replaces it hangs, then rank 1 of the next."""
+    process = start(tmp_path / "store", RANKS)
+    ranks = Ranks(process, tmp_path / "store")
+    ranks.after_a_checkpoint()[1].kill()
+    hanging = []
+    for position in (0, 1):
+        hanging.append(ranks.after_a_checkpoint()[position])
+        hanging[-1].send_signal(signal.SIGSTOP)
     output = finish(process)
     assert process.returncode == 0, output
-    return output
-
-
-def test_a_killed_rank_restarts_the_group_from_its_checkpoint(store: Path, tmp_path: Path, prepared: Path) -> None:
-    output = disturbed(store, lambda ranks: ranks[1].kill())
-    assert "tried again, rank" in output, output
+    assert output.count("tried again, rank") == 3, output
     assert "of 2: its process or machine ended" in output, output
-    straight = tmp_path / "straight"
-    shutil.copytree(prepared, straight)
-    process = start(straight, RANKS)
-    assert "tried again" not in finish(process)
-    assert digests(store) == digests(straight)
-
-
-@pytest.mark.parametrize("position", [0, 1])
-def test_a_rank_that_hangs_is_named_and_given_up(store: Path, position: int) -> None:
-    stopped: list[psutil.Process] = []
-
-    def stop(ranks: list[psutil.Process]) -> None:
-        stopped.append(ranks[position])
-        ranks[position].send_signal(signal.SIGSTOP)
-
-    output = disturbed(store, stop)
-    assert "of 2 took no part in a collective operation for 10 s: it hangs" in output, output
-    assert not stopped[0].is_running() or stopped[0].status() == psutil.STATUS_ZOMBIE
+    assert output.count("of 2 took no part in a collective operation for 10 s: it hangs") == 2, output
+    for rank in hanging:
+        assert not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE
+    assert digests(tmp_path / "store") == digests(straight)

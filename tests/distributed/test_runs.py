@@ -1,5 +1,6 @@
 """A whole distillation on several ranks: the same pairs, whatever their number, and checkpoints that any number reads."""
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,14 @@ def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = N
     return tensors.decode(rows, "rows")["pairs/images"]
 
 
+@pytest.fixture(scope="module")
+def alone(prepared: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Tensor]:
+    """What one process makes, undisturbed: its store, and the pictures in the end."""
+    folder = tmp_path_factory.mktemp("alone") / "store"
+    shutil.copytree(prepared.root, folder)
+    return Store(str(folder)), distil(SOLO, str(folder), [])
+
+
 def result(store: Store, overrides: list[str]) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
     (unit,) = units_of(experiment(*DISTILL, *overrides), "distillation")
     reader = UnitReader(store, "distillation", unit.id)
@@ -77,14 +86,13 @@ def assert_equal_runs(store: Store, images: Tensor, other: Store, other_images: 
 
 @pytest.mark.parametrize(("world", "stage"), [(2, 0), (3, 0), (2, 3)])
 def test_the_number_of_ranks_does_not_change_the_result(
-    world: int, stage: int, copy: Callable[[str], Store], group: Groups
+    world: int, stage: int, copy: Callable[[str], Store], alone: tuple[Store, Tensor], group: Groups
 ) -> None:
-    alone, together = copy("alone"), copy("together")
-    images = distil(SOLO, alone.url, [])
+    together = copy("together")
     ways = [f"distill.workers={world}", f"distill.zero_stage={stage}"]
     parts = group(world).run(distil, together.url, ways)
-    assert_equal_runs(alone, images, together, torch.cat(parts))
-    (_, facts, _), (_, facts_together, objects) = result(alone, []), result(together, ways)
+    assert_equal_runs(*alone, together, torch.cat(parts))
+    (_, facts, _), (_, facts_together, objects) = result(alone[0], []), result(together, ways)
     assert facts_together["start"] == facts["start"]
     assert [step for step, _ in facts_together["validation"]] == [0, 3, 6]
     assert [name for name in objects if name.startswith("pairs")] == [
@@ -94,10 +102,9 @@ def test_the_number_of_ranks_does_not_change_the_result(
 
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
 def test_a_run_goes_on_with_another_number_of_ranks(
-    before: int, after: int, copy: Callable[[str], Store], group: Groups
+    before: int, after: int, copy: Callable[[str], Store], alone: tuple[Store, Tensor], group: Groups
 ) -> None:
-    straight, broken = copy("straight"), copy("broken")
-    images = distil(SOLO, straight.url, [])
+    broken = copy("broken")
 
     def go(world: int, stop_at: int | None) -> Tensor:
         if world == 1:
@@ -107,17 +114,18 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     go(before, 4)
     checkpoints = [key for key in broken.list("units") if "/distillation/" in key and "/checkpoints/" in key]
     assert [int(key.rpartition("/")[2][:8]) for key in checkpoints] == [2, 4]
-    assert_equal_runs(straight, images, broken, go(after, None))
+    assert_equal_runs(*alone, broken, go(after, None))
 
 
-def test_a_damaged_part_makes_all_ranks_pass_over_the_checkpoint(copy: Callable[[str], Store], group: Groups) -> None:
-    straight, broken = copy("straight"), copy("broken")
-    images = distil(SOLO, straight.url, [])
+def test_a_damaged_part_makes_all_ranks_pass_over_the_checkpoint(
+    copy: Callable[[str], Store], alone: tuple[Store, Tensor], group: Groups
+) -> None:
+    broken = copy("broken")
     group(2).run(distil, broken.url, ["distill.workers=2"], 4)
     (part,) = [key for key in broken.list("units") if "checkpoint-00000004/rows-0000005-0000009" in key]
     broken.write(part, broken.read(part)[:-1] + b"?")
     parts = group(2).run(distil, broken.url, ["distill.workers=2"])
-    assert_equal_runs(straight, images, broken, torch.cat(parts))
+    assert_equal_runs(*alone, broken, torch.cat(parts))
 
 
 @pytest.mark.parametrize("offload", ["cpu", "nvme"])
