@@ -3,16 +3,25 @@
     python -m cluster.local [--nodes 2] [--cpus 1]
 
 A head that runs no work, as on a real cluster, and nodes that do. It prints how to reach it, and ends with Ctrl-C.
+
+Whoever reaches Ray's services runs programs as you. So they listen on 127.0.0.1 only, where no other machine reaches them, and
+ask for a token, which other users of this machine cannot read.
 """
 
 import argparse
 import os
+import secrets
 import signal
 import sys
+import tempfile
 import threading
+from pathlib import Path
+from typing import Any
 
-# Between processes of one user on one machine; a cluster that others reach keeps Ray's tokens.
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# Both are read when Ray is imported, and passed to its processes. The second is what Ray does on macOS and Windows: this
+# machine's address is 127.0.0.1 for a process that joins, too, and not one that other machines reach.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 # Jobs start with `python`: this one.
 os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
 
@@ -27,20 +36,47 @@ HEALTH = {
 }
 
 
+LOOPBACK = "127.0.0.1"
+
+
+def ensure_token() -> None:
+    """Have a token where Ray looks for it: as the environment says (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH), else in
+    ~/.ray/auth_token, made here if it is missing. Only its owner may read that file; Ray itself makes it readable to all."""
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Whole or not there: a file that is there and still empty would be taken for the token by another process.
+    with tempfile.NamedTemporaryFile("w", dir=path.parent) as made:
+        made.write(secrets.token_hex(32))
+        made.flush()
+        try:
+            os.link(made.name, path)
+        except FileExistsError:
+            path.chmod(0o600)
+
+
 def start_cluster(nodes: int, cpus: int, dashboard_port: int = 8265) -> Cluster:
     """The head with its dashboard, and `nodes` nodes of `cpus` CPU cores each."""
+    ensure_token()
     head = {
+        "node_ip_address": LOOPBACK,
         "num_cpus": 0,
         "include_dashboard": True,
-        "dashboard_host": "127.0.0.1",
+        "dashboard_host": LOOPBACK,
         "dashboard_port": dashboard_port,
         "_system_config": HEALTH,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(nodes):
-        cluster.add_node(num_cpus=cpus)
+        add_node(cluster, cpus)
     cluster.wait_for_nodes()
     return cluster
+
+
+def add_node(cluster: Cluster, cpus: int) -> Any:
+    """A further node of `cpus` CPU cores; Ray's object for it."""
+    return cluster.add_node(num_cpus=cpus, node_ip_address=LOOPBACK)
 
 
 def main() -> None:
@@ -51,8 +87,8 @@ def main() -> None:
     arguments = parser.parse_args()
     cluster = start_cluster(arguments.nodes, arguments.cpus, arguments.dashboard_port)
     print(f"{arguments.nodes} nodes of {arguments.cpus} CPUs are up; in another shell:", flush=True)
-    print("  export RAY_AUTH_MODE=disabled")
-    print(f"  export RAY_API_SERVER_ADDRESS=http://127.0.0.1:{arguments.dashboard_port}")
+    print(f"  export RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']}")
+    print(f"  export RAY_API_SERVER_ADDRESS=http://{LOOPBACK}:{arguments.dashboard_port}")
     print("  vldd submit jobs/presets/scenes.yaml --store $PWD/cluster-store")
     print("Ctrl-C ends it; what is committed stays in the store.", flush=True)
     stopped = threading.Event()

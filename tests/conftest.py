@@ -1,6 +1,7 @@
 """What several rooms' tests share: one thread, no network, a small experiment, a store, an S3 server."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ from threading import Thread
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Ray's clusters in tests ask for a token, which the processes of the tests inherit. Read when Ray is imported.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import pytest
 import torch

@@ -12,9 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-
-os.environ["RAY_AUTH_MODE"] = "disabled"
-
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from tests.cluster.test_run import command

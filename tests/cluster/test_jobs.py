@@ -1,7 +1,6 @@
 """The experiment as a user runs it: `vldd submit` to a cluster of several raylets, which loses nodes, drivers and jobs."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,12 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-os.environ["RAY_AUTH_MODE"] = "disabled"
-
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from cluster.local import start_cluster
+from cluster.local import add_node, start_cluster
 from tests.cluster.test_run import LONGER, checkpoints, finish, result, start
 from vldd_dist.experiment import load_experiment
 from vldd_dist.orchestration.submit import ENDED, submission_name
@@ -73,7 +69,7 @@ class LocalCluster:
         pids = {process.ppid() for process in _processes(worker)}
         node = next(node for node in self.nodes.worker_nodes if _raylet(node) in pids)
         self.nodes.remove_node(node, allow_graceful=False)
-        self.nodes.add_node(num_cpus=1)
+        add_node(self.nodes, 1)
 
 
 def _page(url: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from vldd_dist.errors import ConfigError
@@ -106,9 +107,19 @@ def jobs_of(store: str, address: str) -> list[str]:
 def _reaching(address: str) -> Iterator[None]:
     try:
         yield
+    except AuthenticationError as error:
+        raise ConfigError(
+            f"--address {address}: the cluster asks for its token ({_first_line(error)}): set RAY_AUTH_MODE=token, "
+            "with the token in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names or in ~/.ray/auth_token"
+        ) from None
     except (ConnectionError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise ConfigError(f"--address {address}: the cluster does not answer as it should ({reason}): is it there?") from None
+        raise ConfigError(
+            f"--address {address}: the cluster does not answer as it should ({_first_line(error)}): is it there?"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
 
 
 def next_commands(job: str, address: str, store: str) -> str:

@@ -1,0 +1,114 @@
+"""Who reaches the local cluster: this machine only, and with the token only."""
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import psutil
+import pytest
+
+from cluster.local import ensure_token, start_cluster
+
+DRIVER = "import ray; ray.init(); print(ray.get(ray.remote(lambda: 'worked').remote()), flush=True); input()"
+ASK_CONTROL_SERVICE = (
+    "from ray._raylet import GcsClient; GcsClient(address='{}').internal_kv_keys(b'', namespace=None, timeout=10)"
+)
+STATUS = "from vldd_dist.cli import main; main()"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    local = start_cluster(1, 1, port)
+    local.dashboard = f"http://127.0.0.1:{port}"
+    yield local
+    local.shutdown()
+
+
+def listening() -> list[tuple[str, int]]:
+    """Name and address of each socket on which a process started by this one accepts connections."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            sockets = process.net_connections("inet")
+            found += [(process.name(), connection.laddr.ip) for connection in sockets if connection.status == "LISTEN"]
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.ray
+def test_no_other_machine_reaches_a_service_of_the_cluster(cluster: Any) -> None:
+    environment = os.environ | {"RAY_ADDRESS": cluster.address}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", DRIVER], env=environment, **pipes) as driver:
+        assert driver.stdout.readline() == "worked\n"
+        sockets = listening()
+        driver.communicate("\n")
+    names = {name for name, _ in sockets}
+    assert {"gcs_server", "raylet"} <= names, names
+    assert len(sockets) > 10
+    assert [place for place in sockets if place[1] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")] == []
+
+
+def without_token(program: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")} | more
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("wrong", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}], ids=["none", "another"])
+def test_nobody_without_the_token_is_served(cluster: Any, wrong: dict[str, str], tmp_path: Path) -> None:
+    refused = without_token(ASK_CONTROL_SERVICE.format(cluster.address), **wrong)
+    assert refused.returncode == 1
+    assert "AuthenticationError" in refused.stderr or "nauthenticated" in refused.stderr, refused.stderr
+    refused = without_token(STATUS, "status", str(tmp_path), "--address", cluster.dashboard, **wrong)
+    assert refused.returncode == 2, refused.stderr
+    (sentence,) = refused.stderr.splitlines()
+    assert f"--address {cluster.dashboard}: the cluster asks for its token" in sentence
+    assert "set RAY_AUTH_MODE=token" in sentence
+
+
+@pytest.mark.ray
+def test_with_the_token_the_jobs_are_told(cluster: Any, tmp_path: Path) -> None:
+    ended = without_token(
+        STATUS,
+        *("status", str(tmp_path), "--address", cluster.dashboard),
+        **{name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")},
+    )
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, f"no job of {cluster.dashboard} is for this store"), (
+        ended.stderr
+    )
+
+
+def test_the_token_is_made_once_and_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / ".ray" / "auth_token"
+    ensure_token()
+    made = path.read_text()
+    assert len(made) == 64
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    # As Ray makes it.
+    path.chmod(0o644)
+    ensure_token()
+    assert path.read_text() == made
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_token_that_the_environment_names_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
+    ensure_token()
+    assert list(tmp_path.iterdir()) == []
