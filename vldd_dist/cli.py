@@ -1,23 +1,26 @@
 """The `vldd` command: thin, every command calls one function of the package."""
 
 import contextlib
+import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import yaml
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from vldd_dist.errors import VlddError
+from vldd_dist.console import SafeConsole, log_warnings, say
+from vldd_dist.control_characters import escape_controls, one_line
+from vldd_dist.errors import StoreError, VlddError
 from vldd_dist.experiment import load_experiment
 from vldd_dist.orchestration.units import Until
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# Without markup: a usage error quotes what was typed, and `[/b]` in a path is a path.
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 Description = Annotated[
     str, typer.Argument(metavar="CONFIG", help="YAML description of the experiment, e.g. jobs/presets/scenes.yaml")
@@ -32,6 +35,19 @@ StoreUrl = Annotated[
 ]
 
 
+def _hours(hours: float) -> float:
+    if not 0 <= hours <= MOST_HOURS:
+        raise typer.BadParameter(f"{hours:g} is not a number of hours between 0 and {MOST_HOURS:,}")
+    return hours
+
+
+def _exit_for_damaged(found: Iterable[object]) -> None:
+    if any(isinstance(each, StoreError) for each in found):
+        raise typer.Exit(StoreError.exit_code)
+
+
+# A thousand years: dates cannot go back much further.
+MOST_HOURS = 24 * 365 * 1000
 DASHBOARD = "http://127.0.0.1:8265"
 Track = Annotated[
     list[str] | None,
@@ -60,7 +76,7 @@ def run(
     from vldd_dist.storage.store import Store
 
     experiment = load_experiment(config, overrides)
-    console = Console()
+    console = SafeConsole()
     if plan:
         print_plan(experiment, Store(store), console)
     else:
@@ -85,8 +101,8 @@ def submit(
     more += ["--max-running", str(max_running)] if max_running else []
     experiment = load_experiment(config, overrides)
     job, started = submit_job(experiment, config, overrides or [], store, address, working_dir, more)
-    typer.echo(f"{job} {'submitted' if started else 'runs already'}")
-    typer.echo(next_commands(job, address, store))
+    say(f"{job} {'submitted' if started else 'runs already'}")
+    say(next_commands(job, address, store))
 
 
 @app.command()
@@ -104,19 +120,23 @@ def status(
     opened = Store(store)
     statuses = read_statuses(opened)
     for found in statuses:
-        typer.echo(describe_status(found))
+        if isinstance(found, StoreError):
+            say(f"vldd: {found}", error=True)
+        else:
+            say(describe_status(found))
     if not statuses:
-        typer.echo(f"{opened.url}: no experiment has run here")
+        say(f"{opened.url}: no experiment has run here")
     if address:
         from vldd_dist.orchestration.submit import jobs_of
 
-        typer.echo("\n".join(jobs_of(store, address)) or f"no job of {address} is for this store")
+        say("\n".join(map(one_line, jobs_of(store, address))) or f"no job of {address} is for this store")
+    _exit_for_damaged(statuses)
 
 
 @app.command()
 def config(config: Description, overrides: Overrides = None) -> None:
     """Print the resolved description: every key with its value."""
-    typer.echo(yaml.safe_dump(load_experiment(config, overrides).model_dump(mode="json"), sort_keys=False), nl=False)
+    say(yaml.safe_dump(load_experiment(config, overrides).model_dump(mode="json"), sort_keys=False), newline=False)
 
 
 @app.command()
@@ -128,7 +148,7 @@ def fetch(
 
     with _byte_progress() as progress:
         manifest = fetch_set(url, folder, progress)
-    typer.echo(f"{manifest.pairs} pairs in {folder}, verified")
+    say(f"{manifest.pairs} pairs in {folder}, verified")
 
 
 @app.command()
@@ -138,7 +158,7 @@ def verify(url: SetUrl) -> None:
 
     with _byte_progress() as progress:
         manifest = verify_set(url, progress)
-    typer.echo(f"{manifest.pairs} pairs, {len(manifest.objects)} objects: all as the manifest says")
+    say(f"{manifest.pairs} pairs, {len(manifest.objects)} objects: all as the manifest says")
 
 
 @app.command()
@@ -146,35 +166,42 @@ def show(url: SetUrl) -> None:
     """Print a distilled set's card and where its pictures are."""
     from rich.markdown import Markdown
 
-    from vldd_dist.storage.fetch import read_manifest
+    from vldd_dist.storage.fetch import read_card
     from vldd_dist.storage.store import Store
 
     store = Store(url)
-    info = read_manifest(store).objects["README.md"]
-    card = info.verify(store.read("README.md"), store.url_of("README.md")).decode()
-    console = Console()
-    console.print(Markdown(card.split("---\n", 2)[2]))
+    # Escaped before it is laid out, for a link's target becomes part of a terminal's sequence; and shown, not hidden behind it.
+    card = Markdown(escape_controls(read_card(store)), hyperlinks=False)
+    console = SafeConsole()
+    console.print(card)
     console.print(f"pictures: {store.url_of('preview.png')}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("list")
 def list_sets(store: Annotated[str, typer.Argument(metavar="STORE", help="URL of an experiment's store")]) -> None:
-    """List the distilled sets a store has published."""
+    """List the distilled sets a store has published; exit code 4 if one of them is damaged."""
     from vldd_dist.storage.fetch import published_sets
     from vldd_dist.storage.store import Store
 
     opened = Store(store)
-    for folder, manifest in published_sets(opened).items():
-        runs = manifest.facts.get("recalls", {}).get("distilled", [])
-        recall = f"mean recall {sum(run['mean'] for run in runs) / len(runs):.1f} %" if runs else "not judged"
-        typer.echo(f"{opened.url_of(folder)}  {manifest.pairs} pairs  {recall}")
+    found = published_sets(opened)
+    for folder, manifest in found.items():
+        if isinstance(manifest, StoreError):
+            say(f"vldd: {manifest}", error=True)
+        else:
+            mean = manifest.mean_recall()
+            recall = "not judged" if mean is None else f"mean recall {mean:.1f} %"
+            say(f"{one_line(opened.url_of(folder))}  {manifest.pairs} pairs  {recall}")
+    _exit_for_damaged(found.values())
 
 
 @app.command()
 def gc(
     store: Annotated[str, typer.Argument(metavar="STORE", help="URL of an experiment's store")],
     delete: Annotated[bool, typer.Option("--delete", help="Remove; without it nothing changes.")] = False,
-    min_age_hours: Annotated[float, typer.Option(min=0, help="Younger objects may belong to running work.")] = 24,
+    min_age_hours: Annotated[
+        float, typer.Option(min=0, callback=_hours, help="Younger objects may belong to running work.")
+    ] = 24,
 ) -> None:
     """Find what dead attempts left behind, and remove it when told to."""
     from vldd_dist.storage.garbage import find_garbage, remove_garbage
@@ -183,14 +210,14 @@ def gc(
     opened, min_age = Store(store), timedelta(hours=min_age_hours)
     garbage = find_garbage(opened, min_age)
     for key in garbage.keys:
-        typer.echo(key)
+        say(one_line(key))
     for key in garbage.uploads:
-        typer.echo(f"{key} (an upload that nobody ended)")
+        say(f"{one_line(key)} (an upload that nobody ended)")
     if delete:
         remove_garbage(opened, garbage, min_age)
     verb = "removed" if delete else "could be removed with --delete"
     uploads = f" and {len(garbage.uploads)} unended uploads" if garbage.uploads else ""
-    typer.echo(f"{len(garbage.keys)} objects, {garbage.size / 2**20:.1f} MiB{uploads} {verb}")
+    say(f"{len(garbage.keys)} objects, {garbage.size / 2**20:.1f} MiB{uploads} {verb}")
 
 
 @app.command()
@@ -202,7 +229,7 @@ def doctor(
 
     findings = examine(store)
     for finding in findings:
-        typer.echo(f"{finding.verdict:4}  {finding.subject}: {finding.says}")
+        say(f"{finding.verdict:4}  {finding.subject}: {finding.says}")
     raise typer.Exit(4 if any(finding.verdict == "FAIL" for finding in findings) else 0)
 
 
@@ -210,7 +237,7 @@ def doctor(
 def _byte_progress() -> Iterator[Callable[[int, int], None]]:
     """A bar of bytes with speed and time left on a terminal; nothing elsewhere."""
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True, disable=not Console(stderr=True).is_terminal) as bar:
+    with Progress(*columns, transient=True, disable=not SafeConsole(stderr=True).is_terminal) as bar:
         task = bar.add_task("")
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -218,8 +245,13 @@ def _byte_progress() -> Iterator[Callable[[int, int], None]]:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a failure is one sentence on standard error and an exit code (0 done, 2 usage or configuration,
     3 interrupted and resumable, 4 data or storage, 1 anything else)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal of another encoding shows an escape instead of ending the command.
+            stream.reconfigure(errors="backslashreplace")
+    log_warnings()
     try:
         app(arguments)
     except VlddError as error:
-        typer.echo(f"vldd: {error}", err=True)
+        say(f"vldd: {error}", error=True)
         sys.exit(error.exit_code)

@@ -4,11 +4,17 @@ Raise one of these with one sentence that names the file, key or value and the m
 assertions, never one of these.
 """
 
+from vldd_dist.control_characters import one_line
+
 
 class VlddError(Exception):
-    """A failure with a sentence for the user; `exit_code` is what the command ends with."""
+    """A failure with a sentence for the user, one line without control characters whatever names and values it quotes;
+    `exit_code` is what the command ends with."""
 
     exit_code = 1
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(one_line(sentence))
 
 
 class ConfigError(VlddError):

@@ -1,12 +1,12 @@
 """The recall table: as plain data for programs, on a terminal, in Markdown; the page draws its own from `budgets`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from vldd_dist.reporting.data import METHODS, METRICS, Method, Metric, ReportData, Row
 
@@ -27,6 +27,7 @@ METRIC_NAMES: dict[Metric, str] = {
     "ir10": "IR@10",
     "mean": "mean",
 }
+Cell = TypeVar("Cell", str, Text)
 NOTE = "Test recall in percent; ± is the population standard deviation over runs."
 
 
@@ -112,14 +113,14 @@ def summary(data: ReportData) -> dict[str, Any]:
 
 def render_table(data: ReportData) -> Table:
     """The table for a terminal: a section for each budget, its best in bold. Narrow terminals wrap before the ±."""
-    table = Table(title=f"{escape(data.name)}: recall", caption=NOTE, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(f"{data.name}: recall", style="table.title"), caption=NOTE, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("pairs", overflow="fold")
     table.add_column("method", no_wrap=True)
     for metric in METRICS:
         table.add_column(METRIC_NAMES[metric], justify="right")
     for budget in budgets(data.rows):
-        for label, cells in _lines(budget, lambda text: f"[bold]{text}[/bold]"):
-            table.add_row(escape(label), *cells)
+        for label, cells in _lines(budget, lambda text: Text(text, style="bold")):
+            table.add_row(Text(label), *cells)
         table.add_section()
     return table
 
@@ -136,16 +137,14 @@ def markdown_table(data: ReportData) -> str:
     return "\n".join([*lines, "", NOTE, ""])
 
 
-def _lines(budget: Budget, embolden: Callable[[str], str]) -> list[tuple[str, list[str]]]:
+def _lines(budget: Budget, embolden: Callable[[str], Cell]) -> list[tuple[str, list[str | Cell]]]:
     """(pairs, [method, recalls...]) a row; the pairs are named once."""
     name = f"{budget.pairs:,}" + (f" on {budget.image_model}" if budget.image_model else "")
-    return [
-        (
-            name if position == 0 else "",
-            [
-                METHOD_NAMES[row.method],
-                *(embolden(cell(row, metric)) if budget.is_best(row, metric) else cell(row, metric) for metric in METRICS),
-            ],
-        )
-        for position, row in enumerate(budget.rows)
-    ]
+
+    def cells(row: Row) -> Iterator[str | Cell]:
+        yield METHOD_NAMES[row.method]
+        for metric in METRICS:
+            text = cell(row, metric)
+            yield embolden(text) if budget.is_best(row, metric) else text
+
+    return [(name if position == 0 else "", list(cells(row))) for position, row in enumerate(budget.rows)]

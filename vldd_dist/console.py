@@ -1,0 +1,58 @@
+"""What the commands print, and the one place where text of others is made safe for a terminal."""
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from vldd_dist.control_characters import escape_controls
+
+
+class SafeConsole(Console):
+    """A rich console that takes no markup from the text it prints (`[/b]` in a path is a path) and escapes its control
+    characters; those of the console's own styles and cursor movements are untouched."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        # Before it is laid out, so that nothing is cut off: an escape is wider than what it stands for.
+        return super().render_str(escape_controls(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=escape_controls(segment.text))
+
+
+def say(text: str, error: bool = False, newline: bool = True) -> None:
+    """Print plain text."""
+    typer.echo(escape_controls(text), err=error, nl=newline)
+
+
+class _SafeFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_controls(super().format(record))
+
+
+class _StandardError(logging.StreamHandler):
+    """Standard error as it is when a line is written."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self, logging.WARNING)
+        self.setFormatter(_SafeFormatter())
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
+def log_warnings() -> None:
+    """Warnings of this package go to standard error, once however often this is called."""
+    logger = logging.getLogger("vldd_dist")
+    if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
+        logger.addHandler(_StandardError())
