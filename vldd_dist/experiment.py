@@ -2,12 +2,13 @@
 
 import difflib
 import math
+import reprlib
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from vldd_dist import strict_yaml
 from vldd_dist.errors import ConfigError
 from vldd_dist.settings import (
     SCENES_BY_DEFAULT,
@@ -20,14 +21,24 @@ from vldd_dist.settings import (
     ModelSettings,
     PretrainSettings,
     Section,
+    Seed,
 )
+
+# Each of a run's units is known to its driver.
+MOST_UNITS = 1_000_000
+MOST_BYTES = 1 << 18
+SHORT = 200
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
 
 
 class Experiment(Section):
     """Everything one experiment depends on; `orchestration.plan` turns it into work units."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Short name: lower-case letters, digits, dashes.")
-    seed: int = Field(0, description="Root of all randomness.")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100, description="Short name: lower-case letters, digits, dashes."
+    )
+    seed: Seed = Field(0, description="Root of all randomness.")
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     pretrain: PretrainSettings = PretrainSettings()
@@ -40,7 +51,7 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Experiment":
-        for problem in (*_data_problems(self.data), *_model_problems(self), *_distill_problems(self)):
+        for problem in (*_data_problems(self.data), *_model_problems(self), *_distill_problems(self), *_size_problems(self)):
             raise ValueError(problem)
         return self
 
@@ -109,6 +120,18 @@ def _distill_problems(experiment: Experiment) -> list[str]:
     return problems
 
 
+def _size_problems(experiment: Experiment) -> list[str]:
+    distill, evaluation = experiment.distill, experiment.evaluation
+    sets = len(distill.pairs) * (len(distill.seeds) + len(experiment.coresets.methods) * len(evaluation.seeds))
+    units = experiment.experts.count + sets * len(evaluation.seeds) * (1 + len(evaluation.image_models))
+    if units > MOST_UNITS:
+        return [
+            f"experts.count, distill and evaluation ask for about {units:,} units, more than {MOST_UNITS:,}: lower the count, "
+            "or shorten the lists"
+        ]
+    return []
+
+
 def _rank_problems(experiment: Experiment) -> list[str]:
     distill, experts, image = experiment.distill, experiment.experts, experiment.model.image
     problems = []
@@ -138,20 +161,33 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
         ConfigError: one sentence naming the file and the key, and the mend where it is known.
     """
     path = Path(path)
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; the presets are in jobs/presets/") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected a mapping with keys such as name, data, model; found {type(tree).__name__}")
+    tree = _read_tree(path)
     for override in overrides or []:
         _apply_override(tree, override)
     try:
         return Experiment.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_first_problem(error)}") from None
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; the presets are in jobs/presets/") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{path}: cannot be read: {reason}: name a YAML file that this user may read") from None
+    if len(data) > MOST_BYTES:
+        raise ConfigError(f"{path}: larger than {MOST_BYTES >> 10} KiB: this is no description of an experiment")
+    try:
+        tree = strict_yaml.parse(data.decode())
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping with keys such as name, data, model; found {type(tree).__name__}")
+    return tree
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
@@ -165,21 +201,26 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
     try:
-        node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: {value!r} is not a YAML value") from None
+        node[leaf] = strict_yaml.parse(value)
+    except ValueError as error:
+        raise ConfigError(f"--set {_short(override)}: {_short(value)} is not a YAML value ({_short(str(error))})") from None
+
+
+def _short(text: str) -> str:
+    """For a sentence: a value may be a page."""
+    return text if len(text) <= SHORT else f"{text[:SHORT]}..."
 
 
 def _first_problem(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(_short(str(part)) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1)
         sentence = f"{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
     else:
-        message = first["msg"].removeprefix("Value error, ")
-        sentence = f"{key}: {message} (found {first['input']!r})" if key else message
+        message = _short(first["msg"].removeprefix("Value error, "))
+        sentence = f"{key}: {message} (found {_repr.repr(first['input'])})" if key else message
     return sentence + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
 
 

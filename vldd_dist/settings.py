@@ -4,12 +4,27 @@ Unknown keys are refused everywhere. `vldd_dist.experiment.Experiment` gathers t
 concerns several of them.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
+Item = TypeVar("Item")
+
+
+def _distinct(values: list[Item]) -> list[Item]:
+    """What is listed twice would be made once and counted as two runs."""
+    if twice := [value for position, value in enumerate(values) if value in values[:position]]:
+        raise ValueError(f"{twice[0]!r} is listed twice: name each value once")
+    return values
+
+
+# No set of pictures is larger, and no product of two such numbers overflows a tensor's size.
+LARGEST = 10**9
+Positive = Annotated[int, Field(gt=0, le=LARGEST)]
+NonNegative = Annotated[int, Field(ge=0, le=LARGEST)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+# Of at least one value, each once.
+Distinct = Annotated[list[Item], Field(min_length=1, max_length=10_000), AfterValidator(_distinct)]
 Rate = Annotated[float, Field(gt=0)]
 ZeroStage = Literal[0, 1, 2, 3]
 Precision = Literal["fp32", "bf16"]
@@ -21,9 +36,9 @@ SCENES_BY_DEFAULT = {"train": 2000, "val": 200, "test": 200}
 
 
 class Section(BaseModel):
-    """A part of the description: immutable, unknown keys refused."""
+    """A part of the description: immutable, unknown keys refused, every number finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AugmentSettings(Section):
@@ -57,7 +72,7 @@ class DataSettings(Section):
     )
     val_images: Positive | None = Field(None, description="The same for the validation split.")
     test_images: Positive | None = Field(None, description="The same for the test split.")
-    image_size: Positive = Field(224, description="Side of the square pictures, pixels.")
+    image_size: Annotated[int, Field(gt=0, le=16_384)] = Field(224, description="Side of the square pictures, pixels.")
     resize: Literal["squash", "crop"] = Field(
         "squash", description="squash: both sides to image_size; crop: short side to image_size, then the centre."
     )
@@ -92,7 +107,7 @@ class ImageTowerSettings(Section):
     """The image tower: a timm backbone."""
 
     model: str = Field("nfnet_l0", description="Name of a timm model.")
-    model_args: dict[str, Any] = Field(default_factory=dict, description="Further arguments of timm.create_model.")
+    model_args: dict[str, JsonValue] = Field(default_factory=dict, description="Further arguments of timm.create_model.")
     weights: str = Field(
         "timm",
         description="timm: the model's pretrained weights; random; attributes: pretrained on built-in scenes (scenes only); else the path or URL of a .safetensors file.",
@@ -200,8 +215,8 @@ class ExpertSettings(Section):
 class DistillSettings(Section):
     """Bi-trajectory matching: what is learned, from what start, with which gradient."""
 
-    pairs: list[Positive] = Field([100], min_length=1, description="Budgets M: one run for each and each seed.")
-    seeds: list[int] = Field([0], min_length=1)
+    pairs: Distinct[Positive] = Field([100], description="Budgets M: one run for each and each seed.")
+    seeds: Distinct[Seed] = [0]
     initialise: Literal["real", "noise", "kmeans"] = Field(
         "real",
         description="Start of the synthetic pairs: random real pairs; Gaussian noise; the real pairs nearest to k-means centres of joint features.",
@@ -216,7 +231,7 @@ class DistillSettings(Section):
         description="A run starts when so many experts, the first ones, are committed; the others join its draws one by one over the first half of its outer steps. None: it waits for all, and draws from all.",
     )
     gradient: Literal["full", "exact", "finite_difference", "tesla"] = Field(
-        "exact", description="How the unroll is differentiated (DESIGN 2)."
+        "exact", description="How the unroll is differentiated (README.md, The gradient)."
     )
     difference: Literal["central", "forward"] = Field("central", description="Scheme of finite_difference.")
     precision: Precision = Field("fp32", description=f"{PRECISION} Not with finite_difference.")
@@ -261,23 +276,26 @@ class DistillSettings(Section):
 class CoresetSettings(Section):
     """The baselines: M real pairs."""
 
-    methods: list[Literal["random", "herding", "k_center", "forgetting"]] = Field(
-        ["random", "herding", "k_center", "forgetting"]
-    )
+    methods: Annotated[list[Literal["random", "herding", "k_center", "forgetting"]], AfterValidator(_distinct)] = [
+        "random",
+        "herding",
+        "k_center",
+        "forgetting",
+    ]
     resources: Resources = Field(default_factory=Resources)
 
 
 class EvaluationSettings(Section):
     """Students trained on M pairs from the starting weights: coresets and distilled sets alike."""
 
-    seeds: list[int] = Field([0, 1, 2, 3, 4], min_length=1)
+    seeds: Distinct[Seed] = [0, 1, 2, 3, 4]
     epochs: Positive = Field(100, description="Epochs of the student on the pairs.")
     batch_size: Positive = Field(128)
-    learning_rates: list[Rate] = Field(
-        [0.01, 0.1], min_length=1, description="Each set's is chosen on validation from this one list."
-    )
+    learning_rates: Distinct[Rate] = Field([0.01, 0.1], description="Each set's is chosen on validation from this one list.")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9)
     weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4)
     encode_batch: Positive = Field(128, description="Pictures a forward pass when recall is measured.")
-    image_models: list[str] = Field([], description="Further timm models (random or timm weights) for cross-architecture rows.")
+    image_models: Annotated[list[str], AfterValidator(_distinct)] = Field(
+        [], description="Further timm models (random or timm weights) for cross-architecture rows."
+    )
     resources: Resources = Field(default_factory=Resources)
