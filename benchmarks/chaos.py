@@ -28,7 +28,7 @@ import psutil
 from benchmarks._measure import print_json
 from tests.conftest import TINY
 from tests.s3_server import S3Server, s3_server
-from vldd_dist.storage.fetch import published_sets
+from vldd_dist.storage.fetch import published_sets, read_manifest
 from vldd_dist.storage.store import Store
 
 PRESET = "jobs/presets/scenes.yaml"
@@ -84,8 +84,9 @@ class Job:
 
     def digests(self) -> dict[str, str]:
         """sha256 of the pairs of each published set."""
-        sets = published_sets(Store(self.url))
-        return {folder: manifest.objects["pairs.safetensors"].sha256 for folder, manifest in sets.items()}
+        store = Store(self.url)
+        manifests = {folder: read_manifest(Store(store.url_of(folder))) for folder in published_sets(store)}
+        return {folder: manifest.objects["pairs.safetensors"].sha256 for folder, manifest in manifests.items()}
 
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:

@@ -21,6 +21,7 @@ from vldd_dist.storage.fetch import fetch, published_sets, read_manifest, verify
 from vldd_dist.storage.garbage import find_garbage, remove_garbage
 from vldd_dist.storage.manifests import to_json
 from vldd_dist.storage.objects import ObjectInfo
+from vldd_dist.storage.partial_folder import MARKER
 from vldd_dist.storage.store import MissingObject, Store
 from vldd_dist.storage.trajectories import write_snapshots
 from vldd_dist.storage.units import UnitReader, UnitWriter
@@ -265,6 +266,7 @@ def test_of_a_large_object_only_what_is_missing_is_fetched(
     assert info.blocks is not None
     partial = tmp_path / "second.partial"
     shutil.copytree(tmp_path / "first", partial)
+    (partial / MARKER).touch()
     with (partial / "pairs.safetensors").open("r+b") as file:
         file.seek(2500)
         file.write(b"damaged")

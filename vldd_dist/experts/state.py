@@ -95,7 +95,7 @@ class ExpertState:
         """This rank's, from the parts of however many wrote them."""
         source = f"{name} of epoch {checkpoint.step}"
         parts = parts_of(name, checkpoint.names, source)
-        whole = joined(tensors.decode(checkpoint.read(part), source) for part in parts)
+        whole = joined((tensors.decode(checkpoint.read(part), source) for part in parts), source)
         device = self.skeleton.model.mean.device
         flat: list[Tensor] = [whole[each].to(device) for each in self.names] if whole else []
         return self.model.layout.cut(flat) if flat else []

@@ -195,7 +195,7 @@ def describe_event(event: dict[str, Any]) -> str:
     """A worker's latest event in words: how far, how fast, how well."""
     parts = []
     if event.get("total"):
-        parts.append(f"{event['done']}/{event['total']}")
+        parts.append(f"{event.get('done', 0)}/{event['total']}")
     for key, text in (
         ("epoch", "epoch {}"),
         ("samples_per_second", "{:.0f} samples/s"),

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
+from vldd_dist.control_characters import one_line
 from vldd_dist.errors import StoreError
 from vldd_dist.orchestration.progress import STAGE_NAMES, ProgressBoard, ProgressView, describe_event
-from vldd_dist.storage.status import RunningUnit, RunStatus, StageStatus, write_status
+from vldd_dist.storage.status import RunningUnit, RunStatus, StageStatus, known_event, write_status
 from vldd_dist.storage.store import Store
 
 WRITE_SECONDS = 15
@@ -94,7 +95,11 @@ class StatusWriter:
                 for kind, total in board.total.items()
             },
             running=[
-                RunningUnit(label=unit.label, seconds=round(board.clock() - since, 1), event=board.latest.get(unit_id, {}))
+                RunningUnit(
+                    label=unit.label,
+                    seconds=round(board.clock() - since, 1),
+                    event=known_event(board.latest.get(unit_id, {})),
+                )
                 for unit_id, (unit, since) in board.running.items()
             ],
             time_left=str(board.time_left()),
@@ -109,17 +114,18 @@ class StatusWriter:
 
 
 def describe_status(status: RunStatus) -> str:
-    """For a person: counts, what runs, what went wrong."""
+    """For a person: counts, what runs, what went wrong. A line each, whatever the texts in it hold."""
     age = status.age_seconds
     lines = [f"{status.experiment}: {status.state}, written {age:.0f} s ago"]
     if status.state == "running":
         lines[0] += f", {status.time_left}"
         if age > SILENT_SECONDS:
             lines.append("  its driver is gone or cannot reach the store: run it again to go on")
-    # A stored one has its stages by their names.
-    for kind, stage in sorted(status.stages.items(), key=lambda item: list(STAGE_NAMES).index(item[0])):
+    # A stored one has its stages by their names; one that another version knows comes last.
+    order = {kind: position for position, kind in enumerate(STAGE_NAMES)}
+    for kind, stage in sorted(status.stages.items(), key=lambda item: order.get(item[0], len(order))):
         failed = f", {stage.failed} failed" if stage.failed else ""
-        lines.append(f"  {STAGE_NAMES[kind]:<20} {stage.done}/{stage.total} done{failed}")
+        lines.append(f"  {STAGE_NAMES.get(kind, kind):<20} {stage.done}/{stage.total} done{failed}")
     lines += [f"  {unit.label}: {describe_event(unit.event) or 'began'} ({unit.seconds:.0f} s)" for unit in status.running]
     lines += [f"  ! {notice}" for notice in status.notices]
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))

@@ -89,7 +89,7 @@ def read_tensors(reader: UnitReader, name: str) -> dict[str, Tensor]:
 def read_rows(reader: UnitReader, name: str) -> dict[str, Tensor]:
     """Tensors of many rows that lie in one object or in parts."""
     parts = parts_of(name, reader.manifest.objects, reader.store.url_of(reader.prefix))
-    return joined(read_tensors(reader, part) for part in parts)
+    return joined((read_tensors(reader, part) for part in parts), reader.store.url_of(reader.prefix))
 
 
 Runner = Callable[[Workspace], dict[str, Any]]

@@ -13,16 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vldd_dist.errors import StoreError
 from vldd_dist.storage import tensors
-from vldd_dist.storage.manifests import from_json, to_json
+from vldd_dist.storage.facts import Count, Recalls
+from vldd_dist.storage.manifests import Sealed, from_json, to_json
 from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.parts import joined, part_name, parts_of
 from vldd_dist.storage.store import Store
@@ -33,7 +34,7 @@ PART_BYTES = 1 << 30
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NearestCaptions(Part):
@@ -67,16 +68,34 @@ class Recipe(Part):
     weight_decay: float
 
 
-class DistilledManifest(Part):
+class SetFacts(BaseModel):
+    """What the commands read of a set's facts; there may be more."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    recalls: dict[str, list[Recalls]] = {}
+
+
+def _readable_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    SetFacts.model_validate(facts)
+    return facts
+
+
+class DistilledManifest(Sealed):
     """The commit of a distilled set."""
 
     schema_version: Literal[2] = 2
     kind: Literal["distilled_set"] = "distilled_set"
-    pairs: int
+    pairs: Count
     inner_rates: dict[str, float]
     recipe: Recipe
-    facts: dict[str, Any]
+    facts: Annotated[dict[str, Any], AfterValidator(_readable_facts)]
     objects: dict[str, ObjectInfo]
+
+    def mean_recall(self) -> float | None:
+        """Of the students trained on the set, the mean of the six recalls in percent; none if it was not judged."""
+        runs = SetFacts.model_validate(self.facts).recalls.get("distilled", [])
+        return sum(run.mean for run in runs) / len(runs) if runs else None
 
 
 @dataclass
@@ -173,7 +192,7 @@ class DistilledSet:
         store = Store(url)
         manifest = from_json(DistilledManifest, store.read("manifest.json"), store.url_of("manifest.json"))
         parts = parts_of(PAIRS, manifest.objects, store.url_of("manifest.json"))
-        pairs = joined(_decoded(store, part, manifest.objects) for part in parts)
+        pairs = joined((_decoded(store, part, manifest.objects) for part in parts), store.url_of(PAIRS))
         _check_shapes(pairs, manifest.pairs, store.url_of(parts[0]))
         lines = _verified(store, CAPTIONS, manifest.objects)
         captions = _decode_captions(lines, manifest.pairs, store.url_of(CAPTIONS))

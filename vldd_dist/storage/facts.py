@@ -9,7 +9,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Recalls(Facts):

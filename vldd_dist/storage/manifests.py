@@ -5,6 +5,8 @@ against the manifest, and the manifest against itself.
 """
 
 import json
+import math
+import reprlib
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib import metadata
@@ -12,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from vldd_dist import strict_json
 from vldd_dist.errors import StoreError
 from vldd_dist.storage.facts import FACTS
 from vldd_dist.storage.objects import DamagedObject, ObjectInfo
@@ -24,7 +27,13 @@ Model = TypeVar("Model", bound=BaseModel)
 RECORDED_PACKAGES = ("vldd_dist", "torch", "timm", "transformers", "peft", "webdataset", "ray", "deepspeed", "numpy")
 
 
-class UnitManifest(BaseModel):
+class Sealed(BaseModel):
+    """What lies in a store under a seal. A number that is not finite stays one until `to_json` refuses it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
+
+
+class UnitManifest(Sealed):
     """The commit of a work unit.
 
     Attributes:
@@ -33,8 +42,6 @@ class UnitManifest(BaseModel):
         objects: name -> where it lies.
         facts: small results, plain JSON; what a kind promises is in `facts.FACTS`.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal[2] = 2
     kind: str
@@ -52,14 +59,12 @@ class UnitManifest(BaseModel):
             _validated(FACTS[self.kind], self.facts, f"{source}: facts")
 
 
-class CheckpointRecord(BaseModel):
+class CheckpointRecord(Sealed):
     """The mark of a checkpoint, written after its objects.
 
     Attributes:
         facts: what is small of the state; `snapshots` holds an expert's so far, name -> where it lies.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal[2] = 2
     step: int
@@ -78,10 +83,19 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def to_json(model: BaseModel) -> bytes:
-    """Canonical JSON (sorted keys, two-space indent, one newline at the end) with its seal."""
+def to_json(model: Sealed) -> bytes:
+    """Canonical JSON (sorted keys, two-space indent, one newline at the end) with its seal.
+
+    Raises:
+        StoreError: a number in it is not finite, for which JSON has no word.
+    """
     tree = model.model_dump(mode="json")
-    return _canonical(tree | {SEAL: _seal(tree)})
+    try:
+        return _canonical(tree | {SEAL: _seal(tree)})
+    except ValueError:
+        raise StoreError(
+            f"{type(model).__name__}: {_not_finite(tree)} is no finite number and is not written: what was trained has diverged"
+        ) from None
 
 
 def from_json(model: type[Model], data: bytes, source: str) -> Model:
@@ -92,16 +106,17 @@ def from_json(model: type[Model], data: bytes, source: str) -> Model:
         StoreError: a schema version this package does not know.
     """
     try:
-        tree = json.loads(data)
-    except ValueError:
-        raise DamagedObject(f"{source}: not JSON: the object is damaged") from None
+        tree = strict_json.parse(data)
+    except ValueError as error:
+        raise DamagedObject(f"{source}: {error}: the object is damaged") from None
     if not isinstance(tree, dict) or "schema_version" not in tree:
         raise DamagedObject(f"{source}: no schema_version: the object is damaged, or not one of this package's")
     version = tree["schema_version"]
-    if version not in READABLE_VERSIONS:
+    # True == 1 and 2.0 == 2, and neither is a version.
+    if type(version) is not int or version not in READABLE_VERSIONS:
         raise StoreError(
-            f"{source}: schema version {version!r}; this vldd_dist reads {' and '.join(map(str, READABLE_VERSIONS))}: "
-            "use the version of vldd_dist that wrote it, or a newer one"
+            f"{source}: schema version {reprlib.repr(version)}; this vldd_dist reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}: use the version of vldd_dist that wrote it, or a newer one"
         )
     if version == 1:
         tree["schema_version"] = SCHEMA_VERSION
@@ -127,3 +142,11 @@ def _canonical(tree: dict[str, Any]) -> bytes:
 
 def _seal(tree: dict[str, Any]) -> str:
     return sha256(_canonical(tree)).hexdigest()
+
+
+def _not_finite(tree: Any, place: str = "") -> str:
+    """The place of the first number that is not finite; empty where all are."""
+    if isinstance(tree, float):
+        return "" if math.isfinite(tree) else place
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return next(filter(None, (_not_finite(child, f"{place}.{key}".lstrip(".")) for key, child in children)), "")

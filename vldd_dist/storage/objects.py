@@ -17,6 +17,8 @@ from vldd_dist.storage.store import Store
 
 BLOCK_BYTES = 8 << 20
 PARALLEL_PIECES = 8
+# What every reader of JSON counts exactly, and more than any store takes.
+LARGEST_BYTES = 2**53
 
 
 class DamagedObject(StoreError):
@@ -36,7 +38,7 @@ class Blocks(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size: int = Field(gt=0)
+    size: int = Field(gt=0, le=LARGEST_BYTES)
     sha256: list[str]
 
 
@@ -46,7 +48,7 @@ class ObjectInfo(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=LARGEST_BYTES)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     blocks: Blocks | None = Field(None, description="of objects larger than one block")
 

@@ -33,10 +33,21 @@ def parts_of(name: str, names: Iterable[str], source: str) -> list[str]:
     return expected
 
 
-def joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The rows of all parts, tensor by tensor."""
-    given = list(parts)
-    if len(given) == 1:
-        return given[0]
-    common = set.intersection(*(set(part) for part in given))
-    return {name: torch.cat([part[name] for part in given]) for name in given[0] if name in common}
+def joined(parts: Iterable[dict[str, Tensor]], source: str) -> dict[str, Tensor]:
+    """The rows of all parts, tensor by tensor.
+
+    Raises:
+        StoreError: parts that do not hold the same tensors, or rows of different shapes or types.
+    """
+    first, *others = given = list(parts)
+    if not others:
+        return first
+    for number, part in enumerate(given, 1):
+        # A tensor without dimensions has no rows.
+        if not all(tensor.ndim for tensor in part.values()) or _row_types(part) != _row_types(first):
+            raise StoreError(f"{source}: part {number} does not hold rows of the names, shapes and types that part 1 holds")
+    return {name: torch.cat([part[name] for part in given]) for name in first}
+
+
+def _row_types(part: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape[1:], tensor.dtype) for name, tensor in part.items()}

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from vldd_dist import strict_json
 from vldd_dist.errors import DataError, StoreError
 
 LENGTH_BYTES = 8
@@ -93,12 +94,15 @@ def parse_header(text: bytes, size: int, source: str) -> dict[str, Place]:
         StoreError: a header that does not describe what follows it.
     """
     try:
-        tree = json.loads(text)
+        tree = strict_json.parse(text)
         tree.pop("__metadata__", None)
         places = {}
         for name, entry in tree.items():
-            (start, stop), dtype, elements = entry["data_offsets"], DTYPES[entry["dtype"]], prod(entry["shape"])
-            if not 0 <= start <= stop <= size or stop - start != elements * dtype.itemsize:
+            (start, stop), dtype, shape = entry["data_offsets"], DTYPES[entry["dtype"]], entry["shape"]
+            if not all(type(number) is int and number >= 0 for number in (start, stop, *shape)):
+                raise ValueError(f"{name} has an offset or a size that is no whole number")
+            elements = prod(shape)
+            if not start <= stop <= size or stop - start != elements * dtype.itemsize:
                 raise ValueError(f"{name} lies outside the file")
             places[name] = Place(start, elements, dtype)
         return places
