@@ -13,12 +13,14 @@ import pytest
 from botocore.loaders import Loader  # type: ignore[import-untyped]
 from botocore.model import ServiceModel  # type: ignore[import-untyped]
 from botocore.validate import ParamValidator  # type: ignore[import-untyped]
+from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from tests.cluster.kuberay import ANY, COUNT, FLAG, TEXT, closed, many, one_of
 from tests.cluster.recipes import CLUSTER, DOCKERFILE, RECIPES, ROOT, load, options_of_start, pins, refusals
+from vldd_dist.orchestration.secret_files import SECRET_NAMES
 
 
 def prepared(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -166,14 +168,44 @@ def instructions() -> list[list[str]]:
     return [line.split() for line in lines.replace("\\\n", " ").splitlines() if line]
 
 
+def test_the_base_image_is_named_by_its_digest() -> None:
+    """A tag can be moved to another image."""
+    bases = [words[0] for name, *words in instructions() if name == "FROM"]
+    assert len(bases) == 1
+    assert re.fullmatch(r"python:3\.11[\w.-]*@sha256:[0-9a-f]{64}", bases[0])
+
+
+def build_context(root: Path) -> set[str]:
+    """Files that `docker build` gets of a folder, by Docker's own rules; it always gets .dockerignore."""
+    ignored = (root / ".dockerignore").read_text().splitlines()
+    patterns = [line for line in ignored if line and not line.startswith("#")]
+    return {path for path in exclude_paths(str(root), patterns) if (root / path).is_file()} - {".dockerignore"}
+
+
+def test_the_build_gets_the_package_and_no_secrets(tmp_path: Path) -> None:
+    secrets = [name.replace("*", "x") for name in SECRET_NAMES]
+    wanted = ["vldd_dist/a.py", "jobs/presets/b.yaml", "pyproject.toml", "cluster/constraints-gcp.txt"]
+    others = ["docs/a.md", "tests/a.py", "demo-store/units/x", "notes.txt", "vldd_dist/__pycache__/a.pyc", "cluster/aws.yaml"]
+    deep = [f"{folder}/{name}" for folder in ("vldd_dist", "jobs/presets") for name in secrets]
+    for name in (*secrets, *deep, *wanted, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".dockerignore").write_text((ROOT / ".dockerignore").read_text())
+    assert build_context(tmp_path) == set(wanted)
+
+
 def test_the_image_copies_what_there_is_and_installs_what_is_pinned() -> None:
-    ignored = {line.strip("/") for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")}
+    context = build_context(ROOT)
     copied: set[str] = set()
     for name, *words in instructions():
         if name == "COPY":
             *sources, _ = words
             copied |= set(sources)
-            assert all((ROOT / source).exists() and source not in ignored for source in sources), sources
+            # Not ".": what else lies in the working directory stays out.
+            assert all(any(path == source or path.startswith(f"{source}/") for path in context) for source in sources), sources
+    code = {str(path.relative_to(ROOT)) for folder in ("vldd_dist", "jobs") for path in (ROOT / folder).rglob("*.*")}
+    assert {path for path in code if path.endswith((".py", ".yaml", ".j2"))} <= context
+    assert {"vldd_dist", "jobs"} <= copied
     (install,) = [words for words in instructions() if "--constraint" in words]
     constraints = {after for word, after in pairwise(install) if word == "--constraint"}
     assert constraints == {"constraints.txt", "cluster/constraints-gcp.txt"} <= copied

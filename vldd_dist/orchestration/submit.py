@@ -14,6 +14,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from vldd_dist.errors import ConfigError
 from vldd_dist.experiment import Experiment
+from vldd_dist.orchestration.secret_files import EXCLUDES, check_named_files, check_working_dir, texts_of
 
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 
@@ -37,8 +38,9 @@ def submit(
     """Start the job, unless it runs.
 
     Args:
-        config: path of the description, inside the working directory, which travels to the cluster; its jobs/runtime_env.yaml
-            is the job's, as of `ray job submit --runtime-env`.
+        config: path of the description, inside the working directory.
+        working_dir: what the cluster gets of this machine, without files that look like secrets (`secret_files`); its
+            jobs/runtime_env.yaml is the job's, as of `ray job submit --runtime-env`.
         store: as every node sees it.
         address: of the cluster's dashboard.
         more: further arguments of `jobs.run`.
@@ -47,14 +49,18 @@ def submit(
         The submission id, and whether the job was started now.
 
     Raises:
-        ConfigError: a description outside the working directory, a folder for a store that is not absolute, or a cluster that
-            cannot be reached.
+        ConfigError: a description outside the working directory, a working directory that holds the home directory, a file of
+            the description that is never sent, a folder for a store that is not absolute, or a cluster that cannot be reached.
     """
     root = Path(working_dir).resolve()
+    check_working_dir(root)
     if not Path(config).resolve().is_relative_to(root):
         raise ConfigError(f"{config}: lies outside the working directory {root}, which is what the cluster gets: move it there")
     if "://" not in store and not Path(store).is_absolute():
         raise ConfigError(f"--store {store}: a job has another working directory: give a URL or an absolute path")
+    check_named_files(
+        root, {"the description": str(Path(config).resolve()), **dict(texts_of(experiment.model_dump(mode="json")))}
+    )
     entrypoint = ["python", "-m", "jobs.run", str(Path(config).resolve().relative_to(root)), "--store", store]
     entrypoint += [part for override in overrides for part in ("--set", override)]
     entrypoint += more
@@ -75,7 +81,7 @@ def submit(
         client.submit_job(
             entrypoint=shlex.join(entrypoint),
             submission_id=job,
-            runtime_env=_runtime_env(root) | {"working_dir": str(root)},
+            runtime_env=runtime_env(root),
             metadata={"experiment": experiment.name, "store": store},
             # The driver only schedules: it must start on a head without CPUs for work.
             entrypoint_num_cpus=0,
@@ -83,9 +89,11 @@ def submit(
     return job, True
 
 
-def _runtime_env(root: Path) -> dict[str, Any]:
+def runtime_env(root: Path) -> dict[str, Any]:
+    """The job's runtime environment: what the working directory says, and what of that directory is sent."""
     path = root / "jobs" / "runtime_env.yaml"
-    return yaml.safe_load(path.read_text()) if path.exists() else {}
+    given = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
+    return given | {"working_dir": str(root), "excludes": [*(given.get("excludes") or []), *EXCLUDES]}
 
 
 def jobs_of(store: str, address: str) -> list[str]:

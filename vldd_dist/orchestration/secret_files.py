@@ -1,0 +1,84 @@
+"""Files that never leave this machine with a submission, whatever the ignore files of the working directory say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pathspec import GitIgnoreSpec
+
+from vldd_dist.errors import ConfigError
+
+_TEXT = ("json", "yaml", "yml", "toml", "ini", "cfg", "conf", "csv", "txt", "xml")
+
+# Names of files and folders, at any depth, as in a .gitignore. .dockerignore repeats them.
+SECRET_NAMES = (
+    # Settings of tools, with their keys and tokens; .git holds the URLs of remotes.
+    *(
+        ".env*",
+        "*.env",
+        ".aws",
+        ".azure",
+        ".boto",
+        ".cache",
+        ".config",
+        ".databrickscfg",
+        ".docker",
+        ".git",
+        ".git-credentials",
+    ),
+    *(".gnupg", ".htpasswd", ".kube", ".my.cnf", ".netrc", "_netrc", ".npmrc", ".oci", ".passwd-s3fs", ".pgpass", ".pypirc"),
+    *(".ray", ".s3cfg", ".ssh", ".streamlit", ".terraform", ".vault-token", ".*_history", "rclone.conf", "auth_token"),
+    *("*.tfstate*", "*.tfvars", "kubeconfig*", "*.kubeconfig"),
+    # Private keys and certificates.
+    *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.ppk", "*.kdbx", "*.gpg", "*.ovpn"),
+    *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
+    # Keys of service accounts and users, as the clouds' pages offer them for download.
+    *("*key*.json", "*service*account*.json", "rootkey*.csv", "*accesskey*.csv", "credentials"),
+    *(f"*{word}*.{ending}" for word in ("credential", "secret", "password") for ending in _TEXT),
+)
+
+
+def _in_any_case(pattern: str) -> str:
+    return "".join(f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter for letter in pattern)
+
+
+# For `excludes` of Ray's runtime environment. The last pattern that matches decides, so they go behind a user's own.
+EXCLUDES = [_in_any_case(name) for name in SECRET_NAMES]
+
+
+def check_working_dir(root: Path) -> None:
+    """
+    Raises:
+        ConfigError: a folder that holds the home directory; none of it is meant to be sent.
+    """
+    if Path.home().resolve().is_relative_to(root):
+        raise ConfigError(
+            f"--working-dir {root}: it holds your home directory, and all of it would be sent to the cluster: "
+            "put the description and the code in a folder of their own"
+        )
+
+
+def check_named_files(root: Path, names: dict[str, str]) -> None:
+    """
+    Args:
+        names: where a file is named (a key of the description), and its path, relative to `root` or absolute.
+
+    Raises:
+        ConfigError: a file that the job needs and that is never sent.
+    """
+    spec = GitIgnoreSpec.from_lines(EXCLUDES)
+    for where, name in names.items():
+        path = (root / name).resolve()
+        if path.is_relative_to(root) and path.is_file() and spec.match_file(path.relative_to(root)):
+            raise ConfigError(
+                f"{where}: {name} has the name of a file with secrets, which a submission never sends: give it another name"
+            )
+
+
+def texts_of(description: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Key, as `--set` takes it, and value of each text in a description."""
+    for key, value in description.items():
+        if isinstance(value, dict):
+            yield from texts_of(value, f"{prefix}{key}.")
+        elif isinstance(value, str):
+            yield prefix + key, value
