@@ -1,0 +1,136 @@
+"""docs/architecture.md says what imports what, and what it takes to add something: both are computed here from the code."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "vldd_dist"
+PAGE = (ROOT / "docs/architecture.md").read_text()
+MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Dotted names of what a module imports, at its head or later."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / module).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add("." * node.level + (node.module or ""))
+    return frozenset(found)
+
+
+def room(module: str) -> str:
+    """The folder of the package, or the name of a file beside the folders."""
+    return module.partition("/")[0].removesuffix(".py")
+
+
+def own(module: str) -> set[str]:
+    """Rooms that a module of another room imports."""
+    names = {name.split(".")[1] for name in imports(module) if name.startswith("vldd_dist.")}
+    return names - {room(module)}
+
+
+def test_the_page_names_who_imports_ray() -> None:
+    (named,) = re.findall(r"Only these files import ray: (.*?)\. ", PAGE)
+    patterns = re.findall(r"`([^`]+)`", named)
+    importing = [module for module in MODULES if any(name.split(".")[0] == "ray" for name in imports(module))]
+    assert importing
+    assert [module for module in importing if not any(fnmatch(module, pattern) for pattern in patterns)] == []
+    assert [pattern for pattern in patterns if not any(fnmatch(module, pattern) for module in importing)] == []
+
+
+def levels() -> list[set[str]]:
+    """The rooms, in the order of the page's chain."""
+    (chain,) = re.findall(r"Imports go one way: `jobs -> (.*?)`", PAGE)
+    return [set(re.findall(r"\w+", level)) for level in chain.split(" -> ")]
+
+
+def test_imports_go_one_way() -> None:
+    chain = levels()
+    below = {name: set().union(*chain[level + 1 :]) for level, names in enumerate(chain) for name in names}
+    everywhere = {"errors", "seeding", "settings", "control_characters", *(room(m) for m in MODULES if m.startswith("strict_"))}
+    found = {(room(module), name) for module in MODULES for name in own(module) if room(module) in below} - {
+        (here, name) for here in below for name in below[here] | everywhere
+    }
+    # Files that are no room: what the command line and the graph begin with.
+    loose = {(here, name) for here, name in found if name in ("experiment", "doctor", "console", "reporting")}
+    assert {here for here, _ in loose} <= {"cli", "orchestration"}
+    assert found - loose == {("experts", "evaluation")}
+    for name in everywhere | {"reporting"}:
+        assert set().union(*(own(module) for module in MODULES if room(module) == name)) <= everywhere, name
+
+
+def test_the_unroll_imports_torch_numpy_and_nothing_of_ours() -> None:
+    found = set().union(*(imports(module) for module in MODULES if module.startswith("distillation/unroll/")))
+    outside = {name for name in found if not name.startswith("vldd_dist.distillation.unroll")}
+    assert {name.split(".")[0] for name in outside} - sys.stdlib_module_names == {"torch", "numpy"}
+
+
+LOADED = """
+import importlib, json, sys
+from pathlib import Path
+for name in sys.argv[2:]:
+    for path in sorted(Path("vldd_dist", name).rglob("*.py")):
+        importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+print(json.dumps([name for name in json.loads(sys.argv[1]) if name in sys.modules]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("rooms", "absent"),
+    [
+        (["models", "sharding", "distillation", "evaluation"], ["ray", "webdataset", "s3fs", "deepspeed"]),
+        (["storage"], ["ray", "webdataset", "s3fs", "deepspeed", "timm", "transformers"]),
+    ],
+    ids=["models", "storage"],
+)
+def test_rooms_load_without_libraries_that_they_do_not_need(rooms: list[str], absent: list[str]) -> None:
+    program = [sys.executable, "-c", LOADED, json.dumps(absent), *rooms]
+    ended = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(ended.stdout) == []
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Cells of the table under a heading row."""
+    table = PAGE[PAGE.index(heading) :].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_the_rooms_offer_what_the_page_names() -> None:
+    described = rows("| room | what it offers |")
+    assert len(described) >= 10
+    for names, offered in described:
+        inside = [module for module in MODULES if room(module) in re.findall(r"\w+", names)]
+        text = "\n".join((PACKAGE / module).read_text() for module in inside)
+        files = {part.removesuffix(".py") for module in inside for part in module.split("/")}
+        for name in (name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", offered)):
+            assert name in files or re.search(rf"(def|class) {name}\b|^{name}\b.*=", text, re.MULTILINE), (names, name)
+
+
+def test_the_page_tells_every_place_that_an_addition_takes() -> None:
+    """By where the name of an example stands in the code, as a string of its own."""
+    table = rows("| a new | file | and these entries | as for |")
+    assert [what for what, *_ in table] == ["source", "coreset", "gradient", "stage"]
+    for what, folder, entries, example in table:
+        name = example.strip("`")
+        constants = {
+            module
+            for module in MODULES
+            for node in ast.walk(ast.parse((PACKAGE / module).read_text()))
+            if isinstance(node, ast.Constant) and node.value == name
+        }
+        named = set(re.findall(r"`([\w/]+\.py)`", entries.partition(" if ")[0]))
+        # The example's own file may say its name, too.
+        assert constants - {f"{folder.strip('`')}{name}.py"} <= named, what
+        assert all((PACKAGE / path).is_file() for path in named), what
+        assert named - constants <= {"orchestration/footprint.py"}, what
