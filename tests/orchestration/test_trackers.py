@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -70,23 +71,37 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     track(make_tracking("wandb=distillation", "scenes"), Clock())
     (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    assert history(path) == [{"expert 1/loss": 1.0, "expert 1/step": 10}, {"expert 1/loss": 0.5, "expert 1/step": 20}]
+    # The library's own process may write the last records after `finish` has returned.
+    deadline = time.monotonic() + 60
+    while not (found := records(path)) or found[-1].WhichOneof("record_type") != "exit":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert history(found) == [{"expert 1/loss": 1.0, "expert 1/step": 10}, {"expert 1/loss": 0.5, "expert 1/step": 20}]
 
 
-def history(path: Path) -> list[dict[str, float]]:
-    """What a run logged: after 7 bytes, records of checksum (4 bytes), length (2), kind (1; 1 is a whole one), Record."""
+def records(path: Path) -> list[Any]:
+    """Of a run's file: after 7 bytes, records of checksum (4 bytes), length (2), kind (1; 1 is a whole one), Record."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, found = path.read_bytes(), 7, []
-    while at < len(data):
+    while at + 7 <= len(data):
         length, kind = struct.unpack_from("<HB", data, at + 4)
         assert kind == 1
-        record = Record.FromString(data[at + 7 : at + 7 + length])
+        if at + 7 + length > len(data):
+            break
+        found.append(Record.FromString(data[at + 7 : at + 7 + length]))
         at += 7 + length
+    return found
+
+
+def history(found: list[Any]) -> list[dict[str, float]]:
+    """What a run logged."""
+    rows = []
+    for record in found:
         if record.WhichOneof("record_type") == "history":
             items = {(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in record.history.item}
-            found.append({name: value for name, value in items.items() if not name.startswith("_")})
-    return found
+            rows.append({name: value for name, value in items.items() if not name.startswith("_")})
+    return rows
 
 
 @pytest.mark.parametrize("description", ["comet=x", "tensorboard", "tensorboard="])
