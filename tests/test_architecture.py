@@ -29,15 +29,15 @@ def imports(module: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def room(module: str) -> str:
+def part_of(module: str) -> str:
     """The folder of the package, or the name of a file beside the folders."""
     return module.partition("/")[0].removesuffix(".py")
 
 
 def own(module: str) -> set[str]:
-    """Rooms that a module of another room imports."""
+    """Parts of the package that a module of another part imports."""
     names = {name.split(".")[1] for name in imports(module) if name.startswith("vldd_dist.")}
-    return names - {room(module)}
+    return names - {part_of(module)}
 
 
 def test_the_page_names_who_imports_ray() -> None:
@@ -50,7 +50,7 @@ def test_the_page_names_who_imports_ray() -> None:
 
 
 def levels() -> list[set[str]]:
-    """The rooms, in the order of the page's chain."""
+    """The folders, in the order of the page's chain."""
     (chain,) = re.findall(r"Imports go one way: `jobs -> (.*?)`", PAGE)
     return [set(re.findall(r"\w+", level)) for level in chain.split(" -> ")]
 
@@ -58,16 +58,22 @@ def levels() -> list[set[str]]:
 def test_imports_go_one_way() -> None:
     chain = levels()
     below = {name: set().union(*chain[level + 1 :]) for level, names in enumerate(chain) for name in names}
-    everywhere = {"errors", "seeding", "settings", "control_characters", *(room(m) for m in MODULES if m.startswith("strict_"))}
-    found = {(room(module), name) for module in MODULES for name in own(module) if room(module) in below} - {
+    everywhere = {
+        "errors",
+        "seeding",
+        "settings",
+        "control_characters",
+        *(part_of(m) for m in MODULES if m.startswith("strict_")),
+    }
+    found = {(part_of(module), name) for module in MODULES for name in own(module) if part_of(module) in below} - {
         (here, name) for here in below for name in below[here] | everywhere
     }
-    # Files that are no room: what the command line and the graph begin with.
+    # Files and folders outside the chain: what the command line and the graph begin with.
     loose = {(here, name) for here, name in found if name in ("experiment", "doctor", "console", "reporting")}
     assert {here for here, _ in loose} <= {"cli", "orchestration"}
     assert found - loose == {("experts", "evaluation")}
     for name in everywhere | {"reporting"}:
-        assert set().union(*(own(module) for module in MODULES if room(module) == name)) <= everywhere, name
+        assert set().union(*(own(module) for module in MODULES if part_of(module) == name)) <= everywhere, name
 
 
 def test_the_unroll_imports_torch_numpy_and_nothing_of_ours() -> None:
@@ -87,15 +93,15 @@ print(json.dumps([name for name in json.loads(sys.argv[1]) if name in sys.module
 
 
 @pytest.mark.parametrize(
-    ("rooms", "absent"),
+    ("parts", "absent"),
     [
         (["models", "sharding", "distillation", "evaluation"], ["ray", "webdataset", "s3fs", "deepspeed"]),
         (["storage"], ["ray", "webdataset", "s3fs", "deepspeed", "timm", "transformers"]),
     ],
     ids=["models", "storage"],
 )
-def test_rooms_load_without_libraries_that_they_do_not_need(rooms: list[str], absent: list[str]) -> None:
-    program = [sys.executable, "-c", LOADED, json.dumps(absent), *rooms]
+def test_parts_load_without_libraries_that_they_do_not_need(parts: list[str], absent: list[str]) -> None:
+    program = [sys.executable, "-c", LOADED, json.dumps(absent), *parts]
     ended = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(ended.stdout) == []
 
@@ -106,11 +112,11 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
-def test_the_rooms_offer_what_the_page_names() -> None:
-    described = rows("| room | what it offers |")
+def test_each_part_offers_what_the_page_names() -> None:
+    described = rows("| folder or file | what it offers |")
     assert len(described) >= 10
     for names, offered in described:
-        inside = [module for module in MODULES if room(module) in re.findall(r"\w+", names)]
+        inside = [module for module in MODULES if part_of(module) in re.findall(r"\w+", names)]
         text = "\n".join((PACKAGE / module).read_text() for module in inside)
         files = {part.removesuffix(".py") for module in inside for part in module.split("/")}
         for name in (name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", offered)):
