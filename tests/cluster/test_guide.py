@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from tests.cluster.recipes import RECIPES, ROOT
 from vldd_dist.cli import app
+from vldd_dist.orchestration.secret_files import SECRET_NAMES
 
 
 def test_a_submission_sends_the_package_and_little_else(tmp_path: Path) -> None:
@@ -38,6 +39,10 @@ def test_a_submission_sends_the_package_and_little_else(tmp_path: Path) -> None:
     } == set()
     assert not [name for name in names if name.startswith("benchmarks/results/") or "__pycache__" in name]
     assert package.stat().st_size < 2 * 2**20
+
+
+def test_a_submission_by_hand_leaves_secrets_behind_too() -> None:
+    assert set(SECRET_NAMES) <= set((ROOT / ".rayignore").read_text().splitlines())
 
 
 GUIDE = (ROOT / "docs/cluster.md").read_text()
