@@ -60,7 +60,7 @@ def weights_identity(settings: ImageTowerSettings) -> dict[str, str]:
     try:
         with fsspec.open(settings.weights, "rb") as file:
             return {"sha256": file_digest(file, "sha256").hexdigest()}
-    except OSError:
+    except (OSError, ValueError, ImportError):
         raise DataError(
             f"model.image.weights: {settings.weights} cannot be read: name a .safetensors file, timm, random or attributes"
         ) from None
