@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -57,6 +57,6 @@ def _resident(field: str) -> int:
     raise OSError(f"/proc/self/status has no {field}")
 
 
-def print_json(figures: dict[str, float]) -> None:
+def print_json(figures: Mapping[str, float]) -> None:
     """The figures as one JSON object on one line: the last thing a benchmark prints."""
     print(json.dumps(figures, allow_nan=False), flush=True)

@@ -1,4 +1,4 @@
-"""`benchmarks.badinput`: it sees each fault that it counts, and a case of each kind that needs neither Ray nor models ends well."""
+"""`benchmarks.badinput`: it sees each fault that it counts; a case of each kind that needs no Ray and no model ends well."""
 
 import os
 import sys
