@@ -17,6 +17,7 @@ from tests.s3_server import S3Server
 from tests.test_readme import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.data.prepare import prepare_dataset
+from vldd_dist.data.shards import expand
 from vldd_dist.errors import DataError, StoreError
 from vldd_dist.settings import DataSettings
 from vldd_dist.storage.fetch import fetch, read_manifest, verify
@@ -153,3 +154,12 @@ def test_a_url_runs_no_command(bucket: Store, tmp_path: Path, url: str) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         prepare_dataset(settings, 0, UnitWriter(bucket, "dataset", "d", {}, {}), lambda event: None)
     assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "braces", ["{0..999999999999}", "{000..999}-{000..999}-{000..999}", "{0..-99999999}", f"{{0..{'9' * 5000}}}", "{a,b}" * 40]
+)
+def test_a_few_braces_do_not_stand_for_billions_of_shards(braces: str) -> None:
+    with pytest.raises(DataError, match=r"the braces stand for more than 1,000,000 shards: correct the pattern"):
+        expand(f"shards/{braces}.tar")
+    assert len(expand("shards/{000..999}-{0..9}.tar")) == 10_000

@@ -3,6 +3,8 @@
 import glob
 import io
 import json
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +21,9 @@ from vldd_dist.errors import DataError
 utils.enforce_security = True
 register_openers()
 
+MOST_SHARDS = 1_000_000
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)", re.ASCII)
+_LIST = re.compile(r"\{([^{}]*)\}")
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
 
@@ -96,10 +101,13 @@ def expand(pattern: str) -> list[str]:
     """URLs from a pattern: '::' between several, {000..012} braces, globs; sorted within each part.
 
     Raises:
-        DataError: a part matches nothing, is malformed, or its file system cannot be reached.
+        DataError: a part matches nothing, is malformed, stands for more than MOST_SHARDS, or its file system cannot be reached.
     """
     urls: list[str] = []
     for part in pattern.split("::"):
+        # Before they are written out, which takes memory for all of them.
+        if _count(part) > MOST_SHARDS:
+            raise DataError(f"{part[:200]}: the braces stand for more than {MOST_SHARDS:,} shards: correct the pattern")
         with reading(part):
             candidates = list(braceexpand.braceexpand(part))
         for candidate in candidates:
@@ -109,6 +117,14 @@ def expand(pattern: str) -> list[str]:
                 raise DataError(f"{candidate}: matches no shard: correct the pattern")
             urls.extend(found)
     return urls
+
+
+def _count(pattern: str) -> float:
+    """How many names the braces of a pattern stand for, at most."""
+    ranges, lists = _RANGE.findall(pattern), _LIST.findall(pattern)
+    if any(len(bound) > 20 for pair in ranges for bound in pair):
+        return math.inf
+    return math.prod([abs(int(last) - int(first)) + 1 for first, last in ranges] + [text.count(",") + 1 for text in lists])
 
 
 def _glob(pattern: str) -> list[str]:
