@@ -86,7 +86,7 @@ class Dataset:
         pictures = []
         for position, sample in enumerate(samples_of(url, io.BytesIO(self.reader.read(shard.name)))):
             image, captions = image_of(sample), json.loads(sample["json"])["captions"]
-            assert image is not None, f"{url} is verified and prepared by us"
+            assert image is not None, f"{url}: verified, so prepared by us"
             pictures.append(EncodedPicture(shard.first + position, sample["__key__"], image, captions))
         return pictures
 

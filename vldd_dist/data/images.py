@@ -4,24 +4,78 @@ import io
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
+from vldd_dist.data.regular import shown
 from vldd_dist.errors import DataError
 
 # A picture that decodes to more pixels than this is a mistake or an attack (a decompression bomb).
 MAX_PIXELS = 178_956_970
 
 
+# What turns a picture as it is stored into one that stands upright, by its EXIF orientation.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Pillow scales levels of 2, 4 and (in colours) 16 bits to 8, but not the level that stands for transparent.
+_SCALE_OF_TRANSPARENT = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
+
+
 def decode(data: bytes, source: str) -> Image.Image:
-    """An RGB picture. Raises DataError naming the source when the bytes are no whole picture."""
+    """An RGB picture as a viewer shows it: upright, 16 bits scaled to 8, what is transparent on white.
+
+    Raises:
+        DataError: naming the source, when the bytes are no whole JPEG, PNG or WebP picture.
+    """
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
         if image.width * image.height > MAX_PIXELS:
             raise DataError(f"{source}: {image.width} x {image.height} pixels is too large to be a photograph: remove it")
+        rgb, method = _on_white(image), UPRIGHT.get(_orientation(image))
+        return rgb if method is None else rgb.transpose(method)
+    except DataError:
+        raise
+    except Exception as error:
+        # Bytes of others make a decoder fail in more ways than it documents.
+        reason = shown(" ".join(str(error).split())) or type(error).__name__
+        raise DataError(f"{source}: not a readable JPEG, PNG or WebP picture ({reason})") from None
+
+
+def _on_white(image: ImageFile.ImageFile) -> Image.Image:
+    scale = _SCALE_OF_TRANSPARENT.get(str(image.tile[0][3])) if image.tile else None
+    image.load()
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        return _from_16_bits(np.asarray(image).astype(np.uint32), transparent)
+    if transparent is not None and scale is not None:
+        levels = transparent if isinstance(transparent, tuple) else (transparent,)
+        scaled = tuple(int(level * scale) for level in levels)
+        image.info["transparency"] = scaled if len(scaled) > 1 else scaled[0]
+    if "A" not in image.getbands() and transparent is None:
         return image.convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{source}: not a readable JPEG, PNG or WebP picture ({' '.join(str(error).split())})") from None
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+
+
+def _from_16_bits(levels: np.ndarray, transparent: int | None) -> Image.Image:
+    """Of grey levels (H, W) uint32, which `convert` would clip at 255."""
+    grey = ((levels * 255 + 32767) // 65535).astype(np.uint8)
+    grey[levels == (-1 if transparent is None else transparent)] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 (upright) where the picture does not say; a damaged EXIF block says nothing, and the picture may yet be sound."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1
 
 
 def resize(image: Image.Image, size: int, how: str) -> Image.Image:

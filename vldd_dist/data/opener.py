@@ -11,6 +11,7 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 from webdataset.gopen import gopen_schemes
 
+from vldd_dist.data.regular import open_regular
 from vldd_dist.storage.faults import retried
 
 RANGE_BYTES = 4 << 20
@@ -23,7 +24,9 @@ def open_shard(url: str) -> io.BufferedIOBase:
     # No instance of an earlier environment, and no listing of an earlier moment.
     filesystem, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
     size = retried(lambda: filesystem.size(path))
-    if "file" in _protocols(filesystem) or size is None:
+    if "file" in _protocols(filesystem):
+        return open_regular(path)
+    if size is None:
         return filesystem.open(path, "rb")
     return io.BufferedReader(ResumingStream(filesystem, path, int(size)), RANGE_BYTES)
 

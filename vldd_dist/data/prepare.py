@@ -32,8 +32,8 @@ def prepare_dataset(
         Facts: `splits`: split -> {shards: [{name, images}], images, captions, bad_images}; `image_size`; `licence`.
 
     Raises:
-        DataError: a split is empty, smaller than the number asked for, or loses more pictures than max_bad_fraction;
-            two of its pictures share a key.
+        DataError: a split is empty, smaller than the number asked for, or loses more pictures than max_bad_fraction (those that
+            cannot be read, and those with the key of an earlier one).
     """
     preparation = _Preparation(settings, seed, writer, report)
     splits = {split: preparation.split(split) for split in SPLITS}
@@ -73,10 +73,10 @@ class _Preparation:
             if isinstance(sample, UnreadableSample):
                 self.bad.add(sample.error, sample.container, seen)
                 continue
-            if sample.key in keys:
-                raise DataError(f"{sample.source}: its key {sample.key!r} is another picture's too: rename one of them")
-            keys.add(sample.key)
             try:
+                if sample.key in keys:
+                    raise DataError(f"{sample.source}: its key {sample.key!r} is another picture's too: rename one of them")
+                keys.add(sample.key)
                 member = self._member(sample)
             except DataError as error:
                 self.bad.add(error, sample.container, seen)

@@ -12,9 +12,11 @@ from typing import Any
 import braceexpand
 import fsspec
 from webdataset import utils
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.tariterators import base_plus_ext
 
 from vldd_dist.data.opener import register_openers
+from vldd_dist.data.regular import shown
+from vldd_dist.data.tars import MAX_MEMBER_BYTES, members_of
 from vldd_dist.errors import DataError
 
 # No pickles, no pipes, whatever a URL or a member's name asks for.
@@ -24,30 +26,43 @@ register_openers()
 MOST_SHARDS = 1_000_000
 _RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)", re.ASCII)
 _LIST = re.compile(r"\{([^{}]*)\}")
+# What webdataset leaves out, too: `__meta__/...` and the like.
+META_MEMBER = re.compile(r"__[^/]*__($|/)")
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
 
 def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
-    """The samples of one tar: {"__key__": str, extension: bytes, ...} each, in order.
+    """The samples of one tar: {"__key__": str, extension: bytes, ...} each, in order. Those that are not to be used have a
+    "__fault__", which says why.
 
     Raises:
         DataError: not a whole tar, or a member whose name leaves its folder.
     """
-    try:
-        files = tar_file_expander([{"url": name, "stream": data}], handler=_reraise)
-        for sample in group_by_keys(files, handler=_reraise):
-            key = sample["__key__"]
-            if key.startswith("/") or ".." in key.split("/"):
-                raise DataError(f"{name}: member {key!r} points outside the shard: this tar is not to be trusted")
-            yield sample
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{name}: not a whole WebDataset tar ({' '.join(str(error).split())})") from None
+    sample: dict[str, Any] = {}
+    for member, content in members_of(name, data):
+        key, extension = base_plus_ext(member)
+        if key is None or META_MEMBER.match(member):
+            continue
+        if key.startswith("/") or ".." in key.split("/"):
+            raise DataError(f"{name}: member {shown(key)!r} points outside the shard: this tar is not to be trusted")
+        if sample.get("__key__") != key:
+            if sample:
+                yield sample
+            sample = {"__key__": key}
+        _add(sample, member, extension.lower(), content)
+    if sample:
+        yield sample
 
 
-def _reraise(error: Exception) -> bool:
-    raise error
+def _add(sample: dict[str, Any], member: str, extension: str, content: bytes | None) -> None:
+    if content is None:
+        sample["__fault__"] = f"{shown(member)} is larger than {MAX_MEMBER_BYTES >> 20} MiB"
+    elif extension in ("__key__", "__fault__"):
+        sample["__fault__"] = f"{shown(member)} has no extension that a file may have"
+    elif extension in sample:
+        sample["__fault__"] = f"{shown(member)} is there twice"
+    else:
+        sample[extension] = content
 
 
 def image_of(sample: dict[str, Any]) -> bytes | None:
@@ -64,8 +79,8 @@ def captions_of(sample: dict[str, Any], source: str) -> list[str]:
     if "json" in sample:
         try:
             tree = json.loads(sample["json"])
-        except ValueError:
-            raise DataError(f"{source}.json: not JSON") from None
+        except (ValueError, RecursionError):
+            raise DataError(f"{source}.json: not JSON, or nested too deeply") from None
         if isinstance(tree, dict):
             captions = tree.get("captions", tree.get("caption"))
         where = f"{source}.json: captions"
@@ -76,7 +91,8 @@ def captions_of(sample: dict[str, Any], source: str) -> list[str]:
 
 
 def checked_captions(captions: object, where: str) -> list[str]:
-    """Captions without surrounding space. Raises DataError for a missing field, a wrong type or only empty texts."""
+    """Captions without surrounding space. Raises DataError for a missing field, a wrong type, only empty texts, or half a
+    character (a lone surrogate, which JSON can spell and no file can hold)."""
     if captions is None:
         raise DataError(f"{where}: missing: each picture needs a list of captions")
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
@@ -84,7 +100,19 @@ def checked_captions(captions: object, where: str) -> list[str]:
     stripped = [caption.strip() for caption in captions if caption.strip()]
     if not stripped:
         raise DataError(f"{where}: empty: give at least one caption, or remove the picture")
+    for caption in stripped:
+        if not is_text(caption):
+            raise DataError(f"{where}: {shown(caption)!r} holds half of a surrogate pair: correct the text")
     return stripped
+
+
+def is_text(text: str) -> bool:
+    """Without lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager
@@ -93,7 +121,7 @@ def reading(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = " ".join(str(error).split())
+        cause = shown(" ".join(str(error).split()))
         raise DataError(f"{what} cannot be read ({cause}): correct the URL or the access to it") from None
 
 

@@ -1,15 +1,32 @@
 """Existing WebDataset shards, ours or img2dataset's, from any fsspec URL."""
 
 from collections.abc import Iterator
+from hashlib import file_digest
 from typing import Any
 
 import fsspec
 
 from vldd_dist.data.opener import open_shard
-from vldd_dist.data.shards import captions_of, expand, image_of, reading, samples_of
+from vldd_dist.data.regular import shown
+from vldd_dist.data.shards import captions_of, expand, image_of, is_text, reading, samples_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.settings import DataSettings
+
+# What file systems call a version or checksum of a file's content, the best first: S3 and http, Azure, Google, a hub; else the
+# time of the last change.
+VERSIONS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "Content-MD5",
+    "Digest",
+    "blob_id",
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "Last-Modified",
+)
 
 
 def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample | UnreadableSample]:
@@ -29,23 +46,40 @@ def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample
 
 
 def _raw(sample: dict[str, Any], number: int, url: str) -> RawSample:
-    source = f"{url}: {sample['__key__']}"
+    key = sample["__key__"]
+    source = f"{url}: {shown(key)}"
+    if "__fault__" in sample:
+        raise DataError(f"{source}: {sample['__fault__']}: remove it")
+    if "\0" in key or not is_text(key):
+        raise DataError(f"{source}: its name is no text: rename it")
     image = image_of(sample)
     if image is None:
         raise DataError(f"{source}: no picture (.jpg, .png or .webp)")
-    return RawSample(f"{number:05d}-{_plain(sample['__key__'])}", source, url, image, captions_of(sample, source))
+    return RawSample(f"{number:05d}-{_plain(key)}", source, url, image, captions_of(sample, source))
 
 
 def describe(settings: DataSettings) -> dict[str, Any]:
-    """Sizes tell versions of a shard apart without reading terabytes; names do not matter."""
-    sizes: dict[str, list[tuple[str, int]]] = {}
+    """Size, and ETag or checksum or time of the last change, tell versions of a shard apart without reading terabytes. Where
+    a file system has none of these, the sha256 does. Folders do not matter."""
+    shards: dict[str, list[tuple[str, int, str]]] = {}
     for split in ("train", "val", "test"):
-        sizes[split] = []
+        shards[split] = []
         for url in expand(getattr(settings, split)):
             with reading(f"data.{split}: the shard {url}"):
-                filesystem, path = fsspec.core.url_to_fs(url)
-                sizes[split].append((url.rpartition("/")[2], filesystem.size(path)))
-    return {"source": "shards", "shards": sizes}
+                shards[split].append((url.rpartition("/")[2], *_version(url)))
+    return {"source": "shards", "shards": shards}
+
+
+def _version(url: str) -> tuple[int, str]:
+    filesystem, path = fsspec.core.url_to_fs(url)
+    # Not what an earlier listing said.
+    filesystem.invalidate_cache()
+    info = filesystem.info(path)
+    for name in VERSIONS:
+        if info.get(name):
+            return info["size"], f"{name} {info[name]}"
+    with open_shard(url) as file:
+        return info["size"], f"sha256 {file_digest(file, 'sha256').hexdigest()}"
 
 
 def _plain(key: str) -> str:
