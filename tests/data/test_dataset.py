@@ -7,20 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from vldd_dist.data import stream
-from vldd_dist.data.augment import OPERATIONS, augment
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepare import prepare_dataset
 from vldd_dist.data.sources import describe
 from vldd_dist.data.stream import EpochStream, PairBatch
 from vldd_dist.errors import ConfigError, DataError
-from vldd_dist.seeding import numpy_generator
 from vldd_dist.settings import AugmentSettings, DataSettings
 from vldd_dist.storage.store import Store
 from vldd_dist.storage.units import UnitReader, UnitWriter
@@ -105,17 +102,6 @@ def test_a_window_mixes_shards(store: Store) -> None:
 def test_more_readers_than_shards_are_refused(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"experts.readers \(6\) is more than the shards of the train split \(5\)"):
         epoch(prepare(store, SCENES), readers=6)
-
-
-def test_augmentation_repeats_and_changes() -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8))
-    settings = AugmentSettings()
-    runs = [np.asarray(augment(image, settings, numpy_generator("a", k))) for k in (1, 1, 2)]
-    assert runs[0].shape == (24, 24, 3)
-    assert np.array_equal(runs[0], runs[1])
-    assert not np.array_equal(runs[0], runs[2])
-    for operation in OPERATIONS.values():
-        assert operation(image, 0.7, -1.0).size == image.size
 
 
 def karpathy(folder: Path, change: Callable[[dict[str, Any]], None] = lambda tree: None) -> DataSettings:

@@ -1,7 +1,7 @@
 """Random changes of real pictures while an expert trains: crop, mirror, RandAugment (Cubuk et al. 1909.13719).
 
-The operations and their ranges are those used for retrieval training since BLIP (Li et al. 2201.12086): no colour
-inversion or posterising, which would contradict captions.
+The operations, their ranges and the probability of each are those used for retrieval training since BLIP (Li et al.
+2201.12086): no colour inversion or posterising, which would contradict captions.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,16 @@ Operation = Callable[[Image.Image, float, float], Image.Image]
 _LARGEST_SHEAR = 0.3
 _LARGEST_SHIFT = 10 / 224  # Of the side.
 _LARGEST_ANGLE = 30.0
+# What moves into the picture from beyond its edges.
+_GREY = (128, 128, 128)
+# Of an operation that was drawn.
+_PROBABILITY = 0.5
 
 
 def _affine(coefficients: Callable[[float, int], tuple[float, ...]]) -> Operation:
     def apply(image: Image.Image, level: float, sign: float) -> Image.Image:
         data = coefficients(level * sign, image.width)
-        return image.transform(image.size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
+        return image.transform(image.size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=_GREY)
 
     return apply
 
@@ -36,7 +40,9 @@ OPERATIONS: dict[str, Operation] = {
     "shear_y": _affine(lambda level, side: (1, 0, 0, _LARGEST_SHEAR * level, 1, 0)),
     "translate_x": _affine(lambda level, side: (1, 0, _LARGEST_SHIFT * level * side, 0, 1, 0)),
     "translate_y": _affine(lambda level, side: (1, 0, 0, 0, 1, _LARGEST_SHIFT * level * side)),
-    "rotate": lambda image, level, sign: image.rotate(sign * level * _LARGEST_ANGLE, Image.Resampling.BILINEAR),
+    "rotate": lambda image, level, sign: image.rotate(
+        sign * level * _LARGEST_ANGLE, Image.Resampling.BILINEAR, fillcolor=_GREY
+    ),
 }
 
 
@@ -47,7 +53,9 @@ def augment(image: Image.Image, settings: AugmentSettings, generator: np.random.
         image = ImageOps.mirror(image)
     level = settings.randaugment_magnitude / 10
     for name in generator.choice(list(OPERATIONS), settings.randaugment_ops):
-        image = OPERATIONS[name](image, level, 1.0 if generator.random() < 0.5 else -1.0)
+        applied, sign = generator.random() < _PROBABILITY, 1.0 if generator.random() < 0.5 else -1.0
+        if applied:
+            image = OPERATIONS[name](image, level, sign)
     return image
 
 
