@@ -7,7 +7,7 @@ import torch
 from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
-from vldd_dist.data.regular import shown
+from vldd_dist.control_characters import one_line
 from vldd_dist.errors import DataError
 
 # A picture that decodes to more pixels than this is a mistake or an attack (a decompression bomb).
@@ -44,7 +44,7 @@ def decode(data: bytes, source: str) -> Image.Image:
         raise
     except Exception as error:
         # Bytes of others make a decoder fail in more ways than it documents.
-        reason = shown(" ".join(str(error).split())) or type(error).__name__
+        reason = one_line(" ".join(str(error).split())) or type(error).__name__
         raise DataError(f"{source}: not a readable JPEG, PNG or WebP picture ({reason})") from None
 
 

@@ -1,4 +1,4 @@
-"""Local files that others name, and their names in sentences."""
+"""Local files that others name."""
 
 import errno
 import os
@@ -19,8 +19,3 @@ def open_regular(path: str | Path) -> BufferedReader:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "no regular file", str(path))
     return os.fdopen(descriptor, "rb")
-
-
-def shown(text: str) -> str:
-    """A name out of somebody's file as a sentence can hold it: control characters and lone surrogates escaped."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -14,8 +14,8 @@ import fsspec
 from webdataset import utils
 from webdataset.tariterators import base_plus_ext
 
+from vldd_dist.control_characters import one_line
 from vldd_dist.data.opener import register_openers
-from vldd_dist.data.regular import shown
 from vldd_dist.data.tars import MAX_MEMBER_BYTES, members_of
 from vldd_dist.errors import DataError
 
@@ -44,7 +44,7 @@ def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
         if key is None or META_MEMBER.match(member):
             continue
         if key.startswith("/") or ".." in key.split("/"):
-            raise DataError(f"{name}: member {shown(key)!r} points outside the shard: this tar is not to be trusted")
+            raise DataError(f"{name}: member {one_line(key)!r} points outside the shard: this tar is not to be trusted")
         if sample.get("__key__") != key:
             if sample:
                 yield sample
@@ -56,11 +56,11 @@ def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
 
 def _add(sample: dict[str, Any], member: str, extension: str, content: bytes | None) -> None:
     if content is None:
-        sample["__fault__"] = f"{shown(member)} is larger than {MAX_MEMBER_BYTES >> 20} MiB"
+        sample["__fault__"] = f"{one_line(member)} is larger than {MAX_MEMBER_BYTES >> 20} MiB"
     elif extension in ("__key__", "__fault__"):
-        sample["__fault__"] = f"{shown(member)} has no extension that a file may have"
+        sample["__fault__"] = f"{one_line(member)} has no extension that a file may have"
     elif extension in sample:
-        sample["__fault__"] = f"{shown(member)} is there twice"
+        sample["__fault__"] = f"{one_line(member)} is there twice"
     else:
         sample[extension] = content
 
@@ -102,7 +102,7 @@ def checked_captions(captions: object, where: str) -> list[str]:
         raise DataError(f"{where}: empty: give at least one caption, or remove the picture")
     for caption in stripped:
         if not is_text(caption):
-            raise DataError(f"{where}: {shown(caption)!r} holds half of a surrogate pair: correct the text")
+            raise DataError(f"{where}: {one_line(caption)!r} holds half of a surrogate pair: correct the text")
     return stripped
 
 
@@ -121,7 +121,7 @@ def reading(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = shown(" ".join(str(error).split()))
+        cause = one_line(" ".join(str(error).split()))
         raise DataError(f"{what} cannot be read ({cause}): correct the URL or the access to it") from None
 
 

@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, Self, cast
 
-from vldd_dist.data.regular import shown
+from vldd_dist.control_characters import one_line
 from vldd_dist.errors import DataError
 
 # A member larger than this is no photograph; a sparse one may claim any size.
@@ -31,7 +31,7 @@ def members_of(name: str, stream: io.BufferedIOBase) -> Iterator[tuple[str, byte
                 # The archive would keep every header until it is closed.
                 tar.members = []  # type: ignore[attr-defined]
     except Exception as error:
-        raise DataError(f"{name}: not a whole WebDataset tar ({shown(' '.join(str(error).split()))})") from None
+        raise DataError(f"{name}: not a whole WebDataset tar ({one_line(' '.join(str(error).split()))})") from None
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:

@@ -6,7 +6,8 @@ from hashlib import file_digest
 from pathlib import Path, PurePath
 from typing import Any
 
-from vldd_dist.data.regular import open_regular, shown
+from vldd_dist.control_characters import one_line
+from vldd_dist.data.regular import open_regular
 from vldd_dist.data.shards import checked_captions
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.data.tars import MAX_MEMBER_BYTES
@@ -49,17 +50,15 @@ def _raw(entry: Any, folder: Path, number: int, where: str) -> RawSample:
         raise DataError(f"{where}.sentences: expected a list")
     captions = [_field(sentence, "raw", f"{where}.sentences[{i}]") for i, sentence in enumerate(sentences)]
     path = _path(entry, folder, where)
+    source, container = one_line(str(path)), one_line(str(path.parent))
     try:
         with open_regular(path) as file:
             data = file.read(MAX_MEMBER_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no name that a file can have"
-        raise DataError(
-            f"{where}: the image {shown(str(path))} cannot be read ({reason}): correct data.images or the entry"
-        ) from None
+        raise DataError(f"{where}: the image {source} cannot be read ({reason}): correct data.images or the entry") from None
     if len(data) > MAX_MEMBER_BYTES:
-        raise DataError(f"{where}: the image {shown(str(path))} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the entry")
-    source, container = shown(str(path)), shown(str(path.parent))
+        raise DataError(f"{where}: the image {source} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the entry")
     return RawSample(f"{number:08d}", source, container, data, checked_captions(captions, f"{where}.sentences"))
 
 
@@ -68,7 +67,7 @@ def _path(entry: Any, folder: Path, where: str) -> Path:
     name = _text(entry, "filename", where)
     within = PurePath(_text(entry, "filepath", where) if "filepath" in entry else "", name)
     if within.is_absolute() or ".." in within.parts:
-        raise DataError(f"{where}: {shown(str(within))} leads out of data.images: name the pictures within that folder")
+        raise DataError(f"{where}: {one_line(str(within))} leads out of data.images: name the pictures within that folder")
     return folder / within
 
 
@@ -92,7 +91,7 @@ def _entries(settings: DataSettings) -> list[Any]:
     except OSError:
         raise _unreadable(path) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON, or nested too deeply: {shown(str(error))}") from None
+        raise DataError(f"{path}: not JSON, or nested too deeply: {one_line(str(error))}") from None
     if not isinstance(tree, dict) or not isinstance(tree.get("images"), list):
         raise DataError(f"{path}: images: missing: a Karpathy-style file has a list under this key")
     return tree["images"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import fsspec
 
+from vldd_dist.control_characters import one_line
 from vldd_dist.data.opener import open_shard
-from vldd_dist.data.regular import shown
 from vldd_dist.data.shards import captions_of, expand, image_of, is_text, reading, samples_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
@@ -47,7 +47,7 @@ def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample
 
 def _raw(sample: dict[str, Any], number: int, url: str) -> RawSample:
     key = sample["__key__"]
-    source = f"{url}: {shown(key)}"
+    source = f"{url}: {one_line(key)}"
     if "__fault__" in sample:
         raise DataError(f"{source}: {sample['__fault__']}: remove it")
     if "\0" in key or not is_text(key):
