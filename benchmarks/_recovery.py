@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster.local import start_cluster
+from cluster.local import free_port, start_cluster
 from vldd_dist.experiment import load_experiment
 from vldd_dist.orchestration.coordinator import Coordinator
 from vldd_dist.orchestration.executor import RayExecutor
@@ -60,7 +60,7 @@ def _trains(node: Any) -> bool:
 
 def recovery_seconds() -> float:
     """From the loss of the node to the first report of samples by the expert that goes on; two nodes, one expert."""
-    cluster = start_cluster(2, 1, dashboard_port=8297)
+    cluster = start_cluster(2, 1, dashboard_port=free_port())
     os.environ["RAY_ADDRESS"] = cluster.address
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -137,6 +137,9 @@ class SimulatedExecutor:
     def stop(self, unit_id: str) -> None:
         raise AssertionError("none is slow")
 
+    def lives(self, node: str) -> bool:
+        return True
+
     def close(self) -> None:
         """Nothing runs."""
 

@@ -15,7 +15,9 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 # Both are read when Ray is imported, and passed to its processes. The second is what Ray does on macOS and Windows: this
@@ -25,7 +27,10 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 # Jobs start with `python`: this one.
 os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
 
+from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.dashboard.consts import DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX
 
 # A node's death is noticed within seconds.
 HEALTH = {
@@ -37,6 +42,15 @@ HEALTH = {
 
 
 LOOPBACK = "127.0.0.1"
+AGENT_SECONDS = 120.0
+AGENTS = DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX.encode()
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return probe.getsockname()[1]
 
 
 def ensure_token() -> None:
@@ -65,18 +79,34 @@ def start_cluster(nodes: int, cpus: int, dashboard_port: int = 8265) -> Cluster:
         "include_dashboard": True,
         "dashboard_host": LOOPBACK,
         "dashboard_port": dashboard_port,
+        # Its own is one for all clusters of a machine, and a job is submitted to the agent of the head.
+        "dashboard_agent_listen_port": free_port(),
         "_system_config": HEALTH,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(nodes):
         add_node(cluster, cpus)
     cluster.wait_for_nodes()
+    wait_for_agents(cluster.gcs_address, nodes + 1)
     return cluster
+
+
+def wait_for_agents(gcs_address: str, nodes: int) -> None:
+    """Until the agents of so many nodes are there: without that of the head a cluster refuses jobs."""
+    client = GcsClient(address=gcs_address)
+    deadline = time.monotonic() + AGENT_SECONDS
+    while len(client.internal_kv_keys(AGENTS, namespace=KV_NAMESPACE_DASHBOARD, timeout=10)) < nodes:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no agents of {nodes} nodes after {AGENT_SECONDS:g} s: see /tmp/ray/session_latest/logs")
+        time.sleep(0.1)
 
 
 def add_node(cluster: Cluster, cpus: int) -> Any:
     """A further node of `cpus` CPU cores; Ray's object for it."""
-    return cluster.add_node(num_cpus=cpus, node_ip_address=LOOPBACK)
+    # Nodes of one machine share the session's folder. In one folder for the packages of jobs a node that comes would replace
+    # those that the workers of others stand in.
+    packages = f"runtime_resources_{secrets.token_hex(4)}"
+    return cluster.add_node(num_cpus=cpus, node_ip_address=LOOPBACK, runtime_env_dir_name=packages)
 
 
 def main() -> None:

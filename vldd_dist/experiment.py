@@ -19,6 +19,7 @@ from vldd_dist.settings import (
     EvaluationSettings,
     ExpertSettings,
     ModelSettings,
+    Positive,
     PretrainSettings,
     Section,
     Seed,
@@ -48,6 +49,11 @@ class Experiment(Section):
     coresets: CoresetSettings = CoresetSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda for workers that ask for a GPU, else cpu.")
+    stall_timeout_seconds: Positive | None = Field(
+        None,
+        description="A unit that reports nothing for so long is ended and tried again, on another machine "
+        "if there is one; none: never. Well above the longest time between two reports, a validation's for instance.",
+    )
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Experiment":

@@ -1,6 +1,5 @@
 """A cluster of no machines, with Ray's real autoscaler: what a run submits makes them come."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,19 +13,17 @@ import pytest
 import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from cluster.local import LOOPBACK, free_port, wait_for_agents
 from tests.cluster.test_run import command
 from tests.conftest import TINY
 from vldd_dist.orchestration.submit import ENDED
 
-DASHBOARD = 8296
 pytestmark = pytest.mark.ray
 CONFIG = {
     "cluster_name": "from-nothing",
     "max_workers": 2,
     "idle_timeout_minutes": 1,
     "upscaling_speed": 10.0,
-    # Nodes are raylets on this machine.
-    "provider": {"type": "fake_multinode"},
     "available_node_types": {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
@@ -49,12 +46,26 @@ CONFIG = {
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[JobSubmissionClient]:
+    port, dashboard = free_port(), free_port()
     config = tmp_path / "autoscaling.yaml"
-    config.write_text(yaml.safe_dump(CONFIG))
+    # Nodes are raylets on this machine, which look for their head at this address.
+    provider = {"type": "fake_multinode", "gcs_address": f"{LOOPBACK}:{port}"}
+    config.write_text(yaml.safe_dump(CONFIG | {"provider": provider}))
     program = [
         *(os.path.join(os.path.dirname(sys.executable), "ray"), "start", "--head", "--block"),
-        # The fake provider's nodes look for their head at this port.
-        *("--port", "6379", "--num-cpus", "0", "--num-gpus", "0", "--dashboard-port", str(DASHBOARD)),
+        *(
+            "--node-ip-address",
+            LOOPBACK,
+            "--port",
+            str(port),
+            "--num-cpus",
+            "0",
+            "--num-gpus",
+            "0",
+            "--dashboard-port",
+            str(dashboard),
+        ),
+        *("--dashboard-agent-listen-port", str(free_port())),
         *("--autoscaling-config", str(config)),
     ]
     environment = os.environ | {
@@ -64,7 +75,9 @@ def cluster(tmp_path: Path) -> Iterator[JobSubmissionClient]:
     with open(tmp_path / "head.log", "w") as log:
         head = subprocess.Popen(program, env=environment, start_new_session=True, stdout=log, stderr=subprocess.STDOUT)
     try:
-        yield _client(tmp_path / "head.log", head)
+        client = _client(f"http://{LOOPBACK}:{dashboard}", tmp_path / "head.log", head)
+        wait_for_agents(f"{LOOPBACK}:{port}", 1)
+        yield client
     finally:
         children = psutil.Process(head.pid).children(recursive=True)
         head.send_signal(signal.SIGTERM)
@@ -77,12 +90,12 @@ def cluster(tmp_path: Path) -> Iterator[JobSubmissionClient]:
         head.wait()
 
 
-def _client(log: Path, head: subprocess.Popen[bytes]) -> JobSubmissionClient:
+def _client(url: str, log: Path, head: subprocess.Popen[bytes]) -> JobSubmissionClient:
     deadline = time.monotonic() + 60
     while True:
         assert head.poll() is None, log.read_text()
         try:
-            return JobSubmissionClient(f"http://127.0.0.1:{DASHBOARD}")
+            return JobSubmissionClient(url)
         except (ConnectionError, RuntimeError):
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.5)
@@ -92,7 +105,7 @@ def test_a_run_makes_its_machines_come(cluster: JobSubmissionClient, tmp_path: P
     store = tmp_path / "store"
     _, *rest = command(store, TINY)
     job = cluster.submit_job(
-        entrypoint=" ".join(["python", *(f"'{part}'" for part in rest), "--until", "experts"]),
+        entrypoint=" ".join(["python", *(f"'{part}'" for part in rest), "--until", "data"]),
         runtime_env={"working_dir": "."},
         entrypoint_num_cpus=0,
     )
@@ -103,5 +116,7 @@ def test_a_run_makes_its_machines_come(cluster: JobSubmissionClient, tmp_path: P
     logs = cluster.get_job_logs(job)
     assert status == JobStatus.SUCCEEDED, logs
     assert "the machines have 0 and 0 now: waiting for machines" in logs
-    experts = [json.loads(path.read_text()) for path in (store / "units" / "expert").glob("*/manifest.json")]
-    assert len(experts) == 2
+    assert {path.parent.parent.name for path in (store / "units").glob("*/*/manifest.json")} == {
+        "dataset",
+        "caption_embeddings",
+    }

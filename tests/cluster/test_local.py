@@ -4,32 +4,19 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from socket import socket
-from typing import Any
 
 import psutil
 import pytest
 
-from cluster.local import ensure_token, start_cluster
+from cluster.local import ensure_token
+from tests.cluster.local_cluster import LocalCluster
 
 DRIVER = "import ray; ray.init(); print(ray.get(ray.remote(lambda: 'worked').remote()), flush=True); input()"
 ASK_CONTROL_SERVICE = (
     "from ray._raylet import GcsClient; GcsClient(address='{}').internal_kv_keys(b'', namespace=None, timeout=10)"
 )
 STATUS = "from vldd_dist.cli import main; main()"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    local = start_cluster(1, 1, port)
-    local.dashboard = f"http://127.0.0.1:{port}"
-    yield local
-    local.shutdown()
 
 
 def listening() -> list[tuple[str, int]]:
@@ -45,8 +32,8 @@ def listening() -> list[tuple[str, int]]:
 
 
 @pytest.mark.ray
-def test_no_other_machine_reaches_a_service_of_the_cluster(cluster: Any) -> None:
-    environment = os.environ | {"RAY_ADDRESS": cluster.address}
+def test_no_other_machine_reaches_a_service_of_the_cluster(cluster: LocalCluster) -> None:
+    environment = os.environ | {"RAY_ADDRESS": cluster.nodes.address}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", DRIVER], env=environment, **pipes) as driver:
         assert driver.stdout.readline() == "worked\n"
@@ -67,8 +54,8 @@ def without_token(program: str, *arguments: str, **more: str) -> subprocess.Comp
 
 @pytest.mark.ray
 @pytest.mark.parametrize("wrong", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}], ids=["none", "another"])
-def test_nobody_without_the_token_is_served(cluster: Any, wrong: dict[str, str], tmp_path: Path) -> None:
-    refused = without_token(ASK_CONTROL_SERVICE.format(cluster.address), **wrong)
+def test_nobody_without_the_token_is_served(cluster: LocalCluster, wrong: dict[str, str], tmp_path: Path) -> None:
+    refused = without_token(ASK_CONTROL_SERVICE.format(cluster.nodes.address), **wrong)
     assert refused.returncode == 1
     assert "AuthenticationError" in refused.stderr or "nauthenticated" in refused.stderr, refused.stderr
     refused = without_token(STATUS, "status", str(tmp_path), "--address", cluster.dashboard, **wrong)
@@ -79,7 +66,7 @@ def test_nobody_without_the_token_is_served(cluster: Any, wrong: dict[str, str],
 
 
 @pytest.mark.ray
-def test_with_the_token_the_jobs_are_told(cluster: Any, tmp_path: Path) -> None:
+def test_with_the_token_the_jobs_are_told(cluster: LocalCluster, tmp_path: Path) -> None:
     ended = without_token(
         STATUS,
         *("status", str(tmp_path), "--address", cluster.dashboard),

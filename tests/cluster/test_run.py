@@ -1,36 +1,62 @@
 """The main job by its real command, with real Ray processes: killed workers, a killed coordinator, a signal."""
 
 import json
+import multiprocessing
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from tests.conftest import TINY
+from tests.orchestration.test_pipeline import experiment
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.orchestration.status import describe_status
+from vldd_dist.orchestration.units import UnitOrder
+from vldd_dist.orchestration.workspace import execute
 from vldd_dist.storage.status import read_statuses
 from vldd_dist.storage.store import Store
+from vldd_dist.storage.units import UnitReader, is_done
 
 pytestmark = pytest.mark.ray
 
-# Long enough that a kill meets the work it aims at.
-LONGER = [*TINY, "data.train_images=160", "experts.epochs=6", "distill.outer_steps=60", "distill.checkpoint_every=5"]
+# Long enough that a kill meets the work it aims at. A distillation begins beside the second expert, and waits for it.
+LONGER = [
+    *TINY,
+    "data.train_images=160",
+    "experts.epochs=6",
+    "distill.outer_steps=60",
+    "distill.checkpoint_every=5",
+    "distill.min_experts=1",
+]
 
 
-def command(store: Path, overrides: list[str]) -> list[str]:
+JOB = ("-m", "jobs.run")
+# The same, and its status is written twice a second: a test waits for what it says.
+WATCHED_JOB = (
+    "-c",
+    "import runpy, vldd_dist.orchestration.status as status; status.WRITE_SECONDS = 0.5; "
+    "runpy.run_module('jobs.run', run_name='__main__')",
+)
+
+
+def command(store: Path, overrides: list[str], job: Sequence[str] = JOB) -> list[str]:
     sets = [part for override in overrides for part in ("--set", override)]
-    return [sys.executable, "-m", "jobs.run", "jobs/presets/scenes.yaml", "--store", str(store), *sets]
+    return [sys.executable, *job, "jobs/presets/scenes.yaml", "--store", str(store), *sets]
 
 
-def start(store: Path, overrides: list[str] = LONGER) -> subprocess.Popen[str]:
+def start(store: Path, overrides: list[str] = LONGER, job: Sequence[str] = JOB) -> subprocess.Popen[str]:
     # A session of its own: its Ray processes can be found and ended with it, and no others.
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command(store, overrides), text=True, start_new_session=True, **pipes)
+    return subprocess.Popen(command(store, overrides, job), text=True, start_new_session=True, **pipes)
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 300) -> str:
@@ -43,17 +69,6 @@ def result(store: Path) -> tuple[str, dict]:
     (manifest,) = (store / "distilled").glob("*/manifest.json")
     digest = json.loads(manifest.read_text())["objects"]["pairs.safetensors"]["sha256"]
     return digest, json.loads((store / "report/summary.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = tmp_path_factory.mktemp("undisturbed") / "store"
-    process = start(store)
-    output = finish(process)
-    assert process.returncode == 0, output
-    assert "report: file://" in output
-    assert "\x1b" not in output, "no control characters where no terminal is"
-    return store
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
@@ -100,64 +115,116 @@ def test_a_second_run_finds_everything_done_without_starting_ray(undisturbed: Pa
     assert result(undisturbed) == before
 
 
-def test_killed_workers_are_replaced_and_the_result_is_the_same(undisturbed: Path, tmp_path: Path) -> None:
+def said(store: Path, since: str = "") -> str:
+    """What a driver last said of its run: its notices, and how far its units are; nothing if it said so before."""
+    statuses = [status for status in read_statuses(Store(str(store))) if status.written_at > since]
+    return "\n".join(describe_status(status) for status in statuses)
+
+
+def newest(store: Path, kind: str) -> int:
+    """The step or epoch of the newest checkpoint; 0 without any."""
+    return max((int(mark.name[:8]) for mark in checkpoints(store, kind)), default=0)
+
+
+def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    process = start(store)
-    for kind, worker in (("expert", "ExpertActor"), ("distillation", "ray::distillation")):
-        wait_for(lambda kind=kind: bool(checkpoints(store, kind)), process)  # type: ignore[misc]
-        victims = workers_of(process, worker)
-        assert victims
-        victims[0].send_signal(signal.SIGKILL)
-    output = finish(process)
-    assert process.returncode == 0, output
-    assert output.count("tried again") == 2
-    assert result(store) == result(undisturbed)
 
+    # A worker and then, by Ctrl-C, the run, while experts train.
+    process = start(store, job=WATCHED_JOB)
+    wait_for(lambda: bool(checkpoints(store, "expert")), process)
+    workers_of(process, "ExpertActor")[0].send_signal(signal.SIGKILL)
+    wait_for(lambda: "expert" in said(store) and "tried again, its process was killed" in said(store), process)
+    began = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    output = finish(process, 60)
+    assert process.returncode == 3, output
+    assert time.monotonic() - began < 30
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
 
-def test_a_killed_coordinator_leaves_a_store_from_which_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    for kind in ("expert", "distillation"):
-        process = start(store)
-        wait_for(lambda kind=kind: bool(checkpoints(store, kind)), process)  # type: ignore[misc]
-        kill_session(process)
-        assert not (store / "distilled").exists()
-    process = start(store)
-    output = finish(process)
-    assert process.returncode == 0, output
-    assert " 0 done before" not in output
-    assert result(store) == result(undisturbed)
+    # A worker and then the coordinator, with all its processes, during the distillation.
+    process = start(store, job=WATCHED_JOB)
+    wait_for(lambda: bool(checkpoints(store, "distillation")), process)
+    workers_of(process, "ray::distillation")[0].send_signal(signal.SIGKILL)
+    wait_for(lambda: "distillation 4 pairs seed 0: tried again, its process was killed" in said(store), process)
+    kill_session(process)
+    assert not (store / "distilled").exists()
 
-
-def distils(store: Path) -> bool:
-    """Whether the driver has written that outer steps are done."""
-    statuses = read_statuses(Store(str(store)))
-    running = [unit for status in statuses for unit in status.running]
-    return any("distillation" in unit.label and unit.event.get("done", 0) > 0 for unit in running)
-
-
-def test_a_signal_leaves_a_checkpoint_of_the_step_it_meets(tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    process = start(store, [*TINY, "distill.outer_steps=5000", "distill.validate_every=5000", "distill.checkpoint_every=5000"])
-    wait_for(lambda: distils(store), process)
+    # A signal, which leaves a checkpoint of the step it meets: no other one is due any more.
+    before = newest(store, "distillation")
+    (last,) = read_statuses(Store(str(store)))
+    process = start(store, [*LONGER, "distill.checkpoint_every=5000"], WATCHED_JOB)
+    step = r"distillation 4 pairs seed 0: \d+/60"
+    wait_for(lambda: re.search(step, said(store, since=last.written_at)) is not None, process)
     began = time.monotonic()
     os.kill(process.pid, signal.SIGTERM)
     output = finish(process, 60)
     assert process.returncode == 3, output
     assert time.monotonic() - began < 30
-    (mark,) = checkpoints(store, "distillation")
-    assert int(mark.name[:8]) > 0
+    assert newest(store, "distillation") > before
+
+    process = start(store)
+    output = finish(process)
+    assert process.returncode == 0, output
+    assert " 0 done before" not in output
+    assert "report: file://" in output
+    assert "\x1b" not in output, "no control characters where no terminal is"
+    assert result(store) == result(undisturbed)
 
 
-def test_signals_end_it_resumable_with_exit_code_3(tmp_path: Path) -> None:
+def keep_at_it(url: str, orders: dict[str, UnitOrder], begun: Any, written: Any) -> None:
+    """What a worker does whose coordinator is gone, and that no Ray ends. It takes one unit after the other, as their inputs
+    come, and writes at the same time as the other run does."""
+    store, write = Store(url), Store.write
+    for place, (kind, order) in enumerate(orders.items()):
+
+        def counted(self: Store, key: str, data: Any, place: int = place) -> Any:
+            written[place] += 1
+            return write(self, key, data)
+
+        Store.write = counted  # type: ignore[method-assign]
+        while not all(is_done(store, *needed) for needed in order.inputs.values()):
+            time.sleep(0.05)
+
+        def report(event: dict[str, Any], kind: str = kind) -> None:
+            begun.set()
+            while not checkpoints(Path(store.root), kind) and not is_done(store, kind, orders[kind].id):
+                time.sleep(0.05)
+
+        execute(order, store, report)
+
+
+def test_a_second_run_beside_an_orphan_of_the_first(undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    for kind, sent in (("expert", signal.SIGINT), ("distillation", signal.SIGTERM)):
+    shutil.copytree(undisturbed, store)
+    units = {unit.label: unit for unit in make_plan(experiment(*LONGER)).units()}
+    raced = [units["expert 0"], units["distillation 4 pairs seed 0"]]
+    for unit in raced:
+        shutil.rmtree(store / "units" / unit.kind / unit.id)
+    for folder in ("units/publication", "distilled", "report"):
+        shutil.rmtree(store / folder)
+    context = multiprocessing.get_context("spawn")
+    begun, written = context.Event(), context.Array("i", len(raced))
+    orders = {unit.kind: unit.order() for unit in raced}
+    orphan = context.Process(target=keep_at_it, args=(str(store), orders, begun, written))
+    orphan.start()
+    try:
+        assert begun.wait(120)
         process = start(store)
-        wait_for(lambda kind=kind: bool(checkpoints(store, kind)), process)  # type: ignore[misc]
-        began = time.monotonic()
-        os.kill(process.pid, sent)
-        output = finish(process, 60)
-        assert process.returncode == 3, output
-        assert "the same command goes on" in output
-        assert "Traceback" not in output
-        assert time.monotonic() - began < 30
-        assert checkpoints(store, kind)
+        output = finish(process)
+        assert process.returncode == 0, output
+        orphan.join(120)
+        assert orphan.exitcode == 0
+    finally:
+        orphan.kill()
+    assert result(store) == result(undisturbed)
+    for unit in raced:
+        reader = UnitReader(Store(str(store)), unit.kind, unit.id)
+        before = UnitReader(Store(str(undisturbed)), unit.kind, unit.id)
+        # Read: each object is compared with its manifest.
+        assert {name: reader.read(name) for name in reader.manifest.objects} == {
+            name: before.read(name) for name in before.manifest.objects
+        }
+        attempts = {info.key.split("/")[3] for info in reader.manifest.objects.values() if not info.key.startswith("blobs/")}
+        assert len(attempts) == 1, "of one of the two"
+    assert min(written) > 1, "the orphan wrote to both units, too"

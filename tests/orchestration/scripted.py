@@ -41,6 +41,8 @@ class ScriptedExecutor:
         self.now, self.poll_seconds = 0.0, 1.0
         self.most_at_once = 0
         self.closed = False
+        # Ids of nodes that died.
+        self.dead: set[str] = set()
 
     def clock(self) -> float:
         return self.now
@@ -76,6 +78,9 @@ class ScriptedExecutor:
 
     def stop(self, unit_id: str) -> None:
         self.running = [order for order in self.running if order.id != unit_id]
+
+    def lives(self, node: str) -> bool:
+        return node not in self.dead
 
     def close(self) -> None:
         self.closed = True

@@ -1,11 +1,14 @@
 """A run's progress beyond its terminal: in the store, for whoever asks."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from tests.storage.test_schemas import STATUS
 from vldd_dist.cli import main
 from vldd_dist.errors import StoreError
-from vldd_dist.orchestration.progress import ProgressBoard
+from vldd_dist.orchestration.progress import SILENT_SECONDS, PlainView, ProgressBoard
 from vldd_dist.orchestration.status import SeveralViews, StatusWriter, describe_status
 from vldd_dist.orchestration.units import WorkUnit
 from vldd_dist.storage.status import RunStatus, read_statuses, write_status
@@ -82,6 +85,27 @@ def test_a_status_in_words(store: Store, capsys: pytest.CaptureFixture[str]) -> 
     assert "its driver is gone" in describe_status(status.model_copy(update={"written_at": "2026-01-01T00:00:00+00:00"}))
     main_exits(["status", store.url])
     assert "no experiment has run here" in capsys.readouterr().out
+
+
+def test_a_unit_that_reports_nothing_is_shown_as_silent_everywhere(store: Store) -> None:
+    clock, output = Clock(), io.StringIO()
+    writer = StatusWriter(store, "scenes", clock)
+    views = SeveralViews([writer, PlainView(Console(file=output), clock)])
+    board, units = board_at_work(views, clock)
+    board.event(units[1].id, {"done": 5, "total": 10})
+    clock.now = SILENT_SECONDS - 1
+    assert "silent" not in describe_status(writer.now(board, "running"))
+    clock.now = 7 * 60
+    assert "expert 1: 5/10, silent for 7 min (420 s)" in describe_status(writer.now(board, "running"))
+    board.refresh()
+    assert "expert 1: 5/10, silent for 7 min" in output.getvalue()
+    # A word of any kind, though it tells of no progress.
+    board.event(units[1].id, {"notice": "a slow store"})
+    assert "silent" not in describe_status(writer.now(board, "running"))
+    assert board.silent_units(1) == []
+    clock.now += 60
+    assert [(unit.label, seconds) for unit, seconds in board.silent_units(60)] == [("expert 1", 60)]
+    writer.end()
 
 
 def test_stages_are_told_in_the_order_in_which_they_begin(store: Store) -> None:

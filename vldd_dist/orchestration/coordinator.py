@@ -5,16 +5,16 @@ ends costs time by the number of its users, not by the size of the graph.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vldd_dist.errors import ConfigError
 from vldd_dist.orchestration.executor import Executor
-from vldd_dist.orchestration.outcomes import Outcome, RetryBudget, may_retry
+from vldd_dist.orchestration.outcomes import Outcome, RetryBudget
 from vldd_dist.orchestration.patience import Patience
 from vldd_dist.orchestration.progress import ProgressBoard
 from vldd_dist.orchestration.ready import PARTS, Parts, ReadyUnits, WaitingUnits
+from vldd_dist.orchestration.retries import Retries
 from vldd_dist.orchestration.stragglers import Stragglers
 from vldd_dist.orchestration.units import WorkUnit
 from vldd_dist.storage.store import Store
@@ -61,6 +61,7 @@ class Coordinator:
     make_executor: called only when something is missing, for starting Ray takes seconds.
     should_stop: asked several times a second; true ends the run as Ctrl-C does.
     max_running: units at once, at least 1, to leave room for other runs on the cluster; none: as many as fit.
+    stall_timeout_seconds: a unit that reports nothing for so long is ended and tried again elsewhere; none: never.
     clock, sleep: in seconds.
     """
 
@@ -73,17 +74,18 @@ class Coordinator:
         budget: RetryBudget | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         max_running: int | None = None,
+        stall_timeout_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         assert max_running is None or max_running >= 1
         self.units = {unit.id: unit for unit in units}
         self.store, self.make_executor, self.board = store, make_executor, board
-        self.budget = budget or RetryBudget()
         self.should_stop, self.max_running, self.clock, self.sleep = should_stop, max_running, clock, sleep
+        self.stall_timeout_seconds = stall_timeout_seconds
         self.board.max_running = max_running
         self.result = RunResult()
-        self.attempts: dict[str, list[Outcome]] = defaultdict(list)
+        self._retries = Retries(budget or RetryBudget(), clock)
         self._positions = {unit_id: position for position, unit_id in enumerate(self.units)}
         self._waiting, self._ready = WaitingUnits(), ReadyUnits()
         # All that is submitted; of that, in order, what waits for room, and is not among what is used.
@@ -101,8 +103,6 @@ class Coordinator:
         self._gone: set[str] = set()
         self._stragglers = Stragglers(board)
         self._judged_at = -float("inf")
-        # Where a straggler was.
-        self._avoid: dict[str, str | None] = {}
 
     def run(self) -> RunResult:
         """Run all missing units; a failed one stops only those that need it.
@@ -140,16 +140,25 @@ class Coordinator:
         self._ready.add(unit, self._positions[unit.id])
 
     def _loop(self, executor: Executor) -> None:
-        while self._ready or self._running:
+        while self._ready or self._running or self._retries.waiting:
             if self.should_stop():
                 raise KeyboardInterrupt
-            self._submit_ready(executor)
-            for unit_id, outcome in executor.wait(POLL_SECONDS):
-                self._settle(self.units[unit_id], outcome)
+            if self._ready or self._running:
+                self._submit_ready(executor)
+            else:
+                self.sleep(POLL_SECONDS)
+            ended = executor.wait(POLL_SECONDS)
+            # First: they tell on which node an attempt was.
             for unit_id, event in executor.events():
                 self._hear(unit_id)
                 self.board.event(unit_id, event)
+            for unit_id, outcome in ended:
+                self._settle(self.units[unit_id], outcome, executor)
+            for unit_id, outcome in self._retries.ended_pauses():
+                self._retry_or_fail(self.units[unit_id], outcome, executor)
             if self.clock() - self._judged_at >= JUDGE_SECONDS:
+                self._judged_at = self.clock()
+                self._end_silent(executor)
                 self._move_stragglers(executor)
             self.board.refresh()
 
@@ -167,6 +176,9 @@ class Coordinator:
             self._patience.no_more()
         elif len(self._running) > len(self._ahead):
             self._wait_for_a_place()
+        elif self._retries.waiting:
+            # A unit follows in a moment; an executor that runs nothing returns from `wait` at once.
+            self.sleep(POLL_SECONDS)
         else:
             self._wait_for_machines()
 
@@ -207,7 +219,7 @@ class Coordinator:
     def _submit(self, unit: WorkUnit, executor: Executor) -> None:
         self._running.add(unit.id)
         self._ahead[unit.id] = unit
-        executor.submit(unit.order(self._avoid.get(unit.id)))
+        executor.submit(unit.order(self._retries.avoid.get(unit.id)))
 
     def _hear(self, unit_id: str) -> None:
         if unit_id in self._running:
@@ -241,7 +253,9 @@ class Coordinator:
         has = f"{self._capacity.cpus / PARTS:g} and {self._capacity.gpus / PARTS:g}"
         return f"{unit.label} asks for {unit.cpus:g} CPUs and {unit.gpus:g} GPUs, the machines have {has}"
 
-    def _settle(self, unit: WorkUnit, outcome: Outcome) -> None:
+    def _settle(self, unit: WorkUnit, outcome: Outcome, executor: Executor) -> None:
+        if outcome.node is None:
+            outcome = replace(outcome, node=self.board.latest.get(unit.id, {}).get("node"))
         self._release(unit)
         self._patience.no_more()
         if outcome.status == "done":
@@ -253,8 +267,14 @@ class Coordinator:
         elif outcome.status == "waits":
             self.board.waits(unit, self.units[outcome.awaits])
             self._await_late(unit, outcome.awaits)
-        elif may_retry(outcome, self.attempts[unit.id], self.budget):
-            self.attempts[unit.id].append(outcome)
+        elif pause := self._retries.pause(unit.id, outcome):
+            self.board.paused(unit, pause)
+        else:
+            self._retry_or_fail(unit, outcome, executor)
+
+    def _retry_or_fail(self, unit: WorkUnit, outcome: Outcome, executor: Executor) -> None:
+        again, outcome = self._retries.judge(unit, outcome, executor.lives)
+        if again:
             self._make_ready(unit)
             self.board.retried(unit, outcome.cause)
         else:
@@ -285,14 +305,21 @@ class Coordinator:
             self.result.blocked.append(self.units[user_id])
             self.board.blocked(self.units[user_id])
 
+    def _end_silent(self, executor: Executor) -> None:
+        if self.stall_timeout_seconds is None:
+            return
+        for unit, seconds in self.board.silent_units(self.stall_timeout_seconds):
+            cause = f"it has reported nothing for {seconds / 60:.0f} min"
+            ended = executor.stop(unit.id)
+            self._settle(unit, ended or Outcome("broken", cause, 1), executor)
+
     def _move_stragglers(self, executor: Executor) -> None:
-        self._judged_at = self.clock()
         for unit, cause in self._stragglers.slow():
             # As large a place must be free, or it would only lose its own.
             if self._capacity.less(self._used).holds(Parts.of(unit)):
-                self._avoid[unit.id] = self.board.latest[unit.id].get("node")
+                self._retries.avoid[unit.id] = self.board.latest[unit.id].get("node")
                 if ended := executor.stop(unit.id):
-                    self._settle(unit, ended)
+                    self._settle(unit, ended, executor)
                     continue
                 self._stragglers.moved(unit)
                 self._release(unit)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -51,6 +51,10 @@ class Executor(Protocol):
         """Progress since the last call: (unit id, event)."""
         ...
 
+    def lives(self, node: str) -> bool:
+        """Whether the node of this id is still part of the cluster."""
+        ...
+
     def close(self) -> None:
         """End everything still running. What units committed stays."""
         ...
@@ -72,6 +76,9 @@ class RayExecutor:
             ) from None
         self.queue = self._make_queue()
         self.running: dict[str, Attempt] = {}
+        # What came by the queue and was not asked for yet, and how attempts ended whose process ended with them.
+        self._events: list[Event] = []
+        self._last_words: dict[str, Outcome] = {}
 
     def _join(self) -> None:
         if self.owns_cluster:
@@ -110,7 +117,7 @@ class RayExecutor:
         # One question for all: a question for each of hundreds takes longer than a poll.
         told = set(ray.wait(references, num_returns=len(references), timeout=0)[0])
         ended = [
-            (unit_id, outcome)
+            (unit_id, self._in_its_own_words(unit_id, outcome))
             for unit_id, attempt in self.running.items()
             if (isinstance(attempt, GroupAttempt) or not told.isdisjoint(attempt.references)) and (outcome := attempt.outcome())
         ]
@@ -118,21 +125,42 @@ class RayExecutor:
             self.running.pop(unit_id).stop()
         return ended
 
+    def _in_its_own_words(self, unit_id: str, outcome: Outcome) -> Outcome:
+        """A process that ended because it was spoilt has told the queue why."""
+        if outcome.status == "killed":
+            self._read_queue()
+            return self._last_words.pop(unit_id, outcome)
+        return outcome
+
     def stop(self, unit_id: str) -> Outcome | None:
         attempt = self.running.pop(unit_id)
         outcome = attempt.outcome()
         attempt.stop()
-        return outcome
+        return outcome and self._in_its_own_words(unit_id, outcome)
 
     def events(self) -> list[Event]:
+        self._read_queue()
+        events, self._events = self._events, []
+        return events
+
+    def _read_queue(self) -> None:
         try:
-            return self.queue.get_nowait_batch(self.queue.qsize())
+            news = self.queue.get_nowait_batch(self.queue.qsize())
         except (Empty, ActorUnavailableError):
-            return []
-        except RayActorError:
-            # The queue's node is gone: progress is lost, the work is not. A new queue serves the units to come.
+            return
+        except RayError:
+            # Its process or node is gone, for want of memory perhaps: progress is lost, the work is not. A new queue serves the
+            # units to come.
             self.queue = self._make_queue()
-            return []
+            return
+        for unit_id, event in news:
+            if "ended" in event:
+                self._last_words[unit_id] = Outcome(**event["ended"])
+            else:
+                self._events.append((unit_id, event))
+
+    def lives(self, node: str) -> bool:
+        return any(known["NodeID"] == node and known["Alive"] for known in ray.nodes())
 
     def close(self) -> None:
         tasks = [attempt for attempt in self.running.values() if isinstance(attempt, TaskAttempt)]

@@ -1,6 +1,8 @@
-"""How a unit's attempt ended, and what follows: one pure function decides, with a budget for each kind of failure."""
+"""How a unit's attempt ended, and what follows: pure functions decide, with a budget for each kind of failure."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -9,18 +11,22 @@ class Outcome:
     """The end of one attempt at a unit.
 
     Attributes:
-        status: done; refused (the user's input or the store: trying again cannot help); crashed (our program or a
-            library raised); lost (the worker or its machine died: nobody's fault); waits (it has gone as far as it can
-            without the input `awaits`, and stored that).
+        status: done; refused (the user's input or the store: trying again cannot help); crashed (our program or a library
+            raised in the unit); broken (what is around the unit failed: imports, the runtime environment, the working
+            directory, Ray's messages, or it reports nothing any more); killed (the worker process died, its machine lives);
+            lost (the machine died: nobody's fault); waits (it has gone as far as it can without the input `awaits`, and
+            stored that).
         cause: one sentence, empty when done.
         exit_code: what a command that ends because of it returns.
         awaits: a unit's id.
+        node: Ray's id of the node it ran on, where that is known.
     """
 
-    status: Literal["done", "refused", "crashed", "lost", "waits"]
+    status: Literal["done", "refused", "crashed", "broken", "killed", "lost", "waits"]
     cause: str = ""
     exit_code: int = 0
     awaits: str = ""
+    node: str | None = None
 
 
 DONE = Outcome("done")
@@ -40,13 +46,79 @@ class InputAwaited(Exception):
 
 @dataclass(frozen=True)
 class RetryBudget:
-    """How often one unit may be tried again: machines come and go, a program error seldom heals."""
+    """How often one unit may be tried again: machines come and go, a program error seldom heals, and what kills or breaks a
+    worker on a machine that lives mostly does so again.
+
+    Attributes:
+        pauses: seconds before a unit is tried again that was killed or broken: once, twice and so on; the last one holds for
+            all further times.
+    """
 
     lost: int = 20
     crashed: int = 1
+    broken: int = 3
+    killed: int = 3
+    pauses: tuple[float, ...] = (1.0, 5.0, 30.0)
 
 
-def may_retry(outcome: Outcome, earlier: list[Outcome], budget: RetryBudget) -> bool:
+# Another machine may do better, and this one may recover.
+PAUSED = ("broken", "killed")
+
+# By kind of unit: the keys it takes memory by, and the section whose `resources` say how many share a machine.
+MEMORY = {
+    "dataset": ("data.shard_images", None),
+    "image_weights": ("pretrain.batch_size", "pretrain"),
+    "caption_embeddings": ("embeddings.batch_size", "embeddings"),
+    "expert": ("experts.batch_size", "experts"),
+    "features": ("evaluation.encode_batch", "coresets"),
+    "coreset": ("distill.pairs", "coresets"),
+    "distillation": ("distill.batch_size or distill.inner_steps", "distill"),
+    "evaluation": ("evaluation.batch_size or evaluation.encode_batch", "evaluation"),
+    "publication": ("distill.pairs", None),
+}
+
+
+def may_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: RetryBudget) -> bool:
     """Whether a unit whose attempt ended so, after `earlier` failed attempts, is tried again."""
-    spent = sum(past.status == outcome.status for past in earlier)
-    return spent < {"lost": budget.lost, "crashed": budget.crashed}.get(outcome.status, 0)
+    limit: dict[str, int] = {
+        "lost": budget.lost,
+        "crashed": budget.crashed,
+        "broken": budget.broken,
+        "killed": budget.killed,
+    }
+    return _times(outcome, earlier) < limit.get(outcome.status, 0)
+
+
+def pause_before_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: RetryBudget) -> float:
+    """Seconds until it is decided whether, and where, the unit is tried again."""
+    if outcome.status not in PAUSED or not budget.pauses:
+        return 0.0
+    return budget.pauses[min(_times(outcome, earlier), len(budget.pauses) - 1)]
+
+
+def by_what_lives(outcomes: Sequence[Outcome], lives: Callable[[str], bool]) -> list[Outcome]:
+    """The same, where a worker that died before its node did counts as lost with it: a dying node's workers go first."""
+    return [
+        replace(outcome, status="lost")
+        if outcome.status == "killed" and outcome.node is not None and not lives(outcome.node)
+        else outcome
+        for outcome in outcomes
+    ]
+
+
+def last_words(outcome: Outcome, earlier: Sequence[Outcome], kind: str) -> Outcome:
+    """What a person is told of a unit of this kind that is not tried again."""
+    times = _times(outcome, earlier) + 1
+    if outcome.status == "killed":
+        keys, section = MEMORY[kind]
+        fewer = f", or raise {section}.resources.cpus so that fewer units share a machine" if section else ""
+        mend = f"killed {times} times on machines that live, most likely for want of memory: lower {keys}{fewer}"
+        return replace(outcome, cause=f"{outcome.cause}; {mend}")
+    if outcome.status == "broken":
+        mend = f"tried {times} times: see to the machines, and to what is installed on them"
+        return replace(outcome, cause=f"{outcome.cause}; {mend}")
+    return outcome
+
+
+def _times(outcome: Outcome, earlier: Sequence[Outcome]) -> int:
+    return Counter(past.status for past in earlier)[outcome.status]

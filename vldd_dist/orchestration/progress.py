@@ -15,6 +15,8 @@ from rich.text import Text
 from vldd_dist.orchestration.units import WorkUnit
 
 PLAIN_INTERVAL_SECONDS = 20.0
+# A unit that reports nothing for so long is shown as silent: the longest step between two reports mostly takes less.
+SILENT_SECONDS = 120.0
 LIVE_INTERVAL_SECONDS = 0.25
 # Of the units that run, of a stage in the table and of all in the log; the others are counted.
 LIVE_UNITS, PLAIN_UNITS = 8, 20
@@ -64,6 +66,8 @@ class ProgressBoard:
         self.lost: Counter[str] = Counter()
         self.running: dict[str, tuple[WorkUnit, float]] = {}
         self.latest: dict[str, dict[str, Any]] = {}
+        # When each running unit was last heard of.
+        self.heard_at: dict[str, float] = {}
         # Of the units that this run has done, by kind: how many, and their seconds together.
         self.timed: Counter[str] = Counter()
         self.seconds: dict[str, float] = defaultdict(float)
@@ -83,11 +87,13 @@ class ProgressBoard:
 
     def started(self, unit: WorkUnit) -> None:
         self.running[unit.id] = (unit, self.clock())
+        self.heard_at[unit.id] = self.clock()
         self.view.line(f"{unit.label}: started")
 
     def event(self, unit_id: str, event: dict[str, Any]) -> None:
         if unit_id not in self.running:
             return
+        self.heard_at[unit_id] = self.clock()
         if "notice" in event:
             self.view.notice(f"{self.running[unit_id][0].label}: {event['notice']}")
         else:
@@ -99,6 +105,11 @@ class ProgressBoard:
         self.seconds[unit.kind] += seconds
         self.done[unit.kind] += 1
         self.view.line(f"{unit.label}: done in {seconds:.0f} s")
+
+    def paused(self, unit: WorkUnit, seconds: float) -> None:
+        """Its attempt failed; whether it is tried again, and why, is told after so long."""
+        self._stop(unit)
+        self.view.line(f"{unit.label}: its attempt ended, what follows is decided in {seconds:g} s")
 
     def retried(self, unit: WorkUnit, cause: str) -> None:
         self._stop(unit)
@@ -125,7 +136,22 @@ class ProgressBoard:
 
     def _stop(self, unit: WorkUnit) -> float:
         self.latest.pop(unit.id, None)
-        return self.clock() - self.running.pop(unit.id)[1]
+        self.heard_at.pop(unit.id, None)
+        _, since = self.running.pop(unit.id, (unit, self.clock()))
+        return self.clock() - since
+
+    def silent_seconds(self, unit_id: str) -> float:
+        """Since a running unit began or last reported anything."""
+        return self.clock() - self.heard_at[unit_id]
+
+    def silent_units(self, seconds: float) -> list[tuple[WorkUnit, float]]:
+        """Running units that have reported nothing for so long or longer, and for how long."""
+        silences = [(unit, self.silent_seconds(unit_id)) for unit_id, (unit, _) in self.running.items()]
+        return [(unit, silence) for unit, silence in silences if silence >= seconds]
+
+    def event_of(self, unit_id: str) -> dict[str, Any]:
+        """A running unit's last report, and the seconds since."""
+        return self.latest.get(unit_id, {}) | {"silent_seconds": round(self.silent_seconds(unit_id), 1)}
 
     def fraction(self, unit_id: str) -> float | None:
         """How far a running unit says it is, 0..1."""
@@ -192,7 +218,7 @@ class ProgressView(Protocol):
 
 
 def describe_event(event: dict[str, Any]) -> str:
-    """A worker's latest event in words: how far, how fast, how well."""
+    """A worker's latest event in words: how far, how fast, how well, and since when it has been silent, if that is long."""
     parts = []
     if event.get("total"):
         parts.append(f"{event.get('done', 0)}/{event['total']}")
@@ -205,6 +231,8 @@ def describe_event(event: dict[str, Any]) -> str:
     ):
         if event.get(key) is not None:
             parts.append(text.format(event[key]))
+    if (silent := event.get("silent_seconds", 0)) >= SILENT_SECONDS:
+        parts.append(f"silent for {silent / 60:.0f} min")
     return ", ".join(parts)
 
 
@@ -244,7 +272,7 @@ class LiveView:
             share = sum(board.fraction(unit.id) or 0.0 for unit in running)
             filled = round(20 * (board.done[kind] + share) / total)
             shown = running[:LIVE_UNITS]
-            details = [f"{unit.label}: {describe_event(board.latest.get(unit.id, {}))}".rstrip(": ") for unit in shown]
+            details = [f"{unit.label}: {describe_event(board.event_of(unit.id))}".rstrip(": ") for unit in shown]
             details += [f"and {len(running) - len(shown)} more"] if len(running) > len(shown) else []
             failed = f" ({board.lost[kind]} failed)" if board.lost[kind] else ""
             table.add_row(
@@ -278,9 +306,9 @@ class PlainView:
         if self.clock() - self.last < PLAIN_INTERVAL_SECONDS:
             return
         self.last = self.clock()
-        told = list(board.latest.items())
-        for unit_id, event in told[:PLAIN_UNITS]:
-            self._print(f"{board.running[unit_id][0].label}: {describe_event(event)}")
+        told = list(board.latest)
+        for unit_id in told[:PLAIN_UNITS]:
+            self._print(f"{board.running[unit_id][0].label}: {describe_event(board.event_of(unit_id))}")
         if len(told) > PLAIN_UNITS:
             self._print(f"and {len(told) - PLAIN_UNITS} more units at work")
         self._print(f"{board.done.total()}/{board.total.total()} units, {board.time_left()}")

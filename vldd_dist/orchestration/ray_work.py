@@ -1,119 +1,27 @@
 """One attempt at a unit on Ray: a task, an expert's actor, or a group of ranks in a placement group."""
 
-import logging
-import os
-import signal
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import (
-    ActorPlacementGroupRemoved,
-    GetTimeoutError,
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RaySystemError,
-    TaskPlacementGroupRemoved,
-    WorkerCrashedError,
-)
+import ray.cloudpickle
 from ray.util import placement_group, remove_placement_group
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from vldd_dist.errors import VlddError
-from vldd_dist.orchestration.outcomes import DONE, InputAwaited, Outcome
+from vldd_dist.orchestration import failures, ray_start
+from vldd_dist.orchestration.outcomes import Outcome
+from vldd_dist.orchestration.ray_errors import LOST, outcome_of_error
 from vldd_dist.orchestration.units import UnitOrder
-from vldd_dist.sharding.ranks import SOLO, LostRank, Ranks, Rendezvous, join, open_rendezvous
 from vldd_dist.storage.store import Store
 
-REPORT_INTERVAL_SECONDS = 0.5
 # When a rank misses another one, all but that one soon do.
 GRACE_SECONDS = 10
 
-
-def run_order(order: UnitOrder, store: Store, events: Queue, ranks: Ranks = SOLO) -> Outcome:
-    """One attempt at a unit, in a worker process: never raises what the coordinator would have to unpickle."""
-    # Here, in the worker: the driver need not load the machine-learning libraries.
-    from vldd_dist.orchestration.workspace import execute
-
-    last = 0.0
-    node = ray.get_runtime_context().get_node_id()
-
-    def report(event: dict[str, Any]) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= REPORT_INTERVAL_SECONDS or event.get("done") == event.get("total") or "notice" in event:
-            last = now
-            events.actor.put_nowait.remote((order.id, event | {"node": node}))
-
-    # Until now it waited for a place.
-    report({})
-    try:
-        with _interrupts() as interrupted, ranks.noticing_a_loss():
-            execute(order, store, report, ranks, interrupted)
-        return DONE
-    except InputAwaited as wait:
-        return Outcome("waits", f"waits for {wait.role}", awaits=order.inputs[wait.role][1])
-    except VlddError as error:
-        return Outcome("refused", str(error), error.exit_code)
-    except LostRank as error:
-        return Outcome("lost", str(error), 1)
-    except Exception as error:
-        logging.getLogger(__name__).error("%s\n%s", order.label, traceback.format_exc())
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
-        return Outcome("crashed", f"{type(error).__name__} at {where}: {' '.join(str(error).split())[:400]}", 1)
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether the task was cancelled since it began: Ray interrupts it as Ctrl-C would, wherever it is."""
-    asked: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _timeout(order: UnitOrder) -> timedelta:
-    return timedelta(seconds=order.execution.get("rank_timeout_seconds", 0))
-
-
-class ExpertActor:
-    """One expert's process, alive while that expert trains."""
-
-    def run(self, order: UnitOrder, store: Store, events: Queue) -> Outcome:
-        return run_order(order, store, events)
-
-
-class RankActor:
-    """One rank's process."""
-
-    def open(self, world: int) -> Rendezvous:
-        """Of rank 0: where the others find it."""
-        meeting, self.server = open_rendezvous(ray.util.get_node_ip_address(), world)
-        return meeting
-
-    def run(self, meeting: Rendezvous, rank: int, order: UnitOrder, store: Store, events: Queue) -> Outcome:
-        # Here, in the worker, as above.
-        import torch
-
-        cuda = order.gpus > 0 and order.execution["device"] != "cpu" and torch.cuda.is_available()
-        device = torch.device("cuda" if cuda else "cpu")
-        try:
-            ranks = join(meeting, rank, order.workers, device=device, timeout=_timeout(order))
-        except RuntimeError as error:
-            return Outcome("lost", f"rank {rank} of {order.workers} did not meet the others: {_first_line(error)}", 1)
-        return run_order(order, store, events, ranks)
+for module in (failures, ray_start):
+    ray.cloudpickle.register_pickle_by_value(module)
 
 
 class Attempt(Protocol):
@@ -144,8 +52,8 @@ class TaskAttempt:
     """Most units."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
-        task = ray.remote(run_order).options(max_retries=0, name=order.label, **_place(order))
-        self.references = [task.remote(order, store, events)]
+        task = ray.remote(ray_start.run_task).options(max_retries=0, name=order.label, **_place(order))
+        self.references = [task.remote(_payload(order, store), order.id, events)]
         self._ended = False
         self.stores_when_asked = order.kind == "distillation"
 
@@ -169,8 +77,8 @@ class ExpertAttempt:
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
         # Dropping the handle would end the actor.
-        self.actor = ray.remote(ExpertActor).options(max_restarts=0, **_place(order)).remote()
-        self.references = [self.actor.run.remote(order, store, events)]
+        self.actor = ray.remote(ray_start.ExpertActor).options(max_restarts=0, **_place(order)).remote()
+        self.references = [self.actor.run.remote(_payload(order, store), events)]
 
     def outcome(self) -> Outcome | None:
         return outcome_of(self.references[0])
@@ -186,7 +94,7 @@ class GroupAttempt:
         needs = {"CPU": order.cpus} | ({"GPU": order.gpus} if order.gpus else {})
         self.group = placement_group([needs] * order.workers, strategy="PACK")
         self.actors = [
-            ray.remote(RankActor)
+            ray.remote(ray_start.RankActor)
             .options(
                 num_cpus=order.cpus,
                 num_gpus=order.gpus,
@@ -197,9 +105,10 @@ class GroupAttempt:
             for rank in range(order.workers)
         ]
         meeting = self.actors[0].open.remote(order.workers)
-        self.references = [actor.run.remote(meeting, rank, order, store, events) for rank, actor in enumerate(self.actors)]
+        payload = _payload(order, store)
+        self.references = [actor.run.remote(meeting, rank, payload, events) for rank, actor in enumerate(self.actors)]
         self._all = list(self.references)
-        self._timeout = _timeout(order)
+        self._timeout = timedelta(seconds=order.execution.get("rank_timeout_seconds", 0))
         self._ended: dict[int, Outcome] = {}
         self._failed_at: float | None = None
 
@@ -229,35 +138,19 @@ class GroupAttempt:
 
 def worst(ended: dict[int, Outcome], world: int, timeout: timedelta) -> Outcome:
     """What became of a group, by rank: a failure that is a rank's own before those of ranks that only missed another."""
-    for status in ("refused", "crashed"):
+    for status in ("refused", "crashed", "broken", "killed"):
         for rank, outcome in sorted(ended.items()):
             if outcome.status == status:
-                cause = outcome.cause if status == "refused" else f"rank {rank} of {world}: {outcome.cause}"
-                return Outcome(status, cause, outcome.exit_code)
+                return outcome if status == "refused" else replace(outcome, cause=f"rank {rank} of {world}: {outcome.cause}")
     lost = {rank: outcome.cause for rank, outcome in sorted(ended.items()) if outcome.status == "lost"}
     if not lost:
         # All ranks end alike.
         return next(iter(ended.values()))
     if silent := sorted(set(range(world)) - set(ended)):
         hung = f"rank {', '.join(map(str, silent))} of {world} took no part in a collective operation for "
-        return Outcome("lost", f"{hung}{timeout.total_seconds():g} s: it hangs", 1)
-    died = [f"rank {rank} of {world}: {cause}" for rank, cause in lost.items() if cause.startswith(DIED)]
+        return Outcome("broken", f"{hung}{timeout.total_seconds():g} s: it hangs", 1)
+    died = [f"rank {rank} of {world}: {cause}" for rank, cause in lost.items() if cause.startswith(LOST)]
     return Outcome("lost", (died or list(lost.values()))[0], 1)
-
-
-# What Ray raises of a task or actor whose process, node or place is gone.
-LOSSES = (
-    ActorPlacementGroupRemoved,
-    GetTimeoutError,
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    RayActorError,
-    RaySystemError,
-    TaskPlacementGroupRemoved,
-    WorkerCrashedError,
-)
-DIED = "its process or machine ended"
 
 
 def outcome_of(reference: ray.ObjectRef) -> Outcome | None:
@@ -266,14 +159,10 @@ def outcome_of(reference: ray.ObjectRef) -> Outcome | None:
     if not ready:
         return None
     try:
-        return ray.get(reference)
-    except OutOfMemoryError as error:
-        return Outcome("crashed", f"the worker ran out of memory: {_first_line(error)}", 1)
-    except LOSSES as error:
-        return Outcome("lost", f"{DIED}: {_first_line(error)}", 1)
-    except RayError as error:
-        return Outcome("crashed", _first_line(error), 1)
+        return Outcome(**ray.get(reference))
+    except Exception as error:
+        return outcome_of_error(error)
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+def _payload(order: UnitOrder, store: Store) -> bytes:
+    return ray.cloudpickle.dumps((order, store))

@@ -56,7 +56,7 @@ def run_experiment(
     reporter, status = Reporter(experiment, plan, store), StatusWriter(store, experiment.name)
     view = SeveralViews([make_view(console), status, LiveReport(reporter, status), RayMetrics(), *trackers])
     board = ProgressBoard(view)
-    result = _run_units(plan.units(until), store, board, status, max_running)
+    result = _run_units(plan.units(until), store, board, status, max_running, experiment.stall_timeout_seconds)
     for unit, outcome in result.failed:
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
     if result.blocked:
@@ -69,7 +69,12 @@ def run_experiment(
 
 
 def _run_units(
-    units: list[WorkUnit], store: Store, board: ProgressBoard, status: StatusWriter, max_running: int | None
+    units: list[WorkUnit],
+    store: Store,
+    board: ProgressBoard,
+    status: StatusWriter,
+    max_running: int | None,
+    stall_timeout_seconds: float | None,
 ) -> RunResult:
     """Sets the status's state."""
     stops: list[int] = []
@@ -86,7 +91,15 @@ def _run_units(
 
     previous = handle_signals()
     try:
-        result = Coordinator(units, store, make_executor, board, should_stop=lambda: bool(stops), max_running=max_running).run()
+        result = Coordinator(
+            units,
+            store,
+            make_executor,
+            board,
+            should_stop=lambda: bool(stops),
+            max_running=max_running,
+            stall_timeout_seconds=stall_timeout_seconds,
+        ).run()
         status.state = "failed" if result.failed else "done"
         return result
     except ConfigError:

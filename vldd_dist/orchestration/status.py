@@ -98,7 +98,7 @@ class StatusWriter:
                 RunningUnit(
                     label=unit.label,
                     seconds=round(board.clock() - since, 1),
-                    event=known_event(board.latest.get(unit_id, {})),
+                    event=known_event(board.event_of(unit_id)),
                 )
                 for unit_id, (unit, since) in board.running.items()
             ],

@@ -48,6 +48,7 @@ class UnitEvent(Part):
     steps_per_second: float | None = None
     loss: float | None = None
     validation: float | None = None
+    silent_seconds: Annotated[float, Field(ge=0)] | None = None
 
 
 def known_event(report: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class RunningUnit(Part):
     label: str
     seconds: float = Field(description="since it began")
     event: Annotated[dict[str, Any], AfterValidator(_checked_event)] = Field(
-        description="its last report: done, total, loss and so on"
+        description="its last report: done, total, loss and so on; silent_seconds since then"
     )
 
 

@@ -1,0 +1,33 @@
+"""What the tests of real Ray processes share: the undisturbed experiment, and a local cluster."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cluster.local import free_port, start_cluster
+from tests.cluster.local_cluster import LocalCluster
+from tests.cluster.test_run import LONGER
+from tests.orchestration.test_pipeline import experiment, run
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.orchestration.run import run_experiment
+from vldd_dist.storage.store import Store
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the experiment that the others disturb, made without Ray, unit after unit."""
+    store, tree = Store(str(tmp_path_factory.mktemp("undisturbed") / "store")), experiment(*LONGER)
+    run(store, make_plan(tree).units())
+    # Nothing is left to run: it writes the report.
+    assert run_experiment(tree, store, Console(quiet=True)) == 0
+    return Path(store.root)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[LocalCluster]:
+    """A head that runs no work, and two nodes of one CPU that do."""
+    local = LocalCluster(start_cluster(2, 1, port := free_port()), f"http://127.0.0.1:{port}")
+    yield local
+    local.nodes.shutdown()

@@ -1,0 +1,91 @@
+"""A cluster of several raylets as tests handle it: jobs are submitted, nodes lost, metrics read."""
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from cluster.local import add_node
+from vldd_dist.orchestration.submit import ENDED
+
+PRESET = "jobs/presets/scenes.yaml"
+
+
+class LocalCluster:
+    """Attributes:
+    nodes: Ray's object for the whole.
+    dashboard: its URL.
+    """
+
+    def __init__(self, nodes: Any, dashboard: str) -> None:
+        self.nodes, self.dashboard = nodes, dashboard
+        self.client = JobSubmissionClient(dashboard)
+
+    def submit(self, store: Path, overrides: list[str]) -> tuple[str, str]:
+        """The job's id, and what was printed."""
+        sets = [part for override in overrides for part in ("--set", override)]
+        program = [sys.executable, "-c", "from vldd_dist.cli import main; main()", "submit", PRESET, "--store", str(store)]
+        command = [*program, "--address", self.dashboard, *sets]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.split()[0], ended.stdout
+
+    def wait(self, job: str, condition: Callable[[], bool], seconds: float = 180) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.client.get_job_status(job) not in ENDED, self.client.get_job_logs(job)
+            assert time.monotonic() < deadline, self.client.get_job_logs(job)
+            time.sleep(0.2)
+
+    def ends(self, job: str, seconds: float = 300) -> JobStatus:
+        deadline = time.monotonic() + seconds
+        while (status := self.client.get_job_status(job)) not in ENDED:
+            assert time.monotonic() < deadline, self.client.get_job_logs(job)
+            time.sleep(0.5)
+        return status
+
+    def metrics(self) -> str:
+        """What Prometheus is told by all nodes, which it finds as Ray's documentation says."""
+        listing = Path(self.nodes.head_node.get_temp_dir_path()) / "prom_metrics_service_discovery.json"
+        targets = [target for group in json.loads(listing.read_text()) for target in group["targets"]]
+        pages = [_page(f"http://{target}/metrics") for target in targets]
+        return "\n".join(pages)
+
+    def processes(self, words: str) -> list[psutil.Process]:
+        """Those of the cluster whose command line has these words."""
+        return [process for process in psutil.Process().children(recursive=True) if words in " ".join(arguments_of(process))]
+
+    def lose_the_node_of(self, worker: str) -> None:
+        """Without notice; another node comes in its place."""
+        pids = {process.ppid() for process in self.processes(worker)}
+        node = next(node for node in self.nodes.worker_nodes if _raylet(node) in pids)
+        self.nodes.remove_node(node, allow_graceful=False)
+        add_node(self.nodes, 1)
+
+
+def arguments_of(process: psutil.Process) -> list[str]:
+    """None of a process that is gone."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _page(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        # Of a lost node.
+        return ""
+
+
+def _raylet(node: object) -> int:
+    return node.all_processes["raylet"][0].process.pid  # type: ignore[attr-defined]
