@@ -181,14 +181,15 @@ def test_shards_are_told_apart_by_more_than_their_size(tmp_path: Path, monkeypat
     assert describe(description) != hashed
 
 
-def test_shards_on_s3_are_told_apart_by_their_etag(s3: S3Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pattern", ["train.tar", "train*.tar"])
+def test_shards_on_s3_are_told_apart_by_their_etag(s3: S3Server, tmp_path: Path, pattern: str) -> None:
     store = Store("s3://sources/x")
     if not store.fs.exists("sources"):
         store.fs.mkdir("sources")
     local = shards(tmp_path)
     data = (tmp_path / "train.tar").read_bytes()
     store.write("train.tar", data)
-    description = local.model_copy(update={"train": store.url_of("train*.tar")})
+    description = local.model_copy(update={"train": store.url_of(pattern)})
     first = describe(description)
     store.write("train.tar", data)
     assert describe(description) == first, "written again, and the same"

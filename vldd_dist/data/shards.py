@@ -159,4 +159,6 @@ def _glob(pattern: str) -> list[str]:
     if "://" not in pattern:
         return glob.glob(pattern)
     filesystem, path = fsspec.core.url_to_fs(pattern)
+    # A listing of now.
+    filesystem.invalidate_cache()
     return [filesystem.unstrip_protocol(found) for found in filesystem.glob(path)]

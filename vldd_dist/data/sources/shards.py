@@ -1,5 +1,6 @@
 """Existing WebDataset shards, ours or img2dataset's, from any fsspec URL."""
 
+import glob
 from collections.abc import Iterator
 from hashlib import file_digest
 from typing import Any
@@ -64,16 +65,18 @@ def describe(settings: DataSettings) -> dict[str, Any]:
     shards: dict[str, list[tuple[str, int, str]]] = {}
     for split in ("train", "val", "test"):
         shards[split] = []
-        for url in expand(getattr(settings, split)):
+        pattern = getattr(settings, split)
+        for url in expand(pattern):
             with reading(f"data.{split}: the shard {url}"):
-                shards[split].append((url.rpartition("/")[2], *_version(url)))
+                shards[split].append((url.rpartition("/")[2], *_version(url, listed=glob.has_magic(pattern))))
     return {"source": "shards", "shards": shards}
 
 
-def _version(url: str) -> tuple[int, str]:
+def _version(url: str, listed: bool) -> tuple[int, str]:
+    """Of a shard that was `listed` just now nothing more need be asked; an older listing says nothing."""
     filesystem, path = fsspec.core.url_to_fs(url)
-    # Not what an earlier listing said.
-    filesystem.invalidate_cache()
+    if not listed:
+        filesystem.invalidate_cache()
     info = filesystem.info(path)
     for name in VERSIONS:
         if info.get(name):
