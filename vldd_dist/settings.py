@@ -251,8 +251,9 @@ class DistillSettings(Section):
     )
     check_tolerance: Rate = Field(
         0.05,
-        description="Largest relative error of one step's gradient against `exact` at start-up (finite_difference).",
+        description="Largest relative error of an unroll's gradient against `exact`, on a few pairs, at start-up and later (finite_difference).",
     )
+    check_every: Positive = Field(100, description="Outer steps between checks of finite_difference against `exact`.")
     workers: Positive = Field(1, description="Ranks of one run; each owns its share of the pairs and asks for `resources`.")
     zero_stage: ZeroStage = Field(
         0,

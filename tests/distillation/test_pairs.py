@@ -1,11 +1,9 @@
-"""The synthetic pairs, their starts, the outer optimiser, the draws, the matching loss, feature space."""
+"""The synthetic pairs, their starts, the outer optimiser, the matching loss, feature space."""
 
-import numpy as np
 import pytest
 import torch
 
 from tests.unroll.problems import dual_encoder_case, flat, relative
-from vldd_dist.distillation.draws import draw
 from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import (
@@ -17,7 +15,6 @@ from vldd_dist.distillation.pairs import (
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.inputs import model_inputs, pixel_gradients
 from vldd_dist.settings import DistillSettings, HeadSettings
-from vldd_dist.sharding.ranks import rows_of
 
 
 def pairs(count: int = 6) -> SyntheticPairs:
@@ -108,39 +105,6 @@ def test_rates_move_as_logarithms_and_stay_positive() -> None:
     expected = torch.tensor([0.1, 0.2]).log() - 0.5 * torch.tensor([100.0 * 0.1, -1.0 * 0.2])
     torch.testing.assert_close(moved.log_rates, expected)
     assert bool((moved.rates > 0).all())
-
-
-def test_draws_use_every_pair_equally_and_depend_on_seed_and_step_only() -> None:
-    settings = DistillSettings(inner_steps=6, batch_size=5, max_start_epoch=3)
-    drawn = [draw(settings, experts=4, pairs=10, seed=1, outer_step=step) for step in range(200)]
-    assert {d.expert for d in drawn} == {0, 1, 2, 3}
-    assert {d.start for d in drawn} == {0, 1, 2, 3}
-    for one in drawn[:20]:
-        assert [len(batch) for batch in one.batches] == [5] * 6
-        assert np.bincount(torch.cat(one.batches).numpy(), minlength=10).tolist() == [3] * 10
-    again = draw(settings, 4, 10, 1, 7)
-    assert all(torch.equal(a, b) for a, b in zip(again.batches, drawn[7].batches, strict=True))
-    whole = draw(DistillSettings(inner_steps=2, batch_size=None), 1, 7, 0, 0)
-    assert [sorted(batch.tolist()) for batch in whole.batches] == [list(range(7))] * 2
-
-
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_ranks_share_a_draw(world: int) -> None:
-    """Whatever their number they compute the same pairs, each an equal part and most of them its own."""
-    drawn = draw(DistillSettings(inner_steps=3, batch_size=24), 1, 100, 0, 5)
-    shares = [drawn.share(rank, world) for rank in range(world)]
-    for step, batch in enumerate(drawn.batches):
-        parts = [share.used[share.places[step]] for share in shares]
-        assert torch.equal(torch.cat(parts), batch)
-        assert {len(part) for part in parts} == {24 // world}
-        assert torch.equal(batch, batch.unique())
-    at_home = sum(
-        int(((share.used >= start) & (share.used < stop)).sum())
-        for rank, share in enumerate(shares)
-        for start, stop in [rows_of(rank, world, 100)]
-    )
-    assert at_home > 0.75 * sum(len(share.used) for share in shares)
-    assert [len(share.used) for share in shares] == [len(torch.unique(share.used)) for share in shares]
 
 
 def test_starts() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmarks._group import Group
 from tests.unroll.problems import dual_encoder_case, flat, relative
+from vldd_dist.distillation.unroll import StepChoice
 from vldd_dist.distillation.unrolling import ShardedUnrolling
 from vldd_dist.settings import DistillSettings, HeadSettings
 from vldd_dist.sharding.ranks import Exchange, Ranks, rows_of
@@ -41,7 +42,8 @@ def sharded_gradient(ranks: Ranks, student: str, stage: int, gradient: str) -> d
     unrolling = ShardedUnrolling(case.student.model, 0.07, settings, None, ranks, total)
     theta, target = unrolling.layout.cut(case.theta), unrolling.layout.cut(case.target)
     batches = [[tensor[start:stop] for tensor in batch] for batch in case.batches]
-    choice = unrolling.choose_step(theta, target, case.rates, batches[0]) if gradient == "finite_difference" else None
+    check = gradient == "finite_difference"
+    choice = unrolling.check_differences(theta, target, case.rates, batches, 11, None) if check else None
     result = unrolling.gradient(theta, target, case.rates, batches, 11, choice and choice.relative_step)
     return {
         "rows": [[tensor.clone() for tensor in batch] for batch in result.batches],
@@ -103,6 +105,30 @@ def test_differences_on_ranks_are_close_to_the_full_gradient(group: Groups, stud
     assert errors["pairs"] < 1.5e-3, errors
     assert errors["rates"] < 1e-3, errors
     assert 0 < errors["choice"] < 1.5e-3, errors
+
+
+def checked(ranks: Ranks, student: str, stage: int, known: float | None, fits: bool) -> StepChoice:
+    case = dual_encoder_case(**STUDENTS[student]).in_model_inputs()
+    total = len(case.batches[0][0])
+    unrolling = ShardedUnrolling(case.student.model, 0.07, settings_of("finite_difference", stage), None, ranks, total)
+    if not fits and ranks.rank == ranks.world - 1:
+        unrolling._exact_fits = lambda: False  # type: ignore[method-assign]
+    theta, target = unrolling.layout.cut(case.theta), unrolling.layout.cut(case.target)
+    batches = [[tensor[slice(*ranks.rows(total))] for tensor in batch] for batch in case.batches]
+    return unrolling.check_differences(theta, target, case.rates, batches, 11, known)
+
+
+@pytest.mark.parametrize(("world", "stage"), [(2, 0), (2, 2), (2, 3), (3, 3)])
+def test_ranks_check_differences_together(group: Groups, world: int, stage: int) -> None:
+    """Whole unrolls: a smooth student passes, one with kinks does not, and all ranks see the same figure. Where second
+    derivatives do not fit on one of them, none has them, and another step is the judge."""
+    for known, fits in ((None, True), (1e-4, True), (None, False)):
+        smooth, kinked = (group(world).run(checked, name, stage, known, fits) for name in ("nfnet", "relu"))
+        assert len(set(smooth)) == len(set(kinked)) == 1
+        assert smooth[0].against == ("exact" if fits else "another step size")
+        assert 0 < smooth[0].error < 0.01
+        assert kinked[0].error > 0.05
+        assert known is None or smooth[0].relative_step == known
 
 
 @pytest.mark.parametrize("world", [2, 3])

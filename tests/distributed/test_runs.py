@@ -135,3 +135,18 @@ def test_offloaded_shards_give_the_same_bits(offload: str, copy: Callable[[str],
     wanted = group(2).run(distil, here.url, base)
     found = group(2).run(distil, there.url, [*base, f"distill.offload_snapshots={offload}"])
     assert torch.equal(torch.cat(found), torch.cat(wanted))
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_checks_of_differences_resume_with_the_run(stage: int, copy: Callable[[str], Store], group: Groups) -> None:
+    """Stopped after a check that no checkpoint has: the same bits and the same figures as undisturbed."""
+    straight, broken = copy("straight"), copy("broken")
+    base = ["distill.workers=2", f"distill.zero_stage={stage}", "distill.gradient=finite_difference", "distill.check_every=2"]
+    wanted = group(2).run(distil, straight.url, base)
+    group(2).run(distil, broken.url, base, 2)
+    found = group(2).run(distil, broken.url, base)
+    assert torch.equal(torch.cat(found), torch.cat(wanted))
+    checks = [result(store, base)[1]["difference_check"] for store in (straight, broken)]
+    assert checks[0] == checks[1]
+    assert [step for step, _ in checks[0]["later"]] == [2, 4]
+    assert all(0 < error < 0.05 for error in [checks[0]["error"], *(error for _, error in checks[0]["later"])])

@@ -11,6 +11,8 @@ import torch
 
 from tests.conftest import TINY
 from vldd_dist import load_distilled
+from vldd_dist.distillation.unroll import StepChoice
+from vldd_dist.distillation.unrolling import LocalUnrolling
 from vldd_dist.errors import ConfigError, InterruptedRun, StoreError, VlddError
 from vldd_dist.experiment import Experiment, load_experiment
 from vldd_dist.orchestration.plan import make_plan
@@ -203,7 +205,7 @@ def test_a_damaged_object_is_found_by_the_unit_that_reads_it(without: Callable[[
         ["distill.initialise=noise"],
         ["distill.initialise=kmeans"],
         ["distill.optimiser=sgd", "distill.lr_images=10", "distill.lr_texts=10"],
-        ["distill.gradient=finite_difference", "distill.difference=forward"],
+        ["distill.gradient=finite_difference", "distill.difference=forward", "distill.check_every=2"],
         ["distill.gradient=full", "distill.dropout=true"],
         ["distill.batch_size=2"],
         ["distill.gradient=tesla"],
@@ -218,7 +220,9 @@ def test_other_ways_to_distil(overrides: list[str], without: Callable[[str], Sto
     assert facts["start"]["initialise"] == tree.distill.initialise
     assert [step for step, _ in facts["validation"]] == [0, 3, 6]
     if tree.distill.gradient == "finite_difference":
-        assert 0 < facts["difference_check"]["error"] < tree.distill.check_tolerance
+        errors = [facts["difference_check"]["error"], *(error for _, error in facts["difference_check"]["later"])]
+        assert [step for step, _ in facts["difference_check"]["later"]] == [2, 4]
+        assert all(0 < error < tree.distill.check_tolerance for error in errors)
 
 
 @pytest.mark.parametrize(
@@ -234,11 +238,38 @@ def test_divergence_names_the_step_and_the_mend(overrides: list[str], sentence: 
         run(store, units_of(tree, "distillation"))
 
 
-def test_differences_on_a_network_with_kinks_are_refused_at_the_start(without: Callable[[str], Store]) -> None:
-    store = without("distillation")
-    tree = experiment("model.image.model=test_resnet", "distill.gradient=finite_difference")
-    with pytest.raises(ConfigError, match=r"finite_difference is off by .*ReLU.*set distill.gradient: exact"):
-        run(store, [u for u in make_plan(tree).units() if u.kind in ("expert", "distillation")])
+def test_differences_on_a_network_with_kinks_are_refused_before_anything_is_made(without: Callable[[str], Store]) -> None:
+    """In the plan, and by a distillation of a plan that was made elsewhere."""
+    kinked, differences = "model.image.model=test_resnet", "distill.gradient=finite_difference"
+    sentence = r"image_backbone\.conv1\.2 is a ReLU.*set distill.gradient: exact"
+    with pytest.raises(ConfigError, match=sentence):
+        make_plan(experiment(kinked, differences))
+    store, tree = without("distillation"), experiment(kinked)
+    run(store, units_of(tree, "expert"))
+    (unit,) = units_of(tree, "distillation")
+    unit.spec["settings"]["gradient"] = "finite_difference"
+    with pytest.raises(ConfigError, match=sentence):
+        run(store, [unit])
+
+
+def test_differences_that_drift_stop_the_run(without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the check finds at the start says nothing of later pairs."""
+    store, check = without("distillation"), LocalUnrolling.check_differences
+
+    def drifting(self: LocalUnrolling, *arguments: Any) -> StepChoice:
+        found = check(self, *arguments)
+        return found if arguments[-1] is None else found._replace(error=found.error + 0.5)
+
+    monkeypatch.setattr(LocalUnrolling, "check_differences", drifting)
+    tree = experiment("distill.gradient=finite_difference", "distill.check_every=3")
+    events: list[dict[str, Any]] = []
+    with pytest.raises(
+        ConfigError, match=r"at outer step 3 finite_difference is off by 0\.5.* against exact over 2 inner steps"
+    ):
+        run(store, units_of(tree, "distillation"), events.append)
+    assert [event["done"] for event in events if "done" in event] == [1, 2, 3]
+    assert "finite differences are off by" in events[0]["notice"]
+    assert 0 < events[-1]["difference_error"] < 0.05
 
 
 def test_lora_and_head_only_experiments_run_through(without: Callable[[str], Store]) -> None:

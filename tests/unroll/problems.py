@@ -40,9 +40,14 @@ class Case:
 
 
 def dual_encoder_case(
-    steps: int = 3, dtype: torch.dtype = torch.float32, dropout: bool = False, similarity: bool = False, **image: object
+    steps: int = 3,
+    dtype: torch.dtype = torch.float32,
+    dropout: bool = False,
+    similarity: bool = False,
+    size: int = 32,
+    **image: object,
 ) -> Case:
-    """A dual encoder of the given image tower, on random pairs."""
+    """A dual encoder of the given image tower, on random pairs; `size` is that of the pictures."""
     image_settings = ImageTowerSettings(**{"model": "test_nfnet", "weights": "random", **image})  # type: ignore[arg-type]
     joint_dim = None if image_settings.head.kind == "none" else 16
     text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0.3))
@@ -61,7 +66,7 @@ def dual_encoder_case(
     target = tuple(value + 0.02 * randn(*value.shape) for value in theta)
     batches: list[Params] = []
     for _ in range(steps):
-        batch = [randn(4, 3, 32, 32), randn(4, TEXT_DIM)]
+        batch = [randn(4, 3, size, size), randn(4, TEXT_DIM)]
         if similarity:
             batch.append(randn(4, 4).abs() + torch.eye(4, dtype=dtype))
         batches.append(batch)

@@ -17,6 +17,7 @@ from torch import Tensor
 from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints
 from vldd_dist.distillation.draws import Draw, draw, expert_pool
 from vldd_dist.distillation.experts import ExpertAwaited, Experts
+from vldd_dist.distillation.kinks import refuse_kinked_student
 from vldd_dist.distillation.optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.unroll import Params, StepChoice, scatter_to_pairs
@@ -45,11 +46,13 @@ class History:
         losses: (total, image, text) matching loss of each outer step.
         rates: (image, text) inner learning rates after each outer step.
         validation: (outer step, mean recall in percent) at each validation.
+        differences: (outer step, relative error) at each check of finite differences.
     """
 
     losses: list[tuple[float, float, float]] = field(default_factory=list)
     rates: list[tuple[float, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
+    differences: list[tuple[int, float]] = field(default_factory=list)
 
     @classmethod
     def from_tensors(cls, curves: dict[str, Tensor], validation: list[tuple[int, float]]) -> "History":
@@ -113,14 +116,15 @@ class Distillation:
 
         Raises:
             DivergenceError: the matching loss is NaN, infinite or beyond `max_loss`.
-            ConfigError: finite differences do not agree with `exact` on this student.
+            ConfigError: finite differences do not agree, or agree no longer, with `exact` on this student.
             ExpertAwaited: run it again when that expert is committed.
             InterruptedRun: it was asked to stop; like the former, it has stored where it is.
         """
         first = self._restore()
         if first == 0:
             if self.settings.gradient == "finite_difference":
-                self._choose_step(self.settings.check_tolerance)
+                refuse_kinked_student(self.unrolling.model)
+                self._check_differences(0)
             self._validate(0)
         # A checkpoint's upload runs beside the outer steps that follow it.
         with Background() as uploads:
@@ -133,7 +137,7 @@ class Distillation:
             "best_validation": best_recall,
             "validation": self.history.validation,
             "start": self.pairs.start,
-            "difference_check": self.step_choice and self.step_choice._asdict(),
+            "difference_check": self._difference_check(),
         }
 
     def _run_outer_steps(self, first: int, uploads: Background) -> ExpertAwaited | InterruptedRun | None:
@@ -146,6 +150,8 @@ class Distillation:
                 return ending
             if step + 1 < settings.outer_steps:
                 self._prefetch(step + 1)
+            if self.step_choice and step and step % settings.check_every == 0:
+                self._check_differences(step)
             self.outer_step(step)
             done = step + 1
             if done % settings.validate_every == 0 or done == settings.outer_steps:
@@ -160,6 +166,7 @@ class Distillation:
                     "steps_per_second": (done - first) / (time.monotonic() - started),
                     "validation": self.history.validation[-1][1],
                 }
+                | ({"difference_error": self.history.differences[-1][1]} if self.history.differences else {})
             )
 
         return None
@@ -224,18 +231,26 @@ class Distillation:
                 f"more than distill.max_loss ({self.settings.max_loss:g}): {ADVICE}"
             )
 
-    def _choose_step(self, tolerance: float) -> None:
-        drawn = self._draw(0)
-        choice = self.unrolling.choose_step(*self._ends(drawn), self.pairs.rates, _Work(self, drawn).batches[0])
-        if not choice.error <= tolerance:
+    def _check_differences(self, step: int) -> None:
+        """Choose the step of finite differences at outer step 0; later, see that it still serves."""
+        drawn, tolerance = self._draw(step), self.settings.check_tolerance
+        known = self.step_choice and self.step_choice.relative_step
+        seed, work = derive_seed(self.seed, "dropout", step), _Work(self, drawn)
+        found = self.unrolling.check_differences(*self._ends(drawn), self.pairs.rates, work.batches, seed, known)
+        if not found.error <= tolerance:
             raise ConfigError(
-                f"distill.gradient: finite_difference is off by {choice.error:.2g} against {choice.against} on one inner step, "
-                f"more than distill.check_tolerance ({tolerance:g}): differences are of no use for networks with "
-                "ReLU, nor where the loss bends this sharply; "
-                "set distill.gradient: exact"
+                f"distill.gradient: at outer step {step} finite_difference is off by {found.error:.2g} against {found.against} "
+                f"over {self.settings.inner_steps} inner steps, more than distill.check_tolerance ({tolerance:g}): differences "
+                "are of no use for networks with kinks, nor where the loss bends this sharply; set distill.gradient: exact"
             )
-        self.step_choice = choice
-        self.report({"notice": f"finite differences are off by {choice.error:.1e} against {choice.against} on one inner step"})
+        self.history.differences.append((step, found.error))
+        if self.step_choice is None:
+            self.step_choice = found
+            self.report({"notice": f"finite differences are off by {found.error:.1e} against {found.against} over an unroll"})
+
+    def _difference_check(self) -> dict[str, Any] | None:
+        """For facts: the choice at the start, and the errors since."""
+        return self.step_choice and self.step_choice._asdict() | {"later": self.history.differences[1:]}
 
     def _validate(self, step: int) -> None:
         recall = self.validate(self.pairs)
@@ -249,7 +264,7 @@ class Distillation:
     def _checkpoint(self, step: int, uploads: Background) -> None:
         facts = {
             "validation": list(self.history.validation),
-            "difference_check": self.step_choice and self.step_choice._asdict(),
+            "difference_check": self._difference_check(),
         }
         self.checkpoints.save(step, LoopState(self.pairs, self.best, self.outer), self.history.as_tensors(), facts, uploads)
 
@@ -259,7 +274,9 @@ class Distillation:
             return 0
         step, curves, facts = found
         self.history = History.from_tensors(curves, facts["validation"])
-        self.step_choice = StepChoice(**facts["difference_check"]) if facts["difference_check"] else None
+        if check := facts["difference_check"]:
+            self.step_choice = StepChoice(check["relative_step"], check["error"], check["against"])
+            self.history.differences = [(0, check["error"]), *((at, error) for at, error in check["later"])]
         return step
 
 

@@ -32,7 +32,7 @@ class Draw:
     Attributes:
         expert: index of the expert.
         start: epoch of the snapshot the student starts from.
-        batches: for each inner step its pairs (B,) int64, ascending.
+        batches: for each inner step its pairs (B,) int64, distinct, ascending.
     """
 
     expert: int
@@ -48,7 +48,7 @@ class Draw:
 
 
 def inner_batch_size(settings: DistillSettings, pairs: int) -> int:
-    """Pairs an inner step."""
+    """Pairs an inner step: all of them where the description says none or more than there are."""
     return min(settings.batch_size or pairs, pairs)
 
 
@@ -61,11 +61,13 @@ def expert_pool(settings: DistillSettings, experts: int, outer_step: int) -> int
 
 
 def draw(settings: DistillSettings, experts: int, pairs: int, seed: int, outer_step: int) -> Draw:
-    """Inner batches run through permutations of all pairs, so that each is used equally often."""
+    """Inner batches run through permutations of all pairs, each cut into whole batches; what remains of one when fewer than a
+    batch do is left out, for a batch across two permutations could hold a pair twice, and a pair is no negative of itself."""
     generator = numpy_generator(seed, "outer", outer_step)
     expert = int(generator.integers(expert_pool(settings, experts, outer_step)))
     start = int(generator.integers(settings.max_start_epoch + 1))
     size = inner_batch_size(settings, pairs)
-    needed = settings.inner_steps * size
-    order = np.concatenate([generator.permutation(pairs) for _ in range(math.ceil(needed / pairs))])[:needed]
-    return Draw(expert, start, [batch.sort().values for batch in torch.from_numpy(order).split(size)])
+    of_one = pairs // size
+    permutations = [generator.permutation(pairs)[: of_one * size] for _ in range(math.ceil(settings.inner_steps / of_one))]
+    batches = torch.from_numpy(np.concatenate(permutations)).split(size)[: settings.inner_steps]
+    return Draw(expert, start, [batch.sort().values for batch in batches])

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -14,9 +15,7 @@ from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.sharded import ShardedDoubleBackward, ShardedFirstOrder
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import (
-    Autograd,
     Differences,
-    DoubleBackward,
     OnDisk,
     OnHost,
     Params,
@@ -25,6 +24,7 @@ from vldd_dist.distillation.unroll import (
     StepDerivatives,
     UnrollResult,
     choose_step,
+    inner_products,
     swept_gradient,
     unrolled_gradient,
 )
@@ -38,7 +38,8 @@ from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.sharding.skeleton import Skeleton
 from vldd_dist.storage.trajectories import Part
 
-# Pairs of the small step on which finite differences are checked: `exact` is to fit where the unroll fits.
+# Pairs an inner step of the small unroll on which finite differences are checked: `exact` is to fit where the unroll fits, and
+# the check is to cost less than an outer step.
 CHECKED_PAIRS = 8
 
 
@@ -70,8 +71,14 @@ class Unrolling(Protocol):
         """
         ...
 
-    def choose_step(self, start: Params, target: Params, rates: Tensor, batch: Params) -> StepChoice:
-        """The step of finite differences, tried on one inner step along the adjoint there."""
+    def check_differences(
+        self, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int, known: float | None
+    ) -> StepChoice:
+        """Finite differences against `exact` over all inner steps, on a few pairs of each batch.
+
+        Args:
+            known: the relative step in use; none: the best of several is chosen.
+        """
         ...
 
 
@@ -92,30 +99,41 @@ class LocalUnrolling:
     def gradient(
         self, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int, relative_step: float | None
     ) -> UnrollResult:
+        return self._gradient(self.settings.gradient, start, target, rates, batches, seed, relative_step)
+
+    def check_differences(
+        self, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int, known: float | None
+    ) -> StepChoice:
+        few = [[tensor[:CHECKED_PAIRS] for tensor in batch] for batch in batches]
+        with unfused_attention(self.model):
+            exact = self._gradient("exact", start, target, rates, few, seed)
+        return choose_step(partial(self.gradient, start, target, rates, few, seed), exact, inner_products, known)
+
+    def _gradient(
+        self,
+        name: str,
+        start: Params,
+        target: Params,
+        rates: Tensor,
+        batches: Sequence[Params],
+        seed: int,
+        relative_step: float | None = None,
+    ) -> UnrollResult:
         def outer(theta: Params) -> Tensor:
             return matching_loss(theta, start, target, self.student.towers)
 
         self.student.seed = seed
-        settings = self.settings
         return unrolled_gradient(
-            settings.gradient,
+            name,
             self.student,
             start,
             rates,
             batches,
             outer,
-            settings.difference,
+            self.settings.difference,
             relative_step=relative_step,
             shelf=self.shelf,
         )
-
-    def choose_step(self, start: Params, target: Params, rates: Tensor, batch: Params) -> StepChoice:
-        first_order, exact = Autograd(self.student), DoubleBackward(self.student)
-        batch = [tensor[:CHECKED_PAIRS] for tensor in batch]
-        with unfused_attention(self.model):
-            gradient, _ = first_order.gradients(start, batch, 0, of_batch=False)
-            adjoint = _adjoint_after_a_step(start, target, gradient, rates, self.student.towers)
-            return choose_step(first_order, exact, start, batch, adjoint, self.settings.difference)
 
 
 class ShardedUnrolling:
@@ -160,31 +178,36 @@ class ShardedUnrolling:
     def gradient(
         self, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int, relative_step: float | None
     ) -> UnrollResult:
+        derivatives: StepDerivatives = self.exact
+        if self.settings.gradient == "finite_difference":
+            derivatives = Differences(self.first_order, self.settings.difference, relative_step)
+        return self._swept(derivatives, start, target, rates, batches, seed)
+
+    def check_differences(
+        self, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int, known: float | None
+    ) -> StepChoice:
+        gather_rows = self.model.gather_rows
+        rows = min(max(CHECKED_PAIRS // self.ranks.world, 1), *self.ranks.gather(min(len(batch[0]) for batch in batches)))
+        few = [[tensor[:rows] for tensor in batch] for batch in batches]
+        self._gather_rows(self.ranks.rows_gatherer(rows * self.ranks.world))
+        try:
+            exact = self._swept(self.exact, start, target, rates, few, seed) if self.ranks.agree(self._exact_fits()) else None
+            by_differences = partial(self.gradient, start, target, rates, few, seed)
+            return choose_step(by_differences, exact, self.first_order.inner_products, known)
+        finally:
+            self._gather_rows(gather_rows)
+
+    def _swept(
+        self, derivatives: StepDerivatives, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int
+    ) -> UnrollResult:
         def outer(theta: Params) -> Tensor:
             return matching_loss(theta, start, target, self.towers, self.ranks)
 
         self.first_order.seed = seed
-        settings = self.settings
-        derivatives: StepDerivatives = self.exact
-        if settings.gradient == "finite_difference":
-            derivatives = Differences(self.first_order, settings.difference, relative_step)
-        update_adjoint = settings.gradient != "tesla"
+        update_adjoint = self.settings.gradient != "tesla"
         return swept_gradient(
             derivatives, self.towers, start, rates, batches, outer, update_adjoint=update_adjoint, shelf=self.shelf
         )
-
-    def choose_step(self, start: Params, target: Params, rates: Tensor, batch: Params) -> StepChoice:
-        gather_rows = self.model.gather_rows
-        rows = min(max(CHECKED_PAIRS // self.ranks.world, 1), *self.ranks.gather(len(batch[0])))
-        batch = [tensor[:rows] for tensor in batch]
-        self._gather_rows(self.ranks.rows_gatherer(rows * self.ranks.world))
-        try:
-            gradient, _ = self.first_order.gradients(start, batch, 0, of_batch=False)
-            adjoint = _adjoint_after_a_step(start, target, gradient, rates, self.towers)
-            exact = self.exact if self.ranks.agree(self._exact_fits()) else None
-            return choose_step(self.first_order, exact, start, batch, adjoint, self.settings.difference)
-        finally:
-            self._gather_rows(gather_rows)
 
     def _gather_rows(self, gather_rows: Callable[[Tensor], Tensor]) -> None:
         self.model.gather_rows = gather_rows
@@ -234,10 +257,3 @@ def make_unrolling(
     if ranks is SOLO and settings.zero_stage == 0:
         return LocalUnrolling(model, temperature, settings, shelf)
     return ShardedUnrolling(model, temperature, settings, shelf, ranks, batch_size)
-
-
-def _adjoint_after_a_step(start: Params, target: Params, gradient: Params, rates: Tensor, towers: Sequence[int]) -> Params:
-    """The direction of lam_1: from the expert's end to the student after one step. Differences are bent most along the
-    gradient, and a random direction would not show it."""
-    owned = zip(start, target, gradient, towers, strict=True)
-    return [begin - float(rates[tower]) * g - goal for begin, goal, g, tower in owned]

@@ -41,7 +41,7 @@ class Step:
     Attributes:
         batch: its pairs as the student gets them.
         first: a forward and backward pass.
-        check: of the start-up check of finite differences.
+        check: an inner step of the check of finite differences.
         pixels: the way from features to pixels of a frozen backbone, for one chunk of pictures.
         encoding: a pass without a graph over the pictures that are encoded at once, pictures included.
     """
@@ -167,7 +167,8 @@ def distillation_memory(
     - student, engine: see `student_memory`; pairs: see `pairs_memory`.
     - expert: start and target, 2 P / W.
     - batches: T b, and the pictures they use.
-    - what `unroll_memory` says; finite differences begin with a small step of `exact`, its direction, and P twice.
+    - what `unroll_memory` says; finite differences are checked by a small unroll of `exact`, with its snapshots,
+      adjoint and direction.
     - or, in its place, what follows it: a frozen backbone's way to the pixels; the outer optimiser, six times the used pairs.
     - or, in place of expert, batches and unroll, the validation: what `evaluation_memory` has.
     """
@@ -182,7 +183,8 @@ def distillation_memory(
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
     if step.check is not None:
-        moments.append(working | {"vectors": 3 * p, "check of differences": step.check.peak})
+        waiting = (steps - 1) * p if settings.offload_snapshots == "none" else p
+        moments.append(working | {"snapshots": waiting, "vectors": 2 * p, "check of differences": step.check.peak})
     return max(moments, key=peak)
 
 

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from vldd_dist.data.sources import describe
+from vldd_dist.distillation.kinks import refuse_kinks
 from vldd_dist.errors import ConfigError
 from vldd_dist.experiment import Experiment
 from vldd_dist.models.identity import text_identity, weights_identity
-from vldd_dist.models.image import check_backbone_name
+from vldd_dist.models.image import check_backbone_name, create_backbone
 from vldd_dist.orchestration.units import Until, WorkUnit, in_dependency_order
 from vldd_dist.settings import ModelSettings, Section
 
@@ -20,6 +23,7 @@ DISTILL_EXECUTION = (
     "offload_snapshots",
     "checkpoint_every",
     "check_tolerance",
+    "check_every",
 )
 
 Method = Literal["random", "herding", "k_center", "forgetting", "distilled"]
@@ -85,6 +89,7 @@ class _Planner:
         self.experiment = experiment
         for name in [experiment.model.image.model, *experiment.evaluation.image_models]:
             check_backbone_name(name)
+        self._refuse_kinks()
         self.dataset = self._dataset()
         self.embeddings = self._embeddings()
         self.experts = [self._expert(index) for index in range(experiment.experts.count)]
@@ -109,6 +114,14 @@ class _Planner:
                 self._publication(chosen, [row for row in coreset_sets if row.pairs == chosen.pairs]) for chosen in distilled
             ],
         )
+
+    def _refuse_kinks(self) -> None:
+        """Before experts are trained for a distillation that would refuse the student when it starts."""
+        image = self.experiment.model.image
+        if self.experiment.distill.gradient == "finite_difference" and image.train in ("full", "lora"):
+            with torch.device("meta"):
+                backbone = create_backbone(image.model, image.model_args, pretrained=False, seed=0)
+            refuse_kinks(backbone, "image_backbone")
 
     def _model(self, image_model: str | None = None) -> ModelSettings:
         model = self.experiment.model

@@ -228,6 +228,7 @@ def describe_event(event: dict[str, Any]) -> str:
         ("steps_per_second", "{:.2f} outer steps/s"),
         ("loss", "loss {:.3f}"),
         ("validation", "validation {:.1f} %"),
+        ("difference_error", "differences off by {:.0e}"),
     ):
         if event.get(key) is not None:
             parts.append(text.format(event[key]))

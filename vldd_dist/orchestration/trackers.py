@@ -18,7 +18,7 @@ from vldd_dist.orchestration.progress import ProgressBoard
 
 TRACK_SECONDS = 5
 # What of a worker's report is drawn.
-CURVES = ("loss", "validation", "samples_per_second", "steps_per_second")
+CURVES = ("loss", "validation", "samples_per_second", "steps_per_second", "difference_error")
 
 # (label of the unit, step, figures)
 Point = tuple[str, int, dict[str, float]]

@@ -20,7 +20,7 @@ KIND_VERSIONS = {
     "expert": 3,
     "features": 1,
     "coreset": 1,
-    "distillation": 2,
+    "distillation": 3,
     "evaluation": 1,
     "publication": 1,
 }

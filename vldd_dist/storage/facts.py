@@ -70,11 +70,13 @@ class CoresetFacts(Facts):
 
 
 class DifferenceCheck(Facts):
-    """Finite differences at the start: the step that was chosen, |e v| / |theta|, and what it was held against."""
+    """Finite differences: the step that was chosen at the start, |e v| / |theta|, what it was held against, and how well it
+    served since."""
 
     relative_step: float
-    error: float = Field(description="relative l2 error of one inner step's products")
+    error: float = Field(description="relative l2 error of the gradient of a whole unroll at the start")
     against: str = Field(description="exact, or another step size where that did not fit")
+    later: list[tuple[Count, float]] = Field(default=[], description="(outer step, the same error) of later checks")
 
 
 class RunFacts(Facts):

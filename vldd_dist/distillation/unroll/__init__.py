@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from vldd_dist.distillation.unroll.check import StepChoice, choose_step
+from vldd_dist.distillation.unroll.check import StepChoice, choose_step, unroll_error
 from vldd_dist.distillation.unroll.exact import DoubleBackward
 from vldd_dist.distillation.unroll.finite_difference import Autograd, Differences, FirstOrder
 from vldd_dist.distillation.unroll.full import full_gradient
@@ -30,6 +30,7 @@ from vldd_dist.distillation.unroll.protocol import (
     StepGradient,
     StepProducts,
     UnrollResult,
+    inner_products,
 )
 from vldd_dist.distillation.unroll.shelves import OnDisk, OnHost, Shelf
 from vldd_dist.distillation.unroll.sweep import scatter_to_pairs, swept_gradient
@@ -52,8 +53,10 @@ __all__ = [
     "UnrollResult",
     "choose_step",
     "full_gradient",
+    "inner_products",
     "scatter_to_pairs",
     "swept_gradient",
+    "unroll_error",
     "unrolled_gradient",
 ]
 

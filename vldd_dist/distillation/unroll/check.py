@@ -1,15 +1,23 @@
-"""Do finite differences agree with the second derivative on this student, and by which step? One inner step tells."""
+"""Do finite differences agree with second derivatives on this student, and by which step? The gradient of a whole unroll tells.
+
+One inner step does not: where a network has kinks the errors of the steps multiply (docs/decisions.md).
+"""
 
 import math
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from vldd_dist.distillation.unroll.finite_difference import Differences, FirstOrder
-from vldd_dist.distillation.unroll.protocol import Params, StepDerivatives, StepProducts
+from vldd_dist.distillation.unroll.protocol import Params, UnrollResult
 
 # |e v| / |th| that are tried; docs/decisions.md has the error of each on several students.
 CANDIDATE_STEPS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+
+# Of two vectors, tensor by tensor: summed over the ranks where each has a part.
+InnerProducts = Callable[[Params, Params], Tensor]
 
 
 class StepChoice(NamedTuple):
@@ -21,41 +29,48 @@ class StepChoice(NamedTuple):
 
 
 def choose_step(
-    first_order: FirstOrder, exact: StepDerivatives | None, theta: Params, batch: Params, v: Params, difference: str
+    by_differences: Callable[[float], UnrollResult],
+    exact: UnrollResult | None,
+    inner_products: InnerProducts,
+    known: float | None = None,
 ) -> StepChoice:
-    """The candidate whose products with v agree best with `exact`; without one, with the next larger candidate's.
+    """The candidate whose unroll agrees best with `exact`'s; without one, with a neighbouring candidate's.
 
-    The error is that of grad_th <g, v> or grad_b <g, v>, the worse of the two. Smooth networks stay below 1e-2; at a ReLU's
-    kinks it exceeds 1, whatever the step. Products at two steps agree only where both are right: rounding falls with the
-    step and the next order of the expansion grows with it.
+    Unrolls at two steps agree only where both are right: rounding falls with the step and the next order of the expansion
+    grows with it.
+
+    Args:
+        by_differences: relative step -> the gradient of the unroll.
+        exact: the same by second derivatives; none where these do not fit.
+        known: one of the candidates, to be measured alone.
     """
+    unroll = cache(by_differences)
 
-    def products(relative_step: float) -> StepProducts:
-        differences = Differences(first_order, difference, relative_step)
-        first = differences.gradient(theta, batch, 0, last=True)
-        return differences.products(theta, batch, 0, v, first, with_theta=True)
+    def error(step: float) -> float:
+        found = unroll_error(unroll(step), unroll(_neighbour(step)) if exact is None else exact, inner_products)
+        return found if math.isfinite(found) else math.inf
 
+    errors = {step: error(step) for step in (CANDIDATE_STEPS if known is None else (known,))}
+    best = min(errors, key=errors.__getitem__)
+    return StepChoice(best, errors[best], "another step size" if exact is None else "exact")
+
+
+def _neighbour(step: float) -> float:
+    """The next larger candidate, of the largest the next smaller one."""
+    position = CANDIDATE_STEPS.index(step)
+    return CANDIDATE_STEPS[position + 1 if position + 1 < len(CANDIDATE_STEPS) else position - 1]
+
+
+def unroll_error(found: UnrollResult, wanted: UnrollResult, inner_products: InnerProducts) -> float:
+    """The relative l2 error of the gradient of the images or the texts, over all inner steps, the worse of the two.
+
+    Not of the rates' gradient: it passes through zero where the rates are at their best, and it is made of the same products.
+    """
     errors = []
-    if exact is not None:
-        wanted = exact.products(theta, batch, 0, v, None, with_theta=True)
-        errors = [_disagreement(first_order, products(step), wanted) for step in CANDIDATE_STEPS]
-    else:
-        smaller = products(CANDIDATE_STEPS[0])
-        for step in CANDIDATE_STEPS[1:]:
-            larger = products(step)
-            errors.append(_disagreement(first_order, smaller, larger))
-            smaller = larger
-    best = min(range(len(errors)), key=lambda position: errors[position] if math.isfinite(errors[position]) else math.inf)
-    return StepChoice(CANDIDATE_STEPS[best], errors[best], "another step size" if exact is None else "exact")
-
-
-def _disagreement(first_order: FirstOrder, found: StepProducts, wanted: StepProducts) -> float:
-    assert found.theta is not None
-    assert wanted.theta is not None
-    return max(_relative_error(first_order, a, b) for a, b in ((found.theta, wanted.theta), (found.batch, wanted.batch)))
-
-
-def _relative_error(first_order: FirstOrder, found: Params, wanted: Params) -> float:
-    off = torch._foreach_sub(list(found), list(wanted))
-    error, size = (float(first_order.inner_products(a, a).double().sum()) for a in (off, wanted))
-    return (error / size) ** 0.5 if size > 0 else float(error > 0)
+    for position in range(len(wanted.batches[0])):
+        ours, theirs = ([batch[position] for batch in result.batches] for result in (found, wanted))
+        off = torch._foreach_sub(ours, theirs)
+        error, size = (float(inner_products(a, a).double().sum()) for a in (off, theirs))
+        errors.append((error / size) ** 0.5 if size > 0 else float(error > 0))
+    # Not max(), which may pass over NaN.
+    return float(torch.tensor(errors).max())

@@ -1,0 +1,222 @@
+"""The check of finite differences: whole unrolls, chosen steps, and kinks refused by kind."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.unroll.problems import TEXT_DIM, Case, dual_encoder_case, flat, relative
+from tests.unroll.test_unroll import student_case
+from vldd_dist.distillation.kinks import first_kink, refuse_kinked_student
+from vldd_dist.distillation.unroll import (
+    Autograd,
+    Differences,
+    DoubleBackward,
+    StepChoice,
+    UnrollResult,
+    choose_step,
+    inner_products,
+    unroll_error,
+)
+from vldd_dist.distillation.unroll.check import CANDIDATE_STEPS
+from vldd_dist.distillation.unrolling import LocalUnrolling
+from vldd_dist.errors import ConfigError
+from vldd_dist.models.image import create_backbone
+from vldd_dist.settings import DistillSettings, HeadSettings
+
+
+def chosen(case: Case, difference: str = "central", exact: bool = True) -> StepChoice:
+    def by_differences(step: float) -> UnrollResult:
+        return case.gradient("finite_difference", difference, relative_step=step)
+
+    return choose_step(by_differences, case.gradient("exact") if exact else None, inner_products)
+
+
+def checked(case: Case, known: float | None = None) -> StepChoice:
+    """As a run does it."""
+    unrolling = LocalUnrolling(case.student.model, 0.07, DistillSettings(gradient="finite_difference"), None)
+    return unrolling.check_differences(case.theta, case.target, case.rates, case.batches, 11, known)
+
+
+def larger_case(pairs: int, rate: float, **image: object) -> Case:
+    """Five inner steps at 64 px."""
+    case = dual_encoder_case(**image)
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    case.batches = [[randn(pairs, 3, 64, 64), randn(pairs, TEXT_DIM)] for _ in range(5)]
+    case.target = [value + 0.02 * randn(*value.shape) for value in case.theta]
+    case.rates = torch.tensor([rate, rate])
+    return case
+
+
+def error_of_a_step(case: Case, relative_step: float) -> float:
+    """Of the products of the first inner step alone, along the adjoint after it."""
+    exact, differences = DoubleBackward(case.student), Differences(Autograd(case.student), "central", relative_step)
+    gradient = exact.gradient(case.theta, case.batches[0], 0, last=False).theta
+    rates = [float(case.rates[tower]) for tower in case.student.towers]
+    stepped = [theta - rate * g for theta, rate, g in zip(case.theta, rates, gradient, strict=True)]
+    adjoint = [end - goal for end, goal in zip(stepped, case.target, strict=True)]
+    products = [d.products(case.theta, case.batches[0], 0, adjoint, None, with_theta=True) for d in (differences, exact)]
+    of_theta, of_batch = (
+        [torch.cat([t.flatten() for t in p.theta]) for p in products if p.theta is not None],
+        [torch.cat([t.flatten() for t in p.batch]) for p in products],
+    )
+    return max(relative(*of_theta), relative(*of_batch))
+
+
+def test_one_steps_agreement_proves_nothing_and_the_unroll_is_refused() -> None:
+    """timm's test_byobnet at 64 px: a check of one inner step passes at the default tolerance, the gradient is another."""
+    case, tolerance = larger_case(2, 0.1, model="test_byobnet"), DistillSettings().check_tolerance
+    # Along the first step's adjoint no unit crosses its kink.
+    assert error_of_a_step(case, 1e-5) < tolerance / 5
+    found = case.gradient("finite_difference", relative_step=1e-5)
+    assert unroll_error(found, case.gradient("full"), inner_products) > 100
+    choice = checked(case)
+    assert choice.against == "exact"
+    assert choice.error > 1
+    assert chosen(case, exact=False).error > 1
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize(("difference", "tolerance"), [("central", 1e-3), ("forward", 1e-2)])
+@pytest.mark.parametrize("name", ["nfnet", "vit", "lora vit", "head only"])
+def test_smooth_students_pass_with_a_step_that_serves(name: str, difference: str, tolerance: float, exact: bool) -> None:
+    """Best steps differ by two orders of magnitude from student to student (docs/decisions.md)."""
+    case = student_case(name)
+    choice = chosen(case, difference, exact)
+    assert 0 < choice.error < tolerance
+    assert choice.against == ("exact" if exact else "another step size")
+    found = case.gradient("finite_difference", difference, relative_step=choice.relative_step)
+    # 1e-5 everywhere would be off by 6e-3 and 1.3e-2.
+    assert relative(flat(found), flat(case.gradient("full"))) < tolerance
+
+
+@pytest.mark.parametrize("name", ["nfnet", "vit", "vit with checkpointing", "lora vit"])
+def test_a_bf16_backbone_serves_exact_and_not_differences(name: str) -> None:
+    """The second derivative is as good as the pass; a difference of passes is their rounding."""
+    case = student_case(name)
+    full = case.gradient("full")
+    case.student.model.bf16_backbone = True
+    half = case.gradient("exact")
+    assert 1e-4 < relative(flat(half), flat(full)) < 0.1
+    assert flat(half).dtype == torch.float32
+    assert chosen(case).error > 2 * DistillSettings().check_tolerance
+
+
+def test_the_best_step_is_chosen_and_a_known_one_is_measured_alone() -> None:
+    case = dual_encoder_case()
+    choice = checked(case)
+    alone = {step: checked(case, step) for step in CANDIDATE_STEPS}
+    assert all(found.relative_step == step for step, found in alone.items())
+    assert choice == min(alone.values(), key=lambda found: found.error)
+    assert choice.error < max(found.error for found in alone.values()) / 10
+
+
+def result(images: list[Tensor], texts: list[Tensor]) -> UnrollResult:
+    return UnrollResult(torch.ones(2), [list(batch) for batch in zip(images, texts, strict=True)], torch.ones(2))
+
+
+def test_the_error_is_of_all_steps_and_the_worse_of_images_and_texts() -> None:
+    ones = [torch.ones(2, 3), torch.ones(2, 3)]
+    wanted = result(ones, ones)
+    assert unroll_error(wanted, wanted, inner_products) == 0
+    # In the second step alone: |off|^2 = 6 * 0.25, |wanted|^2 = 12.
+    late = result([torch.ones(2, 3), torch.full((2, 3), 1.5)], ones)
+    assert unroll_error(late, wanted, inner_products) == pytest.approx((1.5 / 12) ** 0.5)
+    texts = result(late.batches[0][:1] * 2, [torch.full((2, 3), 3.0)] * 2)
+    assert unroll_error(texts, wanted, inner_products) == pytest.approx(2)
+    nothing = result([torch.zeros(2, 3)] * 2, ones)
+    assert unroll_error(nothing, nothing, inner_products) == 0
+    assert unroll_error(wanted, nothing, inner_products) == 1
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_not_a_number_is_never_chosen(first: bool) -> None:
+    ones, broken = [torch.ones(2)], [torch.full((2,), torch.nan)]
+
+    def by_differences(step: float) -> UnrollResult:
+        return result(broken, ones) if step != 1e-4 and first else result(ones, broken if step != 1e-4 else ones)
+
+    choice = choose_step(by_differences, result(ones, ones), inner_products)
+    assert (choice.relative_step, choice.error) == (1e-4, 0)
+    nothing = choose_step(lambda step: result(broken, broken), result(ones, ones), inner_products)
+    assert nothing.error == float("inf")
+
+
+def test_every_candidate_has_another_to_be_held_against() -> None:
+    """Where `exact` does not fit: the next larger step, and of the largest the one below."""
+    asked: list[float] = []
+
+    def by_differences(step: float) -> UnrollResult:
+        asked.append(step)
+        return result([torch.tensor([1 + step])], [torch.ones(1)])
+
+    for step, other in zip(CANDIDATE_STEPS, [*CANDIDATE_STEPS[1:], CANDIDATE_STEPS[-2]], strict=True):
+        asked.clear()
+        choice = choose_step(by_differences, None, inner_products, step)
+        assert asked == [step, other]
+        assert choice.error == pytest.approx(abs(step - other), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "kind"),
+    [
+        ("test_byobnet", "stem.bn.act", "ReLU"),
+        ("mobilenetv2_050", "bn1.act", "ReLU6"),
+        ("tf_mobilenetv3_small_minimal_100", "bn1.act", "ReLU"),
+        ("test_resnet", "conv1.2", "ReLU"),
+    ],
+)
+def test_kinked_backbones_are_refused_by_name(model: str, name: str, kind: str) -> None:
+    student = dual_encoder_case(steps=1, model=model).student.model
+    with pytest.raises(ConfigError, match=rf"image_backbone\.{name} is a {kind}, whose.*set distill.gradient: exact"):
+        refuse_kinked_student(student)
+
+
+@pytest.mark.parametrize("model", ["test_nfnet", "nf_regnet_b1", "test_vit", "test_efficientnet", "test_convnext"])
+def test_smooth_backbones_are_not(model: str) -> None:
+    """NFNets and RegNets have ReLU in their channel gates alone, where it does no harm."""
+    with torch.device("meta"):
+        assert first_kink(create_backbone(model, {}, pretrained=False, seed=0)) is None
+
+
+def test_a_frozen_backbone_may_have_kinks() -> None:
+    """The unroll does not run through it."""
+    head = HeadSettings(kind="linear")
+    refuse_kinked_student(dual_encoder_case(steps=1, model="test_resnet", train="head", head=head).student.model)
+
+
+KINKS = [nn.ReLU(), nn.ReLU6(), nn.LeakyReLU(), nn.PReLU(), nn.RReLU(), nn.Hardswish(), nn.Hardsigmoid(), nn.Hardtanh()]
+KINKS += [
+    nn.SELU(),
+    nn.Threshold(0, 0),
+    nn.Softshrink(),
+    nn.Hardshrink(),
+    nn.ELU(0.5),
+    nn.MaxPool2d(2),
+    nn.AdaptiveMaxPool2d(1),
+]
+SMOOTH = [nn.GELU(), nn.SiLU(), nn.Mish(), nn.Tanh(), nn.Sigmoid(), nn.Softplus(), nn.ELU(), nn.CELU(0.5), nn.AvgPool2d(2)]
+
+
+@pytest.mark.parametrize("module", KINKS, ids=lambda module: type(module).__name__)
+def test_kinds_with_kinks(module: nn.Module) -> None:
+    assert first_kink(nn.Sequential(nn.Linear(2, 2), module)) == ("1", type(module).__name__)
+
+
+@pytest.mark.parametrize("module", SMOOTH, ids=lambda module: type(module).__name__)
+def test_kinds_without(module: nn.Module) -> None:
+    assert first_kink(nn.Sequential(nn.Linear(2, 2), module)) is None
+
+
+@pytest.mark.parametrize(("pool", "passes"), [(nn.AvgPool2d, True), (nn.MaxPool2d, False)], ids=["mean", "maximum"])
+def test_a_maximum_is_a_kink(pool: type[nn.Module], passes: bool) -> None:
+    """The fact behind its being refused: all else smooth, differences serve with a mean over windows, not with a maximum."""
+    case = larger_case(8, 0.05, model="test_resnet", model_args={"act_layer": "silu"})
+    backbone = case.student.model.image_backbone
+    assert first_kink(backbone) == ("maxpool", "MaxPool2d")
+    backbone.maxpool = pool(3, 2, 1)
+    error = checked(case).error
+    assert error < 5e-3 if passes else error > 0.05
