@@ -11,16 +11,22 @@ import torch
 
 from tests.conftest import TINY
 from vldd_dist import load_distilled
+from vldd_dist.coresets import Candidates
+from vldd_dist.coresets.herding import herding
+from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.distillation.unroll import StepChoice
 from vldd_dist.distillation.unrolling import LocalUnrolling
 from vldd_dist.errors import ConfigError, InterruptedRun, StoreError, VlddError
+from vldd_dist.evaluation.encode import encode_texts
 from vldd_dist.experiment import Experiment, load_experiment
 from vldd_dist.orchestration.plan import make_plan
 from vldd_dist.orchestration.report import Reporter
+from vldd_dist.orchestration.stages import _starting_pairs, _trained_expert
 from vldd_dist.orchestration.units import WorkUnit
-from vldd_dist.orchestration.workspace import execute
+from vldd_dist.orchestration.workspace import Workspace, execute, read_rows, read_tensors
+from vldd_dist.seeding import numpy_generator
 from vldd_dist.storage.store import Store
-from vldd_dist.storage.units import UnitReader, is_done
+from vldd_dist.storage.units import UnitReader, UnitWriter, is_done
 
 
 def experiment(*overrides: str) -> Experiment:
@@ -270,6 +276,76 @@ def test_differences_that_drift_stop_the_run(without: Callable[[str], Store], mo
     assert [event["done"] for event in events if "done" in event] == [1, 2, 3]
     assert "finite differences are off by" in events[0]["notice"]
     assert 0 < events[-1]["difference_error"] < 0.05
+
+
+def workspace(store: Store, unit: WorkUnit) -> Workspace:
+    return Workspace(unit.order(), store, UnitWriter(store, unit.kind, unit.id, {}, {}), lambda event: None)
+
+
+def test_what_is_selected_by_a_caption_trains_with_it(without: Callable[[str], Store]) -> None:
+    """Seeds of the selection and of the run that differ from the features' change nothing about the captions."""
+    store = without("distillation")
+    tree = experiment(
+        "coresets.methods=[herding, k_center]", "evaluation.seeds=[7]", "distill.initialise=kmeans", "distill.seeds=[5]"
+    )
+    run(store, [unit for unit in make_plan(tree).units() if unit.kind in ("features", "coreset", "distillation")])
+    (features,) = units_of(tree, "features")
+    room, joint = workspace(store, features), read_tensors(UnitReader(store, "features", features.id), "features.safetensors")
+    split = room.dataset.load("train")
+    captions = [given[number] for given, number in zip(split.captions, joint["caption"].tolist(), strict=True)]
+    # They are the captions whose features these are, and not all the first ones.
+    texts = encode_texts(_trained_expert(room), room.embeddings.lookup(captions), 16)
+    torch.testing.assert_close(joint["text"], texts)
+    assert len(joint["caption"].unique()) > 1
+    of_key = dict(zip(split.keys, captions, strict=True))
+    candidates = Candidates(48, joint["image"], joint["text"])
+    herded = [split.keys[index] for index in herding(candidates, 4, numpy_generator(0))]
+    found = {unit.spec["method"]: UnitReader(store, "coreset", unit.id).facts for unit in units_of(tree, "coreset")}
+    assert found["herding"]["keys"] == herded
+    (run_unit,) = units_of(tree, "distillation")
+    run_facts = UnitReader(store, "distillation", run_unit.id).facts
+    for facts in (found["herding"], found["k_center"], run_facts["start"]):
+        assert len(set(facts["keys"])) == 4
+        assert facts["captions"] == [of_key[key] for key in facts["keys"]]
+    start = read_rows(UnitReader(store, "distillation", run_unit.id), "start")
+    assert torch.equal(start["texts"], room.embeddings.lookup(run_facts["start"]["captions"]))
+
+
+def test_captions_of_other_splits_are_not_training_captions(
+    finished: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embeddings of captions that only validation and test have are moved to where they would be seen."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.root, copy)
+    shutil.rmtree(copy / "units" / "publication")
+    shutil.rmtree(copy / "distilled")
+    store, decode = Store(str(copy)), CaptionEmbeddings.decode
+    noisy = experiment("distill.initialise=noise")
+    (published,), (noise,) = units_of(experiment(), "publication"), units_of(noisy, "distillation")
+    pairs = read_rows(workspace(finished, published).reader("distillation"), "pairs")["texts"]
+    training = {caption for given in workspace(finished, published).dataset.captions("train") for caption in given}
+
+    def start() -> torch.Tensor:
+        model = workspace(store, noise).build_model(0)
+        return _starting_pairs(workspace(store, noise), noisy.distill, model).texts
+
+    undisturbed = start()
+
+    def with_strangers(reader: UnitReader) -> CaptionEmbeddings:
+        found = decode(reader)
+        strangers = [row for row, caption in enumerate(found.captions) if caption not in training]
+        assert len(strangers) > 4
+        for row in strangers:
+            found.vectors[row] = pairs[row % 4] * 100
+        return found
+
+    monkeypatch.setattr(CaptionEmbeddings, "decode", with_strangers)
+    assert torch.equal(start(), undisturbed)
+    run(store, [published])
+    folder = UnitReader(store, published.kind, published.id).facts["folder"]
+    shown = load_distilled(store.url_of(folder)).captions
+    assert len(shown) == 4
+    assert {caption for one in shown for caption in (one.before, one.after)} <= training
 
 
 def test_lora_and_head_only_experiments_run_through(without: Callable[[str], Store]) -> None:

@@ -16,6 +16,7 @@ class Candidates:
         image, text: (N, d) joint features of each picture and one of its captions.
         events: (N,) int64 forgetting events.
         ever_learned: (N,) bool.
+        caption: (N,) int64, which of its captions the text feature is of.
     """
 
     pictures: int
@@ -23,6 +24,7 @@ class Candidates:
     text: Tensor | None = None
     events: Tensor | None = None
     ever_learned: Tensor | None = None
+    caption: Tensor | None = None
 
     def joint(self) -> Tensor:
         """(N, 2d) both features, each of norm one, side by side."""

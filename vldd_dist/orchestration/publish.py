@@ -36,7 +36,7 @@ def _nearest_captions(ws: Workspace, before: torch.Tensor, after: torch.Tensor) 
     return [
         NearestCaptions(before=caption_before, after=caption_after, similarity=cosine)
         for (caption_before, _), (caption_after, cosine) in zip(
-            ws.embeddings.nearest(before), ws.embeddings.nearest(after), strict=True
+            ws.training_embeddings.nearest(before), ws.training_embeddings.nearest(after), strict=True
         )
     ]
 

@@ -106,13 +106,16 @@ def expert(ws: Workspace) -> dict[str, Any]:
 
 
 def features(ws: Workspace) -> dict[str, Any]:
-    """Joint features of every training picture and one of its captions, by a trained expert."""
+    """Joint features of every training picture and one of its captions, by a trained expert, and which caption that is: pairs
+    that are selected by them are selected with it."""
     model = _trained_expert(ws)
-    captions = _drawn_captions(ws, list(range(ws.dataset.splits["train"].images)), ws.spec["seed"])
+    captions = ws.dataset.captions("train")
+    drawn = _drawn_captions(captions, list(range(len(captions))), ws.spec["seed"])
     size = ws.execution["encode_batch"]
     image = encode_images(model, _decoded_batches(ws, size))
-    text = encode_texts(model, ws.embeddings.lookup(captions), size)
-    ws.writer.put("features.safetensors", tensors.encode({"image": image, "text": text}))
+    chosen = [given[number] for given, number in zip(captions, drawn, strict=True)]
+    text = encode_texts(model, ws.embeddings.lookup(chosen), size)
+    ws.writer.put("features.safetensors", tensors.encode({"image": image, "text": text, "caption": torch.tensor(drawn)}))
     return {"pictures": len(image), "dim": image.shape[1]}
 
 
@@ -125,10 +128,16 @@ def _decoded_batches(ws: Workspace, size: int) -> Iterator[Tensor]:
 def coreset(ws: Workspace) -> dict[str, Any]:
     spec = ws.spec
     generator = numpy_generator(spec["seed"], "coreset", spec["method"], spec["pairs"])
-    indices = select(spec["method"], _candidates(ws), spec["pairs"], generator).tolist()
-    images, captions, keys = _real_pairs(ws, indices, spec["seed"])
+    candidates = _candidates(ws)
+    indices = select(spec["method"], candidates, spec["pairs"], generator).tolist()
+    images, captions, keys = _real_pairs(ws, indices, _captions_of(candidates, indices), spec["seed"])
     ws.writer.put("pairs.safetensors", tensors.encode({"images": images}))
     return {"keys": keys, "captions": captions}
+
+
+def _captions_of(candidates: Candidates, indices: list[int]) -> list[int] | None:
+    """Which caption of each picture it was selected by; none where captions played no part."""
+    return None if candidates.caption is None else candidates.caption[indices].tolist()
 
 
 def _candidates(ws: Workspace) -> Candidates:
@@ -140,6 +149,7 @@ def _candidates(ws: Workspace) -> Candidates:
         joint.get("text"),
         counts.get("events"),
         counts.get("ever"),
+        joint.get("caption"),
     )
 
 
@@ -199,16 +209,24 @@ def _starting_pairs(ws: Workspace, settings: DistillSettings, model: DualEncoder
     rows = range(*ranks.rows(count))
     if settings.initialise == "noise":
         size = ws.dataset.image_size
-        return start_from_noise(rows, (3, size, size), ws.embeddings.vectors, settings, seed, ws.device)
+        return start_from_noise(rows, (3, size, size), ws.training_embeddings.vectors, settings, seed, ws.device)
+    drawn: list[int] | None = None
     if settings.initialise == "kmeans":
         # Of one rank, for it may end otherwise on another kind of machine.
-        indices = ranks.share(kmeans_indices(_candidates(ws).joint(), count, seed) if ranks.first else [])
+        indices, drawn = ranks.share(_kmeans_pairs(_candidates(ws), count, seed) if ranks.first else ([], None))
     else:
         indices = random_indices(ws.dataset.splits["train"].images, count, seed)
-    images, captions, keys = _real_pairs(ws, indices[rows.start : rows.stop], seed)
+    own = slice(rows.start, rows.stop)
+    images, captions, keys = _real_pairs(ws, indices[own], drawn and drawn[own], seed)
     texts = ws.embeddings.lookup(captions).to(ws.device)
-    all_captions, all_keys = ([one for given in ranks.gather(own) for one in given] for own in (captions, keys))
+    all_captions, all_keys = ([one for given in ranks.gather(part) for one in given] for part in (captions, keys))
     return start_from_real(model.normalise(images.to(ws.device)), texts, settings, all_keys, all_captions)
+
+
+def _kmeans_pairs(candidates: Candidates, count: int, seed: int) -> tuple[list[int], list[int] | None]:
+    """Pictures, and which caption of each."""
+    indices = kmeans_indices(candidates.joint(), count, seed)
+    return indices, _captions_of(candidates, indices)
 
 
 def evaluation(ws: Workspace) -> dict[str, Any]:
@@ -256,15 +274,17 @@ def _trained_expert(ws: Workspace) -> DualEncoder:
     return model
 
 
-def _real_pairs(ws: Workspace, indices: list[int], seed: int) -> tuple[Tensor, list[str], list[str]]:
-    """Pictures (M, 3, H, W) uint8, one drawn caption each, and keys of training pictures."""
-    picked = ws.dataset.pick("train", indices)
-    return picked.images, _drawn_captions(ws, indices, seed), picked.keys
+def _real_pairs(ws: Workspace, indices: list[int], numbers: list[int] | None, seed: int) -> tuple[Tensor, list[str], list[str]]:
+    """Pictures (M, 3, H, W) uint8, one caption each, and keys of training pictures; `numbers` says which captions, none: they
+    are drawn."""
+    picked, captions = ws.dataset.pick("train", indices), ws.dataset.captions("train")
+    numbers = _drawn_captions(captions, indices, seed) if numbers is None else numbers
+    return picked.images, [captions[index][number] for index, number in zip(indices, numbers, strict=True)], picked.keys
 
 
-def _drawn_captions(ws: Workspace, indices: list[int], seed: int) -> list[str]:
-    captions = ws.dataset.captions("train")
-    return [captions[index][numpy_generator(seed, "caption", index).integers(len(captions[index]))] for index in indices]
+def _drawn_captions(captions: list[list[str]], indices: list[int], seed: int) -> list[int]:
+    """For each of the pictures the number of one of its captions; a picture's draw depends on nothing else."""
+    return [int(numpy_generator(seed, "caption", index).integers(len(captions[index]))) for index in indices]
 
 
 RUNNERS: dict[str, Runner] = {

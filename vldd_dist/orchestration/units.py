@@ -18,11 +18,11 @@ KIND_VERSIONS = {
     "image_weights": 1,
     "caption_embeddings": 1,
     "expert": 3,
-    "features": 1,
+    "features": 2,
     "coreset": 1,
     "distillation": 3,
     "evaluation": 1,
-    "publication": 1,
+    "publication": 2,
 }
 
 

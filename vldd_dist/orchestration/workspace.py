@@ -1,6 +1,7 @@
 """What a worker does for each kind of unit: open the inputs, call the room that knows how, commit."""
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,7 +51,8 @@ class Workspace:
         return UnitReader(self.store, kind, unit_id)
 
     def roles(self, prefix: str) -> list[str]:
-        return sorted(role for role in self.order.inputs if role.startswith(prefix))
+        """Roles that begin so, the numbers in them in the order of numbers: expert_999 before expert_1000."""
+        return sorted((role for role in self.order.inputs if role.startswith(prefix)), key=_words_and_numbers)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -59,6 +61,11 @@ class Workspace:
     @cached_property
     def embeddings(self) -> CaptionEmbeddings:
         return CaptionEmbeddings.decode(self.reader("embeddings"))
+
+    @cached_property
+    def training_embeddings(self) -> CaptionEmbeddings:
+        """Those of the training captions: what is made or shown as training never sees another split's."""
+        return self.embeddings.restricted_to(self.dataset.distinct_captions("train"))
 
     @cached_property
     def device(self) -> torch.device:
@@ -120,6 +127,11 @@ def execute(
         for objects in written:
             writer.objects |= objects
         writer.commit(facts)
+
+
+def _words_and_numbers(role: str) -> list[str | int]:
+    # Every other part is a number, so that numbers meet numbers.
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", role)]
 
 
 def _nothing(event: dict[str, Any]) -> None:
