@@ -84,9 +84,12 @@ def render_preview(pixels: Tensor) -> bytes:
     return buffer.getvalue()
 
 
+# Read with the module: a worker's copy of this package may be removed while it works.
+_TEMPLATE = resources.files("vldd_dist.storage").joinpath("card.md").read_text()
+
+
 def render_card(recipe: "Recipe", facts: dict[str, Any], inner_rates: dict[str, float], pairs: int, digest: str) -> str:
     """README.md with a YAML header as on the Hugging Face hub."""
-    template = resources.files("vldd_dist.storage").joinpath("card.md").read_text()
     data = facts.get("data", {})
     header = {
         "license": "other",
@@ -96,7 +99,7 @@ def render_card(recipe: "Recipe", facts: dict[str, Any], inner_rates: dict[str, 
         "size_categories": [_size_category(pairs)],
     }
     encoder = ", ".join(f"{key} {value}" for key, value in recipe.text_encoder.items())
-    return Template(template).substitute(
+    return Template(_TEMPLATE).substitute(
         header=yaml.safe_dump(header, sort_keys=False).strip(),
         pairs=pairs,
         source=data.get("source", "unknown"),
