@@ -38,7 +38,7 @@ from vldd_dist.orchestration.plan import make_plan
 from vldd_dist.orchestration.progress import LiveView, PlainView, ProgressBoard
 from vldd_dist.orchestration.status import SeveralViews, StatusWriter
 from vldd_dist.orchestration.units import UnitOrder, WorkUnit
-from vldd_dist.storage.store import Store
+from vldd_dist.storage.store import Limit, Store
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 SIZES = (1_000, 10_000)
@@ -71,9 +71,9 @@ class CountingStore(Store):
 
     requests = writes = 0
 
-    def _guarded(self, key: str, operation: Callable[[str], Out], missing_is_error: bool = True) -> Out:
+    def _guarded(self, key: str, operation: Callable[[str, Limit], Out], missing_is_error: bool = True, size: int = 0) -> Out:
         self.requests += 1
-        return super()._guarded(key, operation, missing_is_error)
+        return super()._guarded(key, operation, missing_is_error, size)
 
     def write(self, key: str, data: bytes) -> None:
         super().write(key, data)

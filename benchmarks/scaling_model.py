@@ -20,7 +20,7 @@ from vldd_dist.orchestration.traffic import CAPTION_BYTES, COMMON_TEXT_DIM, JPEG
 from vldd_dist.storage.cache import DEFAULT_GIB
 from vldd_dist.storage.manifests import UnitManifest, to_json
 from vldd_dist.storage.objects import BLOCK_BYTES, Blocks, ObjectInfo
-from vldd_dist.storage.store import PART_BYTES
+from vldd_dist.storage.s3 import PART_BYTES
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 STUDENTS = {"nfnet_l0": "flickr30k-nfnet-bert.yaml", "ViT-B/16 with LoRA": "flickr30k-vit-lora.yaml"}

@@ -208,6 +208,7 @@ def gc(
     from vldd_dist.storage.store import Store
 
     opened, min_age = Store(store), timedelta(hours=min_age_hours)
+    say(f"store: {one_line(opened.url)}")
     garbage = find_garbage(opened, min_age)
     for key in garbage.keys:
         say(one_line(key))

@@ -1,9 +1,7 @@
 """Distilled sets and garbage: fetched whole or not at all, verified, resumed; nothing that is named is ever removed."""
 
-import os
 import re
 import shutil
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,18 +11,13 @@ from tests.test_readme import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.cli import main
 from vldd_dist.errors import StoreError
-from vldd_dist.sharding.checkpoints import newest_checkpoint
-from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.storage import fetch as fetch_module
 from vldd_dist.storage import objects, tensors
 from vldd_dist.storage.fetch import fetch, published_sets, read_manifest, verify
-from vldd_dist.storage.garbage import find_garbage, remove_garbage
 from vldd_dist.storage.manifests import to_json
 from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.partial_folder import MARKER
-from vldd_dist.storage.store import MissingObject, Store
-from vldd_dist.storage.trajectories import write_snapshots
-from vldd_dist.storage.units import UnitReader, UnitWriter
+from vldd_dist.storage.store import Store
 
 
 @pytest.fixture
@@ -183,76 +176,6 @@ def test_the_commands(url: str, store: Store, tmp_path: Path, capsys: pytest.Cap
         assert ended.value.code == 0
         assert words in capsys.readouterr().out.replace("\n", "")
     assert list(published_sets(store)) == ["distilled/a-set"]
-
-
-def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    writer = UnitWriter(store, "thing", "u", {}, {})
-    ((name, info),) = write_snapshots(writer, 0, {"image": tensors.encode({"w": torch.zeros(2)})}).items()
-    writer.adopt(name, info)
-    writer.put("x.bin", b"kept")
-    writer.commit({})
-    running = UnitWriter(store, "thing", "v", {}, {})
-    (snapshot,) = write_snapshots(running, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
-    running.save_checkpoint(1, {"state": b"kept"}, {"snapshots": {"s": snapshot.model_dump()}})
-    dead = UnitWriter(store, "thing", "u", {}, {})
-    dead.put("y.bin", b"garbage")
-    orphan = dead.put_blob(b"an orphan blob")
-    killed = f"units/thing/u/{dead.attempt}/.tmp-0"
-    store.write(killed, b"half a file")
-    store.write("distilled/dead/pairs/000000.tar", b"of a publication that died")
-    distilled_set().save(store.url_of("distilled/whole"))
-    expected = sorted([orphan.key, killed, f"units/thing/u/{dead.attempt}/y.bin", "distilled/dead/pairs/000000.tar"])
-    assert find_garbage(store, timedelta(hours=1)).keys == []
-    later = datetime.now(UTC) + timedelta(hours=2)
-    assert sorted(find_garbage(store, timedelta(hours=1), later).keys) == expected
-    for arguments in (["gc", store.url, "--min-age-hours", "0"], ["gc", store.url, "--min-age-hours", "0", "--delete"]):
-        with pytest.raises(SystemExit):
-            main(arguments)
-        assert "4 objects" in capsys.readouterr().out
-    assert find_garbage(store, timedelta(0)).keys == []
-    verify(store.url_of("distilled/whole"))
-    assert UnitReader(store, "thing", "u").read("x.bin") == b"kept"
-    checkpoint = newest_checkpoint(running, SOLO)
-    assert checkpoint is not None
-    assert checkpoint.read("state") == b"kept"
-
-
-def test_an_attempt_is_as_young_as_what_it_wrote_last(store: Store) -> None:
-    """A dataset in preparation for days has no mark before its end."""
-    slow = UnitWriter(store, "dataset", "d", {}, {})
-    slow.put("train-000000.tar", b"first")
-    slow.put("train-000001.tar", b"last")
-    for name, age in (("train-000000.tar", 48), ("train-000001.tar", 1)):
-        moment = (datetime.now(UTC) - timedelta(hours=age)).timestamp()
-        os.utime(Path(store.root, slow.objects[name].key), (moment, moment))
-    assert find_garbage(store, timedelta(hours=24)).keys == []
-    garbage = find_garbage(store, timedelta(minutes=30))
-    assert len(garbage.keys) == 2
-    slow.put("train-000000.tar", b"again")
-    remove_garbage(store, garbage, timedelta(minutes=30))
-    assert store.list("units") == [slow.objects["train-000000.tar"].key]
-
-
-def test_a_mark_that_goes_while_garbage_is_looked_for_is_looked_for_again(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer = UnitWriter(store, "thing", "u", {}, {})
-    (snapshot,) = write_snapshots(writer, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
-    writer.save_checkpoint(1, {"state": b"1"}, {"snapshots": {"s": snapshot.model_dump()}})
-    original = Store.read
-
-    def commit_first(self: Store, key: str) -> bytes:
-        if "/checkpoints/" in key:
-            monkeypatch.setattr(Store, "read", original)
-            writer.adopt("s", snapshot)
-            writer.commit({})
-        return original(self, key)
-
-    monkeypatch.setattr(Store, "read", commit_first)
-    assert find_garbage(store, timedelta(0)).keys == []
-    monkeypatch.setattr(Store, "read", lambda self, key: (_ for _ in ()).throw(MissingObject(key)))
-    with pytest.raises(StoreError, match="try again in a while"):
-        find_garbage(store, timedelta(0))
 
 
 def test_of_a_large_object_only_what_is_missing_is_fetched(

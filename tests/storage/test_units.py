@@ -215,9 +215,8 @@ def test_a_checkpoint_whose_mark_was_never_written_does_not_count(store: Store, 
 
 @pytest.mark.parametrize("key", ["../x", "units/thing/other/a/x", "units/thing/u1/../other/x", "blobs/../x", "/etc/passwd"])
 def test_a_manifest_that_points_elsewhere_is_refused(store: Store, key: str) -> None:
-    unit = writer(store)
-    unit.adopt("x", ObjectInfo.of(key, b""))
-    unit.commit({})
+    manifest = UnitManifest(kind="thing", unit="u1", spec={}, inputs={}, objects={"x": ObjectInfo.of(key, b"")}, facts={})
+    store.write("units/thing/u1/manifest.json", to_json(manifest))
     with pytest.raises(StoreError, match="points outside its unit"):
         UnitReader(store, "thing", "u1")
 

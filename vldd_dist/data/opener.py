@@ -13,6 +13,7 @@ from webdataset.gopen import gopen_schemes
 
 from vldd_dist.data.regular import open_regular
 from vldd_dist.storage.faults import retried
+from vldd_dist.storage.file_systems import open_file_system
 
 RANGE_BYTES = 4 << 20
 RANGES_AHEAD = 2
@@ -21,9 +22,8 @@ REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az", "hf")
 
 def open_shard(url: str) -> io.BufferedIOBase:
     """A stream of the object's bytes, to be read forward. Raises what the file system raises, after its retries."""
-    # No instance of an earlier environment, and no listing of an earlier moment.
-    filesystem, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
-    size = retried(lambda: filesystem.size(path))
+    filesystem, path = _file_system(url)
+    size = retried(lambda seconds: filesystem.size(path))
     if "file" in _protocols(filesystem):
         return open_regular(path)
     if size is None:
@@ -40,6 +40,16 @@ def register_openers(worker: int = 0) -> None:
 
 def _gopen(url: str, mode: str = "rb", bufsize: int = -1, **options: Any) -> Any:
     return open_shard(url) if mode == "rb" else fsspec.open(url, mode).open()
+
+
+def _file_system(url: str) -> tuple[AbstractFileSystem, str]:
+    """One of no earlier environment and no earlier listings, and the path there."""
+    scheme = url.partition("://")[0]
+    if scheme not in REMOTE_SCHEMES:
+        filesystem, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
+        return filesystem, path
+    filesystem = open_file_system(scheme, {}, attempts=1)
+    return filesystem, filesystem._strip_protocol(url)
 
 
 def _protocols(filesystem: AbstractFileSystem) -> tuple[str, ...]:
@@ -80,10 +90,10 @@ class ResumingStream(io.RawIOBase):
             self._asked = stop
 
     def _range(self, start: int, stop: int) -> bytes:
-        def fetch() -> bytes:
+        def fetch(seconds: float) -> bytes:
             data = self._filesystem.cat_file(self._path, start=start, end=stop)
             if len(data) != stop - start:
                 raise ConnectionError(f"{self._path}: {len(data)} bytes came of the {stop - start} from {start}")
             return data
 
-        return retried(fetch)
+        return retried(fetch, stop - start)

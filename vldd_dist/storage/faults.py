@@ -4,12 +4,17 @@ File systems are told apart by what their errors say, for none of their librarie
 """
 
 import errno
+import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-RETRY_SECONDS = 60.0
+# An operation ends within this, done or given up: longer by what its bytes take at the slowest rate that is waited for.
+DEADLINE_SECONDS = 60.0
+SLOWEST_BYTES_PER_SECOND = 256 << 10
+# One request is given up when no connection is made, or no byte comes, for so long.
+CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0
 LONGEST_WAIT_SECONDS = 8.0
 
 # s3fs gives a 500 InternalError EREMOTEIO (absent on macOS, where it falls back to EIO itself).
@@ -44,20 +49,39 @@ def is_transient(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
         return True
-    if str(getattr(error, "code", "")) in ("408", "429", "500", "502", "503", "504"):  # gcsfs's HttpError
+    if _http_status(error) in (408, 429, 500, 502, 503, 504):
         return True
     return any(name in kind.__name__ for kind in type(error).__mro__ for name in TRANSIENT_NAMES)
 
 
-def retried(operation: Callable[[], Out]) -> Out:
-    """The operation's result, tried again after transient faults, with jitter, for `RETRY_SECONDS` at most."""
+def retried(operation: Callable[[float], Out], size: int = 0) -> Out:
+    """The operation's result, tried again after transient faults, with jitter, within `DEADLINE_SECONDS`.
+
+    Args:
+        operation: gets the seconds that this attempt may take.
+        size: bytes that the operation sends or receives.
+    """
+    transfer = size / SLOWEST_BYTES_PER_SECOND
+    deadline, started = DEADLINE_SECONDS + transfer, time.monotonic()
     retrying = Retrying(
         retry=retry_if_exception(is_transient),
-        stop=stop_after_delay(RETRY_SECONDS),
+        stop=stop_before_delay(deadline),
         wait=wait_random_exponential(multiplier=0.1, max=LONGEST_WAIT_SECONDS),
         reraise=True,
     )
-    return retrying(operation)
+
+    def attempt() -> Out:
+        left = deadline - (time.monotonic() - started)
+        return operation(min(left, CONNECT_SECONDS + READ_SECONDS + transfer))
+
+    return retrying(attempt)
+
+
+def _http_status(error: BaseException) -> int:
+    """As aiohttp's and gcsfs's errors tell it; else 0."""
+    # aiohttp has the other name too, and warns of it.
+    told = str(getattr(error, "status", None) or getattr(error, "code", ""))
+    return int(told) if told.isdecimal() else 0
 
 
 def token_expired(error: Exception) -> bool:
@@ -85,11 +109,12 @@ def _chain(error: BaseException) -> Iterator[str]:
         cause = cause.__cause__
 
 
-def sentence(error: Exception, store_url: str, key: str) -> str:
-    """What a user reads of a failure at `key`."""
+def sentence(error: Exception, store_url: str, key: str, seconds: float) -> str:
+    """What a user reads of a failure at `key` after so many seconds."""
     if token_expired(error):
         return f"{store_url}: the credentials have expired or are refused: renew them"
-    if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):  # gcsfs raises a bare OSError
+    # gcsfs raises a bare OSError.
+    if isinstance(error, PermissionError) or str(error).startswith("Forbidden") or _http_status(error) in (401, 403):
         return f"{store_url}: permission denied at {key}: give this user or role read and write access"
     if isinstance(error, NotADirectoryError | IsADirectoryError):
         return f"{store_url}/{key}: a file stands where a folder should, or the reverse: name another place"
@@ -97,9 +122,11 @@ def sentence(error: Exception, store_url: str, key: str) -> str:
         return f"{store_url}: no usable credentials: give them by environment, profile or role"
     # botocore and aiohttp raise outside OSError; their texts name no secret, yet only the type is sure.
     text = f": {' '.join(str(error).split())}" if isinstance(error, OSError | ValueError) else ""
+    if status := _http_status(error):
+        text = f": HTTP {status}"
     if is_transient(error):
         return (
-            f"{store_url}/{key}: given up after {RETRY_SECONDS:g} s of retries ({type(error).__name__}{text}): "
+            f"{store_url}/{key}: given up after {seconds:.0f} s of retries ({type(error).__name__}{text}): "
             "check the disk, or the network and the endpoint, and start again"
         )
     return f"{store_url}/{key}: {type(error).__name__}{text}; see `vldd doctor`"

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import uuid
+from collections.abc import Iterator
 
 TEMPORARY = ".tmp-"
 
@@ -20,6 +21,26 @@ def create_file(path: str, data: bytes) -> None:
         os.link(temporary, path)
     finally:
         os.unlink(temporary)
+
+
+def find_files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file below a folder with its status; what is removed meanwhile is left out, and nothing else.
+
+    fsspec's `find` leaves out a whole folder when one of its files goes, or when it may not be read.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def unless_gone(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for place, _, names in os.walk(folder, onerror=unless_gone):
+        for name in names:
+            path = os.path.join(place, name)
+            with contextlib.suppress(FileNotFoundError):
+                yield path, os.stat(path)
 
 
 def _temporary_beside(path: str, data: bytes) -> str:

@@ -1,19 +1,29 @@
 """What dead attempts left behind: objects that no manifest and no checkpoint names, and uploads in parts that nobody ended,
-old enough to be nobody's work.
+old enough by the store's clock to be nobody's work.
+
+Only in a store that says it is one, and only keys of the forms that this package writes: what else lies there is not ours.
 """
 
 import contextlib
+import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from vldd_dist.errors import StoreError
-from vldd_dist.storage.files import TEMPORARY
-from vldd_dist.storage.manifests import CheckpointRecord, UnitManifest, from_json
-from vldd_dist.storage.objects import ObjectInfo
-from vldd_dist.storage.store import MissingObject, Store
+from vldd_dist.storage.manifests import UnitManifest, from_json
+from vldd_dist.storage.store import Listed, MissingObject, Store
+from vldd_dist.storage.units import is_store, named_by_checkpoint
 
 LOOKS = 5
 ROOMS = ("units", "blobs", "distilled")
+PARALLEL_READS = 8
+
+_MANIFEST = re.compile(r"(?P<unit>units/[^/]+/[^/]+)/manifest\.json")
+_CHECKPOINT = re.compile(r"(?P<unit>units/[^/]+/[^/]+)/checkpoints/\d{8}-(?P<attempt>\w+)\.json")
+_OF_ATTEMPT = re.compile(r"(?P<unit>units/[^/]+/[^/]+)/(?P<attempt>[0-9a-f]{8})/.+")
+_PUBLISHED = re.compile(r"(?P<folder>distilled/[^/]+-\d+pairs-seed\d+-[0-9a-f]{8})/.+")
+_ALONE = re.compile(r"blobs/(?P<start>[0-9a-f]{2})/(?P=start)[0-9a-f]{62}|(units|blobs)/(.+/)?\.tmp-[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -25,77 +35,78 @@ class Garbage:
     uploads: list[str]
 
 
-def remove_garbage(store: Store, garbage: Garbage, min_age: timedelta) -> None:
-    """Remove what `find_garbage` found with the same age."""
-    before = datetime.now(UTC) - min_age
-    for key in garbage.keys:
-        # A blob that someone has written again since is theirs.
-        if _is_older(store, key, before):
-            store.delete([key])
-    for room in ROOMS:
-        store.abort_uploads(room, min_age)
-
-
-def find_garbage(store: Store, min_age: timedelta, now: datetime | None = None) -> Garbage:
+def find_garbage(store: Store, min_age: timedelta) -> Garbage:
     """Objects under `units/`, `blobs/` and `distilled/` that nothing names and that are older than `min_age`. A folder under
-    `distilled/` belongs to its manifest.
+    `distilled/` belongs to its manifest; checkpoints of a unit that is committed name nothing any more.
 
     The age protects attempts that are running: they write objects before the mark that names them. An attempt is as old as
     the last thing it wrote.
 
     Raises:
-        StoreError: a manifest cannot be read; then nothing is known to be garbage.
+        StoreError: nothing says that this is a store, or a manifest cannot be read; then nothing is known to be garbage.
     """
+    if not is_store(store):
+        raise StoreError(
+            f"{store.url}: no unit of work was ever written here, so this is no store of vldd's and nothing in it is garbage: "
+            "name the URL that the experiment was run with"
+        )
+    before = store.now() - min_age
     for _ in range(LOOKS):
         with contextlib.suppress(MissingObject):
-            return _look(store, min_age, now or datetime.now(UTC))
+            return _look(store, before)
     raise StoreError(f"{store.url}: units were committed while it was looked through, each time: try again in a while")
 
 
-def _look(store: Store, min_age: timedelta, now: datetime) -> Garbage:
+def remove_garbage(store: Store, garbage: Garbage, min_age: timedelta) -> None:
+    """Remove what `find_garbage` found, unless something names it or it was written again by now."""
+    still = set(find_garbage(store, min_age).keys)
+    before = store.now() - min_age
+    # Marks first: a checkpoint whose objects are half gone must not look whole.
+    for key in sorted(garbage.keys, key=lambda key: _CHECKPOINT.fullmatch(key) is None):
+        with contextlib.suppress(MissingObject):
+            if key in still and store.modified(key) <= before:
+                store.delete([key])
+    for room in ROOMS:
+        store.abort_uploads(room, before)
+
+
+def _look(store: Store, before: datetime) -> Garbage:
     """Raises MissingObject when a mark that was listed is gone: what it named may have another mark by now."""
-    units = store.list("units", temporary=True)
-    marks = [key for key in units if key.endswith("/manifest.json") or "/checkpoints/" in key]
-    named = set(marks)
-    for key in marks:
-        named |= {info.key for info in _objects(store, key)}
-    sets = store.list("distilled", temporary=True)
-    published = {_folder_of(key) for key in sets if key == f"{_folder_of(key)}/manifest.json"}
-    named |= {key for key in sets if _folder_of(key) in published and TEMPORARY not in key}
-    unnamed = [key for key in [*units, *sets, *store.list("blobs", temporary=True)] if key not in named]
+    listed: dict[str, Listed] = {}
+    for room in ROOMS:
+        listed |= store.listing(room, temporary=True)
+    named = _named(store, list(listed))
     attempts: dict[str, list[str]] = {}
-    for key in unnamed:
-        attempts.setdefault(_attempt_of(key), []).append(key)
-    keys = [
-        key for written in attempts.values() if all(_is_older(store, key, now - min_age) for key in written) for key in written
-    ]
-    uploads = [key for room in ROOMS for key in store.abort_uploads(room, min_age, abort=False)]
-    return Garbage(keys, sum(store.size(key) for key in keys), uploads)
+    for key in listed:
+        if key not in named and (attempt := _attempt_of(key)):
+            attempts.setdefault(attempt, []).append(key)
+    keys = [key for written in attempts.values() if all(listed[key].modified <= before for key in written) for key in written]
+    uploads = [key for room in ROOMS for key in store.abort_uploads(room, before, abort=False)]
+    return Garbage(keys, sum(listed[key].size for key in keys), uploads)
 
 
-def _folder_of(key: str) -> str:
-    return "/".join(key.split("/")[:2])
+def _named(store: Store, keys: list[str]) -> set[str]:
+    """The marks that count, what they name, and the published sets."""
+    committed = {match["unit"]: key for key in keys if (match := _MANIFEST.fullmatch(key))}
+    # An attempt that lost may have marked a checkpoint after the commit, which nobody goes on from.
+    marks = [key for key in keys if (match := _CHECKPOINT.fullmatch(key)) and match["unit"] not in committed]
+    published = {key: match["folder"] for key in keys if (match := _PUBLISHED.fullmatch(key))}
+    whole = {key for key, folder in published.items() if f"{folder}/manifest.json" in published and "/.tmp-" not in key}
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        of_units = pool.map(lambda key: _named_by_manifest(store, key), committed.values())
+        of_marks = pool.map(lambda key: named_by_checkpoint(store, key), marks)
+        return whole.union(committed.values(), marks, *of_units, *of_marks)
+
+
+def _named_by_manifest(store: Store, key: str) -> list[str]:
+    manifest = from_json(UnitManifest, store.read(key), store.url_of(key))
+    return [info.key for info in manifest.objects.values()]
 
 
 def _attempt_of(key: str) -> str:
-    """What was written together: units/KIND/ID/ATTEMPT, distilled/NAME, or a blob alone."""
-    return {"units": "/".join(key.split("/")[:4]), "distilled": _folder_of(key)}.get(key.partition("/")[0], key)
-
-
-def _is_older(store: Store, key: str, moment: datetime) -> bool:
-    try:
-        return store.modified(key) < moment
-    except MissingObject:
-        return False  # removed, or a finished writer's temporary file, since the listing
-
-
-def _objects(store: Store, mark: str) -> list[ObjectInfo]:
-    data, source = store.read(mark), store.url_of(mark)
-    if mark.endswith("/manifest.json"):
-        return list(from_json(UnitManifest, data, source).objects.values())
-    record = from_json(CheckpointRecord, data, source)
-    snapshots = record.facts.get("snapshots", {})
-    try:
-        return [*record.objects.values(), *(ObjectInfo(**info) for info in snapshots.values())]
-    except (TypeError, ValueError):
-        raise StoreError(f"{source}: the checkpoint names its snapshots in an unknown way: nothing is removed") from None
+    """What was written together: an attempt at a unit, a published set, or an object alone; empty for what is not ours."""
+    if match := _OF_ATTEMPT.fullmatch(key) or _CHECKPOINT.fullmatch(key):
+        return f"{match['unit']}/{match['attempt']}"
+    if match := _PUBLISHED.fullmatch(key):
+        return match["folder"]
+    return key if _ALONE.fullmatch(key) else ""

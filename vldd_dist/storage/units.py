@@ -4,10 +4,12 @@
     units/KIND/ID/ATTEMPT/NAME                      objects of one attempt
     units/KIND/ID/checkpoints/STEP-ATTEMPT.json     what an attempt has so far
     blobs/AB/SHA256                                 objects named by their content, stored once
+    vldd-store.json                                 says that this is a store of units, before the first of them
 
 ATTEMPT is random, so that two writers of one unit never touch the same object: the manifest that wins is whole.
 """
 
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Sequence
@@ -24,7 +26,18 @@ PARALLEL_UPLOADS = 4
 
 Out = TypeVar("Out")
 
+STORE_MARK, STORE_MARK_DATA = "vldd-store.json", b'{"kind": "vldd_store"}\n'
+AGREED = "agreed"
+
 logger = logging.getLogger(__name__)
+
+
+def is_store(store: Store) -> bool:
+    """Whether a unit was ever written here, by the mark that goes before the first."""
+    try:
+        return store.read(STORE_MARK) == STORE_MARK_DATA
+    except MissingObject:
+        return False
 
 
 def prefix_of(kind: str, unit_id: str) -> str:
@@ -34,6 +47,22 @@ def prefix_of(kind: str, unit_id: str) -> str:
 def is_done(store: Store, kind: str, unit_id: str) -> bool:
     """A unit is done when its manifest exists; the existence of objects says nothing."""
     return store.exists(f"{prefix_of(kind, unit_id)}/manifest.json")
+
+
+def named_by_checkpoint(store: Store, mark: str) -> list[str]:
+    """Keys of the objects that a checkpoint needs, its snapshots among them.
+
+    Raises:
+        MissingObject: the mark is gone.
+        StoreError: it cannot be read.
+    """
+    source = store.url_of(mark)
+    record = from_json(CheckpointRecord, store.read(mark), source)
+    try:
+        snapshots = [ObjectInfo(**info) for info in record.facts.get("snapshots", {}).values()]
+    except (AttributeError, TypeError, ValueError):
+        raise StoreError(f"{source}: the checkpoint names its snapshots in an unknown way: nothing is removed") from None
+    return [info.key for info in (*record.objects.values(), *snapshots)]
 
 
 class AlreadyCommitted(StoreError):
@@ -68,6 +97,7 @@ class UnitWriter:
         self.prefix = prefix_of(kind, unit_id)
         self.attempt = uuid.uuid4().hex[:8]
         self.objects: dict[str, ObjectInfo] = {}
+        self._is_marked = False
 
     def put(self, name: str, data: bytes) -> ObjectInfo:
         """Write an object of this attempt and list it in the manifest to come."""
@@ -79,6 +109,7 @@ class UnitWriter:
         info = info.model_copy(update={"key": f"blobs/{info.sha256[:2]}/{info.sha256}"})
         # Written even where one lies already: that mends a damaged blob, and makes an old one young, so that collecting
         # garbage does not take it between now and the commit.
+        self._mark_store()
         self.store.write(info.key, data)
         return info
 
@@ -101,8 +132,7 @@ class UnitWriter:
         Raises:
             AlreadyCommitted: another writer has made the unit in the meantime.
         """
-        if is_done(self.store, self.kind, self.unit_id):
-            raise AlreadyCommitted(f"{self.prefix} was committed by another writer first; its result stands")
+        self._stop_if_done()
         folder = f"{self.prefix}/{self.attempt}/checkpoint-{step:08d}"
         with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
             written = pool.map(lambda item: self._write(f"{folder}/{item[0]}", item[1]), objects.items())
@@ -133,12 +163,45 @@ class UnitWriter:
             logger.warning("checkpoint passed over: %s", error)
             return None
 
+    def agree(self, objects: dict[str, bytes]) -> dict[str, bytes]:
+        """Of all attempts that come here the first one's objects, so that each writes the same to keys that they share.
+
+        Kept as a checkpoint, which the commit removes. Attempts on other machines may compute other last bits.
+
+        Raises:
+            AlreadyCommitted: another writer has made the unit in the meantime.
+            StoreError: the first one's objects are damaged.
+        """
+        infos = self.write_for_checkpoint(0, objects)
+        mark = f"{self.prefix}/checkpoints/{0:08d}-{AGREED}.json"
+        won = self.store.create(mark, to_json(CheckpointRecord(step=0, objects=infos, facts={})))
+        try:
+            # After the mark: the commit removes the one that was agreed on, and leaves room for ours.
+            self._stop_if_done()
+        except AlreadyCommitted:
+            self.store.delete([*([mark] if won else []), *(info.key for info in infos.values())])
+            raise
+        if won:
+            return objects
+        self.store.delete([info.key for info in infos.values()])
+        agreed = self.read_checkpoint(mark, lambda name: True)
+        if agreed is None:
+            self._stop_if_done()
+            raise StoreError(f"{self.store.url_of(mark)}: what it names is gone or damaged: remove it, and start again")
+        return {name: agreed.read(name) for name in agreed.names}
+
     def commit(self, facts: dict[str, Any]) -> UnitManifest:
-        """Make the unit done. When another writer was first, its manifest is returned and ours forgotten."""
+        """Make the unit done. When another writer was first, its manifest is returned and ours forgotten.
+
+        Raises:
+            StoreError: an object is gone; the checkpoints that need it are removed, so that a new attempt makes it again.
+        """
         manifest = UnitManifest(
             kind=self.kind, unit=self.unit_id, spec=self.spec, inputs=self.inputs, objects=self.objects, facts=facts
         )
         manifest.check_facts(self.prefix)
+        self._check_objects()
+        self._mark_store()
         won = self.store.create(f"{self.prefix}/manifest.json", to_json(manifest))
         for key in self._checkpoint_keys():
             self._remove_checkpoint(key)
@@ -147,9 +210,47 @@ class UnitWriter:
             return UnitReader(self.store, self.kind, self.unit_id).manifest
         return manifest
 
+    def _check_objects(self) -> None:
+        """What was written long ago may have been taken for garbage: one listing, and a look at each object outside it."""
+        listed = self.store.listing(self.prefix)
+
+        def is_there(info: ObjectInfo) -> bool:
+            if info.key in listed:
+                return listed[info.key].size == info.size
+            try:
+                return self.store.size(info.key) == info.size
+            except MissingObject:
+                return False
+
+        infos = list({info.key: info for info in self.objects.values()}.values())
+        with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
+            gone = [info.key for info, there in zip(infos, pool.map(is_there, infos), strict=True) if not there]
+        if not gone or is_done(self.store, self.kind, self.unit_id):
+            return
+        for mark in self._checkpoint_keys():
+            with contextlib.suppress(MissingObject):
+                if not set(gone).isdisjoint(named_by_checkpoint(self.store, mark)):
+                    self._remove_checkpoint(mark)
+        raise MissingObject(
+            f"{self.store.url_of(gone[0])}: gone, or of another size, before its unit was committed ({len(gone)} of these): "
+            "start the same command again, and let `vldd gc` remove only what is older than an attempt takes (--min-age-hours)"
+        )
+
+    def _stop_if_done(self) -> None:
+        if is_done(self.store, self.kind, self.unit_id):
+            raise AlreadyCommitted(f"{self.prefix} was committed by another writer first; its result stands")
+
     def _write(self, key: str, data: bytes) -> ObjectInfo:
+        self._mark_store()
         self.store.write(key, data)
         return ObjectInfo.of(key, data)
+
+    def _mark_store(self) -> None:
+        # Once an attempt; whoever else does it at the same time writes the same.
+        if not self._is_marked:
+            if not is_store(self.store):
+                self.store.write(STORE_MARK, STORE_MARK_DATA)
+            self._is_marked = True
 
     def _checkpoint_keys(self) -> list[str]:
         return self.store.list(f"{self.prefix}/checkpoints")
