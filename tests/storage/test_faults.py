@@ -11,7 +11,7 @@ from tests.storage.tiny_units import copy_all_but, digests, first_of
 from vldd_dist import load_distilled
 from vldd_dist.errors import StoreError
 from vldd_dist.orchestration.workspace import execute
-from vldd_dist.storage import faults, objects, store
+from vldd_dist.storage import faults, objects
 from vldd_dist.storage.fetch import published_sets, verify
 from vldd_dist.storage.objects import ObjectInfo, read_object
 from vldd_dist.storage.store import Store
@@ -87,7 +87,7 @@ def test_a_write_in_parts_rides_out_a_fault_in_any_request(
 ) -> None:
     """Begun, three parts, completed, looked at: the fault meets each in turn."""
     # The smallest parts that S3 takes.
-    monkeypatch.setattr(store, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr("vldd_dist.storage.s3.PART_BYTES", 5 << 20)
     data = random.Random(0).randbytes(11 << 20)
     for place in range(6):
         proxy.faults = [""] * place + [fault]

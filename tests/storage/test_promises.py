@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.s3_server import S3Server
-from tests.storage.tiny_units import copy_all_but, digests, first_of, read_everything
+from tests.storage.tiny_units import copy_all_but, digests, first_of, read_everything, with_other_last_bits
 from vldd_dist import load_distilled
 from vldd_dist.errors import StoreError
+from vldd_dist.orchestration import publish
 from vldd_dist.orchestration.units import UnitOrder
 from vldd_dist.orchestration.workspace import execute
 from vldd_dist.sharding.checkpoints import newest_checkpoint
@@ -112,6 +113,8 @@ def _check_and_finish(url: str, order: UnitOrder, expected: dict[str, Any], live
         assert latest is None or latest.step == int(checkpoints[-1].rpartition("/")[2].partition("-")[0])
     for folder in published_sets(store):
         load_distilled(store.url_of(folder))
+    # The next attempt runs on another kind of machine.
+    publish._nearest_captions = with_other_last_bits(publish._nearest_captions)
     if not done:
         execute(order, store, lambda event: None)
     assert digests(store, order) == expected

@@ -1,5 +1,6 @@
 """Real units of a tiny experiment, and what must be true of a store that holds them."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tests.conftest import TINY
@@ -7,6 +8,7 @@ from vldd_dist import load_distilled
 from vldd_dist.experiment import load_experiment
 from vldd_dist.orchestration.plan import make_plan
 from vldd_dist.orchestration.units import UnitOrder, WorkUnit
+from vldd_dist.storage.distilled import NearestCaptions
 from vldd_dist.storage.fetch import published_sets, verify
 from vldd_dist.storage.store import Store
 from vldd_dist.storage.units import UnitReader
@@ -27,6 +29,15 @@ def copy_all_but(finished: Store, store: Store, unit: WorkUnit) -> None:
     for key in finished.list("units") + finished.list("blobs"):
         if not key.startswith(f"units/{unit.kind}/{unit.id}/"):
             store.write(key, finished.read(key))
+
+
+def with_other_last_bits(captions: Callable[..., list[NearestCaptions]]) -> Callable[..., list[NearestCaptions]]:
+    """As another kind of machine computes the captions' similarities."""
+
+    def perturbed(*arguments: Any) -> list[NearestCaptions]:
+        return [near.model_copy(update={"similarity": near.similarity + 1e-7}) for near in captions(*arguments)]
+
+    return perturbed
 
 
 def digests(store: Store, unit: WorkUnit | UnitOrder) -> dict[str, Any]:

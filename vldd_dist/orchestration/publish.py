@@ -4,14 +4,28 @@ from typing import Any
 
 import torch
 
+from vldd_dist.errors import StoreError
 from vldd_dist.models.losses import LOSS_NAME
 from vldd_dist.orchestration.workspace import Workspace, read_rows, read_tensors
-from vldd_dist.storage.distilled import DistilledSet, NearestCaptions, Recipe
+from vldd_dist.storage.distilled import MANIFEST, DistilledManifest, DistilledSet, NearestCaptions, Recipe
+from vldd_dist.storage.fetch import verify
+from vldd_dist.storage.manifests import from_json
+from vldd_dist.storage.objects import DamagedObject
+from vldd_dist.storage.store import MissingObject, Store
+
+AGREED = ".agreed"
 
 
 def publish(ws: Workspace) -> dict[str, Any]:
     """Write `distilled/NAME-Mpairs-seedS-ID/` and return where it is and its digest. ID is the publication's: the same pairs
-    judged anew, by more seeds say, make another card and so another folder."""
+    judged anew, by more seeds say, make another card and so another folder.
+
+    All attempts write to one folder, and may differ in the last bits, of a caption's similarity say: the bytes are agreed on
+    before the first of them is written there, or are those of an earlier attempt that left a whole set.
+
+    Raises:
+        StoreError: another set lies in the folder.
+    """
     run = ws.reader("distillation")
     pairs, start = read_rows(run, "pairs"), read_rows(run, "start")
     rates = read_tensors(run, "rates.safetensors")["log_rates"].exp()
@@ -27,8 +41,39 @@ def publish(ws: Workspace) -> dict[str, Any]:
         facts=_facts(ws, run.facts),
     )
     folder = f"distilled/{ws.spec['name']}-{len(pairs['images'])}pairs-seed{run.manifest.spec['seed']}-{ws.order.id[:8]}"
-    distilled.save(ws.store.url_of(folder))
-    return {"folder": folder, "digest": distilled.digest}
+    place = Store(ws.store.url_of(folder), **ws.store.storage_options)
+    found = _whole_set(place, distilled)
+    return {"folder": folder, "digest": found or _write_agreed(ws, place, distilled.files())}
+
+
+def _whole_set(place: Store, distilled: DistilledSet) -> str | None:
+    """The digest of an equal set there; none where there is none, or a damaged one, which is then written again.
+
+    Raises:
+        StoreError: the pairs there are others.
+    """
+    try:
+        manifest = verify(place.url)
+        there = DistilledSet.load(place.url)
+    except (MissingObject, DamagedObject):
+        return None
+    if not (torch.equal(there.images, distilled.images) and torch.equal(there.texts, distilled.texts)):
+        raise StoreError(f"{place.url}: a distilled set of other pairs is there: remove or rename it, and start again")
+    return manifest.digest(place.url_of(MANIFEST))
+
+
+def _write_agreed(ws: Workspace, place: Store, files: dict[str, bytes]) -> str:
+    # With an ending of their own: in a unit's folder `manifest.json` is its commit.
+    agreed = ws.writer.agree({f"{name}{AGREED}": data for name, data in files.items()})
+    files = {name.removesuffix(AGREED): data for name, data in agreed.items()}
+    manifest = files.pop(MANIFEST)
+    if place.exists(MANIFEST) and place.read(MANIFEST) != manifest:
+        # Of a damaged set: nobody shall read it half written over.
+        place.delete([MANIFEST])
+    for name, data in files.items():
+        place.write(name, data)
+    place.write(MANIFEST, manifest)
+    return from_json(DistilledManifest, manifest, place.url).digest(place.url_of(MANIFEST))
 
 
 def _nearest_captions(ws: Workspace, before: torch.Tensor, after: torch.Tensor) -> list[NearestCaptions]:

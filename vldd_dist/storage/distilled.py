@@ -28,7 +28,7 @@ from vldd_dist.storage.objects import ObjectInfo
 from vldd_dist.storage.parts import joined, part_name, parts_of
 from vldd_dist.storage.store import Store
 
-PAIRS, CAPTIONS = "pairs", "captions.jsonl"
+MANIFEST, PAIRS, CAPTIONS = "manifest.json", "pairs", "captions.jsonl"
 # The pairs' objects are no larger, unless one pair is.
 PART_BYTES = 1 << 30
 
@@ -97,6 +97,14 @@ class DistilledManifest(Sealed):
         runs = SetFacts.model_validate(self.facts).recalls.get("distilled", [])
         return sum(run.mean for run in runs) / len(runs) if runs else None
 
+    def digest(self, source: str) -> str:
+        """As `DistilledSet.digest`. Raises StoreError when the objects of the pairs are not all there."""
+        return _digest([self.objects[name].sha256 for name in parts_of(PAIRS, self.objects, source)])
+
+
+def _digest(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else sha256("".join(f"{digest}\n" for digest in parts).encode()).hexdigest()
+
 
 @dataclass
 class DistilledSet:
@@ -140,8 +148,7 @@ class DistilledSet:
     def digest(self) -> str:
         """sha256 of pairs.safetensors, of several parts that of their sha256s, one a line: equal for equal pairs, whenever and
         wherever they were made."""
-        digests = [ObjectInfo.of(name, data).sha256 for name, data in self._encoded_pairs.items()]
-        return digests[0] if len(digests) == 1 else sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
+        return _digest([ObjectInfo.of(name, data).sha256 for name, data in self._encoded_pairs.items()])
 
     def pixels(self) -> Tensor:
         """(M, 3, H, W) uint8, clipped to what a screen can show."""
@@ -152,16 +159,11 @@ class DistilledSet:
         """For a DataLoader: {"image": (3, H, W), "text": (D,)} each."""
         return PairDataset(self.images, self.texts)
 
-    def save(self, url: str) -> None:
-        """Write the set to a folder URL, manifest last; saving the same set again changes nothing.
-
-        Raises:
-            StoreError: another set is there already.
-        """
+    def files(self) -> dict[str, bytes]:
+        """What the set's folder holds: name -> content, the manifest last."""
         # Pictures and cards take libraries that loading does not.
         from vldd_dist.storage.presentation import present
 
-        store = Store(url)
         captions = "".join(json.dumps(caption.model_dump(), ensure_ascii=False) + "\n" for caption in self.captions)
         data = {**self._encoded_pairs, CAPTIONS: captions.encode()}
         data |= present(self, data)
@@ -172,7 +174,16 @@ class DistilledSet:
             facts=self.facts,
             objects={name: ObjectInfo.of(name, content) for name, content in data.items()},
         )
-        encoded = to_json(manifest)
+        return {**data, MANIFEST: to_json(manifest)}
+
+    def save(self, url: str) -> None:
+        """Write the set to a folder URL, manifest last; saving the same set again changes nothing.
+
+        Raises:
+            StoreError: another set is there already.
+        """
+        store, data = Store(url), self.files()
+        encoded = data.pop(MANIFEST)
         if store.exists("manifest.json"):
             if store.read("manifest.json") != encoded:
                 raise StoreError(f"{store.url}: another distilled set is there: choose another place or remove it")

@@ -3,6 +3,7 @@
     units/KIND/ID/manifest.json                     the commit, by conditional put
     units/KIND/ID/ATTEMPT/NAME                      objects of one attempt
     units/KIND/ID/checkpoints/STEP-ATTEMPT.json     what an attempt has so far
+    units/KIND/ID/checkpoints/00000000-agreed.json  what all attempts are to write to keys that they share
     blobs/AB/SHA256                                 objects named by their content, stored once
     vldd-store.json                                 says that this is a store of units, before the first of them
 
