@@ -85,7 +85,7 @@ def test_an_expired_token_is_renewed_once(s3_store: Store, proxy: FaultyProxy) -
 def test_a_write_in_parts_rides_out_a_fault_in_any_request(
     s3_store: Store, proxy: FaultyProxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Begun, three parts, completed, looked at: the fault meets each in turn."""
+    """Asked whether it is there, begun, two parts, completed, looked at: the fault meets each in turn."""
     # The smallest parts that S3 takes.
     monkeypatch.setattr("vldd_dist.storage.s3.PART_BYTES", 5 << 20)
     data = random.Random(0).randbytes(11 << 20)

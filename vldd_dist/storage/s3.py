@@ -1,6 +1,7 @@
 """What is particular to S3: uploads in parts, and those that nobody ended."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,19 @@ from fsspec.spec import AbstractFileSystem
 SCHEMES = ("s3", "s3a")
 # Larger objects are uploaded in parts of this size, several at once (S3's smallest part is 5 MiB).
 PART_BYTES = 16 << 20
+# What is larger is sent only when the server has answered.
+SMALL_BYTES = 1 << 20
+
+
+def await_answer(fs: AbstractFileSystem, path: str, limit: dict[str, float]) -> None:
+    """Any answer of the server, before it is sent what takes long: nothing is heard while a large body goes.
+
+    Raises:
+        Exception: as any request that gets none.
+    """
+    bucket, _, key = path.partition("/")
+    with suppress(FileNotFoundError, PermissionError):
+        fs.call_s3("head_object", Bucket=bucket, Key=key, **limit)
 
 
 def unended_uploads(fs: AbstractFileSystem, bucket: str, prefix: str, before: datetime) -> list[dict[str, Any]]:

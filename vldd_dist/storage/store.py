@@ -157,6 +157,8 @@ class Store:
             else:
                 self._put_object(path, data, limit)
 
+        if self.scheme in s3.SCHEMES and len(data) > s3.SMALL_BYTES:
+            self._guarded(key, lambda path, limit: s3.await_answer(self.fs, path, limit))
         self._guarded(key, put, size=len(data))
 
     def create(self, key: str, data: bytes) -> bool:
