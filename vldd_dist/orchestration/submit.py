@@ -15,6 +15,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from vldd_dist.errors import ConfigError
 from vldd_dist.experiment import Experiment
 from vldd_dist.orchestration.secret_files import EXCLUDES, check_named_files, check_working_dir, texts_of
+from vldd_dist.storage.store import Store
 
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 
@@ -56,6 +57,7 @@ def submit(
     check_working_dir(root)
     if not Path(config).resolve().is_relative_to(root):
         raise ConfigError(f"{config}: lies outside the working directory {root}, which is what the cluster gets: move it there")
+    Store(store).require_writable()
     if "://" not in store and not Path(store).is_absolute():
         raise ConfigError(f"--store {store}: a job has another working directory: give a URL or an absolute path")
     check_named_files(

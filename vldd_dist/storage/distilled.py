@@ -182,7 +182,9 @@ class DistilledSet:
         Raises:
             StoreError: another set is there already.
         """
-        store, data = Store(url), self.files()
+        store = Store(url)
+        store.require_writable()
+        data = self.files()
         encoded = data.pop(MANIFEST)
         if store.exists("manifest.json"):
             if store.read("manifest.json") != encoded:
