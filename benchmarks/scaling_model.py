@@ -31,8 +31,9 @@ SPEEDS = {"nfnet_l0": 600.0, "vit_base_patch16_224": 500.0}
 ENCODING_SPEEDUP, EXACT_STEPS = 3.0, 4.0
 # Captions a GPU and second through BERT, pictures a second through the one process that prepares a dataset: assumed too.
 CAPTIONS_A_SECOND, PREPARED_A_SECOND = 3_000.0, 150.0
-# Requests of a checkpoint (look, objects, mark, list, remove the oldest) and of a unit (look, commit, list).
-CHECKPOINT_REQUESTS, UNIT_REQUESTS = 10, 3
+# Requests of a checkpoint (look, objects, mark, list, remove the oldest) and of a unit (the store's mark, look,
+# its objects, commit, list).
+CHECKPOINT_REQUESTS, UNIT_REQUESTS = 10, 5
 GB, MB = 1e9, 1e6
 
 
