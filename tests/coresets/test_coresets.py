@@ -1,5 +1,7 @@
 """Coresets against slow references."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -39,7 +41,7 @@ def test_herding_is_the_greedy_mean() -> None:
     assert select("herding", candidates(), 10, numpy_generator("x")).tolist() == chosen
 
 
-def test_k_center_is_farthest_first_and_within_twice_the_best_radius() -> None:
+def test_k_center_is_farthest_first() -> None:
     found = select("k_center", candidates(), 8, numpy_generator("x")).tolist()
     features = candidates().joint().double().numpy()
     chosen = found[:1]
@@ -67,3 +69,34 @@ def test_forgetting_prefers_never_learned_then_most_events() -> None:
 
 def test_random_draws_differ_by_seed() -> None:
     assert not torch.equal(*(select("random", candidates(), 10, numpy_generator(s)) for s in ("a", "b")))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_k_center_is_within_twice_the_best_radius(count: int, seed: int) -> None:
+    """Of all subsets: the largest distance of a pair from its nearest chosen one."""
+    given = candidates(10, seed)
+    features = given.joint().double()
+    distances = (features[:, None] - features[None]).norm(dim=2)
+
+    def radius(chosen: list[int]) -> float:
+        return float(distances[:, chosen].min(dim=1).values.max())
+
+    best = min(radius(list(subset)) for subset in combinations(range(10), count))
+    for draw in range(5):
+        found = select("k_center", given, count, numpy_generator(draw)).tolist()
+        assert best <= radius(found) <= 2 * best
+
+
+def test_k_center_begins_anywhere() -> None:
+    assert len({int(select("k_center", candidates(), 1, numpy_generator(draw))[0]) for draw in range(20)}) > 5
+
+
+def test_herdings_mean_is_nearer_than_that_of_random_pairs() -> None:
+    given = candidates()
+    features = given.joint().double()
+
+    def distance(method: str, seed: int) -> float:
+        return float((features[select(method, given, 6, numpy_generator(seed))].mean(0) - features.mean(0)).norm())
+
+    assert distance("herding", 0) < min(distance("random", seed) for seed in range(20))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,20 +206,31 @@ def test_a_damaged_object_is_found_by_the_unit_that_reads_it(without: Callable[[
         run(store, units_of(tree, "distillation"))
 
 
+def losses_of(store: Store, tree: Experiment) -> torch.Tensor:
+    """(S, 3): of each outer step the loss it began with."""
+    (unit,) = units_of(tree, "distillation")
+    return read_tensors(UnitReader(store, "distillation", unit.id), "curves.safetensors")["losses"]
+
+
+# What of the losses is as with the demo's settings: nothing from the first on, the first (the start is the same, the way is
+# not), or all up to an approximation's error.
+NOTHING, FIRST, ALMOST = "nothing", "the first", "all, almost"
+
+
 @pytest.mark.parametrize(
-    "overrides",
+    ("overrides", "alike"),
     [
-        ["distill.initialise=noise"],
-        ["distill.initialise=kmeans"],
-        ["distill.optimiser=sgd", "distill.lr_images=10", "distill.lr_texts=10"],
-        ["distill.gradient=finite_difference", "distill.difference=forward", "distill.check_every=2"],
-        ["distill.gradient=full", "distill.dropout=true"],
-        ["distill.batch_size=2"],
-        ["distill.gradient=tesla"],
+        (["distill.initialise=noise"], NOTHING),
+        (["distill.initialise=kmeans"], NOTHING),
+        (["distill.optimiser=sgd"], FIRST),
+        (["distill.gradient=finite_difference", "distill.difference=forward", "distill.check_every=2"], ALMOST),
+        (["distill.gradient=full"], ALMOST),
+        (["distill.batch_size=2"], NOTHING),
+        (["distill.gradient=tesla"], FIRST),
     ],
-    ids=lambda overrides: overrides[0],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_other_ways_to_distil(overrides: list[str], without: Callable[[str], Store]) -> None:
+def test_other_ways_to_distil(overrides: list[str], alike: str, finished: Store, without: Callable[[str], Store]) -> None:
     store, tree = without("distillation"), experiment(*overrides)
     (unit,) = units_of(tree, "distillation")
     run(store, [u for u in make_plan(tree).units() if u.kind in ("features", "distillation")])
@@ -229,6 +241,24 @@ def test_other_ways_to_distil(overrides: list[str], without: Callable[[str], Sto
         errors = [facts["difference_check"]["error"], *(error for _, error in facts["difference_check"]["later"])]
         assert [step for step, _ in facts["difference_check"]["later"]] == [2, 4]
         assert all(0 < error < tree.distill.check_tolerance for error in errors)
+    else:
+        assert facts["difference_check"] is None
+    wanted, found = losses_of(finished, experiment()), losses_of(store, tree)
+    assert torch.allclose(found[0], wanted[0], rtol=1e-5) is (alike != NOTHING)
+    if alike == ALMOST:
+        torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05)
+    else:
+        assert not torch.allclose(found[1], wanted[1], rtol=1e-3)
+
+
+def test_a_students_dropout_shows_from_the_first_step(without: Callable[[str], Store]) -> None:
+    store, base = without("expert"), ["model.text.head.dropout=0.3", "distill.outer_steps=2", "experts.count=1"]
+    losses = []
+    for dropout in ("false", "true"):
+        tree = experiment(*base, f"distill.dropout={dropout}")
+        run(store, [unit for unit in make_plan(tree).units() if unit.kind in ("expert", "distillation")])
+        losses.append(losses_of(store, tree))
+    assert not torch.equal(losses[0][0], losses[1][0])
 
 
 @pytest.mark.parametrize(
@@ -253,7 +283,7 @@ def test_differences_on_a_network_with_kinks_are_refused_before_anything_is_made
     store, tree = without("distillation"), experiment(kinked)
     run(store, units_of(tree, "expert"))
     (unit,) = units_of(tree, "distillation")
-    unit.spec["settings"]["gradient"] = "finite_difference"
+    unit = replace(unit, spec=unit.spec | {"settings": unit.spec["settings"] | {"gradient": "finite_difference"}})
     with pytest.raises(ConfigError, match=sentence):
         run(store, [unit])
 

@@ -1,0 +1,51 @@
+"""What counts as learned and forgotten."""
+
+import torch
+
+from vldd_dist.experts.forgetting import ForgettingCounts
+
+
+def visit(counts: ForgettingCounts, learned: list[bool], indices: list[int] | None = None) -> None:
+    counts.visit(torch.tensor(indices or range(len(learned))), torch.tensor(learned))
+
+
+def test_an_event_is_learned_before_and_not_now() -> None:
+    counts = ForgettingCounts.empty(4)
+    # By picture: learned and kept; learned, forgotten and learned again; never learned; forgotten twice.
+    for learned in (
+        [True, True, False, True],
+        [True, False, False, False],
+        [True, True, False, True],
+        [True, True, False, False],
+    ):
+        visit(counts, learned)
+    assert counts.events.tolist() == [0, 1, 0, 2]
+    assert counts.learned.tolist() == [True, True, False, False]
+    assert counts.ever.tolist() == [True, True, False, True]
+
+
+def test_to_be_learned_is_no_event() -> None:
+    counts = ForgettingCounts.empty(2)
+    visit(counts, [False, False])
+    visit(counts, [True, True])
+    assert counts.events.tolist() == [0, 0]
+    assert counts.ever.tolist() == [True, True]
+
+
+def test_pictures_that_are_not_visited_keep_their_counts() -> None:
+    counts = ForgettingCounts.empty(3)
+    visit(counts, [True, True, True])
+    visit(counts, [False], [1])
+    visit(counts, [False], [1])
+    assert counts.events.tolist() == [0, 1, 0]
+    assert counts.learned.tolist() == [True, False, True]
+    kept = ForgettingCounts(**counts.as_tensors())
+    assert kept.events is counts.events
+    assert kept.learned is counts.learned
+    assert kept.ever is counts.ever
+
+
+def test_counts_begin_at_nothing() -> None:
+    empty = ForgettingCounts.empty(3)
+    assert (empty.events.tolist(), empty.learned.tolist(), empty.ever.tolist()) == ([0] * 3, [False] * 3, [False] * 3)
+    assert empty.events.dtype == torch.int64

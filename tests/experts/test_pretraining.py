@@ -1,0 +1,71 @@
+"""The tower that is pretrained on attributes: it learns them, repeats to the bit and sees no scene of the experiment."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vldd_dist.data.scenes import draw_scenes
+from vldd_dist.errors import DivergenceError
+from vldd_dist.experts import pretraining
+from vldd_dist.experts.pretraining import PRETRAINING_OFFSET, pretrain_on_attributes
+from vldd_dist.models.image import create_backbone
+from vldd_dist.settings import PretrainSettings
+
+
+def pretrained(seed: int = 0, **changes: Any) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Weights and reports."""
+    events: list[dict[str, Any]] = []
+    weights = pretrain_on_attributes(
+        create_backbone("test_nfnet", {}, pretrained=False, seed=0),
+        PretrainSettings(**{"images": 32, "epochs": 4, "batch_size": 12, "lr": 3e-3} | changes),
+        image_size=32,
+        mean=torch.full((3,), 0.5),
+        std=torch.full((3,), 0.25),
+        seed=seed,
+        device=torch.device("cpu"),
+        report=events.append,
+    )
+    return weights, events
+
+
+def test_it_learns_repeats_and_leaves_the_global_generator() -> None:
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    weights, events = pretrained()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(2)
+    again, _ = pretrained()
+    assert all(torch.equal(again[name], weight) for name, weight in weights.items())
+    # Three batches an epoch, the last one of the rest; each picture once.
+    assert [event["done"] for event in events] == [12, 24, 32, 44, 56, 64, 76, 88, 96, 108, 120, 128]
+    assert {event["total"] for event in events} == {128}
+    assert [event["epoch"] for event in events[::3]] == [1, 2, 3, 4]
+    # Guessing costs ln 2 = 0.69.
+    assert events[0]["loss"] == pytest.approx(0.69, abs=0.1)
+    assert events[-1]["loss"] < 0.8 * events[0]["loss"]
+
+
+def test_every_setting_and_the_seed_change_the_weights() -> None:
+    ways = [{}, {"images": 31}, {"epochs": 3}, {"batch_size": 13}, {"lr": 2e-3}, {"seed": 1}]
+    norms = [float(torch.cat([weight.flatten() for weight in pretrained(**way)[0].values()]).double().norm()) for way in ways]
+    assert len(set(norms)) == len(ways)
+
+
+def test_a_loss_that_is_not_finite_names_the_mend() -> None:
+    with pytest.raises(DivergenceError, match=r"pretraining: the loss is (nan|inf) in epoch \d; lower pretrain.lr"):
+        pretrained(lr=1e30)
+
+
+def test_no_scene_is_one_of_the_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def watched(count: int, seed: int, size: int, offset: int = 0) -> Any:
+        drawn.append((count, seed, offset))
+        return draw_scenes(count, seed, size, offset=offset)
+
+    monkeypatch.setattr(pretraining, "draw_scenes", watched)
+    pretrained(seed=5, epochs=1)
+    assert drawn == [(32, 5, PRETRAINING_OFFSET)]
+    assert PRETRAINING_OFFSET >= 10**6

@@ -1,0 +1,146 @@
+"""One expert of the tiny experiment: what is trained, kept and counted."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.orchestration.test_pipeline import experiment, run, units_of
+from vldd_dist.errors import DivergenceError
+from vldd_dist.experts.forgetting import ForgettingCounts
+from vldd_dist.experts.train import ExpertTraining
+from vldd_dist.orchestration.plan import make_plan
+from vldd_dist.orchestration.workspace import read_tensors
+from vldd_dist.storage.store import Store
+from vldd_dist.storage.trajectories import SnapshotCache, Trajectory
+from vldd_dist.storage.units import UnitReader
+
+FAST = ["experts.epochs=2", "distill.max_start_epoch=1", "experts.augment=null", "experts.keep=all"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """What an expert needs, and the expert that the others are compared with."""
+    made = Store(str(tmp_path_factory.mktemp("experts")))
+    units = make_plan(experiment(*FAST)).units()
+    run(made, [unit for unit in units if unit.kind in ("dataset", "caption_embeddings")])
+    train(made)
+    return made
+
+
+def train(store: Store, *overrides: str, index: int = 0, seed: int = 0) -> UnitReader:
+    unit = units_of(experiment(*FAST, *overrides), "expert")[index]
+    # In the unit alone: the experiment's would draw other data.
+    unit = replace(unit, spec=unit.spec | {"seed": seed})
+    run(store, [unit])
+    return UnitReader(store, "expert", unit.id)
+
+
+def ends(reader: UnitReader, epoch: int = 2) -> dict[str, Tensor]:
+    """Each tower's parameters after an epoch, flat."""
+    trajectory = Trajectory(reader, SnapshotCache())
+    return {
+        tower: torch.cat([value.flatten() for _, value in sorted(trajectory.snapshot(epoch, tower).items())])
+        for tower in ("image", "text")
+    }
+
+
+def test_an_expert_learns(store: Store) -> None:
+    facts = train(store, "experts.epochs=6").facts
+    assert len(facts["loss"]) == 6
+    assert facts["loss"][-1] < facts["loss"][0]
+    assert len(facts["validation"]) == 7
+    assert facts["epochs"] == list(range(7))
+
+
+def test_the_first_snapshot_is_the_start_and_each_epoch_moves_it(store: Store) -> None:
+    reader = train(store)
+    for tower in ("image", "text"):
+        way = [ends(reader, epoch)[tower] for epoch in range(3)]
+        assert len({float(end.double().norm()) for end in way}) == 3
+    untrained = ends(train(store, "experts.lr_image=1e-30", "experts.lr_text=1e-30"))
+    for tower in ("image", "text"):
+        torch.testing.assert_close(untrained[tower], ends(reader, 0)[tower], rtol=0, atol=1e-20)
+
+
+@pytest.mark.parametrize(("tower", "other"), [("image", "text"), ("text", "image")])
+def test_each_tower_has_its_own_rate(tower: str, other: str, store: Store) -> None:
+    still = ends(train(store, f"experts.lr_{tower}=1e-30"))
+    torch.testing.assert_close(still[tower], ends(train(store), 0)[tower], rtol=0, atol=1e-20)
+    assert not torch.equal(still[other], ends(train(store), 0)[other])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["experts.momentum=0.4"],
+        ["experts.weight_decay=0.1"],
+        ["experts.batch_size=12"],
+        ["model.temperature=0.1"],
+        ["experts.augment={flip: true, randaugment_ops: 0}"],
+        ["model.text.head.dropout=0.5"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_settings_are_not_ignored(overrides: list[str], store: Store) -> None:
+    wanted, found = ends(train(store)), ends(train(store, *overrides))
+    assert all(not torch.equal(found[tower], wanted[tower]) for tower in ("image", "text"))
+
+
+def test_experts_differ_by_their_index_and_seed(store: Store) -> None:
+    for other in (train(store, index=1), train(store, seed=1)):
+        assert not torch.equal(ends(train(store), 0)["text"], ends(other, 0)["text"])
+        assert not torch.equal(ends(train(store))["text"], ends(other)["text"])
+
+
+def test_weight_decay_shrinks(store: Store) -> None:
+    plain, decayed = ends(train(store)), ends(train(store, "experts.weight_decay=1"))
+    assert float(decayed["text"].norm()) < 0.9 * float(plain["text"].norm())
+
+
+def test_the_counts_are_kept_with_the_expert(store: Store) -> None:
+    counts = ForgettingCounts(**read_tensors(train(store, "experts.epochs=6"), "forgetting.safetensors"))
+    assert len(counts.events) == 48
+    assert int(counts.events.sum()) > 0
+    assert int(counts.ever.sum()) > int(counts.learned.sum())
+    assert bool((counts.ever | ~counts.learned).all())
+    assert bool((counts.ever[counts.events > 0]).all())
+
+
+def test_learned_is_ranking_the_own_caption_first() -> None:
+    """Within the batch, by cosine, whatever the norms."""
+    training: Any = ExpertTraining.__new__(ExpertTraining)
+    training.forgetting = ForgettingCounts.empty(5)
+    texts = torch.eye(3) * torch.tensor([[1.0], [100.0], [1.0]])
+    images = torch.tensor([[5.0, 0.1, 0.0], [0.0, 0.2, 1.0], [0.0, 0.1, 0.2]])
+    training._count_forgetting(images, texts, torch.tensor([4, 0, 2]))
+    assert training.forgetting.learned.tolist() == [False, False, True, False, True]
+
+
+def test_a_loss_that_is_not_finite_names_the_mend(store: Store) -> None:
+    with pytest.raises(
+        DivergenceError, match=r"expert 0: the loss is nan in epoch 1; lower experts.lr_image or experts.lr_text"
+    ):
+        train(store, "experts.lr_image=1e30", "experts.lr_text=1e30")
+
+
+def test_a_frozen_tower_is_run_once_for_a_picture(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its features are kept where nothing changes the pictures; they are those of the picture's own index."""
+    frozen = ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16"]
+    kept = ends(train(store, *frozen))
+    monkeypatch.setattr(ExpertTraining, "_inputs_of", always_computed)
+    store_again = Store(str(Path(store.root).parent / "again"))
+    tree = experiment(*FAST, *frozen)
+    run(store_again, [unit for unit in make_plan(tree).units() if unit.kind in ("dataset", "caption_embeddings")])
+    computed = ends(train(store_again, *frozen))
+    torch.testing.assert_close(kept["text"], computed["text"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(kept["image"], computed["image"], rtol=1e-4, atol=1e-5)
+
+
+def always_computed(self: ExpertTraining, batch: Any) -> Tensor:
+    model = self.inputs.model
+    with torch.no_grad():
+        return model.inputs(model.normalise(batch.images))
