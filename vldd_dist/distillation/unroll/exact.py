@@ -1,9 +1,7 @@
 """Second derivatives of one inner step by double backward.
 
-Forward-over-reverse (dual numbers through the gradient) gives the same products. One step on one CPU thread, 64 px, batch
-8, seconds and peak MiB above the first gradient, double backward against it: test_vit 0.04 (11) and 0.07 (44), ViT-tiny
-0.25 (85) and 0.38 (248), nf_regnet_b1 0.76 (202) and 1.2 (682), nfnet_l0 2.8 (663) and 2.9 (2103). Reverse-over-forward
-has no formula for softmax and SiLU. So there is one way here.
+Forward-over-reverse (dual numbers through the gradient) gives the same products, for more memory and at best a tenth less time
+(figures: docs/decisions.md). So there is one way here.
 """
 
 import torch
