@@ -12,7 +12,7 @@ import torch
 
 from vldd_dist.sharding.ranks import Ranks, Rendezvous, join, open_rendezvous
 
-TIMEOUT = timedelta(seconds=60)
+TIMEOUT = timedelta(seconds=300)
 
 
 class Group:
@@ -30,7 +30,7 @@ class Group:
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """What a module's function(ranks, *arguments) returns on each rank."""
         futures = [pool.submit(_call, function, arguments) for pool in self._pools]
-        return [future.result(timeout=300) for future in futures]
+        return [future.result(timeout=900) for future in futures]
 
     def close(self) -> None:
         for pool in self._pools:

@@ -47,6 +47,9 @@ def _group(item: pytest.Item) -> str:
     return next((folder for folder in GROUPS if path.startswith(f"{folder}/")), path)
 
 
+# Waiting for longer than this is hanging. No test measures time: a machine may be busy with other work.
+HANG_SECONDS = 900.0
+
 # Overrides that turn the demo into seconds; random weights spare the pretraining.
 TINY = [
     "data.train_images=48",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import TINY
+from tests.conftest import HANG_SECONDS, TINY
 from vldd_dist.cli import main
 
 SCENES = "jobs/presets/scenes.yaml"
@@ -116,7 +116,7 @@ def test_bad_data_found_by_a_worker_is_one_sentence_and_exit_4(tmp_path: Path, m
     )
     sets = [part for override in overrides for part in ("--set", override)]
     command = [sys.executable, "-m", "jobs.run", SCENES, "--store", str(tmp_path / "store"), *sets]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert ended.returncode == 4, ended.stdout + ended.stderr
     assert sentence in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr

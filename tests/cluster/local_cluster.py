@@ -13,6 +13,7 @@ import psutil
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.local import add_node
+from tests.conftest import HANG_SECONDS
 from vldd_dist.orchestration.submit import ENDED
 
 PRESET = "jobs/presets/scenes.yaml"
@@ -37,15 +38,15 @@ class LocalCluster:
         assert ended.returncode == 0, ended.stderr
         return ended.stdout.split()[0], ended.stdout
 
-    def wait(self, job: str, condition: Callable[[], bool], seconds: float = 180) -> None:
-        deadline = time.monotonic() + seconds
+    def wait(self, job: str, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + HANG_SECONDS
         while not condition():
             assert self.client.get_job_status(job) not in ENDED, self.client.get_job_logs(job)
             assert time.monotonic() < deadline, self.client.get_job_logs(job)
             time.sleep(0.2)
 
-    def ends(self, job: str, seconds: float = 300) -> JobStatus:
-        deadline = time.monotonic() + seconds
+    def ends(self, job: str) -> JobStatus:
+        deadline = time.monotonic() + HANG_SECONDS
         while (status := self.client.get_job_status(job)) not in ENDED:
             assert time.monotonic() < deadline, self.client.get_job_logs(job)
             time.sleep(0.5)

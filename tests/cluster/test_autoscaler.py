@@ -15,7 +15,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.local import LOOPBACK, free_port, wait_for_agents
 from tests.cluster.test_run import command
-from tests.conftest import TINY
+from tests.conftest import HANG_SECONDS, TINY
 from vldd_dist.orchestration.submit import ENDED
 
 pytestmark = pytest.mark.ray
@@ -91,7 +91,7 @@ def cluster(tmp_path: Path) -> Iterator[JobSubmissionClient]:
 
 
 def _client(url: str, log: Path, head: subprocess.Popen[bytes]) -> JobSubmissionClient:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG_SECONDS
     while True:
         assert head.poll() is None, log.read_text()
         try:
@@ -109,7 +109,7 @@ def test_a_run_makes_its_machines_come(cluster: JobSubmissionClient, tmp_path: P
         runtime_env={"working_dir": "."},
         entrypoint_num_cpus=0,
     )
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + HANG_SECONDS
     while (status := cluster.get_job_status(job)) not in ENDED:
         assert time.monotonic() < deadline, cluster.get_job_logs(job)
         time.sleep(1)

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import HANG_SECONDS, TINY
 from tests.orchestration.test_pipeline import experiment
 from vldd_dist.orchestration.plan import make_plan
 from vldd_dist.orchestration.status import describe_status
@@ -59,8 +59,8 @@ def start(store: Path, overrides: list[str] = LONGER, job: Sequence[str] = JOB) 
     return subprocess.Popen(command(store, overrides, job), text=True, start_new_session=True, **pipes)
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 300) -> str:
-    output, _ = process.communicate(timeout=seconds)
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=HANG_SECONDS)
     return output
 
 
@@ -71,8 +71,8 @@ def result(store: Path) -> tuple[str, dict]:
     return digest, json.loads((store / "report/summary.json").read_text())
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + HANG_SECONDS
     while not condition():
         assert process.poll() is None, finish(process)
         assert time.monotonic() < deadline
@@ -134,11 +134,9 @@ def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: 
     wait_for(lambda: bool(checkpoints(store, "expert")), process)
     workers_of(process, "ExpertActor")[0].send_signal(signal.SIGKILL)
     wait_for(lambda: "expert" in said(store) and "tried again, its process was killed" in said(store), process)
-    began = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
-    output = finish(process, 60)
+    output = finish(process)
     assert process.returncode == 3, output
-    assert time.monotonic() - began < 30
     assert "the same command goes on" in output
     assert "Traceback" not in output
 
@@ -156,11 +154,9 @@ def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: 
     process = start(store, [*LONGER, "distill.checkpoint_every=5000"], WATCHED_JOB)
     step = r"distillation 4 pairs seed 0: \d+/60"
     wait_for(lambda: re.search(step, said(store, since=last.written_at)) is not None, process)
-    began = time.monotonic()
     os.kill(process.pid, signal.SIGTERM)
-    output = finish(process, 60)
+    output = finish(process)
     assert process.returncode == 3, output
-    assert time.monotonic() - began < 30
     assert newest(store, "distillation") > before
 
     process = start(store)
@@ -209,11 +205,11 @@ def test_a_second_run_beside_an_orphan_of_the_first(undisturbed: Path, tmp_path:
     orphan = context.Process(target=keep_at_it, args=(str(store), orders, begun, written))
     orphan.start()
     try:
-        assert begun.wait(120)
+        assert begun.wait(HANG_SECONDS)
         process = start(store)
         output = finish(process)
         assert process.returncode == 0, output
-        orphan.join(120)
+        orphan.join(HANG_SECONDS)
         assert orphan.exitcode == 0
     finally:
         orphan.kill()

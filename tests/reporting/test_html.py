@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import HANG_SECONDS
 from tests.reporting.sample import HOSTILE_CAPTION, large, progress, report
 from vldd_dist.reporting.data import ReportData
 from vldd_dist.reporting.html import render_html
@@ -168,7 +169,7 @@ def test_phones_and_desktops_show_it_without_sideways_scrolling(state: str, widt
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=True,
     ).stdout
     found = re.search(r'data-found="(\d+),(\d+),(\d+)"', dumped)

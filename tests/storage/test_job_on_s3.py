@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import HANG_SECONDS
 from tests.s3_server import ACCESS_KEY, SECRET, S3Server
 from tests.storage.tiny_units import TINIER, digests, plan, read_everything
 from vldd_dist import load_distilled
@@ -25,7 +26,12 @@ URL = "s3://whole-job/experiments/tiny"
 def command(*arguments: str, environment: dict[str, str], folder: Path) -> str:
     """What a command printed on both streams; it must end well."""
     ended = subprocess.run(
-        [sys.executable, *arguments], env=os.environ | environment, cwd=folder, capture_output=True, text=True, timeout=420
+        [sys.executable, *arguments],
+        env=os.environ | environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
     )
     assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-4000:]
     return ended.stdout + ended.stderr

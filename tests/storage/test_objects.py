@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import HANG_SECONDS
 from tests.s3_server import S3Server
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.storage import objects, tensors
@@ -141,7 +142,7 @@ def test_one_process_fills_while_the_others_wait(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(HANG_SECONDS)
         assert process.exitcode == 0
     assert len(list((tmp_path / "count").iterdir())) == 1
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import HANG_SECONDS
 from tests.s3_server import S3Server
 from tests.storage.tiny_units import copy_all_but, digests, first_of, read_everything, with_other_last_bits
 from vldd_dist import load_distilled
@@ -45,7 +46,7 @@ def test_death_after_any_operation_leaves_nothing_partial(kind: str, finished: S
         target=_die_at_every_operation, args=(store.url, unit.order(), digests(finished, unit), str(report))
     )
     spawned.start()
-    spawned.join(400)
+    spawned.join(HANG_SECONDS)
     text = report.read_text()
     assert spawned.exitcode == 0, text
     deaths = text.count("died")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import HANG_SECONDS
 from tests.s3_server import S3Server
 from tests.storage.tiny_units import copy_all_but, digests, first_of
 from vldd_dist.orchestration.units import UnitOrder
@@ -31,9 +32,9 @@ def _make(url: str, order: UnitOrder, barrier: Any, committed: Any, wait_for_oth
         nonlocal begun
         if not begun:
             begun = True
-            barrier.wait(60)
+            barrier.wait(HANG_SECONDS)
             if wait_for_other is not None:
-                wait_for_other.wait(60)
+                wait_for_other.wait(HANG_SECONDS)
 
     begun = False
     UnitWriter.commit = telling  # type: ignore[method-assign]
@@ -54,14 +55,14 @@ def test_one_commits_and_the_other_finds_out_and_stops(kind: str, finished: Stor
     )
     first.start()
     second.start()
-    first.join(120)
+    first.join(HANG_SECONDS)
     assert first.exitcode == 0
     expected = digests(finished, unit)
     assert digests(store, unit) == expected
     first_is_done.set()
-    second.join(120)
+    second.join(HANG_SECONDS)
     assert second.exitcode == 0
-    assert committed.get(timeout=10).endswith("tried")
+    assert committed.get(timeout=HANG_SECONDS).endswith("tried")
     with pytest.raises(Empty):
         committed.get(timeout=1)
     assert digests(store, unit) == expected, "the second stopped at its next checkpoint and removed nothing of the first's"
@@ -82,7 +83,7 @@ def test_two_that_finish_at_once_leave_one_whole_unit(finished: Store, s3: S3Ser
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(120)
+        writer.join(HANG_SECONDS)
         assert writer.exitcode == 0
     assert digests(store, unit) == digests(finished, unit)
     manifests = [key for key in store.list(f"units/expert/{unit.id}") if key.endswith("manifest.json")]

@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import HANG_SECONDS
 from vldd_dist.errors import DataError, StoreError
 from vldd_dist.sharding.checkpoints import newest_checkpoint
 from vldd_dist.sharding.ranks import SOLO
@@ -170,7 +171,7 @@ def test_two_processes_that_commit_leave_one_whole_result(store: Store) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(HANG_SECONDS)
         assert process.exitcode == 0
     reader = UnitReader(store, "thing", "u1")
     assert reader.read("x.bin") == bytes([reader.facts["number"]]) * 1000

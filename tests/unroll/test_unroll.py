@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._measure import peak_memory
+from tests.conftest import HANG_SECONDS
 from tests.unroll.problems import Case, Perceptron, Quadratic, dual_encoder_case, flat, relative
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import (
@@ -254,7 +255,7 @@ def _growth(name: str) -> float:
         queue = context.Queue()
         process = context.Process(target=_peak_mib, args=(name, steps, queue))
         process.start()
-        peaks.append(queue.get(timeout=120))
+        peaks.append(queue.get(timeout=HANG_SECONDS))
         process.join()
     return (peaks[1] - peaks[0]) / 12
 
