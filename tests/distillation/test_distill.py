@@ -11,11 +11,12 @@ from vldd_dist.distillation.distill import Distillation, History
 from vldd_dist.distillation.experts import Experts
 from vldd_dist.distillation.pairs import SyntheticPairs, start_from_real
 from vldd_dist.distillation.unrolling import LocalUnrolling
-from vldd_dist.errors import DivergenceError
+from vldd_dist.errors import DivergenceError, InterruptedRun
 from vldd_dist.evaluation.encode import RetrievalSplit, measure, retrieval_split
 from vldd_dist.evaluation.student import Judge, TrainingPairs, train_student
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.parameters import ParameterView
+from vldd_dist.seeding import derive_seed
 from vldd_dist.settings import (
     DistillSettings,
     EvaluationSettings,
@@ -232,3 +233,45 @@ def test_a_run_diverges_by_the_mean_of_twenty_steps(problem: Problem, store: Sto
     run.pairs.log_rates[0] = torch.nan
     with pytest.raises(DivergenceError, match=r"inner learning rates are \[nan, .*\] at outer step 0"):
         run.outer_step(0)
+
+
+def test_a_step_draws_its_masks_by_seed_and_step_and_checkpoints_come_every_so_often(problem: Problem, store: Store) -> None:
+    run = distillation(problem, store, outer_steps=7, checkpoint_every=3)
+    gradient, save = run.unrolling.gradient, run.checkpoints.save
+    seeds: list[int] = []
+    saved: list[int] = []
+
+    def watched(start: Any, target: Any, rates: Any, batches: Any, seed: int, relative_step: float | None) -> Any:
+        seeds.append(seed)
+        return gradient(start, target, rates, batches, seed, relative_step)
+
+    def counted(step: int, *rest: Any) -> None:
+        saved.append(step)
+        save(step, *rest)
+
+    run.unrolling.gradient = watched  # type: ignore[method-assign]
+    run.checkpoints.save = counted  # type: ignore[method-assign]
+    run.run()
+    assert seeds == [derive_seed(3, "dropout", step) for step in range(7)]
+    assert saved == [3, 6]
+
+
+def test_a_run_goes_on_from_its_checkpoint_to_the_same_bits(problem: Problem, tmp_path: Any) -> None:
+    """With finite differences: the step is not chosen again, and the figures of checks are kept."""
+    changes = {"outer_steps": 7, "checkpoint_every": 3, "gradient": "finite_difference", "check_every": 2}
+    straight, broken = (Store(str(tmp_path / name)) for name in ("straight", "broken"))
+    whole = distillation(problem, straight, **changes)
+    facts = whole.run()
+    first = distillation(problem, broken, **changes)
+    steps = iter(range(100))
+    first.should_stop = lambda: next(steps) == 5
+    with pytest.raises(InterruptedRun):
+        first.run()
+    resumed = distillation(problem, broken, **changes)
+    assert resumed.run() == facts
+    assert [step for step, _ in facts["difference_check"]["later"]] == [2, 4, 6]
+    assert resumed.step_choice == whole.step_choice
+    assert resumed.history == whole.history
+    for name, value in whole.pairs.as_tensors().items():
+        assert torch.equal(resumed.pairs.as_tensors()[name], value)
+        assert torch.equal(resumed.best.as_tensors()[name], whole.best.as_tensors()[name])

@@ -59,3 +59,16 @@ def test_diverged_features_score_nothing() -> None:
 def test_perfect_features_score_all() -> None:
     eye = torch.eye(40)
     assert recall(eye, eye.repeat_interleave(5, 0), torch.arange(40).repeat_interleave(5)).mean == 100
+
+
+def test_the_figures_by_hand() -> None:
+    """Twenty captions, one a picture. Pictures before caption i's own, by similarity: i of them for i < 12, else none."""
+    scores = torch.eye(20).double() * 0.5
+    for caption in range(12):
+        others = [picture for picture in range(20) if picture != caption][:caption]
+        scores[caption, others] = 0.7
+    # Rows of an orthogonal basis for pictures: a caption's scores are its coordinates, up to its length.
+    found = recall(torch.eye(20), scores, torch.arange(20))
+    assert (found.ir1, found.ir5, found.ir10) == (45, 65, 90)
+    assert found.as_dict()["mean"] == found.mean
+    assert found.mean == (found.tr1 + found.tr5 + found.tr10 + found.ir1 + found.ir5 + found.ir10) / 6

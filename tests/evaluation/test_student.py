@@ -1,13 +1,18 @@
 """Students on pairs: the learning rate is chosen on validation, and repeats to the bit."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
 from vldd_dist.errors import DivergenceError
-from vldd_dist.evaluation.encode import RetrievalSplit, measure, retrieval_split
+from vldd_dist.evaluation import student as student_module
+from vldd_dist.evaluation.encode import RetrievalSplit, encode_images, encode_texts, measure, retrieval_split
 from vldd_dist.evaluation.student import Judge, TrainingPairs, train_student
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.settings import EvaluationSettings, HeadSettings, ImageTowerSettings, ModelSettings
+from vldd_dist.seeding import numpy_generator
+from vldd_dist.settings import EvaluationSettings, HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 
 TEXT_DIM = 12
 
@@ -84,3 +89,74 @@ def test_a_frozen_backbone_is_measured_by_its_features() -> None:
     assert prepared.inputs.shape == (10, frozen.image_backbone.num_features)
     by_hand = frozen.image_head(frozen.image_backbone(frozen.normalise(images)))
     torch.testing.assert_close(frozen.image_features(prepared.inputs), by_hand)
+
+
+def trained(rate: float = 0.05, temperature: float = 0.07, seed: int = 3, dropout: float = 0, **changes: Any) -> torch.Tensor:
+    """All parameters of a student after its training, flat."""
+    head = HeadSettings(kind="projection", dropout=dropout)
+    image = ImageTowerSettings(model="test_nfnet", weights="random", train="head", head=head)
+    student = build(ModelSettings(image=image, joint_dim=16), TEXT_DIM, None, 0)
+    settings = EvaluationSettings.model_validate({"epochs": 3, "batch_size": 5, "learning_rates": [rate], **changes})
+    assert train_student(student, pairs(), settings, rate, temperature, seed)
+    return torch.cat([parameter.detach().flatten() for parameter in student.parameters() if parameter.requires_grad])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rate": 0.04},
+        {"temperature": 0.1},
+        {"seed": 4},
+        {"dropout": 0.5},
+        {"epochs": 2},
+        {"batch_size": 4},
+        {"momentum": 0.5},
+        {"weight_decay": 0.05},
+    ],
+    ids=str,
+)
+def test_no_setting_of_a_student_is_ignored(change: dict[str, Any]) -> None:
+    assert not torch.equal(trained(), trained(**change))
+
+
+def test_epochs_have_orders_of_their_own_and_dropout_draws_by_seed() -> None:
+    """Two epochs in batches of five of ten: the halves differ, or the second would repeat the first."""
+    orders = []
+
+    def watched(*parts: int | str) -> np.random.Generator:
+        generator = numpy_generator(*parts)
+        orders.append(numpy_generator(*parts).permutation(10).tolist())
+        return generator
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(student_module, "numpy_generator", watched)
+        trained(epochs=3)
+    assert [sorted(order) for order in orders] == [list(range(10))] * 3
+    assert orders[0] != orders[1] != orders[2]
+    whole = {"batch_size": 10, "dropout": 0.5}
+    assert not torch.equal(trained(**whole), trained(seed=4, **whole))
+    assert torch.equal(trained(**whole), trained(**whole))
+
+
+def test_features_are_those_of_evaluation_mode_in_order_and_all() -> None:
+    """Whatever mode the model was left in and whatever the batch."""
+    head = HeadSettings(kind="projection", dropout=0.5)
+    image = ImageTowerSettings(model="test_nfnet", weights="random", train="full", head=head)
+    both = build(ModelSettings(image=image, joint_dim=16, text=TextTowerSettings(head=head)), TEXT_DIM, None, 0)
+    _, images, texts = split()
+    wanted = both.image_features(both.normalise(images)), both.text_features(texts)
+    for batch in (3, 4, 10):
+        both.train()
+        pictures = encode_images(both, images.split(batch))
+        both.train()
+        found = pictures, encode_texts(both, texts, batch)
+        for one, other in zip(found, wanted, strict=True):
+            assert not one.requires_grad
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_captions_belong_to_their_pictures() -> None:
+    _, images, texts = split(3)
+    prepared = retrieval_split(model(), images, torch.cat([texts, texts]), [["a"], ["b", "c", "d"], ["e", "f"]], 2)
+    assert prepared.image_of_caption.tolist() == [0, 1, 1, 1, 2, 2]
+    assert torch.equal(prepared.inputs, images)

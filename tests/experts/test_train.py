@@ -13,7 +13,7 @@ from vldd_dist.errors import DivergenceError
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.train import ExpertTraining
 from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.orchestration.workspace import read_tensors
+from vldd_dist.orchestration.workspace import Report, read_tensors
 from vldd_dist.storage.store import Store
 from vldd_dist.storage.trajectories import SnapshotCache, Trajectory
 from vldd_dist.storage.units import UnitReader
@@ -31,11 +31,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return made
 
 
-def train(store: Store, *overrides: str, index: int = 0, seed: int = 0) -> UnitReader:
+def train(store: Store, *overrides: str, index: int = 0, seed: int = 0, report: Report = lambda event: None) -> UnitReader:
     unit = units_of(experiment(*FAST, *overrides), "expert")[index]
     # In the unit alone: the experiment's would draw other data.
     unit = replace(unit, spec=unit.spec | {"seed": seed})
-    run(store, [unit])
+    run(store, [unit], report)
     return UnitReader(store, "expert", unit.id)
 
 
@@ -54,6 +54,16 @@ def test_an_expert_learns(store: Store) -> None:
     assert facts["loss"][-1] < facts["loss"][0]
     assert len(facts["validation"]) == 7
     assert facts["epochs"] == list(range(7))
+
+
+def test_an_epochs_loss_is_the_mean_of_its_batches(store: Store) -> None:
+    events: list[dict[str, Any]] = []
+    facts = train(store, seed=2, report=events.append).facts
+    assert [(event["done"], event["total"]) for event in events] == [(done, 96) for done in range(16, 97, 16)]
+    for epoch in (1, 2):
+        losses = [event["loss"] for event in events if event["epoch"] == epoch]
+        assert len(losses) == 3
+        assert facts["loss"][epoch - 1] == pytest.approx(sum(losses) / 3)
 
 
 def test_the_first_snapshot_is_the_start_and_each_epoch_moves_it(store: Store) -> None:
