@@ -100,3 +100,14 @@ def test_herdings_mean_is_nearer_than_that_of_random_pairs() -> None:
         return float((features[select(method, given, 6, numpy_generator(seed))].mean(0) - features.mean(0)).norm())
 
     assert distance("herding", 0) < min(distance("random", seed) for seed in range(20))
+
+
+def test_both_features_weigh_alike_whatever_their_norms() -> None:
+    given = candidates()
+    assert given.image is not None
+    assert given.text is not None
+    joint = Candidates(30, given.image * 100, given.text / 100).joint()
+    torch.testing.assert_close(joint, candidates().joint())
+    assert joint.shape == (30, 12)
+    torch.testing.assert_close(joint[:, :6].norm(dim=1), torch.ones(30))
+    torch.testing.assert_close(joint[:, 6:], given.text / given.text.norm(dim=1, keepdim=True))

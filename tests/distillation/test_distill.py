@@ -230,9 +230,11 @@ def test_a_run_diverges_by_the_mean_of_twenty_steps(problem: Problem, store: Sto
     run._refuse_divergence(18, 9.0)
     with pytest.raises(DivergenceError, match="the matching loss is nan at outer step 18"):
         run._refuse_divergence(18, float("nan"))
-    run.pairs.log_rates[0] = torch.nan
-    with pytest.raises(DivergenceError, match=r"inner learning rates are \[nan, .*\] at outer step 0"):
-        run.outer_step(0)
+    # NaN, infinite, and so small that it is nothing.
+    for logarithm, rate in ((torch.nan, "nan"), (200.0, "inf"), (-200.0, "0.0")):
+        run.pairs.log_rates[0] = logarithm
+        with pytest.raises(DivergenceError, match=rf"inner learning rates are \[{rate}, .*\] at outer step 0"):
+            run.outer_step(0)
 
 
 def test_a_step_draws_its_masks_by_seed_and_step_and_checkpoints_come_every_so_often(problem: Problem, store: Store) -> None:

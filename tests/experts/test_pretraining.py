@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from vldd_dist.errors import DivergenceError
 from vldd_dist.experts import pretraining
 from vldd_dist.experts.pretraining import PRETRAINING_OFFSET, pretrain_on_attributes
 from vldd_dist.models.image import create_backbone
+from vldd_dist.seeding import numpy_generator
 from vldd_dist.settings import PretrainSettings
 
 
@@ -69,3 +71,16 @@ def test_no_scene_is_one_of_the_experiments(monkeypatch: pytest.MonkeyPatch) -> 
     pretrained(seed=5, epochs=1)
     assert drawn == [(32, 5, PRETRAINING_OFFSET)]
     assert PRETRAINING_OFFSET >= 10**6
+
+
+def test_each_epoch_has_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = []
+
+    def watched(*parts: int | str) -> np.random.Generator:
+        orders.append(numpy_generator(*parts).permutation(32).tolist())
+        return numpy_generator(*parts)
+
+    monkeypatch.setattr(pretraining, "numpy_generator", watched)
+    pretrained(epochs=3)
+    assert [sorted(order) for order in orders] == [list(range(32))] * 3
+    assert len({tuple(order) for order in orders}) == 3
