@@ -16,15 +16,17 @@ from vldd_dist.seeding import numpy_generator
 from vldd_dist.settings import PretrainSettings
 
 
-def pretrained(seed: int = 0, **changes: Any) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+def pretrained(
+    seed: int = 0, mean: float = 0.5, std: float = 0.25, **changes: Any
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Weights and reports."""
     events: list[dict[str, Any]] = []
     weights = pretrain_on_attributes(
         create_backbone("test_nfnet", {}, pretrained=False, seed=0),
         PretrainSettings(**{"images": 32, "epochs": 4, "batch_size": 12, "lr": 3e-3} | changes),
         image_size=32,
-        mean=torch.full((3,), 0.5),
-        std=torch.full((3,), 0.25),
+        mean=torch.full((3,), mean),
+        std=torch.full((3,), std),
         seed=seed,
         device=torch.device("cpu"),
         report=events.append,
@@ -50,8 +52,9 @@ def test_it_learns_repeats_and_leaves_the_global_generator() -> None:
 
 
 def test_every_setting_and_the_seed_change_the_weights() -> None:
-    ways = [{}, {"images": 31}, {"epochs": 3}, {"batch_size": 13}, {"lr": 2e-3}, {"seed": 1}]
-    norms = [float(torch.cat([weight.flatten() for weight in pretrained(**way)[0].values()]).double().norm()) for way in ways]
+    ways = [{}, {"images": 31}, {"epochs": 3}, {"batch_size": 13}, {"lr": 2e-3}, {"seed": 1}, {"mean": 0.4}, {"std": 0.3}]
+    found = [pretrained(**way)[0].values() for way in ways]
+    norms = [float(torch.cat([weight.flatten() for weight in weights]).double().norm()) for weights in found]
     assert len(set(norms)) == len(ways)
 
 
