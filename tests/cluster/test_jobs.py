@@ -6,7 +6,7 @@ import pytest
 from ray.job_submission import JobStatus
 
 from tests.cluster.local_cluster import PRESET, LocalCluster, arguments_of
-from tests.cluster.test_run import LONGER, checkpoints, result
+from tests.cluster.test_run import LONGER, checkpoints, result, with_its_data
 from vldd_dist.experiment import load_experiment
 from vldd_dist.orchestration.submit import submission_name
 from vldd_dist.storage.status import RunStatus, read_statuses
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.ray
 
 
 def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, undisturbed: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
+    store = with_its_data(tmp_path / "store", undisturbed)
     job, printed = cluster.submit(store, LONGER)
     assert job == submission_name(load_experiment(PRESET, LONGER), str(store)) + "-1"
     assert f"ray job logs --address {cluster.dashboard} --follow {job}" in printed

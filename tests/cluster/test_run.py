@@ -59,6 +59,13 @@ def start(store: Path, overrides: list[str] = LONGER, job: Sequence[str] = JOB) 
     return subprocess.Popen(command(store, overrides, job), text=True, start_new_session=True, **pipes)
 
 
+def with_its_data(store: Path, made: Path) -> Path:
+    """A new store that has the data set and the caption embeddings of a finished one: no test here disturbs those."""
+    for kind in ("dataset", "caption_embeddings"):
+        shutil.copytree(made / "units" / kind, store / "units" / kind)
+    return store
+
+
 def finish(process: subprocess.Popen[str]) -> str:
     output, _ = process.communicate(timeout=HANG_SECONDS)
     return output
@@ -127,7 +134,7 @@ def newest(store: Path, kind: str) -> int:
 
 
 def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
+    store = with_its_data(tmp_path / "store", undisturbed)
 
     # A worker and then, by Ctrl-C, the run, while experts train.
     process = start(store, job=WATCHED_JOB)
