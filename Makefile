@@ -5,7 +5,7 @@ STORE ?= demo-store
 export HF_HUB_OFFLINE ?= 1
 
 # Two workers at least, four at most: a worker takes up to 3 GiB.
-PARALLEL := -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n auto --maxprocesses 4 --no-loadscope-reorder
 
 .PHONY: setup demo test test-fast test-servers lint type bench clean
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -15,6 +16,7 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import pytest
 import torch
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from tests.faulty_proxy import FaultyProxy
 from tests.s3_server import S3Server, s3_server
@@ -27,24 +29,33 @@ torch.set_num_threads(1)
 GROUPS = ("tests/cluster", "tests/storage", "tests/distributed")
 
 
-# First: what selects by marks, and pytest-xdist itself, look at the items afterwards.
+def group_of(nodeid: str) -> str:
+    """The folder, or file, whose tests are run by one worker."""
+    file = nodeid.partition("::")[0]
+    return next((folder for folder in GROUPS if file.startswith(f"{folder}/")), file)
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """pytest-xdist's way to override what belongs together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    return GroupScheduling(config, log)
+
+
+# First: what selects by marks looks at the items afterwards.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group and order the tests for pytest-xdist, and mark those that need a server or a browser by their fixtures."""
+    """Mark the tests that need a server, ranks or a browser by their fixtures; put the longest groups first."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
         fixtures = set(getattr(item, "fixturenames", ()))
         for name, needed in (("s3", "server"), ("ranks", "group"), ("browser", "browser")):
             if needed in fixtures:
                 item.add_marker(name)
-    items.sort(key=lambda item: GROUPS.index(group) if (group := _group(item)) in GROUPS else len(GROUPS))
-
-
-def _group(item: pytest.Item) -> str:
-    if item.get_closest_marker("ray"):
-        return GROUPS[0]
-    path = item.path.relative_to(item.config.rootpath).as_posix()
-    return next((folder for folder in GROUPS if path.startswith(f"{folder}/")), path)
+    items.sort(key=lambda item: GROUPS.index(group) if (group := group_of(item.nodeid)) in GROUPS else len(GROUPS))
 
 
 # Waiting for longer than this is hanging. No test measures time: a machine may be busy with other work.
