@@ -66,6 +66,28 @@ def test_an_epochs_loss_is_the_mean_of_its_batches(store: Store) -> None:
         assert facts["loss"][epoch - 1] == pytest.approx(sum(losses) / 3)
 
 
+def test_only_snapshots_that_can_be_reached_and_the_last_are_kept(store: Store) -> None:
+    reader = train(store, "experts.epochs=6", "experts.keep=reachable")
+    assert reader.facts["epochs"] == [0, 1, 2, 6]
+    names = {f"epoch-{epoch:04d}/{tower}.safetensors" for epoch in (0, 1, 2, 6) for tower in ("image", "text")}
+    assert set(reader.manifest.objects) == names | {"forgetting.safetensors"}
+
+
+def test_each_epoch_sees_each_picture_once_in_an_order_of_its_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    visit = ForgettingCounts.visit
+
+    def watched(self: ForgettingCounts, indices: Tensor, learned: Tensor) -> None:
+        seen.extend(indices.tolist())
+        visit(self, indices, learned)
+
+    monkeypatch.setattr(ForgettingCounts, "visit", watched)
+    train(store, seed=3)
+    first, second = seen[:48], seen[48:]
+    assert sorted(first) == sorted(second) == list(range(48))
+    assert first != second
+
+
 def test_the_first_snapshot_is_the_start_and_each_epoch_moves_it(store: Store) -> None:
     reader = train(store)
     for tower in ("image", "text"):
