@@ -19,8 +19,12 @@ from vldd_dist.storage.store import Store
 
 # For what a distillation stores when it is stopped.
 STOP_SECONDS = 10
+# Of a Ray of its own.
+STARTS = 3
 
 Event = tuple[str, dict[str, Any]]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,28 @@ class Executor(Protocol):
         ...
 
 
+def _start_ray() -> None:
+    """A Ray of its own on this machine. Ray gives its processes 30 s to begin, which a busy machine may exceed: tried again.
+
+    Raises:
+        InterruptedRun: it did not begin in `STARTS` tries.
+    """
+    for left in reversed(range(STARTS)):
+        try:
+            # "local": without an address Ray joins whatever cluster was last started on this machine.
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        except Exception as error:  # Ray raises no narrower one here.
+            ray.shutdown()
+            reason = str(error).strip().partition("\n")[0]
+            if not left:
+                raise InterruptedRun(
+                    f"Ray did not start on this machine in {STARTS} tries ({reason}): start the same command again when the "
+                    "machine is less busy"
+                ) from None
+            logger.warning("Ray did not start on this machine (%s): tried again", reason)
+
+
 class RayExecutor:
     """Joins the cluster that RAY_ADDRESS names, or starts a Ray of its own on this machine."""
 
@@ -82,8 +108,7 @@ class RayExecutor:
 
     def _join(self) -> None:
         if self.owns_cluster:
-            # "local": without an address Ray joins whatever cluster was last started on this machine.
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            _start_ray()
         else:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
 
