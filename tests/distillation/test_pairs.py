@@ -126,6 +126,12 @@ def test_starts() -> None:
     torch.testing.assert_close(noise.texts.std(0), vectors.std(0), atol=0.3, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_a_picture_is_near_one_centre_only() -> None:
+    """Of equal pictures each centre has another."""
+    assert sorted(kmeans_indices(torch.ones(5, 3), 5, 0)) == list(range(5))
+
+
 def test_feature_space_is_the_general_path() -> None:
     """Frozen backbone: unroll on features and one product to the pixels, against pictures in every inner step."""
     image = {"train": "head", "head": HeadSettings(kind="linear")}

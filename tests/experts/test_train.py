@@ -10,10 +10,12 @@ from torch import Tensor
 
 from tests.orchestration.test_pipeline import experiment, run, units_of
 from vldd_dist.errors import DivergenceError
+from vldd_dist.experts import train as train_module
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.train import ExpertTraining
 from vldd_dist.orchestration.plan import make_plan
 from vldd_dist.orchestration.workspace import Report, read_tensors
+from vldd_dist.seeding import derive_seed
 from vldd_dist.storage.store import Store
 from vldd_dist.storage.trajectories import SnapshotCache, Trajectory
 from vldd_dist.storage.units import UnitReader
@@ -127,6 +129,18 @@ def test_experts_differ_by_their_index_and_seed(store: Store) -> None:
     for other in (train(store, index=1), train(store, seed=1)):
         assert not torch.equal(ends(train(store), 0)["text"], ends(other, 0)["text"])
         assert not torch.equal(ends(train(store))["text"], ends(other)["text"])
+
+
+def test_each_epoch_draws_its_masks_by_seed_expert_and_epoch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def watched(*parts: int | str) -> int:
+        drawn.append(parts)
+        return derive_seed(*parts)
+
+    monkeypatch.setattr(train_module, "derive_seed", watched)
+    train(store, seed=5, index=1)
+    assert [parts for parts in drawn if "dropout" in parts] == [(5, "expert", 1, "dropout", epoch) for epoch in (1, 2)]
 
 
 def test_weight_decay_shrinks(store: Store) -> None:

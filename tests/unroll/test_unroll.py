@@ -27,6 +27,7 @@ from vldd_dist.distillation.unroll import (
     swept_gradient,
     unrolled_gradient,
 )
+from vldd_dist.distillation.unroll.protocol import step_loss
 from vldd_dist.settings import HeadSettings
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}
@@ -161,6 +162,13 @@ def test_dropout_masks_are_replayed_and_global_randomness_is_untouched() -> None
     assert torch.equal(flat(case.gradient("exact")), flat(first))
     case.student.seed += 1
     assert not torch.equal(flat(case.gradient("exact")), flat(first))
+
+
+def test_each_inner_step_has_masks_of_its_own() -> None:
+    case = dual_encoder_case(dropout=True)
+    losses = [float(step_loss(case.student, case.theta, case.batches[0], step)) for step in (0, 1, 2, 0)]
+    assert len(set(losses[:3])) == 3
+    assert losses[3] == losses[0]
 
 
 @pytest.mark.parametrize(
