@@ -14,13 +14,13 @@ import torch
 import yaml
 
 from benchmarks import _bad_values as bad
-from vldd_dist.experiment import load_experiment
-from vldd_dist.storage.distilled import DistilledSet, NearestCaptions, Recipe
-from vldd_dist.storage.manifests import _canonical, _seal, to_json
-from vldd_dist.storage.objects import ObjectInfo
-from vldd_dist.storage.status import RunStatus
-from vldd_dist.storage.store import Store
-from vldd_dist.storage.units import UnitWriter
+from vldd_dist.artifacts.manifests import _canonical, _seal, to_json
+from vldd_dist.artifacts.run_status import RunStatus
+from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.config.load import load_experiment
+from vldd_dist.distilled_set.distilled import DistilledSet, NearestCaptions, Recipe
+from vldd_dist.store.objects import ObjectInfo
+from vldd_dist.store.store import Store
 
 SCENES = str(Path(__file__).parent.parent / "jobs/presets/scenes.yaml")
 ANY = frozenset({0, 2, 4})

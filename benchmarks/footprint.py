@@ -21,22 +21,17 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks._measure import FreshProcess, peak_memory, print_json
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.experts import ExpertSettings
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, unrolled_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses import contrastive_loss
 from vldd_dist.models.parameters import ParameterView
-from vldd_dist.orchestration.estimates import sizes_of
-from vldd_dist.orchestration.footprint import Step, expert_memory, peak, unroll_memory
-from vldd_dist.orchestration.rehearsal import Rehearsal
-from vldd_dist.settings import (
-    DistillSettings,
-    ExpertSettings,
-    HeadSettings,
-    ImageTowerSettings,
-    ModelSettings,
-    TextTowerSettings,
-)
+from vldd_dist.planner.estimator import sizes_of
+from vldd_dist.planner.memory_model import Step, expert_memory, peak, unroll_memory
+from vldd_dist.planner.memory_trace import MemoryTrace
 
 IMAGE_SIZE, TEXT_DIM, STEPS = 64, 384, 4
 EXPERT = ExpertSettings(momentum=0.9, weight_decay=5e-4)
@@ -81,18 +76,18 @@ class Measured(NamedTuple):
 
 def estimate(case: Case, what: str) -> int:
     """What the plan's formulas say of it, without memory."""
-    rehearsal = Rehearsal(case.settings, TEXT_DIM, IMAGE_SIZE)
-    sizes, batch = sizes_of(rehearsal), case.pairs * rehearsal.input_bytes
+    trace = MemoryTrace(case.settings, TEXT_DIM, IMAGE_SIZE)
+    sizes, batch = sizes_of(trace), case.pairs * trace.input_bytes
     if what == "expert":
-        first = rehearsal.first_order(case.pairs, training=True, of_batch=False, keep=True)
+        first = trace.first_order(case.pairs, training=True, of_batch=False, keep=True)
         terms = expert_memory(sizes, Step(batch, first=first), EXPERT)
         return terms["momentum"] + terms["activations"]
     if what == "full":
-        step = Step(batch, full=rehearsal.full_graph(case.pairs, dropout=False))
+        step = Step(batch, full=trace.full_graph(case.pairs, dropout=False))
     elif what == "exact":
-        step = Step(batch, second=rehearsal.second_order(case.pairs, dropout=False, with_theta=True))
+        step = Step(batch, second=trace.second_order(case.pairs, dropout=False, with_theta=True))
     else:
-        step = Step(batch, first=rehearsal.first_order(case.pairs, training=False, of_batch=True, keep=True))
+        step = Step(batch, first=trace.first_order(case.pairs, training=False, of_batch=True, keep=True))
     return peak(unroll_memory(sizes, step, DistillSettings.model_validate({"gradient": what, "inner_steps": STEPS})))
 
 

@@ -17,12 +17,12 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks._measure import cpu_seconds, print_json
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, scatter_to_pairs, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.inputs import model_inputs, pixel_gradients
-from vldd_dist.settings import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 
 TOWERS = {"vit_tiny_patch16_224": {"img_size": 64}, "nf_regnet_b1": {}, "mobilenetv2_100": {}}
 IMAGE_SIZE, PAIRS, STEPS, TEXT_DIM = 64, 20, 8, 384

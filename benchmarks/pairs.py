@@ -21,20 +21,21 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._group import Group
 from benchmarks._measure import peak_memory, print_json
-from vldd_dist.distillation.distill import Distillation
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.trajectories import SnapshotCache, Trajectory, write_snapshots
+from vldd_dist.artifacts.units import UnitReader, UnitWriter
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.experts import Experts
+from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import start_from_noise
 from vldd_dist.distillation.unrolling import make_unrolling
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.parameters import TOWERS, ParameterView
-from vldd_dist.settings import DistillSettings, HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.sharding.ranks import SOLO, Ranks
-from vldd_dist.storage import tensors
-from vldd_dist.storage.store import Store
-from vldd_dist.storage.trajectories import SnapshotCache, Trajectory, write_snapshots
-from vldd_dist.storage.units import UnitReader, UnitWriter
+from vldd_dist.store.store import Store
+from vldd_dist.testing.group import Group
 
 IMAGE_SIZE, MINIBATCH, INNER_STEPS, TEXT_DIM = 64, 20, 2, 384
 BUDGETS = (100, 1_000, 10_000)
@@ -89,7 +90,7 @@ def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) 
         settings,
         seed=0,
         validate=lambda given: 0.0,
-        writer=UnitWriter(store, "distillation", f"{pairs}-{ranks.world}", {}, {}),
+        writer=UnitWriter(store, "distillation", f"{pairs}-{ranks.world_size}", {}, {}),
         report=report,
         ranks=ranks,
     )

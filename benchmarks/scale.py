@@ -30,15 +30,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._measure import FreshProcess, peak_memory, print_json
-from vldd_dist.experiment import load_experiment
-from vldd_dist.orchestration.coordinator import Coordinator
-from vldd_dist.orchestration.executor import Capacity, Event
-from vldd_dist.orchestration.outcomes import DONE, Outcome
-from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.orchestration.progress import LiveView, PlainView, ProgressBoard
-from vldd_dist.orchestration.status import SeveralViews, StatusWriter
-from vldd_dist.orchestration.units import UnitOrder, WorkUnit
-from vldd_dist.storage.store import Limit, Store
+from vldd_dist.config.load import load_experiment
+from vldd_dist.monitoring.progress import LiveView, PlainView, ProgressBoard
+from vldd_dist.monitoring.status import SeveralViews, StatusWriter
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.outcome import DONE, Outcome
+from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
+from vldd_dist.scheduler.controller import Controller
+from vldd_dist.scheduler.executor import Capacity, Event
+from vldd_dist.store.store import Limit, Store
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 SIZES = (1_000, 10_000)
@@ -180,7 +180,7 @@ def simulate(size: int, terminal: bool, folder: str) -> Figures:
         status = StatusWriter(store, "scale", executor.clock)
         view = SeveralViews([LiveView(console) if terminal else PlainView(console, executor.clock), status])
         board = ProgressBoard(view, executor.clock)
-        result = Coordinator(units, store, lambda: executor, board, clock=executor.clock).run()
+        result = Controller(units, store, lambda: executor, board, clock=executor.clock).run()
         status.state = "done"
         view.end()
     seconds = time.process_time() - planned - executor.aside

@@ -4,7 +4,7 @@
 
 Prints the tables of docs/scaling.md as they stand there. GPU-hours come of assumed speeds (`SPEEDS` and below it: put in your
 own), bytes are the planner's (`orchestration.traffic`), and requests follow from the bytes. Nothing is measured, and nothing
-is run but the planner's rehearsal.
+is run but the planner's trace.
 """
 
 import math
@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from vldd_dist.experiment import Experiment, load_experiment
-from vldd_dist.orchestration.estimates import Estimator
-from vldd_dist.orchestration.rehearsal import Rehearsal
-from vldd_dist.orchestration.traffic import CAPTION_BYTES, COMMON_TEXT_DIM, JPEG_BYTES_A_PIXEL, TAR_BYTES, DataSize, traffic
-from vldd_dist.storage.cache import DEFAULT_GIB
-from vldd_dist.storage.manifests import UnitManifest, to_json
-from vldd_dist.storage.objects import BLOCK_BYTES, Blocks, ObjectInfo
-from vldd_dist.storage.s3 import PART_BYTES
+from vldd_dist.artifacts.manifests import UnitManifest, to_json
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.load import load_experiment
+from vldd_dist.planner.estimator import Estimator
+from vldd_dist.planner.io_model import CAPTION_BYTES, COMMON_TEXT_DIM, JPEG_BYTES_A_PIXEL, TAR_BYTES, DataSize, traffic
+from vldd_dist.planner.memory_trace import MemoryTrace
+from vldd_dist.store.node_cache import DEFAULT_GIB
+from vldd_dist.store.objects import BLOCK_BYTES, Blocks, ObjectInfo
+from vldd_dist.store.s3 import PART_BYTES
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 STUDENTS = {"nfnet_l0": "flickr30k-nfnet-bert.yaml", "ViT-B/16 with LoRA": "flickr30k-vit-lora.yaml"}
@@ -171,8 +172,8 @@ def _estimator() -> Estimator:
     return Estimator(COMMON_TEXT_DIM)
 
 
-def rehearsal_of(experiment: Experiment) -> Rehearsal:
-    return _estimator().rehearsal(experiment)
+def rehearsal_of(experiment: Experiment) -> MemoryTrace:
+    return _estimator().trace(experiment)
 
 
 def manifest_bytes_a_shard(image_bytes: int, shard_images: int) -> int:

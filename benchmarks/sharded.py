@@ -23,14 +23,15 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks._group import Group
 from benchmarks._measure import peak_memory, print_json
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.sharded import ShardedFirstOrder
 from vldd_dist.distillation.unrolling import LocalUnrolling, ShardedUnrolling
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.parameters import ParameterView
-from vldd_dist.settings import DistillSettings, HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.sharding.ranks import Ranks
+from vldd_dist.testing.group import Group
 
 IMAGE_SIZE, PAIRS, TEXT_DIM = 64, 12, 384
 RATES = torch.tensor([0.01, 0.01])
@@ -63,7 +64,7 @@ class Moved(TorchDispatchMode):
         super().__init__()
         self.bytes = 0
         # Operation -> how often its longest tensor crosses the wire.
-        once = ranks.world - 1
+        once = ranks.world_size - 1
         self.crossings = {
             "c10d._allgather_base_.default": once,
             "c10d._reduce_scatter_base_.default": once,

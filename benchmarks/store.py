@@ -29,13 +29,13 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from benchmarks._measure import print_json
-from tests.s3_server import s3_server
-from vldd_dist.distillation.distill import draw
-from vldd_dist.settings import DistillSettings
-from vldd_dist.storage import tensors
-from vldd_dist.storage.store import Store
-from vldd_dist.storage.trajectories import PREFETCHES_AT_ONCE, SnapshotCache, Trajectory, write_snapshots
-from vldd_dist.storage.units import UnitReader, UnitWriter
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.trajectories import PREFETCHES_AT_ONCE, SnapshotCache, Trajectory, write_snapshots
+from vldd_dist.artifacts.units import UnitReader, UnitWriter
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.distillation.outer_loop import draw
+from vldd_dist.store.store import Store
+from vldd_dist.testing.s3_server import s3_server
 
 BUCKET = "throughput"
 EPOCHS = 10  # as published: 11 snapshots an expert

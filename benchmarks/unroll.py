@@ -20,11 +20,11 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks._measure import FreshProcess, cpu_seconds, peak_memory, print_json
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import DoubleBackward, Params, UnrollResult, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.settings import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 
 STUDENTS: dict[str, dict[str, Any]] = {
     "test_vit": {"img_size": 64},

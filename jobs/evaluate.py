@@ -2,7 +2,7 @@
 
 import sys
 
-from vldd_dist.cli import main
+from vldd_dist.cli.main import main
 
 if __name__ == "__main__":
     main(["run", *sys.argv[1:], "--until", "publications"])

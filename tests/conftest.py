@@ -18,21 +18,27 @@ import pytest
 import torch
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from tests.faulty_proxy import FaultyProxy
-from tests.s3_server import S3Server, s3_server
-from vldd_dist.storage.store import Store
+from vldd_dist.pipeline.context import execute
+from vldd_dist.store.store import Store
+from vldd_dist.testing.faulty_proxy import FaultyProxy
+from vldd_dist.testing.s3_server import S3Server, s3_server
+from vldd_dist.testing.tiny_units import plan
 
 torch.set_num_threads(1)
 
-# Folders whose tests share what is slow to make (a cluster, groups of ranks, a finished experiment): one worker of pytest-xdist
-# runs each of them. Every other file is a group of its own. The longest come first, so that the workers end together.
-GROUPS = ("tests/cluster", "tests/storage", "tests/distributed")
+# Folders whose tests share what is slow to make: one worker of pytest-xdist runs all tests of a group. Every other file is a
+# group of its own. The longest groups come first, so that the workers end at about the same time.
+GROUPS = {
+    "a cluster": ("tests/cluster/",),
+    "a finished experiment": ("tests/store/", "tests/artifacts/", "tests/distilled_set/"),
+    "groups of ranks": ("tests/distributed/",),
+}
 
 
 def group_of(nodeid: str) -> str:
-    """The folder, or file, whose tests are run by one worker."""
+    """The group of a test: a key of `GROUPS`, or its file."""
     file = nodeid.partition("::")[0]
-    return next((folder for folder in GROUPS if file.startswith(f"{folder}/")), file)
+    return next((group for group, folders in GROUPS.items() if file.startswith(folders)), file)
 
 
 class GroupScheduling(LoadScopeScheduling):
@@ -55,35 +61,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name, needed in (("s3", "server"), ("ranks", "group"), ("browser", "browser")):
             if needed in fixtures:
                 item.add_marker(name)
-    items.sort(key=lambda item: GROUPS.index(group) if (group := group_of(item.nodeid)) in GROUPS else len(GROUPS))
-
-
-# Waiting for longer than this is hanging. No test measures time: a machine may be busy with other work.
-HANG_SECONDS = 900.0
-
-# Overrides that turn the demo into seconds; random weights spare the pretraining.
-TINY = [
-    "data.train_images=48",
-    "data.val_images=12",
-    "data.test_images=12",
-    "data.shard_images=16",
-    "model.image.weights=random",
-    "experts.count=2",
-    "experts.epochs=3",
-    "experts.batch_size=16",
-    "experts.momentum=0.5",
-    "distill.pairs=[4]",
-    "distill.outer_steps=6",
-    "distill.inner_steps=2",
-    "distill.gradient=exact",
-    "distill.max_start_epoch=1",
-    "distill.validate_every=3",
-    "distill.checkpoint_every=2",
-    "coresets.methods=[random, k_center, forgetting]",
-    "evaluation.seeds=[0]",
-    "evaluation.epochs=2",
-    "evaluation.learning_rates=[0.03]",
-]
+    order = list(GROUPS)
+    items.sort(key=lambda item: order.index(group) if (group := group_of(item.nodeid)) in order else len(order))
 
 
 @pytest.fixture
@@ -127,3 +106,12 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy
         Thread(target=proxy.serve_forever, daemon=True).start()
         yield proxy
         proxy.shutdown()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A tiny experiment, undisturbed."""
+    store = Store(str(tmp_path_factory.mktemp("finished")))
+    for unit in plan():
+        execute(unit.order(), store, lambda event: None)
+    return store

@@ -139,4 +139,4 @@ def test_the_page_tells_every_place_that_an_addition_takes() -> None:
         # The example's own file may say its name, too.
         assert constants - {f"{folder.strip('`')}{name}.py"} <= named, what
         assert all((PACKAGE / path).is_file() for path in named), what
-        assert named - constants <= {"orchestration/footprint.py"}, what
+        assert named - constants <= {"planner/memory_model.py"}, what

@@ -10,19 +10,19 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.storage.test_schemas import EXAMPLES, STATUS
+from tests.artifacts.test_schemas import EXAMPLES, STATUS
 from tests.test_readme import RECIPE
+from vldd_dist.artifacts.manifests import CheckpointRecord, Sealed, UnitManifest, _canonical, _seal, from_json, to_json
+from vldd_dist.artifacts.run_status import RunStatus
+from vldd_dist.artifacts.tensors import decode, parse_header
+from vldd_dist.config.load import load_experiment
 from vldd_dist.control_characters import one_line
+from vldd_dist.distilled_set.distilled import DistilledManifest
+from vldd_dist.distilled_set.fetch import read_card, read_manifest
 from vldd_dist.errors import VlddError
-from vldd_dist.experiment import load_experiment
-from vldd_dist.orchestration.status import describe_status
-from vldd_dist.storage.distilled import DistilledManifest
-from vldd_dist.storage.fetch import read_card, read_manifest
-from vldd_dist.storage.manifests import CheckpointRecord, Sealed, UnitManifest, _canonical, _seal, from_json, to_json
-from vldd_dist.storage.objects import ObjectInfo
-from vldd_dist.storage.status import RunStatus
-from vldd_dist.storage.store import Store
-from vldd_dist.storage.tensors import decode, parse_header
+from vldd_dist.monitoring.status import describe_status
+from vldd_dist.store.objects import ObjectInfo
+from vldd_dist.store.store import Store
 
 BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NUMBERS = st.integers(-(2**70), 2**70) | st.floats()

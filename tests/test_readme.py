@@ -11,7 +11,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from vldd_dist.storage.distilled import DistilledSet, NearestCaptions, Recipe
+from vldd_dist.distilled_set.distilled import DistilledSet, NearestCaptions, Recipe
 
 RECIPE = Recipe(
     image_model="test_nfnet", image_model_args={}, image_weights="random", image_train="full", image_head="none", image_size=16,

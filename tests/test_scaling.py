@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks import scale
 from benchmarks.scaling_model import SOURCES, STUDENTS, describe, model, rehearsal_of, tables
-from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.storage.status import read_statuses
-from vldd_dist.storage.store import Store
+from vldd_dist.artifacts.run_status import read_statuses
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.store.store import Store
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"
 FLICKR30K, COCO, LARGE = SOURCES

@@ -13,8 +13,8 @@ import psutil
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.local import add_node
-from tests.conftest import HANG_SECONDS
-from vldd_dist.orchestration.submit import ENDED
+from vldd_dist.ray_backend.submit import ENDED
+from vldd_dist.testing.tiny import HANG_SECONDS
 
 PRESET = "jobs/presets/scenes.yaml"
 
@@ -32,7 +32,7 @@ class LocalCluster:
     def submit(self, store: Path, overrides: list[str]) -> tuple[str, str]:
         """The job's id, and what was printed."""
         sets = [part for override in overrides for part in ("--set", override)]
-        program = [sys.executable, "-c", "from vldd_dist.cli import main; main()", "submit", PRESET, "--store", str(store)]
+        program = [sys.executable, "-c", "from vldd_dist.cli.main import main; main()", "submit", PRESET, "--store", str(store)]
         command = [*program, "--address", self.dashboard, *sets]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr

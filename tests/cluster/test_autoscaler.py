@@ -15,8 +15,8 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.local import LOOPBACK, free_port, wait_for_agents
 from tests.cluster.test_run import command
-from tests.conftest import HANG_SECONDS, TINY
-from vldd_dist.orchestration.submit import ENDED
+from vldd_dist.ray_backend.submit import ENDED
+from vldd_dist.testing.tiny import HANG_SECONDS, TINY
 
 pytestmark = pytest.mark.ray
 CONFIG = {

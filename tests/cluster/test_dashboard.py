@@ -9,10 +9,10 @@ from typing import ClassVar
 import pytest
 
 from tests.cluster.recipes import CLUSTER
-from vldd_dist.orchestration import ray_metrics
-from vldd_dist.orchestration.progress import ProgressBoard
-from vldd_dist.orchestration.ray_metrics import RayMetrics
-from vldd_dist.orchestration.units import WorkUnit
+from vldd_dist.monitoring.progress import ProgressBoard
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.ray_backend import metrics as ray_metrics
+from vldd_dist.ray_backend.metrics import RayMetrics
 
 DASHBOARD = json.loads((CLUSTER / "grafana/vldd.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]

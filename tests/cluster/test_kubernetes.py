@@ -13,7 +13,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 
 from tests.cluster import kuberay
 from tests.cluster.recipes import CLUSTER, DOCKERFILE, ROOT, load, options_of_start, pins, refusals
-from vldd_dist.experiment import load_experiment
+from vldd_dist.config.load import load_experiment
 
 CLUSTER_CR, JOB_CR = load("kuberay/raycluster.yaml"), load("kuberay/rayjob.yaml")
 ACCOUNTS = list(yaml.safe_load_all((CLUSTER / "kuberay/service-accounts.yaml").read_text()))

@@ -16,7 +16,7 @@ DRIVER = "import ray; ray.init(); print(ray.get(ray.remote(lambda: 'worked').rem
 ASK_CONTROL_SERVICE = (
     "from ray._raylet import GcsClient; GcsClient(address='{}').internal_kv_keys(b'', namespace=None, timeout=10)"
 )
-STATUS = "from vldd_dist.cli import main; main()"
+STATUS = "from vldd_dist.cli.main import main; main()"
 
 
 def listening() -> list[tuple[str, int]]:

@@ -16,15 +16,15 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import HANG_SECONDS, TINY
-from tests.orchestration.test_pipeline import experiment
-from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.orchestration.status import describe_status
-from vldd_dist.orchestration.units import UnitOrder
-from vldd_dist.orchestration.workspace import execute
-from vldd_dist.storage.status import read_statuses
-from vldd_dist.storage.store import Store
-from vldd_dist.storage.units import UnitReader, is_done
+from tests.pipeline.test_pipeline import experiment
+from vldd_dist.artifacts.run_status import read_statuses
+from vldd_dist.artifacts.units import UnitReader, is_done
+from vldd_dist.monitoring.status import describe_status
+from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.work_unit import UnitOrder
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny import HANG_SECONDS, TINY
 
 pytestmark = pytest.mark.ray
 
@@ -43,7 +43,7 @@ JOB = ("-m", "jobs.run")
 # The same, and its status is written twice a second: a test waits for what it says.
 WATCHED_JOB = (
     "-c",
-    "import runpy, vldd_dist.orchestration.status as status; status.WRITE_SECONDS = 0.5; "
+    "import runpy, vldd_dist.monitoring.status as status; status.WRITE_SECONDS = 0.5; "
     "runpy.run_module('jobs.run', run_name='__main__')",
 )
 

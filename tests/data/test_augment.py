@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.data import augment as module
 from vldd_dist.data.augment import OPERATIONS, augment
 from vldd_dist.seeding import numpy_generator
-from vldd_dist.settings import AugmentSettings
 
 SIDE = 224
 NOTHING = AugmentSettings(crop_scale=(1.0, 1.0), flip=False, randaugment_ops=0)

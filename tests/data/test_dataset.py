@@ -11,6 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from vldd_dist.artifacts.units import UnitReader, UnitWriter
+from vldd_dist.config.data import DataSettings
+from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.data import stream
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
@@ -18,9 +21,7 @@ from vldd_dist.data.prepare import prepare_dataset
 from vldd_dist.data.sources import describe
 from vldd_dist.data.stream import EpochStream, PairBatch
 from vldd_dist.errors import ConfigError, DataError
-from vldd_dist.settings import AugmentSettings, DataSettings
-from vldd_dist.storage.store import Store
-from vldd_dist.storage.units import UnitReader, UnitWriter
+from vldd_dist.store.store import Store
 
 SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_images=4, image_size=16, shard_images=5)
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.data.test_dataset import jpeg, karpathy, prepare, shards
-from tests.s3_server import S3Server
+from vldd_dist.config.data import DataSettings
 from vldd_dist.control_characters import one_line
 from vldd_dist.data import sources
 from vldd_dist.data.images import decode
@@ -23,8 +23,8 @@ from vldd_dist.data.sources import describe
 from vldd_dist.data.sources import shards as shards_source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
-from vldd_dist.settings import DataSettings
-from vldd_dist.storage.store import Store
+from vldd_dist.store.store import Store
+from vldd_dist.testing.s3_server import S3Server
 
 Out = TypeVar("Out")
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from tests.unroll.problems import dual_encoder_case, flat, relative
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.model import HeadSettings
 from vldd_dist.distillation.matching import matching_loss
-from vldd_dist.distillation.optimiser import OuterOptimiser
+from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import (
     SyntheticPairs,
     kmeans_indices,
@@ -14,7 +15,7 @@ from vldd_dist.distillation.pairs import (
 )
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.inputs import model_inputs, pixel_gradients
-from vldd_dist.settings import DistillSettings, HeadSettings
+from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
 
 
 def pairs(count: int = 6) -> SyntheticPairs:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._group import Group
-from vldd_dist.storage.store import Store
+from vldd_dist.store.store import Store
+from vldd_dist.testing.group import Group
 
 
 @pytest.fixture(scope="session")

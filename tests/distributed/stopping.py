@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-from vldd_dist.orchestration.units import WorkUnit
-from vldd_dist.orchestration.workspace import execute
+from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import Ranks
-from vldd_dist.storage.store import Store
-from vldd_dist.storage.units import UnitWriter
+from vldd_dist.store.store import Store
 
 
 class Stopped(Exception):

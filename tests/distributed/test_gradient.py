@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks._group import Group
-from tests.unroll.problems import dual_encoder_case, flat, relative
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.model import HeadSettings
 from vldd_dist.distillation.unroll import StepChoice
 from vldd_dist.distillation.unrolling import ShardedUnrolling
-from vldd_dist.settings import DistillSettings, HeadSettings
 from vldd_dist.sharding.ranks import Exchange, Ranks, rows_of
+from vldd_dist.testing.group import Group
+from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}
 STUDENTS: dict[str, dict[str, Any]] = {
@@ -63,7 +64,7 @@ def compare(group: Group, student: str, stage: int, gradient: str, against: str)
     joined = [torch.cat([part["rows"][step][k] for part in parts]).flatten() for step in steps for k in (0, 1)]
     for part in parts:
         assert torch.equal(part["rates"], parts[0]["rates"])
-        assert part["shard"] <= -(-case.student.view.count // group.world) + len(case.theta)
+        assert part["shard"] <= -(-case.student.view.count // group.world_size) + len(case.theta)
     assert sum(part["shard"] for part in parts) == case.student.view.count
     return {
         "pairs": relative(torch.cat(joined), flat(wanted)),
@@ -116,7 +117,7 @@ def checked(ranks: Ranks, student: str, stage: int, ways: list[tuple[float | Non
     batches = [[tensor[slice(*ranks.rows(total))] for tensor in batch] for batch in case.batches]
     found = []
     for known, fits in ways:
-        unrolling._exact_fits = lambda fits=fits: fits or ranks.rank < ranks.world - 1  # type: ignore[misc, method-assign]
+        unrolling._exact_fits = lambda fits=fits: fits or ranks.rank < ranks.world_size - 1  # type: ignore[misc, method-assign]
         found.append(unrolling.check_differences(theta, target, case.rates, batches, 11, known))
     return found
 
@@ -185,7 +186,7 @@ def test_double_backward_through_a_zero_3_engine_fails() -> None:
 def exchanged(ranks: Ranks, total: int) -> tuple[Tensor, Tensor, Tensor]:
     rows = torch.arange(total, dtype=torch.float32)[:, None] * torch.tensor([1.0, 10.0])
     start, stop = ranks.rows(total)
-    wanted = [torch.tensor([0, 3, total - 1]) if rank == 0 else torch.tensor([2, 3]) for rank in range(ranks.world)]
+    wanted = [torch.tensor([0, 3, total - 1]) if rank == 0 else torch.tensor([2, 3]) for rank in range(ranks.world_size)]
     exchange = Exchange(ranks, total, wanted)
     used = exchange.to_users(rows[start:stop])
     owned, sums = exchange.to_owners(torch.ones_like(used) * (ranks.rank + 1))

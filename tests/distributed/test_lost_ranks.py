@@ -10,13 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks._group import Group
 from tests.cluster.test_run import checkpoints, finish, start, wait_for, workers_of
-from tests.conftest import TINY
 from tests.distributed.stopping import execute_until
-from tests.orchestration.test_pipeline import experiment, run, units_of
-from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.storage.store import Store
+from tests.pipeline.test_pipeline import experiment, run, units_of
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.store.store import Store
+from vldd_dist.testing.group import Group
+from vldd_dist.testing.tiny import TINY
 
 pytestmark = pytest.mark.ray
 

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks._group import Group
-from tests.orchestration.test_pipeline import digests, experiment, run, units_of
-from vldd_dist.distillation.draws import draw, expert_pool
+from tests.pipeline.test_pipeline import digests, experiment, run, units_of
+from vldd_dist.artifacts.units import is_done
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.distillation.sampling import draw, expert_pool
 from vldd_dist.errors import ConfigError
-from vldd_dist.orchestration.outcomes import InputAwaited
-from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.orchestration.units import WorkUnit
-from vldd_dist.orchestration.workspace import execute
-from vldd_dist.settings import DistillSettings
+from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.outcome import InputAwaited
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
-from vldd_dist.storage.store import Store
-from vldd_dist.storage.units import is_done
+from vldd_dist.store.store import Store
+from vldd_dist.testing.group import Group
 
 # Of six outer steps the first draws from one expert, the second too, the third from two, the fourth and later from three.
 OVERRIDES = ("experts.count=3", "distill.min_experts=1")

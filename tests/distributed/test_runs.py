@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks._group import Group
 from tests.distributed.stopping import execute_until
-from tests.orchestration.test_pipeline import experiment, run, units_of
-from tests.unroll.problems import relative
-from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.orchestration.workspace import read_rows
+from tests.pipeline.test_pipeline import experiment, run, units_of
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.pipeline.context import read_rows
+from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.sharding.ranks import SOLO, Ranks
-from vldd_dist.storage import tensors
-from vldd_dist.storage.store import Store
-from vldd_dist.storage.units import UnitReader
+from vldd_dist.store.store import Store
+from vldd_dist.testing.group import Group
+from vldd_dist.testing.unroll_problems import relative
 
 Groups = Callable[[int], Group]
 

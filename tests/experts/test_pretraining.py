@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from vldd_dist.config.starting_weights import PretrainSettings
 from vldd_dist.data.scenes import draw_scenes
 from vldd_dist.errors import DivergenceError
 from vldd_dist.experts import pretraining
 from vldd_dist.experts.pretraining import PRETRAINING_OFFSET, pretrain_on_attributes
 from vldd_dist.models.image import create_backbone
 from vldd_dist.seeding import numpy_generator
-from vldd_dist.settings import PretrainSettings
 
 
 def pretrained(

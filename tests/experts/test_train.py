@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.orchestration.test_pipeline import experiment, run, units_of
+from tests.pipeline.test_pipeline import experiment, run, units_of
+from vldd_dist.artifacts.trajectories import SnapshotCache, Trajectory
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import DivergenceError
 from vldd_dist.experts import train as train_module
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.train import ExpertTraining
-from vldd_dist.orchestration.plan import make_plan
-from vldd_dist.orchestration.workspace import Report, read_tensors
+from vldd_dist.pipeline.context import Report, read_tensors
+from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.seeding import derive_seed
-from vldd_dist.storage.store import Store
-from vldd_dist.storage.trajectories import SnapshotCache, Trajectory
-from vldd_dist.storage.units import UnitReader
+from vldd_dist.store.store import Store
 
 FAST = ["experts.epochs=2", "distill.max_start_epoch=1", "experts.augment=null", "experts.keep=all"]
 

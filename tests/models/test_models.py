@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.image import create_backbone, feature_size, refuse_backbone_dropout
 from vldd_dist.models.parameters import ParameterView
-from vldd_dist.settings import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}, "weights": "random"}
 
@@ -150,7 +150,7 @@ def test_normalise_and_back() -> None:
 
 def test_models_import_without_the_orchestra() -> None:
     code = (
-        "import sys, vldd_dist.models.dual_encoder, vldd_dist.distillation.student, vldd_dist.evaluation.student; "
+        "import sys, vldd_dist.models.dual_encoder, vldd_dist.distillation.student, vldd_dist.evaluation.evaluator; "
         "print([m for m in ('ray', 'deepspeed', 'webdataset', 's3fs') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.errors import DataError
 from vldd_dist.models.attention import set_unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses import contrastive_loss
 from vldd_dist.models.parameters import ParameterView, call
-from vldd_dist.settings import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 
 TEXT_DIM = 24
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from vldd_dist.config.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.models import identity
 from vldd_dist.models.identity import text_identity
 from vldd_dist.models.text import FrozenTextEncoder
-from vldd_dist.settings import TextTowerSettings
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "circle", "star", "left", "of", "large", "small"]
 CAPTIONS = ["a red circle", "a small blue star left of a large red circle", "star", ""]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HANG_SECONDS
 from tests.reporting.sample import HOSTILE_CAPTION, large, progress, report
 from vldd_dist.reporting.data import ReportData
 from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.plots import plots
+from vldd_dist.testing.tiny import HANG_SECONDS
 
 VOID = {"meta", "img", "br"}
 

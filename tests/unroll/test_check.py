@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unroll.problems import TEXT_DIM, Case, dual_encoder_case, flat, relative
 from tests.unroll.test_unroll import student_case
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.model import HeadSettings
 from vldd_dist.distillation.kinks import first_kink, refuse_kinked_student
 from vldd_dist.distillation.unroll import (
     Autograd,
@@ -21,7 +22,7 @@ from vldd_dist.distillation.unroll.check import CANDIDATE_STEPS
 from vldd_dist.distillation.unrolling import LocalUnrolling
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.image import create_backbone
-from vldd_dist.settings import DistillSettings, HeadSettings
+from vldd_dist.testing.unroll_problems import TEXT_DIM, Case, dual_encoder_case, flat, relative
 
 
 def chosen(case: Case, difference: str = "central", exact: bool = True) -> StepChoice:

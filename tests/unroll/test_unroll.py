@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._measure import peak_memory
-from tests.conftest import HANG_SECONDS
-from tests.unroll.problems import Case, Perceptron, Quadratic, dual_encoder_case, flat, relative
+from vldd_dist.config.model import HeadSettings
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import (
     Autograd,
@@ -28,7 +27,8 @@ from vldd_dist.distillation.unroll import (
     unrolled_gradient,
 )
 from vldd_dist.distillation.unroll.protocol import step_loss
-from vldd_dist.settings import HeadSettings
+from vldd_dist.testing.tiny import HANG_SECONDS
+from vldd_dist.testing.unroll_problems import Case, Perceptron, Quadratic, dual_encoder_case, flat, relative
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}
 STUDENTS: dict[str, dict[str, Any]] = {

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vldd_dist.data.decoded import DecodedPictures
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.data.image_cache import DecodedPictures
 from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.shards import image_of, samples_of
-from vldd_dist.storage.cache import node_cache
-from vldd_dist.storage.units import UnitReader
+from vldd_dist.store.node_cache import node_cache
 
 
 @dataclass(frozen=True)

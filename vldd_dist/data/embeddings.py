@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import DataError
-from vldd_dist.storage import tensors
-from vldd_dist.storage.units import UnitReader
 
 _NEAREST_CHUNK = 4096
 

@@ -8,14 +8,14 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.config.data import DataSettings
 from vldd_dist.data.bad_samples import BadSamples
 from vldd_dist.data.images import decode, encode, resize
 from vldd_dist.data.sources import SPLITS, samples
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
-from vldd_dist.settings import DataSettings
-from vldd_dist.storage.background import Background
-from vldd_dist.storage.units import UnitWriter
+from vldd_dist.store.async_writer import AsyncWriter
 
 UPLOADS_AT_ONCE = 3
 
@@ -51,7 +51,7 @@ class _Preparation:
         shards: list[dict[str, Any]] = []
         captions = 0
         good = self._good_members(split)
-        with Background(UPLOADS_AT_ONCE) as uploads:
+        with AsyncWriter(UPLOADS_AT_ONCE) as uploads:
             while members := list(islice(good, self.settings.shard_images)):
                 name = f"{split}-{len(shards):06d}.tar"
                 uploads.submit(partial(self.writer.put, name, _tar(members)))

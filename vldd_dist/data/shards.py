@@ -15,7 +15,7 @@ from webdataset import utils
 from webdataset.tariterators import base_plus_ext
 
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.opener import register_openers
+from vldd_dist.data.range_reader import register_openers
 from vldd_dist.data.tars import MAX_MEMBER_BYTES, members_of
 from vldd_dist.errors import DataError
 

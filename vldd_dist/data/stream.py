@@ -15,13 +15,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.data.augment import augment as augment_picture
 from vldd_dist.data.dataset import Dataset, EncodedPicture, Shard
-from vldd_dist.data.decoded import DecodedPictures
+from vldd_dist.data.image_cache import DecodedPictures
 from vldd_dist.data.images import decode, to_picture, to_tensor
 from vldd_dist.errors import ConfigError
 from vldd_dist.seeding import numpy_generator
-from vldd_dist.settings import AugmentSettings
 
 # Shards whose pictures are mixed with one another: encoded, so a window is small beside a model.
 WINDOW_SHARDS = 4

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from vldd_dist.distillation.optimiser import OuterOptimiser
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.units import Checkpoint, UnitWriter
+from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.sharding.checkpoints import newest_checkpoint, save_together
 from vldd_dist.sharding.ranks import Ranks
-from vldd_dist.storage import tensors
-from vldd_dist.storage.background import Background
-from vldd_dist.storage.units import Checkpoint, UnitWriter
+from vldd_dist.store.async_writer import AsyncWriter
 
 SHARED = "shared.safetensors"
 _ROWS = re.compile(r"rows-(\d{7})-(\d{7})\.safetensors")
@@ -38,11 +38,11 @@ class RunCheckpoints:
     def __init__(self, writer: UnitWriter, ranks: Ranks, total: int) -> None:
         self.writer, self.ranks, self.total = writer, ranks, total
 
-    def save(self, step: int, state: LoopState, curves: dict[str, Tensor], facts: dict[str, Any], uploads: Background) -> None:
+    def save(self, step: int, state: LoopState, curves: dict[str, Tensor], facts: dict[str, Any], uploads: AsyncWriter) -> None:
         """Keep the state after `step` outer steps."""
         start, stop = self.ranks.rows(self.total)
         objects = {f"rows-{start:07d}-{stop:07d}.safetensors": tensors.encode(_rows(state))}
-        if self.ranks.first:
+        if self.ranks.is_main:
             objects[SHARED] = tensors.encode(_shared(state) | _named("curves", curves))
         save_together(self.writer, self.ranks, step, objects, lambda: facts, uploads)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from vldd_dist.storage.trajectories import Trajectory
+from vldd_dist.artifacts.trajectories import Trajectory
 
 
 class ExpertAwaited(Exception):

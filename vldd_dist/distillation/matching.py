@@ -32,8 +32,8 @@ def matching_loss(theta: Params, start: Params, target: Params, towers: Sequence
         if not owned:
             terms.append(theta[0].new_zeros(()))
             continue
-        distance = ranks.sum_of_parts(torch.stack([(end - goal).square().sum() for end, _, goal in owned]).sum())
-        way = ranks.sum(torch.stack([(begin - goal).square().sum() for _, begin, goal in owned]).sum())
+        distance = ranks.all_reduce_of_parts(torch.stack([(end - goal).square().sum() for end, _, goal in owned]).sum())
+        way = ranks.all_reduce(torch.stack([(begin - goal).square().sum() for _, begin, goal in owned]).sum())
         if not bool(way > 0):
             raise DataError(f"the expert's {name} tower did not move between the snapshots: there is nothing to match")
         terms.append(distance / way)

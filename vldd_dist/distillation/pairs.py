@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.seeding import derive_seed, numpy_generator
-from vldd_dist.settings import DistillSettings
 
 
 @dataclass

@@ -46,7 +46,7 @@ class ShardedFirstOrder:
 
     def share(self, features: tuple[Tensor, Tensor]) -> Tensor:
         """This rank's share of the loss, from the features of all rows."""
-        return contrastive_loss(*features, self.temperature) / self.ranks.world
+        return contrastive_loss(*features, self.temperature) / self.ranks.world_size
 
     def inner_products(self, a: Params, b: Params) -> Tensor:
         return self.model.layout.inner_products(a, b)

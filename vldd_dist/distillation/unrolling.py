@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from vldd_dist.artifacts.trajectories import Part
+from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.sharded import ShardedDoubleBackward, ShardedFirstOrder
 from vldd_dist.distillation.student import Student
@@ -32,11 +34,9 @@ from vldd_dist.errors import StoreError
 from vldd_dist.models.attention import set_unfused_attention, unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import TOWERS, ParameterView
-from vldd_dist.settings import DistillSettings
 from vldd_dist.sharding.engine import shard_model
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.sharding.skeleton import Skeleton
-from vldd_dist.storage.trajectories import Part
 
 # Pairs an inner step of the small unroll on which finite differences are checked: `exact` is to fit where the unroll fits, and
 # the check is to cost less than an outer step.
@@ -187,11 +187,15 @@ class ShardedUnrolling:
         self, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int, known: float | None
     ) -> StepChoice:
         gather_rows = self.model.gather_rows
-        rows = min(max(CHECKED_PAIRS // self.ranks.world, 1), *self.ranks.gather(min(len(batch[0]) for batch in batches)))
+        rows = min(
+            max(CHECKED_PAIRS // self.ranks.world_size, 1), *self.ranks.all_gather(min(len(batch[0]) for batch in batches))
+        )
         few = [[tensor[:rows] for tensor in batch] for batch in batches]
-        self._gather_rows(self.ranks.rows_gatherer(rows * self.ranks.world))
+        self._gather_rows(self.ranks.rows_gatherer(rows * self.ranks.world_size))
         try:
-            exact = self._swept(self.exact, start, target, rates, few, seed) if self.ranks.agree(self._exact_fits()) else None
+            exact = (
+                self._swept(self.exact, start, target, rates, few, seed) if self.ranks.all_agree(self._exact_fits()) else None
+            )
             by_differences = partial(self.gradient, start, target, rates, few, seed)
             return choose_step(by_differences, exact, self.first_order.inner_products, known)
         finally:

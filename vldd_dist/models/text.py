@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vldd_dist.config.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)
 from vldd_dist.models.identity import text_folder, text_identity
-from vldd_dist.settings import TextTowerSettings
 
 
 class FrozenTextEncoder:

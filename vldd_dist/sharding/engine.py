@@ -122,13 +122,13 @@ class Replicas:
 
     def step(self, share: Tensor) -> None:
         share.backward()
-        if self.layout.ranks.world > 1:
+        if self.layout.ranks.world_size > 1:
             self._sum_gradients()
         self.optimiser.step()
         self.optimiser.zero_grad()
 
     def _sum_gradients(self) -> None:
-        flat = self.layout.ranks.sum(torch.cat([gradient.flatten() for gradient in self._gradients()]))
+        flat = self.layout.ranks.all_reduce(torch.cat([gradient.flatten() for gradient in self._gradients()]))
         for parameter, gradient in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
             parameter.grad = gradient.view_as(parameter)
 
@@ -159,7 +159,7 @@ class ZeroModel:
         if stage == 3:
             self.layout = Layout.even(ranks, shapes)
         else:
-            self.layout = Layout(ranks, shapes, ranks.gather([_fragment(parameter) for parameter in self.parameters]))
+            self.layout = Layout(ranks, shapes, ranks.all_gather([_fragment(parameter) for parameter in self.parameters]))
 
     def __call__(self, *inputs: Tensor) -> Any:
         return self.engine(*inputs)
@@ -195,11 +195,11 @@ class ZeroModel:
         self.engine.backward(share)
         gradients = [self._gradient(parameter, length) for parameter, length in self._owned()]
         self.engine.optimizer.zero_grad()
-        torch._foreach_mul_(gradients, float(self.ranks.world))
+        torch._foreach_mul_(gradients, float(self.ranks.world_size))
         return gradients
 
     def step(self, share: Tensor) -> None:
-        self.engine.backward(share * self.ranks.world)
+        self.engine.backward(share * self.ranks.world_size)
         self.engine.step()
 
     def whole(self, parameter: nn.Parameter) -> Tensor:
@@ -207,9 +207,9 @@ class ZeroModel:
             return parameter.detach()
         shape = parameter.ds_shape  # type: ignore[attr-defined]
         shard = parameter.ds_tensor.view(-1)  # type: ignore[attr-defined]
-        if self.ranks.world == 1:
+        if self.ranks.world_size == 1:
             return shard[: shape.numel()].view(shape)
-        flat = shard.new_empty(self.ranks.world * len(shard))
+        flat = shard.new_empty(self.ranks.world_size * len(shard))
         dist.all_gather_into_tensor(flat, shard)
         return flat[: shape.numel()].view(shape)
 

@@ -31,10 +31,10 @@ class Layout:
 
         def cut(rank: int, shape: torch.Size) -> tuple[int, int]:
             elements = prod(shape)
-            part = -(-elements // ranks.world)
+            part = -(-elements // ranks.world_size)
             return min(rank * part, elements), min((rank + 1) * part, elements)
 
-        return cls(ranks, shapes, [[cut(rank, shape) for shape in shapes] for rank in range(ranks.world)])
+        return cls(ranks, shapes, [[cut(rank, shape) for shape in shapes] for rank in range(ranks.world_size)])
 
     @property
     def own(self) -> Sequence[tuple[int, int]]:
@@ -48,11 +48,11 @@ class Layout:
     @torch.no_grad()
     def gather(self, shards: Sequence[Tensor]) -> list[Tensor]:
         """Whole parameters from every rank's shards, by one all-gather."""
-        if self.ranks.world == 1:
+        if self.ranks.world_size == 1:
             return [shard.view(shape) for shard, shape in zip(shards, self.shapes, strict=True)]
         longest = max(self._lengths())
         mine = torch.cat([*shards, shards[0].new_zeros(longest - sum(len(shard) for shard in shards))])
-        flat = mine.new_empty(self.ranks.world * longest)
+        flat = mine.new_empty(self.ranks.world_size * longest)
         dist.all_gather_into_tensor(flat, mine)
         whole = [mine.new_empty(prod(shape)) for shape in self.shapes]
         for rank, ranges in enumerate(self.ranges):
@@ -65,10 +65,10 @@ class Layout:
     @torch.no_grad()
     def scatter_sum(self, whole: Sequence[Tensor]) -> list[Tensor]:
         """This rank's shards of the sum over all ranks of whole parameters, by one reduce-scatter."""
-        if self.ranks.world == 1:
+        if self.ranks.world_size == 1:
             return [tensor.reshape(-1) for tensor in whole]
         longest = max(self._lengths())
-        flat = whole[0].new_zeros(self.ranks.world, longest)
+        flat = whole[0].new_zeros(self.ranks.world_size, longest)
         for row, ranges in zip(flat, self.ranges, strict=True):
             torch.cat(
                 [t.reshape(-1)[start:stop] for t, (start, stop) in zip(whole, ranges, strict=True)], out=row[: _length(ranges)]
@@ -79,7 +79,7 @@ class Layout:
 
     def inner_products(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         """(n,) inner products of vectors of which every rank holds a part, tensor by tensor, by one all-reduce."""
-        return self.ranks.sum(torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]))
+        return self.ranks.all_reduce(torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]))
 
     def _lengths(self) -> list[int]:
         return [_length(ranges) for ranges in self.ranges]

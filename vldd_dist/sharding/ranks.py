@@ -34,9 +34,9 @@ class Rendezvous:
     port: int
 
 
-def open_rendezvous(host: str, world: int) -> tuple[Rendezvous, dist.TCPStore]:
+def open_rendezvous(host: str, world_size: int) -> tuple[Rendezvous, dist.TCPStore]:
     """Begin to listen on a free port of this machine."""
-    server = dist.TCPStore(host, 0, world, is_master=True, wait_for_workers=False)
+    server = dist.TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False)
     return Rendezvous(host, server.port), server
 
 
@@ -44,31 +44,31 @@ class Ranks:
     """This process among the ranks of its unit.
 
     Attributes:
-        rank, world: its number, 0.., and how many there are.
+        rank, world_size: its number, 0.., and how many there are.
     """
 
-    def __init__(self, rank: int = 0, world: int = 1) -> None:
-        self.rank, self.world = rank, world
+    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+        self.rank, self.world_size = rank, world_size
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Rank 0, which speaks for all: reports progress, writes marks and manifests."""
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, in place."""
-        if self.world > 1:
+        if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def sum_with_gradient(self, tensor: Tensor) -> Tensor:
+    def all_reduce_with_gradient(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, differentiable any number of times: its adjoint is itself."""
-        return _Sum.apply(tensor) if self.world > 1 else tensor
+        return _Sum.apply(tensor) if self.world_size > 1 else tensor
 
     def rows_to_compute(self, total: int) -> tuple[int, int]:
         """This rank's rows of a batch; of more ranks than rows some compute the first one in vain, for networks do not take a
         batch of none, and an engine's ranks pass through them together."""
-        return rows_to_compute(self.rank, self.world, total)
+        return rows_to_compute(self.rank, self.world_size, total)
 
     def rows_gatherer(self, total: int) -> Callable[[Tensor], Tensor]:
         """A function from this rank's `rows_to_compute` (n, ...) to all rows (total, ...), differentiable any number of
@@ -76,41 +76,43 @@ class Ranks:
         start, stop = self.rows(total)
 
         def gather_rows(rows: Tensor) -> Tensor:
-            if self.world == 1:
+            if self.world_size == 1:
                 return rows
             assert len(rows) == max(stop - start, 1), f"{len(rows)} rows, not {start} to {stop} of {total}"
             rows, rest = rows[: stop - start], rows.shape[1:]
-            return self.sum_with_gradient(torch.cat([rows.new_zeros(start, *rest), rows, rows.new_zeros(total - stop, *rest)]))
+            return self.all_reduce_with_gradient(
+                torch.cat([rows.new_zeros(start, *rest), rows, rows.new_zeros(total - stop, *rest)])
+            )
 
         return gather_rows
 
-    def sum_of_parts(self, part: Tensor) -> Tensor:
+    def all_reduce_of_parts(self, part: Tensor) -> Tensor:
         """The sum over all ranks, whose gradient stays with the part: for sums of terms that depend on one rank each."""
-        return part + (self.sum(part.detach().clone()) - part.detach())
+        return part + (self.all_reduce(part.detach().clone()) - part.detach())
 
-    def gather(self, value: Value) -> list[Value]:
+    def all_gather(self, value: Value) -> list[Value]:
         """Every rank's value, by rank."""
-        if self.world == 1:
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
-    def share(self, value: Value) -> Value:
+    def broadcast(self, value: Value) -> Value:
         """Rank 0's value."""
-        if self.world == 1:
+        if self.world_size == 1:
             return value
         values: list[Any] = [value]
         dist.broadcast_object_list(values)
         return values[0]
 
-    def agree(self, opinion: bool) -> bool:
+    def all_agree(self, opinion: bool) -> bool:
         """Whether all ranks say yes."""
-        return all(self.gather(opinion))
+        return all(self.all_gather(opinion))
 
     def rows(self, total: int) -> tuple[int, int]:
         """[start, stop) of this rank's share of `total` rows: contiguous, in the order of ranks, sizes at most one apart."""
-        return rows_of(self.rank, self.world, total)
+        return rows_of(self.rank, self.world_size, total)
 
     @contextmanager
     def noticing_a_loss(self) -> Iterator[None]:
@@ -118,7 +120,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            if self.world > 1 and _of_a_collective(error):
+            if self.world_size > 1 and _of_a_collective(error):
                 raise LostRank(" ".join(str(error).split())[:200]) from error
             raise
 
@@ -140,20 +142,20 @@ class _Sum(torch.autograd.Function):
 SOLO = Ranks()
 
 
-def rows_of(rank: int, world: int, total: int) -> tuple[int, int]:
+def rows_of(rank: int, world_size: int, total: int) -> tuple[int, int]:
     """See `Ranks.rows`."""
-    small, larger = divmod(total, world)
+    small, larger = divmod(total, world_size)
     start = rank * small + min(rank, larger)
     return start, start + small + (rank < larger)
 
 
-def rows_to_compute(rank: int, world: int, total: int) -> tuple[int, int]:
+def rows_to_compute(rank: int, world_size: int, total: int) -> tuple[int, int]:
     """See `Ranks.rows_to_compute`."""
-    start, stop = rows_of(rank, world, total)
+    start, stop = rows_of(rank, world_size, total)
     return (start, stop) if start < stop else (0, 1)
 
 
-def join(meeting: Rendezvous, rank: int, world: int, *, device: torch.device, timeout: timedelta) -> Ranks:
+def join(meeting: Rendezvous, rank: int, world_size: int, *, device: torch.device, timeout: timedelta) -> Ranks:
     """Meet the other ranks; one group a process.
 
     Args:
@@ -164,16 +166,16 @@ def join(meeting: Rendezvous, rank: int, world: int, *, device: torch.device, ti
     """
     # Newer torch has other names for two collectives and says so at each use; the old ones serve every release supported.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    store = dist.TCPStore(meeting.host, meeting.port, world, is_master=False, timeout=MEETING)
+    store = dist.TCPStore(meeting.host, meeting.port, world_size, is_master=False, timeout=MEETING)
     # Processes start at their own pace: all are here before the shorter timeout holds.
     store.set(f"here/{rank}", "")
-    store.wait([f"here/{other}" for other in range(world)], MEETING)
+    store.wait([f"here/{other}" for other in range(world_size)], MEETING)
     # DeepSpeed reads them. Each rank sees one device of its own.
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK="0")
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK="0")
     os.environ.update(MASTER_ADDR=meeting.host, MASTER_PORT=str(meeting.port))
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
-    return Ranks(rank, world)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+    return Ranks(rank, world_size)
 
 
 def leave() -> None:
@@ -200,7 +202,7 @@ class Exchange:
         start, stop = ranks.rows(total)
         # Of each user the rows of mine that it wants, as places in my share.
         self._sent = [rows[(rows >= start) & (rows < stop)] - start for rows in wanted]
-        bounds = torch.tensor([rows_of(rank, ranks.world, total)[0] for rank in range(ranks.world)] + [total])
+        bounds = torch.tensor([rows_of(rank, ranks.world_size, total)[0] for rank in range(ranks.world_size)] + [total])
         places = torch.searchsorted(wanted[ranks.rank].contiguous(), bounds)
         self._received = (places[1:] - places[:-1]).tolist()
 
@@ -216,7 +218,7 @@ class Exchange:
         return rows, sums.index_add_(0, places.to(came.device), came)
 
     def _move(self, rows: Tensor, outgoing: list[int], incoming: list[int]) -> Tensor:
-        if self.ranks.world == 1:
+        if self.ranks.world_size == 1:
             return rows
         arrived = rows.new_empty(sum(incoming), *rows.shape[1:])
         dist.all_to_all_single(arrived, rows.contiguous(), incoming, outgoing)

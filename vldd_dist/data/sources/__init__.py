@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from vldd_dist.config.data import DataSettings
 from vldd_dist.data.sources import karpathy, scenes, shards
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.settings import DataSettings
 
 SPLITS = ("train", "val", "test")
 

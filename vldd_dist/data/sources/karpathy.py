@@ -6,13 +6,13 @@ from hashlib import file_digest
 from pathlib import Path, PurePath
 from typing import Any
 
+from vldd_dist.config.data import DataSettings
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.regular import open_regular
+from vldd_dist.data.regular_files import open_regular
 from vldd_dist.data.shards import checked_captions
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.data.tars import MAX_MEMBER_BYTES
 from vldd_dist.errors import DataError
-from vldd_dist.settings import DataSettings
 
 # COCO's 'restval' pictures are trained on, as everybody does who uses these splits.
 JSON_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}

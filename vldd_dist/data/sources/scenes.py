@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from vldd_dist.config.data import SCENES_BY_DEFAULT, DataSettings
 from vldd_dist.data.scenes import GENERATOR_VERSION, draw_scenes
 from vldd_dist.data.sources.sample import RawSample
-from vldd_dist.settings import SCENES_BY_DEFAULT, DataSettings
 
 OFFSETS = {"train": 0, "val": 20_000_000, "test": 40_000_000}
 

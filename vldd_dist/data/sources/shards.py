@@ -7,12 +7,12 @@ from typing import Any
 
 import fsspec
 
+from vldd_dist.config.data import DataSettings
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.opener import open_shard
+from vldd_dist.data.range_reader import open_shard
 from vldd_dist.data.shards import captions_of, expand, image_of, is_text, reading, samples_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
-from vldd_dist.settings import DataSettings
 
 # What file systems call a version or checksum of a file's content, the best first: S3 and http, Azure, Google, a hub; else the
 # time of the last change.

@@ -32,7 +32,7 @@ from vldd_dist.distillation.unroll.protocol import (
     UnrollResult,
     inner_products,
 )
-from vldd_dist.distillation.unroll.shelves import OnDisk, OnHost, Shelf
+from vldd_dist.distillation.unroll.snapshot_stack import OnDisk, OnHost, Shelf
 from vldd_dist.distillation.unroll.sweep import scatter_to_pairs, swept_gradient
 
 __all__ = [

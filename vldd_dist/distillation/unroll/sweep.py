@@ -13,7 +13,7 @@ from vldd_dist.distillation.unroll.protocol import (
     UnrollResult,
     leaves,
 )
-from vldd_dist.distillation.unroll.shelves import InPlace, Shelf
+from vldd_dist.distillation.unroll.snapshot_stack import InPlace, Shelf
 
 
 @torch.no_grad()

@@ -1,0 +1,247 @@
+"""Garbage: what nobody's manifest names and is old by the store's clock, in our own stores and of our own making."""
+
+import os
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_readme import distilled_set
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
+from vldd_dist.artifacts.trajectories import write_snapshots
+from vldd_dist.artifacts.units import UnitReader, UnitWriter, is_store
+from vldd_dist.cli.main import main
+from vldd_dist.distilled_set.fetch import verify
+from vldd_dist.errors import StoreError
+from vldd_dist.sharding.checkpoints import newest_checkpoint
+from vldd_dist.sharding.ranks import SOLO
+from vldd_dist.store.store import MissingObject, Store
+
+DAY = timedelta(hours=24)
+PUBLISHED = "distilled/scenes-20pairs-seed0-0123abcd"
+
+
+def make_older(store: Store, age: timedelta, *keys: str) -> None:
+    """All objects unless some are named."""
+    moment = (datetime.now(UTC) - age).timestamp()
+    for key in keys or store.list("units", temporary=True) + store.list("blobs") + store.list("distilled"):
+        os.utime(Path(store.root, key), (moment, moment))
+
+
+def gc(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    """What `vldd gc` printed."""
+    with pytest.raises(SystemExit) as ended:
+        main(["gc", *arguments])
+    printed = capsys.readouterr()
+    assert ended.value.code == code, printed
+    return printed.err if code else printed.out
+
+
+def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    writer = UnitWriter(store, "thing", "u", {}, {})
+    ((name, info),) = write_snapshots(writer, 0, {"image": tensors.encode({"w": torch.zeros(2)})}).items()
+    writer.adopt(name, info)
+    writer.put("x.bin", b"kept")
+    writer.commit({})
+    running = UnitWriter(store, "thing", "v", {}, {})
+    (snapshot,) = write_snapshots(running, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
+    running.save_checkpoint(1, {"state": b"kept"}, {"snapshots": {"s": snapshot.model_dump()}})
+    dead = UnitWriter(store, "thing", "u", {}, {})
+    dead.put("y.bin", b"garbage")
+    orphan = dead.put_blob(b"an orphan blob")
+    killed = f"units/thing/u/{dead.attempt}/.tmp-{'0' * 32}"
+    store.write(killed, b"half a file")
+    store.write(f"{PUBLISHED}/pairs/000000.tar", b"of a publication that died")
+    whole = PUBLISHED.replace("seed0", "seed1")
+    distilled_set().save(store.url_of(whole))
+    expected = sorted([orphan.key, killed, f"units/thing/u/{dead.attempt}/y.bin", f"{PUBLISHED}/pairs/000000.tar"])
+    assert find_garbage(store, timedelta(hours=1)).keys == []
+    make_older(store, timedelta(hours=2))
+    assert sorted(find_garbage(store, timedelta(hours=1)).keys) == expected
+    for arguments in ([store.url, "--min-age-hours", "0"], [store.url, "--delete", "--min-age-hours", "0"]):
+        printed = gc(capsys, *arguments)
+        assert printed.startswith(f"store: {store.url}\n"), "before anything that is done there"
+        assert "4 objects" in printed
+    assert find_garbage(store, timedelta(0)).keys == []
+    verify(store.url_of(whole))
+    assert UnitReader(store, "thing", "u").read("x.bin") == b"kept"
+    checkpoint = newest_checkpoint(running, SOLO)
+    assert checkpoint is not None
+    assert checkpoint.read("state") == b"kept"
+
+
+def test_an_attempt_is_as_young_as_what_it_wrote_last(store: Store) -> None:
+    """A dataset in preparation for days has no mark before its end."""
+    slow = UnitWriter(store, "dataset", "d", {}, {})
+    slow.put("train-000000.tar", b"first")
+    slow.put("train-000001.tar", b"last")
+    for name, age in (("train-000000.tar", 48), ("train-000001.tar", 1)):
+        make_older(store, timedelta(hours=age), slow.objects[name].key)
+    assert find_garbage(store, timedelta(hours=24)).keys == []
+    garbage = find_garbage(store, timedelta(minutes=30))
+    assert len(garbage.keys) == 2
+    slow.put("train-000000.tar", b"again")
+    remove_garbage(store, garbage, timedelta(minutes=30))
+    assert len(store.list("units")) == 2, "it lives, and so does all of it"
+    make_older(store, timedelta(hours=1))
+    remove_garbage(store, garbage, timedelta(minutes=30))
+    assert store.list("units") == []
+
+
+def test_a_mark_that_goes_while_garbage_is_looked_for_is_looked_for_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = UnitWriter(store, "thing", "u", {}, {})
+    (snapshot,) = write_snapshots(writer, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
+    writer.save_checkpoint(1, {"state": b"1"}, {"snapshots": {"s": snapshot.model_dump()}})
+    original = Store.read
+
+    def commit_first(self: Store, key: str) -> bytes:
+        if "/checkpoints/" in key:
+            monkeypatch.setattr(Store, "read", original)
+            writer.adopt("s", snapshot)
+            writer.commit({})
+        return original(self, key)
+
+    monkeypatch.setattr(Store, "read", commit_first)
+    assert find_garbage(store, timedelta(0)).keys == []
+
+    def gone(self: Store, key: str) -> bytes:
+        if key.startswith("units/"):
+            raise MissingObject(key)
+        return original(self, key)
+
+    monkeypatch.setattr(Store, "read", gone)
+    with pytest.raises(StoreError, match="try again in a while"):
+        find_garbage(store, timedelta(0))
+
+
+@pytest.mark.parametrize("name", ["", ".", "file://", " "])
+def test_a_folder_that_is_no_store_keeps_all_it_has(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`vldd gc "$STORE" --delete` with a variable that is not set is one of these."""
+    theirs = Store(str(tmp_path / "theirs"))
+    blob = f"blobs/ab/ab{'0' * 62}"
+    for key in ("units/squad/7/0123abcd/soldiers.txt", "units/marines.txt", blob, "distilled/gin", f"{PUBLISHED}/gin"):
+        theirs.write(key, b"not ours")
+    make_older(theirs, 100 * DAY)
+    monkeypatch.chdir(theirs.root)
+    before = sorted(Path(theirs.root).rglob("*"))
+    said = gc(capsys, name, "--delete", "--min-age-hours", "0", code=4)
+    assert ("names no place" if name != "." else f"{theirs.url}: no unit of work was ever written here") in said
+    assert sorted(Path(theirs.root).rglob("*")) == before
+
+
+def test_in_a_store_too_what_has_no_name_of_ours_is_not_ours(store: Store) -> None:
+    UnitWriter(store, "thing", "u", {}, {}).commit({})
+    theirs = ["units/notes.txt", "units/thing/u/notes.txt", "blobs/notes", "blobs/ab/cd", "distilled/my own/x", "distilled/x"]
+    theirs += ["units/thing/u/checkpoints/notes.json", "units/.tmp-notes", f"blobs/ab/cd{'0' * 62}"]
+    for key in theirs:
+        store.write(key, b"not ours")
+    make_older(store, 100 * DAY)
+    assert find_garbage(store, timedelta(0)).keys == []
+
+
+def test_ages_go_by_the_clock_of_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a machine whose clock is two days ahead of the store's all that was just written looks two days old."""
+    running = UnitWriter(store, "thing", "u", {}, {})
+    running.put("x.bin", b"of a living attempt")
+    listing, modified = Store.listing, Store.modified
+    behind = 2 * DAY
+    monkeypatch.setattr(
+        Store,
+        "listing",
+        lambda *arguments, **options: {
+            key: listed._replace(modified=listed.modified - behind) for key, listed in listing(*arguments, **options).items()
+        },
+    )
+    monkeypatch.setattr(Store, "modified", lambda *arguments: modified(*arguments) - behind)
+    garbage = find_garbage(store, DAY)
+    assert garbage.keys == []
+    assert len(find_garbage(store, timedelta(0)).keys) == 1
+
+
+def test_what_an_attempt_marked_after_the_commit_of_another_is_garbage(store: Store) -> None:
+    winner, loser = (UnitWriter(store, "thing", "u", {}, {}) for _ in range(2))
+    infos = loser.write_for_checkpoint(1, {"state": b"1"})
+    (snapshot,) = write_snapshots(loser, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
+    winner.put("x.bin", b"kept")
+    winner.commit({})
+    loser.mark_checkpoint(1, infos, {"snapshots": {"s": snapshot.model_dump()}})
+    make_older(store, 2 * DAY)
+    mark = f"units/thing/u/checkpoints/00000001-{loser.attempt}.json"
+    garbage = find_garbage(store, DAY)
+    assert sorted(garbage.keys) == sorted([mark, infos["state"].key, snapshot.key])
+    make_older(store, timedelta(0), mark)
+    assert find_garbage(store, DAY).keys == [snapshot.key], "an attempt is as young as its mark"
+    remove_garbage(store, garbage, timedelta(0))
+    assert len(store.list("units")) == 2
+    assert UnitReader(store, "thing", "u").read("x.bin") == b"kept"
+
+
+def test_what_is_named_after_it_was_found_stays(store: Store) -> None:
+    writer = UnitWriter(store, "thing", "u", {}, {})
+    infos = writer.write_for_checkpoint(1, {"state": b"1"})
+    make_older(store, 2 * DAY)
+    garbage = find_garbage(store, DAY)
+    assert garbage.keys == [infos["state"].key]
+    writer.mark_checkpoint(1, infos, {})
+    make_older(store, 2 * DAY)
+    remove_garbage(store, garbage, DAY)
+    checkpoint = newest_checkpoint(writer, SOLO)
+    assert checkpoint is not None
+    assert checkpoint.read("state") == b"1"
+
+
+def test_nothing_is_garbage_while_a_folder_cannot_be_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its manifests may name what lies elsewhere."""
+    writer = UnitWriter(store, "thing", "u", {}, {})
+    writer.adopt("x", writer.put_blob(b"named by the manifest"))
+    writer.commit({})
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("thing/u"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(StoreError, match="permission denied at units"):
+        find_garbage(store, timedelta(0))
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+@pytest.mark.parametrize("kind", ["own", "blob"])
+def test_a_unit_whose_objects_were_taken_is_not_committed(store: Store, damage: str, kind: str) -> None:
+    writer = UnitWriter(store, "thing", "u", {}, {})
+    info = writer.put("x", b"1234") if kind == "own" else writer.adopt("x", writer.put_blob(b"1234"))
+    writer.put("y", b"5678")
+    writer.save_checkpoint(1, {"state": b"1"}, {"snapshots": {"x": info.model_dump()}})
+    writer.save_checkpoint(2, {"state": b"2"}, {})
+    if damage == "gone":
+        make_older(store, 2 * DAY, info.key)
+        store.delete([info.key])
+    else:
+        store.write(info.key, b"12")
+    with pytest.raises(StoreError, match=rf"{info.key}: gone, or of another size, before its unit was committed \(1 of"):
+        writer.commit({})
+    assert not store.exists("units/thing/u/manifest.json")
+    left = writer.checkpoint_keys()
+    assert [key.rpartition("/")[2][:8] for key in left] == ["00000002"], "the one that needs it is no place to go on from"
+
+
+def test_a_store_says_that_it_is_one_before_its_first_object(store: Store) -> None:
+    assert not is_store(store)
+    UnitWriter(store, "thing", "u", {}, {}).commit({})
+    shutil.copytree(store.root, f"{store.root}-copy")
+    assert is_store(Store(f"{store.root}-copy"))
+
+
+@pytest.mark.parametrize("hours", ["inf", "nan", "1e30"])
+def test_an_age_that_is_none_is_refused(store: Store, hours: str, capsys: pytest.CaptureFixture[str]) -> None:
+    UnitWriter(store, "thing", "u", {}, {}).commit({})
+    assert "--min-age-hours" in gc(capsys, store.url, "--min-age-hours", hours, code=2)

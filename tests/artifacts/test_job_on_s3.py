@@ -1,0 +1,120 @@
+"""The main job with `--store s3://...`, as a user starts it: the same sets as on a disk, fetched by someone who never saw the
+machines, and the secret nowhere."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vldd_dist import load_distilled
+from vldd_dist.distilled_set.fetch import published_sets
+from vldd_dist.store.store import Store
+from vldd_dist.testing.s3_server import ACCESS_KEY, SECRET, S3Server
+from vldd_dist.testing.tiny import HANG_SECONDS
+from vldd_dist.testing.tiny_units import TINIER, digests, plan, read_everything
+
+pytestmark = pytest.mark.ray
+
+URL = "s3://whole-job/experiments/tiny"
+
+
+def command(*arguments: str, environment: dict[str, str], folder: Path) -> str:
+    """What a command printed on both streams; it must end well."""
+    ended = subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+    )
+    assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-4000:]
+    return ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="module")
+def environment(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The server, a cache, and a folder for Ray's logs whose name is short enough for its sockets."""
+    with tempfile.TemporaryDirectory(prefix="vldd-ray-", ignore_cleanup_errors=True) as ray_folder:
+        yield {
+            **server.environment,
+            "VLDD_CACHE_DIR": str(tmp_path_factory.mktemp("node") / "cache"),
+            "RAY_TMPDIR": ray_folder,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+
+
+@pytest.fixture(scope="module")
+def printed(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the job printed."""
+    folder = tmp_path_factory.mktemp("job")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        Store(URL).fs.mkdir("whole-job")
+    preset = str(Path(__file__).parents[2] / "jobs/presets/scenes.yaml")
+    sets = [part for override in TINIER for part in ("--set", override)]
+    return command("-m", "jobs.run", preset, "--store", URL, *sets, environment=environment, folder=folder)
+
+
+@pytest.fixture
+def store(printed: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Store:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return Store(URL)
+
+
+def test_it_makes_what_is_made_on_a_disk(store: Store, finished: Store) -> None:
+    read_everything(store)
+    for unit in plan():
+        assert digests(store, unit) == digests(finished, unit) or unit.kind == "publication", unit.label
+    for folder in published_sets(finished):
+        assert load_distilled(store.url_of(folder)).digest == load_distilled(finished.url_of(folder)).digest
+
+
+def test_the_secret_is_nowhere(store: Store, printed: str, environment: dict[str, str]) -> None:
+    assert SECRET not in printed
+    assert ACCESS_KEY not in printed
+    keys = [*store.list("units"), *store.list("blobs"), *store.list("distilled"), *store.list("report")]
+    assert len(keys) > 40
+    for key in keys:
+        assert SECRET.encode() not in store.read(key), key
+    files = [
+        path
+        for folder in (environment["RAY_TMPDIR"], environment["VLDD_CACHE_DIR"])
+        for path in Path(folder).rglob("*")
+        if path.is_file() and not path.is_symlink()
+    ]
+    assert any(path.suffix in (".log", ".out", ".err") for path in files), "Ray's logs are among them"
+    for path in files:
+        assert SECRET.encode() not in path.read_bytes(), path
+
+
+def test_someone_else_finds_fetches_and_verifies_the_set(store: Store, environment: dict[str, str], tmp_path: Path) -> None:
+    (folder, *_) = published_sets(store)
+    url = store.url_of(folder)
+
+    def vldd(*arguments: str) -> str:
+        start = "import sys; from vldd_dist.cli.main import main; main(sys.argv[1:])"
+        return " ".join(command("-c", start, *arguments, environment=environment, folder=tmp_path).split())
+
+    assert folder.rpartition("/")[2] in vldd("list", URL)
+    assert "all as the manifest says" in vldd("verify", url)
+    assert "mean" in vldd("show", url)
+    assert "4 pairs in" in vldd("fetch", url, "here")
+    assert load_distilled(str(tmp_path / "here")).digest == load_distilled(url).digest
+    assert "conditional" in vldd("doctor", URL)
+    assert "0 objects" in vldd("gc", URL, "--min-age-hours", "0")
+
+
+def test_the_readme_example_trains_straight_from_s3(store: Store, environment: dict[str, str], tmp_path: Path) -> None:
+    (folder, *_) = published_sets(store)
+    (code,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL)
+    code = code.replace('"URL"', repr(store.url_of(folder)))
+    code += "\nimport sys; print(loss.item() >= 0, {'ray', 'deepspeed', 'timm', 'transformers'} & set(sys.modules))"
+    assert "True set()" in command("-c", code, environment=environment, folder=tmp_path)

@@ -1,0 +1,205 @@
+"""Promises of the store, kept by real units on a real S3 server: death after every operation, flipped bits in every object."""
+
+import contextlib
+import multiprocessing
+import os
+import traceback
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vldd_dist import load_distilled
+from vldd_dist.artifacts.manifests import UnitManifest, from_json, to_json
+from vldd_dist.artifacts.units import UnitWriter, is_done
+from vldd_dist.distilled_set.fetch import published_sets, verify
+from vldd_dist.errors import StoreError
+from vldd_dist.pipeline import publish
+from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.work_unit import UnitOrder
+from vldd_dist.sharding.checkpoints import newest_checkpoint
+from vldd_dist.sharding.ranks import SOLO
+from vldd_dist.store.store import Store
+from vldd_dist.testing.s3_server import S3Server
+from vldd_dist.testing.tiny import HANG_SECONDS
+from vldd_dist.testing.tiny_units import copy_all_but, digests, first_of, read_everything, with_other_last_bits
+
+DIED = 9
+
+
+@pytest.mark.parametrize("kind", ["expert", "distillation", "publication"])
+def test_death_after_any_operation_leaves_nothing_partial(kind: str, finished: Store, s3: S3Server, tmp_path: Path) -> None:
+    """P1 and P5: a process is killed after its k-th change of the store, for every k; what is there can be read and is right,
+    and the next attempt ends in the same bits."""
+    unit = first_of(kind)
+    bucket = f"promises-{kind}"
+    store = Store(f"s3://{bucket}/x")
+    store.fs.mkdir(bucket)
+    copy_all_but(finished, store, unit)
+    report = tmp_path / "report"
+    # Spawned, so that it has no threads when it forks; forked from it, so that each death costs no second start of Python.
+    spawned = multiprocessing.get_context("spawn").Process(
+        target=_die_at_every_operation, args=(store.url, unit.order(), digests(finished, unit), str(report))
+    )
+    spawned.start()
+    spawned.join(HANG_SECONDS)
+    text = report.read_text()
+    assert spawned.exitcode == 0, text
+    deaths = text.count("died")
+    assert deaths >= {"expert": 12, "distillation": 8, "publication": 5}[kind], text
+    assert text.endswith("died, done\nlived\n"), "the last death comes after the commit"
+
+
+def _die_at_every_operation(url: str, order: UnitOrder, expected: dict[str, Any], report: str) -> None:
+    import vldd_dist.pipeline.stages  # noqa: F401  (before the forks, once for all)
+
+    with open(report, "w", buffering=1) as file:
+        for life in range(1, 200):
+            died = _in_fork(lambda life=life: _live(url, order, life), file)
+            assert died in (0, DIED), f"life {life}: exit {died}"
+            checked = _in_fork(lambda died=died: _check_and_finish(url, order, expected, died == 0, file), file)
+            assert checked == 0, f"life {life}: what lay there was not right"
+            if died == 0:
+                return
+    raise AssertionError("it never lived to the end")
+
+
+def _in_fork(work: Callable[[], None], file: Any) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc(file=file)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _live(url: str, order: UnitOrder, life: int) -> None:
+    left = life
+
+    def mortal(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(self: Store, *arguments: Any) -> Any:
+            nonlocal left
+            result = operation(self, *arguments)
+            left -= 1
+            if left == 0:
+                os._exit(DIED)
+            return result
+
+        return wrapped
+
+    # On the class: a publication opens a store of its own.
+    for name in ("write", "create", "delete"):
+        setattr(Store, name, mortal(getattr(Store, name)))
+    execute(order, Store(url), lambda event: None)
+
+
+def _check_and_finish(url: str, order: UnitOrder, expected: dict[str, Any], lived: bool, file: Any) -> None:
+    store = Store(url)
+    done = is_done(store, order.kind, order.id)
+    assert done or not lived
+    print("lived" if lived else f"died, {'done' if done else 'not done'}", file=file)
+    if not done:
+        # Raises when one lies there that cannot be trusted; a mark without all of its objects would be passed over with a
+        # warning, and there must be none.
+        checkpoints = store.list(f"units/{order.kind}/{order.id}/checkpoints")
+        latest = newest_checkpoint(UnitWriter(store, order.kind, order.id, order.spec, {}), SOLO)
+        assert (latest is None) == (not checkpoints)
+        assert latest is None or latest.step == int(checkpoints[-1].rpartition("/")[2].partition("-")[0])
+    for folder in published_sets(store):
+        load_distilled(store.url_of(folder))
+    # The next attempt runs on another kind of machine.
+    publish._nearest_captions = with_other_last_bits(publish._nearest_captions)
+    if not done:
+        execute(order, store, lambda event: None)
+    assert digests(store, order) == expected
+    for folder in published_sets(store):
+        verify(store.url_of(folder))
+    # The next life begins from nothing.
+    store.delete(store.list(f"units/{order.kind}/{order.id}") + store.list("distilled"))
+
+
+def kinds_of_objects(store: Store) -> dict[str, list[str]]:
+    """Keys by what they are: the kind of unit and the name, without numbers."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for key in store.list("units"):
+        if key.endswith("/manifest.json"):
+            kind = key.split("/")[1]
+            found[f"{kind} manifest"].append(key)
+            for name, info in from_json(UnitManifest, store.read(key), key).objects.items():
+                found[f"{kind} {name.translate(str.maketrans('', '', '0123456789'))}"].append(info.key)
+    for key in store.list("distilled"):
+        found[f"distilled set {key.split('/', 2)[2]}"].append(key)
+    return found
+
+
+def test_a_flipped_bit_in_any_kind_of_object_is_found_and_named(finished: Store) -> None:
+    """P2."""
+    read_everything(finished)
+    kinds = kinds_of_objects(finished)
+    assert len(kinds) >= 25
+
+    @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(data=st.data())
+    def flip(keys: list[str], data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(keys))
+        whole = finished.read(key)
+        bit = data.draw(st.integers(0, 8 * len(whole) - 1))
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        finished.write(key, bytes(damaged))
+        try:
+            with pytest.raises(StoreError) as caught:
+                read_everything(finished)
+            assert key in str(caught.value), f"bit {bit} of {key}: {caught.value}"
+        finally:
+            finished.write(key, whole)
+
+    for keys in kinds.values():
+        flip(keys=keys)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(place=st.floats(0, 1, exclude_max=True), mark=st.booleans())
+def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_one_before_it_serves(
+    place: float, mark: bool, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(str(tmp_path_factory.mktemp("checkpoints")))
+    writer = UnitWriter(store, "thing", "u", {}, {})
+    for step in (1, 2):
+        writer.save_checkpoint(step, {"state": bytes([step]) * 40}, {"loss": [0.5]})
+    suffix = f"00000002-{writer.attempt}.json" if mark else "checkpoint-00000002/state"
+    (key,) = [key for key in store.list("units") if key.endswith(suffix)]
+    damaged = bytearray(store.read(key))
+    bit = int(place * 8 * len(damaged))
+    damaged[bit // 8] ^= 1 << bit % 8
+    store.write(key, bytes(damaged))
+    caplog.clear()
+    # A version of the mark's that nobody knows is no damage: it is refused, and nothing is begun again over it.
+    with contextlib.suppress(StoreError):
+        checkpoint = newest_checkpoint(writer, SOLO)
+        assert checkpoint is not None
+        assert (checkpoint.step, checkpoint.read("state")) == (1, bytes([1]) * 40)
+        assert key in caplog.text
+
+
+def test_a_manifest_edited_by_hand_is_refused(finished: Store) -> None:
+    key = next(key for key in finished.list("units/evaluation") if key.endswith("/manifest.json"))
+    whole = finished.read(key)
+    manifest = from_json(UnitManifest, whole, key)
+    facts = manifest.facts | {"test": manifest.facts["test"] | {"tr1": 99.9}}
+    edited = to_json(manifest.model_copy(update={"facts": facts}))
+    seal = from_json(UnitManifest, edited, key)
+    assert seal.facts["test"]["tr1"] == 99.9, "with a seal of its own it is another manifest"
+    finished.write(key, whole.replace(b'"tr1": ', b'"tr1": 1'))
+    try:
+        with pytest.raises(StoreError, match="its seal is not that of its content"):
+            read_everything(finished)
+    finally:
+        finished.write(key, whole)

@@ -1,0 +1,134 @@
+"""The committed schemas are the models', and real manifests satisfy them."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.test_readme import distilled_set
+from vldd_dist.artifacts.manifests import from_json
+from vldd_dist.artifacts.run_status import RunStatus, write_status
+from vldd_dist.artifacts.schemas import MODELS, RESULTS, render, schemas
+from vldd_dist.artifacts.units import UnitReader, UnitWriter
+from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.errors import StoreError
+from vldd_dist.store.store import Store
+
+FOLDER = Path("storage_schemas")
+
+
+def test_the_committed_schemas_are_the_models() -> None:
+    assert {path.name for path in FOLDER.glob("*.json")} == set(schemas())
+    for name, schema in schemas().items():
+        assert (FOLDER / name).read_text() == render(schema), "run: python -m vldd_dist.artifacts.schemas storage_schemas"
+
+
+RECALLS = dict.fromkeys(("tr1", "tr5", "tr10", "ir1", "ir5", "ir10", "mean"), 50.0)
+SPLIT = {"shards": [{"name": "train-000000.tar", "images": 2}], "images": 2, "captions": 10, "bad_images": 0}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "dataset": {"splits": {"train": SPLIT}, "image_size": 32, "source": "scenes", "licence": "CC0-1.0"},
+    "image_weights": {"tensors": 3},
+    "caption_embeddings": {"captions": 10, "dim": 4, "encoder": {"model": "minilm"}},
+    "expert": {"loss": [1.0], "validation": [RECALLS, RECALLS], "epochs": [0, 1]},
+    "features": {"pictures": 2, "dim": 4},
+    "coreset": {"keys": ["a"], "captions": ["b"]},
+    "distillation": {
+        "best_step": 5,
+        "best_validation": 40.0,
+        "validation": [(0, 10.0), (5, 40.0)],
+        "start": {"initialise": "real"},
+        "difference_check": {"relative_step": 1e-4, "error": 1e-3, "against": "exact"},
+    },
+    "evaluation": {"test": RECALLS, "learning_rate": 0.1, "validation": [[0.1, RECALLS]]},
+    "publication": {"folder": "distilled/x", "digest": "0" * 64},
+}
+
+
+STATUS = {
+    "experiment": "scenes",
+    "state": "running",
+    "stages": {"expert": {"total": 3, "done": 1, "failed": 0}},
+    "running": [{"label": "expert 1", "seconds": 2.5, "event": {"done": 5, "total": 10, "loss": 1.5}}],
+    "time_left": "about 5 s left",
+    "notices": ["expert 0: tried again, its process or machine ended"],
+}
+
+
+def test_what_is_written_satisfies_them(store: Store) -> None:
+    written = {}
+    for kind, facts in EXAMPLES.items():
+        writer = UnitWriter(store, kind, "u", {"a": 1}, {})
+        writer.save_checkpoint(1, {"state": b"x"}, {})
+        (checkpoint,) = [key for key in store.list("units") if "/checkpoints/" in key]
+        written["checkpoint"] = store.read(checkpoint)
+        writer.put("x", b"1")
+        writer.commit(facts)
+        written[RESULTS.get(kind, kind)] = store.read(f"units/{kind}/u/manifest.json")
+    distilled_set().save(store.url_of("distilled/s"))
+    written["distilled_set"] = store.read("distilled/s/manifest.json")
+    write_status(store, RunStatus.model_validate(STATUS))
+    written["run_status"] = store.read("status/scenes.json")
+    written["nearest_captions"] = store.read("distilled/s/captions.jsonl").splitlines()[0]
+    assert set(written) == set(MODELS)
+    for name, data in written.items():
+        schema = json.loads((FOLDER / f"{name}.schema.json").read_text())
+        jsonschema.Draft202012Validator.check_schema(schema)
+        jsonschema.validate(json.loads(data), schema)
+        if name != "nearest_captions":
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate({"schema_version": 2}, schema)
+
+
+def test_the_examples_are_as_the_schemas_say_and_can_be_read() -> None:
+    """They come from real runs: a seal that no longer fits, or a field that changed, is found."""
+    assert {path.stem for path in (FOLDER / "examples").iterdir()} == set(MODELS)
+    for name, model in MODELS.items():
+        data = (FOLDER / f"examples/{name}.json").read_bytes()
+        jsonschema.validate(json.loads(data), json.loads((FOLDER / f"{name}.schema.json").read_text()))
+        if name != "nearest_captions":
+            from_json(model, data, name)
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_facts_that_a_kind_does_not_promise_are_refused(store: Store, kind: str) -> None:
+    with pytest.raises(StoreError, match=rf"units/{kind}/u: facts: extra: Extra inputs"):
+        UnitWriter(store, kind, "u", {}, {}).commit(EXAMPLES[kind] | {"extra": 1})
+    assert store.list("units") == []
+
+
+def test_the_previous_version_is_read_and_others_are_refused(store: Store) -> None:
+    """As version 1 wrote them: no seal, no blocks."""
+    info = {"key": "units/coreset/u/abcd/x", "size": 1, "sha256": sha256(b"1").hexdigest()}
+    manifest = {
+        "schema_version": 1,
+        "kind": "coreset",
+        "unit": "u",
+        "spec": {"method": "random"},
+        "inputs": {"dataset": "dataset/d"},
+        "objects": {"x": info},
+        "facts": {"keys": ["a"], "captions": ["b"]},
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "versions": {"torch": "2.13.0"},
+    }
+    store.write("units/coreset/u/abcd/x", b"1")
+    store.write("units/coreset/u/manifest.json", json.dumps(manifest).encode())
+    reader = UnitReader(store, "coreset", "u")
+    assert (reader.read("x"), reader.facts["keys"]) == (b"1", ["a"])
+    for version in (0, 3, "2"):
+        store.write("units/coreset/u/manifest.json", json.dumps(manifest | {"schema_version": version}).encode())
+        with pytest.raises(StoreError, match=rf"manifest.json: schema version {version!r}; this vldd_dist reads 1 and 2"):
+            UnitReader(store, "coreset", "u")
+
+
+def test_a_set_of_the_previous_version_loads(store: Store) -> None:
+    url = store.url_of("distilled/s")
+    distilled_set().save(url)
+    tree = json.loads(store.read("distilled/s/manifest.json"))
+    old = ("pairs.safetensors", "captions.jsonl", "preview.png", "README.md")
+    objects = {name: {key: tree["objects"][name][key] for key in ("key", "size", "sha256")} for name in old}
+    del tree["seal"]
+    store.write("distilled/s/manifest.json", json.dumps(tree | {"schema_version": 1, "objects": objects}).encode())
+    assert DistilledSet.load(url).digest == distilled_set().digest

@@ -1,0 +1,145 @@
+"""P3 for publications, which all attempts write to one folder: of two that differ in the last bits one set stands, whole."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from vldd_dist.artifacts.garbage import find_garbage
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.fetch import published_sets, read_manifest, verify
+from vldd_dist.errors import StoreError
+from vldd_dist.pipeline import publish
+from vldd_dist.pipeline.context import execute
+from vldd_dist.store.objects import DamagedObject
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_units import copy_all_but, digests, first_of, with_other_last_bits
+
+UNIT = first_of("publication")
+MANIFEST = f"units/publication/{UNIT.id}/manifest.json"
+
+
+@pytest.fixture
+def store(finished: Store, store: Store) -> Store:
+    """All but the publication."""
+    copy_all_but(finished, store, UNIT)
+    return store
+
+
+def run(store: Store, elsewhere: bool = False) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if elsewhere:
+            patch.setattr(publish, "_nearest_captions", with_other_last_bits(publish._nearest_captions))
+        execute(UNIT.order(), store, lambda event: None)
+
+
+def after_change(number: int, do: Callable[[], None]) -> Callable[[pytest.MonkeyPatch], None]:
+    """Of a store, by whom soever, in this process: `do` comes after the change of this number."""
+    count = 0
+
+    def watched(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(self: Store, *arguments: Any) -> Any:
+            nonlocal count
+            result = operation(self, *arguments)
+            count += 1
+            if count == number:
+                do()
+            return result
+
+        return wrapped
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        for name in ("write", "create", "delete"):
+            patch.setattr(Store, name, watched(getattr(Store, name)))
+
+    return apply
+
+
+def check_whole(store: Store, finished: Store) -> None:
+    (folder,) = published_sets(store)
+    facts = UnitReader(store, "publication", UNIT.id).facts
+    assert digests(store, UNIT) == digests(finished, UNIT)
+    verify(store.url_of(folder))
+    assert DistilledSet.load(store.url_of(folder)).digest == facts["digest"]
+    assert store.list("units/publication") == [MANIFEST], "what was agreed on is gone again"
+
+
+def test_whenever_another_publishes_in_between_one_whole_set_is_committed(store: Store, finished: Store) -> None:
+    """The other one begins and ends after the first one's k-th change of the store, for each k."""
+    for number in range(1, 100):
+        others: list[int] = []
+        with pytest.MonkeyPatch.context() as patch:
+
+            def interrupt(patch: pytest.MonkeyPatch = patch, others: list[int] = others) -> None:
+                patch.undo()
+                run(store, elsewhere=True)
+                others.append(1)
+
+            after_change(number, interrupt)(patch)
+            run(store)
+        check_whole(store, finished)
+        if not others:
+            break
+        store.delete([*store.list(f"units/publication/{UNIT.id}"), *store.list("distilled")])
+    assert number > 10
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_set_whose_unit_was_not_committed_is_taken_over(store: Store, finished: Store, elsewhere: bool) -> None:
+    run(store)
+    (folder,) = published_sets(store)
+    before = {key: store.read(key) for key in store.list(folder)}
+    store.delete([MANIFEST])
+    run(store, elsewhere)
+    check_whole(store, finished)
+    assert {key: store.read(key) for key in store.list(folder)} == before
+
+
+def test_a_damaged_set_is_written_again_when_its_unit_is_made_again(store: Store, finished: Store) -> None:
+    run(store)
+    (folder,) = published_sets(store)
+    store.write(f"{folder}/preview.png", b"damaged")
+    with pytest.raises(DamagedObject):
+        verify(store.url_of(folder))
+    store.delete([MANIFEST])
+    run(store, elsewhere=True)
+    check_whole(store, finished)
+
+
+def test_a_set_of_other_pairs_is_not_written_over(store: Store) -> None:
+    run(store)
+    (folder,) = published_sets(store)
+    other = DistilledSet.load(store.url_of(folder))
+    store.delete([*store.list(folder), MANIFEST])
+    other.images += 1
+    other.save(store.url_of(folder))
+    with pytest.raises(StoreError, match=f"{folder}: a distilled set of other pairs is there"):
+        run(store)
+    assert read_manifest(Store(store.url_of(folder))).objects["pairs.safetensors"].sha256 == other.digest
+
+
+def test_what_was_agreed_on_is_no_garbage(store: Store, finished: Store) -> None:
+    """However old it is: who goes on needs it."""
+
+    class Died(BaseException):
+        pass
+
+    def die_when_agreed(self: Store, key: str, data: bytes) -> bool:
+        create(self, key, data)
+        raise Died
+
+    create = Store.create
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "create", die_when_agreed)
+        with pytest.raises(Died):
+            run(store)
+    assert any(key.endswith("-agreed.json") for key in store.list("units/publication"))
+    assert find_garbage(store, timedelta(0)).keys == []
+    run(store, elsewhere=True)
+    check_whole(store, finished)
+    (folder,) = published_sets(store)
+    similarities = [near.similarity for near in DistilledSet.load(store.url_of(folder)).captions]
+    (folder,) = published_sets(finished)
+    assert similarities == [near.similarity for near in DistilledSet.load(finished.url_of(folder)).captions]

@@ -1,0 +1,90 @@
+"""P3 on an S3 server: two processes make one unit; one commits, the other finds out and stops."""
+
+import multiprocessing
+from datetime import timedelta
+from queue import Empty
+from typing import Any
+
+import pytest
+
+from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
+from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.work_unit import UnitOrder
+from vldd_dist.store.store import Store
+from vldd_dist.testing.s3_server import S3Server
+from vldd_dist.testing.tiny import HANG_SECONDS
+from vldd_dist.testing.tiny_units import copy_all_but, digests, first_of
+
+TWO = 2
+
+
+def _make(url: str, order: UnitOrder, barrier: Any, committed: Any, wait_for_other: Any) -> None:
+    """One of the writers: both have begun before either goes on; the slower waits at its first step for the faster's commit."""
+    commit = UnitWriter.commit
+
+    def telling(self: UnitWriter, facts: dict[str, Any]) -> object:
+        manifest = commit(self, facts)
+        committed.put(f"{self.attempt} tried")
+        return manifest
+
+    def report(event: dict[str, Any]) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            barrier.wait(HANG_SECONDS)
+            if wait_for_other is not None:
+                wait_for_other.wait(HANG_SECONDS)
+
+    begun = False
+    UnitWriter.commit = telling  # type: ignore[method-assign]
+    execute(order, Store(url), report)
+
+
+@pytest.mark.parametrize("kind", ["expert", "distillation"])
+def test_one_commits_and_the_other_finds_out_and_stops(kind: str, finished: Store, s3: S3Server) -> None:
+    unit, bucket = first_of(kind), f"writers-{kind}"
+    store = Store(f"s3://{bucket}/x")
+    store.fs.mkdir(bucket)
+    copy_all_but(finished, store, unit)
+    context = multiprocessing.get_context("spawn")
+    barrier, committed, first_is_done = context.Barrier(TWO), context.Queue(), context.Event()
+    first, second = (
+        context.Process(target=_make, args=(store.url, unit.order(), barrier, committed, waits))
+        for waits in (None, first_is_done)
+    )
+    first.start()
+    second.start()
+    first.join(HANG_SECONDS)
+    assert first.exitcode == 0
+    expected = digests(finished, unit)
+    assert digests(store, unit) == expected
+    first_is_done.set()
+    second.join(HANG_SECONDS)
+    assert second.exitcode == 0
+    assert committed.get(timeout=HANG_SECONDS).endswith("tried")
+    with pytest.raises(Empty):
+        committed.get(timeout=1)
+    assert digests(store, unit) == expected, "the second stopped at its next checkpoint and removed nothing of the first's"
+    assert not store.list(f"units/{kind}/{unit.id}/checkpoints")
+    left = find_garbage(store, timedelta(0))
+    remove_garbage(store, left, timedelta(0))
+    assert digests(store, unit) == expected, "what the second left behind is garbage, and nothing else is"
+
+
+def test_two_that_finish_at_once_leave_one_whole_unit(finished: Store, s3: S3Server) -> None:
+    unit = first_of("expert")
+    store = Store("s3://writers-at-once/x")
+    store.fs.mkdir("writers-at-once")
+    copy_all_but(finished, store, unit)
+    context = multiprocessing.get_context("spawn")
+    barrier, committed = context.Barrier(TWO), context.Queue()
+    writers = [context.Process(target=_make, args=(store.url, unit.order(), barrier, committed, None)) for _ in range(TWO)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(HANG_SECONDS)
+        assert writer.exitcode == 0
+    assert digests(store, unit) == digests(finished, unit)
+    manifests = [key for key in store.list(f"units/expert/{unit.id}") if key.endswith("manifest.json")]
+    assert len(manifests) == 1

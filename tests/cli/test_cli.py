@@ -1,0 +1,125 @@
+"""The command line as a user meets it: bad input is one sentence and an exit code, nothing half-written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vldd_dist.cli.main import main
+from vldd_dist.testing.tiny import HANG_SECONDS, TINY
+
+SCENES = "jobs/presets/scenes.yaml"
+
+
+def vldd(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    output = capsys.readouterr()
+    return int(ended.value.code or 0), output.out, output.err
+
+
+def test_config_prints_the_resolved_description(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = vldd("config", SCENES, "--set", "distill.pairs=[7]", capsys=capsys)
+    tree = yaml.safe_load(out)
+    assert code == 0
+    assert tree["distill"]["pairs"] == [7]
+    assert tree["evaluation"]["weight_decay"] == 5e-4
+
+
+def test_a_plan_is_printed_and_nothing_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = vldd("run", SCENES, "--store", str(tmp_path / "store"), "--plan", capsys=capsys)
+    assert code == 0
+    assert "experts" in out
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["run", "none.yaml", "--store", "STORE"], 2, "none.yaml: no such file"),
+        (["run", SCENES, "--store", "STORE", "--set", "experts.epoch=3"], 2, "unknown key; did you mean 'epochs'"),
+        (["run", SCENES, "--store", "STORE", "--set", "distill.pairs=[9999]"], 2, "more than the training pictures"),
+        (["run", SCENES, "--store", "STORE", "--set", "distill.max_start_epoch=5"], 2, "is more than experts.epochs (5)"),
+        (
+            ["run", SCENES, "--store", "STORE", "--set", "experts.readers=99"],
+            2,
+            "experts.readers (99) is more than the training shards (4)",
+        ),
+        (
+            ["run", SCENES, "--store", "STORE", "--set", "model.image.model=test_nfnett"],
+            2,
+            "timm has no 'test_nfnett'; near: test_nfnet",
+        ),
+        (["run", SCENES, "--store", "memory://x"], 2, "lives in one process"),
+        (["run", SCENES, "--store", "gopher://x"], 4, "unknown scheme"),
+        (["run", SCENES, "--store", "FILE/store"], 4, "a file stands where a folder should"),
+        (
+            ["run", SCENES, "--store", "STORE", "--set", "model.image.weights=none.safetensors"],
+            4,
+            "none.safetensors cannot be read",
+        ),
+        (["run", SCENES], 2, "Missing option '--store'"),
+        (["walk"], 2, "No such command 'walk'"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    arguments: list[str], code: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    places = {"STORE": str(tmp_path / "store"), "FILE/store": str(tmp_path / "file" / "store")}
+    found, _, err = vldd(*[places.get(argument, argument) for argument in arguments], capsys=capsys)
+    assert found == code
+    assert sentence in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "store").exists()
+
+
+def bad_annotations(folder: Path) -> list[str]:
+    """A Karpathy JSON whose second training entry has lost its sentences."""
+    (folder / "images").mkdir()
+    entries = [{"filename": f"{n}.jpg", "split": "train", "sentences": [{"raw": "x"}]} for n in range(2)]
+    del entries[1]["sentences"]
+    (folder / "images" / "0.jpg").write_bytes(Path("tests/picture.jpg").read_bytes())
+    (folder / "data.json").write_text(json.dumps({"images": entries}))
+    return [f"data.annotations={folder}/data.json", f"data.images={folder}/images", "data.source=karpathy"]
+
+
+def pickled_weights(folder: Path) -> list[str]:
+    import torch
+
+    torch.save({"x": torch.zeros(1)}, folder / "weights.pth")
+    return [f"model.image.weights={folder}/weights.pth"]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (bad_annotations, "images[1].sentences: missing"),
+        (pickled_weights, "a pickle (.pt, .pth, .bin), which is never opened"),
+    ],
+)
+def test_bad_data_found_by_a_worker_is_one_sentence_and_exit_4(tmp_path: Path, make, sentence: str) -> None:  # type: ignore[no-untyped-def]
+    overrides = (
+        [
+            "data.train_images=null",
+            "data.val_images=null",
+            "data.test_images=null",
+            "model.image.weights=random",
+            *make(tmp_path),
+        ]
+        if make is bad_annotations
+        else [*TINY, *make(tmp_path)]
+    )
+    sets = [part for override in overrides for part in ("--set", override)]
+    command = [sys.executable, "-m", "jobs.run", SCENES, "--store", str(tmp_path / "store"), *sets]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert ended.returncode == 4, ended.stdout + ended.stderr
+    assert sentence in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+    manifests = [path.parent.parent.name for path in (tmp_path / "store").rglob("manifest.json")]
+    assert "dataset" not in manifests or make is pickled_weights
+    assert "image_weights" not in manifests

@@ -1,0 +1,131 @@
+"""Text of others on its way to a terminal: shown, and never obeyed."""
+
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.table import Table
+
+from tests.test_readme import distilled_set
+from vldd_dist.artifacts.manifests import to_json
+from vldd_dist.artifacts.run_status import RunStatus, write_status
+from vldd_dist.cli.console import SafeConsole, say
+from vldd_dist.cli.main import main
+from vldd_dist.control_characters import escape_controls, one_line
+from vldd_dist.distilled_set.distilled import NearestCaptions
+from vldd_dist.distilled_set.fetch import read_manifest
+from vldd_dist.errors import StoreError
+from vldd_dist.monitoring.progress import LiveView, PlainView
+from vldd_dist.store.objects import ObjectInfo
+from vldd_dist.store.store import Store
+
+# Clears the screen, renames the window, the same by the one-byte introducers, writes backwards, goes back over the line.
+HOSTILE = "\x1b[2J\x1b]0;renamed\x07\x9b31m\u202egnp.exe\r\x08"
+
+
+def is_safe(text: str) -> bool:
+    return not set(text) & set("\x1b\x07\x9b\u202e\r\x08")
+
+
+@given(st.text(st.characters(codec=None)))
+def test_what_is_escaped_can_be_written_and_only_controls_are_changed(text: str) -> None:
+    escaped = escape_controls(text)
+    escaped.encode()
+    assert escape_controls(escaped) == escaped
+    assert "\n" not in one_line(text)
+    if text.isprintable():
+        assert escaped == text
+
+
+def test_a_caption_stays_readable() -> None:
+    assert escape_controls("Ein Hund läuft 走る 🐕\u200d🦺\n\tzwei") == "Ein Hund läuft 走る 🐕\u200d🦺\n\tzwei"
+    assert one_line("a\x1b[31mb\nc") == "a\\x1b[31mb\\nc"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nothing_that_a_console_prints_is_obeyed(terminal: bool) -> None:
+    """Whatever it is printed as; on a terminal with its own colours."""
+    file = io.StringIO()
+    console = SafeConsole(file=file, force_terminal=terminal, color_system="standard" if terminal else None, width=200)
+    table = Table(title=f"title {HOSTILE}")
+    table.add_column(f"column {HOSTILE}")
+    table.add_row(f"cell {HOSTILE} [/b] :smile:", style="red")
+    for printed in (f"text {HOSTILE}", table, Markdown(f"# a {HOSTILE}\n`{HOSTILE}`"), f"[/b] {HOSTILE}"):
+        console.print(printed)
+    LiveView(console).notice(f"notice {HOSTILE}")
+    PlainView(console).notice(f"notice {HOSTILE}")
+    said = file.getvalue()
+    assert ("\x1b[31m" in said) == terminal
+    assert "[/b] :smile:" in said
+    for obeyed in ("\x1b[2J", "\x1b]0;", "\x07", "\x9b", "\u202e", "\r", "\x08"):
+        assert obeyed not in said
+
+
+def test_a_live_table_still_moves_the_cursor() -> None:
+    file = io.StringIO()
+    console = SafeConsole(file=file, force_terminal=True)
+    with Live(HOSTILE, console=console, auto_refresh=False, transient=True) as live:
+        live.update("two\nlines", refresh=True)
+    assert "\x1b[?25l" in file.getvalue()
+    assert "\x1b[1A" in file.getvalue()
+    assert "\x1b[2J" not in file.getvalue()
+
+
+def test_an_error_is_one_line_whatever_it_quotes() -> None:
+    assert str(StoreError(f"a\nb{HOSTILE}")).isprintable()
+
+
+def test_say_takes_what_no_encoding_can_write(capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"half \ud800 {HOSTILE}")
+    assert is_safe(capsys.readouterr().out)
+
+
+@pytest.fixture
+def hostile_store(store: Store) -> Store:
+    """A set whose captions and card, and a status whose texts, hold sequences."""
+    shown = distilled_set()
+    shown.captions = [NearestCaptions(before=HOSTILE, after=HOSTILE, similarity=0.5)] * len(shown)
+    url = store.url_of("distilled/x")
+    shown.save(url)
+    folder = Store(url)
+    card = f"---\nlicense: other\n---\n# {HOSTILE}\n[a link](http://x/\x1b]0;renamed\x07)\n\n| {HOSTILE} |\n|---|\n".encode()
+    manifest = read_manifest(folder)
+    objects = manifest.objects | {"README.md": ObjectInfo.of("README.md", card)}
+    folder.write("README.md", card)
+    folder.write("manifest.json", to_json(manifest.model_copy(update={"objects": objects})))
+    running = {"label": HOSTILE, "seconds": 1.0, "event": {}}
+    text = f"{HOSTILE}\nvldd: all is well"
+    status = {"experiment": "x", "state": "running", "running": [running], "time_left": text, "notices": [text]}
+    write_status(store, RunStatus.model_validate(status | {"stages": {text: {"total": 1, "done": 0, "failed": 0}}}))
+    return store
+
+
+@pytest.mark.parametrize("command", ["show", "status", "list"])
+def test_no_command_obeys_a_store(hostile_store: Store, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, hostile_store.url_of("distilled/x") if command == "show" else hostile_store.url])
+    assert ended.value.code == 0
+    said = capsys.readouterr()
+    assert is_safe(said.out + said.err)
+    assert "\nvldd: all is well" not in said.out
+    assert command == "list" or "x1b[2J" in said.out
+
+
+def test_a_path_that_looks_like_markup_is_a_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = str(tmp_path / "a[/b]")
+    for arguments, code, words in (
+        (["run", "jobs/presets/scenes.yaml", "--store", store, "--plan"], 0, "a[/b]"),
+        (["status", store], 0, "a[/b]: no experiment"),
+        (["list", store], 0, ""),
+        (["show", store], 4, "a[/b]/manifest.json: no such object"),
+        (["gc", store, "--min-age-hours", "[/b]"], 2, "'--min-age-hours'"),
+        (["[/b]"], 2, "No such command '[/b]'"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        said = capsys.readouterr()
+        assert (ended.value.code, words in said.out + said.err) == (code, True)

@@ -1,0 +1,122 @@
+"""The description of an experiment: what is refused, and with which sentence."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vldd_dist.config.load import load_experiment
+from vldd_dist.errors import ConfigError
+
+PRESETS = sorted(Path("jobs/presets").glob("*.yaml"))
+SCENES = "jobs/presets/scenes.yaml"
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_is_valid(preset: Path) -> None:
+    """Presets for data the user must have name the keys to set."""
+    overrides = []
+    if yaml.safe_load(preset.read_text())["data"]["source"] == "karpathy":
+        overrides = ["data.annotations=a.json", "data.images=pictures"]
+    assert load_experiment(preset, overrides).name == preset.stem
+
+
+def test_overrides_are_yaml_values() -> None:
+    experiment = load_experiment(SCENES, ["distill.pairs=[3, 4]", "experts.augment={flip: false}"])
+    assert experiment.distill.pairs == [3, 4]
+    assert experiment.experts.augment is not None
+    assert experiment.experts.augment.flip is False
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("experts.epoch=3", "experts.epoch: unknown key; did you mean 'epochs'?"),
+        ("zzz=3", "zzz: unknown key"),
+        (
+            "distill.max_start_epoch=9",
+            "distill.max_start_epoch (9) + distill.expert_epochs (1) = 10 is more than experts.epochs (5)",
+        ),
+        ("distill.pairs=[10, 5000]", "distill.pairs (5000) is more than the training pictures"),
+        ("distill.pairs=[]", "distill.pairs"),
+        ("experts.lr_image=-1", "experts.lr_image"),
+        ("data.source=karpathy", "data.annotations is needed"),
+        ("distill", "expected section.key=value"),
+        ("name.first=x", "name is a value, not a section"),
+        ("model.text.train=frozen", "would freeze a random head"),
+        ("model.image.train=head", "model.image.train: head needs a head"),
+        ("model.image.head.kind=linear", "model.joint_dim is needed"),
+        ("distill.workers=11", "distill.workers (11) is more than the pairs of a step (10): lower it"),
+        ("experts.workers=65", "experts.workers (65) is more than the pairs of a step (64): lower it"),
+        ("distill.zero_stage=4", "distill.zero_stage"),
+        ("experts.lr_image=.inf", "experts.lr_image: Input should be a finite number"),
+        ("distill.max_loss=.nan", "distill.max_loss: Input should be a finite number"),
+        ("model.image.mean=[0.5, .inf, 0.5]", "model.image.mean.1: Input should be a finite number"),
+        ("evaluation.learning_rates=[0.1, .inf]", "evaluation.learning_rates.1: Input should be a finite number"),
+        ("model.image.model_args={drop_rate: .nan}", "Input should be a finite number"),
+        ("model.image.model_args={released: 2020-10-13}", "not a valid JSON value"),
+        ("distill.seeds=[0, 1, 0]", "distill.seeds: 0 is listed twice: name each value once"),
+        ("distill.pairs=[10, 10]", "distill.pairs: 10 is listed twice"),
+        ("evaluation.seeds=[3, 3]", "evaluation.seeds: 3 is listed twice"),
+        ("evaluation.seeds=[]", "evaluation.seeds"),
+        ("evaluation.learning_rates=[0.1, 1.0e-1]", "evaluation.learning_rates: 0.1 is listed twice"),
+        ("evaluation.image_models=[test_vit, test_vit]", "evaluation.image_models: 'test_vit' is listed twice"),
+        ("coresets.methods=[random, random]", "coresets.methods: 'random' is listed twice"),
+        ("data.licence=2020-13-45", "2020-13-45 is not a YAML value (month must be in 1..12)"),
+        ("seed=!!int abc", "is not a YAML value (invalid literal for int()"),
+        (f"seed={'9' * 5000}", "is not a YAML value (Exceeds the limit"),
+        (f"seed={'9' * 4000}", "seed: Input should be less than"),
+        ("seed=!!bool perhaps", "is not a YAML value"),
+        ("data.licence=!!timestamp yesterday", "is not a YAML value"),
+        ("data.licence={a: 1, a: 2}", "the key 'a' is there twice"),
+        (r'data.licence="\ud800"', "half a surrogate pair"),
+        (r'data.annotations="a\0b"', "a NUL"),
+        ("model.image.model_args=&loop {a: *loop}", "nested deeper than 64 levels, or in itself"),
+        (f"name={'[' * 100}{']' * 100}", "is not a YAML value (nested deeper"),
+        (f"name={'[' * 2000}", "is not a YAML value"),
+        ("experts.count=999999999", "ask for about 1,000,000,0"),
+        ("name=" + "x" * 200, "name: String should have at most 100 characters"),
+        (["distill.workers=2", "distill.gradient=full"], "full keeps one graph in one process"),
+        (["distill.precision=bf16", "distill.gradient=finite_difference"], "drowns in the rounding of one"),
+        (
+            ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=8", "experts.zero_stage=3"],
+            "experts.zero_stage (3) shards what moves",
+        ),
+    ],
+)
+def test_a_wrong_value_is_one_sentence(override: str | list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(SCENES, [override] if isinstance(override, str) else override)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_broken_yaml_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+        load_experiment(tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("name: [")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: cannot be read as YAML"):
+        load_experiment(broken)
+    broken.write_text("- a list")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: expected a mapping"):
+        load_experiment(broken)
+    for data, sentence in (
+        (b"\xff\xfe", "cannot be read as YAML"),
+        (b"seed: 1\nseed: 2", "the key 'seed' is there twice"),
+        (b"name: " + b"x" * (1 << 20), "larger than 256 KiB"),
+    ):
+        broken.write_bytes(data)
+        with pytest.raises(ConfigError, match=rf"broken\.yaml: .*{sentence}"):
+            load_experiment(broken)
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_experiment(tmp_path)
+
+
+def test_a_few_aliases_cannot_stand_for_billions(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    bomb = tmp_path / "bomb.yaml"
+    bomb.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="more than 100,000 values"):
+        load_experiment(bomb)

@@ -1,0 +1,197 @@
+"""Decoded pictures that processes share: the same batches, decoded once, whatever becomes of the file."""
+
+import logging
+import os
+import stat
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.data.test_dataset import SCENES, assert_same, epoch, jpeg, karpathy, prepare
+from vldd_dist.data import image_cache as decoded
+from vldd_dist.data import stream
+from vldd_dist.data.dataset import Dataset
+from vldd_dist.data.image_cache import DecodedPictures
+from vldd_dist.store.node_cache import NodeCache
+from vldd_dist.store.store import Store
+
+PICTURES, SIZE = 23, 16
+NEEDED = PICTURES * (3 * SIZE**2 + 32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VLDD_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "decoded"
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keys of the pictures that are decoded."""
+    keys: list[str] = []
+    decode = stream.decode
+
+    def counting(data: bytes, source: str) -> Any:
+        keys.append(source)
+        return decode(data, source)
+
+    monkeypatch.setattr(stream, "decode", counting)
+    return keys
+
+
+def shared(dataset: Dataset) -> DecodedPictures:
+    found = dataset.decoded("train", NEEDED)
+    assert found is not None
+    return found
+
+
+def test_two_experts_and_all_epochs_decode_a_picture_once(store: Store, folder: Path, decodings: list[str]) -> None:
+    dataset = prepare(store, SCENES)
+    first, second = shared(dataset), shared(Dataset(dataset.reader))
+    plain = [epoch(dataset, epoch=number) for number in (2, 3)]
+    decodings.clear()
+    for number, wanted in zip((2, 3), plain, strict=True):
+        assert_same(wanted, epoch(dataset, epoch=number, decoded=first))
+        assert_same(wanted, epoch(dataset, epoch=number, decoded=second))
+    assert len(decodings) == len(set(decodings)) == PICTURES
+
+
+def test_a_damaged_picture_is_decoded_again(store: Store, folder: Path, decodings: list[str]) -> None:
+    dataset = prepare(store, SCENES)
+    wanted = epoch(dataset, decoded=shared(dataset))
+    (path,) = folder.iterdir()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    decodings.clear()
+    assert_same(wanted, epoch(dataset, decoded=shared(dataset)))
+    assert len(decodings) == 1
+
+
+def test_damage_that_a_crc_cannot_see_is_decoded_again(tmp_path: Path) -> None:
+    pictures = DecodedPictures.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000)
+    assert pictures is not None
+    picture = torch.arange(48, dtype=torch.uint8).reshape(3, 4, 4)
+    pictures.put(1, picture)
+    (path,) = (tmp_path / "decoded").iterdir()
+    whole = path.read_bytes()
+    # The polynomial of CRC-32, bit-reversed, added to the data leaves its CRC as it is.
+    polynomial = int(f"{0x104C11DB7:033b}"[::-1], 2)
+    damaged = (int.from_bytes(whole[-48:], "little") ^ polynomial << 80).to_bytes(48, "little")
+    assert zlib.crc32(damaged) == zlib.crc32(picture.numpy().tobytes())
+    for data in (whole[:-48] + damaged, whole[:-1]):
+        path.write_bytes(data)
+        assert pictures.get(1) is None
+    path.write_bytes(whole)
+    assert _equal(pictures.get(1), picture)
+
+
+def test_another_stores_pictures_under_the_same_json_are_never_seen(tmp_path: Path, folder: Path) -> None:
+    """The unit's id says what was asked for; what the cache holds is named by what the shards are."""
+    stores = [Store(str(tmp_path / name)) for name in ("one", "other")]
+    (tmp_path / "source").mkdir()
+    settings = karpathy(tmp_path / "source")
+    datasets = [prepare(stores[0], settings)]
+    for path in (tmp_path / "source" / "images").iterdir():
+        path.write_bytes(jpeg((30, 200, 30)))
+    datasets.append(prepare(stores[1], settings))
+    assert datasets[0].reader.prefix == datasets[1].reader.prefix
+    arguments: dict[str, Any] = {"augment": None}
+    for dataset in datasets * 2:
+        shared_pictures = dataset.decoded("train", 1 << 20)
+        assert shared_pictures is not None
+        assert_same(epoch(dataset, **arguments), epoch(dataset, decoded=shared_pictures, **arguments))
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_what_is_too_large_is_not_kept(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = prepare(store, SCENES)
+    assert dataset.decoded("train", NEEDED - 1) is None
+    monkeypatch.setenv("VLDD_CACHE_GIB", "0")
+    assert dataset.decoded("train", NEEDED) is None
+    assert not folder.exists()
+
+
+def test_a_full_disk_costs_time_and_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(descriptor: int, start: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with caplog.at_level(logging.WARNING):
+        assert DecodedPictures.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000) is None
+    assert "No space left on device" in caplog.text
+    assert not list((tmp_path / "decoded").iterdir())
+
+
+def test_a_disk_that_fails_later_costs_decoding_again(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = prepare(store, SCENES)
+    wanted, pictures = epoch(dataset), shared(dataset)
+
+    def broken(*arguments: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "pwritev", broken)
+    assert_same(wanted, epoch(dataset, decoded=pictures))
+    monkeypatch.undo()
+    assert_same(wanted, epoch(dataset, decoded=pictures))
+    monkeypatch.setattr(os, "preadv", broken)
+    assert_same(wanted, epoch(dataset, decoded=pictures))
+    assert "cannot be kept" in caplog.text
+    assert "cannot be read" in caplog.text
+
+
+def test_links_in_the_folder_are_neither_followed_nor_emptied(store: Store, folder: Path, tmp_path: Path) -> None:
+    dataset = prepare(store, SCENES)
+    wanted = epoch(dataset, decoded=shared(dataset))
+    (path,) = folder.iterdir()
+    precious = tmp_path / "precious"
+    precious.write_bytes(content := bytes(NEEDED))
+    path.unlink()
+    path.symlink_to(precious)
+    (folder / "other").symlink_to(precious)
+    assert_same(wanted, epoch(dataset, decoded=shared(dataset)))
+    assert precious.read_bytes() == content
+    assert not path.is_symlink()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_files_that_nobody_uses_make_room(tmp_path: Path) -> None:
+    cache = NodeCache(tmp_path, 1)
+
+    def names() -> set[str]:
+        return {path.name.partition("-")[0] for path in (tmp_path / "decoded").iterdir()}
+
+    def opened(name: str) -> DecodedPictures | None:
+        return DecodedPictures.open(cache, name, 2, 4, 1000)
+
+    used, unused = opened("used"), opened("unused")
+    assert used is not None
+    assert unused is not None
+    used.put(1, picture := torch.arange(48, dtype=torch.uint8).reshape(3, 4, 4))
+    del unused
+    opened("new")
+    assert names() == {"used", "new"}
+    assert _equal(used.get(1), picture)
+    assert used.get(0) is None
+
+
+def test_another_decoder_has_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = DecodedPictures.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000)
+    monkeypatch.setattr(decoded.PIL, "__version__", "0")
+    other = DecodedPictures.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000)
+    assert one is not None
+    assert other is not None
+    one.put(0, torch.ones(3, 4, 4, dtype=torch.uint8))
+    assert other.get(0) is None
+
+
+def _equal(found: Tensor | None, wanted: Tensor) -> bool:
+    return found is not None and torch.equal(found, wanted)

@@ -1,0 +1,194 @@
+"""Sets and statuses that are not as they should be, at the command line: one sentence, exit code 4, and the others are told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.artifacts.test_schemas import STATUS
+from tests.test_readme import distilled_set
+from vldd_dist import load_distilled
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.manifests import _canonical, _seal, to_json
+from vldd_dist.artifacts.parts import joined
+from vldd_dist.artifacts.run_status import FOLDER, known_event
+from vldd_dist.cli.main import main
+from vldd_dist.distilled_set.fetch import CARD_BYTES, read_manifest
+from vldd_dist.errors import StoreError
+from vldd_dist.store.objects import ObjectInfo
+from vldd_dist.store.store import Store
+
+
+def vldd(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out, said.err
+
+
+@pytest.fixture
+def url(store: Store) -> str:
+    folder = store.url_of("distilled/a-set")
+    distilled_set().save(folder)
+    return folder
+
+
+def put(url: str, name: str, data: bytes | None) -> None:
+    """An object of a set, the manifest in order; none: left out."""
+    store = Store(url)
+    manifest = read_manifest(store)
+    objects = {key: info for key, info in manifest.objects.items() if key != name}
+    if data is not None:
+        store.write(name, data)
+        objects[name] = ObjectInfo.of(name, data)
+    store.write("manifest.json", to_json(manifest.model_copy(update={"objects": objects})))
+
+
+@pytest.mark.parametrize(
+    ("card", "sentence"),
+    [
+        (None, "manifest.json: names no README.md: the set has no card to show"),
+        (b"\xff\xfe", "README.md: not UTF-8: the set has no card to show"),
+        (b"x" * (CARD_BYTES + 1), "README.md: 1048577 bytes are no card"),
+    ],
+)
+def test_a_set_without_a_card(url: str, card: bytes | None, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    put(url, "README.md", card)
+    code, _, err = vldd(capsys, "show", url)
+    assert (code, err.count("\n")) == (4, 1)
+    assert sentence in err
+
+
+@pytest.mark.parametrize("card", ["# A title", "---\nno end of a header", "", "a --- b\n---\n---\n", "---\n---\n# A title"])
+def test_a_card_without_a_header_is_shown_as_it_is(url: str, card: str, capsys: pytest.CaptureFixture[str]) -> None:
+    put(url, "README.md", card.encode())
+    code, out, _ = vldd(capsys, "show", url)
+    assert code == 0
+    assert ("A title" in card) == ("A title" in out)
+    assert "preview.png" in out
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda data: data[:100], "not JSON"),
+        (lambda data: data.replace(b'"pairs": 5', b'"pairs": 6'), "its seal is not that of its content"),
+        (lambda data: data.replace(b'"schema_version": 2', b'"schema_version": true'), "schema version True; this vldd_dist"),
+        (lambda data: b'{"schema_version": 1, "pairs": NaN}', "not finite (NaN)"),
+        (lambda data: b'{"schema_version": 1, "pairs": 1e999}', "not finite (1e999)"),
+        (lambda data: b'{"schema_version": 1, "pairs": "\\ud800"}', "half a surrogate pair"),
+        (lambda data: b'{"schema_version": 1, "pairs": ' + b"[" * 10**5 + b"]" * 10**5 + b"}", "nested deeper than 64"),
+        (lambda data: b'{"schema_version": 1, "pairs": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
+        (lambda data: b'{"schema_version": 1, "pairs": 5}', "inner_rates: Field required"),
+    ],
+)
+def test_a_damaged_set_is_named_and_the_others_are_listed(
+    url: str, store: Store, damage: Any, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("another", "last"):
+        distilled_set().save(store.url_of(f"distilled/{name}"))
+    store.write("distilled/another/manifest.json", damage(store.read("distilled/another/manifest.json")))
+    code, out, err = vldd(capsys, "list", store.url)
+    assert code == 4
+    assert [line.split()[0] for line in out.splitlines()] == [url, store.url_of("distilled/last")]
+    assert sentence in err
+    assert err.count("\n") == 1
+    another = store.url_of("distilled/another")
+    for command in (["show", another], ["verify", another], ["fetch", another, store.root + "-fetched"]):
+        code, _, err = vldd(capsys, *command)
+        assert (code, err.count("\n"), sentence in err) == (4, 1, True)
+
+
+def test_recalls_that_are_none_are_refused(url: str, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = json.loads(Store(url).read("manifest.json"))
+    del tree["seal"]
+    for recalls in ([], {"distilled": 3}, {"distilled": [{"mean": "high"}]}):
+        changed = tree | {"facts": {"recalls": recalls}}
+        Store(url).write("manifest.json", _canonical(changed | {"seal": _seal(changed)}))
+        code, _, err = vldd(capsys, "list", store.url)
+        assert (code, "facts" in err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"images": torch.zeros(2, 3, 8, 8)},
+        {"images": torch.zeros(2, 3, 4, 4, dtype=torch.float16)},
+        {"images": torch.zeros(())},
+        {"texts": torch.zeros(2, 3, 4, 4)},
+        {},
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(url: str, other: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(StoreError, match="here: part 2 does not hold rows of the names, shapes and types that part 1 holds"):
+        joined([{"images": torch.zeros(2, 3, 4, 4)}, other], "here")
+    with pytest.raises(StoreError, match="here: part 1 does not"):
+        joined([{"images": torch.zeros(())}, {"images": torch.zeros(())}], "here")
+    put(url, "pairs.safetensors", None)
+    first = {"images": torch.zeros(3, 3, 4, 4), "texts": torch.zeros(3, 2)}
+    put(url, "pairs-00001-of-00002.safetensors", tensors.encode(first))
+    put(url, "pairs-00002-of-00002.safetensors", tensors.encode(other))
+    with pytest.raises(StoreError, match="part 2 does not hold rows"):
+        load_distilled(url)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"written_at": "yesterday"}, "written_at: Value error, Invalid isoformat string"),
+        ({"written_at": "2026-01-01T00:00:00"}, "written_at: Value error, a time without its zone"),
+        ({"written_at": "9999-99-99T00:00:00+00:00"}, "written_at: Value error, month must be in 1..12"),
+        ({"running": [{"label": "x", "seconds": 1, "event": {"done": "a few", "total": 3}}]}, "running.0.event"),
+        ({"running": [{"label": "x", "seconds": 1, "event": {"loss": [1]}}]}, "running.0.event"),
+        ({"stages": {"expert": {"total": -1, "done": 0, "failed": 0}}}, "stages.expert.total"),
+    ],
+)
+def test_a_damaged_status_is_named_and_the_others_are_told(
+    store: Store, change: dict[str, Any], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, tree in (("bad", STATUS | change), ("good", STATUS | {"experiment": "good"})):
+        tree = {"kind": "run_status", "schema_version": 2, "written_at": "2026-01-01T00:00:00+00:00"} | tree
+        store.write(f"{FOLDER}/{name}.json", _canonical(tree | {"seal": _seal(tree)}))
+    code, out, err = vldd(capsys, "status", store.url)
+    assert (code, err.count("\n")) == (4, 1)
+    assert "good: running" in out
+    assert f"status/bad.json: {sentence}" in err
+
+
+def test_a_stage_of_another_version_is_told_by_its_own_name(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = {kind: {"total": 2, "done": 1, "failed": 0} for kind in ("quantum", "expert")}
+    event = {"total": 7, "phase": {"of": "the moon"}}
+    running = [{"label": "x", "seconds": 1.0, "event": event}]
+    tree = STATUS | {"stages": stages, "running": running, "schema_version": 2, "kind": "run_status"}
+    tree["written_at"] = "2026-01-01T00:00:00+00:00"
+    store.write(f"{FOLDER}/x.json", _canonical(tree | {"seal": _seal(tree)}))
+    code, out, _ = vldd(capsys, "status", store.url)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if "1/2 done" in line] == ["experts", "quantum"]
+    assert "x: 0/7 (1 s)" in out
+
+
+def test_a_report_that_is_not_as_it_should_be_does_not_stop_a_run() -> None:
+    report = {"done": 3, "total": 5, "loss": float("nan"), "epoch": "one", "new": {1: 2}, "validation": None}
+    assert known_event(report) == {"done": 3, "total": 5}
+
+
+@pytest.mark.parametrize("hours", ["inf", "-inf", "nan", "-1", "1e300", "1e9", "x"])
+def test_hours_that_no_clock_counts_are_refused(store: Store, hours: str, capsys: pytest.CaptureFixture[str]) -> None:
+    store.write("units/thing/u/a/x", b"kept")
+    code, _, err = vldd(capsys, "gc", store.url, "--delete", "--min-age-hours", hours)
+    assert code == 2
+    assert "--min-age-hours" in err
+    assert store.list("units") == ["units/thing/u/a/x"]
+
+
+def test_a_disk_path_is_no_pattern(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = str(tmp_path / "a[bc]*?")
+    distilled_set().save(f"{url}/distilled/x")
+    (tmp_path / "ab").mkdir()
+    assert vldd(capsys, "list", url)[:2] == (0, f"file://{url}/distilled/x  5 pairs  not judged\n")
+    assert vldd(capsys, "verify", f"{url}/distilled/x")[0] == 0
+    assert vldd(capsys, "fetch", f"{url}/distilled/x", str(tmp_path / "[b]*"))[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"a[bc]*?", "ab", "[b]*"}

@@ -1,0 +1,206 @@
+"""Distilled sets and garbage: fetched whole or not at all, verified, resumed; nothing that is named is ever removed."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_readme import distilled_set
+from vldd_dist import load_distilled
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.manifests import to_json
+from vldd_dist.cli.main import main
+from vldd_dist.distilled_set import fetch as fetch_module
+from vldd_dist.distilled_set.fetch import fetch, published_sets, read_manifest, verify
+from vldd_dist.distilled_set.partial_folder import MARKER
+from vldd_dist.errors import StoreError
+from vldd_dist.store import objects
+from vldd_dist.store.objects import ObjectInfo
+from vldd_dist.store.store import Store
+
+
+@pytest.fixture
+def url(store: Store) -> str:
+    folder = store.url_of("distilled/a-set")
+    distilled_set().save(folder)
+    return folder
+
+
+def test_saving_twice_is_nothing_and_another_set_is_refused(url: str) -> None:
+    distilled_set().save(url)
+    with pytest.raises(StoreError, match="another distilled set is there"):
+        distilled_set(4).save(url)
+    assert len(load_distilled(url)) == 5
+
+
+def test_many_pairs_lie_in_parts_and_are_read_as_one(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    whole = distilled_set()
+    digest = whole.digest
+    row = sum(
+        tensor[:1].nbytes for tensor in (whole.images, whole.texts, whole.similarity, whole.start_images) if tensor is not None
+    )
+    monkeypatch.setattr("vldd_dist.distilled_set.distilled.PART_BYTES", 2 * row)
+    parted = distilled_set()
+    parted.save(store.url_of("set"))
+    parts = [key for key in store.list("set") if "/pairs-" in key]
+    count = -(-len(whole) // 2)
+    assert parts == [f"set/pairs-{part:05d}-of-{count:05d}.safetensors" for part in range(1, count + 1)]
+    fetch(store.url_of("set"), tmp_path / "fetched")
+    for url in (store.url_of("set"), str(tmp_path / "fetched")):
+        loaded = load_distilled(url)
+        assert torch.equal(loaded.images, whole.images)
+        assert torch.equal(loaded.texts, whole.texts)
+        assert loaded.digest == parted.digest != digest
+    store.delete([parts[0]])
+    with pytest.raises(StoreError, match="pairs-00001-of"):
+        load_distilled(store.url_of("set"))
+
+
+def test_a_set_without_its_manifest_is_not_there(url: str) -> None:
+    Store(url).delete(["manifest.json"])
+    with pytest.raises(StoreError, match=r"manifest\.json: no such object"):
+        load_distilled(url)
+
+
+def test_any_damaged_object_is_found_and_named(url: str) -> None:
+    store = Store(url)
+    names = list(read_manifest(store).objects)
+    assert set(names) > {"pairs.safetensors", "captions.jsonl", "README.md", "croissant.json", "pairs/000000.tar"}
+    for name in names:
+        data = store.read(name)
+        store.write(name, data[:-1] + bytes([data[-1] ^ 1]))
+        with pytest.raises(StoreError, match=f"{re.escape(name)}: .*damaged"):
+            verify(url)
+        if name in ("pairs.safetensors", "captions.jsonl"):
+            with pytest.raises(StoreError, match=f"{re.escape(name)}: .*damaged"):
+                load_distilled(url)
+        else:
+            load_distilled(url)
+        store.write(name, data)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"images": torch.zeros(5, 1, 16, 16)}, "images"),
+        ({"images": torch.zeros(5)}, "images"),
+        ({"texts": torch.zeros(4, 8)}, "texts"),
+        ({"texts": torch.zeros(())}, "texts"),
+        ({"similarity": torch.zeros(5, 4)}, "similarity"),
+        ({"start_images": torch.zeros(5, 3, 8, 8)}, "start_images"),
+    ],
+)
+def test_whole_objects_that_do_not_fit_together_are_refused(url: str, change: dict[str, torch.Tensor], name: str) -> None:
+    store = Store(url)
+    manifest = read_manifest(store)
+    pairs = tensors.encode(tensors.decode(store.read("pairs.safetensors"), "pairs") | change)
+    info = ObjectInfo.of("pairs.safetensors", pairs)
+    objects = manifest.objects | {"pairs.safetensors": info}
+    store.write("pairs.safetensors", pairs)
+    store.write("manifest.json", to_json(manifest.model_copy(update={"objects": objects})))
+    with pytest.raises(StoreError, match=f"pairs.safetensors: '{name}' must"):
+        load_distilled(url)
+
+
+def test_fetch_verifies_and_is_idempotent(url: str, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    target = tmp_path / "fetched"
+    fetch(url, target, lambda done, total: seen.append((done, total)))
+    assert seen[0][0] == 0
+    assert seen[-1][0] == seen[-1][1] > 0
+    assert load_distilled(str(target)).digest == load_distilled(url).digest
+    fetch(url, target)
+    verify(str(target))
+    (target / "captions.jsonl").write_text("{}")
+    with pytest.raises(StoreError, match=r"captions\.jsonl.*damaged"):
+        verify(str(target))
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(StoreError, match="exists already and is not this set"):
+        fetch(url, other)
+
+
+def test_an_interrupted_fetch_goes_on(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, reads = tmp_path / "fetched", []
+    monkeypatch.setattr(fetch_module, "PARALLEL_PIECES", 1)
+    original = Store.read
+
+    def failing(self: Store, key: str) -> bytes:
+        if key == "preview.png":
+            raise StoreError("gone for a moment")
+        return original(self, key)
+
+    monkeypatch.setattr(Store, "read", failing)
+    with pytest.raises(StoreError, match="gone for a moment"):
+        fetch(url, target)
+    assert not target.exists()
+
+    def counting(self: Store, key: str) -> bytes:
+        reads.append(key)
+        return original(self, key)
+
+    monkeypatch.setattr(Store, "read", counting)
+    partial = tmp_path / "fetched.partial"
+    (partial / "README.md").write_bytes(b"cut")
+    (partial / "left-over").write_bytes(b"x")
+    fetch(url, target)
+    assert "pairs.safetensors" not in reads, "what is there is not fetched again"
+    assert {"README.md", "preview.png"} < set(reads)
+    verify(str(target))
+    present = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    assert present == {*read_manifest(Store(url)).objects, "manifest.json"}
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("key", ["../x", "/etc/passwd", "other.bin"])
+def test_a_manifest_that_points_elsewhere_is_refused(url: str, tmp_path: Path, key: str) -> None:
+    store = Store(url)
+    manifest = read_manifest(store)
+    elsewhere = manifest.objects["preview.png"].model_copy(update={"key": key})
+    forged = manifest.model_copy(update={"objects": manifest.objects | {"preview.png": elsewhere}})
+    store.write("manifest.json", to_json(forged))
+    with pytest.raises(StoreError, match="refused"):
+        fetch(url, tmp_path / "fetched")
+
+
+def test_the_commands(url: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        (["list", store.url], "5 pairs"),
+        (["verify", url], "all as the manifest says"),
+        (["show", url], "preview.png"),
+        (["fetch", url, str(tmp_path / "here")], "5 pairs in"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+        assert words in capsys.readouterr().out.replace("\n", "")
+    assert list(published_sets(store)) == ["distilled/a-set"]
+
+
+def test_of_a_large_object_only_what_is_missing_is_fetched(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "BLOCK_BYTES", 1000)
+    url = store.url_of("distilled/large")
+    distilled_set().save(url)
+    fetch(url, tmp_path / "first")
+    info = read_manifest(Store(url)).objects["pairs.safetensors"]
+    assert info.blocks is not None
+    partial = tmp_path / "second.partial"
+    shutil.copytree(tmp_path / "first", partial)
+    (partial / MARKER).touch()
+    with (partial / "pairs.safetensors").open("r+b") as file:
+        file.seek(2500)
+        file.write(b"damaged")
+        file.truncate(info.size - 10)
+    ranges = []
+    original = Store.read_range
+    monkeypatch.setattr(
+        Store, "read_range", lambda self, key, start, length: ranges.append((key, start)) or original(self, key, start, length)
+    )
+    fetch(url, tmp_path / "second")
+    assert sorted(ranges) == [("pairs.safetensors", 2000), ("pairs.safetensors", info.pieces()[-1].start)]
+    assert (tmp_path / "second/pairs.safetensors").read_bytes() == (tmp_path / "first/pairs.safetensors").read_bytes()
+    verify(str(tmp_path / "second"))

@@ -1,0 +1,165 @@
+"""What someone else may have put into a bucket, checksums and seals in order: refused with a sentence, and never run."""
+
+import io
+import os
+import pickle
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.test_readme import distilled_set
+from vldd_dist import load_distilled
+from vldd_dist.artifacts.manifests import UnitManifest, to_json
+from vldd_dist.artifacts.units import UnitReader, UnitWriter
+from vldd_dist.config.data import DataSettings
+from vldd_dist.data.prepare import prepare_dataset
+from vldd_dist.data.shards import expand
+from vldd_dist.distilled_set.fetch import fetch, read_manifest, verify
+from vldd_dist.errors import DataError, StoreError
+from vldd_dist.store.objects import ObjectInfo
+from vldd_dist.store.store import Store
+from vldd_dist.testing.s3_server import S3Server
+
+
+@pytest.fixture
+def bucket(s3: S3Server, request: pytest.FixtureRequest) -> Store:
+    name = f"hostile-{abs(hash(request.node.name)) % 10**9}"
+    store = Store(f"s3://{name}/x")
+    store.fs.mkdir(name)
+    return store
+
+
+class Payload:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def lying_header() -> bytes:
+    header = b'{"images":{"dtype":"F32","shape":[5,3,65536,65536],"data_offsets":[0,257698037760]}}'
+    return struct.pack("<Q", len(header)) + header + bytes(64)
+
+
+def endless_header() -> bytes:
+    return struct.pack("<Q", 2**62) + b"{}"
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda ran: pickle.dumps(Payload(ran)), "a pickle"),
+        (lambda ran: lying_header(), "no valid safetensors file"),
+        (lambda ran: endless_header(), "no whole safetensors file"),
+    ],
+)
+def test_a_set_whose_tensors_are_none_is_refused(
+    bucket: Store, tmp_path: Path, make: Callable[[Path], bytes], sentence: str
+) -> None:
+    url, ran = bucket.url_of("distilled/evil"), tmp_path / "ran"
+    distilled_set().save(url)
+    folder = Store(url)
+    pairs = make(ran)
+    folder.write("pairs.safetensors", pairs)
+    manifest = read_manifest(folder)
+    objects = manifest.objects | {"pairs.safetensors": ObjectInfo.of("pairs.safetensors", pairs)}
+    folder.write("manifest.json", to_json(manifest.model_copy(update={"objects": objects})))
+    verify(url)
+    with pytest.raises(StoreError, match=rf"pairs\.safetensors: .*{sentence}"):
+        load_distilled(url)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("key", ["../x", "/etc/passwd", "a/../../x"])
+def test_a_manifest_that_names_what_lies_elsewhere_is_refused(bucket: Store, tmp_path: Path, key: str) -> None:
+    url = bucket.url_of("distilled/evil")
+    distilled_set().save(url)
+    folder = Store(url)
+    manifest = read_manifest(folder)
+    info = manifest.objects["preview.png"]
+    for objects in ({key: info.model_copy(update={"key": key})}, {"preview.png": info.model_copy(update={"key": key})}):
+        folder.write("manifest.json", to_json(manifest.model_copy(update={"objects": manifest.objects | objects})))
+        with pytest.raises(StoreError, match=r"refused|is no key"):
+            fetch(url, tmp_path / "here" / "fetched")
+        assert not (tmp_path / "here").exists()
+    elsewhere = {"x": info.model_copy(update={"key": key})}
+    unit = UnitManifest(kind="thing", unit="e", spec={}, inputs={}, objects=elsewhere, facts={})
+    bucket.write("units/thing/e/manifest.json", to_json(unit))
+    with pytest.raises(StoreError, match="refused"):
+        UnitReader(bucket, "thing", "e")
+
+
+def picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes that says of itself to be 30000 pixels square."""
+    whole = bytearray(picture())
+    whole[16:24] = struct.pack(">II", 30_000, 30_000)
+    whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
+    return bytes(whole)
+
+
+def tar(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("members", "sentence"),
+    [
+        ({"../../a.png": picture(), "../../a.txt": b"x"}, "points outside the shard"),
+        ({"/a.png": picture(), "/a.txt": b"x"}, "points outside the shard"),
+        ({"a.png": bomb(), "a.txt": b"x"}, "30000 x 30000 pixels|DecompressionBomb|decompression bomb"),
+        ({"a.pkl": b"PICKLE", "a.txt": b"x"}, "a: no picture"),
+    ],
+)
+def test_a_shard_that_is_not_to_be_trusted_is_refused(
+    bucket: Store, tmp_path: Path, members: dict[str, bytes], sentence: str
+) -> None:
+    ran = tmp_path / "ran"
+    bucket.write(
+        "evil.tar", tar({name: pickle.dumps(Payload(ran)) if data == b"PICKLE" else data for name, data in members.items()})
+    )
+    url = bucket.url_of("evil.tar")
+    settings = DataSettings(source="shards", image_size=16, train=url, val=url, test=url)
+    with pytest.raises(DataError, match=sentence):
+        prepare_dataset(settings, 0, UnitWriter(bucket, "dataset", "d", {}, {}), lambda event: None)
+    assert not ran.exists()
+    assert bucket.list("units/dataset") == []
+
+
+@pytest.mark.parametrize("url", ["pipe:touch {ran}", "pipe:touch {ran}::pipe:true"])
+def test_a_url_runs_no_command(bucket: Store, tmp_path: Path, url: str) -> None:
+    ran = tmp_path / "ran"
+    pattern = url.format(ran=ran)
+    settings = DataSettings(source="shards", image_size=16, train=pattern, val=pattern, test=pattern)
+    with pytest.raises(DataError, match="cannot be read"):
+        prepare_dataset(settings, 0, UnitWriter(bucket, "dataset", "d", {}, {}), lambda event: None)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "braces", ["{0..999999999999}", "{000..999}-{000..999}-{000..999}", "{0..-99999999}", f"{{0..{'9' * 5000}}}", "{a,b}" * 40]
+)
+def test_a_few_braces_do_not_stand_for_billions_of_shards(braces: str) -> None:
+    with pytest.raises(DataError, match=r"the braces stand for more than 1,000,000 shards: correct the pattern"):
+        expand(f"shards/{braces}.tar")
+    assert len(expand("shards/{000..999}-{0..9}.tar")) == 10_000

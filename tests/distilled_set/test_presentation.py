@@ -1,0 +1,79 @@
+"""What other eyes see of a distilled set: shards, card and metadata, read by the tools they are made for."""
+
+import io
+import json
+import logging
+from pathlib import Path
+
+import mlcroissant
+import numpy as np
+import pytest
+import webdataset
+import yaml
+from PIL import Image
+
+from tests.test_readme import distilled_set
+from vldd_dist.distilled_set import presentation
+from vldd_dist.distilled_set.presentation import preview_shards
+from vldd_dist.store.store import Store
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    distilled_set().save(str(tmp_path / "set"))
+    return tmp_path / "set"
+
+
+def test_plain_webdataset_reads_the_preview_shards(folder: Path) -> None:
+    samples = list(webdataset.WebDataset(str(folder / "pairs/000000.tar"), shardshuffle=False).decode("rgb8"))
+    pixels = distilled_set().pixels()
+    assert [sample["__key__"] for sample in samples] == [f"{index:06d}" for index in range(5)]
+    for sample, expected in zip(samples, pixels, strict=True):
+        assert np.array_equal(sample["png"], expected.permute(1, 2, 0).numpy())
+        assert (sample["txt"], sample["json"]) == ("b", {"before": "a", "after": "b", "similarity": 0.5})
+
+
+def test_many_pairs_make_several_shards_and_always_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presentation, "SHARD_PAIRS", 2)
+    pairs = distilled_set()
+    shards = preview_shards(pairs.pixels(), pairs.captions)
+    assert list(shards) == ["pairs/000000.tar", "pairs/000001.tar", "pairs/000002.tar"]
+    assert shards == preview_shards(pairs.pixels(), pairs.captions)
+
+
+def test_mlcroissant_accepts_the_metadata_and_reads_the_records(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    described = mlcroissant.Dataset(jsonld=str(folder / "croissant.json"))
+    assert not described.metadata.ctx.issues.errors
+    # The one thing recommended that is left out: a date.
+    assert [line for line in described.metadata.ctx.issues.warnings if "datePublished" not in line] == []
+    assert "not standard" not in caplog.text
+    captions = list(described.records("captions"))
+    assert captions == [{"captions/before": b"a", "captions/after": b"b", "captions/similarity": 0.5}] * 5
+    pictures = {bytes(record["pictures-of-pairs/name"]).decode(): record["pictures-of-pairs/picture"] for record in
+                described.records("pictures-of-pairs")}  # fmt: skip
+    assert sorted(pictures) == [f"{index:06d}.png" for index in range(5)]
+    assert np.array_equal(np.asarray(pictures["000003.png"]), distilled_set().pixels()[3].permute(1, 2, 0).numpy())
+
+
+def test_the_metadata_names_every_object_but_itself_and_the_manifest(folder: Path) -> None:
+    described = json.loads((folder / "croissant.json").read_text())
+    named = {entry["@id"]: entry["sha256"] for entry in described["distribution"] if entry["@type"] == "cr:FileObject"}
+    manifest = json.loads((folder / "manifest.json").read_text())["objects"]
+    assert named == {name: info["sha256"] for name, info in manifest.items() if name != "croissant.json"}
+
+
+@pytest.mark.parametrize(("pairs", "category"), [(5, "n<1K"), (1000, "1K<n<10K"), (10_000, "10K<n<100K"), (10**7, "n>1M")])
+def test_the_card_counts_as_the_hub_does(pairs: int, category: str) -> None:
+    shown = distilled_set()
+    card = presentation.render_card(shown.recipe, {}, shown.inner_rates, pairs, shown.digest)
+    assert yaml.safe_load(card.split("---")[1])["size_categories"] == [category]
+
+
+def test_the_preview_is_a_picture_of_the_pairs(folder: Path) -> None:
+    store = Store(str(folder))
+    picture = Image.open(io.BytesIO(store.read("preview.png")))
+    # Five pictures of 16 px in a row, each enlarged six times.
+    assert picture.size == (5 * 96 + 4 * 4, 96)
+    shown = np.asarray(picture)[3, 3]
+    assert np.array_equal(shown, distilled_set().pixels()[0, :, 0, 0].numpy())

@@ -1,0 +1,164 @@
+"""Distilled sets by http(s)://: shown, fetched, verified and loaded as from anywhere, and never written."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_readme import distilled_set
+from vldd_dist import load_distilled
+from vldd_dist.cli.main import main
+from vldd_dist.distilled_set.fetch import fetch, verify
+from vldd_dist.errors import StoreError
+from vldd_dist.store import objects, retry
+from vldd_dist.store.objects import DamagedObject
+from vldd_dist.store.store import MissingObject, Store
+
+
+class PlainHandler(SimpleHTTPRequestHandler):
+    """`python -m http.server`, which knows no ranges."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class RangeHandler(PlainHandler):
+    """As nginx, Apache and object stores answer."""
+
+    def do_GET(self) -> None:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if not asked:
+            return super().do_GET()
+        start, stop = int(asked[1]), int(asked[2]) + 1
+        data = Path(self.translate_path(self.path)).read_bytes()
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{min(stop, len(data)) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data[start:stop])))
+        self.end_headers()
+        self.wfile.write(data[start:stop])
+        return None
+
+
+class RefusingHandler(PlainHandler):
+    def do_GET(self) -> None:
+        self.send_error(int(self.path.split("/")[1]))
+
+
+Serve = Callable[[type[SimpleHTTPRequestHandler]], str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With a blank in its name."""
+    distilled_set().save(str(tmp_path / "served" / "a set"))
+    return tmp_path / "served" / "a set"
+
+
+@pytest.fixture
+def serve(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    servers = []
+
+    def start(handler: type[SimpleHTTPRequestHandler]) -> str:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder.parent)))
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("handler", [PlainHandler, RangeHandler])
+def test_a_set_is_shown_fetched_verified_and_loaded(
+    handler: type[SimpleHTTPRequestHandler], serve: Serve, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"{serve(handler)}/a%20set/"
+    assert load_distilled(url).digest == distilled_set().digest
+    for arguments, words in (
+        (["show", url], f"{url}preview.png"),
+        (["verify", url], "all as the manifest says"),
+        (["fetch", url, str(tmp_path / "fetched")], "5 pairs in"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        printed = capsys.readouterr()
+        assert ended.value.code == 0, printed
+        assert words in printed.out.replace("\n", "")
+    fetched = {path.name: path.read_bytes() for path in (tmp_path / "fetched").iterdir() if path.is_file()}
+    assert fetched == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_large_objects_are_read_by_ranges(serve: Serve, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "BLOCK_BYTES", 1000)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    distilled_set().save(str(folder))
+    whole, ranges = serve(PlainHandler), serve(RangeHandler)
+    fetch(f"{ranges}/a set", tmp_path / "fetched")
+    assert load_distilled(str(tmp_path / "fetched")).digest == distilled_set().digest
+    verify(f"{ranges}/a set")
+    with pytest.raises(StoreError, match="answers no requests for parts of a file"):
+        verify(f"{whole}/a set")
+
+
+def test_damage_is_found(serve: Serve, folder: Path, tmp_path: Path) -> None:
+    url = f"{serve(RangeHandler)}/a set"
+    pairs = folder / "pairs.safetensors"
+    data = pairs.read_bytes()
+    for damaged in (data[:-1] + bytes([data[-1] ^ 1]), data[:-1], data + b"more"):
+        pairs.write_bytes(damaged)
+        for operation in (verify, lambda url: fetch(url, tmp_path / "fetched")):
+            with pytest.raises(DamagedObject, match=r"pairs\.safetensors: .*damaged"):
+                operation(url)
+        with pytest.raises(DamagedObject, match=r"pairs\.safetensors: .*damaged"):
+            load_distilled(url)
+    pairs.unlink()
+    with pytest.raises(MissingObject, match=r"a set/pairs\.safetensors: no such object"):
+        load_distilled(url)
+    with pytest.raises(MissingObject, match=r"manifest\.json: no such object"):
+        verify(f"{url}-of another name")
+
+
+def test_refusals_and_failures_are_sentences(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = serve(RefusingHandler)
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.2)
+    with pytest.raises(StoreError, match=r"permission denied at manifest\.json"):
+        verify(f"{url}/403")
+    with pytest.raises(StoreError, match=r"manifest.json: given up after \d+ s of retries \(ClientResponseError: HTTP 503"):
+        verify(f"{url}/503")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "arguments", [["run", "jobs/presets/scenes.yaml", "--store"], ["submit", "jobs/presets/scenes.yaml", "--store"], ["gc"]]
+)
+def test_nothing_is_written_there(scheme: str, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, f"{scheme}://127.0.0.1:9/store"])
+    assert ended.value.code == 4
+    assert f"{scheme}://127.0.0.1:9/store: {scheme}:// is only read from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "operation", [Store.check_writable, lambda store: store.create("x", b""), lambda store: store.delete(["x"])]
+)
+def test_nor_by_a_program(operation: Callable[[Store], Any]) -> None:
+    with pytest.raises(StoreError, match="is only read from"):
+        operation(Store("https://127.0.0.1:9/store"))
+    with pytest.raises(StoreError, match="is only read from"):
+        distilled_set().save("https://127.0.0.1:9/set")
+
+
+def test_a_listing_and_a_query_are_refused() -> None:
+    with pytest.raises(StoreError, match="a web server lists no objects"):
+        Store("http://127.0.0.1:9/store").list("distilled")
+    with pytest.raises(StoreError, match="can have no query or fragment"):
+        Store("https://host/set?signature=x")

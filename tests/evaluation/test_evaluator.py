@@ -1,0 +1,163 @@
+"""Students on pairs: the learning rate is chosen on validation, and repeats to the bit."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vldd_dist.config.evaluation import EvaluationSettings
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.errors import DivergenceError
+from vldd_dist.evaluation import evaluator as student_module
+from vldd_dist.evaluation.evaluator import Judge, TrainingPairs, train_student
+from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.retrieval.encode import RetrievalSplit, encode_images, encode_texts, measure, retrieval_split
+from vldd_dist.seeding import numpy_generator
+
+TEXT_DIM = 12
+
+
+def model(train: str = "full") -> DualEncoder:
+    head = HeadSettings(kind="linear") if train == "head" else HeadSettings(kind="none")
+    image = ImageTowerSettings(model="test_nfnet", weights="random", train=train, head=head)  # type: ignore[arg-type]
+    return build(ModelSettings(image=image, joint_dim=16 if train == "head" else None), TEXT_DIM, None, 0)
+
+
+def split(pictures: int = 10, seed: int = 0) -> tuple[RetrievalSplit, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (pictures, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    texts = torch.randn(pictures, TEXT_DIM, generator=generator)
+    return retrieval_split(model(), images, texts, [["x"]] * pictures, 4), images, texts
+
+
+def judge(rates: list[float], epochs: int = 10) -> Judge:
+    settings = EvaluationSettings(epochs=epochs, batch_size=5, learning_rates=rates, encode_batch=4)
+    return Judge(model, settings, temperature=0.07, seed=3)
+
+
+def pairs() -> TrainingPairs:
+    _, images, texts = split()
+    return TrainingPairs(model().normalise(images), texts, len(images))
+
+
+def test_a_student_learns_its_pairs() -> None:
+    """Validating on the training pairs themselves: recall must rise far above chance."""
+    validation, _, _ = split()
+    untrained = measure(model(), validation, 4).mean
+    choice = judge([0.03], epochs=30).choose(pairs(), validation)
+    assert choice.recall.mean > untrained + 20
+
+
+def test_the_best_rate_on_validation_is_chosen() -> None:
+    validation, _, _ = split()
+    choice = judge([1e-6, 0.03]).choose(pairs(), validation)
+    assert set(choice.validation) == {1e-6, 0.03}
+    assert choice.validation[choice.learning_rate].mean == max(recall.mean for recall in choice.validation.values())
+    assert measure(choice.student, validation, 4) == choice.recall
+
+
+def test_a_diverging_rate_is_passed_over_and_all_diverging_is_an_error() -> None:
+    validation, _, _ = split()
+    assert judge([1e20, 0.01]).choose(pairs(), validation).learning_rate == 0.01
+    with pytest.raises(DivergenceError, match=r"every learning rate \(1e\+20\)"):
+        judge([1e20]).choose(pairs(), validation)
+
+
+def test_a_divergence_in_the_very_last_step_is_seen() -> None:
+    """One step only: its loss is that of the sound start, its features are not."""
+    settings = EvaluationSettings(epochs=1, batch_size=10, learning_rates=[1e30])
+    assert not train_student(model(), pairs(), settings, 1e30, 0.07, seed=3)
+
+
+def test_training_repeats_to_the_bit_and_leaves_the_global_generator() -> None:
+    students = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        state = torch.random.get_rng_state()
+        student = model()
+        assert train_student(student, pairs(), judge([0.1]).settings, 0.1, 0.07, seed=3)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        students.append(student)
+    for a, b in zip(students[0].parameters(), students[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_frozen_backbone_is_measured_by_its_features() -> None:
+    frozen = model("head")
+    _, images, texts = split()
+    prepared = retrieval_split(frozen, images, texts, [["x"]] * 10, 4)
+    assert prepared.inputs.shape == (10, frozen.image_backbone.num_features)
+    by_hand = frozen.image_head(frozen.image_backbone(frozen.normalise(images)))
+    torch.testing.assert_close(frozen.image_features(prepared.inputs), by_hand)
+
+
+def trained(rate: float = 0.05, temperature: float = 0.07, seed: int = 3, dropout: float = 0, **changes: Any) -> torch.Tensor:
+    """All parameters of a student after its training, flat."""
+    head = HeadSettings(kind="projection", dropout=dropout)
+    image = ImageTowerSettings(model="test_nfnet", weights="random", train="head", head=head)
+    student = build(ModelSettings(image=image, joint_dim=16), TEXT_DIM, None, 0)
+    settings = EvaluationSettings.model_validate({"epochs": 3, "batch_size": 5, "learning_rates": [rate], **changes})
+    assert train_student(student, pairs(), settings, rate, temperature, seed)
+    return torch.cat([parameter.detach().flatten() for parameter in student.parameters() if parameter.requires_grad])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rate": 0.04},
+        {"temperature": 0.1},
+        {"seed": 4},
+        {"dropout": 0.5},
+        {"epochs": 2},
+        {"batch_size": 4},
+        {"momentum": 0.5},
+        {"weight_decay": 0.05},
+    ],
+    ids=str,
+)
+def test_no_setting_of_a_student_is_ignored(change: dict[str, Any]) -> None:
+    assert not torch.equal(trained(), trained(**change))
+
+
+def test_epochs_have_orders_of_their_own_and_dropout_draws_by_seed() -> None:
+    """Two epochs in batches of five of ten: the halves differ, or the second would repeat the first."""
+    orders = []
+
+    def watched(*parts: int | str) -> np.random.Generator:
+        generator = numpy_generator(*parts)
+        orders.append(numpy_generator(*parts).permutation(10).tolist())
+        return generator
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(student_module, "numpy_generator", watched)
+        trained(epochs=3)
+    assert [sorted(order) for order in orders] == [list(range(10))] * 3
+    assert orders[0] != orders[1] != orders[2]
+    whole = {"batch_size": 10, "dropout": 0.5}
+    assert not torch.equal(trained(**whole), trained(seed=4, **whole))
+    assert torch.equal(trained(**whole), trained(**whole))
+
+
+def test_features_are_those_of_evaluation_mode_in_order_and_all() -> None:
+    """Whatever mode the model was left in and whatever the batch."""
+    head = HeadSettings(kind="projection", dropout=0.5)
+    image = ImageTowerSettings(model="test_nfnet", weights="random", train="full", head=head)
+    both = build(ModelSettings(image=image, joint_dim=16, text=TextTowerSettings(head=head)), TEXT_DIM, None, 0)
+    _, images, texts = split()
+    wanted = both.image_features(both.normalise(images)), both.text_features(texts)
+    for batch in (3, 4, 10):
+        both.train()
+        pictures = encode_images(both, images.split(batch))
+        both.train()
+        found = pictures, encode_texts(both, texts, batch)
+        for one, other in zip(found, wanted, strict=True):
+            assert not one.requires_grad
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_captions_belong_to_their_pictures() -> None:
+    _, images, texts = split(3)
+    prepared = retrieval_split(model(), images, torch.cat([texts, texts]), [["a"], ["b", "c", "d"], ["e", "f"]], 2)
+    assert prepared.image_of_caption.tolist() == [0, 1, 1, 1, 2, 2]
+    assert torch.equal(prepared.inputs, images)

@@ -1,0 +1,149 @@
+"""The report while a run goes on: when it is written, what it reads, and that no trouble with it stops a run."""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.monitoring.test_status import Clock
+from tests.pipeline.test_pipeline import experiment, finished, units_of  # noqa: F401 (a fixture)
+from vldd_dist.artifacts.run_status import RunningUnit, RunStatus
+from vldd_dist.errors import StoreError
+from vldd_dist.monitoring.live_report import REPORT_SECONDS, SHOWN, TIMES, LiveReport, progress_of
+from vldd_dist.monitoring.progress import ProgressBoard
+from vldd_dist.monitoring.report import Reporter
+from vldd_dist.monitoring.status import SeveralViews, StatusWriter
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.reporting.data import Progress
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny import HANG_SECONDS
+
+
+class Recorder:
+    """In place of a reporter: takes `seconds` of the clock, fails when told to, and waits for `gate`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.written = clock, []
+        self.seconds, self.error = 0.0, False
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def write(self, progress: Progress) -> None:
+        self.gate.wait(10)
+        self.clock.now += self.seconds
+        if self.error:
+            raise StoreError("the store is away")
+        self.written.append(progress)
+
+
+class Setting:
+    def __init__(self, store: Store) -> None:
+        self.clock = Clock()
+        self.recorder = Recorder(self.clock)
+        self.status = StatusWriter(store, "scenes", self.clock)
+        self.live = LiveReport(self.recorder, self.status, self.clock)  # type: ignore[arg-type]
+        self.board = ProgressBoard(SeveralViews([self.status, self.live]), self.clock)
+        units = [WorkUnit("expert", {"index": index}, label=f"expert {index}") for index in range(3)]
+        self.board.begin(units, {units[0].id})
+        self.board.started(units[1])
+        self.unit = units[1]
+
+    def look(self, after: float) -> int:
+        """How many reports there are after one more look."""
+        self.clock.now += after
+        self.board.refresh()
+        self.settle()
+        return len(self.recorder.written)
+
+    def settle(self) -> None:
+        if self.live._writing is not None:
+            self.live._writing.result(HANG_SECONDS)
+
+
+def test_it_is_written_at_once_and_then_each_minute(store: Store) -> None:
+    setting = Setting(store)
+    assert setting.look(0) == 1
+    assert setting.look(REPORT_SECONDS - 1) == 1
+    assert setting.look(1) == 2
+    assert setting.recorder.written[-1].state == "running"
+
+
+def test_a_slow_one_is_written_more_rarely(store: Store) -> None:
+    setting = Setting(store)
+    setting.recorder.seconds = 10
+    assert setting.look(0) == 1
+    assert setting.look(TIMES * 10 - 11) == 1
+    assert setting.look(2) == 2
+
+
+def test_the_loop_does_not_wait_and_none_is_written_twice_at_once(store: Store) -> None:
+    setting = Setting(store)
+    setting.recorder.gate.clear()
+    for _ in range(3):
+        setting.clock.now += REPORT_SECONDS
+        setting.board.refresh()
+    assert setting.recorder.written == []
+    setting.recorder.gate.set()
+    setting.settle()
+    assert len(setting.recorder.written) == 1
+
+
+def test_a_store_that_refuses_it_stops_no_run(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    setting = Setting(store)
+    setting.recorder.error = True
+    with caplog.at_level(logging.WARNING):
+        assert setting.look(0) == 0
+    assert "the report was not written: the store is away" in caplog.text
+    setting.recorder.error = False
+    assert setting.look(REPORT_SECONDS) == 1
+
+
+@pytest.mark.parametrize(("state", "last"), [("stopped", ["running", "stopped"]), ("done", ["running"])])
+def test_an_interrupted_run_says_so_in_its_report(store: Store, state: Any, last: list[str]) -> None:
+    setting = Setting(store)
+    setting.look(0)
+    setting.status.state = state
+    setting.board.view.end()
+    assert [progress.state for progress in setting.recorder.written] == last
+
+
+def test_what_people_read_of_a_status() -> None:
+    units = [RunningUnit(label=f"unit {index}", seconds=1, event={"done": index, "total": 50}) for index in range(SHOWN + 3)]
+    status = RunStatus(
+        experiment="scenes",
+        state="running",
+        stages={},
+        running=units,
+        time_left="5 s left",
+        notices=["a"] * 20,
+        written_at="2026-01-02T03:04:05+00:00",
+    )
+    progress = progress_of(status)
+    assert progress.written_at == "2026-01-02 03:04:05 UTC"
+    assert progress.running[1] == ("unit 1", "1/50")
+    assert progress.running[-1] == ("and 3 more", "")
+    assert len(progress.notices) == SHOWN
+
+
+def test_nothing_is_read_twice(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    reads: Counter[str] = Counter()
+    read: Callable[[Store, str], bytes] = Store.read
+
+    def counting(self: Store, key: str) -> bytes:
+        reads[key] += 1
+        return read(self, key)
+
+    monkeypatch.setattr(Store, "read", counting)
+    tree = experiment()
+    reporter = Reporter(tree, make_plan(tree), finished)
+    first = reporter.write()
+    assert first.rows
+    assert first.galleries
+    assert sum(reads.values()) > 5
+    reads.clear()
+    assert reporter.write() == first
+    assert not reads, "what is committed does not change"

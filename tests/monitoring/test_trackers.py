@@ -1,0 +1,177 @@
+"""Curves in other tools' own files: each tool's real library writes them, and reads them back."""
+
+import json
+import struct
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from tests.monitoring.test_status import Clock, board_at_work
+from vldd_dist.errors import ConfigError
+from vldd_dist.monitoring.status import SeveralViews
+from vldd_dist.monitoring.trackers import TRACK_SECONDS, Tracking, make_tracking
+from vldd_dist.testing.tiny import HANG_SECONDS
+
+
+def track(tracking: Tracking, clock: Clock) -> None:
+    """Two reports of a unit, each looked at twice, then the end."""
+    tracking._clock = clock
+    board, units = board_at_work(SeveralViews([tracking]), clock)
+    for step in (10, 20):
+        clock.now += 2 * TRACK_SECONDS
+        board.event(units[1].id, {"done": step, "total": 100, "loss": 10.0 / step, "validation": None, "epoch": 1})
+        for _ in range(2):
+            board.refresh()
+            if tracking._drawing is not None:
+                tracking._drawing.result(HANG_SECONDS)
+            clock.now += 2 * TRACK_SECONDS
+    tracking.end()
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    track(make_tracking(f"tensorboard={tmp_path}", "scenes"), Clock())
+    (path,) = (tmp_path / "expert-1").iterdir()
+    assert scalars(path) == [("loss", 10, 1.0), ("loss", 20, 0.5)]
+
+
+def scalars(path: Path) -> list[tuple[str, int, float]]:
+    """Of an event file: records of length (8 bytes), its checksum (4), an Event, its checksum (4)."""
+    data, found, at = path.read_bytes(), [], 0
+    while at < len(data):
+        (length,) = struct.unpack_from("<Q", data, at)
+        event = Event.FromString(data[at + 12 : at + 12 + length])
+        found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+        at += 16 + length
+    return found
+
+
+def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    # Folders are what MLflow keeps without a database.
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    target = f"file://{tmp_path}"
+    for _ in range(2):
+        track(make_tracking(f"mlflow={target}", "scenes"), Clock())
+    client = MlflowClient(target)
+    experiment = client.get_experiment_by_name("scenes")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"], "a run for each time, one experiment"
+    history = client.get_metric_history(runs[0].info.run_id, "expert 1/loss")
+    assert [(metric.step, metric.value) for metric in history] == [(10, 1.0), (20, 0.5)]
+
+
+def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    track(make_tracking("wandb=distillation", "scenes"), Clock())
+    (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    # The library's own process may write the last records after `finish` has returned.
+    deadline = time.monotonic() + HANG_SECONDS
+    while not (found := records(path)) or found[-1].WhichOneof("record_type") != "exit":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert history(found) == [{"expert 1/loss": 1.0, "expert 1/step": 10}, {"expert 1/loss": 0.5, "expert 1/step": 20}]
+
+
+def records(path: Path) -> list[Any]:
+    """Of a run's file: after 7 bytes, records of checksum (4 bytes), length (2), kind (1; 1 is a whole one), Record."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, found = path.read_bytes(), 7, []
+    while at + 7 <= len(data):
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        assert kind == 1
+        if at + 7 + length > len(data):
+            break
+        found.append(Record.FromString(data[at + 7 : at + 7 + length]))
+        at += 7 + length
+    return found
+
+
+def history(found: list[Any]) -> list[dict[str, float]]:
+    """What a run logged."""
+    rows = []
+    for record in found:
+        if record.WhichOneof("record_type") == "history":
+            items = {(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in record.history.item}
+            rows.append({name: value for name, value in items.items() if not name.startswith("_")})
+    return rows
+
+
+@pytest.mark.parametrize("description", ["comet=x", "tensorboard", "tensorboard="])
+def test_an_unknown_tracker_is_one_sentence(description: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected one of tensorboard=TARGET, wandb=TARGET, mlflow=TARGET"):
+        make_tracking(description, "scenes")
+
+
+def test_one_that_cannot_begin_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^--track mlflow=nowhere://x: "):
+        make_tracking("mlflow=nowhere://x", "scenes")
+
+
+def test_one_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with pytest.raises(ConfigError, match=r"wandb is not installed: pip install wandb"):
+        make_tracking("wandb=x", "scenes")
+
+
+def test_one_that_fails_later_stops_no_run(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        calls = closed = 0
+
+        def log(self, unit: str, step: int, figures: Mapping[str, float]) -> None:
+            self.calls += 1
+            raise ConnectionError("the server is gone")
+
+        def ended(self, unit: str) -> None:
+            raise AssertionError("it was given up")
+
+        def close(self) -> None:
+            self.closed += 1
+
+    failing = Failing()
+    track(Tracking(failing), Clock())
+    assert (failing.calls, failing.closed) == (1, 1)
+    assert "curves are no longer tracked: the server is gone" in caplog.text
+
+
+def test_a_slow_one_makes_curves_coarser_and_the_run_no_slower() -> None:
+    class Slow:
+        def __init__(self) -> None:
+            self.gate, self.steps, self.over = threading.Event(), [], []
+
+        def log(self, unit: str, step: int, figures: Mapping[str, float]) -> None:
+            self.gate.wait(10)
+            self.steps.append(step)
+
+        def ended(self, unit: str) -> None:
+            self.over.append(unit)
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    slow, clock = Slow(), Clock()
+    tracking = Tracking(slow, clock)
+    board, units = board_at_work(SeveralViews([tracking]), clock)
+    for step in (1, 2, 3):
+        clock.now += 2 * TRACK_SECONDS
+        board.event(units[1].id, {"done": step, "total": 100, "loss": 1.0})
+        board.refresh()
+    assert slow.steps == []
+    slow.gate.set()
+    assert tracking._drawing is not None
+    tracking._drawing.result(HANG_SECONDS)
+    board.finished(units[1])
+    clock.now += 2 * TRACK_SECONDS
+    board.refresh()
+    tracking.end()
+    assert slow.steps == [1]
+    assert slow.over == ["expert 1"]

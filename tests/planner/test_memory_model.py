@@ -1,0 +1,219 @@
+"""The plan's estimates: against what the CPU's allocator gives out, and what a person reads of them."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.experts import ExpertSettings
+from vldd_dist.config.load import load_experiment
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.unroll import Params, unrolled_gradient
+from vldd_dist.models.dual_encoder import build
+from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.planner.estimator import Estimator, sizes_of
+from vldd_dist.planner.io_model import data_size
+from vldd_dist.planner.memory_model import (
+    GIB,
+    SecondOrder,
+    Sizes,
+    Step,
+    expert_memory,
+    pairs_memory,
+    peak,
+    student_memory,
+    unroll_memory,
+)
+from vldd_dist.planner.memory_trace import MemoryTrace
+from vldd_dist.planner.show_plan import print_plan
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny import TINY
+
+MIB = 2**20
+TEXT_DIM, STEPS = 384, 3
+
+
+def allocated_peak(work: Callable[[], object]) -> int:
+    """Bytes that torch's CPU allocator has given out at most, above those before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        work()
+    assert profiled.profiler is not None
+    assert profiled.profiler.kineto_results is not None
+    live = highest = 0
+    for event in sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            highest = max(highest, live)
+    return highest
+
+
+@pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
+def test_an_unroll_takes_what_the_estimate_says(gradient: str) -> None:
+    pairs, size = 64, 64
+    image = ImageTowerSettings(model="test_vit", model_args={"img_size": size}, weights="random")
+    text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
+    settings = ModelSettings(image=image, text=text)
+    trace = MemoryTrace(settings, TEXT_DIM, size)
+    if gradient == "exact":
+        step = Step(pairs * trace.input_bytes, second=trace.second_order(pairs, dropout=False, with_theta=True))
+    else:
+        first = trace.first_order(pairs, training=False, of_batch=True, keep=True)
+        step = Step(pairs * trace.input_bytes, first=first)
+    distill = DistillSettings.model_validate({"gradient": gradient, "inner_steps": STEPS})
+    estimate = peak(unroll_memory(sizes_of(trace), step, distill))
+
+    student = Student(build(settings, TEXT_DIM, None, 0), 0.07, dropout=False, fused_attention=gradient == "finite_difference")
+    start, target = student.view.read(), student.view.read()
+    batches = [[torch.randn(pairs, 3, size, size), torch.randn(pairs, TEXT_DIM)] for _ in range(STEPS)]
+
+    def outer(end: Params) -> Tensor:
+        return torch.stack([(a - b).square().sum() for a, b in zip(end, target, strict=True)]).sum()
+
+    rates = torch.tensor([0.01, 0.01])
+    measured = allocated_peak(lambda: unrolled_gradient(gradient, student, start, rates, batches, outer))
+    assert measured > 30 * MIB
+    assert measured / 1.2 < estimate < measured * 1.2
+
+
+def test_offloaded_snapshots_leave_one() -> None:
+    sizes, step = Sizes(100 * MIB, 0, MIB), Step(MIB, second=SecondOrder(10 * MIB, 20 * MIB))
+    kept = unroll_memory(sizes, step, DistillSettings(inner_steps=9))
+    offloaded = unroll_memory(sizes, step, DistillSettings(inner_steps=9, offload_snapshots="cpu"))
+    assert kept["snapshots"] == 800 * MIB
+    assert offloaded["snapshots"] == 100 * MIB
+
+
+def test_two_ranks_halve_what_is_sharded() -> None:
+    sizes, first = Sizes(4 * GIB, 8 * GIB, GIB), 5 * GIB
+    one, two = (
+        DistillSettings(gradient="finite_difference", workers=workers, zero_stage=3, inner_steps=8) for workers in (1, 2)
+    )
+    step = Step(MIB, first=first)
+    whole, half = unroll_memory(sizes, step, one), unroll_memory(sizes, step, two)
+    assert half["snapshots"] == whole["snapshots"] // 2
+    assert half["vectors"] - MIB == (whole["vectors"] - MIB) // 2
+    assert pairs_memory(1000, MIB, two)["pairs"] == pairs_memory(1000, MIB, one)["pairs"] // 2
+    # 12 GiB of fp32: the largest bucket, one of gradients and two of parameters.
+    bucket = 4 << 25
+    fixed = GIB + 2 * bucket
+    students = [student_memory(sizes, workers, 3) for workers in (1, 2)]
+    assert students[1]["student"] - fixed == (students[0]["student"] - fixed) // 2
+    assert students[1]["engine"] - bucket == (students[0]["engine"] - bucket) // 2
+    large = Sizes(16 * GIB, 0, GIB)
+    stages = [
+        peak(expert_memory(large, Step(MIB, first=first), ExpertSettings(workers=8, zero_stage=stage, momentum=0.9)))
+        for stage in (0, 2, 3)
+    ]
+    assert stages[2] < stages[1] < stages[0]
+
+
+def test_a_rehearsal_follows_checkpointing_batches_and_frozen_towers() -> None:
+    image = ImageTowerSettings(model="test_vit", model_args={"img_size": 64, "depth": 12}, weights="random")
+
+    def trace(**changes: object) -> MemoryTrace:
+        return MemoryTrace(ModelSettings(image=image.model_copy(update=changes), joint_dim=64), TEXT_DIM, 64)
+
+    def pass_of(one: MemoryTrace, pairs: int) -> int:
+        return one.first_order(pairs, training=False, of_batch=True, keep=True)
+
+    head = HeadSettings(kind="linear")
+    plain, recomputing = trace(head=head), trace(head=head, grad_checkpointing=True)
+    assert pass_of(plain, 64) == pytest.approx(2 * pass_of(plain, 32), rel=0.1)
+    assert pass_of(recomputing, 32) < 0.5 * pass_of(plain, 32)
+    # What is recomputed for a second derivative stays for it.
+    graphs = [one.second_order(32, dropout=False, with_theta=True).graph for one in (plain, recomputing)]
+    assert graphs[1] > 0.9 * graphs[0]
+    frozen = trace(train="head", head=head)
+    assert frozen.input_bytes < plain.input_bytes / 10
+    assert pass_of(frozen, 32) < pass_of(plain, 32) / 10
+    assert frozen.pixels(32) > pass_of(plain, 32) / 4
+
+
+def planned(experiment: Experiment, store: Store) -> str:
+    written = io.StringIO()
+    print_plan(experiment, store, Console(file=written, width=120))
+    return written.getvalue()
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> list[str]:
+    """Overrides that name annotations as COCO's, and an empty folder of pictures."""
+    splits = ["train"] * 6 + ["restval"] * 2 + ["val", "test"]
+    images = [{"filename": f"{n}.jpg", "split": split, "sentences": [{"raw": "x"}]} for n, split in enumerate(splits)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
+    return [f"data.annotations={tmp_path}/dataset.json", f"data.images={tmp_path}"]
+
+
+def test_the_coco_preset_is_planned_without_a_network(store: Store, coco: list[str]) -> None:
+    text = planned(load_experiment("jobs/presets/coco-nfnet-bert.yaml", coco), store)
+    assert "39.9 M parameters, 39.9 M of them trainable; a snapshot takes 152.0 MiB" in text
+    assert text.count("80.0 GiB: fits") == 3
+    assert "do not fit" not in text
+    assert "What one unit takes" in text
+    assert not Path(store.url.removeprefix("file://")).exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "millions", "blocks", "width", "gib", "fits"),
+    [("vit_large_patch16_224", 303.3, 24, 1024, 40, True), ("vit_base_patch16_224", 85.8, 12, 768, 7, False)],
+)
+def test_snapshots_of_adapters_are_small_and_a_small_gpu_is_refused_with_a_mend(
+    model: str, millions: float, blocks: int, width: int, gib: int, fits: bool, store: Store, coco: list[str]
+) -> None:
+    gpu = [f"distill.resources.gpu_memory_gib={gib}", "distill.batch_size=32", "distill.pairs=[100]"]
+    experiment = load_experiment("jobs/presets/flickr30k-vit-lora.yaml", [*coco, f"model.image.model={model}", *gpu])
+    trace = Estimator(768).trace(experiment)
+    # Rank 4 on qkv (d to 3 d) and proj (d to d) of every block; the head is Linear, Linear, LayerNorm.
+    adapters, head = blocks * 4 * (4 + 2) * width, 768 * width + width**2 + 4 * width
+    assert (trace.parameters - trace.trainable) / 1e6 == pytest.approx(millions, abs=0.1)
+    assert trace.trainable_bytes == {"image": 4 * adapters, "text": 4 * head}
+
+    text = planned(experiment, store)
+    assert f"a snapshot takes {4 * (adapters + head) / MIB:.1f} MiB" in text
+    assert (f"{gib}.0 GiB: fits" in text) == fits
+    assert (f"{gib}.0 GiB: too small" in text) == (not fits)
+    sentences = [line for line in text.splitlines() if "do not fit" in line]
+    if fits:
+        assert not sentences
+    else:
+        (sentence,) = sentences
+        assert sentence.startswith(
+            "distillations do not fit: set distill.gradient: finite_difference and model.image.grad_checkpointing: true ("
+        )
+        assert ", or distill.workers: 2 (" in sentence
+        assert "or distill.batch_size: 16 and evaluation.batch_size: 32 (" in sentence
+
+
+def test_a_plan_without_a_gpu_compares_nothing(store: Store) -> None:
+    text = planned(load_experiment("jobs/presets/scenes.yaml", TINY), store)
+    assert "fits" not in text
+    assert "too small" not in text
+    assert "activations" in text
+
+
+def test_bytes_of_a_prepared_dataset_are_read_not_guessed(store: Store) -> None:
+    experiment = load_experiment("jobs/presets/scenes.yaml", TINY)
+    before = data_size(experiment, None)
+    assert before is not None
+    order = make_plan(experiment).dataset.order()
+    execute(order, store, lambda event: None)
+    after = data_size(experiment, UnitReader(store, order.kind, order.id))
+    assert after is not None
+    assert (before.measured, after.measured) == (False, True)
+    assert before.captions == after.captions == 5 * 72
+    shards = [store.size(key) for key in store.list("units/dataset") if "train-" in key]
+    assert after.shards["train"] == sum(shards)
+    assert before.shards["train"] == pytest.approx(sum(shards), rel=0.5)
+    text = planned(experiment, store)
+    assert "~" not in text

@@ -1,0 +1,146 @@
+"""What becomes of a group of ranks, and what Ray tells of a worker that gives no answer."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, OutOfMemoryError, WorkerCrashedError
+
+from vldd_dist.pipeline.outcome import DONE, Outcome
+from vldd_dist.ray_backend import attempts as ray_work
+from vldd_dist.ray_backend import executor as executor_module
+from vldd_dist.ray_backend.attempts import GroupAttempt, outcome_of, worst
+from vldd_dist.ray_backend.errors import LOST
+from vldd_dist.ray_backend.executor import RayExecutor
+from vldd_dist.scheduler.executor import Event
+from vldd_dist.store.store import Store
+
+WAITS, REFUSED = Outcome("waits", awaits="an expert"), Outcome("refused", "a wrong key", 2)
+
+
+class Group(GroupAttempt):
+    """Of two ranks that end when they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.references = ["rank 0", "rank 1"]
+        self._all, self._timeout = list(self.references), timedelta(seconds=10)
+        self._ended, self._failed_at = {}, None
+        self.told: dict[str, Outcome] = {}
+        monkeypatch.setattr(ray_work, "outcome_of", self.told.get)
+
+
+@pytest.mark.parametrize("end", [DONE, WAITS])
+def test_ranks_that_end_alike_are_all_waited_for(end: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group(monkeypatch)
+    # Rank 0 has the checkpoint's mark, or the manifest, to write still.
+    group.told["rank 1"] = end
+    assert group.outcome() is None
+    group.told["rank 0"] = end
+    assert group.outcome() == end
+
+
+def test_a_refusal_is_not_waited_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group(monkeypatch)
+    group.told["rank 1"] = REFUSED
+    assert group.outcome() == REFUSED
+    assert worst({1: WAITS, 0: REFUSED}, 2, timedelta(seconds=10)) == REFUSED
+
+
+def test_what_a_worker_does_not_answer_ray_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(given: Any) -> Callable[[object], Any]:
+        def get(reference: object) -> Any:
+            if isinstance(given, Exception):
+                raise given
+            return given
+
+        return get
+
+    monkeypatch.setattr(ray_work.ray, "wait", lambda references, timeout: (references, []))
+    for given, outcome in (
+        (asdict(REFUSED), REFUSED),
+        (NodeDiedError("the node is gone"), Outcome("lost", "its process or machine ended: the node is gone", 1)),
+        (WorkerCrashedError(), Outcome("killed", "its process was killed", 1)),
+        # No answer, though its process lives: Ray could not read it.
+        ("no fields", Outcome("broken", ANY, 1)),
+    ):
+        monkeypatch.setattr(ray_work.ray, "get", answers(given))
+        assert outcome_of("task") == outcome  # type: ignore[arg-type]
+
+
+def test_of_a_group_the_failure_of_one_rank_is_the_groups() -> None:
+    timeout = timedelta(seconds=10)
+    missed = Outcome("lost", "connection closed by peer", 1)
+    for status in ("crashed", "broken", "killed"):
+        own = Outcome(status, "why", 1, node="n")  # type: ignore[arg-type]
+        assert worst({0: missed, 1: own}, 2, timeout) == Outcome(own.status, "rank 1 of 2: why", 1, node="n")
+    died = Outcome("lost", f"{LOST}: the node is gone", 1)
+    assert worst({0: missed, 1: died}, 2, timeout) == Outcome("lost", f"rank 1 of 2: {died.cause}", 1)
+    hung = worst({0: missed}, 2, timeout)
+    assert (hung.status, hung.cause) == ("broken", "rank 1 of 2 took no part in a collective operation for 10 s: it hangs")
+
+
+@pytest.mark.parametrize(
+    ("error", "replaced"),
+    [
+        (OutOfMemoryError("its node was short of memory"), True),
+        (ActorDiedError(), True),
+        (ActorUnavailableError("busy", None), False),
+    ],
+)
+def test_progress_may_be_lost_and_the_run_is_not(error: Exception, replaced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfOne:
+        """A queue; the first one made is gone."""
+
+        def __init__(self) -> None:
+            made.append(self)
+
+        def qsize(self) -> int:
+            if self is made[0]:
+                raise error
+            return 1
+
+        def get_nowait_batch(self, size: int) -> list[Event]:
+            return [("a", {"done": size})]
+
+    made: list[OfOne] = []
+    monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
+    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: OfOne())
+    executor = RayExecutor(Store("memory://x"))
+    assert executor.events() == []
+    assert len(made) == 1 + replaced
+    assert executor.events() == ([("a", {"done": 1})] if replaced else [])
+
+
+def test_a_process_that_ended_because_it_was_spoilt_has_told_the_queue_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Outcome("broken", "no module", 1, node="n")
+    told: list[Event] = [("a", {"done": 1}), ("a", {"ended": asdict(said)})]
+
+    class Told:
+        def qsize(self) -> int:
+            return len(told)
+
+        def get_nowait_batch(self, size: int) -> list[Event]:
+            batch, told[:] = list(told), []
+            return batch
+
+    class Ended:
+        def __init__(self) -> None:
+            self.references: list[object] = ["its task"]
+
+        def outcome(self) -> Outcome:
+            return Outcome("killed", "its process was killed", 1)
+
+        def stop(self) -> None:
+            """It has ended."""
+
+    monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
+    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: Told())
+    monkeypatch.setattr(executor_module.ray, "wait", lambda references, num_returns, timeout: (references, []))
+    executor = RayExecutor(Store("memory://x"))
+    executor.running = {"a": Ended(), "b": Ended()}  # type: ignore[dict-item]
+    assert dict(executor.wait(1)) == {"a": said, "b": Outcome("killed", "its process was killed", 1)}
+    assert executor.events() == [("a", {"done": 1})]
+    assert executor.running == {}

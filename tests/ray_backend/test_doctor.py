@@ -1,0 +1,74 @@
+"""What `vldd doctor` finds."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from vldd_dist.cli.main import main
+from vldd_dist.ray_backend.doctor import examine
+from vldd_dist.store.store import Store
+
+# The examination lets two ranks meet.
+pytestmark = pytest.mark.ranks
+
+
+def verdicts(url: str) -> dict[str, str]:
+    return {finding.subject: finding.verdict for finding in examine(url)}
+
+
+def test_a_sound_store_is_ok_and_nothing_is_left_behind(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VLDD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("VLDD_CACHE_GIB", "0.001")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", store.url])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    found = (
+        "ok    store: file://",
+        "exactly one commits",
+        "clock: agrees",
+        "met and summed by",
+        "ok    node's cache",
+        "torch 2",
+    )
+    for words in found:
+        assert words in printed
+    assert list(Path(store.root).iterdir()) == []
+
+
+def test_what_is_amiss_is_named_and_the_rest_is_examined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    lock = tmp_path / "extensions/py311_cpu/op/lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_bytes(b"")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    monkeypatch.setenv("VLDD_CACHE_GIB", "many")
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", str(tmp_path / "file")])
+    assert ended.value.code == 4
+    printed = capsys.readouterr().out
+    for words in ("FAIL  store:", "a file stands where a folder should", f"{lock}: left by", "VLDD_CACHE_GIB=many"):
+        assert words in printed
+    assert "versions: python" in printed
+
+
+def test_a_server_without_conditional_puts_is_noted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "creates_conditionally", lambda self: False)
+    assert verdicts(store.url)["conditional put"] == "NOTE"
+
+
+@pytest.mark.parametrize(("seconds", "verdict", "words"), [(100, "NOTE", "100 s behind"), (-2000, "FAIL", "2000 s ahead of")])
+def test_a_clock_that_is_off_is_named(
+    store: Store, seconds: int, verdict: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modified = Store.modified
+    monkeypatch.setattr(Store, "modified", lambda self, key: modified(self, key) + timedelta(seconds=seconds))
+    (finding,) = [finding for finding in examine(store.url) if finding.subject == "clock"]
+    assert (finding.verdict, words in finding.says) == (verdict, True)
+    assert list(Path(store.root).iterdir()) == []

@@ -1,0 +1,30 @@
+"""A machine that is short of memory, with Ray's own monitor, which ends workers before the kernel does."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.ray_backend.test_spoilt_workers import assert_said, one_node, run
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.store.store import Store
+
+pytestmark = pytest.mark.ray
+
+
+class NoQueue:
+    """Ray would end its process too, again and again, and nothing here begins to report."""
+
+    def qsize(self) -> int:
+        return 0
+
+    def get_nowait_batch(self, size: int) -> list[object]:
+        return []
+
+
+def test_a_machine_without_memory_ends_a_unit_in_a_sentence(store: Store, tmp_path: Path) -> None:
+    # More is always in use than a thousandth of what there is.
+    short = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 100}
+    with one_node(tmp_path, _system_config=short) as executor:
+        executor.queue = NoQueue()  # type: ignore[assignment]
+        result, notices = run(WorkUnit("expert", {}, label="expert 0"), store, executor)
+    assert_said(result, notices, "its process was killed by Ray, for its machine was short of memory: ")

@@ -1,0 +1,120 @@
+"""What a submission sends, by Ray's own packing: nothing that looks like a secret, whatever the folder's own files say."""
+
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+from ray._private.runtime_env.packaging import create_package
+from ray._private.runtime_env.working_dir import upload_working_dir_if_needed
+
+from vldd_dist.config.load import load_experiment
+from vldd_dist.errors import ConfigError
+from vldd_dist.ray_backend.submit import runtime_env, submit
+
+NOBODY = "http://127.0.0.1:9"
+SECRETS = [
+    *(
+        ".env",
+        ".env.local",
+        ".envrc",
+        "prod.env",
+        ".ENV",
+        ".aws/credentials",
+        ".aws/config",
+        ".ssh/id_ed25519",
+        ".netrc",
+        "_netrc",
+    ),
+    *("server.pem", "KEY.PEM", "tls.key", "id_rsa", "id_rsa.old", "gcp-key.json", "keyfile.json", "my-service-account-1.json"),
+    *(".kube/config", ".docker/config.json", ".git/config", ".gnupg/private.kbx", ".config/gcloud/access_tokens.db"),
+    *(
+        "new_user_credentials.csv",
+        "rootkey.csv",
+        "client_secret_1.json",
+        "application_default_credentials.json",
+        "passwords.txt",
+    ),
+    *(".pypirc", ".npmrc", ".pgpass", ".git-credentials", ".bash_history", ".ray/auth_token", "terraform.tfstate.backup"),
+]
+WANTED = [
+    "config.yaml",
+    "jobs/run.py",
+    "code/credentials.py",
+    "code/secrets.py",
+    "code/keys.py",
+    "data/captions.json",
+    "envs.yaml",
+]
+
+
+def sent(root: Path, package: Path) -> set[str]:
+    """Names in the package that Ray makes of `root` for our runtime environment."""
+
+    def pack(working_dir: str, excludes: list[str], is_file: bool = False) -> None:
+        create_package(working_dir, package, include_gitignore=True, excludes=excludes)
+
+    environment: dict[str, Any] = runtime_env(root)
+    upload_working_dir_if_needed(environment, include_gitignore=True, upload_fn=pack)
+    with ZipFile(package) as archive:
+        return {name for name in archive.namelist() if not name.endswith("/")}
+
+
+def fill(root: Path, names: list[str]) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+
+
+def test_secrets_stay_here_at_any_depth(tmp_path: Path) -> None:
+    root = tmp_path / "work"
+    fill(root, [*SECRETS, *(f"a/b/{name}" for name in SECRETS), *WANTED])
+    assert sent(root, tmp_path / "package.zip") == set(WANTED)
+
+
+def test_what_a_folder_says_itself_cannot_send_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its ignore files, nor its runtime environment, nor Ray's variable for its own defaults."""
+    monkeypatch.setenv("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES", "")
+    root = tmp_path / "work"
+    fill(root, [*SECRETS, *WANTED, "big.tar"])
+    (root / ".rayignore").write_text("!.env\n!*.pem\n")
+    (root / ".gitignore").write_text("!.env\n!.aws/\n")
+    (root / "jobs/runtime_env.yaml").write_text("excludes: ['*.tar', '!.env', '!server.pem', '!.aws', '!.git']\n")
+    given = {".rayignore", ".gitignore", "jobs/runtime_env.yaml"}
+    assert sent(root, tmp_path / "package.zip") == {*WANTED, *given}
+
+
+def test_an_empty_runtime_environment_is_one(tmp_path: Path) -> None:
+    fill(tmp_path, ["jobs/run.py", ".env"])
+    (tmp_path / "jobs/runtime_env.yaml").write_text("# Nothing.\n")
+    assert runtime_env(tmp_path)["excludes"]
+
+
+@pytest.mark.parametrize("folder", ["home", ".", "/"])
+def test_the_home_directory_is_not_sent(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    fill(home, ["config.yaml"])
+    monkeypatch.setenv("HOME", str(home))
+    root = (tmp_path / folder).resolve()
+    with pytest.raises(ConfigError, match=f"^--working-dir {root}: it holds your home directory"):
+        submit(load_experiment("jobs/presets/scenes.yaml"), str(home / "config.yaml"), [], "s3://a/b", NOBODY, str(root))
+
+
+def test_a_folder_in_the_home_directory_may_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, ["home/work/config.yaml"])
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    root = tmp_path / "home/work"
+    with pytest.raises(ConfigError, match="does not answer"):
+        submit(load_experiment("jobs/presets/scenes.yaml"), str(root / "config.yaml"), [], "s3://a/b", NOBODY, str(root))
+
+
+def test_a_needed_file_with_a_secrets_name_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, ["my-secret.yaml", "config.yaml", "data/keypoints.json", "images/1.jpg"])
+    plain = load_experiment("jobs/presets/scenes.yaml")
+    with pytest.raises(ConfigError, match=r"^the description: .*my-secret\.yaml has the name of a file with secrets"):
+        submit(plain, str(tmp_path / "my-secret.yaml"), [], "s3://a/b", NOBODY, str(tmp_path))
+    overrides = ["data.source=karpathy", "data.annotations=data/keypoints.json", "data.images=images"]
+    karpathy = load_experiment("jobs/presets/flickr30k-nfnet-bert.yaml", overrides)
+    with pytest.raises(ConfigError, match=r"^data\.annotations: data/keypoints.json has the name .* give it another name$"):
+        submit(karpathy, str(tmp_path / "config.yaml"), [], "s3://a/b", NOBODY, str(tmp_path))

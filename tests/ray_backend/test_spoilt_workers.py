@@ -1,0 +1,147 @@
+"""What breaks around a unit, with real Ray processes: a working directory that is taken away, a spoilt process, a killer."""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from tests.pipeline.test_pipeline import experiment
+from vldd_dist.artifacts.units import is_done
+from vldd_dist.monitoring.progress import ProgressBoard
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.ray_backend.executor import RayExecutor
+from vldd_dist.scheduler.controller import Controller, RunResult
+from vldd_dist.scheduler.failure_policy import RetryBudget
+from vldd_dist.store.store import Store
+from vldd_dist.testing.scripted_executor import Notices
+
+pytestmark = pytest.mark.ray
+
+PACKAGE = Path(__file__).parents[2] / "vldd_dist"
+
+
+class Joined(RayExecutor):
+    """On the test's own Ray, which stays."""
+
+    def _join(self) -> None:
+        assert ray.is_initialized()
+
+    def close(self) -> None:
+        for attempt in self.running.values():
+            attempt.stop()
+
+
+@contextmanager
+def one_node(folder: Path, **more: Any) -> Iterator[Joined]:
+    """Of one CPU."""
+    # "local": without an address Ray joins whatever cluster was last started on this machine.
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, **more)
+    try:
+        yield Joined(Store(str(folder)))
+    finally:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
+    """Its workers stand in Ray's unpacked copy of the package, as those of a submitted job do."""
+    package = tmp_path_factory.mktemp("job")
+    shutil.copytree(PACKAGE, package / "vldd_dist", ignore=shutil.ignore_patterns("__pycache__"))
+    with one_node(package, runtime_env={"working_dir": str(package)}) as executor:
+        # The queue's process is there: it takes none of those that a test prepares.
+        executor.queue.qsize()
+        yield executor
+
+
+def run(unit: WorkUnit, store: Store, executor: Joined) -> tuple[RunResult, list[str]]:
+    """The result, and what a person is told."""
+    view, executor.store = Notices(), store
+    coordinator = Controller([unit], store, lambda: executor, ProgressBoard(view), RetryBudget(pauses=(0.1,)))
+    return coordinator.run(), view.notices
+
+
+def in_the_worker(action: Callable[[], object]) -> Any:
+    """Done by the process that the next task gets; a lambda, for Ray imports the module of any other function there."""
+    return ray.get(ray.remote(action).remote())
+
+
+@pytest.mark.parametrize("made_again", [True, False])
+def test_a_unit_needs_no_working_directory(made_again: bool, executor: Joined, store: Store) -> None:
+    """Ray removes its package and unpacks it again when another node of the machine shares the session's directory."""
+    pid, folder, loaded = in_the_worker(lambda: (os.getpid(), os.getcwd(), "torch" in sys.modules))
+    assert "working_dir_files" in folder
+    assert not loaded
+    kept = f"{folder}-kept"
+    shutil.copytree(folder, kept)
+    # No rename: the process would stand in the same directory under another name.
+    shutil.rmtree(folder)
+    if made_again:
+        shutil.move(kept, folder)
+    unit = make_plan(experiment()).dataset
+    try:
+        result, notices = run(unit, store, executor)
+        after = in_the_worker(lambda: (os.getpid(), "torch" in sys.modules))
+    finally:
+        if not made_again:
+            shutil.move(kept, folder)
+    assert (result.failed, notices) == ([], [])
+    assert is_done(store, unit.kind, unit.id)
+    assert after == (pid, True)
+    psutil.Process(pid).kill()
+
+
+def test_a_spoilt_process_ends_and_another_one_has_the_unit(executor: Joined, store: Store) -> None:
+    # As Python leaves it when a module's import was given up.
+    spoilt = in_the_worker(lambda: (sys.modules.update({"vldd_dist.pipeline.context": None}), os.getpid())[1])
+    unit = make_plan(experiment()).dataset
+    result, (notice,) = run(unit, store, executor)
+    assert is_done(store, unit.kind, unit.id)
+    assert result.failed == []
+    assert "tried again, its worker could not begin: ModuleNotFoundError at orchestration/" in notice
+    assert "import of vldd_dist.pipeline.context halted" in notice
+    assert not psutil.pid_exists(spoilt)
+
+
+def test_a_worker_that_is_killed_again_and_again_ends_in_a_sentence(executor: Joined, store: Store) -> None:
+    """As the kernel does for want of memory."""
+    over, killed = threading.Event(), set()
+
+    def kill() -> None:
+        while not over.wait(0.05):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if "ray::ExpertActor" in " ".join(process.cmdline()):
+                        process.send_signal(signal.SIGKILL)
+                        killed.add(process.pid)
+                except psutil.Error:
+                    continue
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        result, notices = run(WorkUnit("expert", {}, label="expert 0"), store, executor)
+    finally:
+        over.set()
+        killer.join()
+    assert len(killed) == 4
+    assert_said(result, notices, "its process was killed")
+
+
+def assert_said(result: RunResult, notices: list[str], how: str) -> None:
+    ((_, outcome),) = result.failed
+    assert [": tried again, " in notice for notice in notices] == [True, True, True, False]
+    assert outcome.cause.startswith(f"{how}")
+    assert outcome.cause.endswith(
+        "; killed 4 times on machines that live, most likely for want of memory: lower experts.batch_size, or raise "
+        "experts.resources.cpus so that fewer units share a machine"
+    )

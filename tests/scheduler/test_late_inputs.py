@@ -1,0 +1,143 @@
+"""The coordinator and units that may start before all their inputs are done, and units that are too slow where they are."""
+
+from dataclasses import replace
+
+import pytest
+
+from vldd_dist.monitoring.progress import ProgressBoard
+from vldd_dist.pipeline.outcome import Outcome
+from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
+from vldd_dist.scheduler.controller import Controller, RunResult
+from vldd_dist.scheduler.executor import Capacity, Event
+from vldd_dist.scheduler.stragglers import FACTOR, MOVES, SETTLED_SECONDS
+from vldd_dist.store.store import Store
+from vldd_dist.testing.scripted_executor import DONE, REFUSED, Notices, ScriptedExecutor, make
+
+EXPERTS = [make(f"expert {index}") for index in range(3)]
+RUN = replace(make("run", *EXPERTS, kind="distillation"), later=frozenset({"expert 1", "expert 2"}))
+JUDGED = make("judged", RUN, kind="evaluation")
+
+
+def waits(unit: WorkUnit) -> Outcome:
+    return Outcome("waits", awaits=unit.id)
+
+
+class Late(ScriptedExecutor):
+    """The run may be submitted when its first expert is done."""
+
+    def submit(self, order: UnitOrder) -> None:
+        kept = {role: given for role, given in order.inputs.items() if role not in RUN.later}
+        super().submit(replace(order, inputs=kept))
+
+
+def run(
+    store: Store, script: dict[str, list[Outcome]], first: list[str], cpus: float = 2
+) -> tuple[RunResult, ScriptedExecutor, Notices]:
+    executor, view = Late(store, script, lambda now: Capacity(cpus, 0), first), Notices()
+    board = ProgressBoard(view, executor.clock)
+    units = [*EXPERTS, RUN, JUDGED]
+    coordinator = Controller(units, store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep)
+    return coordinator.run(), executor, view
+
+
+def test_a_run_starts_with_the_inputs_it_needs_and_waits_for_the_others(store: Store) -> None:
+    # The run comes as far as it can while an expert trains, and is submitted again when that one is done.
+    result, executor, view = run(
+        store, {"run": [waits(EXPERTS[1]), waits(EXPERTS[2]), DONE]}, ["expert 0", "run", "expert 2", "expert 1"], 3
+    )
+    assert executor.ended == ["expert 0", "run", "expert 2", "expert 1", "run", "run", "judged"]
+    # Waiting is no failure.
+    assert (result.exit_code, result.failed, view.notices) == (0, [], [])
+
+
+def test_on_one_cpu_nothing_waits_for_itself(store: Store) -> None:
+    result, executor, _ = run(store, {"run": [waits(EXPERTS[2])]}, ["expert 0"], cpus=1)
+    assert executor.ended[-1] == "judged"
+    assert len(result.ran) == 5
+
+
+@pytest.mark.parametrize("fails", ["before", "after"])
+def test_a_late_input_that_fails_blocks_what_waits_for_it(store: Store, fails: str) -> None:
+    order = ["expert 0", "expert 1", "run"] if fails == "before" else ["expert 0", "run", "expert 1"]
+    script = {"run": [waits(EXPERTS[1])], "expert 1": [REFUSED]}
+    result, executor, _ = run(store, script, order, cpus=3)
+    assert [unit.label for unit, _ in result.failed] == ["expert 1"]
+    assert sorted(unit.label for unit in result.blocked) == ["judged", "run"]
+    assert executor.submitted.count("run") == 1
+
+
+def test_a_late_input_that_fails_and_is_never_needed_blocks_nothing(store: Store) -> None:
+    result, _, _ = run(store, {"expert 2": [REFUSED]}, ["expert 2"], cpus=3)
+    assert [unit.label for unit, _ in result.failed] == ["expert 2"]
+    assert result.blocked == []
+
+
+class Paced(ScriptedExecutor):
+    """Every unit reports a speed at each poll, of its node, and ends after so many samples."""
+
+    def __init__(self, store: Store, speeds: dict[str, float], cpus: float) -> None:
+        super().__init__(store, {}, lambda now: Capacity(cpus, 0))
+        self.speeds = speeds
+        self.began: dict[str, float] = {}
+        # When, and how long after it began.
+        self.stopped: list[tuple[float, float]] = []
+        self.avoided: dict[str, str | None] = {}
+
+    def submit(self, order: UnitOrder) -> None:
+        super().submit(order)
+        self.began[order.id] = self.now
+        if self.submitted.count(order.label) > 1:
+            self.avoided[order.label] = order.avoid
+
+    def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
+        self.now += 1
+        ended = [order for order in self.running if self.speeds[order.label] * (self.now - self.began[order.id]) >= 1000]
+        for order in ended:
+            self.running.remove(order)
+            self.store.create(f"units/{order.kind}/{order.id}/manifest.json", b"{}")
+        return [(order.id, DONE) for order in ended]
+
+    def events(self) -> list[Event]:
+        return [
+            (order.id, {"done": 1, "samples_per_second": self.speeds[order.label], "node": f"node of {order.label}"})
+            for order in self.running
+        ]
+
+    def stop(self, unit_id: str) -> None:
+        super().stop(unit_id)
+        self.stopped.append((self.now, self.now - self.began[unit_id]))
+
+
+def paced(store: Store, speeds: dict[str, float], cpus: float, workers: int = 1) -> tuple[Paced, Notices, RunResult]:
+    executor, view = Paced(store, speeds, cpus), Notices()
+    board = ProgressBoard(view, executor.clock)
+    units = [make(label, workers=workers) for label in speeds]
+    return executor, view, Controller(units, store, lambda: executor, board, clock=executor.clock).run()
+
+
+SPEEDS = {"expert 0": 4.0, "expert 1": 4.5, "expert 2": 5.0, "slow": 4.5 / FACTOR - 0.1}
+
+
+def test_a_straggler_is_moved_where_there_is_room_and_not_for_ever(store: Store) -> None:
+    executor, view, result = paced(store, SPEEDS, cpus=5)
+    assert [SETTLED_SECONDS + 20 <= after <= SETTLED_SECONDS + 31 for _, after in executor.stopped] == [True] * MOVES
+    assert executor.avoided == {"slow": "node of slow"}
+    assert len(result.ran) == 4
+    assert all("times as slow as others of its kind" in notice for notice in view.notices)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "cpus", "workers"),
+    [
+        (SPEEDS | {"slow": 4.5 / FACTOR + 0.1}, 5, 1),  # Not so slow.
+        (SPEEDS, 4, 1),  # No room elsewhere.
+        ({label: SPEEDS[label] for label in ("expert 0", "expert 1", "slow")}, 5, 1),  # Too few to compare with.
+        (SPEEDS, 10, 2),  # Ranks: their group was placed as a whole.
+    ],
+)
+def test_others_stay(store: Store, speeds: dict[str, float], cpus: float, workers: int) -> None:
+    executor, _, _ = paced(store, speeds, cpus, workers)
+    # Room comes free when the others end, and then a straggler has it.
+    others = [1000 / speed for label, speed in speeds.items() if label != "slow"]
+    assert [now for now, _ in executor.stopped if now < min(others)] == []
+    assert workers == 1 or executor.stopped == []

@@ -1,0 +1,365 @@
+"""The coordinator and the machines: what fits, what waits for more of them, what is left free for whom, at any size."""
+
+import time
+
+import pytest
+from rich.console import Console
+
+from vldd_dist.errors import ConfigError, InterruptedRun
+from vldd_dist.monitoring.progress import PlainView, ProgressBoard
+from vldd_dist.pipeline.outcome import DONE, Outcome
+from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
+from vldd_dist.scheduler.controller import AHEAD, PLACE_SECONDS, Controller, RunResult
+from vldd_dist.scheduler.executor import Capacity, Event
+from vldd_dist.scheduler.patience import PATIENCE_SECONDS
+from vldd_dist.scheduler.ready_queue import PASSED_AT_MOST, Parts, ReadyQueue, WaitingUnits
+from vldd_dist.store.store import Store
+from vldd_dist.testing.scripted_executor import LOST, REFUSED, Notices, ScriptedExecutor, graph, make, run
+
+
+def test_fractions_of_gpus_fill_them_and_no_more(store: Store) -> None:
+    units = [make(f"third {place}", gpus=1 / 3) for place in range(7)] + [make("group", gpus=0.1, workers=3)]
+    _, executor = run(units, store, capacity=Capacity(100, 2))
+    assert executor.most_at_once == 6
+    assert executor.submitted[:6] == [f"third {place}" for place in range(6)]
+    assert Parts.of(make("two", gpus=0.57, workers=2)) == (20_000, 11_400)
+    # Three tenths, which in floating point are more than 0.3: with two thirds of another GPU they leave nothing to fit.
+    tenths = [make(f"tenth {place}", gpus=0.1, workers=3) for place in range(3)] + [make("rest", gpus=0.1)]
+    _, executor = run(tenths, store, capacity=Capacity(100, 1))
+    assert executor.most_at_once == 4
+
+
+def test_more_than_the_machines_have_is_refused_when_nothing_runs_any_more(store: Store) -> None:
+    big = make("big", kind="dataset", gpus=1)
+    message = "big asks for 1 CPUs and 1 GPUs, the machines have 2 and 0: lower its resources or workers, or add machines"
+    with pytest.raises(ConfigError, match=message):
+        run([big], store)
+    others = [make(f"small {place}") for place in range(30)]
+    with pytest.raises(ConfigError, match=message):
+        run([big, *others], store)
+    # It kept none of them waiting.
+    found, _ = run(others, store)
+    assert len(found.found) == 30
+
+
+def test_machines_that_join_are_used_and_asked_for_once_a_second(store: Store) -> None:
+    executor = ScriptedExecutor(store, {}, lambda now: Capacity(1 if now < 3 else 4, 0))
+    executor.poll_seconds = 0.25
+    board = ProgressBoard(PlainView(Console(quiet=True)))
+    units = [make(f"small {place}") for place in range(40)]
+    Controller(units, store, lambda: executor, board, clock=executor.clock).run()
+    assert executor.most_at_once == 4
+    assert executor.asked == list(range(10))
+
+
+def test_machines_are_asked_for_again_before_a_unit_is_refused(store: Store) -> None:
+    answers = iter([Capacity(1, 0)])
+    result, _ = run([make("gpu", gpus=1)], store, capacity=lambda now: next(answers, Capacity(1, 1)))
+    assert [unit.label for unit in result.ran] == ["gpu"]
+
+
+def test_machines_that_leave_take_no_new_units_but_keep_none_of_the_others(store: Store) -> None:
+    """A GPU is gone before the unit on it is known to be lost: that is no reason to keep CPUs idle."""
+    units = [make("gpu 0", gpus=1), make("gpu 1", gpus=1), *(make(f"cpu {place}") for place in range(4))]
+    _, executor = run(
+        units,
+        store,
+        {"gpu 1": [LOST]},
+        capacity=lambda now: Capacity(4, 2 if now < 1 else 1),
+        first=["cpu 0", "cpu 1", "cpu 2", "cpu 3", "gpu 1"],
+    )
+    assert executor.ended == ["cpu 0", "cpu 1", "cpu 2", "cpu 3", "gpu 1", "gpu 0", "gpu 1"]
+
+
+def test_lost_machines_are_waited_for(store: Store) -> None:
+    view = Notices()
+    result, executor = run(
+        [make("a"), make("b")], store, {"a": [LOST]}, lambda now: Capacity(1 if now < 1 or now > 60 else 0, 0), view=view
+    )
+    assert executor.submitted == ["a", "a", "b"]
+    assert len(result.ran) == 2
+    waiting = [notice for notice in view.notices if "waiting" in notice]
+    assert waiting == ["a asks for 1 CPUs and 0 GPUs, the machines have 0 and 0 now: waiting for machines"]
+    assert executor.now < 70
+
+
+def test_each_loss_of_all_machines_is_waited_for_anew(store: Store) -> None:
+    short = 0.6 * PATIENCE_SECONDS
+    _, executor = run([make("a"), make("b"), make("c")], store, capacity=lambda now: Capacity(int(now % short < 1), 0))
+    assert executor.submitted == ["a", "b", "c"]
+    assert executor.now > PATIENCE_SECONDS
+
+
+def test_a_run_whose_machines_stay_away_ends_and_can_go_on(store: Store) -> None:
+    with pytest.raises(InterruptedRun, match="start the same command again"):
+        run([make("a"), make("b")], store, capacity=lambda now: Capacity(1 if now < 1 else 0, 0))
+    result, executor = run([make("a"), make("b")], store, capacity=Capacity(1, 0))
+    assert [unit.label for unit in result.found] == ["a"]
+    assert executor.submitted == ["b"]
+
+
+class GrowingExecutor(ScriptedExecutor):
+    """A cluster with an autoscaler: what waits brings machines of one CPU each, up to `limit`, a minute later. A unit that has
+    no room does not end, and a poll in which none ends takes a second too.
+    """
+
+    def __init__(self, store: Store, limit: float) -> None:
+        super().__init__(store, {}, lambda now: Capacity(self.cpus, 0, may_grow=True))
+        self.cpus, self.limit = 0.0, limit
+        self.wanted_at: dict[str, float] = {}
+        self.at_work: list[UnitOrder] = []
+        self.most_waiting = 0
+
+    def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
+        self.now += 1
+        for order in self.running:
+            self.wanted_at.setdefault(order.id, self.now)
+            if order not in self.at_work and sum(other.cpus for other in self.at_work) + order.cpus <= self.cpus:
+                self.at_work.append(order)
+        wanted = sum(order.cpus for order in self.running if self.now - self.wanted_at[order.id] >= 60)
+        self.cpus = max(self.cpus, min(wanted, self.limit))
+        self.most_waiting = max(self.most_waiting, len(self.running) - len(self.at_work))
+        if not self.at_work:
+            return []
+        order = self.at_work.pop(0)
+        self.running.remove(order)
+        self.ended.append(order.label)
+        self.store.create(f"units/{order.kind}/{order.id}/manifest.json", b"{}")
+        return [(order.id, DONE)]
+
+
+def run_growing(units: list[WorkUnit], store: Store, limit: float) -> tuple[RunResult, GrowingExecutor, Notices]:
+    executor, view = GrowingExecutor(store, limit), Notices()
+    board = ProgressBoard(view, executor.clock)
+    coordinator = Controller(units, store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep)
+    try:
+        result = coordinator.run()
+    finally:
+        assert executor.closed
+    assert board.running == {}
+    return result, executor, view
+
+
+def test_a_cluster_of_no_machines_grows_by_what_waits(store: Store) -> None:
+    result, executor, view = run_growing([make(f"unit {place}") for place in range(300)], store, limit=16)
+    assert len(result.ran) == 300
+    assert executor.cpus == 16
+    assert executor.most_waiting == AHEAD
+    assert len(view.notices) == 1
+    # The machines' minute, in which a sleep goes with each poll, and a second a unit.
+    assert executor.now < 2 * 60 + 310
+
+
+def test_a_unit_that_waits_for_room_has_not_started(store: Store) -> None:
+    """Else its time in the queue would count as the time that such a unit takes."""
+    result, executor, _ = run_growing([make("first")], store, limit=1)
+    assert len(result.ran) == 1
+    executor = GrowingExecutor(store, limit=1)
+    executor.cpus = 1
+    board = ProgressBoard(PlainView(Console(quiet=True)), executor.clock)
+    units = [make(f"unit {place}") for place in range(20)]
+    Controller(units, store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep).run()
+    assert executor.most_waiting == 19
+    assert board.seconds["expert"] == pytest.approx(20)
+
+
+def test_a_large_unit_in_the_queue_gets_what_comes_free(store: Store) -> None:
+    executor = GrowingExecutor(store, limit=4)
+    executor.cpus = 4
+    board = ProgressBoard(PlainView(Console(quiet=True)), executor.clock)
+    units = [*(make(f"small {place}") for place in range(3)), make("large", cpus=4), *(make(f"more {i}") for i in range(200))]
+    Controller(units, store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep).run()
+    # Those that were in the queue beside it may go first, and no others.
+    assert 4 <= executor.ended.index("large") <= 4 + AHEAD
+
+
+def test_a_unit_that_reports_runs_whatever_the_count_says(store: Store) -> None:
+    view = Notices()
+    executor = ScriptedExecutor(store, {}, lambda now: Capacity(0, 0, may_grow=True))
+    unit = make("a")
+    to_tell = [(unit.id, {"notice": "hello"})]
+    wait = executor.wait
+    executor.wait = lambda seconds: [] if to_tell else wait(seconds)  # type: ignore[method-assign]
+    executor.events = lambda: [to_tell.pop()] if to_tell else []  # type: ignore[method-assign]
+    board = ProgressBoard(view, executor.clock)
+    Controller([unit], store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep).run()
+    assert "a: hello" in view.notices
+
+
+def test_a_unit_that_ends_ran_whatever_the_count_says(store: Store) -> None:
+    result, executor = run([make("a"), make("b")], store, {"a": [LOST], "b": [REFUSED]}, Capacity(0, 0, may_grow=True))
+    assert [unit.label for unit in result.ran] == ["a"]
+    assert [unit.label for unit, _ in result.failed] == ["b"]
+    assert executor.submitted == ["a", "b", "a"]
+
+
+def test_machines_that_never_come_end_the_run(store: Store) -> None:
+    with pytest.raises(
+        InterruptedRun, match=r"big asks for 8 CPUs and 0 GPUs, the machines have 4 and 0 now, and no others came"
+    ):
+        run_growing([make("big", cpus=8), *(make(f"small {place}") for place in range(9))], store, limit=4)
+    found, _ = run([make(f"small {place}") for place in range(9)], store)
+    assert len(found.found) == 9
+
+
+def test_small_units_do_not_starve_a_big_one(store: Store) -> None:
+    """First in the plan, but units of which two always run leave it no room: until it has been passed often enough."""
+    kindling = make("kindling", kind="dataset")
+    big = make("big", kind="evaluation", cpus=2)
+    small = [make(f"small {place}", kind="evaluation") for place in range(100)]
+    _, executor = run([kindling, big, *small], store, first=["kindling"], capacity=Capacity(2, 0))
+    assert executor.submitted.index("big") == 1 + PASSED_AT_MOST
+
+
+def test_what_waits_keeps_only_what_it_waits_for() -> None:
+    ready, capacity = ReadyQueue(), Parts.of(Capacity(8, 2))
+    ready.add(make("big", gpus=2), 0)
+    for place in range(1, 60):
+        ready.add(make(f"half {place}", gpus=0.5), place)
+        ready.add(make(f"cpu {place}"), 100 + place)
+    free = Parts.of(Capacity(7, 1))
+    taken = [ready.take(free, capacity) for _ in range(PASSED_AT_MOST)]
+    assert [unit and unit.label for unit in taken] == [f"half {place}" for place in range(1, PASSED_AT_MOST + 1)]
+    # Passed often enough: the GPU that is free waits for the other one; CPUs are not what it lacks, but one stays its own.
+    assert [unit.label for unit in (ready.take(free, capacity), ready.take(free, capacity)) if unit] == ["cpu 1", "cpu 2"]
+    assert ready.take(Parts.of(Capacity(1, 1)), capacity) is None
+    both = ready.take(Parts.of(Capacity(1, 2)), capacity)
+    assert both is not None
+    assert both.label == "big"
+    # The next of its kind begins to count anew.
+    ready.add(make("big again", gpus=2), 0)
+    again = ready.take(free, capacity)
+    assert again is not None
+    assert again.label == f"half {PASSED_AT_MOST + 1}"
+
+
+def test_a_unit_larger_than_the_cluster_makes_none_wait() -> None:
+    ready, capacity = ReadyQueue(), Parts.of(Capacity(4, 0))
+    ready.add(make("too big", cpus=8), 0)
+    for place in range(3 * PASSED_AT_MOST):
+        ready.add(make(f"small {place}"), 1 + place)
+    for place in range(3 * PASSED_AT_MOST):
+        taken = ready.take(capacity, capacity)
+        assert taken is not None
+        assert taken.label == f"small {place}"
+    first = ready.first()
+    assert first is not None
+    assert first.label == "too big"
+    assert ready.first(within=capacity) is None
+
+
+def test_waiting_units_count_their_inputs() -> None:
+    waiting = WaitingUnits()
+    waiting.add("c", {"a", "b"})
+    waiting.add("d", {"c"})
+    waiting.add("e", {"b"})
+    assert waiting.done("a") == []
+    assert waiting.done("a") == []
+    assert waiting.done("b") == ["c", "e"]
+    assert waiting.failed("b") == []
+    assert waiting.failed("c") == ["d"]
+
+
+def test_no_more_units_at_once_than_allowed(store: Store) -> None:
+    units = graph()
+    result, executor = run(units.values(), store, capacity=Capacity(100, 100), max_running=2)
+    assert executor.most_at_once == 2
+    assert len(result.ran) == len(units)
+    _, executor = run(units.values(), Store(f"{store.url}-3"), capacity=Capacity(1, 0, may_grow=True), max_running=2)
+    assert executor.most_at_once == 2
+    _, executor = run(units.values(), Store(f"{store.url}-2"), capacity=Capacity(100, 100))
+    # Two experts, and the two runs that needed the third.
+    assert executor.most_at_once == 4
+
+
+def many(experts: int, users: int) -> list[WorkUnit]:
+    data = make("data", kind="dataset")
+    trained = [make(f"expert {place}", data, gpus=1) for place in range(experts)]
+    runs = [make(f"run {place}", *trained, kind="distillation", gpus=1) for place in range(users)]
+    judged = [
+        make(f"judged {place}.{seed}", run, kind="evaluation", gpus=0.5) for place, run in enumerate(runs) for seed in range(4)
+    ]
+    return [data, *trained, *runs, *judged]
+
+
+def seconds_a_unit(store: Store, units: list[WorkUnit]) -> float:
+    """CPU seconds of the coordinator and the executor."""
+    # Known before, for they are hashes.
+    ids = {unit.id for unit in units}
+    began = time.process_time()
+    result, executor = run(units, MemoryOfMarks(store.url), capacity=Capacity(400, 256))
+    seconds = time.process_time() - began
+    assert {unit.id for unit in result.ran} == ids
+    assert executor.most_at_once > 300
+    return seconds / len(units)
+
+
+def test_a_unit_of_ten_thousand_takes_no_longer_than_one_of_a_thousand(store: Store) -> None:
+    """Ten times the graph, of 200,000 edges: looked through whenever a unit ends, a unit would take eight times as long."""
+    few, many_units = many(experts=100, users=180), many(experts=100, users=1980)
+    assert (len(few), len(many_units)) == (1001, 10_001)
+    thousand = min(seconds_a_unit(store, few) for _ in range(3))
+    assert seconds_a_unit(store, many_units) < 3 * thousand
+
+
+class MemoryOfMarks(Store):
+    """Of what is created only the keys, without a file system."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.marks: set[str] = set()
+
+    def create(self, key: str, data: bytes) -> bool:
+        self.marks.add(key)
+        return True
+
+    def exists(self, key: str) -> bool:
+        return key in self.marks
+
+
+class Silent(ScriptedExecutor):
+    """Takes what is submitted and never ends it; its worker begins after so many seconds, if ever."""
+
+    def __init__(self, store: Store, begins: float | None) -> None:
+        super().__init__(store, {}, lambda now: Capacity(4, 0))
+        self.begins = begins
+
+    def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
+        self.now += 1
+        return []
+
+    def events(self) -> list[Event]:
+        begun = self.begins is not None and self.now >= self.begins
+        return [(order.id, {}) for order in self.running] if begun else []
+
+
+def silent(store: Store, begins: float | None, until: float) -> list[str]:
+    """What a person is told of a unit of three CPUs on machines of four together."""
+    executor, view = Silent(store, begins), Notices()
+    board = ProgressBoard(view, executor.clock)
+    coordinator = Controller(
+        [make("wide", cpus=3)],
+        store,
+        lambda: executor,
+        board,
+        clock=executor.clock,
+        sleep=executor.sleep,
+        should_stop=lambda: executor.now > until,
+    )
+    try:
+        coordinator.run()
+    except KeyboardInterrupt:
+        return view.notices
+    raise AssertionError("it never ends by itself")
+
+
+def test_a_unit_that_no_single_machine_can_take_is_told_and_ends_the_run(store: Store) -> None:
+    told = "wide asks for 3 CPUs and 0 GPUs, the machines have 4 and 0 together: waiting for one that has as much free"
+    assert silent(store, None, until=PLACE_SECONDS - 2) == []
+    assert silent(store, None, until=PLACE_SECONDS + 2) == [told]
+    with pytest.raises(InterruptedRun, match="together, and none took it within 60 minutes"):
+        silent(store, None, until=2 * PATIENCE_SECONDS)
+
+
+def test_one_that_is_at_work_may_be_silent_for_ever(store: Store) -> None:
+    assert silent(store, begins=PLACE_SECONDS / 2, until=2 * PATIENCE_SECONDS) == []

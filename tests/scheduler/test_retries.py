@@ -1,0 +1,184 @@
+"""Attempts that end on machines that live: small budgets, pauses, other machines, words; and units that go silent."""
+
+from dataclasses import replace
+
+import pytest
+
+from vldd_dist.monitoring.progress import ProgressBoard
+from vldd_dist.pipeline.outcome import DONE, Outcome
+from vldd_dist.pipeline.work_unit import KIND_VERSIONS, UnitOrder, WorkUnit
+from vldd_dist.scheduler.controller import JUDGE_SECONDS, Controller, RunResult
+from vldd_dist.scheduler.executor import Capacity, Event
+from vldd_dist.scheduler.failure_policy import MEMORY, RetryBudget, by_what_lives, last_words, may_retry, pause_before_retry
+from vldd_dist.store.store import Store
+from vldd_dist.testing.scripted_executor import CRASHED, LOST, Notices, ScriptedExecutor, make
+
+KILLED, BROKEN = Outcome("killed", "its process was killed", 1), Outcome("broken", "no module", 1)
+BUDGET = RetryBudget()
+
+
+class Timed(ScriptedExecutor):
+    """Notes when each attempt was submitted, and what node it was to avoid; every attempt reports node `n1`."""
+
+    def __init__(self, store: Store, script: dict[str, list[Outcome]]) -> None:
+        super().__init__(store, script, lambda now: Capacity(2, 0))
+        self.at: list[float] = []
+        self.avoided: list[str | None] = []
+        self.reports: list[Event] = []
+
+    def submit(self, order: UnitOrder) -> None:
+        super().submit(order)
+        self.at.append(self.now)
+        self.avoided.append(order.avoid)
+        self.reports.append((order.id, {"node": "n1"}))
+
+    def events(self) -> list[Event]:
+        told, self.reports = self.reports, []
+        return told
+
+
+def run_timed(
+    store: Store, script: list[Outcome], dead: set[str] | None = None, others: list[WorkUnit] | None = None
+) -> tuple[RunResult, Timed, Notices]:
+    executor, view = Timed(store, {"a": script}), Notices()
+    executor.dead = dead or set()
+    board = ProgressBoard(view, executor.clock)
+    units = [make("a"), *(others or [])]
+    result = Controller(units, store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep).run()
+    return result, executor, view
+
+
+@pytest.mark.parametrize("outcome", [KILLED, BROKEN])
+def test_what_fails_on_a_machine_that_lives_is_tried_again_elsewhere_after_pauses_and_not_for_ever(
+    outcome: Outcome, store: Store
+) -> None:
+    result, executor, view = run_timed(store, [outcome] * 9)
+    assert executor.submitted == ["a"] * 4
+    waits = [later - earlier for earlier, later in zip(executor.at, executor.at[1:], strict=False)]
+    assert all(pause <= wait <= pause + 3 for pause, wait in zip(BUDGET.pauses, waits, strict=True)), waits
+    assert executor.avoided == [None, "n1", "n1", "n1"]
+    ((unit, failed),) = result.failed
+    assert (unit.label, failed.status, result.exit_code) == ("a", outcome.status, 1)
+    assert [notice.startswith("a: tried again, ") for notice in view.notices] == [True, True, True, False]
+    if outcome is KILLED:
+        assert "killed 4 times on machines that live, most likely for want of memory: lower experts.batch_size" in failed.cause
+        assert "raise experts.resources.cpus" in failed.cause
+    else:
+        assert failed.cause == "no module; tried 4 times: see to the machines, and to what is installed on them"
+
+
+def test_each_kind_of_failure_has_a_budget_of_its_own(store: Store) -> None:
+    mixed = [LOST, KILLED, BROKEN, CRASHED, KILLED, LOST, BROKEN, KILLED, LOST, BROKEN]
+    result, executor, _ = run_timed(store, mixed)
+    assert result.failed == []
+    assert executor.submitted == ["a"] * 11
+
+
+def test_workers_that_died_before_their_node_did_are_lost_with_it(store: Store) -> None:
+    """Ray tells of the worker at once, and of the node when it has missed it for some seconds."""
+    result, executor, _ = run_timed(store, [KILLED] * 9, dead={"n1"})
+    assert result.failed == []
+    assert executor.submitted == ["a"] * 10
+    # Nothing is avoided that is not there.
+    assert executor.avoided == [None] * 10
+    gone, alive = replace(KILLED, node="gone"), replace(KILLED, node="alive")
+    assert [outcome.status for outcome in by_what_lives([gone, alive, KILLED, BROKEN], "alive".__eq__)] == [
+        *("lost", "killed", "killed", "broken")
+    ]
+
+
+def test_other_units_go_on_while_one_waits(store: Store) -> None:
+    others = [make(f"b{place}") for place in range(30)]
+    result, executor, _ = run_timed(store, [KILLED, KILLED], others=others)
+    assert len(result.ran) == 31
+    # Between its first and its second attempt others were begun.
+    first, second, third = [place for place, label in enumerate(executor.submitted) if label == "a"]
+    assert second - first > 1
+    assert third - second > 1
+
+
+def test_a_unit_too_large_is_refused_only_when_no_pause_is_left(store: Store) -> None:
+    big = make("big", cpus=9)
+    executor = Timed(store, {"a": [KILLED]})
+    board = ProgressBoard(Notices(), executor.clock)
+    coordinator = Controller([make("a"), big], store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep)
+    with pytest.raises(Exception, match="big asks for 9 CPUs"):
+        coordinator.run()
+    assert executor.submitted == ["a", "a"]
+
+
+def test_pauses_and_last_words() -> None:
+    assert [pause_before_retry(KILLED, [KILLED] * times, BUDGET) for times in range(4)] == [1, 5, 30, 30]
+    assert pause_before_retry(LOST, [LOST] * 5, BUDGET) == pause_before_retry(CRASHED, [], BUDGET) == 0
+    assert not may_retry(KILLED, [KILLED] * 3, BUDGET)
+    assert may_retry(KILLED, [BROKEN] * 3, BUDGET)
+    assert set(MEMORY) == set(KIND_VERSIONS)
+    assert "lower data.shard_images" in last_words(KILLED, [], "dataset").cause
+    assert last_words(CRASHED, [], "dataset") == CRASHED
+
+
+class Hanging(ScriptedExecutor):
+    """Of each attempt: after how many seconds it falls silent, never to end; one that does not ends after 100."""
+
+    def __init__(self, store: Store, silent_after: list[float | None]) -> None:
+        super().__init__(store, {}, lambda now: Capacity(1, 0))
+        self.silent_after, self.began = silent_after, 0.0
+        self.avoided: list[str | None] = []
+        self.stopped: list[float] = []
+
+    def submit(self, order: UnitOrder) -> None:
+        super().submit(order)
+        self.began = self.now
+        self.avoided.append(order.avoid)
+
+    def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
+        self.now += 1
+        if not self.running or self.silent_after[len(self.submitted) - 1] is not None or self.now < self.began + 100:
+            return []
+        return [(self.running.pop().id, DONE)]
+
+    def events(self) -> list[Event]:
+        if not self.running:
+            return []
+        after = self.silent_after[len(self.submitted) - 1]
+        at_work = after is None or self.now < self.began + after
+        return [(self.running[0].id, {"done": 1, "total": 2, "node": f"n{len(self.submitted)}"})] if at_work else []
+
+    def stop(self, unit_id: str) -> None:
+        super().stop(unit_id)
+        self.stopped.append(self.now - self.began)
+
+
+def hang(store: Store, silent_after: list[float | None], limit: float | None, until: float = 1e9) -> tuple[Hanging, RunResult]:
+    executor, view = Hanging(store, silent_after), Notices()
+    board = ProgressBoard(view, executor.clock)
+    coordinator = Controller(
+        [make("a")],
+        store,
+        lambda: executor,
+        board,
+        should_stop=lambda: executor.now > until,
+        stall_timeout_seconds=limit,
+        clock=executor.clock,
+        sleep=executor.sleep,
+    )
+    return executor, coordinator.run()
+
+
+def test_a_unit_that_goes_silent_is_ended_and_tried_on_another_machine(store: Store) -> None:
+    executor, result = hang(store, [30.0, None], limit=300)
+    assert [330 <= after <= 330 + JUDGE_SECONDS + 2 for after in executor.stopped] == [True]
+    assert executor.avoided == [None, "n1"]
+    assert [unit.label for unit in result.ran] == ["a"]
+
+
+def test_one_that_goes_silent_wherever_it_runs_fails_with_a_sentence(store: Store) -> None:
+    executor, result = hang(store, [5.0] * 9, limit=60)
+    assert len(executor.stopped) == 4
+    ((_, outcome),) = result.failed
+    assert "it has reported nothing for 1 min; tried 4 times" in outcome.cause
+
+
+def test_without_a_limit_nothing_is_ended(store: Store) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        hang(store, [5.0], limit=None, until=20_000)

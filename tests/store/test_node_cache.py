@@ -1,0 +1,229 @@
+"""The node's cache in a place that others know of: theirs is not used, links lead nowhere, what fails in it fails no unit."""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import resource
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vldd_dist.ray_backend import doctor
+from vldd_dist.store import node_cache as module
+from vldd_dist.store.node_cache import NodeCache
+from vldd_dist.store.objects import sha256_hex
+
+PIECES = [bytes([number]) * 1000 for number in range(8)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def cache(folder: Path) -> NodeCache:
+    """Room for four pieces."""
+    return NodeCache(folder, 4 * 1000 + 500)
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_new() -> None:
+    module._warn_once.cache_clear()
+
+
+def get(cache: NodeCache, number: int) -> bool:
+    """Whether the piece, which is always right, had to be loaded."""
+    loads: list[bytes] = []
+
+    def load() -> bytes:
+        loads.append(PIECES[number])
+        return PIECES[number]
+
+    assert cache.get(sha256_hex(PIECES[number]), 1000, load) == PIECES[number]
+    return bool(loads)
+
+
+def place(folder: Path, number: int) -> Path:
+    digest = sha256_hex(PIECES[number])
+    return folder / digest[:2] / digest
+
+
+def modes(folder: Path) -> set[int]:
+    return {stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_folder_and_files_are_this_users_alone(cache: NodeCache, folder: Path) -> None:
+    umask = os.umask(0)
+    try:
+        assert get(cache, 0)
+    finally:
+        os.umask(umask)
+    assert not get(cache, 0)
+    assert modes(folder) == {0o600}
+    folders = {folder} | {path for path in folder.rglob("*") if path.is_dir()}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o755, 0o701])
+def test_a_folder_open_to_others_is_not_used(
+    cache: NodeCache, folder: Path, mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.mkdir()
+    folder.chmod(mode)
+    assert get(cache, 0)
+    assert get(cache, 0)
+    assert list(folder.iterdir()) == []
+    assert [record.levelno for record in caplog.records] == [logging.WARNING], "once, not for each piece"
+    assert f"{folder} is open to other users: chmod 700 it" in caplog.text
+
+
+def test_a_folder_of_another_user_is_not_used(
+    cache: NodeCache, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.mkdir(mode=0o700)
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    assert get(cache, 0)
+    assert list(folder.iterdir()) == []
+    assert "belongs to another user" in caplog.text
+
+
+def test_a_link_in_the_folders_place_is_not_followed(cache: NodeCache, folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    folder.symlink_to(elsewhere)
+    assert get(cache, 0)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_room_is_never_made_through_links(cache: NodeCache, folder: Path, tmp_path: Path) -> None:
+    """A folder of pieces that is a link, pieces that are links, a lock and a tally that are links."""
+    precious = tmp_path / "precious"
+    precious.mkdir(mode=0o700)
+    digests = [sha256_hex(piece) for piece in PIECES]
+    for digest in digests:
+        (precious / digest).write_bytes(b"precious")
+    (precious / "large").write_bytes(bytes(100_000))
+    folder.mkdir(mode=0o700)
+    (folder / "filled").symlink_to(precious / "large")
+    unused = next(f"{number:02x}" for number in range(256) if f"{number:02x}" not in {digest[:2] for digest in digests})
+    (folder / unused).symlink_to(precious)
+    (folder / digests[0][:2]).symlink_to(precious)
+    (folder / digests[1][:2]).mkdir(mode=0o700)
+    (folder / digests[1][:2] / digests[1]).symlink_to(precious / digests[1])
+    (folder / "locks").mkdir(mode=0o700)
+    (folder / "locks" / digests[2][:3]).symlink_to(precious / digests[2])
+    for _ in range(2):
+        for number in range(len(PIECES)):
+            get(cache, number)
+    assert {path.name for path in precious.iterdir()} == {*digests, "large"}
+    assert {(precious / digest).read_bytes() for digest in digests} == {b"precious"}
+    assert (precious / "large").read_bytes() == bytes(100_000)
+    held = [path for path in folder.glob("??/*") if not path.parent.is_symlink()]
+    assert sum(path.lstat().st_size for path in held) <= cache.limit_bytes
+
+
+def test_a_fifo_or_a_folder_in_a_pieces_place_makes_nobody_wait(cache: NodeCache, folder: Path) -> None:
+    get(cache, 3)
+    for number, make in ((0, os.mkfifo), (1, os.mkdir)):
+        place(folder, number).parent.mkdir(mode=0o700)
+        make(place(folder, number))
+        get(cache, number)
+    os.mkfifo(folder / "locks" / sha256_hex(PIECES[2])[:3])
+    assert get(cache, 2)
+
+
+@pytest.mark.parametrize(
+    "tally", [b"", bytes(64), b"-1000000", b"12 34", "٣".encode(), b"9" * 5000, b"\xff\xfe", b"1e9", b"nan", None]
+)
+def test_a_tally_of_garbage_only_makes_room_sooner(cache: NodeCache, folder: Path, tally: bytes | None) -> None:
+    get(cache, 0)
+    (folder / "filled").unlink()
+    if tally is None:
+        (folder / "filled").mkdir()
+    else:
+        (folder / "filled").write_bytes(tally)
+    for number in range(len(PIECES)):
+        get(cache, number)
+    assert sum(path.stat().st_size for path in folder.glob("??/*")) <= cache.limit_bytes
+
+
+@pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks(
+    cache: NodeCache, code: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(file: object, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    assert get(cache, 0)
+    assert get(cache, 0)
+    assert caplog.text.count("cannot be used") == 1
+
+
+@contextlib.contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """The system refuses to write more into any file, as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [0, 500, 999])
+def test_a_full_disk(cache: NodeCache, folder: Path, room: int) -> None:
+    with files_no_larger_than(room):
+        assert get(cache, 0)
+        assert get(cache, 0)
+    assert list(folder.glob("??/*")) == [], "nothing half-written is left"
+    assert get(cache, 0)
+    assert not get(cache, 0)
+
+
+def test_a_folder_that_can_only_be_read(cache: NodeCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert get(cache, 0)
+    opened = os.open
+
+    def read_only(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    def no_times(*arguments: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "open", read_only)
+    monkeypatch.setattr(os, "utime", no_times)
+    assert not get(cache, 0), "what is there is of use"
+    assert get(cache, 1)
+
+
+def test_a_digest_that_is_none_leads_nowhere(cache: NodeCache, folder: Path) -> None:
+    for digest in ("..", "../../x", "\0", "\ud800", "", "A" * 64):
+        assert cache.get(digest, 1, lambda: b"x") == b"x"
+    assert not folder.exists()
+
+
+def test_what_loading_raises_is_not_the_caches(cache: NodeCache) -> None:
+    def fail() -> bytes:
+        raise OSError("the store's own")
+
+    with pytest.raises(OSError, match="the store's own"):
+        cache.get(sha256_hex(b"x"), 1, fail)
+    assert get(cache, 0)
+    assert not get(cache, 0)
+
+
+def test_doctor_says_why_a_cache_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir()
+    folder.chmod(0o755)
+    monkeypatch.setenv("VLDD_CACHE_DIR", str(folder))
+    (finding,) = doctor._cache()
+    assert finding.verdict == "NOTE"
+    assert "chmod 700" in finding.says

@@ -1,0 +1,135 @@
+"""Faults of an S3 server, made by a proxy before it: throttling, failures, cut connections, lost answers, expired tokens."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from vldd_dist import load_distilled
+from vldd_dist.distilled_set.fetch import published_sets, verify
+from vldd_dist.errors import StoreError
+from vldd_dist.pipeline.context import execute
+from vldd_dist.store import objects, retry
+from vldd_dist.store.objects import ObjectInfo, read_object
+from vldd_dist.store.store import Store
+from vldd_dist.testing.faulty_proxy import FaultyProxy
+from vldd_dist.testing.s3_server import ACCESS_KEY, SECRET, S3Server
+from vldd_dist.testing.tiny_units import copy_all_but, digests, first_of
+
+# The client library's own retries are off, so that each fault reaches the store.
+ONE_ATTEMPT = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
+PASSING = ["SlowDown", "ServiceUnavailable", "InternalError", "ConditionalRequestConflict", "BadDigest", "cut", "cut upload"]
+OF_UPLOADS = ["BadDigest", "cut upload"]
+AFTERWARDS = ["cut body", "answer lost", "delay"]
+
+
+@pytest.fixture
+def s3_store(proxy: FaultyProxy, request: pytest.FixtureRequest) -> Store:
+    bucket = f"faults-{abs(hash(request.node.name)) % 10**9}"
+    store = Store(f"s3://{bucket}/experiment", **ONE_ATTEMPT)
+    store.fs.mkdir(bucket)
+    return store
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_transient_faults_are_ridden_out(s3_store: Store, proxy: FaultyProxy, fault: str) -> None:
+    proxy.faults = [fault] * 3
+    s3_store.write("x", b"1")
+    assert not proxy.faults
+    if fault not in OF_UPLOADS:
+        proxy.faults = [fault] * 3
+        assert s3_store.read("x") == b"1"
+        assert not proxy.faults
+
+
+def test_a_create_whose_answer_is_lost_is_won_once(s3_store: Store, proxy: FaultyProxy) -> None:
+    proxy.faults = ["answer lost"]
+    assert s3_store.create("mark", b"ours")
+    assert not s3_store.create("mark", b"theirs")
+    proxy.faults = ["answer lost"]
+    assert not s3_store.create("mark", b"theirs")
+    assert s3_store.read("mark") == b"ours"
+
+
+def test_faults_without_end_are_given_up_within_the_bound(
+    s3_store: Store, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.5)
+    proxy.faults = ["InternalError"] * 10_000
+    with pytest.raises(StoreError, match=r"x: given up after \d+ s of retries \(OSError"):
+        s3_store.read("x")
+
+
+def test_a_refusal_is_one_sentence_at_once(s3_store: Store, proxy: FaultyProxy) -> None:
+    proxy.faults = ["AccessDenied", "SlowDown"]
+    with pytest.raises(StoreError, match="permission denied at x: give this user or role") as caught:
+        s3_store.write("x", b"1")
+    assert proxy.faults == ["SlowDown"], "a refusal is not tried again"
+    assert SECRET not in str(caught.value)
+    assert ACCESS_KEY not in str(caught.value)
+
+
+def test_an_expired_token_is_renewed_once(s3_store: Store, proxy: FaultyProxy) -> None:
+    before = s3_store.fs
+    proxy.faults = ["ExpiredToken"]
+    s3_store.write("x", b"1")
+    assert s3_store.fs is not before
+    proxy.faults = ["ExpiredToken"]
+    assert s3_store.read("x") == b"1", "a HEAD, whose refusal names no reason"
+    proxy.faults = ["ExpiredToken"] * 2
+    with pytest.raises(StoreError, match="the credentials have expired or are refused"):
+        s3_store.write("x", b"1")
+
+
+@pytest.mark.parametrize("fault", [*PASSING, *AFTERWARDS])
+def test_a_write_in_parts_rides_out_a_fault_in_any_request(
+    s3_store: Store, proxy: FaultyProxy, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked whether it is there, begun, two parts, completed, looked at: the fault meets each in turn."""
+    # The smallest parts that S3 takes.
+    monkeypatch.setattr("vldd_dist.store.s3.PART_BYTES", 5 << 20)
+    data = random.Random(0).randbytes(11 << 20)
+    for place in range(6):
+        proxy.faults = [""] * place + [fault]
+        s3_store.write("large", data)
+        assert not proxy.faults
+        proxy.faults = [fault]
+        assert s3_store.read("large") == data
+
+
+@pytest.mark.parametrize("fault", ["cut body", "SlowDown", "cut"])
+def test_of_an_object_in_blocks_a_fault_costs_a_block(
+    s3_store: Store, proxy: FaultyProxy, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "BLOCK_BYTES", 1 << 20)
+    data = random.Random(0).randbytes(5 << 20)
+    s3_store.write("blocks", data)
+    asked = []
+    read_range = Store.read_range
+    monkeypatch.setattr(Store, "read_range", lambda self, *where: asked.append(where) or read_range(self, *where))
+    proxy.faults = ["", fault, "", fault]
+    assert read_object(s3_store, ObjectInfo.of("blocks", data)) == data
+    assert len(asked) == 5, "the fault is ridden out below, within the block"
+
+
+@pytest.mark.parametrize("kind", ["dataset", "expert", "distillation", "publication"])
+def test_units_come_out_the_same_over_a_server_that_keeps_failing(
+    kind: str, finished: Store, s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P8: a schedule in which two of five requests go wrong in one of nine ways."""
+    unit, bucket = first_of(kind), f"schedule-{kind}"
+    direct = Store(f"s3://{bucket}/x", endpoint_url=s3.endpoint)
+    direct.fs.mkdir(bucket)
+    copy_all_but(finished, direct, unit)
+    dice = random.Random(kind)
+    ways = [fault for fault in PASSING + AFTERWARDS if fault != "ConditionalRequestConflict"]
+    schedule = [dice.choice(ways) if dice.random() < 0.4 else "" for _ in range(2000)]
+    proxy.faults = list(schedule)
+    execute(unit.order(), Store(f"s3://{bucket}/x", **ONE_ATTEMPT), lambda event: None)
+    met = Counter(schedule[: len(schedule) - len(proxy.faults)])
+    proxy.faults = []
+    assert met.total() - met[""] >= 5, "the schedule was met"
+    assert digests(direct, unit) == digests(finished, unit)
+    for folder in published_sets(direct):
+        verify(direct.url_of(folder))
+        load_distilled(direct.url_of(folder))

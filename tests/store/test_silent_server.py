@@ -1,0 +1,148 @@
+"""A server that accepts connections and never answers: given up within a minute, by the numbers that ship."""
+
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from botocore.exceptions import ReadTimeoutError
+
+from vldd_dist.data import range_reader as opener
+from vldd_dist.data.range_reader import open_shard
+from vldd_dist.errors import StoreError
+from vldd_dist.store import retry
+from vldd_dist.store import store as store_module
+from vldd_dist.store.file_systems import open_file_system
+from vldd_dist.store.store import Store
+
+LARGE = bytes(8 << 20)
+
+
+class SilentServer:
+    """Counts connections."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.connections: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                self.connections.append(self.listener.accept()[0])
+            except OSError:
+                return
+
+    def count(self) -> int:
+        """Of others: they are accepted in order, and ours is the last."""
+        with socket.create_connection(self.listener.getsockname()) as own:
+            while own.getsockname() not in [each.getpeername() for each in self.connections]:
+                time.sleep(0.01)
+            return len(self.connections) - 1
+
+    def close(self) -> None:
+        for each in (self.listener, *self.connections):
+            each.close()
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentServer]:
+    server = SilentServer()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One attempt of ours, with a client set up as always but for the seconds it waits for a byte, and those of the attempt:
+    with a body the client waits without end for the server to ask for it."""
+    monkeypatch.setattr(retry, "READ_SECONDS", 0.2)
+    for module in (store_module, opener):
+        monkeypatch.setattr(module, "retried", lambda operation, size=0: operation(2.0))
+
+
+def connected(store: Store) -> Store:
+    """With a client, which takes a while to make."""
+    store.fs.connect()
+    return store
+
+
+def test_the_shipped_numbers_make_a_minute() -> None:
+    for fs in (open_file_system("s3", {}, attempts=1), Store("s3://bucket/x").fs):
+        fs.connect()
+        config = fs.s3.meta.config
+        for seconds in (config.read_timeout, config.connect_timeout + config.read_timeout):
+            request = seconds * config.retries["total_max_attempts"] * fs.retries
+            requests = math.ceil(retry.DEADLINE_SECONDS / request)
+            assert requests >= 3, "it is tried again"
+            assert requests * request + retry.LONGEST_WAIT_SECONDS <= 70
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda store: store.read("x"),
+        lambda store: store.read_range("x", 0, 10),
+        lambda store: store.exists("x"),
+        lambda store: store.size("x"),
+        lambda store: store.list("x"),
+        lambda store: store.write("x", b"1"),
+        lambda store: store.write("x", LARGE),
+        lambda store: store.create("x", b"1"),
+        lambda store: store.delete(["x"]),
+    ],
+    ids=["read", "range", "exists", "size", "list", "write", "large write", "create", "delete"],
+)
+@pytest.mark.usefixtures("once")
+def test_an_attempt_is_one_request(operation: Callable[[Store], object], silent: SilentServer) -> None:
+    """Attempts of the client, of s3fs and of ours would multiply; all time goes by ours."""
+    with pytest.raises(StoreError, match=r"^s3://bucket/x/x: given up after \d+ s of retries \(.*Timeout"):
+        operation(connected(Store("s3://bucket/x")))
+    assert silent.count() == 1
+
+
+@pytest.mark.usefixtures("once")
+def test_a_shard_too(silent: SilentServer) -> None:
+    with pytest.raises(ReadTimeoutError):
+        open_shard("s3://bucket/shard.tar")
+    assert silent.count() == 1
+
+
+@pytest.mark.usefixtures("once")
+def test_a_server_that_goes_silent_in_the_middle_of_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No client library limits the time that sending takes."""
+    ended = threading.Event()
+
+    class OnlyHeads(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_error(404)
+
+        def do_PUT(self) -> None:
+            ended.wait()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OnlyHeads)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    try:
+        store = connected(Store("s3://bucket/x", endpoint_url=f"http://127.0.0.1:{server.server_port}"))
+        with pytest.raises(StoreError, match=r"given up after \d+ s of retries \(.*Timeout"):
+            store.write("x", LARGE)
+    finally:
+        ended.set()
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,219 @@
+"""The store on local files, in memory and on an S3 server: atomic writes, conditional puts, clear refusals."""
+
+import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vldd_dist.errors import StoreError
+from vldd_dist.store import retry
+from vldd_dist.store.store import Store
+from vldd_dist.testing.s3_server import SECRET, S3Server
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "file":
+        return Store(str(tmp_path / "store"))
+    if request.param == "memory":
+        return Store(f"memory://{tmp_path.name}")
+    request.getfixturevalue("s3")
+    return s3_store(f"bucket-{abs(hash(tmp_path.name)) % 10**9}")
+
+
+def s3_store(bucket: str) -> Store:
+    store = Store(f"s3://{bucket}/experiment")
+    store.fs.mkdir(bucket)
+    return store
+
+
+def test_write_read_list_delete(any_store: Store) -> None:
+    any_store.write("a/b/one", b"1")
+    any_store.write("a/two", b"22")
+    any_store.write("a/two", b"222")
+    assert any_store.read("a/two") == b"222"
+    assert any_store.read_range("a/two", 1, 2) == b"22"
+    assert any_store.size("a/two") == 3
+    assert any_store.list("a") == ["a/b/one", "a/two"]
+    assert any_store.list("none") == []
+    any_store.delete(["a/two", "a/never"])
+    assert not any_store.exists("a/two")
+    with pytest.raises(StoreError, match="a/two: no such object"):
+        any_store.read("a/two")
+
+
+def test_create_has_one_winner(any_store: Store) -> None:
+    barrier = threading.Barrier(6)
+
+    def attempt(number: int) -> bool:
+        barrier.wait()
+        return any_store.create("marks/mark", str(number).encode())
+
+    with ThreadPoolExecutor(6) as pool:
+        won = list(pool.map(attempt, range(6)))
+    assert won.count(True) == 1
+    assert any_store.read("marks/mark") == str(won.index(True)).encode()
+    assert any_store.list("marks") == ["marks/mark"]
+
+
+def test_a_pickled_store_works_and_carries_no_file_system(any_store: Store) -> None:
+    any_store.write("x", b"1")
+    copied = pickle.loads(pickle.dumps(any_store))
+    assert SECRET.encode() not in pickle.dumps(any_store)
+    if any_store.scheme != "memory":
+        assert "fs" not in copied.__dict__
+    assert copied.read("x") == b"1"
+
+
+def test_a_lost_answer_of_a_create_is_still_a_win(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Store._create_file
+
+    def answer_lost(self: Store, *arguments: Any) -> None:
+        monkeypatch.setattr(Store, "_create_file", original)
+        original(self, *arguments)
+        raise ConnectionResetError("the put arrived, its answer did not")
+
+    monkeypatch.setattr(Store, "_create_file", answer_lost)
+    assert store.create("mark", b"ours")
+
+
+def test_transient_faults_are_ridden_out_and_refusals_are_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = [ConnectionResetError(), TimeoutError()]
+    original = Store._write_file
+
+    def flaky(self: Store, path: str, data: bytes) -> None:
+        if failures:
+            raise failures.pop()
+        original(self, path, data)
+
+    monkeypatch.setattr(Store, "_write_file", flaky)
+    store.write("x", b"1")
+    assert store.read("x") == b"1"
+    assert not retry.is_transient(PermissionError())
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.2)
+    failures[:] = [ConnectionResetError() for _ in range(10_000)]
+    with pytest.raises(StoreError, match="ConnectionResetError"):
+        store.write("y", b"1")
+
+
+@pytest.mark.parametrize("key", ["../x", "/x", "a//b", "a/./b", "a/..", "", "a\\b"])
+def test_keys_stay_inside(store: Store, key: str) -> None:
+    with pytest.raises(StoreError, match="is no key"):
+        store.write(key, b"")
+
+
+def test_a_write_that_fails_leaves_the_old_bytes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write("x", b"old")
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(StoreError, match="No space left"):
+        store.write("x", b"new")
+    assert store.read("x") == b"old"
+    assert [path.name for path in Path(store.root).iterdir()] == ["x"]
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for below in ("file", "file/store"):
+        with pytest.raises(StoreError, match="a file stands where a folder should"):
+            Store(str(tmp_path / below)).check_writable()
+        with pytest.raises(StoreError, match="a file stands where a folder should"):
+            Store(str(tmp_path / below)).create("mark", b"no one else made it, so this is no lost race")
+
+
+@pytest.mark.parametrize(
+    "operation", [Store.check_writable, lambda store: store.read("x"), lambda store: store.create("x", b"")]
+)
+def test_a_missing_bucket_is_one_sentence(operation: Callable[[Store], object], s3: S3Server) -> None:
+    with pytest.raises(StoreError, match="the bucket does not exist") as caught:
+        operation(Store("s3://nowhere/x"))
+    assert SECRET not in str(caught.value)
+
+
+def test_missing_credentials_are_one_sentence(monkeypatch: pytest.MonkeyPatch, server: S3Server, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(StoreError, match=r"^s3://bucket: no usable credentials"):
+        Store("s3://bucket", endpoint_url=server.endpoint).write("x", b"1")
+
+
+def test_credentials_in_the_url_are_refused() -> None:
+    with pytest.raises(StoreError, match="carries credentials") as caught:
+        Store(f"s3://key:{SECRET}@bucket/x")
+    assert SECRET not in str(caught.value)
+
+
+def test_an_unknown_scheme_is_named() -> None:
+    with pytest.raises(StoreError, match="unknown scheme 'gopher'"):
+        Store("gopher://x")
+
+
+def test_conditional_puts_are_found_out(any_store: Store) -> None:
+    assert any_store.creates_conditionally()
+    assert not [path for path in any_store.fs.find(any_store.root) if ".probe" in path]
+
+
+def test_a_server_without_conditional_puts_is_served_by_looking_first(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = s3_store("no-conditions")
+    original = store.fs.pipe_file
+
+    def refusing(path: str, data: bytes, mode: str = "overwrite", **options: object) -> object:
+        if mode == "create":
+            raise NotImplementedError("A header you provided implies functionality that is not implemented")
+        return original(path, data, **options)
+
+    monkeypatch.setattr(store.fs, "pipe_file", refusing)
+    assert not store.creates_conditionally()
+    assert store.create("mark", b"ours")
+    assert not store.create("mark", b"theirs")
+    assert store.read("mark") == b"ours"
+
+
+@pytest.mark.parametrize("size", [1, 40 << 20])
+def test_what_was_sent_is_compared_with_what_lies_there(s3: S3Server, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """40 MiB go up in parts."""
+    store, data = s3_store(f"compared-{size}"), b"x" * size
+    original, sent, read = store.fs.pipe_file, [], []
+
+    def damaging(path: str, data: bytes, **options: object) -> object:
+        sent.append(path)
+        return original(path, data if len(sent) > 1 else b"y" + data[1:], **options)
+
+    for fs in (store.fs, store._fs_for_parts):
+        monkeypatch.setattr(fs, "pipe_file", damaging)
+    cat = store.fs.cat_file
+    monkeypatch.setattr(store.fs, "cat_file", lambda path, **options: read.append(path) or cat(path, **options))
+    store.write("x", data)
+    assert (len(sent), len(read)) == (2, 1), "the first attempt is found out, the second is what was sent"
+    assert store.read("x") == data
+    info = store.fs.info
+    monkeypatch.setattr(store.fs, "info", lambda path, **options: info(path, **options) | {"ETag": '"of-an-encrypting-store"'})
+    store.write("x", data)
+    assert len(sent) == 3, "without a checksum to compare, the bytes are read back"
+
+
+def test_uploads_that_nobody_ends_are_found_and_aborted(s3: S3Server) -> None:
+    """Moto says of each upload that it was begun in 2010, but not of its parts."""
+    store = s3_store("unended")
+    for key in ("experiment/units/a/dead", "experiment/units-old/of-a-neighbour", "another/experiment"):
+        begun = store.fs.call_s3("create_multipart_upload", Bucket="unended", Key=key)
+        store.fs.call_s3("upload_part", Bucket="unended", Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"x")
+    now = store.now()
+    assert abs(now - datetime.now(UTC)) < timedelta(minutes=5)
+    assert store.abort_uploads("units", now - timedelta(hours=1)) == []
+    for abort in (False, True):
+        assert store.abort_uploads("units", now + timedelta(hours=1), abort=abort) == ["units/a/dead"]
+    assert store.abort_uploads("units", now + timedelta(hours=1)) == []
+    left = [upload["Key"] for upload in store.fs.list_multipart_uploads("unended")]
+    assert sorted(left) == ["another/experiment", "experiment/units-old/of-a-neighbour"]

@@ -1,0 +1,152 @@
+"""Manifests: what a unit made, each object with its size and sha256. The manifest is written last: it is the commit.
+
+A manifest lies in the store as canonical JSON with a seal, the sha256 of everything else in it: objects are checked
+against the manifest, and the manifest against itself.
+"""
+
+import json
+import math
+import reprlib
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib import metadata
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vldd_dist import strict_json
+from vldd_dist.artifacts.facts import FACTS
+from vldd_dist.errors import StoreError
+from vldd_dist.store.objects import DamagedObject, ObjectInfo
+
+# 1: without seal and blocks; still read. 2: with.
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+SEAL = "seal"
+Model = TypeVar("Model", bound=BaseModel)
+RECORDED_PACKAGES = ("vldd_dist", "torch", "timm", "transformers", "peft", "webdataset", "ray", "deepspeed", "numpy")
+
+
+class Sealed(BaseModel):
+    """What lies in a store under a seal. A number that is not finite stays one until `to_json` refuses it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
+
+
+class UnitManifest(Sealed):
+    """The commit of a work unit.
+
+    Attributes:
+        unit: the unit's id.
+        spec, inputs: the question (inputs: role -> KIND/ID).
+        objects: name -> where it lies.
+        facts: small results, plain JSON; what a kind promises is in `facts.FACTS`.
+    """
+
+    schema_version: Literal[2] = 2
+    kind: str
+    unit: str
+    spec: dict[str, Any]
+    inputs: dict[str, str]
+    objects: dict[str, ObjectInfo]
+    facts: dict[str, Any]
+    created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    versions: dict[str, str] = Field(default_factory=lambda: installed_versions())
+
+    def check_facts(self, source: str) -> None:
+        """Raises DamagedObject unless the facts are what the kind promises."""
+        if self.kind in FACTS:
+            _validated(FACTS[self.kind], self.facts, f"{source}: facts")
+
+
+class CheckpointRecord(Sealed):
+    """The mark of a checkpoint, written after its objects.
+
+    Attributes:
+        facts: what is small of the state; `snapshots` holds an expert's so far, name -> where it lies.
+    """
+
+    schema_version: Literal[2] = 2
+    step: int
+    objects: dict[str, ObjectInfo]
+    facts: dict[str, Any]
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that shape results, without importing them."""
+    versions = {}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def to_json(model: Sealed) -> bytes:
+    """Canonical JSON (sorted keys, two-space indent, one newline at the end) with its seal.
+
+    Raises:
+        StoreError: a number in it is not finite, for which JSON has no word.
+    """
+    tree = model.model_dump(mode="json")
+    try:
+        return _canonical(tree | {SEAL: _seal(tree)})
+    except ValueError:
+        raise StoreError(
+            f"{type(model).__name__}: {_not_finite(tree)} is no finite number and is not written: what was trained has diverged"
+        ) from None
+
+
+def from_json(model: type[Model], data: bytes, source: str) -> Model:
+    """Parse and check.
+
+    Raises:
+        DamagedObject: no JSON, another seal, or a wrong field; the source is named.
+        StoreError: a schema version this package does not know.
+    """
+    try:
+        tree = strict_json.parse(data)
+    except ValueError as error:
+        raise DamagedObject(f"{source}: {error}: the object is damaged") from None
+    if not isinstance(tree, dict) or "schema_version" not in tree:
+        raise DamagedObject(f"{source}: no schema_version: the object is damaged, or not one of this package's")
+    version = tree["schema_version"]
+    # True == 1 and 2.0 == 2, and neither is a version.
+    if type(version) is not int or version not in READABLE_VERSIONS:
+        raise StoreError(
+            f"{source}: schema version {reprlib.repr(version)}; this vldd_dist reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}: use the version of vldd_dist that wrote it, or a newer one"
+        )
+    if version == 1:
+        tree["schema_version"] = SCHEMA_VERSION
+    else:
+        seal = tree.pop(SEAL, None)
+        # The bytes too: a flipped bit may leave the same tree.
+        if seal != _seal(tree) or data != _canonical(tree | {SEAL: seal}):
+            raise DamagedObject(f"{source}: its seal is not that of its content: the object is damaged, or was edited by hand")
+    return _validated(model, tree, source)
+
+
+def _validated(model: type[Model], tree: dict[str, Any], source: str) -> Model:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise DamagedObject(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _canonical(tree: dict[str, Any]) -> bytes:
+    return (json.dumps(tree, sort_keys=True, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _seal(tree: dict[str, Any]) -> str:
+    return sha256(_canonical(tree)).hexdigest()
+
+
+def _not_finite(tree: Any, place: str = "") -> str:
+    """The place of the first number that is not finite; empty where all are."""
+    if isinstance(tree, float):
+        return "" if math.isfinite(tree) else place
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return next(filter(None, (_not_finite(child, f"{place}.{key}".lstrip(".")) for key, child in children)), "")

@@ -1,0 +1,65 @@
+"""JSON Schemas of what lies in a store, generated from the models that read and write it.
+
+    python -m vldd_dist.artifacts.schemas storage_schemas
+
+writes them; a test keeps the committed files equal.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, create_model
+
+from vldd_dist.artifacts.facts import FACTS
+from vldd_dist.artifacts.manifests import SCHEMA_VERSION, SEAL, CheckpointRecord, UnitManifest
+from vldd_dist.artifacts.run_status import RunStatus
+from vldd_dist.distilled_set.distilled import DistilledManifest, NearestCaptions
+
+# What the units that make them are called, where the word for the result is another.
+RESULTS = {"expert": "trajectory", "distillation": "run"}
+
+
+def _unit_model(kind: str) -> type[BaseModel]:
+    fields: dict[str, Any] = {"kind": (Literal[kind], ...), "facts": (FACTS[kind], ...)}
+    return create_model(f"{kind}_manifest", __base__=UnitManifest, __doc__=f"The commit of a unit of kind {kind}.", **fields)
+
+
+SEALED: dict[str, type[BaseModel]] = {
+    **{RESULTS.get(kind, kind): _unit_model(kind) for kind in FACTS},
+    "checkpoint": CheckpointRecord,
+    "distilled_set": DistilledManifest,
+    "run_status": RunStatus,
+}
+MODELS: dict[str, type[BaseModel]] = {**SEALED, "nearest_captions": NearestCaptions}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """File name -> JSON Schema (2020-12) with an $id that carries the schema's version."""
+    return {f"{name}.schema.json": _schema(name, model) for name, model in MODELS.items()}
+
+
+def _schema(name: str, model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema(mode="serialization")
+    if name in SEALED:
+        schema["properties"][SEAL] = {
+            "type": "string",
+            "pattern": "^[0-9a-f]{64}$",
+            "description": "sha256 of this file's JSON without the seal: keys sorted, indented by two, one newline at the end",
+        }
+        schema["required"] = sorted([*schema["required"], "schema_version", SEAL])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:vldd_dist:{name}:{SCHEMA_VERSION}",
+        **schema,
+    }
+
+
+def render(schema: dict[str, Any]) -> str:
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    for file_name, content in schemas().items():
+        Path(sys.argv[1], file_name).write_text(render(content))

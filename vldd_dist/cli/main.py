@@ -1,0 +1,46 @@
+"""The `vldd` command: each command calls one function of the package."""
+
+import io
+import sys
+from collections.abc import Callable
+
+import typer
+
+from vldd_dist.cli.console import log_warnings, say
+from vldd_dist.cli.experiments import config, run, status, submit
+from vldd_dist.cli.sets import fetch, list_sets, show, verify
+from vldd_dist.cli.stores import doctor, gc
+from vldd_dist.errors import VlddError
+
+# Without markup: a usage error quotes what was typed, and `[/b]` in a path is a path.
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "submit": submit,
+    "status": status,
+    "config": config,
+    "fetch": fetch,
+    "verify": verify,
+    "show": show,
+    "list": list_sets,
+    "gc": gc,
+    "doctor": doctor,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; a failure is one sentence on standard error and an exit code (0 done, 2 usage or configuration,
+    3 interrupted and resumable, 4 data or storage, 1 anything else)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal of another encoding shows an escape instead of ending the command.
+            stream.reconfigure(errors="backslashreplace")
+    log_warnings()
+    try:
+        app(arguments)
+    except VlddError as error:
+        say(f"vldd: {error}", error=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,57 @@
+"""Arguments and options that several commands share."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from vldd_dist.errors import StoreError
+
+ListedStore = Annotated[str, typer.Argument(metavar="STORE", help="URL of an experiment's store")]
+
+
+# A thousand years: dates cannot go back much further.
+MOST_HOURS = 24 * 365 * 1000
+
+
+DASHBOARD = "http://127.0.0.1:8265"
+
+
+Description = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="YAML description of the experiment, e.g. jobs/presets/scenes.yaml")
+]
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. --set 'distill.pairs=[20, 50]'"),
+]
+
+
+StoreUrl = Annotated[
+    str,
+    typer.Option("--store", metavar="URL", help="Where the experiment keeps all it makes: a folder, file://, s3://, gs://"),
+]
+
+
+Track = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=TARGET", help="Draw curves: tensorboard=DIR, wandb=PROJECT, mlflow=URI"),
+]
+
+
+MaxRunning = Annotated[int | None, typer.Option(min=1, help="Units at once, to leave room for other runs on the cluster.")]
+
+
+SetUrl = Annotated[str, typer.Argument(metavar="URL", help="A distilled set: a folder, s3://..., any fsspec URL")]
+
+
+def hours(hours: float) -> float:
+    if not 0 <= hours <= MOST_HOURS:
+        raise typer.BadParameter(f"{hours:g} is not a number of hours between 0 and {MOST_HOURS:,}")
+    return hours
+
+
+def exit_for_damaged(found: Iterable[object]) -> None:
+    if any(isinstance(each, StoreError) for each in found):
+        raise typer.Exit(StoreError.exit_code)

@@ -1,0 +1,47 @@
+"""Commands that look after a store and the machine."""
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from vldd_dist.cli.console import say
+from vldd_dist.cli.options import ListedStore, hours
+from vldd_dist.control_characters import one_line
+
+
+def gc(
+    store: ListedStore,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove; without it nothing changes.")] = False,
+    min_age_hours: Annotated[
+        float, typer.Option(min=0, callback=hours, help="Younger objects may belong to running work.")
+    ] = 24,
+) -> None:
+    """Find what dead attempts left behind, and remove it when told to."""
+    from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
+    from vldd_dist.store.store import Store
+
+    opened, min_age = Store(store), timedelta(hours=min_age_hours)
+    say(f"store: {one_line(opened.url)}")
+    garbage = find_garbage(opened, min_age)
+    for key in garbage.keys:
+        say(one_line(key))
+    for key in garbage.uploads:
+        say(f"{one_line(key)} (an upload that nobody ended)")
+    if delete:
+        remove_garbage(opened, garbage, min_age)
+    verb = "removed" if delete else "could be removed with --delete"
+    uploads = f" and {len(garbage.uploads)} unended uploads" if garbage.uploads else ""
+    say(f"{len(garbage.keys)} objects, {garbage.size / 2**20:.1f} MiB{uploads} {verb}")
+
+
+def doctor(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="URL of a store to try, e.g. s3://bucket/prefix")],
+) -> None:
+    """Try what a run needs: the store, GPUs, DeepSpeed, versions. Leaves nothing behind; exit code 4 if something is amiss."""
+    from vldd_dist.ray_backend.doctor import examine
+
+    findings = examine(store)
+    for finding in findings:
+        say(f"{finding.verdict:4}  {finding.subject}: {finding.says}")
+    raise typer.Exit(4 if any(finding.verdict == "FAIL" for finding in findings) else 0)

@@ -1,0 +1,141 @@
+"""The typed description of an experiment: one YAML file, unknown keys refused, checked as a whole before anything runs."""
+
+import math
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vldd_dist.config.base import Positive, Section, Seed
+from vldd_dist.config.coresets import CoresetSettings
+from vldd_dist.config.data import SCENES_BY_DEFAULT, DataSettings
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.evaluation import EvaluationSettings
+from vldd_dist.config.experts import ExpertSettings
+from vldd_dist.config.model import ModelSettings
+from vldd_dist.config.starting_weights import EmbeddingSettings, PretrainSettings
+
+# Each of a run's units is known to its driver.
+MOST_UNITS = 1_000_000
+
+
+class Experiment(Section):
+    """Everything one experiment depends on; `pipeline.graph` turns it into work units."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100, description="Short name: lower-case letters, digits, dashes."
+    )
+    seed: Seed = Field(0, description="Root of all randomness.")
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    pretrain: PretrainSettings = PretrainSettings()
+    embeddings: EmbeddingSettings = EmbeddingSettings()
+    experts: ExpertSettings = ExpertSettings()
+    distill: DistillSettings = DistillSettings()
+    coresets: CoresetSettings = CoresetSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda for workers that ask for a GPU, else cpu.")
+    stall_timeout_seconds: Positive | None = Field(
+        None,
+        description="A unit that reports nothing for so long is ended and tried again, on another machine "
+        "if there is one; none: never. Well above the longest time between two reports, a validation's for instance.",
+    )
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Experiment":
+        for problem in (*_data_problems(self.data), *_model_problems(self), *_distill_problems(self), *_size_problems(self)):
+            raise ValueError(problem)
+        return self
+
+
+def _data_problems(data: DataSettings) -> list[str]:
+    required = {"scenes": (), "karpathy": ("annotations", "images"), "shards": ("train", "val", "test")}[data.source]
+    return [
+        f"data.{key} is needed when data.source is {data.source}: set it in the file or with --set data.{key}=..."
+        for key in required
+        if getattr(data, key) is None
+    ]
+
+
+def _model_problems(experiment: Experiment) -> list[str]:
+    image, text = experiment.model.image, experiment.model.text
+    problems = []
+    if image.weights == "attributes" and experiment.data.source != "scenes":
+        problems.append(
+            "model.image.weights: attributes belongs to data.source: scenes; name a .safetensors file, timm or random"
+        )
+    for tower, settings in (("image", image), ("text", text)):
+        if settings.train == "frozen" and settings.head.kind != "none":
+            problems.append(
+                f"model.{tower}.train: frozen would freeze a random head; set model.{tower}.head.kind to none or train to head"
+            )
+        if settings.train == "head" and settings.head.kind == "none":
+            problems.append(f"model.{tower}.train: head needs a head; set model.{tower}.head.kind to linear or projection")
+    if image.train == text.train == "frozen":
+        problems.append("model.image.train and model.text.train are both frozen: nothing is left to train")
+    if image.head.kind != "none" and experiment.model.joint_dim is None:
+        problems.append("model.joint_dim is needed when model.image.head.kind is not none: give the joint space's size")
+    return problems
+
+
+def _distill_problems(experiment: Experiment) -> list[str]:
+    distill, experts, data = experiment.distill, experiment.experts, experiment.data
+    problems = []
+    problems += _rank_problems(experiment)
+    if distill.gradient == "finite_difference" and distill.precision == "bf16":
+        problems.append(
+            "distill.precision: bf16 with distill.gradient: finite_difference: the difference of two passes drowns in the "
+            "rounding of one (docs/decisions.md); set precision to fp32 or gradient to exact"
+        )
+    if distill.min_experts is not None and distill.min_experts > experts.count:
+        problems.append(
+            f"distill.min_experts ({distill.min_experts}) is more than experts.count ({experts.count}): lower it or train more"
+        )
+    reach = distill.max_start_epoch + distill.expert_epochs
+    if reach > experts.epochs:
+        problems.append(
+            f"distill.max_start_epoch ({distill.max_start_epoch}) + distill.expert_epochs ({distill.expert_epochs}) = {reach} "
+            f"is more than experts.epochs ({experts.epochs}): lower one of the first two or train longer"
+        )
+    train_images = data.train_images or (SCENES_BY_DEFAULT["train"] if data.source == "scenes" else None)
+    if train_images is not None:
+        shards = math.ceil(train_images / data.shard_images)
+        if max(distill.pairs) > train_images:
+            problems.append(
+                f"distill.pairs ({max(distill.pairs)}) is more than the training pictures ({train_images}): lower it"
+            )
+        if experts.readers > shards:
+            problems.append(
+                f"experts.readers ({experts.readers}) is more than the training shards ({shards}): lower it, or lower "
+                "data.shard_images for more shards"
+            )
+    return problems
+
+
+def _size_problems(experiment: Experiment) -> list[str]:
+    distill, evaluation = experiment.distill, experiment.evaluation
+    sets = len(distill.pairs) * (len(distill.seeds) + len(experiment.coresets.methods) * len(evaluation.seeds))
+    units = experiment.experts.count + sets * len(evaluation.seeds) * (1 + len(evaluation.image_models))
+    if units > MOST_UNITS:
+        return [
+            f"experts.count, distill and evaluation ask for about {units:,} units, more than {MOST_UNITS:,}: lower the count, "
+            "or shorten the lists"
+        ]
+    return []
+
+
+def _rank_problems(experiment: Experiment) -> list[str]:
+    distill, experts, image = experiment.distill, experiment.experts, experiment.model.image
+    problems = []
+    smallest = min([*distill.pairs, *([distill.batch_size] if distill.batch_size else [])])
+    for section, workers, batch in (("distill", distill.workers, smallest), ("experts", experts.workers, experts.batch_size)):
+        if workers > batch:
+            problems.append(f"{section}.workers ({workers}) is more than the pairs of a step ({batch}): lower it")
+    for section, stage in (("distill", distill.zero_stage), ("experts", experts.zero_stage)):
+        if stage and image.train in ("head", "frozen"):
+            problems.append(
+                f"{section}.zero_stage ({stage}) shards what moves, and with model.image.train: {image.train} only heads do: "
+                "set it to 0"
+            )
+    if distill.gradient == "full" and (distill.workers > 1 or distill.zero_stage):
+        problems.append("distill.gradient: full keeps one graph in one process: set exact, or workers to 1 and zero_stage to 0")
+    return problems

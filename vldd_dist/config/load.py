@@ -1,0 +1,102 @@
+"""Reading a description: YAML, overrides, and one sentence for what is wrong with it."""
+
+import difflib
+import reprlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from vldd_dist.config import strict_yaml
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.errors import ConfigError
+
+MOST_BYTES = 1 << 18
+SHORT = 200
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
+
+
+def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Experiment:
+    """Read and check a description.
+
+    Args:
+        path: a YAML file.
+        overrides: `section.key=value` each, the value written as in YAML.
+
+    Raises:
+        ConfigError: one sentence naming the file and the key, and the mend where it is known.
+    """
+    path = Path(path)
+    tree = _read_tree(path)
+    for override in overrides or []:
+        _apply_override(tree, override)
+    try:
+        return Experiment.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first_problem(error)}") from None
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; the presets are in jobs/presets/") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{path}: cannot be read: {reason}: name a YAML file that this user may read") from None
+    if len(data) > MOST_BYTES:
+        raise ConfigError(f"{path}: larger than {MOST_BYTES >> 10} KiB: this is no description of an experiment")
+    try:
+        tree = strict_yaml.parse(data.decode())
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping with keys such as name, data, model; found {type(tree).__name__}")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, sign, value = override.partition("=")
+    *sections, leaf = key.split(".")
+    if not sign or not all([*sections, leaf]):
+        raise ConfigError(f"--set {override}: expected section.key=value, for example --set 'distill.pairs=[20, 50]'")
+    node = tree
+    for section in sections:
+        node = node.setdefault(section, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+    try:
+        node[leaf] = strict_yaml.parse(value)
+    except ValueError as error:
+        raise ConfigError(f"--set {_short(override)}: {_short(value)} is not a YAML value ({_short(str(error))})") from None
+
+
+def _short(text: str) -> str:
+    """For a sentence: a value may be a page."""
+    return text if len(text) <= SHORT else f"{text[:SHORT]}..."
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    key = ".".join(_short(str(part)) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1)
+        sentence = f"{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+    else:
+        message = _short(first["msg"].removeprefix("Value error, "))
+        sentence = f"{key}: {message} (found {_repr.repr(first['input'])})" if key else message
+    return sentence + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = Experiment
+    for part in location:
+        field = section.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return list(section.model_fields)

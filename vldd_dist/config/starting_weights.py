@@ -1,0 +1,22 @@
+"""pretrain, embeddings: what is computed once before the experts."""
+
+from pydantic import Field
+
+from vldd_dist.config.base import Positive, Rate, Resources, Section
+
+
+class PretrainSettings(Section):
+    """Attribute classification on a disjoint set of built-in scenes (image.weights: attributes)."""
+
+    images: Positive = Field(3000, description="Scenes drawn for it, disjoint from the experiment's.")
+    epochs: Positive = Field(8)
+    batch_size: Positive = Field(64)
+    lr: Rate = Field(1e-3, description="Adam learning rate.")
+    resources: Resources = Field(default_factory=Resources)
+
+
+class EmbeddingSettings(Section):
+    """Caption embeddings: each distinct caption goes through the frozen text tower once."""
+
+    batch_size: Positive = Field(128)
+    resources: Resources = Field(default_factory=Resources)

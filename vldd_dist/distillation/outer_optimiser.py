@@ -1,0 +1,93 @@
+"""The outer optimiser: each pair is moved by the gradients of the outer steps in which it takes part, and by nothing else.
+
+A dense optimiser would move every pair by its momentum at every outer step, at a cost that grows with M. Here a pair's moments
+and its count of steps belong to the pair: where every step uses every pair the two are the same (docs/decisions.md).
+"""
+
+import torch
+from torch import Tensor
+
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.distillation.pairs import SyntheticPairs
+
+BETAS, EPSILON = (0.5, 0.9), 1e-8
+
+
+class OuterOptimiser:
+    """Moves the pairs along their outer gradient: SGD as published, or Adam with betas (0.5, 0.9)."""
+
+    def __init__(self, pairs: SyntheticPairs, settings: DistillSettings) -> None:
+        self.pairs = pairs
+        self._parts = {
+            "images": Rowwise(pairs.images, settings.lr_images, settings),
+            "texts": Rowwise(pairs.texts, settings.lr_texts, settings),
+            "log_rates": Rowwise(pairs.log_rates, settings.lr_rates, settings),
+        }
+
+    def step(self, rows: Tensor, images: Tensor, texts: Tensor, rates: Tensor) -> None:
+        """One outer step.
+
+        Args:
+            rows: (K,) int64, distinct: the pairs that took part.
+            images, texts: their gradients (K, ...).
+            rates: (2,) gradient of the inner rates themselves, not of their logarithms.
+        """
+        self._parts["images"].step(rows, images)
+        self._parts["texts"].step(rows, texts)
+        self._parts["log_rates"].step(torch.arange(2), rates * self.pairs.rates)
+
+    def rows_state(self) -> dict[str, Tensor]:
+        """The pairs' state, `images/KEY` and `texts/KEY`, one row a pair."""
+        return self._state("images", "texts")
+
+    def shared_state(self) -> dict[str, Tensor]:
+        """The state of the rates, `log_rates/KEY`."""
+        return self._state("log_rates")
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """What `rows_state` and `shared_state` gave."""
+        for name, value in state.items():
+            part, key = name.split("/")
+            self._parts[part].state[key].copy_(value)
+
+    def _state(self, *parts: str) -> dict[str, Tensor]:
+        return {f"{part}/{key}": value for part in parts for key, value in self._parts[part].state.items()}
+
+
+class Rowwise:
+    """SGD or Adam (Kingma and Ba 1412.6980) on the rows of one tensor, in place.
+
+    Attributes:
+        state: one row for each row of the values; `steps` (n,) int64 counts the steps a row took part in.
+    """
+
+    def __init__(self, values: Tensor, rate: float, settings: DistillSettings) -> None:
+        self.values, self.rate, self.momentum = values, rate, settings.momentum
+        self.adam = settings.optimiser == "adam"
+        names = ["mean", "square"] if self.adam else ["momentum"] if settings.momentum else []
+        self.state = {name: torch.zeros_like(values) for name in names}
+        self.state["steps"] = torch.zeros(len(values), dtype=torch.int64, device=values.device)
+
+    @torch.no_grad()
+    def step(self, rows: Tensor, gradient: Tensor) -> None:
+        """Move rows (K,) along their gradient (K, ...)."""
+        rows = rows.to(self.values.device)
+        self.state["steps"][rows] += 1
+        move = self._adam(rows, gradient) if self.adam else self._sgd(rows, gradient)
+        self.values.index_add_(0, rows, move, alpha=-self.rate)
+
+    def _sgd(self, rows: Tensor, gradient: Tensor) -> Tensor:
+        if not self.momentum:
+            return gradient
+        return self._keep("momentum", rows, self.momentum * self.state["momentum"][rows] + gradient)
+
+    def _adam(self, rows: Tensor, gradient: Tensor) -> Tensor:
+        first, second = BETAS
+        mean = self._keep("mean", rows, torch.lerp(self.state["mean"][rows], gradient, 1 - first))
+        square = self._keep("square", rows, torch.lerp(self.state["square"][rows], gradient.square(), 1 - second))
+        steps = self.state["steps"][rows].reshape(-1, *[1] * (gradient.ndim - 1))
+        return mean / (1 - first**steps) / ((square / (1 - second**steps)).sqrt() + EPSILON)
+
+    def _keep(self, name: str, rows: Tensor, value: Tensor) -> Tensor:
+        self.state[name][rows] = value
+        return value

@@ -1,0 +1,150 @@
+"""What a person and other tools see of a distilled set: a card, a picture, shards of pictures and captions, Croissant.
+
+    preview.png          the first pictures
+    pairs/*.tar          every pair as a picture and its nearest caption, for plain webdataset
+    README.md            the card
+    croissant.json       what each object is, in the vocabulary of ML Commons
+
+For looking, searching and sorting only: eight bits a channel and a caption are not what a student trains on.
+"""
+
+import io
+import json
+import math
+import tarfile
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from vldd_dist.distilled_set.croissant import describe
+
+if TYPE_CHECKING:
+    from vldd_dist.distilled_set.distilled import DistilledSet, NearestCaptions, Recipe
+
+SHARD_PAIRS = 1000
+PREVIEW_PICTURES = 40
+PREVIEW_COLUMNS = 10
+SMALLEST_SIDE = 96
+METRICS = ("tr1", "tr5", "tr10", "ir1", "ir5", "ir10", "mean")
+
+
+def present(distilled: "DistilledSet", objects: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Name -> bytes of the objects above, for a set whose `objects` hold what is trained on. The same bytes every time."""
+    pixels = distilled.pixels()
+    shown = {"preview.png": render_preview(pixels), **preview_shards(pixels, distilled.captions)}
+    shown["README.md"] = render_card(
+        distilled.recipe, distilled.facts, distilled.inner_rates, len(distilled), distilled.digest
+    ).encode()
+    metadata = describe(distilled.facts.get("data", {}), len(distilled), {**objects, **shown})
+    shown["croissant.json"] = (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode()
+    return shown
+
+
+def preview_shards(pixels: Tensor, captions: "Sequence[NearestCaptions]") -> dict[str, bytes]:
+    """Tars of NUMBER.png, NUMBER.txt (the nearest caption) and NUMBER.json of pictures (M, 3, H, W) uint8."""
+    shards = {}
+    for first in range(0, len(captions), SHARD_PAIRS):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for index in range(first, min(first + SHARD_PAIRS, len(captions))):
+                picture, caption = io.BytesIO(), captions[index]
+                _image(pixels[index]).save(picture, "PNG")
+                members = {"json": caption.model_dump_json().encode(), "png": picture.getvalue(), "txt": caption.after.encode()}
+                for suffix, data in members.items():
+                    # Neither time nor owner: the same pairs make the same bytes.
+                    member = tarfile.TarInfo(f"{index:06d}.{suffix}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+        shards[f"pairs/{first // SHARD_PAIRS:06d}.tar"] = buffer.getvalue()
+    return shards
+
+
+def _image(picture: Tensor) -> Image.Image:
+    return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
+
+
+def render_preview(pixels: Tensor) -> bytes:
+    """PNG of the first pictures (M, 3, H, W) uint8 in a grid; small ones enlarged pixel by pixel."""
+    shown = pixels[:PREVIEW_PICTURES]
+    scale = max(1, math.ceil(SMALLEST_SIDE / shown.shape[-1]))
+    side, columns = shown.shape[-1] * scale, min(PREVIEW_COLUMNS, len(shown))
+    gap = 4
+    rows = math.ceil(len(shown) / columns)
+    sheet = Image.new("RGB", (columns * (side + gap) - gap, rows * (side + gap) - gap), "white")
+    for index, picture in enumerate(shown):
+        image = _image(picture).resize((side, side), Image.Resampling.NEAREST)
+        sheet.paste(image, (index % columns * (side + gap), index // columns * (side + gap)))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# Read with the module: a worker's copy of this package may be removed while it works.
+_TEMPLATE = resources.files("vldd_dist.distilled_set").joinpath("card.md").read_text()
+
+
+def render_card(recipe: "Recipe", facts: dict[str, Any], inner_rates: dict[str, float], pairs: int, digest: str) -> str:
+    """README.md with a YAML header as on the Hugging Face hub."""
+    data = facts.get("data", {})
+    header = {
+        "license": "other",
+        "license_name": data.get("licence", "unknown"),
+        "task_categories": ["image-to-text", "text-to-image"],
+        "tags": ["dataset-distillation", "vision-language", "retrieval"],
+        "size_categories": [_size_category(pairs)],
+    }
+    encoder = ", ".join(f"{key} {value}" for key, value in recipe.text_encoder.items())
+    return Template(_TEMPLATE).substitute(
+        header=yaml.safe_dump(header, sort_keys=False).strip(),
+        pairs=pairs,
+        source=data.get("source", "unknown"),
+        licence=data.get("licence", "unknown"),
+        image_size=recipe.image_size,
+        recalls=_recall_table(facts.get("recalls", {})),
+        image_model=recipe.image_model,
+        image_weights=recipe.image_weights,
+        image_train=recipe.image_train,
+        image_head=recipe.image_head,
+        text_head=recipe.text_head,
+        joint_dim=recipe.joint_dim or "the image features' size",
+        text_encoder=encoder,
+        mean=", ".join(f"{value:g}" for value in recipe.mean),
+        std=", ".join(f"{value:g}" for value in recipe.std),
+        loss=recipe.loss,
+        temperature=recipe.temperature,
+        image_rate=f"{inner_rates['image']:.4g}",
+        text_rate=f"{inner_rates['text']:.4g}",
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        learning_rate=f"{recipe.learning_rate:g}",
+        momentum=f"{recipe.momentum:g}",
+        weight_decay=f"{recipe.weight_decay:g}",
+        start=facts.get("start", {}).get("initialise", "unknown"),
+        best=facts.get("outer_steps_to_best", "unknown"),
+        digest=digest,
+    )
+
+
+def _size_category(pairs: int) -> str:
+    """As the Hugging Face hub counts."""
+    steps = ("1K", "10K", "100K", "1M")
+    limits = dict(zip(steps, (10**3, 10**4, 10**5, 10**6), strict=True))
+    for low, high in zip(("", *steps), (*steps, ""), strict=True):
+        if not high or pairs < limits[high]:
+            return f"{low}<n<{high}" if low and high else f"n<{high}" if high else f"n>{low}"
+    raise AssertionError("the last step has no limit")
+
+
+def _recall_table(recalls: dict[str, list[dict[str, float]]]) -> str:
+    """A row a method, the mean over seeds; this set's first."""
+    lines = ["| pairs | TR@1 | TR@5 | TR@10 | IR@1 | IR@5 | IR@10 | mean | seeds |", "|---|" + "--:|" * 8]
+    for method in sorted(recalls, key=lambda name: (name != "distilled", name)):
+        runs = recalls[method]
+        cells = [f"{sum(run[metric] for run in runs) / len(runs):.1f}" for metric in METRICS]
+        lines.append(f"| {method} | " + " | ".join(cells) + f" | {len(runs)} |")
+    return "\n".join(lines)

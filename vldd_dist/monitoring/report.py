@@ -1,0 +1,199 @@
+"""From manifests to the report: `report/{summary.json,table.md,index.html}`."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.data.sources import SPLITS
+from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.pipeline.context import read_tensors
+from vldd_dist.pipeline.graph import EvaluatedSet, Plan
+from vldd_dist.pipeline.outcome import Outcome
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.reporting.data import (
+    DistillationCurve,
+    ExpertCurve,
+    Gallery,
+    GalleryItem,
+    Progress,
+    ReportData,
+    Row,
+    aggregate,
+    png_bytes,
+)
+from vldd_dist.reporting.html import render_html
+from vldd_dist.reporting.tables import markdown_table, summary
+from vldd_dist.scheduler.controller import done_units
+from vldd_dist.store.store import Store
+
+# Pictures lie in the page itself: so many of a set, of the first so many sets.
+GALLERY_ITEMS, GALLERIES = 20, 12
+READS_AT_ONCE = 16
+# Kinds whose facts a report shows.
+READ_KINDS = ("dataset", "expert", "evaluation", "publication")
+
+Part = TypeVar("Part")
+
+
+class Reporter:
+    """Reports of one experiment, made of whatever is committed. What it has read of a unit it keeps: it does not change."""
+
+    def __init__(self, experiment: Experiment, plan: Plan, store: Store) -> None:
+        self.experiment, self.plan, self.store = experiment, plan, store
+        self.done: set[str] = set()
+        self._known_facts: dict[str, dict[str, Any]] = {}
+        self._known_curves: dict[str, DistillationCurve] = {}
+        self._known_galleries: dict[str, Gallery] = {}
+
+    def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> ReportData:
+        """Read what is new, and write report/summary.json, table.md and index.html.
+
+        Raises:
+            StoreError: as any read or write.
+        """
+        data = self._collect(progress, failures)
+        self.store.write("report/summary.json", (json.dumps(summary(data), indent=1) + "\n").encode())
+        self.store.write("report/table.md", markdown_table(data).encode())
+        self.store.write("report/index.html", render_html(data).encode())
+        return data
+
+    def _collect(self, progress: Progress | None, failures: Sequence[tuple[WorkUnit, Outcome]]) -> ReportData:
+        units = self.plan.units()
+        self.done = done_units(self.store, units)
+        # At once: of a large run thousands are new when it is resumed.
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            list(pool.map(self._facts, (unit for unit in units if unit.kind in READ_KINDS)))
+        distilled = [chosen for chosen in self.plan.sets if chosen.method == "distilled"]
+        return ReportData(
+            name=self.experiment.name,
+            description=self._description(),
+            rows=self._rows(),
+            experts=self._experts(),
+            runs=[
+                self._once(self._known_curves, chosen.source, partial(self._curve, chosen))
+                for chosen in distilled
+                if chosen.source.id in self.done
+            ],
+            galleries=[
+                self._once(self._known_galleries, unit, partial(self._gallery, unit))
+                for unit in [unit for unit in self.plan.publications if unit.id in self.done][:GALLERIES]
+            ],
+            failures=[(unit.label, outcome.cause) for unit, outcome in failures],
+            progress=progress,
+            store=self.store.url,
+            distilled_sets=[
+                (self.store.url_of(facts["folder"]), facts["digest"])
+                for unit in self.plan.publications
+                if (facts := self._facts(unit))
+            ],
+        )
+
+    @staticmethod
+    def _once(known: dict[str, Part], unit: WorkUnit, read: Callable[[], Part]) -> Part:
+        if unit.id not in known:
+            known[unit.id] = read()
+        return known[unit.id]
+
+    def _reader(self, unit: WorkUnit) -> UnitReader:
+        return UnitReader(self.store, unit.kind, unit.id)
+
+    def _facts(self, unit: WorkUnit) -> dict[str, Any] | None:
+        """None of a unit that is not done."""
+        if unit.id not in self.done:
+            return None
+        return self._once(self._known_facts, unit, lambda: self._reader(unit).facts)
+
+    def _description(self) -> dict[str, str]:
+        experiment = self.experiment
+        facts = self._facts(self.plan.dataset) or {}
+        splits = facts.get("splits", {})
+        images = {split: splits[split]["images"] for split in SPLITS if split in splits}
+        return {
+            "data": f"{experiment.data.source}, "
+            + ", ".join(f"{count:,} {split}" for split, count in images.items())
+            + f" pictures of {experiment.data.image_size} px",
+            "image tower": f"{experiment.model.image.model}, weights {experiment.model.image.weights}, "
+            f"train {experiment.model.image.train}",
+            "text tower": f"{experiment.model.text.model}, {experiment.model.text.pooling} pooling, frozen",
+            "experts": f"{experiment.experts.count} of {experiment.experts.epochs} epochs",
+            "distillation": f"{experiment.distill.outer_steps} outer steps of {experiment.distill.inner_steps} inner steps, "
+            f"gradient {experiment.distill.gradient}, {experiment.distill.optimiser}",
+            "evaluation": f"{len(experiment.evaluation.seeds)} seeds, students of {experiment.evaluation.epochs} epochs, "
+            f"learning rate chosen on validation from {', '.join(f'{r:g}' for r in experiment.evaluation.learning_rates)}",
+        }
+
+    def _rows(self) -> list[Row]:
+        recalls: dict[tuple[str, int, str], list[dict[str, float]]] = {}
+        own = self.experiment.model.image.model
+        train = (self._facts(self.plan.dataset) or {}).get("splits", {}).get("train", {}).get("images", 0)
+        for unit in self.plan.full:
+            self._collect_recall(recalls, ("full", train, own), unit)
+        for chosen in self.plan.sets:
+            for model, units in chosen.evaluations.items():
+                for unit in units:
+                    self._collect_recall(recalls, (chosen.method, chosen.pairs, model), unit)
+        return [
+            Row(
+                method=method,
+                pairs=pairs,
+                image_model=None if model == own else model,
+                metrics=aggregate(measured),
+                runs=len(measured),
+            )
+            for (method, pairs, model), measured in recalls.items()
+        ]
+
+    def _collect_recall(
+        self, recalls: dict[tuple[str, int, str], list[dict[str, float]]], key: tuple[str, int, str], unit: WorkUnit
+    ) -> None:
+        if facts := self._facts(unit):
+            recalls.setdefault(key, []).append(facts["test"])
+
+    def _experts(self) -> list[ExpertCurve]:
+        return [
+            ExpertCurve(
+                expert=index,
+                epochs=list(range(len(facts["validation"]))),
+                validation_mean=[recall["mean"] for recall in facts["validation"]],
+                loss=facts["loss"],
+            )
+            for index, unit in enumerate(self.plan.experts)
+            if (facts := self._facts(unit))
+        ]
+
+    def _curve(self, chosen: EvaluatedSet) -> DistillationCurve:
+        reader = self._reader(chosen.source)
+        curves = read_tensors(reader, "curves.safetensors")
+        total, image, text = curves["losses"].T.tolist()
+        return DistillationCurve(
+            pairs=chosen.pairs,
+            seed=chosen.seed,
+            loss=total,
+            image_loss=image,
+            text_loss=text,
+            validation=[(step, recall) for step, recall in reader.facts["validation"]],
+            inner_rates=[(step + 1, image, text) for step, (image, text) in enumerate(curves["rates"].tolist())],
+        )
+
+    def _gallery(self, unit: WorkUnit) -> Gallery:
+        distilled = DistilledSet.load(self.store.url_of(self._reader(unit).facts["folder"]))
+        pictures = distilled.pixels()
+        before = distilled.start_images
+        return Gallery(
+            pairs=len(pictures),
+            seed=unit.inputs["distillation"].spec["seed"],
+            items=[
+                GalleryItem(
+                    before_png=png_bytes(before[index]) if before is not None else None,
+                    after_png=png_bytes(pictures[index]),
+                    caption_before=caption.before,
+                    caption_after=caption.after,
+                    similarity=caption.similarity,
+                )
+                for index, caption in enumerate(distilled.captions[:GALLERY_ITEMS])
+            ],
+        )

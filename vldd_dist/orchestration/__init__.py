@@ -1,1 +1,0 @@
-"""Work units, the coordinator and progress: the only room that knows how Ray schedules."""

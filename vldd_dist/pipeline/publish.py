@@ -1,0 +1,129 @@
+"""Publishing: a run's best pairs become a distilled set that stands on its own, with its recalls on the card."""
+
+from typing import Any
+
+import torch
+
+from vldd_dist.artifacts.manifests import from_json
+from vldd_dist.distilled_set.distilled import MANIFEST, DistilledManifest, DistilledSet, NearestCaptions, Recipe
+from vldd_dist.distilled_set.fetch import verify
+from vldd_dist.errors import StoreError
+from vldd_dist.models.losses import LOSS_NAME
+from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
+from vldd_dist.store.objects import DamagedObject
+from vldd_dist.store.store import MissingObject, Store
+
+AGREED = ".agreed"
+
+
+def publish(context: StageContext) -> dict[str, Any]:
+    """Write `distilled/NAME-Mpairs-seedS-ID/` and return where it is and its digest. ID is the publication's: the same pairs
+    judged anew, by more seeds say, make another card and so another folder.
+
+    All attempts write to one folder, and may differ in the last bits, of a caption's similarity say: the bytes are agreed on
+    before the first of them is written there, or are those of an earlier attempt that left a whole set.
+
+    Raises:
+        StoreError: another set lies in the folder.
+    """
+    run = context.reader("distillation")
+    pairs, start = read_rows(run, "pairs"), read_rows(run, "start")
+    rates = read_tensors(run, "rates.safetensors")["log_rates"].exp()
+    model = context.build_model(0)
+    distilled = DistilledSet(
+        images=pairs["images"],
+        texts=pairs["texts"],
+        similarity=None,
+        inner_rates=dict(zip(("image", "text"), rates.tolist(), strict=True)),
+        start_images=model.denormalise(start["images"].to(context.device)).cpu(),
+        captions=_nearest_captions(context, start["texts"], pairs["texts"]),
+        recipe=_recipe(context),
+        facts=_facts(context, run.facts),
+    )
+    folder = (
+        f"distilled/{context.spec['name']}-{len(pairs['images'])}pairs-seed{run.manifest.spec['seed']}-{context.order.id[:8]}"
+    )
+    place = Store(context.store.url_of(folder), **context.store.storage_options)
+    found = _whole_set(place, distilled)
+    return {"folder": folder, "digest": found or _write_agreed(context, place, distilled.files())}
+
+
+def _whole_set(place: Store, distilled: DistilledSet) -> str | None:
+    """The digest of an equal set there; none where there is none, or a damaged one, which is then written again.
+
+    Raises:
+        StoreError: the pairs there are others.
+    """
+    try:
+        manifest = verify(place.url)
+        there = DistilledSet.load(place.url)
+    except (MissingObject, DamagedObject):
+        return None
+    if not (torch.equal(there.images, distilled.images) and torch.equal(there.texts, distilled.texts)):
+        raise StoreError(f"{place.url}: a distilled set of other pairs is there: remove or rename it, and start again")
+    return manifest.digest(place.url_of(MANIFEST))
+
+
+def _write_agreed(context: StageContext, place: Store, files: dict[str, bytes]) -> str:
+    # With an ending of their own: in a unit's folder `manifest.json` is its commit.
+    agreed = context.writer.agree({f"{name}{AGREED}": data for name, data in files.items()})
+    files = {name.removesuffix(AGREED): data for name, data in agreed.items()}
+    manifest = files.pop(MANIFEST)
+    if place.exists(MANIFEST) and place.read(MANIFEST) != manifest:
+        # Of a damaged set: nobody shall read it half written over.
+        place.delete([MANIFEST])
+    for name, data in files.items():
+        place.write(name, data)
+    place.write(MANIFEST, manifest)
+    return from_json(DistilledManifest, manifest, place.url).digest(place.url_of(MANIFEST))
+
+
+def _nearest_captions(context: StageContext, before: torch.Tensor, after: torch.Tensor) -> list[NearestCaptions]:
+    """Texts are learned as vectors: each is shown as the training caption nearest to it."""
+    return [
+        NearestCaptions(before=caption_before, after=caption_after, similarity=cosine)
+        for (caption_before, _), (caption_after, cosine) in zip(
+            context.training_embeddings.nearest(before), context.training_embeddings.nearest(after), strict=True
+        )
+    ]
+
+
+def _recipe(context: StageContext) -> Recipe:
+    model, protocol = context.model_settings, context.spec["protocol"]
+    rates = [context.reader(role).facts["learning_rate"] for role in context.roles("recall.distilled.")]
+    return Recipe(
+        image_model=model.image.model,
+        image_model_args=model.image.model_args,
+        image_weights=context.order.inputs.get("image_weights", ("", "random"))[1],
+        image_train=model.image.train,
+        mean=model.image.mean,
+        std=model.image.std,
+        image_size=context.dataset.image_size,
+        text_encoder=context.reader("embeddings").facts["encoder"],
+        image_head=model.image.head.kind,
+        text_head=model.text.head.kind,
+        joint_dim=model.joint_dim,
+        loss=LOSS_NAME,
+        temperature=model.temperature,
+        epochs=protocol["epochs"],
+        batch_size=protocol["batch_size"],
+        # The one chosen on validation by most seeds.
+        learning_rate=max(sorted(rates), key=rates.count),
+        momentum=protocol["momentum"],
+        weight_decay=protocol["weight_decay"],
+    )
+
+
+def _facts(context: StageContext, run: dict[str, Any]) -> dict[str, Any]:
+    """Test recalls, one a seed, of this set and of the coresets of its size; data and provenance."""
+    recalls: dict[str, list[dict[str, float]]] = {}
+    for role in context.roles("recall."):
+        recalls.setdefault(role.split(".")[1], []).append(context.reader(role).facts["test"])
+    return {
+        "data": context.dataset.facts,
+        "recalls": recalls,
+        "start": run["start"],
+        "outer_steps_to_best": run["best_step"],
+        "best_validation": run["best_validation"],
+        "distillation_unit": context.order.inputs["distillation"][1],
+    }

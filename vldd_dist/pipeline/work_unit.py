@@ -1,0 +1,120 @@
+"""Work units: everything that costs time, named by a hash of what determines its output."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Literal
+
+from vldd_dist.config.base import Resources
+
+# The last stage of a run.
+Until = Literal["data", "experts", "distillations", "publications"]
+
+# Raise a kind's number when its code changes what it makes from the same spec: the old outputs are then made again.
+KIND_VERSIONS = {
+    "dataset": 2,
+    "image_weights": 1,
+    "caption_embeddings": 1,
+    "expert": 3,
+    "features": 2,
+    "coreset": 1,
+    "distillation": 3,
+    "evaluation": 1,
+    "publication": 2,
+}
+
+
+@dataclass(frozen=True)
+class WorkUnit:
+    """One node of the graph.
+
+    Attributes:
+        kind: one of `KIND_VERSIONS`.
+        spec: what determines the output, apart from the inputs; plain JSON values.
+        inputs: role -> the unit whose output plays it.
+        execution: how to run it, without effect on the output (readers, checkpoint interval, device); plain JSON values.
+        resources: what a worker asks Ray for.
+        label: what people read in progress and errors.
+        workers: ranks that make it together, each with `resources`.
+        later: roles of inputs without which it may start; it ends its attempt (`InputAwaited`) when it comes to need one.
+    """
+
+    kind: str
+    spec: dict[str, Any]
+    inputs: "dict[str, WorkUnit]" = field(default_factory=dict)
+    execution: dict[str, Any] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
+    label: str = ""
+    workers: int = 1
+    later: frozenset[str] = frozenset()
+
+    @property
+    def cpus(self) -> float:
+        """CPU cores of all workers."""
+        return self.resources.cpus * self.workers
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of all workers."""
+        return self.resources.gpus * self.workers
+
+    @cached_property
+    def id(self) -> str:
+        """16 hex digits: the question this unit answers."""
+        question = {
+            "kind": self.kind,
+            "version": KIND_VERSIONS[self.kind],
+            "spec": self.spec,
+            "inputs": {role: unit.id for role, unit in self.inputs.items()},
+        }
+        return sha256(json.dumps(question, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+    def order(self, avoid: str | None = None) -> "UnitOrder":
+        """What travels to a worker."""
+        return UnitOrder(
+            kind=self.kind,
+            id=self.id,
+            spec=self.spec,
+            inputs={role: (unit.kind, unit.id) for role, unit in self.inputs.items()},
+            execution=self.execution,
+            cpus=self.resources.cpus,
+            gpus=self.resources.gpus,
+            label=self.label,
+            workers=self.workers,
+            avoid=avoid,
+        )
+
+
+@dataclass(frozen=True)
+class UnitOrder:
+    """A unit without its graph: the inputs by kind and id, as a worker finds them in the store; `cpus` and `gpus` of one
+    worker; `avoid`, the node where it was too slow."""
+
+    kind: str
+    id: str
+    spec: dict[str, Any]
+    inputs: dict[str, tuple[str, str]]
+    execution: dict[str, Any]
+    cpus: float
+    gpus: float
+    label: str
+    workers: int = 1
+    avoid: str | None = None
+
+
+def in_dependency_order(targets: list[WorkUnit]) -> list[WorkUnit]:
+    """Targets and all they need, inputs before users, each question once."""
+    seen: dict[str, WorkUnit] = {}
+
+    def visit(unit: WorkUnit) -> Iterator[WorkUnit]:
+        if unit.id in seen:
+            return
+        for needed in unit.inputs.values():
+            yield from visit(needed)
+        if unit.id not in seen:
+            seen[unit.id] = unit
+            yield unit
+
+    return [unit for target in targets for unit in visit(target)]

@@ -1,0 +1,209 @@
+"""Memory of one rank, in closed form around what a trace of its passes found. Pure functions of sizes in bytes.
+
+Not counted: a GPU's context and libraries, the workspaces of their kernels, what the allocator cannot use again (`RESERVED` is
+kept for them); recall's scores; the features of training pictures that an expert with a frozen backbone keeps.
+"""
+
+import math
+from dataclasses import dataclass
+
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.evaluation import EvaluationSettings
+from vldd_dist.config.experts import ExpertSettings
+from vldd_dist.planner.memory_trace import FullGraph, SecondOrder
+from vldd_dist.sharding.engine import bucket_elements
+
+GIB = 2**30
+RESERVED = 1 * GIB
+FP32 = 4
+
+# What a rank holds at its worst moment: name -> bytes.
+Terms = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A dual encoder.
+
+    Attributes:
+        trainable: P, what moves; a snapshot is as large.
+        frozen: F, what does not.
+        module: the largest single module.
+    """
+
+    trainable: int
+    frozen: int
+    module: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of this rank's pairs; of the passes those that its gradient takes.
+
+    Attributes:
+        batch: its pairs as the student gets them.
+        first: a forward and backward pass.
+        check: an inner step of the check of finite differences.
+        pixels: the way from features to pixels of a frozen backbone, for one chunk of pictures.
+        encoding: a pass without a graph over the pictures that are encoded at once, pictures included.
+    """
+
+    batch: int
+    first: int | None = None
+    second: SecondOrder | None = None
+    full: FullGraph | None = None
+    check: SecondOrder | None = None
+    pixels: int = 0
+    encoding: int = 0
+
+
+def peak(terms: Terms) -> int:
+    """Bytes of all terms."""
+    return sum(terms.values())
+
+
+def share(total: int, workers: int) -> int:
+    """A rank's part."""
+    return math.ceil(total / workers)
+
+
+def student_memory(sizes: Sizes, workers: int, stage: int) -> Terms:
+    """What a student takes before it does anything.
+
+    - student: P + F on each rank; at stage 3 (P + F) / W, the largest module whole and two buckets ahead of it.
+    - engine: from stage 1 on a master copy P / W, which newer DeepSpeed does without at stage 3, and gradients P / W; and a
+      bucket of them, at stages 1 and 2 what P fills of it.
+    """
+    whole, part = sizes.trainable + sizes.frozen, share(sizes.trainable, workers)
+    bucket = FP32 * bucket_elements(whole // FP32)
+    if stage == 0:
+        return {"student": whole}
+    if stage < 3:
+        return {"student": whole, "engine": 2 * part + min(sizes.trainable, bucket)}
+    return {"student": share(whole, workers) + sizes.module + min(whole, 2 * bucket), "engine": 2 * part + bucket}
+
+
+def first_order_memory(sizes: Sizes, first: int, workers: int, stage: int) -> int:
+    """A pass with its gradients: all P of them at stages 0 and 1, which on several ranks are then copied into one vector to
+    be summed; at stages 2 and 3 (`drops_gradients`) each goes into the engine's buckets as soon as it is made."""
+    return first if workers == 1 or drops_gradients(stage) else max(first, 2 * sizes.trainable)
+
+
+def drops_gradients(stage: int) -> bool:
+    """Whether no rank has the whole gradient at a stage."""
+    return stage >= 2
+
+
+def expert_memory(sizes: Sizes, step: Step, settings: ExpertSettings) -> Terms:
+    """An expert's training step.
+
+    - student, engine: see `student_memory`.
+    - momentum: P; P / W from stage 1 on; 0 without.
+    - batch: the pairs of the step, ceil(B / W).
+    - activations: see `first_order_memory`; or a batch of pictures encoded, as in validation; weight decay makes a copy of the
+      gradients.
+    """
+    workers, stage, p = settings.workers, settings.zero_stage, sizes.trainable
+    assert step.first is not None
+    owned = share(p, workers) if stage else p
+    decayed = owned * (2 if settings.weight_decay else 1)
+    activations = max(first_order_memory(sizes, step.first, workers, stage), decayed, step.encoding)
+    momentum = owned if settings.momentum else 0
+    return student_memory(sizes, workers, stage) | {"momentum": momentum, "batch": step.batch, "activations": activations}
+
+
+def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
+    """The worst moment of an unroll beside the student, both ends of the expert's way, and the batches.
+
+    With p = P / W, b the bytes of a step's batch and T steps; the start is the expert's:
+
+    - snapshots: (T - 1) p, or the pairs' gradients (T - 1) b of the steps done where these are larger (then the sweep is at its
+      first step); where snapshots are offloaded p, the one in use. The forward scheme keeps T b of the way there, too.
+    - vectors: adjoint and direction 2 p. Differences add the gradient ahead, the shifted parameters and the last step's
+      gradient, 3 p and b; the forward scheme 2 p.
+    - gathered: `exact` on several ranks has parameters and direction whole, 2 P, and F at stage 3; differences P below it.
+    - activations: of ceil(B / W) pairs. `exact`, `tesla`: graph, gradient and products of a step differentiated twice; or, on
+      one rank, the graph and gradient with the end of the student's way, and the outer loss's differences and gradient, 3 p.
+      `full`: all T steps. Differences: see `first_order_memory`.
+    """
+    workers, stage, steps = settings.workers, settings.zero_stage, settings.inner_steps
+    p, b = share(sizes.trainable, workers), step.batch
+    if settings.gradient == "full":
+        assert step.full is not None
+        return {"activations": step.full.one + (steps - 1) * step.full.further}
+    waiting = (steps - 1) * p if settings.offload_snapshots == "none" else p
+    if settings.gradient == "finite_difference":
+        assert step.first is not None
+        central = settings.difference == "central"
+        return {
+            "snapshots": max(waiting + (0 if central else steps * b), (steps - 1) * b),
+            "vectors": 5 * p + b if central else 4 * p,
+            "gathered": sizes.trainable if workers > 1 and stage < 3 else 0,
+            "activations": first_order_memory(sizes, step.first, workers, stage),
+        }
+    assert step.second is not None
+    in_sweep = {"snapshots": max(waiting, (steps - 1) * b), "vectors": 2 * p, "activations": step.second.peak}
+    if is_sharded(settings):
+        whole = 2 * sizes.trainable if workers > 1 else 0
+        return in_sweep | {"gathered": whole + (sizes.frozen if stage == 3 else 0)}
+    at_end = {"snapshots": waiting, "vectors": 3 * p, "activations": step.second.graph}
+    return max(in_sweep, at_end, key=peak)
+
+
+def is_sharded(settings: DistillSettings) -> bool:
+    """Whether the student of several ranks is used."""
+    return settings.workers > 1 or settings.zero_stage > 0
+
+
+def pairs_memory(pairs: int, pair_bytes: int, settings: DistillSettings) -> Terms:
+    """A rank's share of what is learned, M / W pairs: values, start, best, and Adam's two moments or SGD's one."""
+    moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
+    return {"pairs": (3 + moments) * share(pairs, settings.workers) * pair_bytes}
+
+
+def distillation_memory(
+    sizes: Sizes, step: Step, pairs: int, pair_bytes: int, settings: DistillSettings, validation: Terms
+) -> Terms:
+    """A run with M pairs, at the worst of: the unroll, the check of differences, the pairs' own step, the validation.
+
+    - student, engine: see `student_memory`; pairs: see `pairs_memory`.
+    - expert: start and target, 2 P / W.
+    - batches: T b, and the pictures they use.
+    - what `unroll_memory` says; finite differences are checked by a small unroll of `exact`, with its snapshots,
+      adjoint and direction.
+    - or, in its place, what follows it: a frozen backbone's way to the pixels; the outer optimiser, six times the used pairs.
+    - or, in place of expert, batches and unroll, the validation: what `evaluation_memory` has.
+    """
+    workers, steps, p, b = settings.workers, settings.inner_steps, share(sizes.trainable, settings.workers), step.batch
+    used = min(pairs, steps * share(min(settings.batch_size or pairs, pairs), workers)) * pair_bytes
+    resident = student_memory(sizes, workers, settings.zero_stage) | pairs_memory(pairs, pair_bytes, settings)
+    working = resident | {"expert": 2 * p, "batches": steps * b + used}
+    moments = [
+        working | unroll_memory(sizes, step, settings),
+        working | {"pairs' gradients": steps * b + used, "pixels": step.pixels},
+        working | {"pairs' gradients": steps * b + used, "outer optimiser": 6 * used},
+        resident | {f"validation: {name}": size for name, size in validation.items()},
+    ]
+    if step.check is not None:
+        waiting = (steps - 1) * p if settings.offload_snapshots == "none" else p
+        moments.append(working | {"snapshots": waiting, "vectors": 2 * p, "check of differences": step.check.peak})
+    return max(moments, key=peak)
+
+
+def evaluation_memory(sizes: Sizes, step: Step, settings: EvaluationSettings, workers: int = 1) -> Terms:
+    """A student's training on pairs, whole on each rank, beside the pairs and the dual encoder that stands by.
+
+    - student: P + F; best so far: the same, with more than one learning rate; momentum: P.
+    - batch: the pairs of the step, ceil(B / W).
+    - activations: see `first_order_memory`; or a batch of pictures encoded; weight decay makes a copy of the gradients.
+    """
+    assert step.first is not None
+    p, whole = sizes.trainable, sizes.trainable + sizes.frozen
+    in_step = first_order_memory(sizes, step.first, workers, 0)
+    return {
+        "student": whole,
+        "best so far": whole if len(settings.learning_rates) > 1 else 0,
+        "momentum": p if settings.momentum else 0,
+        "batch": step.batch,
+        "activations": max(in_step, p * (2 if settings.weight_decay else 1), step.encoding),
+    }

@@ -1,0 +1,190 @@
+"""A student's passes without memory: the same code on the "meta" device, counted, so that a plan can say what a run will take.
+
+Nothing is downloaded and nothing large is allocated; both passes of a ViT-H's inner step take two seconds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from vldd_dist.config.model import ModelSettings
+from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.unroll import DoubleBackward, Params, full_gradient
+from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.inputs import CHUNK, model_inputs, pixel_gradients
+from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
+from vldd_dist.models.parameters import TOWERS, ParameterView
+
+META = torch.device("meta")
+
+Asked = ParamSpec("Asked")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class SecondOrder:
+    """One inner step differentiated twice, bytes beside parameters, direction and batch.
+
+    Attributes:
+        graph: what the first gradient leaves for the second: its graph and itself.
+        peak: of both, products included.
+    """
+
+    graph: int
+    peak: int
+
+
+@dataclass(frozen=True)
+class FullGraph:
+    """One graph over all inner steps, bytes beside parameters and batches: T steps peak at `one + (T - 1) * further`."""
+
+    one: int
+    further: int
+
+
+def _once(
+    rehearse: "Callable[Concatenate[MemoryTrace, Asked], Found]",
+) -> "Callable[Concatenate[MemoryTrace, Asked], Found]":
+    """A trace asked for again is remembered."""
+
+    @wraps(rehearse)
+    def remembered(self: "MemoryTrace", *args: Asked.args, **kwargs: Asked.kwargs) -> Found:
+        key = (rehearse.__name__, args, tuple(sorted(kwargs.items())))
+        if key not in self.known:
+            self.known[key] = rehearse(self, *args, **kwargs)
+        return self.known[key]
+
+    return remembered
+
+
+class MemoryTrace:
+    """What the passes of one dual encoder take.
+
+    Args:
+        text_dim: size of the caption embeddings.
+        image_size: pixels.
+
+    Attributes:
+        parameters, trainable: how many.
+        trainable_bytes: P, by tower.
+        frozen_bytes: F.
+        module_bytes: the largest module's own parameters.
+    """
+
+    def __init__(self, settings: ModelSettings, text_dim: int, image_size: int) -> None:
+        image = settings.image.model_copy(update={"weights": "random"})
+        self.settings = settings.model_copy(update={"image": image})
+        self.text_dim, self.image_size = text_dim, image_size
+        self.known: dict[Any, Any] = {}
+        model = self._model()
+        own = [sum(p.nbytes for p in module.parameters(recurse=False)) for module in model.modules()]
+        self.module_bytes = max(own)
+        self.parameters = sum(p.numel() for p in model.parameters())
+        view = ParameterView(model)
+        self.trainable = view.count
+        self.trainable_bytes = {tower: sum(p.nbytes for p in view.parameters_of(tower)) for tower in TOWERS}
+        self.frozen_bytes = sum(p.nbytes for p in model.parameters()) - sum(self.trainable_bytes.values())
+        self.frozen_backbone = model.frozen_backbone
+
+    @cached_property
+    def pair_bytes(self) -> int:
+        """A synthetic pair: its pixels and its text."""
+        return 4 * (3 * self.image_size**2 + self.text_dim)
+
+    @cached_property
+    def input_bytes(self) -> int:
+        """A pair as the students get it: the same, or the frozen backbone's features and the text."""
+        return sum(tensor.nbytes for tensor in self._batch(self._model(), 1))
+
+    @_once
+    def first_order(self, pairs: int, *, training: bool, of_batch: bool, keep: bool) -> int:
+        """A forward and backward pass with fused attention: the peak, bytes beside parameters and batch.
+
+        Args:
+            training: with dropout.
+            of_batch: with the batch's gradient.
+            keep: the parameters' gradients; else each is gone as soon as it is made, as when it goes to another rank.
+        """
+        student, theta, batch = self._student(pairs, dropout=training, fused=True)
+        with fused_attention_on_meta(), LiveMemory() as memory:
+            at, on = _leaves(theta, True), _leaves(batch, of_batch)
+            for leaf in [] if keep else at:
+                leaf.register_post_accumulate_grad_hook(_drop_gradient)
+            student.loss(at, on, 0).backward()
+        return memory.peak
+
+    @_once
+    def second_order(self, pairs: int, *, dropout: bool, with_theta: bool) -> SecondOrder:
+        """`DoubleBackward` of one step. `with_theta`: with the products along theta."""
+        student, theta, batch = self._student(pairs, dropout=dropout, fused=False)
+        direction = [torch.empty_like(tensor) for tensor in theta]
+        with LiveMemory() as memory:
+            derivatives = DoubleBackward(student)
+            first = derivatives.gradient(theta, batch, 0, last=True)
+            graph = memory.live
+            derivatives.products(theta, batch, 0, direction, first, with_theta=with_theta)
+        return SecondOrder(graph, memory.peak)
+
+    @_once
+    def full_graph(self, pairs: int, *, dropout: bool) -> FullGraph:
+        """`full_gradient` of one and of two steps."""
+        peaks = []
+        for steps in (1, 2):
+            student, theta, batch = self._student(pairs, dropout=dropout, fused=False)
+            target = [torch.empty_like(tensor) for tensor in theta]
+
+            def outer(end: Params, target: Params = target) -> Tensor:
+                return torch.stack([(a - b).square().sum() for a, b in zip(end, target, strict=True)]).sum()
+
+            with LiveMemory() as memory:
+                full_gradient(student, theta, torch.empty(2, device=META), [batch] * steps, outer)
+            peaks.append(memory.peak)
+        return FullGraph(peaks[0], peaks[1] - peaks[0])
+
+    @_once
+    def encoding(self, pictures: int) -> int:
+        """Features of 8-bit pictures without a graph: the peak, bytes beside parameters."""
+        model = self._model()
+        with torch.no_grad(), fused_attention_on_meta(), LiveMemory() as memory:
+            images = torch.empty(pictures, 3, self.image_size, self.image_size, device=META, dtype=torch.uint8)
+            model.image_features(model.inputs(model.normalise(images)))
+        return memory.peak
+
+    @_once
+    def pixels(self, pairs: int) -> int:
+        """From gradients of a frozen backbone's features to those of pixels: the peak, bytes, results included."""
+        if not self.frozen_backbone:
+            return 0
+        model, images = self._model(), self._images(pairs)
+        gradients = self._batch(model, pairs)[0]
+        with fused_attention_on_meta(), LiveMemory() as memory:
+            pixel_gradients(model, images, gradients)
+        return memory.peak
+
+    def _model(self) -> DualEncoder:
+        with META:
+            return build(self.settings, self.text_dim, None, 0)
+
+    def _images(self, pairs: int) -> Tensor:
+        return torch.empty(pairs, 3, self.image_size, self.image_size, device=META)
+
+    def _batch(self, model: DualEncoder, pairs: int) -> list[Tensor]:
+        inputs = model_inputs(model, self._images(min(pairs, CHUNK)))
+        return [inputs.new_empty(pairs, *inputs.shape[1:]), torch.empty(pairs, self.text_dim, device=META)]
+
+    def _student(self, pairs: int, *, dropout: bool, fused: bool) -> tuple[Student, list[Tensor], list[Tensor]]:
+        model = self._model()
+        student = Student(model, self.settings.temperature, dropout=dropout, fused_attention=fused)
+        return student, [parameter.detach() for parameter in student.view.parameters], self._batch(model, pairs)
+
+
+def _leaves(tensors: Sequence[Tensor], requires_grad: bool) -> list[Tensor]:
+    return [tensor.detach().requires_grad_(requires_grad) for tensor in tensors]
+
+
+def _drop_gradient(leaf: Tensor) -> None:
+    leaf.grad = None

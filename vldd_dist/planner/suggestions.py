@@ -1,0 +1,142 @@
+"""What to change when a unit does not fit its GPU: changes are tried on the estimate, so that what is proposed does fit."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from vldd_dist.config.base import Resources
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.errors import ConfigError
+from vldd_dist.planner.estimator import Estimator
+from vldd_dist.planner.memory_model import GIB, RESERVED, peak
+
+PROPOSED = 3
+WORKERS = (2, 4, 8)
+HALVINGS = 4
+
+# Key -> value.
+Change = dict[str, Any]
+# Changes in one direction, each less memory than the one before.
+Way = list[Change]
+SECTIONS = {"expert": "experts", "distillation": "distill", "evaluation": "evaluation"}
+
+
+def resources_of(experiment: Experiment, kind: str) -> Resources:
+    """What a worker of a kind asks for."""
+    resources: Resources = getattr(experiment, SECTIONS[kind]).resources
+    return resources
+
+
+def room(resources: Resources) -> int | None:
+    """Bytes of GPU memory for a worker's tensors: its part of the GPU without `RESERVED`; none when no GPU is described."""
+    if resources.gpu_memory_gib is None:
+        return None
+    return round(min(resources.gpus or 1, 1) * resources.gpu_memory_gib * GIB) - RESERVED
+
+
+def mend(experiment: Experiment, kind: str, limit: int, estimator: Estimator) -> str:
+    """What to set so that a unit fits `limit` bytes: up to three ways, each enough; else several at once; else a larger GPU."""
+    return _Search(experiment, kind, limit, estimator).sentence()
+
+
+class _Search:
+    def __init__(self, experiment: Experiment, kind: str, limit: int, estimator: Estimator) -> None:
+        self.experiment, self.kind, self.limit, self.estimator = experiment, kind, limit, estimator
+        self.section = SECTIONS[kind]
+
+    def sentence(self) -> str:
+        found: list[str] = []
+        groups = self._groups()
+        for group in groups:
+            if fitting := next((change for way in group if (change := self._first_that_fits(way))), None):
+                found.append(f"{_said(fitting)} ({self._gib(fitting)})")
+            if len(found) == PROPOSED:
+                break
+        return f"set {', or '.join(found)}" if found else self._together([group[-1][-1] for group in groups])
+
+    def _together(self, changes: list[Change]) -> str:
+        """All at once, without those that are not needed, the last first."""
+        if not self._fits(_merged(changes)):
+            return (
+                f"no change tried is enough, not even {_said(_merged(changes))} together ({self._gib(_merged(changes))}): take "
+                f"GPUs with more memory ({self.section}.resources) or a smaller model.image.model"
+            )
+        for change in reversed(changes):
+            fewer = [other for other in changes if other is not change]
+            if self._fits(_merged(fewer)):
+                changes = fewer
+        return f"set {_said(_merged(changes))} together ({self._gib(_merged(changes))})"
+
+    def _first_that_fits(self, way: Way) -> Change | None:
+        if not self._fits(way[-1]):
+            return None
+        low, high = 0, len(way) - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._fits(way[middle]) else (middle + 1, high)
+        return way[high]
+
+    def _fits(self, change: Change) -> bool:
+        size = self._size(change)
+        return size is not None and size <= self.limit
+
+    def _gib(self, change: Change) -> str:
+        size = self._size(change)
+        return "?" if size is None else f"{size / GIB:.1f} GiB of {(self.limit + RESERVED) / GIB:g}"
+
+    def _size(self, change: Change) -> int | None:
+        """The peak with a change; none where the description or the model does not allow it."""
+        tree = self.experiment.model_dump(mode="json")
+        for key, value in change.items():
+            *sections, leaf = key.split(".")
+            node = tree
+            for section in sections:
+                node = node[section]
+            node[leaf] = value
+        try:
+            return peak(self.estimator.memory(Experiment.model_validate(tree), self.kind))
+        except (ValidationError, ConfigError):
+            return None
+
+    def _groups(self) -> list[list[Way]]:
+        """What changes least first; of a group the first way that leads to the end is enough."""
+        image, distill = self.experiment.model.image, self.experiment.distill
+        groups: list[list[Way]] = []
+        checkpointing: list[Change] = []
+        if not image.grad_checkpointing and image.train in ("full", "lora"):
+            checkpointing = [{"model.image.grad_checkpointing": True}]
+            groups.append([checkpointing])
+        batch = self._halved(f"{self.section}.batch_size")
+        if self.kind != "distillation":
+            workers = self._more_workers() if self.kind == "expert" else []
+            return [group for group in (*groups, workers, [batch] if batch else []) if group]
+        if distill.offload_snapshots == "none":
+            groups.insert(0, [[{"distill.offload_snapshots": "cpu"}]])
+        gradients: Way = [{"distill.gradient": "exact"}] if distill.gradient == "full" else []
+        if distill.gradient != "finite_difference":
+            gradients.append({"distill.gradient": "finite_difference"})
+            gradients += [gradients[-1] | change for change in checkpointing]
+        validations = self._halved("evaluation.batch_size")
+        both = [one | other for one, other in zip(batch, validations, strict=False)]
+        smaller = [way for way in (batch, validations, both) if way]
+        return [group for group in (*groups, [gradients] if gradients else [], self._more_workers(), smaller) if group]
+
+    def _more_workers(self) -> list[Way]:
+        section = getattr(self.experiment, self.section)
+        more = [{f"{self.section}.workers": n} for n in WORKERS if n > section.workers]
+        sharded = [change | {f"{self.section}.zero_stage": 3} for change in more]
+        return [way for way in (more, sharded if section.zero_stage < 3 else []) if way]
+
+    def _halved(self, key: str) -> Way:
+        section, name = key.split(".")
+        size = getattr(getattr(self.experiment, section), name) or max(self.experiment.distill.pairs)
+        return [{key: size >> halving} for halving in range(1, HALVINGS + 1) if size >> halving >= WORKERS[-1]]
+
+
+def _merged(changes: list[Change]) -> Change:
+    return {key: value for change in changes for key, value in change.items()}
+
+
+def _said(change: Change) -> str:
+    named = [f"{key}: {str(value).lower()}" for key, value in change.items()]
+    return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)

@@ -1,0 +1,192 @@
+"""What a run needs of its surroundings, tried one by one: each finding is one line that says what to do about it."""
+
+import importlib
+import logging
+import multiprocessing
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from vldd_dist.artifacts.manifests import installed_versions
+from vldd_dist.errors import VlddError
+from vldd_dist.sharding.ranks import Rendezvous, join, leave, open_rendezvous
+from vldd_dist.store.node_cache import node_cache
+from vldd_dist.store.store import Store
+
+NOTED_SKEW_SECONDS, REFUSED_SKEW_SECONDS = 30, 900
+PAIR_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`verdict`: ok, NOTE (works, with what it says), FAIL (a run would not)."""
+
+    verdict: Literal["ok", "NOTE", "FAIL"]
+    subject: str
+    says: str
+
+
+def examine(url: str) -> list[Finding]:
+    """Everything, whatever fails on the way."""
+    findings: list[Finding] = []
+    for subject, examination in (
+        ("store", lambda: _store(url)),
+        ("clock", lambda: _clock(url)),
+        ("node's cache", _cache),
+        ("GPU", _gpu),
+        ("DeepSpeed", _deepspeed),
+        ("ranks", _ranks),
+        ("cluster", _cluster),
+        ("versions", _versions),
+    ):
+        try:
+            findings.extend(examination())
+        except VlddError as error:
+            findings.append(Finding("FAIL", subject, str(error)))
+        except Exception as error:  # whatever drivers, disks and libraries do
+            first = str(error).strip().partition("\n")[0]
+            findings.append(Finding("FAIL", subject, f"{type(error).__name__}: {first}"))
+    return findings
+
+
+def _store(url: str) -> Iterator[Finding]:
+    store = Store(url)
+    store.check_writable()
+    yield Finding("ok", "store", f"{store.url}: an object was written, read back and removed")
+    if store.creates_conditionally():
+        yield Finding("ok", "conditional put", "of two writers of one unit exactly one commits")
+    else:
+        yield Finding(
+            "NOTE",
+            "conditional put",
+            "not known to this server: an existing manifest is respected, but of two writers that commit a unit at the same "
+            "instant the later manifest stands; both are whole and say the same, so results do not change",
+        )
+
+
+def _clock(url: str) -> Iterator[Finding]:
+    store, key = Store(url), f"doctor-{uuid.uuid4().hex[:8]}"
+    store.write(key, b"clock")
+    try:
+        skew = (store.modified(key) - datetime.now(UTC)).total_seconds()
+    finally:
+        store.delete([key])
+    said = f"this machine's is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the store's"
+    if abs(skew) > REFUSED_SKEW_SECONDS:
+        yield Finding("FAIL", "clock", f"{said}: object stores refuse signatures so far off: set it, by NTP for example")
+    elif abs(skew) > NOTED_SKEW_SECONDS:
+        yield Finding("NOTE", "clock", f"{said}: ages in `vldd status` and `vldd gc` are off by so much")
+    else:
+        yield Finding("ok", "clock", "agrees with the store's")
+
+
+def _ranks() -> Iterator[Finding]:
+    """Two processes meet and sum, as the ranks of a unit do."""
+    device = "cuda" if torch.cuda.device_count() > 1 else "cpu"
+    meeting, server = open_rendezvous("127.0.0.1", 2)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        sums = [pool.submit(_sum_of_ranks, meeting, rank, device) for rank in (0, 1)]
+        try:
+            found = [future.result(timeout=PAIR_SECONDS) for future in sums]
+        except Exception as error:  # whatever a network or driver does
+            yield Finding("FAIL", "ranks", f"two ranks on {device} cannot speak to each other: {type(error).__name__}: {error}")
+            return
+    del server
+    backend = "NCCL" if device == "cuda" else "gloo"
+    verdict: Literal["ok", "FAIL"] = "ok" if found == [3.0, 3.0] else "FAIL"
+    yield Finding(verdict, "ranks", f"two of them met and summed by {backend}")
+
+
+def _sum_of_ranks(meeting: Rendezvous, rank: int, device: str) -> float:
+    place = torch.device(device, rank) if device == "cuda" else torch.device(device)
+    if device == "cuda":
+        torch.cuda.set_device(place)
+    ranks = join(meeting, rank, 2, device=place, timeout=timedelta(seconds=PAIR_SECONDS))
+    found = float(ranks.all_reduce(torch.ones(1, device=place) * (rank + 1)))
+    leave()
+    return found
+
+
+def _cluster() -> Iterator[Finding]:
+    if "RAY_ADDRESS" not in os.environ:
+        yield Finding("NOTE", "cluster", "RAY_ADDRESS is not set: a run starts a Ray of its own on this machine")
+        return
+    import ray
+
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        yield Finding("FAIL", "cluster", f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: cannot be joined: {reason}")
+        return
+    resources = ray.cluster_resources()
+    ray.shutdown()
+    yield Finding("ok", "cluster", f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs as Ray sees them")
+
+
+def _cache() -> Iterator[Finding]:
+    cache = node_cache()
+    if cache.limit_bytes == 0:
+        yield Finding("NOTE", "node's cache", "off (VLDD_CACHE_GIB=0): remote snapshots and shards are fetched each time")
+        return
+    try:
+        cache.open().close()
+    except OSError as error:
+        yield Finding("NOTE", "node's cache", f"not used: {error}")
+        return
+    free = shutil.disk_usage(cache.folder).free
+    limit, room = cache.limit_bytes / 2**30, free / 2**30
+    if free < cache.limit_bytes:
+        yield Finding(
+            "NOTE",
+            "node's cache",
+            f"{cache.folder}: {room:.1f} GiB free on its disk, less than its limit of {limit:g}: lower VLDD_CACHE_GIB, or "
+            "name another disk by VLDD_CACHE_DIR",
+        )
+    else:
+        yield Finding("ok", "node's cache", f"{cache.folder}: up to {limit:g} GiB, {room:.1f} free")
+
+
+def _gpu() -> Iterator[Finding]:
+    if not torch.cuda.is_available():
+        yield Finding("NOTE", "GPU", "none seen by torch: runs use the CPU (a CUDA build of torch and a driver are needed)")
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        yield Finding("ok", "GPU", f"{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+
+
+def _deepspeed() -> Iterator[Finding]:
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    try:
+        module = importlib.import_module("deepspeed")
+    except Exception as error:  # it runs compilers and probes drivers when imported
+        yield Finding("NOTE", "DeepSpeed", f"not usable ({type(error).__name__}: {error}): sharded students need it")
+        return
+    locks = stale_locks(Path(os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")).expanduser())
+    for lock in locks:
+        yield Finding(
+            "FAIL", "DeepSpeed", f"{lock}: left by a compilation that was killed, later starts wait for it: remove it"
+        )
+    if not locks:
+        yield Finding("ok", "DeepSpeed", f"{module.__version__}, no lock of a killed compilation")
+
+
+def stale_locks(folder: Path) -> list[Path]:
+    """Locks of torch's extension builds below the folder."""
+    return sorted(folder.glob("**/lock"))
+
+
+def _versions() -> Iterator[Finding]:
+    versions = {"python": platform.python_version(), **installed_versions()}
+    yield Finding("ok", "versions", ", ".join(f"{name} {version}" for name, version in versions.items()))

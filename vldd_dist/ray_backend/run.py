@@ -1,0 +1,114 @@
+"""The main job: plan, run what is missing, report."""
+
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.errors import ConfigError, InterruptedRun
+from vldd_dist.monitoring.progress import ProgressBoard, ProgressView, make_view
+from vldd_dist.monitoring.status import SeveralViews, StatusWriter
+from vldd_dist.monitoring.trackers import make_tracking
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.work_unit import Until, WorkUnit
+from vldd_dist.ray_backend.executor import RayExecutor
+from vldd_dist.ray_backend.metrics import RayMetrics
+from vldd_dist.reporting.tables import render_table
+from vldd_dist.scheduler.controller import Controller, RunResult
+from vldd_dist.scheduler.executor import Executor
+from vldd_dist.store.store import Store
+
+STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_experiment(
+    experiment: Experiment,
+    store: Store,
+    console: Console,
+    until: Until = "publications",
+    track: Sequence[str] = (),
+    max_running: int | None = None,
+) -> int:
+    """Run everything of the experiment that the store does not hold yet, then write and print the report.
+
+    Args:
+        until: the last stage to run, with all it needs.
+        track: NAME=TARGET each, see `trackers`.
+        max_running: units at once, at least 1; none: as many as fit.
+
+    Returns:
+        The exit code: 0, or that of the first failed unit (the others were run).
+
+    Raises:
+        VlddError: the experiment cannot be planned, or the store not be used.
+        InterruptedRun: Ctrl-C or SIGTERM; the same command goes on.
+    """
+    if store.url.startswith("memory://"):
+        raise ConfigError("--store memory://: lives in one process, the workers are others; use file:// or s3://")
+    plan = make_plan(experiment)
+    store.check_writable()
+    trackers: list[ProgressView] = [make_tracking(description, experiment.name) for description in track]
+    # Here: it takes the plotting libraries, which a refused description need not wait for.
+    from vldd_dist.monitoring.live_report import LiveReport, progress_of
+    from vldd_dist.monitoring.report import Reporter
+
+    reporter, status = Reporter(experiment, plan, store), StatusWriter(store, experiment.name)
+    view = SeveralViews([make_view(console), status, LiveReport(reporter, status), RayMetrics(), *trackers])
+    board = ProgressBoard(view)
+    result = _run_units(plan.units(until), store, board, status, max_running, experiment.stall_timeout_seconds)
+    for unit, outcome in result.failed:
+        console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
+    if result.blocked:
+        console.print(f"not run, for they need a failed one: {len(result.blocked)} units", style="red")
+    data = reporter.write(progress_of(status.now(board, status.state)), result.failed)
+    if data.rows:
+        console.print(render_table(data))
+    console.print(f"report: {store.url_of('report/index.html')}", markup=False, highlight=False, soft_wrap=True)
+    return result.exit_code
+
+
+def _run_units(
+    units: list[WorkUnit],
+    store: Store,
+    board: ProgressBoard,
+    status: StatusWriter,
+    max_running: int | None,
+    stall_timeout_seconds: float | None,
+) -> RunResult:
+    """Sets the status's state."""
+    stops: list[int] = []
+
+    def handle_signals() -> list[Any]:
+        # The loop asks for the flag: an exception raised out of a handler can be lost in the callback it interrupts.
+        return [signal.signal(number, lambda received, frame: stops.append(received)) for number in STOPPING_SIGNALS]
+
+    def make_executor() -> Executor:
+        executor = RayExecutor(store)
+        # Again, for Ray brings a handler of its own, which ends the process.
+        handle_signals()
+        return executor
+
+    previous = handle_signals()
+    try:
+        result = Controller(
+            units,
+            store,
+            make_executor,
+            board,
+            should_stop=lambda: bool(stops),
+            max_running=max_running,
+            stall_timeout_seconds=stall_timeout_seconds,
+        ).run()
+        status.state = "failed" if result.failed else "done"
+        return result
+    except ConfigError:
+        status.state = "failed"
+        raise
+    except KeyboardInterrupt:
+        raise InterruptedRun("interrupted: what was committed is in the store; the same command goes on from there") from None
+    finally:
+        board.view.end()
+        for number, handler in zip(STOPPING_SIGNALS, previous, strict=True):
+            signal.signal(number, handler)

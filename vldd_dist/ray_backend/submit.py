@@ -1,0 +1,144 @@
+"""Submitting an experiment to a running Ray cluster, so that submitting again is always the right thing to do."""
+
+import logging
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.errors import ConfigError
+from vldd_dist.ray_backend.secret_files import EXCLUDES, check_named_files, check_working_dir, texts_of
+from vldd_dist.store.store import Store
+
+ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
+
+
+def submission_name(experiment: Experiment, store_url: str) -> str:
+    """The same for the same experiment and store; a submission's id has its number behind it, for Ray still tidies up after an
+    ended job when the next one comes."""
+    question = f"{experiment.model_dump_json()}\n{store_url}"
+    return f"vldd-{experiment.name}-{sha256(question.encode()).hexdigest()[:8]}"
+
+
+def submit(
+    experiment: Experiment,
+    config: str,
+    overrides: list[str],
+    store: str,
+    address: str,
+    working_dir: str,
+    more: Sequence[str] = (),
+) -> tuple[str, bool]:
+    """Start the job, unless it runs.
+
+    Args:
+        config: path of the description, inside the working directory.
+        working_dir: what the cluster gets of this machine, without files that look like secrets (`secret_files`); its
+            jobs/runtime_env.yaml is the job's, as of `ray job submit --runtime-env`.
+        store: as every node sees it.
+        address: of the cluster's dashboard.
+        more: further arguments of `jobs.run`.
+
+    Returns:
+        The submission id, and whether the job was started now.
+
+    Raises:
+        ConfigError: a description outside the working directory, a working directory that holds the home directory, a file of
+            the description that is never sent, a folder for a store that is not absolute, or a cluster that cannot be reached.
+    """
+    root = Path(working_dir).resolve()
+    check_working_dir(root)
+    if not Path(config).resolve().is_relative_to(root):
+        raise ConfigError(f"{config}: lies outside the working directory {root}, which is what the cluster gets: move it there")
+    Store(store).require_writable()
+    if "://" not in store and not Path(store).is_absolute():
+        raise ConfigError(f"--store {store}: a job has another working directory: give a URL or an absolute path")
+    check_named_files(
+        root, {"the description": str(Path(config).resolve()), **dict(texts_of(experiment.model_dump(mode="json")))}
+    )
+    entrypoint = ["python", "-m", "jobs.run", str(Path(config).resolve().relative_to(root)), "--store", store]
+    entrypoint += [part for override in overrides for part in ("--set", override)]
+    entrypoint += more
+    name = submission_name(experiment, store)
+    # It tells of every file it leaves behind.
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with _reaching(address):
+        client = JobSubmissionClient(address)
+        known = {
+            details.submission_id: details.status
+            for details in client.list_jobs()
+            if details.submission_id and details.submission_id.startswith(f"{name}-")
+        }
+        for job, status in known.items():
+            if status not in ENDED:
+                return job, False
+        job = f"{name}-{len(known) + 1}"
+        client.submit_job(
+            entrypoint=shlex.join(entrypoint),
+            submission_id=job,
+            runtime_env=runtime_env(root),
+            metadata={"experiment": experiment.name, "store": store},
+            # The driver only schedules: it must start on a head without CPUs for work.
+            entrypoint_num_cpus=0,
+        )
+    return job, True
+
+
+def runtime_env(root: Path) -> dict[str, Any]:
+    """The job's runtime environment: what the working directory says, and what of that directory is sent."""
+    path = root / "jobs" / "runtime_env.yaml"
+    given = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
+    return given | {"working_dir": str(root), "excludes": [*(given.get("excludes") or []), *EXCLUDES]}
+
+
+def jobs_of(store: str, address: str) -> list[str]:
+    """What the cluster says of the jobs that were submitted for this store, a line each.
+
+    Raises:
+        ConfigError: a cluster that cannot be reached.
+    """
+    with _reaching(address):
+        jobs = JobSubmissionClient(address).list_jobs()
+    return [
+        f"job {job.submission_id}: {job.status.value}" + (f" ({job.message})" if job.status == JobStatus.FAILED else "")
+        for job in jobs
+        if (job.metadata or {}).get("store") == store
+    ]
+
+
+@contextmanager
+def _reaching(address: str) -> Iterator[None]:
+    try:
+        yield
+    except AuthenticationError as error:
+        raise ConfigError(
+            f"--address {address}: the cluster asks for its token ({_first_line(error)}): set RAY_AUTH_MODE=token, "
+            "with the token in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names or in ~/.ray/auth_token"
+        ) from None
+    except (ConnectionError, RuntimeError) as error:
+        raise ConfigError(
+            f"--address {address}: the cluster does not answer as it should ({_first_line(error)}): is it there?"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
+
+
+def next_commands(job: str, address: str, store: str) -> str:
+    """What a person does next."""
+    return "\n".join(
+        [
+            f"logs     ray job logs --address {address} --follow {job}",
+            f"stop     ray job stop --address {address} {job}      (submitting again goes on)",
+            f"status   vldd status {shlex.quote(store)}",
+            f"results  vldd list {shlex.quote(store)}",
+        ]
+    )

@@ -1,0 +1,89 @@
+"""One attempt at a unit, in a worker process. Importing this module imports all that any kind of unit needs of ours."""
+
+import logging
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+from ray.util.queue import Queue
+
+# For its side: a publication imports it late.
+import vldd_dist.distilled_set.presentation  # noqa: F401
+from vldd_dist.errors import VlddError
+from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.outcome import DONE, InputAwaited, Outcome
+from vldd_dist.pipeline.stages import RUNNERS  # noqa: F401
+from vldd_dist.pipeline.work_unit import UnitOrder
+from vldd_dist.ray_backend.exceptions import describe, is_of_the_machine, plain
+from vldd_dist.sharding.ranks import SOLO, LostRank, Ranks, Rendezvous, join
+from vldd_dist.store.store import Store
+
+REPORT_INTERVAL_SECONDS = 0.5
+
+
+def answer(
+    order: UnitOrder, store: Store, events: Queue, node: str, meeting: tuple[str, int] | None, rank: int
+) -> dict[str, Any]:
+    """The fields of the attempt's `Outcome`, which travels where our modules may be missing.
+
+    Args:
+        node: Ray's id of the node this process is on.
+        meeting: of a unit of several ranks, host and port at which they meet.
+    """
+    try:
+        ranks = SOLO if meeting is None else _join(order, Rendezvous(*meeting), rank)
+    except RuntimeError as error:
+        cause = f"rank {rank} of {order.workers} did not meet the others: {plain(str(error).strip().partition(chr(10))[0])}"
+        return asdict(Outcome("lost", cause, 1))
+    return asdict(replace(run_order(order, store, events, node, ranks), node=node))
+
+
+def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: Ranks = SOLO) -> Outcome:
+    """One attempt at a unit; never raises."""
+    last = 0.0
+
+    def report(event: dict[str, Any]) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= REPORT_INTERVAL_SECONDS or event.get("done") == event.get("total") or "notice" in event:
+            last = now
+            events.actor.put_nowait.remote((order.id, event | {"node": node}))
+
+    # Until now it waited for a place.
+    report({})
+    try:
+        with _interrupts() as interrupted, ranks.noticing_a_loss():
+            execute(order, store, report, ranks, interrupted)
+        return DONE
+    except InputAwaited as wait:
+        return Outcome("waits", f"waits for {wait.role}", awaits=order.inputs[wait.role][1])
+    except VlddError as error:
+        return Outcome("refused", str(error), error.exit_code)
+    except LostRank as error:
+        return Outcome("lost", str(error), 1)
+    except Exception as error:
+        logging.getLogger(__name__).error("%s\n%s", order.label, traceback.format_exc())
+        return Outcome("broken" if is_of_the_machine(error) else "crashed", describe(error), 1)
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether the task was cancelled since it began: Ray interrupts it as Ctrl-C would, wherever it is."""
+    asked: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _join(order: UnitOrder, meeting: Rendezvous, rank: int) -> Ranks:
+    cuda = order.gpus > 0 and order.execution["device"] != "cpu" and torch.cuda.is_available()
+    timeout = timedelta(seconds=order.execution["rank_timeout_seconds"])
+    return join(meeting, rank, order.workers, device=torch.device("cuda" if cuda else "cpu"), timeout=timeout)

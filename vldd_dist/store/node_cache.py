@@ -1,0 +1,192 @@
+"""The node's cache: verified pieces of remote objects on the local disk, shared by all processes of a machine.
+
+    VLDD_CACHE_DIR      where; a folder of this user's under the system's temporary folder unless set
+    VLDD_CACHE_GIB      how much, 16 unless set; 0 for none
+
+A piece is named by its sha256, and checked against it whenever it is read: neither a crash, nor a damaged disk, nor
+another user can make a reader see anything else. One process fills a piece while others that want it wait. Beyond the
+limit the least recently read goes first. Whatever is wrong with the folder or its disk costs time, and a warning, and
+fails nothing.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from hashlib import sha256
+from io import FileIO
+from pathlib import Path
+
+from vldd_dist.errors import ConfigError
+from vldd_dist.store.local_files import TEMPORARY
+from vldd_dist.store.private_folder import PrivateFolder
+
+DEFAULT_GIB = 16.0
+ABANDONED_SECONDS = 3600
+# Room is made once as much has been filled, by whatever process, as this fraction of the limit; as much is then left free.
+LOOK_AFTER = 1 / 32
+# Names of the folders of pieces.
+HEX_PAIRS = frozenset(f"{number:02x}" for number in range(256))
+SHA256 = re.compile("[0-9a-f]{64}")
+TALLY, LONGEST_TALLY = "filled", 20
+
+logger = logging.getLogger(__name__)
+
+
+def node_cache() -> "NodeCache":
+    """The cache that the environment describes.
+
+    Raises:
+        ConfigError: VLDD_CACHE_GIB is no number of at least 0.
+    """
+    folder = os.environ.get("VLDD_CACHE_DIR") or os.path.join(tempfile.gettempdir(), f"vldd-cache-{os.getuid()}")
+    text = os.environ.get("VLDD_CACHE_GIB", str(DEFAULT_GIB))
+    try:
+        gib = float(text)
+    except ValueError:
+        gib = -1.0
+    if not 0 <= gib < float("inf"):
+        raise ConfigError(f"VLDD_CACHE_GIB={text}: give the size of the node's cache in GiB, 0 for none")
+    return NodeCache(Path(folder), int(gib * 2**30))
+
+
+class NodeCache:
+    """Pieces by sha256 under a folder, of `limit_bytes` in all."""
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self.folder, self.limit_bytes = folder, limit_bytes
+
+    def get(self, digest: str, size: int, load: Callable[[], bytes]) -> bytes:
+        """The piece with this sha256, loaded (by whom it is verified) unless it is here. Raises what `load` raises."""
+        # A manifest that somebody has tampered with may name anything.
+        if size > self.limit_bytes or not SHA256.fullmatch(digest):
+            return load()
+        with contextlib.ExitStack() as held:
+            root: PrivateFolder | None = None
+            try:
+                opened = held.enter_context(self.open())
+                if (data := _read(opened, digest, size)) is not None:
+                    return data
+                held.enter_context(lock(opened, digest[:3]))
+                # Another process may have filled it while this one waited.
+                if (data := _read(opened, digest, size)) is not None:
+                    return data
+                root = opened
+            except OSError as error:
+                warn(f"the node's cache {self.folder} cannot be used", error)
+            data = load()
+            if root is not None:
+                try:
+                    self._fill(root, digest, data)
+                except OSError as error:
+                    warn(f"the node's cache {self.folder} cannot be filled", error)
+            return data
+
+    def open(self) -> PrivateFolder:
+        """Its folder. Raises OSError when it cannot be made, or is not this user's alone."""
+        return PrivateFolder(self.folder)
+
+    def _fill(self, root: PrivateFolder, digest: str, data: bytes) -> None:
+        with root.folder(digest[:2]) as folder, folder.new_file(digest) as file:
+            write_all(file, data)
+        with lock(root, "eviction"):
+            # Looking through the folder after every fill would cost more than the fills.
+            filled = self._filled(root) + len(data)
+            if filled >= self.limit_bytes * LOOK_AFTER:
+                _evict(root, digest, int(self.limit_bytes * (1 - LOOK_AFTER)))
+                filled = 0
+            with root.new_file(TALLY) as file:
+                write_all(file, str(filled).encode())
+
+    def _filled(self, root: PrivateFolder) -> int:
+        """Bytes since room was last made; enough to make room now where the tally is lost."""
+        try:
+            with root.open_file(TALLY) as file:
+                text = file.read(LONGEST_TALLY)
+        except OSError:
+            return self.limit_bytes
+        return int(text) if text.isdigit() else self.limit_bytes
+
+
+@contextlib.contextmanager
+def lock(root: PrivateFolder, name: str) -> Iterator[None]:
+    """Held across processes and threads; the system frees it when its holder dies. Raises OSError where there are no locks."""
+    with root.folder("locks") as folder, folder.open_file(name, os.O_CREAT | os.O_RDWR) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """A raw file may take less than it is given, where a disk fills up."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def warn(what: str, error: OSError) -> None:
+    """Once a process for each kind of error, for it will meet every piece."""
+    _warn_once(what, error.strerror or str(error))
+
+
+@lru_cache(maxsize=64)
+def _warn_once(what: str, why: str) -> None:
+    logger.warning("%s: %s", what, why)
+
+
+def _read(root: PrivateFolder, digest: str, size: int) -> bytes | None:
+    try:
+        with root.folder(digest[:2]) as folder:
+            with folder.open_file(digest) as file:
+                data = file.readall() if os.fstat(file.fileno()).st_size == size else b""
+                if len(data) == size and sha256(data).hexdigest() == digest:
+                    # The time of the last use is what eviction goes by; a disk may be read-only.
+                    with contextlib.suppress(OSError):
+                        os.utime(file.fileno())
+                    return data
+            logger.warning("a damaged piece of the node's cache is removed: %s", folder.path / digest)
+            folder.unlink(digest)
+    except OSError:
+        pass
+    return None
+
+
+def _evict(root: PrivateFolder, newest: str, limit: int) -> None:
+    pieces, held = [], 0
+    for prefix in HEX_PAIRS & set(root.names()):
+        for name, status in _pieces(root, prefix):
+            if name.startswith(TEMPORARY):
+                if status.st_mtime < time.time() - ABANDONED_SECONDS:
+                    _remove(root, prefix, name)
+                continue
+            held += status.st_size
+            if name != newest:
+                pieces.append((status.st_mtime_ns, status.st_size, prefix, name))
+    for _, size, prefix, name in sorted(pieces):
+        if held <= limit:
+            return
+        # A reader that has it open reads on.
+        _remove(root, prefix, name)
+        held -= size
+
+
+def _pieces(root: PrivateFolder, prefix: str) -> list[tuple[str, os.stat_result]]:
+    found = []
+    # A folder that is a link, or another user's, holds nothing of the cache's.
+    with contextlib.suppress(OSError), root.folder(prefix) as folder:
+        for name in folder.names():
+            with contextlib.suppress(FileNotFoundError):
+                status = folder.status(name)
+                if stat.S_ISREG(status.st_mode):
+                    found.append((name, status))
+    return found
+
+
+def _remove(root: PrivateFolder, prefix: str, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError), root.folder(prefix) as folder:
+        folder.unlink(name)

@@ -1,0 +1,110 @@
+"""Folders on a local disk that are this user's alone, for what is kept under a name that others can guess.
+
+A folder is checked once it is open (its owner, its mode), and all that happens in it goes by its descriptor: what was checked
+is what is used, whatever is renamed in the meantime. Symbolic links are not followed.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vldd_dist.store.local_files import TEMPORARY
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A FIFO under a file's name does not make its reader wait.
+_FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class PrivateFolder:
+    """An open folder, closed at the end of its context. Every method raises OSError for what the system refuses."""
+
+    def __init__(self, path: Path, within: int | None = None) -> None:
+        """Open it, made where there is none (its parents too): `path`, or its last part within an open folder.
+
+        Raises:
+            PermissionError: it is another user's, or open to others.
+            OSError: it is a symbolic link or no folder, or cannot be made.
+        """
+        self.path = path
+        name: str | Path = path
+        if within is None:
+            os.makedirs(path.parent, exist_ok=True)
+        else:
+            name = path.name
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=within)
+        try:
+            self._descriptor = os.open(name, _FOLDER, dir_fd=within)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise NotADirectoryError(f"{path} is no folder, or a symbolic link: name the folder itself") from None
+            raise
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self) -> None:
+        status = os.fstat(self._descriptor)
+        if status.st_uid != os.getuid():
+            raise PermissionError(f"{self.path} belongs to another user (uid {status.st_uid}): name another folder")
+        if status.st_mode & 0o077:
+            raise PermissionError(f"{self.path} is open to other users: chmod 700 it, or name another folder")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def folder(self, name: str) -> "PrivateFolder":
+        """A folder in it, made where there is none, checked like this one."""
+        return PrivateFolder(self.path / _plain(name), self._descriptor)
+
+    def names(self) -> list[str]:
+        return os.listdir(self._descriptor)
+
+    def status(self, name: str) -> os.stat_result:
+        """Of a link, its own."""
+        return os.stat(_plain(name), dir_fd=self._descriptor, follow_symlinks=False)
+
+    def open_file(self, name: str, flags: int = os.O_RDONLY) -> FileIO:
+        """A regular file; where `flags` make one, it is readable by this user only."""
+        descriptor = os.open(_plain(name), flags | _FILE, 0o600, dir_fd=self._descriptor)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "no regular file", str(self.path / name))
+        return FileIO(descriptor, {os.O_RDONLY: "r", os.O_WRONLY: "w", os.O_RDWR: "r+"}[flags & os.O_ACCMODE])
+
+    @contextlib.contextmanager
+    def new_file(self, name: str) -> Iterator[FileIO]:
+        """A file that appears under its name, in place of what is there, when the context ends without an error."""
+        temporary = f"{TEMPORARY}{uuid.uuid4().hex}"
+        try:
+            with self.open_file(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY) as file:
+                yield file
+            os.replace(temporary, _plain(name), src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.unlink(temporary)
+            raise
+
+    def unlink(self, name: str) -> None:
+        os.unlink(_plain(name), dir_fd=self._descriptor)
+
+
+def _plain(name: str) -> str:
+    if "/" in name or name in ("", ".", ".."):
+        raise OSError(errno.EINVAL, "no plain name", name)
+    return name

@@ -1,0 +1,54 @@
+"""Groups of real processes that speak by gloo, for tests and benchmarks."""
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from vldd_dist.sharding.ranks import Ranks, Rendezvous, join, open_rendezvous
+
+TIMEOUT = timedelta(seconds=300)
+
+
+class Group:
+    """`world_size` processes that stay alive between calls."""
+
+    def __init__(self, world_size: int, timeout: timedelta = TIMEOUT) -> None:
+        self.world_size = world_size
+        meeting, self._server = open_rendezvous("127.0.0.1", world_size)
+        spawn = multiprocessing.get_context("spawn")
+        self._pools = [
+            ProcessPoolExecutor(1, mp_context=spawn, initializer=_enter, initargs=(meeting, rank, world_size, timeout))
+            for rank in range(world_size)
+        ]
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What a module's function(ranks, *arguments) returns on each rank."""
+        futures = [pool.submit(_call, function, arguments) for pool in self._pools]
+        return [future.result(timeout=900) for future in futures]
+
+    def close(self) -> None:
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_ranks: Ranks
+
+
+def _enter(meeting: Rendezvous, rank: int, world_size: int, timeout: timedelta) -> None:
+    global _ranks
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    _ranks = join(meeting, rank, world_size, device=torch.device("cpu"), timeout=timeout)
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    try:
+        return function(_ranks, *arguments)
+    except Exception as error:
+        raise RuntimeError(f"rank {_ranks.rank}: {traceback.format_exc()}") from error

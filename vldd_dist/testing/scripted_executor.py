@@ -1,0 +1,139 @@
+"""An executor that follows a script, for tests of the coordinator."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from rich.console import Console
+
+from vldd_dist.config.base import Resources
+from vldd_dist.monitoring.progress import PlainView, ProgressBoard
+from vldd_dist.pipeline.outcome import DONE, Outcome
+from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
+from vldd_dist.scheduler.controller import Controller, RunResult
+from vldd_dist.scheduler.executor import Capacity, Event
+from vldd_dist.scheduler.failure_policy import RetryBudget
+from vldd_dist.store.store import Store
+
+LOST, CRASHED, REFUSED = Outcome("lost", "node died", 1), Outcome("crashed", "bug", 1), Outcome("refused", "bad jpeg", 4)
+TWO_CPUS, SMALL_BUDGET = Capacity(2, 0), RetryBudget(lost=3, crashed=1)
+
+
+class ScriptedExecutor:
+    """Ends the unit that was submitted first, by the script of its label; units that are done leave a manifest mark, as real
+    ones do. A poll takes `poll_seconds` of `now`, a sleep one.
+
+    Args:
+        capacity: by the time.
+        first: label of the unit that ends first of those that run, if it runs.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        script: dict[str, list[Outcome]],
+        capacity: Callable[[float], Capacity],
+        first: Iterable[str] = (),
+    ) -> None:
+        self.store, self.script, self.capacity_at, self.first = store, script, capacity, list(first)
+        self.running: list[UnitOrder] = []
+        self.submitted: list[str] = []
+        self.ended: list[str] = []
+        self.asked: list[float] = []
+        self.now, self.poll_seconds = 0.0, 1.0
+        self.most_at_once = 0
+        self.closed = False
+        # Ids of nodes that died.
+        self.dead: set[str] = set()
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += 1
+
+    def capacity(self) -> Capacity:
+        self.asked.append(self.now)
+        return self.capacity_at(self.now)
+
+    def submit(self, order: UnitOrder) -> None:
+        for kind, unit_id in order.inputs.values():
+            assert self.store.exists(f"units/{kind}/{unit_id}/manifest.json"), "submitted before its inputs were done"
+        self.running.append(order)
+        self.submitted.append(order.label)
+        self.most_at_once = max(self.most_at_once, len(self.running))
+
+    def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
+        if not self.running:
+            return []
+        self.now += self.poll_seconds
+        order = next((order for label in self.first for order in self.running if order.label == label), self.running[0])
+        self.running.remove(order)
+        self.ended.append(order.label)
+        outcome = self.script[order.label].pop(0) if self.script.get(order.label) else DONE
+        if outcome is DONE:
+            self.store.create(f"units/{order.kind}/{order.id}/manifest.json", b"{}")
+        return [(order.id, outcome)]
+
+    def events(self) -> list[Event]:
+        return []
+
+    def stop(self, unit_id: str) -> None:
+        self.running = [order for order in self.running if order.id != unit_id]
+
+    def lives(self, node: str) -> bool:
+        return node not in self.dead
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Notices(PlainView):
+    def __init__(self) -> None:
+        super().__init__(Console(quiet=True))
+        self.notices: list[str] = []
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+
+def make(label: str, *inputs: WorkUnit, kind: str = "expert", cpus: float = 1, gpus: float = 0, workers: int = 1) -> WorkUnit:
+    resources = Resources(cpus=cpus, gpus=gpus)
+    named = {unit.label: unit for unit in inputs}
+    return WorkUnit(kind, {"name": label}, named, resources=resources, label=label, workers=workers)
+
+
+def graph() -> dict[str, WorkUnit]:
+    data = WorkUnit("dataset", {}, label="data")
+    experts = [WorkUnit("expert", {"index": i}, {"dataset": data}, label=f"expert {i}") for i in range(3)]
+    runs = [WorkUnit("distillation", {"pairs": m}, {"e": experts[0]}, label=f"run {m}") for m in (10, 20)]
+    judged = [WorkUnit("evaluation", {}, {"pairs": run}, label=f"evaluation of {run.label}") for run in runs]
+    return {unit.label: unit for unit in [data, *experts, *runs, *judged]}
+
+
+def run(
+    units: Iterable[WorkUnit],
+    store: Store,
+    script: dict[str, list[Outcome]] | None = None,
+    capacity: Capacity | Callable[[float], Capacity] = TWO_CPUS,
+    first: Iterable[str] = (),
+    budget: RetryBudget | None = SMALL_BUDGET,
+    max_running: int | None = None,
+    view: PlainView | None = None,
+) -> tuple[RunResult, ScriptedExecutor]:
+    at = capacity if callable(capacity) else lambda now: capacity
+    executor = ScriptedExecutor(store, defaultdict(list, script or {}), at, first)
+    board = ProgressBoard(view or PlainView(Console(quiet=True)), executor.clock)
+    coordinator = Controller(
+        list(units),
+        store,
+        lambda: executor,
+        board,
+        budget,
+        max_running=max_running,
+        clock=executor.clock,
+        sleep=executor.sleep,
+    )
+    try:
+        return coordinator.run(), executor
+    finally:
+        assert executor.closed or not executor.asked

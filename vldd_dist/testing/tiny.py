@@ -1,0 +1,28 @@
+"""An experiment of seconds, and how long a test waits before it calls a process hung."""
+
+# Waiting for longer than this is hanging. No test measures time: a machine may be busy with other work.
+HANG_SECONDS = 900.0
+
+# Overrides that turn the demo into seconds; random weights spare the pretraining.
+TINY = [
+    "data.train_images=48",
+    "data.val_images=12",
+    "data.test_images=12",
+    "data.shard_images=16",
+    "model.image.weights=random",
+    "experts.count=2",
+    "experts.epochs=3",
+    "experts.batch_size=16",
+    "experts.momentum=0.5",
+    "distill.pairs=[4]",
+    "distill.outer_steps=6",
+    "distill.inner_steps=2",
+    "distill.gradient=exact",
+    "distill.max_start_epoch=1",
+    "distill.validate_every=3",
+    "distill.checkpoint_every=2",
+    "coresets.methods=[random, k_center, forgetting]",
+    "evaluation.seeds=[0]",
+    "evaluation.epochs=2",
+    "evaluation.learning_rates=[0.03]",
+]

@@ -1,0 +1,61 @@
+"""Real units of a tiny experiment, and what must be true of a store that holds them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from vldd_dist import load_distilled
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.load import load_experiment
+from vldd_dist.distilled_set.distilled import NearestCaptions
+from vldd_dist.distilled_set.fetch import published_sets, verify
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny import TINY
+
+TINIER = [*TINY, "data.train_images=24", "experts.epochs=2", "distill.outer_steps=4", "distill.validate_every=4"]
+
+
+def plan() -> list[WorkUnit]:
+    return make_plan(load_experiment("jobs/presets/scenes.yaml", TINIER)).units()
+
+
+def first_of(kind: str) -> WorkUnit:
+    return next(unit for unit in plan() if unit.kind == kind)
+
+
+def copy_all_but(finished: Store, store: Store, unit: WorkUnit) -> None:
+    """What the unit needs, and more, but nothing of itself."""
+    for key in finished.list("units") + finished.list("blobs"):
+        if not key.startswith(f"units/{unit.kind}/{unit.id}/"):
+            store.write(key, finished.read(key))
+
+
+def with_other_last_bits(captions: Callable[..., list[NearestCaptions]]) -> Callable[..., list[NearestCaptions]]:
+    """As another kind of machine computes the captions' similarities."""
+
+    def perturbed(*arguments: Any) -> list[NearestCaptions]:
+        return [near.model_copy(update={"similarity": near.similarity + 1e-7}) for near in captions(*arguments)]
+
+    return perturbed
+
+
+def digests(store: Store, unit: WorkUnit | UnitOrder) -> dict[str, Any]:
+    """What a unit made: the sha256 of each object, each read and verified, and the facts."""
+    reader = UnitReader(store, unit.kind, unit.id)
+    for name in reader.manifest.objects:
+        reader.read(name)
+    return {name: info.sha256 for name, info in reader.manifest.objects.items()} | {"facts": reader.facts}
+
+
+def read_everything(store: Store) -> None:
+    """Raises StoreError for the first thing that is not what it should be."""
+    for key in store.list("units"):
+        if key.endswith("/manifest.json"):
+            _, kind, unit_id, _ = key.split("/")
+            reader = UnitReader(store, kind, unit_id)
+            for name in reader.manifest.objects:
+                reader.read(name)
+    for folder in published_sets(store):
+        verify(store.url_of(folder))
+        load_distilled(store.url_of(folder))
