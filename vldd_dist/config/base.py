@@ -1,8 +1,10 @@
-"""What every section of the description is made of: bounded numbers, lists of distinct values, the resources of a worker."""
+"""What every section of the description is made of: bounded numbers, lists of distinct values, plug-ins and their settings."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+
+from vldd_dist.plugins import Registry
 
 Item = TypeVar("Item")
 
@@ -16,37 +18,91 @@ def distinct(values: list[Item]) -> list[Item]:
 
 # No set of pictures is larger, and no product of two such numbers overflows a tensor's size.
 LARGEST = 10**9
-
-
 Positive = Annotated[int, Field(gt=0, le=LARGEST)]
-
-
 NonNegative = Annotated[int, Field(ge=0, le=LARGEST)]
-
-
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-
-
 # Of at least one value, each once.
 Distinct = Annotated[list[Item], Field(min_length=1, max_length=10_000), AfterValidator(distinct)]
-
-
 Rate = Annotated[float, Field(gt=0)]
-
-
 ZeroStage = Literal[0, 1, 2, 3]
-
-
 Precision = Literal["fp32", "bf16"]
-
-
 PRECISION = "Of the backbone's forward and backward passes; parameters, heads, the loss and sums of gradients are fp32."
+
+# What a field does to a unit's output, on the field itself: `Annotated[Positive, HOW_TO_RUN] = ...`. A field without a role
+# determines the output.
+HOW_TO_RUN = Field(json_schema_extra={"role": "how to run"})
+WHERE_IT_LIES = Field(json_schema_extra={"role": "where it lies"})
 
 
 class Section(BaseModel):
     """A part of the description: immutable, unknown keys refused, every number finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that determine an output, as JSON values; of sections in them the same."""
+        return {name: _identity(getattr(self, name)) for name in self._named(None)}
+
+    def execution(self) -> dict[str, Any]:
+        """The fields that only say how a unit runs, as JSON values."""
+        names = self._named("how to run")
+        return self.model_dump(mode="json", include=names)
+
+    @classmethod
+    def _named(cls, role: str | None) -> set[str]:
+        return {name for name, field in cls.model_fields.items() if _role(field.json_schema_extra) == role}
+
+
+def _role(extra: Any) -> str | None:
+    return extra.get("role") if isinstance(extra, dict) else None
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.identity()
+    if isinstance(value, list | tuple):
+        return [_identity(item) for item in value]
+    return value
+
+
+class Plugin(Section):
+    """A plug-in is its own configuration section: the fields of the class are its settings.
+
+    Attributes:
+        name: as the registry has it.
+    """
+
+    name: str
+
+
+PluginType = TypeVar("PluginType", bound=Plugin)
+
+
+def choose(registry: Registry, chosen: Any, default: str | None = None) -> Any:
+    """The plug-in that a description names: `NAME`, or `{name: NAME, SETTING: VALUE}` where it has settings.
+
+    Args:
+        default: the name where the mapping has none.
+
+    Raises:
+        ValueError: there is no such plug-in, or its settings are wrong.
+    """
+    if isinstance(chosen, Plugin):
+        return chosen
+    settings = {"name": chosen} if isinstance(chosen, str) else chosen
+    if default is not None and isinstance(settings, dict):
+        settings = {"name": default, **settings}
+    if not (isinstance(settings, dict) and isinstance(settings.get("name"), str)):
+        raise ValueError(f"expected the name of a {registry.kind}, or a mapping with `name` and its settings")
+    return registry.load(settings["name"]).model_validate(settings)
+
+
+def plugin_of(registry: Registry, default: str | None = None) -> Any:
+    """Makes a field hold a plug-in: `Annotated[AnyPlugin, plugin_of(SOURCES)]`."""
+    return BeforeValidator(lambda chosen: choose(registry, chosen, default))
+
+
+AnyPlugin = SerializeAsAny[Plugin]
 
 
 class Resources(Section):

@@ -1,0 +1,114 @@
+"""The plug-ins of each kind, by the name that a description gives them.
+
+To add one: write its file and enter it here. A module is imported when its plug-in is first asked for, so that reading a
+description loads nothing it does not name. An installed package adds plug-ins of its own by entry points of the group
+`vldd_dist.KIND`, for example `vldd_dist.coresets` (docs/extending.md).
+"""
+
+import difflib
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+
+class Registry:
+    """Plug-ins of one kind.
+
+    Args:
+        kind: singular, as a sentence names it.
+        entries: name -> "module:attribute".
+    """
+
+    def __init__(self, kind: str, entries: dict[str, str]) -> None:
+        self.kind = kind
+        self.entries = entries
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, those of this package first."""
+        yield from self.entries
+        yield from (name for name in self._installed() if name not in self.entries)
+
+    def load(self, name: str) -> Any:
+        """What the name stands for.
+
+        Raises:
+            ValueError: there is no such plug-in; a sentence with the names there are.
+        """
+        target = self.entries.get(name) or self._installed().get(name)
+        if target is None:
+            near = difflib.get_close_matches(name, self, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"there is no {self.kind} {name!r}: choose one of {', '.join(self)}{hint}")
+        module, _, attribute = target.partition(":")
+        return getattr(import_module(module), attribute)
+
+    def _installed(self) -> dict[str, str]:
+        group = f"vldd_dist.{self.kind.replace(' ', '_')}s"
+        return {point.name: point.value for point in entry_points(group=group)}
+
+
+STAGES = Registry(
+    "stage",
+    {
+        "dataset": "vldd_dist.pipeline.stages.dataset:STAGE",
+        "image_weights": "vldd_dist.pipeline.stages.image_weights:STAGE",
+        "caption_embeddings": "vldd_dist.pipeline.stages.caption_embeddings:STAGE",
+        "expert": "vldd_dist.pipeline.stages.expert:STAGE",
+        "features": "vldd_dist.pipeline.stages.features:STAGE",
+        "coreset": "vldd_dist.pipeline.stages.coreset:STAGE",
+        "distillation": "vldd_dist.pipeline.stages.distillation:STAGE",
+        "evaluation": "vldd_dist.pipeline.stages.evaluation:STAGE",
+        "publication": "vldd_dist.pipeline.stages.publication:STAGE",
+    },
+)
+
+SOURCES = Registry(
+    "source",
+    {
+        "scenes": "vldd_dist.data.sources.scenes:Scenes",
+        "karpathy": "vldd_dist.data.sources.karpathy:Karpathy",
+        "shards": "vldd_dist.data.sources.shards:Shards",
+    },
+)
+
+CORESETS = Registry(
+    "coreset",
+    {
+        "random": "vldd_dist.coresets.random:RandomPairs",
+        "herding": "vldd_dist.coresets.herding:Herding",
+        "k_center": "vldd_dist.coresets.k_center:KCenter",
+        "forgetting": "vldd_dist.coresets.forgetting:Forgetting",
+    },
+)
+
+INITIALISATIONS = Registry(
+    "initialisation",
+    {
+        "real": "vldd_dist.distillation.initialisations.real:RealPairs",
+        "noise": "vldd_dist.distillation.initialisations.noise:Noise",
+        "kmeans": "vldd_dist.distillation.initialisations.kmeans:KMeansPairs",
+    },
+)
+
+LOSSES = Registry("loss", {"infonce": "vldd_dist.models.losses.infonce:InfoNCE"})
+
+OBJECTIVES = Registry(
+    "objective",
+    {
+        "trajectory_matching": "vldd_dist.distillation.objectives.trajectory_matching:TrajectoryMatching",
+        "covariance_matching": "vldd_dist.distillation.objectives.covariance_matching:CovarianceMatching",
+    },
+)
+
+GRADIENTS = Registry(
+    "gradient",
+    {
+        "full": "vldd_dist.distillation.unroll.full:FULL",
+        "exact": "vldd_dist.distillation.unroll.exact:EXACT",
+        "finite_difference": "vldd_dist.distillation.unroll.finite_difference:FINITE_DIFFERENCE",
+        "tesla": "vldd_dist.distillation.unroll.tesla:TESLA",
+    },
+)
+
+METRICS = Registry("metric", {"retrieval": "vldd_dist.retrieval.recall:RetrievalRecall"})
