@@ -19,6 +19,7 @@ from vldd_dist.artifacts.run_status import RunStatus
 from vldd_dist.artifacts.units import UnitWriter
 from vldd_dist.config.load import load_experiment
 from vldd_dist.distilled_set.distilled import DistilledSet, NearestCaptions, Recipe
+from vldd_dist.recall_metrics import METRICS
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
 
@@ -60,7 +61,7 @@ def make_set(url: str) -> None:
         joint_dim=None, loss="symmetric InfoNCE", temperature=0.07, epochs=3, batch_size=4, learning_rate=0.01, momentum=0.9,
         weight_decay=0.0,
     )  # fmt: skip
-    recalls = dict.fromkeys(("tr1", "tr5", "tr10", "ir1", "ir5", "ir10", "mean"), 50.0)
+    recalls = dict.fromkeys(METRICS, 50.0)
     DistilledSet(
         images=torch.zeros(2, 3, 8, 8),
         texts=torch.ones(2, 4),

@@ -15,6 +15,7 @@ from vldd_dist.artifacts.schemas import MODELS, RESULTS, render, schemas
 from vldd_dist.artifacts.units import UnitReader, UnitWriter
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.errors import StoreError
+from vldd_dist.recall_metrics import METRICS
 from vldd_dist.store.store import Store
 
 FOLDER = Path("storage_schemas")
@@ -26,7 +27,7 @@ def test_the_committed_schemas_are_the_models() -> None:
         assert (FOLDER / name).read_text() == render(schema), "run: python -m vldd_dist.artifacts.schemas storage_schemas"
 
 
-RECALLS = dict.fromkeys(("tr1", "tr5", "tr10", "ir1", "ir5", "ir10", "mean"), 50.0)
+RECALLS = dict.fromkeys(METRICS, 50.0)
 SPLIT = {"shards": [{"name": "train-000000.tar", "images": 2}], "images": 2, "captions": 10, "bad_images": 0}
 EXAMPLES: dict[str, dict[str, Any]] = {
     "dataset": {"splits": {"train": SPLIT}, "image_size": 32, "source": "scenes", "licence": "CC0-1.0"},

@@ -4,9 +4,9 @@ from typing import Literal
 
 import numpy as np
 
+from vldd_dist.recall_metrics import METRICS
 from vldd_dist.reporting.data import (
     METHODS,
-    METRICS,
     DistillationCurve,
     ExpertCurve,
     Gallery,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vldd_dist.reporting.data import METRICS, aggregate, png_bytes
+from vldd_dist.recall_metrics import METRICS
+from vldd_dist.reporting.data import aggregate, png_bytes
 
 
 def test_aggregate_is_numpys_mean_and_population_deviation():

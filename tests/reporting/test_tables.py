@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from tests.reporting.sample import report, row
-from vldd_dist.reporting.data import METRICS
+from vldd_dist.recall_metrics import METRICS
 from vldd_dist.reporting.tables import budgets, comparisons, markdown_table, render_table, summary
 
 ORDER = [

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vldd_dist.recall_metrics import METRICS, RECALL_AT
 from vldd_dist.retrieval import recall as recall_module
-from vldd_dist.retrieval.recall import KS, recall
+from vldd_dist.retrieval.recall import recall
 
 
 def slow_recall(images: np.ndarray, texts: np.ndarray, owner: np.ndarray) -> list[float]:
@@ -21,7 +22,7 @@ def slow_recall(images: np.ndarray, texts: np.ndarray, owner: np.ndarray) -> lis
     text_ranks = []
     for c in range(len(texts)):
         text_ranks.append(sum(1 for i in range(len(images)) if i != owner[c] and scores[i, c] >= scores[owner[c], c]))
-    return [100 * float(np.mean(np.array(ranks) < k)) for ranks in (image_ranks, text_ranks) for k in KS]
+    return [100 * float(np.mean(np.array(ranks) < k)) for ranks in (image_ranks, text_ranks) for k in RECALL_AT]
 
 
 @settings(max_examples=50, deadline=None)
@@ -39,7 +40,7 @@ def test_recall_is_the_definition(seed: int, pictures: int, most: int, chunk: in
         found = recall(torch.from_numpy(images), torch.from_numpy(texts), torch.from_numpy(owner))
     finally:
         recall_module._CHUNK = before
-    values = [found.tr1, found.tr5, found.tr10, found.ir1, found.ir5, found.ir10]
+    values = [*found.tr, *found.ir]
     np.testing.assert_allclose(values, slow_recall(images, texts, owner), atol=1e-9)
     assert found.mean == sum(values) / 6
 
@@ -69,6 +70,7 @@ def test_the_figures_by_hand() -> None:
         scores[caption, others] = 0.7
     # Rows of an orthogonal basis for pictures: a caption's scores are its coordinates, up to its length.
     found = recall(torch.eye(20), scores, torch.arange(20))
-    assert (found.ir1, found.ir5, found.ir10) == (45, 65, 90)
+    assert found.ir == (45, 65, 90)
     assert found.as_dict()["mean"] == found.mean
-    assert found.mean == (found.tr1 + found.tr5 + found.tr10 + found.ir1 + found.ir5 + found.ir10) / 6
+    assert found.mean == sum([*found.tr, *found.ir]) / 6
+    assert tuple(found.as_dict()) == METRICS == ("tr1", "tr5", "tr10", "ir1", "ir5", "ir10", "mean")

@@ -1,8 +1,10 @@
 """What the manifest of each kind of unit promises in its facts: small results, readable without opening an object."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from vldd_dist.recall_metrics import METRICS
 
 Count = Annotated[int, Field(ge=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -12,16 +14,14 @@ class Facts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Recalls(Facts):
+_METRICS: Any = create_model("_METRICS", __base__=Facts, **dict.fromkeys(METRICS, (Percent, ...)))  # type: ignore[call-overload]
+
+
+class Recalls(_METRICS):
     """Recall in percent: image to text, text to image, at 1, 5 and 10, and the mean of the six."""
 
-    tr1: Percent
-    tr5: Percent
-    tr10: Percent
-    ir1: Percent
-    ir5: Percent
-    ir10: Percent
-    mean: Percent
+    if TYPE_CHECKING:
+        mean: float
 
 
 class ShardFacts(Facts):

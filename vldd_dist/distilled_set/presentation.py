@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from vldd_dist.distilled_set.croissant import describe
+from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS, mean_over_runs
 
 if TYPE_CHECKING:
     from vldd_dist.distilled_set.distilled import DistilledSet, NearestCaptions, Recipe
@@ -30,7 +31,6 @@ SHARD_PAIRS = 1000
 PREVIEW_PICTURES = 40
 PREVIEW_COLUMNS = 10
 SMALLEST_SIDE = 96
-METRICS = ("tr1", "tr5", "tr10", "ir1", "ir5", "ir10", "mean")
 
 
 def present(distilled: "DistilledSet", objects: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -142,9 +142,12 @@ def _size_category(pairs: int) -> str:
 
 def _recall_table(recalls: dict[str, list[dict[str, float]]]) -> str:
     """A row a method, the mean over seeds; this set's first."""
-    lines = ["| pairs | TR@1 | TR@5 | TR@10 | IR@1 | IR@5 | IR@10 | mean | seeds |", "|---|" + "--:|" * 8]
+    lines = [
+        f"| pairs | {' | '.join(DISPLAY_NAMES[metric] for metric in METRICS)} | seeds |",
+        "|---|" + "--:|" * (len(METRICS) + 1),
+    ]
     for method in sorted(recalls, key=lambda name: (name != "distilled", name)):
         runs = recalls[method]
-        cells = [f"{sum(run[metric] for run in runs) / len(runs):.1f}" for metric in METRICS]
+        cells = [f"{mean_over_runs(runs, metric):.1f}" for metric in METRICS]
         lines.append(f"| {method} | " + " | ".join(cells) + f" | {len(runs)} |")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.data.sources import SPLITS
 from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.graph import EvaluatedSet, Plan
 from vldd_dist.pipeline.outcome import Outcome
@@ -27,7 +28,6 @@ from vldd_dist.reporting.data import (
 )
 from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.tables import markdown_table, summary
-from vldd_dist.scheduler.controller import done_units
 from vldd_dist.store.store import Store
 
 # Pictures lie in the page itself: so many of a set, of the first so many sets.
@@ -63,7 +63,7 @@ class Reporter:
 
     def _collect(self, progress: Progress | None, failures: Sequence[tuple[WorkUnit, Outcome]]) -> ReportData:
         units = self.plan.units()
-        self.done = done_units(self.store, units)
+        self.done = committed_units(self.store, units)
         # At once: of a large run thousands are new when it is resumed.
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
             list(pool.map(self._facts, (unit for unit in units if unit.kind in READ_KINDS)))

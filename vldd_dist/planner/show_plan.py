@@ -9,13 +9,13 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.errors import ConfigError
 from vldd_dist.monitoring.progress import STAGE_NAMES
+from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.planner.estimator import ESTIMATED_KINDS, Estimator
 from vldd_dist.planner.io_model import Traffic, data_size, text_dim, traffic
 from vldd_dist.planner.memory_model import GIB, RESERVED, Terms, peak
 from vldd_dist.planner.suggestions import mend, resources_of, room
-from vldd_dist.scheduler.controller import done_units
 from vldd_dist.store.store import Store
 
 # Of a peak: what takes less is not named.
@@ -26,7 +26,7 @@ def print_plan(experiment: Experiment, store: Store, console: Console) -> None:
     """What a run would do, without doing it: a row a kind of unit; and what a unit takes, before anyone waits for a GPU."""
     plan = make_plan(experiment)
     units = plan.units()
-    done = done_units(store, units)
+    done = committed_units(store, units)
     console.print(_units_table(f"Plan of {experiment.name} in {store.url}", units, done))
 
     def known(unit: WorkUnit) -> UnitReader | None:

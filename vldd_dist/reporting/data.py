@@ -7,11 +7,11 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from vldd_dist.recall_metrics import METRICS, Metric
+
 Method = Literal["full", "random", "herding", "k_center", "forgetting", "distilled"]
-Metric = Literal["tr1", "tr5", "tr10", "ir1", "ir5", "ir10", "mean"]
-# In the order of rows within a budget and of columns.
+# In the order of rows within a budget.
 METHODS: tuple[Method, ...] = get_args(Method)
-METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
 class _Value(BaseModel):

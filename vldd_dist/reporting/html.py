@@ -6,9 +6,10 @@ import struct
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from vldd_dist.reporting.data import METRICS, ReportData
+from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS
+from vldd_dist.reporting.data import ReportData
 from vldd_dist.reporting.plots import plots
-from vldd_dist.reporting.tables import METHOD_NAMES, METRIC_NAMES, NOTE, budgets, cell, comparisons
+from vldd_dist.reporting.tables import METHOD_NAMES, NOTE, budgets, cell, comparisons
 
 STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "interrupted"}
 # Narrower pictures are shown with their pixels enlarged, not blurred.
@@ -33,7 +34,7 @@ def render_html(data: ReportData) -> str:
         comparisons=comparisons(data.rows),
         plots=[(plot, Markup(plot.svg)) for plot in plots(data)],
         metrics=METRICS,
-        metric_names=METRIC_NAMES,
+        metric_names=DISPLAY_NAMES,
         method_names=METHOD_NAMES,
         cell=cell,
         note=NOTE,

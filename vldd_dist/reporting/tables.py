@@ -8,7 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from vldd_dist.reporting.data import METHODS, METRICS, Method, Metric, ReportData, Row
+from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS, Metric
+from vldd_dist.reporting.data import METHODS, Method, ReportData, Row
 
 METHOD_NAMES: dict[Method, str] = {
     "full": "full data",
@@ -17,15 +18,6 @@ METHOD_NAMES: dict[Method, str] = {
     "k_center": "k-center",
     "forgetting": "forgetting",
     "distilled": "distilled",
-}
-METRIC_NAMES: dict[Metric, str] = {
-    "tr1": "TR@1",
-    "tr5": "TR@5",
-    "tr10": "TR@10",
-    "ir1": "IR@1",
-    "ir5": "IR@5",
-    "ir10": "IR@10",
-    "mean": "mean",
 }
 Cell = TypeVar("Cell", str, Text)
 NOTE = "Test recall in percent; ± is the population standard deviation over runs."
@@ -117,7 +109,7 @@ def render_table(data: ReportData) -> Table:
     table.add_column("pairs", overflow="fold")
     table.add_column("method", no_wrap=True)
     for metric in METRICS:
-        table.add_column(METRIC_NAMES[metric], justify="right")
+        table.add_column(DISPLAY_NAMES[metric], justify="right")
     for budget in budgets(data.rows):
         for label, cells in _lines(budget, lambda text: Text(text, style="bold")):
             table.add_row(Text(label), *cells)
@@ -128,7 +120,7 @@ def render_table(data: ReportData) -> Table:
 def markdown_table(data: ReportData) -> str:
     """The same table in GitHub's Markdown."""
     lines = [
-        "| pairs | method | " + " | ".join(METRIC_NAMES.values()) + " |",
+        "| pairs | method | " + " | ".join(DISPLAY_NAMES[metric] for metric in METRICS) + " |",
         "|:---|:---|" + "---:|" * len(METRICS),
     ]
     for budget in budgets(data.rows):

@@ -1,52 +1,56 @@
-"""Retrieval recall: TR@K (image to text) and IR@K (text to image), K = 1, 5, 10."""
+"""Retrieval recall from features: TR@K (image to text) and IR@K (text to image), see `recall_metrics`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-KS = (1, 5, 10)
+from vldd_dist.recall_metrics import RECALL_AT, with_mean
+
+# Queries ranked at once: bounds the memory of the score matrix.
 _CHUNK = 1024
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Percent. tr: pictures whose best-ranked own caption is among the first K; ir: captions whose picture is."""
+    """Recall of one model on one split, in percent.
 
-    tr1: float
-    tr5: float
-    tr10: float
-    ir1: float
-    ir5: float
-    ir10: float
+    Attributes:
+        tr, ir: image-to-text and text-to-image recall at each K of `RECALL_AT`.
+    """
+
+    tr: tuple[float, ...]
+    ir: tuple[float, ...]
 
     @property
     def mean(self) -> float:
         """Mean of the six."""
-        return sum(asdict(self).values()) / 6
+        return self.as_dict()["mean"]
 
     def as_dict(self) -> dict[str, float]:
-        """The six and their mean."""
-        return asdict(self) | {"mean": self.mean}
+        """Metric name -> percent: the six and their mean."""
+        return with_mean((*self.tr, *self.ir))
 
 
 def recall(image_features: Tensor, text_features: Tensor, image_of_caption: Tensor) -> Recall:
-    """Rank by cosine similarity. A score that is not lower, be it equal or NaN, counts as ranked ahead of the right answer,
-    so that collapsed and diverged features score nothing instead of everything.
+    """Recall when candidates are ranked by cosine similarity.
+
+    A wrong candidate whose score is equal to the right one's, or NaN, is ranked ahead of it: collapsed or diverged features
+    get 0 % instead of 100 %.
 
     Args:
         image_features: (N, d).
         text_features: (C, d).
-        image_of_caption: (C,) int64, the picture each caption belongs to; every picture has at least one caption.
+        image_of_caption: (C,) int64, the image each caption belongs to; every image has at least one caption.
     """
     images, texts = functional.normalize(image_features.float()), functional.normalize(text_features.float())
     image_of_caption = image_of_caption.to(images.device)
     text_ranks = torch.cat([_caption_ranks(images, chunk, owner) for chunk, owner in _chunks(texts, image_of_caption)])
     numbers = torch.arange(len(images), device=images.device)
-    image_ranks = torch.cat([_picture_ranks(chunk, own, texts, image_of_caption) for chunk, own in _chunks(images, numbers)])
-    tr, ir = ([_percent_within(ranks, k) for k in KS] for ranks in (image_ranks, text_ranks))
-    return Recall(*tr, *ir)
+    image_ranks = torch.cat([_image_ranks(chunk, own, texts, image_of_caption) for chunk, own in _chunks(images, numbers)])
+    tr, ir = (tuple(_percent_within(ranks, k) for k in RECALL_AT) for ranks in (image_ranks, text_ranks))
+    return Recall(tr, ir)
 
 
 def _chunks(features: Tensor, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -54,14 +58,14 @@ def _chunks(features: Tensor, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _caption_ranks(images: Tensor, texts: Tensor, owner: Tensor) -> Tensor:
-    """(c,) how many other pictures do not score below the caption's own."""
+    """(c,) how many other images do not score below the caption's own."""
     scores = texts @ images.T
     own = scores.gather(1, owner[:, None])
     return (~(scores < own)).sum(dim=1) - 1
 
 
-def _picture_ranks(images: Tensor, numbers: Tensor, texts: Tensor, image_of_caption: Tensor) -> Tensor:
-    """(n,) how many captions of other pictures do not score below the best own caption."""
+def _image_ranks(images: Tensor, numbers: Tensor, texts: Tensor, image_of_caption: Tensor) -> Tensor:
+    """(n,) how many captions of other images do not score below the image's best own caption."""
     scores = images @ texts.T
     own = image_of_caption[None, :] == numbers[:, None]
     best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)

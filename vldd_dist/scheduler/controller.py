@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from vldd_dist.errors import ConfigError
 from vldd_dist.monitoring.progress import ProgressBoard
+from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.executor import Executor
@@ -48,12 +49,6 @@ class RunResult:
     @property
     def exit_code(self) -> int:
         return self.failed[0][1].exit_code if self.failed else 0
-
-
-def done_units(store: Store, units: list[WorkUnit]) -> set[str]:
-    """Ids of the units whose manifest is in the store; one listing, whatever their number."""
-    marks = {key for key in store.list("units") if key.endswith("/manifest.json")}
-    return {unit.id for unit in units if f"units/{unit.kind}/{unit.id}/manifest.json" in marks}
 
 
 class Controller:
@@ -114,7 +109,7 @@ class Controller:
             KeyboardInterrupt: after everything running was ended; the store holds what was committed.
         """
         units = list(self.units.values())
-        done = self._done = done_units(self.store, units)
+        done = self._done = committed_units(self.store, units)
         self.result.found = [unit for unit in units if unit.id in done]
         for unit in units:
             if unit.id not in done:

@@ -1,0 +1,33 @@
+"""The recall metrics: their names, order, display names and mean. The only place that lists them; imports nothing of ours.
+
+TRK is image-to-text recall at K (percent of images with one of their own captions among the first K), IRK text-to-image
+recall at K (percent of captions with their own image among the first K). `mean` is the mean of the six.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, get_args
+
+RecallName = Literal["tr1", "tr5", "tr10", "ir1", "ir5", "ir10"]
+Metric = RecallName | Literal["mean"]
+
+# In the order of every table and schema.
+RECALLS: tuple[RecallName, ...] = get_args(RecallName)
+METRICS: tuple[Metric, ...] = (*RECALLS, "mean")
+# The ranks K at which both directions are measured.
+RECALL_AT = tuple(int(name.removeprefix("tr")) for name in RECALLS if name.startswith("tr"))
+DISPLAY_NAMES: dict[Metric, str] = {name: f"{name[:2].upper()}@{name[2:]}" for name in RECALLS} | {"mean": "mean"}
+
+
+def with_mean(percentages: Iterable[float]) -> dict[str, float]:
+    """Metric -> percent, from the six recalls in the order of `RECALLS`."""
+    values: dict[str, float] = dict(zip(RECALLS, percentages, strict=True))
+    return values | {"mean": sum(values.values()) / len(values)}
+
+
+def mean_over_runs(runs: Sequence[Mapping[str, float]], metric: Metric) -> float:
+    """Mean of one metric over runs (seeds).
+
+    Raises:
+        ZeroDivisionError: there is no run.
+    """
+    return sum(run[metric] for run in runs) / len(runs)
