@@ -16,9 +16,11 @@ import yaml
 from benchmarks import _bad_values as bad
 from vldd_dist.artifacts.manifests import _canonical, _seal, to_json
 from vldd_dist.artifacts.run_status import RunStatus
-from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.load import load_experiment
-from vldd_dist.distilled_set.distilled import DistilledSet, NearestCaptions, Recipe
+from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
+from vldd_dist.distilled_set.write import save
 from vldd_dist.recall_metrics import METRICS
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
@@ -62,14 +64,15 @@ def make_set(url: str) -> None:
         weight_decay=0.0,
     )  # fmt: skip
     recalls = dict.fromkeys(METRICS, 50.0)
-    DistilledSet(
+    distilled = DistilledSet(
         images=torch.zeros(2, 3, 8, 8),
         texts=torch.ones(2, 4),
         inner_rates={"image": 0.1, "text": 0.2},
         recipe=recipe,
         captions=[NearestCaptions(before="a", after="b", similarity=0.5)] * 2,
         facts={"recalls": {"distilled": [recalls]}},
-    ).save(url)
+    )
+    save(distilled, url)
 
 
 def seal(tree: Any) -> bytes:
@@ -228,7 +231,7 @@ def marks_of_units(draw: Random) -> Case:
     store = Store("store")
     writer = UnitWriter(store, "thing", "u", {}, {})
     writer.put("x", b"1")
-    writer.save_checkpoint(1, {"state": b"2"}, {})
+    writer.checkpoints.save(1, {"state": b"2"}, {})
     if draw.random() < 0.5:
         writer.commit({})
     mark = draw.choice(sorted(Path("store/units").rglob("*.json")))

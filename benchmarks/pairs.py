@@ -23,8 +23,10 @@ from rich.table import Table
 
 from benchmarks._measure import peak_memory, print_json
 from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.trajectories import SnapshotCache, Trajectory, write_snapshots
-from vldd_dist.artifacts.units import UnitReader, UnitWriter
+from vldd_dist.artifacts.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.trajectories import Trajectory, write_snapshots
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.experts import Experts

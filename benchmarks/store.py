@@ -30,8 +30,10 @@ from rich.table import Column, Table
 
 from benchmarks._measure import print_json
 from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.trajectories import PREFETCHES_AT_ONCE, SnapshotCache, Trajectory, write_snapshots
-from vldd_dist.artifacts.units import UnitReader, UnitWriter
+from vldd_dist.artifacts.snapshot_cache import PARALLEL_PREFETCHES, SnapshotCache
+from vldd_dist.artifacts.trajectories import Trajectory, write_snapshots
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.distillation.outer_loop import draw
 from vldd_dist.store.store import Store
@@ -75,7 +77,7 @@ def write_plain(plain: AbstractFileSystem, folder: str, snapshots: Snapshots) ->
 def read_ours(store: Store, unit_id: str) -> None:
     """As many at once as the outer loop prefetches."""
     reader = UnitReader(store, "trajectory", unit_id)
-    with ThreadPoolExecutor(PREFETCHES_AT_ONCE) as pool:
+    with ThreadPoolExecutor(PARALLEL_PREFETCHES) as pool:
         for _ in pool.map(reader.read, reader.manifest.objects):
             pass
 

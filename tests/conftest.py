@@ -1,4 +1,4 @@
-"""What several rooms' tests share: one thread, no network, a small experiment, a store, an S3 server."""
+"""Shared by the tests of several folders: one thread, no network, a small experiment, a store, an S3 server."""
 
 import os
 import secrets
@@ -10,7 +10,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Ray's clusters in tests ask for a token, which the processes of the tests inherit. Read when Ray is imported.
+# Ray clusters in tests require a token, which child processes inherit. Ray reads it when it is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -26,8 +26,8 @@ from vldd_dist.testing.tiny_units import plan
 
 torch.set_num_threads(1)
 
-# Folders whose tests share what is slow to make: one worker of pytest-xdist runs all tests of a group. Every other file is a
-# group of its own. The longest groups come first, so that the workers end at about the same time.
+# Folders whose tests share slow fixtures: one worker of pytest-xdist runs all tests of a group. Every other file is its own
+# group. The longest groups come first, so that the workers end at about the same time.
 GROUPS = {
     "a cluster": ("tests/cluster/",),
     "a finished experiment": ("tests/store/", "tests/artifacts/", "tests/distilled_set/"),
@@ -42,7 +42,7 @@ def group_of(nodeid: str) -> str:
 
 
 class GroupScheduling(LoadScopeScheduling):
-    """pytest-xdist's way to override what belongs together."""
+    """The hook by which pytest-xdist assigns tests to groups."""
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
@@ -52,7 +52,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
     return GroupScheduling(config, log)
 
 
-# First: what selects by marks looks at the items afterwards.
+# Must run first: selection by marks looks at the items afterwards.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need a server, ranks or a browser by their fixtures; put the longest groups first."""
@@ -67,20 +67,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A store in a folder of its own."""
+    """An empty store in a folder."""
     return Store(str(tmp_path / "store"))
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[S3Server]:
-    """A loopback S3 server, a real one where it is installed."""
+    """An S3 server on loopback; a real one if it is installed."""
     with s3_server() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def browser() -> str:
-    """Chromium's program; without it the test is skipped, or fails where VLDD_REQUIRE_BROWSER says that it must be there."""
+    """The path of Chromium. Without it the test is skipped, or fails if VLDD_REQUIRE_BROWSER is set."""
     program = shutil.which("chromium")
     if program is None and os.environ.get("VLDD_REQUIRE_BROWSER"):
         pytest.fail("VLDD_REQUIRE_BROWSER is set, but chromium is not on PATH: install it")
@@ -91,7 +91,7 @@ def browser() -> str:
 
 @pytest.fixture
 def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3Server:
-    """The server as this process's environment names it, and a node's cache of the test's own."""
+    """The server, with this process's environment set to use it and an empty node cache."""
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("VLDD_CACHE_DIR", str(tmp_path / "cache"))
@@ -100,7 +100,7 @@ def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3S
 
 @pytest.fixture
 def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """Between this process and the S3 server."""
+    """A proxy between this process and the S3 server."""
     with FaultyProxy(s3.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         Thread(target=proxy.serve_forever, daemon=True).start()
@@ -110,7 +110,7 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A tiny experiment, undisturbed."""
+    """The store of a tiny experiment that ran without interruption."""
     store = Store(str(tmp_path_factory.mktemp("finished")))
     for unit in plan():
         execute(unit.order(), store, lambda event: None)

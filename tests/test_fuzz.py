@@ -1,4 +1,4 @@
-"""Whatever is in a description, a manifest or a status: success, or an error of ours in one line. Never anything else."""
+"""Random descriptions, manifests and statuses: the result is success or a VlddError in one line, and never anything else."""
 
 import contextlib
 import json
@@ -17,8 +17,8 @@ from vldd_dist.artifacts.run_status import RunStatus
 from vldd_dist.artifacts.tensors import decode, parse_header
 from vldd_dist.config.load import load_experiment
 from vldd_dist.control_characters import one_line
-from vldd_dist.distilled_set.distilled import DistilledManifest
 from vldd_dist.distilled_set.fetch import read_card, read_manifest
+from vldd_dist.distilled_set.manifest import DistilledManifest
 from vldd_dist.errors import VlddError
 from vldd_dist.monitoring.status import describe_status
 from vldd_dist.store.objects import ObjectInfo
@@ -55,7 +55,7 @@ WHOLE: dict[str, tuple[type[Sealed], dict[str, Any]]] = {
 
 @st.composite
 def changed(draw: st.DrawFn, tree: Any) -> Any:
-    """The tree with one of its values replaced, a key added or one left out, at any depth."""
+    """The tree with one value replaced, a key added or one removed, at any depth."""
     if isinstance(tree, dict) and tree and draw(st.integers(0, 4)):
         key = draw(st.sampled_from(sorted(tree)))
         return tree | {key: draw(changed(tree[key]))}
@@ -71,7 +71,7 @@ def changed(draw: st.DrawFn, tree: Any) -> Any:
 
 
 def use(read: Any) -> None:
-    """What the commands do with what they have read."""
+    """Do what the commands do with what they have read."""
     if isinstance(read, RunStatus):
         said = describe_status(read)
         assert one_line(said.replace("\n", "")) == said.replace("\n", "")
@@ -94,7 +94,7 @@ def ends_well(work: Any) -> None:
 
 
 def sealed(tree: Any) -> bytes:
-    """With its seal in order where it can have one; else as whoever writes JSON by hand has it."""
+    """The JSON with a valid seal if it can have one, else as a person would write it by hand."""
     try:
         return _canonical(tree | {"seal": _seal(tree)})
     except (ValueError, TypeError):
@@ -161,7 +161,7 @@ def test_a_card_of_anything(card: bytes, names: list[str]) -> None:
 
 
 SCENES = yaml.safe_load(Path("jobs/presets/scenes.yaml").read_text())
-# A key's name and type as the presets have it, so that values meet every check.
+# The names and types of the presets' keys, so that values reach every check.
 FULL = load_experiment("jobs/presets/scenes.yaml").model_dump(mode="json")
 KEYS = [f"{section}.{key}" for section, values in FULL.items() if isinstance(values, dict) for key in values] + ["name", "seed"]
 
@@ -210,7 +210,7 @@ def test_what_is_not_finite_is_not_written() -> None:
     model, whole = WHOLE["unit"]
     for number in (float("nan"), float("inf"), -float("inf")):
         manifest = model.model_validate(whole | {"spec": {"rates": [0.1, number]}})
-        with pytest.raises(VlddError, match=r"spec\.rates\.1 is no finite number and is not written"):
+        with pytest.raises(VlddError, match=r"spec\.rates\.1 is not a finite number and is not stored"):
             to_json(manifest)
 
 

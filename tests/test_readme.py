@@ -11,7 +11,9 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from vldd_dist.distilled_set.distilled import DistilledSet, NearestCaptions, Recipe
+from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
+from vldd_dist.distilled_set.write import save
 
 RECIPE = Recipe(
     image_model="test_nfnet", image_model_args={}, image_weights="random", image_train="full", image_head="none", image_size=16,
@@ -63,7 +65,7 @@ def _requires(name: str) -> list[str]:
 
 
 def test_the_example_trains_where_only_torch_safetensors_and_fsspec_are(tmp_path: Path) -> None:
-    distilled_set().save(str(tmp_path / "set"))
+    save(distilled_set(), str(tmp_path / "set"))
     (code,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
     present = _distributions_needed(PRESENT) | {"vldd-dist"}
     absent = {

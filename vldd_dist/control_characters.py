@@ -1,23 +1,23 @@
-"""Text that others wrote, made safe to print: a caption can hold sequences that move a terminal's cursor, rename its window or
-let a line read backwards.
+"""Making text from other people safe to print. A caption could otherwise move a terminal's cursor, rename its window or reverse
+the direction of a line.
 """
 
 import re
 
-# C0 but tab and newline, DEL, C1; marks, overrides and isolates of direction; separators that some terminals break lines at;
-# lone surrogates, which no encoding can write.
+# C0 except tab and newline, DEL, C1; marks, overrides and isolates of text direction; line separators of some terminals; lone
+# surrogates, which no encoding can write.
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
 _IN_TEXT = re.compile(f"[{_CONTROLS}]")
 _IN_LINE = re.compile(f"[\t\n{_CONTROLS}]")
 
 
 def escape_controls(text: str) -> str:
-    """The text with every control character but tab and newline written as its escape (`\\x1b`, `\\u202e`)."""
+    """The text with every control character except tab and newline replaced by its escape (`\\x1b`, `\\u202e`)."""
     return _IN_TEXT.sub(_escaped, text)
 
 
 def one_line(text: str) -> str:
-    """As `escape_controls`, tabs and newlines too."""
+    """The text with every control character replaced by its escape, including tabs and newlines."""
     return _IN_LINE.sub(_escaped, text)
 
 

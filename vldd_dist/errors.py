@@ -1,15 +1,15 @@
-"""What can go wrong because of a user's input or surroundings, and the exit code each ends a command with.
+"""Errors caused by a user's input or surroundings, and the exit code with which each ends a command.
 
-Raise one of these with one sentence that names the file, key or value and the mend. Mistakes of our own are
-assertions, never one of these.
+Raise one of these with one sentence that names the file, key or value and says how to mend it. A mistake in this package is
+an assertion, never one of these.
 """
 
 from vldd_dist.control_characters import one_line
 
 
 class VlddError(Exception):
-    """A failure with a sentence for the user, one line without control characters whatever names and values it quotes;
-    `exit_code` is what the command ends with."""
+    """An error with a sentence for the user. The sentence is one line without control characters, whatever names and values it
+    quotes. `exit_code` is the exit code of the command."""
 
     exit_code = 1
 
@@ -24,13 +24,13 @@ class ConfigError(VlddError):
 
 
 class InterruptedRun(VlddError):
-    """Stopped by a signal; the store holds everything needed for the same command to go on."""
+    """The run was stopped by a signal. The same command resumes it from what is in the store."""
 
     exit_code = 3
 
 
 class DataError(VlddError):
-    """A picture, caption, shard or tensor file is missing or damaged."""
+    """A image, caption, shard or tensor file is missing or damaged."""
 
     exit_code = 4
 
@@ -42,4 +42,4 @@ class StoreError(VlddError):
 
 
 class DivergenceError(VlddError):
-    """Training or distillation left the region in which it can succeed (NaN, or a loss growing without bound)."""
+    """Training or distillation has diverged: a loss is NaN, or grows without bound."""

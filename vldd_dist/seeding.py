@@ -1,6 +1,6 @@
-"""Every random draw of the system derives from (seed, what it is for, step): nothing keeps a global generator.
+"""Random seeds: every random draw derives from (seed, purpose, step), and no global generator is used.
 
-A resumed run re-derives its generators from its position, so it ends in the same bits as an undisturbed one.
+A resumed run derives its generators from its position, so its result has the same bits as that of an undisturbed run.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on every part, their order and their types."""
+    """A 63-bit seed that depends on all parts, their order and their types."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

@@ -1,5 +1,5 @@
-"""JSON as the standard has it, from whoever wrote it: Python's parser also takes NaN and lone surrogates, and gives up on deep
-nesting in a way that is no ValueError.
+"""A JSON parser for untrusted data that follows the standard. Python's parser also accepts NaN and lone surrogates, and its
+error for deep nesting is not a ValueError.
 """
 
 import json
@@ -15,11 +15,11 @@ _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def parse(data: bytes) -> Any:
-    """The tree of a JSON text in UTF-8.
+    """The Python value of a JSON text in UTF-8.
 
     Raises:
-        ValueError: with a reason that follows a name and a colon: no JSON, nested deeper than `MAX_DEPTH`, a number that is not
-            finite, half a surrogate pair.
+        ValueError: the data is not JSON, nested deeper than `MAX_DEPTH`, or contains a number that is not finite or half a
+            surrogate pair. The message can follow the name of a file and a colon.
     """
     try:
         text = data.decode()

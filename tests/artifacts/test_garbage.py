@@ -1,4 +1,4 @@
-"""Garbage: what nobody's manifest names and is old by the store's clock, in our own stores and of our own making."""
+"""Garbage collection: it removes objects that nothing lists and that are old by the store's clock, in our stores only."""
 
 import os
 import shutil
@@ -12,9 +12,11 @@ from tests.test_readme import distilled_set
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
 from vldd_dist.artifacts.trajectories import write_snapshots
-from vldd_dist.artifacts.units import UnitReader, UnitWriter, is_store
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import UnitReader, is_store
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set.fetch import verify
+from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.sharding.checkpoints import newest_checkpoint
 from vldd_dist.sharding.ranks import SOLO
@@ -25,14 +27,14 @@ PUBLISHED = "distilled/scenes-20pairs-seed0-0123abcd"
 
 
 def make_older(store: Store, age: timedelta, *keys: str) -> None:
-    """All objects unless some are named."""
+    """Make objects look old; all objects if none are named."""
     moment = (datetime.now(UTC) - age).timestamp()
     for key in keys or store.list("units", temporary=True) + store.list("blobs") + store.list("distilled"):
         os.utime(Path(store.root, key), (moment, moment))
 
 
 def gc(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-    """What `vldd gc` printed."""
+    """The output of `vldd gc`."""
     with pytest.raises(SystemExit) as ended:
         main(["gc", *arguments])
     printed = capsys.readouterr()
@@ -48,7 +50,7 @@ def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.C
     writer.commit({})
     running = UnitWriter(store, "thing", "v", {}, {})
     (snapshot,) = write_snapshots(running, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
-    running.save_checkpoint(1, {"state": b"kept"}, {"snapshots": {"s": snapshot.model_dump()}})
+    running.checkpoints.save(1, {"state": b"kept"}, {"snapshots": {"s": snapshot.model_dump()}})
     dead = UnitWriter(store, "thing", "u", {}, {})
     dead.put("y.bin", b"garbage")
     orphan = dead.put_blob(b"an orphan blob")
@@ -56,7 +58,7 @@ def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.C
     store.write(killed, b"half a file")
     store.write(f"{PUBLISHED}/pairs/000000.tar", b"of a publication that died")
     whole = PUBLISHED.replace("seed0", "seed1")
-    distilled_set().save(store.url_of(whole))
+    save(distilled_set(), store.url_of(whole))
     expected = sorted([orphan.key, killed, f"units/thing/u/{dead.attempt}/y.bin", f"{PUBLISHED}/pairs/000000.tar"])
     assert find_garbage(store, timedelta(hours=1)).keys == []
     make_older(store, timedelta(hours=2))
@@ -74,7 +76,7 @@ def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.C
 
 
 def test_an_attempt_is_as_young_as_what_it_wrote_last(store: Store) -> None:
-    """A dataset in preparation for days has no mark before its end."""
+    """A dataset whose preparation takes days has no manifest or checkpoint before its end."""
     slow = UnitWriter(store, "dataset", "d", {}, {})
     slow.put("train-000000.tar", b"first")
     slow.put("train-000001.tar", b"last")
@@ -96,7 +98,7 @@ def test_a_mark_that_goes_while_garbage_is_looked_for_is_looked_for_again(
 ) -> None:
     writer = UnitWriter(store, "thing", "u", {}, {})
     (snapshot,) = write_snapshots(writer, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
-    writer.save_checkpoint(1, {"state": b"1"}, {"snapshots": {"s": snapshot.model_dump()}})
+    writer.checkpoints.save(1, {"state": b"1"}, {"snapshots": {"s": snapshot.model_dump()}})
     original = Store.read
 
     def commit_first(self: Store, key: str) -> bytes:
@@ -115,7 +117,7 @@ def test_a_mark_that_goes_while_garbage_is_looked_for_is_looked_for_again(
         return original(self, key)
 
     monkeypatch.setattr(Store, "read", gone)
-    with pytest.raises(StoreError, match="try again in a while"):
+    with pytest.raises(StoreError, match="try again later"):
         find_garbage(store, timedelta(0))
 
 
@@ -123,7 +125,7 @@ def test_a_mark_that_goes_while_garbage_is_looked_for_is_looked_for_again(
 def test_a_folder_that_is_no_store_keeps_all_it_has(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`vldd gc "$STORE" --delete` with a variable that is not set is one of these."""
+    """`vldd gc "$STORE" --delete` with an undefined variable is one of these cases."""
     theirs = Store(str(tmp_path / "theirs"))
     blob = f"blobs/ab/ab{'0' * 62}"
     for key in ("units/squad/7/0123abcd/soldiers.txt", "units/marines.txt", blob, "distilled/gin", f"{PUBLISHED}/gin"):
@@ -147,7 +149,7 @@ def test_in_a_store_too_what_has_no_name_of_ours_is_not_ours(store: Store) -> No
 
 
 def test_ages_go_by_the_clock_of_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To a machine whose clock is two days ahead of the store's all that was just written looks two days old."""
+    """For a machine whose clock is two days ahead of the store's, everything just written looks two days old."""
     running = UnitWriter(store, "thing", "u", {}, {})
     running.put("x.bin", b"of a living attempt")
     listing, modified = Store.listing, Store.modified
@@ -167,11 +169,11 @@ def test_ages_go_by_the_clock_of_the_store(store: Store, monkeypatch: pytest.Mon
 
 def test_what_an_attempt_marked_after_the_commit_of_another_is_garbage(store: Store) -> None:
     winner, loser = (UnitWriter(store, "thing", "u", {}, {}) for _ in range(2))
-    infos = loser.write_for_checkpoint(1, {"state": b"1"})
+    infos = loser.checkpoints.write_objects(1, {"state": b"1"})
     (snapshot,) = write_snapshots(loser, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
     winner.put("x.bin", b"kept")
     winner.commit({})
-    loser.mark_checkpoint(1, infos, {"snapshots": {"s": snapshot.model_dump()}})
+    loser.checkpoints.write_record(1, infos, {"snapshots": {"s": snapshot.model_dump()}})
     make_older(store, 2 * DAY)
     mark = f"units/thing/u/checkpoints/00000001-{loser.attempt}.json"
     garbage = find_garbage(store, DAY)
@@ -185,11 +187,11 @@ def test_what_an_attempt_marked_after_the_commit_of_another_is_garbage(store: St
 
 def test_what_is_named_after_it_was_found_stays(store: Store) -> None:
     writer = UnitWriter(store, "thing", "u", {}, {})
-    infos = writer.write_for_checkpoint(1, {"state": b"1"})
+    infos = writer.checkpoints.write_objects(1, {"state": b"1"})
     make_older(store, 2 * DAY)
     garbage = find_garbage(store, DAY)
     assert garbage.keys == [infos["state"].key]
-    writer.mark_checkpoint(1, infos, {})
+    writer.checkpoints.write_record(1, infos, {})
     make_older(store, 2 * DAY)
     remove_garbage(store, garbage, DAY)
     checkpoint = newest_checkpoint(writer, SOLO)
@@ -198,7 +200,7 @@ def test_what_is_named_after_it_was_found_stays(store: Store) -> None:
 
 
 def test_nothing_is_garbage_while_a_folder_cannot_be_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its manifests may name what lies elsewhere."""
+    """Its manifests may list objects in other places."""
     writer = UnitWriter(store, "thing", "u", {}, {})
     writer.adopt("x", writer.put_blob(b"named by the manifest"))
     writer.commit({})
@@ -220,17 +222,17 @@ def test_a_unit_whose_objects_were_taken_is_not_committed(store: Store, damage: 
     writer = UnitWriter(store, "thing", "u", {}, {})
     info = writer.put("x", b"1234") if kind == "own" else writer.adopt("x", writer.put_blob(b"1234"))
     writer.put("y", b"5678")
-    writer.save_checkpoint(1, {"state": b"1"}, {"snapshots": {"x": info.model_dump()}})
-    writer.save_checkpoint(2, {"state": b"2"}, {})
+    writer.checkpoints.save(1, {"state": b"1"}, {"snapshots": {"x": info.model_dump()}})
+    writer.checkpoints.save(2, {"state": b"2"}, {})
     if damage == "gone":
         make_older(store, 2 * DAY, info.key)
         store.delete([info.key])
     else:
         store.write(info.key, b"12")
-    with pytest.raises(StoreError, match=rf"{info.key}: gone, or of another size, before its unit was committed \(1 of"):
+    with pytest.raises(StoreError, match=rf"{info.key}: missing, or of another size, when its unit was to be committed \(1 of"):
         writer.commit({})
     assert not store.exists("units/thing/u/manifest.json")
-    left = writer.checkpoint_keys()
+    left = writer.checkpoints.keys()
     assert [key.rpartition("/")[2][:8] for key in left] == ["00000002"], "the one that needs it is no place to go on from"
 
 

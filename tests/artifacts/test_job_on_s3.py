@@ -24,7 +24,7 @@ URL = "s3://whole-job/experiments/tiny"
 
 
 def command(*arguments: str, environment: dict[str, str], folder: Path) -> str:
-    """What a command printed on both streams; it must end well."""
+    """The output of a command on both streams. The command must succeed."""
     ended = subprocess.run(
         [sys.executable, *arguments],
         env=os.environ | environment,
@@ -39,7 +39,7 @@ def command(*arguments: str, environment: dict[str, str], folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def environment(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The server, a cache, and a folder for Ray's logs whose name is short enough for its sockets."""
+    """The server, a cache, and a folder for Ray's logs with a name short enough for its sockets."""
     with tempfile.TemporaryDirectory(prefix="vldd-ray-", ignore_cleanup_errors=True) as ray_folder:
         yield {
             **server.environment,
@@ -51,7 +51,7 @@ def environment(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def printed(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What the job printed."""
+    """The output of the job."""
     folder = tmp_path_factory.mktemp("job")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():

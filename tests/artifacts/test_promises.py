@@ -1,4 +1,5 @@
-"""Promises of the store, kept by real units on a real S3 server: death after every operation, flipped bits in every object."""
+"""Guarantees of the store, tested with real units on a real S3 server: killed after every operation, bits flipped in every
+object."""
 
 import contextlib
 import multiprocessing
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.manifests import UnitManifest, from_json, to_json
-from vldd_dist.artifacts.units import UnitWriter, is_done
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import is_done
 from vldd_dist.distilled_set.fetch import published_sets, verify
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline import publish
@@ -41,7 +43,7 @@ def test_death_after_any_operation_leaves_nothing_partial(kind: str, finished: S
     store.fs.mkdir(bucket)
     copy_all_but(finished, store, unit)
     report = tmp_path / "report"
-    # Spawned, so that it has no threads when it forks; forked from it, so that each death costs no second start of Python.
+    # Spawned, so that it has no threads when it forks; each killed process is forked from it, which saves a start of Python.
     spawned = multiprocessing.get_context("spawn").Process(
         target=_die_at_every_operation, args=(store.url, unit.order(), digests(finished, unit), str(report))
     )
@@ -94,7 +96,7 @@ def _live(url: str, order: UnitOrder, life: int) -> None:
 
         return wrapped
 
-    # On the class: a publication opens a store of its own.
+    # Patched on the class, because a publication opens another store.
     for name in ("write", "create", "delete"):
         setattr(Store, name, mortal(getattr(Store, name)))
     execute(order, Store(url), lambda event: None)
@@ -106,27 +108,28 @@ def _check_and_finish(url: str, order: UnitOrder, expected: dict[str, Any], live
     assert done or not lived
     print("lived" if lived else f"died, {'done' if done else 'not done'}", file=file)
     if not done:
-        # Raises when one lies there that cannot be trusted; a mark without all of its objects would be passed over with a
-        # warning, and there must be none.
+        # Raises for a checkpoint that cannot be trusted. One with missing objects would be skipped with a warning, and there
+        # must be
+        # no warning.
         checkpoints = store.list(f"units/{order.kind}/{order.id}/checkpoints")
         latest = newest_checkpoint(UnitWriter(store, order.kind, order.id, order.spec, {}), SOLO)
         assert (latest is None) == (not checkpoints)
         assert latest is None or latest.step == int(checkpoints[-1].rpartition("/")[2].partition("-")[0])
     for folder in published_sets(store):
         load_distilled(store.url_of(folder))
-    # The next attempt runs on another kind of machine.
+    # The next attempt computes other last bits, as another kind of machine may.
     publish._nearest_captions = with_other_last_bits(publish._nearest_captions)
     if not done:
         execute(order, store, lambda event: None)
     assert digests(store, order) == expected
     for folder in published_sets(store):
         verify(store.url_of(folder))
-    # The next life begins from nothing.
+    # The next process starts from an empty state.
     store.delete(store.list(f"units/{order.kind}/{order.id}") + store.list("distilled"))
 
 
 def kinds_of_objects(store: Store) -> dict[str, list[str]]:
-    """Keys by what they are: the kind of unit and the name, without numbers."""
+    """Keys grouped by the kind of unit and the name without numbers."""
     found: dict[str, list[str]] = defaultdict(list)
     for key in store.list("units"):
         if key.endswith("/manifest.json"):
@@ -173,7 +176,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_one_before_it_serves(
     store = Store(str(tmp_path_factory.mktemp("checkpoints")))
     writer = UnitWriter(store, "thing", "u", {}, {})
     for step in (1, 2):
-        writer.save_checkpoint(step, {"state": bytes([step]) * 40}, {"loss": [0.5]})
+        writer.checkpoints.save(step, {"state": bytes([step]) * 40}, {"loss": [0.5]})
     suffix = f"00000002-{writer.attempt}.json" if mark else "checkpoint-00000002/state"
     (key,) = [key for key in store.list("units") if key.endswith(suffix)]
     damaged = bytearray(store.read(key))
@@ -181,7 +184,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_one_before_it_serves(
     damaged[bit // 8] ^= 1 << bit % 8
     store.write(key, bytes(damaged))
     caplog.clear()
-    # A version of the mark's that nobody knows is no damage: it is refused, and nothing is begun again over it.
+    # A record of an unknown version is not damage: it is an error, and the unit is not started from scratch.
     with contextlib.suppress(StoreError):
         checkpoint = newest_checkpoint(writer, SOLO)
         assert checkpoint is not None
@@ -199,7 +202,7 @@ def test_a_manifest_edited_by_hand_is_refused(finished: Store) -> None:
     assert seal.facts["test"]["tr1"] == 99.9, "with a seal of its own it is another manifest"
     finished.write(key, whole.replace(b'"tr1": ', b'"tr1": 1'))
     try:
-        with pytest.raises(StoreError, match="its seal is not that of its content"):
+        with pytest.raises(StoreError, match="its seal does not match its content"):
             read_everything(finished)
     finally:
         finished.write(key, whole)

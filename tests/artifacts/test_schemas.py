@@ -1,4 +1,4 @@
-"""The committed schemas are the models', and real manifests satisfy them."""
+"""The committed schemas equal those of the models, and real manifests satisfy them."""
 
 import json
 from hashlib import sha256
@@ -11,10 +11,12 @@ import pytest
 from tests.test_readme import distilled_set
 from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.artifacts.run_status import RunStatus, write_status
-from vldd_dist.artifacts.schemas import MODELS, RESULTS, render, schemas
-from vldd_dist.artifacts.units import UnitReader, UnitWriter
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
+from vldd_dist.pipeline.schemas import MODELS, RESULTS, render, schemas
 from vldd_dist.recall_metrics import METRICS
 from vldd_dist.store.store import Store
 
@@ -24,7 +26,7 @@ FOLDER = Path("storage_schemas")
 def test_the_committed_schemas_are_the_models() -> None:
     assert {path.name for path in FOLDER.glob("*.json")} == set(schemas())
     for name, schema in schemas().items():
-        assert (FOLDER / name).read_text() == render(schema), "run: python -m vldd_dist.artifacts.schemas storage_schemas"
+        assert (FOLDER / name).read_text() == render(schema), "run: python -m vldd_dist.pipeline.schemas storage_schemas"
 
 
 RECALLS = dict.fromkeys(METRICS, 50.0)
@@ -34,7 +36,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "image_weights": {"tensors": 3},
     "caption_embeddings": {"captions": 10, "dim": 4, "encoder": {"model": "minilm"}},
     "expert": {"loss": [1.0], "validation": [RECALLS, RECALLS], "epochs": [0, 1]},
-    "features": {"pictures": 2, "dim": 4},
+    "features": {"images": 2, "dim": 4},
     "coreset": {"keys": ["a"], "captions": ["b"]},
     "distillation": {
         "best_step": 5,
@@ -62,13 +64,13 @@ def test_what_is_written_satisfies_them(store: Store) -> None:
     written = {}
     for kind, facts in EXAMPLES.items():
         writer = UnitWriter(store, kind, "u", {"a": 1}, {})
-        writer.save_checkpoint(1, {"state": b"x"}, {})
+        writer.checkpoints.save(1, {"state": b"x"}, {})
         (checkpoint,) = [key for key in store.list("units") if "/checkpoints/" in key]
         written["checkpoint"] = store.read(checkpoint)
         writer.put("x", b"1")
         writer.commit(facts)
         written[RESULTS.get(kind, kind)] = store.read(f"units/{kind}/u/manifest.json")
-    distilled_set().save(store.url_of("distilled/s"))
+    save(distilled_set(), store.url_of("distilled/s"))
     written["distilled_set"] = store.read("distilled/s/manifest.json")
     write_status(store, RunStatus.model_validate(STATUS))
     written["run_status"] = store.read("status/scenes.json")
@@ -84,7 +86,7 @@ def test_what_is_written_satisfies_them(store: Store) -> None:
 
 
 def test_the_examples_are_as_the_schemas_say_and_can_be_read() -> None:
-    """They come from real runs: a seal that no longer fits, or a field that changed, is found."""
+    """The examples come from real runs. A seal that does not match or a field that changed is found."""
     assert {path.stem for path in (FOLDER / "examples").iterdir()} == set(MODELS)
     for name, model in MODELS.items():
         data = (FOLDER / f"examples/{name}.json").read_bytes()
@@ -101,7 +103,7 @@ def test_facts_that_a_kind_does_not_promise_are_refused(store: Store, kind: str)
 
 
 def test_the_previous_version_is_read_and_others_are_refused(store: Store) -> None:
-    """As version 1 wrote them: no seal, no blocks."""
+    """The manifest as version 1 wrote it: without seal and blocks."""
     info = {"key": "units/coreset/u/abcd/x", "size": 1, "sha256": sha256(b"1").hexdigest()}
     manifest = {
         "schema_version": 1,
@@ -126,7 +128,7 @@ def test_the_previous_version_is_read_and_others_are_refused(store: Store) -> No
 
 def test_a_set_of_the_previous_version_loads(store: Store) -> None:
     url = store.url_of("distilled/s")
-    distilled_set().save(url)
+    save(distilled_set(), url)
     tree = json.loads(store.read("distilled/s/manifest.json"))
     old = ("pairs.safetensors", "captions.jsonl", "preview.png", "README.md")
     objects = {name: {key: tree["objects"][name][key] for key in ("key", "size", "sha256")} for name in old}

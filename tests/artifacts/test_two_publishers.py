@@ -1,4 +1,5 @@
-"""P3 for publications, which all attempts write to one folder: of two that differ in the last bits one set stands, whole."""
+"""P3 for publications, whose attempts all write to one folder: of two that differ in the last bits, one complete set
+remains."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,6 +11,7 @@ from vldd_dist.artifacts.garbage import find_garbage
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.fetch import published_sets, read_manifest, verify
+from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline import publish
 from vldd_dist.pipeline.context import execute
@@ -23,7 +25,7 @@ MANIFEST = f"units/publication/{UNIT.id}/manifest.json"
 
 @pytest.fixture
 def store(finished: Store, store: Store) -> Store:
-    """All but the publication."""
+    """Run all units except the publication."""
     copy_all_but(finished, store, UNIT)
     return store
 
@@ -36,7 +38,7 @@ def run(store: Store, elsewhere: bool = False) -> None:
 
 
 def after_change(number: int, do: Callable[[], None]) -> Callable[[pytest.MonkeyPatch], None]:
-    """Of a store, by whom soever, in this process: `do` comes after the change of this number."""
+    """Counts the changes of a store in this process, and calls `do` after the change of a given number."""
     count = 0
 
     def watched(operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,7 +69,7 @@ def check_whole(store: Store, finished: Store) -> None:
 
 
 def test_whenever_another_publishes_in_between_one_whole_set_is_committed(store: Store, finished: Store) -> None:
-    """The other one begins and ends after the first one's k-th change of the store, for each k."""
+    """The other publisher runs completely after the first one's k-th change of the store, for each k."""
     for number in range(1, 100):
         others: list[int] = []
         with pytest.MonkeyPatch.context() as patch:
@@ -114,14 +116,14 @@ def test_a_set_of_other_pairs_is_not_written_over(store: Store) -> None:
     other = DistilledSet.load(store.url_of(folder))
     store.delete([*store.list(folder), MANIFEST])
     other.images += 1
-    other.save(store.url_of(folder))
+    save(other, store.url_of(folder))
     with pytest.raises(StoreError, match=f"{folder}: a distilled set of other pairs is there"):
         run(store)
     assert read_manifest(Store(store.url_of(folder))).objects["pairs.safetensors"].sha256 == other.digest
 
 
 def test_what_was_agreed_on_is_no_garbage(store: Store, finished: Store) -> None:
-    """However old it is: who goes on needs it."""
+    """However old it is, because an attempt that resumes needs it."""
 
     class Died(BaseException):
         pass

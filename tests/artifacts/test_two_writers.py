@@ -1,4 +1,4 @@
-"""P3 on an S3 server: two processes make one unit; one commits, the other finds out and stops."""
+"""P3 on an S3 server: two processes make one unit; one commits, the other notices it and stops."""
 
 import multiprocessing
 from datetime import timedelta
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
-from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.pipeline.context import execute
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store
@@ -20,7 +20,8 @@ TWO = 2
 
 
 def _make(url: str, order: UnitOrder, barrier: Any, committed: Any, wait_for_other: Any) -> None:
-    """One of the writers: both have begun before either goes on; the slower waits at its first step for the faster's commit."""
+    """One of the writers. Both start before either continues; the slower one waits at its first step for the faster one's
+    commit."""
     commit = UnitWriter.commit
 
     def telling(self: UnitWriter, facts: dict[str, Any]) -> object:

@@ -1,4 +1,4 @@
-"""Units: nothing partial is ever read, damage is found and named, checkpoints, races."""
+"""Units: partial results are never read, damage is found and named, checkpoints, concurrent writers."""
 
 import contextlib
 import multiprocessing
@@ -10,9 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.checkpoints import AlreadyCommitted
 from vldd_dist.artifacts.manifests import UnitManifest, from_json, to_json
-from vldd_dist.artifacts.trajectories import SnapshotCache, Trajectory, write_snapshots
-from vldd_dist.artifacts.units import AlreadyCommitted, UnitReader, UnitWriter, is_done
+from vldd_dist.artifacts.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.trajectories import Trajectory, write_snapshots
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.errors import DataError, StoreError
 from vldd_dist.sharding.checkpoints import newest_checkpoint
 from vldd_dist.sharding.ranks import SOLO
@@ -46,11 +49,11 @@ def test_a_unit_without_its_manifest_is_not_there(store: Store) -> None:
 
 
 class Died(BaseException):
-    """As if the process had been killed."""
+    """Stands for the death of the process."""
 
 
 class MortalStore(Store):
-    """Dies when asked for one more change than its life allows."""
+    """A store that raises `Killed` instead of its next change, after a given number of changes."""
 
     def __init__(self, url: str, life: int) -> None:
         super().__init__(url)
@@ -78,7 +81,7 @@ def _make_unit(store: Store) -> None:
     unit = writer(store)
     checkpoint = newest_checkpoint(unit, SOLO)
     for step in range(checkpoint.step + 1 if checkpoint else 0, 4):
-        unit.save_checkpoint(step, {"state": bytes([step])}, {})
+        unit.checkpoints.save(step, {"state": bytes([step])}, {})
     unit.put("x.bin", b"abc")
     unit.adopt("y.bin", unit.put_blob(b"def"))
     unit.commit({})
@@ -141,7 +144,7 @@ def test_a_damaged_blob_is_mended_by_making_the_unit_again(store: Store) -> None
 def test_a_store_that_cannot_be_read_is_not_a_damaged_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     unit = writer(store)
     unit.put("x.bin", b"abc")
-    unit.save_checkpoint(1, {"state": b"1"}, {})
+    unit.checkpoints.save(1, {"state": b"1"}, {})
 
     def unreachable(key: str) -> bytes:
         raise StoreError("permission denied")
@@ -181,7 +184,7 @@ def test_checkpoints_newest_whole_one_wins_and_commit_clears_them(store: Store) 
     unit = writer(store)
     assert newest_checkpoint(unit, SOLO) is None
     for step in range(1, 5):
-        unit.save_checkpoint(step, {"state": bytes([step]) * 10}, {"loss": step})
+        unit.checkpoints.save(step, {"state": bytes([step]) * 10}, {"loss": step})
     later = writer(store)
     checkpoint = newest_checkpoint(later, SOLO)
     assert checkpoint is not None
@@ -198,7 +201,7 @@ def test_checkpoints_newest_whole_one_wins_and_commit_clears_them(store: Store) 
 
 def test_a_checkpoint_whose_mark_was_never_written_does_not_count(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     unit = writer(store)
-    unit.save_checkpoint(1, {"state": b"1"}, {})
+    unit.checkpoints.save(1, {"state": b"1"}, {})
     original = store.write
 
     def die_at_the_mark(key: str, data: bytes) -> None:
@@ -208,7 +211,7 @@ def test_a_checkpoint_whose_mark_was_never_written_does_not_count(store: Store, 
 
     monkeypatch.setattr(store, "write", die_at_the_mark)
     with pytest.raises(KeyboardInterrupt):
-        unit.save_checkpoint(2, {"state": b"2"}, {})
+        unit.checkpoints.save(2, {"state": b"2"}, {})
     checkpoint = newest_checkpoint(writer(store), SOLO)
     assert checkpoint is not None
     assert checkpoint.step == 1
@@ -218,7 +221,7 @@ def test_a_checkpoint_whose_mark_was_never_written_does_not_count(store: Store, 
 def test_a_manifest_that_points_elsewhere_is_refused(store: Store, key: str) -> None:
     manifest = UnitManifest(kind="thing", unit="u1", spec={}, inputs={}, objects={"x": ObjectInfo.of(key, b"")}, facts={})
     store.write("units/thing/u1/manifest.json", to_json(manifest))
-    with pytest.raises(StoreError, match="points outside its unit"):
+    with pytest.raises(StoreError, match="lies outside its unit"):
         UnitReader(store, "thing", "u1")
 
 
@@ -275,10 +278,10 @@ def test_a_users_weights_file_is_read_or_refused(tmp_path: Path) -> None:
     [
         (b"PK\x03\x04 a zip", "a pickle"),
         (b"\x80\x04\x95 a pickle", "a pickle"),
-        (b"", "no whole safetensors file"),
-        (tensors.encode({"a": torch.rand(100)})[:200], "no valid safetensors file"),
-        ((2**60).to_bytes(8, "little") + b"{}", "no whole safetensors file"),
-        ((2).to_bytes(8, "little") + b"{]", "no valid safetensors file"),
+        (b"", "not a complete safetensors file"),
+        (tensors.encode({"a": torch.rand(100)})[:200], "not a valid safetensors file"),
+        ((2**60).to_bytes(8, "little") + b"{}", "not a complete safetensors file"),
+        ((2).to_bytes(8, "little") + b"{]", "not a valid safetensors file"),
     ],
 )
 def test_what_is_no_safetensors_file_is_refused(data: bytes, sentence: str) -> None:

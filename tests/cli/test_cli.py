@@ -55,7 +55,7 @@ def test_a_plan_is_printed_and_nothing_is_made(tmp_path: Path, capsys: pytest.Ca
         ),
         (["run", SCENES, "--store", "memory://x"], 2, "lives in one process"),
         (["run", SCENES, "--store", "gopher://x"], 4, "unknown scheme"),
-        (["run", SCENES, "--store", "FILE/store"], 4, "a file stands where a folder should"),
+        (["run", SCENES, "--store", "FILE/store"], 4, "there is a file where a folder should be"),
         (
             ["run", SCENES, "--store", "STORE", "--set", "model.image.weights=none.safetensors"],
             4,

@@ -16,8 +16,9 @@ from vldd_dist.artifacts.run_status import RunStatus, write_status
 from vldd_dist.cli.console import SafeConsole, say
 from vldd_dist.cli.main import main
 from vldd_dist.control_characters import escape_controls, one_line
-from vldd_dist.distilled_set.distilled import NearestCaptions
 from vldd_dist.distilled_set.fetch import read_manifest
+from vldd_dist.distilled_set.manifest import NearestCaptions
+from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.monitoring.progress import LiveView, PlainView
 from vldd_dist.store.objects import ObjectInfo
@@ -90,7 +91,7 @@ def hostile_store(store: Store) -> Store:
     shown = distilled_set()
     shown.captions = [NearestCaptions(before=HOSTILE, after=HOSTILE, similarity=0.5)] * len(shown)
     url = store.url_of("distilled/x")
-    shown.save(url)
+    save(shown, url)
     folder = Store(url)
     card = f"---\nlicense: other\n---\n# {HOSTILE}\n[a link](http://x/\x1b]0;renamed\x07)\n\n| {HOSTILE} |\n|---|\n".encode()
     manifest = read_manifest(folder)

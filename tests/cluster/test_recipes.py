@@ -243,7 +243,7 @@ import torch
 from deepspeed.ops.op_builder.builder import OpBuilder
 
 from vldd_dist.sharding.engine import shard_model
-from vldd_dist.sharding.ranks import join, open_rendezvous
+from vldd_dist.sharding.rendezvous import join, open_rendezvous
 
 
 def refuse(builder, *arguments, **options):

@@ -1,4 +1,4 @@
-"""Augmentation by content: each operation against an expectation of its own, flip and crop, and how often each is applied."""
+"""The content of augmented images: each operation against its own expectation, flip and crop, and the rates of application."""
 
 from collections import Counter
 
@@ -13,12 +13,12 @@ from vldd_dist.seeding import numpy_generator
 
 SIDE = 224
 NOTHING = AugmentSettings(crop_scale=(1.0, 1.0), flip=False, randaugment_ops=0)
-# Of 6,000 operations that are drawn in the test below.
+# Expected numbers out of 6,000 operations that are drawn in the test below.
 APPLIED = 2931
 
 
 def apply(name: str, levels: np.ndarray, level: float = 1.0, sign: float = 1.0) -> np.ndarray:
-    """An operation on grey levels (H, W); the first channel, as int."""
+    """Apply an operation to grey values (H, W); returns the first channel as int."""
     image = Image.fromarray(levels.astype(np.uint8)).convert("RGB")
     return np.asarray(OPERATIONS[name](image, level, sign))[:, :, 0].astype(int)
 
@@ -28,14 +28,14 @@ def ramp(low: int, high: int) -> np.ndarray:
 
 
 def stripe(column: int) -> np.ndarray:
-    """Black, with a white stripe of four columns."""
+    """A black image with a white stripe of four columns."""
     levels = np.zeros((SIDE, SIDE))
     levels[:, column : column + 4] = 255
     return levels
 
 
 def centre(levels: np.ndarray) -> np.ndarray:
-    """The mean column of what is white, in each row."""
+    """The mean column of the white pixels in each row."""
     white = np.where(levels > 190, levels, 0).astype(float)
     return (white * np.arange(SIDE)).sum(1) / np.maximum(white.sum(1), 1)
 
@@ -104,8 +104,8 @@ def picture(seed: int = 0, side: int = 24) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8))
 
 
-def test_the_flip_mirrors_half_of_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Even of the whole area a crop has another ratio of sides.
+def test_the_flip_mirrors_half_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A crop of the whole area still changes the aspect ratio.
     monkeypatch.setattr(module, "_random_resized_crop", lambda image, scale, generator: image)
     plain, mirrored = np.asarray(picture()), np.asarray(picture())[:, ::-1]
     settings = NOTHING.model_copy(update={"flip": True})
@@ -140,7 +140,7 @@ def test_the_crops_area_and_sides_are_in_range(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_crop_shows_what_lies_in_it() -> None:
-    """On a picture whose levels are its columns and rows, a crop's corners are the corners of its box."""
+    """In an image whose pixel values are its column and row numbers, the corners of a crop are the corners of its box."""
     side = 200
     columns, rows = np.meshgrid(np.arange(side), np.arange(side))
     image = Image.fromarray(np.stack([columns, rows, rows], 2).astype(np.uint8))
@@ -172,7 +172,8 @@ def test_each_operation_that_is_drawn_is_applied_half_of_the_time(monkeypatch: p
         augment(image, settings, numpy_generator(number))
         of_a_picture[len(applied) - before] += 1
     assert len(applied) == APPLIED
-    # Of 6,000 draws half, within four standard deviations; of three draws 0 to 3 as often as of three coins.
+    # Half of 6,000 draws, within four standard deviations; of three draws, 0 to 3 are applied as often as three coins show
+    # heads.
     assert abs(len(applied) - 3000) < 4 * (6000 / 4) ** 0.5
     assert [of_a_picture[number] for number in range(4)] == pytest.approx([250, 750, 750, 250], abs=100)
     counts = Counter(name for name, _, _ in applied)

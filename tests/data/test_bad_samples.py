@@ -10,11 +10,11 @@ from vldd_dist.errors import DataError
 
 
 def error(number: int) -> DataError:
-    return DataError(f"picture {number} is no picture")
+    return DataError(f"image {number} is no image")
 
 
 def test_none_allowed_is_the_first_ones_own_sentence() -> None:
-    with pytest.raises(DataError, match="picture 7 is no picture"):
+    with pytest.raises(DataError, match="image 7 is no image"):
         BadSamples("train", 0).add(error(7), "a.tar", 1)
 
 
@@ -30,7 +30,7 @@ def test_the_log_is_limited_and_says_what_it_left_out(
     assert len(caplog.records) == LOGGED_IN_FULL
     now += bad_samples.SECONDS_BETWEEN_LOGS
     bad.add(error(100), "a.tar", 1000)
-    assert caplog.messages[-1] == f"left out: picture 100 is no picture (and {100 - LOGGED_IN_FULL} not shown)"
+    assert caplog.messages[-1] == f"left out: image 100 is no image (and {100 - LOGGED_IN_FULL} not shown)"
     assert bad.count == 101
 
 
@@ -38,7 +38,7 @@ def test_plainly_too_many_stop_early_with_the_worst_shard() -> None:
     bad = BadSamples("train", 0.01)
     for number in range(ENOUGH_TO_JUDGE - 1):
         bad.add(error(number), "a.tar" if number < 5 else "b.tar", 500)
-    with pytest.raises(DataError, match=r"20 of the first 500 pictures of the train split.*15 of them in b\.tar.*\(0\.01\)"):
+    with pytest.raises(DataError, match=r"20 of the first 500 images of the train split.*15 of them in b\.tar.*\(0\.01\)"):
         bad.add(error(20), "b.tar", 500)
 
 
@@ -46,5 +46,5 @@ def test_the_end_of_the_split_judges() -> None:
     bad = BadSamples("val", 0.1)
     bad.add(error(0), "a.tar", 5)
     bad.judge(10)
-    with pytest.raises(DataError, match=r"1 of 9 pictures of the val split cannot be read"):
+    with pytest.raises(DataError, match=r"1 of 9 images of the val split cannot be read"):
         bad.judge(9)

@@ -1,4 +1,4 @@
-"""From sources to shards and back: repeatable bytes, every picture once an epoch, refusals with a sentence."""
+"""From sources to shards and back: reproducible bytes, every image once an epoch, errors with a sentence."""
 
 import io
 import json
@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vldd_dist.artifacts.units import UnitReader, UnitWriter
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.data import DataSettings
 from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.data import stream
@@ -72,7 +73,7 @@ def assert_same(one: list[PairBatch], other: list[PairBatch]) -> None:
         assert a.captions == b.captions
 
 
-def test_an_epoch_shows_every_picture_once_with_one_of_its_captions(store: Store) -> None:
+def test_an_epoch_shows_every_image_once_with_one_of_its_captions(store: Store) -> None:
     dataset = prepare(store, SCENES)
     captions, images = dataset.captions("train"), dataset.load("train").images
     batches = epoch(dataset, augment=None)
@@ -136,7 +137,7 @@ def test_karpathy_reads_and_restval_is_training_data(tmp_path: Path, store: Stor
         (lambda tree: tree["images"][0].update(sentences=[{"raw": "  "}]), r"images\[0\].sentences: empty"),
         (lambda tree: tree["images"][0].update(filename="no.jpg"), r"no.jpg cannot be read"),
         (lambda tree: tree.pop("images"), "images: missing"),
-        (lambda tree: tree["images"].pop(), "the test split has no pictures"),
+        (lambda tree: tree["images"].pop(), "the test split has no images"),
     ],
 )
 def test_bad_karpathy_input_is_one_sentence(
@@ -192,9 +193,9 @@ def test_any_key_of_a_shard_can_be_read_back(tmp_path: Path, store: Store, key: 
         ({"../a.jpg": jpeg(), "../a.txt": b"x"}, "points outside the shard"),
         (
             {"a/b.jpg": jpeg(), "a/b.txt": b"x", "a-b.jpg": jpeg(), "a-b.txt": b"y"},
-            "train.tar: a-b: its key '00000-a-b' is another picture's too",
+            "train.tar: a-b: its key '00000-a-b' is another image's too",
         ),
-        ({}, "the train split has no pictures"),
+        ({}, "the train split has no images"),
     ],
 )
 def test_bad_shards_are_one_sentence(tmp_path: Path, store: Store, members: dict[str, bytes], sentence: str) -> None:
@@ -211,16 +212,16 @@ def test_a_tar_cut_in_the_middle_is_named(tmp_path: Path, store: Store) -> None:
         prepare(store, settings)
 
 
-def test_some_bad_pictures_may_be_allowed(tmp_path: Path, store: Store) -> None:
+def test_some_bad_images_may_be_allowed(tmp_path: Path, store: Store) -> None:
     members = {f"{n}.jpg": jpeg() if n else b"bad" for n in range(4)} | {f"{n}.txt": b"x" for n in range(4)}
     members = dict(sorted(members.items()))
     dataset = prepare(store, shards(tmp_path, members, max_bad_fraction=0.3))
     assert dataset.facts["splits"]["train"]["bad_images"] == 1
-    with pytest.raises(DataError, match=r"1 of 4 pictures of the train split cannot be read, 1 of them in .*train\.tar"):
+    with pytest.raises(DataError, match=r"1 of 4 images of the train split cannot be read, 1 of them in .*train\.tar"):
         prepare(store, shards(tmp_path, members, max_bad_fraction=0.2), "e")
 
 
-def test_samples_without_captions_or_picture_are_bad_samples_too(tmp_path: Path, store: Store) -> None:
+def test_samples_without_captions_or_image_are_bad_samples_too(tmp_path: Path, store: Store) -> None:
     members = {"a.jpg": jpeg(), "b.txt": b"x", **{f"{n}.jpg": jpeg() for n in range(3)}, **{f"{n}.txt": b"x" for n in range(3)}}
     dataset = prepare(store, shards(tmp_path, dict(sorted(members.items())), max_bad_fraction=0.5))
     assert dataset.facts["splits"]["train"]["bad_images"] == 2
@@ -239,7 +240,7 @@ def test_sources_that_are_not_there_are_refused_before_anything_runs(tmp_path: P
         describe(DataSettings(source="karpathy", annotations="x.json", images=str(tmp_path / "no")))
 
 
-def test_more_pictures_asked_for_than_there_are(tmp_path: Path, store: Store) -> None:
+def test_more_images_asked_for_than_there_are(tmp_path: Path, store: Store) -> None:
     with pytest.raises(DataError, match=r"data.train_images: 5 asked for, the source has 2"):
         prepare(store, shards(tmp_path, train_images=5))
 

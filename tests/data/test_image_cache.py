@@ -1,4 +1,4 @@
-"""Decoded pictures that processes share: the same batches, decoded once, whatever becomes of the file."""
+"""Decoded images shared by processes: the same batches, each image decoded once, whatever happens to the file."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from tests.data.test_dataset import SCENES, assert_same, epoch, jpeg, karpathy, 
 from vldd_dist.data import image_cache as decoded
 from vldd_dist.data import stream
 from vldd_dist.data.dataset import Dataset
-from vldd_dist.data.image_cache import DecodedPictures
+from vldd_dist.data.image_cache import DecodedImages
 from vldd_dist.store.node_cache import NodeCache
 from vldd_dist.store.store import Store
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Keys of the pictures that are decoded."""
+    """Keys of the images that were decoded."""
     keys: list[str] = []
     decode = stream.decode
 
@@ -43,13 +43,13 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return keys
 
 
-def shared(dataset: Dataset) -> DecodedPictures:
+def shared(dataset: Dataset) -> DecodedImages:
     found = dataset.decoded("train", NEEDED)
     assert found is not None
     return found
 
 
-def test_two_experts_and_all_epochs_decode_a_picture_once(store: Store, folder: Path, decodings: list[str]) -> None:
+def test_two_experts_and_all_epochs_decode_an_image_once(store: Store, folder: Path, decodings: list[str]) -> None:
     dataset = prepare(store, SCENES)
     first, second = shared(dataset), shared(Dataset(dataset.reader))
     plain = [epoch(dataset, epoch=number) for number in (2, 3)]
@@ -60,7 +60,7 @@ def test_two_experts_and_all_epochs_decode_a_picture_once(store: Store, folder: 
     assert len(decodings) == len(set(decodings)) == PICTURES
 
 
-def test_a_damaged_picture_is_decoded_again(store: Store, folder: Path, decodings: list[str]) -> None:
+def test_a_damaged_image_is_decoded_again(store: Store, folder: Path, decodings: list[str]) -> None:
     dataset = prepare(store, SCENES)
     wanted = epoch(dataset, decoded=shared(dataset))
     (path,) = folder.iterdir()
@@ -73,13 +73,13 @@ def test_a_damaged_picture_is_decoded_again(store: Store, folder: Path, decoding
 
 
 def test_damage_that_a_crc_cannot_see_is_decoded_again(tmp_path: Path) -> None:
-    pictures = DecodedPictures.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000)
+    pictures = DecodedImages.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000)
     assert pictures is not None
     picture = torch.arange(48, dtype=torch.uint8).reshape(3, 4, 4)
     pictures.put(1, picture)
     (path,) = (tmp_path / "decoded").iterdir()
     whole = path.read_bytes()
-    # The polynomial of CRC-32, bit-reversed, added to the data leaves its CRC as it is.
+    # Adding the bit-reversed polynomial of CRC-32 to the data does not change its CRC.
     polynomial = int(f"{0x104C11DB7:033b}"[::-1], 2)
     damaged = (int.from_bytes(whole[-48:], "little") ^ polynomial << 80).to_bytes(48, "little")
     assert zlib.crc32(damaged) == zlib.crc32(picture.numpy().tobytes())
@@ -90,8 +90,8 @@ def test_damage_that_a_crc_cannot_see_is_decoded_again(tmp_path: Path) -> None:
     assert _equal(pictures.get(1), picture)
 
 
-def test_another_stores_pictures_under_the_same_json_are_never_seen(tmp_path: Path, folder: Path) -> None:
-    """The unit's id says what was asked for; what the cache holds is named by what the shards are."""
+def test_another_stores_images_under_the_same_json_are_never_seen(tmp_path: Path, folder: Path) -> None:
+    """Two stores may hold different shards under the same unit id; the cache is named by the shards' content."""
     stores = [Store(str(tmp_path / name)) for name in ("one", "other")]
     (tmp_path / "source").mkdir()
     settings = karpathy(tmp_path / "source")
@@ -124,7 +124,7 @@ def test_a_full_disk_costs_time_and_a_warning(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with caplog.at_level(logging.WARNING):
-        assert DecodedPictures.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000) is None
+        assert DecodedImages.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000) is None
     assert "No space left on device" in caplog.text
     assert not list((tmp_path / "decoded").iterdir())
 
@@ -169,8 +169,8 @@ def test_files_that_nobody_uses_make_room(tmp_path: Path) -> None:
     def names() -> set[str]:
         return {path.name.partition("-")[0] for path in (tmp_path / "decoded").iterdir()}
 
-    def opened(name: str) -> DecodedPictures | None:
-        return DecodedPictures.open(cache, name, 2, 4, 1000)
+    def opened(name: str) -> DecodedImages | None:
+        return DecodedImages.open(cache, name, 2, 4, 1000)
 
     used, unused = opened("used"), opened("unused")
     assert used is not None
@@ -184,9 +184,9 @@ def test_files_that_nobody_uses_make_room(tmp_path: Path) -> None:
 
 
 def test_another_decoder_has_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = DecodedPictures.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000)
+    one = DecodedImages.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000)
     monkeypatch.setattr(decoded.PIL, "__version__", "0")
-    other = DecodedPictures.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000)
+    other = DecodedImages.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000)
     assert one is not None
     assert other is not None
     one.put(0, torch.ones(3, 4, 4, dtype=torch.uint8))

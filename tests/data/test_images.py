@@ -1,4 +1,4 @@
-"""Pictures as a viewer shows them: 16 bits scaled, upright, what is transparent on white; other bytes are one sentence."""
+"""Decoding images as a viewer shows them: 16 bits scaled, upright, transparency on white; other bytes give one sentence."""
 
 import io
 import struct
@@ -21,7 +21,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, depth: int, colour: int, row: bytes, *before: bytes, height: int = 1) -> bytes:
-    """`row` of pixels; `colour` 0 is grey, 2 RGB, 3 a palette, 4 grey and alpha, 6 RGBA."""
+    """A PNG of one `row` of pixels; `colour` 0 is grey, 2 RGB, 3 a palette, 4 grey and alpha, 6 RGBA."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(b"\0" + row))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + body + chunk(b"IEND", b"")
@@ -92,7 +92,7 @@ def test_webp_transparency() -> None:
     assert pixels(buffer.getvalue()) == [WHITE, BLUE]
 
 
-# Where the four corners' levels are found in a 16 x 32 picture that stands upright; the stored one is turned or mirrored.
+# Positions of the four corners' values in an upright image of 16 x 32 pixels; the stored image is turned or mirrored.
 UPRIGHT = np.kron(np.array([[10, 90], [170, 250]], np.uint8), np.ones((16, 8), np.uint8))
 STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda upright: upright,
@@ -108,7 +108,7 @@ STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 @pytest.mark.parametrize("orientation", sorted(STORED))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_pictures_stand_upright(orientation: int, kind: str) -> None:
+def test_images_stand_upright(orientation: int, kind: str) -> None:
     buffer, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(np.ascontiguousarray(STORED[orientation](UPRIGHT))).convert("RGB").save(buffer, kind, exif=exif, quality=95)
@@ -119,7 +119,7 @@ def test_pictures_stand_upright(orientation: int, kind: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0garbage", b"\0" * 60_000])
-def test_a_damaged_exif_block_leaves_the_picture_as_it_lies(exif: bytes) -> None:
+def test_a_damaged_exif_block_leaves_the_image_as_it_lies(exif: bytes) -> None:
     buffer = io.BytesIO()
     Image.fromarray(UPRIGHT).save(buffer, "JPEG", exif=exif)
     assert decode(buffer.getvalue(), "x").size == (16, 32)
@@ -139,7 +139,7 @@ def test_a_damaged_exif_block_leaves_the_picture_as_it_lies(exif: bytes) -> None
         pytest.param(b"\xff\xd8\xff\xe0\0\x10JFIF\0" + b"\x1b]0;x\x07" * 9, id="JPEG header, escapes"),
     ],
 )
-def test_what_is_no_picture_is_one_sentence(data: bytes) -> None:
+def test_what_is_no_image_is_one_sentence(data: bytes) -> None:
     with pytest.raises(DataError, match=r"^here: ") as raised:
         decode(data, "here")
     assert one_line(str(raised.value)) == str(raised.value)

@@ -1,4 +1,4 @@
-"""Shards on an S3 server: read in ranges, gone on with after faults, by spawned workers and by plain webdataset."""
+"""Shards on an S3 server: read in ranges, continued after faults, by spawned workers and by plain webdataset."""
 
 import io
 import random
@@ -62,7 +62,7 @@ def test_a_fault_in_the_middle_of_a_tar_costs_a_range(shard: str, s3: S3Server, 
 
 
 def test_plain_webdataset_in_spawned_workers(shard: str) -> None:
-    """A fresh process knows of no registration: `worker_init_fn` makes it."""
+    """A spawned process has no registered openers; `worker_init_fn` registers them."""
     pipeline = webdataset.WebDataset(shard, shardshuffle=False).to_tuple("__key__", "txt")
     loader = torch.utils.data.DataLoader(
         pipeline, batch_size=None, num_workers=1, multiprocessing_context="spawn", worker_init_fn=register_openers

@@ -1,4 +1,4 @@
-"""The built-in scenes: repeatable, disjoint, legible in words."""
+"""The built-in scenes: reproducible, disjoint, and described by their captions."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ def test_scenes_are_a_function_of_seed_and_number() -> None:
     assert not np.array_equal(np.asarray(draw_scenes(1, 4, 32)[0].image), np.asarray(whole[0].image))
 
 
-def test_splits_and_pretraining_share_no_picture() -> None:
+def test_splits_and_pretraining_share_no_image() -> None:
     offsets = (*OFFSETS.values(), PRETRAINING_OFFSET)
     pictures = [scene.image.tobytes() for offset in offsets for scene in draw_scenes(50, 0, 16, offset)]
     assert len(set(pictures)) == len(pictures)
@@ -35,6 +35,6 @@ def test_captions_tell_what_the_attributes_say() -> None:
         assert {ATTRIBUTE_NAMES[i] for i in vector.nonzero().flatten().tolist()} == set(scene.attributes)
 
 
-def test_captions_of_different_pictures_rarely_collide() -> None:
+def test_captions_of_different_images_rarely_collide() -> None:
     counts = Counter(caption for scene in draw_scenes(400, seed=0, size=8) for caption in scene.captions)
     assert sum(count - 1 for count in counts.values()) / counts.total() < 0.02

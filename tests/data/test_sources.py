@@ -1,4 +1,4 @@
-"""Sources that others made: one bad sample is one, whatever is bad about it; nothing outside is read, and nothing hangs."""
+"""Sources from other people: a bad sample counts as one, whatever is wrong with it; nothing outside is read, nothing hangs."""
 
 import io
 import json
@@ -93,7 +93,7 @@ BAD_ENTRIES = {
     "a number for a name": (entry(filename=3), r"filename: expected a text, not int"),
     "a list for a name": (entry(filename=["0.jpg"]), r"filename: expected a text, not list"),
     "no name": (entry(filename=None), r"filename: expected a text, not NoneType"),
-    "an empty name": (entry(filename=""), "no regular file"),
+    "an empty name": (entry(filename=""), "not a regular file"),
     "a NUL": (entry(filename="0.jpg\0"), r"no name that a file can have"),
     "half a surrogate pair in the name": (entry(filename="\ud800.jpg"), r"\\ud800\.jpg cannot be read"),
     "a name too long": (entry(filename="x" * 5000), "cannot be read"),
@@ -104,9 +104,9 @@ BAD_ENTRIES = {
     "a parent by its folder": (entry(filepath="..", filename="secret.jpg"), r"leads out of data\.images"),
     "an absolute path": (entry(filename="SECRET"), r"leads out of data\.images"),
     "an absolute folder": (entry(filepath="/", filename="SECRET"), r"leads out of data\.images"),
-    "a folder for a picture": (entry(filename="."), "no regular file"),
-    "a FIFO": (entry(filename="fifo"), "no regular file"),
-    "a device": (entry(filename="device"), "no regular file"),
+    "a folder for a picture": (entry(filename="."), "not a regular file"),
+    "a FIFO": (entry(filename="fifo"), "not a regular file"),
+    "a device": (entry(filename="device"), "not a regular file"),
     "captions that are no texts": (entry(sentences=[{"raw": 3}]), "expected a list of texts"),
     "captions that are none": (entry(sentences=[{"raw": None}]), "expected a list of texts"),
     "a caption that is no sentence": (entry(sentences=["x"]), r"sentences\[0\]\.raw: missing"),
@@ -172,7 +172,7 @@ def test_shards_are_told_apart_by_more_than_their_size(tmp_path: Path, monkeypat
     assert changed != data
     second = describe(description)
     assert second != first
-    # A file system that knows neither checksum nor time.
+    # A file system that reports neither checksums nor times.
     monkeypatch.setattr(shards_source, "VERSIONS", ())
     hashed = describe(description)
     os.utime(path, (status.st_atime, status.st_mtime))
@@ -201,7 +201,7 @@ def test_a_fifo_for_a_shard_is_refused(tmp_path: Path, store: Store) -> None:
     description = shards(tmp_path)
     (tmp_path / "train.tar").unlink()
     os.mkfifo(tmp_path / "train.tar")
-    with pytest.raises(DataError, match=r"train\.tar cannot be read .*no regular file"):
+    with pytest.raises(DataError, match=r"train\.tar cannot be read .*not a regular file"):
         prepare(store, description)
 
 
@@ -216,7 +216,7 @@ JSON = st.recursive(
 
 @st.composite
 def damaged(draw: st.DrawFn, data: bytes) -> bytes:
-    """Cut, bits flipped, a piece replaced."""
+    """Damaged bytes: truncated, with flipped bits, or partly replaced."""
     changed = bytearray(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytearray(data)
     for _ in range(draw(st.integers(0, 3))):
         if changed:
@@ -245,7 +245,7 @@ NAMES = st.text(st.characters(exclude_characters="\0/.", exclude_categories=()),
 
 
 def result_of(function: Callable[[], Out]) -> Out | None:
-    """None where it ends in one sentence; any other exception is a failure."""
+    """The result, or None for an error of ours. Any other exception fails the test."""
     try:
         return function()
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Shards that are damaged: cut anywhere, a bit of a header flipped, without an end. Never fewer samples without a word."""
+"""Damaged shards: truncated anywhere, a flipped bit in a header, a missing end. Samples are never lost without an error."""
 
 import gzip
 import io
@@ -30,13 +30,13 @@ def read(data: bytes) -> list[dict[str, Any]]:
 
 
 def headers(data: bytes) -> list[int]:
-    """Where each header begins."""
+    """The offset of each header."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return [member.offset for member in tar]
 
 
 def end_of(data: bytes) -> int:
-    """Where the first block of the end begins."""
+    """The offset of the first of the two zero blocks."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         tar.getmembers()
         return tar.offset
@@ -66,7 +66,7 @@ def test_a_tar_cut_anywhere_is_an_error() -> None:
 def test_a_flipped_bit_in_any_header_names_its_place() -> None:
     data = archive()
     for at in headers(data)[1:]:
-        # Of the checksum's own field some bits mean nothing: a space or a NUL beside its digits.
+        # Some bits of the checksum field have no meaning: a space or a NUL beside its digits.
         for byte in (0, 99, 100, 124, 135, 149, 153, 156, 257, 345, 511):
             for bit in (0, 4):
                 damaged = bytearray(data)
@@ -78,11 +78,11 @@ def test_a_flipped_bit_in_any_header_names_its_place() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda data, end: data[: end + 512], "one zero block where two end an archive"),
-        (lambda data, end: data[: end + 512] + data[:1024], "one zero block where two end an archive"),
+        (lambda data, end: data[: end + 512], "one zero block instead of two"),
+        (lambda data, end: data[: end + 512] + data[:1024], "one zero block instead of two"),
         (lambda data, end: data[:end] + b"\1" + data[end + 1 :], "at byte "),
-        (lambda data, end: data[: end + 600] + b"\1" + data[end + 601 :], "one zero block where two end"),
-        (lambda data, end: data + data, "something follows: give concatenated tars one by one"),
+        (lambda data, end: data[: end + 600] + b"\1" + data[end + 601 :], "one zero block instead of two"),
+        (lambda data, end: data + data, "but data follows: give concatenated tars one by one"),
         (lambda data, end: data[:end] + b"x" * 512, "at byte "),
         (lambda data, end: data[:end], "at byte "),
     ],
@@ -107,7 +107,7 @@ def test_a_sample_of_which_something_is_wrong_says_so_and_the_others_are_read(mo
 
 
 def test_a_sparse_member_that_claims_a_terabyte_is_not_unfolded(tmp_path: Path) -> None:
-    """GNU's old sparse format: a header of 512 bytes, whose file is as long as it says."""
+    """GNU's old sparse format: a header of 512 bytes, which states the size of the file."""
     info = tarfile.TarInfo("a.txt")
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     header[156:157] = tarfile.GNUTYPE_SPARSE

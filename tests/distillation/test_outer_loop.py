@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings

@@ -1,4 +1,4 @@
-"""Sets and statuses that are not as they should be, at the command line: one sentence, exit code 4, and the others are told."""
+"""Damaged sets and statuses at the command line: one sentence, exit code 4, and the other sets are shown."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,11 @@ from tests.test_readme import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import _canonical, _seal, to_json
-from vldd_dist.artifacts.parts import joined
+from vldd_dist.artifacts.row_files import concatenated
 from vldd_dist.artifacts.run_status import FOLDER, known_event
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set.fetch import CARD_BYTES, read_manifest
+from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
@@ -31,12 +32,12 @@ def vldd(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 @pytest.fixture
 def url(store: Store) -> str:
     folder = store.url_of("distilled/a-set")
-    distilled_set().save(folder)
+    save(distilled_set(), folder)
     return folder
 
 
 def put(url: str, name: str, data: bytes | None) -> None:
-    """An object of a set, the manifest in order; none: left out."""
+    """Replace an object of a set, and its entry in the manifest; None removes it."""
     store = Store(url)
     manifest = read_manifest(store)
     objects = {key: info for key, info in manifest.objects.items() if key != name}
@@ -49,9 +50,9 @@ def put(url: str, name: str, data: bytes | None) -> None:
 @pytest.mark.parametrize(
     ("card", "sentence"),
     [
-        (None, "manifest.json: names no README.md: the set has no card to show"),
+        (None, "manifest.json: lists no README.md: the set has no card to show"),
         (b"\xff\xfe", "README.md: not UTF-8: the set has no card to show"),
-        (b"x" * (CARD_BYTES + 1), "README.md: 1048577 bytes are no card"),
+        (b"x" * (CARD_BYTES + 1), "README.md: 1048577 bytes are too many for a card"),
     ],
 )
 def test_a_set_without_a_card(url: str, card: bytes | None, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +75,7 @@ def test_a_card_without_a_header_is_shown_as_it_is(url: str, card: str, capsys: 
     ("damage", "sentence"),
     [
         (lambda data: data[:100], "not JSON"),
-        (lambda data: data.replace(b'"pairs": 5', b'"pairs": 6'), "its seal is not that of its content"),
+        (lambda data: data.replace(b'"pairs": 5', b'"pairs": 6'), "its seal does not match its content"),
         (lambda data: data.replace(b'"schema_version": 2', b'"schema_version": true'), "schema version True; this vldd_dist"),
         (lambda data: b'{"schema_version": 1, "pairs": NaN}', "not finite (NaN)"),
         (lambda data: b'{"schema_version": 1, "pairs": 1e999}', "not finite (1e999)"),
@@ -88,7 +89,7 @@ def test_a_damaged_set_is_named_and_the_others_are_listed(
     url: str, store: Store, damage: Any, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("another", "last"):
-        distilled_set().save(store.url_of(f"distilled/{name}"))
+        save(distilled_set(), store.url_of(f"distilled/{name}"))
     store.write("distilled/another/manifest.json", damage(store.read("distilled/another/manifest.json")))
     code, out, err = vldd(capsys, "list", store.url)
     assert code == 4
@@ -122,15 +123,15 @@ def test_recalls_that_are_none_are_refused(url: str, store: Store, capsys: pytes
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(url: str, other: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(StoreError, match="here: part 2 does not hold rows of the names, shapes and types that part 1 holds"):
-        joined([{"images": torch.zeros(2, 3, 4, 4)}, other], "here")
-    with pytest.raises(StoreError, match="here: part 1 does not"):
-        joined([{"images": torch.zeros(())}, {"images": torch.zeros(())}], "here")
+    with pytest.raises(StoreError, match="here: row file 2 has other names, shapes or types than row file 1"):
+        concatenated([{"images": torch.zeros(2, 3, 4, 4)}, other], "here")
+    with pytest.raises(StoreError, match="here: row file 1 has other"):
+        concatenated([{"images": torch.zeros(())}, {"images": torch.zeros(())}], "here")
     put(url, "pairs.safetensors", None)
     first = {"images": torch.zeros(3, 3, 4, 4), "texts": torch.zeros(3, 2)}
     put(url, "pairs-00001-of-00002.safetensors", tensors.encode(first))
     put(url, "pairs-00002-of-00002.safetensors", tensors.encode(other))
-    with pytest.raises(StoreError, match="part 2 does not hold rows"):
+    with pytest.raises(StoreError, match="row file 2 has other names"):
         load_distilled(url)
 
 
@@ -138,7 +139,7 @@ def test_parts_that_do_not_fit_together_are_refused(url: str, other: dict[str, t
     ("change", "sentence"),
     [
         ({"written_at": "yesterday"}, "written_at: Value error, Invalid isoformat string"),
-        ({"written_at": "2026-01-01T00:00:00"}, "written_at: Value error, a time without its zone"),
+        ({"written_at": "2026-01-01T00:00:00"}, "written_at: Value error, a time without a time zone"),
         ({"written_at": "9999-99-99T00:00:00+00:00"}, "written_at: Value error, month must be in 1..12"),
         ({"running": [{"label": "x", "seconds": 1, "event": {"done": "a few", "total": 3}}]}, "running.0.event"),
         ({"running": [{"label": "x", "seconds": 1, "event": {"loss": [1]}}]}, "running.0.event"),
@@ -186,7 +187,7 @@ def test_hours_that_no_clock_counts_are_refused(store: Store, hours: str, capsys
 
 def test_a_disk_path_is_no_pattern(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = str(tmp_path / "a[bc]*?")
-    distilled_set().save(f"{url}/distilled/x")
+    save(distilled_set(), f"{url}/distilled/x")
     (tmp_path / "ab").mkdir()
     assert vldd(capsys, "list", url)[:2] == (0, f"file://{url}/distilled/x  5 pairs  not judged\n")
     assert vldd(capsys, "verify", f"{url}/distilled/x")[0] == 0

@@ -1,4 +1,4 @@
-"""Distilled sets and garbage: fetched whole or not at all, verified, resumed; nothing that is named is ever removed."""
+"""Distilled sets and garbage: a fetch is complete or absent, verified and resumed; nothing that is listed is removed."""
 
 import re
 import shutil
@@ -15,6 +15,7 @@ from vldd_dist.cli.main import main
 from vldd_dist.distilled_set import fetch as fetch_module
 from vldd_dist.distilled_set.fetch import fetch, published_sets, read_manifest, verify
 from vldd_dist.distilled_set.partial_folder import MARKER
+from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.store import objects
 from vldd_dist.store.objects import ObjectInfo
@@ -24,14 +25,14 @@ from vldd_dist.store.store import Store
 @pytest.fixture
 def url(store: Store) -> str:
     folder = store.url_of("distilled/a-set")
-    distilled_set().save(folder)
+    save(distilled_set(), folder)
     return folder
 
 
 def test_saving_twice_is_nothing_and_another_set_is_refused(url: str) -> None:
-    distilled_set().save(url)
+    save(distilled_set(), url)
     with pytest.raises(StoreError, match="another distilled set is there"):
-        distilled_set(4).save(url)
+        save(distilled_set(4), url)
     assert len(load_distilled(url)) == 5
 
 
@@ -41,9 +42,9 @@ def test_many_pairs_lie_in_parts_and_are_read_as_one(store: Store, monkeypatch: 
     row = sum(
         tensor[:1].nbytes for tensor in (whole.images, whole.texts, whole.similarity, whole.start_images) if tensor is not None
     )
-    monkeypatch.setattr("vldd_dist.distilled_set.distilled.PART_BYTES", 2 * row)
+    monkeypatch.setattr("vldd_dist.distilled_set.distilled.LARGEST_FILE_BYTES", 2 * row)
     parted = distilled_set()
-    parted.save(store.url_of("set"))
+    save(parted, store.url_of("set"))
     parts = [key for key in store.list("set") if "/pairs-" in key]
     count = -(-len(whole) // 2)
     assert parts == [f"set/pairs-{part:05d}-of-{count:05d}.safetensors" for part in range(1, count + 1)]
@@ -124,7 +125,7 @@ def test_fetch_verifies_and_is_idempotent(url: str, tmp_path: Path) -> None:
 
 def test_an_interrupted_fetch_goes_on(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, reads = tmp_path / "fetched", []
-    monkeypatch.setattr(fetch_module, "PARALLEL_PIECES", 1)
+    monkeypatch.setattr(fetch_module, "PARALLEL_READS", 1)
     original = Store.read
 
     def failing(self: Store, key: str) -> bytes:
@@ -184,7 +185,7 @@ def test_of_a_large_object_only_what_is_missing_is_fetched(
 ) -> None:
     monkeypatch.setattr(objects, "BLOCK_BYTES", 1000)
     url = store.url_of("distilled/large")
-    distilled_set().save(url)
+    save(distilled_set(), url)
     fetch(url, tmp_path / "first")
     info = read_manifest(Store(url)).objects["pairs.safetensors"]
     assert info.blocks is not None
@@ -201,6 +202,6 @@ def test_of_a_large_object_only_what_is_missing_is_fetched(
         Store, "read_range", lambda self, key, start, length: ranges.append((key, start)) or original(self, key, start, length)
     )
     fetch(url, tmp_path / "second")
-    assert sorted(ranges) == [("pairs.safetensors", 2000), ("pairs.safetensors", info.pieces()[-1].start)]
+    assert sorted(ranges) == [("pairs.safetensors", 2000), ("pairs.safetensors", info.block_list()[-1].start)]
     assert (tmp_path / "second/pairs.safetensors").read_bytes() == (tmp_path / "first/pairs.safetensors").read_bytes()
     verify(str(tmp_path / "second"))

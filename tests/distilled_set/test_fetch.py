@@ -1,4 +1,4 @@
-"""Where a fetch works: in folders that it made itself, after one manifest, with a sentence for whatever is in its way."""
+"""Where a fetch writes: in folders that it made itself, by one manifest, and with a sentence for any obstacle."""
 
 import fcntl
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from vldd_dist.cli.main import main
 from vldd_dist.distilled_set import fetch as fetch_module
 from vldd_dist.distilled_set.fetch import fetch, read_manifest, verify
 from vldd_dist.distilled_set.partial_folder import MARKER
+from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
@@ -21,7 +22,7 @@ from vldd_dist.store.store import Store
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     folder = str(tmp_path / "published")
-    distilled_set().save(folder)
+    save(distilled_set(), folder)
     return folder
 
 
@@ -58,7 +59,7 @@ def marker_of_another(partial: Path) -> None:
 def test_a_partial_folder_of_someone_else_is_left_as_it_is(url: str, tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "paper.partial")
     before = tree(tmp_path)
-    with pytest.raises(StoreError, match=r"paper\.partial: exists already and was not begun by a fetch: move it away"):
+    with pytest.raises(StoreError, match=r"paper\.partial: exists already and was not made by a fetch: move it away"):
         fetch(url, tmp_path / "paper")
     assert tree(tmp_path) == before
     assert not (tmp_path / "paper").exists()
@@ -84,17 +85,17 @@ def test_two_fetches_into_one_folder_do_not_mix(url: str, tmp_path: Path) -> Non
     (partial / MARKER).touch()
     with (partial / MARKER).open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match="another fetch is at work"):
+        with pytest.raises(StoreError, match="another fetch is using it"):
             fetch(url, tmp_path / "paper")
     fetch(url, tmp_path / "paper")
     assert set(tree(tmp_path / "paper")) == {*read_manifest(Store(url)).objects, "manifest.json"}
 
 
 def another_set() -> dict[str, bytes]:
-    """What its folder holds: of the same shapes, so that sizes tell nothing."""
+    """The files of another set with the same shapes, so that sizes do not tell them apart."""
     other = distilled_set()
     other.images = other.images + 1
-    other.save("memory://another-set")
+    save(other, "memory://another-set")
     store = Store("memory://another-set")
     return {name: store.read(name) for name in [*read_manifest(store).objects, "manifest.json"]}
 
@@ -103,10 +104,10 @@ def another_set() -> dict[str, bytes]:
 def test_a_set_that_is_replaced_while_it_is_fetched_is_the_old_one_whole_or_a_sentence(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    """At each read in turn, objects and manifest become another set's."""
+    """Before each read in turn, objects and manifest are replaced by another set's."""
     store, other, reads = Store(url), another_set(), 0
     wanted = read_manifest(store)
-    monkeypatch.setattr(fetch_module, "PARALLEL_PIECES", 1)
+    monkeypatch.setattr(fetch_module, "PARALLEL_READS", 1)
     original = Store.read
 
     def replacing(self: Store, key: str) -> bytes:
@@ -120,7 +121,7 @@ def test_a_set_that_is_replaced_while_it_is_fetched_is_the_old_one_whole_or_a_se
 
     monkeypatch.setattr(Store, "read", replacing)
     target = tmp_path / "fetched"
-    # At the first read nothing is fetched yet; after the last one everything is.
+    # Before the first read nothing is fetched; after the last one everything is.
     if at in (0, 7):
         fetched = fetch(url, target)
         assert fetched == verify(str(target))
@@ -129,7 +130,7 @@ def test_a_set_that_is_replaced_while_it_is_fetched_is_the_old_one_whole_or_a_se
         with pytest.raises(StoreError, match="the set was replaced or removed while it was fetched: fetch it again"):
             fetch(url, target)
         assert not target.exists()
-    # What an interrupted fetch left does no harm to the next one.
+    # The files of an interrupted fetch do not disturb the next one.
     fetch(url, tmp_path / "again")
     if at < 7:
         assert fetch(url, target) == verify(str(target)) != wanted
@@ -144,7 +145,7 @@ def test_the_manifest_of_a_fetch_is_read_once(url: str, tmp_path: Path, monkeypa
 
 
 def seal(url: str, **objects: ObjectInfo) -> None:
-    """Add objects to a set's manifest, its seal in order."""
+    """Add objects to a set's manifest, with a valid seal."""
     store = Store(url)
     manifest = read_manifest(store)
     store.write("manifest.json", to_json(manifest.model_copy(update={"objects": manifest.objects | objects})))
@@ -171,7 +172,7 @@ def seal(url: str, **objects: ObjectInfo) -> None:
 def test_a_name_that_no_folder_can_hold_is_refused_before_anything_is_made(url: str, tmp_path: Path, name: str) -> None:
     seal(url, **{name: ObjectInfo.of(name, b"x")})
     for look in (lambda: fetch(url, tmp_path / "here" / "set"), lambda: verify(url)):
-        with pytest.raises(StoreError, match=r"manifest\.json.*: refused") as refused:
+        with pytest.raises(StoreError, match=r"manifest\.json.*refused") as refused:
             look()
         assert "\n" not in str(refused.value)
     assert not (tmp_path / "here").exists()
@@ -193,12 +194,12 @@ def test_a_disk_without_room_is_named_before_anything_is_fetched(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(StoreError, match=r"are to be written and 0\.0 MiB are free"):
+    with pytest.raises(StoreError, match=r"are to be written, but 0\.0 MiB are free"):
         fetch(url, tmp_path / "set")
 
 
 def unwritable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for a user without rights; root has them all."""
+    """Refuse access, as for a user without rights; root would have them all."""
 
     def refuse(self: Path, *arguments: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied", str(self))
@@ -217,6 +218,6 @@ def test_a_place_that_cannot_be_written_is_one_sentence(
         main(["fetch", url, str(tmp_path / place)])
     said = capsys.readouterr().err
     assert ended.value.code == 4
-    assert "name a folder on a disk that this user may write" in said
+    assert "name a folder on a disk with free space that this user may write to" in said
     assert said.count("\n") == 1
     assert (tmp_path / "file").read_bytes() == b"mine"

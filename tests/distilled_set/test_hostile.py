@@ -1,4 +1,4 @@
-"""What someone else may have put into a bucket, checksums and seals in order: refused with a sentence, and never run."""
+"""Malicious content in a bucket, with valid checksums and seals: it is refused with a sentence, and never executed."""
 
 import io
 import os
@@ -16,11 +16,13 @@ from PIL import Image
 from tests.test_readme import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.manifests import UnitManifest, to_json
-from vldd_dist.artifacts.units import UnitReader, UnitWriter
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.data import DataSettings
 from vldd_dist.data.prepare import prepare_dataset
 from vldd_dist.data.shards import expand
 from vldd_dist.distilled_set.fetch import fetch, read_manifest, verify
+from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import DataError, StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
@@ -36,7 +38,7 @@ def bucket(s3: S3Server, request: pytest.FixtureRequest) -> Store:
 
 
 class Payload:
-    """Unpickling it makes a folder."""
+    """An object whose unpickling makes a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,15 +60,15 @@ def endless_header() -> bytes:
     ("make", "sentence"),
     [
         (lambda ran: pickle.dumps(Payload(ran)), "a pickle"),
-        (lambda ran: lying_header(), "no valid safetensors file"),
-        (lambda ran: endless_header(), "no whole safetensors file"),
+        (lambda ran: lying_header(), "not a valid safetensors file"),
+        (lambda ran: endless_header(), "not a complete safetensors file"),
     ],
 )
 def test_a_set_whose_tensors_are_none_is_refused(
     bucket: Store, tmp_path: Path, make: Callable[[Path], bytes], sentence: str
 ) -> None:
     url, ran = bucket.url_of("distilled/evil"), tmp_path / "ran"
-    distilled_set().save(url)
+    save(distilled_set(), url)
     folder = Store(url)
     pairs = make(ran)
     folder.write("pairs.safetensors", pairs)
@@ -82,7 +84,7 @@ def test_a_set_whose_tensors_are_none_is_refused(
 @pytest.mark.parametrize("key", ["../x", "/etc/passwd", "a/../../x"])
 def test_a_manifest_that_names_what_lies_elsewhere_is_refused(bucket: Store, tmp_path: Path, key: str) -> None:
     url = bucket.url_of("distilled/evil")
-    distilled_set().save(url)
+    save(distilled_set(), url)
     folder = Store(url)
     manifest = read_manifest(folder)
     info = manifest.objects["preview.png"]
@@ -105,7 +107,7 @@ def picture() -> bytes:
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes that says of itself to be 30000 pixels square."""
+    """A PNG of a few bytes whose header claims 30000 x 30000 pixels."""
     whole = bytearray(picture())
     whole[16:24] = struct.pack(">II", 30_000, 30_000)
     whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))

@@ -1,4 +1,4 @@
-"""What other eyes see of a distilled set: shards, card and metadata, read by the tools they are made for."""
+"""The files of a distilled set for people and other tools: shards, card and metadata, read by the tools they are made for."""
 
 import io
 import json
@@ -15,12 +15,13 @@ from PIL import Image
 from tests.test_readme import distilled_set
 from vldd_dist.distilled_set import presentation
 from vldd_dist.distilled_set.presentation import preview_shards
+from vldd_dist.distilled_set.write import save
 from vldd_dist.store.store import Store
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    distilled_set().save(str(tmp_path / "set"))
+    save(distilled_set(), str(tmp_path / "set"))
     return tmp_path / "set"
 
 
@@ -45,13 +46,13 @@ def test_mlcroissant_accepts_the_metadata_and_reads_the_records(folder: Path, ca
     caplog.set_level(logging.WARNING)
     described = mlcroissant.Dataset(jsonld=str(folder / "croissant.json"))
     assert not described.metadata.ctx.issues.errors
-    # The one thing recommended that is left out: a date.
+    # A date is recommended, and left out on purpose.
     assert [line for line in described.metadata.ctx.issues.warnings if "datePublished" not in line] == []
     assert "not standard" not in caplog.text
     captions = list(described.records("captions"))
     assert captions == [{"captions/before": b"a", "captions/after": b"b", "captions/similarity": 0.5}] * 5
-    pictures = {bytes(record["pictures-of-pairs/name"]).decode(): record["pictures-of-pairs/picture"] for record in
-                described.records("pictures-of-pairs")}  # fmt: skip
+    pictures = {bytes(record["images-of-pairs/name"]).decode(): record["images-of-pairs/image"] for record in
+                described.records("images-of-pairs")}  # fmt: skip
     assert sorted(pictures) == [f"{index:06d}.png" for index in range(5)]
     assert np.array_equal(np.asarray(pictures["000003.png"]), distilled_set().pixels()[3].permute(1, 2, 0).numpy())
 
@@ -70,10 +71,10 @@ def test_the_card_counts_as_the_hub_does(pairs: int, category: str) -> None:
     assert yaml.safe_load(card.split("---")[1])["size_categories"] == [category]
 
 
-def test_the_preview_is_a_picture_of_the_pairs(folder: Path) -> None:
+def test_the_preview_is_an_image_of_the_pairs(folder: Path) -> None:
     store = Store(str(folder))
     picture = Image.open(io.BytesIO(store.read("preview.png")))
-    # Five pictures of 16 px in a row, each enlarged six times.
+    # Five images of 16 px in a row, each enlarged six times.
     assert picture.size == (5 * 96 + 4 * 4, 96)
     shown = np.asarray(picture)[3, 3]
     assert np.array_equal(shown, distilled_set().pixels()[0, :, 0, 0].numpy())

@@ -1,4 +1,4 @@
-"""Distilled sets by http(s)://: shown, fetched, verified and loaded as from anywhere, and never written."""
+"""Distilled sets by http(s)://: they can be shown, fetched, verified and loaded, and not written."""
 
 import re
 import threading
@@ -14,6 +14,7 @@ from tests.test_readme import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set.fetch import fetch, verify
+from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.store import objects, retry
 from vldd_dist.store.objects import DamagedObject
@@ -21,14 +22,14 @@ from vldd_dist.store.store import MissingObject, Store
 
 
 class PlainHandler(SimpleHTTPRequestHandler):
-    """`python -m http.server`, which knows no ranges."""
+    """`python -m http.server`, which does not support range requests."""
 
     def log_message(self, format: str, *args: object) -> None:
         pass
 
 
 class RangeHandler(PlainHandler):
-    """As nginx, Apache and object stores answer."""
+    """A server that answers as nginx, Apache and object stores do."""
 
     def do_GET(self) -> None:
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
@@ -54,8 +55,8 @@ Serve = Callable[[type[SimpleHTTPRequestHandler]], str]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """With a blank in its name."""
-    distilled_set().save(str(tmp_path / "served" / "a set"))
+    """A set whose URL contains a blank."""
+    save(distilled_set(), str(tmp_path / "served" / "a set"))
     return tmp_path / "served" / "a set"
 
 
@@ -100,12 +101,12 @@ def test_large_objects_are_read_by_ranges(serve: Serve, tmp_path: Path, folder: 
     monkeypatch.setattr(objects, "BLOCK_BYTES", 1000)
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    distilled_set().save(str(folder))
+    save(distilled_set(), str(folder))
     whole, ranges = serve(PlainHandler), serve(RangeHandler)
     fetch(f"{ranges}/a set", tmp_path / "fetched")
     assert load_distilled(str(tmp_path / "fetched")).digest == distilled_set().digest
     verify(f"{ranges}/a set")
-    with pytest.raises(StoreError, match="answers no requests for parts of a file"):
+    with pytest.raises(StoreError, match="does not support range requests"):
         verify(f"{whole}/a set")
 
 
@@ -144,17 +145,17 @@ def test_nothing_is_written_there(scheme: str, arguments: list[str], capsys: pyt
     with pytest.raises(SystemExit) as ended:
         main([*arguments, f"{scheme}://127.0.0.1:9/store"])
     assert ended.value.code == 4
-    assert f"{scheme}://127.0.0.1:9/store: {scheme}:// is only read from" in capsys.readouterr().err
+    assert f"{scheme}://127.0.0.1:9/store: {scheme}:// can only be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "operation", [Store.check_writable, lambda store: store.create("x", b""), lambda store: store.delete(["x"])]
 )
 def test_nor_by_a_program(operation: Callable[[Store], Any]) -> None:
-    with pytest.raises(StoreError, match="is only read from"):
+    with pytest.raises(StoreError, match="can only be read"):
         operation(Store("https://127.0.0.1:9/store"))
-    with pytest.raises(StoreError, match="is only read from"):
-        distilled_set().save("https://127.0.0.1:9/set")
+    with pytest.raises(StoreError, match="can only be read"):
+        save(distilled_set(), "https://127.0.0.1:9/set")
 
 
 def test_a_listing_and_a_query_are_refused() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.artifacts.checkpoints import UnitCheckpoints
 from vldd_dist.pipeline.context import execute
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import Ranks
@@ -22,21 +22,21 @@ def execute_until(ranks: Ranks, url: str, unit: WorkUnit, stop_at: int | None) -
         What this rank wrote for its last checkpoint.
     """
     torch.set_num_threads(1)
-    save = UnitWriter.write_for_checkpoint
+    save = UnitCheckpoints.write_objects
     last: dict[str, bytes] = {}
 
-    def stopping(self: UnitWriter, step: int, objects: dict[str, bytes]) -> Any:
+    def stopping(self: UnitCheckpoints, step: int, objects: dict[str, bytes]) -> Any:
         if stop_at is not None and step > stop_at:
             raise Stopped
         last.clear()
         last.update(objects)
         return save(self, step, objects)
 
-    UnitWriter.write_for_checkpoint = stopping  # type: ignore[method-assign]
+    UnitCheckpoints.write_objects = stopping  # type: ignore[method-assign]
     try:
         execute(unit.order(), Store(url), lambda event: None, ranks)
     except Stopped:
         pass
     finally:
-        UnitWriter.write_for_checkpoint = save  # type: ignore[method-assign]
+        UnitCheckpoints.write_objects = save  # type: ignore[method-assign]
     return last

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from tests.distributed.stopping import execute_until
 from tests.pipeline.test_pipeline import experiment, run, units_of
-from vldd_dist.artifacts.trajectories import SnapshotCache, Trajectory
+from vldd_dist.artifacts.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.pipeline.work_unit import WorkUnit

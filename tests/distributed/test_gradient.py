@@ -11,7 +11,8 @@ from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.model import HeadSettings
 from vldd_dist.distillation.unroll import StepChoice
 from vldd_dist.distillation.unrolling import ShardedUnrolling
-from vldd_dist.sharding.ranks import Exchange, Ranks, rows_of
+from vldd_dist.sharding.exchange import Exchange
+from vldd_dist.sharding.ranks import Ranks, rows_of
 from vldd_dist.testing.group import Group
 from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
 
@@ -151,7 +152,7 @@ def double_backward_through_the_engine(ranks: Ranks) -> str:
     """As one would write it first: what happens?"""
     from vldd_dist.models.losses import contrastive_loss
     from vldd_dist.models.parameters import ParameterView
-    from vldd_dist.sharding.engine import ZeroModel
+    from vldd_dist.sharding.zero_model import ZeroModel
 
     case = dual_encoder_case(**STUDENTS["vit"])
     view = ParameterView(case.student.model)

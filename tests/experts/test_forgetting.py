@@ -11,7 +11,7 @@ def visit(counts: ForgettingCounts, learned: list[bool], indices: list[int] | No
 
 def test_an_event_is_learned_before_and_not_now() -> None:
     counts = ForgettingCounts.empty(4)
-    # By picture: learned and kept; learned, forgotten and learned again; never learned; forgotten twice.
+    # Image by image: learned and kept; learned, forgotten and learned again; never learned; forgotten twice.
     for learned in (
         [True, True, False, True],
         [True, False, False, False],
@@ -32,7 +32,7 @@ def test_to_be_learned_is_no_event() -> None:
     assert counts.ever.tolist() == [True, True]
 
 
-def test_pictures_that_are_not_visited_keep_their_counts() -> None:
+def test_images_that_are_not_visited_keep_their_counts() -> None:
     counts = ForgettingCounts.empty(3)
     visit(counts, [True, True, True])
     visit(counts, [False], [1])

@@ -1,4 +1,4 @@
-"""The tower that is pretrained on attributes: it learns them, repeats to the bit and sees no scene of the experiment."""
+"""Pretraining on attributes: the tower learns them, is reproducible to the bit, and sees no scene of the experiment."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from vldd_dist.seeding import numpy_generator
 def pretrained(
     seed: int = 0, mean: float = 0.5, std: float = 0.25, **changes: Any
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Weights and reports."""
+    """The pretrained weights and the progress reports."""
     events: list[dict[str, Any]] = []
     weights = pretrain_on_attributes(
         create_backbone("test_nfnet", {}, pretrained=False, seed=0),
@@ -42,11 +42,11 @@ def test_it_learns_repeats_and_leaves_the_global_generator() -> None:
     torch.manual_seed(2)
     again, _ = pretrained()
     assert all(torch.equal(again[name], weight) for name, weight in weights.items())
-    # Three batches an epoch, the last one of the rest; each picture once.
+    # Three batches an epoch, the last one smaller; each image once.
     assert [event["done"] for event in events] == [12, 24, 32, 44, 56, 64, 76, 88, 96, 108, 120, 128]
     assert {event["total"] for event in events} == {128}
     assert [event["epoch"] for event in events[::3]] == [1, 2, 3, 4]
-    # Guessing costs ln 2 = 0.69.
+    # The loss of guessing is ln 2 = 0.69.
     assert events[0]["loss"] == pytest.approx(0.69, abs=0.1)
     assert events[-1]["loss"] < 0.8 * events[0]["loss"]
 

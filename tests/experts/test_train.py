@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.pipeline.test_pipeline import experiment, run, units_of
-from vldd_dist.artifacts.trajectories import SnapshotCache, Trajectory
+from vldd_dist.artifacts.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import DivergenceError
 from vldd_dist.experts import train as train_module
@@ -25,7 +26,7 @@ FAST = ["experts.epochs=2", "distill.max_start_epoch=1", "experts.augment=null",
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """What an expert needs, and the expert that the others are compared with."""
+    """A store with the inputs of an expert, and the expert that the others are compared with."""
     made = Store(str(tmp_path_factory.mktemp("experts")))
     units = make_plan(experiment(*FAST)).units()
     run(made, [unit for unit in units if unit.kind in ("dataset", "caption_embeddings")])
@@ -35,14 +36,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def train(store: Store, *overrides: str, index: int = 0, seed: int = 0, report: Report = lambda event: None) -> UnitReader:
     unit = units_of(experiment(*FAST, *overrides), "expert")[index]
-    # In the unit alone: the experiment's would draw other data.
+    # Only the unit's seed is changed: the experiment's seed would change the data too.
     unit = replace(unit, spec=unit.spec | {"seed": seed})
     run(store, [unit], report)
     return UnitReader(store, "expert", unit.id)
 
 
 def ends(reader: UnitReader, epoch: int = 2) -> dict[str, Tensor]:
-    """Each tower's parameters after an epoch, flat."""
+    """Each tower's parameters after an epoch, in one vector."""
     trajectory = Trajectory(reader, SnapshotCache())
     return {
         tower: torch.cat([value.flatten() for _, value in sorted(trajectory.snapshot(epoch, tower).items())])
@@ -158,7 +159,7 @@ def test_the_counts_are_kept_with_the_expert(store: Store) -> None:
 
 
 def test_learned_is_ranking_the_own_caption_first() -> None:
-    """Within the batch, by cosine, whatever the norms."""
+    """Ranked within the batch by cosine similarity, whatever the norms."""
     training: Any = ExpertTraining.__new__(ExpertTraining)
     training.forgetting = ForgettingCounts.empty(5)
     texts = torch.eye(3) * torch.tensor([[1.0], [100.0], [1.0]])
@@ -174,8 +175,8 @@ def test_a_loss_that_is_not_finite_names_the_mend(store: Store) -> None:
         train(store, "experts.lr_image=1e30", "experts.lr_text=1e30")
 
 
-def test_a_frozen_tower_is_run_once_for_a_picture(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its features are kept where nothing changes the pictures; they are those of the picture's own index."""
+def test_a_frozen_tower_is_run_once_for_an_image(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without augmentation its features are kept, by the index of the image."""
     frozen = ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16"]
     kept = ends(train(store, *frozen))
     monkeypatch.setattr(ExpertTraining, "_inputs_of", always_computed)

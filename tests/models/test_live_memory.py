@@ -1,4 +1,4 @@
-"""The tracker of live tensors, against peaks counted by hand."""
+"""`LiveMemory` against peaks counted by hand."""
 
 import gc
 
@@ -22,7 +22,7 @@ def test_what_is_freed_leaves_and_views_take_nothing() -> None:
         larger = torch.cat([made, made])
         del made
         assert memory.live == larger.nbytes
-        # In place, and into what was there before.
+        # In-place operations and operations into an existing tensor.
         larger.mul_(2)
         torch.add(before, 1, out=before)
     assert memory.live == larger.nbytes
@@ -41,7 +41,7 @@ def test_the_peak_of_an_mlp_is_the_one_counted_by_hand(device: str) -> None:
         after_first = memory.live
         output = second(functional.relu(raised))
         del raised
-        # The second layer keeps what relu gave; relu itself keeps its result, not what it was given.
+        # The second layer keeps relu's output for its backward pass; relu keeps its output too, but not its input.
         assert after_first == batch * hidden * FLOAT
         assert memory.live == (batch * hidden + batch) * FLOAT
         assert memory.peak == (2 * batch * hidden + batch) * FLOAT

@@ -16,7 +16,7 @@ def pairs(seed: int = 0, count: int = 5) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def slow_loss(image: np.ndarray, text: np.ndarray, targets: np.ndarray, temperature: float) -> float:
-    """By the definition, one query at a time."""
+    """The loss by its definition, one query at a time."""
     unit_image, unit_text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text))
     logits = unit_image @ unit_text.T / temperature
     losses = []

@@ -1,4 +1,4 @@
-"""Towers, heads, LoRA: what is built, what moves, what is refused."""
+"""Towers, heads, LoRA: what is built, what is trainable, what is an error."""
 
 import re
 import subprocess
@@ -106,7 +106,7 @@ def test_what_timm_refuses_is_a_configuration_error(name: str, arguments: dict) 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet", "mobilenetv3_small_050", "ghostnet_050"])
 def test_the_feature_size_is_that_of_the_features(name: str) -> None:
-    """MobileNetV3 and GhostNet put a layer between pooling and classifier."""
+    """MobileNetV3 and GhostNet have a layer between pooling and classifier."""
     backbone = create_backbone(name, {}, pretrained=False, seed=0).eval()
     with torch.no_grad():
         features = backbone(torch.zeros(1, 3, 160, 160))
@@ -160,7 +160,9 @@ def test_a_backbone_that_drops_is_refused_on_several_ranks() -> None:
     for image in ({"train": "lora", "lora": {"dropout": 0.1}}, {"model_args": {"img_size": 32, "drop_path_rate": 0.2}}):
         settings = {"model": "test_vit", "model_args": {"img_size": 32}, "weights": "random"} | image
         model = build(ModelSettings.model_validate({"image": settings}), 8, None, 0)
-        with pytest.raises(ConfigError, match=r"image_backbone\..* drops with probability 0\.\d+, and workers is more than 1"):
+        with pytest.raises(
+            ConfigError, match=r"image_backbone\..* drops with probability 0\.\d+, which workers > 1 do not support"
+        ):
             refuse_backbone_dropout(model)
     head = ModelSettings.model_validate({"image": {"model": "test_vit", "weights": "random"}})
     refuse_backbone_dropout(build(head, 8, None, 0))

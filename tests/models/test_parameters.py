@@ -1,4 +1,4 @@
-"""The view of what moves, and the model called at parameters that are not its own."""
+"""The view of the trainable parameters, and calling a model with other parameters than its own."""
 
 import pytest
 import torch

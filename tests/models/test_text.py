@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of random weights, small, saved as users save theirs."""
+    """A small BERT with random weights, saved as users save theirs."""
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     folder = tmp_path_factory.mktemp("bert")
@@ -39,7 +39,7 @@ def settings(model: Path, **changes: object) -> TextTowerSettings:
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_pooling_one_caption_at_a_time(bert: Path, pooling: str) -> None:
-    """Against the model run without any padding."""
+    """Compared with the model run without padding."""
     encoder = FrozenTextEncoder(settings(bert, pooling=pooling), CPU)
     found = encoder.encode(CAPTIONS, 3)
     assert found.dtype == torch.float32

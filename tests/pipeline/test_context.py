@@ -2,7 +2,7 @@
 
 import random
 
-from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store

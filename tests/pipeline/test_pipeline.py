@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from vldd_dist import load_distilled
-from vldd_dist.artifacts.units import UnitReader, UnitWriter, is_done
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
 from vldd_dist.coresets import Candidates

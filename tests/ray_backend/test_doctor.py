@@ -53,7 +53,7 @@ def test_what_is_amiss_is_named_and_the_rest_is_examined(
         main(["doctor", str(tmp_path / "file")])
     assert ended.value.code == 4
     printed = capsys.readouterr().out
-    for words in ("FAIL  store:", "a file stands where a folder should", f"{lock}: left by", "VLDD_CACHE_GIB=many"):
+    for words in ("FAIL  store:", "there is a file where a folder should be", f"{lock}: left by", "VLDD_CACHE_GIB=many"):
         assert words in printed
     assert "versions: python" in printed
 

@@ -1,4 +1,5 @@
-"""The node's cache in a place that others know of: theirs is not used, links lead nowhere, what fails in it fails no unit."""
+"""The node's cache in a folder that other users can guess: their files are not used, links are not followed, and a fault of the
+cache fails no unit."""
 
 import contextlib
 import errno
@@ -17,7 +18,7 @@ from vldd_dist.store import node_cache as module
 from vldd_dist.store.node_cache import NodeCache
 from vldd_dist.store.objects import sha256_hex
 
-PIECES = [bytes([number]) * 1000 for number in range(8)]
+BLOCKS = [bytes([number]) * 1000 for number in range(8)]
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cache(folder: Path) -> NodeCache:
-    """Room for four pieces."""
+    """A cache that holds four blocks."""
     return NodeCache(folder, 4 * 1000 + 500)
 
 
@@ -37,19 +38,19 @@ def warnings_are_new() -> None:
 
 
 def get(cache: NodeCache, number: int) -> bool:
-    """Whether the piece, which is always right, had to be loaded."""
+    """Whether the block had to be loaded. The bytes are checked to be right."""
     loads: list[bytes] = []
 
     def load() -> bytes:
-        loads.append(PIECES[number])
-        return PIECES[number]
+        loads.append(BLOCKS[number])
+        return BLOCKS[number]
 
-    assert cache.get(sha256_hex(PIECES[number]), 1000, load) == PIECES[number]
+    assert cache.get(sha256_hex(BLOCKS[number]), 1000, load) == BLOCKS[number]
     return bool(loads)
 
 
 def place(folder: Path, number: int) -> Path:
-    digest = sha256_hex(PIECES[number])
+    digest = sha256_hex(BLOCKS[number])
     return folder / digest[:2] / digest
 
 
@@ -78,7 +79,7 @@ def test_a_folder_open_to_others_is_not_used(
     assert get(cache, 0)
     assert get(cache, 0)
     assert list(folder.iterdir()) == []
-    assert [record.levelno for record in caplog.records] == [logging.WARNING], "once, not for each piece"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING], "once, not for each block"
     assert f"{folder} is open to other users: chmod 700 it" in caplog.text
 
 
@@ -101,10 +102,10 @@ def test_a_link_in_the_folders_place_is_not_followed(cache: NodeCache, folder: P
 
 
 def test_room_is_never_made_through_links(cache: NodeCache, folder: Path, tmp_path: Path) -> None:
-    """A folder of pieces that is a link, pieces that are links, a lock and a tally that are links."""
+    """A folder of blocks, blocks, a lock and a tally that are symbolic links."""
     precious = tmp_path / "precious"
     precious.mkdir(mode=0o700)
-    digests = [sha256_hex(piece) for piece in PIECES]
+    digests = [sha256_hex(block) for block in BLOCKS]
     for digest in digests:
         (precious / digest).write_bytes(b"precious")
     (precious / "large").write_bytes(bytes(100_000))
@@ -118,7 +119,7 @@ def test_room_is_never_made_through_links(cache: NodeCache, folder: Path, tmp_pa
     (folder / "locks").mkdir(mode=0o700)
     (folder / "locks" / digests[2][:3]).symlink_to(precious / digests[2])
     for _ in range(2):
-        for number in range(len(PIECES)):
+        for number in range(len(BLOCKS)):
             get(cache, number)
     assert {path.name for path in precious.iterdir()} == {*digests, "large"}
     assert {(precious / digest).read_bytes() for digest in digests} == {b"precious"}
@@ -127,13 +128,13 @@ def test_room_is_never_made_through_links(cache: NodeCache, folder: Path, tmp_pa
     assert sum(path.lstat().st_size for path in held) <= cache.limit_bytes
 
 
-def test_a_fifo_or_a_folder_in_a_pieces_place_makes_nobody_wait(cache: NodeCache, folder: Path) -> None:
+def test_a_fifo_or_a_folder_in_a_blocks_place_makes_nobody_wait(cache: NodeCache, folder: Path) -> None:
     get(cache, 3)
     for number, make in ((0, os.mkfifo), (1, os.mkdir)):
         place(folder, number).parent.mkdir(mode=0o700)
         make(place(folder, number))
         get(cache, number)
-    os.mkfifo(folder / "locks" / sha256_hex(PIECES[2])[:3])
+    os.mkfifo(folder / "locks" / sha256_hex(BLOCKS[2])[:3])
     assert get(cache, 2)
 
 
@@ -147,7 +148,7 @@ def test_a_tally_of_garbage_only_makes_room_sooner(cache: NodeCache, folder: Pat
         (folder / "filled").mkdir()
     else:
         (folder / "filled").write_bytes(tally)
-    for number in range(len(PIECES)):
+    for number in range(len(BLOCKS)):
         get(cache, number)
     assert sum(path.stat().st_size for path in folder.glob("??/*")) <= cache.limit_bytes
 
@@ -167,7 +168,7 @@ def test_a_file_system_without_locks(
 
 @contextlib.contextmanager
 def files_no_larger_than(size: int) -> Iterator[None]:
-    """The system refuses to write more into any file, as it does on a full disk."""
+    """No file can grow any more, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

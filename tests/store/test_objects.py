@@ -1,4 +1,4 @@
-"""Objects in pieces, the node's cache, slices of trajectories, uploads beside the work."""
+"""Objects read in blocks, the node's cache, slices of trajectories, and uploads in the background."""
 
 import multiprocessing
 import os
@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.trajectories import SnapshotCache, Trajectory, write_snapshots
-from vldd_dist.artifacts.units import UnitReader, UnitWriter
+from vldd_dist.artifacts.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.trajectories import Trajectory, write_snapshots
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.store import objects
 from vldd_dist.store.async_writer import AsyncWriter
@@ -26,7 +28,7 @@ from vldd_dist.testing.tiny import HANG_SECONDS
 
 @pytest.fixture
 def remote(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A bucket, and blocks small enough for small tests."""
+    """A store on S3, and blocks small enough for small tests."""
     monkeypatch.setattr(objects, "BLOCK_BYTES", 1000)
     store = Store(f"s3://objects-{abs(hash(str(tmp_path))) % 10**9}/x")
     store.fs.mkdir(store.root.partition("/")[0])
@@ -52,7 +54,7 @@ def test_a_large_object_is_read_in_blocks_once_a_node(remote: Store, asked: list
     remote.write("x", data)
     info = ObjectInfo.of("x", data)
     assert info.blocks is not None
-    assert [(piece.start, piece.length) for piece in info.pieces()] == [(0, 1000), (1000, 1000), (2000, 500)]
+    assert [(block.start, block.length) for block in info.block_list()] == [(0, 1000), (1000, 1000), (2000, 500)]
     assert read_ranges(remote, info, [(990, 1010), (1500, 1500), (0, 10)]) == [data[990:1010], b"", data[:10]]
     assert sorted(asked) == [("x", 0, 1000), ("x", 1000, 1000)]
     assert read_object(remote, info) == data
@@ -72,10 +74,10 @@ def test_a_flipped_bit_in_a_block_is_named_with_its_place(remote: Store) -> None
     with pytest.raises(StoreError, match=r"x: .*damaged"):
         read_ranges(remote, info, [(1500, 1600)])
     with pytest.raises(StoreError, match="2 blocks of 1000 bytes do not make 2500"):
-        ObjectInfo(**info.model_dump() | {"blocks": {"size": 1000, "sha256": [info.sha256] * 2}}).pieces()
+        ObjectInfo(**info.model_dump() | {"blocks": {"size": 1000, "sha256": [info.sha256] * 2}}).block_list()
 
 
-def test_a_damaged_piece_of_the_cache_is_fetched_again(remote: Store, asked: list[object], tmp_path: Path) -> None:
+def test_a_damaged_block_of_the_cache_is_fetched_again(remote: Store, asked: list[object], tmp_path: Path) -> None:
     data = bytes(range(256)) * 10
     remote.write("x", data)
     info = ObjectInfo.of("x", data)
@@ -87,17 +89,17 @@ def test_a_damaged_piece_of_the_cache_is_fetched_again(remote: Store, asked: lis
     assert len(asked) == before + 1
 
 
-def test_the_least_recently_used_piece_goes_first(tmp_path: Path) -> None:
+def test_the_least_recently_used_block_goes_first(tmp_path: Path) -> None:
     cache = NodeCache(tmp_path / "cache", limit_bytes=250)
-    pieces = [bytes([number]) * 100 for number in range(3)]
+    blocks = [bytes([number]) * 100 for number in range(3)]
     loads: list[int] = []
 
     def get(number: int) -> bytes:
-        piece = pieces[number]
-        return cache.get(sha256_hex(piece), 100, lambda: loads.append(number) or piece)  # type: ignore[func-returns-value]
+        block = blocks[number]
+        return cache.get(sha256_hex(block), 100, lambda: loads.append(number) or block)  # type: ignore[func-returns-value]
 
     for number in (0, 1, 0, 2, 0, 1):
-        assert get(number) == pieces[number]
+        assert get(number) == blocks[number]
         time.sleep(0.01)
     assert loads == [0, 1, 2, 1], "0 was used after 1, so 1 made room for 2"
     large = bytes(300)
@@ -123,15 +125,15 @@ def test_the_cache_is_described_by_the_environment(tmp_path: Path, monkeypatch: 
 
 
 def _fill(folder: str, count: str, barrier: object) -> None:
-    piece = b"x" * 100_000
+    block = b"x" * 100_000
 
     def load() -> bytes:
         Path(count, str(os.getpid())).write_bytes(b"")
         time.sleep(0.3)
-        return piece
+        return block
 
     barrier.wait()  # type: ignore[attr-defined]
-    assert NodeCache(Path(folder), 10**6).get(sha256_hex(piece), len(piece), load) == piece
+    assert NodeCache(Path(folder), 10**6).get(sha256_hex(block), len(block), load) == block
 
 
 def test_one_process_fills_while_the_others_wait(tmp_path: Path) -> None:
@@ -191,11 +193,11 @@ def test_a_rank_reads_its_slices_and_no_more_blocks_than_hold_them(remote: Store
     ],
 )
 def test_a_lying_header_is_refused(header: bytes) -> None:
-    with pytest.raises(StoreError, match="here: no valid safetensors file"):
+    with pytest.raises(StoreError, match="here: not a valid safetensors file"):
         tensors.parse_header(header, 100, "here")
     with pytest.raises(StoreError, match="here: no"):
         tensors.decode(len(header).to_bytes(8, "little") + header + bytes(100), "here")
-    with pytest.raises(StoreError, match="here: no whole"):
+    with pytest.raises(StoreError, match="here: not a complete"):
         tensors.header_end((2**62).to_bytes(8, "little"), 100, "here")
 
 

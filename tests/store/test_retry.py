@@ -1,4 +1,4 @@
-"""Faults of an S3 server, made by a proxy before it: throttling, failures, cut connections, lost answers, expired tokens."""
+"""Faults of an S3 server, injected by a proxy: throttling, failures, cut connections, lost answers, expired tokens."""
 
 import random
 from collections import Counter
@@ -85,8 +85,8 @@ def test_an_expired_token_is_renewed_once(s3_store: Store, proxy: FaultyProxy) -
 def test_a_write_in_parts_rides_out_a_fault_in_any_request(
     s3_store: Store, proxy: FaultyProxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked whether it is there, begun, two parts, completed, looked at: the fault meets each in turn."""
-    # The smallest parts that S3 takes.
+    """An upload takes these requests: head, begin, two parts, complete, head. Each of them meets the fault in turn."""
+    # The smallest parts that S3 accepts.
     monkeypatch.setattr("vldd_dist.store.s3.PART_BYTES", 5 << 20)
     data = random.Random(0).randbytes(11 << 20)
     for place in range(6):
@@ -116,7 +116,7 @@ def test_of_an_object_in_blocks_a_fault_costs_a_block(
 def test_units_come_out_the_same_over_a_server_that_keeps_failing(
     kind: str, finished: Store, s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P8: a schedule in which two of five requests go wrong in one of nine ways."""
+    """P8: two of five requests fail in one of nine ways."""
     unit, bucket = first_of(kind), f"schedule-{kind}"
     direct = Store(f"s3://{bucket}/x", endpoint_url=s3.endpoint)
     direct.fs.mkdir(bucket)

@@ -1,4 +1,4 @@
-"""A server that accepts connections and never answers: given up within a minute, by the numbers that ship."""
+"""A server that accepts connections and never answers: with the default time-outs it is given up within a minute."""
 
 import math
 import socket
@@ -41,7 +41,7 @@ class SilentServer:
                 return
 
     def count(self) -> int:
-        """Of others: they are accepted in order, and ours is the last."""
+        """Connections of other processes: they are accepted in order, and ours is the last."""
         with socket.create_connection(self.listener.getsockname()) as own:
             while own.getsockname() not in [each.getpeername() for each in self.connections]:
                 time.sleep(0.01)
@@ -64,15 +64,16 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentServer]:
 
 @pytest.fixture
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One attempt of ours, with a client set up as always but for the seconds it waits for a byte, and those of the attempt:
-    with a body the client waits without end for the server to ask for it."""
+    """A single attempt of `retried`, with a client as usual except for shorter time-outs. The attempt has one of its own,
+    because
+    with a body the client waits without limit for the server to ask for it."""
     monkeypatch.setattr(retry, "READ_SECONDS", 0.2)
     for module in (store_module, opener):
         monkeypatch.setattr(module, "retried", lambda operation, size=0: operation(2.0))
 
 
 def connected(store: Store) -> Store:
-    """With a client, which takes a while to make."""
+    """The same store with its client created, which takes a while."""
     store.fs.connect()
     return store
 
@@ -105,7 +106,7 @@ def test_the_shipped_numbers_make_a_minute() -> None:
 )
 @pytest.mark.usefixtures("once")
 def test_an_attempt_is_one_request(operation: Callable[[Store], object], silent: SilentServer) -> None:
-    """Attempts of the client, of s3fs and of ours would multiply; all time goes by ours."""
+    """Attempts of the client and of s3fs would multiply with ours, so they make only one."""
     with pytest.raises(StoreError, match=r"^s3://bucket/x/x: given up after \d+ s of retries \(.*Timeout"):
         operation(connected(Store("s3://bucket/x")))
     assert silent.count() == 1
@@ -120,7 +121,7 @@ def test_a_shard_too(silent: SilentServer) -> None:
 
 @pytest.mark.usefixtures("once")
 def test_a_server_that_goes_silent_in_the_middle_of_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No client library limits the time that sending takes."""
+    """The client library does not limit the time that sending takes."""
     ended = threading.Event()
 
     class OnlyHeads(BaseHTTPRequestHandler):

@@ -123,9 +123,9 @@ def test_a_write_that_fails_leaves_the_old_bytes(store: Store, monkeypatch: pyte
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for below in ("file", "file/store"):
-        with pytest.raises(StoreError, match="a file stands where a folder should"):
+        with pytest.raises(StoreError, match="there is a file where a folder should be"):
             Store(str(tmp_path / below)).check_writable()
-        with pytest.raises(StoreError, match="a file stands where a folder should"):
+        with pytest.raises(StoreError, match="there is a file where a folder should be"):
             Store(str(tmp_path / below)).create("mark", b"no one else made it, so this is no lost race")
 
 
@@ -182,7 +182,7 @@ def test_a_server_without_conditional_puts_is_served_by_looking_first(s3: S3Serv
 
 @pytest.mark.parametrize("size", [1, 40 << 20])
 def test_what_was_sent_is_compared_with_what_lies_there(s3: S3Server, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """40 MiB go up in parts."""
+    """The object of 40 MiB is uploaded in parts."""
     store, data = s3_store(f"compared-{size}"), b"x" * size
     original, sent, read = store.fs.pipe_file, [], []
 
@@ -204,7 +204,7 @@ def test_what_was_sent_is_compared_with_what_lies_there(s3: S3Server, monkeypatc
 
 
 def test_uploads_that_nobody_ends_are_found_and_aborted(s3: S3Server) -> None:
-    """Moto says of each upload that it was begun in 2010, but not of its parts."""
+    """Moto reports that every upload was begun in 2010, but it reports the right times of parts."""
     store = s3_store("unended")
     for key in ("experiment/units/a/dead", "experiment/units-old/of-a-neighbour", "another/experiment"):
         begun = store.fs.call_s3("create_multipart_upload", Bucket="unended", Key=key)

@@ -1,17 +1,18 @@
-"""What the manifest of each kind of unit promises in its facts: small results, readable without opening an object."""
+"""The facts in the manifest of each kind of unit: small results that are read without opening an object."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AliasChoices, Field, create_model
 
 from vldd_dist.recall_metrics import METRICS
+from vldd_dist.strict_model import StrictModel
 
 Count = Annotated[int, Field(ge=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
-class Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class Facts(StrictModel):
+    """Base of the facts of all kinds."""
 
 
 _METRICS: Any = create_model("_METRICS", __base__=Facts, **dict.fromkeys(METRICS, (Percent, ...)))  # type: ignore[call-overload]
@@ -33,7 +34,7 @@ class SplitFacts(Facts):
     shards: list[ShardFacts]
     images: Count
     captions: Count
-    bad_images: Count = Field(description="pictures of the source that could not be read and were left out")
+    bad_images: Count = Field(description="images of the source that could not be read and were left out")
 
 
 class DatasetFacts(Facts):
@@ -50,7 +51,7 @@ class ImageWeightsFacts(Facts):
 class CaptionEmbeddingsFacts(Facts):
     captions: Count
     dim: Count
-    encoder: dict[str, Any] = Field(description="what the vectors are embeddings of: encoder, revision, pooling, preprocessing")
+    encoder: dict[str, Any] = Field(description="encoder, revision, pooling and preprocessing that made the vectors")
 
 
 class TrajectoryFacts(Facts):
@@ -60,7 +61,8 @@ class TrajectoryFacts(Facts):
 
 
 class FeaturesFacts(Facts):
-    pictures: Count
+    # Manifests of earlier versions say "pictures".
+    images: Count = Field(validation_alias=AliasChoices("images", "pictures"))
     dim: Count
 
 
@@ -70,17 +72,16 @@ class CoresetFacts(Facts):
 
 
 class DifferenceCheck(Facts):
-    """Finite differences: the step that was chosen at the start, |e v| / |theta|, what it was held against, and how well it
-    served since."""
+    """The step size that finite differences use, and how well their gradient agreed with a reference."""
 
-    relative_step: float
+    relative_step: float = Field(description="|epsilon v| / |theta|, chosen at the start")
     error: float = Field(description="relative l2 error of the gradient of a whole unroll at the start")
-    against: str = Field(description="exact, or another step size where that did not fit")
-    later: list[tuple[Count, float]] = Field(default=[], description="(outer step, the same error) of later checks")
+    against: str = Field(description="the reference: exact, or another step size if exact did not fit into memory")
+    later: list[tuple[Count, float]] = Field(default=[], description="(outer step, error) of later checks")
 
 
 class RunFacts(Facts):
-    best_step: Count = Field(description="outer steps to the pairs of best validation recall, which are the result")
+    best_step: Count = Field(description="outer step with the best validation recall; its pairs are the result")
     best_validation: Percent
     validation: list[tuple[Count, Percent]] = Field(description="(outer step, mean recall in percent)")
     start: dict[str, Any] = Field(description="provenance of the starting pairs")
@@ -89,13 +90,13 @@ class RunFacts(Facts):
 
 class EvaluationFacts(Facts):
     test: Recalls
-    learning_rate: float | None = Field(None, description="the student's, chosen on validation")
+    learning_rate: float | None = Field(None, description="of the student, chosen on validation")
     validation: list[tuple[float, Recalls]] = Field(default=[], description="(learning rate, recalls)")
 
 
 class PublicationFacts(Facts):
     folder: str = Field(description="of the distilled set, in this store")
-    digest: str = Field(description="sha256 of its pairs.safetensors; of several parts that of their sha256s")
+    digest: str = Field(description="sha256 of its pairs.safetensors; of several files, the sha256 of their sha256s")
 
 
 FACTS: dict[str, type[Facts]] = {

@@ -1,7 +1,7 @@
-"""What dead attempts left behind: objects that no manifest and no checkpoint names, and uploads in parts that nobody ended,
-old enough by the store's clock to be nobody's work.
+"""Garbage collection: objects that no manifest and no checkpoint lists, and unfinished multipart uploads, if they are older, by
+the store's clock, than any attempt that may still be running.
 
-Only in a store that says it is one, and only keys of the forms that this package writes: what else lies there is not ours.
+Only in a store with this package's mark, and only keys of the forms that this package writes; anything else is left alone.
 """
 
 import contextlib
@@ -10,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from vldd_dist.artifacts.checkpoints import keys_of_checkpoint
 from vldd_dist.artifacts.manifests import UnitManifest, from_json
-from vldd_dist.artifacts.units import is_store, named_by_checkpoint
+from vldd_dist.artifacts.units import is_store
 from vldd_dist.errors import StoreError
-from vldd_dist.store.store import Listed, MissingObject, Store
+from vldd_dist.store.listing import Listed
+from vldd_dist.store.store import MissingObject, Store
 
 LOOKS = 5
-ROOMS = ("units", "blobs", "distilled")
+FOLDERS = ("units", "blobs", "distilled")
 PARALLEL_READS = 8
 
 _MANIFEST = re.compile(r"(?P<unit>units/[^/]+/[^/]+)/manifest\.json")
@@ -28,7 +30,7 @@ _ALONE = re.compile(r"blobs/(?P<start>[0-9a-f]{2})/(?P=start)[0-9a-f]{62}|(units
 
 @dataclass(frozen=True)
 class Garbage:
-    """Objects to remove, how many bytes that frees, and the keys of unended uploads to abort."""
+    """Keys of objects to remove, their size in bytes, and keys of multipart uploads to abort."""
 
     keys: list[str]
     size: int
@@ -36,66 +38,65 @@ class Garbage:
 
 
 def find_garbage(store: Store, min_age: timedelta) -> Garbage:
-    """Objects under `units/`, `blobs/` and `distilled/` that nothing names and that are older than `min_age`. A folder under
-    `distilled/` belongs to its manifest; checkpoints of a unit that is committed name nothing any more.
+    """Objects under `units/`, `blobs/` and `distilled/` that nothing lists and that are older than `min_age`. A folder under
+    `distilled/` counts as listed if it has a manifest. Checkpoints of a committed unit list nothing any more.
 
-    The age protects attempts that are running: they write objects before the mark that names them. An attempt is as old as
-    the last thing it wrote.
+    The age protects running attempts, which write objects before the manifest or checkpoint record that lists them. The age of
+    an attempt is that of its newest object.
 
     Raises:
-        StoreError: nothing says that this is a store, or a manifest cannot be read; then nothing is known to be garbage.
+        StoreError: the store has no mark, or a manifest cannot be read: then nothing is known to be garbage.
     """
-    store.require_writable()
     if not is_store(store):
         raise StoreError(
-            f"{store.url}: no unit of work was ever written here, so this is no store of vldd's and nothing in it is garbage: "
+            f"{store.url}: no unit of work was ever written here, so this is not a store of vldd and nothing in it is garbage: "
             "name the URL that the experiment was run with"
         )
     before = store.now() - min_age
     for _ in range(LOOKS):
         with contextlib.suppress(MissingObject):
             return _look(store, before)
-    raise StoreError(f"{store.url}: units were committed while it was looked through, each time: try again in a while")
+    raise StoreError(f"{store.url}: units were committed during each of {LOOKS} attempts to read it: try again later")
 
 
 def remove_garbage(store: Store, garbage: Garbage, min_age: timedelta) -> None:
-    """Remove what `find_garbage` found, unless something names it or it was written again by now."""
+    """Remove what `find_garbage` found, except what has been listed or written again since."""
     still = set(find_garbage(store, min_age).keys)
     before = store.now() - min_age
-    # Marks first: a checkpoint whose objects are half gone must not look whole.
+    # Checkpoint records first: a checkpoint of which some objects are gone must not be found.
     for key in sorted(garbage.keys, key=lambda key: _CHECKPOINT.fullmatch(key) is None):
         with contextlib.suppress(MissingObject):
             if key in still and store.modified(key) <= before:
                 store.delete([key])
-    for room in ROOMS:
-        store.abort_uploads(room, before)
+    for folder in FOLDERS:
+        store.abort_uploads(folder, before)
 
 
 def _look(store: Store, before: datetime) -> Garbage:
-    """Raises MissingObject when a mark that was listed is gone: what it named may have another mark by now."""
+    """Raises MissingObject when a manifest or record is gone since the listing: its objects may be listed elsewhere by now."""
     listed: dict[str, Listed] = {}
-    for room in ROOMS:
-        listed |= store.listing(room, temporary=True)
+    for folder in FOLDERS:
+        listed |= store.listing(folder, temporary=True)
     named = _named(store, list(listed))
     attempts: dict[str, list[str]] = {}
     for key in listed:
         if key not in named and (attempt := _attempt_of(key)):
             attempts.setdefault(attempt, []).append(key)
     keys = [key for written in attempts.values() if all(listed[key].modified <= before for key in written) for key in written]
-    uploads = [key for room in ROOMS for key in store.abort_uploads(room, before, abort=False)]
+    uploads = [key for folder in FOLDERS for key in store.abort_uploads(folder, before, abort=False)]
     return Garbage(keys, sum(listed[key].size for key in keys), uploads)
 
 
 def _named(store: Store, keys: list[str]) -> set[str]:
-    """The marks that count, what they name, and the published sets."""
+    """Keys of valid manifests and checkpoint records, of the objects that they list, and of the published sets."""
     committed = {match["unit"]: key for key in keys if (match := _MANIFEST.fullmatch(key))}
-    # An attempt that lost may have marked a checkpoint after the commit, which nobody goes on from.
+    # A slower attempt may have written a checkpoint after the commit; nobody resumes from it.
     marks = [key for key in keys if (match := _CHECKPOINT.fullmatch(key)) and match["unit"] not in committed]
     published = {key: match["folder"] for key in keys if (match := _PUBLISHED.fullmatch(key))}
     whole = {key for key, folder in published.items() if f"{folder}/manifest.json" in published and "/.tmp-" not in key}
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         of_units = pool.map(lambda key: _named_by_manifest(store, key), committed.values())
-        of_marks = pool.map(lambda key: named_by_checkpoint(store, key), marks)
+        of_marks = pool.map(lambda key: keys_of_checkpoint(store, key), marks)
         return whole.union(committed.values(), marks, *of_units, *of_marks)
 
 
@@ -105,7 +106,8 @@ def _named_by_manifest(store: Store, key: str) -> list[str]:
 
 
 def _attempt_of(key: str) -> str:
-    """What was written together: an attempt at a unit, a published set, or an object alone; empty for what is not ours."""
+    """A name for the objects that were written together: an attempt at a unit, a published set, or a single object. Empty for a
+    key that this package does not write."""
     if match := _OF_ATTEMPT.fullmatch(key) or _CHECKPOINT.fullmatch(key):
         return f"{match['unit']}/{match['attempt']}"
     if match := _PUBLISHED.fullmatch(key):

@@ -1,7 +1,7 @@
-"""Manifests: what a unit made, each object with its size and sha256. The manifest is written last: it is the commit.
+"""Manifests: the list of the objects that a unit made, each with size and sha256. The manifest is written last, as the commit.
 
-A manifest lies in the store as canonical JSON with a seal, the sha256 of everything else in it: objects are checked
-against the manifest, and the manifest against itself.
+A manifest is stored as canonical JSON with a seal, the sha256 of its other content. So objects are checked against the
+manifest, and the manifest against its seal.
 """
 
 import json
@@ -19,7 +19,7 @@ from vldd_dist.artifacts.facts import FACTS
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import DamagedObject, ObjectInfo
 
-# 1: without seal and blocks; still read. 2: with.
+# Version 1 had no seals and no blocks, and can still be read.
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 SEAL = "seal"
@@ -28,7 +28,7 @@ RECORDED_PACKAGES = ("vldd_dist", "torch", "timm", "transformers", "peft", "webd
 
 
 class Sealed(BaseModel):
-    """What lies in a store under a seal. A number that is not finite stays one until `to_json` refuses it."""
+    """A record that is stored with a seal. It may hold a number that is not finite until `to_json` refuses it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
 
@@ -38,9 +38,9 @@ class UnitManifest(Sealed):
 
     Attributes:
         unit: the unit's id.
-        spec, inputs: the question (inputs: role -> KIND/ID).
-        objects: name -> where it lies.
-        facts: small results, plain JSON; what a kind promises is in `facts.FACTS`.
+        spec, inputs: what determined the unit's output (inputs: role -> KIND/ID).
+        objects: name -> key, size and checksums.
+        facts: small results, plain JSON; `facts.FACTS` has the fields of each kind.
     """
 
     schema_version: Literal[2] = 2
@@ -54,16 +54,16 @@ class UnitManifest(Sealed):
     versions: dict[str, str] = Field(default_factory=lambda: installed_versions())
 
     def check_facts(self, source: str) -> None:
-        """Raises DamagedObject unless the facts are what the kind promises."""
+        """Raises DamagedObject unless the facts have the fields of their kind."""
         if self.kind in FACTS:
             _validated(FACTS[self.kind], self.facts, f"{source}: facts")
 
 
 class CheckpointRecord(Sealed):
-    """The mark of a checkpoint, written after its objects.
+    """The record of a checkpoint, written after its objects.
 
     Attributes:
-        facts: what is small of the state; `snapshots` holds an expert's so far, name -> where it lies.
+        facts: the small parts of the state; an expert's `snapshots` lists those written so far, name -> description.
     """
 
     schema_version: Literal[2] = 2
@@ -73,7 +73,7 @@ class CheckpointRecord(Sealed):
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of the packages that shape results, without importing them."""
+    """Versions of the packages that affect results, found without importing them."""
     versions = {}
     for package in RECORDED_PACKAGES:
         try:
@@ -84,26 +84,26 @@ def installed_versions() -> dict[str, str]:
 
 
 def to_json(model: Sealed) -> bytes:
-    """Canonical JSON (sorted keys, two-space indent, one newline at the end) with its seal.
+    """Canonical JSON (sorted keys, indented by two spaces, one newline at the end) with its seal.
 
     Raises:
-        StoreError: a number in it is not finite, for which JSON has no word.
+        StoreError: a number is not finite, which JSON cannot express.
     """
     tree = model.model_dump(mode="json")
     try:
         return _canonical(tree | {SEAL: _seal(tree)})
     except ValueError:
         raise StoreError(
-            f"{type(model).__name__}: {_not_finite(tree)} is no finite number and is not written: what was trained has diverged"
+            f"{type(model).__name__}: {_not_finite(tree)} is not a finite number and is not stored: the training has diverged"
         ) from None
 
 
 def from_json(model: type[Model], data: bytes, source: str) -> Model:
-    """Parse and check.
+    """Parse a record and check it.
 
     Raises:
-        DamagedObject: no JSON, another seal, or a wrong field; the source is named.
-        StoreError: a schema version this package does not know.
+        DamagedObject: it is not JSON, its seal does not match, or a field is wrong; the message names `source`.
+        StoreError: this package does not read its schema version.
     """
     try:
         tree = strict_json.parse(data)
@@ -112,7 +112,7 @@ def from_json(model: type[Model], data: bytes, source: str) -> Model:
     if not isinstance(tree, dict) or "schema_version" not in tree:
         raise DamagedObject(f"{source}: no schema_version: the object is damaged, or not one of this package's")
     version = tree["schema_version"]
-    # True == 1 and 2.0 == 2, and neither is a version.
+    # In Python True == 1 and 2.0 == 2, and neither is a version.
     if type(version) is not int or version not in READABLE_VERSIONS:
         raise StoreError(
             f"{source}: schema version {reprlib.repr(version)}; this vldd_dist reads "
@@ -122,9 +122,9 @@ def from_json(model: type[Model], data: bytes, source: str) -> Model:
         tree["schema_version"] = SCHEMA_VERSION
     else:
         seal = tree.pop(SEAL, None)
-        # The bytes too: a flipped bit may leave the same tree.
+        # The bytes are compared too, because a flipped bit may leave the parsed tree the same.
         if seal != _seal(tree) or data != _canonical(tree | {SEAL: seal}):
-            raise DamagedObject(f"{source}: its seal is not that of its content: the object is damaged, or was edited by hand")
+            raise DamagedObject(f"{source}: its seal does not match its content: the object is damaged, or was edited by hand")
     return _validated(model, tree, source)
 
 
@@ -145,7 +145,7 @@ def _seal(tree: dict[str, Any]) -> str:
 
 
 def _not_finite(tree: Any, place: str = "") -> str:
-    """The place of the first number that is not finite; empty where all are."""
+    """The path to the first number that is not finite; empty if there is none."""
     if isinstance(tree, float):
         return "" if math.isfinite(tree) else place
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()

@@ -1,43 +1,40 @@
-"""Where an experiment stands, as its driver last said: one small object that anyone who reads the store can read.
+"""The status of an experiment as its driver last wrote it: one small object that anyone who can read the store can read.
 
-    status/NAME.json    of the experiment NAME, written over while its driver lives
+    status/NAME.json    of the experiment NAME, overwritten while its driver is alive
 
-The manifests say what is done; this says what runs, how fast, and what went wrong. Nothing is decided by it.
+The manifests say what is done; the status says what is running, how fast, and what went wrong. It is for display only.
 """
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from vldd_dist.artifacts.facts import Count
 from vldd_dist.artifacts.manifests import Sealed, from_json, to_json
 from vldd_dist.errors import StoreError
 from vldd_dist.store.store import Store
+from vldd_dist.strict_model import StrictModel
 
 FOLDER = "status"
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 def _moment(text: str) -> str:
     if datetime.fromisoformat(text).tzinfo is None:
-        raise ValueError("a time without its zone")
+        raise ValueError("a time without a time zone")
     return text
 
 
-class StageStatus(Part):
-    """Units of one kind."""
+class StageStatus(StrictModel):
+    """Numbers of units of one kind."""
 
     total: Count
     done: Count
-    failed: Count = Field(description="ended for good without output, or need one that did")
+    failed: Count = Field(description="failed for good, or need a unit that failed")
 
 
-class UnitEvent(Part):
-    """What a unit last reported of its progress; there may be more."""
+class UnitEvent(StrictModel):
+    """A unit's last progress report; it may have further fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -52,7 +49,7 @@ class UnitEvent(Part):
 
 
 def known_event(report: dict[str, Any]) -> dict[str, Any]:
-    """What a status tells of a worker's report; what is not as it should be, a loss that is not finite say, is left out."""
+    """The fields of a worker's report that a status shows, except invalid ones (a loss that is not finite, for instance)."""
     known = {key: value for key, value in report.items() if key in UnitEvent.model_fields}
     try:
         return _checked_event(known)
@@ -65,18 +62,18 @@ def _checked_event(event: dict[str, Any]) -> dict[str, Any]:
     return UnitEvent.model_validate(event).model_dump(exclude_none=True)
 
 
-class RunningUnit(Part):
-    """A unit at work."""
+class RunningUnit(StrictModel):
+    """A running unit."""
 
     label: str
-    seconds: float = Field(description="since it began")
+    seconds: float = Field(description="since it started")
     event: Annotated[dict[str, Any], AfterValidator(_checked_event)] = Field(
         description="its last report: done, total, loss and so on; silent_seconds since then"
     )
 
 
 class RunStatus(Sealed):
-    """An experiment's driver at one moment."""
+    """The state of an experiment's driver at one moment."""
 
     schema_version: Literal[2] = 2
     kind: Literal["run_status"] = "run_status"
@@ -85,24 +82,24 @@ class RunStatus(Sealed):
     stages: dict[str, StageStatus]
     running: list[RunningUnit]
     time_left: str
-    notices: list[str] = Field(description="the latest failures, retries and other things a person should read")
+    notices: list[str] = Field(description="the latest failures, retries and other messages for people")
     written_at: Annotated[str, AfterValidator(_moment)] = Field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )
 
     @property
     def age_seconds(self) -> float:
-        """Since it was written."""
+        """Seconds since it was written."""
         return (datetime.now(UTC) - datetime.fromisoformat(self.written_at)).total_seconds()
 
 
 def write_status(store: Store, status: RunStatus) -> None:
-    """Raises StoreError as any write."""
+    """Write the status of its experiment. Raises StoreError."""
     store.write(f"{FOLDER}/{status.experiment}.json", to_json(status))
 
 
 def read_statuses(store: Store) -> list[RunStatus | StoreError]:
-    """Of every experiment that has run in this store, or why it cannot be read."""
+    """The status of every experiment that has run in this store, or the error when it cannot be read."""
     found: list[RunStatus | StoreError] = []
     for key in store.list(FOLDER):
         if key.endswith(".json"):

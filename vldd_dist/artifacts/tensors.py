@@ -1,6 +1,6 @@
-"""Tensors as bytes: safetensors only. Nothing is ever unpickled.
+"""Tensors as bytes, in the safetensors format only. Nothing is ever unpickled.
 
-A safetensors file is eight bytes of length, so many bytes of JSON header, then the tensors' bytes.
+A safetensors file consists of eight bytes for the header's length, the header in JSON, and the bytes of the tensors.
 """
 
 import json
@@ -31,7 +31,7 @@ DTYPES = {
 
 
 class Place(NamedTuple):
-    """Where a tensor lies in a file: its first byte after the header, how many elements of what."""
+    """Where a tensor lies in a file: its first byte, counted from the end of the header, its number of elements and dtype."""
 
     start: int
     elements: int
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 def encode(named: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    """Deterministic safetensors bytes: names sorted, tensors on the CPU and contiguous."""
+    """Deterministic safetensors bytes: names are sorted, tensors are moved to the CPU and made contiguous."""
     # Cloned because safetensors refuses tensors that share memory.
     return save(
         {name: named[name].detach().cpu().clone(memory_format=torch.contiguous_format) for name in sorted(named)}, metadata
@@ -47,23 +47,23 @@ def encode(named: dict[str, Tensor], metadata: dict[str, str] | None = None) -> 
 
 
 def decode(data: bytes, source: str) -> dict[str, Tensor]:
-    """Tensors by name. Raises StoreError naming `source` for a pickle, a cut or a lying file."""
+    """Tensors by name. Raises StoreError naming `source` for a pickle, a truncated or an inconsistent file."""
     if problem := _problem(data):
         raise StoreError(f"{source}: {problem}")
     return _load(data, source, StoreError)
 
 
 def metadata(data: bytes) -> dict[str, str]:
-    """What `encode` was given beside the tensors, of bytes that `decode` has read."""
+    """The metadata given to `encode`, of bytes that `decode` accepts."""
     end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
     return json.loads(data[LENGTH_BYTES:end]).get("__metadata__", {})
 
 
 def read_file(url: str) -> dict[str, Tensor]:
-    """A user's .safetensors file, float tensors as float32.
+    """The tensors in a user's .safetensors file, floating-point ones as float32.
 
     Raises:
-        DataError: missing, a pickle, or damaged.
+        DataError: the file is missing, a pickle, or damaged.
     """
     try:
         with fsspec.open(url, "rb") as file:
@@ -80,18 +80,26 @@ def read_file(url: str) -> dict[str, Tensor]:
 
 
 def header_end(length: bytes, size: int, source: str) -> int:
-    """Where the header of a file of `size` bytes ends, from its first eight. Raises StoreError for a length that lies."""
+    """The byte after the header of a file of `size` bytes, from the file's first eight bytes.
+
+    Raises:
+        StoreError: the header would be longer than the file.
+    """
     end = LENGTH_BYTES + int.from_bytes(length, "little")
     if len(length) != LENGTH_BYTES or end > size:
-        raise StoreError(f"{source}: no whole safetensors file: its header does not fit into its {size} bytes")
+        raise StoreError(f"{source}: not a complete safetensors file: its header does not fit into its {size} bytes")
     return end
 
 
 def parse_header(text: bytes, size: int, source: str) -> dict[str, Place]:
-    """Where each tensor lies, from the header's JSON and the `size` in bytes of what follows it.
+    """Where each tensor lies.
+
+    Args:
+        text: the header's JSON.
+        size: bytes that follow the header.
 
     Raises:
-        StoreError: a header that does not describe what follows it.
+        StoreError: the header does not describe the bytes that follow it.
     """
     try:
         tree = strict_json.parse(text)
@@ -100,18 +108,22 @@ def parse_header(text: bytes, size: int, source: str) -> dict[str, Place]:
         for name, entry in tree.items():
             (start, stop), dtype, shape = entry["data_offsets"], DTYPES[entry["dtype"]], entry["shape"]
             if not all(type(number) is int and number >= 0 for number in (start, stop, *shape)):
-                raise ValueError(f"{name} has an offset or a size that is no whole number")
+                raise ValueError(f"{name} has an offset or a size that is not a natural number")
             elements = prod(shape)
             if not start <= stop <= size or stop - start != elements * dtype.itemsize:
                 raise ValueError(f"{name} lies outside the file")
             places[name] = Place(start, elements, dtype)
         return places
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{source}: no valid safetensors file: {error}") from None
+        raise StoreError(f"{source}: not a valid safetensors file: {error}") from None
 
 
 def element_range(places: Mapping[str, Place], name: str, start: int, stop: int, source: str) -> tuple[int, int]:
-    """Bytes after the header that hold elements [start, stop) of a tensor. Raises StoreError when it has none such."""
+    """The bytes [start, stop), counted from the end of the header, of elements [start, stop) of a tensor.
+
+    Raises:
+        StoreError: there is no such tensor, or it has fewer elements.
+    """
     if name not in places or not 0 <= start <= stop <= places[name].elements:
         raise StoreError(f"{source}: has no elements {start} to {stop} of {name!r}")
     place = places[name]
@@ -119,13 +131,13 @@ def element_range(places: Mapping[str, Place], name: str, start: int, stop: int,
 
 
 def _problem(data: bytes) -> str | None:
-    # A safetensors file begins with its header's length, whose bytes may happen to be a pickle's or a zip's first two.
+    # The length of a safetensors header may happen to begin with the same two bytes as a pickle or a zip file.
     if len(data) > 8 and int.from_bytes(data[:8], "little") <= len(data) - 8 and data[8:9] == b"{":
         return None
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        return "a pickle (.pt, .pth, .bin), which is never opened for it can run code: convert it to .safetensors"
+        return "a pickle (.pt, .pth, .bin), which is never opened because it can run code: convert it to .safetensors"
     if len(data) < 8 or int.from_bytes(data[:8], "little") > len(data) - 8:
-        return f"no whole safetensors file ({len(data)} bytes): it was cut short or is something else"
+        return f"not a complete safetensors file ({len(data)} bytes): it was truncated, or is another kind of file"
     return None
 
 
@@ -133,4 +145,4 @@ def _load(data: bytes, source: str, error_class: type[DataError] | type[StoreErr
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise error_class(f"{source}: no valid safetensors file: {error}") from None
+        raise error_class(f"{source}: not a valid safetensors file: {error}") from None

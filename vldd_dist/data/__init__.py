@@ -1,1 +1,1 @@
-"""Pictures and captions: sources, canonical shards, streaming, caption embeddings, the built-in scenes."""
+"""Images and captions: sources, canonical shards, streaming, caption embeddings, and the built-in scenes."""

@@ -1,7 +1,7 @@
-"""Random changes of real pictures while an expert trains: crop, mirror, RandAugment (Cubuk et al. 1909.13719).
+"""Random augmentation of real images while an expert trains: crop, mirror, RandAugment (Cubuk et al. 1909.13719).
 
-The operations, their ranges and the probability of each are those used for retrieval training since BLIP (Li et al.
-2201.12086): no colour inversion or posterising, which would contradict captions.
+The operations, their ranges and their probability are those used for image-text retrieval since BLIP (Li et al. 2201.12086).
+Colour inversion and posterising are left out, because they would contradict captions.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ Operation = Callable[[Image.Image, float, float], Image.Image]
 _LARGEST_SHEAR = 0.3
 _LARGEST_SHIFT = 10 / 224  # Of the side.
 _LARGEST_ANGLE = 30.0
-# What moves into the picture from beyond its edges.
+# The colour that fills areas from outside the image.
 _GREY = (128, 128, 128)
-# Of an operation that was drawn.
+# Probability that a drawn operation is applied.
 _PROBABILITY = 0.5
 
 
@@ -47,7 +47,7 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def augment(image: Image.Image, settings: AugmentSettings, generator: np.random.Generator) -> Image.Image:
-    """A changed picture of the same size; all draws from `generator`."""
+    """An augmented image of the same size. All random draws come from `generator`."""
     image = _random_resized_crop(image, settings.crop_scale, generator)
     if settings.flip and generator.random() < 0.5:
         image = ImageOps.mirror(image)

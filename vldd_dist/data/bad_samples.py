@@ -1,4 +1,4 @@
-"""Samples that cannot be read: counted, logged at a limited rate, and beyond the allowed fraction the end of the run."""
+"""Unreadable samples: they are counted, logged at a limited rate, and too many of them stop the run."""
 
 import logging
 import time
@@ -8,17 +8,17 @@ from vldd_dist.errors import DataError
 
 LOGGED_IN_FULL = 10
 SECONDS_BETWEEN_LOGS = 30.0
-# Fewer bad samples than this say little of a fraction: the end of the split decides.
+# With fewer bad samples their fraction is judged at the end of the split only.
 ENOUGH_TO_JUDGE = 20
 
 logger = logging.getLogger(__name__)
 
 
 class BadSamples:
-    """The bad samples of one split.
+    """Counts the bad samples of one split.
 
     Args:
-        max_fraction: of a split's samples may be bad; 0 makes the first bad one an error.
+        max_fraction: fraction of the split's samples that may be bad; 0: the first bad sample is an error.
     """
 
     def __init__(self, split: str, max_fraction: float) -> None:
@@ -31,27 +31,28 @@ class BadSamples:
         return self.of_container.total()
 
     def add(self, error: DataError, container: str, seen: int) -> None:
-        """Count one.
+        """Count a bad sample.
 
         Args:
-            container: the shard or folder it lies in.
-            seen: samples of the split so far, this one among them.
+            container: the shard or folder that it lies in.
+            seen: number of the split's samples so far, including this one.
 
         Raises:
-            DataError: the error itself when none is allowed; or the split is plainly beyond what is, by a margin
-                (twice the fraction), with the name of the worst shard.
+            DataError: `error` itself if no bad samples are allowed; or the split has more than twice the allowed fraction so
+                far, with
+                the name of the worst shard.
         """
         if self.max_fraction == 0:
             raise error
         self.of_container[container] += 1
         self._log(error)
         if self.count >= ENOUGH_TO_JUDGE and self.count > 2 * self.max_fraction * seen:
-            raise self._too_many(f"{self.count} of the first {seen} pictures")
+            raise self._too_many(f"{self.count} of the first {seen} images")
 
     def judge(self, seen: int) -> None:
-        """At the end of a split. Raises DataError when more than the allowed fraction was bad."""
+        """Call at the end of a split. Raises DataError when more than the allowed fraction was bad."""
         if self.count > self.max_fraction * seen:
-            raise self._too_many(f"{self.count} of {seen} pictures")
+            raise self._too_many(f"{self.count} of {seen} images")
 
     def _too_many(self, how_many: str) -> DataError:
         worst, number = self.of_container.most_common(1)[0]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.data.image_cache import DecodedPictures
+from vldd_dist.data.image_cache import DecodedImages
 from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.shards import image_of, samples_of
 from vldd_dist.store.node_cache import node_cache
@@ -20,7 +20,7 @@ from vldd_dist.store.node_cache import node_cache
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar: its name in the unit, how many pictures it holds, and the index of its first in the split."""
+    """One tar: its object's name in the unit, its number of images, and the index of its first image in the split."""
 
     name: str
     images: int
@@ -29,7 +29,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """What the manifest says of a split."""
+    """The manifest's description of a split."""
 
     shards: list[Shard]
     images: int
@@ -38,12 +38,12 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures decoded.
+    """The decoded images of a split, with their captions.
 
     Attributes:
         images: (N, 3, H, W) uint8.
-        captions: of each picture.
-        keys: of each picture.
+        captions: the captions of each image.
+        keys: the key of each image.
     """
 
     images: Tensor
@@ -52,8 +52,8 @@ class Split:
 
 
 @dataclass(frozen=True)
-class EncodedPicture:
-    """A picture as it lies in its shard. `index` counts pictures of the split in shard order."""
+class EncodedImage:
+    """An encoded image from a shard. `index` is its position in the split, in shard order."""
 
     index: int
     key: str
@@ -80,18 +80,18 @@ class Dataset:
             first += entry["images"]
         return SplitInfo(shards, facts["images"], facts["captions"])
 
-    def read_shard(self, shard: Shard) -> list[EncodedPicture]:
-        """The shard's pictures in order, encoded; its bytes verified."""
+    def read_shard(self, shard: Shard) -> list[EncodedImage]:
+        """The shard's images in order, encoded. The shard is verified."""
         url = self.reader.url(shard.name)
-        pictures = []
+        images = []
         for position, sample in enumerate(samples_of(url, io.BytesIO(self.reader.read(shard.name)))):
-            image, captions = image_of(sample), json.loads(sample["json"])["captions"]
-            assert image is not None, f"{url}: verified, so prepared by us"
-            pictures.append(EncodedPicture(shard.first + position, sample["__key__"], image, captions))
-        return pictures
+            data, captions = image_of(sample), json.loads(sample["json"])["captions"]
+            assert data is not None, f"{url}: a shard of a dataset unit has an image for every key"
+            images.append(EncodedImage(shard.first + position, sample["__key__"], data, captions))
+        return images
 
-    def iterate(self, split: str) -> Iterator[EncodedPicture]:
-        """Pictures in shard order, one shard in memory."""
+    def iterate(self, split: str) -> Iterator[EncodedImage]:
+        """Images in shard order, with one shard in memory at a time."""
         for shard in self.splits[split].shards:
             yield from self.read_shard(shard)
 
@@ -100,35 +100,35 @@ class Dataset:
         return _decoded(list(self.iterate(split)))
 
     def pick(self, split: str, indices: list[int]) -> Split:
-        """Only these pictures, in this order; reads only their shards."""
+        """These images, decoded and in this order. Only the shards that hold them are read."""
         wanted = set(indices)
-        found: dict[int, EncodedPicture] = {}
+        found: dict[int, EncodedImage] = {}
         for shard in self.splits[split].shards:
             if wanted & set(range(shard.first, shard.first + shard.images)):
-                found |= {picture.index: picture for picture in self.read_shard(shard) if picture.index in wanted}
+                found |= {image.index: image for image in self.read_shard(shard) if image.index in wanted}
         return _decoded([found[index] for index in indices])
 
-    def decoded(self, split: str, limit_bytes: int) -> DecodedPictures | None:
-        """Where the node keeps the split's pictures once they are decoded; none where they take more than the limit."""
-        # Named by what the shards hold: a unit's id says what was asked for, and another store may have another answer.
+    def decoded(self, split: str, limit_bytes: int) -> DecodedImages | None:
+        """The node's cache of the split's decoded images; None when they would take more than `limit_bytes`."""
+        # Named by the content of the shards. The unit's id would not do: other stores may hold other shards under it.
         info = self.splits[split]
         content = sha256("".join(self.reader.info(shard.name).sha256 for shard in info.shards).encode()).hexdigest()
-        return DecodedPictures.open(node_cache(), content, info.images, self.image_size, limit_bytes)
+        return DecodedImages.open(node_cache(), content, info.images, self.image_size, limit_bytes)
 
     def captions(self, split: str) -> list[list[str]]:
-        """Captions of each picture, nothing decoded."""
-        return [picture.captions for picture in self.iterate(split)]
+        """The captions of each image. No image is decoded."""
+        return [image.captions for image in self.iterate(split)]
 
     def distinct_captions(self, split: str) -> list[str]:
-        """Every distinct caption of one split, in the order of first appearance. What is called training (the mean and spread
-        of a noise start, nearest captions) takes `embeddings.restricted_to(dataset.distinct_captions("train"))`."""
+        """The distinct captions of a split, in the order of first appearance. Use `embeddings.restricted_to` of them where only
+        training captions may be used: for the statistics of a noise start, and for nearest captions."""
         return list(dict.fromkeys(caption for given in self.captions(split) for caption in given))
 
     def all_captions(self) -> list[str]:
-        """Every distinct caption of all splits, in the order of first appearance: what has to be embedded."""
+        """The distinct captions of all splits, in the order of first appearance: those that are embedded."""
         return list(dict.fromkeys(caption for split in self.splits for caption in self.distinct_captions(split)))
 
 
-def _decoded(pictures: list[EncodedPicture]) -> Split:
-    images = torch.stack([to_tensor(decode(picture.data, picture.key)) for picture in pictures])
-    return Split(images, [picture.captions for picture in pictures], [picture.key for picture in pictures])
+def _decoded(encoded: list[EncodedImage]) -> Split:
+    images = torch.stack([to_tensor(decode(image.data, image.key)) for image in encoded])
+    return Split(images, [image.captions for image in encoded], [image.key for image in encoded])

@@ -1,4 +1,4 @@
-"""Caption embeddings: each distinct caption's vector out of the frozen text tower, computed once and kept."""
+"""Caption embeddings: the vector of each distinct caption from the frozen text encoder, computed once and stored."""
 
 import json
 from functools import cached_property
@@ -18,7 +18,7 @@ _NEAREST_CHUNK = 4096
 class CaptionEmbeddings:
     """Args:
     captions: distinct.
-    vectors: (n, D) float32, a row a caption.
+    vectors: (n, D) float32, one row a caption.
     """
 
     def __init__(self, captions: list[str], vectors: Tensor) -> None:
@@ -34,20 +34,19 @@ class CaptionEmbeddings:
         return {caption: row for row, caption in enumerate(self.captions)}
 
     def lookup(self, captions: list[str]) -> Tensor:
-        """(k, D). Raises DataError for a caption that was never embedded."""
+        """The vectors (k, D) of captions. Raises DataError for a caption that was not embedded."""
         try:
             return self.vectors[torch.tensor([self._rows[caption] for caption in captions], dtype=torch.int64)]
         except KeyError as error:
             raise DataError(f"the caption {error.args[0]!r} has no embedding: the dataset and the embeddings differ") from None
 
     def restricted_to(self, captions: list[str]) -> Self:
-        """Of these distinct captions only, in their order: `nearest` then finds no other, and `vectors` (k, D) are theirs.
-        A unit's embeddings hold the captions of all splits; `restricted_to(dataset.distinct_captions("train"))` those of the
-        training split. Raises DataError for a caption that was never embedded."""
+        """The embeddings of these distinct captions only, in their order, so that `nearest` finds no other caption. A unit's
+        embeddings hold the captions of all splits. Raises DataError for a caption that was not embedded."""
         return type(self)(captions, self.lookup(captions))
 
     def nearest(self, vectors: Tensor) -> list[tuple[str, float]]:
-        """For each of (k, D) vectors the caption of largest cosine similarity, and that cosine."""
+        """For each of the vectors (k, D), the caption of the largest cosine similarity and that similarity."""
         queries = functional.normalize(vectors.float())
         best = torch.full((len(queries),), -2.0)
         rows = torch.zeros(len(queries), dtype=torch.int64)
@@ -68,8 +67,8 @@ class CaptionEmbeddings:
 
     @classmethod
     def decode(cls, reader: UnitReader) -> Self:
-        """Back from such a unit."""
+        """The embeddings of a caption_embeddings unit."""
         vectors = tensors.decode(reader.read("embeddings.safetensors"), reader.url("embeddings.safetensors"))
-        # A caption may hold any character, a line separator too: only the newline ends a line.
+        # Split at newlines only: a caption may contain other line separators.
         lines = reader.read("captions.jsonl").decode().split("\n")[:-1]
         return cls([json.loads(line) for line in lines], vectors["embeddings"])

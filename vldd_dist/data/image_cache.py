@@ -1,8 +1,8 @@
-"""Decoded pictures of a split, kept on the node for all its processes: experts that train side by side, and all epochs of each,
-decode a picture once.
+"""Decoded images of a split, cached on a node for all its processes: experts that train side by side decode each image once.
 
-One file in the node's cache folder, in which every picture has its place; what was read or written lately lies in the system's
-memory, once for the machine. A picture has its sha256 before it: one that is half written, or damaged, is decoded again.
+The cache is one file in the node's cache folder with a fixed place for every image. Parts that were read or written recently
+are in the system's page cache, once for the machine. Each image is stored with its sha256: one that is incomplete or damaged
+is decoded again.
 """
 
 import contextlib
@@ -23,35 +23,38 @@ from vldd_dist.store.private_folder import PrivateFolder
 DIGEST_BYTES = 32
 
 
-class DecodedPictures:
-    """Pictures (3, size, size) uint8 by their index, from `get`, once somebody has `put` them.
+class DecodedImages:
+    """A file of decoded images (3, size, size) uint8, read by `get` and written by `put`, by index.
 
     Args:
-        file: of `images` records, each the sha256 of a picture and the picture. It is read and written, not mapped: what is
+        file: of `images` records, each the sha256 of an image and the image. It is read and written, not mapped into memory: a
+            disk fault is then an exception and does not kill the process.
             wrong with a disk is then an error, and not the end of the process.
     """
 
     def __init__(self, file: FileIO, images: int, size: int) -> None:
         self._file, self._images, self._size = file, images, size
-        # Held while this process lives: whoever makes room sees that the file is in use.
+        # Held until the process ends; whoever removes unused files sees that this one is in use.
         fcntl.flock(file, fcntl.LOCK_SH)
 
     @classmethod
     def open(cls, cache: NodeCache, name: str, images: int, size: int, limit_bytes: int) -> Self | None:
-        """Args:
-            name: of the split's content; whoever gives the same shares the pictures.
-            limit_bytes: what all pictures may take.
+        """Open the cache's file, or make it.
+
+        Args:
+            name: identifies the content of the split; equal names share a file.
+            limit_bytes: maximal size of the file.
 
         Returns:
-            None where they take more, or the node has no cache or no room for them.
+            None when the file would be larger, or the node has no cache or not enough disk space.
         """
         total = images * (DIGEST_BYTES + 3 * size**2)
         if cache.limit_bytes == 0 or total > limit_bytes:
             return None
-        # Another version of the decoder may round otherwise.
+        # Other versions of Pillow may decode to slightly different pixels.
         name = f"{name}-{size}-pillow-{PIL.__version__}"
         try:
-            # One process makes the file, as large as it is, while the others wait.
+            # One process makes the file, in its full size, while the others wait.
             with cache.open() as root, lock(root, "decoded"), root.folder("decoded") as folder:
                 if not _is_whole(folder, name, total):
                     _remove_unused(folder)
@@ -63,28 +66,29 @@ class DecodedPictures:
                     file.close()
                     raise
         except OSError as error:
-            warn(f"decoded pictures are not kept in {cache.folder}", error)
+            warn(f"decoded images are not kept in {cache.folder}", error)
             return None
 
     def get(self, index: int) -> Tensor | None:
-        """A copy; none where it is not here."""
+        """A copy of an image, or None if it is not cached."""
         record = bytearray(self._record_bytes)
         try:
             count = os.preadv(self._file.fileno(), [record], self._start(index))
         except OSError as error:
-            warn("a decoded picture cannot be read from the node's cache", error)
+            warn("a decoded image cannot be read from the node's cache", error)
             return None
-        digest, picture = memoryview(record)[:DIGEST_BYTES], memoryview(record)[DIGEST_BYTES:]
-        if count < len(record) or not any(digest) or sha256(picture).digest() != digest:
+        digest, image = memoryview(record)[:DIGEST_BYTES], memoryview(record)[DIGEST_BYTES:]
+        if count < len(record) or not any(digest) or sha256(image).digest() != digest:
             return None
-        return torch.from_numpy(np.frombuffer(picture, np.uint8).reshape(3, self._size, self._size))
+        return torch.from_numpy(np.frombuffer(image, np.uint8).reshape(3, self._size, self._size))
 
-    def put(self, index: int, picture: Tensor) -> None:
-        data = picture.contiguous().numpy().reshape(-1).data
+    def put(self, index: int, image: Tensor) -> None:
+        """Cache an image."""
+        data = image.contiguous().numpy().reshape(-1).data
         try:
             os.pwritev(self._file.fileno(), [sha256(data).digest(), data], self._start(index))
         except OSError as error:
-            warn("a decoded picture cannot be kept in the node's cache", error)
+            warn("a decoded image cannot be kept in the node's cache", error)
 
     @property
     def _record_bytes(self) -> int:
@@ -104,7 +108,7 @@ def _is_whole(folder: PrivateFolder, name: str, size: int) -> bool:
 
 def _create(folder: PrivateFolder, name: str, size: int) -> None:
     with folder.new_file(name) as file:
-        # Now, while nothing hangs on it: a disk that is too full says so at once.
+        # The disk space is allocated now, so that a full disk is noticed before the cache is used.
         os.posix_fallocate(file.fileno(), 0, size)
 
 

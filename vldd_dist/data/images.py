@@ -1,4 +1,4 @@
-"""Pictures between bytes, PIL and tensors."""
+"""Converting images between encoded bytes, PIL and tensors."""
 
 import io
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import DataError
 
-# A picture that decodes to more pixels than this is a mistake or an attack (a decompression bomb).
+# An image that decodes to more pixels than this is a mistake or an attack (a decompression bomb).
 MAX_PIXELS = 178_956_970
 
 
-# What turns a picture as it is stored into one that stands upright, by its EXIF orientation.
+# The transformation that turns a stored image upright, by its EXIF orientation.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,15 +24,15 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Pillow scales levels of 2, 4 and (in colours) 16 bits to 8, but not the level that stands for transparent.
+# Pillow scales pixels of 2, 4 and (in colour) 16 bits to 8 bits, but not the value that marks transparent pixels.
 _SCALE_OF_TRANSPARENT = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
 
 
 def decode(data: bytes, source: str) -> Image.Image:
-    """An RGB picture as a viewer shows it: upright, 16 bits scaled to 8, what is transparent on white.
+    """An RGB image as a viewer shows it: upright, 16 bits scaled to 8, transparent pixels on white.
 
     Raises:
-        DataError: naming the source, when the bytes are no whole JPEG, PNG or WebP picture.
+        DataError: the bytes are not a complete JPEG, PNG or WebP image; the message names `source`.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
@@ -43,9 +43,9 @@ def decode(data: bytes, source: str) -> Image.Image:
     except DataError:
         raise
     except Exception as error:
-        # Bytes of others make a decoder fail in more ways than it documents.
+        # For invalid bytes decoders raise more kinds of exceptions than they document.
         reason = one_line(" ".join(str(error).split())) or type(error).__name__
-        raise DataError(f"{source}: not a readable JPEG, PNG or WebP picture ({reason})") from None
+        raise DataError(f"{source}: not a readable JPEG, PNG or WebP image ({reason})") from None
 
 
 def _on_white(image: ImageFile.ImageFile) -> Image.Image:
@@ -64,14 +64,15 @@ def _on_white(image: ImageFile.ImageFile) -> Image.Image:
 
 
 def _from_16_bits(levels: np.ndarray, transparent: int | None) -> Image.Image:
-    """Of grey levels (H, W) uint32, which `convert` would clip at 255."""
+    """From grey values (H, W) uint32 of 16 bits, which `convert` would clip at 255."""
     grey = ((levels * 255 + 32767) // 65535).astype(np.uint8)
     grey[levels == (-1 if transparent is None else transparent)] = 255
     return Image.fromarray(grey).convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 (upright) where the picture does not say; a damaged EXIF block says nothing, and the picture may yet be sound."""
+    """The EXIF orientation; 1 (upright) if there is none, or if the EXIF block is damaged, which the image itself may not
+    be."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
@@ -79,7 +80,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def resize(image: Image.Image, size: int, how: str) -> Image.Image:
-    """`size` pixels square, bicubic: 'squash' both sides, or 'crop' the centre of the short side's scale."""
+    """Resize to `size` x `size` pixels, bicubic: 'squash' changes the aspect ratio, 'crop' takes the central square."""
     if how == "crop":
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -89,8 +90,8 @@ def resize(image: Image.Image, size: int, how: str) -> Image.Image:
 
 
 def encode(image: Image.Image) -> tuple[str, bytes]:
-    """The extension and bytes a prepared picture is stored with: JPEG of quality 95, and PNG up to 64 pixels, where
-    JPEG's blocks are as large as what they show."""
+    """The file extension and bytes of a prepared image: PNG up to 64 pixels, where JPEG's blocks are as large as the objects in
+    the image, else JPEG of quality 95."""
     buffer = io.BytesIO()
     if max(image.size) <= 64:
         image.save(buffer, "PNG")
@@ -100,10 +101,10 @@ def encode(image: Image.Image) -> tuple[str, bytes]:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """(3, H, W) uint8."""
+    """To (3, H, W) uint8."""
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
 
 
-def to_picture(image: Tensor) -> Image.Image:
-    """Back from (3, H, W) uint8."""
+def to_pil(image: Tensor) -> Image.Image:
+    """From (3, H, W) uint8."""
     return Image.fromarray(image.permute(1, 2, 0).numpy())

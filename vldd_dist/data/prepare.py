@@ -1,4 +1,4 @@
-"""From a source to canonical shards: pictures resized once, tars whose bytes depend on the content alone."""
+"""Preparing a source as canonical shards: images are resized once, and the bytes of the tars depend on the content only."""
 
 import io
 import json
@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.data import DataSettings
 from vldd_dist.data.bad_samples import BadSamples
 from vldd_dist.data.images import decode, encode, resize
@@ -19,21 +19,22 @@ from vldd_dist.store.async_writer import AsyncWriter
 
 UPLOADS_AT_ONCE = 3
 
-# Key, extension and bytes of the picture, what KEY.json says.
+# Key, file extension and bytes of the image, content of KEY.json.
 Member = tuple[str, str, bytes, dict[str, Any]]
 
 
 def prepare_dataset(
     settings: DataSettings, seed: int, writer: UnitWriter, report: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Write `{split}-{index:06d}.tar` for the three splits, KEY.jpg (KEY.png up to 64 px) and KEY.json a picture.
+    """Write `{split}-{index:06d}.tar` for the three splits, with KEY.jpg (KEY.png up to 64 px) and KEY.json for each image.
 
     Returns:
         Facts: `splits`: split -> {shards: [{name, images}], images, captions, bad_images}; `image_size`; `licence`.
 
     Raises:
-        DataError: a split is empty, smaller than the number asked for, or loses more pictures than max_bad_fraction (those that
-            cannot be read, and those with the key of an earlier one).
+        DataError: a split is empty, smaller than requested, or more than max_bad_fraction of its images cannot be used (because
+            they
+            cannot be read, or have the key of an earlier image).
     """
     preparation = _Preparation(settings, seed, writer, report)
     splits = {split: preparation.split(split) for split in SPLITS}
@@ -60,7 +61,7 @@ class _Preparation:
         images = sum(shard["images"] for shard in shards)
         wanted = getattr(self.settings, f"{split}_images")
         if images == 0:
-            raise DataError(f"data: the {split} split has no pictures: correct data.source's files")
+            raise DataError(f"data: the {split} split has no images: correct data.source's files")
         if wanted is not None and images + self.bad.count < wanted:
             raise DataError(f"data.{split}_images: {wanted} asked for, the source has {images}: lower it or leave it out")
         return {"shards": shards, "images": images, "captions": captions, "bad_images": self.bad.count}
@@ -75,7 +76,7 @@ class _Preparation:
                 continue
             try:
                 if sample.key in keys:
-                    raise DataError(f"{sample.source}: its key {sample.key!r} is another picture's too: rename one of them")
+                    raise DataError(f"{sample.source}: its key {sample.key!r} is another image's too: rename one of them")
                 keys.add(sample.key)
                 member = self._member(sample)
             except DataError as error:
@@ -94,12 +95,12 @@ class _Preparation:
 
 def _tar(members: list[Member]) -> bytes:
     buffer = io.BytesIO()
-    # PAX differs from plain USTAR only where a name is long or not ASCII.
+    # PAX equals plain USTAR, unless a name is long or not ASCII.
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for key, extension, image, description in members:
             text = json.dumps(description, ensure_ascii=False, sort_keys=True).encode()
             for name, data in ((f"{key}.{extension}", image), (f"{key}.json", text)):
-                # TarInfo's defaults (no owner, time 0) are what makes a rerun byte-identical.
+                # TarInfo's defaults (no owner, time 0) make the bytes of a second run identical.
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))

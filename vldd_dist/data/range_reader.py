@@ -1,5 +1,5 @@
-"""Opening shards wherever they lie: remote ones are read in ranges, ahead of their use, and a range that fails is asked for
-again, so that a cut connection costs a range and not the tar.
+"""Opening local and remote shards. Remote ones are read ahead in ranges, and a range that fails is requested again, so that a
+cut connection costs one range and not the whole tar.
 """
 
 import io
@@ -21,7 +21,7 @@ REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az", "hf")
 
 
 def open_shard(url: str) -> io.BufferedIOBase:
-    """A stream of the object's bytes, to be read forward. Raises what the file system raises, after its retries."""
+    """A stream of the object's bytes, to be read sequentially. After retries it raises what the file system raises."""
     filesystem, path = _file_system(url)
     size = retried(lambda seconds: filesystem.size(path))
     if "file" in _protocols(filesystem):
@@ -32,8 +32,9 @@ def open_shard(url: str) -> io.BufferedIOBase:
 
 
 def register_openers(worker: int = 0) -> None:
-    """Let plain `webdataset` open remote URLs this way. Also as the `worker_init_fn` of a spawning DataLoader: a fresh
-    process knows of no registration."""
+    """Make plain `webdataset` open remote URLs by `open_shard`. Also the `worker_init_fn` of a DataLoader that spawns
+    processes,
+    which do not inherit the registration."""
     for scheme in REMOTE_SCHEMES:
         gopen_schemes[scheme] = _gopen
 
@@ -43,7 +44,7 @@ def _gopen(url: str, mode: str = "rb", bufsize: int = -1, **options: Any) -> Any
 
 
 def _file_system(url: str) -> tuple[AbstractFileSystem, str]:
-    """One of no earlier environment and no earlier listings, and the path there."""
+    """A fresh file system, without cached credentials or listings, and the URL's path in it."""
     scheme = url.partition("://")[0]
     if scheme not in REMOTE_SCHEMES:
         filesystem, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
@@ -57,7 +58,7 @@ def _protocols(filesystem: AbstractFileSystem) -> tuple[str, ...]:
 
 
 class ResumingStream(io.RawIOBase):
-    """A remote object of `size` bytes, read forward."""
+    """A remote object of `size` bytes, read sequentially."""
 
     def __init__(self, filesystem: AbstractFileSystem, path: str, size: int) -> None:
         self._filesystem, self._path, self._size = filesystem, path, size
@@ -93,7 +94,7 @@ class ResumingStream(io.RawIOBase):
         def fetch(seconds: float) -> bytes:
             data = self._filesystem.cat_file(self._path, start=start, end=stop)
             if len(data) != stop - start:
-                raise ConnectionError(f"{self._path}: {len(data)} bytes came of the {stop - start} from {start}")
+                raise ConnectionError(f"{self._path}: received {len(data)} of {stop - start} bytes from {start}")
             return data
 
         return retried(fetch, stop - start)

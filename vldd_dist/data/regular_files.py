@@ -1,4 +1,4 @@
-"""Local files that others name."""
+"""Opening local files whose names come from other people."""
 
 import errno
 import os
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def open_regular(path: str | Path) -> BufferedReader:
-    """A regular file, for reading.
+    """Open a regular file for reading.
 
     Raises:
-        OSError: it cannot be opened, or is none: a FIFO would be waited for, a device read for ever.
-        ValueError: the name holds a NUL, or what no file name can hold.
+        OSError: it cannot be opened or is not a regular file. (A FIFO would block, a device could be endless.)
+        ValueError: the name contains a NUL or cannot be encoded.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "no regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return os.fdopen(descriptor, "rb")

@@ -1,4 +1,4 @@
-"""Built-in scenes: pictures of two coloured shapes with captions, drawn by seed, for trying everything without a download."""
+"""Built-in scenes: images of two coloured shapes with captions, drawn by seed, to try everything without a download."""
 
 from dataclasses import dataclass
 from math import cos, pi, sin
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vldd_dist.seeding import numpy_generator
 
-# Raise when a change alters what is drawn or said for the same seed.
+# To be increased by any change of what is drawn or said for the same seed.
 GENERATOR_VERSION = 1
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
@@ -24,7 +24,7 @@ COLOURS = {
     "pink": (245, 130, 180),
     "brown": (121, 75, 45),
 }
-SIZES = {"large": 0.24, "small": 0.14}  # Half extent as a fraction of the picture's side.
+SIZES = {"large": 0.24, "small": 0.14}  # Half extent as a fraction of the image's side.
 BACKGROUNDS = {"white": (245, 245, 240), "black": (25, 25, 30), "grey": (150, 155, 160), "beige": (226, 205, 165)}
 RELATIONS = {"left of": "right of", "above": "below"}  # The relation of the first shape to the second, and its inverse.
 ATTRIBUTE_NAMES = (*SHAPES, *COLOURS, *SIZES, *BACKGROUNDS, *RELATIONS)
@@ -47,11 +47,11 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, its five captions, and what they tell.
+    """An image, its five captions, and its attributes.
 
     Attributes:
         image: RGB, size x size.
-        attributes: names out of `ATTRIBUTE_NAMES` that are present.
+        attributes: those of `ATTRIBUTE_NAMES` that the scene has.
     """
 
     image: Image.Image
@@ -60,7 +60,7 @@ class Scene:
 
 
 def draw_scenes(count: int, seed: int, size: int, offset: int = 0) -> list[Scene]:
-    """Scenes number offset .. offset + count - 1 of a seed, `size` pixels square."""
+    """The scenes of a seed with the numbers offset to offset + count - 1, `size` x `size` pixels."""
     return [_draw_scene(numpy_generator(seed, "scene", offset + index), size) for index in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""Reading WebDataset tars: samples of one key, from bytes, a file or any fsspec URL. Nothing is unpickled or piped."""
+"""Reading samples from WebDataset tars in bytes, a file or any fsspec URL. Nothing is unpickled, and no command is run."""
 
 import glob
 import io
@@ -19,24 +19,24 @@ from vldd_dist.data.range_reader import register_openers
 from vldd_dist.data.tars import MAX_MEMBER_BYTES, members_of
 from vldd_dist.errors import DataError
 
-# No pickles, no pipes, whatever a URL or a member's name asks for.
+# webdataset refuses pickles and commands, whatever a URL or a member's name asks for.
 utils.enforce_security = True
 register_openers()
 
 MOST_SHARDS = 1_000_000
 _RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)", re.ASCII)
 _LIST = re.compile(r"\{([^{}]*)\}")
-# What webdataset leaves out, too: `__meta__/...` and the like.
+# Members that webdataset ignores too: `__meta__/...` and the like.
 META_MEMBER = re.compile(r"__[^/]*__($|/)")
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
 
 def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
-    """The samples of one tar: {"__key__": str, extension: bytes, ...} each, in order. Those that are not to be used have a
-    "__fault__", which says why.
+    """The samples of one tar in order: {"__key__": str, extension: bytes, ...} each. A sample that cannot be used has a
+    "__fault__" with the reason.
 
     Raises:
-        DataError: not a whole tar, or a member whose name leaves its folder.
+        DataError: the tar is incomplete, or a member's name points outside its folder.
     """
     sample: dict[str, Any] = {}
     for member, content in members_of(name, data):
@@ -44,7 +44,7 @@ def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
         if key is None or META_MEMBER.match(member):
             continue
         if key.startswith("/") or ".." in key.split("/"):
-            raise DataError(f"{name}: member {one_line(key)!r} points outside the shard: this tar is not to be trusted")
+            raise DataError(f"{name}: member {one_line(key)!r} points outside the shard: the tar is refused")
         if sample.get("__key__") != key:
             if sample:
                 yield sample
@@ -58,22 +58,23 @@ def _add(sample: dict[str, Any], member: str, extension: str, content: bytes | N
     if content is None:
         sample["__fault__"] = f"{one_line(member)} is larger than {MAX_MEMBER_BYTES >> 20} MiB"
     elif extension in ("__key__", "__fault__"):
-        sample["__fault__"] = f"{one_line(member)} has no extension that a file may have"
+        sample["__fault__"] = f"{one_line(member)} has an extension that is not allowed"
     elif extension in sample:
-        sample["__fault__"] = f"{one_line(member)} is there twice"
+        sample["__fault__"] = f"{one_line(member)} occurs twice"
     else:
         sample[extension] = content
 
 
 def image_of(sample: dict[str, Any]) -> bytes | None:
+    """The sample's encoded image; None if it has none."""
     return next((sample[extension] for extension in IMAGE_EXTENSIONS if extension in sample), None)
 
 
 def captions_of(sample: dict[str, Any], source: str) -> list[str]:
-    """From KEY.json ("captions": [...] or img2dataset's "caption": "...") or KEY.txt.
+    """Captions from KEY.json ("captions": [...] or img2dataset's "caption": "...") or KEY.txt.
 
     Raises:
-        DataError: none there, or only empty ones.
+        DataError: there are none, or only empty ones.
     """
     captions: object = None
     if "json" in sample:
@@ -91,15 +92,16 @@ def captions_of(sample: dict[str, Any], source: str) -> list[str]:
 
 
 def checked_captions(captions: object, where: str) -> list[str]:
-    """Captions without surrounding space. Raises DataError for a missing field, a wrong type, only empty texts, or half a
-    character (a lone surrogate, which JSON can spell and no file can hold)."""
+    """Captions without surrounding white space. Raises DataError when there are none, they are not texts, or one contains a
+    lone
+    surrogate (half a character, which JSON can express but no file can hold)."""
     if captions is None:
-        raise DataError(f"{where}: missing: each picture needs a list of captions")
+        raise DataError(f"{where}: missing: each image needs a list of captions")
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
         raise DataError(f"{where}: expected a list of texts")
     stripped = [caption.strip() for caption in captions if caption.strip()]
     if not stripped:
-        raise DataError(f"{where}: empty: give at least one caption, or remove the picture")
+        raise DataError(f"{where}: empty: give at least one caption, or remove the image")
     for caption in stripped:
         if not is_text(caption):
             raise DataError(f"{where}: {one_line(caption)!r} holds half of a surrogate pair: correct the text")
@@ -107,7 +109,7 @@ def checked_captions(captions: object, where: str) -> list[str]:
 
 
 def is_text(text: str) -> bool:
-    """Without lone surrogates."""
+    """Whether the text has no lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -117,7 +119,8 @@ def is_text(text: str) -> bool:
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Whatever a file system's library raises (OSError, an unknown scheme, missing credentials) as one DataError."""
+    """Within the `with` block, any exception of a file system (OSError, unknown scheme, missing credentials) becomes a
+    DataError."""
     try:
         yield
     except Exception as error:
@@ -126,14 +129,15 @@ def reading(what: str) -> Iterator[None]:
 
 
 def expand(pattern: str) -> list[str]:
-    """URLs from a pattern: '::' between several, {000..012} braces, globs; sorted within each part.
+    """The URLs of a pattern: parts separated by '::', with {000..012} braces and globs. The URLs of a glob are sorted.
 
     Raises:
-        DataError: a part matches nothing, is malformed, stands for more than MOST_SHARDS, or its file system cannot be reached.
+        DataError: a part matches nothing, is malformed, means more than MOST_SHARDS shards, or its file system cannot be
+            reached.
     """
     urls: list[str] = []
     for part in pattern.split("::"):
-        # Before they are written out, which takes memory for all of them.
+        # Checked before the braces are expanded, which takes memory for all names.
         if _count(part) > MOST_SHARDS:
             raise DataError(f"{part[:200]}: the braces stand for more than {MOST_SHARDS:,} shards: correct the pattern")
         with reading(part):
@@ -148,7 +152,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def _count(pattern: str) -> float:
-    """How many names the braces of a pattern stand for, at most."""
+    """An upper bound of the number of names that the braces of a pattern expand to."""
     ranges, lists = _RANGE.findall(pattern), _LIST.findall(pattern)
     if any(len(bound) > 20 for pair in ranges for bound in pair):
         return math.inf
@@ -159,6 +163,6 @@ def _glob(pattern: str) -> list[str]:
     if "://" not in pattern:
         return glob.glob(pattern)
     filesystem, path = fsspec.core.url_to_fs(pattern)
-    # A listing of now.
+    # A cached listing may be out of date.
     filesystem.invalidate_cache()
     return [filesystem.unstrip_protocol(found) for found in filesystem.glob(path)]

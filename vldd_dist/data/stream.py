@@ -1,7 +1,7 @@
-"""Streaming a split for training: every picture once an epoch, in an order that only (seed, epoch, shard list) decides.
+"""Streaming a split for training: every image once an epoch, in an order that depends on (seed, epoch, shard list) only.
 
-Shards are permuted; a window of consecutive ones is pooled and its pictures permuted. Readers fetch shards ahead in
-threads, decoding runs in threads too (both leave Python's lock), and neither number can change the order.
+The shards are permuted; the images of each window of consecutive shards are pooled and permuted. Shards are read ahead and
+images are decoded in threads (both release Python's global lock); the numbers of threads do not affect the order.
 """
 
 import os
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from vldd_dist.config.experts import AugmentSettings
-from vldd_dist.data.augment import augment as augment_picture
-from vldd_dist.data.dataset import Dataset, EncodedPicture, Shard
-from vldd_dist.data.image_cache import DecodedPictures
-from vldd_dist.data.images import decode, to_picture, to_tensor
+from vldd_dist.data.augment import augment as augment_image
+from vldd_dist.data.dataset import Dataset, EncodedImage, Shard
+from vldd_dist.data.image_cache import DecodedImages
+from vldd_dist.data.images import decode, to_pil, to_tensor
 from vldd_dist.errors import ConfigError
 from vldd_dist.seeding import numpy_generator
 
-# Shards whose pictures are mixed with one another: encoded, so a window is small beside a model.
+# Number of shards whose images are mixed. They are encoded, so a window takes little memory compared with a model.
 WINDOW_SHARDS = 4
 BATCHES_AHEAD = 2
 
@@ -33,13 +33,13 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True)
 class PairBatch:
-    """A batch, or a rank's rows of it.
+    """A batch, or those rows of it that a rank computes.
 
     Attributes:
         images: (b, 3, H, W) uint8, augmented.
-        captions: one for each picture, drawn by (seed, epoch, picture).
-        indices: (B,) int64, pictures of the whole batch, counted in shard order.
-        rows: [start, stop) of the batch that are here.
+        captions: one for each image, drawn by (seed, epoch, image).
+        indices: (B,) int64, indices of the whole batch's images in the split.
+        rows: the rows [start, stop) of the batch that `images` and `captions` hold.
     """
 
     images: Tensor
@@ -52,11 +52,11 @@ class EpochStream:
     """One epoch as an iterable of `PairBatch`; the last batch may be smaller.
 
     Args:
-        decoded: where the split's pictures are kept once they are decoded.
-        rows: from the size of a batch to the rows [start, stop) of it that are decoded here.
+        decoded: cache of the split's decoded images.
+        rows: for the size of a batch, the rows [start, stop) of it to decode.
 
     Raises:
-        ConfigError: more readers than shards.
+        ConfigError: there are more readers than shards.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class EpochStream:
         batch_size: int,
         augment: AugmentSettings | None,
         readers: int,
-        decoded: DecodedPictures | None,
+        decoded: DecodedImages | None,
         rows: Callable[[int], tuple[int, int]] = lambda size: (0, size),
     ) -> None:
         self.dataset, self.info, self.seed, self.epoch = dataset, dataset.splits[split], seed, epoch
@@ -84,7 +84,7 @@ class EpochStream:
     def __iter__(self) -> Iterator[PairBatch]:
         with ThreadPoolExecutor(self.readers) as readers:
             read = _ahead(readers, self.dataset.read_shard, iter(self._shard_order()), self.readers)
-            windows = ([picture for shard in window for picture in shard] for window in _batched(read, WINDOW_SHARDS))
+            windows = ([image for shard in window for image in shard] for window in _batched(read, WINDOW_SHARDS))
             yield from self._batches(self._order_of(windows))
 
     def _shard_order(self) -> list[Shard]:
@@ -96,32 +96,32 @@ class EpochStream:
             for position in numpy_generator(self.seed, "window", self.epoch, number).permutation(len(window)):
                 yield window[position]
 
-    def _batches(self, ordered: Iterator[EncodedPicture]) -> Iterator[PairBatch]:
+    def _batches(self, ordered: Iterator[EncodedImage]) -> Iterator[PairBatch]:
         workers = max(1, torch.get_num_threads(), min(4, (os.cpu_count() or 1) // 2))
         with ThreadPoolExecutor(workers) as decoders:
 
-            def begin(group: list[EncodedPicture]) -> tuple[list[int], list[Future[tuple[Tensor, str]]]]:
+            def begin(group: list[EncodedImage]) -> tuple[list[int], list[Future[tuple[Tensor, str]]]]:
                 here = group[slice(*self.rows(len(group)))]
-                return [picture.index for picture in group], [decoders.submit(self._load, picture) for picture in here]
+                return [image.index for image in group], [decoders.submit(self._load, image) for image in here]
 
             for indices, pending in _looked_ahead(map(begin, _batched(ordered, self.batch_size)), BATCHES_AHEAD):
                 images, captions = zip(*(future.result() for future in pending), strict=True)
                 yield PairBatch(torch.stack(images), list(captions), torch.tensor(indices), self.rows(len(indices)))
 
-    def _load(self, picture: EncodedPicture) -> tuple[Tensor, str]:
-        image = self._decode(picture)
-        generator = numpy_generator(self.seed, "picture", self.epoch, picture.index)
-        caption = picture.captions[generator.integers(len(picture.captions))]
+    def _load(self, encoded: EncodedImage) -> tuple[Tensor, str]:
+        image = self._decode(encoded)
+        generator = numpy_generator(self.seed, "picture", self.epoch, encoded.index)
+        caption = encoded.captions[generator.integers(len(encoded.captions))]
         if self.augment is not None:
-            image = to_tensor(augment_picture(to_picture(image), self.augment, generator))
+            image = to_tensor(augment_image(to_pil(image), self.augment, generator))
         return image, caption
 
-    def _decode(self, picture: EncodedPicture) -> Tensor:
-        if self.decoded is not None and (known := self.decoded.get(picture.index)) is not None:
+    def _decode(self, encoded: EncodedImage) -> Tensor:
+        if self.decoded is not None and (known := self.decoded.get(encoded.index)) is not None:
             return known
-        image = to_tensor(decode(picture.data, picture.key))
+        image = to_tensor(decode(encoded.data, encoded.key))
         if self.decoded is not None:
-            self.decoded.put(picture.index, image)
+            self.decoded.put(encoded.index, image)
         return image
 
 
@@ -132,7 +132,7 @@ def _batched(items: Iterable[In], size: int) -> Iterator[list[In]]:
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[In], Out], inputs: Iterator[In], depth: int) -> Iterator[Out]:
-    """Results in the order of the inputs, at most `depth` computed ahead."""
+    """The function's results in the order of the inputs, computed in the pool, at most `depth` ahead."""
     pending: deque[Future[Out]] = deque(pool.submit(function, item) for item in islice(inputs, depth))
     while pending:
         done = pending.popleft().result()
@@ -141,7 +141,7 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable[[In], Out], inputs: Iter
 
 
 def _looked_ahead(items: Iterator[Out], depth: int) -> Iterator[Out]:
-    """The same items, `depth` of them taken before the first is given."""
+    """The same items. `depth` further items are taken from the iterator before an item is returned."""
     waiting = deque(islice(items, depth))
     while waiting:
         waiting.extend(islice(items, 1))

@@ -1,4 +1,5 @@
-"""Tars read forward, whole: what `tarfile` takes for the end (a damaged header, a missing end) is an error here."""
+"""Reading a tar sequentially and completely. `tarfile` takes a damaged header or a missing end for the end of the archive; here
+both are errors."""
 
 import io
 import tarfile
@@ -8,27 +9,28 @@ from typing import Any, Self, cast
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import DataError
 
-# A member larger than this is no photograph; a sparse one may claim any size.
+# A member larger than this is not a photograph. (A sparse member may claim any size.)
 MAX_MEMBER_BYTES = 256 << 20
 _ZEROS = tarfile.NUL * tarfile.BLOCKSIZE
 
 
 def members_of(name: str, stream: io.BufferedIOBase) -> Iterator[tuple[str, bytes | None]]:
-    """Names and contents of a tar's regular files, in order; None for the content of one that is too large.
+    """Names and contents of a tar's regular files in order. The content is None for a file that is too large.
 
     Args:
-        name: of the tar, for errors.
-        stream: read to its end; it may be compressed.
+        name: of the tar, for error messages.
+        stream: read to its end; the tar may be compressed.
 
     Raises:
-        DataError: a damaged header, a tar that is cut, without the two zero blocks of its end, or followed by something.
+        DataError: a header is damaged, or the tar is truncated, does not end with two zero blocks, or is followed by other
+            data.
     """
     try:
         with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_SoundHeader) as tar:
             for member in tar:
                 if member.isreg():
                     yield member.name, _content(tar, member)
-                # The archive would keep every header until it is closed.
+                # Otherwise the archive keeps every header until it is closed.
                 tar.members = []  # type: ignore[attr-defined]
     except Exception as error:
         raise DataError(f"{name}: not a whole WebDataset tar ({one_line(' '.join(str(error).split()))})") from None
@@ -45,22 +47,22 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
 class _SoundHeader(tarfile.TarInfo):
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        """The next header. `HeaderError`, which `TarFile` takes for the end, is raised only where the archive does end."""
+        """The next header. Raises `HeaderError`, which `TarFile` takes for the end, only at the real end of the archive."""
         stream = cast(Any, archive.fileobj)
         at = stream.tell()
         try:
             return super().fromtarfile(archive)
         except tarfile.HeaderError as error:
             if type(error).__name__ != "EOFHeaderError":
-                raise tarfile.ReadError(f"at byte {at}: {error or 'empty header'}: it is damaged, or was cut there") from None
+                raise tarfile.ReadError(f"at byte {at}: {error or 'empty header'}: it is damaged or truncated there") from None
             _check_end(stream, at)
             raise
 
 
 def _check_end(stream: Any, at: int) -> None:
-    """After one zero block, at byte `at`: another, and nothing but zeros to the end of the file."""
+    """After a zero block at byte `at`: check that another one follows, and only zeros up to the end of the file."""
     if stream.read(tarfile.BLOCKSIZE) != _ZEROS:
-        raise tarfile.ReadError(f"at byte {at}: one zero block where two end an archive: it is damaged, or was cut there")
+        raise tarfile.ReadError(f"at byte {at}: one zero block instead of two at the end: it is damaged or truncated there")
     while rest := stream.read(1 << 20):
         if rest.strip(tarfile.NUL):
-            raise tarfile.ReadError(f"its end is at byte {at}, and something follows: give concatenated tars one by one")
+            raise tarfile.ReadError(f"it ends at byte {at}, but data follows: give concatenated tars one by one")

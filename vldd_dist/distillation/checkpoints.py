@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.units import Checkpoint, UnitWriter
+from vldd_dist.artifacts.checkpoints import Checkpoint
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.sharding.checkpoints import newest_checkpoint, save_together

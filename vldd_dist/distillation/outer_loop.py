@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints
 from vldd_dist.distillation.experts import ExpertAwaited, Experts
@@ -27,7 +27,8 @@ from vldd_dist.distillation.unrolling import Unrolling
 from vldd_dist.errors import ConfigError, DivergenceError, InterruptedRun
 from vldd_dist.models.inputs import model_inputs, pixel_gradients
 from vldd_dist.seeding import derive_seed
-from vldd_dist.sharding.ranks import Exchange, Ranks
+from vldd_dist.sharding.exchange import Exchange
+from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.store.async_writer import AsyncWriter
 
 Report = Callable[[dict[str, Any]], None]

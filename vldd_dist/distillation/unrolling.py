@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts.trajectories import Part
+from vldd_dist.artifacts.trajectories import ShardSlices
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.sharded import ShardedDoubleBackward, ShardedFirstOrder
@@ -53,7 +53,7 @@ class Unrolling(Protocol):
     def model(self) -> DualEncoder: ...
 
     @property
-    def part(self) -> Part | None: ...
+    def part(self) -> ShardSlices | None: ...
 
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
         """A snapshot's towers as the student's parameters, or this rank's shards of them."""
@@ -85,7 +85,7 @@ class Unrolling(Protocol):
 class LocalUnrolling:
     """One process, any of the four gradients."""
 
-    part: Part | None = None
+    part: ShardSlices | None = None
 
     def __init__(self, model: DualEncoder, temperature: float, settings: DistillSettings, shelf: Shelf | None) -> None:
         self.model, self.settings, self.shelf = model, settings, shelf
@@ -167,7 +167,7 @@ class ShardedUnrolling:
         self.first_order = ShardedFirstOrder(sharded, temperature, ranks)
         self.exact = ShardedDoubleBackward(self.first_order, skeleton)
         owned = list(zip(view.names, view.towers, self.layout.own, strict=True))
-        self.part: Part | None = {
+        self.part: ShardSlices | None = {
             tower: {name: elements for name, owner, elements in owned if owner == tower} for tower in TOWERS
         }
 

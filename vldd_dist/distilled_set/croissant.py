@@ -1,6 +1,7 @@
-"""Croissant 1.0 (ML Commons): what each object of a distilled set is, for catalogues, search engines and loaders.
+"""Croissant 1.0 metadata (ML Commons): a description of each object of a distilled set for catalogues, search engines and
+loaders.
 
-Without a date: the same set is the same bytes, whenever it is written.
+It contains no date, so that the same set always has the same bytes.
 """
 
 from collections.abc import Mapping
@@ -64,7 +65,13 @@ CITATION = (
 
 
 def describe(data: Mapping[str, Any], pairs: int, objects: Mapping[str, bytes]) -> dict[str, Any]:
-    """JSON-LD of a set of `pairs` made from `data` (its `source` and `licence`), whose objects are name -> bytes."""
+    """The JSON-LD of a set.
+
+    Args:
+        data: facts of the real data: its `source` and `licence`.
+        pairs: number of synthetic pairs.
+        objects: name -> bytes.
+    """
     source = data.get("source", "unknown")
     shards = sorted(name for name in objects if name.endswith(".tar"))
     return {
@@ -73,17 +80,17 @@ def describe(data: Mapping[str, Any], pairs: int, objects: Mapping[str, bytes]) 
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": f"{pairs}-synthetic-image-text-pairs",
         "description": f"{pairs} synthetic image-text pairs, distilled from {source} data with vldd_dist. A model is trained "
-        "on the tensors of pairs.safetensors; the pictures and captions show what they are.",
+        "on the tensors of pairs.safetensors; the images and captions are for display.",
         "citeAs": CITATION,
         "license": data.get("licence", "unknown"),
-        # Required of a data set on the web; this one is wherever its folder is.
+        # Croissant requires a URL; the set is wherever its folder is.
         "url": ".",
         "version": "1.0.0",
         "distribution": [
             *(_file(name, content) for name, content in objects.items()),
             {
                 "@type": "cr:FileSet",
-                "@id": "pictures",
+                "@id": "images",
                 "containedIn": [{"@id": name} for name in shards],
                 "encodingFormat": "image/png",
                 "includes": "*.png",
@@ -99,11 +106,11 @@ def describe(data: Mapping[str, Any], pairs: int, objects: Mapping[str, bytes]) 
                 ],
             ),
             _records(
-                "pictures-of-pairs",
-                "Each pair as a picture: clipped, eight bits a channel.",
+                "images-of-pairs",
+                "Each pair as an image, clipped to eight bits a channel.",
                 [
-                    _field("pictures-of-pairs", name, kind, {"fileSet": {"@id": "pictures"}, "extract": {"fileProperty": part}})
-                    for name, kind, part in (("name", "sc:Text", "filename"), ("picture", "sc:ImageObject", "content"))
+                    _field("images-of-pairs", name, kind, {"fileSet": {"@id": "images"}, "extract": {"fileProperty": part}})
+                    for name, kind, part in (("name", "sc:Text", "filename"), ("image", "sc:ImageObject", "content"))
                 ],
             ),
         ],

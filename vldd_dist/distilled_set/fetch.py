@@ -1,4 +1,4 @@
-"""Bringing a distilled set to where it is used: in parallel, verified, resumed, and there only when it is whole."""
+"""Copying a distilled set to a local folder: in parallel, verified, and resumable. The folder appears when it is complete."""
 
 import os
 from collections.abc import Callable
@@ -7,22 +7,22 @@ from pathlib import Path
 
 from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.control_characters import one_line
-from vldd_dist.distilled_set.distilled import DistilledManifest
+from vldd_dist.distilled_set.manifest import DistilledManifest
 from vldd_dist.distilled_set.partial_folder import MARKER, PartialFolder, local_errors
 from vldd_dist.errors import StoreError
-from vldd_dist.store.objects import PARALLEL_PIECES, DamagedObject, ObjectInfo, Piece, load_piece, sha256_hex
+from vldd_dist.store.objects import PARALLEL_READS, Block, DamagedObject, ObjectInfo, load_block, sha256_hex
 from vldd_dist.store.store import MissingObject, Store
 
 MANIFEST, CARD = "manifest.json", "README.md"
-# A card is a page; a longer text is none, and takes minutes to lay out.
+# A longer text is not a card, and laying it out for the terminal would take minutes.
 CARD_BYTES = 1 << 20
 
-# (bytes done, bytes in all)
+# Called with (bytes done, bytes in total).
 Progress = Callable[[int, int], None]
 
 
 def read_manifest(store: Store) -> DistilledManifest:
-    """The manifest of the set a store's URL points at. Raises StoreError when there is none, or it is not one."""
+    """The manifest of the set at a store's URL. Raises StoreError when there is none, or it is invalid."""
     return _parsed(store, store.read(MANIFEST))
 
 
@@ -30,38 +30,40 @@ def _parsed(store: Store, data: bytes) -> DistilledManifest:
     source = store.url_of(MANIFEST)
     manifest = from_json(DistilledManifest, data, source)
     for name, info in manifest.objects.items():
-        # A set is one folder: an object lies under its own name, and nowhere else.
+        # In a set each object's key equals its name: an object cannot lie outside the folder.
         if info.key != name:
-            raise StoreError(f"{source}: object {name!r} points at {info.key!r}: refused")
-        info.pieces()
+            raise StoreError(f"{source}: object {name!r} points at {info.key!r}: the manifest is refused")
+        info.block_list()
     _check_names(list(manifest.objects), source)
     return manifest
 
 
 def _check_names(names: list[str], source: str) -> None:
-    """Refuse what cannot lie in one folder on every file system. Raises StoreError."""
+    """Raises StoreError for names that cannot lie in one folder on every file system."""
     taken = {MANIFEST.casefold(), MARKER.casefold()}
     folders = {folder.as_posix().casefold() for name in names for folder in Path(name).parents}
     for name in names:
         parts = name.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\\" in name or one_line(name) != name:
-            raise StoreError(f"{source}: {name!r} is no key of an object in a folder: refused")
+            raise StoreError(f"{source}: {name!r} is no key of an object in a folder: the manifest is refused")
         if max(len(os.fsencode(part)) for part in parts) > 255:
-            raise StoreError(f"{source}: the object name {name[:40]!r}... is longer than file systems take: refused")
+            raise StoreError(
+                f"{source}: the object name {name[:40]!r}... is too long for file systems: the manifest is refused"
+            )
         if name.casefold() in taken:
-            raise StoreError(f"{source}: the object {name!r} has the name of another file of the set: refused")
+            raise StoreError(f"{source}: the object {name!r} has the name of another file of the set: the manifest is refused")
         taken.add(name.casefold())
     if both := taken & folders:
-        raise StoreError(f"{source}: {min(both)!r} is the name of a file of the set and of a folder: refused")
+        raise StoreError(f"{source}: {min(both)!r} is the name of a file of the set and of a folder: the manifest is refused")
 
 
 def read_card(store: Store) -> str:
-    """The Markdown below the header of a set's README. Raises StoreError when it has none that is whole."""
+    """The Markdown of a set's README, without its YAML header. Raises StoreError when there is none, or it is damaged."""
     info, source = read_manifest(store).objects.get(CARD), store.url_of(CARD)
     if info is None:
-        raise StoreError(f"{store.url_of(MANIFEST)}: names no {CARD}: the set has no card to show")
+        raise StoreError(f"{store.url_of(MANIFEST)}: lists no {CARD}: the set has no card to show")
     if info.size > CARD_BYTES:
-        raise StoreError(f"{source}: {info.size} bytes are no card ({CARD_BYTES} at most): not shown")
+        raise StoreError(f"{source}: {info.size} bytes are too many for a card ({CARD_BYTES} at most): not shown")
     _check_size(store, info)
     try:
         text = info.verify(store.read(CARD), source).decode()
@@ -72,21 +74,21 @@ def read_card(store: Store) -> str:
 
 
 def verify(url: str, progress: Progress = lambda done, total: None) -> DistilledManifest:
-    """Check every object of a set by size and sha256. Raises StoreError naming the first that is damaged."""
+    """Check the size and sha256 of every object of a set. Raises StoreError naming the first damaged object."""
     store = Store(url)
     manifest = read_manifest(store)
     _check_sizes(store, manifest)
-    _each_piece(manifest, lambda info, piece: load_piece(store, info, piece), progress)
+    _each_block(manifest, lambda info, block: load_block(store, info, block), progress)
     return manifest
 
 
 def fetch(url: str, folder: Path, progress: Progress = lambda done, total: None) -> DistilledManifest:
-    """Copy a set into a new folder. An interrupted fetch leaves `FOLDER.partial`, from which the same call goes on.
+    """Copy a set into a new folder. An interrupted fetch leaves `FOLDER.partial`, and the same call resumes from it.
 
-    The manifest is read once, and what is fetched is what that one names.
+    The manifest is read once; the objects that it lists are fetched.
 
     Raises:
-        StoreError: the set is damaged, or was replaced meanwhile; the folder, or FOLDER.partial, holds something else, or
+        StoreError: the set is damaged, or was replaced in the meantime; the folder or FOLDER.partial holds something else, or
             cannot be written.
     """
     store = Store(url)
@@ -101,15 +103,15 @@ def fetch(url: str, folder: Path, progress: Progress = lambda done, total: None)
         _check_sizes(store, manifest)
         with PartialFolder(folder, manifest.objects) as partial:
 
-            def bring(info: ObjectInfo, piece: Piece) -> None:
-                if sha256_hex(partial.read(info.key, piece.start, piece.length)) != piece.sha256:
-                    partial.write(info.key, piece.start, load_piece(store, info, piece))
+            def bring(info: ObjectInfo, block: Block) -> None:
+                if sha256_hex(partial.read(info.key, block.start, block.length)) != block.sha256:
+                    partial.write(info.key, block.start, load_block(store, info, block))
 
-            _each_piece(manifest, bring, progress)
-            # As it came: the seal is over these bytes.
+            _each_block(manifest, bring, progress)
+            # The bytes as they were read, which the seal covers.
             partial.finish({MANIFEST: data})
     except StoreError as error:
-        # A smaller object of the same name has no such range: a server's refusal, not an answer that can be summed.
+        # If a smaller object of the same name was put there, the server refuses the range ("not satisfiable").
         another = isinstance(error, DamagedObject | MissingObject) or "not satisfiable" in str(error)
         if another and _replaced(store, data):
             raise StoreError(f"{store.url}: the set was replaced or removed while it was fetched: fetch it again") from None
@@ -125,8 +127,8 @@ def _replaced(store: Store, data: bytes) -> bool:
 
 
 def _check_sizes(store: Store, manifest: DistilledManifest) -> None:
-    """Before memory or disk is asked for by what a manifest says. Raises DamagedObject, or MissingObject."""
-    with ThreadPoolExecutor(PARALLEL_PIECES) as pool:
+    """Check sizes before memory or disk space is allocated by a manifest. Raises DamagedObject or MissingObject."""
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
         list(pool.map(lambda info: _check_size(store, info), manifest.objects.values()))
 
 
@@ -136,19 +138,19 @@ def _check_size(store: Store, info: ObjectInfo) -> None:
         raise DamagedObject(f"{store.url_of(info.key)}: {size} bytes, its manifest says {info.size}: the object is damaged")
 
 
-def _each_piece(manifest: DistilledManifest, work: Callable[[ObjectInfo, Piece], object], progress: Progress) -> None:
-    """Several pieces at once; a whole set never lies in memory."""
-    pieces = [(info, piece) for info in manifest.objects.values() for piece in info.pieces()]
-    total, done = sum(piece.length for _, piece in pieces), 0
+def _each_block(manifest: DistilledManifest, work: Callable[[ObjectInfo, Block], object], progress: Progress) -> None:
+    """Call `work` for each block of the set, several in parallel. The whole set is never in memory."""
+    blocks = [(info, block) for info in manifest.objects.values() for block in info.block_list()]
+    total, done = sum(block.length for _, block in blocks), 0
     progress(0, total)
-    with ThreadPoolExecutor(PARALLEL_PIECES) as pool:
-        for (_, piece), _ in zip(pieces, pool.map(lambda pair: work(*pair), pieces), strict=True):
-            done += piece.length
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        for (_, block), _ in zip(blocks, pool.map(lambda pair: work(*pair), blocks), strict=True):
+            done += block.length
             progress(done, total)
 
 
 def published_sets(store: Store) -> dict[str, DistilledManifest | StoreError]:
-    """Folder under `distilled/` -> manifest of every set that a store has published, or why it cannot be read."""
+    """For each folder under `distilled/` the manifest of its set, or the error when it cannot be read."""
     found: dict[str, DistilledManifest | StoreError] = {}
     for key in store.list("distilled"):
         folder, _, name = key.rpartition("/")

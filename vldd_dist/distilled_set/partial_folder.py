@@ -1,4 +1,5 @@
-"""A folder under way: `FOLDER.partial`, which becomes FOLDER when it is whole; a later call goes on with one left behind."""
+"""An incomplete folder `FOLDER.partial`, renamed to FOLDER when it is complete. A later call resumes one that was left
+behind."""
 
 import fcntl
 import os
@@ -11,27 +12,28 @@ from typing import Self
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo
 
-# Whoever begins a partial folder writes this file into it first; a folder without it is someone else's, whatever its name.
+# Written first into a new partial folder: a folder without this file was made by someone else.
 MARKER = ".vldd-partial"
+# Kept as it was in earlier versions, so that folders that they left behind can be resumed.
 _MARK = b"An unfinished `vldd fetch` works in this folder: the same command goes on, or remove the folder.\n"
 
 
 @contextmanager
 def local_errors(folder: Path) -> Iterator[None]:
-    """What the file system refuses becomes a StoreError with a sentence."""
+    """Within the `with` block, errors of the file system become a StoreError with a sentence."""
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         place = getattr(error, "filename", None) or folder
-        raise StoreError(f"{place}: {reason}: name a folder on a disk that this user may write and that has room") from None
+        raise StoreError(f"{place}: {reason}: name a folder on a disk with free space that this user may write to") from None
 
 
 class PartialFolder:
-    """Files of the sizes that `objects` say, with what an earlier attempt left in them; one maker at a time.
+    """Files of the sizes in `objects`, with the content that an earlier attempt left in them. One process at a time can use it.
 
     Raises:
-        StoreError: the folder is not one that this class began, another process works in it, or the disk refuses.
+        StoreError: the folder was not made by this class, another process uses it, or the file system refuses.
     """
 
     def __init__(self, folder: Path, objects: Mapping[str, ObjectInfo]) -> None:
@@ -45,7 +47,7 @@ class PartialFolder:
             with local_errors(self.path):
                 self._own()
                 self._remove_others()
-                self._check_room()
+                self._check_free_space()
                 for name, info in self.objects.items():
                     self._files[name] = self._open(name, info.size)
         except BaseException:
@@ -67,7 +69,7 @@ class PartialFolder:
                 written += os.pwrite(self._files[name], data[written:], start + written)
 
     def finish(self, more: Mapping[str, bytes]) -> None:
-        """Add small files and give the folder its name. It must not have come to be in the meantime."""
+        """Add small files and rename the folder. Fails if the final folder was made in the meantime."""
         with local_errors(self.path):
             for name, data in more.items():
                 self._files[name] = self._open(name, 0)
@@ -75,7 +77,7 @@ class PartialFolder:
             for descriptor in self._files.values():
                 os.fsync(descriptor)
             os.rename(self.path, self.folder)
-            # Last, so that a process that dies in between leaves a marked folder or a whole one.
+            # Last, so that a process killed before this leaves either a marked partial folder or a complete folder.
             (self.folder / MARKER).unlink()
 
     def _own(self) -> None:
@@ -84,11 +86,11 @@ class PartialFolder:
         try:
             self.path.mkdir()
         except FileExistsError:
-            # Part of the mark is what a process leaves that was killed while it wrote it.
+            # A process that was killed while it wrote the mark leaves its beginning.
             links = self.path.is_symlink() or marker.is_symlink()
             if links or not marker.is_file() or not _MARK.startswith(marker.read_bytes()):
                 raise StoreError(
-                    f"{self.path}: exists already and was not begun by a fetch: move it away, or name another folder"
+                    f"{self.path}: exists already and was not made by a fetch: move it away, or name another folder"
                 ) from None
         try:
             marker.write_bytes(_MARK)
@@ -104,15 +106,15 @@ class PartialFolder:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreError(f"{self.path}: another fetch is at work on it: let it end first") from None
+            raise StoreError(f"{self.path}: another fetch is using it: wait until it ends") from None
         except OSError:
-            # A file system without locks: two fetches of one set write the same bytes.
+            # The file system has no locks. Two fetches of the same set write the same bytes.
             return
-        # Raises when whoever held the lock has finished the folder.
+        # Raises if the previous holder of the lock has finished and renamed the folder.
         marker.stat()
 
     def _remove_others(self) -> None:
-        """Files left by an attempt at another version of the set, and links, which lead elsewhere."""
+        """Remove files of another version of the set, and symbolic links, which lead out of the folder."""
         for path in [*self.path.rglob("*")]:
             name = path.relative_to(self.path).as_posix()
             if path.is_symlink() or not (path.is_dir() or name == MARKER or name in self.objects):
@@ -122,19 +124,19 @@ class PartialFolder:
                 with suppress(OSError):
                     path.rmdir()
 
-    def _check_room(self) -> None:
+    def _check_free_space(self) -> None:
         held = sum(path.lstat().st_blocks * 512 for path in self.path.rglob("*") if path.is_file())
         needed, free = sum(info.size for info in self.objects.values()), shutil.disk_usage(self.path).free
         if needed > free + held:
             raise StoreError(
-                f"{self.path}: {needed / 2**20:.1f} MiB are to be written and {(free + held) / 2**20:.1f} MiB are free: "
-                "name a folder on a disk with room"
+                f"{self.path}: {needed / 2**20:.1f} MiB are to be written, but {(free + held) / 2**20:.1f} MiB are free: "
+                "name a folder on a disk with more free space"
             )
 
     def _open(self, name: str, size: int) -> int:
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        # No link leads out of the folder.
+        # O_NOFOLLOW: a symbolic link could lead out of the folder.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         self._stack.callback(os.close, descriptor)
         os.truncate(descriptor, size)

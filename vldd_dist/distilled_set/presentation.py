@@ -1,11 +1,11 @@
-"""What a person and other tools see of a distilled set: a card, a picture, shards of pictures and captions, Croissant.
+"""The files of a distilled set for people and other tools: a card, a preview, shards of images and captions, Croissant.
 
-    preview.png          the first pictures
-    pairs/*.tar          every pair as a picture and its nearest caption, for plain webdataset
+    preview.png          the first images
+    pairs/*.tar          every pair as an image and its nearest caption, to be read by plain webdataset
     README.md            the card
-    croissant.json       what each object is, in the vocabulary of ML Commons
+    croissant.json       a description of each object in the vocabulary of ML Commons
 
-For looking, searching and sorting only: eight bits a channel and a caption are not what a student trains on.
+They are for display and search only: a student trains on the tensors, not on eight-bit images and captions.
 """
 
 import io
@@ -15,26 +15,29 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from PIL import Image
 from torch import Tensor
 
 from vldd_dist.distilled_set.croissant import describe
+from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
 from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS, mean_over_runs
 
-if TYPE_CHECKING:
-    from vldd_dist.distilled_set.distilled import DistilledSet, NearestCaptions, Recipe
-
 SHARD_PAIRS = 1000
-PREVIEW_PICTURES = 40
+PREVIEW_IMAGES = 40
 PREVIEW_COLUMNS = 10
 SMALLEST_SIDE = 96
 
 
-def present(distilled: "DistilledSet", objects: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Name -> bytes of the objects above, for a set whose `objects` hold what is trained on. The same bytes every time."""
+def present(distilled: DistilledSet, objects: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Name -> bytes of the files above. The same set always gives the same bytes.
+
+    Args:
+        objects: the set's other files, which Croissant describes too.
+    """
     pixels = distilled.pixels()
     shown = {"preview.png": render_preview(pixels), **preview_shards(pixels, distilled.captions)}
     shown["README.md"] = render_card(
@@ -45,18 +48,18 @@ def present(distilled: "DistilledSet", objects: Mapping[str, bytes]) -> dict[str
     return shown
 
 
-def preview_shards(pixels: Tensor, captions: "Sequence[NearestCaptions]") -> dict[str, bytes]:
-    """Tars of NUMBER.png, NUMBER.txt (the nearest caption) and NUMBER.json of pictures (M, 3, H, W) uint8."""
+def preview_shards(pixels: Tensor, captions: Sequence[NearestCaptions]) -> dict[str, bytes]:
+    """Tars of NUMBER.png, NUMBER.txt (the nearest caption) and NUMBER.json of images (M, 3, H, W) uint8."""
     shards = {}
     for first in range(0, len(captions), SHARD_PAIRS):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for index in range(first, min(first + SHARD_PAIRS, len(captions))):
-                picture, caption = io.BytesIO(), captions[index]
-                _image(pixels[index]).save(picture, "PNG")
-                members = {"json": caption.model_dump_json().encode(), "png": picture.getvalue(), "txt": caption.after.encode()}
+                png, caption = io.BytesIO(), captions[index]
+                _pil(pixels[index]).save(png, "PNG")
+                members = {"json": caption.model_dump_json().encode(), "png": png.getvalue(), "txt": caption.after.encode()}
                 for suffix, data in members.items():
-                    # Neither time nor owner: the same pairs make the same bytes.
+                    # The header has neither time nor owner, so that the same pairs give the same bytes.
                     member = tarfile.TarInfo(f"{index:06d}.{suffix}")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
@@ -64,31 +67,31 @@ def preview_shards(pixels: Tensor, captions: "Sequence[NearestCaptions]") -> dic
     return shards
 
 
-def _image(picture: Tensor) -> Image.Image:
-    return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
+def _pil(image: Tensor) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
 
 
 def render_preview(pixels: Tensor) -> bytes:
-    """PNG of the first pictures (M, 3, H, W) uint8 in a grid; small ones enlarged pixel by pixel."""
-    shown = pixels[:PREVIEW_PICTURES]
+    """A PNG of the first images (M, 3, H, W) uint8 in a grid; small images are enlarged without interpolation."""
+    shown = pixels[:PREVIEW_IMAGES]
     scale = max(1, math.ceil(SMALLEST_SIDE / shown.shape[-1]))
     side, columns = shown.shape[-1] * scale, min(PREVIEW_COLUMNS, len(shown))
     gap = 4
     rows = math.ceil(len(shown) / columns)
     sheet = Image.new("RGB", (columns * (side + gap) - gap, rows * (side + gap) - gap), "white")
-    for index, picture in enumerate(shown):
-        image = _image(picture).resize((side, side), Image.Resampling.NEAREST)
-        sheet.paste(image, (index % columns * (side + gap), index // columns * (side + gap)))
+    for index, image in enumerate(shown):
+        enlarged = _pil(image).resize((side, side), Image.Resampling.NEAREST)
+        sheet.paste(enlarged, (index % columns * (side + gap), index // columns * (side + gap)))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-# Read with the module: a worker's copy of this package may be removed while it works.
+# Read when the module is imported, because a worker's copy of this package may be removed while it runs.
 _TEMPLATE = resources.files("vldd_dist.distilled_set").joinpath("card.md").read_text()
 
 
-def render_card(recipe: "Recipe", facts: dict[str, Any], inner_rates: dict[str, float], pairs: int, digest: str) -> str:
+def render_card(recipe: Recipe, facts: dict[str, Any], inner_rates: dict[str, float], pairs: int, digest: str) -> str:
     """README.md with a YAML header as on the Hugging Face hub."""
     data = facts.get("data", {})
     header = {
@@ -131,17 +134,17 @@ def render_card(recipe: "Recipe", facts: dict[str, Any], inner_rates: dict[str, 
 
 
 def _size_category(pairs: int) -> str:
-    """As the Hugging Face hub counts."""
-    steps = ("1K", "10K", "100K", "1M")
-    limits = dict(zip(steps, (10**3, 10**4, 10**5, 10**6), strict=True))
-    for low, high in zip(("", *steps), (*steps, ""), strict=True):
+    """The size category of the Hugging Face hub."""
+    sizes = ("1K", "10K", "100K", "1M")
+    limits = dict(zip(sizes, (10**3, 10**4, 10**5, 10**6), strict=True))
+    for low, high in zip(("", *sizes), (*sizes, ""), strict=True):
         if not high or pairs < limits[high]:
             return f"{low}<n<{high}" if low and high else f"n<{high}" if high else f"n>{low}"
-    raise AssertionError("the last step has no limit")
+    raise AssertionError("the last category has no upper limit")
 
 
 def _recall_table(recalls: dict[str, list[dict[str, float]]]) -> str:
-    """A row a method, the mean over seeds; this set's first."""
+    """A Markdown table with one row a method, averaged over seeds; the distilled set first."""
     lines = [
         f"| pairs | {' | '.join(DISPLAY_NAMES[metric] for metric in METRICS)} | seeds |",
         "|---|" + "--:|" * (len(METRICS) + 1),

@@ -16,8 +16,9 @@ from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.retrieval.recall import Recall
 from vldd_dist.seeding import derive_seed, numpy_generator
-from vldd_dist.sharding.engine import Replicas
-from vldd_dist.sharding.ranks import SOLO, Exchange, Ranks, rows_to_compute
+from vldd_dist.sharding.exchange import Exchange
+from vldd_dist.sharding.ranks import SOLO, Ranks, rows_to_compute
+from vldd_dist.sharding.replicas import Replicas
 
 
 @dataclass(frozen=True)

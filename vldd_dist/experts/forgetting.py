@@ -8,13 +8,14 @@ from torch import Tensor
 
 @dataclass
 class ForgettingCounts:
-    """Forgetting events of each training pair (Toneva et al. 1812.05159), for retrieval: a picture is learned while it
-    ranks its own caption first within its batch, and forgotten when it was learned at the visit before and is not now.
+    """Forgetting events of each training pair (Toneva et al. 1812.05159), adapted to retrieval: an image is learned while it
+    ranks
+    its own caption first within its batch, and forgotten when it was learned at its last visit and is not any more.
 
     Attributes:
         events: (N,) int64.
-        learned: (N,) bool, at the last visit.
-        ever: (N,) bool, learned at any visit.
+        learned: (N,) bool, whether it was learned at its last visit.
+        ever: (N,) bool, whether it was learned at any visit.
     """
 
     events: Tensor
@@ -22,15 +23,15 @@ class ForgettingCounts:
     ever: Tensor
 
     @classmethod
-    def empty(cls, pictures: int) -> "ForgettingCounts":
+    def empty(cls, count: int) -> "ForgettingCounts":
         return cls(
-            torch.zeros(pictures, dtype=torch.int64),
-            torch.zeros(pictures, dtype=torch.bool),
-            torch.zeros(pictures, dtype=torch.bool),
+            torch.zeros(count, dtype=torch.int64),
+            torch.zeros(count, dtype=torch.bool),
+            torch.zeros(count, dtype=torch.bool),
         )
 
     def visit(self, indices: Tensor, learned: Tensor) -> None:
-        """indices (B,) int64 of pictures and whether each (B,) bool is learned now."""
+        """Count a batch: `indices` (B,) int64 of images, and whether each is `learned` (B,) bool now."""
         self.events[indices] += self.learned[indices] & ~learned
         self.learned[indices] = learned
         self.ever[indices] |= learned

@@ -1,8 +1,8 @@
 """A pretrained image tower without a download: attribute classification on built-in scenes.
 
-The method assumes a pretrained image tower (from random weights twenty distilled pairs gain little). On machines
-without pretrained weights the tower first learns which shapes, colours, sizes, backgrounds and relations a scene shows,
-on scenes disjoint from the experiment's.
+The method assumes a pretrained image tower; with random weights, twenty distilled pairs gain little. On machines without
+pretrained weights the tower is first trained to recognise shapes, colours, sizes, backgrounds and relations, on scenes
+that the experiment's data do not contain.
 """
 
 import math
@@ -20,7 +20,7 @@ from vldd_dist.errors import DivergenceError
 from vldd_dist.models.image import feature_size
 from vldd_dist.seeding import derive_seed, numpy_generator
 
-# Scenes are numbered; an experiment's splits count from zero.
+# The number of the first scene used here. The scenes of an experiment's splits have other numbers.
 PRETRAINING_OFFSET = 10_000_000
 
 
@@ -35,10 +35,10 @@ def pretrain_on_attributes(
     device: torch.device,
     report: Callable[[dict[str, Any]], None],
 ) -> dict[str, Tensor]:
-    """Train a timm backbone (num_classes=0) and a throw-away linear classifier with Adam on binary cross-entropy.
+    """Train a timm backbone (num_classes=0) and a linear classifier, which is discarded, with Adam on binary cross-entropy.
 
     Args:
-        mean, std: (3,) normalisation of pixels in 0..1.
+        mean, std: (3,) to normalise pixels in 0..1.
 
     Returns:
         The backbone's state dict, on the CPU.

@@ -1,7 +1,10 @@
-"""What an expert keeps after each epoch: snapshots for its trajectory, and a checkpoint to go on from.
+"""What an expert stores after each epoch: a checkpoint to resume from, and snapshots for its trajectory.
 
-parameters.safetensors, momentum.safetensors    of a checkpoint: flat tensors (n,) by name; of several ranks in parts
-forgetting.safetensors                          counts, alike on all ranks
+Objects of a checkpoint (`row_files` of them if there are several ranks):
+
+    epoch-NNNN/image.safetensors, text    the parameters by tower; if the epoch is kept, the snapshots' blobs themselves
+    momentum.safetensors                  flat tensors (n,) by parameter name
+    forgetting.safetensors                counts, equal on all ranks
 """
 
 from collections.abc import Iterator
@@ -11,9 +14,10 @@ from typing import Any
 from torch import Tensor
 
 from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.parts import joined, part_name, parts_of
-from vldd_dist.artifacts.trajectories import encode_shards, write_snapshots
-from vldd_dist.artifacts.units import Checkpoint, UnitWriter
+from vldd_dist.artifacts.checkpoints import Checkpoint
+from vldd_dist.artifacts.row_files import concatenated, row_file_name, row_files_of
+from vldd_dist.artifacts.trajectories import encode_shards, snapshot_name, snapshot_stem, write_snapshots
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import TOWERS
@@ -27,10 +31,10 @@ from vldd_dist.store.objects import ObjectInfo
 
 class ExpertState:
     """Args:
-        encoder: what the model was made of.
+        encoder: the dual encoder that `model` holds.
 
     Attributes:
-        snapshots: what lies in the store of the trajectory: name -> where.
+        snapshots: the kept snapshots written so far: object name -> description.
     """
 
     def __init__(self, model: ShardedModel, encoder: DualEncoder, skeleton: Skeleton, writer: UnitWriter, ranks: Ranks) -> None:
@@ -40,7 +44,7 @@ class ExpertState:
 
     @contextmanager
     def whole(self) -> Iterator[DualEncoder]:
-        """The expert with all its parameters here, for measuring it."""
+        """The expert with all its parameters on this rank, to measure its recall."""
         if not self.model.in_shards:
             yield self.encoder
             return
@@ -48,30 +52,38 @@ class ExpertState:
             yield model
 
     def save(self, epoch: int, keep: bool, forgetting: ForgettingCounts, facts: dict[str, Any], uploads: AsyncWriter) -> None:
-        """Checkpoint an epoch, from copies made here; `keep`: its snapshots too."""
+        """Save a checkpoint of the epoch. The tensors are copied before this returns, so training can go on.
+
+        Args:
+            keep: the trajectory keeps this epoch: its snapshots are written as blobs, and the checkpoint refers to them.
+        """
+        rank, world = self.ranks.rank, self.ranks.world_size
         shards = dict(zip(self.names, self.model.read(), strict=True))
         momentum = dict(zip(self.names, self.model.read_momentum(), strict=False))
-        rank, world = self.ranks.rank, self.ranks.world_size
-        objects = {
-            part_name("parameters", rank, world): tensors.encode(shards),
-            part_name("momentum", rank, world): tensors.encode(momentum),
-        }
+        parameters = {tower: self._encoded(tower, shards) for tower in TOWERS}
+        objects = {row_file_name("momentum", rank, world): tensors.encode(momentum)}
         if self.ranks.is_main:
             objects["forgetting.safetensors"] = tensors.encode(forgetting.as_tensors())
-        kept = {tower: self._encoded(tower, shards) for tower in TOWERS} if keep else {}
+        if not keep:
+            objects |= {snapshot_name(epoch, tower, rank, world): data for tower, data in parameters.items()}
+        elif world == 1:
+            # Uploads run one by one in this order: the checkpoint finds the snapshots written.
+            uploads.submit(lambda: self._add(write_snapshots(self.writer, epoch, parameters)))
+        else:
+            for infos in self.ranks.all_gather(write_snapshots(self.writer, epoch, parameters, rank, world)):
+                self._add(infos)
 
-        def write_facts() -> dict[str, Any]:
+        def complete_facts() -> dict[str, Any]:
             return facts | {"snapshots": {name: info.model_dump() for name, info in self.snapshots.items()}}
 
-        if world == 1:
-            uploads.submit(lambda: self._keep(epoch, kept))
-        else:
-            for infos in self.ranks.all_gather(write_snapshots(self.writer, epoch, kept, rank, world)):
-                self.snapshots |= infos
-        save_together(self.writer, self.ranks, epoch, objects, write_facts, uploads)
+        def snapshots_of_epoch() -> dict[str, ObjectInfo]:
+            stems = tuple(snapshot_stem(epoch, tower) for tower in TOWERS)
+            return {name: info for name, info in self.snapshots.items() if name.startswith(stems)}
 
-    def _keep(self, epoch: int, kept: dict[str, bytes]) -> None:
-        self.snapshots |= write_snapshots(self.writer, epoch, kept)
+        save_together(self.writer, self.ranks, epoch, objects, complete_facts, uploads, snapshots_of_epoch)
+
+    def _add(self, infos: dict[str, ObjectInfo]) -> None:
+        self.snapshots |= infos
 
     def _encoded(self, tower: str, shards: dict[str, Tensor]) -> bytes:
         shapes = dict(zip(self.names, self.model.layout.shapes, strict=True))
@@ -81,21 +93,25 @@ class ExpertState:
         return encode_shards(owned, {name: shapes[name] for name in owned})
 
     def restore(self) -> tuple[int, ForgettingCounts, dict[str, Any]] | None:
-        """The newest checkpoint, put into the model: (epoch, counts, facts); none if there is none."""
+        """Load the newest checkpoint into the model. Returns (epoch, counts, facts), or None if there is no checkpoint."""
         checkpoint = newest_checkpoint(self.writer, self.ranks)
         if checkpoint is None:
             return None
-        self.model.write(self._shards(checkpoint, "parameters"))
-        self.model.write_momentum(self._shards(checkpoint, "momentum"))
+        self.model.write(self._shards(checkpoint, [snapshot_stem(checkpoint.step, tower) for tower in TOWERS]))
+        self.model.write_momentum(self._shards(checkpoint, ["momentum"]))
         self.snapshots = {name: ObjectInfo(**info) for name, info in checkpoint.facts["snapshots"].items()}
         counts = tensors.decode(checkpoint.read("forgetting.safetensors"), f"epoch {checkpoint.step}")
         return checkpoint.step, ForgettingCounts(**counts), checkpoint.facts
 
-    def _shards(self, checkpoint: Checkpoint, name: str) -> list[Tensor]:
-        """This rank's, from the parts of however many wrote them."""
-        source = f"{name} of epoch {checkpoint.step}"
-        parts = parts_of(name, checkpoint.names, source)
-        whole = joined((tensors.decode(checkpoint.read(part), source) for part in parts), source)
+    def _shards(self, checkpoint: Checkpoint, series: list[str]) -> list[Tensor]:
+        """This rank's shards of the tensors in these series of row files, whatever number of ranks wrote them."""
+        whole: dict[str, Tensor] = {}
+        for name in series:
+            source = f"{name} of the checkpoint of epoch {checkpoint.step}"
+            files = row_files_of(name, checkpoint.names, source)
+            decoded = (tensors.decode(checkpoint.read(file), source) for file in files)
+            # One rank writes snapshots with their shapes, several write flat shards.
+            flat = ({key: tensor.flatten() for key, tensor in of_file.items()} for of_file in decoded)
+            whole |= concatenated(flat, source)
         device = self.skeleton.model.mean.device
-        flat: list[Tensor] = [whole[each].to(device) for each in self.names] if whole else []
-        return self.model.layout.cut(flat) if flat else []
+        return self.model.layout.cut([whole[name].to(device) for name in self.names]) if whole else []

@@ -1,9 +1,8 @@
-"""Training one expert: SGD on symmetric InfoNCE over all real pairs, a snapshot an epoch (Wu et al. 2308.07545, 3.2).
+"""Training one expert: SGD on symmetric InfoNCE over all real pairs, with a snapshot every epoch (Wu et al. 2308.07545, 3.2).
 
-An epoch is the unit of progress: after each, the parameters, momentum, counts and curves go to the store as a
-checkpoint, while the next epoch trains, and a restarted expert goes on from the newest one. Every draw of an epoch derives from
-(seed, expert, epoch), so the resumed expert ends in the same bits. Of several ranks each computes its rows of every batch and
-keeps its shards.
+After each epoch the parameters, momentum, counts and curves are saved as a checkpoint while the next epoch trains. A restarted
+expert resumes from the newest checkpoint. Every random draw derives from (seed, expert, epoch), so a resumed expert ends with
+the same bits. With several ranks, each computes its rows of every batch and holds its shards.
 """
 
 import math
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.units import UnitWriter
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.experts import ExpertSettings
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
@@ -40,7 +39,7 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Curves:
-    """What a person wants to see of an expert: epoch by epoch, epoch 0 before training."""
+    """An expert's curves by epoch; `validation` begins with epoch 0, before training."""
 
     loss: list[float] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
@@ -48,10 +47,10 @@ class Curves:
 
 @dataclass(frozen=True)
 class ExpertInputs:
-    """What an expert is trained on and with.
+    """Data and model of an expert.
 
     Attributes:
-        model: at its starting weights, on its device; of several ranks the same on each.
+        model: with its starting weights, on its device, equal on all ranks.
     """
 
     model: DualEncoder
@@ -64,12 +63,12 @@ class ExpertInputs:
 
 
 class ExpertTraining:
-    """One expert: `run()` goes from the newest checkpoint, or the start, to the last epoch, committing each.
+    """One expert. `run()` trains from the newest checkpoint, or from the start, to the last epoch.
 
     Args:
-        seed, index: of the experiment and of the expert; every draw derives from them and the epoch.
-        kept_epochs: whose snapshots the trajectory keeps.
-        encode_batch: pictures a forward pass when recall is measured.
+        seed, index: of the experiment and of the expert; every random draw derives from them and the epoch.
+        kept_epochs: the epochs whose snapshots the trajectory keeps.
+        encode_batch: images in a forward pass when recall is measured.
     """
 
     def __init__(
@@ -102,19 +101,19 @@ class ExpertTraining:
         self.model = shard_model(inputs.model, optimiser, settings.zero_stage, inputs.ranks)
         self.state = ExpertState(self.model, inputs.model, skeleton, writer, inputs.ranks)
         self.curves = Curves()
-        self.pictures = inputs.dataset.splits["train"].images
-        self.forgetting = ForgettingCounts.empty(self.pictures)
+        self.images = inputs.dataset.splits["train"].images
+        self.forgetting = ForgettingCounts.empty(self.images)
         self.decoded = inputs.dataset.decoded("train", settings.cache_mib << 20)
         self.frozen_features: dict[int, Tensor] = {}
 
     def run(self) -> dict[str, Any]:
-        """Returns the facts for the unit's manifest: the curves and the epochs kept.
+        """Returns the facts for the unit's manifest: the curves and the kept epochs.
 
         Raises:
             DivergenceError: the loss became NaN or infinite.
         """
         restored = self.state.restore()
-        # The epochs' uploads run beside the training of the next, one at a time and in order.
+        # Uploads run in the background, one at a time and in order, while the next epoch trains.
         with AsyncWriter() as uploads:
             if restored is None:
                 self._finish_epoch(0, uploads)
@@ -153,8 +152,8 @@ class ExpertTraining:
                 done += len(indices)
                 self.report(
                     {
-                        "done": (epoch - 1) * self.pictures + done,
-                        "total": self.settings.epochs * self.pictures,
+                        "done": (epoch - 1) * self.images + done,
+                        "total": self.settings.epochs * self.images,
                         "epoch": epoch,
                         "loss": losses[-1],
                         "samples_per_second": done / (time.monotonic() - started),
@@ -179,7 +178,8 @@ class ExpertTraining:
             yield self._inputs_of(batch), inputs.embeddings.lookup(batch.captions).to(inputs.device), batch.indices
 
     def _inputs_of(self, batch: PairBatch) -> Tensor:
-        """A frozen backbone sees each picture once, unless augmentation makes another one of it every time."""
+        """The model's inputs for a batch. A frozen backbone computes each image once, unless augmentation changes it every
+        time."""
         model, known = self.inputs.model, self.frozen_features
         indices = batch.indices[slice(*batch.rows)].tolist()
         if model.frozen_backbone and self.settings.augment is None and all(index in known for index in indices):
@@ -195,7 +195,7 @@ class ExpertTraining:
         self.forgetting.visit(indices, (similarity.argmax(dim=1) == own).cpu())
 
     def _finish_epoch(self, epoch: int, uploads: AsyncWriter) -> None:
-        """Validate, and make the epoch part of the store, the latter in the background from copies made here."""
+        """Measure validation recall and save the epoch's checkpoint, in the background and from copies made here."""
         with self.state.whole() as model:
             recall = measure(model, self.inputs.validation, self.encode_batch, self.inputs.ranks)
         self.curves.validation.append(recall.as_dict())

@@ -1,1 +1,1 @@
-"""Dual encoders: towers, heads, LoRA, losses and the view of what moves."""
+"""Dual encoders: towers, heads, LoRA, losses and the view of their trainable parameters."""

@@ -1,7 +1,7 @@
-"""Lets torchvision be imported beside a CPU-only torch.
+"""Makes torchvision importable beside a CPU-only torch.
 
-timm, transformers and peft import torchvision; its compiled operators cannot load without the CUDA build of torch, and
-its Python side then fails on operators it cannot find. None of them is used here: declaring their schemas is enough.
+timm, transformers and peft import torchvision. Its compiled operators need the CUDA build of torch, and without them its
+Python code fails on unknown operators. None of them is used here, so it is enough to declare their schemas.
 """
 
 import importlib
@@ -21,7 +21,7 @@ def _ensure_importable() -> None:
             raise
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
-        # Kept alive: the schemas go with the library.
+        # Kept in a global: the schemas are removed when the library object is.
         _library = torch.library.Library("torchvision", "FRAGMENT")
         _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

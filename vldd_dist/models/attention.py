@@ -1,4 +1,4 @@
-"""Attention kernels: the fused ones have no second derivative."""
+"""Switching off fused attention kernels, which have no second derivative."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from torch import nn
 
 @contextlib.contextmanager
 def unfused_attention(model: nn.Module) -> Iterator[None]:
-    """timm's attention written out, for as long as the context lasts.
+    """Within the `with` block, timm's attention layers compute the scores explicitly.
 
-    Set on the modules, not by torch's `sdpa_kernel`: with gradient checkpointing a forward pass runs again during the
-    backward pass, when that context has ended.
+    Set on the modules and not by torch's `sdpa_kernel`: with gradient checkpointing the forward pass runs again during the
+    backward pass, after that context has ended.
     """
     fused = [module for module in model.modules() if getattr(module, "fused_attn", False)]
     for module in fused:
@@ -24,7 +24,7 @@ def unfused_attention(model: nn.Module) -> Iterator[None]:
 
 
 def set_unfused_attention(model: nn.Module) -> None:
-    """timm's attention written out, for good."""
+    """Make timm's attention layers compute the scores explicitly from now on."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False  # type: ignore[assignment]

@@ -21,9 +21,9 @@ from vldd_dist.models.image import (
 
 
 class DualEncoder(nn.Module):
-    """Both towers from the point where they are trained: pixels on one side, frozen caption embeddings on the other.
+    """Both towers without their frozen text encoder: from normalised images and from caption embeddings to the joint space.
 
-    Shapes: B pictures or captions, D caption embedding size, d joint size.
+    Shapes: B images or captions, D caption embedding size, d size of the joint space.
     """
 
     mean: Tensor
@@ -49,9 +49,9 @@ class DualEncoder(nn.Module):
             self.image_head.requires_grad_(False)
         if settings.text.train == "frozen":
             self.text_head.requires_grad_(False)
-        # Whether `forward` runs the backbone in bfloat16; parameters, heads and all that is summed stay as they are.
+        # Whether `forward` runs the backbone in bfloat16. Parameters, heads and sums stay in their dtype.
         self.bf16_backbone = False
-        # From a rank's rows to those of all ranks, differentiable; one process has them all.
+        # From the features of a rank's rows to those of all ranks, differentiable. The identity for a single process.
         self.gather_rows: Callable[[Tensor], Tensor] = _as_they_are
         self.register_buffer("mean", torch.tensor(settings.image.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(settings.image.std)[:, None, None], persistent=False)
@@ -60,13 +60,14 @@ class DualEncoder(nn.Module):
         super().train(mode)
         freeze_norm_statistics(self)
         if self.frozen_backbone:
-            # No dropout where nothing is learned: a picture's features are the same whenever they are computed.
+            # No dropout in a frozen backbone: the features of an image must not depend on when they are computed.
             self.image_backbone.eval()
         return self
 
     def inputs(self, images: Tensor) -> Tensor:
-        """What the moving part of the image tower starts from: the normalised pictures (B, 3, H, W) themselves, or, when
-        the backbone is frozen, its features (B, F), which then need be computed once a picture. Differentiable."""
+        """The input of the image tower's trainable part: the normalised images (B, 3, H, W) themselves or, if the backbone is
+        frozen,
+        its features (B, F), which need to be computed only once an image. Differentiable."""
         return self.image_backbone(images) if self.frozen_backbone else images
 
     def image_features(self, inputs: Tensor) -> Tensor:
@@ -78,23 +79,24 @@ class DualEncoder(nn.Module):
         return self.text_head(embeddings)
 
     def forward(self, inputs: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Both features, (B, d) each, of `inputs(images)` and caption embeddings.
+        """Image and text features, (B, d) each, of `inputs(images)` and caption embeddings.
 
-        Of several ranks each gives its rows and has the features of all: the backbone computes rows, the heads, which cost
-        little, the whole batch, so that their dropout masks do not depend on the number of ranks.
+        With several ranks, each gives its own rows and gets the features of all rows. The backbone computes the rank's rows
+        only;
+        the cheap heads compute the whole batch on every rank, so that their dropout masks do not depend on the number of ranks.
         """
-        # Entered only where it is wanted: the meta device of the planner's traces has none.
+        # Not entered otherwise: the meta device that the planner traces on has no autocast.
         with torch.autocast(inputs.device.type, torch.bfloat16) if self.bf16_backbone else nullcontext():
             features = inputs if self.frozen_backbone else self.image_backbone(inputs)
         features = features.to(embeddings.dtype)
         return self.image_head(self.gather_rows(features)), self.text_head(self.gather_rows(embeddings))
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> float32 as the image tower wants it."""
+        """(B, 3, H, W) uint8 -> float32, normalised with the image tower's mean and std."""
         return (pixels.to(torch.float32) / 255 - self.mean) / self.std
 
     def denormalise(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) float -> uint8, clipped to what a screen can show."""
+        """The inverse of `normalise`: (B, 3, H, W) float -> uint8, clipped to 0..255."""
         return ((images * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -103,20 +105,21 @@ def _as_they_are(rows: Tensor) -> Tensor:
 
 
 def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tensor] | None, head_seed: int) -> DualEncoder:
-    """A dual encoder at its starting weights: the backbone from `image_weights`, heads and adapters drawn by seed.
+    """A dual encoder with its starting weights. Heads and adapters are drawn by seed.
 
     Args:
         text_dim: size of the caption embeddings.
-        image_weights: timm state dict of the backbone; none only when settings.image.weights is random, which draws
-            the backbone by `head_seed` too.
+        image_weights: timm state dict of the backbone. None if and only if settings.image.weights is random; the backbone is
+            then
+            drawn by `head_seed` too.
 
     Raises:
-        ConfigError: unknown model, sizes that do not meet, LoRA targets that match nothing.
-        DataError: the weights are not of this model.
+        ConfigError: unknown model, feature sizes that do not fit together, or LoRA targets that match nothing.
+        DataError: the weights are of another model.
     """
     image = settings.image
     if (image_weights is None) != (image.weights == "random"):
-        raise ConfigError(f"model.image.weights: {image.weights} and the weights at hand do not agree")
+        raise ConfigError(f"model.image.weights is {image.weights}, which does not fit the weights that were given")
     backbone = create_backbone(image.model, image.model_args, pretrained=False, seed=head_seed)
     if image_weights is not None:
         load_backbone(backbone, image_weights, image.model)

@@ -23,7 +23,7 @@ class ProjectionHead(nn.Module):
 
 
 def build_head(settings: HeadSettings, in_dim: int, joint_dim: int) -> nn.Module:
-    """The head a description names; `none` passes features through."""
+    """The head of the given kind; `none` is the identity."""
     if settings.kind == "linear":
         return nn.Linear(in_dim, joint_dim)
     if settings.kind == "projection":

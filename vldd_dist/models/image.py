@@ -1,4 +1,4 @@
-"""Image towers: timm backbones, whole, with LoRA adapters, or frozen."""
+"""Image towers: timm backbones that are trained as a whole, by LoRA adapters, or not at all."""
 
 import difflib
 import re
@@ -16,17 +16,17 @@ from timm.layers import set_reentrant_ckpt  # isort: skip
 
 
 def check_backbone_name(name: str) -> None:
-    """Raises ConfigError, with the names nearest to it, when timm does not know the model."""
+    """Raises ConfigError with similar names when timm does not know the model."""
     if not timm.is_model(name.partition(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         raise ConfigError(f"model.image.model: timm has no {name!r}" + (f"; near: {', '.join(near)}" if near else ""))
 
 
 def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, seed: int) -> nn.Module:
-    """A timm model without its classifier: (B, 3, H, W) -> (B, num_features). Random weights are drawn by seed.
+    """A timm model without its classifier: (B, 3, H, W) -> (B, num_features). Random weights are drawn by `seed`.
 
     Raises:
-        ConfigError: timm does not know the model or its arguments, or its weights cannot be had.
+        ConfigError: timm does not know the model or its arguments, or cannot load its weights.
     """
     check_backbone_name(name)
     with torch.random.fork_rng(devices=[]):
@@ -48,18 +48,18 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
 
 
 def feature_size(backbone: nn.Module) -> int:
-    """Size of a timm backbone's features."""
-    # Where timm pools before a last hidden layer (MobileNetV3, VGG), num_features is the size before it.
+    """Number of a timm backbone's features."""
+    # For models that pool before a last hidden layer (MobileNetV3, VGG), num_features is the size before that layer.
     size = getattr(backbone, "head_hidden_size", None) or backbone.num_features
     assert isinstance(size, int)
     return size
 
 
 def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    """Put a timm state dict into a backbone; keys of a classifier the backbone lacks are passed over.
+    """Load a timm state dict into a backbone. Keys of a classifier, which the backbone lacks, are ignored.
 
     Raises:
-        DataError: keys missing, unknown, or of another shape.
+        DataError: keys are missing, unknown, or of another shape.
     """
     wanted = backbone.state_dict()
     unknown = [key for key in weights if key not in wanted and not key.startswith(_classifier_prefixes(backbone))]
@@ -73,14 +73,14 @@ def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], name: str) ->
 
 
 def _classifier_prefixes(backbone: nn.Module) -> tuple[str, ...]:
-    """Of the keys of the classifier (or classifiers: distilled ViTs have two), as the model itself names it."""
+    """Key prefixes of the model's classifier, or classifiers (distilled ViTs have two)."""
     names: str | tuple[str, ...] = backbone.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
     return tuple(f"{name.partition('.')[0]}." for name in ((names,) if isinstance(names, str) else names))
 
 
 def enable_grad_checkpointing(backbone: nn.Module, name: str) -> None:
-    """Recompute activations in the backward pass. Raises ConfigError for a model timm cannot do that for."""
-    # The reentrant kind has no second derivative; timm's environment variable can ask for it.
+    """Recompute activations in the backward pass. Raises ConfigError if timm does not support it for the model."""
+    # Reentrant checkpointing has no second derivative; timm's environment variable could switch it on.
     set_reentrant_ckpt(False)
     try:
         backbone.set_grad_checkpointing(True)  # type: ignore[operator]
@@ -89,19 +89,20 @@ def enable_grad_checkpointing(backbone: nn.Module, name: str) -> None:
 
 
 def make_trainable(backbone: nn.Module, settings: ImageTowerSettings) -> nn.Module:
-    """Set which backbone parameters move: all, the LoRA adapters (added here), or none."""
+    """Set which of the backbone's parameters are trainable: all, LoRA adapters (which are added here), or none."""
     if settings.train == "lora":
         return add_lora(backbone, settings.lora)
     return backbone.requires_grad_(settings.train == "full")
 
 
 def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
-    """Adapters on the modules whose full name matches `targets`, everything else frozen (Hu et al. 2106.09685).
+    """Add LoRA adapters to the linear layers whose full name matches `targets`, and freeze everything else (Hu et al.
+    2106.09685).
 
     Raises:
-        ConfigError: nothing matches, or `targets` is no regular expression.
+        ConfigError: no layer matches, or `targets` is not a regular expression.
     """
-    # Here, so that only LoRA runs load peft.
+    # Imported here, so that peft is loaded for LoRA only.
     from peft import LoraConfig, inject_adapter_in_model
 
     names = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
@@ -121,19 +122,20 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
 
 
 def freeze_norm_statistics(module: nn.Module) -> None:
-    """Keep layers with running statistics in evaluation mode: a trajectory holds parameters, not statistics."""
+    """Put layers with running statistics into evaluation mode, because a trajectory holds parameters but no statistics."""
     for layer in module.modules():
         if getattr(layer, "running_mean", None) is not None:
             layer.eval()
 
 
 def refuse_backbone_dropout(model: nn.Module) -> None:
-    """Raises ConfigError for a backbone that drops something: of several ranks each sees its own rows, so the masks, and with
-    them the result, would depend on the number of ranks. Heads see all rows on every rank."""
+    """Raises ConfigError for a backbone with dropout. With several ranks each sees only its own rows, so the masks and the
+    result
+    would depend on the number of ranks. Heads see all rows on every rank and may have dropout."""
     for name, module in model.named_modules():
         probability = getattr(module, "p", getattr(module, "drop_prob", 0))
         if name.startswith("image_backbone.") and "Drop" in type(module).__name__ and probability:
             raise ConfigError(
-                f"{name} drops with probability {probability:g}, and workers is more than 1: set it to zero by "
+                f"{name} drops with probability {probability:g}, which workers > 1 do not support: set it to zero by "
                 "model.image.model_args or model.image.lora.dropout, or set workers to 1"
             )

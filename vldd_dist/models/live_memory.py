@@ -1,7 +1,7 @@
-"""How much memory tensors take, at one moment and at the worst, counted from the operations that make them.
+"""The memory that tensors take, now and at most, counted from the operations that create them.
 
-It needs no allocator: a pass over tensors on the "meta" device, which have shapes and no memory, tells the peak that the same
-pass has on a GPU. Not seen is what a kernel allocates and frees within itself (a convolution's workspace).
+It needs no allocator: a pass over tensors on the "meta" device, which have shapes but no memory, gives the peak that the same
+pass has on a GPU. Memory that a kernel allocates and frees internally (a convolution's workspace) is not counted.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from torch.utils._pytree import tree_iter
 
 
 class LiveMemory(TorchDispatchMode):
-    """Counts the storages that operations make while it is entered; those of tensors that were there before do not count.
+    """Counts the storages that operations create while the mode is active; storages that existed before are not counted.
 
     Attributes:
-        live: bytes of those not freed yet.
-        peak: the most that `live` has been, bytes.
+        live: bytes of the storages that are not freed yet.
+        peak: the maximum of `live`, in bytes.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
-        # Storages alive, by address; an address is used again after its storage is freed.
+        # Addresses of live storages. An address may be reused after its storage is freed.
         self._known: set[int] = set()
 
     def __torch_dispatch__(
@@ -51,7 +51,7 @@ class LiveMemory(TorchDispatchMode):
         self._known.add(address)
         size = storage.nbytes() if counted else 0
         self.live += size
-        # Torch keeps the Python object of a storage for as long as the storage lives.
+        # Torch keeps a storage's Python object alive as long as the storage.
         weakref.finalize(storage, self._forget, address, size).atexit = False
 
     def _forget(self, address: int, size: int) -> None:
@@ -61,9 +61,9 @@ class LiveMemory(TorchDispatchMode):
 
 @contextlib.contextmanager
 def fused_attention_on_meta() -> Iterator[None]:
-    """Attention keeps what a fused kernel keeps, as on a GPU or CPU: on "meta" torch would write out the (N, N) scores.
+    """Within the `with` block, attention on "meta" keeps what a fused kernel keeps on a GPU or CPU, and not the (N, N) scores.
 
-    Swaps torch's function, for this process, while it lasts: a torch function mode is not on while checkpoints recompute.
+    Replaces torch's function in this process. A torch function mode would not do: it is inactive while checkpoints recompute.
     """
     original = functional.scaled_dot_product_attention
 

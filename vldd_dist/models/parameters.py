@@ -1,4 +1,4 @@
-"""The view of a dual encoder's trainable parameters: what a trajectory holds and a student's steps move."""
+"""A view of a dual encoder's trainable parameters: what a trajectory holds, and what a student's inner steps update."""
 
 import copy
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ TOWERS = ("image", "text")
 
 
 class ParameterView:
-    """The parameters with requires_grad, the image tower's first, each tower's by name.
+    """The parameters with requires_grad: first those of the image tower, then of the text tower, each sorted by name.
 
     Attributes:
         names: as in `model.named_parameters()`.
-        towers: "image" or "text" for each.
-        count: numbers in all of them.
+        towers: "image" or "text", for each parameter.
+        count: total number of elements.
     """
 
     def __init__(self, model: DualEncoder) -> None:
@@ -42,7 +42,7 @@ class ParameterView:
             parameter.copy_(value)
 
     def as_dict(self, tower: str) -> dict[str, Tensor]:
-        """One tower's parameters by name, sharing the model's memory: encode or copy them before the next step."""
+        """One tower's parameters by name. They share the model's memory: copy or encode them before the next step."""
         owned = zip(self.names, self.parameters, self.towers, strict=True)
         return {name: parameter.detach() for name, parameter, owner in owned if owner == tower}
 
@@ -65,14 +65,14 @@ class ParameterView:
 def call(
     model: DualEncoder, view: ParameterView, theta: Sequence[Tensor], inputs: Tensor, embeddings: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The dual encoder's features (B, d) each, with theta in place of its trainable parameters.
+    """The dual encoder's features, (B, d) each, with `theta` in place of its trainable parameters.
 
-    Differentiable any number of times in theta, inputs and embeddings, with gradient checkpointing too.
+    Differentiable any number of times in theta, inputs and embeddings, also with gradient checkpointing.
     """
     if not model.recomputes:
         return torch.func.functional_call(model, dict(zip(view.names, theta, strict=True)), (inputs, embeddings))
-    # functional_call puts the model's own parameters back on return, and activations recomputed in the backward pass would
-    # be those of the wrong parameters. A copy of the modules (of no tensor) keeps theta for as long as the graph lives.
+    # functional_call restores the model's own parameters on return, and the backward pass would recompute activations with
+    # those. A copy of the modules, but of no tensor, keeps theta for as long as the graph exists.
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     tensors |= {id(own): value for own, value in zip(view.parameters, theta, strict=True)}
     return copy.deepcopy(model, tensors)(inputs, embeddings)

@@ -1,4 +1,4 @@
-"""The frozen text tower: captions to embeddings, each caption once."""
+"""The frozen text encoder: from captions to embeddings."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +13,14 @@ from vldd_dist.models.identity import text_folder, text_identity
 
 
 class FrozenTextEncoder:
-    """A transformers encoder in evaluation mode; captions in, one vector each out.
+    """A transformers encoder in evaluation mode; one vector for each caption.
 
     Raises:
         ConfigError: the model cannot be loaded.
     """
 
     def __init__(self, settings: TextTowerSettings, device: torch.device) -> None:
-        # Here, so that workers which only train load no transformers.
+        # Imported here, so that workers that only train do not load transformers.
         from transformers import AutoModel, AutoTokenizer
 
         self.settings, self.device = settings, device
@@ -34,15 +34,16 @@ class FrozenTextEncoder:
                 f"model.text.model: {settings.model} cannot be loaded ({' '.join(str(error).split())[:160]}): "
                 "name a folder, a hub id that can be reached, or minilm"
             ) from None
-        # Single precision whatever the file holds: in half precision an embedding depends on its batch and the device.
+        # In fp32, whatever the file holds: in half precision an embedding would depend on its batch and the device.
         self.model.to(device, torch.float32).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def encode(
         self, captions: list[str], batch_size: int, report: Callable[[dict[str, Any]], None] = lambda event: None
     ) -> Tensor:
-        """(n, D) float32 on the CPU. Captions are batched by length, to pad little; padding is masked, so an embedding
-        depends on its batch in the last bits of fp32 only."""
+        """Embeddings (n, D) float32 on the CPU. Captions are batched by length to reduce padding. Padding is masked, so an
+        embedding
+        depends on its batch only in the last bits of fp32."""
         order = sorted(range(len(captions)), key=lambda index: (len(captions[index]), captions[index]))
         vectors: list[Tensor] = [torch.empty(0)] * len(captions)
         for first in range(0, len(order), batch_size):

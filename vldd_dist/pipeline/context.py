@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.parts import joined, parts_of
-from vldd_dist.artifacts.units import AlreadyCommitted, UnitReader, UnitWriter
+from vldd_dist.artifacts.checkpoints import AlreadyCommitted
+from vldd_dist.artifacts.row_files import concatenated, row_files_of
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.model import ModelSettings
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
@@ -95,8 +97,8 @@ def read_tensors(reader: UnitReader, name: str) -> dict[str, Tensor]:
 
 def read_rows(reader: UnitReader, name: str) -> dict[str, Tensor]:
     """Tensors of many rows that lie in one object or in parts."""
-    parts = parts_of(name, reader.manifest.objects, reader.store.url_of(reader.prefix))
-    return joined((read_tensors(reader, part) for part in parts), reader.store.url_of(reader.prefix))
+    parts = row_files_of(name, reader.manifest.objects, reader.store.url_of(reader.prefix))
+    return concatenated((read_tensors(reader, part) for part in parts), reader.store.url_of(reader.prefix))
 
 
 Runner = Callable[[StageContext], dict[str, Any]]

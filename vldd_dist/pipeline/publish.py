@@ -5,8 +5,10 @@ from typing import Any
 import torch
 
 from vldd_dist.artifacts.manifests import from_json
-from vldd_dist.distilled_set.distilled import MANIFEST, DistilledManifest, DistilledSet, NearestCaptions, Recipe
+from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.fetch import verify
+from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest, NearestCaptions, Recipe
+from vldd_dist.distilled_set.write import files_of
 from vldd_dist.errors import StoreError
 from vldd_dist.models.losses import LOSS_NAME
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
@@ -45,7 +47,7 @@ def publish(context: StageContext) -> dict[str, Any]:
     )
     place = Store(context.store.url_of(folder), **context.store.storage_options)
     found = _whole_set(place, distilled)
-    return {"folder": folder, "digest": found or _write_agreed(context, place, distilled.files())}
+    return {"folder": folder, "digest": found or _write_agreed(context, place, files_of(distilled))}
 
 
 def _whole_set(place: Store, distilled: DistilledSet) -> str | None:

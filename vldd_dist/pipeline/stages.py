@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.parts import part_name
-from vldd_dist.artifacts.trajectories import SnapshotCache, Trajectory
+from vldd_dist.artifacts.row_files import row_file_name
+from vldd_dist.artifacts.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.data import DataSettings
 from vldd_dist.config.distillation import DistillSettings
@@ -114,7 +115,7 @@ def features(context: StageContext) -> dict[str, Any]:
     chosen = [given[number] for given, number in zip(captions, drawn, strict=True)]
     text = encode_texts(model, context.embeddings.lookup(chosen), size)
     context.writer.put("features.safetensors", tensors.encode({"image": image, "text": text, "caption": torch.tensor(drawn)}))
-    return {"pictures": len(image), "dim": image.shape[1]}
+    return {"images": len(image), "dim": image.shape[1]}
 
 
 def _decoded_batches(context: StageContext, size: int) -> Iterator[Tensor]:
@@ -196,7 +197,7 @@ def distillation(context: StageContext) -> dict[str, Any]:
         except ExpertAwaited as wait:
             raise InputAwaited(roles[wait.index]) from None
     for name, rows in (("pairs", {"images": run.best.images, "texts": run.best.texts}), ("start", start)):
-        context.writer.put(part_name(name, ranks.rank, ranks.world_size), tensors.encode(rows))
+        context.writer.put(row_file_name(name, ranks.rank, ranks.world_size), tensors.encode(rows))
     if ranks.is_main:
         context.writer.put("rates.safetensors", tensors.encode({"log_rates": run.best.log_rates}))
         context.writer.put("curves.safetensors", tensors.encode(run.history.as_tensors()))

@@ -11,7 +11,7 @@ from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experts import ExpertSettings
 from vldd_dist.planner.memory_trace import FullGraph, SecondOrder
-from vldd_dist.sharding.engine import bucket_elements
+from vldd_dist.sharding.zero_model import bucket_elements
 
 GIB = 2**30
 RESERVED = 1 * GIB

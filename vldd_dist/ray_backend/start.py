@@ -92,7 +92,7 @@ class RankActor:
         """Of rank 0: where the others find it, host and port, or why it cannot be found."""
         try:
             stand_somewhere()
-            from vldd_dist.sharding.ranks import open_rendezvous
+            from vldd_dist.sharding.rendezvous import open_rendezvous
 
             meeting, self.server = open_rendezvous(ray.util.get_node_ip_address(), world)
         except Exception as error:

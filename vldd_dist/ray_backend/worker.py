@@ -21,7 +21,8 @@ from vldd_dist.pipeline.outcome import DONE, InputAwaited, Outcome
 from vldd_dist.pipeline.stages import RUNNERS  # noqa: F401
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.ray_backend.exceptions import describe, is_of_the_machine, plain
-from vldd_dist.sharding.ranks import SOLO, LostRank, Ranks, Rendezvous, join
+from vldd_dist.sharding.ranks import SOLO, LostRank, Ranks
+from vldd_dist.sharding.rendezvous import Rendezvous, join
 from vldd_dist.store.store import Store
 
 REPORT_INTERVAL_SECONDS = 0.5

@@ -1,11 +1,13 @@
-"""Checkpoints that several ranks write and any number of ranks reads."""
+"""Checkpoints that several ranks write together and any number of ranks can read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from vldd_dist.artifacts.units import Checkpoint, UnitWriter
+from vldd_dist.artifacts.checkpoints import Checkpoint
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.store.async_writer import AsyncWriter
+from vldd_dist.store.objects import ObjectInfo
 
 
 def save_together(
@@ -15,25 +17,29 @@ def save_together(
     objects: dict[str, bytes],
     facts: Callable[[], dict[str, Any]],
     uploads: AsyncWriter,
+    stored: Callable[[], Mapping[str, ObjectInfo]] = dict,
 ) -> None:
-    """Keep every rank's objects, whose names differ, under one mark. One process uploads beside the work that follows; several
-    wait for each other, for the mark says that all objects are there.
+    """Save the objects of all ranks as one checkpoint. One process uploads in the background; several ranks wait for each
+    other, because the record may only be written when all objects are there.
 
     Args:
-        facts: asked when the objects are written, on the first rank.
+        objects: of this rank; no two ranks use the same name.
+        facts, stored: called on the first rank after the objects are written. `stored` lists objects that are in the store
+            already (blobs), of all ranks.
     """
     if ranks.world_size == 1:
-        uploads.submit(lambda: writer.save_checkpoint(step, objects, facts()))
+        uploads.submit(lambda: writer.checkpoints.save(step, objects, facts(), stored()))
         return
-    written = ranks.all_gather(writer.write_for_checkpoint(step, objects))
+    written = ranks.all_gather(writer.checkpoints.write_objects(step, objects))
     if ranks.is_main:
-        writer.mark_checkpoint(step, {name: info for infos in written for name, info in infos.items()}, facts())
+        infos = {name: info for of_rank in written for name, info in of_rank.items()}
+        writer.checkpoints.write_record(step, infos | dict(stored()), facts())
 
 
 def newest_checkpoint(writer: UnitWriter, ranks: Ranks, wanted: Callable[[str], bool] = lambda name: True) -> Checkpoint | None:
-    """The newest one of which every rank could read what it wants."""
-    for key in ranks.broadcast(writer.checkpoint_keys()):
-        checkpoint = writer.read_checkpoint(key, wanted)
+    """The newest checkpoint of which every rank can read the objects it wants; None if there is none."""
+    for key in ranks.broadcast(writer.checkpoints.keys()):
+        checkpoint = writer.checkpoints.read(key, wanted)
         if ranks.all_agree(checkpoint is not None):
             return checkpoint
     return None

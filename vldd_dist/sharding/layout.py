@@ -1,4 +1,4 @@
-"""Which elements of each parameter a rank holds."""
+"""Which elements of each parameter each rank holds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from vldd_dist.sharding.ranks import Ranks
 
 @dataclass(frozen=True)
 class Layout:
-    """A vector of parameters cut over the ranks.
+    """A list of parameters distributed over the ranks.
 
     Attributes:
         shapes: of the whole parameters.
-        ranges: for each rank, for each parameter, elements [start, stop) of it in row-major order; over the ranks every
-            element once.
+        ranges: for each rank and each parameter the elements [start, stop), in row-major order; over all ranks every element
+            occurs once.
     """
 
     ranks: Ranks
@@ -27,12 +27,12 @@ class Layout:
 
     @classmethod
     def even(cls, ranks: Ranks, shapes: Sequence[torch.Size]) -> "Layout":
-        """Each parameter in equal parts, the last ones shorter or empty: as ZeRO-3 cuts them."""
+        """Each parameter cut into shards of equal length, the last ones shorter or empty, as ZeRO-3 does."""
 
         def cut(rank: int, shape: torch.Size) -> tuple[int, int]:
             elements = prod(shape)
-            part = -(-elements // ranks.world_size)
-            return min(rank * part, elements), min((rank + 1) * part, elements)
+            length = -(-elements // ranks.world_size)
+            return min(rank * length, elements), min((rank + 1) * length, elements)
 
         return cls(ranks, shapes, [[cut(rank, shape) for shape in shapes] for rank in range(ranks.world_size)])
 
@@ -78,7 +78,7 @@ class Layout:
         return list(mine[: _length(self.own)].split([stop - start for start, stop in self.own]))
 
     def inner_products(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        """(n,) inner products of vectors of which every rank holds a part, tensor by tensor, by one all-reduce."""
+        """(n,) inner products of n pairs of tensors of which each rank holds a shard, by one all-reduce."""
         return self.ranks.all_reduce(torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]))
 
     def _lengths(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""A dual encoder's modules without its parameters' memory, filled from the ranks when a whole model is needed for a while."""
+"""A dual encoder's modules without memory for its parameters, to be filled from the ranks when a whole model is needed."""
 
 import copy
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from vldd_dist.sharding.engine import ShardedModel
 
 class Skeleton:
     """Args:
-    model: before it is put on the ranks; its buffers are shared, and no hook of an engine comes along.
+    model: before `shard_model`, so that no hook of an engine is copied. Its buffers are shared with the skeleton.
     """
 
     def __init__(self, model: DualEncoder) -> None:
@@ -24,18 +24,18 @@ class Skeleton:
             for parameter in model.parameters()
         }
         self.model: DualEncoder = copy.deepcopy(model, empty | {id(buffer): buffer for buffer in model.buffers()})
-        # What moves is replaced at each call by `models.parameters.call`, or filled in by `whole`.
+        # Trainable parameters are replaced at each call by `models.parameters.call`, or filled in by `whole`.
         self.view = ParameterView(self.model)
 
     @contextmanager
     def with_frozen(self, model: ShardedModel) -> Iterator[DualEncoder]:
-        """Within, every parameter that does not move is here."""
+        """Within the `with` block, the frozen parameters are on this rank."""
         with self._filled((name, model.whole(source)) for name, source in self.frozen.items()):
             yield self.model
 
     @contextmanager
     def whole(self, model: ShardedModel) -> Iterator[DualEncoder]:
-        """Within, every parameter is here."""
+        """Within the `with` block, all parameters are on this rank."""
         moving = zip(self.view.names, model.layout.gather(model.read()), strict=True)
         with self.with_frozen(model), self._filled(moving):
             yield self.model

@@ -1,4 +1,4 @@
-"""Storing beside the work: uploads run in threads while training goes on."""
+"""Writing to the store in background threads while training goes on."""
 
 from collections import deque
 from collections.abc import Callable
@@ -8,10 +8,11 @@ from typing import Any, Self
 
 
 class AsyncWriter:
-    """Runs what it is given in threads, at most `at_once` pieces; a caller who is further ahead waits.
+    """Runs functions in threads, at most `at_once` of them; `submit` waits while that many are running.
 
-    A piece's failure is raised at the next `submit`, or at the end of the `with`, so nothing is committed after it.
-    With `at_once` 1 the pieces run in order, and a killed process loses one piece and what came after it.
+    An exception of a function is raised by the next `submit` or at the end of the `with` block, so nothing is committed after
+    a failure. With `at_once` 1 the functions run in the order of their submission, and when the process is killed only the
+    running function and those after it are lost.
     """
 
     def __init__(self, at_once: int = 1) -> None:
@@ -20,13 +21,13 @@ class AsyncWriter:
         self._pending: deque[Future[Any]] = deque()
 
     def submit(self, work: Callable[[], Any]) -> None:
-        """Start the work, or wait until it can start. Raises what an earlier piece raised."""
+        """Start a function, or wait until it can start. Raises what an earlier function raised."""
         while len(self._pending) >= self._at_once or (self._pending and self._pending[0].done()):
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(work))
 
     def finish(self) -> None:
-        """Wait for all of it. Raises what a piece raised."""
+        """Wait for all functions. Raises what one of them raised."""
         while self._pending:
             self._pending.popleft().result()
 

@@ -1,4 +1,4 @@
-"""How file systems are opened: every request ends, and is repeated in one place only."""
+"""Opening fsspec file systems: every request has a time limit, and only one layer of the software repeats it."""
 
 from typing import Any
 
@@ -7,21 +7,23 @@ from fsspec.spec import AbstractFileSystem
 
 from vldd_dist.store import retry, s3, web
 
-# A request of an upload in parts is repeated by the client: beginning again would send all of the object again.
+# Attempts at each request of a multipart upload, made by the client: repeating the whole upload would send all parts again.
 PART_ATTEMPTS = 5
 
 
 def open_file_system(scheme: str, given: dict[str, Any], attempts: int) -> AbstractFileSystem:
-    """Args:
-        given: arguments of the user's, which stand above ours.
-        attempts: at each request, by the client. One, for `retry.retried` repeats: attempts of several layers multiply.
+    """An fsspec file system.
+
+    Args:
+        given: the user's arguments of the file system; they override ours.
+        attempts: how often the client tries a request. One, where `retry.retried` repeats it: attempts of two layers multiply.
 
     Raises:
-        ImportError: a library for this scheme is not installed.
+        ImportError: the library for this scheme is not installed.
     """
     options = dict(given)
     if scheme != "memory":
-        # Listings must show what other processes wrote a moment ago.
+        # A listing must include what other processes wrote a moment ago.
         options |= {"use_listings_cache": False, "skip_instance_cache": True}
     if scheme in s3.SCHEMES:
         options["config_kwargs"] = _s3_client(attempts) | options.get("config_kwargs", {})
@@ -29,14 +31,15 @@ def open_file_system(scheme: str, given: dict[str, Any], attempts: int) -> Abstr
         options = _web_client() | options
     opened = fsspec.filesystem(scheme, **options)
     if scheme in s3.SCHEMES:
-        # Else s3fs repeats what its client has repeated.
+        # s3fs would otherwise repeat requests that its client has repeated.
         opened.retries = 1
     return opened
 
 
 def _s3_client(attempts: int) -> dict[str, Any]:
-    """Of botocore. Each write is compared with what the server then holds: signing and summing the bytes on their way as well,
-    which https makes needless, takes as long again as that."""
+    """Configuration of botocore's client. Signing and checksumming of bodies is switched off: https makes it needless, and it
+    takes
+    as long again as the comparison of each write with what the server then holds."""
     return {
         "connect_timeout": retry.CONNECT_SECONDS,
         "read_timeout": retry.READ_SECONDS,
@@ -47,7 +50,7 @@ def _s3_client(attempts: int) -> dict[str, Any]:
 
 
 def _web_client() -> dict[str, Any]:
-    """Of aiohttp: proxies and ~/.netrc as other tools use them, and bytes as they lie there."""
+    """Configuration of aiohttp's client: proxies and ~/.netrc as other tools use them, and no compression of bodies."""
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=retry.CONNECT_SECONDS, sock_read=retry.READ_SECONDS)

@@ -1,4 +1,4 @@
-"""Local files that a reader sees whole or not at all, whenever their writer dies."""
+"""Local files that appear complete: a reader never sees a partly written file, even if the writer is killed."""
 
 import contextlib
 import os
@@ -9,24 +9,24 @@ TEMPORARY = ".tmp-"
 
 
 def replace_file(path: str, data: bytes) -> None:
-    """Create or replace. Raises OSError, and leaves what was there."""
+    """Create or replace a file. Raises OSError, and then leaves the old file as it was."""
     os.replace(_temporary_beside(path, data), path)
 
 
 def create_file(path: str, data: bytes) -> None:
-    """Raises FileExistsError when there is one already, whoever made it a moment ago; OSError for what else goes wrong."""
+    """Create a file. Raises FileExistsError when it exists, also if it was created at the same moment; OSError otherwise."""
     temporary = _temporary_beside(path, data)
     try:
-        # A link is made by one caller only, and shows the whole file at once.
+        # Only one of several concurrent callers can make the link, and the link shows the complete file.
         os.link(temporary, path)
     finally:
         os.unlink(temporary)
 
 
 def find_files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Every file below a folder with its status; what is removed meanwhile is left out, and nothing else.
+    """Every file below a folder with its status. Files that are removed in the meantime are left out.
 
-    fsspec's `find` leaves out a whole folder when one of its files goes, or when it may not be read.
+    fsspec's `find` is not used: it leaves out a whole folder when one of its files disappears or the folder is unreadable.
 
     Raises:
         OSError: a folder cannot be read.
@@ -48,7 +48,7 @@ def _temporary_beside(path: str, data: bytes) -> str:
     try:
         os.makedirs(folder, exist_ok=True)
     except FileExistsError:
-        # Not to be taken for a file that someone else made first.
+        # A FileExistsError would be taken for a file that another caller created first.
         raise NotADirectoryError(folder) from None
     temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
     try:

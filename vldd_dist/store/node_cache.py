@@ -1,12 +1,11 @@
-"""The node's cache: verified pieces of remote objects on the local disk, shared by all processes of a machine.
+"""The node's cache: verified blocks of remote objects on the local disk, shared by all processes of a machine.
 
-    VLDD_CACHE_DIR      where; a folder of this user's under the system's temporary folder unless set
-    VLDD_CACHE_GIB      how much, 16 unless set; 0 for none
+    VLDD_CACHE_DIR      the folder; by default one of this user under the system's temporary folder
+    VLDD_CACHE_GIB      the size limit in GiB; 16 by default, 0 for no cache
 
-A piece is named by its sha256, and checked against it whenever it is read: neither a crash, nor a damaged disk, nor
-another user can make a reader see anything else. One process fills a piece while others that want it wait. Beyond the
-limit the least recently read goes first. Whatever is wrong with the folder or its disk costs time, and a warning, and
-fails nothing.
+A block is named by its sha256 and checked against it whenever it is read, so neither a crash nor a damaged disk nor another
+user can make a reader see other bytes. One process loads a block while others that want it wait. Above the limit the least
+recently read blocks are removed. A fault of the folder or its disk causes a warning and slower reads, never a failure.
 """
 
 import contextlib
@@ -29,9 +28,10 @@ from vldd_dist.store.private_folder import PrivateFolder
 
 DEFAULT_GIB = 16.0
 ABANDONED_SECONDS = 3600
-# Room is made once as much has been filled, by whatever process, as this fraction of the limit; as much is then left free.
+# Blocks are evicted each time this fraction of the limit has been written since the last time, by all processes together;
+# eviction frees the same fraction.
 LOOK_AFTER = 1 / 32
-# Names of the folders of pieces.
+# Names of the folders that hold blocks.
 HEX_PAIRS = frozenset(f"{number:02x}" for number in range(256))
 SHA256 = re.compile("[0-9a-f]{64}")
 TALLY, LONGEST_TALLY = "filled", 20
@@ -43,7 +43,7 @@ def node_cache() -> "NodeCache":
     """The cache that the environment describes.
 
     Raises:
-        ConfigError: VLDD_CACHE_GIB is no number of at least 0.
+        ConfigError: VLDD_CACHE_GIB is not a number of at least 0.
     """
     folder = os.environ.get("VLDD_CACHE_DIR") or os.path.join(tempfile.gettempdir(), f"vldd-cache-{os.getuid()}")
     text = os.environ.get("VLDD_CACHE_GIB", str(DEFAULT_GIB))
@@ -57,14 +57,14 @@ def node_cache() -> "NodeCache":
 
 
 class NodeCache:
-    """Pieces by sha256 under a folder, of `limit_bytes` in all."""
+    """Blocks by sha256 in a folder, of `limit_bytes` in all."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder, self.limit_bytes = folder, limit_bytes
 
     def get(self, digest: str, size: int, load: Callable[[], bytes]) -> bytes:
-        """The piece with this sha256, loaded (by whom it is verified) unless it is here. Raises what `load` raises."""
-        # A manifest that somebody has tampered with may name anything.
+        """The block with this sha256. `load` is called if it is not cached, and has to verify it. Raises what `load` raises."""
+        # The digest comes from a manifest, which may have been tampered with.
         if size > self.limit_bytes or not SHA256.fullmatch(digest):
             return load()
         with contextlib.ExitStack() as held:
@@ -74,7 +74,7 @@ class NodeCache:
                 if (data := _read(opened, digest, size)) is not None:
                     return data
                 held.enter_context(lock(opened, digest[:3]))
-                # Another process may have filled it while this one waited.
+                # Another process may have written the block while this one waited for the lock.
                 if (data := _read(opened, digest, size)) is not None:
                     return data
                 root = opened
@@ -89,14 +89,14 @@ class NodeCache:
             return data
 
     def open(self) -> PrivateFolder:
-        """Its folder. Raises OSError when it cannot be made, or is not this user's alone."""
+        """The cache's folder. Raises OSError when it cannot be made, or other users can write to it."""
         return PrivateFolder(self.folder)
 
     def _fill(self, root: PrivateFolder, digest: str, data: bytes) -> None:
         with root.folder(digest[:2]) as folder, folder.new_file(digest) as file:
             write_all(file, data)
         with lock(root, "eviction"):
-            # Looking through the folder after every fill would cost more than the fills.
+            # Eviction lists the whole folder, which after every write would take longer than the write.
             filled = self._filled(root) + len(data)
             if filled >= self.limit_bytes * LOOK_AFTER:
                 _evict(root, digest, int(self.limit_bytes * (1 - LOOK_AFTER)))
@@ -105,7 +105,7 @@ class NodeCache:
                 write_all(file, str(filled).encode())
 
     def _filled(self, root: PrivateFolder) -> int:
-        """Bytes since room was last made; enough to make room now where the tally is lost."""
+        """Bytes written since the last eviction; the limit, which causes an eviction now, when the tally is lost."""
         try:
             with root.open_file(TALLY) as file:
                 text = file.read(LONGEST_TALLY)
@@ -116,21 +116,22 @@ class NodeCache:
 
 @contextlib.contextmanager
 def lock(root: PrivateFolder, name: str) -> Iterator[None]:
-    """Held across processes and threads; the system frees it when its holder dies. Raises OSError where there are no locks."""
+    """A lock between processes and threads; the system releases it when its holder dies. Raises OSError on a file system
+    without locks."""
     with root.folder("locks") as folder, folder.open_file(name, os.O_CREAT | os.O_RDWR) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def write_all(file: FileIO, data: bytes) -> None:
-    """A raw file may take less than it is given, where a disk fills up."""
+    """Write all bytes: an unbuffered file may write fewer bytes than it is given, when a disk fills up."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def warn(what: str, error: OSError) -> None:
-    """Once a process for each kind of error, for it will meet every piece."""
+    """Log a warning, once in a process for each kind of error, because the error will recur with every block."""
     _warn_once(what, error.strerror or str(error))
 
 
@@ -145,11 +146,11 @@ def _read(root: PrivateFolder, digest: str, size: int) -> bytes | None:
             with folder.open_file(digest) as file:
                 data = file.readall() if os.fstat(file.fileno()).st_size == size else b""
                 if len(data) == size and sha256(data).hexdigest() == digest:
-                    # The time of the last use is what eviction goes by; a disk may be read-only.
+                    # Eviction goes by the time of the last use. A disk may be read-only.
                     with contextlib.suppress(OSError):
                         os.utime(file.fileno())
                     return data
-            logger.warning("a damaged piece of the node's cache is removed: %s", folder.path / digest)
+            logger.warning("a damaged block of the node's cache is removed: %s", folder.path / digest)
             folder.unlink(digest)
     except OSError:
         pass
@@ -157,27 +158,27 @@ def _read(root: PrivateFolder, digest: str, size: int) -> bytes | None:
 
 
 def _evict(root: PrivateFolder, newest: str, limit: int) -> None:
-    pieces, held = [], 0
+    blocks, held = [], 0
     for prefix in HEX_PAIRS & set(root.names()):
-        for name, status in _pieces(root, prefix):
+        for name, status in _blocks(root, prefix):
             if name.startswith(TEMPORARY):
                 if status.st_mtime < time.time() - ABANDONED_SECONDS:
                     _remove(root, prefix, name)
                 continue
             held += status.st_size
             if name != newest:
-                pieces.append((status.st_mtime_ns, status.st_size, prefix, name))
-    for _, size, prefix, name in sorted(pieces):
+                blocks.append((status.st_mtime_ns, status.st_size, prefix, name))
+    for _, size, prefix, name in sorted(blocks):
         if held <= limit:
             return
-        # A reader that has it open reads on.
+        # A process that has the file open can still read it.
         _remove(root, prefix, name)
         held -= size
 
 
-def _pieces(root: PrivateFolder, prefix: str) -> list[tuple[str, os.stat_result]]:
+def _blocks(root: PrivateFolder, prefix: str) -> list[tuple[str, os.stat_result]]:
     found = []
-    # A folder that is a link, or another user's, holds nothing of the cache's.
+    # A folder that is a symbolic link or belongs to another user is not the cache's.
     with contextlib.suppress(OSError), root.folder(prefix) as folder:
         for name in folder.names():
             with contextlib.suppress(FileNotFoundError):

@@ -1,5 +1,5 @@
-"""Objects: bytes whose size and sha256 a manifest knows. A large one also has the sha256 of each block, so that parts of it
-are read, verified and kept on a node by themselves, several at once.
+"""Objects: bytes whose size and sha256 a manifest records. For a large object it also records the sha256 of each block, so that
+blocks can be read, verified and cached on their own, several in parallel.
 """
 
 import os
@@ -16,17 +16,17 @@ from vldd_dist.store.node_cache import node_cache
 from vldd_dist.store.store import Store
 
 BLOCK_BYTES = 8 << 20
-PARALLEL_PIECES = 8
-# What every reader of JSON counts exactly, and more than any store takes.
+PARALLEL_READS = 8
+# The largest integer that every JSON reader represents exactly; no store holds an object as large.
 LARGEST_BYTES = 2**53
 
 
 class DamagedObject(StoreError):
-    """An object is not what was once written: making it again mends it."""
+    """An object is not what was written. It has to be made again."""
 
 
-class Piece(NamedTuple):
-    """`length` bytes from `start`, and their sha256."""
+class Block(NamedTuple):
+    """`length` bytes of an object from byte `start`, and their sha256. A small object is a single block."""
 
     start: int
     length: int
@@ -34,7 +34,7 @@ class Piece(NamedTuple):
 
 
 class Blocks(BaseModel):
-    """The sha256 of each `size` bytes in turn; the last block may be shorter."""
+    """The sha256 of each block of `size` bytes, in order; the last block may be shorter."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,7 +43,7 @@ class Blocks(BaseModel):
 
 
 class ObjectInfo(BaseModel):
-    """Where an object lies (key relative to the store or folder), its size in bytes and its sha256 in hex."""
+    """An object's key (relative to the store or folder), its size in bytes and its sha256 in hex."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,6 +54,7 @@ class ObjectInfo(BaseModel):
 
     @classmethod
     def of(cls, key: str, data: bytes) -> "ObjectInfo":
+        """The description of `data` under `key`."""
         if len(data) <= BLOCK_BYTES:
             return cls(key=key, size=len(data), sha256=sha256_hex(data))
         view, starts = memoryview(data), range(0, len(data), BLOCK_BYTES)
@@ -63,80 +64,81 @@ class ObjectInfo(BaseModel):
             return cls(key=key, size=len(data), sha256=whole.result(), blocks=Blocks(size=BLOCK_BYTES, sha256=blocks))
 
     def verify(self, data: bytes, source: str) -> bytes:
-        """The data itself. Raises DamagedObject naming the source when size or sha256 differ."""
-        return _verified(data, Piece(0, self.size, self.sha256), source)
+        """Returns the data. Raises DamagedObject naming `source` when its size or sha256 differs."""
+        return _verified(data, Block(0, self.size, self.sha256), source)
 
-    def pieces(self) -> list[Piece]:
-        """The blocks in order; of a small object, itself. Raises DamagedObject when they do not add up to its size."""
+    def block_list(self) -> list[Block]:
+        """The object's blocks in order. Raises DamagedObject when their number does not fit the object's size."""
         if self.blocks is None:
-            return [Piece(0, self.size, self.sha256)]
+            return [Block(0, self.size, self.sha256)]
         size, digests = self.blocks.size, self.blocks.sha256
         starts = range(0, self.size, size)
         if len(starts) != len(digests):
             raise DamagedObject(f"{self.key}: {len(digests)} blocks of {size} bytes do not make {self.size} bytes")
-        return [Piece(start, min(size, self.size - start), digest) for start, digest in zip(starts, digests, strict=True)]
+        return [Block(start, min(size, self.size - start), digest) for start, digest in zip(starts, digests, strict=True)]
 
 
 def read_object(store: Store, info: ObjectInfo) -> bytes:
     """The whole object, verified. Raises DamagedObject or MissingObject naming it."""
     if store.is_local:
         return info.verify(store.read(info.key), store.url_of(info.key))
-    return b"".join(_read_pieces(store, info, info.pieces()))
+    return b"".join(_read_blocks(store, info, info.block_list()))
 
 
 def read_ranges(store: Store, info: ObjectInfo, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-    """The bytes of each [start, stop), verified: of a large object only the blocks that hold them are read.
+    """The bytes [start, stop) of each range, verified. Only the blocks that overlap a range are read.
 
     Raises:
         DamagedObject, MissingObject: naming the object.
     """
-    pieces = [
-        piece
-        for piece in info.pieces()
-        if any(start < piece.start + piece.length and stop > piece.start for start, stop in ranges)
+    blocks = [
+        block
+        for block in info.block_list()
+        if any(start < block.start + block.length and stop > block.start for start, stop in ranges)
     ]
-    held = dict(zip(pieces, _read_pieces(store, info, pieces), strict=True))
+    held = dict(zip(blocks, _read_blocks(store, info, blocks), strict=True))
 
     def cut(start: int, stop: int) -> bytes:
-        return b"".join(data[max(0, start - piece.start) : max(0, stop - piece.start)] for piece, data in held.items())
+        return b"".join(data[max(0, start - block.start) : max(0, stop - block.start)] for block, data in held.items())
 
     return [cut(start, stop) for start, stop in ranges]
 
 
-def load_piece(store: Store, info: ObjectInfo, piece: Piece) -> bytes:
-    """One piece straight from the store, verified. Raises DamagedObject or MissingObject naming the object."""
+def load_block(store: Store, info: ObjectInfo, block: Block) -> bytes:
+    """One block, verified, from the store and not from the node's cache. Raises DamagedObject or MissingObject."""
     source = store.url_of(info.key)
-    if piece.length == info.size:
+    if block.length == info.size:
         return info.verify(store.read(info.key), source)
-    return _verified(store.read_range(info.key, piece.start, piece.length), piece, source)
+    return _verified(store.read_range(info.key, block.start, block.length), block, source)
 
 
-def _read_pieces(store: Store, info: ObjectInfo, pieces: list[Piece]) -> list[bytes]:
-    def read(piece: Piece) -> bytes:
+def _read_blocks(store: Store, info: ObjectInfo, blocks: list[Block]) -> list[bytes]:
+    def read(block: Block) -> bytes:
         if store.is_local:
-            return load_piece(store, info, piece)
-        return node_cache().get(piece.sha256, piece.length, lambda: load_piece(store, info, piece))
+            return load_block(store, info, block)
+        return node_cache().get(block.sha256, block.length, lambda: load_block(store, info, block))
 
-    if len(pieces) == 1:
-        return [read(pieces[0])]
-    return list(_readers(os.getpid()).map(read, pieces))
+    if len(blocks) == 1:
+        return [read(blocks[0])]
+    return list(_readers(os.getpid()).map(read, blocks))
 
 
 @lru_cache(maxsize=1)
 def _readers(process: int) -> ThreadPoolExecutor:
-    """Shared by all objects that are read at once, so that their number does not multiply. A forked process has none of its
-    parent's threads and makes its own."""
-    return ThreadPoolExecutor(PARALLEL_PIECES)
+    """One pool for all objects, so that reading several at once does not multiply the threads. Keyed by the process id, because
+    a forked process has none of its parent's threads."""
+    return ThreadPoolExecutor(PARALLEL_READS)
 
 
 def sha256_hex(data: bytes | memoryview) -> str:
+    """The sha256 of the data in hex."""
     return sha256(data).hexdigest()
 
 
-def _verified(data: bytes, piece: Piece, source: str) -> bytes:
-    if len(data) != piece.length:
-        raise DamagedObject(f"{source}: {len(data)} bytes, its manifest says {piece.length}: the object is damaged")
-    if sha256_hex(data) != piece.sha256:
-        where = f" (bytes {piece.start} to {piece.start + piece.length})" if piece.start else ""
+def _verified(data: bytes, block: Block, source: str) -> bytes:
+    if len(data) != block.length:
+        raise DamagedObject(f"{source}: {len(data)} bytes, its manifest says {block.length}: the object is damaged")
+    if sha256_hex(data) != block.sha256:
+        where = f" (bytes {block.start} to {block.start + block.length})" if block.start else ""
         raise DamagedObject(f"{source}: its sha256 differs from the manifest's{where}: the object is damaged")
     return data

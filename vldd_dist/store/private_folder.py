@@ -1,7 +1,7 @@
-"""Folders on a local disk that are this user's alone, for what is kept under a name that others can guess.
+"""Folders on a local disk that only this user can access, for files under a path that other users can guess.
 
-A folder is checked once it is open (its owner, its mode), and all that happens in it goes by its descriptor: what was checked
-is what is used, whatever is renamed in the meantime. Symbolic links are not followed.
+A folder's owner and mode are checked after it is opened, and all further operations use its file descriptor. So they happen
+in the folder that was checked, whatever is renamed in the meantime. Symbolic links are not followed.
 """
 
 import contextlib
@@ -18,18 +18,18 @@ from typing import Self
 from vldd_dist.store.local_files import TEMPORARY
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# A FIFO under a file's name does not make its reader wait.
+# O_NONBLOCK: opening a FIFO does not wait for its writer.
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class PrivateFolder:
-    """An open folder, closed at the end of its context. Every method raises OSError for what the system refuses."""
+    """An open folder, closed at the end of its `with` block. Every method raises OSError when the system refuses it."""
 
     def __init__(self, path: Path, within: int | None = None) -> None:
-        """Open it, made where there is none (its parents too): `path`, or its last part within an open folder.
+        """Open the folder `path`, or its last component within an open folder. It is made if there is none, with its parents.
 
         Raises:
-            PermissionError: it is another user's, or open to others.
+            PermissionError: it belongs to another user, or other users may access it.
             OSError: it is a symbolic link or no folder, or cannot be made.
         """
         self.path = path
@@ -69,18 +69,19 @@ class PrivateFolder:
         os.close(self._descriptor)
 
     def folder(self, name: str) -> "PrivateFolder":
-        """A folder in it, made where there is none, checked like this one."""
+        """A folder in this one, made if there is none, and checked like this one."""
         return PrivateFolder(self.path / _plain(name), self._descriptor)
 
     def names(self) -> list[str]:
+        """Names of what is in the folder."""
         return os.listdir(self._descriptor)
 
     def status(self, name: str) -> os.stat_result:
-        """Of a link, its own."""
+        """The status of a file; of a symbolic link, that of the link itself."""
         return os.stat(_plain(name), dir_fd=self._descriptor, follow_symlinks=False)
 
     def open_file(self, name: str, flags: int = os.O_RDONLY) -> FileIO:
-        """A regular file; where `flags` make one, it is readable by this user only."""
+        """Open a regular file. If `flags` create it, only this user can read it."""
         descriptor = os.open(_plain(name), flags | _FILE, 0o600, dir_fd=self._descriptor)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -89,7 +90,7 @@ class PrivateFolder:
 
     @contextlib.contextmanager
     def new_file(self, name: str) -> Iterator[FileIO]:
-        """A file that appears under its name, in place of what is there, when the context ends without an error."""
+        """A file to write. It gets its name, and replaces a file of that name, when the `with` block ends without an error."""
         temporary = f"{TEMPORARY}{uuid.uuid4().hex}"
         try:
             with self.open_file(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY) as file:

@@ -1,6 +1,6 @@
-"""What an exception of a file system means: worth another attempt, a refusal, an expired token, an object that exists.
+"""What an exception of a file system means: a transient fault, a refusal, an expired token, an object that exists.
 
-File systems are told apart by what their errors say, for none of their libraries need be installed.
+File systems are told apart by the texts of their errors, because their libraries may not be installed.
 """
 
 import errno
@@ -10,16 +10,16 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-# An operation ends within this, done or given up: longer by what its bytes take at the slowest rate that is waited for.
+# Seconds after which an operation is given up; longer by the time its bytes take at the slowest rate that is accepted.
 DEADLINE_SECONDS = 60.0
 SLOWEST_BYTES_PER_SECOND = 256 << 10
-# One request is given up when no connection is made, or no byte comes, for so long.
+# Seconds after which a request is given up that makes no connection, or receives no byte.
 CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0
 LONGEST_WAIT_SECONDS = 8.0
 
-# s3fs gives a 500 InternalError EREMOTEIO (absent on macOS, where it falls back to EIO itself).
+# s3fs turns a 500 InternalError into EREMOTEIO (on macOS, which has none, into EIO).
 TRANSIENT_ERRNOS = {errno.EIO, errno.EBUSY, errno.ECONNRESET, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
-# Base classes of botocore's, aiohttp's and requests' errors.
+# Parts of the names of botocore's, aiohttp's and requests' base classes of errors.
 TRANSIENT_NAMES = (
     "Timeout",
     "ConnectionError",
@@ -34,13 +34,13 @@ Out = TypeVar("Out")
 
 
 class NotAsWritten(ConnectionError):
-    """What lies in the store after a write is not what was sent: the write is repeated."""
+    """After a write the store holds other bytes than were sent: the write is repeated."""
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether trying again may help: time-outs, cut connections, 5xx and throttling, but no refusal."""
-    # What s3fs takes for a wrong argument or a missing object: a body that came damaged or short, and a multipart upload
-    # that ended already, for the answer to its completion was lost.
+    """Whether another attempt may succeed: time-outs, cut connections, 5xx and throttling. Refusals are not transient."""
+    # s3fs reports as a wrong argument or a missing object: a body that arrived damaged or short, and a multipart upload whose
+    # completion succeeded although its answer was lost.
     if any(f"({code})" in words for words in _chain(error) for code in ("BadDigest", "IncompleteBody", "NoSuchUpload")):
         return True
     if isinstance(error, FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError | IsADirectoryError):
@@ -55,10 +55,10 @@ def is_transient(error: BaseException) -> bool:
 
 
 def retried(operation: Callable[[float], Out], size: int = 0) -> Out:
-    """The operation's result, tried again after transient faults, with jitter, within `DEADLINE_SECONDS`.
+    """The operation's result. After transient faults it is tried again, with jitter, for `DEADLINE_SECONDS`.
 
     Args:
-        operation: gets the seconds that this attempt may take.
+        operation: called with the seconds that this attempt may take.
         size: bytes that the operation sends or receives.
     """
     transfer = size / SLOWEST_BYTES_PER_SECOND
@@ -78,27 +78,30 @@ def retried(operation: Callable[[float], Out], size: int = 0) -> Out:
 
 
 def _http_status(error: BaseException) -> int:
-    """As aiohttp's and gcsfs's errors tell it; else 0."""
-    # aiohttp has the other name too, and warns of it.
+    """The HTTP status that an error of aiohttp or gcsfs carries, or 0."""
+    # aiohttp's errors have `code` too, but warn when it is read.
     told = str(getattr(error, "status", None) or getattr(error, "code", ""))
     return int(told) if told.isdecimal() else 0
 
 
 def token_expired(error: Exception) -> bool:
-    # The answer to a HEAD has no body that could name the error: there an expired token is a bare 400.
+    """Whether S3 refused the request because its temporary credentials have expired."""
+    # The answer to a HEAD request has no body that could name the error: there an expired token is a plain 400.
     return "(ExpiredToken)" in str(error.__cause__) or "(400) when calling the HeadObject" in str(error.__cause__)
 
 
 def says_exists(error: BaseException) -> bool:
+    """Whether a conditional put failed because the object exists."""
     return isinstance(error, FileExistsError) or any("PreconditionFailed" in words for words in _chain(error))
 
 
 def says_not_implemented(error: BaseException) -> bool:
-    """A server that knows no conditional put."""
+    """Whether the server does not support conditional puts."""
     return isinstance(error, NotImplementedError) or any("NotImplemented" in words for words in _chain(error))
 
 
 def says_no_bucket(error: BaseException) -> bool:
+    """Whether the bucket does not exist."""
     return any("bucket does not exist" in words.lower() or "NoSuchBucket" in words for words in _chain(error))
 
 
@@ -110,17 +113,17 @@ def _chain(error: BaseException) -> Iterator[str]:
 
 
 def sentence(error: Exception, store_url: str, key: str, seconds: float) -> str:
-    """What a user reads of a failure at `key` after so many seconds."""
+    """The error message for a user, of a failure at `key` after `seconds` of attempts."""
     if token_expired(error):
         return f"{store_url}: the credentials have expired or are refused: renew them"
     # gcsfs raises a bare OSError.
     if isinstance(error, PermissionError) or str(error).startswith("Forbidden") or _http_status(error) in (401, 403):
         return f"{store_url}: permission denied at {key}: give this user or role read and write access"
     if isinstance(error, NotADirectoryError | IsADirectoryError):
-        return f"{store_url}/{key}: a file stands where a folder should, or the reverse: name another place"
+        return f"{store_url}/{key}: there is a file where a folder should be, or a folder instead of a file: name another place"
     if "Credential" in type(error).__name__:
-        return f"{store_url}: no usable credentials: give them by environment, profile or role"
-    # botocore and aiohttp raise outside OSError; their texts name no secret, yet only the type is sure.
+        return f"{store_url}: no usable credentials: give them by environment variables, a profile or a role"
+    # botocore's and aiohttp's own errors are not shown: their texts could contain a secret, only the type certainly does not.
     text = f": {' '.join(str(error).split())}" if isinstance(error, OSError | ValueError) else ""
     if status := _http_status(error):
         text = f": HTTP {status}"

@@ -1,4 +1,4 @@
-"""What is particular to S3: uploads in parts, and those that nobody ended."""
+"""S3 only: multipart uploads, and finding those that were never finished."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,27 +8,28 @@ from typing import Any
 from fsspec.spec import AbstractFileSystem
 
 SCHEMES = ("s3", "s3a")
-# Larger objects are uploaded in parts of this size, several at once (S3's smallest part is 5 MiB).
+# The part size of multipart uploads, whose parts are sent in parallel (S3's smallest part is 5 MiB).
 PART_BYTES = 16 << 20
-# What is larger is sent only when the server has answered.
+# Larger objects are sent only after the server has answered a small request.
 SMALL_BYTES = 1 << 20
 
 
 def await_answer(fs: AbstractFileSystem, path: str, limit: dict[str, float]) -> None:
-    """Any answer of the server, before it is sent what takes long: nothing is heard while a large body goes.
+    """Wait for any answer of the server before sending a large body, during which an unreachable server is not noticed.
 
     Raises:
-        Exception: as any request that gets none.
+        Exception: as any request that gets no answer.
     """
     bucket, _, key = path.partition("/")
     with suppress(FileNotFoundError, PermissionError):
         fs.call_s3("head_object", Bucket=bucket, Key=key, **limit)
 
 
-def unended_uploads(fs: AbstractFileSystem, bucket: str, prefix: str, before: datetime) -> list[dict[str, Any]]:
-    """Uploads in parts below a prefix that were begun, and last got a part, before a moment of the server's clock.
+def unfinished_uploads(fs: AbstractFileSystem, bucket: str, prefix: str, before: datetime) -> list[dict[str, Any]]:
+    """Multipart uploads below a prefix that were begun, and last received a part, before a time by the server's clock.
 
-    An upload of a large object may be older than any age and alive; moto dates all in the past.
+    The parts are looked at too, because a large upload may have been begun long ago and still be active. (The mock server moto
+    reports a date in the past for every upload.)
     """
     uploads = _pages(fs, "list_multipart_uploads", "Uploads", ("KeyMarker", "UploadIdMarker"), Bucket=bucket, Prefix=prefix)
 

@@ -1,12 +1,11 @@
-"""A store: any fsspec URL under which one experiment keeps all it makes.
+"""A store: any fsspec URL under which an experiment keeps everything it makes.
 
-Writes replace atomically and are checked against what the store then holds; `create` is the conditional put that commit
-marks rely on: a hard link for local files, If-None-Match for S3, a lock for memory. Transient faults are retried with
-jitter within `faults.DEADLINE_SECONDS`; a refusal (permission, no bucket) is one sentence at once. Credentials come from
-the environment, a profile or a role, and appear in no message, pickle or object. http(s) is for reading what others published.
+A write replaces the object atomically and is checked against what the store then holds. `create` is the conditional put on
+which commits rely: a hard link for local files, If-None-Match for S3, a lock for memory. Transient faults are retried with
+jitter for `retry.DEADLINE_SECONDS`; a refusal (no permission, no bucket) is an error at once. Credentials come from the
+environment, a profile or a role, and appear in no message, pickle or object. http(s) URLs can only be read.
 """
 
-import base64
 import builtins
 import contextlib
 import os
@@ -14,11 +13,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
-from hashlib import md5
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import fsspec
@@ -28,9 +25,10 @@ from fsspec.spec import AbstractFileSystem
 from vldd_dist.errors import StoreError
 from vldd_dist.store import s3, web
 from vldd_dist.store.file_systems import PART_ATTEMPTS, open_file_system
-from vldd_dist.store.local_files import TEMPORARY, create_file, find_files, replace_file
+from vldd_dist.store.listing import NEVER, Listed, find_objects
+from vldd_dist.store.local_files import create_file, replace_file
+from vldd_dist.store.remote_writes import create_object, is_multipart, put_object
 from vldd_dist.store.retry import (
-    NotAsWritten,
     retried,
     says_exists,
     says_no_bucket,
@@ -40,45 +38,25 @@ from vldd_dist.store.retry import (
 )
 
 Out = TypeVar("Out")
-# Of calls of a file system: how long one may take, where it knows such a thing.
+# Further arguments of a file system's call: how many seconds it may take, where the file system can limit that.
 Limit = dict[str, float]
-
-NEVER = datetime.max.replace(tzinfo=UTC)
 
 _memory_lock = threading.Lock()
 
 
 class MissingObject(StoreError):
-    """Nothing lies under the key: an answer of the store, unlike a failure to reach it."""
-
-
-class Listed(NamedTuple):
-    """An object's size in bytes, and when it was written by the store's clock, with time zone."""
-
-    size: int
-    modified: datetime
-
-    @classmethod
-    def of(cls, info: dict[str, Any]) -> "Listed":
-        """From what a file system tells; an object of which it tells no time is younger than any age."""
-        names = ("LastModified", "last_modified", "mtime", "updated", "created")
-        moment = next((info[name] for name in names if info.get(name) is not None), NEVER)
-        if isinstance(moment, int | float):
-            moment = datetime.fromtimestamp(moment, UTC)
-        elif isinstance(moment, str):
-            moment = datetime.fromisoformat(moment)
-        return cls(int(info["size"]), moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    """The store answered that there is no such object; not raised when the store cannot be reached."""
 
 
 class Store:
-    """Objects under one URL, by keys such as `units/expert/ID/manifest.json` (relative, '/'-separated).
+    """Objects under one URL, by keys such as `units/expert/ID/manifest.json` (relative, separated by '/').
 
     Args:
-        url: a folder, file://, s3://, gs:// or memory:// URL, without credentials; http(s):// to read from.
-        storage_options: further arguments of the fsspec file system (an endpoint); redacted wherever shown.
+        url: a folder, or a file://, s3://, gs:// or memory:// URL without credentials; http(s):// for reading only.
+        storage_options: further arguments of the fsspec file system, an endpoint for instance; never shown.
 
     Raises:
-        StoreError: the URL is empty, its scheme is unknown, or it carries credentials.
+        StoreError: the URL is empty, has an unknown scheme, or contains credentials.
     """
 
     def __init__(self, url: str, **storage_options: Any) -> None:
@@ -89,10 +67,10 @@ class Store:
             raise StoreError(f"{url}: unknown scheme {self.scheme!r}; use a folder, file://, s3:// or gs://")
         path = url.partition("://")[2] if "://" in url else url
         if not path.strip("/ "):
-            # Not the folder that the command happens to run in.
-            raise StoreError(f"{url!r} names no place: give a folder, or a URL with a bucket or host and more, for the store")
+            # An empty path would mean the folder in which the command happens to run.
+            raise StoreError(f"{url!r} names no place: give a folder, or a URL with a bucket or host and a path, for the store")
         if self.scheme in web.SCHEMES and not set(path).isdisjoint("?#"):
-            raise StoreError(f"{url}: the objects lie below the URL, which can have no query or fragment: leave it out")
+            raise StoreError(f"{url}: a store's URL can have no query or fragment: leave out what follows '?' or '#'")
         self.root = os.path.abspath(path) if self.scheme == "file" else path.rstrip("/")
         self.url = f"{self.scheme}://{self.root}"
         self.storage_options = storage_options
@@ -101,15 +79,17 @@ class Store:
         return f"Store({self.url!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # A file system holds sockets and threads of this process; the receiver opens its own.
+        # A file system holds sockets and threads of this process; an unpickled store opens its own.
         return {key: value for key, value in self.__dict__.items() if key not in ("fs", "_fs_for_parts")}
 
     @cached_property
     def fs(self) -> AbstractFileSystem:
+        """The fsspec file system. Its client makes one attempt at each request, because `_guarded` retries."""
         return self._open(attempts=1)
 
     @cached_property
     def _fs_for_parts(self) -> AbstractFileSystem:
+        """For multipart uploads, where the client retries each part."""
         return self._open(PART_ATTEMPTS)
 
     def _open(self, attempts: int) -> AbstractFileSystem:
@@ -120,25 +100,25 @@ class Store:
 
     @property
     def is_local(self) -> bool:
-        """Whether reading costs no network."""
+        """Whether objects are read without a network."""
         return self.scheme in ("file", "memory")
 
     def require_writable(self) -> None:
-        """Raises StoreError where nothing can ever be written."""
+        """Raises StoreError when the scheme can only be read."""
         if self.scheme in web.SCHEMES:
-            raise StoreError(f"{self.url}: {self.scheme}:// is only read from: write to a folder, file://, s3:// or gs://")
+            raise StoreError(f"{self.url}: {self.scheme}:// can only be read: write to a folder, file://, s3:// or gs://")
 
     def url_of(self, key: str) -> str:
-        """The full URL of a key, or of a prefix."""
+        """The full URL of a key or a key prefix."""
         return f"{self.url}/{_checked(key)}"
 
     def read(self, key: str) -> bytes:
-        """The whole object. Raises MissingObject when it is not there."""
-        # Of unknown size: the client gives up each request that gets no answer, and no other limit can be set.
+        """The whole object. Raises MissingObject when there is none."""
+        # Its size, and so a limit for the whole call, is unknown; the client limits how long it waits for each byte.
         return self._guarded(key, lambda path, limit: self.fs.cat_file(path))
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
-        """`length` bytes from `start`."""
+        """`length` bytes from byte `start`."""
 
         def read(path: str, limit: Limit) -> bytes:
             if self.scheme in web.SCHEMES:
@@ -148,25 +128,28 @@ class Store:
         return self._guarded(key, read, size=length)
 
     def write(self, key: str, data: bytes) -> None:
-        """Create or replace the object; a reader sees the old bytes or the new, never a mixture."""
+        """Create or replace an object. A concurrent reader sees the old or the new bytes, never a mixture."""
         self.require_writable()
 
         def put(path: str, limit: Limit) -> None:
             if self.scheme == "file":
                 self._write_file(path, data)
+            elif self.scheme == "memory":
+                self.fs.pipe_file(path, data)
             else:
-                self._put_object(path, data, limit)
+                sender = self._fs_for_parts if is_multipart(self.scheme, len(data)) else self.fs
+                put_object(self.fs, sender, self.scheme, path, data, limit)
 
         if self.scheme in s3.SCHEMES and len(data) > s3.SMALL_BYTES:
             self._guarded(key, lambda path, limit: s3.await_answer(self.fs, path, limit))
         self._guarded(key, put, size=len(data))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Create the object unless it exists: True for the one caller who made it.
+        """Create an object unless it exists. Returns True for the one caller that created it.
 
-        When the answer to a successful put is lost, the put is repeated (here, or unseen inside the client library of
-        a remote store) and meets its own object: the bytes tell. On a server without conditional puts an existing object
-        is respected, but two callers at the same instant may both be told that they made it; the later bytes stand.
+        When the answer to a successful put is lost, the put is repeated (here, or by the client library) and finds its own
+        object: then the bytes are compared. On a server without conditional puts an existing object is never replaced, except
+        when two callers create it at the same moment: both may get True, and the later bytes remain.
         """
         self.require_writable()
         attempts = 0
@@ -186,7 +169,7 @@ class Store:
         return self._guarded(key, put, size=len(data))
 
     def creates_conditionally(self) -> bool:
-        """Whether `create` refuses an existing object by the server's own rule, found out by trying."""
+        """Whether the server itself refuses to create an object that exists. Found out by trying."""
         key = f".probe-{uuid.uuid4().hex}"
 
         def refused(path: str, limit: Limit) -> bool:
@@ -206,20 +189,22 @@ class Store:
             self.delete([key])
 
     def exists(self, key: str) -> bool:
+        """Whether there is an object under the key."""
         return self._guarded(key, lambda path, limit: bool(self.fs.exists(path, **limit)))
 
     def size(self, key: str) -> int:
+        """The object's size in bytes. Raises MissingObject when there is none."""
         size = self._info(key)["size"]
         if size is None:
-            raise StoreError(f"{self.url_of(key)}: the server does not say how large it is: serve it by another")
+            raise StoreError(f"{self.url_of(key)}: the server does not report the object's size: use another server")
         return int(size)
 
     def modified(self, key: str) -> datetime:
-        """When the object was written by the store's clock, with time zone."""
+        """When the object was written, by the store's clock and with time zone."""
         return Listed.of(self._info(key)).modified
 
     def now(self) -> datetime:
-        """The time by the store's clock, with time zone: that of an object written now, up to a second later."""
+        """The time by the store's clock, with time zone, or up to a second later. Writes an object to find out."""
         key = f".probe-{uuid.uuid4().hex}"
         self.write(key, b"clock")
         try:
@@ -227,43 +212,37 @@ class Store:
         finally:
             self.delete([key])
         if moment == NEVER:
-            raise StoreError(f"{self.url}: this kind of store does not say when an object was written: ages are not known here")
-        # S3 leaves out the parts of a second here, but not in listings.
+            raise StoreError(f"{self.url}: this kind of store does not report when an object was written, so ages are unknown")
+        # S3 rounds down to seconds here, but not in listings.
         return moment if moment.microsecond else moment + timedelta(seconds=1)
 
     def list(self, prefix: str, temporary: bool = False) -> "builtins.list[str]":
-        """All keys under a prefix, recursively, sorted; an absent prefix has none.
+        """All keys under a prefix, recursively and sorted; empty when there are none.
 
         Args:
-            temporary: also the files that local writers have not finished, or left when they were killed.
+            temporary: whether to include files that local writers have not finished, or left behind when they were killed.
         """
         return builtins.list(self.listing(prefix, temporary))
 
     def listing(self, prefix: str, temporary: bool = False) -> dict[str, Listed]:
-        """As `list`, each key with the object's size and time.
+        """The same as `list`, with each object's size and time.
 
         Raises:
-            StoreError: a web server, which lists nothing.
+            StoreError: the store is a web server, which has no listings.
         """
         if self.scheme in web.SCHEMES:
             raise StoreError(f"{self.url}: a web server lists no objects: name the folder of one distilled set")
 
         def find(path: str, limit: Limit) -> dict[str, Listed]:
-            if self.scheme == "file":
-                statuses = dict(find_files(path))
-                found = {name: Listed.of({"size": at.st_size, "mtime": at.st_mtime}) for name, at in statuses.items()}
-            else:
-                found = {str(name): Listed.of(info) for name, info in self.fs.find(path, detail=True).items()}
             root = self.fs._strip_protocol(f"{self.url}/") if self.scheme == "memory" else self.root
-            keys = {name.removeprefix(root.rstrip("/") + "/"): listed for name, listed in sorted(found.items())}
-            return {key: keys[key] for key in keys if temporary or not key.rpartition("/")[2].startswith(TEMPORARY)}
+            return find_objects(self.fs, self.scheme, path, root, temporary)
 
         with contextlib.suppress(FileNotFoundError):
             return self._guarded(prefix, find, missing_is_error=False)
         return {}
 
     def delete(self, keys: "builtins.list[str]") -> None:
-        """Remove objects; one that is gone already is no error."""
+        """Remove objects; objects that do not exist are ignored."""
         self.require_writable()
         for key in keys:
             with contextlib.suppress(FileNotFoundError):
@@ -274,28 +253,29 @@ class Store:
         key = f".probe-{uuid.uuid4().hex}"
         self.write(key, b"vldd")
         if self.read(key) != b"vldd":
-            raise StoreError(f"{self.url}: a probe object was read back changed: this store cannot be trusted")
+            raise StoreError(f"{self.url}: a probe object was read back changed: use another store")
         self.delete([key])
 
     def abort_uploads(self, prefix: str, before: datetime, abort: bool = True) -> "builtins.list[str]":
-        """Multipart uploads that a killed writer began and never ended: S3 keeps (and bills) their parts, unseen.
+        """Abort multipart uploads that a killed writer left unfinished. S3 keeps and bills their parts, but lists no object.
 
         Args:
-            before: by the store's clock; what was begun, or went on, later is left alone.
+            before: by the store's clock; uploads that were begun or continued later are left alone.
+            abort: False: only find them.
 
         Returns:
-            Their keys. Stores other than S3 have none.
+            Their keys. Only S3 has such uploads.
         """
         if self.scheme not in s3.SCHEMES:
             return []
         bucket = self.root.partition("/")[0]
 
         def find(path: str, limit: Limit) -> builtins.list[str]:
-            # With a slash: `units` is no part of `units-old`.
-            dead = s3.unended_uploads(self.fs, bucket, f"{path.partition('/')[2]}/", before)
-            for upload in dead if abort else ():
+            # The slash keeps `units-old` out of the prefix `units`.
+            unfinished = s3.unfinished_uploads(self.fs, bucket, f"{path.partition('/')[2]}/", before)
+            for upload in unfinished if abort else ():
                 self.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-            return [f"{bucket}/{upload['Key']}".removeprefix(f"{self.root}/") for upload in dead]
+            return [f"{bucket}/{upload['Key']}".removeprefix(f"{self.root}/") for upload in unfinished]
 
         return self._guarded(prefix, find)
 
@@ -303,7 +283,12 @@ class Store:
         return self._guarded(key, lambda path, limit: dict(self.fs.info(path, **limit)))
 
     def _guarded(self, key: str, operation: Callable[[str, Limit], Out], missing_is_error: bool = True, size: int = 0) -> Out:
-        """The operation's result, of the path and for how long a call may take; `size`: bytes that it moves, if known."""
+        """The result of `operation(path, limit)`, retried after transient faults; other faults become a StoreError.
+
+        Args:
+            missing_is_error: False: a FileNotFoundError is passed on as it is.
+            size: bytes that the operation sends or receives, if known; allows for a longer deadline.
+        """
         path = f"{self.url}/{quote(_checked(key))}" if self.scheme in web.SCHEMES else f"{self.root}/{_checked(key)}"
         started = time.monotonic()
 
@@ -331,22 +316,6 @@ class Store:
         except Exception as error:
             raise StoreError(sentence(error, self.url, key, time.monotonic() - started)) from None
 
-    def _put_object(self, path: str, data: bytes, limit: Limit) -> None:
-        """Send, then compare what the store holds: by its own checksum where that is one, else by reading back."""
-        if self.scheme == "memory":
-            self.fs.pipe_file(path, data)
-            return
-        in_parts = self.scheme in s3.SCHEMES and len(data) >= 2 * s3.PART_BYTES
-        fs = self._fs_for_parts if in_parts else self.fs
-        with ThreadPoolExecutor(1) as beside:
-            expected = beside.submit(_checksums, data)
-            fs.pipe_file(path, data, **({"chunksize": s3.PART_BYTES} if self.scheme in s3.SCHEMES else {}), **limit)
-        held = self.fs.info(path, **limit)
-        # S3's ETag is no MD5 where the store encrypts with keys of its own; Google has a field for it.
-        named = {str(held.get("ETag", "")).strip('"'), held.get("md5Hash")}
-        if held["size"] != len(data) or not (named & expected.result() or self.fs.cat_file(path, **limit) == data):
-            raise NotAsWritten(f"{path} was sent with {len(data)} bytes, and other bytes lie there")
-
     def _write_file(self, path: str, data: bytes) -> None:
         replace_file(path, data)
 
@@ -359,28 +328,10 @@ class Store:
                     raise FileExistsError(path)
                 self.fs.pipe_file(path, data)
         else:
-            try:
-                self.fs.pipe_file(path, data, mode="create", **limit)
-            except (OSError, NotImplementedError) as error:
-                if not (fall_back and says_not_implemented(error)):
-                    raise
-                if self.fs.exists(path, **limit):
-                    raise FileExistsError(path) from None
-                self.fs.pipe_file(path, data, **limit)
+            create_object(self.fs, path, data, limit, fall_back)
 
 
 def _checked(key: str) -> str:
     if key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")) or "\\" in key:
-        raise StoreError(f"{key!r} is no key: relative, '/'-separated, without empty parts, '.' or '..'")
+        raise StoreError(f"{key!r} is no key: keys are relative, separated by '/', without empty parts, '.' or '..'")
     return key
-
-
-def _checksums(data: bytes) -> set[str]:
-    """How stores name these bytes: the MD5, in hex or base64, or that of the parts' MD5s after a multipart upload."""
-    view = memoryview(data)
-    if len(data) < 2 * s3.PART_BYTES:
-        whole = md5(view, usedforsecurity=False)
-        return {whole.hexdigest(), base64.b64encode(whole.digest()).decode()}
-    starts = range(0, len(data), s3.PART_BYTES)
-    parts = b"".join(md5(view[start : start + s3.PART_BYTES], usedforsecurity=False).digest() for start in starts)
-    return {f"{md5(parts, usedforsecurity=False).hexdigest()}-{len(starts)}"}

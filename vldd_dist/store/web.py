@@ -1,4 +1,4 @@
-"""Reading what others published on a web server, by http(s)://."""
+"""Reading distilled sets from a web server, by http:// or https://."""
 
 from fsspec.spec import AbstractFileSystem
 
@@ -8,12 +8,12 @@ SCHEMES = ("http", "https")
 
 
 def read_range(fs: AbstractFileSystem, url: str, start: int, length: int) -> bytes:
-    """`length` bytes from `start`.
+    """`length` bytes from byte `start`.
 
-    `fs.cat_file` takes a whole object for the range, where a server knows no ranges; an open file tells them apart.
+    `fs.cat_file` would return the whole object if the server ignores the range; an open file notices it.
 
     Raises:
-        StoreError: the server knows no ranges.
+        StoreError: the server does not support range requests.
     """
     try:
         with fs.open(url, size=start + length, block_size=max(length, 1), cache_type="none") as file:
@@ -21,6 +21,6 @@ def read_range(fs: AbstractFileSystem, url: str, start: int, length: int) -> byt
             return bytes(file.read(length))
     except ValueError:
         raise StoreError(
-            f"{url}: the server answers no requests for parts of a file, which large objects take: serve the set by one that "
+            f"{url}: the server does not support range requests, which large objects need: serve the set with one that "
             "does (nginx, Apache, an object store), or copy its folder whole"
         ) from None

@@ -1,4 +1,4 @@
-"""An HTTP proxy before an S3 server that goes wrong on demand: S3's own errors, cut connections, lost answers, delays."""
+"""An HTTP proxy in front of an S3 server that injects faults: S3's errors, cut connections, lost answers, delays."""
 
 import http.client
 import socket
@@ -22,15 +22,15 @@ DELAY_SECONDS = 0.3
 
 
 class FaultyProxy(ThreadingHTTPServer):
-    """Each request takes the first of `faults`:
+    """Each request removes and applies the first of `faults`:
 
-    an error code of S3's       the request does not reach the server
-    "cut"                       nor does it here: the connection ends without an answer
+    an error code of S3         the request does not reach the server
+    "cut"                       the connection ends without an answer, before the request reaches the server
     "cut upload"                the connection ends in the middle of the request's body
     "cut body"                  the connection ends in the middle of the answer's body
-    "answer lost"               the server has done it, and its answer does not come
-    "delay"                     the answer comes late
-    ""                          nothing goes wrong
+    "answer lost"               the server executes the request, but its answer is lost
+    "delay"                     the answer arrives late
+    ""                          no fault
     """
 
     daemon_threads = True
@@ -46,7 +46,7 @@ class FaultyProxy(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are part of the play."""
+        """Clients that close the connection are expected."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "cut":
             return self.hang_up()
         if fault == "BadDigest" and not body:
-            fault = ""  # said of what was sent only
+            fault = ""  # It applies only to requests with a body.
         if fault in STATUS:
             xml = f"<Error><Code>{fault}</Code><Message>{fault} of {ACCESS_KEY}</Message></Error>".encode()
             return self.answer(STATUS[fault], {"content-type": "application/xml"}, xml, str(len(xml)))

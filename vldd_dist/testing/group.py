@@ -1,4 +1,4 @@
-"""Groups of real processes that speak by gloo, for tests and benchmarks."""
+"""Groups of real processes that communicate by gloo, for tests and benchmarks."""
 
 import multiprocessing
 import os
@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from vldd_dist.sharding.ranks import Ranks, Rendezvous, join, open_rendezvous
+from vldd_dist.sharding.ranks import Ranks
+from vldd_dist.sharding.rendezvous import Rendezvous, join, open_rendezvous
 
 TIMEOUT = timedelta(seconds=300)
 
@@ -28,7 +29,7 @@ class Group:
         ]
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """What a module's function(ranks, *arguments) returns on each rank."""
+        """The results of `function(ranks, *arguments)` of all ranks. The function must be at the top level of a module."""
         futures = [pool.submit(_call, function, arguments) for pool in self._pools]
         return [future.result(timeout=900) for future in futures]
 

@@ -1,8 +1,8 @@
-"""An S3 server on loopback, for tests and benchmarks: Ceph's RGW where it is installed, else moto's server, a mock.
+"""An S3 server on loopback, for tests and benchmarks: Ceph's RGW if it is installed, else moto's server, a mock.
 
-    radosgw, ceph-mon, ceph-osd, ceph-common        the packages of Debian that make it a real one
+    radosgw, ceph-mon, ceph-osd, ceph-common        the Debian packages of RGW
 
-`VLDD_REQUIRE_CEPH=1` (set by the gate) makes the mock an error.
+With `VLDD_REQUIRE_CEPH=1`, which the gate sets, a missing RGW is an error.
 """
 
 import logging
@@ -26,7 +26,7 @@ SECRET = "wJalrXUtnFEMI-a-secret-of-the-tests"
 CEPH_PROGRAMS = ("radosgw", "ceph-mon", "ceph-osd", "ceph", "radosgw-admin", "ceph-authtool", "monmaptool")
 START_SECONDS = 120
 
-# One monitor, one store in memory, no replicas, no manager: enough to be S3.
+# One monitor, one store in memory, no replicas, no manager: the least that serves S3.
 CONFIG = """
 [global]
 fsid = {fsid}
@@ -64,7 +64,7 @@ rgw data = {folder}/rgw
 rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw thread pool size = 32
 rgw dynamic resharding = false
-# What is deleted or replaced is freed within seconds, for all of it lies in memory.
+# Space of deleted objects is freed within seconds, because everything lies in memory.
 rgw gc obj min wait = 5
 rgw gc processor period = 5
 rgw gc max concurrent io = 50
@@ -73,14 +73,14 @@ rgw gc max concurrent io = 50
 
 @dataclass(frozen=True)
 class S3Server:
-    """`real` tells RGW from the mock, which checks no signatures."""
+    """A running server. `real` is True for RGW and False for the mock, which checks no signatures."""
 
     endpoint: str
     real: bool
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to use it: where it is and who asks."""
+        """The environment variables with which a process uses the server: endpoint and credentials."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
@@ -91,7 +91,7 @@ class S3Server:
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """A running server with an empty store. Says in one line when it is only the mock."""
+    """A running server with an empty store. Prints one line when it is only the mock."""
     missing = [program for program in CEPH_PROGRAMS if shutil.which(program) is None]
     if not missing:
         with (
@@ -102,7 +102,7 @@ def s3_server() -> Iterator[S3Server]:
         return
     if os.environ.get("VLDD_REQUIRE_CEPH"):
         raise RuntimeError(f"VLDD_REQUIRE_CEPH is set, but {', '.join(missing)} is not installed")
-    print(f"S3 server: moto, a mock, for {missing[0]} is not installed", file=sys.stderr)
+    print(f"S3 server: moto, a mock, because {missing[0]} is not installed", file=sys.stderr)
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
@@ -130,7 +130,7 @@ def _ceph(folder: Path) -> Iterator[str]:
             raise RuntimeError(f"{program} {' '.join(arguments)}: {ended.stderr.strip()}")
 
     def start(program: str, *arguments: str) -> None:
-        # In the foreground: the daemon is our child, and ends with `terminate`.
+        # In the foreground, so that the daemon is a child of this process and can be ended.
         log = (folder / f"{program}.out").open("wb")
         daemons.append(
             subprocess.Popen([program, "-c", str(config), "-f", *arguments], cwd=folder, stdout=log, stderr=subprocess.STDOUT)

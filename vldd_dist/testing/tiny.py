@@ -1,9 +1,9 @@
-"""An experiment of seconds, and how long a test waits before it calls a process hung."""
+"""Settings of an experiment that takes seconds, and how long a test waits before it considers a process hung."""
 
-# Waiting for longer than this is hanging. No test measures time: a machine may be busy with other work.
+# A process that takes longer is considered hung. No test measures time, because the machine may be busy with other work.
 HANG_SECONDS = 900.0
 
-# Overrides that turn the demo into seconds; random weights spare the pretraining.
+# Overrides that shorten the demo to seconds; random weights avoid the pretraining.
 TINY = [
     "data.train_images=48",
     "data.val_images=12",

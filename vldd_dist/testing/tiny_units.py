@@ -1,4 +1,4 @@
-"""Real units of a tiny experiment, and what must be true of a store that holds them."""
+"""Real units of a tiny experiment, and checks of a store that holds them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.load import load_experiment
-from vldd_dist.distilled_set.distilled import NearestCaptions
 from vldd_dist.distilled_set.fetch import published_sets, verify
+from vldd_dist.distilled_set.manifest import NearestCaptions
 from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.store.store import Store
@@ -25,14 +25,14 @@ def first_of(kind: str) -> WorkUnit:
 
 
 def copy_all_but(finished: Store, store: Store, unit: WorkUnit) -> None:
-    """What the unit needs, and more, but nothing of itself."""
+    """Copy everything except the unit's own objects, so that the unit can be run in `store`."""
     for key in finished.list("units") + finished.list("blobs"):
         if not key.startswith(f"units/{unit.kind}/{unit.id}/"):
             store.write(key, finished.read(key))
 
 
 def with_other_last_bits(captions: Callable[..., list[NearestCaptions]]) -> Callable[..., list[NearestCaptions]]:
-    """As another kind of machine computes the captions' similarities."""
+    """The same function with similarities as another kind of machine may compute them."""
 
     def perturbed(*arguments: Any) -> list[NearestCaptions]:
         return [near.model_copy(update={"similarity": near.similarity + 1e-7}) for near in captions(*arguments)]
@@ -41,7 +41,7 @@ def with_other_last_bits(captions: Callable[..., list[NearestCaptions]]) -> Call
 
 
 def digests(store: Store, unit: WorkUnit | UnitOrder) -> dict[str, Any]:
-    """What a unit made: the sha256 of each object, each read and verified, and the facts."""
+    """A unit's facts and the sha256 of each of its objects, which are read and verified."""
     reader = UnitReader(store, unit.kind, unit.id)
     for name in reader.manifest.objects:
         reader.read(name)
@@ -49,7 +49,7 @@ def digests(store: Store, unit: WorkUnit | UnitOrder) -> dict[str, Any]:
 
 
 def read_everything(store: Store) -> None:
-    """Raises StoreError for the first thing that is not what it should be."""
+    """Read and verify every unit and every published set. Raises StoreError for the first damaged object."""
     for key in store.list("units"):
         if key.endswith("/manifest.json"):
             _, kind, unit_id, _ = key.split("/")

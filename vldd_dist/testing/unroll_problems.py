@@ -1,4 +1,4 @@
-"""Students small enough for tests, and what they are unrolled on."""
+"""Small students for tests, and problems to unroll them on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ TEXT_DIM = 12
 
 @dataclass
 class Case:
-    """A student with a start, a target, rates and batches."""
+    """A student with starting and target parameters, inner learning rates and batches."""
 
     student: Student
     theta: Params
@@ -34,7 +34,7 @@ class Case:
         return unrolled_gradient(name, self.student, self.theta, self.rates, self.batches, outer, difference, **options)
 
     def in_model_inputs(self) -> Self:
-        """With what the moving part of the image tower starts from in place of the pictures."""
+        """The same case with the inputs of the image tower's trainable part in place of the images."""
         self.batches = [[model_inputs(self.student.model, images), *rest] for images, *rest in self.batches]
         return self
 
@@ -47,7 +47,7 @@ def dual_encoder_case(
     size: int = 32,
     **image: object,
 ) -> Case:
-    """A dual encoder of the given image tower, on random pairs; `size` is that of the pictures."""
+    """A dual encoder with the given image tower, on random pairs; images have `size` x `size` pixels."""
     image_settings = ImageTowerSettings(**{"model": "test_nfnet", "weights": "random", **image})
     joint_dim = None if image_settings.head.kind == "none" else 16
     text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0.3))
@@ -61,7 +61,7 @@ def dual_encoder_case(
 
     theta = student.view.read()
     if image_settings.train == "lora":
-        # peft starts one factor at zero, where half of the derivatives vanish.
+        # peft initialises one LoRA factor with zeros, at which half of the derivatives vanish.
         theta = tuple(value + 0.02 * randn(*value.shape) for value in theta)
     target = tuple(value + 0.02 * randn(*value.shape) for value in theta)
     batches: list[Params] = []
@@ -74,17 +74,18 @@ def dual_encoder_case(
 
 
 def flat(result: UnrollResult) -> Tensor:
-    """All gradients of pairs in one vector."""
+    """All gradients of the pairs in one vector."""
     return torch.cat([gradient.flatten() for batch in result.batches for gradient in batch])
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
+    """The relative l2 error |found - wanted| / |wanted|."""
     return float((found - wanted).norm() / wanted.norm())
 
 
 @dataclass
 class Quadratic:
-    """loss = 1/2 |th - b|^2 for every tower: g = th - b, so the end is known in closed form."""
+    """loss = 1/2 |theta - b|^2 for every tower: its gradient is theta - b, so the unroll's result is known in closed form."""
 
     towers: Sequence[int] = (0, 1)
     seed: int = 0

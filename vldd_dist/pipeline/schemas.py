@@ -1,8 +1,8 @@
-"""JSON Schemas of what lies in a store, generated from the models that read and write it.
+"""JSON Schemas of the files in a store, generated from the models that read and write them.
 
-    python -m vldd_dist.artifacts.schemas storage_schemas
+    python -m vldd_dist.pipeline.schemas storage_schemas
 
-writes them; a test keeps the committed files equal.
+writes them; a test checks that the committed files are up to date.
 """
 
 import json
@@ -15,9 +15,9 @@ from pydantic import BaseModel, create_model
 from vldd_dist.artifacts.facts import FACTS
 from vldd_dist.artifacts.manifests import SCHEMA_VERSION, SEAL, CheckpointRecord, UnitManifest
 from vldd_dist.artifacts.run_status import RunStatus
-from vldd_dist.distilled_set.distilled import DistilledManifest, NearestCaptions
+from vldd_dist.distilled_set.manifest import DistilledManifest, NearestCaptions
 
-# What the units that make them are called, where the word for the result is another.
+# The schema's name of a kind of unit, where its result is called otherwise.
 RESULTS = {"expert": "trajectory", "distillation": "run"}
 
 

@@ -1,0 +1,53 @@
+"""What an expert writes: each byte of its parameters once."""
+
+from collections import Counter
+from hashlib import sha256
+
+import pytest
+
+from tests.pipeline.test_pipeline import experiment, run, units_of
+from vldd_dist.artifacts.manifests import CheckpointRecord, from_json
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.store.store import Store
+
+# Three epochs, of which all but epoch 2 are kept.
+SETTINGS = ["experts.epochs=3", "distill.max_start_epoch=0", "experts.augment=null"]
+
+
+def test_each_kept_snapshot_is_written_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint of a kept epoch refers to the snapshots' blobs."""
+    tree = experiment(*SETTINGS)
+    run(store, [unit for unit in make_plan(tree).units() if unit.kind in ("dataset", "caption_embeddings")])
+    written: Counter[str] = Counter()
+    sizes: dict[str, int] = {}
+    records: list[CheckpointRecord] = []
+    write = Store.write
+
+    def counted(self: Store, key: str, data: bytes) -> None:
+        written[digest := sha256(data).hexdigest()] += 1
+        sizes[digest] = len(data)
+        if "/checkpoints/" in key:
+            records.append(from_json(CheckpointRecord, data, key))
+        write(self, key, data)
+
+    monkeypatch.setattr(Store, "write", counted)
+    expert = units_of(tree, "expert")[0]
+    run(store, [expert])
+    manifest = UnitReader(store, "expert", expert.id).manifest
+    kept = manifest.facts["epochs"]
+    assert 2 not in kept, "an epoch that is checkpointed only"
+    snapshots = {name: info for name, info in manifest.objects.items() if name.startswith("epoch-")}
+    for epoch, record in enumerate(records):
+        for tower in ("image", "text"):
+            name = f"epoch-{epoch:04d}/{tower}.safetensors"
+            assert record.objects[name].key.startswith("blobs/" if epoch in kept else expert_prefix(expert.id))
+            assert written[record.objects[name].sha256] == 1
+    # The parameters of four epochs and the momentum of the last three, and little else.
+    parameters = sum(info.size for name, info in snapshots.items() if name.startswith("epoch-0000/"))
+    total = sum(sizes[digest] * count for digest, count in written.items())
+    assert 4 * parameters < total < 4 * parameters + 3.5 * parameters
+
+
+def expert_prefix(unit_id: str) -> str:
+    return f"units/expert/{unit_id}/"

@@ -1,0 +1,54 @@
+"""Named tensors whose rows are spread over several safetensors files, one file for each rank that wrote them.
+
+One file is called NAME.safetensors; several are called NAME-00001-of-00003.safetensors and so on, in the order of the rows.
+"""
+
+import re
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from vldd_dist.errors import StoreError
+
+
+def row_file_name(name: str, index: int, count: int) -> str:
+    """The name of file `index` (from 0) of `count`."""
+    return f"{name}.safetensors" if count == 1 else f"{name}-{index + 1:05d}-of-{count:05d}.safetensors"
+
+
+def row_files_of(name: str, names: Iterable[str], source: str) -> list[str]:
+    """The files among `names` that together hold `name`, in the order of their rows.
+
+    Raises:
+        StoreError: there are none, or some are missing.
+    """
+    names = list(names)
+    if row_file_name(name, 0, 1) in names:
+        return [row_file_name(name, 0, 1)]
+    pattern = re.compile(rf"{re.escape(name)}-(\d{{5}})-of-(\d{{5}})\.safetensors")
+    found = [match for candidate in names if (match := pattern.fullmatch(candidate))]
+    expected = [row_file_name(name, index, int(found[0][2])) for index in range(int(found[0][2]))] if found else []
+    if not found or sorted(match[0] for match in found) != expected:
+        raise StoreError(f"{source}: lists neither {name}.safetensors nor a complete series of its row files: make it again")
+    return expected
+
+
+def concatenated(files: Iterable[dict[str, Tensor]], source: str) -> dict[str, Tensor]:
+    """The tensors of all files, each concatenated along dimension 0.
+
+    Raises:
+        StoreError: the files do not hold the same tensor names, dtypes and row shapes.
+    """
+    first, *others = given = list(files)
+    if not others:
+        return first
+    for number, tensors in enumerate(given, 1):
+        # A tensor without dimensions has no rows to concatenate.
+        if not all(tensor.ndim for tensor in tensors.values()) or _row_types(tensors) != _row_types(first):
+            raise StoreError(f"{source}: row file {number} has other names, shapes or types than row file 1: make it again")
+    return {name: torch.cat([tensors[name] for tensors in given]) for name in first}
+
+
+def _row_types(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape[1:], tensor.dtype) for name, tensor in tensors.items()}

@@ -1,0 +1,140 @@
+"""Writing one attempt at a work unit: objects, checkpoints, and the commit."""
+
+import logging
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from vldd_dist.artifacts.checkpoints import PARALLEL_UPLOADS, AlreadyCommitted, UnitCheckpoints
+from vldd_dist.artifacts.manifests import CheckpointRecord, UnitManifest, to_json
+from vldd_dist.artifacts.units import BLOBS, STORE_MARK, STORE_MARK_DATA, UnitReader, is_done, is_store, manifest_key, prefix_of
+from vldd_dist.errors import StoreError
+from vldd_dist.store.objects import ObjectInfo
+from vldd_dist.store.store import MissingObject, Store
+
+AGREED = "agreed"
+
+logger = logging.getLogger(__name__)
+
+
+class UnitWriter:
+    """One attempt at a unit.
+
+    Args:
+        spec, inputs: what determines the unit's output, recorded in the manifest (inputs: role -> KIND/ID).
+
+    Attributes:
+        objects: name -> description of the objects that the manifest will list.
+        checkpoints: of the unit.
+    """
+
+    def __init__(self, store: Store, kind: str, unit_id: str, spec: dict[str, Any], inputs: dict[str, str]) -> None:
+        self.store, self.kind, self.unit_id, self.spec, self.inputs = store, kind, unit_id, spec, inputs
+        self.prefix = prefix_of(kind, unit_id)
+        self.attempt = uuid.uuid4().hex[:8]
+        self.objects: dict[str, ObjectInfo] = {}
+        self.checkpoints = UnitCheckpoints(store, self.prefix, self.attempt, self._write)
+        self._store_is_marked = False
+
+    def put(self, name: str, data: bytes) -> ObjectInfo:
+        """Write an object of this attempt and list it in the manifest to come."""
+        return self.adopt(name, self._write(f"{self.prefix}/{self.attempt}/{name}", data))
+
+    def put_blob(self, data: bytes) -> ObjectInfo:
+        """Write an object under its sha256, so that equal objects of all units take space once. `adopt` lists it."""
+        info = ObjectInfo.of("", data)
+        info = info.model_copy(update={"key": f"{BLOBS}/{info.sha256[:2]}/{info.sha256}"})
+        # Written even if the blob exists: this replaces a damaged one, and renews its time of modification, so that garbage
+        # collection does not remove it between now and the commit.
+        return self._write(info.key, data, info)
+
+    def adopt(self, name: str, info: ObjectInfo) -> ObjectInfo:
+        """List an object that was written earlier: a blob, or an object of the attempt that wrote the checkpoint."""
+        self.objects[name] = info
+        return info
+
+    def agree(self, objects: dict[str, bytes]) -> dict[str, bytes]:
+        """The objects of the first attempt that calls this, for all attempts: attempts on other machines may compute
+        different last bits, and must not write different bytes under a key that they share.
+
+        The agreed objects are kept as a checkpoint of step 0 until the commit.
+
+        Raises:
+            AlreadyCommitted: another attempt has committed the unit.
+            StoreError: the first attempt's objects are missing or damaged.
+        """
+        infos = self.checkpoints.write_objects(0, objects)
+        key = f"{self.prefix}/checkpoints/{0:08d}-{AGREED}.json"
+        is_first = self.store.create(key, to_json(CheckpointRecord(step=0, objects=infos, facts={})))
+        try:
+            # Checked again after the record was created: a commit in between has removed the agreed checkpoint, and
+            # nobody would remove ours.
+            self.checkpoints.stop_if_committed()
+        except AlreadyCommitted:
+            self.store.delete([*([key] if is_first else []), *(info.key for info in infos.values())])
+            raise
+        if is_first:
+            return objects
+        self.store.delete([info.key for info in infos.values()])
+        agreed = self.checkpoints.read(key, lambda name: True)
+        if agreed is None:
+            self.checkpoints.stop_if_committed()
+            raise StoreError(
+                f"{self.store.url_of(key)}: an object that it lists is missing or damaged: remove it and start again"
+            )
+        return {name: agreed.read(name) for name in agreed.names}
+
+    def commit(self, facts: dict[str, Any]) -> UnitManifest:
+        """Create the manifest. When another attempt was first, its manifest is returned and this attempt's is dropped.
+
+        Raises:
+            StoreError: an object is missing; checkpoints that need it are removed, so that the next attempt makes it again.
+        """
+        manifest = UnitManifest(
+            kind=self.kind, unit=self.unit_id, spec=self.spec, inputs=self.inputs, objects=self.objects, facts=facts
+        )
+        manifest.check_facts(self.prefix)
+        self._check_objects()
+        self._mark_store()
+        is_first = self.store.create(manifest_key(self.prefix), to_json(manifest))
+        self.checkpoints.remove_all()
+        if not is_first:
+            logger.warning("%s was committed by another attempt first: its result is used", self.prefix)
+            return UnitReader(self.store, self.kind, self.unit_id).manifest
+        return manifest
+
+    def _check_objects(self) -> None:
+        """Raises MissingObject unless every listed object is in the store: garbage collection may have removed one that was
+        written long ago. Takes one listing, and one request for each object outside the unit."""
+        listed = self.store.listing(self.prefix)
+
+        def is_there(info: ObjectInfo) -> bool:
+            if info.key in listed:
+                return listed[info.key].size == info.size
+            try:
+                return self.store.size(info.key) == info.size
+            except MissingObject:
+                return False
+
+        infos = list({info.key: info for info in self.objects.values()}.values())
+        with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
+            gone = [info.key for info, there in zip(infos, pool.map(is_there, infos), strict=True) if not there]
+        if not gone or is_done(self.store, self.kind, self.unit_id):
+            return
+        self.checkpoints.remove_needing(set(gone))
+        raise MissingObject(
+            f"{self.store.url_of(gone[0])}: missing, or of another size, when its unit was to be committed ({len(gone)} such "
+            "objects): run the same command again, and give `vldd gc` a --min-age-hours longer than an attempt takes"
+        )
+
+    def _write(self, key: str, data: bytes, info: ObjectInfo | None = None) -> ObjectInfo:
+        self._mark_store()
+        self.store.write(key, data)
+        return info or ObjectInfo.of(key, data)
+
+    def _mark_store(self) -> None:
+        # Once in an attempt; others may do it at the same time, with the same bytes.
+        if not self._store_is_marked:
+            if not is_store(self.store):
+                self.store.write(STORE_MARK, STORE_MARK_DATA)
+            self._store_is_marked = True

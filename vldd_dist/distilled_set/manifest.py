@@ -1,0 +1,91 @@
+"""The manifest of a distilled set, and the records it consists of. Its folder holds:
+
+manifest.json        written last: schema version, recipe, facts, each object's size and sha256
+pairs.safetensors    images, texts[, similarity, start_images]; in several files if it is large (`artifacts.row_files`)
+captions.jsonl       one line a pair: the nearest training caption before and after distillation
+and what `presentation` adds for people and other tools
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from vldd_dist.artifacts.facts import Count, Recalls
+from vldd_dist.artifacts.manifests import Sealed
+from vldd_dist.artifacts.row_files import row_files_of
+from vldd_dist.store.objects import ObjectInfo
+from vldd_dist.strict_model import StrictModel
+
+MANIFEST, PAIRS, CAPTIONS = "manifest.json", "pairs", "captions.jsonl"
+
+
+class NearestCaptions(StrictModel):
+    """A distilled text embedding, shown as the training captions nearest to it before and after distillation."""
+
+    before: str
+    after: str
+    similarity: float
+
+
+class Recipe(StrictModel):
+    """Everything needed to train on the pairs in the way they were evaluated."""
+
+    image_model: str = Field(description="timm model")
+    image_model_args: dict[str, Any]
+    image_weights: str = Field(description="where the starting weights came from: timm, random, or the unit that made them")
+    image_train: str
+    image_head: str
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    text_encoder: dict[str, Any] = Field(description="the encoder whose output space the text embeddings lie in")
+    text_head: str
+    joint_dim: int | None
+    loss: str
+    temperature: float
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+
+
+class SetFacts(BaseModel):
+    """The facts of a set that the commands read; a set may have others."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    recalls: dict[str, list[Recalls]] = {}
+
+
+def _readable_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    SetFacts.model_validate(facts)
+    return facts
+
+
+class DistilledManifest(Sealed):
+    """The commit of a distilled set."""
+
+    schema_version: Literal[2] = 2
+    kind: Literal["distilled_set"] = "distilled_set"
+    pairs: Count
+    inner_rates: dict[str, float]
+    recipe: Recipe
+    facts: Annotated[dict[str, Any], AfterValidator(_readable_facts)]
+    objects: dict[str, ObjectInfo]
+
+    def mean_recall(self) -> float | None:
+        """Percent: the mean of the six recalls over the students trained on the set. None if it was not evaluated."""
+        runs = SetFacts.model_validate(self.facts).recalls.get("distilled", [])
+        return sum(run.mean for run in runs) / len(runs) if runs else None
+
+    def digest(self, source: str) -> str:
+        """The same as `DistilledSet.digest`. Raises StoreError when objects of the pairs are missing."""
+        return digest_of([self.objects[name].sha256 for name in row_files_of(PAIRS, self.objects, source)])
+
+
+def digest_of(sha256s: Sequence[str]) -> str:
+    """One digest of the files of the pairs: the file's sha256, or that of all files' sha256s, one a line."""
+    return sha256s[0] if len(sha256s) == 1 else sha256("".join(f"{digest}\n" for digest in sha256s).encode()).hexdigest()

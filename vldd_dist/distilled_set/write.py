@@ -1,0 +1,46 @@
+"""Writing a distilled set: its pairs, its presentation, and the manifest over both."""
+
+import json
+
+from vldd_dist.artifacts.manifests import to_json
+from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.manifest import CAPTIONS, MANIFEST, DistilledManifest
+from vldd_dist.distilled_set.presentation import present
+from vldd_dist.errors import StoreError
+from vldd_dist.store.objects import ObjectInfo
+from vldd_dist.store.store import Store
+
+
+def files_of(distilled: DistilledSet) -> dict[str, bytes]:
+    """The files of the set's folder: name -> content, the manifest last."""
+    captions = "".join(json.dumps(caption.model_dump(), ensure_ascii=False) + "\n" for caption in distilled.captions)
+    files = {**distilled.encoded_pairs, CAPTIONS: captions.encode()}
+    files |= present(distilled, files)
+    manifest = DistilledManifest(
+        pairs=len(distilled),
+        inner_rates=distilled.inner_rates,
+        recipe=distilled.recipe,
+        facts=distilled.facts,
+        objects={name: ObjectInfo.of(name, content) for name, content in files.items()},
+    )
+    return {**files, MANIFEST: to_json(manifest)}
+
+
+def save(distilled: DistilledSet, url: str) -> None:
+    """Write a set to a folder URL, the manifest last. Saving the same set again changes nothing.
+
+    Raises:
+        StoreError: another set is there already.
+    """
+    store = Store(url)
+    store.require_writable()
+    files = files_of(distilled)
+    manifest = files.pop(MANIFEST)
+    if store.exists(MANIFEST):
+        if store.read(MANIFEST) != manifest:
+            raise StoreError(f"{store.url}: another distilled set is there: choose another folder or remove it")
+        return
+    for name, content in files.items():
+        store.write(name, content)
+    if not store.create(MANIFEST, manifest) and store.read(MANIFEST) != manifest:
+        raise StoreError(f"{store.url}: another distilled set was written there at the same time: choose another folder")

@@ -1,0 +1,56 @@
+"""Starting and ending the process group of a unit's ranks."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from vldd_dist.sharding.ranks import Ranks
+
+# How long a rank waits for the others: starting a process and loading its libraries takes seconds, on a busy machine minutes.
+MEETING = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """The address at which the ranks of a group connect. Rank 0 opens it and keeps the server alive."""
+
+    host: str
+    port: int
+
+
+def open_rendezvous(host: str, world_size: int) -> tuple[Rendezvous, dist.TCPStore]:
+    """Start listening on a free port of this machine."""
+    server = dist.TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False)
+    return Rendezvous(host, server.port), server
+
+
+def join(meeting: Rendezvous, rank: int, world_size: int, *, device: torch.device, timeout: timedelta) -> Ranks:
+    """Join the process group of a unit's ranks; a process can be in one group at a time.
+
+    Args:
+        timeout: a collective fails when a rank does not join it for this long.
+
+    Raises:
+        RuntimeError: not all ranks connected within `MEETING`.
+    """
+    # Newer torch versions rename two collectives and warn at each use; the old names work in every supported version.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    store = dist.TCPStore(meeting.host, meeting.port, world_size, is_master=False, timeout=MEETING)
+    # The ranks start at different times: wait for all before the shorter `timeout` applies.
+    store.set(f"here/{rank}", "")
+    store.wait([f"here/{other}" for other in range(world_size)], MEETING)
+    # DeepSpeed reads these variables. Each rank sees only its own device, as number 0.
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK="0")
+    os.environ.update(MASTER_ADDR=meeting.host, MASTER_PORT=str(meeting.port))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+    return Ranks(rank, world_size)
+
+
+def leave() -> None:
+    """Leave the process group."""
+    dist.destroy_process_group()

@@ -1,0 +1,68 @@
+"""Writing an object to a remote store, and checking what the store then holds."""
+
+import base64
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import md5
+
+from fsspec.spec import AbstractFileSystem
+
+from vldd_dist.store import s3
+from vldd_dist.store.retry import NotAsWritten, says_not_implemented
+
+
+def is_multipart(scheme: str, size: int) -> bool:
+    """Whether an object of `size` bytes is sent as a multipart upload."""
+    return scheme in s3.SCHEMES and size >= 2 * s3.PART_BYTES
+
+
+def put_object(
+    fs: AbstractFileSystem, sender: AbstractFileSystem, scheme: str, path: str, data: bytes, limit: dict[str, float]
+) -> None:
+    """Send an object, then compare what the store holds with it, by the store's checksum or else by reading it back.
+
+    Args:
+        sender: the file system that sends the object; `fs` makes all other requests.
+        limit: further arguments of the file system's calls: how long one may take.
+
+    Raises:
+        NotAsWritten: the store holds other bytes.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        expected = pool.submit(checksums, data)
+        sender.pipe_file(path, data, **({"chunksize": s3.PART_BYTES} if scheme in s3.SCHEMES else {}), **limit)
+    held = fs.info(path, **limit)
+    # Google Cloud Storage reports an MD5. S3's ETag is the MD5, unless the store encrypts with keys of its own.
+    reported = {str(held.get("ETag", "")).strip('"'), held.get("md5Hash")}
+    if held["size"] != len(data) or not (reported & expected.result() or fs.cat_file(path, **limit) == data):
+        raise NotAsWritten(f"{path} was sent with {len(data)} bytes, but the store holds other bytes")
+
+
+def create_object(fs: AbstractFileSystem, path: str, data: bytes, limit: dict[str, float], fall_back: bool) -> None:
+    """Create an object by a conditional put.
+
+    Args:
+        fall_back: on a server without conditional puts, look whether the object exists and then put it.
+
+    Raises:
+        FileExistsError, or the file system's own error: the object exists.
+    """
+    try:
+        fs.pipe_file(path, data, mode="create", **limit)
+    except (OSError, NotImplementedError) as error:
+        if not (fall_back and says_not_implemented(error)):
+            raise
+        if fs.exists(path, **limit):
+            raise FileExistsError(path) from None
+        fs.pipe_file(path, data, **limit)
+
+
+def checksums(data: bytes) -> set[str]:
+    """The checksums that a store may report for these bytes: their MD5 in hex or base64; after a multipart upload to S3 the MD5
+    of the parts' MD5s."""
+    view = memoryview(data)
+    if len(data) < 2 * s3.PART_BYTES:
+        whole = md5(view, usedforsecurity=False)
+        return {whole.hexdigest(), base64.b64encode(whole.digest()).decode()}
+    starts = range(0, len(data), s3.PART_BYTES)
+    parts = b"".join(md5(view[start : start + s3.PART_BYTES], usedforsecurity=False).digest() for start in starts)
+    return {f"{md5(parts, usedforsecurity=False).hexdigest()}-{len(starts)}"}
