@@ -5,11 +5,10 @@ import tempfile
 import time
 from typing import Any
 
-from rich.console import Console
-
 from cluster.local import free_port, start_cluster
 from vldd_dist.config.load import load_experiment
-from vldd_dist.monitoring.progress import PlainView, ProgressBoard
+from vldd_dist.events import RunEvent, UnitRetried
+from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.scheduler.controller import Controller
@@ -21,11 +20,10 @@ OVERRIDES = [
 ]
 
 
-class Watch(PlainView):
+class Watch:
     """Loses the expert's node once it has trained some epochs, and notes when it trains again."""
 
     def __init__(self, cluster: Any) -> None:
-        super().__init__(Console(quiet=True))
         self.cluster = cluster
         self.lost_at: float | None = None
         self.lost_epoch = 0
@@ -33,13 +31,19 @@ class Watch(PlainView):
         self.again_epoch = 0
         self._retried = False
 
-    def notice(self, text: str) -> None:
-        self._retried = self._retried or "tried again" in text
+    def begin(self, state: RunState) -> None:
+        """Nothing runs yet."""
 
-    def refresh(self, board: ProgressBoard) -> None:
-        for unit_id, (unit, _) in board.running.items():
-            epoch = board.latest.get(unit_id, {}).get("epoch", 0)
-            if unit.kind != "expert" or not epoch:
+    def event(self, event: RunEvent, state: RunState) -> None:
+        self._retried = self._retried or isinstance(event, UnitRetried)
+
+    def end(self) -> None:
+        """Nothing to clear."""
+
+    def refresh(self, state: RunState) -> None:
+        for running in state.running.values():
+            epoch = (running.progress and running.progress.epoch) or 0
+            if running.unit.kind != "expert" or not epoch:
                 continue
             if self.lost_at is None and epoch >= 4:
                 self.lost_epoch = epoch
@@ -70,7 +74,7 @@ def recovery_seconds() -> float:
                 units,
                 store,
                 lambda: RayExecutor(store),
-                ProgressBoard(watch),
+                RunState([watch]),
                 should_stop=lambda: watch.again_at is not None,
             ).run()
     except KeyboardInterrupt:

@@ -42,6 +42,7 @@ from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.config.load import load_experiment
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.stream import EpochStream
+from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.context import execute
 from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -101,14 +102,14 @@ class Meter:
     first: int = 0
     rate: float = 0.0
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        if "done" not in event or event["done"] < self.skipped:
+    def __call__(self, event: UnitReport) -> None:
+        if not isinstance(event, Progress) or event.done < self.skipped:
             return
         if self.began is None:
             self.wait()
-            self.began, self.first = time.monotonic(), event["done"]
+            self.began, self.first = time.monotonic(), event.done
             return
-        elapsed, done = time.monotonic() - self.began, event["done"] - self.first
+        elapsed, done = time.monotonic() - self.began, event.done - self.first
         self.rate = done / elapsed
         if done >= self.batches * BATCH or elapsed > self.seconds:
             raise Enough

@@ -1,8 +1,8 @@
-"""The coordinator with thousands of units: what it takes of the machine that runs it.
+"""The controller with thousands of units: what it takes of the machine that runs it.
 
     python -m benchmarks.scale [--quick]
 
-The real coordinator, with the views of a real run that need no Ray (lines or a live table, and the status in the store), over
+The real controller, with the views of a real run that need no Ray (lines or a live table, and the status in the store), over
 the plan of a real description (100 experts; distillations that need all of them, each judged five times and published),
 against an executor whose units end on a clock of its own, 450 and more at once, and a folder as store. Counted are the
 driver's CPU seconds without the executor's, what its resident set grows by in a fresh process (plan included), and its
@@ -31,13 +31,15 @@ from rich.table import Table
 
 from benchmarks._measure import FreshProcess, peak_memory, print_json
 from vldd_dist.config.load import load_experiment
-from vldd_dist.monitoring.progress import LiveView, PlainView, ProgressBoard
-from vldd_dist.monitoring.status import SeveralViews, StatusWriter
+from vldd_dist.events import Progress, UnitReported
+from vldd_dist.monitoring.console import LiveView, PlainView
+from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.status import StatusWriter
 from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
-from vldd_dist.scheduler.executor import Capacity, Event
+from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.store.store import Limit, Store
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
@@ -88,7 +90,7 @@ class CountingStore(Store):
 
 
 class SimulatedExecutor:
-    """Units that end by themselves and leave a manifest; `now` moves when the coordinator waits, `aside` are the CPU seconds
+    """Units that end by themselves and leave a manifest; `now` moves when the controller waits, `aside` are the CPU seconds
     that its thread spends here (the status is written on another)."""
 
     def __init__(self, store: Store) -> None:
@@ -127,17 +129,17 @@ class SimulatedExecutor:
                 ended.append((order.id, DONE))
         return ended
 
-    def events(self) -> list[Event]:
+    def reports(self) -> list[UnitReported]:
         with self._aside():
             if self.now - self.reported < REPORT_SECONDS:
                 return []
             self.reported = self.now
-            return [(unit_id, {"done": 1, "total": 2, "loss": 1.0}) for _, unit_id, _ in self.ends]
+            return [UnitReported(unit_id, Progress(1, 2, loss=1.0)) for _, unit_id, _ in self.ends]
 
     def stop(self, unit_id: str) -> None:
         raise AssertionError("none is slow")
 
-    def lives(self, node: str) -> bool:
+    def is_alive(self, node: str) -> bool:
         return True
 
     def close(self) -> None:
@@ -149,7 +151,7 @@ class Figures:
     """What one run took of the driver.
 
     Attributes:
-        cpu_seconds: of the coordinator, views included.
+        cpu_seconds: of the controller, views included.
         plan_seconds: CPU seconds of making the plan, in none of the others.
         requests, writes: to the store, and those of them that wrote the status.
         asked, polls: how often the executor was asked what there is, and what has ended.
@@ -178,11 +180,10 @@ def simulate(size: int, terminal: bool, folder: str) -> Figures:
     with open(os.devnull, "w") as sink:
         console = Console(file=sink, force_terminal=terminal, width=120)
         status = StatusWriter(store, "scale", executor.clock)
-        view = SeveralViews([LiveView(console) if terminal else PlainView(console, executor.clock), status])
-        board = ProgressBoard(view, executor.clock)
-        result = Controller(units, store, lambda: executor, board, clock=executor.clock).run()
+        state = RunState([LiveView(console) if terminal else PlainView(console, executor.clock), status], executor.clock)
+        result = Controller(units, store, lambda: executor, state, clock=executor.clock).run()
         status.state = "done"
-        view.end()
+        state.end()
     seconds = time.process_time() - planned - executor.aside
     assert len(result.ran) + len(result.found) == len(units)
     counts = store.requests, store.writes, executor.asked, executor.polls, executor.most_at_once
@@ -220,7 +221,7 @@ def print_figures(found: list[tuple[str, Figures]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The coordinator with thousands of units.")
+    parser = argparse.ArgumentParser(description="The controller with thousands of units.")
     parser.add_argument("--quick", action="store_true", help="the smaller size only")
     arguments = parser.parse_args()
     found = list(measure_all(SIZES[:1] if arguments.quick else SIZES))

@@ -9,6 +9,7 @@ import pytest
 
 from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
 from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.events import UnitReport
 from vldd_dist.pipeline.context import execute
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store
@@ -29,7 +30,7 @@ def _make(url: str, order: UnitOrder, barrier: Any, committed: Any, wait_for_oth
         committed.put(f"{self.attempt} tried")
         return manifest
 
-    def report(event: dict[str, Any]) -> None:
+    def report(event: UnitReport) -> None:
         nonlocal begun
         if not begun:
             begun = True

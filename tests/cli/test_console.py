@@ -20,7 +20,9 @@ from vldd_dist.distilled_set.fetch import read_manifest
 from vldd_dist.distilled_set.manifest import NearestCaptions
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
-from vldd_dist.monitoring.progress import LiveView, PlainView
+from vldd_dist.events import RunNotice
+from vldd_dist.monitoring.console import LiveView, PlainView
+from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
 
@@ -57,8 +59,8 @@ def test_nothing_that_a_console_prints_is_obeyed(terminal: bool) -> None:
     table.add_row(f"cell {HOSTILE} [/b] :smile:", style="red")
     for printed in (f"text {HOSTILE}", table, Markdown(f"# a {HOSTILE}\n`{HOSTILE}`"), f"[/b] {HOSTILE}"):
         console.print(printed)
-    LiveView(console).notice(f"notice {HOSTILE}")
-    PlainView(console).notice(f"notice {HOSTILE}")
+    for view in (LiveView(console), PlainView(console)):
+        view.event(RunNotice(f"notice {HOSTILE}"), RunState([]))
     said = file.getvalue()
     assert ("\x1b[31m" in said) == terminal
     assert "[/b] :smile:" in said

@@ -9,7 +9,8 @@ from typing import ClassVar
 import pytest
 
 from tests.cluster.recipes import CLUSTER
-from vldd_dist.monitoring.progress import ProgressBoard
+from vldd_dist.events import Progress, UnitReported, UnitRetried, UnitStarted
+from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend import metrics as ray_metrics
 from vldd_dist.ray_backend.metrics import RayMetrics
@@ -47,14 +48,14 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     monkeypatch.setattr(ray_metrics, "Gauge", Registered)
     monkeypatch.setattr(ray_metrics, "Counter", Registered)
     clock = count(0, 2 * ray_metrics.METRICS_SECONDS)
-    board = ProgressBoard(RayMetrics(lambda: float(next(clock))))
+    state = RunState([RayMetrics(lambda: float(next(clock)))])
     unit = WorkUnit("expert", {"index": 0}, label="expert 0")
-    board.begin([unit], set())
-    board.started(unit)
-    board.event(unit.id, dict.fromkeys(ray_metrics.OF_A_UNIT, 1.0))
-    board.refresh()
-    board.retried(unit, "its machine ended")
-    board.refresh()
+    state.begin([unit], set())
+    state.event(UnitStarted(unit.id))
+    state.event(UnitReported(unit.id, Progress(1, 2, **dict.fromkeys(ray_metrics.UNIT_GAUGES, 1.0))))
+    state.refresh()
+    state.event(UnitRetried(unit.id, "lost", "its machine ended"))
+    state.refresh()
     return {f"ray_{name}": labels for name, labels in Registered.labels.items()}
 
 

@@ -19,6 +19,7 @@ import pytest
 from tests.pipeline.test_pipeline import experiment
 from vldd_dist.artifacts.run_status import read_statuses
 from vldd_dist.artifacts.units import UnitReader, is_done
+from vldd_dist.events import UnitReport
 from vldd_dist.monitoring.status import describe_status
 from vldd_dist.pipeline.context import execute
 from vldd_dist.pipeline.graph import make_plan
@@ -189,7 +190,7 @@ def keep_at_it(url: str, orders: dict[str, UnitOrder], begun: Any, written: Any)
         while not all(is_done(store, *needed) for needed in order.inputs.values()):
             time.sleep(0.05)
 
-        def report(event: dict[str, Any], kind: str = kind) -> None:
+        def report(event: UnitReport, kind: str = kind) -> None:
             begun.set()
             while not checkpoints(Path(store.root), kind) and not is_done(store, kind, orders[kind].id):
                 time.sleep(0.05)

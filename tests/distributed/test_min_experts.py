@@ -2,7 +2,6 @@
 whenever they were trained."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.distillation.sampling import draw, expert_pool
 from vldd_dist.errors import ConfigError
+from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.context import execute
 from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.pipeline.outcome import InputAwaited
@@ -60,9 +60,9 @@ def attempt(ranks: Ranks, url: str, unit: WorkUnit) -> tuple[str | None, list[in
     torch.set_num_threads(1)
     steps: list[int] = []
 
-    def report(event: dict[str, Any]) -> None:
-        if "done" in event:
-            steps.append(event["done"])
+    def report(event: UnitReport) -> None:
+        if isinstance(event, Progress):
+            steps.append(event.done)
 
     try:
         execute(unit.order(), Store(url), report, ranks)

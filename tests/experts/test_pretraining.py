@@ -10,17 +10,16 @@ from torch import Tensor
 from vldd_dist.config.starting_weights import PretrainSettings
 from vldd_dist.data.scenes import draw_scenes
 from vldd_dist.errors import DivergenceError
+from vldd_dist.events import Progress, UnitReport
 from vldd_dist.experts import pretraining
 from vldd_dist.experts.pretraining import PRETRAINING_OFFSET, pretrain_on_attributes
 from vldd_dist.models.image import create_backbone
 from vldd_dist.seeding import numpy_generator
 
 
-def pretrained(
-    seed: int = 0, mean: float = 0.5, std: float = 0.25, **changes: Any
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """The pretrained weights and the progress reports."""
-    events: list[dict[str, Any]] = []
+def pretrained(seed: int = 0, mean: float = 0.5, std: float = 0.25, **changes: Any) -> tuple[dict[str, Tensor], list[Progress]]:
+    """Weights and reports."""
+    events: list[UnitReport] = []
     weights = pretrain_on_attributes(
         create_backbone("test_nfnet", {}, pretrained=False, seed=0),
         PretrainSettings(**{"images": 32, "epochs": 4, "batch_size": 12, "lr": 3e-3} | changes),
@@ -31,7 +30,7 @@ def pretrained(
         device=torch.device("cpu"),
         report=events.append,
     )
-    return weights, events
+    return weights, [event for event in events if isinstance(event, Progress)]
 
 
 def test_it_learns_repeats_and_leaves_the_global_generator() -> None:
@@ -43,12 +42,12 @@ def test_it_learns_repeats_and_leaves_the_global_generator() -> None:
     again, _ = pretrained()
     assert all(torch.equal(again[name], weight) for name, weight in weights.items())
     # Three batches an epoch, the last one smaller; each image once.
-    assert [event["done"] for event in events] == [12, 24, 32, 44, 56, 64, 76, 88, 96, 108, 120, 128]
-    assert {event["total"] for event in events} == {128}
-    assert [event["epoch"] for event in events[::3]] == [1, 2, 3, 4]
+    assert [event.done for event in events] == [12, 24, 32, 44, 56, 64, 76, 88, 96, 108, 120, 128]
+    assert {event.total for event in events} == {128}
+    assert [event.epoch for event in events[::3]] == [1, 2, 3, 4]
     # The loss of guessing is ln 2 = 0.69.
-    assert events[0]["loss"] == pytest.approx(0.69, abs=0.1)
-    assert events[-1]["loss"] < 0.8 * events[0]["loss"]
+    assert events[0].loss == pytest.approx(0.69, abs=0.1)
+    assert events[-1].loss < 0.8 * events[0].loss
 
 
 def test_every_setting_and_the_seed_change_the_weights() -> None:

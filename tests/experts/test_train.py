@@ -13,10 +13,11 @@ from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import DivergenceError
+from vldd_dist.events import Progress, Report, UnitReport
 from vldd_dist.experts import train as train_module
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.train import ExpertTraining
-from vldd_dist.pipeline.context import Report, read_tensors
+from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
@@ -60,11 +61,12 @@ def test_an_expert_learns(store: Store) -> None:
 
 
 def test_an_epochs_loss_is_the_mean_of_its_batches(store: Store) -> None:
-    events: list[dict[str, Any]] = []
-    facts = train(store, seed=2, report=events.append).facts
-    assert [(event["done"], event["total"]) for event in events] == [(done, 96) for done in range(16, 97, 16)]
+    reports: list[UnitReport] = []
+    facts = train(store, seed=2, report=reports.append).facts
+    events = [event for event in reports if isinstance(event, Progress)]
+    assert [(event.done, event.total) for event in events] == [(done, 96) for done in range(16, 97, 16)]
     for epoch in (1, 2):
-        losses = [event["loss"] for event in events if event["epoch"] == epoch]
+        losses = [event.loss for event in events if event.epoch == epoch]
         assert len(losses) == 3
         assert facts["loss"][epoch - 1] == pytest.approx(sum(losses) / 3)
 

@@ -12,10 +12,11 @@ from tests.monitoring.test_status import Clock
 from tests.pipeline.test_pipeline import experiment, finished, units_of  # noqa: F401 (a fixture)
 from vldd_dist.artifacts.run_status import RunningUnit, RunStatus
 from vldd_dist.errors import StoreError
-from vldd_dist.monitoring.live_report import REPORT_SECONDS, SHOWN, TIMES, LiveReport, progress_of
-from vldd_dist.monitoring.progress import ProgressBoard
+from vldd_dist.events import UnitStarted
+from vldd_dist.monitoring.live_report import LISTED, MAX_LOAD_FACTOR, REPORT_SECONDS, LiveReport, progress_of
 from vldd_dist.monitoring.report import Reporter
-from vldd_dist.monitoring.status import SeveralViews, StatusWriter
+from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.status import StatusWriter
 from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import Progress
@@ -46,16 +47,16 @@ class Setting:
         self.recorder = Recorder(self.clock)
         self.status = StatusWriter(store, "scenes", self.clock)
         self.live = LiveReport(self.recorder, self.status, self.clock)  # type: ignore[arg-type]
-        self.board = ProgressBoard(SeveralViews([self.status, self.live]), self.clock)
+        self.state = RunState([self.status, self.live], self.clock)
         units = [WorkUnit("expert", {"index": index}, label=f"expert {index}") for index in range(3)]
-        self.board.begin(units, {units[0].id})
-        self.board.started(units[1])
+        self.state.begin(units, {units[0].id})
+        self.state.event(UnitStarted(units[1].id))
         self.unit = units[1]
 
     def look(self, after: float) -> int:
         """How many reports there are after one more look."""
         self.clock.now += after
-        self.board.refresh()
+        self.state.refresh()
         self.settle()
         return len(self.recorder.written)
 
@@ -76,7 +77,7 @@ def test_a_slow_one_is_written_more_rarely(store: Store) -> None:
     setting = Setting(store)
     setting.recorder.seconds = 10
     assert setting.look(0) == 1
-    assert setting.look(TIMES * 10 - 11) == 1
+    assert setting.look(MAX_LOAD_FACTOR * 10 - 11) == 1
     assert setting.look(2) == 2
 
 
@@ -85,7 +86,7 @@ def test_the_loop_does_not_wait_and_none_is_written_twice_at_once(store: Store) 
     setting.recorder.gate.clear()
     for _ in range(3):
         setting.clock.now += REPORT_SECONDS
-        setting.board.refresh()
+        setting.state.refresh()
     assert setting.recorder.written == []
     setting.recorder.gate.set()
     setting.settle()
@@ -107,12 +108,12 @@ def test_an_interrupted_run_says_so_in_its_report(store: Store, state: Any, last
     setting = Setting(store)
     setting.look(0)
     setting.status.state = state
-    setting.board.view.end()
+    setting.state.end()
     assert [progress.state for progress in setting.recorder.written] == last
 
 
 def test_what_people_read_of_a_status() -> None:
-    units = [RunningUnit(label=f"unit {index}", seconds=1, event={"done": index, "total": 50}) for index in range(SHOWN + 3)]
+    units = [RunningUnit(label=f"unit {index}", seconds=1, event={"done": index, "total": 50}) for index in range(LISTED + 3)]
     status = RunStatus(
         experiment="scenes",
         state="running",
@@ -126,7 +127,7 @@ def test_what_people_read_of_a_status() -> None:
     assert progress.written_at == "2026-01-02 03:04:05 UTC"
     assert progress.running[1] == ("unit 1", "1/50")
     assert progress.running[-1] == ("and 3 more", "")
-    assert len(progress.notices) == SHOWN
+    assert len(progress.notices) == LISTED
 
 
 def test_nothing_is_read_twice(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -9,8 +9,11 @@ from tests.artifacts.test_schemas import STATUS
 from vldd_dist.artifacts.run_status import RunStatus, read_statuses, write_status
 from vldd_dist.cli.main import main
 from vldd_dist.errors import StoreError
-from vldd_dist.monitoring.progress import SILENT_SECONDS, PlainView, ProgressBoard
-from vldd_dist.monitoring.status import SeveralViews, StatusWriter, describe_status
+from vldd_dist.events import Notice, Progress, UnitFailed, UnitFinished, UnitReported, UnitRetried, UnitStarted
+from vldd_dist.monitoring.console import PlainView
+from vldd_dist.monitoring.descriptions import SILENT_SECONDS
+from vldd_dist.monitoring.run_state import RunState, View
+from vldd_dist.monitoring.status import StatusWriter, describe_status
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 
@@ -22,30 +25,31 @@ class Clock:
         return self.now
 
 
-def board_at_work(view: SeveralViews, clock: Clock) -> tuple[ProgressBoard, list[WorkUnit]]:
-    board = ProgressBoard(view, clock)
+def state_at_work(views: list[View], clock: Clock) -> tuple[RunState, list[WorkUnit]]:
+    """Of three experts the first is done, and the second runs."""
+    state = RunState(views, clock)
     units = [WorkUnit("expert", {"index": index}, label=f"expert {index}") for index in range(3)]
-    board.begin(units, {units[0].id})
-    board.started(units[1])
-    return board, units
+    state.begin(units, {units[0].id})
+    state.event(UnitStarted(units[1].id))
+    return state, units
 
 
 def test_the_store_says_where_a_run_stands(store: Store) -> None:
     clock = Clock()
     writer = StatusWriter(store, "scenes", clock)
-    board, units = board_at_work(SeveralViews([writer]), clock)
+    state, units = state_at_work([writer], clock)
     clock.now = 20
-    board.event(units[1].id, {"done": 5, "total": 10, "loss": 1.5})
-    board.retried(units[1], "its machine ended")
-    board.started(units[1])
-    board.refresh()
-    board.event(units[1].id, {"done": 6, "total": 10})
+    state.event(UnitReported(units[1].id, Progress(5, 10, loss=1.5)))
+    state.event(UnitRetried(units[1].id, "lost", "its machine ended"))
+    state.event(UnitStarted(units[1].id))
+    state.refresh()
+    state.event(UnitReported(units[1].id, Progress(6, 10)))
     clock.now = 21
     # Not yet again.
-    board.refresh()
-    board.finished(units[1])
-    board.started(units[2])
-    board.failed(units[2], "a wrong key")
+    state.refresh()
+    state.event(UnitFinished(units[1].id, 1))
+    state.event(UnitStarted(units[2].id))
+    state.event(UnitFailed(units[2].id, "refused", "a wrong key"))
     writer.state = "failed"
     writer.end()
     (status,) = read_statuses(store)
@@ -59,14 +63,14 @@ def test_a_run_that_was_interrupted_says_so_and_a_store_that_refuses_does_not_st
 ) -> None:
     clock = Clock()
     writer = StatusWriter(store, "scenes", clock)
-    board, _ = board_at_work(SeveralViews([writer]), clock)
+    state, _ = state_at_work([writer], clock)
 
     def refuse(key: str, data: bytes) -> None:
         raise StoreError("no")
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "write", refuse)
-        board.refresh()
+        state.refresh()
         assert writer._writing is not None
         writer._writing.result()
     writer.end()
@@ -81,8 +85,8 @@ def test_a_status_in_words(store: Store, capsys: pytest.CaptureFixture[str]) -> 
     assert "scenes: running" in text
     assert "1/3 done" in text
     assert "expert 1: 5/10, loss 1.500 (2 s)" in text
-    assert "gone" not in text
-    assert "its driver is gone" in describe_status(status.model_copy(update={"written_at": "2026-01-01T00:00:00+00:00"}))
+    assert "died" not in text
+    assert "its driver has died" in describe_status(status.model_copy(update={"written_at": "2026-01-01T00:00:00+00:00"}))
     main_exits(["status", store.url])
     assert "no experiment has run here" in capsys.readouterr().out
 
@@ -90,21 +94,17 @@ def test_a_status_in_words(store: Store, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_unit_that_reports_nothing_is_shown_as_silent_everywhere(store: Store) -> None:
     clock, output = Clock(), io.StringIO()
     writer = StatusWriter(store, "scenes", clock)
-    views = SeveralViews([writer, PlainView(Console(file=output), clock)])
-    board, units = board_at_work(views, clock)
-    board.event(units[1].id, {"done": 5, "total": 10})
+    state, units = state_at_work([writer, PlainView(Console(file=output), clock)], clock)
+    state.event(UnitReported(units[1].id, Progress(5, 10)))
     clock.now = SILENT_SECONDS - 1
-    assert "silent" not in describe_status(writer.now(board, "running"))
+    assert "silent" not in describe_status(writer.now(state, "running"))
     clock.now = 7 * 60
-    assert "expert 1: 5/10, silent for 7 min (420 s)" in describe_status(writer.now(board, "running"))
-    board.refresh()
+    assert "expert 1: 5/10, silent for 7 min (420 s)" in describe_status(writer.now(state, "running"))
+    state.refresh()
     assert "expert 1: 5/10, silent for 7 min" in output.getvalue()
     # A word of any kind, though it tells of no progress.
-    board.event(units[1].id, {"notice": "a slow store"})
-    assert "silent" not in describe_status(writer.now(board, "running"))
-    assert board.silent_units(1) == []
-    clock.now += 60
-    assert [(unit.label, seconds) for unit, seconds in board.silent_units(60)] == [("expert 1", 60)]
+    state.event(UnitReported(units[1].id, Notice("a slow store")))
+    assert "silent" not in describe_status(writer.now(state, "running"))
     writer.end()
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from tests.monitoring.test_status import Clock, board_at_work
+from tests.monitoring.test_status import Clock, state_at_work
 from vldd_dist.errors import ConfigError
-from vldd_dist.monitoring.status import SeveralViews
+from vldd_dist.events import Progress, UnitFinished, UnitReported
 from vldd_dist.monitoring.trackers import TRACK_SECONDS, Tracking, make_tracking
 from vldd_dist.testing.tiny import HANG_SECONDS
 
@@ -21,12 +21,12 @@ from vldd_dist.testing.tiny import HANG_SECONDS
 def track(tracking: Tracking, clock: Clock) -> None:
     """Two reports of a unit, each looked at twice, then the end."""
     tracking._clock = clock
-    board, units = board_at_work(SeveralViews([tracking]), clock)
+    state, units = state_at_work([tracking], clock)
     for step in (10, 20):
         clock.now += 2 * TRACK_SECONDS
-        board.event(units[1].id, {"done": step, "total": 100, "loss": 10.0 / step, "validation": None, "epoch": 1})
+        state.event(UnitReported(units[1].id, Progress(step, 100, loss=10.0 / step, epoch=1)))
         for _ in range(2):
-            board.refresh()
+            state.refresh()
             if tracking._drawing is not None:
                 tracking._drawing.result(HANG_SECONDS)
             clock.now += 2 * TRACK_SECONDS
@@ -160,18 +160,18 @@ def test_a_slow_one_makes_curves_coarser_and_the_run_no_slower() -> None:
 
     slow, clock = Slow(), Clock()
     tracking = Tracking(slow, clock)
-    board, units = board_at_work(SeveralViews([tracking]), clock)
+    state, units = state_at_work([tracking], clock)
     for step in (1, 2, 3):
         clock.now += 2 * TRACK_SECONDS
-        board.event(units[1].id, {"done": step, "total": 100, "loss": 1.0})
-        board.refresh()
+        state.event(UnitReported(units[1].id, Progress(step, 100, loss=1.0)))
+        state.refresh()
     assert slow.steps == []
     slow.gate.set()
     assert tracking._drawing is not None
     tracking._drawing.result(HANG_SECONDS)
-    board.finished(units[1])
+    state.event(UnitFinished(units[1].id, 1))
     clock.now += 2 * TRACK_SECONDS
-    board.refresh()
+    state.refresh()
     tracking.end()
     assert slow.steps == [1]
     assert slow.over == ["expert 1"]

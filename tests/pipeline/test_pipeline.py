@@ -21,6 +21,7 @@ from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.distillation.unroll import StepChoice
 from vldd_dist.distillation.unrolling import LocalUnrolling
 from vldd_dist.errors import ConfigError, InterruptedRun, StoreError, VlddError
+from vldd_dist.events import Notice, Progress, Report, UnitReport
 from vldd_dist.monitoring.report import Reporter
 from vldd_dist.pipeline.context import StageContext, execute, read_rows, read_tensors
 from vldd_dist.pipeline.graph import make_plan
@@ -36,7 +37,7 @@ def experiment(*overrides: str) -> Experiment:
     return load_experiment("jobs/presets/scenes.yaml", [*TINY, *overrides])
 
 
-def run(store: Store, units: list[WorkUnit], report: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
+def run(store: Store, units: list[WorkUnit], report: Report = lambda event: None) -> None:
     for unit in units:
         if not is_done(store, unit.kind, unit.id):
             execute(unit.order(), store, report)
@@ -134,8 +135,9 @@ def test_a_distillation_that_is_asked_to_stop_stores_where_it_is(
     store, (unit,) = without("distillation"), units_of(experiment(), "distillation")
     done: list[int] = []
 
-    def report(event: dict[str, Any]) -> None:
-        done.append(event.get("done", 0))
+    def report(event: UnitReport) -> None:
+        assert isinstance(event, Progress)
+        done.append(event.done)
 
     with pytest.raises(InterruptedRun, match=f"stopped after {steps} outer steps"):
         execute(unit.order(), store, report, should_stop=lambda: len(done) == steps)
@@ -187,7 +189,7 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_in_the_same_bits(finished: Sto
     store, unit = without("expert"), units_of(experiment(), "expert")[0]
     events = 0
 
-    def report(event: dict[str, Any]) -> None:
+    def report(event: UnitReport) -> None:
         nonlocal events
         events += 1
         if events == 5:
@@ -300,14 +302,19 @@ def test_differences_that_drift_stop_the_run(without: Callable[[str], Store], mo
 
     monkeypatch.setattr(LocalUnrolling, "check_differences", drifting)
     tree = experiment("distill.gradient=finite_difference", "distill.check_every=3")
-    events: list[dict[str, Any]] = []
+    events: list[UnitReport] = []
     with pytest.raises(
         ConfigError, match=r"at outer step 3 finite_difference is off by 0\.5.* against exact over 2 inner steps"
     ):
         run(store, units_of(tree, "distillation"), events.append)
-    assert [event["done"] for event in events if "done" in event] == [1, 2, 3]
-    assert "finite differences are off by" in events[0]["notice"]
-    assert 0 < events[-1]["difference_error"] < 0.05
+    notice, *steps = events
+    assert isinstance(notice, Notice)
+    assert "finite differences are off by" in notice.text
+    assert [event.done for event in steps if isinstance(event, Progress)] == [1, 2, 3]
+    last = steps[-1]
+    assert isinstance(last, Progress)
+    assert last.difference_error is not None
+    assert 0 < last.difference_error < 0.05
 
 
 def workspace(store: Store, unit: WorkUnit) -> StageContext:

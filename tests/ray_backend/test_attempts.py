@@ -9,14 +9,18 @@ from unittest.mock import ANY
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
+from vldd_dist.events import Progress, UnitReported
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.ray_backend import attempts as ray_work
 from vldd_dist.ray_backend import executor as executor_module
 from vldd_dist.ray_backend.attempts import GroupAttempt, outcome_of, worst
 from vldd_dist.ray_backend.errors import LOST
 from vldd_dist.ray_backend.executor import RayExecutor
-from vldd_dist.scheduler.executor import Event
+from vldd_dist.ray_backend.messages import encode
 from vldd_dist.store.store import Store
+
+# Unit id, and what its worker sent.
+Message = tuple[str, dict[str, Any]]
 
 WAITS, REFUSED = Outcome("waits", awaits="an expert"), Outcome("refused", "a wrong key", 2)
 
@@ -102,27 +106,27 @@ def test_progress_may_be_lost_and_the_run_is_not(error: Exception, replaced: boo
                 raise error
             return 1
 
-        def get_nowait_batch(self, size: int) -> list[Event]:
-            return [("a", {"done": size})]
+        def get_nowait_batch(self, size: int) -> list[Message]:
+            return [("a", encode(Progress(size, 9), "n"))]
 
     made: list[OfOne] = []
     monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
     monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: OfOne())
     executor = RayExecutor(Store("memory://x"))
-    assert executor.events() == []
+    assert executor.reports() == []
     assert len(made) == 1 + replaced
-    assert executor.events() == ([("a", {"done": 1})] if replaced else [])
+    assert executor.reports() == ([UnitReported("a", Progress(1, 9), "n")] if replaced else [])
 
 
 def test_a_process_that_ended_because_it_was_spoilt_has_told_the_queue_why(monkeypatch: pytest.MonkeyPatch) -> None:
     said = Outcome("broken", "no module", 1, node="n")
-    told: list[Event] = [("a", {"done": 1}), ("a", {"ended": asdict(said)})]
+    told: list[Message] = [("a", encode(Progress(1, 9), "n")), ("a", {"ended": asdict(said)})]
 
     class Told:
         def qsize(self) -> int:
             return len(told)
 
-        def get_nowait_batch(self, size: int) -> list[Event]:
+        def get_nowait_batch(self, size: int) -> list[Message]:
             batch, told[:] = list(told), []
             return batch
 
@@ -142,5 +146,5 @@ def test_a_process_that_ended_because_it_was_spoilt_has_told_the_queue_why(monke
     executor = RayExecutor(Store("memory://x"))
     executor.running = {"a": Ended(), "b": Ended()}  # type: ignore[dict-item]
     assert dict(executor.wait(1)) == {"a": said, "b": Outcome("killed", "its process was killed", 1)}
-    assert executor.events() == [("a", {"done": 1})]
+    assert executor.reports() == [UnitReported("a", Progress(1, 9), "n")]
     assert executor.running == {}

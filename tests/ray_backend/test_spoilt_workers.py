@@ -16,12 +16,13 @@ import ray
 
 from tests.pipeline.test_pipeline import experiment
 from vldd_dist.artifacts.units import is_done
-from vldd_dist.monitoring.progress import ProgressBoard
+from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
-from vldd_dist.scheduler.controller import Controller, RunResult
+from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.failure_policy import RetryBudget
+from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import Notices
 
@@ -66,8 +67,8 @@ def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
 def run(unit: WorkUnit, store: Store, executor: Joined) -> tuple[RunResult, list[str]]:
     """The result, and what a person is told."""
     view, executor.store = Notices(), store
-    coordinator = Controller([unit], store, lambda: executor, ProgressBoard(view), RetryBudget(pauses=(0.1,)))
-    return coordinator.run(), view.notices
+    controller = Controller([unit], store, lambda: executor, RunState([view]), RetryBudget(pauses=(0.1,)))
+    return controller.run(), view.notices
 
 
 def in_the_worker(action: Callable[[], object]) -> Any:
@@ -107,7 +108,7 @@ def test_a_spoilt_process_ends_and_another_one_has_the_unit(executor: Joined, st
     result, (notice,) = run(unit, store, executor)
     assert is_done(store, unit.kind, unit.id)
     assert result.failed == []
-    assert "tried again, its worker could not begin: ModuleNotFoundError at orchestration/" in notice
+    assert "tried again, its worker could not begin: ModuleNotFoundError at ray_backend/" in notice
     assert "import of vldd_dist.pipeline.context halted" in notice
     assert not psutil.pid_exists(spoilt)
 

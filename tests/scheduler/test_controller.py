@@ -1,4 +1,4 @@
-"""The coordinator against an executor that follows a script: order, retries, blocking."""
+"""The controller against an executor that follows a script: order, retries, blocking."""
 
 import json
 

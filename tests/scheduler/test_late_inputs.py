@@ -1,15 +1,17 @@
-"""The coordinator and units that may start before all their inputs are done, and units that are too slow where they are."""
+"""The controller and units that may start before all their inputs are done, and units that are too slow where they are."""
 
 from dataclasses import replace
 
 import pytest
 
-from vldd_dist.monitoring.progress import ProgressBoard
+from vldd_dist.events import Progress, UnitReported
+from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
-from vldd_dist.scheduler.controller import Controller, RunResult
-from vldd_dist.scheduler.executor import Capacity, Event
-from vldd_dist.scheduler.stragglers import FACTOR, MOVES, SETTLED_SECONDS
+from vldd_dist.scheduler.controller import Controller
+from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.result import RunResult
+from vldd_dist.scheduler.stragglers import MAX_MOVES, SLOWDOWN, WARM_UP_SECONDS
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import DONE, REFUSED, Notices, ScriptedExecutor, make
 
@@ -34,10 +36,10 @@ def run(
     store: Store, script: dict[str, list[Outcome]], first: list[str], cpus: float = 2
 ) -> tuple[RunResult, ScriptedExecutor, Notices]:
     executor, view = Late(store, script, lambda now: Capacity(cpus, 0), first), Notices()
-    board = ProgressBoard(view, executor.clock)
+    state = RunState([view], executor.clock)
     units = [*EXPERTS, RUN, JUDGED]
-    coordinator = Controller(units, store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep)
-    return coordinator.run(), executor, view
+    controller = Controller(units, store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep)
+    return controller.run(), executor, view
 
 
 def test_a_run_starts_with_the_inputs_it_needs_and_waits_for_the_others(store: Store) -> None:
@@ -97,9 +99,9 @@ class Paced(ScriptedExecutor):
             self.store.create(f"units/{order.kind}/{order.id}/manifest.json", b"{}")
         return [(order.id, DONE) for order in ended]
 
-    def events(self) -> list[Event]:
+    def reports(self) -> list[UnitReported]:
         return [
-            (order.id, {"done": 1, "samples_per_second": self.speeds[order.label], "node": f"node of {order.label}"})
+            UnitReported(order.id, Progress(1, None, samples_per_second=self.speeds[order.label]), f"node of {order.label}")
             for order in self.running
         ]
 
@@ -110,17 +112,17 @@ class Paced(ScriptedExecutor):
 
 def paced(store: Store, speeds: dict[str, float], cpus: float, workers: int = 1) -> tuple[Paced, Notices, RunResult]:
     executor, view = Paced(store, speeds, cpus), Notices()
-    board = ProgressBoard(view, executor.clock)
+    state = RunState([view], executor.clock)
     units = [make(label, workers=workers) for label in speeds]
-    return executor, view, Controller(units, store, lambda: executor, board, clock=executor.clock).run()
+    return executor, view, Controller(units, store, lambda: executor, state, clock=executor.clock).run()
 
 
-SPEEDS = {"expert 0": 4.0, "expert 1": 4.5, "expert 2": 5.0, "slow": 4.5 / FACTOR - 0.1}
+SPEEDS = {"expert 0": 4.0, "expert 1": 4.5, "expert 2": 5.0, "slow": 4.5 / SLOWDOWN - 0.1}
 
 
 def test_a_straggler_is_moved_where_there_is_room_and_not_for_ever(store: Store) -> None:
     executor, view, result = paced(store, SPEEDS, cpus=5)
-    assert [SETTLED_SECONDS + 20 <= after <= SETTLED_SECONDS + 31 for _, after in executor.stopped] == [True] * MOVES
+    assert [WARM_UP_SECONDS + 20 <= after <= WARM_UP_SECONDS + 31 for _, after in executor.stopped] == [True] * MAX_MOVES
     assert executor.avoided == {"slow": "node of slow"}
     assert len(result.ran) == 4
     assert all("times as slow as others of its kind" in notice for notice in view.notices)
@@ -129,7 +131,7 @@ def test_a_straggler_is_moved_where_there_is_room_and_not_for_ever(store: Store)
 @pytest.mark.parametrize(
     ("speeds", "cpus", "workers"),
     [
-        (SPEEDS | {"slow": 4.5 / FACTOR + 0.1}, 5, 1),  # Not so slow.
+        (SPEEDS | {"slow": 4.5 / SLOWDOWN + 0.1}, 5, 1),  # Not so slow.
         (SPEEDS, 4, 1),  # No room elsewhere.
         ({label: SPEEDS[label] for label in ("expert 0", "expert 1", "slow")}, 5, 1),  # Too few to compare with.
         (SPEEDS, 10, 2),  # Ranks: their group was placed as a whole.

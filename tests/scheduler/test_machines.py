@@ -1,18 +1,20 @@
-"""The coordinator and the machines: what fits, what waits for more of them, what is left free for whom, at any size."""
+"""The controller and the machines: what fits, what waits for more of them, what is left free for whom, at any size."""
 
 import time
 
 import pytest
-from rich.console import Console
 
 from vldd_dist.errors import ConfigError, InterruptedRun
-from vldd_dist.monitoring.progress import PlainView, ProgressBoard
+from vldd_dist.events import Notice, UnitReported, WorkerStarted
+from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
-from vldd_dist.scheduler.controller import AHEAD, PLACE_SECONDS, Controller, RunResult
-from vldd_dist.scheduler.executor import Capacity, Event
-from vldd_dist.scheduler.patience import PATIENCE_SECONDS
-from vldd_dist.scheduler.ready_queue import PASSED_AT_MOST, Parts, ReadyQueue, WaitingUnits
+from vldd_dist.scheduler.admission import MAX_QUEUED
+from vldd_dist.scheduler.capacity_timeout import TIMEOUT_SECONDS
+from vldd_dist.scheduler.controller import WORKER_START_SECONDS, Controller
+from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.ready_queue import MAX_OVERTAKEN
+from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import LOST, REFUSED, Notices, ScriptedExecutor, graph, make, run
 
@@ -22,7 +24,6 @@ def test_fractions_of_gpus_fill_them_and_no_more(store: Store) -> None:
     _, executor = run(units, store, capacity=Capacity(100, 2))
     assert executor.most_at_once == 6
     assert executor.submitted[:6] == [f"third {place}" for place in range(6)]
-    assert Parts.of(make("two", gpus=0.57, workers=2)) == (20_000, 11_400)
     # Three tenths, which in floating point are more than 0.3: with two thirds of another GPU they leave nothing to fit.
     tenths = [make(f"tenth {place}", gpus=0.1, workers=3) for place in range(3)] + [make("rest", gpus=0.1)]
     _, executor = run(tenths, store, capacity=Capacity(100, 1))
@@ -45,9 +46,9 @@ def test_more_than_the_machines_have_is_refused_when_nothing_runs_any_more(store
 def test_machines_that_join_are_used_and_asked_for_once_a_second(store: Store) -> None:
     executor = ScriptedExecutor(store, {}, lambda now: Capacity(1 if now < 3 else 4, 0))
     executor.poll_seconds = 0.25
-    board = ProgressBoard(PlainView(Console(quiet=True)))
+    state = RunState([])
     units = [make(f"small {place}") for place in range(40)]
-    Controller(units, store, lambda: executor, board, clock=executor.clock).run()
+    Controller(units, store, lambda: executor, state, clock=executor.clock).run()
     assert executor.most_at_once == 4
     assert executor.asked == list(range(10))
 
@@ -84,14 +85,14 @@ def test_lost_machines_are_waited_for(store: Store) -> None:
 
 
 def test_each_loss_of_all_machines_is_waited_for_anew(store: Store) -> None:
-    short = 0.6 * PATIENCE_SECONDS
+    short = 0.6 * TIMEOUT_SECONDS
     _, executor = run([make("a"), make("b"), make("c")], store, capacity=lambda now: Capacity(int(now % short < 1), 0))
     assert executor.submitted == ["a", "b", "c"]
-    assert executor.now > PATIENCE_SECONDS
+    assert executor.now > TIMEOUT_SECONDS
 
 
 def test_a_run_whose_machines_stay_away_ends_and_can_go_on(store: Store) -> None:
-    with pytest.raises(InterruptedRun, match="start the same command again"):
+    with pytest.raises(InterruptedRun, match="run the same command again"):
         run([make("a"), make("b")], store, capacity=lambda now: Capacity(1 if now < 1 else 0, 0))
     result, executor = run([make("a"), make("b")], store, capacity=Capacity(1, 0))
     assert [unit.label for unit in result.found] == ["a"]
@@ -130,13 +131,13 @@ class GrowingExecutor(ScriptedExecutor):
 
 def run_growing(units: list[WorkUnit], store: Store, limit: float) -> tuple[RunResult, GrowingExecutor, Notices]:
     executor, view = GrowingExecutor(store, limit), Notices()
-    board = ProgressBoard(view, executor.clock)
-    coordinator = Controller(units, store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep)
+    state = RunState([view], executor.clock)
+    controller = Controller(units, store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep)
     try:
-        result = coordinator.run()
+        result = controller.run()
     finally:
         assert executor.closed
-    assert board.running == {}
+    assert state.running == {}
     return result, executor, view
 
 
@@ -144,7 +145,7 @@ def test_a_cluster_of_no_machines_grows_by_what_waits(store: Store) -> None:
     result, executor, view = run_growing([make(f"unit {place}") for place in range(300)], store, limit=16)
     assert len(result.ran) == 300
     assert executor.cpus == 16
-    assert executor.most_waiting == AHEAD
+    assert executor.most_waiting == MAX_QUEUED
     assert len(view.notices) == 1
     # The machines' minute, in which a sleep goes with each poll, and a second a unit.
     assert executor.now < 2 * 60 + 310
@@ -156,33 +157,33 @@ def test_a_unit_that_waits_for_room_has_not_started(store: Store) -> None:
     assert len(result.ran) == 1
     executor = GrowingExecutor(store, limit=1)
     executor.cpus = 1
-    board = ProgressBoard(PlainView(Console(quiet=True)), executor.clock)
+    state = RunState([], executor.clock)
     units = [make(f"unit {place}") for place in range(20)]
-    Controller(units, store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep).run()
+    Controller(units, store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep).run()
     assert executor.most_waiting == 19
-    assert board.seconds["expert"] == pytest.approx(20)
+    assert state.seconds["expert"] == pytest.approx(20)
 
 
 def test_a_large_unit_in_the_queue_gets_what_comes_free(store: Store) -> None:
     executor = GrowingExecutor(store, limit=4)
     executor.cpus = 4
-    board = ProgressBoard(PlainView(Console(quiet=True)), executor.clock)
+    state = RunState([], executor.clock)
     units = [*(make(f"small {place}") for place in range(3)), make("large", cpus=4), *(make(f"more {i}") for i in range(200))]
-    Controller(units, store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep).run()
+    Controller(units, store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep).run()
     # Those that were in the queue beside it may go first, and no others.
-    assert 4 <= executor.ended.index("large") <= 4 + AHEAD
+    assert 4 <= executor.ended.index("large") <= 4 + MAX_QUEUED
 
 
 def test_a_unit_that_reports_runs_whatever_the_count_says(store: Store) -> None:
     view = Notices()
     executor = ScriptedExecutor(store, {}, lambda now: Capacity(0, 0, may_grow=True))
     unit = make("a")
-    to_tell = [(unit.id, {"notice": "hello"})]
+    to_tell = [UnitReported(unit.id, Notice("hello"))]
     wait = executor.wait
     executor.wait = lambda seconds: [] if to_tell else wait(seconds)  # type: ignore[method-assign]
-    executor.events = lambda: [to_tell.pop()] if to_tell else []  # type: ignore[method-assign]
-    board = ProgressBoard(view, executor.clock)
-    Controller([unit], store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep).run()
+    executor.reports = lambda: [to_tell.pop()] if to_tell else []  # type: ignore[method-assign]
+    state = RunState([view], executor.clock)
+    Controller([unit], store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep).run()
     assert "a: hello" in view.notices
 
 
@@ -208,56 +209,7 @@ def test_small_units_do_not_starve_a_big_one(store: Store) -> None:
     big = make("big", kind="evaluation", cpus=2)
     small = [make(f"small {place}", kind="evaluation") for place in range(100)]
     _, executor = run([kindling, big, *small], store, first=["kindling"], capacity=Capacity(2, 0))
-    assert executor.submitted.index("big") == 1 + PASSED_AT_MOST
-
-
-def test_what_waits_keeps_only_what_it_waits_for() -> None:
-    ready, capacity = ReadyQueue(), Parts.of(Capacity(8, 2))
-    ready.add(make("big", gpus=2), 0)
-    for place in range(1, 60):
-        ready.add(make(f"half {place}", gpus=0.5), place)
-        ready.add(make(f"cpu {place}"), 100 + place)
-    free = Parts.of(Capacity(7, 1))
-    taken = [ready.take(free, capacity) for _ in range(PASSED_AT_MOST)]
-    assert [unit and unit.label for unit in taken] == [f"half {place}" for place in range(1, PASSED_AT_MOST + 1)]
-    # Passed often enough: the GPU that is free waits for the other one; CPUs are not what it lacks, but one stays its own.
-    assert [unit.label for unit in (ready.take(free, capacity), ready.take(free, capacity)) if unit] == ["cpu 1", "cpu 2"]
-    assert ready.take(Parts.of(Capacity(1, 1)), capacity) is None
-    both = ready.take(Parts.of(Capacity(1, 2)), capacity)
-    assert both is not None
-    assert both.label == "big"
-    # The next of its kind begins to count anew.
-    ready.add(make("big again", gpus=2), 0)
-    again = ready.take(free, capacity)
-    assert again is not None
-    assert again.label == f"half {PASSED_AT_MOST + 1}"
-
-
-def test_a_unit_larger_than_the_cluster_makes_none_wait() -> None:
-    ready, capacity = ReadyQueue(), Parts.of(Capacity(4, 0))
-    ready.add(make("too big", cpus=8), 0)
-    for place in range(3 * PASSED_AT_MOST):
-        ready.add(make(f"small {place}"), 1 + place)
-    for place in range(3 * PASSED_AT_MOST):
-        taken = ready.take(capacity, capacity)
-        assert taken is not None
-        assert taken.label == f"small {place}"
-    first = ready.first()
-    assert first is not None
-    assert first.label == "too big"
-    assert ready.first(within=capacity) is None
-
-
-def test_waiting_units_count_their_inputs() -> None:
-    waiting = WaitingUnits()
-    waiting.add("c", {"a", "b"})
-    waiting.add("d", {"c"})
-    waiting.add("e", {"b"})
-    assert waiting.done("a") == []
-    assert waiting.done("a") == []
-    assert waiting.done("b") == ["c", "e"]
-    assert waiting.failed("b") == []
-    assert waiting.failed("c") == ["d"]
+    assert executor.submitted.index("big") == 1 + MAX_OVERTAKEN
 
 
 def test_no_more_units_at_once_than_allowed(store: Store) -> None:
@@ -283,7 +235,7 @@ def many(experts: int, users: int) -> list[WorkUnit]:
 
 
 def seconds_a_unit(store: Store, units: list[WorkUnit]) -> float:
-    """CPU seconds of the coordinator and the executor."""
+    """CPU seconds of the controller and the executor."""
     # Known before, for they are hashes.
     ids = {unit.id for unit in units}
     began = time.process_time()
@@ -328,38 +280,38 @@ class Silent(ScriptedExecutor):
         self.now += 1
         return []
 
-    def events(self) -> list[Event]:
+    def reports(self) -> list[UnitReported]:
         begun = self.begins is not None and self.now >= self.begins
-        return [(order.id, {}) for order in self.running] if begun else []
+        return [UnitReported(order.id, WorkerStarted()) for order in self.running] if begun else []
 
 
 def silent(store: Store, begins: float | None, until: float) -> list[str]:
     """What a person is told of a unit of three CPUs on machines of four together."""
     executor, view = Silent(store, begins), Notices()
-    board = ProgressBoard(view, executor.clock)
-    coordinator = Controller(
+    state = RunState([view], executor.clock)
+    controller = Controller(
         [make("wide", cpus=3)],
         store,
         lambda: executor,
-        board,
+        state,
         clock=executor.clock,
         sleep=executor.sleep,
         should_stop=lambda: executor.now > until,
     )
     try:
-        coordinator.run()
+        controller.run()
     except KeyboardInterrupt:
         return view.notices
     raise AssertionError("it never ends by itself")
 
 
 def test_a_unit_that_no_single_machine_can_take_is_told_and_ends_the_run(store: Store) -> None:
-    told = "wide asks for 3 CPUs and 0 GPUs, the machines have 4 and 0 together: waiting for one that has as much free"
-    assert silent(store, None, until=PLACE_SECONDS - 2) == []
-    assert silent(store, None, until=PLACE_SECONDS + 2) == [told]
-    with pytest.raises(InterruptedRun, match="together, and none took it within 60 minutes"):
-        silent(store, None, until=2 * PATIENCE_SECONDS)
+    told = "wide asks for 3 CPUs and 0 GPUs, the machines have 4 and 0 together: waiting for one machine with as much free"
+    assert silent(store, None, until=WORKER_START_SECONDS - 2) == []
+    assert silent(store, None, until=WORKER_START_SECONDS + 2) == [told]
+    with pytest.raises(InterruptedRun, match="together, and none started it within 60 minutes"):
+        silent(store, None, until=2 * TIMEOUT_SECONDS)
 
 
 def test_one_that_is_at_work_may_be_silent_for_ever(store: Store) -> None:
-    assert silent(store, begins=PLACE_SECONDS / 2, until=2 * PATIENCE_SECONDS) == []
+    assert silent(store, begins=WORKER_START_SECONDS / 2, until=2 * TIMEOUT_SECONDS) == []

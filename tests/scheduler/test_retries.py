@@ -4,12 +4,22 @@ from dataclasses import replace
 
 import pytest
 
-from vldd_dist.monitoring.progress import ProgressBoard
+from vldd_dist.events import Progress, UnitReported, UnitRetried, WorkerStarted
+from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import KIND_VERSIONS, UnitOrder, WorkUnit
-from vldd_dist.scheduler.controller import JUDGE_SECONDS, Controller, RunResult
-from vldd_dist.scheduler.executor import Capacity, Event
-from vldd_dist.scheduler.failure_policy import MEMORY, RetryBudget, by_what_lives, last_words, may_retry, pause_before_retry
+from vldd_dist.scheduler.controller import Controller
+from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.failure_policy import (
+    MEMORY,
+    RetryBudget,
+    final_outcome,
+    may_retry,
+    pause_before_retry,
+    with_node_losses,
+)
+from vldd_dist.scheduler.health import HEALTH_SECONDS
+from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import CRASHED, LOST, Notices, ScriptedExecutor, make
 
@@ -24,17 +34,17 @@ class Timed(ScriptedExecutor):
         super().__init__(store, script, lambda now: Capacity(2, 0))
         self.at: list[float] = []
         self.avoided: list[str | None] = []
-        self.reports: list[Event] = []
+        self.to_report: list[UnitReported] = []
 
     def submit(self, order: UnitOrder) -> None:
         super().submit(order)
         self.at.append(self.now)
         self.avoided.append(order.avoid)
-        self.reports.append((order.id, {"node": "n1"}))
+        self.to_report.append(UnitReported(order.id, WorkerStarted(), "n1"))
 
-    def events(self) -> list[Event]:
-        told, self.reports = self.reports, []
-        return told
+    def reports(self) -> list[UnitReported]:
+        reports, self.to_report = self.to_report, []
+        return reports
 
 
 def run_timed(
@@ -42,9 +52,9 @@ def run_timed(
 ) -> tuple[RunResult, Timed, Notices]:
     executor, view = Timed(store, {"a": script}), Notices()
     executor.dead = dead or set()
-    board = ProgressBoard(view, executor.clock)
+    state = RunState([view], executor.clock)
     units = [make("a"), *(others or [])]
-    result = Controller(units, store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep).run()
+    result = Controller(units, store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep).run()
     return result, executor, view
 
 
@@ -59,12 +69,13 @@ def test_what_fails_on_a_machine_that_lives_is_tried_again_elsewhere_after_pause
     assert executor.avoided == [None, "n1", "n1", "n1"]
     ((unit, failed),) = result.failed
     assert (unit.label, failed.status, result.exit_code) == ("a", outcome.status, 1)
+    assert [event.status for event in view.events if isinstance(event, UnitRetried)] == [outcome.status] * 3
     assert [notice.startswith("a: tried again, ") for notice in view.notices] == [True, True, True, False]
     if outcome is KILLED:
         assert "killed 4 times on machines that live, most likely for want of memory: lower experts.batch_size" in failed.cause
         assert "raise experts.resources.cpus" in failed.cause
     else:
-        assert failed.cause == "no module; tried 4 times: see to the machines, and to what is installed on them"
+        assert failed.cause == "no module; tried 4 times: check the machines and what is installed on them"
 
 
 def test_each_kind_of_failure_has_a_budget_of_its_own(store: Store) -> None:
@@ -82,7 +93,7 @@ def test_workers_that_died_before_their_node_did_are_lost_with_it(store: Store) 
     # Nothing is avoided that is not there.
     assert executor.avoided == [None] * 10
     gone, alive = replace(KILLED, node="gone"), replace(KILLED, node="alive")
-    assert [outcome.status for outcome in by_what_lives([gone, alive, KILLED, BROKEN], "alive".__eq__)] == [
+    assert [outcome.status for outcome in with_node_losses([gone, alive, KILLED, BROKEN], "alive".__eq__)] == [
         *("lost", "killed", "killed", "broken")
     ]
 
@@ -100,21 +111,21 @@ def test_other_units_go_on_while_one_waits(store: Store) -> None:
 def test_a_unit_too_large_is_refused_only_when_no_pause_is_left(store: Store) -> None:
     big = make("big", cpus=9)
     executor = Timed(store, {"a": [KILLED]})
-    board = ProgressBoard(Notices(), executor.clock)
-    coordinator = Controller([make("a"), big], store, lambda: executor, board, clock=executor.clock, sleep=executor.sleep)
+    state = RunState([], executor.clock)
+    controller = Controller([make("a"), big], store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep)
     with pytest.raises(Exception, match="big asks for 9 CPUs"):
-        coordinator.run()
+        controller.run()
     assert executor.submitted == ["a", "a"]
 
 
-def test_pauses_and_last_words() -> None:
+def test_pauses_and_final_outcome() -> None:
     assert [pause_before_retry(KILLED, [KILLED] * times, BUDGET) for times in range(4)] == [1, 5, 30, 30]
     assert pause_before_retry(LOST, [LOST] * 5, BUDGET) == pause_before_retry(CRASHED, [], BUDGET) == 0
     assert not may_retry(KILLED, [KILLED] * 3, BUDGET)
     assert may_retry(KILLED, [BROKEN] * 3, BUDGET)
     assert set(MEMORY) == set(KIND_VERSIONS)
-    assert "lower data.shard_images" in last_words(KILLED, [], "dataset").cause
-    assert last_words(CRASHED, [], "dataset") == CRASHED
+    assert "lower data.shard_images" in final_outcome(KILLED, [], "dataset").cause
+    assert final_outcome(CRASHED, [], "dataset") == CRASHED
 
 
 class Hanging(ScriptedExecutor):
@@ -137,12 +148,12 @@ class Hanging(ScriptedExecutor):
             return []
         return [(self.running.pop().id, DONE)]
 
-    def events(self) -> list[Event]:
+    def reports(self) -> list[UnitReported]:
         if not self.running:
             return []
         after = self.silent_after[len(self.submitted) - 1]
         at_work = after is None or self.now < self.began + after
-        return [(self.running[0].id, {"done": 1, "total": 2, "node": f"n{len(self.submitted)}"})] if at_work else []
+        return [UnitReported(self.running[0].id, Progress(1, 2), f"n{len(self.submitted)}")] if at_work else []
 
     def stop(self, unit_id: str) -> None:
         super().stop(unit_id)
@@ -151,23 +162,23 @@ class Hanging(ScriptedExecutor):
 
 def hang(store: Store, silent_after: list[float | None], limit: float | None, until: float = 1e9) -> tuple[Hanging, RunResult]:
     executor, view = Hanging(store, silent_after), Notices()
-    board = ProgressBoard(view, executor.clock)
-    coordinator = Controller(
+    state = RunState([view], executor.clock)
+    controller = Controller(
         [make("a")],
         store,
         lambda: executor,
-        board,
+        state,
         should_stop=lambda: executor.now > until,
         stall_timeout_seconds=limit,
         clock=executor.clock,
         sleep=executor.sleep,
     )
-    return executor, coordinator.run()
+    return executor, controller.run()
 
 
 def test_a_unit_that_goes_silent_is_ended_and_tried_on_another_machine(store: Store) -> None:
     executor, result = hang(store, [30.0, None], limit=300)
-    assert [330 <= after <= 330 + JUDGE_SECONDS + 2 for after in executor.stopped] == [True]
+    assert [330 <= after <= 330 + HEALTH_SECONDS + 2 for after in executor.stopped] == [True]
     assert executor.avoided == [None, "n1"]
     assert [unit.label for unit in result.ran] == ["a"]
 

@@ -3,7 +3,7 @@
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -15,6 +15,7 @@ from vldd_dist.data.images import decode, encode, resize
 from vldd_dist.data.sources import SPLITS, samples
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
+from vldd_dist.events import Progress, Report
 from vldd_dist.store.async_writer import AsyncWriter
 
 UPLOADS_AT_ONCE = 3
@@ -23,9 +24,7 @@ UPLOADS_AT_ONCE = 3
 Member = tuple[str, str, bytes, dict[str, Any]]
 
 
-def prepare_dataset(
-    settings: DataSettings, seed: int, writer: UnitWriter, report: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
+def prepare_dataset(settings: DataSettings, seed: int, writer: UnitWriter, report: Report) -> dict[str, Any]:
     """Write `{split}-{index:06d}.tar` for the three splits, with KEY.jpg (KEY.png up to 64 px) and KEY.json for each image.
 
     Returns:
@@ -42,7 +41,7 @@ def prepare_dataset(
 
 
 class _Preparation:
-    def __init__(self, settings: DataSettings, seed: int, writer: UnitWriter, report: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, settings: DataSettings, seed: int, writer: UnitWriter, report: Report) -> None:
         self.settings, self.seed, self.writer, self.report = settings, seed, writer, report
         self.done = 0
         asked = [getattr(settings, f"{split}_images") for split in SPLITS]
@@ -83,7 +82,7 @@ class _Preparation:
                 self.bad.add(error, sample.container, seen)
                 continue
             self.done += 1
-            self.report({"done": self.done, "total": self.total})
+            self.report(Progress(self.done, self.total))
             yield member
         self.bad.judge(seen)
 

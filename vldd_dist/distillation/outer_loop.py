@@ -25,13 +25,13 @@ from vldd_dist.distillation.sampling import Draw, draw, expert_pool
 from vldd_dist.distillation.unroll import Params, StepChoice, scatter_to_pairs
 from vldd_dist.distillation.unrolling import Unrolling
 from vldd_dist.errors import ConfigError, DivergenceError, InterruptedRun
+from vldd_dist.events import Notice, Progress, Report
 from vldd_dist.models.inputs import model_inputs, pixel_gradients
 from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.store.async_writer import AsyncWriter
 
-Report = Callable[[dict[str, Any]], None]
 # Mean of the six validation recalls of students trained on the pairs, percent.
 Validate = Callable[[SyntheticPairs], float]
 
@@ -160,16 +160,15 @@ class Distillation:
             if done % settings.checkpoint_every == 0:
                 self._checkpoint(done, uploads)
             self.report(
-                {
-                    "done": done,
-                    "total": settings.outer_steps,
-                    "loss": self.history.losses[-1][0],
-                    "steps_per_second": (done - first) / (time.monotonic() - started),
-                    "validation": self.history.validation[-1][1],
-                }
-                | ({"difference_error": self.history.differences[-1][1]} if self.history.differences else {})
+                Progress(
+                    done=done,
+                    total=settings.outer_steps,
+                    loss=self.history.losses[-1][0],
+                    steps_per_second=(done - first) / (time.monotonic() - started),
+                    validation=self.history.validation[-1][1],
+                    difference_error=self.history.differences[-1][1] if self.history.differences else None,
+                )
             )
-
         return None
 
     def _must_end(self, step: int) -> ExpertAwaited | InterruptedRun | None:
@@ -249,7 +248,7 @@ class Distillation:
         self.history.differences.append((step, found.error))
         if self.step_choice is None:
             self.step_choice = found
-            self.report({"notice": f"finite differences are off by {found.error:.1e} against {found.against} over an unroll"})
+            self.report(Notice(f"finite differences are off by {found.error:.1e} against {found.against} over an unroll"))
 
     def _difference_check(self) -> dict[str, Any] | None:
         """For facts: the choice at the start, and the errors since."""

@@ -6,8 +6,6 @@ that the experiment's data do not contain.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +15,7 @@ from vldd_dist.config.starting_weights import PretrainSettings
 from vldd_dist.data.images import to_tensor
 from vldd_dist.data.scenes import attribute_vector, draw_scenes
 from vldd_dist.errors import DivergenceError
+from vldd_dist.events import Progress, Report
 from vldd_dist.models.image import feature_size
 from vldd_dist.seeding import derive_seed, numpy_generator
 
@@ -33,7 +32,7 @@ def pretrain_on_attributes(
     std: Tensor,
     seed: int,
     device: torch.device,
-    report: Callable[[dict[str, Any]], None],
+    report: Report,
 ) -> dict[str, Tensor]:
     """Train a timm backbone (num_classes=0) and a linear classifier, which is discarded, with Adam on binary cross-entropy.
 
@@ -67,5 +66,5 @@ def pretrain_on_attributes(
                 done += len(chosen)
                 if not math.isfinite(loss.item()):
                     raise DivergenceError(f"pretraining: the loss is {loss.item()} in epoch {epoch}; lower pretrain.lr")
-                report({"done": done, "total": total, "epoch": epoch + 1, "loss": loss.item()})
+                report(Progress(done, total, epoch=epoch + 1, loss=loss.item()))
     return {name: tensor.detach().cpu() for name, tensor in backbone.state_dict().items()}

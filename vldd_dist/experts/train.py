@@ -7,7 +7,7 @@ the same bits. With several ranks, each computes its rows of every batch and hol
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.data.stream import EpochStream, PairBatch
 from vldd_dist.errors import DivergenceError
+from vldd_dist.events import Progress, Report
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.state import ExpertState
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -33,8 +34,6 @@ from vldd_dist.sharding.engine import shard_model
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.sharding.skeleton import Skeleton
 from vldd_dist.store.async_writer import AsyncWriter
-
-Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass
@@ -151,13 +150,13 @@ class ExpertTraining:
                 self._count_forgetting(image_features.detach(), text_features.detach(), indices)
                 done += len(indices)
                 self.report(
-                    {
-                        "done": (epoch - 1) * self.images + done,
-                        "total": self.settings.epochs * self.images,
-                        "epoch": epoch,
-                        "loss": losses[-1],
-                        "samples_per_second": done / (time.monotonic() - started),
-                    }
+                    Progress(
+                        done=(epoch - 1) * self.images + done,
+                        total=self.settings.epochs * self.images,
+                        epoch=epoch,
+                        loss=losses[-1],
+                        samples_per_second=done / (time.monotonic() - started),
+                    )
                 )
         self.curves.loss.append(sum(losses) / len(losses))
 

@@ -1,13 +1,11 @@
 """The frozen text encoder: from captions to embeddings."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from vldd_dist.config.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
+from vldd_dist.events import Progress, Report
 from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)
 from vldd_dist.models.identity import text_folder, text_identity
 
@@ -38,19 +36,16 @@ class FrozenTextEncoder:
         self.model.to(device, torch.float32).eval().requires_grad_(False)
 
     @torch.inference_mode()
-    def encode(
-        self, captions: list[str], batch_size: int, report: Callable[[dict[str, Any]], None] = lambda event: None
-    ) -> Tensor:
+    def encode(self, captions: list[str], batch_size: int, report: Report = lambda event: None) -> Tensor:
         """Embeddings (n, D) float32 on the CPU. Captions are batched by length to reduce padding. Padding is masked, so an
-        embedding
-        depends on its batch only in the last bits of fp32."""
+        embedding depends on its batch only in the last bits of fp32."""
         order = sorted(range(len(captions)), key=lambda index: (len(captions[index]), captions[index]))
         vectors: list[Tensor] = [torch.empty(0)] * len(captions)
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
             for index, vector in zip(chosen, self._encode([captions[i] for i in chosen]), strict=True):
                 vectors[index] = vector
-            report({"done": first + len(chosen), "total": len(captions)})
+            report(Progress(first + len(chosen), len(captions)))
         return torch.stack(vectors)
 
     def _encode(self, captions: list[str]) -> Tensor:

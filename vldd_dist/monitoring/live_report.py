@@ -1,4 +1,4 @@
-"""The report while a run goes on: written anew now and then, beside the coordinator's loop."""
+"""The report while a run goes on: written again every minute or so, on a thread of its own."""
 
 import logging
 import time
@@ -8,68 +8,68 @@ from datetime import datetime
 
 from vldd_dist.artifacts.run_status import RunStatus
 from vldd_dist.errors import VlddError
-from vldd_dist.monitoring.progress import STAGE_NAMES, ProgressBoard, describe_event
+from vldd_dist.events import RunEvent
+from vldd_dist.monitoring.descriptions import describe_figures
 from vldd_dist.monitoring.report import Reporter
+from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.stage_names import STAGE_NAMES
 from vldd_dist.monitoring.status import StatusWriter
 from vldd_dist.reporting.data import Progress, Stage
 
-# Between two reports: so long at least, and so many times as long as one takes.
-REPORT_SECONDS, TIMES = 60, 20
-# Of the units at work, and of the latest notices.
-SHOWN = 12
+# Between two reports: at least so long, and at least so many times as long as the last one took.
+REPORT_SECONDS, MAX_LOAD_FACTOR = 60, 20
+# Running units and latest notices that are listed.
+LISTED = 12
 
 logger = logging.getLogger(__name__)
 
 
 class LiveReport:
-    """A progress view. A report that cannot be written stops no run: its units find out by themselves.
+    """A view. A report that cannot be written does not stop the run.
 
     Args:
-        status: knows the run's state; it ends before this.
+        status: knows the run's state; it must end before this view.
     """
 
     def __init__(self, reporter: Reporter, status: StatusWriter, clock: Callable[[], float] = time.monotonic) -> None:
         self._reporter, self._status, self._clock = reporter, status, clock
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
-        self._began, self._taken = -float("inf"), 0.0
+        self._began_at, self._seconds = -float("inf"), 0.0
 
-    def begin(self, board: ProgressBoard) -> None:
+    def begin(self, state: RunState) -> None:
         """Nothing is done that was not reported before."""
 
-    def line(self, text: str) -> None:
-        """The status tells."""
+    def event(self, event: RunEvent, state: RunState) -> None:
+        """Notices come from the status."""
 
-    def notice(self, text: str) -> None:
-        """The status tells."""
-
-    def refresh(self, board: ProgressBoard) -> None:
+    def refresh(self, state: RunState) -> None:
         if self._writing is not None and not self._writing.done():
             return
-        if self._clock() - self._began >= max(REPORT_SECONDS, TIMES * self._taken):
-            self._began = self._clock()
-            self._writing = self._pool.submit(self._write, self._status.now(board, "running"))
+        if self._clock() - self._began_at >= max(REPORT_SECONDS, MAX_LOAD_FACTOR * self._seconds):
+            self._began_at = self._clock()
+            self._writing = self._pool.submit(self._write, self._status.now(state, "running"))
 
     def end(self) -> None:
-        """Say that a run was interrupted; one that ended by itself is reported by whoever knows its result."""
+        """Report an interruption. The report of a run that ended by itself is written by the caller, who knows its result."""
         self._pool.shutdown()
-        if self._status.board is not None and self._status.state == "stopped":
-            self._write(self._status.now(self._status.board, "stopped"))
+        if self._status.run is not None and self._status.state == "stopped":
+            self._write(self._status.now(self._status.run, "stopped"))
 
     def _write(self, status: RunStatus) -> None:
-        began = self._clock()
+        began_at = self._clock()
         try:
             self._reporter.write(progress_of(status))
         except VlddError as error:
             logger.warning("the report was not written: %s", error)
-        self._taken = self._clock() - began
+        self._seconds = self._clock() - began_at
 
 
 def progress_of(status: RunStatus) -> Progress:
-    """For people."""
-    shown = [(unit.label, describe_event(unit.event) or "began") for unit in status.running[:SHOWN]]
-    if len(status.running) > SHOWN:
-        shown.append((f"and {len(status.running) - SHOWN} more", ""))
+    """A status as the report shows it."""
+    listed = [(unit.label, describe_figures(unit.event) or "started") for unit in status.running[:LISTED]]
+    if len(status.running) > LISTED:
+        listed.append((f"and {len(status.running) - LISTED} more", ""))
     return Progress(
         state=status.state,
         written_at=datetime.fromisoformat(status.written_at).strftime("%Y-%m-%d %H:%M:%S %Z"),
@@ -77,7 +77,7 @@ def progress_of(status: RunStatus) -> Progress:
             Stage(name=STAGE_NAMES[kind], done=stage.done, failed=stage.failed, total=stage.total)
             for kind, stage in status.stages.items()
         ],
-        running=shown,
+        running=listed,
         time_left=status.time_left,
-        notices=status.notices[-SHOWN:],
+        notices=status.notices[-LISTED:],
     )

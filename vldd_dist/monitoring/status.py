@@ -1,108 +1,89 @@
-"""A run's progress beyond its terminal: into the store, and to trackers."""
+"""A run's status in the store, for whoever asks with `vldd status`."""
 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 from vldd_dist.artifacts.run_status import RunningUnit, RunStatus, StageStatus, known_event, write_status
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import StoreError
-from vldd_dist.monitoring.progress import STAGE_NAMES, ProgressBoard, ProgressView, describe_event
+from vldd_dist.events import RunEvent
+from vldd_dist.monitoring.descriptions import describe_event, describe_figures
+from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.stage_names import STAGE_NAMES, STAGE_ORDER
+from vldd_dist.monitoring.time_left import time_left
 from vldd_dist.store.store import Store
 
 WRITE_SECONDS = 15
-NOTICES = 20
-SILENT_SECONDS = 4 * WRITE_SECONDS
+# The latest ones are kept.
+MAX_NOTICES = 20
+# A running status older than this was left by a driver that died or cannot write.
+OUTDATED_SECONDS = 4 * WRITE_SECONDS
 
 State = Literal["running", "done", "failed", "stopped"]
 
 logger = logging.getLogger(__name__)
 
 
-class SeveralViews:
-    """One board, several views."""
-
-    def __init__(self, views: Sequence[ProgressView]) -> None:
-        self.views = views
-
-    def begin(self, board: ProgressBoard) -> None:
-        for view in self.views:
-            view.begin(board)
-
-    def line(self, text: str) -> None:
-        for view in self.views:
-            view.line(text)
-
-    def notice(self, text: str) -> None:
-        for view in self.views:
-            view.notice(text)
-
-    def refresh(self, board: ProgressBoard) -> None:
-        for view in self.views:
-            view.refresh(board)
-
-    def end(self) -> None:
-        for view in self.views:
-            view.end()
-
-
 class StatusWriter:
-    """Writes `artifacts.run_status` now and then, beside the coordinator's loop, and a last time at the end.
+    """A view that writes `artifacts.run_status` every `WRITE_SECONDS`, on a thread of its own, and once more at the end.
 
-    A store that refuses a status does not stop the run: its units find out by themselves.
+    A store that refuses the status does not stop the run: if it refuses more than that, the units fail by themselves.
+
+    Attributes:
+        state: how the run ended; to be set before `end`.
     """
 
     def __init__(self, store: Store, experiment: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.store, self.experiment, self.clock = store, experiment, clock
-        self.notices: deque[str] = deque(maxlen=NOTICES)
-        self.board: ProgressBoard | None = None
+        self.notices: deque[str] = deque(maxlen=MAX_NOTICES)
+        self.run: RunState | None = None
         self.state: State = "stopped"
-        self._last = -float("inf")
+        self._written_at = -float("inf")
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
-    def begin(self, board: ProgressBoard) -> None:
-        self.board = board
+    def begin(self, state: RunState) -> None:
+        self.run = state
 
-    def line(self, text: str) -> None:
-        """The counts tell."""
+    def event(self, event: RunEvent, state: RunState) -> None:
+        if (message := describe_event(event, state)) and message.important:
+            self.notices.append(message.text)
 
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
-
-    def refresh(self, board: ProgressBoard) -> None:
+    def refresh(self, state: RunState) -> None:
         # A slow store makes statuses rarer, not the loop slower.
-        if self.clock() - self._last >= WRITE_SECONDS and (self._writing is None or self._writing.done()):
-            self._last = self.clock()
-            self._writing = self._pool.submit(self._write, self.now(board, "running"))
+        if self.clock() - self._written_at >= WRITE_SECONDS and (self._writing is None or self._writing.done()):
+            self._written_at = self.clock()
+            self._writing = self._pool.submit(self._write, self.now(state, "running"))
 
     def end(self) -> None:
-        """Write how it ended: `state`, which whoever knows has set."""
+        """Write how the run ended."""
         self._pool.shutdown()
-        if self.board is not None:
-            self._write(self.now(self.board, self.state))
+        if self.run is not None:
+            self._write(self.now(self.run, self.state))
 
-    def now(self, board: ProgressBoard, state: State) -> RunStatus:
-        """Of this moment."""
+    def now(self, run: RunState, state: State) -> RunStatus:
+        """The status at this moment."""
+        now = run.clock()
         return RunStatus(
             experiment=self.experiment,
             state=state,
             stages={
-                kind: StageStatus(total=total, done=board.done[kind], failed=board.lost[kind])
-                for kind, total in board.total.items()
+                kind: StageStatus(total=total, done=run.done[kind], failed=run.failed[kind])
+                for kind, total in run.total.items()
             },
             running=[
                 RunningUnit(
-                    label=unit.label,
-                    seconds=round(board.clock() - since, 1),
-                    event=known_event(board.event_of(unit_id)),
+                    label=running.unit.label,
+                    seconds=round(now - running.started_at, 1),
+                    event=known_event(running.figures(now)),
                 )
-                for unit_id, (unit, since) in board.running.items()
+                for running in run.running.values()
             ],
-            time_left=str(board.time_left()),
+            time_left=str(time_left(run)),
             notices=list(self.notices),
         )
 
@@ -114,18 +95,17 @@ class StatusWriter:
 
 
 def describe_status(status: RunStatus) -> str:
-    """For a person: counts, what runs, what went wrong. A line each, whatever the texts in it hold."""
+    """For a person: counts, what runs, what went wrong. One line each, whatever the stored texts contain."""
     age = status.age_seconds
     lines = [f"{status.experiment}: {status.state}, written {age:.0f} s ago"]
     if status.state == "running":
         lines[0] += f", {status.time_left}"
-        if age > SILENT_SECONDS:
-            lines.append("  its driver is gone or cannot reach the store: run it again to go on")
-    # A stored one has its stages by their names; one that another version knows comes last.
-    order = {kind: position for position, kind in enumerate(STAGE_NAMES)}
-    for kind, stage in sorted(status.stages.items(), key=lambda item: order.get(item[0], len(order))):
+        if age > OUTDATED_SECONDS:
+            lines.append("  its driver has died or cannot reach the store: run the same command again to resume")
+    # Stored in the order of names; a kind that only another version knows comes last.
+    for kind, stage in sorted(status.stages.items(), key=lambda item: STAGE_ORDER.get(item[0], len(STAGE_ORDER))):
         failed = f", {stage.failed} failed" if stage.failed else ""
         lines.append(f"  {STAGE_NAMES.get(kind, kind):<20} {stage.done}/{stage.total} done{failed}")
-    lines += [f"  {unit.label}: {describe_event(unit.event) or 'began'} ({unit.seconds:.0f} s)" for unit in status.running]
+    lines += [f"  {unit.label}: {describe_figures(unit.event) or 'started'} ({unit.seconds:.0f} s)" for unit in status.running]
     lines += [f"  ! {notice}" for notice in status.notices]
     return "\n".join(map(one_line, lines))

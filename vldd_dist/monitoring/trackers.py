@@ -1,6 +1,6 @@
-"""Curves of a run for other tools to draw: `vldd run ... --track tensorboard=DIR`.
+"""Curves of a run in experiment trackers: `vldd run ... --track tensorboard=DIR`.
 
-Another tool is one more `Tracker` and one line in `TRACKERS`.
+To add one: a class with the methods of `Tracker`, and a line in `TRACKERS`.
 """
 
 import contextlib
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Protocol
 
 from vldd_dist.errors import ConfigError
-from vldd_dist.monitoring.progress import ProgressBoard
+from vldd_dist.events import RunEvent
+from vldd_dist.monitoring.run_state import RunState
 
 TRACK_SECONDS = 5
-# What of a worker's report is drawn.
+# Fields of `events.Progress` that are drawn.
 CURVES = ("loss", "validation", "samples_per_second", "steps_per_second", "difference_error")
 
 # (label of the unit, step, figures)
@@ -27,26 +28,26 @@ logger = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Where curves go. Whatever a method raises ends the tracking, not the run."""
+    """A tool that curves are sent to. Whatever a method raises ends the tracking, not the run."""
 
     def log(self, unit: str, step: int, figures: Mapping[str, float]) -> None:
         """Figures of a unit, by its label, after `step` samples or outer steps."""
         ...
 
     def ended(self, unit: str) -> None:
-        """Nothing more comes of this unit, unless it is tried again."""
+        """The unit ended; more follows only if it is tried again."""
         ...
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """The run ended."""
         ...
 
 
 class TensorBoard:
-    """Event files in a folder, one run a unit: TensorBoard shows the experts' and distillations' curves side by side."""
+    """Event files in a folder, a TensorBoard run for each unit, so that curves of units are shown side by side."""
 
     def __init__(self, target: str, experiment: str) -> None:
-        # Here, as in the others: most runs ask for none of them.
+        # Imported here, as in the other trackers: most runs use none of them.
         from tensorboardX import SummaryWriter
 
         self._make = lambda unit: SummaryWriter(str(Path(target) / unit.replace(" ", "-")))
@@ -59,7 +60,7 @@ class TensorBoard:
             self._writers[unit].add_scalar(name, value, step)
 
     def ended(self, unit: str) -> None:
-        # Each has files and threads of its own.
+        # Each writer holds a file and a thread.
         if unit in self._writers:
             self._writers.pop(unit).close()
 
@@ -69,7 +70,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A project of W&B, one run an experiment; account, server and offline mode as `wandb` takes them from the environment."""
+    """A W&B project, one W&B run; account, server and offline mode come from wandb's environment variables."""
 
     def __init__(self, target: str, experiment: str) -> None:
         import wandb
@@ -79,20 +80,20 @@ class WeightsAndBiases:
 
     def log(self, unit: str, step: int, figures: Mapping[str, float]) -> None:
         if unit not in self._known:
-            # Each unit counts its own steps.
+            # Units count their steps apart.
             self._run.define_metric(f"{unit}/*", step_metric=f"{unit}/step")
             self._known.add(unit)
         self._run.log({f"{unit}/{name}": value for name, value in {**figures, "step": step}.items()})
 
     def ended(self, unit: str) -> None:
-        """The run goes on."""
+        """W&B's run covers all units."""
 
     def close(self) -> None:
         self._run.finish()
 
 
 class MLflow:
-    """An MLflow server or folder, one run of the experiment's name; credentials as `mlflow` takes them from the environment."""
+    """An MLflow server or folder, an MLflow run for each run; credentials come from mlflow's environment variables."""
 
     def __init__(self, target: str, experiment: str) -> None:
         from mlflow import MlflowClient
@@ -105,61 +106,58 @@ class MLflow:
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        # Of other characters its names may not be made.
+        # MLflow allows no other characters in names.
         label = re.sub(r"[^\w .:-]", "-", unit)
         metrics = [Metric(f"{label}/{name}", value, now, step) for name, value in figures.items()]
         self._client.log_batch(self._run.info.run_id, metrics=metrics)
 
     def ended(self, unit: str) -> None:
-        """The run goes on."""
+        """The MLflow run covers all units."""
 
     def close(self) -> None:
         self._client.set_terminated(self._run.info.run_id)
 
 
 class Tracking:
-    """A progress view that hands a tracker what is new on the board, every `TRACK_SECONDS`, beside the coordinator's loop: a
-    slow server makes curves coarser, not the run slower."""
+    """A view that hands a tracker what is new, every `TRACK_SECONDS`, on a thread of its own: a slow server makes curves
+    coarser, not the run slower."""
 
     def __init__(self, tracker: Tracker, clock: Callable[[], float] = time.monotonic) -> None:
         self._tracker: Tracker | None = tracker
-        self._clock, self._last = clock, -float("inf")
+        self._clock, self._drawn_at = clock, -float("inf")
         # By unit id: its label, and the step drawn last.
         self._labels: dict[str, str] = {}
         self._steps: dict[str, int] = {}
         self._pool = ThreadPoolExecutor(1)
         self._drawing: Future[None] | None = None
 
-    def begin(self, board: ProgressBoard) -> None:
+    def begin(self, state: RunState) -> None:
         """Nothing to draw yet."""
 
-    def line(self, text: str) -> None:
-        """No curve."""
+    def event(self, event: RunEvent, state: RunState) -> None:
+        """Figures are sampled from the state."""
 
-    def notice(self, text: str) -> None:
-        """No curve."""
-
-    def refresh(self, board: ProgressBoard) -> None:
+    def refresh(self, state: RunState) -> None:
         busy = self._drawing is not None and not self._drawing.done()
-        if self._tracker is None or busy or self._clock() - self._last < TRACK_SECONDS:
+        if self._tracker is None or busy or self._clock() - self._drawn_at < TRACK_SECONDS:
             return
-        self._last = self._clock()
-        ended = [self._labels.pop(unit_id) for unit_id in self._labels.keys() - board.running.keys()]
-        self._labels |= {unit_id: unit.label for unit_id, (unit, _) in board.running.items()}
-        self._drawing = self._pool.submit(self._try, partial(_draw, self._new_points(board), ended))
+        self._drawn_at = self._clock()
+        ended = [self._labels.pop(unit_id) for unit_id in self._labels.keys() - state.running.keys()]
+        self._labels |= {unit_id: running.unit.label for unit_id, running in state.running.items()}
+        self._drawing = self._pool.submit(self._try, partial(_draw, self._new_points(state), ended))
 
     def end(self) -> None:
         self._pool.shutdown()
         self._try(lambda tracker: tracker.close())
 
-    def _new_points(self, board: ProgressBoard) -> list[Point]:
+    def _new_points(self, state: RunState) -> list[Point]:
         points = []
-        for unit_id, (unit, _) in board.running.items():
-            event = board.latest.get(unit_id, {})
-            step = event.get("done", 0)
-            if step and self._steps.get(unit_id) != step:
-                self._steps[unit_id] = step
-                points.append((unit.label, step, {name: event[name] for name in CURVES if event.get(name) is not None}))
+        for unit_id, running in state.running.items():
+            progress = running.progress
+            if progress is not None and progress.done and self._steps.get(unit_id) != progress.done:
+                self._steps[unit_id] = progress.done
+                figures = {name: value for name in CURVES if (value := getattr(progress, name)) is not None}
+                points.append((running.unit.label, progress.done, figures))
         return points
 
     def _try(self, call: Callable[[Tracker], None]) -> None:
@@ -168,7 +166,7 @@ class Tracking:
             return
         try:
             call(tracker)
-        except Exception as error:  # Of other people's servers and disks; curves are not worth a run.
+        except Exception as error:  # Whatever a tracking server, its client or a disk raises: curves are not worth a run.
             logger.warning("curves are no longer tracked: %s", " ".join(str(error).split())[:300])
             self._tracker = None
             with contextlib.suppress(Exception):
@@ -182,7 +180,7 @@ def _draw(points: list[Point], ended: list[str], tracker: Tracker) -> None:
         tracker.ended(unit)
 
 
-# Name -> the tracker and the package that it takes.
+# Name -> the tracker and the package it needs.
 TRACKERS: dict[str, tuple[Callable[[str, str], Tracker], str]] = {
     "tensorboard": (TensorBoard, "tensorboardX"),
     "wandb": (WeightsAndBiases, "wandb"),
@@ -191,7 +189,7 @@ TRACKERS: dict[str, tuple[Callable[[str, str], Tracker], str]] = {
 
 
 def make_tracking(description: str, experiment: str) -> Tracking:
-    """Of NAME=TARGET: a folder for tensorboard, a project for wandb, a tracking URI for mlflow.
+    """The view for NAME=TARGET, where TARGET is a folder for tensorboard, a project for wandb, a tracking URI for mlflow.
 
     Raises:
         ConfigError: there is no such tracker, its package is not installed, or it cannot be reached.

@@ -19,14 +19,13 @@ from vldd_dist.config.model import ModelSettings
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.errors import ConfigError
+from vldd_dist.events import Report, UnitReport
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 
 logger = logging.getLogger(__name__)
-
-Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -138,5 +137,5 @@ def _words_and_numbers(role: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", role)]
 
 
-def _nothing(event: dict[str, Any]) -> None:
+def _nothing(event: UnitReport) -> None:
     """Of several ranks one reports."""

@@ -8,7 +8,7 @@ from rich.table import Table
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.errors import ConfigError
-from vldd_dist.monitoring.progress import STAGE_NAMES
+from vldd_dist.monitoring.stage_names import STAGE_NAMES
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.pipeline.work_unit import WorkUnit

@@ -1,4 +1,4 @@
-"""Running units on Ray: what runs, what ended, progress through one queue."""
+"""Running units on Ray: attempts that run, attempts that ended, reports through one queue."""
 
 import logging
 import os
@@ -10,15 +10,17 @@ from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vldd_dist.errors import ConfigError, InterruptedRun
+from vldd_dist.events import UnitReported
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.ray_backend.attempts import Attempt, ExpertAttempt, GroupAttempt, TaskAttempt
-from vldd_dist.scheduler.executor import Capacity, Event
+from vldd_dist.ray_backend.messages import decode
+from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.store.store import Store
 
-# For what a distillation stores when it is stopped.
+# A distillation that is stopped has so long to store its state.
 STOP_SECONDS = 10
-# Of a Ray of its own.
+# Attempts to start Ray on this machine.
 STARTS = 3
 
 
@@ -26,29 +28,34 @@ logger = logging.getLogger(__name__)
 
 
 def _start_ray() -> None:
-    """A Ray of its own on this machine. Ray gives its processes 30 s to begin, which a busy machine may exceed: tried again.
+    """Start Ray on this machine. Its processes get 30 s to start, which may be too little on a busy machine: tried again.
 
     Raises:
-        InterruptedRun: it did not begin in `STARTS` tries.
+        InterruptedRun: it did not start in `STARTS` tries.
     """
     for left in reversed(range(STARTS)):
         try:
             # "local": without an address Ray joins whatever cluster was last started on this machine.
             ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             return
-        except Exception as error:  # Ray raises no narrower one here.
+        except Exception as error:  # Ray raises nothing narrower here.
             ray.shutdown()
             reason = str(error).strip().partition("\n")[0]
             if not left:
                 raise InterruptedRun(
-                    f"Ray did not start on this machine in {STARTS} tries ({reason}): start the same command again when the "
+                    f"Ray did not start on this machine in {STARTS} tries ({reason}): run the same command again when the "
                     "machine is less busy"
                 ) from None
             logger.warning("Ray did not start on this machine (%s): tried again", reason)
 
 
 class RayExecutor:
-    """Joins the cluster that RAY_ADDRESS names, or starts a Ray of its own on this machine."""
+    """An `Executor` on the cluster that RAY_ADDRESS names, or on a Ray that it starts on this machine.
+
+    Raises:
+        ConfigError: the cluster cannot be joined.
+        InterruptedRun: Ray does not start on this machine.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -59,13 +66,14 @@ class RayExecutor:
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(
                 f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}: the cluster cannot be joined ({reason}): "
-                "correct the address, or leave it out for a Ray on this machine"
+                "correct the address, or unset it to start Ray on this machine"
             ) from None
         self.queue = self._make_queue()
         self.running: dict[str, Attempt] = {}
-        # What came by the queue and was not asked for yet, and how attempts ended whose process ended with them.
-        self._events: list[Event] = []
-        self._last_words: dict[str, Outcome] = {}
+        # Reports that were read from the queue and not asked for yet.
+        self._reports: list[UnitReported] = []
+        # Unit id -> outcome that a worker process sent before it ended itself.
+        self._sent_outcomes: dict[str, Outcome] = {}
 
     def _join(self) -> None:
         if self.owns_cluster:
@@ -74,17 +82,15 @@ class RayExecutor:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
 
     def _make_queue(self) -> Queue:
-        # Beside the driver: with another node it would go, and with it all progress of what runs.
+        # On the driver's node: the loss of any other node must not take the queue with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
     def capacity(self) -> Capacity:
         resources = ray.cluster_resources()
         if self.owns_cluster and not resources.get("CPU"):
-            raise InterruptedRun(
-                "the Ray node of this machine died: what was committed is in the store; start the same command again"
-            )
-        # Whether a cluster of others has an autoscaler cannot be asked; it acts on what waits.
+            raise InterruptedRun("Ray died on this machine: what was committed is in the store; run the same command to resume")
+        # Ray does not tell whether a cluster that others started has an autoscaler.
         return Capacity(resources.get("CPU", 0.0), resources.get("GPU", 0.0), may_grow=not self.owns_cluster)
 
     def submit(self, order: UnitOrder) -> None:
@@ -100,60 +106,64 @@ class RayExecutor:
         if not references:
             return []
         ray.wait(references, num_returns=1, timeout=timeout_seconds)
-        # One question for all: a question for each of hundreds takes longer than a poll.
-        told = set(ray.wait(references, num_returns=len(references), timeout=0)[0])
+        # One call for all: a call for each of hundreds of attempts takes longer than a poll.
+        ready = set(ray.wait(references, num_returns=len(references), timeout=0)[0])
         ended = [
-            (unit_id, self._in_its_own_words(unit_id, outcome))
+            (unit_id, self._sent_or(unit_id, outcome))
             for unit_id, attempt in self.running.items()
-            if (isinstance(attempt, GroupAttempt) or not told.isdisjoint(attempt.references)) and (outcome := attempt.outcome())
+            # A group may also end by a timeout of its own.
+            if (isinstance(attempt, GroupAttempt) or not ready.isdisjoint(attempt.references))
+            and (outcome := attempt.outcome())
         ]
         for unit_id, _ in ended:
             self.running.pop(unit_id).stop()
         return ended
 
-    def _in_its_own_words(self, unit_id: str, outcome: Outcome) -> Outcome:
-        """A process that ended because it was spoilt has told the queue why."""
+    def _sent_or(self, unit_id: str, outcome: Outcome) -> Outcome:
+        """The outcome that the worker sent by the queue before it ended itself, which looks to Ray as if it was killed; else
+        `outcome`."""
         if outcome.status == "killed":
             self._read_queue()
-            return self._last_words.pop(unit_id, outcome)
+            return self._sent_outcomes.pop(unit_id, outcome)
         return outcome
 
     def stop(self, unit_id: str) -> Outcome | None:
         attempt = self.running.pop(unit_id)
         outcome = attempt.outcome()
         attempt.stop()
-        return outcome and self._in_its_own_words(unit_id, outcome)
+        return outcome and self._sent_or(unit_id, outcome)
 
-    def events(self) -> list[Event]:
+    def reports(self) -> list[UnitReported]:
         self._read_queue()
-        events, self._events = self._events, []
-        return events
+        reports, self._reports = self._reports, []
+        return reports
 
     def _read_queue(self) -> None:
         try:
-            news = self.queue.get_nowait_batch(self.queue.qsize())
+            messages = self.queue.get_nowait_batch(self.queue.qsize())
         except (Empty, ActorUnavailableError):
             return
         except RayError:
-            # Its process or node is gone, for want of memory perhaps: progress is lost, the work is not. A new queue serves the
-            # units to come.
+            # The queue's process or node died: what it held is lost, the work is not. Units started from now on report to a
+            # new queue.
             self.queue = self._make_queue()
             return
-        for unit_id, event in news:
-            if "ended" in event:
-                self._last_words[unit_id] = Outcome(**event["ended"])
+        for unit_id, message in messages:
+            told = decode(unit_id, message)
+            if isinstance(told, Outcome):
+                self._sent_outcomes[unit_id] = told
             else:
-                self._events.append((unit_id, event))
+                self._reports.append(told)
 
-    def lives(self, node: str) -> bool:
+    def is_alive(self, node: str) -> bool:
         return any(known["NodeID"] == node and known["Alive"] for known in ray.nodes())
 
     def close(self) -> None:
         tasks = [attempt for attempt in self.running.values() if isinstance(attempt, TaskAttempt)]
-        asked = [task for task in tasks if task.stores_when_asked]
-        for task in asked:
+        stopping = [task for task in tasks if task.stores_when_asked]
+        for task in stopping:
             task.ask_to_stop()
-        references = [reference for task in asked for reference in task.references]
+        references = [reference for task in stopping for reference in task.references]
         if references:
             ray.wait(references, num_returns=len(references), timeout=STOP_SECONDS)
         for attempt in self.running.values():

@@ -8,16 +8,18 @@ from rich.console import Console
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.errors import ConfigError, InterruptedRun
-from vldd_dist.monitoring.progress import ProgressBoard, ProgressView, make_view
-from vldd_dist.monitoring.status import SeveralViews, StatusWriter
+from vldd_dist.monitoring.console import make_view
+from vldd_dist.monitoring.run_state import RunState, View
+from vldd_dist.monitoring.status import StatusWriter
 from vldd_dist.monitoring.trackers import make_tracking
 from vldd_dist.pipeline.graph import make_plan
 from vldd_dist.pipeline.work_unit import Until, WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.metrics import RayMetrics
 from vldd_dist.reporting.tables import render_table
-from vldd_dist.scheduler.controller import Controller, RunResult
+from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Executor
+from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -35,34 +37,34 @@ def run_experiment(
 
     Args:
         until: the last stage to run, with all it needs.
-        track: NAME=TARGET each, see `trackers`.
-        max_running: units at once, at least 1; none: as many as fit.
+        track: NAME=TARGET each, see `monitoring.trackers`.
+        max_running: most units at once, at least 1; None: as many as fit.
 
     Returns:
         The exit code: 0, or that of the first failed unit (the others were run).
 
     Raises:
         VlddError: the experiment cannot be planned, or the store not be used.
-        InterruptedRun: Ctrl-C or SIGTERM; the same command goes on.
+        InterruptedRun: Ctrl-C or SIGTERM, or the machines are gone; the same command resumes.
     """
     if store.url.startswith("memory://"):
-        raise ConfigError("--store memory://: lives in one process, the workers are others; use file:// or s3://")
+        raise ConfigError("--store memory://: lives in one process, and workers are other processes: use file:// or s3://")
     plan = make_plan(experiment)
     store.check_writable()
-    trackers: list[ProgressView] = [make_tracking(description, experiment.name) for description in track]
-    # Here: it takes the plotting libraries, which a refused description need not wait for.
+    trackers: list[View] = [make_tracking(description, experiment.name) for description in track]
+    # Imported late: the plotting libraries take seconds, which a refused description need not wait for.
     from vldd_dist.monitoring.live_report import LiveReport, progress_of
     from vldd_dist.monitoring.report import Reporter
 
     reporter, status = Reporter(experiment, plan, store), StatusWriter(store, experiment.name)
-    view = SeveralViews([make_view(console), status, LiveReport(reporter, status), RayMetrics(), *trackers])
-    board = ProgressBoard(view)
-    result = _run_units(plan.units(until), store, board, status, max_running, experiment.stall_timeout_seconds)
+    # In this order they end: the status before the report that is made of it.
+    state = RunState([make_view(console), status, LiveReport(reporter, status), RayMetrics(), *trackers])
+    result = _run_units(plan.units(until), store, state, status, max_running, experiment.stall_timeout_seconds)
     for unit, outcome in result.failed:
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
     if result.blocked:
-        console.print(f"not run, for they need a failed one: {len(result.blocked)} units", style="red")
-    data = reporter.write(progress_of(status.now(board, status.state)), result.failed)
+        console.print(f"{len(result.blocked)} units were not run, because they need the output of a failed one", style="red")
+    data = reporter.write(progress_of(status.now(state, status.state)), result.failed)
     if data.rows:
         console.print(render_table(data))
     console.print(f"report: {store.url_of('report/index.html')}", markup=False, highlight=False, soft_wrap=True)
@@ -72,21 +74,21 @@ def run_experiment(
 def _run_units(
     units: list[WorkUnit],
     store: Store,
-    board: ProgressBoard,
+    state: RunState,
     status: StatusWriter,
     max_running: int | None,
     stall_timeout_seconds: float | None,
 ) -> RunResult:
-    """Sets the status's state."""
+    """Run the units and set the status's final state."""
     stops: list[int] = []
 
     def handle_signals() -> list[Any]:
-        # The loop asks for the flag: an exception raised out of a handler can be lost in the callback it interrupts.
+        # The loop asks for this flag: an exception raised in a handler can get lost in the callback that it interrupts.
         return [signal.signal(number, lambda received, frame: stops.append(received)) for number in STOPPING_SIGNALS]
 
     def make_executor() -> Executor:
         executor = RayExecutor(store)
-        # Again, for Ray brings a handler of its own, which ends the process.
+        # Again, since Ray has installed a handler of its own, which ends the process.
         handle_signals()
         return executor
 
@@ -96,7 +98,7 @@ def _run_units(
             units,
             store,
             make_executor,
-            board,
+            state,
             should_stop=lambda: bool(stops),
             max_running=max_running,
             stall_timeout_seconds=stall_timeout_seconds,
@@ -107,8 +109,8 @@ def _run_units(
         status.state = "failed"
         raise
     except KeyboardInterrupt:
-        raise InterruptedRun("interrupted: what was committed is in the store; the same command goes on from there") from None
+        raise InterruptedRun("interrupted: what was committed is in the store; run the same command to resume") from None
     finally:
-        board.view.end()
+        state.end()
         for number, handler in zip(STOPPING_SIGNALS, previous, strict=True):
             signal.signal(number, handler)

@@ -16,11 +16,13 @@ from ray.util.queue import Queue
 # For its side: a publication imports it late.
 import vldd_dist.distilled_set.presentation  # noqa: F401
 from vldd_dist.errors import VlddError
+from vldd_dist.events import Progress, UnitReport, WorkerStarted
 from vldd_dist.pipeline.context import execute
 from vldd_dist.pipeline.outcome import DONE, InputAwaited, Outcome
 from vldd_dist.pipeline.stages import RUNNERS  # noqa: F401
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.ray_backend.exceptions import describe, is_of_the_machine, plain
+from vldd_dist.ray_backend.messages import encode
 from vldd_dist.sharding.ranks import SOLO, LostRank, Ranks
 from vldd_dist.sharding.rendezvous import Rendezvous, join
 from vldd_dist.store.store import Store
@@ -49,15 +51,15 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
     """One attempt at a unit; never raises."""
     last = 0.0
 
-    def report(event: dict[str, Any]) -> None:
+    def report(event: UnitReport) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= REPORT_INTERVAL_SECONDS or event.get("done") == event.get("total") or "notice" in event:
+        # Progress between two intervals is dropped, except the last.
+        if not isinstance(event, Progress) or event.done == event.total or now - last >= REPORT_INTERVAL_SECONDS:
             last = now
-            events.actor.put_nowait.remote((order.id, event | {"node": node}))
+            events.actor.put_nowait.remote((order.id, encode(event, node)))
 
-    # Until now it waited for a place.
-    report({})
+    report(WorkerStarted())
     try:
         with _interrupts() as interrupted, ranks.noticing_a_loss():
             execute(order, store, report, ranks, interrupted)

@@ -1,4 +1,4 @@
-"""How a unit's attempt ended, and what follows: pure functions decide, with a budget for each kind of failure."""
+"""What follows from how an attempt ended: pure functions, with a retry budget for each class of failure."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,12 +9,12 @@ from vldd_dist.pipeline.outcome import Outcome
 
 @dataclass(frozen=True)
 class RetryBudget:
-    """How often one unit may be tried again: machines come and go, a program error seldom heals, and what kills or breaks a
-    worker on a machine that lives mostly does so again.
+    """How often one unit may be tried again, by class of failure (`Outcome.status`). Lost machines are nobody's fault; a
+    program error rarely goes away; a worker that was killed, or broke, on a machine that lives often does so again.
 
     Attributes:
-        pauses: seconds before a unit is tried again that was killed or broken: once, twice and so on; the last one holds for
-            all further times.
+        pauses: seconds before the first, second, ... retry of a unit that was killed or broke; the last holds for all further
+            ones.
     """
 
     lost: int = 20
@@ -24,10 +24,10 @@ class RetryBudget:
     pauses: tuple[float, ...] = (1.0, 5.0, 30.0)
 
 
-# Another machine may do better, and this one may recover.
-PAUSED = ("broken", "killed")
+# Classes of failure that the node may have caused: retried after a pause, and on another node if there is one.
+AVOID_NODE = ("broken", "killed")
 
-# By kind of unit: the keys it takes memory by, and the section whose `resources` say how many share a machine.
+# Kind of unit -> the keys that its memory depends on, and the section whose `resources` say how many units share a machine.
 MEMORY = {
     "dataset": ("data.shard_images", None),
     "image_weights": ("pretrain.batch_size", "pretrain"),
@@ -42,46 +42,47 @@ MEMORY = {
 
 
 def may_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: RetryBudget) -> bool:
-    """Whether a unit whose attempt ended so, after `earlier` failed attempts, is tried again."""
+    """Whether a unit is tried again whose attempt ended with `outcome`, after `earlier` failed attempts."""
     limit: dict[str, int] = {
         "lost": budget.lost,
         "crashed": budget.crashed,
         "broken": budget.broken,
         "killed": budget.killed,
     }
-    return _times(outcome, earlier) < limit.get(outcome.status, 0)
+    return _count(outcome, earlier) < limit.get(outcome.status, 0)
 
 
 def pause_before_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: RetryBudget) -> float:
-    """Seconds until it is decided whether, and where, the unit is tried again."""
-    if outcome.status not in PAUSED or not budget.pauses:
+    """Seconds until it is decided whether, and where, the unit is tried again; 0: at once."""
+    if outcome.status not in AVOID_NODE or not budget.pauses:
         return 0.0
-    return budget.pauses[min(_times(outcome, earlier), len(budget.pauses) - 1)]
+    return budget.pauses[min(_count(outcome, earlier), len(budget.pauses) - 1)]
 
 
-def by_what_lives(outcomes: Sequence[Outcome], lives: Callable[[str], bool]) -> list[Outcome]:
-    """The same, where a worker that died before its node did counts as lost with it: a dying node's workers go first."""
+def with_node_losses(outcomes: Sequence[Outcome], is_alive: Callable[[str], bool]) -> list[Outcome]:
+    """The same outcomes, with `killed` turned into `lost` where the node is gone by now: on a dying node, workers die first."""
     return [
         replace(outcome, status="lost")
-        if outcome.status == "killed" and outcome.node is not None and not lives(outcome.node)
+        if outcome.status == "killed" and outcome.node is not None and not is_alive(outcome.node)
         else outcome
         for outcome in outcomes
     ]
 
 
-def last_words(outcome: Outcome, earlier: Sequence[Outcome], kind: str) -> Outcome:
-    """What a person is told of a unit of this kind that is not tried again."""
-    times = _times(outcome, earlier) + 1
+def final_outcome(outcome: Outcome, earlier: Sequence[Outcome], kind: str) -> Outcome:
+    """The outcome of a unit of this kind that is not tried again, with advice in its cause."""
+    attempts = _count(outcome, earlier) + 1
     if outcome.status == "killed":
         keys, section = MEMORY[kind]
         fewer = f", or raise {section}.resources.cpus so that fewer units share a machine" if section else ""
-        mend = f"killed {times} times on machines that live, most likely for want of memory: lower {keys}{fewer}"
-        return replace(outcome, cause=f"{outcome.cause}; {mend}")
+        advice = f"killed {attempts} times on machines that live, most likely for want of memory: lower {keys}{fewer}"
+        return replace(outcome, cause=f"{outcome.cause}; {advice}")
     if outcome.status == "broken":
-        mend = f"tried {times} times: see to the machines, and to what is installed on them"
-        return replace(outcome, cause=f"{outcome.cause}; {mend}")
+        advice = f"tried {attempts} times: check the machines and what is installed on them"
+        return replace(outcome, cause=f"{outcome.cause}; {advice}")
     return outcome
 
 
-def _times(outcome: Outcome, earlier: Sequence[Outcome]) -> int:
+def _count(outcome: Outcome, earlier: Sequence[Outcome]) -> int:
+    """Earlier attempts that failed in the same class."""
     return Counter(past.status for past in earlier)[outcome.status]

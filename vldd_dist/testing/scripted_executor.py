@@ -1,4 +1,4 @@
-"""An executor that follows a script, for tests of the coordinator."""
+"""An executor that follows a script, for tests of the controller."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterable
 from rich.console import Console
 
 from vldd_dist.config.base import Resources
-from vldd_dist.monitoring.progress import PlainView, ProgressBoard
+from vldd_dist.events import RunEvent, UnitReported
+from vldd_dist.monitoring.console import PlainView
+from vldd_dist.monitoring.descriptions import describe_event
+from vldd_dist.monitoring.run_state import RunState, View
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
-from vldd_dist.scheduler.controller import Controller, RunResult
-from vldd_dist.scheduler.executor import Capacity, Event
+from vldd_dist.scheduler.controller import Controller
+from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.failure_policy import RetryBudget
+from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 
 LOST, CRASHED, REFUSED = Outcome("lost", "node died", 1), Outcome("crashed", "bug", 1), Outcome("refused", "bad jpeg", 4)
@@ -19,12 +23,13 @@ TWO_CPUS, SMALL_BUDGET = Capacity(2, 0), RetryBudget(lost=3, crashed=1)
 
 
 class ScriptedExecutor:
-    """Ends the unit that was submitted first, by the script of its label; units that are done leave a manifest mark, as real
-    ones do. A poll takes `poll_seconds` of `now`, a sleep one.
+    """Each `wait` ends the unit that was submitted first, with the next outcome of its script, else done; done units leave a
+    manifest, as real ones do. A `wait` takes `poll_seconds` of `now`, a `sleep` one second.
 
     Args:
-        capacity: by the time.
-        first: label of the unit that ends first of those that run, if it runs.
+        script: label of a unit -> outcomes of its attempts.
+        capacity: of the time.
+        first: labels of units that end before all others that run.
     """
 
     def __init__(
@@ -74,13 +79,13 @@ class ScriptedExecutor:
             self.store.create(f"units/{order.kind}/{order.id}/manifest.json", b"{}")
         return [(order.id, outcome)]
 
-    def events(self) -> list[Event]:
+    def reports(self) -> list[UnitReported]:
         return []
 
     def stop(self, unit_id: str) -> None:
         self.running = [order for order in self.running if order.id != unit_id]
 
-    def lives(self, node: str) -> bool:
+    def is_alive(self, node: str) -> bool:
         return node not in self.dead
 
     def close(self) -> None:
@@ -88,12 +93,17 @@ class ScriptedExecutor:
 
 
 class Notices(PlainView):
+    """Keeps the texts that a person should read, and all events."""
+
     def __init__(self) -> None:
         super().__init__(Console(quiet=True))
         self.notices: list[str] = []
+        self.events: list[RunEvent] = []
 
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
+    def event(self, event: RunEvent, state: RunState) -> None:
+        self.events.append(event)
+        if (message := describe_event(event, state)) and message.important:
+            self.notices.append(message.text)
 
 
 def make(label: str, *inputs: WorkUnit, kind: str = "expert", cpus: float = 1, gpus: float = 0, workers: int = 1) -> WorkUnit:
@@ -118,22 +128,21 @@ def run(
     first: Iterable[str] = (),
     budget: RetryBudget | None = SMALL_BUDGET,
     max_running: int | None = None,
-    view: PlainView | None = None,
+    view: View | None = None,
 ) -> tuple[RunResult, ScriptedExecutor]:
     at = capacity if callable(capacity) else lambda now: capacity
     executor = ScriptedExecutor(store, defaultdict(list, script or {}), at, first)
-    board = ProgressBoard(view or PlainView(Console(quiet=True)), executor.clock)
-    coordinator = Controller(
+    controller = Controller(
         list(units),
         store,
         lambda: executor,
-        board,
+        RunState([view] if view else [], executor.clock),
         budget,
         max_running=max_running,
         clock=executor.clock,
         sleep=executor.sleep,
     )
     try:
-        return coordinator.run(), executor
+        return controller.run(), executor
     finally:
         assert executor.closed or not executor.asked

@@ -5,7 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from vldd_dist.monitoring.progress import LIVE_UNITS, PLAIN_UNITS, LiveView, PlainView, ProgressBoard, TimeLeft, make_view
+from vldd_dist.events import Progress, UnitFailed, UnitFinished, UnitReported, UnitStarted
+from vldd_dist.monitoring.console import LIVE_UNITS, PLAIN_UNITS, LiveView, PlainView, make_view
+from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.time_left import TimeLeft, time_left
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
@@ -18,19 +21,19 @@ from vldd_dist.testing.scripted_executor import (
 
 def test_time_left_is_estimated_from_what_was_seen() -> None:
     now = [0.0]
-    board = ProgressBoard(PlainView(Console(quiet=True)), clock=lambda: now[0])
+    state = RunState([], clock=lambda: now[0])
     units = [WorkUnit("expert", {"index": i}, label=str(i)) for i in range(4)]
-    board.capacity = 2
-    board.begin(units, done=set())
-    assert str(board.time_left()) == "time left not known yet"
-    board.started(units[0])
-    board.started(units[1])
+    state.cpus = 2
+    state.begin(units, set())
+    assert str(time_left(state)) == "time left not known yet"
+    state.event(UnitStarted(units[0].id))
+    state.event(UnitStarted(units[1].id))
     now[0] = 10.0
-    board.event(units[0].id, {"done": 1, "total": 2})
+    state.event(UnitReported(units[0].id, Progress(1, 2)))
     # 20 s a unit: ten left of the first, ten of the second, two more waiting, on two CPUs.
-    assert board.time_left() == TimeLeft(pytest.approx((10 + 10 + 20 + 20) / 2), seen_all=True)
-    board.finished(units[0])
-    assert board.done["expert"] == 1
+    assert time_left(state) == TimeLeft(pytest.approx((10 + 10 + 20 + 20) / 2), complete=True)
+    state.event(UnitFinished(units[0].id, 10))
+    assert state.done["expert"] == 1
 
 
 def show(terminal: bool) -> str:
@@ -38,21 +41,21 @@ def show(terminal: bool) -> str:
     view = make_view(Console(file=output, force_terminal=terminal, width=100))
     assert isinstance(view, LiveView if terminal else PlainView)
     now = [0.0]
-    board = ProgressBoard(view, clock=lambda: now[0])
+    state = RunState([view], clock=lambda: now[0])
     if isinstance(view, PlainView):
-        view.clock = board.clock
+        view.clock = state.clock
         view.last = 0.0
     units = [WorkUnit("expert", {"index": i}, label=f"expert {i}") for i in range(3)]
-    board.begin(units, done={units[0].id})
-    board.started(units[1])
+    state.begin(units, {units[0].id})
+    state.event(UnitStarted(units[1].id))
     now[0] = 25.0
-    board.event(units[1].id, {"done": 50, "total": 100, "samples_per_second": 512.3, "epoch": 2, "loss": 1.25})
-    board.refresh()
-    board.failed(units[1], "a cause")
-    board.started(units[2])
+    state.event(UnitReported(units[1].id, Progress(50, 100, samples_per_second=512.3, epoch=2, loss=1.25)))
+    state.refresh()
+    state.event(UnitFailed(units[1].id, "crashed", "a cause"))
+    state.event(UnitStarted(units[2].id))
     now[0] = 30.0
-    board.finished(units[2])
-    board.refresh()
+    state.event(UnitFinished(units[2].id, 5))
+    state.refresh()
     view.end()
     return output.getvalue()
 
@@ -77,30 +80,30 @@ def test_a_terminal_gets_one_live_table() -> None:
 
 
 def test_time_left_in_words() -> None:
-    assert str(TimeLeft(0, seen_all=False)) == "time left not known yet"
-    assert str(TimeLeft(59.4, seen_all=True)) == "about 59 s left"
-    assert str(TimeLeft(185, seen_all=False)) == "more than 3 min 05 s left"
+    assert str(TimeLeft(0, complete=False)) == "time left not known yet"
+    assert str(TimeLeft(59.4, complete=True)) == "about 59 s left"
+    assert str(TimeLeft(185, complete=False)) == "more than 3 min 05 s left"
 
 
 def test_the_time_left_is_that_of_what_is_scarcest() -> None:
     """Four units of 2 CPUs and a GPU that take 10 s each, one of which has ended: 30 unit seconds are left."""
     now = [0.0]
     units = [make(f"expert {place}", cpus=2, gpus=1) for place in range(4)]
-    board = ProgressBoard(PlainView(Console(quiet=True)), lambda: now[0])
-    board.begin(units, set())
-    board.started(units[0])
+    state = RunState([], lambda: now[0])
+    state.begin(units, set())
+    state.event(UnitStarted(units[0].id))
     now[0] = 10
-    board.finished(units[0])
+    state.event(UnitFinished(units[0].id, 10))
     for cpus, gpus, max_running, seconds in ((10, 10, None, 6), (10, 2, None, 15), (10, 10, 1, 30), (4, 10, 3, 15)):
-        board.capacity, board.gpus, board.max_running = cpus, gpus, max_running
-        assert board.time_left() == TimeLeft(seconds, seen_all=True)
+        state.cpus, state.gpus, state.max_running = cpus, gpus, max_running
+        assert time_left(state) == TimeLeft(seconds, complete=True)
 
 
-def test_the_board_knows_the_machines_and_the_limit(store: Store) -> None:
-    board = ProgressBoard(PlainView(Console(quiet=True)))
+def test_the_state_knows_the_machines_and_the_limit(store: Store) -> None:
+    state = RunState([])
     executor = ScriptedExecutor(store, {}, lambda now: Capacity(6, 1.5))
-    Controller([make("a")], store, lambda: executor, board, max_running=7, clock=executor.clock).run()
-    assert (board.capacity, board.gpus, board.max_running) == (6, 1.5, 7)
+    Controller([make("a")], store, lambda: executor, state, max_running=7, clock=executor.clock).run()
+    assert (state.cpus, state.gpus, state.max_running) == (6, 1.5, 7)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -109,15 +112,15 @@ def test_of_hundreds_of_running_units_some_are_shown_and_the_others_counted(term
     console = Console(file=output, force_terminal=terminal, width=100, height=100)
     now = [0.0]
     view = LiveView(console) if terminal else PlainView(console, lambda: now[0])
-    board = ProgressBoard(view, lambda: now[0])
+    state = RunState([view], lambda: now[0])
     units = [make(f"expert {place}") for place in range(500)]
-    board.begin(units, set())
+    state.begin(units, set())
     for unit in units:
-        board.started(unit)
-        board.event(unit.id, {"done": 1, "total": 2})
+        state.event(UnitStarted(unit.id))
+        state.event(UnitReported(unit.id, Progress(1, 2)))
     output.truncate(0)
     now[0] = 30
-    board.refresh()
+    state.refresh()
     view.end()
     shown = output.getvalue()
     limit = LIVE_UNITS if terminal else PLAIN_UNITS
@@ -129,10 +132,10 @@ def test_of_hundreds_of_running_units_some_are_shown_and_the_others_counted(term
 def test_a_live_table_is_drawn_at_most_four_times_a_second() -> None:
     now = [0.0]
     view = LiveView(Console(file=io.StringIO(), force_terminal=True))
-    board = ProgressBoard(view, lambda: now[0])
+    state = RunState([view], lambda: now[0])
     drawn: list[float] = []
     view.live.update = lambda table, refresh: drawn.append(now[0])  # type: ignore[method-assign]
     for tenth in range(11):
         now[0] = tenth / 8
-        board.refresh()
+        state.refresh()
     assert drawn == [0, 0.25, 0.5, 0.75, 1, 1.25]

@@ -1,0 +1,28 @@
+import pytest
+
+from vldd_dist.errors import InterruptedRun
+from vldd_dist.scheduler.capacity_timeout import TIMEOUT_SECONDS, CapacityTimeout
+
+
+def test_a_person_is_told_once_and_the_run_gives_up_in_the_end() -> None:
+    now, told = [0.0], list[str]()
+    timeout = CapacityTimeout(told.append, lambda: now[0])
+
+    def wait(at: float) -> None:
+        now[0] = at
+        timeout.wait("no GPU", "machines", "no others came", notice_after=60)
+
+    wait(0)
+    wait(59)
+    assert told == []
+    wait(60)
+    wait(TIMEOUT_SECONDS - 1)
+    assert told == ["no GPU: waiting for machines"]
+    with pytest.raises(InterruptedRun, match="no GPU, and no others came within 60 minutes"):
+        wait(TIMEOUT_SECONDS)
+    # A unit ran meanwhile, or something else is waited for: the time counts anew.
+    timeout.reset()
+    wait(TIMEOUT_SECONDS)
+    timeout.wait("no GPU", "another", "none came")
+    wait(2 * TIMEOUT_SECONDS - 1)
+    assert told[1:] == ["no GPU: waiting for another"]

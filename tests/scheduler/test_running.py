@@ -1,0 +1,85 @@
+"""What is known of running units, and what follows from it: stalls and stragglers, each on a clock of the test's."""
+
+from vldd_dist.events import Notice, Progress, UnitReported, WorkerStarted
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.scheduler.running import RunningUnits
+from vldd_dist.scheduler.stall_timeout import StallTimeout
+from vldd_dist.scheduler.stragglers import CONSECUTIVE_CHECKS, MAX_MOVES, MIN_PEERS, SLOWDOWN, WARM_UP_SECONDS, Stragglers
+from vldd_dist.testing.scripted_executor import make
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_reports_say_where_a_unit_runs_and_how_fast() -> None:
+    clock = Clock()
+    running, unit = RunningUnits(clock), make("unit")
+    running.start(unit)
+    assert not running.any_worker_started
+    clock.now = 5
+    running.report(UnitReported(unit.id, WorkerStarted(), "n1"))
+    running.report(UnitReported(unit.id, Progress(1, 2, steps_per_second=3.0)))
+    running.report(UnitReported(unit.id, Notice("a slow store")))
+    assert running.any_worker_started
+    known, seconds = running.end(unit.id)
+    assert (known.node, known.speed, known.heard_at, seconds) == ("n1", 3.0, 5, 5)
+    assert not running
+    assert not running.any_worker_started
+
+
+def test_a_unit_stalls_when_it_reports_nothing() -> None:
+    clock = Clock()
+    running, units = RunningUnits(clock), [make("silent"), make("alive")]
+    for unit in units:
+        running.start(unit)
+    timeout, never = StallTimeout(120, running), StallTimeout(None, running)
+    clock.now = 119
+    running.report(UnitReported(units[1].id, Notice("still here")))
+    assert timeout.stalled() == []
+    clock.now = 180
+    assert timeout.stalled() == [(units[0], "it has reported nothing for 3 min")]
+    assert never.stalled() == []
+
+
+def fleet(clock: Clock, speeds: list[float], kind: str = "expert") -> tuple[RunningUnits, list[WorkUnit]]:
+    """Units that have reported these speeds after the warm-up."""
+    running, units = RunningUnits(clock), [make(f"unit {index}", kind=kind) for index in range(len(speeds))]
+    for unit, speed in zip(units, speeds, strict=True):
+        running.start(unit)
+        running.report(UnitReported(unit.id, Progress(1, None, samples_per_second=speed)))
+    clock.now += WARM_UP_SECONDS
+    return running, units
+
+
+def test_a_unit_is_a_straggler_after_some_checks_in_a_row_and_is_moved_a_few_times() -> None:
+    clock = Clock()
+    running, units = fleet(clock, [10.0] * MIN_PEERS + [10 / SLOWDOWN - 0.1])
+    stragglers = Stragglers(running)
+    assert [stragglers.slow() for _ in range(CONSECUTIVE_CHECKS - 1)] == [[]] * (CONSECUTIVE_CHECKS - 1)
+    for _ in range(MAX_MOVES):
+        while not (found := stragglers.slow()):
+            """Counted anew after a move."""
+        assert found == [(units[-1], "3.1 times as slow as others of its kind")]
+        stragglers.moved(units[-1])
+    assert [stragglers.slow() for _ in range(2 * CONSECUTIVE_CHECKS)] == [[]] * (2 * CONSECUTIVE_CHECKS)
+
+
+def test_with_too_few_peers_or_no_great_difference_none_is_a_straggler() -> None:
+    for speeds in ([10.0] * (MIN_PEERS - 1) + [0.1], [10.0] * MIN_PEERS + [10 / SLOWDOWN + 0.1]):
+        running, _ = fleet(Clock(), speeds)
+        stragglers = Stragglers(running)
+        assert [stragglers.slow() for _ in range(5)] == [[]] * 5
+
+
+def test_a_slow_check_in_between_does_not_count() -> None:
+    clock = Clock()
+    running, units = fleet(clock, [10.0] * MIN_PEERS + [1.0])
+    stragglers = Stragglers(running)
+    for check in range(4 * CONSECUTIVE_CHECKS):
+        speed = 10.0 if check % CONSECUTIVE_CHECKS == 0 else 1.0
+        running.report(UnitReported(units[-1].id, Progress(1, None, samples_per_second=speed)))
+        assert stragglers.slow() == []

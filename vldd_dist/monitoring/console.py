@@ -1,0 +1,106 @@
+"""What a person sees while units run: one live table on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from vldd_dist.events import RunEvent
+from vldd_dist.monitoring.descriptions import describe_event, describe_figures
+from vldd_dist.monitoring.run_state import RunState, View
+from vldd_dist.monitoring.stage_names import STAGE_NAMES
+from vldd_dist.monitoring.time_left import time_left
+
+PLAIN_INTERVAL_SECONDS = 20.0
+LIVE_INTERVAL_SECONDS = 0.25
+# Running units that are listed, of each stage in the table and of all in the log; the others are counted.
+LIVE_UNITS, PLAIN_UNITS = 8, 20
+BAR_WIDTH = 20
+
+
+class LiveView:
+    """A table redrawn in place: a row for each stage, with a line for each running unit."""
+
+    def __init__(self, console: Console) -> None:
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+        self._drawn_at = -float("inf")
+
+    def begin(self, state: RunState) -> None:
+        self.live.start()
+        self.refresh(state)
+
+    def event(self, event: RunEvent, state: RunState) -> None:
+        # The rest is in the table.
+        if (message := describe_event(event, state)) and message.important:
+            self.live.console.print(Text(message.text, style="yellow"))
+
+    def refresh(self, state: RunState) -> None:
+        # A poll ends as soon as a unit does, and the table of a large run takes longer to draw than a unit to settle.
+        if state.clock() - self._drawn_at >= LIVE_INTERVAL_SECONDS:
+            self._drawn_at = state.clock()
+            self.live.update(self._render(state), refresh=True)
+
+    def end(self) -> None:
+        self.live.stop()
+
+    def _render(self, state: RunState) -> RenderableType:
+        table = Table(box=None, pad_edge=False, show_header=False, expand=False)
+        for column in ("stage", "bar", "count", "running"):
+            table.add_column(column, overflow="fold")
+        now, running_by_kind = state.clock(), state.running_by_kind()
+        for kind, total in state.total.items():
+            running = running_by_kind[kind]
+            finished = state.done[kind] + sum(unit.fraction or 0.0 for unit in running)
+            filled = round(BAR_WIDTH * finished / total)
+            listed = running[:LIVE_UNITS]
+            lines = [f"{unit.unit.label}: {describe_figures(unit.figures(now))}".rstrip(": ") for unit in listed]
+            lines += [f"and {len(running) - len(listed)} more"] if len(running) > len(listed) else []
+            failed = f" ({state.failed[kind]} failed)" if state.failed[kind] else ""
+            table.add_row(
+                STAGE_NAMES[kind],
+                Text("━" * filled, style="green") + Text("━" * (BAR_WIDTH - filled), style="bright_black"),
+                f"{state.done[kind]}/{total}{failed}",
+                "\n".join(lines),
+            )
+        elapsed = round(now - state.began_at)
+        return Group(table, Text(f"{elapsed} s so far, {time_left(state)}", style="dim"))
+
+
+class PlainView:
+    """Lines for logs: what started and ended, and a summary every `PLAIN_INTERVAL_SECONDS`. No control characters."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console, self.clock = console, clock
+        self.last = clock()
+
+    def begin(self, state: RunState) -> None:
+        total, done = state.total.total(), state.done.total()
+        self._print(f"{total} units, {done} done before, {total - done} to run")
+
+    def event(self, event: RunEvent, state: RunState) -> None:
+        if message := describe_event(event, state):
+            self._print(message.text)
+
+    def refresh(self, state: RunState) -> None:
+        if self.clock() - self.last < PLAIN_INTERVAL_SECONDS:
+            return
+        self.last, now = self.clock(), state.clock()
+        reporting = [unit for unit in state.running.values() if unit.progress]
+        for unit in reporting[:PLAIN_UNITS]:
+            self._print(f"{unit.unit.label}: {describe_figures(unit.figures(now))}")
+        if len(reporting) > PLAIN_UNITS:
+            self._print(f"and {len(reporting) - PLAIN_UNITS} more running units")
+        self._print(f"{state.done.total()}/{state.total.total()} units, {time_left(state)}")
+
+    def end(self) -> None:
+        """Nothing to clear."""
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def make_view(console: Console) -> View:
+    return LiveView(console) if console.is_terminal else PlainView(console)

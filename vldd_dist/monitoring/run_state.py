@@ -1,0 +1,152 @@
+"""The state of a run in numbers, from its events. Views render it: terminal, status, metrics, trackers, report."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from vldd_dist.events import (
+    CapacityChanged,
+    Progress,
+    RunEvent,
+    UnitBlocked,
+    UnitFailed,
+    UnitFinished,
+    UnitPaused,
+    UnitReported,
+    UnitRetried,
+    UnitStarted,
+    UnitWaits,
+)
+from vldd_dist.monitoring.stage_names import STAGE_ORDER
+from vldd_dist.pipeline.work_unit import WorkUnit
+
+
+@dataclass
+class UnitState:
+    """A unit that runs. Times are seconds of the run's clock.
+
+    Attributes:
+        heard_at: when it last reported anything, or was started.
+        progress: its latest progress report.
+    """
+
+    unit: WorkUnit
+    started_at: float
+    heard_at: float
+    progress: Progress | None = None
+
+    @property
+    def fraction(self) -> float | None:
+        """How far it says it is, 0..1."""
+        return self.progress.done / self.progress.total if self.progress and self.progress.total else None
+
+    def figures(self, now: float) -> dict[str, Any]:
+        """Its latest progress, field by field, and `silent_seconds` since it last reported anything."""
+        known = asdict(self.progress) if self.progress else {}
+        return {name: value for name, value in known.items() if value is not None} | {
+            "silent_seconds": round(now - self.heard_at, 1)
+        }
+
+
+class View(Protocol):
+    """Shows a run, or writes it somewhere. A view must not block: it is called from the controller's loop."""
+
+    def begin(self, state: "RunState") -> None:
+        """Before anything runs."""
+        ...
+
+    def event(self, event: RunEvent, state: "RunState") -> None:
+        """Something happened; the state includes it."""
+        ...
+
+    def refresh(self, state: "RunState") -> None:
+        """Several times a second."""
+        ...
+
+    def end(self) -> None:
+        """The run is over; nothing follows."""
+        ...
+
+
+class RunState:
+    """Follows a run (a `scheduler.observer.RunObserver`) and passes everything on to the views.
+
+    Attributes:
+        units: of the plan, by id.
+        cpus, gpus: of all machines, by which the estimate of the time left divides.
+        max_running: most units at once; None: as many as fit.
+        total, done, failed: number of units by kind; `failed` includes those that a failed one blocks.
+        running: the units that run, by id.
+        timed, seconds: of the units that this run finished, by kind: how many, and their seconds together.
+        began_at: when the run began, seconds of the clock.
+    """
+
+    def __init__(self, views: Sequence[View], clock: Callable[[], float] = time.monotonic) -> None:
+        self.views, self.clock = list(views), clock
+        self.units: dict[str, WorkUnit] = {}
+        self.cpus, self.gpus = 1.0, 0.0
+        self.max_running: int | None = None
+        self.total: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self.running: dict[str, UnitState] = {}
+        self.timed: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.began_at = clock()
+
+    def begin(self, units: Sequence[WorkUnit], committed: AbstractSet[str], max_running: int | None = None) -> None:
+        self.began_at, self.max_running = self.clock(), max_running
+        self.units = {unit.id: unit for unit in units}
+        for unit in sorted(units, key=lambda unit: STAGE_ORDER[unit.kind]):
+            self.total[unit.kind] += 1
+            self.done[unit.kind] += unit.id in committed
+        for view in self.views:
+            view.begin(self)
+
+    def event(self, event: RunEvent) -> None:
+        if isinstance(event, UnitReported) and event.unit_id not in self.running:
+            return
+        self._apply(event)
+        for view in self.views:
+            view.event(event, self)
+
+    def refresh(self) -> None:
+        for view in self.views:
+            view.refresh(self)
+
+    def end(self) -> None:
+        for view in self.views:
+            view.end()
+
+    def _apply(self, event: RunEvent) -> None:
+        match event:
+            case UnitReported(unit_id, report):
+                self.running[unit_id].heard_at = self.clock()
+                if isinstance(report, Progress):
+                    self.running[unit_id].progress = report
+            case UnitStarted(unit_id):
+                now = self.clock()
+                self.running[unit_id] = UnitState(self.units[unit_id], now, now)
+            case UnitFinished(unit_id, seconds):
+                kind = self.units[unit_id].kind
+                self.running.pop(unit_id, None)
+                self.done[kind] += 1
+                self.timed[kind] += 1
+                self.seconds[kind] += seconds
+            case UnitPaused(unit_id) | UnitRetried(unit_id) | UnitWaits(unit_id):
+                self.running.pop(unit_id, None)
+            case UnitFailed(unit_id) | UnitBlocked(unit_id):
+                self.running.pop(unit_id, None)
+                self.failed[self.units[unit_id].kind] += 1
+            case CapacityChanged(cpus, gpus):
+                self.cpus, self.gpus = cpus, gpus
+
+    def running_by_kind(self) -> dict[str, list[UnitState]]:
+        """What runs of each kind."""
+        found: dict[str, list[UnitState]] = defaultdict(list)
+        for running in self.running.values():
+            found[running.unit.kind].append(running)
+        return found

@@ -1,0 +1,64 @@
+"""How much longer a run takes, from the durations seen so far."""
+
+import math
+from dataclasses import dataclass
+
+from vldd_dist.monitoring.run_state import RunState, UnitState
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """An estimate.
+
+    Attributes:
+        complete: every kind of unit to come has been timed; else the estimate is a lower bound.
+    """
+
+    seconds: float
+    complete: bool
+
+    def __str__(self) -> str:
+        if not self.complete and self.seconds < 1:
+            return "time left not known yet"
+        minutes, rest = divmod(round(self.seconds), 60)
+        words = f"{minutes} min {rest:02d} s left" if minutes else f"{rest} s left"
+        return ("about " if self.complete else "more than ") + words
+
+
+def time_left(state: RunState) -> TimeLeft:
+    """The work that is left over what there is of the scarcest resource; at least what the longest running unit still takes."""
+    cpu_seconds = gpu_seconds = unit_seconds = longest = 0.0
+    complete = True
+    running_by_kind, now = state.running_by_kind(), state.clock()
+    # All units of a kind ask for the same.
+    one_of_kind = {unit.kind: unit for unit in state.units.values()}
+    for kind, total in state.total.items():
+        open_units, running = total - state.done[kind] - state.failed[kind], running_by_kind[kind]
+        if not open_units:
+            continue
+        seconds = _seconds_per_unit(state, kind, running)
+        if seconds is None:
+            complete = False
+            continue
+        left = [_seconds_left(unit, seconds, now) for unit in running]
+        of_kind = (open_units - len(running)) * seconds + sum(left)
+        cpu_seconds += of_kind * one_of_kind[kind].cpus
+        gpu_seconds += of_kind * one_of_kind[kind].gpus
+        unit_seconds += of_kind
+        longest = max([longest, *left])
+    of_machines = max(cpu_seconds / max(state.cpus, 1.0), gpu_seconds / (state.gpus or math.inf))
+    return TimeLeft(max(of_machines, unit_seconds / (state.max_running or math.inf), longest), complete)
+
+
+def _seconds_per_unit(state: RunState, kind: str, running: list[UnitState]) -> float | None:
+    """From finished units, else from how far the running ones are."""
+    if count := state.timed[kind]:
+        return state.seconds[kind] / count
+    now = state.clock()
+    estimates = [(now - unit.started_at) / unit.fraction for unit in running if unit.fraction]
+    return sum(estimates) / len(estimates) if estimates else None
+
+
+def _seconds_left(unit: UnitState, usual: float, now: float) -> float:
+    elapsed = now - unit.started_at
+    return elapsed * (1 - unit.fraction) / unit.fraction if unit.fraction else max(usual - elapsed, 0.0)

@@ -1,0 +1,61 @@
+"""Ending units that hang, and moving those that are much slower than their peers."""
+
+from vldd_dist.pipeline.outcome import Outcome
+from vldd_dist.scheduler.admission import Admission
+from vldd_dist.scheduler.executor import Executor
+from vldd_dist.scheduler.running import RunningUnits
+from vldd_dist.scheduler.settlement import Settlement
+from vldd_dist.scheduler.stall_timeout import StallTimeout
+from vldd_dist.scheduler.stragglers import Stragglers
+
+# Between two checks.
+HEALTH_SECONDS = 10.0
+
+
+class HealthChecks:
+    """Args:
+    stall_timeout_seconds: None: no unit ever counts as hanging.
+    avoid: unit id -> node on which it should not run again; moved units are added.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        admission: Admission,
+        running: RunningUnits,
+        settlement: Settlement,
+        avoid: dict[str, str | None],
+        stall_timeout_seconds: float | None,
+    ) -> None:
+        self._executor, self._admission, self._running, self._settlement = executor, admission, running, settlement
+        self._avoid = avoid
+        self._stall_timeout, self._stragglers = StallTimeout(stall_timeout_seconds, running), Stragglers(running)
+        self._checked_at = -float("inf")
+
+    def check(self) -> bool:
+        """To be called at every poll; does something every `HEALTH_SECONDS`. Returns whether units hung."""
+        if self._running.clock() - self._checked_at < HEALTH_SECONDS:
+            return False
+        self._checked_at = self._running.clock()
+        any_stalled = self._end_stalled()
+        self._move_stragglers()
+        return any_stalled
+
+    def _end_stalled(self) -> bool:
+        stalled = self._stall_timeout.stalled()
+        for unit, cause in stalled:
+            ended = self._executor.stop(unit.id)
+            self._settlement.attempt_ended(unit, ended or Outcome("broken", cause, 1))
+        return bool(stalled)
+
+    def _move_stragglers(self) -> None:
+        for unit, cause in self._stragglers.slow():
+            # Unless its resources are free a second time, it would only wait for those it has.
+            if not self._admission.fits(unit):
+                continue
+            self._avoid[unit.id] = self._running[unit.id].node
+            if ended := self._executor.stop(unit.id):
+                self._settlement.attempt_ended(unit, ended)
+            else:
+                self._stragglers.moved(unit)
+                self._settlement.moved(unit, cause)

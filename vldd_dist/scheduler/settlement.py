@@ -1,0 +1,82 @@
+"""What follows from the end of an attempt: the unit is done, waits for an input, is tried again, or has failed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from vldd_dist.events import RunEvent, UnitBlocked, UnitFailed, UnitFinished, UnitPaused, UnitRetried, UnitWaits
+from vldd_dist.pipeline.outcome import Outcome
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.scheduler.dependencies import Dependencies
+from vldd_dist.scheduler.result import RunResult
+from vldd_dist.scheduler.retries import Retries
+from vldd_dist.scheduler.submission import Submission
+
+
+class Settlement:
+    """Args:
+    units: all of the plan, by id.
+    make_ready: puts a unit into the ready queue.
+    is_alive: whether a node, by its id, is still part of the cluster.
+    result: filled while units end.
+    """
+
+    def __init__(
+        self,
+        units: dict[str, WorkUnit],
+        dependencies: Dependencies,
+        retries: Retries,
+        submission: Submission,
+        make_ready: Callable[[WorkUnit], None],
+        is_alive: Callable[[str], bool],
+        emit: Callable[[RunEvent], None],
+        result: RunResult,
+    ) -> None:
+        self._units, self._dependencies, self._retries, self._submission = units, dependencies, retries, submission
+        self._make_ready, self._is_alive, self._emit, self._result = make_ready, is_alive, emit, result
+
+    def attempt_ended(self, unit: WorkUnit, outcome: Outcome) -> None:
+        """An attempt that was submitted has ended."""
+        ended, seconds = self._submission.end(unit)
+        if outcome.node is None:
+            outcome = replace(outcome, node=ended.node)
+        if outcome.status == "done":
+            self._result.ran.append(unit)
+            self._emit(UnitFinished(unit.id, seconds))
+            for user_id in self._dependencies.commit(unit.id):
+                self._make_ready(self._units[user_id])
+        elif outcome.status == "waits":
+            self._emit(UnitWaits(unit.id, outcome.awaits))
+            if self._dependencies.add(unit.id, {outcome.awaits}):
+                self._make_ready(unit)
+            elif self._dependencies.has_failed(outcome.awaits):
+                self._block_users(outcome.awaits)
+        elif pause := self._retries.pause(unit.id, outcome):
+            self._emit(UnitPaused(unit.id, pause))
+        else:
+            self._retry_or_fail(unit, outcome)
+
+    def decide_paused(self) -> None:
+        """Decide on the failed attempts whose pause is over."""
+        for unit_id, outcome in self._retries.ended_pauses():
+            self._retry_or_fail(self._units[unit_id], outcome)
+
+    def moved(self, unit: WorkUnit, cause: str) -> None:
+        """A straggler was stopped, to run elsewhere."""
+        self._submission.end(unit)
+        self._make_ready(unit)
+        self._emit(UnitRetried(unit.id, "slow", cause))
+
+    def _retry_or_fail(self, unit: WorkUnit, outcome: Outcome) -> None:
+        again, outcome = self._retries.decide(unit, outcome, self._is_alive)
+        if again:
+            self._make_ready(unit)
+            self._emit(UnitRetried(unit.id, outcome.status, outcome.cause))
+        else:
+            self._result.failed.append((unit, outcome))
+            self._emit(UnitFailed(unit.id, outcome.status, outcome.cause))
+            self._block_users(unit.id)
+
+    def _block_users(self, unit_id: str) -> None:
+        for user_id in self._dependencies.fail(unit_id):
+            self._result.blocked.append(self._units[user_id])
+            self._emit(UnitBlocked(user_id))

@@ -1,0 +1,25 @@
+"""Units that report nothing for so long that they are taken to hang."""
+
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.scheduler.running import RunningUnits
+
+
+class StallTimeout:
+    """Args:
+    seconds: None: no unit ever stalls.
+    """
+
+    def __init__(self, seconds: float | None, running: RunningUnits) -> None:
+        self._seconds, self._running = seconds, running
+
+    def stalled(self) -> list[tuple[WorkUnit, str]]:
+        """Units that should be ended, and why."""
+        if self._seconds is None:
+            return []
+        now = self._running.clock()
+        silences = [(running.unit, now - running.heard_at) for running in self._running]
+        return [
+            (unit, f"it has reported nothing for {silence / 60:.0f} min")
+            for unit, silence in silences
+            if silence >= self._seconds
+        ]

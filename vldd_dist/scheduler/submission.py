@@ -1,0 +1,87 @@
+"""Submitting ready units: those that fit, and where the machines may grow some beyond that."""
+
+from collections.abc import Callable
+
+from vldd_dist.events import CapacityChanged, RunEvent, UnitStarted
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.scheduler.admission import Admission
+from vldd_dist.scheduler.executor import Executor
+from vldd_dist.scheduler.ready_queue import ReadyQueue
+from vldd_dist.scheduler.running import RunningUnit, RunningUnits
+
+# Between two questions for the machines' capacity while units run.
+CAPACITY_SECONDS = 1.0
+
+
+class Submission:
+    """Moves units from the ready queue to the executor, and keeps the reservations of those that run.
+
+    Args:
+        avoid: unit id -> node on which it should not run.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        ready: ReadyQueue,
+        admission: Admission,
+        running: RunningUnits,
+        avoid: dict[str, str | None],
+        emit: Callable[[RunEvent], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._executor, self._ready, self._admission, self._running = executor, ready, admission, running
+        self._avoid, self._emit, self._clock = avoid, emit, clock
+        self._asked_at = -float("inf")
+
+    def submit_ready(self) -> None:
+        """Submit all that may be submitted now."""
+        if self._clock() - self._asked_at >= CAPACITY_SECONDS:
+            self._ask_capacity()
+        self._submit_fitting()
+        if not self._admission.submitted:
+            # Machines may have joined since the last question.
+            self._ask_capacity()
+            self._submit_fitting()
+        if self._admission.may_grow and not self._admission.queued_within_capacity():
+            # Refilled while a large unit waits in it, Ray's queue would always hold small ones that overtake it.
+            self._submit_beyond()
+
+    def start(self, unit_id: str) -> None:
+        """A submitted unit runs, or will at once; nothing happens if that is known."""
+        if unit := self._admission.admit(unit_id):
+            self._running.start(unit)
+            self._emit(UnitStarted(unit.id))
+
+    def end(self, unit: WorkUnit) -> tuple[RunningUnit, float]:
+        """A submitted unit's attempt ended; returns what was known of it, and the seconds since it started."""
+        # It may have run although by our count its resources were not free.
+        self.start(unit.id)
+        self._admission.release(unit)
+        return self._running.end(unit.id)
+
+    def _ask_capacity(self) -> None:
+        capacity = self._executor.capacity()
+        self._asked_at = self._clock()
+        self._admission.update(capacity)
+        self._emit(CapacityChanged(capacity.cpus, capacity.gpus))
+
+    def _submit_fitting(self) -> None:
+        admission = self._admission
+        for queued in list(admission.queued.values()):
+            if admission.fits(queued):
+                self.start(queued.id)
+        # Ray reserves nothing for a large unit in its queue: what is free is kept for the first of them.
+        promised = admission.queued_within_capacity()[:1]
+        while admission.may_submit() and (unit := self._ready.take(admission.free, admission.capacity, promised)):
+            self._submit(unit)
+            self.start(unit.id)
+
+    def _submit_beyond(self) -> None:
+        while self._admission.may_queue() and (unit := self._ready.take_first()):
+            self._submit(unit)
+
+    def _submit(self, unit: WorkUnit) -> None:
+        self._admission.submit(unit)
+        self._executor.submit(unit.order(self._avoid.get(unit.id)))
