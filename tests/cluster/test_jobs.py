@@ -21,7 +21,7 @@ def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, undist
     assert job == submission_name(load_experiment(PRESET, LONGER), str(store)) + "-1"
     assert f"ray job logs --address {cluster.dashboard} --follow {job}" in printed
     cluster.wait(job, lambda: bool(checkpoints(store, "expert")))
-    assert cluster.submit(store, LONGER)[1].startswith(f"{job} runs already")
+    assert cluster.submit(store, LONGER)[1].startswith(f"{job} is already running")
     # A node during the experts, and the driver during the distillation.
     cluster.lose_the_node_of("ExpertActor")
     cluster.wait(job, lambda: "ray_vldd_units{" in (page := cluster.metrics()) and "ray_vldd_retries_total{" in page)
@@ -43,7 +43,7 @@ def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, undist
     cluster.wait(job, lambda: _distils(store, since=status))
     cluster.client.stop_job(job)
     assert cluster.ends(job) == JobStatus.STOPPED
-    assert "the same command goes on" in cluster.client.get_job_logs(job)
+    assert "run the same command to resume" in cluster.client.get_job_logs(job)
     (status,) = read_statuses(Store(str(store)))
     assert status.state == "stopped"
 

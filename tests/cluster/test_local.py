@@ -72,7 +72,7 @@ def test_with_the_token_the_jobs_are_told(cluster: LocalCluster, tmp_path: Path)
         *("status", str(tmp_path), "--address", cluster.dashboard),
         **{name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")},
     )
-    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, f"no job of {cluster.dashboard} is for this store"), (
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, f"{cluster.dashboard} has no job for this store"), (
         ended.stderr
     )
 

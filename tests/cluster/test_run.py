@@ -145,7 +145,7 @@ def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: 
     os.kill(process.pid, signal.SIGINT)
     output = finish(process)
     assert process.returncode == 3, output
-    assert "the same command goes on" in output
+    assert "run the same command to resume" in output
     assert "Traceback" not in output
 
     # A worker and then the coordinator, with all its processes, during the distillation.

@@ -189,7 +189,7 @@ def test_a_disk_path_is_no_pattern(tmp_path: Path, capsys: pytest.CaptureFixture
     url = str(tmp_path / "a[bc]*?")
     save(distilled_set(), f"{url}/distilled/x")
     (tmp_path / "ab").mkdir()
-    assert vldd(capsys, "list", url)[:2] == (0, f"file://{url}/distilled/x  5 pairs  not judged\n")
+    assert vldd(capsys, "list", url)[:2] == (0, f"file://{url}/distilled/x  5 pairs  not evaluated\n")
     assert vldd(capsys, "verify", f"{url}/distilled/x")[0] == 0
     assert vldd(capsys, "fetch", f"{url}/distilled/x", str(tmp_path / "[b]*"))[0] == 0
     assert {path.name for path in tmp_path.iterdir()} == {"a[bc]*?", "ab", "[b]*"}

@@ -88,7 +88,7 @@ def test_a_status_in_words(store: Store, capsys: pytest.CaptureFixture[str]) -> 
     assert "died" not in text
     assert "its driver has died" in describe_status(status.model_copy(update={"written_at": "2026-01-01T00:00:00+00:00"}))
     main_exits(["status", store.url])
-    assert "no experiment has run here" in capsys.readouterr().out
+    assert "no experiment has run in this store" in capsys.readouterr().out
 
 
 def test_a_unit_that_reports_nothing_is_shown_as_silent_everywhere(store: Store) -> None:

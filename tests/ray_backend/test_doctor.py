@@ -31,7 +31,7 @@ def test_a_sound_store_is_ok_and_nothing_is_left_behind(
         "ok    store: file://",
         "exactly one commits",
         "clock: agrees",
-        "met and summed by",
+        "an all-reduce over two ranks by",
         "ok    node's cache",
         "torch 2",
     )

@@ -85,7 +85,7 @@ def test_a_cause_is_that_of_the_innermost_exception_at_a_line_of_ours() -> None:
     here = f"{Path(__file__).name}:{read.__code__.co_firstlineno + 1}"
     assert describe(raised(read)) == f"OSError at {here}: [Errno 5] bad disk : 'f'"
     missing = raised(lambda: load_experiment("no/such/file.yaml"))
-    assert describe(missing).startswith("ConfigError at experiment.py:")
+    assert describe(missing).startswith("ConfigError at config/load.py:")
     assert describe(task_error(ValueError("no"))) == "ValueError at pipeline/stages.py:7: no"
     # Both ends: what a long message ends with is mostly the reason.
     long = describe(ValueError("begin " + "x" * 1000 + " end"))

@@ -27,4 +27,4 @@ def test_a_machine_without_memory_ends_a_unit_in_a_sentence(store: Store, tmp_pa
     with one_node(tmp_path, _system_config=short) as executor:
         executor.queue = NoQueue()  # type: ignore[assignment]
         result, notices = run(WorkUnit("expert", {}, label="expert 0"), store, executor)
-    assert_said(result, notices, "its process was killed by Ray, for its machine was short of memory: ")
+    assert_said(result, notices, "its process was killed by Ray because its machine was short of memory: ")

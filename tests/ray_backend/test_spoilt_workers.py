@@ -108,7 +108,7 @@ def test_a_spoilt_process_ends_and_another_one_has_the_unit(executor: Joined, st
     result, (notice,) = run(unit, store, executor)
     assert is_done(store, unit.kind, unit.id)
     assert result.failed == []
-    assert "tried again, its worker could not begin: ModuleNotFoundError at ray_backend/" in notice
+    assert "tried again, its worker could not start: ModuleNotFoundError at ray_backend/" in notice
     assert "import of vldd_dist.pipeline.context halted" in notice
     assert not psutil.pid_exists(spoilt)
 

@@ -23,9 +23,9 @@ def test_the_name_is_that_of_the_question() -> None:
 @pytest.mark.parametrize(
     ("store", "working_dir", "sentence"),
     [
-        ("s3://bucket/a", ".", r"^--address http://127.0.0.1:9: the cluster does not answer"),
-        ("somewhere", ".", r"^--store somewhere: a job has another working directory: give a URL or an absolute path"),
-        ("s3://bucket/a", "{tmp}", r"scenes.yaml: lies outside the working directory"),
+        ("s3://bucket/a", ".", r"^--address http://127.0.0.1:9: the cluster cannot be reached"),
+        ("somewhere", ".", r"^--store somewhere: a job has another working directory: use a URL or an absolute path"),
+        ("s3://bucket/a", "{tmp}", r"scenes.yaml: is outside the working directory"),
     ],
 )
 def test_refusals(store: str, working_dir: str, sentence: str, tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_refusals(store: str, working_dir: str, sentence: str, tmp_path: Path) -
 
 
 def test_a_status_names_a_cluster_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match=r"^--address http://127.0.0.1:9: the cluster does not answer"):
+    with pytest.raises(ConfigError, match=r"^--address http://127.0.0.1:9: the cluster cannot be reached"):
         jobs_of("s3://bucket/a", NOBODY)
 
 

@@ -1,4 +1,4 @@
-"""What the commands print, and the one place where text of others is made safe for a terminal."""
+"""Printing, and the one place where untrusted text is made safe for a terminal."""
 
 import logging
 import sys
@@ -14,14 +14,14 @@ from vldd_dist.control_characters import escape_controls
 
 
 class SafeConsole(Console):
-    """A rich console that takes no markup from the text it prints (`[/b]` in a path is a path) and escapes its control
-    characters; those of the console's own styles and cursor movements are untouched."""
+    """A rich console that does not interpret markup in the text it prints, and escapes control characters in it; those of its
+    own styles and cursor movements are kept."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        # Before it is laid out, so that nothing is cut off: an escape is wider than what it stands for.
+        # Before layout: an escape is wider than the character it stands for.
         return super().render_str(escape_controls(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -40,7 +40,7 @@ class _SafeFormatter(logging.Formatter):
 
 
 class _StandardError(logging.StreamHandler):
-    """Standard error as it is when a line is written."""
+    """Looks up sys.stderr at each line, since it may be replaced."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self, logging.WARNING)
@@ -52,7 +52,7 @@ class _StandardError(logging.StreamHandler):
 
 
 def log_warnings() -> None:
-    """Warnings of this package go to standard error, once however often this is called."""
+    """Print warnings of this package on standard error. May be called more than once."""
     logger = logging.getLogger("vldd_dist")
     if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
         logger.addHandler(_StandardError())

@@ -1,4 +1,4 @@
-"""Commands that run an experiment, here or on a cluster, and say where it stands."""
+"""Commands that run an experiment, here or on a cluster, and show its status."""
 
 import os
 from typing import Annotated
@@ -18,13 +18,15 @@ def run(
     config: Description,
     store: StoreUrl,
     overrides: Overrides = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would be run and what it takes, and stop.")] = False,
-    until: Annotated[Until, typer.Option("--until", help="The last stage to run, with all it needs.")] = "publications",
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would run and what it needs, and stop.")] = False,
+    until: Annotated[
+        Until, typer.Option("--until", help="The last stage to run; everything it needs is run too.")
+    ] = "publications",
     track: Track = None,
     max_running: MaxRunning = None,
 ) -> None:
-    """Run an experiment, or go on with one: whatever the store holds already is not made again."""
-    # Read when Ray is imported. A lost node is one line of ours; Ray's account of it is thirty, in colour wherever it goes.
+    """Run an experiment, or resume one: what is committed in the store is not made again."""
+    # Read when Ray is imported. We report a lost node in one line; Ray's own thirty are skipped, and so are its colour codes.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     from vldd_dist.planner.show_plan import print_plan
@@ -43,12 +45,12 @@ def submit(
     config: Description,
     store: StoreUrl,
     overrides: Overrides = None,
-    address: Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard.")] = DASHBOARD,
-    working_dir: Annotated[str, typer.Option(help="What the cluster gets of this machine.")] = ".",
+    address: Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="URL of the cluster's dashboard.")] = DASHBOARD,
+    working_dir: Annotated[str, typer.Option(help="The folder that is uploaded to the cluster.")] = ".",
     track: Track = None,
     max_running: MaxRunning = None,
 ) -> None:
-    """Submit an experiment to a Ray cluster; submitting again goes on with it, or finds it running."""
+    """Submit an experiment to a Ray cluster; submitting again resumes it, or finds it running."""
     from vldd_dist.ray_backend.submit import next_commands
     from vldd_dist.ray_backend.submit import submit as submit_job
 
@@ -56,17 +58,17 @@ def submit(
     more += ["--max-running", str(max_running)] if max_running else []
     experiment = load_experiment(config, overrides)
     job, started = submit_job(experiment, config, overrides or [], store, address, working_dir, more)
-    say(f"{job} {'submitted' if started else 'runs already'}")
+    say(f"{job} {'submitted' if started else 'is already running'}")
     say(next_commands(job, address, store))
 
 
 def status(
     store: ListedStore,
     address: Annotated[
-        str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="A cluster's dashboard, to ask it for its jobs too.")
+        str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="URL of a cluster's dashboard, to list its jobs too.")
     ] = None,
 ) -> None:
-    """Say where the experiments of a store stand, from anywhere that reads it."""
+    """Show the status of the experiments in a store, from any machine that can read it."""
     from vldd_dist.artifacts.run_status import read_statuses
     from vldd_dist.monitoring.status import describe_status
     from vldd_dist.store.store import Store
@@ -79,11 +81,11 @@ def status(
         else:
             say(describe_status(found))
     if not statuses:
-        say(f"{opened.url}: no experiment has run here")
+        say(f"{opened.url}: no experiment has run in this store")
     if address:
         from vldd_dist.ray_backend.submit import jobs_of
 
-        say("\n".join(map(one_line, jobs_of(store, address))) or f"no job of {address} is for this store")
+        say("\n".join(map(one_line, jobs_of(store, address))) or f"{address} has no job for this store")
     exit_for_damaged(statuses)
 
 

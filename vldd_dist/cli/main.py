@@ -12,7 +12,7 @@ from vldd_dist.cli.sets import fetch, list_sets, show, verify
 from vldd_dist.cli.stores import doctor, gc
 from vldd_dist.errors import VlddError
 
-# Without markup: a usage error quotes what was typed, and `[/b]` in a path is a path.
+# Without markup: usage errors quote what was typed, and `[/b]` in a path is no markup.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     3 interrupted and resumable, 4 data or storage, 1 anything else)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal of another encoding shows an escape instead of ending the command.
+            # A character that the terminal's encoding lacks is shown as an escape instead of raising.
             stream.reconfigure(errors="backslashreplace")
     log_warnings()
     try:

@@ -10,8 +10,8 @@ from vldd_dist.errors import StoreError
 ListedStore = Annotated[str, typer.Argument(metavar="STORE", help="URL of an experiment's store")]
 
 
-# A thousand years: dates cannot go back much further.
-MOST_HOURS = 24 * 365 * 1000
+# A thousand years: datetime cannot go back much further.
+MAX_HOURS = 24 * 365 * 1000
 
 
 DASHBOARD = "http://127.0.0.1:8265"
@@ -30,25 +30,25 @@ Overrides = Annotated[
 
 StoreUrl = Annotated[
     str,
-    typer.Option("--store", metavar="URL", help="Where the experiment keeps all it makes: a folder, file://, s3://, gs://"),
+    typer.Option("--store", metavar="URL", help="Where the experiment keeps its results: a folder, file://, s3://, gs://"),
 ]
 
 
 Track = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=TARGET", help="Draw curves: tensorboard=DIR, wandb=PROJECT, mlflow=URI"),
+    typer.Option(metavar="NAME=TARGET", help="Track curves: tensorboard=DIR, wandb=PROJECT, mlflow=URI"),
 ]
 
 
-MaxRunning = Annotated[int | None, typer.Option(min=1, help="Units at once, to leave room for other runs on the cluster.")]
+MaxRunning = Annotated[int | None, typer.Option(min=1, help="Most units at once, to leave resources for other runs.")]
 
 
 SetUrl = Annotated[str, typer.Argument(metavar="URL", help="A distilled set: a folder, s3://..., any fsspec URL")]
 
 
 def hours(hours: float) -> float:
-    if not 0 <= hours <= MOST_HOURS:
-        raise typer.BadParameter(f"{hours:g} is not a number of hours between 0 and {MOST_HOURS:,}")
+    if not 0 <= hours <= MAX_HOURS:
+        raise typer.BadParameter(f"{hours:g} is not a number of hours between 0 and {MAX_HOURS:,}")
     return hours
 
 

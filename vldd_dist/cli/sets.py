@@ -19,9 +19,9 @@ from vldd_dist.errors import StoreError
 
 
 def fetch(
-    url: SetUrl, folder: Annotated[Path, typer.Argument(help="Folder to make; it is there only when the set is whole")]
+    url: SetUrl, folder: Annotated[Path, typer.Argument(help="Folder to create; it exists only once the set is complete")]
 ) -> None:
-    """Copy a distilled set, verified; an interrupted fetch goes on where it was."""
+    """Copy a distilled set and verify it; the same command resumes an interrupted copy."""
     from vldd_dist.distilled_set.fetch import fetch as fetch_set
 
     with _byte_progress() as progress:
@@ -39,14 +39,14 @@ def verify(url: SetUrl) -> None:
 
 
 def show(url: SetUrl) -> None:
-    """Print a distilled set's card and where its pictures are."""
+    """Print a distilled set's card and the URL of its preview."""
     from rich.markdown import Markdown
 
     from vldd_dist.distilled_set.fetch import read_card
     from vldd_dist.store.store import Store
 
     store = Store(url)
-    # Escaped before it is laid out, for a link's target becomes part of a terminal's sequence; and shown, not hidden behind it.
+    # Escaped before layout, since a link's target becomes part of a terminal sequence. Targets are shown, not hidden in links.
     card = Markdown(escape_controls(read_card(store)), hyperlinks=False)
     console = SafeConsole()
     console.print(card)
@@ -65,7 +65,7 @@ def list_sets(store: ListedStore) -> None:
             say(f"vldd: {manifest}", error=True)
         else:
             mean = manifest.mean_recall()
-            recall = "not judged" if mean is None else f"mean recall {mean:.1f} %"
+            recall = "not evaluated" if mean is None else f"mean recall {mean:.1f} %"
             say(f"{one_line(opened.url_of(folder))}  {manifest.pairs} pairs  {recall}")
     exit_for_damaged(found.values())
 

@@ -1,4 +1,4 @@
-"""Commands that look after a store and the machine."""
+"""Commands for the maintenance of a store, and for checking the machine."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -12,12 +12,12 @@ from vldd_dist.control_characters import one_line
 
 def gc(
     store: ListedStore,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove; without it nothing changes.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove them; without this option nothing changes.")] = False,
     min_age_hours: Annotated[
-        float, typer.Option(min=0, callback=hours, help="Younger objects may belong to running work.")
+        float, typer.Option(min=0, callback=hours, help="Younger objects are kept: running work may need them.")
     ] = 24,
 ) -> None:
-    """Find what dead attempts left behind, and remove it when told to."""
+    """List what dead attempts left in a store, and remove it if asked to."""
     from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
     from vldd_dist.store.store import Store
 
@@ -27,18 +27,18 @@ def gc(
     for key in garbage.keys:
         say(one_line(key))
     for key in garbage.uploads:
-        say(f"{one_line(key)} (an upload that nobody ended)")
+        say(f"{one_line(key)} (an incomplete upload)")
     if delete:
         remove_garbage(opened, garbage, min_age)
     verb = "removed" if delete else "could be removed with --delete"
-    uploads = f" and {len(garbage.uploads)} unended uploads" if garbage.uploads else ""
+    uploads = f" and {len(garbage.uploads)} incomplete uploads" if garbage.uploads else ""
     say(f"{len(garbage.keys)} objects, {garbage.size / 2**20:.1f} MiB{uploads} {verb}")
 
 
 def doctor(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="URL of a store to try, e.g. s3://bucket/prefix")],
+    store: Annotated[str, typer.Argument(metavar="STORE", help="URL of a store to test, e.g. s3://bucket/prefix")],
 ) -> None:
-    """Try what a run needs: the store, GPUs, DeepSpeed, versions. Leaves nothing behind; exit code 4 if something is amiss."""
+    """Check what a run needs: the store, GPUs, DeepSpeed, versions. Leaves nothing behind; exit code 4 if a check fails."""
     from vldd_dist.ray_backend.doctor import examine
 
     findings = examine(store)

@@ -1,4 +1,4 @@
-"""From manifests to the report: `report/{summary.json,table.md,index.html}`."""
+"""The report of an experiment, from its manifests: `report/{summary.json,table.md,index.html}`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -30,17 +30,17 @@ from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.tables import markdown_table, summary
 from vldd_dist.store.store import Store
 
-# Pictures lie in the page itself: so many of a set, of the first so many sets.
+# Images are embedded in the page: so many of each set, from at most so many sets.
 GALLERY_ITEMS, GALLERIES = 20, 12
 READS_AT_ONCE = 16
-# Kinds whose facts a report shows.
-READ_KINDS = ("dataset", "expert", "evaluation", "publication")
+# Kinds whose facts the report shows.
+REPORTED_KINDS = ("dataset", "expert", "evaluation", "publication")
 
-Part = TypeVar("Part")
+Value = TypeVar("Value")
 
 
 class Reporter:
-    """Reports of one experiment, made of whatever is committed. What it has read of a unit it keeps: it does not change."""
+    """Makes reports of an experiment from what is committed. What was read is cached, since committed units do not change."""
 
     def __init__(self, experiment: Experiment, plan: Plan, store: Store) -> None:
         self.experiment, self.plan, self.store = experiment, plan, store
@@ -50,7 +50,7 @@ class Reporter:
         self._known_galleries: dict[str, Gallery] = {}
 
     def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> ReportData:
-        """Read what is new, and write report/summary.json, table.md and index.html.
+        """Read newly committed units, and write report/summary.json, table.md and index.html.
 
         Raises:
             StoreError: as any read or write.
@@ -64,9 +64,9 @@ class Reporter:
     def _collect(self, progress: Progress | None, failures: Sequence[tuple[WorkUnit, Outcome]]) -> ReportData:
         units = self.plan.units()
         self.done = committed_units(self.store, units)
-        # At once: of a large run thousands are new when it is resumed.
+        # In parallel: after a resume thousands of units are new.
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-            list(pool.map(self._facts, (unit for unit in units if unit.kind in READ_KINDS)))
+            list(pool.map(self._facts, (unit for unit in units if unit.kind in REPORTED_KINDS)))
         distilled = [chosen for chosen in self.plan.sets if chosen.method == "distilled"]
         return ReportData(
             name=self.experiment.name,
@@ -93,7 +93,7 @@ class Reporter:
         )
 
     @staticmethod
-    def _once(known: dict[str, Part], unit: WorkUnit, read: Callable[[], Part]) -> Part:
+    def _once(known: dict[str, Value], unit: WorkUnit, read: Callable[[], Value]) -> Value:
         if unit.id not in known:
             known[unit.id] = read()
         return known[unit.id]
@@ -102,7 +102,7 @@ class Reporter:
         return UnitReader(self.store, unit.kind, unit.id)
 
     def _facts(self, unit: WorkUnit) -> dict[str, Any] | None:
-        """None of a unit that is not done."""
+        """None if the unit is not committed."""
         if unit.id not in self.done:
             return None
         return self._once(self._known_facts, unit, lambda: self._reader(unit).facts)

@@ -1,4 +1,4 @@
-"""One attempt at a unit on Ray: a task, an expert's actor, or a group of ranks in a placement group."""
+"""An attempt at a unit on Ray: a task, an actor, or a group of actors in a placement group."""
 
 import time
 from dataclasses import replace
@@ -17,48 +17,49 @@ from vldd_dist.ray_backend import exceptions, start
 from vldd_dist.ray_backend.errors import LOST, outcome_of_error
 from vldd_dist.store.store import Store
 
-# When a rank misses another one, all but that one soon do.
+# After a rank has failed because another one is gone, the remaining ranks get so long to fail too, which shows which one it is.
 GRACE_SECONDS = 10
 
+# By value: see `start`.
 for module in (exceptions, start):
     ray.cloudpickle.register_pickle_by_value(module)
 
 
 class Attempt(Protocol):
     """Attributes:
-    references: one is ready when `outcome` may have something new.
+    references: Ray objects of the running calls; `outcome` may have changed when one is ready.
     """
 
     references: list[ray.ObjectRef]
 
     def outcome(self) -> Outcome | None:
-        """How it ended; none while it runs."""
+        """How it ended; None while it runs."""
         ...
 
     def stop(self) -> None:
-        """End it if it runs still, and let go of what it held."""
+        """End it if it is still running, and free its resources."""
         ...
 
 
-def _place(order: UnitOrder) -> dict[str, Any]:
-    """What it asks Ray for; another node than the one to avoid, if there is one."""
-    place: dict[str, Any] = {"num_cpus": order.cpus, "num_gpus": order.gpus}
+def _options(order: UnitOrder) -> dict[str, Any]:
+    """Ray's options for the unit's resources, on another node than the one to avoid if there is one."""
+    options: dict[str, Any] = {"num_cpus": order.cpus, "num_gpus": order.gpus}
     if order.avoid is not None:
-        place |= {"label_selector": {"ray.io/node-id": f"!{order.avoid}"}, "fallback_strategy": [{"label_selector": {}}]}
-    return place
+        options |= {"label_selector": {"ray.io/node-id": f"!{order.avoid}"}, "fallback_strategy": [{"label_selector": {}}]}
+    return options
 
 
 class TaskAttempt:
-    """Most units."""
+    """A unit as a Ray task, whose process other units may use after it."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
-        task = ray.remote(start.run_task).options(max_retries=0, name=order.label, **_place(order))
+        task = ray.remote(start.run_task).options(max_retries=0, name=order.label, **_options(order))
         self.references = [task.remote(_payload(order, store), order.id, events)]
         self._ended = False
         self.stores_when_asked = order.kind == "distillation"
 
     def ask_to_stop(self) -> None:
-        """Let it store where it is."""
+        """Interrupt it, so that it stores its state and ends."""
         ray.cancel(self.references[0], force=False)
 
     def outcome(self) -> Outcome | None:
@@ -67,17 +68,17 @@ class TaskAttempt:
         return outcome
 
     def stop(self) -> None:
-        # Ray aborts the driver when a task is cancelled as it ends.
+        # Ray aborts the driver when a task is cancelled that has just ended.
         if not self._ended:
             ray.cancel(self.references[0], force=True)
 
 
 class ExpertAttempt:
-    """An expert of one process."""
+    """An expert in a process of its own."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
-        # Dropping the handle would end the actor.
-        self.actor = ray.remote(start.ExpertActor).options(max_restarts=0, **_place(order)).remote()
+        # Kept, since Ray ends an actor without a handle.
+        self.actor = ray.remote(start.ExpertActor).options(max_restarts=0, **_options(order)).remote()
         self.references = [self.actor.run.remote(_payload(order, store), events)]
 
     def outcome(self) -> Outcome | None:
@@ -88,7 +89,7 @@ class ExpertAttempt:
 
 
 class GroupAttempt:
-    """A unit of several ranks: one that fails ends all."""
+    """A unit of several ranks; if one fails, all are ended."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
         needs = {"CPU": order.cpus} | ({"GPU": order.gpus} if order.gpus else {})
@@ -104,9 +105,9 @@ class GroupAttempt:
             .remote()
             for rank in range(order.workers)
         ]
-        meeting = self.actors[0].open.remote(order.workers)
+        rendezvous = self.actors[0].open.remote(order.workers)
         payload = _payload(order, store)
-        self.references = [actor.run.remote(meeting, rank, payload, events) for rank, actor in enumerate(self.actors)]
+        self.references = [actor.run.remote(rendezvous, rank, payload, events) for rank, actor in enumerate(self.actors)]
         self._all = list(self.references)
         self._timeout = timedelta(seconds=order.execution.get("rank_timeout_seconds", 0))
         self._ended: dict[int, Outcome] = {}
@@ -119,16 +120,16 @@ class GroupAttempt:
                 self._ended[rank] = outcome
                 if outcome.status not in ("done", "waits") and self._failed_at is None:
                     self._failed_at = time.monotonic()
-        if len(self._ended) < len(self._all) and not self._waited_enough():
+        if len(self._ended) < len(self._all) and not self._grace_is_over():
             return None
         return worst(self._ended, len(self._all), self._timeout)
 
-    def _waited_enough(self) -> bool:
+    def _grace_is_over(self) -> bool:
         if self._failed_at is None:
             return False
-        # Only a rank that misses another one waits for it; one that failed by itself has said all.
-        missing = all(outcome.status in ("lost", "done", "waits") for outcome in self._ended.values())
-        return time.monotonic() - self._failed_at > (GRACE_SECONDS if missing else 0)
+        # A failure of a rank's own is final. Of ranks that lost another one, the rest is awaited: it tells which one is gone.
+        only_losses = all(outcome.status in ("lost", "done", "waits") for outcome in self._ended.values())
+        return time.monotonic() - self._failed_at > (GRACE_SECONDS if only_losses else 0)
 
     def stop(self) -> None:
         for actor in self.actors:
@@ -137,24 +138,31 @@ class GroupAttempt:
 
 
 def worst(ended: dict[int, Outcome], world: int, timeout: timedelta) -> Outcome:
-    """What became of a group, by rank: a failure that is a rank's own before those of ranks that only missed another."""
+    """The outcome of a group: a rank's own failure before those of ranks that only lost another one.
+
+    Args:
+        ended: rank -> outcome, of the ranks that have ended.
+        timeout: of collective operations, for the message.
+    """
     for status in ("refused", "crashed", "broken", "killed"):
         for rank, outcome in sorted(ended.items()):
             if outcome.status == status:
                 return outcome if status == "refused" else replace(outcome, cause=f"rank {rank} of {world}: {outcome.cause}")
     lost = {rank: outcome.cause for rank, outcome in sorted(ended.items()) if outcome.status == "lost"}
     if not lost:
-        # All ranks end alike.
+        # Done or waiting: the same on all ranks.
         return next(iter(ended.values()))
     if silent := sorted(set(range(world)) - set(ended)):
-        hung = f"rank {', '.join(map(str, silent))} of {world} took no part in a collective operation for "
-        return Outcome("broken", f"{hung}{timeout.total_seconds():g} s: it hangs", 1)
+        hung = f"rank {', '.join(map(str, silent))} of {world}"
+        return Outcome(
+            "broken", f"{hung} took no part in a collective operation for {timeout.total_seconds():g} s: it hangs", 1
+        )
     died = [f"rank {rank} of {world}: {cause}" for rank, cause in lost.items() if cause.startswith(LOST)]
     return Outcome("lost", (died or list(lost.values()))[0], 1)
 
 
 def outcome_of(reference: ray.ObjectRef) -> Outcome | None:
-    """A worker's answer, or what Ray says of its end; none while it works."""
+    """What the worker returned, or else what Ray says of its end; None while it runs."""
     ready, _ = ray.wait([reference], timeout=0)
     if not ready:
         return None

@@ -1,4 +1,4 @@
-"""What a run needs of its surroundings, tried one by one: each finding is one line that says what to do about it."""
+"""`vldd doctor`: tries what a run needs of the machine, store and cluster. Each finding is one line that says what to do."""
 
 import importlib
 import logging
@@ -28,7 +28,7 @@ PAIR_SECONDS = 60
 
 @dataclass(frozen=True)
 class Finding:
-    """`verdict`: ok, NOTE (works, with what it says), FAIL (a run would not)."""
+    """`verdict`: ok; NOTE: a run works, with the limitation named; FAIL: a run would not work."""
 
     verdict: Literal["ok", "NOTE", "FAIL"]
     subject: str
@@ -36,9 +36,9 @@ class Finding:
 
 
 def examine(url: str) -> list[Finding]:
-    """Everything, whatever fails on the way."""
+    """All checks; one that fails does not stop the others."""
     findings: list[Finding] = []
-    for subject, examination in (
+    for subject, check in (
         ("store", lambda: _store(url)),
         ("clock", lambda: _clock(url)),
         ("node's cache", _cache),
@@ -49,7 +49,7 @@ def examine(url: str) -> list[Finding]:
         ("versions", _versions),
     ):
         try:
-            findings.extend(examination())
+            findings.extend(check())
         except VlddError as error:
             findings.append(Finding("FAIL", subject, str(error)))
         except Exception as error:  # whatever drivers, disks and libraries do
@@ -63,13 +63,13 @@ def _store(url: str) -> Iterator[Finding]:
     store.check_writable()
     yield Finding("ok", "store", f"{store.url}: an object was written, read back and removed")
     if store.creates_conditionally():
-        yield Finding("ok", "conditional put", "of two writers of one unit exactly one commits")
+        yield Finding("ok", "conditional put", "if two writers make the same unit, exactly one commits")
     else:
         yield Finding(
             "NOTE",
             "conditional put",
-            "not known to this server: an existing manifest is respected, but of two writers that commit a unit at the same "
-            "instant the later manifest stands; both are whole and say the same, so results do not change",
+            "not supported by this server: a manifest that exists is kept, but if two writers commit the same unit at the same "
+            "instant, the later manifest stands; both are complete and equivalent, so results do not change",
         )
 
 
@@ -80,45 +80,49 @@ def _clock(url: str) -> Iterator[Finding]:
         skew = (store.modified(key) - datetime.now(UTC)).total_seconds()
     finally:
         store.delete([key])
-    said = f"this machine's is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the store's"
+    said = f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the store's"
     if abs(skew) > REFUSED_SKEW_SECONDS:
-        yield Finding("FAIL", "clock", f"{said}: object stores refuse signatures so far off: set it, by NTP for example")
+        yield Finding(
+            "FAIL", "clock", f"{said}: object stores refuse signatures that far off: set the clock, for example by NTP"
+        )
     elif abs(skew) > NOTED_SKEW_SECONDS:
-        yield Finding("NOTE", "clock", f"{said}: ages in `vldd status` and `vldd gc` are off by so much")
+        yield Finding("NOTE", "clock", f"{said}: ages in `vldd status` and `vldd gc` are off by as much")
     else:
         yield Finding("ok", "clock", "agrees with the store's")
 
 
 def _ranks() -> Iterator[Finding]:
-    """Two processes meet and sum, as the ranks of a unit do."""
+    """Two processes join and run an all-reduce, as the ranks of a unit do."""
     device = "cuda" if torch.cuda.device_count() > 1 else "cpu"
-    meeting, server = open_rendezvous("127.0.0.1", 2)
+    rendezvous, server = open_rendezvous("127.0.0.1", 2)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        sums = [pool.submit(_sum_of_ranks, meeting, rank, device) for rank in (0, 1)]
+        sums = [pool.submit(_sum_of_ranks, rendezvous, rank, device) for rank in (0, 1)]
         try:
             found = [future.result(timeout=PAIR_SECONDS) for future in sums]
         except Exception as error:  # whatever a network or driver does
-            yield Finding("FAIL", "ranks", f"two ranks on {device} cannot speak to each other: {type(error).__name__}: {error}")
+            yield Finding("FAIL", "ranks", f"two ranks on {device} cannot communicate: {type(error).__name__}: {error}")
             return
     del server
     backend = "NCCL" if device == "cuda" else "gloo"
     verdict: Literal["ok", "FAIL"] = "ok" if found == [3.0, 3.0] else "FAIL"
-    yield Finding(verdict, "ranks", f"two of them met and summed by {backend}")
+    yield Finding(
+        verdict, "ranks", f"an all-reduce over two ranks by {backend}" + ("" if verdict == "ok" else " gave a wrong sum")
+    )
 
 
-def _sum_of_ranks(meeting: Rendezvous, rank: int, device: str) -> float:
-    place = torch.device(device, rank) if device == "cuda" else torch.device(device)
-    if device == "cuda":
-        torch.cuda.set_device(place)
-    ranks = join(meeting, rank, 2, device=place, timeout=timedelta(seconds=PAIR_SECONDS))
-    found = float(ranks.all_reduce(torch.ones(1, device=place) * (rank + 1)))
+def _sum_of_ranks(rendezvous: Rendezvous, rank: int, device_type: str) -> float:
+    device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)
+    if device_type == "cuda":
+        torch.cuda.set_device(device)
+    ranks = join(rendezvous, rank, 2, device=device, timeout=timedelta(seconds=PAIR_SECONDS))
+    found = float(ranks.all_reduce(torch.ones(1, device=device) * (rank + 1)))
     leave()
     return found
 
 
 def _cluster() -> Iterator[Finding]:
     if "RAY_ADDRESS" not in os.environ:
-        yield Finding("NOTE", "cluster", "RAY_ADDRESS is not set: a run starts a Ray of its own on this machine")
+        yield Finding("NOTE", "cluster", "RAY_ADDRESS is not set: a run starts Ray on this machine")
         return
     import ray
 
@@ -130,7 +134,7 @@ def _cluster() -> Iterator[Finding]:
         return
     resources = ray.cluster_resources()
     ray.shutdown()
-    yield Finding("ok", "cluster", f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs as Ray sees them")
+    yield Finding("ok", "cluster", f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs")
 
 
 def _cache() -> Iterator[Finding]:
@@ -144,21 +148,21 @@ def _cache() -> Iterator[Finding]:
         yield Finding("NOTE", "node's cache", f"not used: {error}")
         return
     free = shutil.disk_usage(cache.folder).free
-    limit, room = cache.limit_bytes / 2**30, free / 2**30
+    limit, available = cache.limit_bytes / 2**30, free / 2**30
     if free < cache.limit_bytes:
         yield Finding(
             "NOTE",
             "node's cache",
-            f"{cache.folder}: {room:.1f} GiB free on its disk, less than its limit of {limit:g}: lower VLDD_CACHE_GIB, or "
-            "name another disk by VLDD_CACHE_DIR",
+            f"{cache.folder}: {available:.1f} GiB free on its disk, less than the limit of {limit:g}: lower VLDD_CACHE_GIB, or "
+            "set VLDD_CACHE_DIR to a folder on another disk",
         )
     else:
-        yield Finding("ok", "node's cache", f"{cache.folder}: up to {limit:g} GiB, {room:.1f} free")
+        yield Finding("ok", "node's cache", f"{cache.folder}: up to {limit:g} GiB, {available:.1f} free")
 
 
 def _gpu() -> Iterator[Finding]:
     if not torch.cuda.is_available():
-        yield Finding("NOTE", "GPU", "none seen by torch: runs use the CPU (a CUDA build of torch and a driver are needed)")
+        yield Finding("NOTE", "GPU", "torch finds none: runs use the CPU (a GPU needs a CUDA build of torch and a driver)")
         return
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -170,16 +174,16 @@ def _deepspeed() -> Iterator[Finding]:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
         module = importlib.import_module("deepspeed")
-    except Exception as error:  # it runs compilers and probes drivers when imported
+    except Exception as error:  # its import runs compilers and probes drivers
         yield Finding("NOTE", "DeepSpeed", f"not usable ({type(error).__name__}: {error}): sharded students need it")
         return
     locks = stale_locks(Path(os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")).expanduser())
     for lock in locks:
         yield Finding(
-            "FAIL", "DeepSpeed", f"{lock}: left by a compilation that was killed, later starts wait for it: remove it"
+            "FAIL", "DeepSpeed", f"{lock}: left by a compilation that was killed, and later ones wait for it: remove the file"
         )
     if not locks:
-        yield Finding("ok", "DeepSpeed", f"{module.__version__}, no lock of a killed compilation")
+        yield Finding("ok", "DeepSpeed", f"{module.__version__}, no stale lock")
 
 
 def stale_locks(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What Ray says of an attempt that gave no answer: one pure function tells whose failure it is."""
+"""From Ray's errors to outcomes: one pure function that tells the class of failure."""
 
 from ray.exceptions import (
     ActorDiedError,
@@ -16,8 +16,8 @@ from ray.exceptions import (
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.ray_backend.exceptions import describe, plain
 
-# The node is gone, or cannot be reached, or its place was taken away with another one.
-OF_THE_NODE = (
+# The node is gone or cannot be reached, or a placement group was removed because another node is gone.
+NODE_ERRORS = (
     ActorPlacementGroupRemoved,
     ActorUnavailableError,
     GetTimeoutError,
@@ -26,20 +26,20 @@ OF_THE_NODE = (
     ObjectLostError,
     TaskPlacementGroupRemoved,
 )
-# Ray keeps no field for it: from the sentence of its control service.
+# From the message of Ray's control service: the exception has no field for it.
 WORKER_DIED = "its worker process has died"
 LOST, KILLED = "its process or machine ended", "its process was killed"
 
 
 def outcome_of_error(error: Exception) -> Outcome:
-    """Of what `ray.get` raises for a unit's attempt. What a unit itself raises comes as an answer, not as an error: all others
-    broke around it.
+    """The outcome for what `ray.get` raised. What a unit's code raises is returned as an outcome by the worker, so this is
+    about failures around the unit.
     """
     if isinstance(error, OutOfMemoryError):
-        return Outcome("killed", f"{KILLED} by Ray, for its machine was short of memory: {_first_line(error)}", 1)
+        return Outcome("killed", f"{KILLED} by Ray because its machine was short of memory: {_first_line(error)}", 1)
     if isinstance(error, WorkerCrashedError) or (isinstance(error, ActorDiedError) and WORKER_DIED in str(error)):
         return Outcome("killed", KILLED, 1)
-    if isinstance(error, (*OF_THE_NODE, ActorDiedError)) and not getattr(error, "actor_init_failed", False):
+    if isinstance(error, (*NODE_ERRORS, ActorDiedError)) and not getattr(error, "actor_init_failed", False):
         return Outcome("lost", f"{LOST}: {_first_line(error)}", 1)
     return Outcome("broken", describe(error), 1)
 

@@ -1,6 +1,6 @@
-"""What a person is told of an exception, and whose failure it is.
+"""Exceptions in one line, and whether their cause lies in the unit or around it.
 
-Standard library only: `ray_start` takes these functions to processes in which none of our modules can be imported.
+Standard library only: Ray sends these functions, by value, to processes in which none of our modules can be imported.
 """
 
 import os
@@ -10,7 +10,7 @@ import traceback
 PACKAGE = "vldd_dist"
 LONGEST_MESSAGE = 400
 
-# Terminal sequences (CSI; OSC up to BEL or ST; others of two characters), then every control character that is left.
+# Terminal sequences: CSI; OSC up to BEL or ST; others of two characters. Control characters are removed after them.
 _SEQUENCES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]|\x9b[0-?]*[ -/]*[@-~]")
 _FRAME = re.compile(rf'File "[^"\n]*/{PACKAGE}/([^"\n]+)", line (\d+)')
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -22,7 +22,7 @@ def plain(text: str) -> str:
 
 
 def chain(error: BaseException) -> list[BaseException]:
-    """The exception, what it was raised from, and so on; the innermost one last."""
+    """The exception, its cause, the cause of that, and so on; the innermost is last."""
     found = [error]
     while True:
         # Ray's RayTaskError keeps the worker's exception in `cause`.
@@ -33,28 +33,28 @@ def chain(error: BaseException) -> list[BaseException]:
 
 
 def describe(error: BaseException) -> str:
-    """Type, place and message of the innermost exception; the place is the last line of ours on the way to it, as FILE:LINE
-    below the package, where there is one."""
+    """Type, location and message of the innermost exception. The location is the last frame inside our package, as FILE:LINE
+    relative to it; without one, the last frame."""
     errors = chain(error)
     inner = errors[-1]
     message = _shortened(plain(str(inner)))
-    place = _place(errors)
-    return f"{type(inner).__name__}{f' at {place}' if place else ''}{f': {message}' if message else ''}"
+    location = _location(errors)
+    return f"{type(inner).__name__}{f' at {location}' if location else ''}{f': {message}' if message else ''}"
 
 
 def _shortened(text: str) -> str:
-    """Both ends of a long one: what follows a colon at the end is mostly the reason."""
+    """A long text without its middle: the reason is often at the end, after a colon."""
     half = LONGEST_MESSAGE // 2
     return text if len(text) <= LONGEST_MESSAGE else f"{text[:half]} ... {text[-half:]}"
 
 
-def _place(errors: list[BaseException]) -> str:
+def _location(errors: list[BaseException]) -> str:
     for error in reversed(errors):
         for frame in reversed(traceback.extract_tb(error.__traceback__)):
             _, found, below = frame.filename.rpartition(f"{os.sep}{PACKAGE}{os.sep}")
             if found:
                 return f"{below}:{frame.lineno}"
-        # Of an exception that came from another process Ray keeps the text.
+        # For an exception from another process, Ray keeps the traceback as text.
         if frames_of_ours := _FRAME.findall(getattr(error, "traceback_str", None) or ""):
             return ":".join(frames_of_ours[-1])
     for error in reversed(errors):
@@ -64,17 +64,17 @@ def _place(errors: list[BaseException]) -> str:
 
 
 def is_of_the_machine(error: BaseException) -> bool:
-    """Whether what broke lies around the unit and not in it: a module that cannot be imported, or was half imported before,
-    a working directory that is gone, or Ray."""
+    """Whether the cause lies around the unit and not in it: a module that cannot be imported or was imported half, a working
+    directory that is gone, or Ray."""
     for one in chain(error):
-        # No unit calls Ray, but its reports go through Ray's queue.
+        # Units do not call Ray; only their reports go through its queue.
         if any(kind.__module__.partition(".")[0] == "ray" for kind in type(one).__mro__):
             return True
         if isinstance(one, ImportError):
             return True
         if isinstance(one, AttributeError) and "partially initialized module" in str(one):
             return True
-        # Of `os.getcwd`, by itself or through a relative path: any other call names the file.
+        # Raised by `os.getcwd`, also for a relative path; every other call names the file.
         if isinstance(one, FileNotFoundError) and one.filename is None:
             return True
     return False

@@ -33,7 +33,7 @@ def run_experiment(
     track: Sequence[str] = (),
     max_running: int | None = None,
 ) -> int:
-    """Run everything of the experiment that the store does not hold yet, then write and print the report.
+    """Run the units of an experiment that are not committed yet, then write and print the report.
 
     Args:
         until: the last stage to run, with all it needs.
@@ -44,7 +44,7 @@ def run_experiment(
         The exit code: 0, or that of the first failed unit (the others were run).
 
     Raises:
-        VlddError: the experiment cannot be planned, or the store not be used.
+        VlddError: the experiment cannot be planned, or the store cannot be used.
         InterruptedRun: Ctrl-C or SIGTERM, or the machines are gone; the same command resumes.
     """
     if store.url.startswith("memory://"):

@@ -1,4 +1,4 @@
-"""Files that never leave this machine with a submission, whatever the ignore files of the working directory say."""
+"""Files that a submission never uploads, whatever the ignore files of the working directory say."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +10,9 @@ from vldd_dist.errors import ConfigError
 
 _TEXT = ("json", "yaml", "yml", "toml", "ini", "cfg", "conf", "csv", "txt", "xml")
 
-# Names of files and folders, at any depth, as in a .gitignore. .dockerignore repeats them.
+# Names of files and folders at any depth, as in .gitignore; .dockerignore repeats them.
 SECRET_NAMES = (
-    # Settings of tools, with their keys and tokens; .git holds the URLs of remotes.
+    # Configuration of tools, with keys and tokens; .git contains the URLs of remotes.
     *(
         ".env*",
         "*.env",
@@ -32,7 +32,7 @@ SECRET_NAMES = (
     # Private keys and certificates.
     *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.ppk", "*.kdbx", "*.gpg", "*.ovpn"),
     *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
-    # Keys of service accounts and users, as the clouds' pages offer them for download.
+    # Keys of service accounts and users, by the names under which clouds offer them for download.
     *("*key*.json", "*service*account*.json", "rootkey*.csv", "*accesskey*.csv", "credentials"),
     *(f"*{word}*.{ending}" for word in ("credential", "secret", "password") for ending in _TEXT),
 )
@@ -42,41 +42,41 @@ def _in_any_case(pattern: str) -> str:
     return "".join(f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter for letter in pattern)
 
 
-# For `excludes` of Ray's runtime environment. The last pattern that matches decides, so they go behind a user's own.
+# For `excludes` of Ray's runtime environment, after a user's own: the last pattern that matches decides.
 EXCLUDES = [_in_any_case(name) for name in SECRET_NAMES]
 
 
 def check_working_dir(root: Path) -> None:
-    """
+    """Refuse a working directory that contains the home directory.
+
     Raises:
-        ConfigError: a folder that holds the home directory; none of it is meant to be sent.
+        ConfigError: it does.
     """
     if Path.home().resolve().is_relative_to(root):
         raise ConfigError(
-            f"--working-dir {root}: it holds your home directory, and all of it would be sent to the cluster: "
+            f"--working-dir {root}: it contains your home directory, all of which would be uploaded: "
             "put the description and the code in a folder of their own"
         )
 
 
 def check_named_files(root: Path, names: dict[str, str]) -> None:
-    """
+    """Refuse a description that names a file which is never uploaded.
+
     Args:
-        names: where a file is named (a key of the description), and its path, relative to `root` or absolute.
+        names: key of the description -> path of a file, absolute or relative to `root`.
 
     Raises:
-        ConfigError: a file that the job needs and that is never sent.
+        ConfigError: it does.
     """
     spec = GitIgnoreSpec.from_lines(EXCLUDES)
     for where, name in names.items():
         path = (root / name).resolve()
         if path.is_relative_to(root) and path.is_file() and spec.match_file(path.relative_to(root)):
-            raise ConfigError(
-                f"{where}: {name} has the name of a file with secrets, which a submission never sends: give it another name"
-            )
+            raise ConfigError(f"{where}: {name} is named like a file with secrets, which is never uploaded: rename it")
 
 
 def texts_of(description: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Key, as `--set` takes it, and value of each text in a description."""
+    """(key as in `--set`, value) of each string in a description."""
     for key, value in description.items():
         if isinstance(value, dict):
             yield from texts_of(value, f"{prefix}{key}.")

@@ -1,8 +1,8 @@
 """What Ray runs in a worker process: standard library and Ray only.
 
-Ray pickles these functions and classes by value, and arguments of ours travel as bytes: so they run where none of our
-modules can be imported, say so, and end the process. By reference Ray would keep a placeholder for a function whose import
-failed, and every later task of that process would fail by it.
+Ray pickles these functions and classes by value, and our arguments travel as bytes: so they run even where none of our modules
+can be imported, report that, and end the process. Pickled by reference, a function whose import failed would be replaced by a
+placeholder, and every later task of that process would fail.
 """
 
 import os
@@ -15,63 +15,64 @@ import ray
 
 from vldd_dist.ray_backend import exceptions
 
-# To tell the queue why the process ends.
-TELL_SECONDS = 10
+# For sending the answer before the process ends.
+SEND_SECONDS = 10
 
-# Fields of an `Outcome`.
+# Fields of `pipeline.outcome.Outcome`.
 Answer = dict[str, Any]
 
 
 def run_task(payload: bytes, unit_id: str, events: Any) -> Answer:
-    """One attempt at a unit, in a process that further tasks will share if nothing breaks.
+    """One attempt at a unit, in a process that later tasks use too, unless this one spoils it.
 
     Args:
-        payload: pickled arguments of `ray_worker.run_order`.
+        payload: pickled (order, store).
         events: the executor's queue.
     """
     answer = run(payload, events)
     if answer["status"] in ("crashed", "broken"):
-        # Half-imported modules, or a GPU's context after an error, would spoil the next task.
+        # Half-imported modules, or a GPU context after an error, would make the next task fail.
         leave(answer, unit_id, events)
     return answer
 
 
-def run(payload: bytes, events: Any, meeting: tuple[str, int] | None = None, rank: int = 0) -> Answer:
-    """One attempt at a unit; never raises what the coordinator would have to unpickle."""
+def run(payload: bytes, events: Any, rendezvous: tuple[str, int] | None = None, rank: int = 0) -> Answer:
+    """One attempt at a unit. Never raises: the driver could be unable to unpickle the exception."""
     node = ray.get_runtime_context().get_node_id()
     try:
-        stand_somewhere()
-        # All that any unit needs: the place they come from may be gone when it is needed.
+        ensure_working_directory()
+        # Everything that any unit needs: later the folder that the modules come from may be gone.
         from vldd_dist.ray_backend import worker as ray_worker
 
         order, store = pickle.loads(payload)
     except Exception as error:
         return broken(error, node)
-    return ray_worker.answer(order, store, events, node, meeting, rank)
+    return ray_worker.answer(order, store, events, node, rendezvous, rank)
 
 
-def stand_somewhere() -> None:
-    """Have a working directory: Ray's package of the job, which it was, may have been removed, or removed and made again."""
+def ensure_working_directory() -> None:
+    """Change to a directory that exists. Ray's copy of the job's package, where workers run, may have been removed."""
     try:
         os.getcwd()
     except FileNotFoundError:
-        again = os.environ.get("PWD", "")
-        os.chdir(again if os.path.isdir(again) else tempfile.gettempdir())
+        # Removed and unpacked again, it has the same path.
+        same_path = os.environ.get("PWD", "")
+        os.chdir(same_path if os.path.isdir(same_path) else tempfile.gettempdir())
 
 
 def broken(error: BaseException, node: str) -> Answer:
     return {
         "status": "broken",
-        "cause": f"its worker could not begin: {exceptions.describe(error)}",
+        "cause": f"its worker could not start: {exceptions.describe(error)}",
         "exit_code": 1,
         "node": node,
     }
 
 
 def leave(answer: Answer, unit_id: str, events: Any) -> None:
-    """End this process; the answer goes by the queue, for Ray takes none of a process that ends."""
+    """Send the answer through the queue and end this process: Ray returns no result of a process that ends."""
     try:
-        ray.get(events.actor.put_nowait.remote((unit_id, {"ended": answer})), timeout=TELL_SECONDS)
+        ray.get(events.actor.put_nowait.remote((unit_id, {"ended": answer})), timeout=SEND_SECONDS)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -79,25 +80,25 @@ def leave(answer: Answer, unit_id: str, events: Any) -> None:
 
 
 class ExpertActor:
-    """One expert's process, alive while that expert trains."""
+    """The process of one expert."""
 
     def run(self, payload: bytes, events: Any) -> Answer:
         return run(payload, events)
 
 
 class RankActor:
-    """One rank's process."""
+    """The process of one rank."""
 
     def open(self, world: int) -> tuple[str, int] | Answer:
-        """Of rank 0: where the others find it, host and port, or why it cannot be found."""
+        """On rank 0: opens the rendezvous of all ranks; returns its host and port, or the answer of a failed attempt."""
         try:
-            stand_somewhere()
+            ensure_working_directory()
             from vldd_dist.sharding.rendezvous import open_rendezvous
 
-            meeting, self.server = open_rendezvous(ray.util.get_node_ip_address(), world)
+            rendezvous, self.server = open_rendezvous(ray.util.get_node_ip_address(), world)
         except Exception as error:
             return broken(error, ray.get_runtime_context().get_node_id())
-        return meeting.host, meeting.port
+        return rendezvous.host, rendezvous.port
 
-    def run(self, meeting: tuple[str, int] | Answer, rank: int, payload: bytes, events: Any) -> Answer:
-        return meeting if isinstance(meeting, dict) else run(payload, events, meeting, rank)
+    def run(self, rendezvous: tuple[str, int] | Answer, rank: int, payload: bytes, events: Any) -> Answer:
+        return rendezvous if isinstance(rendezvous, dict) else run(payload, events, rendezvous, rank)

@@ -1,4 +1,4 @@
-"""Submitting an experiment to a running Ray cluster, so that submitting again is always the right thing to do."""
+"""Submitting an experiment to a running Ray cluster. Submitting again is always safe: it resumes, or finds the job running."""
 
 import logging
 import shlex
@@ -21,8 +21,8 @@ ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 
 
 def submission_name(experiment: Experiment, store_url: str) -> str:
-    """The same for the same experiment and store; a submission's id has its number behind it, for Ray still tidies up after an
-    ended job when the next one comes."""
+    """The same for the same experiment and store. A job's id is this name and a number: the id of an ended job cannot be used
+    again, since Ray may still be cleaning up."""
     question = f"{experiment.model_dump_json()}\n{store_url}"
     return f"vldd-{experiment.name}-{sha256(question.encode()).hexdigest()[:8]}"
 
@@ -36,30 +36,30 @@ def submit(
     working_dir: str,
     more: Sequence[str] = (),
 ) -> tuple[str, bool]:
-    """Start the job, unless it runs.
+    """Start the job, unless it is running.
 
     Args:
         config: path of the description, inside the working directory.
-        working_dir: what the cluster gets of this machine, without files that look like secrets (`secret_files`); its
-            jobs/runtime_env.yaml is the job's, as of `ray job submit --runtime-env`.
+        working_dir: the folder that is uploaded, without files that look like secrets (`secret_files`). Its
+            jobs/runtime_env.yaml is the job's runtime environment, as of `ray job submit --runtime-env`.
         store: as every node sees it.
-        address: of the cluster's dashboard.
+        address: URL of the cluster's dashboard.
         more: further arguments of `jobs.run`.
 
     Returns:
-        The submission id, and whether the job was started now.
+        The job's id, and whether it was started now.
 
     Raises:
-        ConfigError: a description outside the working directory, a working directory that holds the home directory, a file of
-            the description that is never sent, a folder for a store that is not absolute, or a cluster that cannot be reached.
+        ConfigError: the description is outside the working directory, that contains the home directory, the description names
+            a file that is never uploaded, the store is a relative path, or the cluster cannot be reached.
     """
     root = Path(working_dir).resolve()
     check_working_dir(root)
     if not Path(config).resolve().is_relative_to(root):
-        raise ConfigError(f"{config}: lies outside the working directory {root}, which is what the cluster gets: move it there")
+        raise ConfigError(f"{config}: is outside the working directory {root}, which is all that is uploaded: move it there")
     Store(store).require_writable()
     if "://" not in store and not Path(store).is_absolute():
-        raise ConfigError(f"--store {store}: a job has another working directory: give a URL or an absolute path")
+        raise ConfigError(f"--store {store}: a job has another working directory: use a URL or an absolute path")
     check_named_files(
         root, {"the description": str(Path(config).resolve()), **dict(texts_of(experiment.model_dump(mode="json")))}
     )
@@ -67,9 +67,9 @@ def submit(
     entrypoint += [part for override in overrides for part in ("--set", override)]
     entrypoint += more
     name = submission_name(experiment, store)
-    # It tells of every file it leaves behind.
+    # It logs every file that it does not upload.
     logging.getLogger("ray").setLevel(logging.ERROR)
-    with _reaching(address):
+    with _cluster_errors(address):
         client = JobSubmissionClient(address)
         known = {
             details.submission_id: details.status
@@ -85,26 +85,26 @@ def submit(
             submission_id=job,
             runtime_env=runtime_env(root),
             metadata={"experiment": experiment.name, "store": store},
-            # The driver only schedules: it must start on a head without CPUs for work.
+            # The driver only schedules; it must start even on a head node without CPUs.
             entrypoint_num_cpus=0,
         )
     return job, True
 
 
 def runtime_env(root: Path) -> dict[str, Any]:
-    """The job's runtime environment: what the working directory says, and what of that directory is sent."""
+    """The job's runtime environment: that of the working directory, which is uploaded without secrets."""
     path = root / "jobs" / "runtime_env.yaml"
     given = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
     return given | {"working_dir": str(root), "excludes": [*(given.get("excludes") or []), *EXCLUDES]}
 
 
 def jobs_of(store: str, address: str) -> list[str]:
-    """What the cluster says of the jobs that were submitted for this store, a line each.
+    """One line for each job of this store that the cluster knows.
 
     Raises:
         ConfigError: a cluster that cannot be reached.
     """
-    with _reaching(address):
+    with _cluster_errors(address):
         jobs = JobSubmissionClient(address).list_jobs()
     return [
         f"job {job.submission_id}: {job.status.value}" + (f" ({job.message})" if job.status == JobStatus.FAILED else "")
@@ -114,7 +114,7 @@ def jobs_of(store: str, address: str) -> list[str]:
 
 
 @contextmanager
-def _reaching(address: str) -> Iterator[None]:
+def _cluster_errors(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
@@ -124,7 +124,7 @@ def _reaching(address: str) -> Iterator[None]:
         ) from None
     except (ConnectionError, RuntimeError) as error:
         raise ConfigError(
-            f"--address {address}: the cluster does not answer as it should ({_first_line(error)}): is it there?"
+            f"--address {address}: the cluster cannot be reached ({_first_line(error)}): check that it runs and the address"
         ) from None
 
 
@@ -133,11 +133,11 @@ def _first_line(error: Exception) -> str:
 
 
 def next_commands(job: str, address: str, store: str) -> str:
-    """What a person does next."""
+    """Commands a person may want next."""
     return "\n".join(
         [
             f"logs     ray job logs --address {address} --follow {job}",
-            f"stop     ray job stop --address {address} {job}      (submitting again goes on)",
+            f"stop     ray job stop --address {address} {job}      (submit again to resume)",
             f"status   vldd status {shlex.quote(store)}",
             f"results  vldd list {shlex.quote(store)}",
         ]

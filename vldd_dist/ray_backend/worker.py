@@ -1,4 +1,4 @@
-"""One attempt at a unit, in a worker process. Importing this module imports all that any kind of unit needs of ours."""
+"""One attempt at a unit, in a worker process. Importing this module imports everything of ours that any unit needs."""
 
 import logging
 import signal
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from ray.util.queue import Queue
 
-# For its side: a publication imports it late.
+# A publication imports it late.
 import vldd_dist.distilled_set.presentation  # noqa: F401
 from vldd_dist.errors import VlddError
 from vldd_dist.events import Progress, UnitReport, WorkerStarted
@@ -31,18 +31,18 @@ REPORT_INTERVAL_SECONDS = 0.5
 
 
 def answer(
-    order: UnitOrder, store: Store, events: Queue, node: str, meeting: tuple[str, int] | None, rank: int
+    order: UnitOrder, store: Store, events: Queue, node: str, rendezvous: tuple[str, int] | None, rank: int
 ) -> dict[str, Any]:
-    """The fields of the attempt's `Outcome`, which travels where our modules may be missing.
+    """Run a unit and return the fields of the attempt's `Outcome`: a dict can be read where our modules are missing.
 
     Args:
-        node: Ray's id of the node this process is on.
-        meeting: of a unit of several ranks, host and port at which they meet.
+        node: Ray's id of this process's node.
+        rendezvous: host and port, for a unit of several ranks.
     """
     try:
-        ranks = SOLO if meeting is None else _join(order, Rendezvous(*meeting), rank)
+        ranks = SOLO if rendezvous is None else _join(order, Rendezvous(*rendezvous), rank)
     except RuntimeError as error:
-        cause = f"rank {rank} of {order.workers} did not meet the others: {plain(str(error).strip().partition(chr(10))[0])}"
+        cause = f"rank {rank} of {order.workers} could not join the others: {plain(str(error).strip().partition(chr(10))[0])}"
         return asdict(Outcome("lost", cause, 1))
     return asdict(replace(run_order(order, store, events, node, ranks), node=node))
 
@@ -77,16 +77,17 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether the task was cancelled since it began: Ray interrupts it as Ctrl-C would, wherever it is."""
-    asked: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    """Yields whether the task was cancelled since it started: Ray cancels by SIGINT, which must not raise in the middle of a
+    step."""
+    received: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
         signal.signal(signal.SIGINT, previous)
 
 
-def _join(order: UnitOrder, meeting: Rendezvous, rank: int) -> Ranks:
+def _join(order: UnitOrder, rendezvous: Rendezvous, rank: int) -> Ranks:
     cuda = order.gpus > 0 and order.execution["device"] != "cpu" and torch.cuda.is_available()
     timeout = timedelta(seconds=order.execution["rank_timeout_seconds"])
-    return join(meeting, rank, order.workers, device=torch.device("cuda" if cuda else "cpu"), timeout=timeout)
+    return join(rendezvous, rank, order.workers, device=torch.device("cuda" if cuda else "cpu"), timeout=timeout)

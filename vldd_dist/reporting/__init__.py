@@ -1,4 +1,4 @@
 """Results for people: tables, figures and one self-contained HTML page.
 
-`data.ReportData` is all a report knows; whoever gathers it (the orchestration) reads the store, this package does not.
+`data.ReportData` is everything a report is made of. `monitoring.report` gathers it from the store; this package reads none.
 """

@@ -1,4 +1,4 @@
-"""What a report is made of: plain values, gathered by the caller, that tables, plots and the page turn into a view."""
+"""The data of a report: plain values that tables, plots and the page are made of."""
 
 import io
 from typing import Any, Literal, get_args
@@ -26,17 +26,17 @@ class Stat(_Value):
 
 
 class Row(_Value):
-    """Test recall of the students trained on one kind of set of one size."""
+    """Test recall of the students trained on sets of one method and size."""
 
     method: Method
     pairs: int
-    image_model: str | None = Field(None, description="The student's image tower in a cross-architecture row, else none.")
+    image_model: str | None = Field(None, description="The student's image tower in a cross-architecture row, else None.")
     metrics: dict[Metric, Stat]
-    runs: int = Field(gt=0, description="Evaluated students.")
+    runs: int = Field(gt=0, description="Number of evaluated students.")
 
 
 class ExpertCurve(_Value):
-    """An expert's training: validation at each snapshot of `epochs`, loss of each epoch trained."""
+    """Training of an expert: mean validation recall in percent at each of `epochs`, loss of each trained epoch."""
 
     expert: int
     epochs: list[int]
@@ -45,7 +45,7 @@ class ExpertCurve(_Value):
 
 
 class DistillationCurve(_Value):
-    """A distillation run: matching losses and inner learning rates an outer step, validation now and then."""
+    """A distillation: matching losses and inner learning rates of each outer step, validation recall of some."""
 
     pairs: int
     seed: int
@@ -59,7 +59,7 @@ class DistillationCurve(_Value):
 class GalleryItem(_Value):
     """One synthetic pair before and after distillation; texts are shown as their nearest training captions."""
 
-    before_png: bytes | None = Field(description="None where the start was not kept.")
+    before_png: bytes | None = Field(description="None if the start was not stored.")
     after_png: bytes
     caption_before: str
     caption_after: str
@@ -84,12 +84,12 @@ class Stage(_Value):
 
 
 class Progress(_Value):
-    """Where a run stands."""
+    """Progress of a run."""
 
     state: Literal["running", "done", "failed", "stopped"]
-    written_at: str = Field(description="For people, with the time zone.")
+    written_at: str = Field(description="For display, with the time zone.")
     stages: list[Stage]
-    running: list[tuple[str, str]] = Field(description="(label of the unit, how far it is).")
+    running: list[tuple[str, str]] = Field(description="(label of the unit, its progress in words).")
     time_left: str
     notices: list[str] = Field(description="The latest retries and failures.")
 
@@ -98,7 +98,7 @@ class ReportData(_Value):
     """Everything a report shows."""
 
     name: str
-    description: dict[str, str] = Field(description="Facts of the experiment: what -> value.")
+    description: dict[str, str] = Field(description="What the experiment is: name -> value, both for display.")
     rows: list[Row]
     experts: list[ExpertCurve]
     runs: list[DistillationCurve]
@@ -110,10 +110,7 @@ class ReportData(_Value):
 
 
 def aggregate(recalls: list[dict[str, float]]) -> dict[Metric, Stat]:
-    """Mean and spread of each metric over runs.
-
-    The spread is the population standard deviation (divisor n), as published results on this task report it; of one run
-    it is 0.
+    """Mean and population standard deviation (divisor n, as in published results on this task) of each metric over runs.
 
     Raises:
         ValueError: there is no run to aggregate.
@@ -125,11 +122,10 @@ def aggregate(recalls: list[dict[str, float]]) -> dict[Metric, Stat]:
 
 
 def png_bytes(picture: Any) -> bytes:
-    """Encode a picture as PNG.
+    """Encode an image as PNG.
 
     Args:
-        picture: a tensor or array (3, H, W), either uint8 or floating point in 0..1; values outside are clipped, as
-            learned pixels may leave the range.
+        picture: a tensor or array (3, H, W), uint8, or floating point in 0..1 (learned pixels outside are clipped).
     """
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8:

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: no script, nothing loaded from elsewhere."""
+"""The report as one self-contained HTML page: no script, no external resource."""
 
 import base64
 import struct
@@ -12,12 +12,12 @@ from vldd_dist.reporting.plots import plots
 from vldd_dist.reporting.tables import METHOD_NAMES, NOTE, budgets, cell, comparisons
 
 STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "interrupted"}
-# Narrower pictures are shown with their pixels enlarged, not blurred.
+# Narrower images are enlarged pixel by pixel, not smoothed.
 SMALL_WIDTH = 128
 
 
 def render_html(data: ReportData) -> str:
-    """The page; everything that comes from data is escaped."""
+    """The page as a string; all data in it is escaped."""
     environment = Environment(
         loader=PackageLoader("vldd_dist.reporting"),
         autoescape=True,
@@ -46,6 +46,6 @@ def _data_uri(png: bytes) -> str:
 
 
 def _is_small(png: bytes) -> bool:
-    # The header's first chunk begins with the width: 8 bytes of signature, 4 of length, 4 of type before it.
+    # PNG: 8 bytes of signature, 4 of chunk length, 4 of chunk type, then the width.
     (width,) = struct.unpack_from(">I", png, 16)
     return width < SMALL_WIDTH

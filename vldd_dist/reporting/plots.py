@@ -1,4 +1,4 @@
-"""The report's figures as inline SVG: the same data gives the same bytes, and ink takes the page's text colour."""
+"""The report's figures as inline SVG: the same data gives the same bytes, and lines and text take the page's text colour."""
 
 import io
 import re
@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, Method, ReportData
 from vldd_dist.reporting.tables import METHOD_NAMES
 
-# Mid-tones: contrast of at least 3:1 both on white and on near-black.
+# A contrast of at least 3:1 on white and on near-black.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d85c6", "#d27c1e", "#2e9b6a", "#d9536a", "#9673c4", "#848b94"
 LEVEL_COLOURS: dict[Method, str] = {
     "full": GREY,
@@ -25,7 +25,7 @@ LEVEL_COLOURS: dict[Method, str] = {
     "k_center": RED,
     "forgetting": PURPLE,
 }
-# Stands for the text colour while matplotlib draws; replaced by currentColor.
+# Placeholder for the text colour in matplotlib's output, replaced by currentColor.
 INK = "#010203"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -49,7 +49,7 @@ class Plot:
 
     Attributes:
         title, caption: what it shows and how to read it.
-        summary: the text alternative: what a reader who cannot see it should know.
+        summary: text alternative for readers who cannot see it.
         svg: markup of one `<svg>` element.
     """
 
@@ -60,7 +60,7 @@ class Plot:
 
 
 def plots(data: ReportData) -> list[Plot]:
-    """Every figure of a report, those without data left out."""
+    """Every figure of a report that has data."""
     drawn = [experts_plot(data.experts)] if data.experts else []
     for pairs in sorted({run.pairs for run in data.runs}):
         runs = [run for run in data.runs if run.pairs == pairs]
@@ -75,11 +75,12 @@ def plots(data: ReportData) -> list[Plot]:
 
 
 def matching_plot(run: DistillationCurve) -> Plot:
-    """Matching loss against outer steps: total and the share of each tower, raw (light) and smoothed."""
+    """Matching loss over outer steps: total and each tower's term, raw (light) and smoothed."""
     window = max(1, int(len(run.loss) * SMOOTHED_FRACTION))
     plot = Plot(
         f"Matching loss, {run.pairs:,} pairs, seed {run.seed}",
-        f"Each outer step (light) and the mean of the last {window}. A tower at 1 has not come nearer to the expert.",
+        f"Each outer step (light) and the mean of the last {window}."
+        " A tower's loss of 1 means that the student ended as far from the expert as it started.",
         f"Total matching loss goes from {run.loss[0]:.3g} to {run.loss[-1]:.3g} in {len(run.loss):,} outer steps.",
     )
     with _drawing(plot, "outer step", "matching loss") as axes:
@@ -96,11 +97,11 @@ def matching_plot(run: DistillationCurve) -> Plot:
 
 
 def validation_plot(runs: list[DistillationCurve], levels: dict[Method, float]) -> Plot:
-    """Validation recall of the pairs of one budget against outer steps.
+    """Validation recall over outer steps, for all runs of one number of pairs.
 
     Args:
-        runs: one a seed.
-        levels: test recall of the yardsticks, drawn as horizontal lines.
+        runs: one for each seed.
+        levels: mean test recall of the baselines and of full data, drawn as horizontal lines.
     """
     best = max((recall for run in runs for _, recall in run.validation), default=float("nan"))
     plot = Plot(
@@ -123,7 +124,7 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[Method, float]) 
 
 
 def rates_plot(run: DistillationCurve) -> Plot:
-    """The learned inner learning rates against outer steps."""
+    """The learned inner learning rates over outer steps."""
     steps, image, text = _columns(run.inner_rates, 3)
     plot = Plot(
         f"Inner learning rates, {run.pairs:,} pairs, seed {run.seed}",
@@ -138,7 +139,7 @@ def rates_plot(run: DistillationCurve) -> Plot:
 
 
 def experts_plot(experts: list[ExpertCurve]) -> Plot:
-    """Validation recall of every expert at each of its snapshots."""
+    """Validation recall of every expert after each epoch."""
     last = [expert.validation_mean[-1] for expert in experts]
     plot = Plot(
         "Experts",
@@ -155,8 +156,8 @@ def experts_plot(experts: list[ExpertCurve]) -> Plot:
 
 @contextmanager
 def _drawing(plot: Plot, x_label: str, y_label: str, height: float = 3.3) -> Iterator[Axes]:
-    """Axes to draw on, `height` inches the figure; afterwards `plot.svg` is set."""
-    # The salt makes ids repeatable, and distinct between the figures of one page.
+    """Yields axes to draw on, and sets `plot.svg` afterwards. `height` of the figure is in inches."""
+    # The salt makes ids reproducible, and unique among the figures of a page.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": plot.title}):
         figure = Figure(figsize=(5.4, height), layout="constrained")
         axes = figure.add_subplot()
@@ -170,7 +171,7 @@ def _drawing(plot: Plot, x_label: str, y_label: str, height: float = 3.3) -> Ite
 
 
 def _inline(document: str) -> str:
-    """An SVG document as an element of a page: no prolog, scaled by its box, unreferenced group ids dropped."""
+    """Turn an SVG document into an element of a page: without prolog, fixed size and unreferenced group ids."""
     svg = document[document.index("<svg") :]
     head, body = svg.split(">", 1)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
@@ -186,7 +187,7 @@ def _columns(points: Iterable[tuple[float, ...]], count: int) -> list[list[float
 
 
 def _running_mean(values: list[float], window: int) -> np.ndarray:
-    """Mean of the last `window` values at each place; of those there are at the beginning."""
+    """Mean of each value and the up to `window` - 1 before it."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)

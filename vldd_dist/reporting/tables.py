@@ -1,4 +1,4 @@
-"""The recall table: as plain data for programs, on a terminal, in Markdown; the page draws its own from `budgets`."""
+"""The recall table: as JSON, for a terminal, in Markdown. The HTML page makes its own from `budgets`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ NOTE = "Test recall in percent; ± is the population standard deviation over run
 
 @dataclass(frozen=True)
 class Budget:
-    """The rows that compete: students with the same image tower, trained on equally many pairs."""
+    """Rows that are compared: students with the same image tower, trained on the same number of pairs."""
 
     pairs: int
     image_model: str | None
@@ -36,13 +36,13 @@ class Budget:
         return f"{self.pairs:,} pairs" + (f" on {self.image_model}" if self.image_model else "")
 
     def is_best(self, row: Row, metric: Metric) -> bool:
-        """Whether no other row has a higher mean; never true where there is none to compare with."""
+        """Whether no other row has a higher mean; False if there is no other row."""
         return len(self.rows) > 1 and row.metrics[metric].mean == max(other.metrics[metric].mean for other in self.rows)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean recall of the distilled pairs of one size against their yardsticks, with the experiment's own towers."""
+    """Mean recall of distilled pairs, of the best coreset of the same size and of full data, with the experiment's towers."""
 
     pairs: int
     distilled: float
@@ -51,7 +51,7 @@ class Comparison:
 
 
 def budgets(rows: list[Row]) -> list[Budget]:
-    """Group rows: full data on top, budgets ascending, then the same for each further image tower."""
+    """Group rows: full data first, then by ascending number of pairs; then the same for each other image tower."""
     groups: dict[tuple[str, bool, int], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.image_model or "", row.method != "full", row.pairs), []).append(row)
@@ -62,7 +62,7 @@ def budgets(rows: list[Row]) -> list[Budget]:
 
 
 def comparisons(rows: list[Row]) -> list[Comparison]:
-    """One comparison for each size of distilled set."""
+    """One for each number of distilled pairs."""
     own = [row for row in rows if row.image_model is None]
     full = next((row for row in own if row.method == "full"), None)
     return [
@@ -82,13 +82,13 @@ def comparisons(rows: list[Row]) -> list[Comparison]:
 
 
 def cell(row: Row, metric: Metric) -> str:
-    """`12.3 ±0.4`, or `12.3` for a single run, which has no spread to show."""
+    """`12.3 ±0.4`, or `12.3` for a single run."""
     stat = row.metrics[metric]
     return f"{stat.mean:.1f}" + (f" ±{stat.std:.1f}" if row.runs > 1 else "")
 
 
 def summary(data: ReportData) -> dict[str, Any]:
-    """The table for programs; `image_model` is there in cross-architecture rows only."""
+    """The table as JSON values; only cross-architecture rows have `image_model`."""
     return {
         "rows": [
             {
@@ -104,7 +104,7 @@ def summary(data: ReportData) -> dict[str, Any]:
 
 
 def render_table(data: ReportData) -> Table:
-    """The table for a terminal: a section for each budget, its best in bold. Narrow terminals wrap before the ±."""
+    """The table for a terminal: a section for each number of pairs, with its best values in bold."""
     table = Table(title=Text(f"{data.name}: recall", style="table.title"), caption=NOTE, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("pairs", overflow="fold")
     table.add_column("method", no_wrap=True)
@@ -130,7 +130,7 @@ def markdown_table(data: ReportData) -> str:
 
 
 def _lines(budget: Budget, embolden: Callable[[str], Cell]) -> list[tuple[str, list[str | Cell]]]:
-    """(pairs, [method, recalls...]) a row; the pairs are named once."""
+    """(pairs, [method, recalls...]) for each row; only the first row names the pairs."""
     name = f"{budget.pairs:,}" + (f" on {budget.image_model}" if budget.image_model else "")
 
     def cells(row: Row) -> Iterator[str | Cell]:

@@ -53,7 +53,7 @@ def encode_images(model: DualEncoder, batches: Iterable[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def encode_texts(model: DualEncoder, texts: Tensor, batch_size: int) -> Tensor:
-    """(C, d) joint features of caption embeddings (C, D), in evaluation mode."""
+    """Joint features (C, d) of caption embeddings (C, D), in evaluation mode."""
     model.eval()
     return torch.cat([model.text_features(batch.to(model.mean.device)) for batch in texts.split(batch_size)])
 
