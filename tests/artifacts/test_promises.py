@@ -109,8 +109,7 @@ def _check_and_finish(url: str, order: UnitOrder, expected: dict[str, Any], live
     print("lived" if lived else f"died, {'done' if done else 'not done'}", file=file)
     if not done:
         # Raises for a checkpoint that cannot be trusted. One with missing objects would be skipped with a warning, and there
-        # must be
-        # no warning.
+        # must be no warning.
         checkpoints = store.list(f"units/{order.kind}/{order.id}/checkpoints")
         latest = newest_checkpoint(UnitWriter(store, order.kind, order.id, order.spec, {}), SOLO)
         assert (latest is None) == (not checkpoints)

@@ -65,8 +65,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentServer]:
 @pytest.fixture
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A single attempt of `retried`, with a client as usual except for shorter time-outs. The attempt has one of its own,
-    because
-    with a body the client waits without limit for the server to ask for it."""
+    because with a body the client waits without limit for the server to ask for it."""
     monkeypatch.setattr(retry, "READ_SECONDS", 0.2)
     for module in (store_module, opener):
         monkeypatch.setattr(module, "retried", lambda operation, size=0: operation(2.0))

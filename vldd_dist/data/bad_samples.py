@@ -39,8 +39,7 @@ class BadSamples:
 
         Raises:
             DataError: `error` itself if no bad samples are allowed; or the split has more than twice the allowed fraction so
-                far, with
-                the name of the worst shard.
+                far, with the name of the worst shard.
         """
         if self.max_fraction == 0:
             raise error

@@ -16,9 +16,11 @@ _NEAREST_CHUNK = 4096
 
 
 class CaptionEmbeddings:
-    """Args:
-    captions: distinct.
-    vectors: (n, D) float32, one row a caption.
+    """Distinct captions and their vectors.
+
+    Args:
+        captions: distinct.
+        vectors: (n, D) float32, one row a caption.
     """
 
     def __init__(self, captions: list[str], vectors: Tensor) -> None:

@@ -29,7 +29,6 @@ class DecodedImages:
     Args:
         file: of `images` records, each the sha256 of an image and the image. It is read and written, not mapped into memory: a
             disk fault is then an exception and does not kill the process.
-            wrong with a disk is then an error, and not the end of the process.
     """
 
     def __init__(self, file: FileIO, images: int, size: int) -> None:

@@ -32,8 +32,7 @@ def prepare_dataset(settings: DataSettings, seed: int, writer: UnitWriter, repor
 
     Raises:
         DataError: a split is empty, smaller than requested, or more than max_bad_fraction of its images cannot be used (because
-            they
-            cannot be read, or have the key of an earlier image).
+            they cannot be read, or have the key of an earlier image).
     """
     preparation = _Preparation(settings, seed, writer, report)
     splits = {split: preparation.split(split) for split in SPLITS}

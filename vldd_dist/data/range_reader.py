@@ -33,8 +33,7 @@ def open_shard(url: str) -> io.BufferedIOBase:
 
 def register_openers(worker: int = 0) -> None:
     """Make plain `webdataset` open remote URLs by `open_shard`. Also the `worker_init_fn` of a DataLoader that spawns
-    processes,
-    which do not inherit the registration."""
+    processes, which do not inherit the registration."""
     for scheme in REMOTE_SCHEMES:
         gopen_schemes[scheme] = _gopen
 

@@ -93,8 +93,7 @@ def captions_of(sample: dict[str, Any], source: str) -> list[str]:
 
 def checked_captions(captions: object, where: str) -> list[str]:
     """Captions without surrounding white space. Raises DataError when there are none, they are not texts, or one contains a
-    lone
-    surrogate (half a character, which JSON can express but no file can hold)."""
+    lone surrogate (half a character, which JSON can express but no file can hold)."""
     if captions is None:
         raise DataError(f"{where}: missing: each image needs a list of captions")
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):

@@ -9,8 +9,7 @@ from torch import Tensor
 @dataclass
 class ForgettingCounts:
     """Forgetting events of each training pair (Toneva et al. 1812.05159), adapted to retrieval: an image is learned while it
-    ranks
-    its own caption first within its batch, and forgotten when it was learned at its last visit and is not any more.
+    ranks its own caption first within its batch, and forgotten when it was learned at its last visit and is not any more.
 
     Attributes:
         events: (N,) int64.

@@ -30,7 +30,9 @@ from vldd_dist.store.objects import ObjectInfo
 
 
 class ExpertState:
-    """Args:
+    """Saves an expert's checkpoints and snapshots, and restores the newest checkpoint.
+
+    Args:
         encoder: the dual encoder that `model` holds.
 
     Attributes:

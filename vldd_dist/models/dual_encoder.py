@@ -66,8 +66,7 @@ class DualEncoder(nn.Module):
 
     def inputs(self, images: Tensor) -> Tensor:
         """The input of the image tower's trainable part: the normalised images (B, 3, H, W) themselves or, if the backbone is
-        frozen,
-        its features (B, F), which need to be computed only once an image. Differentiable."""
+        frozen, its features (B, F), which need to be computed only once an image. Differentiable."""
         return self.image_backbone(images) if self.frozen_backbone else images
 
     def image_features(self, inputs: Tensor) -> Tensor:
@@ -82,8 +81,8 @@ class DualEncoder(nn.Module):
         """Image and text features, (B, d) each, of `inputs(images)` and caption embeddings.
 
         With several ranks, each gives its own rows and gets the features of all rows. The backbone computes the rank's rows
-        only;
-        the cheap heads compute the whole batch on every rank, so that their dropout masks do not depend on the number of ranks.
+        only; the cheap heads compute the whole batch on every rank, so that their dropout masks do not depend on the number of
+        ranks.
         """
         # Not entered otherwise: the meta device that the planner traces on has no autocast.
         with torch.autocast(inputs.device.type, torch.bfloat16) if self.bf16_backbone else nullcontext():
@@ -110,8 +109,7 @@ def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tenso
     Args:
         text_dim: size of the caption embeddings.
         image_weights: timm state dict of the backbone. None if and only if settings.image.weights is random; the backbone is
-            then
-            drawn by `head_seed` too.
+            then drawn by `head_seed` too.
 
     Raises:
         ConfigError: unknown model, feature sizes that do not fit together, or LoRA targets that match nothing.

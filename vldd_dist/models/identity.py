@@ -16,8 +16,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 def text_identity(settings: TextTowerSettings) -> dict[str, Any]:
     """Everything caption embeddings depend on. The encoder is identified by its sha256 if it is a local folder, else by name
-    and
-    revision.
+    and revision.
 
     Raises:
         ConfigError: the packaged model is not installed, or has other weights than expected.

@@ -130,8 +130,7 @@ def freeze_norm_statistics(module: nn.Module) -> None:
 
 def refuse_backbone_dropout(model: nn.Module) -> None:
     """Raises ConfigError for a backbone with dropout. With several ranks each sees only its own rows, so the masks and the
-    result
-    would depend on the number of ranks. Heads see all rows on every rank and may have dropout."""
+    result would depend on the number of ranks. Heads see all rows on every rank and may have dropout."""
     for name, module in model.named_modules():
         probability = getattr(module, "p", getattr(module, "drop_prob", 0))
         if name.startswith("image_backbone.") and "Drop" in type(module).__name__ and probability:

@@ -1,8 +1,7 @@
 """Frozen image towers: training on features, and a vector-Jacobian product from features to pixels.
 
 If the backbone is frozen, an image's features are always the same. Then a student's training computes them once, the unroll
-runs
-on features, and its gradient is carried to the pixels once at the end of an outer step. If the backbone is trainable, both
+runs on features, and its gradient is carried to the pixels once at the end of an outer step. If the backbone is trainable, both
 functions below are the identity.
 """
 

@@ -18,9 +18,11 @@ from vldd_dist.sharding.zero_model import ZeroModel
 
 
 class ShardedModel(Protocol):
-    """Attributes:
-    layout: of the trainable parameters, in the order of the optimiser's groups.
-    in_shards: whether a rank holds only its shards of the parameters between passes.
+    """A model of which each rank holds its shards, or a replica.
+
+    Attributes:
+        layout: of the trainable parameters, in the order of the optimiser's groups.
+        in_shards: whether a rank holds only its shards of the parameters between passes.
     """
 
     @property
@@ -51,8 +53,7 @@ class ShardedModel(Protocol):
 
     def backward(self, partial_loss: Tensor) -> list[Tensor]:
         """Backpropagate this rank's partial loss. Returns this rank's shards (n,) of the gradient of the whole loss. Leaf
-        inputs get
-        the gradient of the whole loss in `.grad`, if differentiable collectives connect the partial losses."""
+        inputs get the gradient of the whole loss in `.grad`, if differentiable collectives connect the partial losses."""
         ...
 
     def step(self, partial_loss: Tensor) -> None:

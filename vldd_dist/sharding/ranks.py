@@ -46,15 +46,13 @@ class Ranks:
 
     def rows_to_compute(self, total: int) -> tuple[int, int]:
         """The rows [start, stop) of a batch of `total` rows that this rank computes. If there are more ranks than rows, some
-        ranks
-        compute the first row and discard it: networks reject an empty batch, and an engine's ranks must run their passes
-            together."""
+        compute the first row and discard it: networks reject an empty batch, and all ranks of an engine must run their passes
+        together."""
         return rows_to_compute(self.rank, self.world_size, total)
 
     def rows_gatherer(self, total: int) -> Callable[[Tensor], Tensor]:
         """A function from the features (n, ...) of this rank's `rows_to_compute` to those of all rows (total, ...),
-        differentiable
-        any number of times."""
+        differentiable any number of times."""
         start, stop = self.rows(total)
 
         def gather_rows(rows: Tensor) -> Tensor:
@@ -70,8 +68,7 @@ class Ranks:
 
     def all_reduce_of_parts(self, part: Tensor) -> Tensor:
         """The sum of every rank's `part`, with a gradient only to this rank's part: for sums of terms of which each depends on
-        the
-        inputs of one rank only."""
+        the inputs of one rank only."""
         return part + (self.all_reduce(part.detach().clone()) - part.detach())
 
     def all_gather(self, value: Value) -> list[Value]:
@@ -96,15 +93,13 @@ class Ranks:
 
     def rows(self, total: int) -> tuple[int, int]:
         """The rows [start, stop) of `total` that this rank owns: contiguous, in the order of ranks, of sizes that differ by at
-        most
-        one."""
+        most one."""
         return rows_of(self.rank, self.world_size, total)
 
     @contextmanager
     def noticing_a_loss(self) -> Iterator[None]:
-        """Within the `with` block, a failed collective raises LostRank. All surviving ranks get it, not only those that
-        exchange data
-        with the rank that died or hung."""
+        """Within the `with` block, a failed collective raises LostRank: another rank died or hung. This rank cannot tell which
+        one; the process that started the group can."""
         try:
             yield
         except RuntimeError as error:

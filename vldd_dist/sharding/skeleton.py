@@ -13,8 +13,10 @@ from vldd_dist.sharding.engine import ShardedModel
 
 
 class Skeleton:
-    """Args:
-    model: before `shard_model`, so that no hook of an engine is copied. Its buffers are shared with the skeleton.
+    """A copy of a dual encoder's modules, with empty parameters.
+
+    Args:
+        model: before `shard_model`, so that no hook of an engine is copied. Its buffers are shared with the skeleton.
     """
 
     def __init__(self, model: DualEncoder) -> None:

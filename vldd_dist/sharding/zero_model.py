@@ -139,8 +139,7 @@ def _momentum(optimizer: Any, parameter: Any) -> Tensor:
 
 def _begin_momentum(optimizer: Any, stage: int) -> None:
     """Create the momentum as zeros, so that it can be read and written before the first step. (torch's SGD creates it in the
-    first
-    step.)"""
+    first step.)"""
     for flat in optimizer.fp32_partitioned_groups_flat if stage == 3 else optimizer.single_partition_of_fp32_groups:
         optimizer.optimizer.state[flat]["momentum_buffer"] = torch.zeros_like(flat)
 

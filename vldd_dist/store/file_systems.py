@@ -38,8 +38,7 @@ def open_file_system(scheme: str, given: dict[str, Any], attempts: int) -> Abstr
 
 def _s3_client(attempts: int) -> dict[str, Any]:
     """Configuration of botocore's client. Signing and checksumming of bodies is switched off: https makes it needless, and it
-    takes
-    as long again as the comparison of each write with what the server then holds."""
+    takes as long again as the comparison of each write with what the server then holds."""
     return {
         "connect_timeout": retry.CONNECT_SECONDS,
         "read_timeout": retry.READ_SECONDS,
