@@ -17,21 +17,28 @@ def row_file_name(name: str, index: int, count: int) -> str:
     return f"{name}.safetensors" if count == 1 else f"{name}-{index + 1:05d}-of-{count:05d}.safetensors"
 
 
+def row_file_place(name: str, file: str) -> tuple[int, int] | None:
+    """(index, count) of a file of `name`, such that `row_file_name(name, index, count) == file`; None for another file."""
+    if file == row_file_name(name, 0, 1):
+        return 0, 1
+    match = re.fullmatch(rf"{re.escape(name)}-(\d{{5}})-of-(\d{{5}})\.safetensors", file)
+    return (int(match[1]) - 1, int(match[2])) if match else None
+
+
 def row_files_of(name: str, names: Iterable[str], source: str) -> list[str]:
     """The files among `names` that together hold `name`, in the order of their rows.
 
     Raises:
         StoreError: there are none, or some are missing.
     """
-    names = list(names)
-    if row_file_name(name, 0, 1) in names:
-        return [row_file_name(name, 0, 1)]
-    pattern = re.compile(rf"{re.escape(name)}-(\d{{5}})-of-(\d{{5}})\.safetensors")
-    found = [match for candidate in names if (match := pattern.fullmatch(candidate))]
-    expected = [row_file_name(name, index, int(found[0][2])) for index in range(int(found[0][2]))] if found else []
-    if not found or sorted(match[0] for match in found) != expected:
+    places = {place: file for file in names if (place := row_file_place(name, file))}
+    if (0, 1) in places:
+        return [places[0, 1]]
+    counts = [count for _, count in places]
+    expected = [(index, counts[0]) for index in range(counts[0])] if counts else []
+    if not expected or sorted(places) != expected:
         raise StoreError(f"{source}: lists neither {name}.safetensors nor a complete series of its row files: make it again")
-    return expected
+    return [places[place] for place in expected]
 
 
 def concatenated(files: Iterable[dict[str, Tensor]], source: str) -> dict[str, Tensor]:
