@@ -7,6 +7,7 @@ Objects of a checkpoint (`row_files` of them if there are several ranks):
     forgetting.safetensors                counts, equal on all ranks
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,8 @@ from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.sharding.skeleton import Skeleton
 from vldd_dist.store.async_writer import AsyncWriter
 from vldd_dist.store.objects import ObjectInfo
+
+logger = logging.getLogger(__name__)
 
 
 class ExpertState:
@@ -98,6 +101,9 @@ class ExpertState:
         """Load the newest checkpoint into the model. Returns (epoch, counts, facts), or None if there is no checkpoint."""
         checkpoint = newest_checkpoint(self.writer, self.ranks)
         if checkpoint is None:
+            return None
+        if not any(name.startswith(snapshot_stem(checkpoint.step, TOWERS[0])) for name in checkpoint.names):
+            logger.warning("the checkpoint of epoch %d is of an earlier version and is ignored", checkpoint.step)
             return None
         self.model.write(self._shards(checkpoint, [snapshot_stem(checkpoint.step, tower) for tower in TOWERS]))
         self.model.write_momentum(self._shards(checkpoint, ["momentum"]))
