@@ -13,9 +13,7 @@ import fcntl
 import logging
 import os
 import re
-import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import sha256
@@ -23,16 +21,13 @@ from io import FileIO
 from pathlib import Path
 
 from vldd_dist.errors import ConfigError
-from vldd_dist.store.local_files import TEMPORARY
+from vldd_dist.store.eviction import evict
 from vldd_dist.store.private_folder import PrivateFolder
 
 DEFAULT_GIB = 16.0
-ABANDONED_SECONDS = 3600
 # Blocks are evicted each time this fraction of the limit has been written since the last time, by all processes together;
 # eviction frees the same fraction.
 LOOK_AFTER = 1 / 32
-# Names of the folders that hold blocks.
-HEX_PAIRS = frozenset(f"{number:02x}" for number in range(256))
 SHA256 = re.compile("[0-9a-f]{64}")
 TALLY, LONGEST_TALLY = "filled", 20
 
@@ -99,7 +94,7 @@ class NodeCache:
             # Eviction lists the whole folder, which after every write would take longer than the write.
             filled = self._filled(root) + len(data)
             if filled >= self.limit_bytes * LOOK_AFTER:
-                _evict(root, digest, int(self.limit_bytes * (1 - LOOK_AFTER)))
+                evict(root, digest, int(self.limit_bytes * (1 - LOOK_AFTER)))
                 filled = 0
             with root.new_file(TALLY) as file:
                 write_all(file, str(filled).encode())
@@ -155,39 +150,3 @@ def _read(root: PrivateFolder, digest: str, size: int) -> bytes | None:
     except OSError:
         pass
     return None
-
-
-def _evict(root: PrivateFolder, newest: str, limit: int) -> None:
-    blocks, held = [], 0
-    for prefix in HEX_PAIRS & set(root.names()):
-        for name, status in _blocks(root, prefix):
-            if name.startswith(TEMPORARY):
-                if status.st_mtime < time.time() - ABANDONED_SECONDS:
-                    _remove(root, prefix, name)
-                continue
-            held += status.st_size
-            if name != newest:
-                blocks.append((status.st_mtime_ns, status.st_size, prefix, name))
-    for _, size, prefix, name in sorted(blocks):
-        if held <= limit:
-            return
-        # A process that has the file open can still read it.
-        _remove(root, prefix, name)
-        held -= size
-
-
-def _blocks(root: PrivateFolder, prefix: str) -> list[tuple[str, os.stat_result]]:
-    found = []
-    # A folder that is a symbolic link or belongs to another user is not the cache's.
-    with contextlib.suppress(OSError), root.folder(prefix) as folder:
-        for name in folder.names():
-            with contextlib.suppress(FileNotFoundError):
-                status = folder.status(name)
-                if stat.S_ISREG(status.st_mode):
-                    found.append((name, status))
-    return found
-
-
-def _remove(root: PrivateFolder, prefix: str, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError), root.folder(prefix) as folder:
-        folder.unlink(name)

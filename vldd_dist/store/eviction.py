@@ -1,0 +1,55 @@
+"""Eviction from the node's cache."""
+
+import contextlib
+import os
+import stat
+import time
+
+from vldd_dist.store.local_files import TEMPORARY
+from vldd_dist.store.private_folder import PrivateFolder
+
+# A temporary file that is older was left by a process that died.
+ABANDONED_SECONDS = 3600
+# Names of the folders that hold blocks.
+HEX_PAIRS = frozenset(f"{number:02x}" for number in range(256))
+
+
+def evict(root: PrivateFolder, newest: str, limit: int) -> None:
+    """Remove the least recently read blocks until at most `limit` bytes are left, and abandoned temporary files.
+
+    Args:
+        newest: digest of a block that must stay.
+    """
+    blocks, held = [], 0
+    for prefix in HEX_PAIRS & set(root.names()):
+        for name, status in _blocks(root, prefix):
+            if name.startswith(TEMPORARY):
+                if status.st_mtime < time.time() - ABANDONED_SECONDS:
+                    _remove(root, prefix, name)
+                continue
+            held += status.st_size
+            if name != newest:
+                blocks.append((status.st_mtime_ns, status.st_size, prefix, name))
+    for _, size, prefix, name in sorted(blocks):
+        if held <= limit:
+            return
+        # A process that has the file open can still read it.
+        _remove(root, prefix, name)
+        held -= size
+
+
+def _blocks(root: PrivateFolder, prefix: str) -> list[tuple[str, os.stat_result]]:
+    found = []
+    # A folder that is a symbolic link or belongs to another user is not the cache's.
+    with contextlib.suppress(OSError), root.folder(prefix) as folder:
+        for name in folder.names():
+            with contextlib.suppress(FileNotFoundError):
+                status = folder.status(name)
+                if stat.S_ISREG(status.st_mode):
+                    found.append((name, status))
+    return found
+
+
+def _remove(root: PrivateFolder, prefix: str, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError), root.folder(prefix) as folder:
+        folder.unlink(name)
