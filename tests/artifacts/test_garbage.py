@@ -229,7 +229,7 @@ def test_a_unit_whose_objects_were_taken_is_not_committed(store: Store, damage: 
         store.delete([info.key])
     else:
         store.write(info.key, b"12")
-    with pytest.raises(StoreError, match=rf"{info.key}: missing, or of another size, when its unit was to be committed \(1 such"):
+    with pytest.raises(StoreError, match=rf"{info.key}: missing, or of another size, when its unit was .* \(1 such"):
         writer.commit({})
     assert not store.exists("units/thing/u/manifest.json")
     left = writer.checkpoints.keys()
