@@ -100,20 +100,20 @@ def test_rotation_in_degrees_counter_clockwise(level: float, sign: float, degree
     assert rotated[0, 0] == 128
 
 
-def picture(seed: int = 0, side: int = 24) -> Image.Image:
+def sample_image(seed: int = 0, side: int = 24) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8))
 
 
 def test_the_flip_mirrors_half_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     # A crop of the whole area still changes the aspect ratio.
     monkeypatch.setattr(module, "_random_resized_crop", lambda image, scale, generator: image)
-    plain, mirrored = np.asarray(picture()), np.asarray(picture())[:, ::-1]
+    plain, mirrored = np.asarray(sample_image()), np.asarray(sample_image())[:, ::-1]
     settings = NOTHING.model_copy(update={"flip": True})
-    found = [np.asarray(augment(picture(), settings, numpy_generator(number))) for number in range(400)]
+    found = [np.asarray(augment(sample_image(), settings, numpy_generator(number))) for number in range(400)]
     flips = [np.array_equal(image, mirrored) for image in found]
     assert all(flip or np.array_equal(image, plain) for flip, image in zip(flips, found, strict=True))
     assert 160 < sum(flips) < 240
-    assert all(np.array_equal(np.asarray(augment(picture(), NOTHING, numpy_generator(n))), plain) for n in range(20))
+    assert all(np.array_equal(np.asarray(augment(sample_image(), NOTHING, numpy_generator(n))), plain) for n in range(20))
 
 
 def test_the_crops_area_and_sides_are_in_range(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_the_crops_area_and_sides_are_in_range(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Image.Image, "resize", noting)
     settings = NOTHING.model_copy(update={"crop_scale": (0.25, 0.5)})
     for number in range(300):
-        assert augment(picture(side=100), settings, numpy_generator(number)).size == (100, 100)
+        assert augment(sample_image(side=100), settings, numpy_generator(number)).size == (100, 100)
     left, top, right, bottom = np.array(boxes).T
     areas, ratios = (right - left) * (bottom - top) / 100**2, (right - left) / (bottom - top)
     assert min(left.min(), top.min()) >= 0
@@ -165,17 +165,17 @@ def test_each_operation_that_is_drawn_is_applied_half_of_the_time(monkeypatch: p
 
     monkeypatch.setattr(module, "OPERATIONS", {name: noting(name) for name in OPERATIONS})
     settings = NOTHING.model_copy(update={"randaugment_ops": 3, "randaugment_magnitude": 4})
-    image = picture(side=4)
-    of_a_picture: Counter[int] = Counter()
+    image = sample_image(side=4)
+    of_an_image: Counter[int] = Counter()
     for number in range(2000):
         before = len(applied)
         augment(image, settings, numpy_generator(number))
-        of_a_picture[len(applied) - before] += 1
+        of_an_image[len(applied) - before] += 1
     assert len(applied) == APPLIED
     # Half of 6,000 draws, within four standard deviations; of three draws, 0 to 3 are applied as often as three coins show
     # heads.
     assert abs(len(applied) - 3000) < 4 * (6000 / 4) ** 0.5
-    assert [of_a_picture[number] for number in range(4)] == pytest.approx([250, 750, 750, 250], abs=100)
+    assert [of_an_image[number] for number in range(4)] == pytest.approx([250, 750, 750, 250], abs=100)
     counts = Counter(name for name, _, _ in applied)
     assert all(abs(counts[name] - 300) < 80 for name in OPERATIONS)
     assert {level for _, level, _ in applied} == {0.4}
@@ -183,7 +183,7 @@ def test_each_operation_that_is_drawn_is_applied_half_of_the_time(monkeypatch: p
 
 
 def test_all_draws_are_the_generators() -> None:
-    image, settings = picture(), AugmentSettings()
+    image, settings = sample_image(), AugmentSettings()
     runs = [np.asarray(augment(image, settings, numpy_generator("a", key))) for key in (1, 1, 2)]
     assert runs[0].shape == (24, 24, 3)
     assert np.array_equal(runs[0], runs[1])

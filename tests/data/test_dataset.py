@@ -111,7 +111,7 @@ def karpathy(folder: Path, change: Callable[[dict[str, Any]], None] = lambda tre
     entries = []
     for number, split in enumerate(["train", "restval", "val", "test"]):
         (folder / "images" / f"{number}.jpg").write_bytes(jpeg())
-        sentences = [{"raw": f"picture {number} caption {i}"} for i in range(2)]
+        sentences = [{"raw": f"image {number} caption {i}"} for i in range(2)]
         entries.append({"filename": f"{number}.jpg", "split": split, "sentences": sentences})
     tree = {"images": entries}
     change(tree)
@@ -123,7 +123,7 @@ def test_karpathy_reads_and_restval_is_training_data(tmp_path: Path, store: Stor
     dataset = prepare(store, karpathy(tmp_path))
     assert {name: info.images for name, info in dataset.splits.items()} == {"train": 2, "val": 1, "test": 1}
     split = dataset.load("train")
-    assert split.captions[1] == ["picture 1 caption 0", "picture 1 caption 1"]
+    assert split.captions[1] == ["image 1 caption 0", "image 1 caption 1"]
     assert abs(int(split.images[0, 0].float().mean()) - 200) < 4
 
 

@@ -19,8 +19,8 @@ from vldd_dist.data.image_cache import DecodedImages
 from vldd_dist.store.node_cache import NodeCache
 from vldd_dist.store.store import Store
 
-PICTURES, SIZE = 23, 16
-NEEDED = PICTURES * (3 * SIZE**2 + 32)
+IMAGES, SIZE = 23, 16
+NEEDED = IMAGES * (3 * SIZE**2 + 32)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_two_experts_and_all_epochs_decode_an_image_once(store: Store, folder: P
     for number, wanted in zip((2, 3), plain, strict=True):
         assert_same(wanted, epoch(dataset, epoch=number, decoded=first))
         assert_same(wanted, epoch(dataset, epoch=number, decoded=second))
-    assert len(decodings) == len(set(decodings)) == PICTURES
+    assert len(decodings) == len(set(decodings)) == IMAGES
 
 
 def test_a_damaged_image_is_decoded_again(store: Store, folder: Path, decodings: list[str]) -> None:
@@ -73,21 +73,21 @@ def test_a_damaged_image_is_decoded_again(store: Store, folder: Path, decodings:
 
 
 def test_damage_that_a_crc_cannot_see_is_decoded_again(tmp_path: Path) -> None:
-    pictures = DecodedImages.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000)
-    assert pictures is not None
-    picture = torch.arange(48, dtype=torch.uint8).reshape(3, 4, 4)
-    pictures.put(1, picture)
+    images = DecodedImages.open(NodeCache(tmp_path, 1), "a", 2, 4, 1000)
+    assert images is not None
+    image = torch.arange(48, dtype=torch.uint8).reshape(3, 4, 4)
+    images.put(1, image)
     (path,) = (tmp_path / "decoded").iterdir()
     whole = path.read_bytes()
     # Adding the bit-reversed polynomial of CRC-32 to the data does not change its CRC.
     polynomial = int(f"{0x104C11DB7:033b}"[::-1], 2)
     damaged = (int.from_bytes(whole[-48:], "little") ^ polynomial << 80).to_bytes(48, "little")
-    assert zlib.crc32(damaged) == zlib.crc32(picture.numpy().tobytes())
+    assert zlib.crc32(damaged) == zlib.crc32(image.numpy().tobytes())
     for data in (whole[:-48] + damaged, whole[:-1]):
         path.write_bytes(data)
-        assert pictures.get(1) is None
+        assert images.get(1) is None
     path.write_bytes(whole)
-    assert _equal(pictures.get(1), picture)
+    assert _equal(images.get(1), image)
 
 
 def test_another_stores_images_under_the_same_json_are_never_seen(tmp_path: Path, folder: Path) -> None:
@@ -102,9 +102,9 @@ def test_another_stores_images_under_the_same_json_are_never_seen(tmp_path: Path
     assert datasets[0].reader.prefix == datasets[1].reader.prefix
     arguments: dict[str, Any] = {"augment": None}
     for dataset in datasets * 2:
-        shared_pictures = dataset.decoded("train", 1 << 20)
-        assert shared_pictures is not None
-        assert_same(epoch(dataset, **arguments), epoch(dataset, decoded=shared_pictures, **arguments))
+        shared_images = dataset.decoded("train", 1 << 20)
+        assert shared_images is not None
+        assert_same(epoch(dataset, **arguments), epoch(dataset, decoded=shared_images, **arguments))
     assert len(list(folder.iterdir())) == 2
 
 
@@ -133,17 +133,17 @@ def test_a_disk_that_fails_later_costs_decoding_again(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset = prepare(store, SCENES)
-    wanted, pictures = epoch(dataset), shared(dataset)
+    wanted, images = epoch(dataset), shared(dataset)
 
     def broken(*arguments: object) -> int:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "pwritev", broken)
-    assert_same(wanted, epoch(dataset, decoded=pictures))
+    assert_same(wanted, epoch(dataset, decoded=images))
     monkeypatch.undo()
-    assert_same(wanted, epoch(dataset, decoded=pictures))
+    assert_same(wanted, epoch(dataset, decoded=images))
     monkeypatch.setattr(os, "preadv", broken)
-    assert_same(wanted, epoch(dataset, decoded=pictures))
+    assert_same(wanted, epoch(dataset, decoded=images))
     assert "cannot be kept" in caplog.text
     assert "cannot be read" in caplog.text
 
@@ -175,11 +175,11 @@ def test_files_that_nobody_uses_make_room(tmp_path: Path) -> None:
     used, unused = opened("used"), opened("unused")
     assert used is not None
     assert unused is not None
-    used.put(1, picture := torch.arange(48, dtype=torch.uint8).reshape(3, 4, 4))
+    used.put(1, image := torch.arange(48, dtype=torch.uint8).reshape(3, 4, 4))
     del unused
     opened("new")
     assert names() == {"used", "new"}
-    assert _equal(used.get(1), picture)
+    assert _equal(used.get(1), image)
     assert used.get(0) is None
 
 

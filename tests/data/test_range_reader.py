@@ -16,13 +16,13 @@ from vldd_dist.store.store import Store
 from vldd_dist.testing.faulty_proxy import FaultyProxy
 from vldd_dist.testing.s3_server import S3Server
 
-PICTURES = 40
+IMAGES = 40
 
 
 def tar_of_noise() -> bytes:
     dice, buffer = random.Random(0), io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for number in range(PICTURES):
+        for number in range(IMAGES):
             for suffix, data in (("bin", dice.randbytes(50_000)), ("txt", f"caption {number}".encode())):
                 info = tarfile.TarInfo(f"{number:04d}.{suffix}")
                 info.size = len(data)
@@ -67,9 +67,9 @@ def test_plain_webdataset_in_spawned_workers(shard: str) -> None:
     loader = torch.utils.data.DataLoader(
         pipeline, batch_size=None, num_workers=1, multiprocessing_context="spawn", worker_init_fn=register_openers
     )
-    assert [key for key, _ in loader] == [f"{number:04d}" for number in range(PICTURES)]
+    assert [key for key, _ in loader] == [f"{number:04d}" for number in range(IMAGES)]
     register_openers()
-    assert len(list(pipeline)) == PICTURES
+    assert len(list(pipeline)) == IMAGES
 
 
 def test_names_with_spaces_and_accents(s3: S3Server) -> None:

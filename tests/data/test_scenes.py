@@ -19,8 +19,8 @@ def test_scenes_are_a_function_of_seed_and_number() -> None:
 
 def test_splits_and_pretraining_share_no_image() -> None:
     offsets = (*OFFSETS.values(), PRETRAINING_OFFSET)
-    pictures = [scene.image.tobytes() for offset in offsets for scene in draw_scenes(50, 0, 16, offset)]
-    assert len(set(pictures)) == len(pictures)
+    images = [scene.image.tobytes() for offset in offsets for scene in draw_scenes(50, 0, 16, offset)]
+    assert len(set(images)) == len(images)
 
 
 def test_captions_tell_what_the_attributes_say() -> None:

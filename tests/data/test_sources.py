@@ -57,10 +57,10 @@ BAD_SAMPLES = {
     "captions that are no texts": {"a.jpg": jpeg(), "a.json": b'{"captions": [["x"]]}'},
     "captions in a dictionary": {"a.jpg": jpeg(), "a.json": b'{"captions": {"0": "x"}}'},
     "no captions": {"a.jpg": jpeg()},
-    "no picture": {"a.txt": b"x"},
-    "picture cut": {"a.jpg": jpeg()[:200], "a.txt": b"x"},
+    "no image": {"a.txt": b"x"},
+    "image cut": {"a.jpg": jpeg()[:200], "a.txt": b"x"},
     "a key that is no UTF-8": {"a\udcff.jpg": jpeg(), "a\udcff.txt": b"x"},
-    "the picture twice": {"a.jpg": jpeg(), "a.JPG": jpeg(), "a.txt": b"x"},
+    "the image twice": {"a.jpg": jpeg(), "a.JPG": jpeg(), "a.txt": b"x"},
 }
 
 
@@ -104,7 +104,7 @@ BAD_ENTRIES = {
     "a parent by its folder": (entry(filepath="..", filename="secret.jpg"), r"leads out of data\.images"),
     "an absolute path": (entry(filename="SECRET"), r"leads out of data\.images"),
     "an absolute folder": (entry(filepath="/", filename="SECRET"), r"leads out of data\.images"),
-    "a folder for a picture": (entry(filename="."), "not a regular file"),
+    "a folder for an image": (entry(filename="."), "not a regular file"),
     "a FIFO": (entry(filename="fifo"), "not a regular file"),
     "a device": (entry(filename="device"), "not a regular file"),
     "captions that are no texts": (entry(sentences=[{"raw": 3}]), "expected a list of texts"),
@@ -132,7 +132,7 @@ def test_a_bad_entry_of_a_karpathy_file_is_one_bad_sample(tmp_path: Path, store:
     assert one_line(str(raised.value)) == str(raised.value)
     dataset = prepare(store, description.model_copy(update={"max_bad_fraction": 0.4}), "e")
     assert dataset.facts["splits"]["train"]["bad_images"] == 1
-    assert dataset.captions("train") == [[f"picture {n} caption {i}" for i in range(2)] for n in (0, 1)]
+    assert dataset.captions("train") == [[f"image {n} caption {i}" for i in range(2)] for n in (0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
     return bytes(changed)
 
 
-def pictures() -> st.SearchStrategy[bytes]:
+def image_files() -> st.SearchStrategy[bytes]:
     encoded = []
     image = decode(jpeg((1, 2, 3), (7, 5)), "x")
     for kind, mode in [("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "P"), ("PNG", "RGBA"), ("PNG", "I;16"), ("WEBP", "RGBA")]:
@@ -261,8 +261,8 @@ def assert_raw_or_unreadable(found: list[RawSample | UnreadableSample]) -> None:
             assert sample.captions
             json.dumps({"id": sample.key, "captions": sample.captions}, ensure_ascii=False).encode()
             assert isinstance(sample.image, bytes)
-            if (picture := result_of(partial(decode, sample.image, sample.source))) is not None:
-                assert picture.mode == "RGB"
+            if (image := result_of(partial(decode, sample.image, sample.source))) is not None:
+                assert image.mode == "RGB"
         else:
             assert one_line(str(sample.error)) == str(sample.error)
 
@@ -283,7 +283,7 @@ def test_any_tar_of_samples_is_samples_or_one_sentence(tmp_path: Path, data: st.
     members: list[tuple[str, bytes]] = []
     for key in data.draw(st.lists(NAMES, max_size=3)):
         extension = data.draw(st.sampled_from(["jpg", "PNG", "webp", "__key__", "x.jpg"]))
-        members += [(f"{key}.{extension}", data.draw(pictures())), (f"{key}.json", data.draw(CAPTIONS))]
+        members += [(f"{key}.{extension}", data.draw(image_files())), (f"{key}.json", data.draw(CAPTIONS))]
     raw = archive_of(members)
     (tmp_path / "a.tar").write_bytes(data.draw(damaged(raw)) if data.draw(st.integers(0, 3)) == 0 else raw)
     description = DataSettings(source="shards", train=str(tmp_path / "a.tar"))

@@ -100,7 +100,7 @@ def test_a_manifest_that_names_what_lies_elsewhere_is_refused(bucket: Store, tmp
         UnitReader(bucket, "thing", "e")
 
 
-def picture() -> bytes:
+def tiny_png() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -108,7 +108,7 @@ def picture() -> bytes:
 
 def bomb() -> bytes:
     """A PNG of a few bytes whose header claims 30000 x 30000 pixels."""
-    whole = bytearray(picture())
+    whole = bytearray(tiny_png())
     whole[16:24] = struct.pack(">II", 30_000, 30_000)
     whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
     return bytes(whole)
@@ -127,8 +127,8 @@ def tar(members: dict[str, bytes]) -> bytes:
 @pytest.mark.parametrize(
     ("members", "sentence"),
     [
-        ({"../../a.png": picture(), "../../a.txt": b"x"}, "points outside the shard"),
-        ({"/a.png": picture(), "/a.txt": b"x"}, "points outside the shard"),
+        ({"../../a.png": tiny_png(), "../../a.txt": b"x"}, "points outside the shard"),
+        ({"/a.png": tiny_png(), "/a.txt": b"x"}, "points outside the shard"),
         ({"a.png": bomb(), "a.txt": b"x"}, "30000 x 30000 pixels|DecompressionBomb|decompression bomb"),
         ({"a.pkl": b"PICKLE", "a.txt": b"x"}, "a: no picture"),
     ],

@@ -51,10 +51,10 @@ def test_mlcroissant_accepts_the_metadata_and_reads_the_records(folder: Path, ca
     assert "not standard" not in caplog.text
     captions = list(described.records("captions"))
     assert captions == [{"captions/before": b"a", "captions/after": b"b", "captions/similarity": 0.5}] * 5
-    pictures = {bytes(record["images-of-pairs/name"]).decode(): record["images-of-pairs/image"] for record in
+    images = {bytes(record["images-of-pairs/name"]).decode(): record["images-of-pairs/image"] for record in
                 described.records("images-of-pairs")}  # fmt: skip
-    assert sorted(pictures) == [f"{index:06d}.png" for index in range(5)]
-    assert np.array_equal(np.asarray(pictures["000003.png"]), distilled_set().pixels()[3].permute(1, 2, 0).numpy())
+    assert sorted(images) == [f"{index:06d}.png" for index in range(5)]
+    assert np.array_equal(np.asarray(images["000003.png"]), distilled_set().pixels()[3].permute(1, 2, 0).numpy())
 
 
 def test_the_metadata_names_every_object_but_itself_and_the_manifest(folder: Path) -> None:
@@ -73,8 +73,8 @@ def test_the_card_counts_as_the_hub_does(pairs: int, category: str) -> None:
 
 def test_the_preview_is_an_image_of_the_pairs(folder: Path) -> None:
     store = Store(str(folder))
-    picture = Image.open(io.BytesIO(store.read("preview.png")))
+    preview = Image.open(io.BytesIO(store.read("preview.png")))
     # Five images of 16 px in a row, each enlarged six times.
-    assert picture.size == (5 * 96 + 4 * 4, 96)
-    shown = np.asarray(picture)[3, 3]
+    assert preview.size == (5 * 96 + 4 * 4, 96)
+    shown = np.asarray(preview)[3, 3]
     assert np.array_equal(shown, distilled_set().pixels()[0, :, 0, 0].numpy())
