@@ -372,7 +372,7 @@ def _annotations() -> dict[str, Any]:
     }
 
 
-KARPATHY = ["data.source=karpathy", "data.annotations=data.json", "data.images=pictures"]
+KARPATHY = ["data.source=karpathy", "data.source.annotations=data.json", "data.source.images=pictures"]
 BAD_ENTRIES: list[dict[str, Any]] = [
     {"filename": 3}, {"filename": ["a.jpg"]}, {"filename": "a\0b"}, {"filename": None}, {"filename": ""},
     {"filename": "none.jpg"}, {"filename": "sub"}, {"filename": "../../neighbour/secret.png"}, {"filename": "ABSOLUTE"},
@@ -408,7 +408,7 @@ def karpathy_files(draw: Random) -> Case:
     return importing(KARPATHY, frozenset({0, 4}))
 
 
-SHARDS = ["data.source=shards", "data.val=good.tar", "data.test=good.tar"]
+SHARDS = ["data.source=shards", "data.source.val=good.tar", "data.source.test=good.tar"]
 SAMPLE_TEXTS = [
     b'{"captions": 3}', b'{"captions": [3]}', b'{"captions": []}', b'{"captions": ["\\ud800"]}', b'{"captions": null}',
     b'{"captions": {"a": 1}}', b"{", b"", b"\xff", b'{"captions": ["' + b"[" * 99 + b'"]', b'{"captions": [NaN]}',
@@ -441,7 +441,7 @@ def samples_in_a_tar(draw: Random) -> Case:
         members[at - at % 2] = (f"{draw.choice(odd)}.jpg", members[at - at % 2][1])
     _tars(members)
     tolerant = draw.random() < 0.3
-    more = ["data.train=bad.tar", *(["data.max_bad_fraction=0.6"] if tolerant else [])]
+    more = ["data.source.train=bad.tar", *(["data.max_bad_fraction=0.6"] if tolerant else [])]
     return importing([*SHARDS, *more], frozenset({0, 4}))
 
 
@@ -458,9 +458,9 @@ def damaged_tars(draw: Random) -> Case:
     sure = [bytes(flipped), data[:header], data[: header + 700], bytes(huge), b"", b"\x1f\x8b" + data, data[: header + 100]]
     if draw.random() < 0.6:
         _tars([], draw.choice(sure))
-        return importing([*SHARDS, "data.train=bad.tar"], frozenset({4}))
+        return importing([*SHARDS, "data.source.train=bad.tar"], frozenset({4}))
     _tars([], bad.damaged(draw, data))
-    return importing([*SHARDS, "data.train=bad.tar"], frozenset({0, 4}))
+    return importing([*SHARDS, "data.source.train=bad.tar"], frozenset({0, 4}))
 
 
 @kind(3)
@@ -470,7 +470,7 @@ def patterns_of_shards(draw: Random) -> Case:
     pattern = draw.choice(["none.tar", "{000..999999999999}.tar", "{a", "[", "", "::", ".", "fifo.tar", "pipe:touch stolen",
                            "gopher://x", "good.tar::none.tar", "x" * 5000,
                            "http://127.0.0.1:1/x.tar", "notes.txt", "a\\b", "/dev/zero"])  # fmt: skip
-    return importing([*SHARDS, f"data.train={json.dumps(pattern)}"], frozenset({2, 4}))
+    return importing([*SHARDS, f"data.source.train={json.dumps(pattern)}"], frozenset({2, 4}))
 
 
 @kind(2)

@@ -172,12 +172,12 @@ def import_data(config: str, store: str, *overrides: str) -> None:
     from vldd_dist.cli.console import say
     from vldd_dist.config.load import load_experiment
     from vldd_dist.errors import VlddError
-    from vldd_dist.pipeline.context import execute
-    from vldd_dist.pipeline.graph import make_plan
+    from vldd_dist.pipeline.execute import execute
+    from vldd_dist.pipeline.graph import make_graph
     from vldd_dist.store.store import Store
 
     try:
-        unit = make_plan(load_experiment(config, list(overrides))).dataset
+        unit = make_graph(load_experiment(config, list(overrides))).unit("dataset")
         execute(unit.order(), Store(store), lambda event: None)
     except VlddError as error:
         say(f"vldd: {error}", error=True)

@@ -43,8 +43,8 @@ from vldd_dist.config.load import load_experiment
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.stream import EpochStream
 from vldd_dist.events import Progress, UnitReport
-from vldd_dist.pipeline.context import execute
-from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.execute import execute
+from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 
@@ -74,7 +74,7 @@ def describe(folder: Path, tower: str) -> Experiment:
 
 
 def units(folder: Path, tower: str, kind: str) -> list[WorkUnit]:
-    return [unit for unit in make_plan(describe(folder, tower)).units() if unit.kind == kind]
+    return [unit for unit in make_graph(describe(folder, tower)).units() if unit.kind == kind]
 
 
 def prepare(folder: Path, tower: str) -> None:

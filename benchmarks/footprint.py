@@ -24,14 +24,13 @@ from benchmarks._measure import FreshProcess, peak_memory, print_json
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.experts import ExpertSettings
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.cost_model.memory_model import Step, expert_memory, peak, sizes_of, unroll_memory
+from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, unrolled_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses import contrastive_loss
 from vldd_dist.models.parameters import ParameterView
-from vldd_dist.planner.estimator import sizes_of
-from vldd_dist.planner.memory_model import Step, expert_memory, peak, unroll_memory
-from vldd_dist.planner.memory_trace import MemoryTrace
 
 IMAGE_SIZE, TEXT_DIM, STEPS = 64, 384, 4
 EXPERT = ExpertSettings(momentum=0.9, weight_decay=5e-4)

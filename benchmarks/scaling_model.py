@@ -3,7 +3,7 @@
     python -m benchmarks.scaling_model
 
 Prints the tables of docs/scaling.md as they stand there. GPU-hours come of assumed speeds (`SPEEDS` and below it: put in your
-own), bytes are the planner's (`orchestration.traffic`), and requests follow from the bytes. Nothing is measured, and nothing
+own), bytes are the planner's (`cost_model.io_model`), and requests follow from the bytes. Nothing is measured, and nothing
 is run but the planner's trace.
 """
 
@@ -16,9 +16,10 @@ from pathlib import Path
 from vldd_dist.artifacts.manifests import UnitManifest, to_json
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
+from vldd_dist.cost_model.io_model import CAPTION_BYTES, COMMON_TEXT_DIM, JPEG_BYTES_A_PIXEL, TAR_BYTES, DataSize
+from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.planner.estimator import Estimator
-from vldd_dist.planner.io_model import CAPTION_BYTES, COMMON_TEXT_DIM, JPEG_BYTES_A_PIXEL, TAR_BYTES, DataSize, traffic
-from vldd_dist.planner.memory_trace import MemoryTrace
 from vldd_dist.store.node_cache import DEFAULT_GIB
 from vldd_dist.store.objects import BLOCK_BYTES, Blocks, ObjectInfo
 from vldd_dist.store.s3 import PART_BYTES
@@ -79,7 +80,7 @@ class Cost:
 
 def describe(source: Source, preset: str) -> Experiment:
     """A preset for a source; where its files lie does not matter here."""
-    return load_experiment(PRESETS / preset, ["data.annotations=none", "data.images=none", *source.overrides])
+    return load_experiment(PRESETS / preset, ["data.source.annotations=none", "data.source.images=none", *source.overrides])
 
 
 def with_pairs(experiment: Experiment, pairs: int) -> Experiment:
@@ -123,7 +124,7 @@ def units_and_bytes(source: Source, experiment: Experiment) -> dict[str, list[tu
         groups["evaluation"].append((sets, *bytes_of_a_unit(source, one_budget, "evaluation")))
     # An expert is judged by its last snapshot, not by pairs.
     read, written = bytes_of_a_unit(source, with_pairs(experiment, 1), "evaluation")
-    snapshot = sum(rehearsal_of(experiment).trainable_bytes.values())
+    snapshot = sum(trace_of(experiment).trainable_bytes.values())
     groups["evaluation"].append((experts.count, read + snapshot, written))
     return groups
 
@@ -161,7 +162,9 @@ def data_size(source: Source, experiment: Experiment) -> DataSize:
 def bytes_of_a_unit(source: Source, experiment: Experiment, kind: str) -> tuple[int, int]:
     """Read and written by one unit, as the planner says; shards that the node's cache cannot hold are read each epoch."""
     data = data_size(source, experiment)
-    moved = traffic(kind, experiment, rehearsal_of(experiment), data)
+    traffic = stage_of(kind).traffic
+    assert traffic is not None
+    moved = traffic(experiment, _estimator().trace, data)
     train = data.shards["train"]
     again = experiment.experts.epochs - 1 if kind == "expert" and train > DEFAULT_GIB * 2**30 else 0
     return moved.reads + (moved.data or 0) + again * train, moved.writes
@@ -172,8 +175,8 @@ def _estimator() -> Estimator:
     return Estimator(COMMON_TEXT_DIM)
 
 
-def rehearsal_of(experiment: Experiment) -> MemoryTrace:
-    return _estimator().trace(experiment)
+def trace_of(experiment: Experiment) -> MemoryTrace:
+    return _estimator().trace(experiment.model, experiment.data.image_size)
 
 
 def manifest_bytes_a_shard(image_bytes: int, shard_images: int) -> int:
@@ -195,7 +198,7 @@ def _info(key: str, size: int, blocks: Blocks) -> ObjectInfo:
 
 
 def student_table(student: str, preset: str) -> Iterator[str]:
-    sizes = rehearsal_of(describe(SOURCES[0], preset)).trainable_bytes
+    sizes = trace_of(describe(SOURCES[0], preset)).trainable_bytes
     towers = ", ".join(f"{tower} tower {size / MB:.1f} MB" for tower, size in sizes.items())
     yield f"{student}; a snapshot: {towers}."
     yield ""

@@ -18,7 +18,7 @@ import pytest
 import torch
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.execute import execute
 from vldd_dist.store.store import Store
 from vldd_dist.testing.faulty_proxy import FaultyProxy
 from vldd_dist.testing.s3_server import S3Server, s3_server

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scale
-from benchmarks.scaling_model import SOURCES, STUDENTS, describe, model, rehearsal_of, tables
+from benchmarks.scaling_model import SOURCES, STUDENTS, describe, model, tables, trace_of
 from vldd_dist.artifacts.run_status import read_statuses
-from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.store.store import Store
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -24,7 +24,7 @@ def test_flickr30k_by_hand() -> None:
     costs = model(FLICKR30K, NFNET)
     # The whole image tower; of the text head two layers with their biases and a normalisation.
     snapshot = {"image": 131_077_952, "text": 4 * ((768 + 1) * 2_304 + (2_304 + 1) * 2_304 + 2 * 2_304)}
-    assert rehearsal_of(describe(FLICKR30K, NFNET)).trainable_bytes == snapshot
+    assert trace_of(describe(FLICKR30K, NFNET)).trainable_bytes == snapshot
 
     # Each epoch 29,000 pictures; before the first and after each 1,014 without gradients; 600 and 1,800 a second.
     assert costs["expert"].hours == pytest.approx(20 * (10 * 29_000 / 600 + 11 * 1_014 / 1_800) / 3600)
@@ -44,10 +44,10 @@ def test_flickr30k_by_hand() -> None:
 
 def test_the_units_are_those_of_the_plan() -> None:
     """Of the same preset over pictures that need no files."""
-    overrides = ["data.source=scenes", "data.annotations=none", "data.images=none", "model.image.weights=random"]
+    overrides = ["data.source=scenes", "model.image.weights=random"]
     overrides += ["data.train_images=8000"]
     experiment = scale.load_experiment(scale.PRESETS / NFNET, overrides)
-    kinds = [unit.kind for unit in make_plan(experiment).units()]
+    kinds = [unit.kind for unit in make_graph(experiment).units()]
     assert {kind: cost.units for kind, cost in model(FLICKR30K, NFNET).items()} == {
         kind: kinds.count(kind) for kind in ("expert", "distillation", "evaluation")
     }

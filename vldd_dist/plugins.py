@@ -112,3 +112,12 @@ GRADIENTS = Registry(
 )
 
 METRICS = Registry("metric", {"retrieval": "vldd_dist.retrieval.recall:RetrievalRecall"})
+
+REGISTRIES = (STAGES, SOURCES, CORESETS)
+
+
+def load_all() -> None:
+    """Import every plug-in of this package, for a process whose source folder may be removed while it runs."""
+    for registry in REGISTRIES:
+        for name in registry.entries:
+            registry.load(name)

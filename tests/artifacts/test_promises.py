@@ -21,7 +21,7 @@ from vldd_dist.artifacts.units import is_done
 from vldd_dist.distilled_set.fetch import published_sets, verify
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline import publish
-from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.sharding.checkpoints import newest_checkpoint
 from vldd_dist.sharding.ranks import SOLO

@@ -14,7 +14,7 @@ from vldd_dist.distilled_set.fetch import published_sets, read_manifest, verify
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline import publish
-from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.execute import execute
 from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_units import copy_all_but, digests, first_of, with_other_last_bits

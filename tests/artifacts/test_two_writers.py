@@ -10,7 +10,7 @@ import pytest
 from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.events import UnitReport
-from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store
 from vldd_dist.testing.s3_server import S3Server

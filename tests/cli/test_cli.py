@@ -84,7 +84,7 @@ def bad_annotations(folder: Path) -> list[str]:
     del entries[1]["sentences"]
     (folder / "images" / "0.jpg").write_bytes(Path("tests/picture.jpg").read_bytes())
     (folder / "data.json").write_text(json.dumps({"images": entries}))
-    return [f"data.annotations={folder}/data.json", f"data.images={folder}/images", "data.source=karpathy"]
+    return [f"data.source.annotations={folder}/data.json", f"data.source.images={folder}/images", "data.source=karpathy"]
 
 
 def pickled_weights(folder: Path) -> list[str]:

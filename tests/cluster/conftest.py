@@ -10,7 +10,7 @@ from cluster.local import free_port, start_cluster
 from tests.cluster.local_cluster import LocalCluster
 from tests.cluster.test_run import LONGER
 from tests.pipeline.test_pipeline import experiment, run
-from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.ray_backend.run import run_experiment
 from vldd_dist.store.store import Store
 
@@ -19,7 +19,7 @@ from vldd_dist.store.store import Store
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of the experiment that the others disturb, made without Ray, unit after unit."""
     store, tree = Store(str(tmp_path_factory.mktemp("undisturbed") / "store")), experiment(*LONGER)
-    run(store, make_plan(tree).units())
+    run(store, make_graph(tree).units())
     # Nothing is left to run: it writes the report.
     assert run_experiment(tree, store, Console(quiet=True)) == 0
     return Path(store.root)

@@ -17,7 +17,7 @@ def test_every_preset_is_valid(preset: Path) -> None:
     """Presets for data the user must have name the keys to set."""
     overrides = []
     if yaml.safe_load(preset.read_text())["data"]["source"] == "karpathy":
-        overrides = ["data.annotations=a.json", "data.images=pictures"]
+        overrides = ["data.source.annotations=a.json", "data.source.images=pictures"]
     assert load_experiment(preset, overrides).name == preset.stem
 
 
@@ -40,7 +40,10 @@ def test_overrides_are_yaml_values() -> None:
         ("distill.pairs=[10, 5000]", "distill.pairs (5000) is more than the training pictures"),
         ("distill.pairs=[]", "distill.pairs"),
         ("experts.lr_image=-1", "experts.lr_image"),
-        ("data.source=karpathy", "data.annotations is needed"),
+        (
+            "data.source=karpathy",
+            "data.source.annotations: missing: set it in the file or with --set data.source.annotations=",
+        ),
         ("distill", "expected section.key=value"),
         ("name.first=x", "name is a value, not a section"),
         ("model.text.train=frozen", "would freeze a random head"),
@@ -70,7 +73,7 @@ def test_overrides_are_yaml_values() -> None:
         ("data.licence=!!timestamp yesterday", "is not a YAML value"),
         ("data.licence={a: 1, a: 2}", "the key 'a' is there twice"),
         (r'data.licence="\ud800"', "half a surrogate pair"),
-        (r'data.annotations="a\0b"', "a NUL"),
+        (r'data.licence="a\0b"', "a NUL"),
         ("model.image.model_args=&loop {a: *loop}", "nested deeper than 64 levels, or in itself"),
         (f"name={'[' * 100}{']' * 100}", "is not a YAML value (nested deeper"),
         (f"name={'[' * 2000}", "is not a YAML value"),

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from vldd_dist.coresets import METHODS, Candidates, select
+from vldd_dist.config.base import choose
+from vldd_dist.coresets.base import select as select_by
+from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.errors import ConfigError
+from vldd_dist.plugins import CORESETS
 from vldd_dist.seeding import numpy_generator
 
 
@@ -22,13 +25,17 @@ def candidates(pictures: int = 30, seed: int = 0) -> Candidates:
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+def select(method: str, given: Candidates, count: int, generator: np.random.Generator) -> torch.Tensor:
+    return select_by(choose(CORESETS, method), given, count, generator)
+
+
+@pytest.mark.parametrize("method", list(CORESETS))
 def test_distinct_repeatable_and_bounded(method: str) -> None:
     chosen = [select(method, candidates(), 12, numpy_generator("x")) for _ in range(2)]
     assert torch.equal(*chosen)
     assert len(set(chosen[0].tolist())) == 12
     assert sorted(select(method, candidates(), 30, numpy_generator("x")).tolist()) == list(range(30))
-    with pytest.raises(ConfigError, match=r"distill.pairs \(31\) is more than the training pictures \(30\)"):
+    with pytest.raises(ConfigError, match=r"distill.pairs \(31\) is more than the training images \(30\)"):
         select(method, candidates(), 31, numpy_generator("x"))
 
 

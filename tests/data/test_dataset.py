@@ -13,15 +13,16 @@ from PIL import Image
 
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.base import choose
 from vldd_dist.config.data import DataSettings
 from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.data import stream
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepare import prepare_dataset
-from vldd_dist.data.sources import describe
 from vldd_dist.data.stream import EpochStream, PairBatch
 from vldd_dist.errors import ConfigError, DataError
+from vldd_dist.plugins import SOURCES
 from vldd_dist.store.store import Store
 
 SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_images=4, image_size=16, shard_images=5)
@@ -116,7 +117,9 @@ def karpathy(folder: Path, change: Callable[[dict[str, Any]], None] = lambda tre
     tree = {"images": entries}
     change(tree)
     (folder / "data.json").write_text(json.dumps(tree))
-    return DataSettings(source="karpathy", annotations=str(folder / "data.json"), images=str(folder / "images"), image_size=96)
+    return DataSettings(
+        source={"name": "karpathy", "annotations": str(folder / "data.json"), "images": str(folder / "images")}, image_size=96
+    )
 
 
 def test_karpathy_reads_and_restval_is_training_data(tmp_path: Path, store: Store) -> None:
@@ -161,7 +164,8 @@ def shards(folder: Path, members: dict[str, bytes] | None = None, **changes: Any
     for split in ("train", "val", "test"):
         tar(folder / f"{split}.tar", members if members is not None and split == "train" else good)
     urls = {split: str(folder / f"{split}.tar") for split in ("train", "val", "test")}
-    return DataSettings(source="shards", image_size=16, **urls | changes)
+    urls |= {name: changes.pop(name) for name in urls if name in changes}
+    return DataSettings(**{"source": {"name": "shards", **urls}, "image_size": 16} | changes)
 
 
 def test_img2dataset_shards_read(tmp_path: Path, store: Store) -> None:
@@ -230,14 +234,14 @@ def test_samples_without_captions_or_image_are_bad_samples_too(tmp_path: Path, s
 
 def test_sources_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.*matches no shard"):
-        describe(shards(tmp_path, train=f"{tmp_path}/none*.tar"))
-    with pytest.raises(DataError, match=r"data\.train: the shard .*none\.tar cannot be read"):
-        describe(shards(tmp_path, train=f"{tmp_path}/none.tar"))
+        shards(tmp_path, train=f"{tmp_path}/none*.tar").source.describe(0)
+    with pytest.raises(DataError, match=r"data.source.train: the shard .*none\.tar cannot be read"):
+        shards(tmp_path, train=f"{tmp_path}/none.tar").source.describe(0)
     for pattern in ("nosuch://bucket/a.tar", "nosuch://bucket/*.tar", "{0..", "pipe:echo no"):
         with pytest.raises(DataError, match="cannot be read"):
-            describe(shards(tmp_path, train=pattern))
-    with pytest.raises(DataError, match=r"data\.images"):
-        describe(DataSettings(source="karpathy", annotations="x.json", images=str(tmp_path / "no")))
+            shards(tmp_path, train=pattern).source.describe(0)
+    with pytest.raises(DataError, match=r"data.source.images"):
+        choose(SOURCES, {"name": "karpathy", "annotations": "x.json", "images": str(tmp_path / "no")}).describe(0)
 
 
 def test_more_images_asked_for_than_there_are(tmp_path: Path, store: Store) -> None:

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from tests.data.test_dataset import jpeg, karpathy, prepare, shards
 from vldd_dist.config.data import DataSettings
 from vldd_dist.control_characters import one_line
-from vldd_dist.data import sources
 from vldd_dist.data.images import decode
-from vldd_dist.data.sources import describe
 from vldd_dist.data.sources import shards as shards_source
+from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.store.store import Store
@@ -99,11 +98,11 @@ BAD_ENTRIES = {
     "a name too long": (entry(filename="x" * 5000), "cannot be read"),
     "an escape sequence": (entry(filename="\x1b]0;owned\x07.jpg"), r"\\x1b\]0;owned\\x07\.jpg cannot be read"),
     "null for a folder": (entry(filepath=None), r"filepath: expected a text, not NoneType"),
-    "a parent": (entry(filename="../secret.jpg"), r"leads out of data\.images"),
-    "a parent in the middle": (entry(filename="a/../../secret.jpg"), r"leads out of data\.images"),
-    "a parent by its folder": (entry(filepath="..", filename="secret.jpg"), r"leads out of data\.images"),
-    "an absolute path": (entry(filename="SECRET"), r"leads out of data\.images"),
-    "an absolute folder": (entry(filepath="/", filename="SECRET"), r"leads out of data\.images"),
+    "a parent": (entry(filename="../secret.jpg"), r"leads out of data\.source\.images"),
+    "a parent in the middle": (entry(filename="a/../../secret.jpg"), r"leads out of data\.source\.images"),
+    "a parent by its folder": (entry(filepath="..", filename="secret.jpg"), r"leads out of data\.source\.images"),
+    "an absolute path": (entry(filename="SECRET"), r"leads out of data\.source\.images"),
+    "an absolute folder": (entry(filepath="/", filename="SECRET"), r"leads out of data\.source\.images"),
     "a folder for an image": (entry(filename="."), "not a regular file"),
     "a FIFO": (entry(filename="fifo"), "not a regular file"),
     "a device": (entry(filename="device"), "not a regular file"),
@@ -155,30 +154,30 @@ def test_a_karpathy_file_that_is_none_is_one_sentence(tmp_path: Path, content: b
     else:
         (tmp_path / "data.json").write_bytes(content)
     with pytest.raises(DataError, match=sentence):
-        list(sources.samples(description, "train", 0))
+        training_samples(description)
     if content is None:
         with pytest.raises(DataError, match=sentence):
-            describe(description)
+            description.source.describe(0)
 
 
 def test_shards_are_told_apart_by_more_than_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     description = shards(tmp_path)
-    first, path = describe(description), tmp_path / "train.tar"
-    assert describe(description) == first
+    first, path = description.source.describe(0), tmp_path / "train.tar"
+    assert description.source.describe(0) == first
     data, status = path.read_bytes(), path.stat()
     path.write_bytes(changed := data.replace(b"one", b"two"))
     os.utime(path, (status.st_atime, status.st_mtime + 1))
     assert len(changed) == len(data)
     assert changed != data
-    second = describe(description)
+    second = description.source.describe(0)
     assert second != first
     # A file system that reports neither checksums nor times.
     monkeypatch.setattr(shards_source, "VERSIONS", ())
-    hashed = describe(description)
+    hashed = description.source.describe(0)
     os.utime(path, (status.st_atime, status.st_mtime))
-    assert describe(description) == hashed
+    assert description.source.describe(0) == hashed
     path.write_bytes(data)
-    assert describe(description) != hashed
+    assert description.source.describe(0) != hashed
 
 
 @pytest.mark.parametrize("pattern", ["train.tar", "train*.tar"])
@@ -190,11 +189,11 @@ def test_shards_on_s3_are_told_apart_by_their_etag(s3: S3Server, tmp_path: Path,
     data = (tmp_path / "train.tar").read_bytes()
     store.write("train.tar", data)
     description = local.model_copy(update={"train": store.url_of(pattern)})
-    first = describe(description)
+    first = description.source.describe(0)
     store.write("train.tar", data)
-    assert describe(description) == first, "written again, and the same"
+    assert description.source.describe(0) == first, "written again, and the same"
     store.write("train.tar", data.replace(b"one", b"two"))
-    assert describe(description) != first
+    assert description.source.describe(0) != first
 
 
 def test_a_fifo_for_a_shard_is_refused(tmp_path: Path, store: Store) -> None:
@@ -277,6 +276,10 @@ def archive_of(members: list[tuple[str, bytes]]) -> bytes:
     return buffer.getvalue()
 
 
+def training_samples(description: DataSettings) -> list[RawSample | UnreadableSample]:
+    return list(description.source.samples("train", limit=None, image_size=224, seed=0))
+
+
 @FUZZ
 @given(st.data())
 def test_any_tar_of_samples_is_samples_or_one_sentence(tmp_path: Path, data: st.DataObject) -> None:
@@ -286,8 +289,8 @@ def test_any_tar_of_samples_is_samples_or_one_sentence(tmp_path: Path, data: st.
         members += [(f"{key}.{extension}", data.draw(image_files())), (f"{key}.json", data.draw(CAPTIONS))]
     raw = archive_of(members)
     (tmp_path / "a.tar").write_bytes(data.draw(damaged(raw)) if data.draw(st.integers(0, 3)) == 0 else raw)
-    description = DataSettings(source="shards", train=str(tmp_path / "a.tar"))
-    assert_raw_or_unreadable(result_of(lambda: list(sources.samples(description, "train", 0))) or [])
+    description = DataSettings(source={"name": "shards", **dict.fromkeys(SPLITS, str(tmp_path / "a.tar"))})
+    assert_raw_or_unreadable(result_of(lambda: training_samples(description)) or [])
 
 
 ENTRIES = st.one_of(
@@ -315,7 +318,7 @@ def test_any_karpathy_file_is_samples_or_one_sentence(tmp_path: Path, tree: Any)
             path.write_bytes(jpeg())
         (tmp_path / "secret.jpg").write_bytes(b"secret")
     (tmp_path / "data.json").write_text(json.dumps(tree))
-    description = DataSettings(source="karpathy", annotations=str(tmp_path / "data.json"), images=str(images))
-    found = result_of(lambda: list(sources.samples(description, "train", 0))) or []
+    description = DataSettings(source={"name": "karpathy", "annotations": str(tmp_path / "data.json"), "images": str(images)})
+    found = result_of(lambda: training_samples(description)) or []
     assert_raw_or_unreadable(found)
     assert all(sample.image == jpeg() for sample in found if isinstance(sample, RawSample))

@@ -141,7 +141,7 @@ def test_a_shard_that_is_not_to_be_trusted_is_refused(
         "evil.tar", tar({name: pickle.dumps(Payload(ran)) if data == b"PICKLE" else data for name, data in members.items()})
     )
     url = bucket.url_of("evil.tar")
-    settings = DataSettings(source="shards", image_size=16, train=url, val=url, test=url)
+    settings = DataSettings(source={"name": "shards", "train": url, "val": url, "test": url}, image_size=16)
     with pytest.raises(DataError, match=sentence):
         prepare_dataset(settings, 0, UnitWriter(bucket, "dataset", "d", {}, {}), lambda event: None)
     assert not ran.exists()
@@ -152,7 +152,7 @@ def test_a_shard_that_is_not_to_be_trusted_is_refused(
 def test_a_url_runs_no_command(bucket: Store, tmp_path: Path, url: str) -> None:
     ran = tmp_path / "ran"
     pattern = url.format(ran=ran)
-    settings = DataSettings(source="shards", image_size=16, train=pattern, val=pattern, test=pattern)
+    settings = DataSettings(source={"name": "shards", "train": pattern, "val": pattern, "test": pattern}, image_size=16)
     with pytest.raises(DataError, match="cannot be read"):
         prepare_dataset(settings, 0, UnitWriter(bucket, "dataset", "d", {}, {}), lambda event: None)
     assert not ran.exists()

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from vldd_dist.artifacts.checkpoints import UnitCheckpoints
-from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.store.store import Store

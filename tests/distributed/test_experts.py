@@ -12,7 +12,7 @@ from tests.pipeline.test_pipeline import experiment, run, units_of
 from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
@@ -37,7 +37,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """What an expert needs."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
     kinds = ("dataset", "caption_embeddings")
-    run(store, [unit for unit in make_plan(experiment(*EXPERTS)).units() if unit.kind in kinds])
+    run(store, [unit for unit in make_graph(experiment(*EXPERTS)).units() if unit.kind in kinds])
     return store
 
 

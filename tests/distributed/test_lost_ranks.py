@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.test_run import checkpoints, finish, start, wait_for, workers_of
 from tests.distributed.stopping import execute_until
 from tests.pipeline.test_pipeline import experiment, run, units_of
-from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
 from vldd_dist.testing.tiny import TINY
@@ -34,7 +34,7 @@ RANKS = [
 @pytest.fixture
 def straight(group: Callable[[int], Group], tmp_path: Path) -> Path:
     """A store with everything but the distillation and what follows it; beside it, in "done", the distillation undisturbed."""
-    units = make_plan(experiment(*RANKS)).units()
+    units = make_graph(experiment(*RANKS)).units()
     store = tmp_path / "store"
     run(Store(str(store)), [unit for unit in units if unit.kind not in ("distillation", "publication", "evaluation")])
     shutil.copytree(store, tmp_path / "done")

@@ -12,8 +12,8 @@ from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.distillation.sampling import draw, expert_pool
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, UnitReport
-from vldd_dist.pipeline.context import execute
-from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.execute import execute
+from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.outcome import InputAwaited
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
@@ -49,7 +49,7 @@ def test_more_than_there_are_is_refused() -> None:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Everything but the last two experts."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
-    units = make_plan(experiment(*OVERRIDES)).units()
+    units = make_graph(experiment(*OVERRIDES)).units()
     first, _, _ = units_of(experiment(*OVERRIDES), "expert")
     run(store, [unit for unit in units if unit.kind in ("dataset", "image_weights", "caption_embeddings")] + [first])
     return store

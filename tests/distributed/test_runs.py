@@ -13,7 +13,7 @@ from tests.pipeline.test_pipeline import experiment, run, units_of
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.context import read_rows
-from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
@@ -39,7 +39,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Everything a distillation needs, by one process."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
     kinds = ("dataset", "image_weights", "caption_embeddings", "expert")
-    run(store, [unit for unit in make_plan(experiment(*DISTILL)).units() if unit.kind in kinds])
+    run(store, [unit for unit in make_graph(experiment(*DISTILL)).units() if unit.kind in kinds])
     return store
 
 

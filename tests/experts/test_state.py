@@ -8,7 +8,7 @@ import pytest
 from tests.pipeline.test_pipeline import experiment, run, units_of
 from vldd_dist.artifacts.manifests import CheckpointRecord, from_json
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.store.store import Store
 
 # Three epochs, of which all but epoch 2 are kept.
@@ -18,7 +18,7 @@ SETTINGS = ["experts.epochs=3", "distill.max_start_epoch=0", "experts.augment=nu
 def test_each_kept_snapshot_is_written_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint of a kept epoch refers to the snapshots' blobs."""
     tree = experiment(*SETTINGS)
-    run(store, [unit for unit in make_plan(tree).units() if unit.kind in ("dataset", "caption_embeddings")])
+    run(store, [unit for unit in make_graph(tree).units() if unit.kind in ("dataset", "caption_embeddings")])
     written: Counter[str] = Counter()
     sizes: dict[str, int] = {}
     records: list[CheckpointRecord] = []

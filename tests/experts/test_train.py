@@ -18,7 +18,7 @@ from vldd_dist.experts import train as train_module
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.train import ExpertTraining
 from vldd_dist.pipeline.context import read_tensors
-from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
 
@@ -29,7 +29,7 @@ FAST = ["experts.epochs=2", "distill.max_start_epoch=1", "experts.augment=null",
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with the inputs of an expert, and the expert that the others are compared with."""
     made = Store(str(tmp_path_factory.mktemp("experts")))
-    units = make_plan(experiment(*FAST)).units()
+    units = make_graph(experiment(*FAST)).units()
     run(made, [unit for unit in units if unit.kind in ("dataset", "caption_embeddings")])
     train(made)
     return made
@@ -184,7 +184,7 @@ def test_a_frozen_tower_is_run_once_for_an_image(store: Store, monkeypatch: pyte
     monkeypatch.setattr(ExpertTraining, "_inputs_of", always_computed)
     store_again = Store(str(Path(store.root).parent / "again"))
     tree = experiment(*FAST, *frozen)
-    run(store_again, [unit for unit in make_plan(tree).units() if unit.kind in ("dataset", "caption_embeddings")])
+    run(store_again, [unit for unit in make_graph(tree).units() if unit.kind in ("dataset", "caption_embeddings")])
     computed = ends(train(store_again, *frozen))
     torch.testing.assert_close(kept["text"], computed["text"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(kept["image"], computed["image"], rtol=1e-4, atol=1e-5)

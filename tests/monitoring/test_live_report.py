@@ -17,7 +17,7 @@ from vldd_dist.monitoring.live_report import LISTED, MAX_LOAD_FACTOR, REPORT_SEC
 from vldd_dist.monitoring.report import Reporter
 from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.monitoring.status import StatusWriter
-from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import Progress
 from vldd_dist.store.store import Store
@@ -140,7 +140,7 @@ def test_nothing_is_read_twice(finished: Store, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Store, "read", counting)
     tree = experiment()
-    reporter = Reporter(tree, make_plan(tree), finished)
+    reporter = Reporter(make_graph(tree), finished)
     first = reporter.write()
     assert first.rows
     assert first.galleries

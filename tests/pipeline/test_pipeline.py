@@ -13,20 +13,23 @@ import torch
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader, is_done
+from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
-from vldd_dist.coresets import Candidates
-from vldd_dist.coresets.herding import herding
+from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.distillation.unroll import StepChoice
 from vldd_dist.distillation.unrolling import LocalUnrolling
 from vldd_dist.errors import ConfigError, InterruptedRun, StoreError, VlddError
 from vldd_dist.events import Notice, Progress, Report, UnitReport
 from vldd_dist.monitoring.report import Reporter
-from vldd_dist.pipeline.context import StageContext, execute, read_rows, read_tensors
-from vldd_dist.pipeline.graph import make_plan
-from vldd_dist.pipeline.stages import _starting_pairs, _trained_expert
+from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
+from vldd_dist.pipeline.execute import execute
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.inputs import load_expert
+from vldd_dist.pipeline.stages.distillation import starting_pairs
 from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.plugins import CORESETS
 from vldd_dist.retrieval.encode import encode_texts
 from vldd_dist.seeding import numpy_generator
 from vldd_dist.store.store import Store
@@ -48,14 +51,14 @@ def digests(store: Store, unit: WorkUnit) -> dict[str, str]:
 
 
 def units_of(tree: Experiment, kind: str) -> list[WorkUnit]:
-    return [unit for unit in make_plan(tree).units() if unit.kind == kind]
+    return [unit for unit in make_graph(tree).units() if unit.kind == kind]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The tiny experiment, undisturbed."""
     store = Store(str(tmp_path_factory.mktemp("finished")))
-    run(store, make_plan(experiment()).units())
+    run(store, make_graph(experiment()).units())
     return store
 
 
@@ -75,7 +78,7 @@ def without(finished: Store, tmp_path: Path) -> Callable[[str], Store]:
 
 
 def test_everything_is_made_and_a_second_plan_finds_it(finished: Store) -> None:
-    units = make_plan(experiment()).units()
+    units = make_graph(experiment()).units()
     assert all(is_done(finished, unit.kind, unit.id) for unit in units)
     assert {unit.kind for unit in units} == {
         "dataset",
@@ -90,9 +93,9 @@ def test_everything_is_made_and_a_second_plan_finds_it(finished: Store) -> None:
 
 
 def test_what_does_not_shape_the_output_does_not_change_the_question() -> None:
-    ids = {unit.id for unit in make_plan(experiment()).units()}
+    ids = {unit.id for unit in make_graph(experiment()).units()}
     same = experiment("experts.readers=1", "experts.cache_mib=0", "distill.checkpoint_every=5", "device=cpu")
-    assert {unit.id for unit in make_plan(same).units()} == ids
+    assert {unit.id for unit in make_graph(same).units()} == ids
     more_experts = {unit.id for unit in units_of(experiment("experts.count=3"), "expert")}
     assert more_experts > {unit.id for unit in units_of(experiment(), "expert")}
     other = {unit.id for unit in units_of(experiment("experts.lr_image=0.5"), "expert")}
@@ -237,7 +240,7 @@ NOTHING, FIRST, ALMOST = "nothing", "the first", "all, almost"
 def test_other_ways_to_distil(overrides: list[str], alike: str, finished: Store, without: Callable[[str], Store]) -> None:
     store, tree = without("distillation"), experiment(*overrides)
     (unit,) = units_of(tree, "distillation")
-    run(store, [u for u in make_plan(tree).units() if u.kind in ("features", "distillation")])
+    run(store, [u for u in make_graph(tree).units() if u.kind in ("features", "distillation")])
     facts = UnitReader(store, unit.kind, unit.id).facts
     assert facts["start"]["initialise"] == tree.distill.initialise
     assert [step for step, _ in facts["validation"]] == [0, 3, 6]
@@ -260,7 +263,7 @@ def test_a_students_dropout_shows_from_the_first_step(without: Callable[[str], S
     losses = []
     for dropout in ("false", "true"):
         tree = experiment(*base, f"distill.dropout={dropout}")
-        run(store, [unit for unit in make_plan(tree).units() if unit.kind in ("expert", "distillation")])
+        run(store, [unit for unit in make_graph(tree).units() if unit.kind in ("expert", "distillation")])
         losses.append(losses_of(store, tree))
     assert not torch.equal(losses[0][0], losses[1][0])
 
@@ -283,7 +286,7 @@ def test_differences_on_a_network_with_kinks_are_refused_before_anything_is_made
     kinked, differences = "model.image.model=test_resnet", "distill.gradient=finite_difference"
     sentence = r"image_backbone\.conv1\.2 is a ReLU.*set distill.gradient: exact"
     with pytest.raises(ConfigError, match=sentence):
-        make_plan(experiment(kinked, differences))
+        make_graph(experiment(kinked, differences))
     store, tree = without("distillation"), experiment(kinked)
     run(store, units_of(tree, "expert"))
     (unit,) = units_of(tree, "distillation")
@@ -327,19 +330,19 @@ def test_what_is_selected_by_a_caption_trains_with_it(without: Callable[[str], S
     tree = experiment(
         "coresets.methods=[herding, k_center]", "evaluation.seeds=[7]", "distill.initialise=kmeans", "distill.seeds=[5]"
     )
-    run(store, [unit for unit in make_plan(tree).units() if unit.kind in ("features", "coreset", "distillation")])
+    run(store, [unit for unit in make_graph(tree).units() if unit.kind in ("features", "coreset", "distillation")])
     (features,) = units_of(tree, "features")
     room, joint = workspace(store, features), read_tensors(UnitReader(store, "features", features.id), "features.safetensors")
     split = room.dataset.load("train")
     captions = [given[number] for given, number in zip(split.captions, joint["caption"].tolist(), strict=True)]
     # They are the captions whose features these are, and not all the first ones.
-    texts = encode_texts(_trained_expert(room), room.embeddings.lookup(captions), 16)
+    texts = encode_texts(load_expert(room), room.embeddings.lookup(captions), 16)
     torch.testing.assert_close(joint["text"], texts)
     assert len(joint["caption"].unique()) > 1
     of_key = dict(zip(split.keys, captions, strict=True))
     candidates = Candidates(48, joint["image"], joint["text"])
-    herded = [split.keys[index] for index in herding(candidates, 4, numpy_generator(0))]
-    found = {unit.spec["method"]: UnitReader(store, "coreset", unit.id).facts for unit in units_of(tree, "coreset")}
+    herded = [split.keys[index] for index in choose(CORESETS, "herding").select(candidates, 4, numpy_generator(0))]
+    found = {unit.spec["method"]["name"]: UnitReader(store, "coreset", unit.id).facts for unit in units_of(tree, "coreset")}
     assert found["herding"]["keys"] == herded
     (run_unit,) = units_of(tree, "distillation")
     run_facts = UnitReader(store, "distillation", run_unit.id).facts
@@ -366,7 +369,7 @@ def test_captions_of_other_splits_are_not_training_captions(
 
     def start() -> torch.Tensor:
         model = workspace(store, noise).build_model(0)
-        return _starting_pairs(workspace(store, noise), noisy.distill, model).texts
+        return starting_pairs(workspace(store, noise), noisy.distill, model).texts
 
     undisturbed = start()
 
@@ -393,7 +396,7 @@ def test_lora_and_head_only_experiments_run_through(without: Callable[[str], Sto
         ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16"],
     ):
         store, tree = without("expert"), experiment(*overrides, "experts.augment={flip: false}")
-        run(store, make_plan(tree).units())
+        run(store, make_graph(tree).units())
         (unit,) = units_of(tree, "publication")
         folder = UnitReader(store, unit.kind, unit.id).facts["folder"]
         assert load_distilled(store.url_of(folder)).recipe.image_train == tree.model.image.train
@@ -402,9 +405,9 @@ def test_lora_and_head_only_experiments_run_through(without: Callable[[str], Sto
 
 def test_the_report_says_what_the_manifests_say(finished: Store) -> None:
     tree = experiment()
-    plan = make_plan(tree)
-    failed = plan.publications[0]
-    Reporter(tree, plan, finished).write()
+    graph = make_graph(tree)
+    failed = graph.wanted("publication")[0]
+    Reporter(graph, finished).write()
     rows = json.loads(finished.read("report/summary.json"))["rows"]
     assert {(row["method"], row["pairs"]) for row in rows} == {
         ("full", 48),
@@ -413,7 +416,8 @@ def test_the_report_says_what_the_manifests_say(finished: Store) -> None:
         ("forgetting", 4),
         ("distilled", 4),
     }
-    recalls = [UnitReader(finished, unit.kind, unit.id).facts["test"]["tr5"] for unit in plan.full]
+    full = [unit for unit in graph.wanted("evaluation") if "expert" in unit.inputs]
+    recalls = [UnitReader(finished, unit.kind, unit.id).facts["test"]["tr5"] for unit in full]
     (full,) = [row for row in rows if row["method"] == "full"]
     assert full["metrics"]["tr5"]["mean"] == pytest.approx(sum(recalls) / 2)
     page = finished.read("report/index.html").decode()

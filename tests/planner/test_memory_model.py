@@ -17,14 +17,8 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.experts import ExpertSettings
 from vldd_dist.config.load import load_experiment
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.distillation.student import Student
-from vldd_dist.distillation.unroll import Params, unrolled_gradient
-from vldd_dist.models.dual_encoder import build
-from vldd_dist.pipeline.context import execute
-from vldd_dist.pipeline.graph import make_plan
-from vldd_dist.planner.estimator import Estimator, sizes_of
-from vldd_dist.planner.io_model import data_size
-from vldd_dist.planner.memory_model import (
+from vldd_dist.cost_model.io_model import data_size
+from vldd_dist.cost_model.memory_model import (
     GIB,
     SecondOrder,
     Sizes,
@@ -32,10 +26,17 @@ from vldd_dist.planner.memory_model import (
     expert_memory,
     pairs_memory,
     peak,
+    sizes_of,
     student_memory,
     unroll_memory,
 )
-from vldd_dist.planner.memory_trace import MemoryTrace
+from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.unroll import Params, unrolled_gradient
+from vldd_dist.models.dual_encoder import build
+from vldd_dist.pipeline.execute import execute
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.planner.estimator import Estimator
 from vldd_dist.planner.show_plan import print_plan
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import TINY
@@ -152,7 +153,7 @@ def coco(tmp_path: Path) -> list[str]:
     splits = ["train"] * 6 + ["restval"] * 2 + ["val", "test"]
     images = [{"filename": f"{n}.jpg", "split": split, "sentences": [{"raw": "x"}]} for n, split in enumerate(splits)]
     (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
-    return [f"data.annotations={tmp_path}/dataset.json", f"data.images={tmp_path}"]
+    return [f"data.source.annotations={tmp_path}/dataset.json", f"data.source.images={tmp_path}"]
 
 
 def test_the_coco_preset_is_planned_without_a_network(store: Store, coco: list[str]) -> None:
@@ -173,7 +174,7 @@ def test_snapshots_of_adapters_are_small_and_a_small_gpu_is_refused_with_a_mend(
 ) -> None:
     gpu = [f"distill.resources.gpu_memory_gib={gib}", "distill.batch_size=32", "distill.pairs=[100]"]
     experiment = load_experiment("jobs/presets/flickr30k-vit-lora.yaml", [*coco, f"model.image.model={model}", *gpu])
-    trace = Estimator(768).trace(experiment)
+    trace = Estimator(768).trace(experiment.model, experiment.data.image_size)
     # Rank 4 on qkv (d to 3 d) and proj (d to d) of every block; the head is Linear, Linear, LayerNorm.
     adapters, head = blocks * 4 * (4 + 2) * width, 768 * width + width**2 + 4 * width
     assert (trace.parameters - trace.trainable) / 1e6 == pytest.approx(millions, abs=0.1)
@@ -206,7 +207,7 @@ def test_bytes_of_a_prepared_dataset_are_read_not_guessed(store: Store) -> None:
     experiment = load_experiment("jobs/presets/scenes.yaml", TINY)
     before = data_size(experiment, None)
     assert before is not None
-    order = make_plan(experiment).dataset.order()
+    order = make_graph(experiment).unit("dataset").order()
     execute(order, store, lambda event: None)
     after = data_size(experiment, UnitReader(store, order.kind, order.id))
     assert after is not None

@@ -114,7 +114,7 @@ def test_a_needed_file_with_a_secrets_name_is_refused(tmp_path: Path) -> None:
     plain = load_experiment("jobs/presets/scenes.yaml")
     with pytest.raises(ConfigError, match=r"^the description: .*my-secret\.yaml is named like a file with secrets"):
         submit(plain, str(tmp_path / "my-secret.yaml"), [], "s3://a/b", NOBODY, str(tmp_path))
-    overrides = ["data.source=karpathy", "data.annotations=data/keypoints.json", "data.images=images"]
+    overrides = ["data.source=karpathy", "data.source.annotations=data/keypoints.json", "data.source.images=images"]
     karpathy = load_experiment("jobs/presets/flickr30k-nfnet-bert.yaml", overrides)
-    with pytest.raises(ConfigError, match=r"^data\.annotations: data/keypoints.json is named like .* rename it$"):
+    with pytest.raises(ConfigError, match=r"^data\.source\.annotations: data/keypoints.json is named like .* rename it$"):
         submit(karpathy, str(tmp_path / "config.yaml"), [], "s3://a/b", NOBODY, str(tmp_path))

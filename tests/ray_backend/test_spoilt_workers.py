@@ -17,7 +17,7 @@ import ray
 from tests.pipeline.test_pipeline import experiment
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.monitoring.run_state import RunState
-from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.scheduler.controller import Controller
@@ -88,7 +88,7 @@ def test_a_unit_needs_no_working_directory(made_again: bool, executor: Joined, s
     shutil.rmtree(folder)
     if made_again:
         shutil.move(kept, folder)
-    unit = make_plan(experiment()).dataset
+    unit = make_graph(experiment()).unit("dataset")
     try:
         result, notices = run(unit, store, executor)
         after = in_the_worker(lambda: (os.getpid(), "torch" in sys.modules))
@@ -104,7 +104,7 @@ def test_a_unit_needs_no_working_directory(made_again: bool, executor: Joined, s
 def test_a_spoilt_process_ends_and_another_one_has_the_unit(executor: Joined, store: Store) -> None:
     # As Python leaves it when a module's import was given up.
     spoilt = in_the_worker(lambda: (sys.modules.update({"vldd_dist.pipeline.context": None}), os.getpid())[1])
-    unit = make_plan(experiment()).dataset
+    unit = make_graph(experiment()).unit("dataset")
     result, (notice,) = run(unit, store, executor)
     assert is_done(store, unit.kind, unit.id)
     assert result.failed == []

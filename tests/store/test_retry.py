@@ -8,7 +8,7 @@ import pytest
 from vldd_dist import load_distilled
 from vldd_dist.distilled_set.fetch import published_sets, verify
 from vldd_dist.errors import StoreError
-from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.execute import execute
 from vldd_dist.store import objects, retry
 from vldd_dist.store.objects import ObjectInfo, read_object
 from vldd_dist.store.store import Store

@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vldd_dist import strict_json
-from vldd_dist.artifacts.facts import FACTS
 from vldd_dist.errors import StoreError
+from vldd_dist.plugins import STAGES
 from vldd_dist.store.objects import DamagedObject, ObjectInfo
 
 # Version 1 had no seals and no blocks, and can still be read.
@@ -40,7 +40,7 @@ class UnitManifest(Sealed):
         unit: the unit's id.
         spec, inputs: what determined the unit's output (inputs: role -> KIND/ID).
         objects: name -> key, size and checksums.
-        facts: small results, plain JSON; `facts.FACTS` has the fields of each kind.
+        facts: small results, plain JSON; `StageSpec.result` has the fields of each kind.
     """
 
     schema_version: Literal[2] = 2
@@ -54,9 +54,9 @@ class UnitManifest(Sealed):
     versions: dict[str, str] = Field(default_factory=lambda: installed_versions())
 
     def check_facts(self, source: str) -> None:
-        """Raises DamagedObject unless the facts have the fields of their kind."""
-        if self.kind in FACTS:
-            _validated(FACTS[self.kind], self.facts, f"{source}: facts")
+        """Raises DamagedObject unless the facts have the fields of their kind; those of an unknown kind pass."""
+        if self.kind in STAGES:
+            _validated(STAGES.load(self.kind).result, self.facts, f"{source}: facts")
 
 
 class CheckpointRecord(Sealed):

@@ -11,7 +11,6 @@ from vldd_dist.cli.options import DASHBOARD, Description, ListedStore, MaxRunnin
 from vldd_dist.config.load import load_experiment
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import StoreError
-from vldd_dist.pipeline.work_unit import Until
 
 
 def run(
@@ -20,8 +19,9 @@ def run(
     overrides: Overrides = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would run and what it needs, and stop.")] = False,
     until: Annotated[
-        Until, typer.Option("--until", help="The last stage to run; everything it needs is run too.")
-    ] = "publications",
+        str | None,
+        typer.Option("--until", metavar="STAGE", help="The last stage to run, e.g. experts; everything it needs is run too."),
+    ] = None,
     track: Track = None,
     max_running: MaxRunning = None,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from vldd_dist.plugins import Registry
 
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 def distinct(values: list[Item]) -> list[Item]:
     """What is listed twice would be made once and counted as two runs."""
     if twice := [value for position, value in enumerate(values) if value in values[:position]]:
-        raise ValueError(f"{twice[0]!r} is listed twice: name each value once")
+        raise ValueError(f"{getattr(twice[0], 'label', twice[0])!r} is listed twice: name each value once")
     return values
 
 
@@ -45,12 +45,26 @@ class Section(BaseModel):
 
     def execution(self) -> dict[str, Any]:
         """The fields that only say how a unit runs, as JSON values."""
-        names = self._named("how to run")
-        return self.model_dump(mode="json", include=names)
+        return self.model_dump(mode="json", include=set(self.execution_names()))
 
     @classmethod
-    def _named(cls, role: str | None) -> set[str]:
-        return {name for name, field in cls.model_fields.items() if _role(field.json_schema_extra) == role}
+    def execution_names(cls) -> list[str]:
+        """Names of the fields that only say how a unit runs, without what its workers ask Ray for."""
+        return [name for name in cls._named("how to run") if cls.model_fields[name].annotation is not Resources]
+
+    @classmethod
+    def _named(cls, role: str | None) -> list[str]:
+        return [name for name, field in cls.model_fields.items() if _role(field.json_schema_extra) == role]
+
+
+class Resources(Section):
+    """What one worker of a stage asks Ray for."""
+
+    cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPU cores.")
+    gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs; a fraction shares one.")
+    gpu_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Memory of the GPU a worker gets, GiB: what `--plan` compares its estimate with; none: not compared."
+    )
 
 
 def _role(extra: Any) -> str | None:
@@ -73,6 +87,15 @@ class Plugin(Section):
     """
 
     name: str
+
+    @property
+    def label(self) -> str:
+        """The name, and the settings that differ from their defaults."""
+        fields = type(self).model_fields
+        set_ = {
+            key: getattr(self, key) for key, field in fields.items() if key != "name" and getattr(self, key) != field.default
+        }
+        return " ".join([self.name, *(f"{key}={value}" for key, value in set_.items())])
 
 
 PluginType = TypeVar("PluginType", bound=Plugin)
@@ -102,14 +125,5 @@ def plugin_of(registry: Registry, default: str | None = None) -> Any:
     return BeforeValidator(lambda chosen: choose(registry, chosen, default))
 
 
-AnyPlugin = SerializeAsAny[Plugin]
-
-
-class Resources(Section):
-    """What one worker of a stage asks Ray for."""
-
-    cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPU cores.")
-    gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs; a fraction shares one.")
-    gpu_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Memory of the GPU a worker gets, GiB: what `--plan` compares its estimate with; none: not compared."
-    )
+# The type of such a field for a type checker: the classes of plug-ins are above this module. Its users say which they expect.
+AnyPlugin = Any

@@ -1,19 +1,21 @@
 """coresets: the baselines."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from vldd_dist.config.base import Resources, Section, distinct
+from vldd_dist.config.base import HOW_TO_RUN, AnyPlugin, Resources, Section, distinct, plugin_of
+from vldd_dist.plugins import CORESETS
+
+Method = Annotated[AnyPlugin, plugin_of(CORESETS)]
 
 
 class CoresetSettings(Section):
     """The baselines: M real pairs."""
 
-    methods: Annotated[list[Literal["random", "herding", "k_center", "forgetting"]], AfterValidator(distinct)] = [
-        "random",
-        "herding",
-        "k_center",
-        "forgetting",
-    ]
-    resources: Resources = Field(default_factory=Resources)
+    methods: Annotated[list[Method], AfterValidator(distinct)] = Field(
+        ["random", "herding", "k_center", "forgetting"],
+        validate_default=True,
+        description="Names of coreset methods; {name: NAME, SETTING: VALUE} for one with settings.",
+    )
+    resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)

@@ -4,26 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vldd_dist.config.base import Positive, Section
-
-# How many scenes are drawn when a description does not say.
-SCENES_BY_DEFAULT = {"train": 2000, "val": 200, "test": 200}
+from vldd_dist.config.base import AnyPlugin, Positive, Section, plugin_of
+from vldd_dist.plugins import SOURCES
 
 
 class DataSettings(Section):
     """Where pictures and captions come from and how they are prepared."""
 
-    source: Literal["scenes", "karpathy", "shards"] = Field(
+    source: Annotated[AnyPlugin, plugin_of(SOURCES)] = Field(
         "scenes",
-        description="scenes: drawn by the package; karpathy: a Karpathy-style JSON and a folder of images; shards: WebDataset tars (img2dataset output too).",
+        validate_default=True,
+        description="Where the pairs come from: NAME, or {name: NAME, SETTING: VALUE}.",
     )
-    train: str | None = Field(
-        None, description="shards: URLs of the training tars (globs, {000..012} braces, '::' between several)."
-    )
-    val: str | None = Field(None, description="shards: URLs of the validation tars.")
-    test: str | None = Field(None, description="shards: URLs of the test tars.")
-    annotations: str | None = Field(None, description="karpathy: path of the JSON file with splits and sentences.")
-    images: str | None = Field(None, description="karpathy: folder that holds the images the JSON names.")
     train_images: Positive | None = Field(
         None,
         description="Pictures in the training split: how many scenes to draw, or the largest number to take of a given source (none: all).",
@@ -40,3 +32,8 @@ class DataSettings(Section):
         0.0,
         description="Largest fraction of a split's samples that may be unreadable (picture or captions) at preparation; one more stops the run.",
     )
+
+    @property
+    def limits(self) -> dict[str, int | None]:
+        """Split -> largest number of images to take; none: all."""
+        return {"train": self.train_images, "val": self.val_images, "test": self.test_images}

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vldd_dist.config.base import (
+    HOW_TO_RUN,
     PRECISION,
     Distinct,
     NonNegative,
@@ -55,26 +56,30 @@ class DistillSettings(Section):
         20.0,
         description="A matching loss whose mean over 20 outer steps is larger stops the run as diverged (2 = neither tower of the student has moved).",
     )
-    check_tolerance: Rate = Field(
+    check_tolerance: Annotated[Rate, HOW_TO_RUN] = Field(
         0.05,
         description="Largest relative error of an unroll's gradient against `exact`, on a few pairs, at start-up and later (finite_difference).",
     )
-    check_every: Positive = Field(100, description="Outer steps between checks of finite_difference against `exact`.")
-    workers: Positive = Field(1, description="Ranks of one run; each owns its share of the pairs and asks for `resources`.")
-    zero_stage: ZeroStage = Field(
+    check_every: Annotated[Positive, HOW_TO_RUN] = Field(
+        100, description="Outer steps between checks of finite_difference against `exact`."
+    )
+    workers: Annotated[Positive, HOW_TO_RUN] = Field(
+        1, description="Ranks of one run; each owns its share of the pairs and asks for `resources`."
+    )
+    zero_stage: Annotated[ZeroStage, HOW_TO_RUN] = Field(
         0,
         description="How the student lies on the ranks: 0 whole on each; 1, 2 whole, gradients in shards by DeepSpeed; 3 in shards. Snapshots and the adjoint are sharded at every stage.",
     )
-    rank_timeout_seconds: Positive = Field(
+    rank_timeout_seconds: Annotated[Positive, HOW_TO_RUN] = Field(
         600,
         description="A rank that does not answer the others for so long is given up, and the run starts again from its checkpoint.",
     )
-    offload_snapshots: Literal["none", "cpu", "nvme"] = Field(
+    offload_snapshots: Annotated[Literal["none", "cpu", "nvme"], HOW_TO_RUN] = Field(
         "none",
         description="Where the unroll's snapshots wait: with the student, in the host's memory, or on its disk (VLDD_SCRATCH_DIR).",
     )
     validate_every: Positive = Field(
         200, description="Outer steps between validations; the best validated pairs are published."
     )
-    checkpoint_every: Positive = Field(50, description="Outer steps between checkpoints.")
-    resources: Resources = Field(default_factory=Resources)
+    checkpoint_every: Annotated[Positive, HOW_TO_RUN] = Field(50, description="Outer steps between checkpoints.")
+    resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)

@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 
 from vldd_dist.config.base import Positive, Section, Seed
 from vldd_dist.config.coresets import CoresetSettings
-from vldd_dist.config.data import SCENES_BY_DEFAULT, DataSettings
+from vldd_dist.config.data import DataSettings
 from vldd_dist.config.distillation import DistillSettings
-from vldd_dist.config.evaluation import EvaluationSettings
-from vldd_dist.config.experts import ExpertSettings
-from vldd_dist.config.model import ModelSettings
+from vldd_dist.config.evaluation import EvaluationsSettings
+from vldd_dist.config.experts import ExpertsSettings
+from vldd_dist.config.model import NAMED_WEIGHTS, ModelSettings
 from vldd_dist.config.starting_weights import EmbeddingSettings, PretrainSettings
 
 # Each of a run's units is known to its driver.
@@ -29,10 +29,10 @@ class Experiment(Section):
     model: ModelSettings = ModelSettings()
     pretrain: PretrainSettings = PretrainSettings()
     embeddings: EmbeddingSettings = EmbeddingSettings()
-    experts: ExpertSettings = ExpertSettings()
+    experts: ExpertsSettings = ExpertsSettings()
     distill: DistillSettings = DistillSettings()
     coresets: CoresetSettings = CoresetSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
+    evaluation: EvaluationsSettings = EvaluationsSettings()
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda for workers that ask for a GPU, else cpu.")
     stall_timeout_seconds: Positive | None = Field(
         None,
@@ -40,26 +40,26 @@ class Experiment(Section):
         "if there is one; none: never. Well above the longest time between two reports, a validation's for instance.",
     )
 
+    def image_models(self) -> list[str]:
+        """Names of the timm models that students are evaluated on, the experiment's own first."""
+        return list(dict.fromkeys([self.model.image.model, *self.evaluation.image_models]))
+
     @model_validator(mode="after")
     def _sections_agree(self) -> "Experiment":
-        for problem in (*_data_problems(self.data), *_model_problems(self), *_distill_problems(self), *_size_problems(self)):
+        for problem in (*_model_problems(self), *_distill_problems(self), *_size_problems(self)):
             raise ValueError(problem)
         return self
-
-
-def _data_problems(data: DataSettings) -> list[str]:
-    required = {"scenes": (), "karpathy": ("annotations", "images"), "shards": ("train", "val", "test")}[data.source]
-    return [
-        f"data.{key} is needed when data.source is {data.source}: set it in the file or with --set data.{key}=..."
-        for key in required
-        if getattr(data, key) is None
-    ]
 
 
 def _model_problems(experiment: Experiment) -> list[str]:
     image, text = experiment.model.image, experiment.model.text
     problems = []
-    if image.weights == "attributes" and experiment.data.source != "scenes":
+    if experiment.evaluation.image_models and image.weights not in NAMED_WEIGHTS:
+        problems.append(
+            "evaluation.image_models needs model.image.weights timm, random or attributes: "
+            f"the file {image.weights} fits one model only"
+        )
+    if image.weights == "attributes" and experiment.data.source.name != "scenes":
         problems.append(
             "model.image.weights: attributes belongs to data.source: scenes; name a .safetensors file, timm or random"
         )
@@ -96,7 +96,7 @@ def _distill_problems(experiment: Experiment) -> list[str]:
             f"distill.max_start_epoch ({distill.max_start_epoch}) + distill.expert_epochs ({distill.expert_epochs}) = {reach} "
             f"is more than experts.epochs ({experts.epochs}): lower one of the first two or train longer"
         )
-    train_images = data.train_images or (SCENES_BY_DEFAULT["train"] if data.source == "scenes" else None)
+    train_images = data.source.stated_count("train", data.train_images)
     if train_images is not None:
         shards = math.ceil(train_images / data.shard_images)
         if max(distill.pairs) > train_images:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vldd_dist.config.base import PRECISION, NonNegative, Positive, Precision, Rate, Resources, Section, ZeroStage
+from vldd_dist.config.base import HOW_TO_RUN, PRECISION, NonNegative, Positive, Precision, Rate, Resources, Section, ZeroStage
 
 
 class AugmentSettings(Section):
@@ -19,9 +19,8 @@ class AugmentSettings(Section):
 
 
 class ExpertSettings(Section):
-    """Training of the experts on all real pairs."""
+    """Training of one expert on all real pairs."""
 
-    count: Positive = Field(20, description="Number of experts.")
     epochs: Positive = Field(10, description="Epochs; a snapshot is kept after each one that matters.")
     batch_size: Positive = Field(128)
     lr_image: Rate = Field(0.1, description="SGD learning rate of the image tower.")
@@ -29,21 +28,31 @@ class ExpertSettings(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.0)
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0)
     augment: AugmentSettings | None = Field(default_factory=AugmentSettings)
-    readers: Positive = Field(1, description="Shards read at once; at most the number of training shards.")
-    cache_mib: NonNegative = Field(
+    readers: Annotated[Positive, HOW_TO_RUN] = Field(
+        1, description="Shards read at once; at most the number of training shards."
+    )
+    cache_mib: Annotated[NonNegative, HOW_TO_RUN] = Field(
         0,
         description="Decoded pictures kept on each node, for all its experts and epochs, MiB; used only when the whole split fits.",
     )
+    precision: Precision = Field("fp32", description=PRECISION)
+    workers: Annotated[Positive, HOW_TO_RUN] = Field(
+        1, description="Ranks that train one expert together; each asks for `resources`."
+    )
+    zero_stage: Annotated[ZeroStage, HOW_TO_RUN] = Field(
+        0, description="DeepSpeed ZeRO stage: 0 replicas, 1 momentum sharded, 2 gradients too, 3 parameters too."
+    )
+    rank_timeout_seconds: Annotated[Positive, HOW_TO_RUN] = Field(
+        600, description="A rank that does not answer the others for so long is given up, and the epoch starts again."
+    )
+    resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
+
+
+class ExpertsSettings(ExpertSettings):
+    """All experts of an experiment."""
+
+    count: Positive = Field(20, description="Number of experts.")
     keep: Literal["reachable", "all"] = Field(
         "reachable",
         description="Snapshots kept: those distillation can reach (max_start_epoch + expert_epochs) and the last, or all.",
     )
-    precision: Precision = Field("fp32", description=PRECISION)
-    workers: Positive = Field(1, description="Ranks that train one expert together; each asks for `resources`.")
-    zero_stage: ZeroStage = Field(
-        0, description="DeepSpeed ZeRO stage: 0 replicas, 1 momentum sharded, 2 gradients too, 3 parameters too."
-    )
-    rank_timeout_seconds: Positive = Field(
-        600, description="A rank that does not answer the others for so long is given up, and the epoch starts again."
-    )
-    resources: Resources = Field(default_factory=Resources)

@@ -64,6 +64,9 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: expected section.key=value, for example --set 'distill.pairs=[20, 50]'")
     node = tree
     for section in sections:
+        if node is not tree and isinstance(node.get(section), str):
+            # A plug-in by its name alone.
+            node[section] = {"name": node[section]}
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
@@ -85,6 +88,8 @@ def _first_problem(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1)
         sentence = f"{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+    elif first["type"] == "missing":
+        sentence = f"{key}: missing: set it in the file or with --set {key}=..."
     else:
         message = _short(first["msg"].removeprefix("Value error, "))
         sentence = f"{key}: {message} (found {_repr.repr(first['input'])})" if key else message

@@ -6,6 +6,9 @@ from pydantic import Field, JsonValue
 
 from vldd_dist.config.base import Positive, Rate, Section
 
+# Values of `image.weights` that name weights; any other is a file.
+NAMED_WEIGHTS = ("timm", "random", "attributes")
+
 
 class LoraSettings(Section):
     """Low-rank adapters (peft) on the image tower."""

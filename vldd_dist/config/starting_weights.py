@@ -1,8 +1,10 @@
 """pretrain, embeddings: what is computed once before the experts."""
 
+from typing import Annotated
+
 from pydantic import Field
 
-from vldd_dist.config.base import Positive, Rate, Resources, Section
+from vldd_dist.config.base import HOW_TO_RUN, Positive, Rate, Resources, Section
 
 
 class PretrainSettings(Section):
@@ -12,11 +14,11 @@ class PretrainSettings(Section):
     epochs: Positive = Field(8)
     batch_size: Positive = Field(64)
     lr: Rate = Field(1e-3, description="Adam learning rate.")
-    resources: Resources = Field(default_factory=Resources)
+    resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
 
 
 class EmbeddingSettings(Section):
     """Caption embeddings: each distinct caption goes through the frozen text tower once."""
 
-    batch_size: Positive = Field(128)
-    resources: Resources = Field(default_factory=Resources)
+    batch_size: Annotated[Positive, HOW_TO_RUN] = Field(128)
+    resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)

@@ -1,16 +1,24 @@
 """Forgetting (Toneva et al. 1812.05159): pairs an expert learned and forgot most often."""
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from vldd_dist.coresets.features import Candidates
+from vldd_dist.coresets.base import Coreset
+from vldd_dist.coresets.candidates import Candidates
 
 
-def most_forgotten(candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-    """Most events first, pairs never learned before all others (as the paper counts them), ties at random."""
-    assert candidates.events is not None
-    assert candidates.ever_learned is not None
-    events = torch.where(candidates.ever_learned, candidates.events, candidates.events.max() + 1)
-    shuffled = torch.from_numpy(generator.permutation(len(events)))
-    return shuffled[events[shuffled].argsort(descending=True, stable=True)[:count]]
+class Forgetting(Coreset):
+    """Pairs that an expert learned and forgot most often."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"forgetting"})
+
+    def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
+        """Most events first, pairs never learned before all others (as the paper counts them), ties at random."""
+        assert candidates.events is not None
+        assert candidates.ever_learned is not None
+        events = torch.where(candidates.ever_learned, candidates.events, candidates.events.max() + 1)
+        shuffled = torch.from_numpy(generator.permutation(len(events)))
+        return shuffled[events[shuffled].argsort(descending=True, stable=True)[:count]]

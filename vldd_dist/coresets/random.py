@@ -4,9 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vldd_dist.coresets.features import Candidates
+from vldd_dist.coresets.base import Coreset
+from vldd_dist.coresets.candidates import Candidates
 
 
-def random_pairs(candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-    """Without replacement, each subset equally likely."""
-    return torch.from_numpy(generator.choice(candidates.pictures, count, replace=False))
+class RandomPairs(Coreset):
+    """Each subset is equally likely."""
+
+    def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
+        """Without replacement, each subset equally likely."""
+        return torch.from_numpy(generator.choice(candidates.images, count, replace=False))

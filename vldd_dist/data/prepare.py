@@ -12,7 +12,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.data import DataSettings
 from vldd_dist.data.bad_samples import BadSamples
 from vldd_dist.data.images import decode, encode, resize
-from vldd_dist.data.sources import SPLITS, samples
+from vldd_dist.data.sources.base import SPLITS, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.events import Progress, Report
@@ -36,15 +36,16 @@ def prepare_dataset(settings: DataSettings, seed: int, writer: UnitWriter, repor
     """
     preparation = _Preparation(settings, seed, writer, report)
     splits = {split: preparation.split(split) for split in SPLITS}
-    return {"splits": splits, "image_size": settings.image_size, "source": settings.source, "licence": settings.licence}
+    return {"splits": splits, "image_size": settings.image_size, "source": settings.source.name, "licence": settings.licence}
 
 
 class _Preparation:
     def __init__(self, settings: DataSettings, seed: int, writer: UnitWriter, report: Report) -> None:
         self.settings, self.seed, self.writer, self.report = settings, seed, writer, report
         self.done = 0
-        asked = [getattr(settings, f"{split}_images") for split in SPLITS]
-        self.total = sum(asked) if all(asked) else None
+        self.source: Source = settings.source
+        counts = [self.source.count(split, settings.limits[split]) for split in SPLITS]
+        self.total = sum(count for count in counts if count) if all(counts) else None
 
     def split(self, split: str) -> dict[str, Any]:
         shards: list[dict[str, Any]] = []
@@ -57,7 +58,7 @@ class _Preparation:
                 shards.append({"name": name, "images": len(members)})
                 captions += sum(len(described["captions"]) for _, _, _, described in members)
         images = sum(shard["images"] for shard in shards)
-        wanted = getattr(self.settings, f"{split}_images")
+        wanted = self.settings.limits[split]
         if images == 0:
             raise DataError(f"data: the {split} split has no images: correct data.source's files")
         if wanted is not None and images + self.bad.count < wanted:
@@ -67,7 +68,9 @@ class _Preparation:
     def _good_members(self, split: str) -> Iterator[Member]:
         self.bad, seen = BadSamples(split, self.settings.max_bad_fraction), 0
         keys: set[str] = set()
-        for sample in samples(self.settings, split, self.seed):
+        settings = self.settings
+        samples = self.source.samples(split, limit=settings.limits[split], image_size=settings.image_size, seed=self.seed)
+        for sample in samples:
             seen += 1
             if isinstance(sample, UnreadableSample):
                 self.bad.add(sample.error, sample.container, seen)

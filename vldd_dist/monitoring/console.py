@@ -11,8 +11,8 @@ from rich.text import Text
 from vldd_dist.events import RunEvent
 from vldd_dist.monitoring.descriptions import describe_event, describe_figures
 from vldd_dist.monitoring.run_state import RunState, View
-from vldd_dist.monitoring.stage_names import STAGE_NAMES
 from vldd_dist.monitoring.time_left import time_left
+from vldd_dist.pipeline.stage import title_of
 
 PLAIN_INTERVAL_SECONDS = 20.0
 LIVE_INTERVAL_SECONDS = 0.25
@@ -60,7 +60,7 @@ class LiveView:
             lines += [f"and {len(running) - len(listed)} more"] if len(running) > len(listed) else []
             failed = f" ({state.failed[kind]} failed)" if state.failed[kind] else ""
             table.add_row(
-                STAGE_NAMES[kind],
+                title_of(kind),
                 Text("━" * filled, style="green") + Text("━" * (BAR_WIDTH - filled), style="bright_black"),
                 f"{state.done[kind]}/{total}{failed}",
                 "\n".join(lines),

@@ -12,8 +12,8 @@ from vldd_dist.events import RunEvent
 from vldd_dist.monitoring.descriptions import describe_figures
 from vldd_dist.monitoring.report import Reporter
 from vldd_dist.monitoring.run_state import RunState
-from vldd_dist.monitoring.stage_names import STAGE_NAMES
 from vldd_dist.monitoring.status import StatusWriter
+from vldd_dist.pipeline.stage import title_of
 from vldd_dist.reporting.data import Progress, Stage
 
 # Between two reports: at least so long, and at least so many times as long as the last one took.
@@ -74,7 +74,7 @@ def progress_of(status: RunStatus) -> Progress:
         state=status.state,
         written_at=datetime.fromisoformat(status.written_at).strftime("%Y-%m-%d %H:%M:%S %Z"),
         stages=[
-            Stage(name=STAGE_NAMES[kind], done=stage.done, failed=stage.failed, total=stage.total)
+            Stage(name=title_of(kind), done=stage.done, failed=stage.failed, total=stage.total)
             for kind, stage in status.stages.items()
         ],
         running=listed,

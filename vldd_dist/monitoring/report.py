@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.experiment import Experiment
-from vldd_dist.data.sources import SPLITS
+from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.context import read_tensors
-from vldd_dist.pipeline.graph import EvaluatedSet, Plan
+from vldd_dist.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
+from vldd_dist.pipeline.graph import Graph
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import (
@@ -42,8 +42,9 @@ Value = TypeVar("Value")
 class Reporter:
     """Makes reports of an experiment from what is committed. What was read is cached, since committed units do not change."""
 
-    def __init__(self, experiment: Experiment, plan: Plan, store: Store) -> None:
-        self.experiment, self.plan, self.store = experiment, plan, store
+    def __init__(self, graph: Graph, store: Store) -> None:
+        self.experiment, self.graph, self.store = graph.experiment, graph, store
+        self.sets = evaluated_sets(graph.experiment)
         self.done: set[str] = set()
         self._known_facts: dict[str, dict[str, Any]] = {}
         self._known_curves: dict[str, DistillationCurve] = {}
@@ -62,32 +63,32 @@ class Reporter:
         return data
 
     def _collect(self, progress: Progress | None, failures: Sequence[tuple[WorkUnit, Outcome]]) -> ReportData:
-        units = self.plan.units()
+        units = self.graph.units()
         self.done = committed_units(self.store, units)
         # In parallel: after a resume thousands of units are new.
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
             list(pool.map(self._facts, (unit for unit in units if unit.kind in REPORTED_KINDS)))
-        distilled = [chosen for chosen in self.plan.sets if chosen.method == "distilled"]
+        distilled = [(chosen, self.graph.unit(*chosen.source)) for chosen in self.sets if chosen.method == "distilled"]
         return ReportData(
             name=self.experiment.name,
             description=self._description(),
             rows=self._rows(),
             experts=self._experts(),
             runs=[
-                self._once(self._known_curves, chosen.source, partial(self._curve, chosen))
-                for chosen in distilled
-                if chosen.source.id in self.done
+                self._once(self._known_curves, unit, partial(self._curve, chosen, unit))
+                for chosen, unit in distilled
+                if unit.id in self.done
             ],
             galleries=[
                 self._once(self._known_galleries, unit, partial(self._gallery, unit))
-                for unit in [unit for unit in self.plan.publications if unit.id in self.done][:GALLERIES]
+                for unit in [unit for unit in self.graph.wanted("publication") if unit.id in self.done][:GALLERIES]
             ],
             failures=[(unit.label, outcome.cause) for unit, outcome in failures],
             progress=progress,
             store=self.store.url,
             distilled_sets=[
                 (self.store.url_of(facts["folder"]), facts["digest"])
-                for unit in self.plan.publications
+                for unit in self.graph.wanted("publication")
                 if (facts := self._facts(unit))
             ],
         )
@@ -109,11 +110,11 @@ class Reporter:
 
     def _description(self) -> dict[str, str]:
         experiment = self.experiment
-        facts = self._facts(self.plan.dataset) or {}
+        facts = self._facts(self.graph.unit("dataset")) or {}
         splits = facts.get("splits", {})
         images = {split: splits[split]["images"] for split in SPLITS if split in splits}
         return {
-            "data": f"{experiment.data.source}, "
+            "data": f"{experiment.data.source.name}, "
             + ", ".join(f"{count:,} {split}" for split, count in images.items())
             + f" pictures of {experiment.data.image_size} px",
             "image tower": f"{experiment.model.image.model}, weights {experiment.model.image.weights}, "
@@ -129,13 +130,14 @@ class Reporter:
     def _rows(self) -> list[Row]:
         recalls: dict[tuple[str, int, str], list[dict[str, float]]] = {}
         own = self.experiment.model.image.model
-        train = (self._facts(self.plan.dataset) or {}).get("splits", {}).get("train", {}).get("images", 0)
-        for unit in self.plan.full:
-            self._collect_recall(recalls, ("full", train, own), unit)
-        for chosen in self.plan.sets:
-            for model, units in chosen.evaluations.items():
-                for unit in units:
-                    self._collect_recall(recalls, (chosen.method, chosen.pairs, model), unit)
+        train = (self._facts(self.graph.unit("dataset")) or {}).get("splits", {}).get("train", {}).get("images", 0)
+        for unit in self.graph.wanted("evaluation"):
+            if "expert" in unit.inputs:
+                self._collect_recall(recalls, ("full", train, own), unit)
+        for chosen in self.sets:
+            for model in chosen.image_models:
+                for key in chosen.evaluations(model):
+                    self._collect_recall(recalls, (chosen.method, chosen.pairs, model), self.graph.unit("evaluation", *key))
         return [
             Row(
                 method=method,
@@ -161,12 +163,12 @@ class Reporter:
                 validation_mean=[recall["mean"] for recall in facts["validation"]],
                 loss=facts["loss"],
             )
-            for index, unit in enumerate(self.plan.experts)
+            for index, unit in enumerate(self.graph.wanted("expert"))
             if (facts := self._facts(unit))
         ]
 
-    def _curve(self, chosen: EvaluatedSet) -> DistillationCurve:
-        reader = self._reader(chosen.source)
+    def _curve(self, chosen: EvaluatedSet, unit: WorkUnit) -> DistillationCurve:
+        reader = self._reader(unit)
         curves = read_tensors(reader, "curves.safetensors")
         total, image, text = curves["losses"].T.tolist()
         return DistillationCurve(

@@ -20,7 +20,7 @@ from vldd_dist.events import (
     UnitStarted,
     UnitWaits,
 )
-from vldd_dist.monitoring.stage_names import STAGE_ORDER
+from vldd_dist.pipeline.stage import position_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 
@@ -100,7 +100,7 @@ class RunState:
     def begin(self, units: Sequence[WorkUnit], committed: AbstractSet[str], max_running: int | None = None) -> None:
         self.began_at, self.max_running = self.clock(), max_running
         self.units = {unit.id: unit for unit in units}
-        for unit in sorted(units, key=lambda unit: STAGE_ORDER[unit.kind]):
+        for unit in sorted(units, key=lambda unit: position_of(unit.kind)):
             self.total[unit.kind] += 1
             self.done[unit.kind] += unit.id in committed
         for view in self.views:

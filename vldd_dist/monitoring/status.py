@@ -13,8 +13,8 @@ from vldd_dist.errors import StoreError
 from vldd_dist.events import RunEvent
 from vldd_dist.monitoring.descriptions import describe_event, describe_figures
 from vldd_dist.monitoring.run_state import RunState
-from vldd_dist.monitoring.stage_names import STAGE_NAMES, STAGE_ORDER
 from vldd_dist.monitoring.time_left import time_left
+from vldd_dist.pipeline.stage import position_of, title_of
 from vldd_dist.store.store import Store
 
 WRITE_SECONDS = 15
@@ -103,9 +103,9 @@ def describe_status(status: RunStatus) -> str:
         if age > OUTDATED_SECONDS:
             lines.append("  its driver has died or cannot reach the store: run the same command again to resume")
     # Stored in the order of names; a kind that only another version knows comes last.
-    for kind, stage in sorted(status.stages.items(), key=lambda item: STAGE_ORDER.get(item[0], len(STAGE_ORDER))):
+    for kind, stage in sorted(status.stages.items(), key=lambda item: position_of(item[0])):
         failed = f", {stage.failed} failed" if stage.failed else ""
-        lines.append(f"  {STAGE_NAMES.get(kind, kind):<20} {stage.done}/{stage.total} done{failed}")
+        lines.append(f"  {title_of(kind):<20} {stage.done}/{stage.total} done{failed}")
     lines += [f"  {unit.label}: {describe_figures(unit.event) or 'started'} ({unit.seconds:.0f} s)" for unit in status.running]
     lines += [f"  ! {notice}" for notice in status.notices]
     return "\n".join(map(one_line, lines))

@@ -1,31 +1,30 @@
-"""What a worker does for each kind of unit: open the inputs, call the room that knows how, commit."""
+"""What a stage's runner gets: the inputs of its unit, opened when they are first used, and a writer for its output."""
 
-import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.checkpoints import AlreadyCommitted
 from vldd_dist.artifacts.row_files import concatenated, row_files_of
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.base import Section
 from vldd_dist.config.model import ModelSettings
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.errors import ConfigError
-from vldd_dist.events import Report, UnitReport
+from vldd_dist.events import Report
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 
-logger = logging.getLogger(__name__)
+SectionType = TypeVar("SectionType", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,14 @@ class StageContext:
             raise ConfigError(f"device: cuda, but {self.order.label} sees no GPU: set device: auto or give it resources.gpus")
         return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and self.order.gpus > 0) else "cpu")
 
+    def settings(self, section: type[SectionType], name: str) -> SectionType:
+        """A section of the description: what determines the output is in the spec under this name, the rest in `execution`."""
+        return section.model_validate(self.spec[name] | self.execution_of(section))
+
+    def execution_of(self, section: type[Section]) -> dict[str, Any]:
+        """The fields of a section that only say how to run."""
+        return {name: self.execution[name] for name in section.execution_names()}
+
     @property
     def model_settings(self) -> ModelSettings:
         return ModelSettings.model_validate(self.spec["model"])
@@ -100,42 +107,6 @@ def read_rows(reader: UnitReader, name: str) -> dict[str, Tensor]:
     return concatenated((read_tensors(reader, part) for part in parts), reader.store.url_of(reader.prefix))
 
 
-Runner = Callable[[StageContext], dict[str, Any]]
-
-
-def execute(
-    order: UnitOrder, store: Store, report: Report, ranks: Ranks = SOLO, should_stop: Callable[[], bool] = lambda: False
-) -> None:
-    """One attempt at a unit: run it and commit its manifest, unless another writer is found to have done so. Of several ranks
-    all call it; the first one reports and commits what all have written. A long unit that is to stop stores where it is.
-
-    Raises:
-        VlddError: with a sentence for the user; anything else is a mistake of the program.
-    """
-    from vldd_dist.pipeline.stages import RUNNERS
-
-    # The number of threads shapes the order of sums: it is part of what makes a rerun equal.
-    torch.set_num_threads(max(1, int(order.cpus)))
-    inputs = {role: f"{kind}/{unit_id}" for role, (kind, unit_id) in order.inputs.items()}
-    writer = UnitWriter(store, order.kind, order.id, order.spec, inputs)
-    try:
-        facts = RUNNERS[order.kind](
-            StageContext(order, store, writer, report if ranks.is_main else _nothing, ranks, should_stop)
-        )
-    except AlreadyCommitted as stop:
-        logger.warning("%s: %s", order.label, stop)
-        return
-    written = ranks.all_gather(writer.objects)
-    if ranks.is_main:
-        for objects in written:
-            writer.objects |= objects
-        writer.commit(facts)
-
-
 def _words_and_numbers(role: str) -> list[str | int]:
     # Every other part is a number, so that numbers meet numbers.
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", role)]
-
-
-def _nothing(event: UnitReport) -> None:
-    """Of several ranks one reports."""

@@ -12,22 +12,23 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, create_model
 
-from vldd_dist.artifacts.facts import FACTS
 from vldd_dist.artifacts.manifests import SCHEMA_VERSION, SEAL, CheckpointRecord, UnitManifest
 from vldd_dist.artifacts.run_status import RunStatus
 from vldd_dist.distilled_set.manifest import DistilledManifest, NearestCaptions
+from vldd_dist.pipeline.stage import StageSpec, all_stages
 
 # The schema's name of a kind of unit, where its result is called otherwise.
 RESULTS = {"expert": "trajectory", "distillation": "run"}
 
 
-def _unit_model(kind: str) -> type[BaseModel]:
-    fields: dict[str, Any] = {"kind": (Literal[kind], ...), "facts": (FACTS[kind], ...)}
-    return create_model(f"{kind}_manifest", __base__=UnitManifest, __doc__=f"The commit of a unit of kind {kind}.", **fields)
+def _unit_model(stage: StageSpec) -> type[BaseModel]:
+    fields: dict[str, Any] = {"kind": (Literal[stage.kind], ...), "facts": (stage.result, ...)}
+    doc = f"The commit of a unit of kind {stage.kind}."
+    return create_model(f"{stage.kind}_manifest", __base__=UnitManifest, __doc__=doc, **fields)
 
 
 SEALED: dict[str, type[BaseModel]] = {
-    **{RESULTS.get(kind, kind): _unit_model(kind) for kind in FACTS},
+    **{RESULTS.get(stage.kind, stage.kind): _unit_model(stage) for stage in all_stages()},
     "checkpoint": CheckpointRecord,
     "distilled_set": DistilledManifest,
     "run_status": RunStatus,

@@ -9,21 +9,8 @@ from typing import Any, Literal
 
 from vldd_dist.config.base import Resources
 
-# The last stage of a run.
-Until = Literal["data", "experts", "distillations", "publications"]
-
-# Raise a kind's number when its code changes what it makes from the same spec: the old outputs are then made again.
-KIND_VERSIONS = {
-    "dataset": 2,
-    "image_weights": 1,
-    "caption_embeddings": 1,
-    "expert": 3,
-    "features": 2,
-    "coreset": 1,
-    "distillation": 3,
-    "evaluation": 1,
-    "publication": 2,
-}
+# A worker process that further units may use, or a process of its own.
+Attempt = Literal["task", "actor"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +18,7 @@ class WorkUnit:
     """One node of the graph.
 
     Attributes:
-        kind: one of `KIND_VERSIONS`.
+        kind: a name in `plugins.STAGES`.
         spec: what determines the output, apart from the inputs; plain JSON values.
         inputs: role -> the unit whose output plays it.
         execution: how to run it, without effect on the output (readers, checkpoint interval, device); plain JSON values.
@@ -39,6 +26,7 @@ class WorkUnit:
         label: what people read in progress and errors.
         workers: ranks that make it together, each with `resources`.
         later: roles of inputs without which it may start; it ends its attempt (`InputAwaited`) when it comes to need one.
+        version, attempt, stores_when_stopped: of its stage (`StageSpec`).
     """
 
     kind: str
@@ -49,6 +37,9 @@ class WorkUnit:
     label: str = ""
     workers: int = 1
     later: frozenset[str] = frozenset()
+    version: int = 1
+    attempt: Attempt = "task"
+    stores_when_stopped: bool = False
 
     @property
     def cpus(self) -> float:
@@ -65,7 +56,7 @@ class WorkUnit:
         """16 hex digits: the question this unit answers."""
         question = {
             "kind": self.kind,
-            "version": KIND_VERSIONS[self.kind],
+            "version": self.version,
             "spec": self.spec,
             "inputs": {role: unit.id for role, unit in self.inputs.items()},
         }
@@ -83,6 +74,8 @@ class WorkUnit:
             gpus=self.resources.gpus,
             label=self.label,
             workers=self.workers,
+            attempt=self.attempt,
+            stores_when_stopped=self.stores_when_stopped,
             avoid=avoid,
         )
 
@@ -101,6 +94,8 @@ class UnitOrder:
     gpus: float
     label: str
     workers: int = 1
+    attempt: Attempt = "task"
+    stores_when_stopped: bool = False
     avoid: str | None = None
 
 

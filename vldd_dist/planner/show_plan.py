@@ -7,15 +7,15 @@ from rich.table import Table
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.cost_model.io_model import Traffic, data_size, text_dim
+from vldd_dist.cost_model.memory_model import GIB, RESERVED, Terms, peak
 from vldd_dist.errors import ConfigError
-from vldd_dist.monitoring.stage_names import STAGE_NAMES
 from vldd_dist.pipeline.committed import committed_units
-from vldd_dist.pipeline.graph import make_plan
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.stage import all_stages
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.planner.estimator import ESTIMATED_KINDS, Estimator
-from vldd_dist.planner.io_model import Traffic, data_size, text_dim, traffic
-from vldd_dist.planner.memory_model import GIB, RESERVED, Terms, peak
-from vldd_dist.planner.suggestions import mend, resources_of, room
+from vldd_dist.planner.estimator import Estimator, estimated_stages
+from vldd_dist.planner.suggestions import memory_limit, suggest
 from vldd_dist.store.store import Store
 
 # Of a peak: what takes less is not named.
@@ -24,20 +24,20 @@ WORTH_NAMING = 0.02
 
 def print_plan(experiment: Experiment, store: Store, console: Console) -> None:
     """What a run would do, without doing it: a row a kind of unit; and what a unit takes, before anyone waits for a GPU."""
-    plan = make_plan(experiment)
-    units = plan.units()
+    graph = make_graph(experiment)
+    units = graph.units()
     done = committed_units(store, units)
     console.print(_units_table(f"Plan of {experiment.name} in {store.url}", units, done))
 
     def known(unit: WorkUnit) -> UnitReader | None:
         return UnitReader(store, unit.kind, unit.id) if unit.id in done else None
 
-    embeddings = plan.experts[0].inputs["embeddings"]
+    embeddings = graph.unit("caption_embeddings")
     dim, certain = text_dim(experiment.model.text, known(embeddings))
     notes = []
     if not certain:
         notes.append(f"the embeddings' size of {experiment.model.text.model} is not known here: {dim} is assumed")
-    _print_needs(experiment, Estimator(dim), known(plan.dataset), notes, console)
+    _print_needs(experiment, Estimator(dim), known(graph.unit("dataset")), notes, console)
 
 
 def _units_table(title: str, units: list[WorkUnit], done: set[str]) -> Table:
@@ -47,19 +47,18 @@ def _units_table(title: str, units: list[WorkUnit], done: set[str]) -> Table:
     totals = Counter(unit.kind for unit in units)
     finished = Counter(unit.kind for unit in units if unit.id in done)
     asking = {unit.kind: unit for unit in units}
-    for kind in [kind for kind in STAGE_NAMES if kind in totals]:
-        total = totals[kind]
-        unit = asking[kind]
+    for stage in [stage for stage in all_stages() if stage.kind in totals]:
+        total, unit = totals[stage.kind], asking[stage.kind]
         needs = unit.workers, f"{unit.resources.cpus:g}", f"{unit.resources.gpus:g}"
-        row = (total, finished[kind], total - finished[kind], *needs)
-        table.add_row(STAGE_NAMES[kind], *map(str, row))
+        row = (total, finished[stage.kind], total - finished[stage.kind], *needs)
+        table.add_row(stage.title, *map(str, row))
     return table
 
 
 def _print_needs(
     experiment: Experiment, estimator: Estimator, dataset: UnitReader | None, notes: list[str], console: Console
 ) -> None:
-    trace = estimator.trace(experiment)
+    trace = estimator.trace(experiment.model, experiment.data.image_size)
     snapshot = sum(trace.trainable_bytes.values())
     data = data_size(experiment, dataset)
     if data is None:
@@ -75,21 +74,22 @@ def _print_needs(
     for column in ("stage", "peak a rank", "GPU memory", "reads", "writes"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     sentences = []
-    for kind in ESTIMATED_KINDS:
-        moved = traffic(kind, experiment, trace, data)
+    for stage in estimated_stages():
+        assert stage.traffic is not None
+        moved = stage.traffic(experiment, estimator.trace, data)
         reads = _reads(moved, data is not None and data.measured)
-        limit = room(resources_of(experiment, kind))
+        limit = memory_limit(stage.resources(experiment))
         try:
-            terms = estimator.memory(experiment, kind)
+            terms = estimator.memory(experiment, stage)
         except ConfigError as error:
             notes.append(str(error))
-            table.add_row(STAGE_NAMES[kind], "?", "?", reads, _size(moved.writes))
+            table.add_row(stage.title, "?", "?", reads, _size(moved.writes))
             continue
         verdict = "-" if limit is None else f"{_size(limit + RESERVED)}: {'fits' if peak(terms) <= limit else 'too small'}"
-        table.add_row(STAGE_NAMES[kind], _size(peak(terms)), verdict, reads, _size(moved.writes))
-        sentences.append(f"{STAGE_NAMES[kind]}: {_breakdown(terms)}")
+        table.add_row(stage.title, _size(peak(terms)), verdict, reads, _size(moved.writes))
+        sentences.append(f"{stage.title}: {_breakdown(terms)}")
         if limit is not None and peak(terms) > limit:
-            sentences.append(f"{STAGE_NAMES[kind]} do not fit: {mend(experiment, kind, limit, estimator)}")
+            sentences.append(f"{stage.title} do not fit: {suggest(experiment, stage, limit, estimator)}")
     console.print(table)
     for sentence in [*sentences, *notes]:
         fits_not = " do not fit: " in sentence

@@ -6,9 +6,10 @@ from pydantic import ValidationError
 
 from vldd_dist.config.base import Resources
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.cost_model.memory_model import GIB, RESERVED, peak
 from vldd_dist.errors import ConfigError
+from vldd_dist.pipeline.stage import StageSpec
 from vldd_dist.planner.estimator import Estimator
-from vldd_dist.planner.memory_model import GIB, RESERVED, peak
 
 PROPOSED = 3
 WORKERS = (2, 4, 8)
@@ -18,31 +19,24 @@ HALVINGS = 4
 Change = dict[str, Any]
 # Changes in one direction, each less memory than the one before.
 Way = list[Change]
-SECTIONS = {"expert": "experts", "distillation": "distill", "evaluation": "evaluation"}
 
 
-def resources_of(experiment: Experiment, kind: str) -> Resources:
-    """What a worker of a kind asks for."""
-    resources: Resources = getattr(experiment, SECTIONS[kind]).resources
-    return resources
-
-
-def room(resources: Resources) -> int | None:
+def memory_limit(resources: Resources) -> int | None:
     """Bytes of GPU memory for a worker's tensors: its part of the GPU without `RESERVED`; none when no GPU is described."""
     if resources.gpu_memory_gib is None:
         return None
     return round(min(resources.gpus or 1, 1) * resources.gpu_memory_gib * GIB) - RESERVED
 
 
-def mend(experiment: Experiment, kind: str, limit: int, estimator: Estimator) -> str:
+def suggest(experiment: Experiment, stage: StageSpec, limit: int, estimator: Estimator) -> str:
     """What to set so that a unit fits `limit` bytes: up to three ways, each enough; else several at once; else a larger GPU."""
-    return _Search(experiment, kind, limit, estimator).sentence()
+    return _Search(experiment, stage, limit, estimator).sentence()
 
 
 class _Search:
-    def __init__(self, experiment: Experiment, kind: str, limit: int, estimator: Estimator) -> None:
-        self.experiment, self.kind, self.limit, self.estimator = experiment, kind, limit, estimator
-        self.section = SECTIONS[kind]
+    def __init__(self, experiment: Experiment, stage: StageSpec, limit: int, estimator: Estimator) -> None:
+        self.experiment, self.stage, self.limit, self.estimator = experiment, stage, limit, estimator
+        self.section = str(stage.section)
 
     def sentence(self) -> str:
         found: list[str] = []
@@ -94,7 +88,7 @@ class _Search:
                 node = node[section]
             node[leaf] = value
         try:
-            return peak(self.estimator.memory(Experiment.model_validate(tree), self.kind))
+            return peak(self.estimator.memory(Experiment.model_validate(tree), self.stage))
         except (ValidationError, ConfigError):
             return None
 
@@ -107,8 +101,8 @@ class _Search:
             checkpointing = [{"model.image.grad_checkpointing": True}]
             groups.append([checkpointing])
         batch = self._halved(f"{self.section}.batch_size")
-        if self.kind != "distillation":
-            workers = self._more_workers() if self.kind == "expert" else []
+        if self.stage.kind != "distillation":
+            workers = self._more_workers() if self.stage.kind == "expert" else []
             return [group for group in (*groups, workers, [batch] if batch else []) if group]
         if distill.offload_snapshots == "none":
             groups.insert(0, [[{"distill.offload_snapshots": "cpu"}]])

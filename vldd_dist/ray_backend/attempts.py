@@ -56,7 +56,7 @@ class TaskAttempt:
         task = ray.remote(start.run_task).options(max_retries=0, name=order.label, **_options(order))
         self.references = [task.remote(_payload(order, store), order.id, events)]
         self._ended = False
-        self.stores_when_asked = order.kind == "distillation"
+        self.stores_when_asked = order.stores_when_stopped
 
     def ask_to_stop(self) -> None:
         """Interrupt it, so that it stores its state and ends."""

@@ -97,7 +97,7 @@ class RayExecutor:
         kind: Callable[[UnitOrder, Store, Queue], Attempt] = TaskAttempt
         if order.workers > 1 or order.execution.get("zero_stage"):
             kind = GroupAttempt
-        elif order.kind == "expert":
+        elif order.attempt == "actor":
             kind = ExpertAttempt
         self.running[order.id] = kind(order, self.store, self.queue)
 

@@ -12,8 +12,8 @@ from vldd_dist.monitoring.console import make_view
 from vldd_dist.monitoring.run_state import RunState, View
 from vldd_dist.monitoring.status import StatusWriter
 from vldd_dist.monitoring.trackers import make_tracking
-from vldd_dist.pipeline.graph import make_plan
-from vldd_dist.pipeline.work_unit import Until, WorkUnit
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.metrics import RayMetrics
 from vldd_dist.reporting.tables import render_table
@@ -29,14 +29,14 @@ def run_experiment(
     experiment: Experiment,
     store: Store,
     console: Console,
-    until: Until = "publications",
+    until: str | None = None,
     track: Sequence[str] = (),
     max_running: int | None = None,
 ) -> int:
     """Run the units of an experiment that are not committed yet, then write and print the report.
 
     Args:
-        until: the last stage to run, with all it needs.
+        until: the milestone of the last stage to run; None: all stages.
         track: NAME=TARGET each, see `monitoring.trackers`.
         max_running: most units at once, at least 1; None: as many as fit.
 
@@ -49,17 +49,17 @@ def run_experiment(
     """
     if store.url.startswith("memory://"):
         raise ConfigError("--store memory://: lives in one process, and workers are other processes: use file:// or s3://")
-    plan = make_plan(experiment)
+    graph = make_graph(experiment)
     store.check_writable()
     trackers: list[View] = [make_tracking(description, experiment.name) for description in track]
     # Imported late: the plotting libraries take seconds, which a refused description need not wait for.
     from vldd_dist.monitoring.live_report import LiveReport, progress_of
     from vldd_dist.monitoring.report import Reporter
 
-    reporter, status = Reporter(experiment, plan, store), StatusWriter(store, experiment.name)
+    reporter, status = Reporter(graph, store), StatusWriter(store, experiment.name)
     # In this order they end: the status before the report that is made of it.
     state = RunState([make_view(console), status, LiveReport(reporter, status), RayMetrics(), *trackers])
-    result = _run_units(plan.units(until), store, state, status, max_running, experiment.stall_timeout_seconds)
+    result = _run_units(graph.units(until), store, state, status, max_running, experiment.stall_timeout_seconds)
     for unit, outcome in result.failed:
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
     if result.blocked:

@@ -17,10 +17,10 @@ from ray.util.queue import Queue
 import vldd_dist.distilled_set.presentation  # noqa: F401
 from vldd_dist.errors import VlddError
 from vldd_dist.events import Progress, UnitReport, WorkerStarted
-from vldd_dist.pipeline.context import execute
+from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.outcome import DONE, InputAwaited, Outcome
-from vldd_dist.pipeline.stages import RUNNERS  # noqa: F401
 from vldd_dist.pipeline.work_unit import UnitOrder
+from vldd_dist.plugins import load_all
 from vldd_dist.ray_backend.exceptions import describe, is_of_the_machine, plain
 from vldd_dist.ray_backend.messages import encode
 from vldd_dist.sharding.ranks import SOLO, LostRank, Ranks
@@ -28,6 +28,8 @@ from vldd_dist.sharding.rendezvous import Rendezvous, join
 from vldd_dist.store.store import Store
 
 REPORT_INTERVAL_SECONDS = 0.5
+
+load_all()
 
 
 def answer(

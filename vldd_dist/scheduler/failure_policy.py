@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vldd_dist.pipeline.outcome import Outcome
+from vldd_dist.pipeline.stage import stage_of
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,6 @@ class RetryBudget:
 
 # Classes of failure that the node may have caused: retried after a pause, and on another node if there is one.
 AVOID_NODE = ("broken", "killed")
-
-# Kind of unit -> the keys that its memory depends on, and the section whose `resources` say how many units share a machine.
-MEMORY = {
-    "dataset": ("data.shard_images", None),
-    "image_weights": ("pretrain.batch_size", "pretrain"),
-    "caption_embeddings": ("embeddings.batch_size", "embeddings"),
-    "expert": ("experts.batch_size", "experts"),
-    "features": ("evaluation.encode_batch", "coresets"),
-    "coreset": ("distill.pairs", "coresets"),
-    "distillation": ("distill.batch_size or distill.inner_steps", "distill"),
-    "evaluation": ("evaluation.batch_size or evaluation.encode_batch", "evaluation"),
-    "publication": ("distill.pairs", None),
-}
 
 
 def may_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: RetryBudget) -> bool:
@@ -73,9 +61,12 @@ def final_outcome(outcome: Outcome, earlier: Sequence[Outcome], kind: str) -> Ou
     """The outcome of a unit of this kind that is not tried again, with advice in its cause."""
     attempts = _count(outcome, earlier) + 1
     if outcome.status == "killed":
-        keys, section = MEMORY[kind]
-        fewer = f", or raise {section}.resources.cpus so that fewer units share a machine" if section else ""
-        advice = f"killed {attempts} times on machines that live, most likely for want of memory: lower {keys}{fewer}"
+        stage = stage_of(kind)
+        fewer = f", or raise {stage.section}.resources.cpus so that fewer units share a machine" if stage.section else ""
+        advice = (
+            f"killed {attempts} times on machines that live, most likely for want of memory: lower "
+            f"{stage.lower_for_memory}{fewer}"
+        )
         return replace(outcome, cause=f"{outcome.cause}; {advice}")
     if outcome.status == "broken":
         advice = f"tried {attempts} times: check the machines and what is installed on them"

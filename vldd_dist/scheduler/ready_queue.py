@@ -4,32 +4,19 @@ from collections import defaultdict
 from collections.abc import Iterable
 from heapq import heappop, heappush
 
+from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.resource_set import ResourceSet
 
 # A unit that does not fit is overtaken so often; from then on later units leave free what it lacks.
 MAX_OVERTAKEN = 20
 
-# Kinds that take long first, so that none of them runs alone at the end.
-PRIORITY = (
-    "dataset",
-    "image_weights",
-    "caption_embeddings",
-    "expert",
-    "distillation",
-    "features",
-    "coreset",
-    "evaluation",
-    "publication",
-)
-_RANKS = {kind: rank for rank, kind in enumerate(PRIORITY)}
-
 
 class ReadyQueue:
     """One heap for all units with the same resource request, so that `take` looks at the first of each only.
 
-    The order is that of `PRIORITY`, then of the plan. Later units may overtake one that does not fit, `MAX_OVERTAKEN` times;
-    after that, only those that take nothing it lacks. A unit larger than the whole cluster holds up none.
+    The order is that of `StageSpec.priority`, then of the plan. Later units may overtake one that does not fit, `MAX_OVERTAKEN`
+    times; after that, only those that take nothing it lacks. A unit larger than the whole cluster holds up none.
     """
 
     def __init__(self) -> None:
@@ -43,7 +30,7 @@ class ReadyQueue:
         """Args:
         position: in the plan.
         """
-        heappush(self._heaps[ResourceSet.of(unit)], (_RANKS[unit.kind], position, unit))
+        heappush(self._heaps[ResourceSet.of(unit)], (stage_of(unit.kind).priority, position, unit))
 
     def take(self, free: ResourceSet, capacity: ResourceSet, promised: Iterable[ResourceSet] = ()) -> WorkUnit | None:
         """Remove and return the next unit that may start now; None if there is none.

@@ -4,12 +4,15 @@ import json
 from collections.abc import Iterator
 from hashlib import file_digest
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Annotated, Any
 
-from vldd_dist.config.data import DataSettings
+from pydantic import Field
+
+from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.regular_files import open_regular
 from vldd_dist.data.shards import checked_captions
+from vldd_dist.data.sources.base import Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.data.tars import MAX_MEMBER_BYTES
 from vldd_dist.errors import DataError
@@ -17,22 +20,58 @@ from vldd_dist.errors import DataError
 # COCO's 'restval' pictures are trained on, as everybody does who uses these splits.
 JSON_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 
-# Number in the list, the entry, and its name in sentences.
-Entry = tuple[int, Any, str]
 
+class Karpathy(Source):
+    """A JSON file with splits and sentences, and the folder that holds the images it names."""
 
-def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample | UnreadableSample]:
-    folder = Path(str(settings.images))
-    for number, entry, where in _taken(_entries(settings), settings, split):
+    annotations: Annotated[str, WHERE_IT_LIES] = Field(description="Path of the JSON file with splits and sentences.")
+    images: Annotated[str, WHERE_IT_LIES] = Field(description="Folder that holds the images the JSON names.")
+
+    def samples(self, split: str, *, limit: int | None, image_size: int, seed: int) -> Samples:
+        folder = Path(self.images)
+        for number, entry in _taken(self._entries(), split, limit):
+            try:
+                yield _raw(entry, folder, number, f"{self.annotations}: images[{number}]")
+            except DataError as error:
+                yield UnreadableSample(self.images, error)
+
+    def describe(self, seed: int) -> dict[str, Any]:
+        """The JSON's sha256 stands for the images too: a cluster that sees none of them finds the prepared unit by it."""
+        if not Path(self.images).is_dir():
+            raise DataError(f"data.source.images: {self.images} is no folder")
+        path = Path(self.annotations)
         try:
-            yield _raw(entry, folder, number, where)
-        except DataError as error:
-            yield UnreadableSample(str(folder), error)
+            with open_regular(path) as file:
+                return {"annotations": file_digest(file, "sha256").hexdigest()}
+        except (OSError, ValueError):
+            raise _unreadable(path) from None
+
+    def count(self, split: str, limit: int | None) -> int | None:
+        """By the JSON; of a file that cannot be read the limit, for a worker says what is wrong with it."""
+        try:
+            return sum(1 for _ in _taken(self._entries(), split, limit))
+        except DataError:
+            return limit
+
+    def _entries(self) -> list[Any]:
+        path = Path(self.annotations)
+        try:
+            with open_regular(path) as file:
+                tree = json.load(file)
+        except OSError:
+            raise _unreadable(path) from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: not JSON, or nested too deeply: {one_line(str(error))}") from None
+        if not isinstance(tree, dict) or not isinstance(tree.get("images"), list):
+            raise DataError(f"{path}: images: missing: a Karpathy-style file has a list under this key")
+        entries: list[Any] = tree["images"]
+        return entries
 
 
-def _taken(entries: list[Any], settings: DataSettings, split: str) -> Iterator[Entry]:
-    """Of the split, up to the number asked for. An entry that does not say its split is taken for a (bad) training picture."""
-    limit, taken = getattr(settings, f"{split}_images"), 0
+def _taken(entries: list[Any], split: str, limit: int | None) -> Iterator[tuple[int, Any]]:
+    """(number in the list, entry) of a split, `limit` at most. An entry that does not say its split is taken for a (bad)
+    training image."""
+    taken = 0
     for number, entry in enumerate(entries):
         named = entry.get("split") if isinstance(entry, dict) else None
         if (named if isinstance(named, str) else "train") not in JSON_SPLITS[split]:
@@ -40,7 +79,7 @@ def _taken(entries: list[Any], settings: DataSettings, split: str) -> Iterator[E
         if limit is not None and taken == limit:
             return
         taken += 1
-        yield number, entry, f"{settings.annotations}: images[{number}]"
+        yield number, entry
 
 
 def _raw(entry: Any, folder: Path, number: int, where: str) -> RawSample:
@@ -56,7 +95,7 @@ def _raw(entry: Any, folder: Path, number: int, where: str) -> RawSample:
             data = file.read(MAX_MEMBER_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no name that a file can have"
-        raise DataError(f"{where}: the image {source} cannot be read ({reason}): correct data.images or the entry") from None
+        raise DataError(f"{where}: the image {source} cannot be read ({reason}): correct the folder or the entry") from None
     if len(data) > MAX_MEMBER_BYTES:
         raise DataError(f"{where}: the image {source} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the entry")
     return RawSample(f"{number:08d}", source, container, data, checked_captions(captions, f"{where}.sentences"))
@@ -67,38 +106,12 @@ def _path(entry: Any, folder: Path, where: str) -> Path:
     name = _text(entry, "filename", where)
     within = PurePath(_text(entry, "filepath", where) if "filepath" in entry else "", name)
     if within.is_absolute() or ".." in within.parts:
-        raise DataError(f"{where}: {one_line(str(within))} leads out of data.images: name the pictures within that folder")
+        raise DataError(f"{where}: {one_line(str(within))} leads out of data.source.images: keep the images within it")
     return folder / within
 
 
-def describe(settings: DataSettings) -> dict[str, Any]:
-    """The JSON's sha256 stands for the pictures, too: a cluster that sees none of them finds the prepared unit by it."""
-    if not Path(str(settings.images)).is_dir():
-        raise DataError(f"data.images: {settings.images} is no folder")
-    path = Path(str(settings.annotations))
-    try:
-        with open_regular(path) as file:
-            return {"source": "karpathy", "annotations": file_digest(file, "sha256").hexdigest()}
-    except (OSError, ValueError):
-        raise _unreadable(path) from None
-
-
-def _entries(settings: DataSettings) -> list[Any]:
-    path = Path(str(settings.annotations))
-    try:
-        with open_regular(path) as file:
-            tree = json.load(file)
-    except OSError:
-        raise _unreadable(path) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON, or nested too deeply: {one_line(str(error))}") from None
-    if not isinstance(tree, dict) or not isinstance(tree.get("images"), list):
-        raise DataError(f"{path}: images: missing: a Karpathy-style file has a list under this key")
-    return tree["images"]
-
-
 def _unreadable(path: Path) -> DataError:
-    return DataError(f"data.annotations: {path} cannot be read: name the JSON file with splits and sentences")
+    return DataError(f"data.source.annotations: {path} cannot be read: name the JSON file with splits and sentences")
 
 
 def _field(entry: Any, name: str, where: str) -> Any:

@@ -1,22 +1,26 @@
 """The built-in scenes as a source: the three splits and the pretraining scenes are disjoint ranges of numbers."""
 
-from collections.abc import Iterator
 from typing import Any
 
-from vldd_dist.config.data import SCENES_BY_DEFAULT, DataSettings
 from vldd_dist.data.scenes import GENERATOR_VERSION, draw_scenes
+from vldd_dist.data.sources.base import Samples, Source
 from vldd_dist.data.sources.sample import RawSample
 
 OFFSETS = {"train": 0, "val": 20_000_000, "test": 40_000_000}
+COUNTS = {"train": 2000, "val": 200, "test": 200}
 
 
-def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample]:
-    count = getattr(settings, f"{split}_images") or SCENES_BY_DEFAULT[split]
-    for index in range(count):
-        (scene,) = draw_scenes(1, seed, settings.image_size, OFFSETS[split] + index)
-        source = f"scene {index} of {split}"
-        yield RawSample(f"{index:06d}", source, "scenes", scene.image, scene.captions, {"attributes": scene.attributes})
+class Scenes(Source):
+    """Scenes that are drawn by the package; without a limit `COUNTS` of them."""
 
+    def samples(self, split: str, *, limit: int | None, image_size: int, seed: int) -> Samples:
+        for index in range(limit or COUNTS[split]):
+            (scene,) = draw_scenes(1, seed, image_size, OFFSETS[split] + index)
+            source = f"scene {index} of {split}"
+            yield RawSample(f"{index:06d}", source, "scenes", scene.image, scene.captions, {"attributes": scene.attributes})
 
-def describe(settings: DataSettings) -> dict[str, Any]:
-    return {"source": "scenes", "generator": GENERATOR_VERSION}
+    def describe(self, seed: int) -> dict[str, Any]:
+        return {"generator": GENERATOR_VERSION, "seed": seed}
+
+    def stated_count(self, split: str, limit: int | None) -> int | None:
+        return limit or COUNTS[split]

@@ -1,16 +1,17 @@
 """Existing WebDataset shards, ours or img2dataset's, from any fsspec URL."""
 
 import glob
-from collections.abc import Iterator
 from hashlib import file_digest
-from typing import Any
+from typing import Annotated, Any
 
 import fsspec
+from pydantic import Field
 
-from vldd_dist.config.data import DataSettings
+from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.range_reader import open_shard
 from vldd_dist.data.shards import captions_of, expand, image_of, is_text, reading, samples_of
+from vldd_dist.data.sources.base import SPLITS, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 
@@ -30,20 +31,41 @@ VERSIONS = (
 )
 
 
-def samples(settings: DataSettings, split: str, seed: int) -> Iterator[RawSample | UnreadableSample]:
-    limit, taken = getattr(settings, f"{split}_images"), 0
-    for number, url in enumerate(expand(getattr(settings, split))):
-        with reading(f"data.{split}: the shard {url}"):
-            opened = open_shard(url)
-        with opened as file:
-            for sample in samples_of(url, file):
-                if limit is not None and taken == limit:
-                    return
-                taken += 1
-                try:
-                    yield _raw(sample, number, url)
-                except DataError as error:
-                    yield UnreadableSample(url, error)
+class Shards(Source):
+    """WebDataset tars of the three splits."""
+
+    train: Annotated[str, WHERE_IT_LIES] = Field(
+        description="URLs of the training tars (globs, {000..012} braces, '::' between several)."
+    )
+    val: Annotated[str, WHERE_IT_LIES] = Field(description="URLs of the validation tars.")
+    test: Annotated[str, WHERE_IT_LIES] = Field(description="URLs of the test tars.")
+
+    def samples(self, split: str, *, limit: int | None, image_size: int, seed: int) -> Samples:
+        taken = 0
+        for number, url in enumerate(expand(getattr(self, split))):
+            with reading(f"data.source.{split}: the shard {url}"):
+                opened = open_shard(url)
+            with opened as file:
+                for sample in samples_of(url, file):
+                    if limit is not None and taken == limit:
+                        return
+                    taken += 1
+                    try:
+                        yield _raw(sample, number, url)
+                    except DataError as error:
+                        yield UnreadableSample(url, error)
+
+    def describe(self, seed: int) -> dict[str, Any]:
+        """Size, and ETag, checksum or time of the last change tell versions of a shard apart without reading terabytes; where
+        a file system has none of these, the sha256 does. The folders are left out."""
+        shards: dict[str, list[tuple[str, int, str]]] = {}
+        for split in SPLITS:
+            shards[split] = []
+            pattern = getattr(self, split)
+            for url in expand(pattern):
+                with reading(f"data.source.{split}: the shard {url}"):
+                    shards[split].append((url.rpartition("/")[2], *_version(url, listed=glob.has_magic(pattern))))
+        return {"shards": shards}
 
 
 def _raw(sample: dict[str, Any], number: int, url: str) -> RawSample:
@@ -57,19 +79,6 @@ def _raw(sample: dict[str, Any], number: int, url: str) -> RawSample:
     if image is None:
         raise DataError(f"{source}: no picture (.jpg, .png or .webp)")
     return RawSample(f"{number:05d}-{_plain(key)}", source, url, image, captions_of(sample, source))
-
-
-def describe(settings: DataSettings) -> dict[str, Any]:
-    """Size, and ETag or checksum or time of the last change, tell versions of a shard apart without reading terabytes. Where
-    a file system has none of these, the sha256 does. Folders do not matter."""
-    shards: dict[str, list[tuple[str, int, str]]] = {}
-    for split in ("train", "val", "test"):
-        shards[split] = []
-        pattern = getattr(settings, split)
-        for url in expand(pattern):
-            with reading(f"data.{split}: the shard {url}"):
-                shards[split].append((url.rpartition("/")[2], *_version(url, listed=glob.has_magic(pattern))))
-    return {"source": "shards", "shards": shards}
 
 
 def _version(url: str, listed: bool) -> tuple[int, str]:

@@ -12,14 +12,14 @@ class Candidates:
     """N training pairs as a trained expert sees them.
 
     Attributes:
-        pictures: N.
-        image, text: (N, d) joint features of each picture and one of its captions.
+        images: N.
+        image, text: (N, d) joint features of each image and one of its captions.
         events: (N,) int64 forgetting events.
         ever_learned: (N,) bool.
         caption: (N,) int64, which of its captions the text feature is of.
     """
 
-    pictures: int
+    images: int
     image: Tensor | None = None
     text: Tensor | None = None
     events: Tensor | None = None

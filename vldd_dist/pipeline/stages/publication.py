@@ -1,9 +1,12 @@
 """Publishing: a run's best pairs become a distilled set that stands on its own, with its recalls on the card."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from pydantic import Field
 
+from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.fetch import verify
@@ -12,10 +15,41 @@ from vldd_dist.distilled_set.write import files_of
 from vldd_dist.errors import StoreError
 from vldd_dist.models.losses import LOSS_NAME
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
+from vldd_dist.pipeline.evaluated_sets import evaluated_sets, protocol_of
+from vldd_dist.pipeline.model_units import model_inputs, model_spec
+from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import MissingObject, Store
 
 AGREED = ".agreed"
+
+
+class PublicationFacts(Facts):
+    folder: str = Field(description="of the distilled set, in this store")
+    digest: str = Field(description="sha256 of its pairs.safetensors; of several files, the sha256 of their sha256s")
+
+
+def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
+    """Of the distillation with M pairs and this seed, with the recalls of the coresets of the same size."""
+    experiment = graph.experiment
+    inputs = {
+        "dataset": graph.unit("dataset"),
+        "distillation": graph.unit("distillation", pairs, seed),
+        **model_inputs(graph, experiment.model),
+    }
+    for chosen in evaluated_sets(experiment):
+        if chosen.pairs == pairs and (chosen.method != "distilled" or chosen.seed == seed):
+            for number, key in enumerate(chosen.evaluations(experiment.model.image.model)):
+                inputs[f"recall.{chosen.method}.{chosen.seed}.{number}"] = graph.unit("evaluation", *key)
+    spec = {"name": experiment.name, "model": model_spec(experiment.model), "protocol": protocol_of(experiment)}
+    return STAGE.new(experiment, spec, inputs, label=f"publication {pairs} pairs seed {seed}")
+
+
+def wanted(graph: Units) -> Iterable[Key]:
+    """Each distillation."""
+    settings = graph.experiment.distill
+    return ((pairs, seed) for pairs in settings.pairs for seed in settings.seeds)
 
 
 def publish(context: StageContext) -> dict[str, Any]:
@@ -129,3 +163,17 @@ def _facts(context: StageContext, run: dict[str, Any]) -> dict[str, Any]:
         "best_validation": run["best_validation"],
         "distillation_unit": context.order.inputs["distillation"][1],
     }
+
+
+STAGE = StageSpec(
+    kind="publication",
+    version=2,
+    title="publications",
+    result=PublicationFacts,
+    unit=unit,
+    run=publish,
+    priority=8,
+    wanted=wanted,
+    milestone="publications",
+    lower_for_memory="distill.pairs",
+)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experts import ExpertSettings
-from vldd_dist.planner.memory_trace import FullGraph, SecondOrder
+from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder
 from vldd_dist.sharding.zero_model import bucket_elements
 
 GIB = 2**30
@@ -62,7 +62,7 @@ def peak(terms: Terms) -> int:
     return sum(terms.values())
 
 
-def share(total: int, workers: int) -> int:
+def per_rank(total: int, workers: int) -> int:
     """A rank's part."""
     return math.ceil(total / workers)
 
@@ -74,13 +74,13 @@ def student_memory(sizes: Sizes, workers: int, stage: int) -> Terms:
     - engine: from stage 1 on a master copy P / W, which newer DeepSpeed does without at stage 3, and gradients P / W; and a
       bucket of them, at stages 1 and 2 what P fills of it.
     """
-    whole, part = sizes.trainable + sizes.frozen, share(sizes.trainable, workers)
+    whole, part = sizes.trainable + sizes.frozen, per_rank(sizes.trainable, workers)
     bucket = FP32 * bucket_elements(whole // FP32)
     if stage == 0:
         return {"student": whole}
     if stage < 3:
         return {"student": whole, "engine": 2 * part + min(sizes.trainable, bucket)}
-    return {"student": share(whole, workers) + sizes.module + min(whole, 2 * bucket), "engine": 2 * part + bucket}
+    return {"student": per_rank(whole, workers) + sizes.module + min(whole, 2 * bucket), "engine": 2 * part + bucket}
 
 
 def first_order_memory(sizes: Sizes, first: int, workers: int, stage: int) -> int:
@@ -105,7 +105,7 @@ def expert_memory(sizes: Sizes, step: Step, settings: ExpertSettings) -> Terms:
     """
     workers, stage, p = settings.workers, settings.zero_stage, sizes.trainable
     assert step.first is not None
-    owned = share(p, workers) if stage else p
+    owned = per_rank(p, workers) if stage else p
     decayed = owned * (2 if settings.weight_decay else 1)
     activations = max(first_order_memory(sizes, step.first, workers, stage), decayed, step.encoding)
     momentum = owned if settings.momentum else 0
@@ -127,7 +127,7 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
       `full`: all T steps. Differences: see `first_order_memory`.
     """
     workers, stage, steps = settings.workers, settings.zero_stage, settings.inner_steps
-    p, b = share(sizes.trainable, workers), step.batch
+    p, b = per_rank(sizes.trainable, workers), step.batch
     if settings.gradient == "full":
         assert step.full is not None
         return {"activations": step.full.one + (steps - 1) * step.full.further}
@@ -158,7 +158,7 @@ def is_sharded(settings: DistillSettings) -> bool:
 def pairs_memory(pairs: int, pair_bytes: int, settings: DistillSettings) -> Terms:
     """A rank's share of what is learned, M / W pairs: values, start, best, and Adam's two moments or SGD's one."""
     moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
-    return {"pairs": (3 + moments) * share(pairs, settings.workers) * pair_bytes}
+    return {"pairs": (3 + moments) * per_rank(pairs, settings.workers) * pair_bytes}
 
 
 def distillation_memory(
@@ -174,8 +174,8 @@ def distillation_memory(
     - or, in its place, what follows it: a frozen backbone's way to the pixels; the outer optimiser, six times the used pairs.
     - or, in place of expert, batches and unroll, the validation: what `evaluation_memory` has.
     """
-    workers, steps, p, b = settings.workers, settings.inner_steps, share(sizes.trainable, settings.workers), step.batch
-    used = min(pairs, steps * share(min(settings.batch_size or pairs, pairs), workers)) * pair_bytes
+    workers, steps, p, b = settings.workers, settings.inner_steps, per_rank(sizes.trainable, settings.workers), step.batch
+    used = min(pairs, steps * per_rank(min(settings.batch_size or pairs, pairs), workers)) * pair_bytes
     resident = student_memory(sizes, workers, settings.zero_stage) | pairs_memory(pairs, pair_bytes, settings)
     working = resident | {"expert": 2 * p, "batches": steps * b + used}
     moments = [
@@ -207,3 +207,19 @@ def evaluation_memory(sizes: Sizes, step: Step, settings: EvaluationSettings, wo
         "batch": step.batch,
         "activations": max(in_step, p * (2 if settings.weight_decay else 1), step.encoding),
     }
+
+
+def student_step_memory(trace: MemoryTrace, settings: EvaluationSettings, pairs: int, workers: int) -> Terms:
+    """A student's training on M pairs, from a trace of its passes."""
+    rows = per_rank(min(settings.batch_size, pairs), workers)
+    step = Step(
+        rows * trace.input_bytes,
+        first=trace.first_order(rows, training=True, of_batch=False, keep=True),
+        encoding=trace.encoding(settings.encode_batch),
+    )
+    return evaluation_memory(sizes_of(trace), step, settings, workers)
+
+
+def sizes_of(trace: MemoryTrace) -> Sizes:
+    """Bytes of the traced dual encoder."""
+    return Sizes(sum(trace.trainable_bytes.values()), trace.frozen_bytes, trace.module_bytes)

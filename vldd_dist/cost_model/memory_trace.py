@@ -188,3 +188,7 @@ def _leaves(tensors: Sequence[Tensor], requires_grad: bool) -> list[Tensor]:
 
 def _drop_gradient(leaf: Tensor) -> None:
     leaf.grad = None
+
+
+# (dual encoder, image size in pixels) -> its trace; the same trace for the same question.
+TraceOf = Callable[[ModelSettings, int], MemoryTrace]

@@ -1,0 +1,37 @@
+"""What a coreset method is."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from vldd_dist.config.base import Plugin
+from vldd_dist.coresets.candidates import Candidates
+from vldd_dist.errors import ConfigError
+
+
+class Coreset(Plugin):
+    """A method of selecting training pairs, and its settings.
+
+    Attributes:
+        needs: what it reads of the candidates beside their number: "features" (joint features by an expert), "forgetting"
+            (an expert's forgetting counts).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
+        """(count,) int64, distinct indices of training pairs; count is at most their number."""
+
+
+def select(method: Coreset, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
+    """(count,) int64 distinct indices by a method.
+
+    Raises:
+        ConfigError: more pairs are asked for than there are.
+    """
+    if count > candidates.images:
+        raise ConfigError(f"distill.pairs ({count}) is more than the training images ({candidates.images}): lower it")
+    return method.select(candidates, count, generator)

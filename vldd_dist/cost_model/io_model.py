@@ -1,0 +1,97 @@
+"""What one unit reads from the store and writes to it, in bytes; a read counts once, for the node's cache keeps it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.model import ModelSettings, TextTowerSettings
+from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.data.sources.base import SPLITS, Source
+from vldd_dist.models.identity import text_folder
+
+# Of a prepared picture, measured on photographs and scenes: JPEG of quality 95, PNG up to 64 pixels; and its place in a tar.
+JPEG_BYTES_A_PIXEL, PNG_BYTES_A_PIXEL, TAR_BYTES = 0.6, 2.0, 2560
+CAPTIONS_A_PICTURE, CAPTION_BYTES = 5, 60
+# Where the text encoder's own size is not to be had: that of BERT base.
+COMMON_TEXT_DIM = 768
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """The prepared dataset.
+
+    Attributes:
+        shards: split -> bytes.
+        captions: in all splits.
+        measured: read in the store; estimated otherwise.
+    """
+
+    shards: dict[str, int]
+    captions: int
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of one unit.
+
+    Attributes:
+        data: of the dataset and its caption embeddings, among what is read; none when their size is not known.
+        reads: everything else that is read.
+        writes: all it writes, checkpoints included.
+    """
+
+    data: int | None
+    reads: int
+    writes: int
+
+
+def data_size(experiment: Experiment, dataset: UnitReader | None) -> DataSize | None:
+    """From the dataset's manifest, else from the description and a Karpathy file; none where neither tells."""
+    if dataset is not None:
+        splits = dataset.facts["splits"]
+        shards = {name: sum(dataset.info(shard["name"]).size for shard in given["shards"]) for name, given in splits.items()}
+        return DataSize(shards, sum(given["captions"] for given in splits.values()), measured=True)
+    pictures, size = _images(experiment), experiment.data.image_size
+    if pictures is None:
+        return None
+    a_picture = TAR_BYTES + round(size**2 * (PNG_BYTES_A_PIXEL if size <= 64 else JPEG_BYTES_A_PIXEL))
+    shards = {split: count * a_picture for split, count in pictures.items()}
+    return DataSize(shards, sum(pictures.values()) * CAPTIONS_A_PICTURE, measured=False)
+
+
+def _images(experiment: Experiment) -> dict[str, int] | None:
+    """Split -> images; none where the source does not tell."""
+    source: Source = experiment.data.source
+    counts = {split: source.count(split, experiment.data.limits[split]) for split in SPLITS}
+    known = {split: count for split, count in counts.items() if count is not None}
+    return known if len(known) == len(SPLITS) else None
+
+
+def text_dim(settings: TextTowerSettings, embeddings: UnitReader | None) -> tuple[int, bool]:
+    """Size of the caption embeddings, and whether it is known: in the store, in the encoder's folder or the hub's cache."""
+    if embeddings is not None:
+        return embeddings.facts["dim"], True
+    # Here, so that only plans load transformers.
+    from transformers import AutoConfig
+
+    source = str(text_folder(settings) or settings.model)
+    try:
+        config: Any = AutoConfig.from_pretrained(source, revision=settings.revision, local_files_only=True)
+        return int(config.hidden_size), True
+    except (OSError, ValueError, AttributeError):
+        return COMMON_TEXT_DIM, False
+
+
+def traffic_of(splits: list[str], data: DataSize | None, trace: MemoryTrace, *, reads: int, writes: int) -> Traffic:
+    """Of a unit that reads these splits and the caption embeddings, and `reads` bytes of other things."""
+    if data is None:
+        return Traffic(None, reads, writes)
+    embeddings = data.captions * (4 * trace.text_dim + CAPTION_BYTES)
+    return Traffic(sum(data.shards[split] for split in splits) + embeddings, reads, writes)
+
+
+def weights_bytes(model: ModelSettings, trace: MemoryTrace) -> int:
+    """Bytes of the image tower's starting weights, where they lie in the store."""
+    return 0 if model.image.weights == "random" else trace.trainable_bytes["image"] + trace.frozen_bytes

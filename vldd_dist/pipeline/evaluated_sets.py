@@ -1,0 +1,70 @@
+"""The sets of pairs that an experiment evaluates: the rows of its table."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vldd_dist.config.evaluation import EvaluationSettings
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.evaluation.evaluator import Judge
+from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.stage import Key
+from vldd_dist.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class EvaluatedSet:
+    """One set of pairs.
+
+    Attributes:
+        method: "distilled", or the name of a coreset's method.
+        pairs: M.
+        seed: of the distillation, or of the selection.
+        source: (kind, *key) of the unit that makes the pairs.
+        evaluation_seeds: one student for each, on each image model.
+    """
+
+    method: str
+    pairs: int
+    seed: int
+    source: Key
+    evaluation_seeds: tuple[int, ...]
+    image_models: tuple[str, ...]
+
+    def evaluations(self, image_model: str | None = None) -> Iterator[Key]:
+        """Keys of its evaluations, on all image models or on one."""
+        for name in self.image_models if image_model is None else (image_model,):
+            for seed in self.evaluation_seeds:
+                yield "pairs", self.source, seed, name
+
+
+def evaluated_sets(experiment: Experiment) -> list[EvaluatedSet]:
+    """Coresets first, then distilled sets. A coreset is selected anew for each evaluation seed, by another expert each time."""
+    models, seeds = tuple(experiment.image_models()), tuple(experiment.evaluation.seeds)
+    return [*_coresets(experiment, models), *_distilled(experiment, models, seeds)]
+
+
+def _coresets(experiment: Experiment, models: tuple[str, ...]) -> Iterator[EvaluatedSet]:
+    for pairs in experiment.distill.pairs:
+        for method in experiment.coresets.methods:
+            for position, seed in enumerate(experiment.evaluation.seeds):
+                expert = position % experiment.experts.count
+                yield EvaluatedSet(method.label, pairs, seed, ("coreset", method, pairs, seed, expert), (seed,), models)
+
+
+def _distilled(experiment: Experiment, models: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[EvaluatedSet]:
+    for pairs in experiment.distill.pairs:
+        for seed in experiment.distill.seeds:
+            yield EvaluatedSet("distilled", pairs, seed, ("distillation", pairs, seed), seeds, models)
+
+
+def protocol_of(experiment: Experiment) -> dict[str, Any]:
+    """How students are trained and chosen, as JSON values: part of the spec of every unit that trains one."""
+    settings = experiment.evaluation
+    return EvaluationSettings.model_validate(settings.model_dump(include=set(EvaluationSettings.model_fields))).identity()
+
+
+def make_evaluator(context: StageContext, protocol: dict[str, Any], seed: int) -> Judge:
+    """Trains students by a protocol, with heads drawn from the seed."""
+    settings = EvaluationSettings.model_validate(protocol | {"encode_batch": context.execution["encode_batch"]})
+    return Judge(lambda: context.build_model(derive_seed(seed, "head")), settings, context.model_settings.temperature, seed)

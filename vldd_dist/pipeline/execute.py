@@ -1,0 +1,47 @@
+"""One attempt at a unit, on one process or on several ranks."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+from vldd_dist.artifacts.checkpoints import AlreadyCommitted
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.events import Report, UnitReport
+from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.stage import stage_of
+from vldd_dist.pipeline.work_unit import UnitOrder
+from vldd_dist.sharding.ranks import SOLO, Ranks
+from vldd_dist.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+def execute(
+    order: UnitOrder, store: Store, report: Report, ranks: Ranks = SOLO, should_stop: Callable[[], bool] = lambda: False
+) -> None:
+    """One attempt at a unit: run it and commit its manifest, unless another writer is found to have done so. Of several ranks
+    all call it; the first one reports and commits what all have written. A long unit that is to stop stores where it is.
+
+    Raises:
+        VlddError: with a sentence for the user; anything else is a mistake of the program.
+    """
+    # The number of threads shapes the order of sums: it is part of what makes a rerun equal.
+    torch.set_num_threads(max(1, int(order.cpus)))
+    inputs = {role: f"{kind}/{unit_id}" for role, (kind, unit_id) in order.inputs.items()}
+    writer = UnitWriter(store, order.kind, order.id, order.spec, inputs)
+    context = StageContext(order, store, writer, report if ranks.is_main else _nothing, ranks, should_stop)
+    try:
+        facts = stage_of(order.kind).run(context)
+    except AlreadyCommitted as stop:
+        logger.warning("%s: %s", order.label, stop)
+        return
+    written = ranks.all_gather(writer.objects)
+    if ranks.is_main:
+        for objects in written:
+            writer.objects |= objects
+        writer.commit(facts)
+
+
+def _nothing(event: UnitReport) -> None:
+    """Of several ranks one reports."""

@@ -1,0 +1,70 @@
+"""What several stages make of their inputs."""
+
+import torch
+from torch import Tensor
+
+from vldd_dist.artifacts.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.trajectories import Trajectory
+from vldd_dist.coresets.candidates import Candidates
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.parameters import ParameterView
+from vldd_dist.pipeline.context import StageContext, read_tensors
+from vldd_dist.retrieval.encode import RetrievalSplit, retrieval_split
+from vldd_dist.seeding import numpy_generator
+
+
+def load_retrieval_split(context: StageContext, model: DualEncoder, split: str) -> RetrievalSplit:
+    """A split as `measure` takes it, for models like this one."""
+    loaded = context.dataset.load(split)
+    texts = context.embeddings.lookup([caption for captions in loaded.captions for caption in captions])
+    return retrieval_split(model, loaded.images, texts, loaded.captions, context.execution["encode_batch"])
+
+
+def load_expert(context: StageContext) -> DualEncoder:
+    """The expert of the input `expert`, with the parameters of its last epoch."""
+    trajectory = Trajectory(context.reader("expert"), SnapshotCache())
+    model = context.build_model(0)
+    view = ParameterView(model)
+    last = trajectory.epochs[-1]
+    view.write(view.from_dicts(trajectory.snapshot(last, "image"), trajectory.snapshot(last, "text")))
+    return model
+
+
+def load_candidates(context: StageContext) -> Candidates:
+    """The training pairs with what the unit's inputs say of them: an expert's features, its forgetting counts."""
+    features, counts = {}, {}
+    if "features" in context.order.inputs:
+        features = read_tensors(context.reader("features"), "features.safetensors")
+    if "expert" in context.order.inputs:
+        counts = read_tensors(context.reader("expert"), "forgetting.safetensors")
+    return Candidates(
+        context.dataset.splits["train"].images,
+        features.get("image"),
+        features.get("text"),
+        counts.get("events"),
+        counts.get("ever"),
+        features.get("caption"),
+    )
+
+
+def load_pairs(
+    context: StageContext, indices: list[int], numbers: list[int] | None, seed: int
+) -> tuple[Tensor, list[str], list[str]]:
+    """Training images (M, 3, H, W) uint8, one caption of each, and their keys.
+
+    Args:
+        numbers: for each image the number of its caption; none: drawn by `draw_captions`.
+    """
+    picked, captions = context.dataset.pick("train", indices), context.dataset.captions("train")
+    numbers = draw_captions(captions, indices, seed) if numbers is None else numbers
+    return picked.images, [captions[index][number] for index, number in zip(indices, numbers, strict=True)], picked.keys
+
+
+def draw_captions(captions: list[list[str]], indices: list[int], seed: int) -> list[int]:
+    """For each of the images the number of one of its captions; the draw depends on the seed and the image's index only."""
+    return [int(numpy_generator(seed, "caption", index).integers(len(captions[index]))) for index in indices]
+
+
+def captions_selected_by(candidates: Candidates, indices: list[int]) -> list[int] | None:
+    """For each image the number of the caption whose feature it was selected by; none where captions played no part."""
+    return None if candidates.caption is None else candidates.caption[torch.tensor(indices)].tolist()

@@ -1,0 +1,55 @@
+"""A coreset: M real pairs, chosen by one of the methods in `plugins.CORESETS`."""
+
+from typing import Any
+
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.facts import Facts
+from vldd_dist.config.base import choose
+from vldd_dist.coresets.base import Coreset, select
+from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.inputs import captions_selected_by, load_candidates, load_pairs
+from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.plugins import CORESETS
+from vldd_dist.seeding import numpy_generator
+
+
+class CoresetFacts(Facts):
+    keys: list[str]
+    captions: list[str]
+
+
+def unit(graph: Units, method: Coreset, pairs: int, seed: int, expert: int) -> WorkUnit:
+    """One selection, by the features or forgetting counts of the expert with this index where the method needs them."""
+    inputs = {"dataset": graph.unit("dataset"), "embeddings": graph.unit("caption_embeddings")}
+    if "features" in method.needs:
+        inputs["features"] = graph.unit("features", expert)
+    if "forgetting" in method.needs:
+        inputs["expert"] = graph.unit("expert", expert)
+    spec = {"method": method.identity(), "pairs": pairs, "seed": seed}
+    return STAGE.new(graph.experiment, spec, inputs, label=f"{method.label} {pairs} pairs seed {seed}")
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Select, and store the images with the captions they were selected by."""
+    spec = context.spec
+    method: Coreset = choose(CORESETS, spec["method"])
+    generator = numpy_generator(spec["seed"], "coreset", method.name, spec["pairs"])
+    candidates = load_candidates(context)
+    indices = select(method, candidates, spec["pairs"], generator).tolist()
+    images, captions, keys = load_pairs(context, indices, captions_selected_by(candidates, indices), spec["seed"])
+    context.writer.put("pairs.safetensors", tensors.encode({"images": images}))
+    return {"keys": keys, "captions": captions}
+
+
+STAGE = StageSpec(
+    kind="coreset",
+    version=2,
+    title="coresets",
+    section="coresets",
+    result=CoresetFacts,
+    unit=unit,
+    run=run,
+    priority=6,
+    lower_for_memory="distill.pairs",
+)

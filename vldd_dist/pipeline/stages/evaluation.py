@@ -1,0 +1,114 @@
+"""An evaluation: test recall of a trained expert, or of a student trained on pairs."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import Field
+
+from vldd_dist.artifacts.facts import Facts, Recalls
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
+from vldd_dist.cost_model.memory_model import Terms, peak, sizes_of, student_step_memory
+from vldd_dist.cost_model.memory_trace import TraceOf
+from vldd_dist.evaluation.evaluator import TrainingPairs
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.pipeline.context import StageContext, read_rows
+from vldd_dist.pipeline.evaluated_sets import evaluated_sets, make_evaluator, protocol_of
+from vldd_dist.pipeline.inputs import load_expert, load_retrieval_split
+from vldd_dist.pipeline.model_units import model_inputs, model_named, model_spec
+from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.retrieval.encode import measure
+
+
+class EvaluationFacts(Facts):
+    test: Recalls
+    learning_rate: float | None = Field(None, description="of the student, chosen on validation")
+    validation: list[tuple[float, Recalls]] = Field(default=[], description="(learning rate, recalls)")
+
+
+def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -> WorkUnit:
+    """Args:
+    role: expert: the expert is measured; pairs: a student is trained on the unit's pairs.
+    evaluated: (kind, *key) of the unit that is evaluated.
+    """
+    experiment = graph.experiment
+    model, source = model_named(experiment, image_model), graph.unit(*evaluated)
+    label = f"evaluation of {source.label}"
+    return STAGE.new(
+        experiment,
+        {"protocol": protocol_of(experiment), "model": model_spec(model), "seed": seed},
+        {"dataset": graph.unit("dataset"), role: source, **model_inputs(graph, model)},
+        {"encode_batch": experiment.evaluation.encode_batch},
+        label if role == "expert" else f"{label}, {image_model}, seed {seed}",
+    )
+
+
+def wanted(graph: Units) -> Iterable[Key]:
+    """Each expert (full data), then each set of pairs with each of its seeds and image models."""
+    experiment = graph.experiment
+    for index in range(experiment.experts.count):
+        yield "expert", ("expert", index), 0, experiment.model.image.model
+    for chosen in evaluated_sets(experiment):
+        yield from chosen.evaluations()
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """The test split is measured once, at the end."""
+    batch = context.execution["encode_batch"]
+    if "expert" in context.order.inputs:
+        expert = load_expert(context)
+        return {"test": measure(expert, load_retrieval_split(context, expert, "test"), batch).as_dict()}
+    model = context.build_model(0)
+    evaluator = make_evaluator(context, context.spec["protocol"], context.spec["seed"])
+    choice = evaluator.choose(_training_pairs(context, model), load_retrieval_split(context, model, "val"))
+    return {
+        "learning_rate": choice.learning_rate,
+        "validation": [[rate, recall.as_dict()] for rate, recall in choice.validation.items()],
+        "test": measure(choice.student, load_retrieval_split(context, model, "test"), batch).as_dict(),
+    }
+
+
+def _training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:
+    """Synthetic pairs as they are; a coreset's images normalised for the image tower, its captions embedded."""
+    reader = context.reader("pairs")
+    pairs = read_rows(reader, "pairs")
+    images, texts = pairs["images"].to(context.device), pairs.get("texts")
+    if texts is None:
+        images, texts = model.normalise(images), context.embeddings.lookup(reader.facts["captions"])
+    return TrainingPairs(images, texts.to(context.device), len(images))
+
+
+def memory(experiment: Experiment, traces: TraceOf) -> Terms:
+    """A student's training on the largest budget, of several image models the worst."""
+    pairs = max(experiment.distill.pairs)
+    found = []
+    for name in experiment.image_models():
+        trace = traces(model_named(experiment, name), experiment.data.image_size)
+        sizes = sizes_of(trace)
+        beside = {"pairs": pairs * trace.pair_bytes, "standing by": sizes.trainable + sizes.frozen}
+        found.append(beside | student_step_memory(trace, experiment.evaluation, pairs, 1))
+    return max(found, key=peak)
+
+
+def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
+    """In: pairs, and the splits that are measured. Out: a manifest."""
+    trace = traces(experiment.model, experiment.data.image_size)
+    reads = max(experiment.distill.pairs) * trace.pair_bytes + weights_bytes(experiment.model, trace)
+    return traffic_of(["val", "test"], data, trace, reads=reads, writes=0)
+
+
+STAGE = StageSpec(
+    kind="evaluation",
+    version=1,
+    title="evaluations",
+    section="evaluation",
+    result=EvaluationFacts,
+    unit=unit,
+    run=run,
+    priority=7,
+    wanted=wanted,
+    lower_for_memory="evaluation.batch_size or evaluation.encode_batch",
+    memory=memory,
+    traffic=traffic,
+)

@@ -1,0 +1,124 @@
+"""An expert: a dual encoder trained on all real pairs, its trajectory kept (`vldd_dist.experts`)."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import Field
+
+from vldd_dist.artifacts.facts import Count, Facts, Recalls
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.experts import ExpertSettings
+from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
+from vldd_dist.cost_model.memory_model import Step, Terms, drops_gradients, expert_memory, per_rank, sizes_of
+from vldd_dist.cost_model.memory_trace import TraceOf
+from vldd_dist.experts.train import ExpertInputs, ExpertTraining
+from vldd_dist.models.image import refuse_backbone_dropout
+from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.inputs import load_retrieval_split
+from vldd_dist.pipeline.model_units import model_inputs, model_spec
+from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.seeding import derive_seed
+
+
+class ExpertFacts(Facts):
+    loss: list[float] = Field(description="mean training loss of each epoch")
+    validation: list[Recalls] = Field(description="epoch by epoch, epoch 0 before training")
+    epochs: list[Count] = Field(description="epochs whose snapshots are kept")
+
+
+def kept_epochs(experiment: Experiment) -> list[int]:
+    """Epochs whose snapshots an expert keeps: those that distillation can reach and the last, or all."""
+    settings, distill = experiment.experts, experiment.distill
+    if settings.keep == "all":
+        return list(range(settings.epochs + 1))
+    return sorted({*range(distill.max_start_epoch + distill.expert_epochs + 1), settings.epochs})
+
+
+def unit(graph: Units, index: int) -> WorkUnit:
+    """The expert with this index: every draw of its training derives from the seed and the index."""
+    experiment = graph.experiment
+    training = ExpertSettings.model_validate(experiment.experts.model_dump(include=set(ExpertSettings.model_fields)))
+    spec = {
+        "training": training.identity(),
+        "kept_epochs": kept_epochs(experiment),
+        "model": model_spec(experiment.model),
+        "seed": experiment.seed,
+        "index": index,
+    }
+    execution = {"encode_batch": experiment.evaluation.encode_batch, **training.execution()}
+    inputs = {"dataset": graph.unit("dataset"), **model_inputs(graph, experiment.model)}
+    return STAGE.new(experiment, spec, inputs, execution, f"expert {index}")
+
+
+def wanted(graph: Units) -> Iterable[Key]:
+    """All experts."""
+    return ((index,) for index in range(graph.experiment.experts.count))
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Train, from the newest checkpoint if there is one."""
+    spec = context.spec
+    model = context.build_model(derive_seed(spec["seed"], "expert", spec["index"], "head"))
+    if context.ranks.world_size > 1:
+        refuse_backbone_dropout(model)
+    inputs = ExpertInputs(
+        model,
+        context.dataset,
+        context.embeddings,
+        load_retrieval_split(context, model, "val"),
+        context.model_settings.temperature,
+        context.device,
+        context.ranks,
+    )
+    settings = context.settings(ExpertSettings, "training")
+    return ExpertTraining(
+        inputs,
+        settings,
+        seed=spec["seed"],
+        index=spec["index"],
+        kept_epochs=spec["kept_epochs"],
+        encode_batch=context.execution["encode_batch"],
+        writer=context.writer,
+        report=context.report,
+    ).run()
+
+
+def memory(experiment: Experiment, traces: TraceOf) -> Terms:
+    """A training step, or a batch encoded for validation."""
+    settings, trace = experiment.experts, traces(experiment.model, experiment.data.image_size)
+    rows = per_rank(settings.batch_size, settings.workers)
+    step = Step(
+        rows * trace.input_bytes,
+        first=trace.first_order(rows, training=True, of_batch=False, keep=not drops_gradients(settings.zero_stage)),
+        encoding=trace.encoding(experiment.evaluation.encode_batch),
+    )
+    return expert_memory(sizes_of(trace), step, settings)
+
+
+def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
+    """In: training and validation split, starting weights. Out: snapshots, and a checkpoint after each epoch and before the
+    first."""
+    settings, trace = experiment.experts, traces(experiment.model, experiment.data.image_size)
+    snapshot = sum(trace.trainable_bytes.values())
+    checkpoints = (settings.epochs + 1) * snapshot + (settings.epochs * snapshot if settings.momentum else 0)
+    writes = len(kept_epochs(experiment)) * snapshot + checkpoints
+    return traffic_of(["train", "val"], data, trace, reads=weights_bytes(experiment.model, trace), writes=writes)
+
+
+STAGE = StageSpec(
+    kind="expert",
+    version=3,
+    title="experts",
+    section="experts",
+    result=ExpertFacts,
+    unit=unit,
+    run=run,
+    priority=3,
+    wanted=wanted,
+    milestone="experts",
+    attempt="actor",
+    lower_for_memory="experts.batch_size",
+    memory=memory,
+    traffic=traffic,
+)

@@ -1,0 +1,76 @@
+"""The image tower's starting weights, in the store once, so that no worker needs a hub or the user's disk."""
+
+from typing import Any
+
+import torch
+
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.config.starting_weights import PretrainSettings
+from vldd_dist.experts.pretraining import pretrain_on_attributes
+from vldd_dist.models.identity import weights_identity
+from vldd_dist.models.image import create_backbone
+from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.model_units import model_named
+from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.work_unit import WorkUnit
+
+
+class ImageWeightsFacts(Facts):
+    tensors: Count
+
+
+def unit(graph: Units, image_model: str) -> WorkUnit:
+    """Of a timm model of this name."""
+    experiment = graph.experiment
+    image = model_named(experiment, image_model).image
+    spec: dict[str, Any] = {"model": image.model, "model_args": image.model_args}
+    resources = experiment.embeddings.resources
+    if image.weights == "attributes":
+        spec |= {
+            "attributes": experiment.pretrain.identity(),
+            "image_size": experiment.data.image_size,
+            "mean": list(image.mean),
+            "std": list(image.std),
+            "seed": experiment.seed,
+        }
+        resources = experiment.pretrain.resources
+    else:
+        spec |= weights_identity(image)
+    execution, label = {"weights": image.weights}, f"image weights {image.model}"
+    return STAGE.new(experiment, spec, execution=execution, label=label, resources=resources)
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Pretrain, ask timm, or read a file."""
+    spec = context.spec
+    if "attributes" in spec:
+        weights = pretrain_on_attributes(
+            create_backbone(spec["model"], spec["model_args"], pretrained=False, seed=spec["seed"]),
+            PretrainSettings.model_validate(spec["attributes"]),
+            image_size=spec["image_size"],
+            mean=torch.tensor(spec["mean"]),
+            std=torch.tensor(spec["std"]),
+            seed=spec["seed"],
+            device=context.device,
+            report=context.report,
+        )
+    elif context.execution["weights"] == "timm":
+        weights = create_backbone(spec["model"], spec["model_args"], pretrained=True, seed=0).state_dict()
+    else:
+        weights = tensors.read_file(context.execution["weights"])
+    context.writer.put("weights.safetensors", tensors.encode(weights))
+    return {"tensors": len(weights)}
+
+
+STAGE = StageSpec(
+    kind="image_weights",
+    version=1,
+    title="image weights",
+    section="pretrain",
+    result=ImageWeightsFacts,
+    unit=unit,
+    run=run,
+    priority=1,
+    lower_for_memory="pretrain.batch_size",
+)
