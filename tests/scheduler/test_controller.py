@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from vldd_dist.pipeline.work_unit import KIND_VERSIONS, WorkUnit
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.failure_policy import RetryBudget, may_retry
-from vldd_dist.scheduler.ready_queue import PRIORITY
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import CRASHED, LOST, REFUSED, graph, make, run
 
@@ -31,7 +30,6 @@ def test_long_kinds_first_then_the_order_of_the_plan(store: Store) -> None:
     assert executor.submitted == [
         *("dataset 7", "expert 5", "expert 6", "distillation 4", "features 3", "coreset 2", "evaluation 1", "publication 0")
     ]
-    assert set(PRIORITY) == set(KIND_VERSIONS)
 
 
 def test_lost_workers_are_retried_and_do_not_spend_the_budget_of_errors(store: Store) -> None:

@@ -7,11 +7,11 @@ import pytest
 from vldd_dist.events import Progress, UnitReported, UnitRetried, WorkerStarted
 from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.pipeline.outcome import DONE, Outcome
-from vldd_dist.pipeline.work_unit import KIND_VERSIONS, UnitOrder, WorkUnit
+from vldd_dist.pipeline.stage import all_stages
+from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.failure_policy import (
-    MEMORY,
     RetryBudget,
     final_outcome,
     may_retry,
@@ -123,7 +123,7 @@ def test_pauses_and_final_outcome() -> None:
     assert pause_before_retry(LOST, [LOST] * 5, BUDGET) == pause_before_retry(CRASHED, [], BUDGET) == 0
     assert not may_retry(KILLED, [KILLED] * 3, BUDGET)
     assert may_retry(KILLED, [BROKEN] * 3, BUDGET)
-    assert set(MEMORY) == set(KIND_VERSIONS)
+    assert all(stage.lower_for_memory for stage in all_stages())
     assert "lower data.shard_images" in final_outcome(KILLED, [], "dataset").cause
     assert final_outcome(CRASHED, [], "dataset") == CRASHED
 
