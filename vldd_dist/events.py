@@ -21,7 +21,7 @@ class Progress:
 
     Attributes:
         done, total: samples, outer steps or captions, whatever the unit counts; the total may be unknown.
-        epoch: the one at work, from 1.
+        epoch: the current one, from 1.
         loss: of the latest step.
         validation: latest mean validation recall, percent.
         samples_per_second, steps_per_second: since this attempt (an expert: this epoch) began; steps are outer steps.

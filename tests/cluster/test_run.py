@@ -1,4 +1,4 @@
-"""The main job by its real command, with real Ray processes: killed workers, a killed coordinator, a signal."""
+"""The main job by its real command, with real Ray processes: killed workers, a killed driver, a signal."""
 
 import json
 import multiprocessing
@@ -103,7 +103,7 @@ def workers_of(process: subprocess.Popen[str], name: str) -> list[psutil.Process
 
 
 def kill_session(process: subprocess.Popen[str]) -> None:
-    """kill -9 of the coordinator and of every Ray process it started."""
+    """kill -9 of the driver and of every Ray process it started."""
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     for child in children:
@@ -148,7 +148,7 @@ def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: 
     assert "run the same command to resume" in output
     assert "Traceback" not in output
 
-    # A worker and then the coordinator, with all its processes, during the distillation.
+    # A worker and then the driver, with all its processes, during the distillation.
     process = start(store, job=WATCHED_JOB)
     wait_for(lambda: bool(checkpoints(store, "distillation")), process)
     workers_of(process, "ray::distillation")[0].send_signal(signal.SIGKILL)
@@ -177,7 +177,7 @@ def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: 
 
 
 def keep_at_it(url: str, orders: dict[str, UnitOrder], begun: Any, written: Any) -> None:
-    """What a worker does whose coordinator is gone, and that no Ray ends. It takes one unit after the other, as their inputs
+    """What a worker does whose driver is gone, and that no Ray ends. It takes one unit after the other, as their inputs
     come, and writes at the same time as the other run does."""
     store, write = Store(url), Store.write
     for place, (kind, order) in enumerate(orders.items()):

@@ -13,7 +13,7 @@ from tests.pipeline.test_pipeline import experiment, finished, units_of  # noqa:
 from vldd_dist.artifacts.run_status import RunningUnit, RunStatus
 from vldd_dist.errors import StoreError
 from vldd_dist.events import UnitStarted
-from vldd_dist.monitoring.live_report import LISTED, MAX_LOAD_FACTOR, REPORT_SECONDS, LiveReport, progress_of
+from vldd_dist.monitoring.live_report import LISTED, PAUSE_FACTOR, REPORT_SECONDS, LiveReport, progress_of
 from vldd_dist.monitoring.report import Reporter
 from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.monitoring.status import StatusWriter
@@ -77,7 +77,7 @@ def test_a_slow_one_is_written_more_rarely(store: Store) -> None:
     setting = Setting(store)
     setting.recorder.seconds = 10
     assert setting.look(0) == 1
-    assert setting.look(MAX_LOAD_FACTOR * 10 - 11) == 1
+    assert setting.look(PAUSE_FACTOR * 10 - 11) == 1
     assert setting.look(2) == 2
 
 

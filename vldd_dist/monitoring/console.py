@@ -16,7 +16,7 @@ from vldd_dist.pipeline.stage import title_of
 
 PLAIN_INTERVAL_SECONDS = 20.0
 LIVE_INTERVAL_SECONDS = 0.25
-# Running units that are listed, of each stage in the table and of all in the log; the others are counted.
+# Most running units that are listed, of each stage in the table and of all in the log; the others are counted.
 LIVE_UNITS, PLAIN_UNITS = 8, 20
 BAR_WIDTH = 20
 

@@ -18,7 +18,7 @@ from vldd_dist.events import (
 )
 from vldd_dist.monitoring.run_state import RunState
 
-# A unit that reports nothing for so long is shown as silent; the longest step between two reports usually takes less.
+# A unit is shown as silent after this time without a report, which is longer than most steps between two reports.
 SILENT_SECONDS = 120.0
 
 

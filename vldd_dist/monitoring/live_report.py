@@ -16,8 +16,8 @@ from vldd_dist.monitoring.status import StatusWriter
 from vldd_dist.pipeline.stage import title_of
 from vldd_dist.reporting.data import Progress, Stage
 
-# Between two reports: at least so long, and at least so many times as long as the last one took.
-REPORT_SECONDS, MAX_LOAD_FACTOR = 60, 20
+# The pause between two reports: at least REPORT_SECONDS, and at least PAUSE_FACTOR times what the last report took.
+REPORT_SECONDS, PAUSE_FACTOR = 60, 20
 # Running units and latest notices that are listed.
 LISTED = 12
 
@@ -46,7 +46,7 @@ class LiveReport:
     def refresh(self, state: RunState) -> None:
         if self._writing is not None and not self._writing.done():
             return
-        if self._clock() - self._began_at >= max(REPORT_SECONDS, MAX_LOAD_FACTOR * self._seconds):
+        if self._clock() - self._began_at >= max(REPORT_SECONDS, PAUSE_FACTOR * self._seconds):
             self._began_at = self._clock()
             self._writing = self._pool.submit(self._write, self._status.now(state, "running"))
 

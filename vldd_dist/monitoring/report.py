@@ -30,7 +30,7 @@ from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.tables import markdown_table, summary
 from vldd_dist.store.store import Store
 
-# Images are embedded in the page: so many of each set, from at most so many sets.
+# Images are embedded in the page: at most GALLERY_ITEMS pairs of each of GALLERIES sets.
 GALLERY_ITEMS, GALLERIES = 20, 12
 READS_AT_ONCE = 16
 # Kinds whose facts the report shows.

@@ -76,6 +76,7 @@ class RunState:
 
     Attributes:
         units: of the plan, by id.
+        one_of_kind: kind -> one of its units: all of a kind ask for the same resources.
         cpus, gpus: of all machines, by which the estimate of the time left divides.
         max_running: most units at once; None: as many as fit.
         total, done, failed: number of units by kind; `failed` includes those that a failed one blocks.
@@ -87,6 +88,7 @@ class RunState:
     def __init__(self, views: Sequence[View], clock: Callable[[], float] = time.monotonic) -> None:
         self.views, self.clock = list(views), clock
         self.units: dict[str, WorkUnit] = {}
+        self.one_of_kind: dict[str, WorkUnit] = {}
         self.cpus, self.gpus = 1.0, 0.0
         self.max_running: int | None = None
         self.total: Counter[str] = Counter()
@@ -100,6 +102,7 @@ class RunState:
     def begin(self, units: Sequence[WorkUnit], committed: AbstractSet[str], max_running: int | None = None) -> None:
         self.began_at, self.max_running = self.clock(), max_running
         self.units = {unit.id: unit for unit in units}
+        self.one_of_kind = {unit.kind: unit for unit in units}
         for unit in sorted(units, key=lambda unit: position_of(unit.kind)):
             self.total[unit.kind] += 1
             self.done[unit.kind] += unit.id in committed

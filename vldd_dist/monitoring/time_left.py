@@ -30,8 +30,6 @@ def time_left(state: RunState) -> TimeLeft:
     cpu_seconds = gpu_seconds = unit_seconds = longest = 0.0
     complete = True
     running_by_kind, now = state.running_by_kind(), state.clock()
-    # All units of a kind ask for the same.
-    one_of_kind = {unit.kind: unit for unit in state.units.values()}
     for kind, total in state.total.items():
         open_units, running = total - state.done[kind] - state.failed[kind], running_by_kind[kind]
         if not open_units:
@@ -42,8 +40,8 @@ def time_left(state: RunState) -> TimeLeft:
             continue
         left = [_seconds_left(unit, seconds, now) for unit in running]
         of_kind = (open_units - len(running)) * seconds + sum(left)
-        cpu_seconds += of_kind * one_of_kind[kind].cpus
-        gpu_seconds += of_kind * one_of_kind[kind].gpus
+        cpu_seconds += of_kind * state.one_of_kind[kind].cpus
+        gpu_seconds += of_kind * state.one_of_kind[kind].gpus
         unit_seconds += of_kind
         longest = max([longest, *left])
     of_machines = max(cpu_seconds / max(state.cpus, 1.0), gpu_seconds / (state.gpus or math.inf))

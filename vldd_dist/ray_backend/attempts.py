@@ -17,7 +17,7 @@ from vldd_dist.ray_backend import exceptions, start
 from vldd_dist.ray_backend.errors import LOST, outcome_of_error
 from vldd_dist.store.store import Store
 
-# After a rank has failed because another one is gone, the remaining ranks get so long to fail too, which shows which one it is.
+# When a rank fails because another one is gone, the others get this time to fail too; the rank that does not is the one gone.
 GRACE_SECONDS = 10
 
 # By value: see `start`.

@@ -18,9 +18,9 @@ from vldd_dist.ray_backend.messages import decode
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.store.store import Store
 
-# A distillation that is stopped has so long to store its state.
+# How long a stopped distillation may take to store its state.
 STOP_SECONDS = 10
-# Attempts to start Ray on this machine.
+# How often starting Ray on this machine is tried.
 STARTS = 3
 
 
@@ -149,11 +149,11 @@ class RayExecutor:
             self.queue = self._make_queue()
             return
         for unit_id, message in messages:
-            told = decode(unit_id, message)
-            if isinstance(told, Outcome):
-                self._sent_outcomes[unit_id] = told
+            decoded = decode(unit_id, message)
+            if isinstance(decoded, Outcome):
+                self._sent_outcomes[unit_id] = decoded
             else:
-                self._reports.append(told)
+                self._reports.append(decoded)
 
     def is_alive(self, node: str) -> bool:
         return any(known["NodeID"] == node and known["Alive"] for known in ray.nodes())

@@ -11,7 +11,7 @@ from vldd_dist.errors import ConfigError, InterruptedRun
 from vldd_dist.monitoring.console import make_view
 from vldd_dist.monitoring.run_state import RunState, View
 from vldd_dist.monitoring.status import StatusWriter
-from vldd_dist.monitoring.trackers import make_tracking
+from vldd_dist.monitoring.tracking import make_tracking
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor

@@ -15,7 +15,7 @@ import ray
 
 from vldd_dist.ray_backend import exceptions
 
-# For sending the answer before the process ends.
+# How long a process that is about to end waits until its answer is sent.
 SEND_SECONDS = 10
 
 # Fields of `pipeline.outcome.Outcome`.

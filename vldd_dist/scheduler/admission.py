@@ -1,7 +1,7 @@
 """Which units may be submitted now: the capacity of the machines, and what is reserved of it.
 
-A submitted unit is first queued, then admitted: its resources are reserved, since by this count they are free, or since its
-worker was heard of. Where the machines may grow, some units are submitted beyond the capacity and stay queued, since an
+A submitted unit is first queued, then admitted: its resources are reserved, because by this count they are free, or because
+its worker has reported. Where the machines may grow, some units are submitted beyond the capacity and stay queued, since an
 autoscaler acts on what waits.
 """
 

@@ -1,4 +1,4 @@
-"""How long a run waits for machines while none of its units runs, and when a person is told."""
+"""The timeout of a run that waits for machines while none of its units runs, and the notice to a person."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ class CapacityTimeout:
 
         Args:
             problem: why none runs.
-            awaited: what is waited for; the time counts anew when it changes.
+            awaited: what is waited for; the timeout starts again when it changes.
             in_vain: what did not happen, for the error.
             notice_after: seconds before a person is told, for waits that usually end by themselves.
 

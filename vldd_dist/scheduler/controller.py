@@ -1,7 +1,7 @@
 """The controller: runs what is missing, in the order of the graph, as many units at once as the resources allow.
 
 It keeps no state of its own: the store says what is committed, so that it can be killed at any time and the same command
-resumes. The decisions are made by the parts that it connects.
+resumes. The decisions are made by the classes it connects.
 """
 
 import time
@@ -27,7 +27,7 @@ from vldd_dist.scheduler.submission import Submission
 from vldd_dist.store.store import Store
 
 POLL_SECONDS = 0.25
-# A worker starts within seconds: a person is told when none has after so long.
+# Workers usually start within seconds: after this time without any, a person is told.
 WORKER_START_SECONDS = 60.0
 
 
@@ -35,10 +35,10 @@ class Controller:
     """Args:
     units: every unit of the plan, inputs first.
     make_executor: called only when something is missing, since starting Ray takes seconds.
-    observer: told of everything that happens.
+    observer: gets every event.
     should_stop: asked at every poll; true ends the run as Ctrl-C does.
     max_running: most units at once, at least 1, to leave resources for other runs; None: as many as fit.
-    stall_timeout_seconds: a unit that reports nothing for so long is ended and tried again elsewhere; None: never.
+    stall_timeout_seconds: a unit that reports nothing for this time is ended and tried again elsewhere; None: never.
     clock, sleep: in seconds.
     """
 

@@ -14,7 +14,7 @@ HEALTH_SECONDS = 10.0
 
 class HealthChecks:
     """Args:
-    stall_timeout_seconds: None: no unit ever counts as hanging.
+    stall_timeout_seconds: see `StallTimeout`.
     avoid: unit id -> node on which it should not run again; moved units are added.
     """
 

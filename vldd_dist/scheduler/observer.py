@@ -1,4 +1,4 @@
-"""Who is told what happens during a run."""
+"""The interface to whatever follows a run."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet

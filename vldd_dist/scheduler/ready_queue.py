@@ -8,7 +8,7 @@ from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.resource_set import ResourceSet
 
-# A unit that does not fit is overtaken so often; from then on later units leave free what it lacks.
+# How often later units may overtake one that does not fit; after that, they must leave free what it lacks.
 MAX_OVERTAKEN = 20
 
 

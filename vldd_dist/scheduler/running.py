@@ -1,4 +1,4 @@
-"""The units that run, by what they report: since when, where, how fast, when last heard of."""
+"""The units that run, by what they report: since when, where and how fast, and when they last reported."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Units that report nothing for so long that they are taken to hang."""
+"""Units that have not reported anything for longer than a timeout: they are assumed to hang."""
 
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.running import RunningUnits
@@ -6,7 +6,7 @@ from vldd_dist.scheduler.running import RunningUnits
 
 class StallTimeout:
     """Args:
-    seconds: None: no unit ever stalls.
+    seconds: the timeout; None: no unit is ever assumed to hang.
     """
 
     def __init__(self, seconds: float | None, running: RunningUnits) -> None:

@@ -6,12 +6,13 @@ from statistics import median
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.running import RunningUnits
 
-# A unit is compared once it has run so long, with at least so many others; it is slow if their median speed is at least so many
-# times its own.
-WARM_UP_SECONDS, MIN_PEERS, SLOWDOWN = 120.0, 3, 3.0
-# Slow in so many checks in a row, since a validation or a slow store may hold up any unit for a while.
+# A unit is judged after this time, if there are this many others to compare it with.
+WARM_UP_SECONDS, MIN_PEERS = 120.0, 3
+# It is slow if the others' median speed is more than this many times its own.
+SLOWDOWN = 3.0
+# It is moved when it is slow in this many checks in a row: a validation or a slow store may delay any unit for a while.
 CONSECUTIVE_CHECKS = 3
-# Machines may differ by design: a unit is not moved more often.
+# A unit is moved at most this often: machines may differ by design.
 MAX_MOVES = 2
 
 Group = tuple[str, int | None]

@@ -9,7 +9,7 @@ from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.ready_queue import ReadyQueue
 from vldd_dist.scheduler.running import RunningUnit, RunningUnits
 
-# Between two questions for the machines' capacity while units run.
+# How often the executor is asked for the machines' capacity while units run.
 CAPACITY_SECONDS = 1.0
 
 
@@ -41,7 +41,7 @@ class Submission:
             self._ask_capacity()
         self._submit_fitting()
         if not self._admission.submitted:
-            # Machines may have joined since the last question.
+            # Machines may have joined since it was last asked for.
             self._ask_capacity()
             self._submit_fitting()
         if self._admission.may_grow and not self._admission.queued_within_capacity():
@@ -56,7 +56,7 @@ class Submission:
 
     def end(self, unit: WorkUnit) -> tuple[RunningUnit, float]:
         """A submitted unit's attempt ended; returns what was known of it, and the seconds since it started."""
-        # It may have run although by our count its resources were not free.
+        # Still queued here: it ran although by this count its resources were not free.
         self.start(unit.id)
         self._admission.release(unit)
         return self._running.end(unit.id)

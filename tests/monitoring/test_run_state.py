@@ -1,0 +1,98 @@
+"""A run in numbers, from its events, and the words for each event."""
+
+from vldd_dist.events import (
+    CapacityChanged,
+    Notice,
+    Progress,
+    RunEvent,
+    RunNotice,
+    UnitBlocked,
+    UnitFailed,
+    UnitFinished,
+    UnitPaused,
+    UnitReported,
+    UnitRetried,
+    UnitStarted,
+    UnitWaits,
+    WorkerStarted,
+)
+from vldd_dist.monitoring.descriptions import Message, describe_event, describe_figures
+from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.testing.scripted_executor import make
+
+
+def test_events_become_numbers() -> None:
+    now = [0.0]
+    state = RunState([], lambda: now[0])
+    a, b, c, d = (make(label) for label in "abcd")
+    state.begin([a, b, c, d], {d.id}, max_running=3)
+    for event in (CapacityChanged(4, 1), UnitStarted(a.id), UnitStarted(b.id)):
+        state.event(event)
+    assert (state.total["expert"], state.done["expert"], state.cpus, state.gpus, state.max_running) == (4, 1, 4, 1, 3)
+    now[0] = 10
+    state.event(UnitReported(a.id, Progress(1, 4, loss=2.0)))
+    now[0] = 13
+    assert state.running[a.id].fraction == 0.25
+    assert state.running[a.id].figures(now[0]) == {"done": 1, "total": 4, "loss": 2.0, "silent_seconds": 3}
+    # A word of any kind ends the silence, and is no progress.
+    state.event(UnitReported(a.id, Notice("a slow store")))
+    assert state.running[a.id].figures(now[0])["silent_seconds"] == 0
+    assert state.running[a.id].progress == Progress(1, 4, loss=2.0)
+    state.event(UnitFinished(a.id, 13))
+    state.event(UnitFailed(b.id, "crashed", "a bug"))
+    state.event(UnitBlocked(c.id))
+    assert (state.done["expert"], state.failed["expert"], state.seconds["expert"], state.timed["expert"]) == (2, 2, 13, 1)
+    assert state.running == {}
+
+
+def test_a_unit_that_does_not_run_reports_nothing() -> None:
+    events: list[RunEvent] = []
+
+    class Recorder:
+        def begin(self, state: RunState) -> None: ...
+
+        def event(self, event: RunEvent, state: RunState) -> None:
+            events.append(event)
+
+        def refresh(self, state: RunState) -> None: ...
+
+        def end(self) -> None: ...
+
+    state, unit = RunState([Recorder()]), make("a")
+    state.begin([unit], set())
+    state.event(UnitReported(unit.id, Progress(1, 2)))
+    for ended in (UnitRetried(unit.id, "lost", "its machine ended"), UnitPaused(unit.id, 5), UnitWaits(unit.id, unit.id)):
+        state.event(UnitStarted(unit.id))
+        state.event(ended)
+        assert state.running == {}
+    assert events[0] == UnitStarted(unit.id)
+    assert len(events) == 6
+
+
+def test_each_event_in_words() -> None:
+    state, a, b = RunState([]), make("a"), make("b")
+    state.begin([a, b], set())
+    described: list[tuple[RunEvent, Message | None]] = [
+        (UnitStarted(a.id), Message("a: started")),
+        (UnitFinished(a.id, 5.4), Message("a: done in 5 s")),
+        (UnitPaused(a.id, 5), Message("a: attempt failed, retry decided in 5 s")),
+        (UnitRetried(a.id, "lost", "its machine ended"), Message("a: tried again, its machine ended", important=True)),
+        (UnitWaits(a.id, b.id), Message("a: waits for b")),
+        (UnitFailed(a.id, "crashed", "a bug"), Message("a: FAILED, a bug", important=True)),
+        (UnitReported(a.id, Notice("a slow store")), Message("a: a slow store", important=True)),
+        (RunNotice("no machines"), Message("no machines", important=True)),
+        (UnitReported(a.id, Progress(1, 2)), None),
+        (UnitReported(a.id, WorkerStarted()), None),
+        (UnitBlocked(a.id), None),
+        (CapacityChanged(1, 0), None),
+    ]
+    for event, message in described:
+        assert describe_event(event, state) == message
+
+
+def test_figures_in_words() -> None:
+    figures = {"done": 1, "total": 4, "steps_per_second": 1.234, "validation": 12.34, "difference_error": 2e-4}
+    words = "1/4, 1.23 outer steps/s, validation 12.3 %, finite-difference error 2e-04"
+    assert describe_figures(figures) == words
+    assert describe_figures({"silent_seconds": 300}) == "silent for 5 min"
+    assert describe_figures({}) == ""

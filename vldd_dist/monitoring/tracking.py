@@ -1,0 +1,103 @@
+"""Sampling a run's curves for an experiment tracker: `vldd run ... --track tensorboard=DIR`."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+from vldd_dist.errors import ConfigError
+from vldd_dist.events import RunEvent
+from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.trackers import TRACKERS, Tracker
+
+TRACK_SECONDS = 5
+# Fields of `events.Progress` that are drawn.
+CURVES = ("loss", "validation", "samples_per_second", "steps_per_second", "difference_error")
+
+# (label of the unit, step, figures)
+Point = tuple[str, int, dict[str, float]]
+
+logger = logging.getLogger(__name__)
+
+
+class Tracking:
+    """A view that hands a tracker what is new, every `TRACK_SECONDS`, on a thread of its own: a slow server makes curves
+    coarser, not the run slower."""
+
+    def __init__(self, tracker: Tracker, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tracker: Tracker | None = tracker
+        self._clock, self._drawn_at = clock, -float("inf")
+        # By unit id: its label, and the step drawn last.
+        self._labels: dict[str, str] = {}
+        self._steps: dict[str, int] = {}
+        self._pool = ThreadPoolExecutor(1)
+        self._drawing: Future[None] | None = None
+
+    def begin(self, state: RunState) -> None:
+        """Nothing to draw yet."""
+
+    def event(self, event: RunEvent, state: RunState) -> None:
+        """Figures are sampled from the state."""
+
+    def refresh(self, state: RunState) -> None:
+        busy = self._drawing is not None and not self._drawing.done()
+        if self._tracker is None or busy or self._clock() - self._drawn_at < TRACK_SECONDS:
+            return
+        self._drawn_at = self._clock()
+        ended = [self._labels.pop(unit_id) for unit_id in self._labels.keys() - state.running.keys()]
+        self._labels |= {unit_id: running.unit.label for unit_id, running in state.running.items()}
+        self._drawing = self._pool.submit(self._try, partial(_draw, self._new_points(state), ended))
+
+    def end(self) -> None:
+        self._pool.shutdown()
+        self._try(lambda tracker: tracker.close())
+
+    def _new_points(self, state: RunState) -> list[Point]:
+        points = []
+        for unit_id, running in state.running.items():
+            progress = running.progress
+            if progress is not None and progress.done and self._steps.get(unit_id) != progress.done:
+                self._steps[unit_id] = progress.done
+                figures = {name: value for name in CURVES if (value := getattr(progress, name)) is not None}
+                points.append((running.unit.label, progress.done, figures))
+        return points
+
+    def _try(self, call: Callable[[Tracker], None]) -> None:
+        tracker = self._tracker
+        if tracker is None:
+            return
+        try:
+            call(tracker)
+        except Exception as error:  # Whatever a tracking server, its client or a disk raises: curves are not worth a run.
+            logger.warning("curves are no longer tracked: %s", " ".join(str(error).split())[:300])
+            self._tracker = None
+            with contextlib.suppress(Exception):
+                tracker.close()
+
+
+def _draw(points: list[Point], ended: list[str], tracker: Tracker) -> None:
+    for unit, step, figures in points:
+        tracker.log(unit, step, figures)
+    for unit in ended:
+        tracker.ended(unit)
+
+
+def make_tracking(description: str, experiment: str) -> Tracking:
+    """The view for NAME=TARGET, where TARGET is a folder for tensorboard, a project for wandb, a tracking URI for mlflow.
+
+    Raises:
+        ConfigError: there is no such tracker, its package is not installed, or it cannot be reached.
+    """
+    name, _, target = description.partition("=")
+    if name not in TRACKERS or not target:
+        known = ", ".join(f"{name}=TARGET" for name in TRACKERS)
+        raise ConfigError(f"--track {description}: expected one of {known}")
+    make, package = TRACKERS[name]
+    try:
+        return Tracking(make(target, experiment))
+    except ImportError:
+        raise ConfigError(f"--track {description}: {name} is not installed: pip install {package}") from None
+    except Exception as error:
+        raise ConfigError(f"--track {description}: {' '.join(str(error).split())[:300]}") from None
