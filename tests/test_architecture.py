@@ -1,4 +1,4 @@
-"""docs/architecture.md says what imports what, and what it takes to add something: both are computed here from the code."""
+"""docs/architecture.md says what imports what and what each folder offers: both are computed here from the code."""
 
 import ast
 import json
@@ -49,6 +49,9 @@ def test_the_page_names_who_imports_ray() -> None:
     assert [pattern for pattern in patterns if not any(fnmatch(module, pattern) for module in importing)] == []
 
 
+LEAVES = ("errors", "events", "plugins", "recall_metrics", "seeding", "control_characters", "strict_json", "strict_model")
+
+
 def levels() -> list[set[str]]:
     """The folders, in the order of the page's chain."""
     (chain,) = re.findall(r"Imports go one way: `jobs -> (.*?)`", PAGE)
@@ -58,22 +61,47 @@ def levels() -> list[set[str]]:
 def test_imports_go_one_way() -> None:
     chain = levels()
     below = {name: set().union(*chain[level + 1 :]) for level, names in enumerate(chain) for name in names}
-    everywhere = {
-        "errors",
-        "seeding",
-        "settings",
-        "control_characters",
-        *(part_of(m) for m in MODULES if m.startswith("strict_")),
+    allowed = {name: {*names, "config", "reporting", *LEAVES} for name, names in below.items()}
+    allowed |= {"config": set(LEAVES), "reporting": {"recall_metrics"}, "testing": {*below, "config", *LEAVES}}
+    allowed |= {leaf: set(LEAVES) for leaf in LEAVES} | {"__init__": {*below, "config"}}
+    assert {part_of(module) for module in MODULES} == set(allowed), "every folder and file has its place in the page's chain"
+    upwards = [(module, name) for module in MODULES for name in own(module) if name not in allowed[part_of(module)]]
+    assert upwards == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    names = {module.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): module for module in MODULES}
+    unfinished = {
+        module: {names[name] for name in below_the_package(module) if name in names and names[name] != module}
+        for module in MODULES
     }
-    found = {(part_of(module), name) for module in MODULES for name in own(module) if part_of(module) in below} - {
-        (here, name) for here in below for name in below[here] | everywhere
-    }
-    # Files and folders outside the chain: what the command line and the graph begin with.
-    loose = {(here, name) for here, name in found if name in ("experiment", "doctor", "console", "reporting")}
-    assert {here for here, _ in loose} <= {"cli", "orchestration"}
-    assert found - loose == {("experts", "evaluation")}
-    for name in everywhere | {"reporting"}:
-        assert set().union(*(own(module) for module in MODULES if part_of(module) == name)) <= everywhere, name
+    while free := [module for module, needed in unfinished.items() if not needed]:
+        for module in free:
+            del unfinished[module]
+        for needed in unfinished.values():
+            needed.difference_update(free)
+    assert unfinished == {}, "these files are in a circle, or import one that is"
+
+
+def below_the_package(module: str) -> set[str]:
+    """Dotted names of ours that a module imports: modules, and what it takes from them."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / module).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name.removeprefix("vldd_dist.") for name in found if name.startswith("vldd_dist.")}
+
+
+def test_the_diagram_has_the_arrows_of_the_chain() -> None:
+    diagram = PAGE[PAGE.index("flowchart TD") :].partition("```")[0]
+    chain = levels()
+    rank = {name: level for level, names in enumerate(chain) for name in names} | {"reporting": len(chain)}
+    arrows = re.findall(r"^  ([\w &]+) --> (.*)$", diagram, re.MULTILINE)
+    pairs = [(a, b) for left, right in arrows for a in re.findall(r"\w+", left) for b in re.findall(r"\w+", right)]
+    assert {name for pair in pairs for name in pair} == set(rank)
+    assert all(rank[a] < rank[b] for a, b in pairs)
 
 
 def test_the_unroll_imports_torch_numpy_and_nothing_of_ours() -> None:
@@ -96,9 +124,10 @@ print(json.dumps([name for name in json.loads(sys.argv[1]) if name in sys.module
     ("parts", "absent"),
     [
         (["models", "sharding", "distillation", "evaluation"], ["ray", "webdataset", "s3fs", "deepspeed"]),
-        (["storage"], ["ray", "webdataset", "s3fs", "deepspeed", "timm", "transformers"]),
+        (["artifacts", "distilled_set"], ["ray", "webdataset", "s3fs", "deepspeed", "timm", "transformers"]),
+        (["scheduler", "planner", "pipeline"], ["ray"]),
     ],
-    ids=["models", "storage"],
+    ids=["models", "artifacts", "scheduler"],
 )
 def test_parts_load_without_libraries_that_they_do_not_need(parts: list[str], absent: list[str]) -> None:
     program = [sys.executable, "-c", LOADED, json.dumps(absent), *parts]
@@ -121,22 +150,3 @@ def test_each_part_offers_what_the_page_names() -> None:
         files = {part.removesuffix(".py") for module in inside for part in module.split("/")}
         for name in (name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", offered)):
             assert name in files or re.search(rf"(def|class) {name}\b|^{name}\b.*=", text, re.MULTILINE), (names, name)
-
-
-def test_the_page_tells_every_place_that_an_addition_takes() -> None:
-    """By where the name of an example stands in the code, as a string of its own."""
-    table = rows("| a new | file | and these entries | as for |")
-    assert [what for what, *_ in table] == ["source", "coreset", "gradient", "stage"]
-    for what, folder, entries, example in table:
-        name = example.strip("`")
-        constants = {
-            module
-            for module in MODULES
-            for node in ast.walk(ast.parse((PACKAGE / module).read_text()))
-            if isinstance(node, ast.Constant) and node.value == name
-        }
-        named = set(re.findall(r"`([\w/]+\.py)`", entries.partition(" if ")[0]))
-        # The example's own file may say its name, too.
-        assert constants - {f"{folder.strip('`')}{name}.py"} <= named, what
-        assert all((PACKAGE / path).is_file() for path in named), what
-        assert named - constants <= {"planner/memory_model.py"}, what
