@@ -30,7 +30,9 @@ def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, undist
     assert "tried again, its process or machine ended" in logs
     assert "\x1b" not in logs
     assert "Raylet is terminated" not in logs, "Ray's account of a lost node, of thirty lines"
-    (driver,) = [process for process in cluster.processes("jobs.run") if arguments_of(process)[1:3] == ["-m", "jobs.run"]]
+    (driver,) = [
+        process for process in cluster.processes("vldd_dist.cli") if arguments_of(process)[1:3] == ["-m", "vldd_dist.cli"]
+    ]
     driver.kill()
     assert cluster.ends(job) == JobStatus.FAILED
     (status,) = read_statuses(Store(str(store)))

@@ -18,7 +18,7 @@ DASHBOARD = "http://127.0.0.1:8265"
 
 
 Description = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="YAML description of the experiment, e.g. jobs/presets/scenes.yaml")
+    str, typer.Argument(metavar="CONFIG", help="YAML description of the experiment, or a preset's name, e.g. scenes")
 ]
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from vldd_dist.config import strict_yaml
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.presets import preset_names, preset_path
 from vldd_dist.errors import ConfigError
 
 MOST_BYTES = 1 << 18
@@ -21,13 +22,13 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     """Read and check a description.
 
     Args:
-        path: a YAML file.
+        path: a YAML file, or the name of a preset where there is no such file.
         overrides: `section.key=value` each, the value written as in YAML.
 
     Raises:
         ConfigError: one sentence naming the file and the key, and the mend where it is known.
     """
-    path = Path(path)
+    path = description_path(path)
     tree = _read_tree(path)
     for override in overrides or []:
         _apply_override(tree, override)
@@ -37,12 +38,17 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
         raise ConfigError(f"{path}: {_first_problem(error)}") from None
 
 
+def description_path(path: str | Path) -> Path:
+    """The file itself, or the preset of this name where there is no such file."""
+    return Path(path) if Path(path).exists() else preset_path(str(path)) or Path(path)
+
+
 def _read_tree(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; the presets are in jobs/presets/") from None
+        raise ConfigError(f"{path}: no such file, and no preset of this name: {', '.join(preset_names())}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{path}: cannot be read: {reason}: name a YAML file that this user may read") from None

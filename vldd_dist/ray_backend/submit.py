@@ -39,12 +39,12 @@ def submit(
     """Start the job, unless it is running.
 
     Args:
-        config: path of the description, inside the working directory.
+        config: path of the description, inside the working directory, or a preset's name.
         working_dir: the folder that is uploaded, without files that look like secrets (`secret_files`). Its
             jobs/runtime_env.yaml is the job's runtime environment, as of `ray job submit --runtime-env`.
         store: as every node sees it.
         address: URL of the cluster's dashboard.
-        more: further arguments of `jobs.run`.
+        more: further arguments of `vldd run`.
 
     Returns:
         The job's id, and whether it was started now.
@@ -55,15 +55,22 @@ def submit(
     """
     root = Path(working_dir).resolve()
     check_working_dir(root)
-    if not Path(config).resolve().is_relative_to(root):
-        raise ConfigError(f"{config}: is outside the working directory {root}, which is all that is uploaded: move it there")
+    # A preset is known by its name where the job runs, too.
+    description = config
+    named_files = dict(texts_of(experiment.model_dump(mode="json")))
+    if Path(config).exists():
+        path = Path(config).resolve()
+        if not path.is_relative_to(root):
+            raise ConfigError(
+                f"{config}: is outside the working directory {root}, which is all that is uploaded: move it there"
+            )
+        description = str(path.relative_to(root))
+        named_files["the description"] = str(path)
     Store(store).require_writable()
     if "://" not in store and not Path(store).is_absolute():
         raise ConfigError(f"--store {store}: a job has another working directory: use a URL or an absolute path")
-    check_named_files(
-        root, {"the description": str(Path(config).resolve()), **dict(texts_of(experiment.model_dump(mode="json")))}
-    )
-    entrypoint = ["python", "-m", "jobs.run", str(Path(config).resolve().relative_to(root)), "--store", store]
+    check_named_files(root, named_files)
+    entrypoint = ["python", "-m", "vldd_dist.cli", "run", description, "--store", store]
     entrypoint += [part for override in overrides for part in ("--set", override)]
     entrypoint += more
     name = submission_name(experiment, store)

@@ -1,0 +1,43 @@
+"""Presets by name, and what a wheel brings with it."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from vldd_dist.config.load import load_experiment
+from vldd_dist.config.presets import FOLDERS, preset_names
+from vldd_dist.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_preset_is_found_by_its_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_path = load_experiment(ROOT / "jobs/presets/scenes.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert load_experiment("scenes") == by_path
+    assert "flickr8k-cpu" in preset_names()
+    (tmp_path / "scenes").write_text("name: own\n")
+    assert load_experiment("scenes").name == "own", "a file of the user's own comes first"
+    with pytest.raises(ConfigError, match="scene: no such file, and no preset of this name: .*scenes"):
+        load_experiment("scene")
+    for name in ("../config/presets", "/etc/passwd", ""):
+        with pytest.raises(ConfigError):
+            load_experiment(name)
+
+
+def test_both_folders_hold_the_same_presets() -> None:
+    assert FOLDERS[0].resolve() == FOLDERS[1].resolve()
+
+
+def test_a_wheel_has_the_presets_and_one_top_level_package(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+    source = tmp_path / "source"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(source)], check=True)
+    subprocess.run([*build, str(source)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"vldd_dist/presets/scenes.yaml", "vldd_dist/distilled_set/card.md"} <= set(names)
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"vldd_dist"}
