@@ -21,7 +21,7 @@ def test_a_preset_is_found_by_its_name_from_anywhere(tmp_path: Path, monkeypatch
     assert "flickr8k-cpu" in preset_names()
     (tmp_path / "scenes").write_text("name: own\n")
     assert load_experiment("scenes").name == "own", "a file of the user's own comes first"
-    with pytest.raises(ConfigError, match="scene: no such file, and no preset of this name: .*scenes"):
+    with pytest.raises(ConfigError, match=r"scene: no such file, and no preset of this name: .*scenes"):
         load_experiment("scene")
     for name in ("../config/presets", "/etc/passwd", ""):
         with pytest.raises(ConfigError):

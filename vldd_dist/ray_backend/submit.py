@@ -61,9 +61,7 @@ def submit(
     if Path(config).exists():
         path = Path(config).resolve()
         if not path.is_relative_to(root):
-            raise ConfigError(
-                f"{config}: is outside the working directory {root}, which is all that is uploaded: move it there"
-            )
+            raise ConfigError(f"{config}: is outside the working directory {root}, and only that is uploaded: move it there")
         description = str(path.relative_to(root))
         named_files["the description"] = str(path)
     Store(store).require_writable()
