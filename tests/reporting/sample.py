@@ -6,12 +6,10 @@ import numpy as np
 
 from vldd_dist.recall_metrics import METRICS
 from vldd_dist.reporting.data import (
-    METHODS,
     DistillationCurve,
     ExpertCurve,
     Gallery,
     GalleryItem,
-    Method,
     Progress,
     ReportData,
     Row,
@@ -23,7 +21,10 @@ from vldd_dist.reporting.data import (
 HOSTILE_CAPTION = 'a dog <script>alert("x")</script> & a "cat"'
 
 
-def row(method: Method, pairs: int, level: float, image_model: str | None = None, runs: int = 3) -> Row:
+METHODS = ("full", "random", "herding", "k_center", "forgetting", "distilled")
+
+
+def row(method: str, pairs: int, level: float, image_model: str | None = None, runs: int = 3) -> Row:
     """A row whose every metric has mean `level` and, of several runs, a spread."""
     recalls = [dict.fromkeys(METRICS, level + offset) for offset in (np.arange(runs) - (runs - 1) / 2)]
     return Row(method=method, pairs=pairs, image_model=image_model, metrics=aggregate(recalls), runs=runs)

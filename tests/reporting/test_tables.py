@@ -10,8 +10,8 @@ ORDER = [
     ("full", 2000, None),
     ("random", 10, None),
     ("distilled", 10, None),
-    ("random", 20, None),
     ("herding", 20, None),
+    ("random", 20, None),
     ("distilled", 20, None),
     ("distilled", 10, "nf_resnet50"),
 ]

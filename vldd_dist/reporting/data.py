@@ -1,7 +1,7 @@
 """The data of a report: plain values that tables, plots and the page are made of."""
 
 import io
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -9,9 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vldd_dist.recall_metrics import METRICS, Metric
 
-Method = Literal["full", "random", "herding", "k_center", "forgetting", "distilled"]
-# In the order of rows within a budget.
-METHODS: tuple[Method, ...] = get_args(Method)
+# Students trained on all pairs, and on distilled ones; every other method is a coreset.
+FULL, DISTILLED = "full", "distilled"
+
+
+def display_name(method: str) -> str:
+    """What a table or plot calls a method."""
+    return "full data" if method == FULL else method.replace("_", "-")
 
 
 class _Value(BaseModel):
@@ -28,7 +32,7 @@ class Stat(_Value):
 class Row(_Value):
     """Test recall of the students trained on sets of one method and size."""
 
-    method: Method
+    method: str
     pairs: int
     image_model: str | None = Field(None, description="The student's image tower in a cross-architecture row, else None.")
     metrics: dict[Metric, Stat]

@@ -7,9 +7,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS
-from vldd_dist.reporting.data import ReportData
+from vldd_dist.reporting.data import ReportData, display_name
 from vldd_dist.reporting.plots import plots
-from vldd_dist.reporting.tables import METHOD_NAMES, NOTE, budgets, cell, comparisons
+from vldd_dist.reporting.tables import NOTE, budgets, cell, comparisons
 
 STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "interrupted"}
 # Narrower images are enlarged pixel by pixel, not smoothed.
@@ -35,7 +35,7 @@ def render_html(data: ReportData) -> str:
         plots=[(plot, Markup(plot.svg)) for plot in plots(data)],
         metrics=METRICS,
         metric_names=DISPLAY_NAMES,
-        method_names=METHOD_NAMES,
+        display_name=display_name,
         cell=cell,
         note=NOTE,
     )

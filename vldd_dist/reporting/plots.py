@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -13,18 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, Method, ReportData
-from vldd_dist.reporting.tables import METHOD_NAMES
+from vldd_dist.reporting.data import FULL, DistillationCurve, ExpertCurve, ReportData, display_name
 
 # A contrast of at least 3:1 on white and on near-black.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d85c6", "#d27c1e", "#2e9b6a", "#d9536a", "#9673c4", "#848b94"
-LEVEL_COLOURS: dict[Method, str] = {
-    "full": GREY,
-    "random": ORANGE,
-    "herding": GREEN,
-    "k_center": RED,
-    "forgetting": PURPLE,
-}
+# Of coresets, in the order of the description; the first again after the last.
+CORESET_COLOURS = (ORANGE, GREEN, RED, PURPLE)
 # Placeholder for the text colour in matplotlib's output, replaced by currentColor.
 INK = "#010203"
 STYLE: dict[Any, Any] = {
@@ -64,7 +59,7 @@ def plots(data: ReportData) -> list[Plot]:
     drawn = [experts_plot(data.experts)] if data.experts else []
     for pairs in sorted({run.pairs for run in data.runs}):
         runs = [run for run in data.runs if run.pairs == pairs]
-        levels: dict[Method, float] = {
+        levels: dict[str, float] = {
             row.method: row.metrics["mean"].mean
             for row in data.rows
             if row.image_model is None and (row.method == "full" or (row.method != "distilled" and row.pairs == pairs))
@@ -96,7 +91,7 @@ def matching_plot(run: DistillationCurve) -> Plot:
     return plot
 
 
-def validation_plot(runs: list[DistillationCurve], levels: dict[Method, float]) -> Plot:
+def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> Plot:
     """Validation recall over outer steps, for all runs of one number of pairs.
 
     Args:
@@ -109,15 +104,17 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[Method, float]) 
         "Mean validation recall of students trained on the pairs so far. Dashed: mean test recall of the full data "
         "and of coresets of this size.",
         f"Best validation recall {best:.1f} %; "
-        + ", ".join(f"{METHOD_NAMES[method]} {level:.1f} %" for method, level in levels.items())
+        + ", ".join(f"{display_name(method)} {level:.1f} %" for method, level in levels.items())
         + ".",
     )
     with _drawing(plot, "outer step", "mean recall, %", height=3.9) as axes:
         for shade, run in zip(np.linspace(1.0, 0.45, len(runs)), runs, strict=True):
             steps, recalls = _columns(run.validation, 2)
             axes.plot(steps, recalls, color=BLUE, alpha=shade, marker="o", markersize=3, label=f"seed {run.seed}")
+        colours = cycle(CORESET_COLOURS)
         for method, level in levels.items():
-            axes.axhline(level, color=LEVEL_COLOURS[method], linestyle="--", linewidth=1.2, label=METHOD_NAMES[method])
+            colour = GREY if method == FULL else next(colours)
+            axes.axhline(level, color=colour, linestyle="--", linewidth=1.2, label=display_name(method))
         axes.set_ylim(bottom=0)
         _legend_below(axes)
     return plot

@@ -9,16 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS, Metric
-from vldd_dist.reporting.data import METHODS, Method, ReportData, Row
+from vldd_dist.reporting.data import DISTILLED, FULL, ReportData, Row, display_name
 
-METHOD_NAMES: dict[Method, str] = {
-    "full": "full data",
-    "random": "random",
-    "herding": "herding",
-    "k_center": "k-center",
-    "forgetting": "forgetting",
-    "distilled": "distilled",
-}
 Cell = TypeVar("Cell", str, Text)
 NOTE = "Test recall in percent; ± is the population standard deviation over runs."
 
@@ -51,12 +43,13 @@ class Comparison:
 
 
 def budgets(rows: list[Row]) -> list[Budget]:
-    """Group rows: full data first, then by ascending number of pairs; then the same for each other image tower."""
+    """Group rows: full data first, then by ascending number of pairs; then the same for each other image tower. Within a
+    budget coresets keep their order, and distilled pairs come last."""
     groups: dict[tuple[str, bool, int], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.image_model or "", row.method != "full", row.pairs), []).append(row)
+        groups.setdefault((row.image_model or "", row.method != FULL, row.pairs), []).append(row)
     return [
-        Budget(pairs, model or None, sorted(groups[model, limited, pairs], key=lambda row: METHODS.index(row.method)))
+        Budget(pairs, model or None, sorted(groups[model, limited, pairs], key=lambda row: row.method == DISTILLED))
         for model, limited, pairs in sorted(groups)
     ]
 
@@ -64,20 +57,20 @@ def budgets(rows: list[Row]) -> list[Budget]:
 def comparisons(rows: list[Row]) -> list[Comparison]:
     """One for each number of distilled pairs."""
     own = [row for row in rows if row.image_model is None]
-    full = next((row for row in own if row.method == "full"), None)
+    full = next((row for row in own if row.method == FULL), None)
     return [
         Comparison(
             pairs=row.pairs,
             distilled=row.metrics["mean"].mean,
             coreset=max(
-                (other for other in own if other.pairs == row.pairs and other.method not in ("distilled", "full")),
+                (other for other in own if other.pairs == row.pairs and other.method not in (DISTILLED, FULL)),
                 key=lambda other: other.metrics["mean"].mean,
                 default=None,
             ),
             full=full,
         )
         for row in sorted(own, key=lambda row: row.pairs)
-        if row.method == "distilled"
+        if row.method == DISTILLED
     ]
 
 
@@ -134,7 +127,7 @@ def _lines(budget: Budget, embolden: Callable[[str], Cell]) -> list[tuple[str, l
     name = f"{budget.pairs:,}" + (f" on {budget.image_model}" if budget.image_model else "")
 
     def cells(row: Row) -> Iterator[str | Cell]:
-        yield METHOD_NAMES[row.method]
+        yield display_name(row.method)
         for metric in METRICS:
             text = cell(row, metric)
             yield embolden(text) if budget.is_best(row, metric) else text
