@@ -11,7 +11,7 @@ from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experts import ExpertSettings
 from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder
-from vldd_dist.sharding.zero_model import bucket_elements
+from vldd_dist.sharding.deepspeed_engine import bucket_elements
 
 GIB = 2**30
 RESERVED = 1 * GIB

@@ -1,0 +1,52 @@
+"""Creating a DeepSpeed engine."""
+
+import logging
+import os
+from typing import Any
+
+import torch
+from torch import nn
+
+# Limits of `bucket_elements`.
+SMALLEST_BUCKET, LARGEST_BUCKET = 1 << 18, 1 << 25
+
+
+def bucket_elements(parameters: int) -> int:
+    """Elements of each of the engine's buffers, for a model with this many parameters. DeepSpeed's default of 5e8 would be most
+    of a rank's memory."""
+    return min(max(parameters // 16, SMALLEST_BUCKET), LARGEST_BUCKET)
+
+
+def make_engine(model: nn.Module, optimiser: torch.optim.Optimizer, stage: int) -> Any:
+    """An initialised DeepSpeed engine around a model and its optimiser, at a stage 1 to 3 of ZeRO."""
+    on_gpu = next(model.parameters()).is_cuda
+    if not on_gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    # Imported here, because it probes drivers and compilers, which a student on one rank does not need.
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.ERROR)
+    # Its shared-memory collective would be compiled on first use by all ranks at once, and a killed build leaves a lock behind.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed("nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
+    bucket = bucket_elements(sum(parameter.numel() for parameter in model.parameters()))
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 0.0,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": stage,
+            "contiguous_gradients": stage == 3,
+            "overlap_comm": on_gpu,
+            # No parameter may stay gathered between two uses, because parameters are written between passes.
+            "stage3_param_persistence_threshold": 0,
+            "stage3_max_reuse_distance": 0,
+            "stage3_max_live_parameters": 2 * bucket,
+            "stage3_prefetch_bucket_size": bucket,
+            "reduce_bucket_size": bucket,
+        },
+    }
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config)
+    return engine
