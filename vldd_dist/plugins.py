@@ -111,9 +111,9 @@ GRADIENTS = Registry(
     },
 )
 
-METRICS = Registry("metric", {"retrieval": "vldd_dist.retrieval.recall:RetrievalRecall"})
+METRICS = Registry("metric", {"median_rank": "vldd_dist.retrieval.metrics.median_rank:MedianRank"})
 
-REGISTRIES = (STAGES, SOURCES, CORESETS)
+REGISTRIES = (STAGES, SOURCES, CORESETS, METRICS)
 
 
 def load_all() -> None:

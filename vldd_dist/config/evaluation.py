@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from vldd_dist.config.base import HOW_TO_RUN, Distinct, Positive, Rate, Resources, Section, Seed, distinct
+from vldd_dist.config.base import HOW_TO_RUN, AnyPlugin, Distinct, Positive, Rate, Resources, Section, Seed, distinct, plugin_of
+from vldd_dist.plugins import METRICS
 
 
 class EvaluationSettings(Section):
@@ -23,6 +24,9 @@ class EvaluationsSettings(EvaluationSettings):
     """All evaluations of an experiment."""
 
     seeds: Distinct[Seed] = Field([0, 1, 2, 3, 4], description="One student for each set of pairs and seed.")
+    metrics: Annotated[list[Annotated[AnyPlugin, plugin_of(METRICS)]], AfterValidator(distinct)] = Field(
+        [], description="Metrics of the test split to report beside recall; nothing is selected by them."
+    )
     image_models: Annotated[list[str], AfterValidator(distinct)] = Field(
         [], description="Further timm models (random or timm weights) for cross-architecture rows."
     )

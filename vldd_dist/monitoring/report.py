@@ -153,7 +153,7 @@ class Reporter:
         self, recalls: dict[tuple[str, int, str], list[dict[str, float]]], key: tuple[str, int, str], unit: WorkUnit
     ) -> None:
         if facts := self._facts(unit):
-            recalls.setdefault(key, []).append(facts["test"])
+            recalls.setdefault(key, []).append(facts["test"] | facts.get("metrics", {}))
 
     def _experts(self) -> list[ExpertCurve]:
         return [

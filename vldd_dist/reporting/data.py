@@ -7,10 +7,15 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from vldd_dist.recall_metrics import METRICS, Metric
+from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS
 
 # Students trained on all pairs, and on distilled ones; every other method is a coreset.
 FULL, DISTILLED = "full", "distilled"
+
+
+def metric_name(metric: str) -> str:
+    """What a table calls a metric."""
+    return {str(name): shown for name, shown in DISPLAY_NAMES.items()}.get(metric, metric.replace("_", " "))
 
 
 def display_name(method: str) -> str:
@@ -35,7 +40,7 @@ class Row(_Value):
     method: str
     pairs: int
     image_model: str | None = Field(None, description="The student's image tower in a cross-architecture row, else None.")
-    metrics: dict[Metric, Stat]
+    metrics: dict[str, Stat] = Field(description="The recalls and their mean, then further metrics.")
     runs: int = Field(gt=0, description="Number of evaluated students.")
 
 
@@ -113,15 +118,17 @@ class ReportData(_Value):
     progress: Progress | None = None
 
 
-def aggregate(recalls: list[dict[str, float]]) -> dict[Metric, Stat]:
-    """Mean and population standard deviation (divisor n, as in published results on this task) of each metric over runs.
+def aggregate(recalls: list[dict[str, float]]) -> dict[str, Stat]:
+    """Mean and population standard deviation (divisor n, as in published results on this task) of each metric over runs: of
+    the recalls and their mean, and of further metrics that every run has.
 
     Raises:
         ValueError: there is no run to aggregate.
     """
     if not recalls:
         raise ValueError("no recalls to aggregate")
-    values = {metric: np.array([recall[metric] for recall in recalls]) for metric in METRICS}
+    further = [metric for metric in recalls[0] if metric not in METRICS and all(metric in recall for recall in recalls)]
+    values = {metric: np.array([recall[metric] for recall in recalls]) for metric in (*METRICS, *further)}
     return {metric: Stat(mean=float(of_runs.mean()), std=float(of_runs.std())) for metric, of_runs in values.items()}
 
 

@@ -6,10 +6,9 @@ import struct
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS
-from vldd_dist.reporting.data import ReportData, display_name
+from vldd_dist.reporting.data import ReportData, display_name, metric_name
 from vldd_dist.reporting.plots import plots
-from vldd_dist.reporting.tables import NOTE, budgets, cell, comparisons
+from vldd_dist.reporting.tables import NOTE, budgets, cell, comparisons, metrics_of
 
 STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "interrupted"}
 # Narrower images are enlarged pixel by pixel, not smoothed.
@@ -33,8 +32,8 @@ def render_html(data: ReportData) -> str:
         budgets=budgets(data.rows),
         comparisons=comparisons(data.rows),
         plots=[(plot, Markup(plot.svg)) for plot in plots(data)],
-        metrics=METRICS,
-        metric_names=DISPLAY_NAMES,
+        metrics=metrics_of(data.rows),
+        metric_name=metric_name,
         display_name=display_name,
         cell=cell,
         note=NOTE,

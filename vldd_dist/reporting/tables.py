@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS, Metric
-from vldd_dist.reporting.data import DISTILLED, FULL, ReportData, Row, display_name
+from vldd_dist.recall_metrics import METRICS
+from vldd_dist.reporting.data import DISTILLED, FULL, ReportData, Row, display_name, metric_name
 
 Cell = TypeVar("Cell", str, Text)
 NOTE = "Test recall in percent; ± is the population standard deviation over runs."
@@ -27,9 +27,13 @@ class Budget:
     def label(self) -> str:
         return f"{self.pairs:,} pairs" + (f" on {self.image_model}" if self.image_model else "")
 
-    def is_best(self, row: Row, metric: Metric) -> bool:
-        """Whether no other row has a higher mean; False if there is no other row."""
-        return len(self.rows) > 1 and row.metrics[metric].mean == max(other.metrics[metric].mean for other in self.rows)
+    def is_best(self, row: Row, metric: str) -> bool:
+        """Whether no other row has a higher mean; False if there is no other row, and of metrics beside recall."""
+        return (
+            metric in METRICS
+            and len(self.rows) > 1
+            and row.metrics[metric].mean == max(other.metrics[metric].mean for other in self.rows)
+        )
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,15 @@ def comparisons(rows: list[Row]) -> list[Comparison]:
     ]
 
 
-def cell(row: Row, metric: Metric) -> str:
-    """`12.3 ±0.4`, or `12.3` for a single run."""
+def metrics_of(rows: list[Row]) -> list[str]:
+    """The columns of a table: the recalls, their mean, then the further metrics that any row has."""
+    return list(dict.fromkeys([*METRICS, *(metric for row in rows for metric in row.metrics)]))
+
+
+def cell(row: Row, metric: str) -> str:
+    """`12.3 ±0.4`, or `12.3` for a single run; empty where the row lacks the metric."""
+    if metric not in row.metrics:
+        return ""
     stat = row.metrics[metric]
     return f"{stat.mean:.1f}" + (f" ±{stat.std:.1f}" if row.runs > 1 else "")
 
@@ -88,7 +99,7 @@ def summary(data: ReportData) -> dict[str, Any]:
                 "method": row.method,
                 "pairs": row.pairs,
                 **({"image_model": row.image_model} if row.image_model else {}),
-                "metrics": {metric: row.metrics[metric].model_dump() for metric in METRICS},
+                "metrics": {metric: stat.model_dump() for metric, stat in row.metrics.items()},
             }
             for budget in budgets(data.rows)
             for row in budget.rows
@@ -101,10 +112,11 @@ def render_table(data: ReportData) -> Table:
     table = Table(title=Text(f"{data.name}: recall", style="table.title"), caption=NOTE, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("pairs", overflow="fold")
     table.add_column("method", no_wrap=True)
-    for metric in METRICS:
-        table.add_column(DISPLAY_NAMES[metric], justify="right")
+    metrics = metrics_of(data.rows)
+    for metric in metrics:
+        table.add_column(metric_name(metric), justify="right")
     for budget in budgets(data.rows):
-        for label, cells in _lines(budget, lambda text: Text(text, style="bold")):
+        for label, cells in _lines(budget, metrics, lambda text: Text(text, style="bold")):
             table.add_row(Text(label), *cells)
         table.add_section()
     return table
@@ -112,23 +124,24 @@ def render_table(data: ReportData) -> Table:
 
 def markdown_table(data: ReportData) -> str:
     """The same table in GitHub's Markdown."""
+    metrics = metrics_of(data.rows)
     lines = [
-        "| pairs | method | " + " | ".join(DISPLAY_NAMES[metric] for metric in METRICS) + " |",
-        "|:---|:---|" + "---:|" * len(METRICS),
+        "| pairs | method | " + " | ".join(map(metric_name, metrics)) + " |",
+        "|:---|:---|" + "---:|" * len(metrics),
     ]
     for budget in budgets(data.rows):
-        for label, cells in _lines(budget, lambda text: f"**{text}**"):
+        for label, cells in _lines(budget, metrics, lambda text: f"**{text}**"):
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", NOTE, ""])
 
 
-def _lines(budget: Budget, embolden: Callable[[str], Cell]) -> list[tuple[str, list[str | Cell]]]:
+def _lines(budget: Budget, metrics: list[str], embolden: Callable[[str], Cell]) -> list[tuple[str, list[str | Cell]]]:
     """(pairs, [method, recalls...]) for each row; only the first row names the pairs."""
     name = f"{budget.pairs:,}" + (f" on {budget.image_model}" if budget.image_model else "")
 
     def cells(row: Row) -> Iterator[str | Cell]:
         yield display_name(row.method)
-        for metric in METRICS:
+        for metric in metrics:
             text = cell(row, metric)
             yield embolden(text) if budget.is_best(row, metric) else text
 

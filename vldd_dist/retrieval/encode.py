@@ -58,9 +58,14 @@ def encode_texts(model: DualEncoder, texts: Tensor, batch_size: int) -> Tensor:
     return torch.cat([model.text_features(batch.to(model.mean.device)) for batch in texts.split(batch_size)])
 
 
-@torch.no_grad()
 def measure(model: DualEncoder, split: RetrievalSplit, batch_size: int, ranks: Ranks = SOLO) -> Recall:
     """Recall of a dual encoder on a split. With several ranks, which hold equal models, each encodes some of the rows."""
+    return recall(*joint_features(model, split, batch_size, ranks), split.image_of_caption)
+
+
+@torch.no_grad()
+def joint_features(model: DualEncoder, split: RetrievalSplit, batch_size: int, ranks: Ranks = SOLO) -> tuple[Tensor, Tensor]:
+    """Features of the images (N, d) and of the captions (C, d) of a split, on every rank."""
     model.eval()
     inputs, captions = (rows[slice(*ranks.rows_to_compute(len(rows)))] for rows in (split.inputs, split.texts))
     if model.frozen_backbone:
@@ -70,4 +75,4 @@ def measure(model: DualEncoder, split: RetrievalSplit, batch_size: int, ranks: R
         images = encode_images(model, inputs.split(batch_size))
     texts = encode_texts(model, captions, batch_size)
     gather = ranks.rows_gatherer
-    return recall(gather(len(split.inputs))(images), gather(len(split.texts))(texts), split.image_of_caption)
+    return gather(len(split.inputs))(images), gather(len(split.texts))(texts)

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from vldd_dist.artifacts.facts import Facts, Recalls
+from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Terms, peak, sizes_of, student_step_memory
@@ -18,12 +19,16 @@ from vldd_dist.pipeline.inputs import load_expert, load_retrieval_split
 from vldd_dist.pipeline.model_units import model_inputs, model_named, model_spec
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.retrieval.encode import measure
+from vldd_dist.plugins import METRICS
+from vldd_dist.retrieval.encode import joint_features
+from vldd_dist.retrieval.metrics.base import Metric
+from vldd_dist.retrieval.recall import recall
 
 
 class EvaluationFacts(Facts):
     test: Recalls
     learning_rate: float | None = Field(None, description="of the student, chosen on validation")
+    metrics: dict[str, float] = Field(default={}, description="further metrics of the test split, by name")
     validation: list[tuple[float, Recalls]] = Field(default=[], description="(learning rate, recalls)")
 
 
@@ -37,7 +42,12 @@ def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -
     label = f"evaluation of {source.label}"
     return STAGE.new(
         experiment,
-        {"protocol": protocol_of(experiment), "model": model_spec(model), "seed": seed},
+        {
+            "protocol": protocol_of(experiment),
+            "model": model_spec(model),
+            "seed": seed,
+            "metrics": [metric.identity() for metric in experiment.evaluation.metrics],
+        },
         {"dataset": graph.unit("dataset"), role: source, **model_inputs(graph, model)},
         {"encode_batch": experiment.evaluation.encode_batch},
         label if role == "expert" else f"{label}, {image_model}, seed {seed}",
@@ -55,17 +65,26 @@ def wanted(graph: Units) -> Iterable[Key]:
 
 def run(context: StageContext) -> dict[str, Any]:
     """The test split is measured once, at the end."""
-    batch = context.execution["encode_batch"]
     if "expert" in context.order.inputs:
-        expert = load_expert(context)
-        return {"test": measure(expert, load_retrieval_split(context, expert, "test"), batch).as_dict()}
+        return _test(context, load_expert(context))
     model = context.build_model(0)
     evaluator = make_evaluator(context, context.spec["protocol"], context.spec["seed"])
     choice = evaluator.choose(_training_pairs(context, model), load_retrieval_split(context, model, "val"))
     return {
         "learning_rate": choice.learning_rate,
         "validation": [[rate, recall.as_dict()] for rate, recall in choice.validation.items()],
-        "test": measure(choice.student, load_retrieval_split(context, model, "test"), batch).as_dict(),
+        **_test(context, choice.student),
+    }
+
+
+def _test(context: StageContext, model: DualEncoder) -> dict[str, Any]:
+    """Recall and the further metrics on the test split."""
+    split = load_retrieval_split(context, model, "test")
+    images, texts = joint_features(model, split, context.execution["encode_batch"])
+    metrics: list[Metric] = [choose(METRICS, given) for given in context.spec["metrics"]]
+    return {
+        "test": recall(images, texts, split.image_of_caption).as_dict(),
+        "metrics": {metric.label: metric.measure(images, texts, split.image_of_caption) for metric in metrics},
     }
 
 
@@ -100,7 +119,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
 
 STAGE = StageSpec(
     kind="evaluation",
-    version=1,
+    version=2,
     title="evaluations",
     section="evaluation",
     result=EvaluationFacts,

@@ -1,0 +1,20 @@
+"""What a metric is."""
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from vldd_dist.config.base import Plugin
+
+
+class Metric(Plugin):
+    """One number of a model on the test split, and its settings. It is reported; selection is by mean validation recall."""
+
+    @abstractmethod
+    def measure(self, image_features: Tensor, text_features: Tensor, image_of_caption: Tensor) -> float:
+        """
+        Args:
+            image_features: (N, d).
+            text_features: (C, d).
+            image_of_caption: (C,) int64, the image each caption belongs to.
+        """
