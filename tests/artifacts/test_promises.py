@@ -20,8 +20,8 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.distilled_set.fetch import published_sets, verify
 from vldd_dist.errors import StoreError
-from vldd_dist.pipeline import publish
 from vldd_dist.pipeline.execute import execute
+from vldd_dist.pipeline.stages import publication
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.sharding.checkpoints import newest_checkpoint
 from vldd_dist.sharding.ranks import SOLO
@@ -117,7 +117,7 @@ def _check_and_finish(url: str, order: UnitOrder, expected: dict[str, Any], live
     for folder in published_sets(store):
         load_distilled(store.url_of(folder))
     # The next attempt computes other last bits, as another kind of machine may.
-    publish._nearest_captions = with_other_last_bits(publish._nearest_captions)
+    publication._nearest_captions = with_other_last_bits(publication._nearest_captions)
     if not done:
         execute(order, store, lambda event: None)
     assert digests(store, order) == expected

@@ -13,8 +13,8 @@ from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.fetch import published_sets, read_manifest, verify
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
-from vldd_dist.pipeline import publish
 from vldd_dist.pipeline.execute import execute
+from vldd_dist.pipeline.stages import publication
 from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_units import copy_all_but, digests, first_of, with_other_last_bits
@@ -33,7 +33,7 @@ def store(finished: Store, store: Store) -> Store:
 def run(store: Store, elsewhere: bool = False) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if elsewhere:
-            patch.setattr(publish, "_nearest_captions", with_other_last_bits(publish._nearest_captions))
+            patch.setattr(publication, "_nearest_captions", with_other_last_bits(publication._nearest_captions))
         execute(UNIT.order(), store, lambda event: None)
 
 
