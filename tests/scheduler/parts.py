@@ -1,0 +1,105 @@
+"""An executor without behaviour, and the parts of the scheduler around it, for tests of one part at a time."""
+
+from dataclasses import dataclass, field
+
+from vldd_dist.events import RunEvent, UnitReported
+from vldd_dist.pipeline.outcome import Outcome
+from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
+from vldd_dist.scheduler.admission import Admission
+from vldd_dist.scheduler.dependencies import Dependencies
+from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.failure_policy import RetryBudget
+from vldd_dist.scheduler.ready_queue import ReadyQueue
+from vldd_dist.scheduler.result import RunResult
+from vldd_dist.scheduler.retries import Retries
+from vldd_dist.scheduler.running import RunningUnits
+from vldd_dist.scheduler.settlement import Settlement
+from vldd_dist.scheduler.submission import Submission
+
+
+@dataclass
+class PassiveExecutor:
+    """Notes what it is asked for.
+
+    Attributes:
+        already_ended: unit id -> outcome that `stop` finds.
+    """
+
+    given: Capacity
+    asked: int = 0
+    submitted: list[UnitOrder] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    already_ended: dict[str, Outcome] = field(default_factory=dict)
+
+    def capacity(self) -> Capacity:
+        self.asked += 1
+        return self.given
+
+    def submit(self, order: UnitOrder) -> None:
+        self.submitted.append(order)
+
+    def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
+        return []
+
+    def stop(self, unit_id: str) -> Outcome | None:
+        self.stopped.append(unit_id)
+        return self.already_ended.get(unit_id)
+
+    def reports(self) -> list[UnitReported]:
+        return []
+
+    def is_alive(self, node: str) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+class Parts:
+    """Connected as in the controller; `now` is the clock of all."""
+
+    def __init__(self, units: list[WorkUnit], capacity: Capacity, max_running: int | None = None) -> None:
+        self.now = 0.0
+        self.executor = PassiveExecutor(capacity)
+        self.events: list[RunEvent] = []
+        self.units = {unit.id: unit for unit in units}
+        self.ready, self.admission, self.running = ReadyQueue(), Admission(max_running), RunningUnits(lambda: self.now)
+        self.retries = Retries(RetryBudget(lost=1, crashed=0, killed=1, pauses=(5.0,)), lambda: self.now)
+        self.submission = Submission(
+            self.executor,
+            self.ready,
+            self.admission,
+            self.running,
+            self.retries.avoid,
+            self.events.append,
+            lambda: self.now,
+        )
+        self.dependencies, self.result = Dependencies(), RunResult()
+        self.settlement = Settlement(
+            self.units,
+            self.dependencies,
+            self.retries,
+            self.submission,
+            self.make_ready,
+            self.executor.is_alive,
+            self.events.append,
+            self.result,
+        )
+
+    def make_ready(self, unit: WorkUnit) -> None:
+        self.ready.add(unit, list(self.units).index(unit.id))
+
+    def submit(self, *units: WorkUnit) -> None:
+        """Let these units run."""
+        for unit in units:
+            self.make_ready(unit)
+        self.submission.submit_ready()
+        assert {unit.id for unit in units} <= self.admission.submitted
+
+    @property
+    def submitted(self) -> list[str]:
+        return [order.label for order in self.executor.submitted]
+
+    def of(self, kind: type) -> list[RunEvent]:
+        """The events of a kind."""
+        return [event for event in self.events if isinstance(event, kind)]

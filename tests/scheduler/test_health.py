@@ -1,0 +1,68 @@
+import pytest
+
+from tests.scheduler.parts import Parts
+from vldd_dist.events import Progress, UnitFinished, UnitPaused, UnitReported, UnitRetried
+from vldd_dist.pipeline.outcome import DONE
+from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.health import HEALTH_SECONDS, HealthChecks
+from vldd_dist.scheduler.stragglers import CONSECUTIVE_CHECKS, MIN_PEERS, WARM_UP_SECONDS
+from vldd_dist.testing.scripted_executor import make
+
+
+def checks(parts: Parts, stall_timeout_seconds: float | None = None) -> HealthChecks:
+    return HealthChecks(
+        parts.executor, parts.admission, parts.running, parts.settlement, parts.retries.avoid, stall_timeout_seconds
+    )
+
+
+def test_a_stalled_unit_is_stopped_and_counts_as_broken() -> None:
+    unit = make("unit")
+    parts = Parts([unit], Capacity(1, 0))
+    health = checks(parts, 60)
+    parts.submit(unit)
+    parts.now = 59
+    assert not health.check()
+    # Between two checks nothing is looked at.
+    parts.now = 59 + HEALTH_SECONDS - 1
+    assert not health.check()
+    parts.now = 59 + HEALTH_SECONDS
+    assert health.check()
+    assert parts.executor.stopped == [unit.id]
+    assert parts.of(UnitPaused) == [UnitPaused(unit.id, 5)]
+    parts.now += 5
+    parts.settlement.decide_paused()
+    assert parts.of(UnitRetried) == [UnitRetried(unit.id, "broken", "it has reported nothing for 1 min")]
+
+
+def test_a_unit_that_ended_before_it_could_be_stopped_is_done() -> None:
+    unit = make("unit")
+    parts = Parts([unit], Capacity(1, 0))
+    health = checks(parts, 60)
+    parts.submit(unit)
+    parts.executor.already_ended[unit.id] = DONE
+    parts.now = 60
+    health.check()
+    assert parts.of(UnitFinished) == [UnitFinished(unit.id, 60)]
+
+
+@pytest.mark.parametrize("spare_cpus", [0, 1])
+def test_a_straggler_is_moved_where_its_resources_are_free_a_second_time(spare_cpus: int) -> None:
+    units = [make(f"unit {index}") for index in range(MIN_PEERS + 1)]
+    parts = Parts(units, Capacity(len(units) + spare_cpus, 0))
+    health = checks(parts)
+    parts.submit(*units)
+    for unit in units:
+        speed = 1.0 if unit is units[-1] else 10.0
+        parts.running.report(UnitReported(unit.id, Progress(1, None, samples_per_second=speed), f"node of {unit.label}"))
+    parts.now = WARM_UP_SECONDS
+    for _ in range(CONSECUTIVE_CHECKS):
+        assert parts.executor.stopped == []
+        assert not health.check()
+        parts.now += HEALTH_SECONDS
+    if not spare_cpus:
+        assert parts.executor.stopped == []
+        return
+    assert parts.executor.stopped == [units[-1].id]
+    assert parts.of(UnitRetried) == [UnitRetried(units[-1].id, "slow", "10.0 times as slow as others of its kind")]
+    assert parts.retries.avoid == {units[-1].id: f"node of {units[-1].label}"}
+    assert parts.ready.first() is units[-1]
