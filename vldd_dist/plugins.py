@@ -7,6 +7,7 @@ description loads nothing it does not name. An installed package adds plug-ins o
 
 import difflib
 from collections.abc import Iterator
+from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -27,7 +28,7 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         """The names, those of this package first."""
         yield from self.entries
-        yield from (name for name in self._installed() if name not in self.entries)
+        yield from (name for name in self._installed if name not in self.entries)
 
     def load(self, name: str) -> Any:
         """What the name stands for.
@@ -35,7 +36,7 @@ class Registry:
         Raises:
             ValueError: there is no such plug-in; a sentence with the names there are.
         """
-        target = self.entries.get(name) or self._installed().get(name)
+        target = self.entries.get(name) or self._installed.get(name)
         if target is None:
             near = difflib.get_close_matches(name, self, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -43,7 +44,9 @@ class Registry:
         module, _, attribute = target.partition(":")
         return getattr(import_module(module), attribute)
 
+    @cached_property
     def _installed(self) -> dict[str, str]:
+        # Read once a process: it looks through the metadata of every installed package.
         group = f"vldd_dist.{self.kind.replace(' ', '_')}s"
         return {point.name: point.value for point in entry_points(group=group)}
 
