@@ -60,14 +60,13 @@ def make_set(url: str) -> None:
     recipe = Recipe(
         image_model="test_nfnet", image_model_args={}, image_weights="random", image_train="full", image_head="none",
         image_size=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), text_encoder={"model": "minilm"}, text_head="projection",
-        joint_dim=None, loss="symmetric InfoNCE", temperature=0.07, epochs=3, batch_size=4, learning_rate=0.01, momentum=0.9,
+        joint_dim=None, loss={"name": "infonce", "temperature": 0.07}, epochs=3, batch_size=4, learning_rate=0.01, momentum=0.9,
         weight_decay=0.0,
     )  # fmt: skip
     recalls = dict.fromkeys(METRICS, 50.0)
     distilled = DistilledSet(
-        images=torch.zeros(2, 3, 8, 8),
-        texts=torch.ones(2, 4),
-        inner_rates={"image": 0.1, "text": 0.2},
+        rows={"images": torch.zeros(2, 3, 8, 8), "texts": torch.ones(2, 4)},
+        learned={"inner_lr_image": 0.1, "inner_lr_text": 0.2},
         recipe=recipe,
         captions=[NearestCaptions(before="a", after="b", similarity=0.5)] * 2,
         facts={"recalls": {"distilled": [recalls]}},
@@ -316,7 +315,7 @@ REFUSED = [
     "data.licence=2020-13-45", "seed=!!int abc", "seed=" + "9" * 5000, "experts.lr_image=.inf", "distill.lr_images=.nan",
     "distill.seeds=[0, 0]", "distill.pairs=[5, 5]", "evaluation.learning_rates=[0.1, 0.1]", "evaluation.seeds=[]",
     "experts.count=1000000000", "model.image.model_args={a: .inf}", "name=../x", "name=x/y", "data.image_size=100000000",
-    "distill.max_loss=1e999", "data.max_bad_fraction=.nan", "name=&a [*a]",
+    "distill.objective.max_loss=1e999", "data.max_bad_fraction=.nan", "name=&a [*a]",
 ]  # fmt: skip
 
 

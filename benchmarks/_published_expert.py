@@ -15,7 +15,7 @@ from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.data.augment import augment
 from vldd_dist.data.shards import captions_of, image_of, samples_of
 from vldd_dist.models.image import create_backbone
-from vldd_dist.models.losses import contrastive_loss
+from vldd_dist.models.losses.infonce import InfoNCE
 
 DIM = 128
 
@@ -73,7 +73,7 @@ class PublishedExpert:
         with torch.no_grad():
             texts = self.bert(**tokens).pooler_output
         images = self.image((pictures.float() / 255 - 0.5) / 0.25)
-        loss = contrastive_loss(images, self.head(texts), 0.07)
+        loss = InfoNCE()(images, self.head(texts))
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()

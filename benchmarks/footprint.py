@@ -29,7 +29,7 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, unrolled_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.losses import contrastive_loss
+from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import ParameterView
 
 IMAGE_SIZE, TEXT_DIM, STEPS = 64, 384, 4
@@ -87,7 +87,7 @@ def estimate(case: Case, what: str) -> int:
         step = Step(batch, second=trace.second_order(case.pairs, dropout=False, with_theta=True))
     else:
         step = Step(batch, first=trace.first_order(case.pairs, training=False, of_batch=True, keep=True))
-    return peak(unroll_memory(sizes, step, DistillSettings.model_validate({"gradient": what, "inner_steps": STEPS})))
+    return peak(unroll_memory(sizes, step, DistillSettings(objective={"gradient": what, "inner_steps": STEPS})))
 
 
 def measure(case: Case, what: str) -> Measured:
@@ -103,7 +103,7 @@ def measure(case: Case, what: str) -> Measured:
 
 
 def _unroll(model: DualEncoder, gradient: str, pairs: int) -> Callable[[], object]:
-    student = Student(model, 0.07, dropout=False, fused_attention=gradient == "finite_difference")
+    student = Student(model, InfoNCE(), dropout=False, fused_attention=gradient == "finite_difference")
     start, target = student.view.read(), student.view.read()
     batches = [_batch(pairs) for _ in range(STEPS)]
 
@@ -121,7 +121,7 @@ def _expert_steps(model: DualEncoder, what: str, pairs: int) -> Callable[[], obj
         optimiser = torch.optim.SGD(parameters, lr=1e-3, momentum=EXPERT.momentum, weight_decay=EXPERT.weight_decay)
         for _ in range(2):
             images, texts = model(*batch)
-            loss = contrastive_loss(images, texts, 0.07)
+            loss = InfoNCE()(images, texts)
             loss.backward()
             optimiser.step()
             optimiser.zero_grad()

@@ -23,6 +23,7 @@ from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, scatter_to_pairs, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.inputs import model_inputs, pixel_gradients
+from vldd_dist.models.losses.infonce import InfoNCE
 
 TOWERS = {"vit_tiny_patch16_224": {"img_size": 64}, "nf_regnet_b1": {}, "mobilenetv2_100": {}}
 IMAGE_SIZE, PAIRS, STEPS, TEXT_DIM = 64, 20, 8, 384
@@ -37,7 +38,7 @@ class Frozen:
         )
         text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
         self.model = build(ModelSettings(image=image, text=text, joint_dim=256), TEXT_DIM, None, 0)
-        self.student = Student(self.model, 0.07, dropout=False, fused_attention=False)
+        self.student = Student(self.model, InfoNCE(), dropout=False, fused_attention=False)
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randn(PAIRS, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
         self.texts = torch.randn(PAIRS, TEXT_DIM, generator=generator)

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -29,11 +29,15 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import Experts
+from vldd_dist.distillation.initialisations.noise import noise_pairs
+from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
 from vldd_dist.distillation.outer_loop import Distillation
-from vldd_dist.distillation.pairs import start_from_noise
+from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.unrolling import make_unrolling
 from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import TOWERS, ParameterView
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
@@ -68,33 +72,26 @@ def write_trajectory(store: Store, model: DualEncoder) -> None:
 
 def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) -> Distillation:
     settings = DistillSettings(
-        pairs=[pairs],
+        objective=TrajectoryMatching(inner_steps=INNER_STEPS, max_start_epoch=0, max_loss=1e9),
         batch_size=MINIBATCH,
-        inner_steps=INNER_STEPS,
         outer_steps=outer_steps,
-        max_start_epoch=0,
         validate_every=10**6,
         checkpoint_every=10**6,
-        max_loss=1e9,
     )
-    model = make_model()
-    rows = range(*ranks.rows(pairs))
-    generator = torch.Generator().manual_seed(0)
-    captions = torch.randn(50, TEXT_DIM, generator=generator)
-    start = start_from_noise(rows, (3, IMAGE_SIZE, IMAGE_SIZE), captions, settings, 0, torch.device("cpu"))
-    unrolling = make_unrolling(model, 0.07, settings, None, ranks, MINIBATCH)
-    store = Store(url)
+    store, loss, no_data = Store(url), InfoNCE(), cast(Any, None)
+    context = RunContext(settings, pairs, 0, make_model(), loss, no_data, no_data, report, ranks)
+    unrolling = make_unrolling(context.model, loss, settings.objective, None, ranks, 0, MINIBATCH)
+    experts = Experts(1, lambda index: Trajectory(UnitReader(store, "expert", "e"), SnapshotCache(), unrolling.part))
+    captions = torch.randn(50, TEXT_DIM, generator=torch.Generator().manual_seed(0))
+    images, texts = noise_pairs(context.rows, (3, IMAGE_SIZE, IMAGE_SIZE), captions, 0)
+    learned = settings.objective.learned_shared()
     return Distillation(
-        unrolling,
-        start,
-        pairs,
-        Experts(1, lambda index: Trajectory(UnitReader(store, "expert", "e"), SnapshotCache(), unrolling.part)),
-        settings,
-        seed=0,
+        MatchingProblem(settings.objective, context, unrolling, experts, seed=0),
+        SyntheticPairs({"images": images, "texts": texts}, {name: one.start for name, one in learned.items()}),
+        {"images": settings.lr_images, "texts": settings.lr_texts} | {name: one.lr for name, one in learned.items()},
+        context,
         validate=lambda given: 0.0,
         writer=UnitWriter(store, "distillation", f"{pairs}-{ranks.world_size}", {}, {}),
-        report=report,
-        ranks=ranks,
     )
 
 

@@ -140,7 +140,7 @@ def gpu_seconds(source: Source, experiment: Experiment) -> dict[str, float]:
     for pairs in distill.pairs:
         # A student for each learning rate, each measured on the validation split.
         chosen = rates * (judging.epochs * pairs + val / ENCODING_SPEEDUP)
-        drawn = distill.inner_steps * min(distill.batch_size or pairs, pairs)
+        drawn = distill.objective.inner_steps * min(distill.batch_size or pairs, pairs)
         distilled += distill.outer_steps * drawn * EXACT_STEPS + validations * chosen
         judged += chosen + test / ENCODING_SPEEDUP
     sets = (len(distill.seeds) + len(experiment.coresets.methods)) * len(judging.seeds)

@@ -24,11 +24,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks._measure import peak_memory, print_json
-from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.sharded import ShardedFirstOrder
-from vldd_dist.distillation.unrolling import LocalUnrolling, ShardedUnrolling
+from vldd_dist.distillation.unrolling import LocalUnrolling, Segment, ShardedUnrolling
 from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.testing.group import Group
@@ -107,8 +108,8 @@ def measure_rank(ranks: Ranks, name: str, steps: int, repeats: int) -> RankFigur
     start_whole, target_whole = make_ends(model)
     batches = [[tensor[slice(*ranks.rows(PAIRS))].clone() for tensor in batch] for batch in make_batches(steps)]
     theta = sum(tensor.nbytes for tensor in start_whole)
-    settings = DistillSettings(gradient="finite_difference", zero_stage=3)
-    unrolling = ShardedUnrolling(model, 0.07, settings, None, ranks, PAIRS)
+    settings = TrajectoryMatching(gradient="finite_difference")
+    unrolling = ShardedUnrolling(model, InfoNCE(), settings, None, ranks, 3, PAIRS)
     start, target = ([shard.clone() for shard in unrolling.layout.cut(whole)] for whole in (start_whole, target_whole))
     del start_whole, target_whole
     seen: list[int] = []
@@ -119,7 +120,7 @@ def measure_rank(ranks: Ranks, name: str, steps: int, repeats: int) -> RankFigur
         return gradients(self, *arguments, **named)
 
     def unroll() -> None:
-        unrolling.gradient(start, target, RATES, batches, 0, 1e-4)
+        unrolling.gradient(Segment(start, target, RATES, batches, (), 0), 1e-4)
 
     # The first also traces the model and loads the kernels.
     unroll()
@@ -141,16 +142,17 @@ def exact_on_rank(ranks: Ranks, name: str, steps: int) -> tuple[list[list[Tensor
     model = make_model(name)
     start, target = make_ends(model)
     batches = [[tensor[slice(*ranks.rows(PAIRS))] for tensor in batch] for batch in make_batches(steps)]
-    unrolling = ShardedUnrolling(model, 0.07, DistillSettings(zero_stage=3), None, ranks, PAIRS)
+    unrolling = ShardedUnrolling(model, InfoNCE(), TrajectoryMatching(), None, ranks, 3, PAIRS)
     cut = unrolling.layout.cut
-    result = unrolling.gradient(cut(start), cut(target), RATES, batches, 0, None)
+    result = unrolling.gradient(Segment(cut(start), cut(target), RATES, batches, (), 0), None)
     return [list(batch) for batch in result.batches], result.rates
 
 
 def gradient_error(world: int, name: str, steps: int) -> float:
     model = make_model(name)
     start, target = make_ends(model)
-    wanted = LocalUnrolling(model, 0.07, DistillSettings(), None).gradient(start, target, RATES, make_batches(steps), 0, None)
+    segment = Segment(start, target, RATES, make_batches(steps), (), 0)
+    wanted = LocalUnrolling(model, InfoNCE(), TrajectoryMatching(), None).gradient(segment, None)
     group = Group(world)
     parts = group.run(exact_on_rank, name, steps)
     group.close()

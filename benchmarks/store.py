@@ -34,8 +34,7 @@ from vldd_dist.artifacts.snapshot_cache import PARALLEL_PREFETCHES, SnapshotCach
 from vldd_dist.artifacts.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.distillation import DistillSettings
-from vldd_dist.distillation.outer_loop import draw
+from vldd_dist.distillation.sampling import Sampler
 from vldd_dist.store.store import Store
 from vldd_dist.testing.s3_server import s3_server
 
@@ -156,18 +155,18 @@ class Counting(Store):
 
 def bytes_of_steps(store: Store, megabytes: int) -> tuple[float, float]:
     """Bytes read in the outer loop's steps over those of whole experts: cold, warm."""
-    settings = DistillSettings(pairs=[20], inner_steps=8, expert_epochs=1, max_start_epoch=EPOCHS - 1)
+    sampler = Sampler(20, EXPERTS, 20, inner_steps=8, max_start_epoch=EPOCHS - 1, min_experts=None, outer_steps=STEPS, seed=0)
     whole = 0
     for expert in range(EXPERTS):
         snapshots = make_snapshots(megabytes, expert)
         write_ours(store, f"expert-{expert}", snapshots)
         whole = sum(len(data) for encoded in snapshots.values() for data in encoded.values())
-    drawn = [draw(settings, EXPERTS, 20, 0, step) for step in range(STEPS)]
+    drawn = [sampler.draw(step) for step in range(STEPS)]
 
     def read(counting: Counting, expert: int, start: int) -> None:
         # No snapshots in memory: what is saved is saved by the node.
         trajectory = Trajectory(UnitReader(counting, "trajectory", f"expert-{expert}"), SnapshotCache())
-        for epoch in (start, start + settings.expert_epochs):
+        for epoch in (start, start + 1):
             for tower in TOWERS:
                 trajectory.snapshot(epoch, tower)
 

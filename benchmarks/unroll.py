@@ -25,6 +25,7 @@ from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import DoubleBackward, Params, UnrollResult, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
+from vldd_dist.models.losses.infonce import InfoNCE
 
 STUDENTS: dict[str, dict[str, Any]] = {
     "test_vit": {"img_size": 64},
@@ -54,7 +55,7 @@ class Unroll:
         image = ImageTowerSettings(model=model, model_args=STUDENTS[model], weights="random")
         text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
         encoder = build(ModelSettings(image=image, text=text), TEXT_DIM, None, 0)
-        self.student = Student(encoder, 0.07, dropout=False, fused_attention=False)
+        self.student = Student(encoder, InfoNCE(), dropout=False, fused_attention=False)
         self.start: Params = self.student.view.read()
         self.derivatives = DoubleBackward(self.student)
         generator = torch.Generator().manual_seed(0)

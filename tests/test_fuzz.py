@@ -43,7 +43,7 @@ WHOLE: dict[str, tuple[type[Sealed], dict[str, Any]]] = {
         DistilledManifest,
         {
             "pairs": 5,
-            "inner_rates": {"image": 0.1, "text": 0.1},
+            "learned": {"inner_lr_image": 0.1, "inner_lr_text": 0.1},
             "recipe": RECIPE.model_dump(mode="json"),
             "facts": {"recalls": {"distilled": [EXAMPLES["evaluation"]["test"]]}},
             "objects": {"README.md": INFO | {"key": "README.md"}},

@@ -43,7 +43,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "best_validation": 40.0,
         "validation": [(0, 10.0), (5, 40.0)],
         "start": {"initialise": "real"},
-        "difference_check": {"relative_step": 1e-4, "error": 1e-3, "against": "exact"},
+        "objective": {"difference_check": {"relative_epsilon": 1e-4, "error": 1e-3, "against": "exact", "later": []}},
     },
     "evaluation": {"test": RECALLS, "learning_rate": 0.1, "validation": [[0.1, RECALLS]]},
     "publication": {"folder": "distilled/x", "digest": "0" * 64},

@@ -36,7 +36,7 @@ LONGER = [
     "experts.epochs=6",
     "distill.outer_steps=60",
     "distill.checkpoint_every=5",
-    "distill.min_experts=1",
+    "distill.objective.min_experts=1",
 ]
 
 

@@ -11,21 +11,24 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import Experts
-from vldd_dist.distillation.outer_loop import Distillation, History
-from vldd_dist.distillation.pairs import SyntheticPairs, start_from_real
-from vldd_dist.distillation.unrolling import LocalUnrolling
+from vldd_dist.distillation.history import History
+from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
+from vldd_dist.distillation.outer_loop import Distillation
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.distillation.unrolling import LocalUnrolling, Segment
 from vldd_dist.errors import DivergenceError, InterruptedRun
-from vldd_dist.evaluation.evaluator import Judge, TrainingPairs, train_student
+from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs, train_student
 from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure, retrieval_split
 from vldd_dist.seeding import derive_seed
-from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
 
 TEXT_DIM, PAIRS, SIZE = 6, 8, 16
-TEMPERATURE = 0.07
+LOSS = InfoNCE()
 
 
 def model() -> DualEncoder:
@@ -62,7 +65,7 @@ class Snapshots:
 
 class Problem(NamedTuple):
     experts: list[Snapshots]
-    start: SyntheticPairs
+    start: dict[str, Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +76,13 @@ def problem() -> Problem:
     for seed in (0, 1):
         student = model()
         epochs = [{tower: _copies(student, tower) for tower in ("image", "text")}]
-        pairs = TrainingPairs(student.normalise(pictures), texts, len(texts))
+        pairs = TrainingPairs({"images": student.normalise(pictures), "texts": texts}, len(texts))
         for epoch in range(4):
             settings = EvaluationSettings(epochs=1, batch_size=20, momentum=0, weight_decay=0)
-            assert train_student(student, pairs, settings, 1.0, TEMPERATURE, 10 * seed + epoch)
+            assert train_student(student, pairs, settings, 1.0, LOSS, 10 * seed + epoch)
             epochs.append({tower: _copies(student, tower) for tower in ("image", "text")})
         experts.append(Snapshots(epochs))
-    start = start_from_real(model().normalise(pictures[:PAIRS]), texts[:PAIRS], SETTINGS, [], [])
-    return Problem(experts, start)
+    return Problem(experts, {"images": model().normalise(pictures[:PAIRS]), "texts": texts[:PAIRS]})
 
 
 def _copies(student: DualEncoder, tower: str) -> dict[str, Tensor]:
@@ -88,11 +90,8 @@ def _copies(student: DualEncoder, tower: str) -> dict[str, Tensor]:
 
 
 SETTINGS = DistillSettings(
+    objective=TrajectoryMatching(inner_steps=6, max_start_epoch=1, inner_lr_image=1.0, inner_lr_text=1.0),
     outer_steps=60,
-    inner_steps=6,
-    max_start_epoch=1,
-    inner_lr_image=1.0,
-    inner_lr_text=1.0,
     lr_images=0.1,
     lr_texts=0.1,
     validate_every=20,
@@ -100,32 +99,44 @@ SETTINGS = DistillSettings(
 )
 
 
+def changed(changes: dict[str, Any]) -> DistillSettings:
+    """Settings with some of them, or of the objective's, changed."""
+    of_objective = {key: value for key, value in changes.items() if key in TrajectoryMatching.model_fields}
+    rest = {key: value for key, value in changes.items() if key not in of_objective}
+    return SETTINGS.model_copy(update={"objective": SETTINGS.objective.model_copy(update=of_objective), **rest})
+
+
 def distillation(
-    problem: Problem, store: Store, validate: Callable[[SyntheticPairs], float] = lambda pairs: 0.0, **changes: Any
+    problem: Problem,
+    store: Store,
+    validate: Callable[[SyntheticPairs], float] = lambda pairs: 0.0,
+    loss: InfoNCE = LOSS,
+    **changes: Any,
 ) -> Distillation:
-    settings = SETTINGS.model_copy(update=changes)
-    run: Distillation = Distillation(
-        LocalUnrolling(model(), TEMPERATURE, settings, None),
-        start_pairs(problem, settings),
-        PAIRS,
-        Experts(2, lambda index: problem.experts[index]),  # type: ignore[arg-type, return-value]
-        settings,
-        seed=3,
-        validate=validate,
-        writer=UnitWriter(store, "distillation", "0", {}, {}),
-        report=lambda event: None,
-        ranks=SOLO,
+    settings = changed(changes)
+    nothing: Any = None
+    context = RunContext(settings, PAIRS, 3, model(), loss, nothing, nothing, report=lambda event: None)
+    unrolling = LocalUnrolling(context.model, loss, settings.objective, None)
+    experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]
+    matching = MatchingProblem(settings.objective, context, unrolling, experts, seed=3)
+    pairs, rates = start_pairs(problem, settings, loss)
+    return Distillation(
+        matching, pairs, rates, context, validate=validate, writer=UnitWriter(store, "distillation", "0", {}, {})
     )
-    return run
 
 
-def start_pairs(problem: Problem, settings: DistillSettings) -> SyntheticPairs:
-    return start_from_real(problem.start.images, problem.start.texts, settings, [], [])
+def start_pairs(problem: Problem, settings: DistillSettings, loss: InfoNCE = LOSS) -> tuple[SyntheticPairs, dict[str, float]]:
+    learned = settings.objective.learned_shared() | loss.learned_shared()
+    rows = {name: tensor.clone() for name, tensor in problem.start.items()}
+    pairs = SyntheticPairs(rows, {name: one.start for name, one in learned.items()})
+    rates = {"images": settings.lr_images, "texts": settings.lr_texts}
+    return pairs, rates | {name: one.lr for name, one in learned.items()}
 
 
 def recall(pairs: SyntheticPairs, judged: RetrievalSplit) -> float:
     settings = EvaluationSettings(epochs=60, learning_rates=[0.1, 1.0], batch_size=PAIRS)
-    return Judge(model, settings, TEMPERATURE, 0).choose(TrainingPairs(pairs.images, pairs.texts, PAIRS), judged).recall.mean
+    trained_on = TrainingPairs(pairs.rows, PAIRS, shared=pairs.shared)
+    return Evaluator(model, settings, LOSS, 0).choose(trained_on, judged).recall.mean
 
 
 def test_distillation_lowers_the_matching_loss_and_the_pairs_beat_their_start(problem: Problem, store: Store) -> None:
@@ -133,25 +144,27 @@ def test_distillation_lowers_the_matching_loss_and_the_pairs_beat_their_start(pr
     validation, test = split(1), split(2)
     run = distillation(problem, store, lambda pairs: recall(pairs, validation))
     facts = run.run()
-    losses = [total for total, _, _ in run.history.losses]
+    losses = run.history.losses
     assert sum(losses[-10:]) < 0.75 * sum(losses[:10])
     # Both towers, each in its own term.
-    for tower in (1, 2):
-        terms = [entry[tower] for entry in run.history.losses]
+    assert set(run.history.terms) == {"image", "text"}
+    for terms in run.history.terms.values():
         assert sum(terms[-10:]) < 0.9 * sum(terms[:10])
     assert facts["best_step"] > 0
     assert [step for step, _ in facts["validation"]] == [0, 20, 40, 60]
     assert facts["best_validation"] == max(found for _, found in facts["validation"])
-    untrained, before, after = measure(model(), test, 30).mean, recall(problem.start, test), recall(run.best, test)
+    start, _ = start_pairs(problem, SETTINGS)
+    untrained, before, after = measure(model(), test, 30).mean, recall(start, test), recall(run.best, test)
     assert untrained + 5 < before
     assert before + 8 < after
 
 
 def losses_of(problem: Problem, store: Store, **changes: Any) -> tuple[Tensor, Distillation]:
-    """(S, 3) losses, and the run."""
+    """(S, 2) terms of the loss, and the run."""
     run = distillation(problem, store, outer_steps=3, validate_every=3, **changes)
     run.run()
-    return run.history.as_tensors()["losses"], run
+    curves = run.history.as_tensors()
+    return torch.stack([curves["terms.image"], curves["terms.text"]], dim=1), run
 
 
 @pytest.fixture(scope="module")
@@ -191,9 +204,9 @@ def test_settings_are_not_ignored(
 def test_a_rate_of_nothing_keeps_what_it_moves(name: str, problem: Problem, store: Store) -> None:
     still = {"images": "lr_images", "texts": "lr_texts", "log_rates": "lr_rates"}[name]
     _, run = losses_of(problem, store, **{still: 0.0})
-    start = start_pairs(problem, SETTINGS).as_tensors()
-    for key, value in run.pairs.as_tensors().items():
-        assert torch.equal(value, start[key]) is (key == name), key
+    start, _ = start_pairs(problem, SETTINGS)
+    for key, value in (run.pairs.rows | run.pairs.shared).items():
+        assert torch.equal(value, (start.rows | start.shared)[key]) is (key == name), key
 
 
 def test_the_best_validated_pairs_are_published(problem: Problem, store: Store) -> None:
@@ -215,42 +228,71 @@ def test_the_best_validated_pairs_are_published(problem: Problem, store: Store) 
 
 def test_a_run_diverges_by_the_mean_of_twenty_steps(problem: Problem, store: Store) -> None:
     run = distillation(problem, store, max_loss=1.0)
-    run.history = History([(0.5, 0, 0)] * 100 + [(1.0, 0, 0)] * 19)
+    run.history = History([0.5] * 100 + [1.0] * 19)
     run._refuse_divergence(119, 1.0)
     with pytest.raises(
-        DivergenceError, match=r"averages 1.05 over the 20 outer steps up to 119, more than distill.max_loss \(1\)"
+        DivergenceError, match=r"averages 1.05 over the 20 outer steps up to 119, more than distill.objective.max_loss \(1\)"
     ):
         run._refuse_divergence(119, 2.0)
-    run.history = History([(9.0, 0, 0)] * 18)
+    run.history = History([9.0] * 18)
     run._refuse_divergence(18, 9.0)
-    with pytest.raises(DivergenceError, match="the matching loss is nan at outer step 18"):
+    with pytest.raises(DivergenceError, match="the outer loss is nan at outer step 18"):
         run._refuse_divergence(18, float("nan"))
     # NaN, infinite, and so small that it is nothing.
     for logarithm, rate in ((torch.nan, "nan"), (200.0, "inf"), (-200.0, "0.0")):
-        run.pairs.log_rates[0] = logarithm
+        run.pairs.shared["log_rates"][0] = logarithm
         with pytest.raises(DivergenceError, match=rf"inner learning rates are \[{rate}, .*\] at outer step 0"):
             run.outer_step(0)
 
 
+def matching_of(run: Distillation) -> MatchingProblem:
+    assert isinstance(run.problem, MatchingProblem)
+    return run.problem
+
+
 def test_a_step_draws_its_masks_by_seed_and_step_and_checkpoints_come_every_so_often(problem: Problem, store: Store) -> None:
     run = distillation(problem, store, outer_steps=7, checkpoint_every=3)
-    gradient, save = run.unrolling.gradient, run.checkpoints.save
+    unrolling = matching_of(run).unrolling
+    gradient, save = unrolling.gradient, run.checkpoints.save
     seeds: list[int] = []
     saved: list[int] = []
 
-    def watched(start: Any, target: Any, rates: Any, batches: Any, seed: int, relative_step: float | None) -> Any:
-        seeds.append(seed)
-        return gradient(start, target, rates, batches, seed, relative_step)
+    def watched(segment: Segment, relative_epsilon: float | None) -> Any:
+        seeds.append(segment.seed)
+        return gradient(segment, relative_epsilon)
 
     def counted(step: int, *rest: Any) -> None:
         saved.append(step)
         save(step, *rest)
 
-    run.unrolling.gradient = watched  # type: ignore[method-assign]
+    unrolling.gradient = watched  # type: ignore[method-assign]
     run.checkpoints.save = counted  # type: ignore[method-assign]
     run.run()
     assert seeds == [derive_seed(3, "dropout", step) for step in range(7)]
     assert saved == [3, 6]
+
+
+@pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
+def test_a_learned_temperature_moves_with_the_pairs_and_resumes(gradient: str, problem: Problem, tmp_path: Any) -> None:
+    loss, changes = InfoNCE(learn_temperature=True, lr_temperature=0.1), {"outer_steps": 5, "gradient": gradient}
+    straight, broken = (Store(str(tmp_path / name)) for name in ("straight", "broken"))
+    whole = distillation(problem, straight, loss=loss, **changes)
+    whole.run()
+    (start, *_), (end,) = whole.history.shared["log_temperature"], whole.pairs.shared["log_temperature"].tolist()
+    assert start != end
+    assert abs(end - float(torch.tensor(0.07).log())) > 0.05
+    assert set(whole.history.as_tensors()) == {"loss", *(f"terms.{t}" for t in ("image", "text")), *(
+        f"shared.{name}" for name in ("log_rates", "log_temperature")
+    )}  # fmt: skip
+    first = distillation(problem, broken, loss=loss, checkpoint_every=2, **changes)
+    steps = iter(range(100))
+    first.should_stop = lambda: next(steps) == 3
+    with pytest.raises(InterruptedRun):
+        first.run()
+    resumed = distillation(problem, broken, loss=loss, checkpoint_every=2, **changes)
+    resumed.run()
+    assert torch.equal(resumed.pairs.shared["log_temperature"], whole.pairs.shared["log_temperature"])
+    assert resumed.history == whole.history
 
 
 def test_a_run_goes_on_from_its_checkpoint_to_the_same_bits(problem: Problem, tmp_path: Any) -> None:
@@ -266,9 +308,9 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_same_bits(problem: Problem, tm
         first.run()
     resumed = distillation(problem, broken, **changes)
     assert resumed.run() == facts
-    assert [step for step, _ in facts["difference_check"]["later"]] == [2, 4, 6]
-    assert resumed.step_choice == whole.step_choice
+    assert [step for step, _ in facts["objective"]["difference_check"]["later"]] == [2, 4, 6]
+    assert matching_of(resumed).epsilon_choice == matching_of(whole).epsilon_choice
     assert resumed.history == whole.history
-    for name, value in whole.pairs.as_tensors().items():
-        assert torch.equal(resumed.pairs.as_tensors()[name], value)
-        assert torch.equal(resumed.best.as_tensors()[name], whole.best.as_tensors()[name])
+    for ours, theirs in ((resumed.pairs, whole.pairs), (resumed.best, whole.best)):
+        for name, value in (theirs.rows | theirs.shared).items():
+            assert torch.equal((ours.rows | ours.shared)[name], value)

@@ -5,14 +5,12 @@ import torch
 
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.model import HeadSettings
+from vldd_dist.distillation.initialisations.kmeans import kmeans_indices
+from vldd_dist.distillation.initialisations.noise import noise_pairs
+from vldd_dist.distillation.initialisations.real import random_indices
 from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
-from vldd_dist.distillation.pairs import (
-    SyntheticPairs,
-    kmeans_indices,
-    random_indices,
-    start_from_noise,
-)
+from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.inputs import model_inputs, pixel_gradients
 from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
@@ -21,7 +19,7 @@ from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
 def pairs(count: int = 6) -> SyntheticPairs:
     generator = torch.Generator().manual_seed(0)
     images, texts = torch.randn(count, 3, 4, 4, generator=generator), torch.randn(count, 5, generator=generator)
-    return SyntheticPairs(images, texts, torch.tensor([0.1, 0.2]).log())
+    return SyntheticPairs({"images": images, "texts": texts}, {"log_rates": torch.tensor([0.1, 0.2]).log()})
 
 
 def test_matching_loss_by_hand() -> None:
@@ -37,75 +35,76 @@ def test_matching_loss_by_hand() -> None:
 ALL = torch.arange(6)
 
 
-def gradients(count: int) -> list[tuple[torch.Tensor, ...]]:
+RATES = {"images": 0.1, "texts": 0.2, "log_rates": 0.03}
+Named = dict[str, torch.Tensor]
+
+
+def tensors_of(some: SyntheticPairs) -> Named:
+    return some.rows | some.shared
+
+
+def gradients(count: int) -> list[tuple[Named, Named]]:
+    """Of rows and of shared tensors."""
     torch.manual_seed(1)
-    return [tuple(torch.randn_like(t) for t in pairs().as_tensors().values()) for _ in range(count)]
+    start = pairs()
+
+    def like(named: Named) -> Named:
+        return {name: torch.randn_like(tensor) for name, tensor in named.items()}
+
+    return [(like(start.rows), like(start.shared)) for _ in range(count)]
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_the_optimisers_state_resumes_to_the_same_bits(name: str) -> None:
-    settings = DistillSettings(optimiser=name, lr_images=0.1, lr_texts=0.2, lr_rates=0.03)  # type: ignore[arg-type]
+    settings = DistillSettings(optimiser=name)  # type: ignore[arg-type]
     straight = pairs()
-    optimiser = OuterOptimiser(straight, settings)
+    optimiser = OuterOptimiser(straight, RATES, settings)
     for gradient in gradients(4):
         optimiser.step(ALL, *gradient)
     broken = pairs()
-    first = OuterOptimiser(broken, settings)
+    first = OuterOptimiser(broken, RATES, settings)
     for gradient in gradients(4)[:2]:
         first.step(ALL, *gradient)
     resumed = broken.clone()
-    second = OuterOptimiser(resumed, settings)
+    second = OuterOptimiser(resumed, RATES, settings)
     second.load({key: value.clone() for key, value in (first.rows_state() | first.shared_state()).items()})
     for gradient in gradients(4)[2:]:
         second.step(ALL, *gradient)
-    for a, b in zip(straight.as_tensors().values(), resumed.as_tensors().values(), strict=True):
+    for a, b in zip(tensors_of(straight).values(), tensors_of(resumed).values(), strict=True):
         assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_where_every_step_uses_every_pair_the_optimiser_is_torchs(name: str, momentum: float) -> None:
-    settings = DistillSettings(optimiser=name, momentum=momentum, lr_images=0.1, lr_texts=0.2, lr_rates=0.03)  # type: ignore[arg-type]
+    settings = DistillSettings(optimiser=name, momentum=momentum)  # type: ignore[arg-type]
     ours, theirs = pairs(), pairs()
-    groups = [
-        {"params": [theirs.images], "lr": 0.1},
-        {"params": [theirs.texts], "lr": 0.2},
-        {"params": [theirs.log_rates], "lr": 0.03},
-    ]
+    groups = [{"params": [tensor], "lr": RATES[name]} for name, tensor in tensors_of(theirs).items()]
     torchs = torch.optim.Adam(groups, betas=(0.5, 0.9)) if name == "adam" else torch.optim.SGD(groups, momentum=momentum)
-    optimiser = OuterOptimiser(ours, settings)
-    for images, texts, rates in gradients(5):
-        theirs.images.grad, theirs.texts.grad, theirs.log_rates.grad = images, texts, rates * theirs.rates
+    optimiser = OuterOptimiser(ours, RATES, settings)
+    for rows, shared in gradients(5):
+        for name, tensor in tensors_of(theirs).items():
+            tensor.grad = (rows | shared)[name]
         torchs.step()
-        optimiser.step(ALL, images, texts, rates)
-    for a, b in zip(ours.as_tensors().values(), theirs.as_tensors().values(), strict=True):
+        optimiser.step(ALL, rows, shared)
+    for a, b in zip(tensors_of(ours).values(), tensors_of(theirs).values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_a_pair_is_moved_by_the_steps_it_takes_part_in_alone(name: str) -> None:
-    settings = DistillSettings(optimiser=name, lr_images=0.1, lr_texts=0.2, lr_rates=0)  # type: ignore[arg-type]
+    settings = DistillSettings(optimiser=name)  # type: ignore[arg-type]
     apart, together = pairs(), pairs()
-    alone, all_the_time = OuterOptimiser(apart, settings), OuterOptimiser(together, settings)
+    alone, all_the_time = (OuterOptimiser(moved, RATES, settings) for moved in (apart, together))
     some = torch.tensor([1, 4])
-    for images, texts, rates in gradients(3):
-        all_the_time.step(ALL, images, texts, rates)
-        alone.step(torch.tensor([0, 2]), images[[0, 2]], texts[[0, 2]], rates)
-        alone.step(some, images[some], texts[some], rates)
+    for rows, _ in gradients(3):
+        all_the_time.step(ALL, rows, {})
+        for chosen in (torch.tensor([0, 2]), some):
+            alone.step(chosen, {name: gradient[chosen] for name, gradient in rows.items()}, {})
     torch.testing.assert_close(apart.images[[0, 1, 2, 4]], together.images[[0, 1, 2, 4]])
     assert torch.equal(apart.images[[3, 5]], pairs().images[[3, 5]])
-    assert torch.equal(apart.log_rates, pairs().log_rates)
-
-
-def test_rates_move_as_logarithms_and_stay_positive() -> None:
-    moved = pairs()
-    nothing = torch.zeros_like(moved.images), torch.zeros_like(moved.texts)
-    settings = DistillSettings(optimiser="sgd", momentum=0, lr_rates=0.5)
-    OuterOptimiser(moved, settings).step(ALL, *nothing, torch.tensor([100.0, -1.0]))
-    # d loss / d log a = a * d loss / da
-    expected = torch.tensor([0.1, 0.2]).log() - 0.5 * torch.tensor([100.0 * 0.1, -1.0 * 0.2])
-    torch.testing.assert_close(moved.log_rates, expected)
-    assert bool((moved.rates > 0).all())
+    # What has no gradient is not moved.
+    assert torch.equal(apart.shared["log_rates"], pairs().shared["log_rates"])
 
 
 def test_starts() -> None:
@@ -117,14 +116,11 @@ def test_starts() -> None:
     chosen = kmeans_indices(features, 3, 0)
     assert sorted(index // 10 for index in chosen) == [0, 1, 2]
     vectors = torch.randn(500, 4) * torch.tensor([1.0, 2.0, 3.0, 4.0]) + 5
-    noise, some = (
-        start_from_noise(rows, (3, 2, 2), vectors, DistillSettings(), 0, torch.device("cpu"))
-        for rows in (range(4000), range(10, 20))
-    )
-    assert torch.equal(noise.images[10:20], some.images)
-    assert torch.equal(noise.texts[10:20], some.texts)
-    torch.testing.assert_close(noise.texts.mean(0), vectors.mean(0), atol=0.3, rtol=0)
-    torch.testing.assert_close(noise.texts.std(0), vectors.std(0), atol=0.3, rtol=0)
+    noise, some = (noise_pairs(rows, (3, 2, 2), vectors, 0) for rows in (range(4000), range(10, 20)))
+    assert all(torch.equal(ours[10:20], theirs) for ours, theirs in zip(noise, some, strict=True))
+    _, texts = noise
+    torch.testing.assert_close(texts.mean(0), vectors.mean(0), atol=0.3, rtol=0)
+    torch.testing.assert_close(texts.std(0), vectors.std(0), atol=0.3, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")

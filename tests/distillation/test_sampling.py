@@ -1,4 +1,4 @@
-"""What an outer step draws, and how ranks share it."""
+"""What an outer step draws, and which part of it is each rank's."""
 
 import numpy as np
 import pytest
@@ -7,33 +7,46 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vldd_dist.config.distillation import DistillSettings
-from vldd_dist.distillation.sampling import Draw, draw, expert_pool, inner_batch_size
+from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
 from vldd_dist.sharding.ranks import rows_of
 
 
+def sampler(
+    pairs: int = 4,
+    experts: int = 1,
+    batch_size: int | None = None,
+    *,
+    inner_steps: int = 8,
+    max_start_epoch: int = 2,
+    min_experts: int | None = None,
+    outer_steps: int = 2000,
+    seed: int = 0,
+) -> Sampler:
+    size = inner_batch_size(batch_size, pairs)
+    return Sampler(pairs, experts, size, inner_steps, max_start_epoch, min_experts, outer_steps, seed)
+
+
 def drawn(pairs: int, batch_size: int | None, inner_steps: int = 8, outer_step: int = 0, seed: int = 0) -> Draw:
-    return draw(DistillSettings(inner_steps=inner_steps, batch_size=batch_size), 1, pairs, seed, outer_step)
+    return sampler(pairs, 1, batch_size, inner_steps=inner_steps, seed=seed).draw(outer_step)
 
 
 def test_draws_use_every_pair_equally_and_depend_on_seed_and_step_only() -> None:
-    settings = DistillSettings(inner_steps=6, batch_size=5, max_start_epoch=3)
-    draws = [draw(settings, experts=4, pairs=10, seed=1, outer_step=step) for step in range(200)]
+    draws = [sampler(10, 4, 5, inner_steps=6, max_start_epoch=3, seed=1).draw(step) for step in range(200)]
     assert {d.expert for d in draws} == {0, 1, 2, 3}
     assert {d.start for d in draws} == {0, 1, 2, 3}
     for one in draws[:20]:
         assert [len(batch) for batch in one.batches] == [5] * 6
         assert np.bincount(torch.cat(one.batches).numpy(), minlength=10).tolist() == [3] * 10
-    again = draw(settings, 4, 10, 1, 7)
+    again = sampler(10, 4, 5, inner_steps=6, max_start_epoch=3, seed=1).draw(7)
     assert all(torch.equal(a, b) for a, b in zip(again.batches, draws[7].batches, strict=True))
-    other = draw(settings, 4, 10, 2, 7)
+    other = sampler(10, 4, 5, inner_steps=6, max_start_epoch=3, seed=2).draw(7)
     assert not all(torch.equal(a, b) for a, b in zip(again.batches, other.batches, strict=True))
 
 
 @pytest.mark.parametrize("batch_size", [None, 7, 8, 1000])
 def test_without_a_smaller_batch_every_step_uses_all_pairs(batch_size: int | None) -> None:
     assert [batch.tolist() for batch in drawn(7, batch_size, 3).batches] == [list(range(7))] * 3
-    assert inner_batch_size(DistillSettings(batch_size=batch_size), 7) == 7
+    assert inner_batch_size(batch_size, 7) == 7
 
 
 @given(
@@ -67,27 +80,27 @@ def test_pairs_are_used_about_equally_where_the_batch_does_not_divide_them(pairs
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize(("pairs", "batch_size"), [(100, 24), (100, 40), (10, 7)])
-def test_ranks_share_a_draw(world: int, pairs: int, batch_size: int) -> None:
+def test_ranks_part_a_draw(world: int, pairs: int, batch_size: int) -> None:
     """Whatever their number they compute the same pairs, each an equal part and most of them its own."""
     one = drawn(pairs, batch_size, 3, outer_step=5)
-    shares = [one.share(rank, world) for rank in range(world)]
+    parts_of_ranks = [one.part(rank, world) for rank in range(world)]
     for step, batch in enumerate(one.batches):
-        parts = [share.used[share.places[step]] for share in shares]
+        parts = [part.used[part.places[step]] for part in parts_of_ranks]
         assert torch.equal(torch.cat(parts), batch)
         assert max(len(part) for part in parts) - min(len(part) for part in parts) <= 1
         assert torch.equal(batch, batch.unique())
     at_home = sum(
-        int(((share.used >= start) & (share.used < stop)).sum())
-        for rank, share in enumerate(shares)
+        int(((part.used >= start) & (part.used < stop)).sum())
+        for rank, part in enumerate(parts_of_ranks)
         for start, stop in [rows_of(rank, world, pairs)]
     )
-    assert at_home > 0.7 * sum(len(share.used) for share in shares)
-    assert [len(share.used) for share in shares] == [len(torch.unique(share.used)) for share in shares]
+    assert at_home > 0.7 * sum(len(part.used) for part in parts_of_ranks)
+    assert all(len(part.used) == len(torch.unique(part.used)) for part in parts_of_ranks)
 
 
 def test_the_pool_of_experts_grows_over_the_first_half() -> None:
-    settings = DistillSettings(min_experts=2, outer_steps=12)
-    assert [expert_pool(settings, 5, step) for step in range(12)] == [2, 2, 3, 3, 4, 4, 5, 5, 5, 5, 5, 5]
-    assert [expert_pool(DistillSettings(outer_steps=12), 5, step) for step in (0, 11)] == [5, 5]
-    assert {draw(settings, 5, 4, 0, 0).expert for _ in range(3)} <= {0, 1}
-    assert {draw(settings.model_copy(update={"outer_steps": 10**6}), 5, 4, 0, step).expert for step in range(50)} == {0, 1}
+    growing = sampler(experts=5, min_experts=2, outer_steps=12)
+    assert [growing.pool(step) for step in range(12)] == [2, 2, 3, 3, 4, 4, 5, 5, 5, 5, 5, 5]
+    assert [sampler(experts=5, outer_steps=12).pool(step) for step in (0, 11)] == [5, 5]
+    slow = sampler(experts=5, min_experts=2, outer_steps=10**6)
+    assert {slow.draw(step).expert for step in range(50)} == {0, 1}

@@ -82,7 +82,7 @@ def test_a_card_without_a_header_is_shown_as_it_is(url: str, card: str, capsys: 
         (lambda data: b'{"schema_version": 1, "pairs": "\\ud800"}', "half a surrogate pair"),
         (lambda data: b'{"schema_version": 1, "pairs": ' + b"[" * 10**5 + b"]" * 10**5 + b"}", "nested deeper than 64"),
         (lambda data: b'{"schema_version": 1, "pairs": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
-        (lambda data: b'{"schema_version": 1, "pairs": 5}', "inner_rates: Field required"),
+        (lambda data: b'{"schema_version": 1, "pairs": 5}', "learned: Field required"),
     ],
 )
 def test_a_damaged_set_is_named_and_the_others_are_listed(

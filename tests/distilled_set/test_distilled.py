@@ -39,9 +39,7 @@ def test_saving_twice_is_nothing_and_another_set_is_refused(url: str) -> None:
 def test_many_pairs_lie_in_parts_and_are_read_as_one(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = distilled_set()
     digest = whole.digest
-    row = sum(
-        tensor[:1].nbytes for tensor in (whole.images, whole.texts, whole.similarity, whole.start_images) if tensor is not None
-    )
+    row = sum(tensor[:1].nbytes for tensor in whole.rows.values())
     monkeypatch.setattr("vldd_dist.distilled_set.distilled.LARGEST_FILE_BYTES", 2 * row)
     parted = distilled_set()
     save(parted, store.url_of("set"))
@@ -74,7 +72,7 @@ def test_any_damaged_object_is_found_and_named(url: str) -> None:
         store.write(name, data[:-1] + bytes([data[-1] ^ 1]))
         with pytest.raises(StoreError, match=f"{re.escape(name)}: .*damaged"):
             verify(url)
-        if name in ("pairs.safetensors", "captions.jsonl"):
+        if name in ("pairs.safetensors", "shared.safetensors", "captions.jsonl"):
             with pytest.raises(StoreError, match=f"{re.escape(name)}: .*damaged"):
                 load_distilled(url)
         else:
@@ -89,7 +87,8 @@ def test_any_damaged_object_is_found_and_named(url: str) -> None:
         ({"images": torch.zeros(5)}, "images"),
         ({"texts": torch.zeros(4, 8)}, "texts"),
         ({"texts": torch.zeros(())}, "texts"),
-        ({"similarity": torch.zeros(5, 4)}, "similarity"),
+        ({"similarity_diagonal": torch.zeros(4)}, "similarity_diagonal"),
+        ({"similarity_diagonal": torch.zeros(())}, "similarity_diagonal"),
         ({"start_images": torch.zeros(5, 3, 8, 8)}, "start_images"),
     ],
 )

@@ -67,7 +67,7 @@ def test_the_metadata_names_every_object_but_itself_and_the_manifest(folder: Pat
 @pytest.mark.parametrize(("pairs", "category"), [(5, "n<1K"), (1000, "1K<n<10K"), (10_000, "10K<n<100K"), (10**7, "n>1M")])
 def test_the_card_counts_as_the_hub_does(pairs: int, category: str) -> None:
     shown = distilled_set()
-    card = presentation.render_card(shown.recipe, {}, shown.inner_rates, pairs, shown.digest)
+    card = presentation.render_card(shown.recipe, {}, shown.learned, pairs, shown.digest)
     assert yaml.safe_load(card.split("---")[1])["size_categories"] == [category]
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.model import HeadSettings
-from vldd_dist.distillation.unroll import StepChoice
-from vldd_dist.distillation.unrolling import ShardedUnrolling
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
+from vldd_dist.distillation.unroll import EpsilonChoice
+from vldd_dist.distillation.unrolling import Segment, ShardedUnrolling
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import Ranks, rows_of
 from vldd_dist.testing.group import Group
-from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
+from vldd_dist.testing.unroll_problems import Case, WeightedInfoNCE, dual_encoder_case, flat, relative
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}
 STUDENTS: dict[str, dict[str, Any]] = {
@@ -24,6 +24,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "vit with checkpointing": {**VIT, "grad_checkpointing": True},
     "lora vit": {**VIT, "train": "lora"},
     "relu": {"model": "test_resnet"},
+    "a loss that learns": {"loss": WeightedInfoNCE()},
     "head only": {"train": "head", "head": HeadSettings(kind="linear")},
 }
 # (world, stage)
@@ -31,27 +32,32 @@ WAYS = ((1, 0), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3), (3, 0), (3, 2), (3, 3))
 Groups = Callable[[int], Group]
 
 
-def settings_of(gradient: str, stage: int, dropout: bool = False) -> DistillSettings:
-    return DistillSettings(gradient=gradient, zero_stage=stage, dropout=dropout)  # type: ignore[arg-type]
+def unrolling_of(ranks: Ranks, case: Case, total: int, stage: int, gradient: str, dropout: bool = False) -> ShardedUnrolling:
+    settings = TrajectoryMatching(gradient=gradient, dropout=dropout)
+    return ShardedUnrolling(case.student.model, case.student.layout.loss, settings, None, ranks, stage, total)
+
+
+def segment_of(unrolling: ShardedUnrolling, case: Case, total: int) -> Segment:
+    """This rank's rows and shards."""
+    cut, own = unrolling.layout.cut, slice(*unrolling.ranks.rows(total))
+    batches = [[tensor[own] for tensor in batch] for batch in case.batches]
+    return Segment(cut(case.theta), cut(case.target), case.rates, batches, case.shared, 11)
 
 
 def sharded_gradient(ranks: Ranks, student: str, stage: int, gradient: str) -> dict[str, Any]:
     """This rank's part of it."""
     case = dual_encoder_case(**STUDENTS[student]).in_model_inputs()
     total = len(case.batches[0][0])
-    start, stop = ranks.rows(total)
-    settings = settings_of(gradient, stage, STUDENTS[student].get("dropout", False))
-    unrolling = ShardedUnrolling(case.student.model, 0.07, settings, None, ranks, total)
-    theta, target = unrolling.layout.cut(case.theta), unrolling.layout.cut(case.target)
-    batches = [[tensor[start:stop] for tensor in batch] for batch in case.batches]
-    check = gradient == "finite_difference"
-    choice = unrolling.check_differences(theta, target, case.rates, batches, 11, 1e-4) if check else None
-    result = unrolling.gradient(theta, target, case.rates, batches, 11, choice and choice.relative_step)
+    unrolling = unrolling_of(ranks, case, total, stage, gradient, STUDENTS[student].get("dropout", False))
+    segment = segment_of(unrolling, case, total)
+    choice = unrolling.check_differences(segment, 1e-4) if gradient == "finite_difference" else None
+    result = unrolling.gradient(segment, choice and choice.relative_epsilon)
     return {
         "rows": [[tensor.clone() for tensor in batch] for batch in result.batches],
         "rates": result.rates,
         "terms": result.terms,
-        "shard": sum(len(shard) for shard in theta),
+        "shared": list(result.shared),
+        "shard": sum(len(shard) for shard in segment.start),
         "choice": choice,
     }
 
@@ -62,7 +68,8 @@ def compare(group: Group, student: str, stage: int, gradient: str, against: str)
     case = dual_encoder_case(**STUDENTS[student]).in_model_inputs()
     wanted = case.gradient(against)
     steps = range(len(case.batches))
-    joined = [torch.cat([part["rows"][step][k] for part in parts]).flatten() for step in steps for k in (0, 1)]
+    width = range(len(case.batches[0]))
+    joined = [torch.cat([part["rows"][step][k] for part in parts]).flatten() for step in steps for k in width]
     for part in parts:
         assert torch.equal(part["rates"], parts[0]["rates"])
         assert part["shard"] <= -(-case.student.view.count // group.world_size) + len(case.theta)
@@ -70,6 +77,7 @@ def compare(group: Group, student: str, stage: int, gradient: str, against: str)
     return {
         "pairs": relative(torch.cat(joined), flat(wanted)),
         "rates": relative(parts[0]["rates"], wanted.rates),
+        "shared": max((relative(*both) for both in zip(parts[0]["shared"], wanted.shared, strict=True)), default=0.0),
         "terms": relative(parts[0]["terms"], wanted.terms),
         "choice": parts[0]["choice"].error if parts[0]["choice"] else 0.0,
     }
@@ -91,7 +99,7 @@ def compare(group: Group, student: str, stage: int, gradient: str, against: str)
 def test_exact_on_ranks_is_the_full_gradient(group: Groups, student: str, stage: int, world: int) -> None:
     """To 1e-5 in fp32, for networks with kinks too."""
     errors = compare(group(world), student, stage, "exact", "full")
-    assert max(errors["pairs"], errors["rates"], errors["terms"]) < 1e-5, errors
+    assert max(errors["pairs"], errors["rates"], errors["terms"], errors["shared"]) < 1e-5, errors
 
 
 @pytest.mark.parametrize(
@@ -99,27 +107,26 @@ def test_exact_on_ranks_is_the_full_gradient(group: Groups, student: str, stage:
     [
         *(("nfnet", *ranks) for ranks in ((1, 3), (2, 0), (2, 2), (2, 3), (3, 3))),
         *((student, *ranks) for student in ("vit with checkpointing", "lora vit") for ranks in ((2, 0), (2, 3))),
+        ("a loss that learns", 2, 0),
     ],
 )
 def test_differences_on_ranks_are_close_to_the_full_gradient(group: Groups, student: str, stage: int, world: int) -> None:
     """Everything in shards, no second derivative; the check against them runs first, and leaves nothing behind."""
     errors = compare(group(world), student, stage, "finite_difference", "full")
     assert errors["pairs"] < 1.5e-3, errors
-    assert errors["rates"] < 1e-3, errors
+    assert max(errors["rates"], errors["shared"]) < 1e-3, errors
     assert 0 < errors["choice"] < 1.5e-3, errors
 
 
-def checked(ranks: Ranks, student: str, stage: int, ways: list[tuple[float | None, bool]]) -> list[StepChoice]:
+def checked(ranks: Ranks, student: str, stage: int, ways: list[tuple[float | None, bool]]) -> list[EpsilonChoice]:
     """One check for each (known step, whether second derivatives fit on the last rank)."""
     case = dual_encoder_case(steps=2, **STUDENTS[student]).in_model_inputs()
     total = len(case.batches[0][0])
-    unrolling = ShardedUnrolling(case.student.model, 0.07, settings_of("finite_difference", stage), None, ranks, total)
-    theta, target = unrolling.layout.cut(case.theta), unrolling.layout.cut(case.target)
-    batches = [[tensor[slice(*ranks.rows(total))] for tensor in batch] for batch in case.batches]
-    found = []
+    unrolling = unrolling_of(ranks, case, total, stage, "finite_difference")
+    segment, found = segment_of(unrolling, case, total), []
     for known, fits in ways:
         unrolling._exact_fits = lambda fits=fits: fits or ranks.rank < ranks.world_size - 1  # type: ignore[misc, method-assign]
-        found.append(unrolling.check_differences(theta, target, case.rates, batches, 11, known))
+        found.append(unrolling.check_differences(segment, known))
     return found
 
 
@@ -132,8 +139,8 @@ def test_ranks_check_differences_together(group: Groups) -> None:
     best, known, elsewhere = found[0]
     assert 0 < best.error <= known.error < 0.01
     assert 0 < elsewhere.error < 0.01
-    assert (known.relative_step, elsewhere.relative_step) == (1e-4, 1e-4)
-    assert [choice.against for choice in found[0]] == ["exact", "exact", "another step size"]
+    assert (known.relative_epsilon, elsewhere.relative_epsilon) == (1e-4, 1e-4)
+    assert [choice.against for choice in found[0]] == ["exact", "exact", "another epsilon"]
 
 
 def test_ranks_find_that_differences_do_not_serve(group: Groups) -> None:
@@ -150,7 +157,7 @@ def test_tesla_and_feature_space_on_ranks(group: Groups, world: int) -> None:
 
 def double_backward_through_the_engine(ranks: Ranks) -> str:
     """As one would write it first: what happens?"""
-    from vldd_dist.models.losses import contrastive_loss
+    from vldd_dist.models.losses.infonce import InfoNCE
     from vldd_dist.models.parameters import ParameterView
     from vldd_dist.sharding.zero_model import ZeroModel
 
@@ -159,7 +166,7 @@ def double_backward_through_the_engine(ranks: Ranks) -> str:
     sharded = ZeroModel(case.student.model, torch.optim.SGD(view.parameters, lr=1.0), 3, ranks)
     images, texts = (tensor.clone().requires_grad_() for tensor in case.batches[0])
     try:
-        loss = contrastive_loss(*sharded(images, texts), 0.07)
+        loss = InfoNCE()(*sharded(images, texts))
         gradient = torch.autograd.grad(loss, sharded.parameters, create_graph=True)
         squares = sum((g.square().sum() for g in gradient), torch.zeros(()))
         (product,) = torch.autograd.grad(squares, images)

@@ -1,5 +1,5 @@
-"""distill.min_experts: a run starts with the first experts, waits for each next one when it may draw it, and draws alike
-whenever they were trained."""
+"""distill.objective.min_experts: a run starts with the first experts, waits for each next one when it may draw it, and draws
+alike whenever they were trained."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,7 @@ import torch
 
 from tests.pipeline.test_pipeline import digests, experiment, run, units_of
 from vldd_dist.artifacts.units import is_done
-from vldd_dist.config.distillation import DistillSettings
-from vldd_dist.distillation.sampling import draw, expert_pool
+from vldd_dist.distillation.sampling import Sampler
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.execute import execute
@@ -21,28 +20,28 @@ from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
 
 # Of six outer steps the first draws from one expert, the second too, the third from two, the fourth and later from three.
-OVERRIDES = ("experts.count=3", "distill.min_experts=1")
+OVERRIDES = ("experts.count=3", "distill.objective.min_experts=1")
 
 
-def settings(outer_steps: int, min_experts: int | None) -> DistillSettings:
-    return DistillSettings(outer_steps=outer_steps, min_experts=min_experts)
+def sampler(outer_steps: int, min_experts: int | None, experts: int, seed: int = 0) -> Sampler:
+    return Sampler(4, experts, 4, 8, 2, min_experts, outer_steps, seed)
 
 
 def test_the_pool_grows_to_all_experts_in_half_of_the_steps() -> None:
-    assert [expert_pool(settings(6, 1), 3, step) for step in range(6)] == [1, 1, 2, 3, 3, 3]
-    assert [expert_pool(settings(100, 10), 30, step) for step in (0, 2, 3, 25, 49, 50, 99)] == [10, 10, 11, 20, 29, 30, 30]
-    assert [expert_pool(settings(1, 1), 5, 0), expert_pool(settings(9, None), 5, 0)] == [1, 5]
+    assert [sampler(6, 1, 3).pool(step) for step in range(6)] == [1, 1, 2, 3, 3, 3]
+    assert [sampler(100, 10, 30).pool(step) for step in (0, 2, 3, 25, 49, 50, 99)] == [10, 10, 11, 20, 29, 30, 30]
+    assert [sampler(1, 1, 5).pool(0), sampler(9, None, 5).pool(0)] == [1, 5]
 
 
 def test_draws_stay_in_the_pool_and_use_all_of_it() -> None:
-    early = {draw(settings(400, 2), 6, 4, seed, 10).expert for seed in range(200)}
-    late = {draw(settings(400, 2), 6, 4, seed, 300).expert for seed in range(200)}
+    early = {sampler(400, 2, 6, seed).draw(10).expert for seed in range(200)}
+    late = {sampler(400, 2, 6, seed).draw(300).expert for seed in range(200)}
     assert (early, late) == ({0, 1}, set(range(6)))
 
 
 def test_more_than_there_are_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"distill.min_experts \(4\) is more than experts.count \(3\)"):
-        experiment("experts.count=3", "distill.min_experts=4")
+    with pytest.raises(ConfigError, match=r"distill.objective.min_experts \(4\) is more than experts.count \(3\)"):
+        experiment("experts.count=3", "distill.objective.min_experts=4")
 
 
 @pytest.fixture(scope="module")

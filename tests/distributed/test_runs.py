@@ -21,11 +21,13 @@ from vldd_dist.testing.unroll_problems import relative
 
 Groups = Callable[[int], Group]
 
-# Nine pairs, so that shares differ; a minibatch of six. SGD, for Adam's first step is the gradient's sign.
+# Nine pairs, so that the ranks' rows differ in number; a minibatch of six. SGD, for Adam's first step is the gradient's sign. A
+# loss that learns a shared tensor.
 DISTILL = [
     "distill.pairs=[9]",
     "distill.batch_size=6",
     "distill.optimiser=sgd",
+    "model.loss.learn_temperature=true",
     "distill.lr_images=5",
     "distill.lr_texts=0.5",
     "distill.outer_steps=6",
@@ -80,8 +82,10 @@ def assert_equal_runs(store: Store, images: Tensor, other: Store, other_images: 
     wanted = way(store, images)
     assert float(wanted.norm()) > 0.1
     assert relative(way(other, other_images), wanted) < 1e-4
-    losses, found = (result(one, [])[0]["losses"] for one in (store, other))
-    torch.testing.assert_close(found, losses, rtol=1e-4, atol=1e-4)
+    wanted_curves, found = (result(one, [])[0] for one in (store, other))
+    for name in ("loss", "shared.log_rates", "shared.log_temperature"):
+        torch.testing.assert_close(found[name], wanted_curves[name], rtol=1e-4, atol=1e-4)
+    assert wanted_curves["shared.log_temperature"].unique().numel() == 6
 
 
 @pytest.mark.parametrize(("world", "stage"), [(2, 0), (3, 0), (2, 3)])
@@ -133,19 +137,19 @@ def test_offloaded_shards_give_the_same_bits(offload: str, copy: Callable[[str],
     here, there = copy("here"), copy("there")
     base = ["distill.workers=2", "distill.outer_steps=2"]
     wanted = group(2).run(distil, here.url, base)
-    found = group(2).run(distil, there.url, [*base, f"distill.offload_snapshots={offload}"])
+    found = group(2).run(distil, there.url, [*base, f"distill.objective.offload_snapshots={offload}"])
     assert torch.equal(torch.cat(found), torch.cat(wanted))
 
 
 def test_checks_of_differences_resume_with_the_run(copy: Callable[[str], Store], group: Groups) -> None:
     """Stopped after a check that no checkpoint has: the same bits and the same figures as undisturbed."""
     straight, broken = copy("straight"), copy("broken")
-    base = ["distill.workers=2", "distill.gradient=finite_difference", "distill.check_every=2"]
+    base = ["distill.workers=2", "distill.objective.gradient=finite_difference", "distill.objective.check_every=2"]
     wanted = group(2).run(distil, straight.url, base)
     group(2).run(distil, broken.url, base, 2)
     found = group(2).run(distil, broken.url, base)
     assert torch.equal(torch.cat(found), torch.cat(wanted))
-    checks = [result(store, base)[1]["difference_check"] for store in (straight, broken)]
+    checks = [result(store, base)[1]["objective"]["difference_check"] for store in (straight, broken)]
     assert checks[0] == checks[1]
     assert [step for step, _ in checks[0]["later"]] == [2, 4]
     assert all(0 < error < 0.05 for error in [checks[0]["error"], *(error for _, error in checks[0]["later"])])

@@ -1,17 +1,21 @@
 """Students on pairs: the learning rate is chosen on validation, and repeats to the bit."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation import evaluator as student_module
-from vldd_dist.evaluation.evaluator import Judge, TrainingPairs, train_student
+from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs, train_student
 from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.losses.base import NONE
+from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.retrieval.encode import RetrievalSplit, encode_images, encode_texts, measure, retrieval_split
 from vldd_dist.seeding import numpy_generator
 
@@ -31,27 +35,27 @@ def split(pictures: int = 10, seed: int = 0) -> tuple[RetrievalSplit, torch.Tens
     return retrieval_split(model(), images, texts, [["x"]] * pictures, 4), images, texts
 
 
-def judge(rates: list[float], epochs: int = 10) -> Judge:
+def evaluator(rates: list[float], epochs: int = 10) -> Evaluator:
     settings = EvaluationSettings(epochs=epochs, batch_size=5, learning_rates=rates, encode_batch=4)
-    return Judge(model, settings, temperature=0.07, seed=3)
+    return Evaluator(model, settings, InfoNCE(), seed=3)
 
 
 def pairs() -> TrainingPairs:
     _, images, texts = split()
-    return TrainingPairs(model().normalise(images), texts, len(images))
+    return TrainingPairs({"images": model().normalise(images), "texts": texts}, len(images))
 
 
 def test_a_student_learns_its_pairs() -> None:
     """Validating on the training pairs themselves: recall must rise far above chance."""
     validation, _, _ = split()
     untrained = measure(model(), validation, 4).mean
-    choice = judge([0.03], epochs=30).choose(pairs(), validation)
+    choice = evaluator([0.03], epochs=30).choose(pairs(), validation)
     assert choice.recall.mean > untrained + 20
 
 
 def test_the_best_rate_on_validation_is_chosen() -> None:
     validation, _, _ = split()
-    choice = judge([1e-6, 0.03]).choose(pairs(), validation)
+    choice = evaluator([1e-6, 0.03]).choose(pairs(), validation)
     assert set(choice.validation) == {1e-6, 0.03}
     assert choice.validation[choice.learning_rate].mean == max(recall.mean for recall in choice.validation.values())
     assert measure(choice.student, validation, 4) == choice.recall
@@ -59,15 +63,15 @@ def test_the_best_rate_on_validation_is_chosen() -> None:
 
 def test_a_diverging_rate_is_passed_over_and_all_diverging_is_an_error() -> None:
     validation, _, _ = split()
-    assert judge([1e20, 0.01]).choose(pairs(), validation).learning_rate == 0.01
+    assert evaluator([1e20, 0.01]).choose(pairs(), validation).learning_rate == 0.01
     with pytest.raises(DivergenceError, match=r"every learning rate \(1e\+20\)"):
-        judge([1e20]).choose(pairs(), validation)
+        evaluator([1e20]).choose(pairs(), validation)
 
 
 def test_a_divergence_in_the_very_last_step_is_seen() -> None:
     """One step only: its loss is that of the sound start, its features are not."""
     settings = EvaluationSettings(epochs=1, batch_size=10, learning_rates=[1e30])
-    assert not train_student(model(), pairs(), settings, 1e30, 0.07, seed=3)
+    assert not train_student(model(), pairs(), settings, 1e30, InfoNCE(), seed=3)
 
 
 def test_training_repeats_to_the_bit_and_leaves_the_global_generator() -> None:
@@ -76,7 +80,7 @@ def test_training_repeats_to_the_bit_and_leaves_the_global_generator() -> None:
         torch.manual_seed(noise)
         state = torch.random.get_rng_state()
         student = model()
-        assert train_student(student, pairs(), judge([0.1]).settings, 0.1, 0.07, seed=3)
+        assert train_student(student, pairs(), evaluator([0.1]).settings, 0.1, InfoNCE(), seed=3)
         assert torch.equal(torch.random.get_rng_state(), state)
         students.append(student)
     for a, b in zip(students[0].parameters(), students[1].parameters(), strict=True):
@@ -98,7 +102,7 @@ def trained(rate: float = 0.05, temperature: float = 0.07, seed: int = 3, dropou
     image = ImageTowerSettings(model="test_nfnet", weights="random", train="head", head=head)
     student = build(ModelSettings(image=image, joint_dim=16), TEXT_DIM, None, 0)
     settings = EvaluationSettings.model_validate({"epochs": 3, "batch_size": 5, "learning_rates": [rate], **changes})
-    assert train_student(student, pairs(), settings, rate, temperature, seed)
+    assert train_student(student, pairs(), settings, rate, InfoNCE(temperature=temperature), seed)
     return torch.cat([parameter.detach().flatten() for parameter in student.parameters() if parameter.requires_grad])
 
 
@@ -118,6 +122,30 @@ def trained(rate: float = 0.05, temperature: float = 0.07, seed: int = 3, dropou
 )
 def test_no_setting_of_a_student_is_ignored(change: dict[str, Any]) -> None:
     assert not torch.equal(trained(), trained(**change))
+
+
+def test_a_student_is_trained_with_the_tensors_that_the_loss_learned() -> None:
+    """Row tensors at the rows of each batch, in their order; shared tensors at every batch."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Watched(InfoNCE):
+        def __call__(
+            self,
+            image_features: Tensor,
+            text_features: Tensor,
+            rows: Mapping[str, Tensor] = NONE,
+            shared: Mapping[str, Tensor] = NONE,
+        ) -> Tensor:
+            seen.append((rows["numbers"], shared["log_temperature"]))
+            return super().__call__(image_features, text_features, rows, shared)
+
+    given, logarithm = pairs(), torch.tensor([-1.0])
+    learned = TrainingPairs({**given.rows, "numbers": torch.arange(10)}, 10, shared={"log_temperature": logarithm})
+    settings = EvaluationSettings(epochs=1, batch_size=5, learning_rates=[0.1])
+    assert train_student(model(), learned, settings, 0.1, Watched(), seed=3)
+    order = numpy_generator(3, "student", 0).permutation(10)
+    assert [numbers.tolist() for numbers, _ in seen[:2]] == [sorted(order[:5]), sorted(order[5:])]
+    assert all(shared is logarithm for _, shared in seen)
 
 
 def test_epochs_have_orders_of_their_own_and_dropout_draws_by_seed() -> None:

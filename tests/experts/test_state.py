@@ -12,7 +12,7 @@ from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.store.store import Store
 
 # Three epochs, of which all but epoch 2 are kept.
-SETTINGS = ["experts.epochs=3", "distill.max_start_epoch=0", "experts.augment=null"]
+SETTINGS = ["experts.epochs=3", "distill.objective.max_start_epoch=0", "experts.augment=null"]
 
 
 def test_each_kept_snapshot_is_written_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
 
-FAST = ["experts.epochs=2", "distill.max_start_epoch=1", "experts.augment=null", "experts.keep=all"]
+FAST = ["experts.epochs=2", "distill.objective.max_start_epoch=1", "experts.augment=null", "experts.keep=all"]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_each_tower_has_its_own_rate(tower: str, other: str, store: Store) -> No
         ["experts.momentum=0.4"],
         ["experts.weight_decay=0.1"],
         ["experts.batch_size=12"],
-        ["model.temperature=0.1"],
+        ["model.loss.temperature=0.1"],
         ["experts.augment={flip: true, randaugment_ops: 0}"],
         ["model.text.head.dropout=0.5"],
     ],

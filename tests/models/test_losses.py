@@ -1,54 +1,64 @@
-"""The contrastive loss against numpy, and its derivatives."""
+"""InfoNCE against numpy, its derivatives, and its learned temperature."""
+
+import math
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from vldd_dist.models.losses import contrastive_loss
+from vldd_dist.models.losses.infonce import InfoNCE
 
 
-def pairs(seed: int = 0, count: int = 5) -> tuple[Tensor, Tensor, Tensor]:
-    """Image features, text features (count, 7) and positive similarities, float64."""
-    generator = np.random.default_rng(seed)
-    image, text = generator.normal(size=(2, count, 7))
-    return torch.from_numpy(image), torch.from_numpy(text), torch.from_numpy(generator.uniform(0.1, 1, (count, count)))
+def pairs(seed: int = 0, count: int = 5) -> tuple[Tensor, Tensor]:
+    """Image and text features (count, 7), float64."""
+    image, text = np.random.default_rng(seed).normal(size=(2, count, 7))
+    return torch.from_numpy(image), torch.from_numpy(text)
 
 
-def slow_loss(image: np.ndarray, text: np.ndarray, targets: np.ndarray, temperature: float) -> float:
-    """The loss by its definition, one query at a time."""
+def slow_loss(image: np.ndarray, text: np.ndarray, temperature: float) -> float:
+    """By the definition, one query at a time."""
     unit_image, unit_text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text))
     logits = unit_image @ unit_text.T / temperature
-    losses = []
-    for scores, wanted in ((logits, targets), (logits.T, targets.T)):
-        rows = [
-            -(row_wanted / row_wanted.sum()) @ (row - np.log(np.exp(row).sum()))
-            for row, row_wanted in zip(scores, wanted, strict=True)
-        ]
-        losses.append(float(np.mean(rows)))
-    return sum(losses) / 2
+    losses = [
+        np.mean([-(row[own] - np.log(np.exp(row).sum())) for own, row in enumerate(scores)]) for scores in (logits, logits.T)
+    ]
+    return float(sum(losses)) / 2
 
 
-def test_the_loss_is_the_definition() -> None:
-    image, text, similarity = pairs()
-    own = slow_loss(image.numpy(), text.numpy(), np.eye(5), 0.07)
-    assert float(contrastive_loss(image, text, 0.07)) == pytest.approx(own)
-    assert float(contrastive_loss(image, text, 0.07, 3 * torch.eye(5).double())) == pytest.approx(own)
-    soft = slow_loss(image.numpy(), text.numpy(), similarity.numpy(), 0.07)
-    assert float(contrastive_loss(image, text, 0.07, similarity)) == pytest.approx(soft)
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_the_loss_is_the_definition(temperature: float) -> None:
+    image, text = pairs()
+    wanted = slow_loss(image.numpy(), text.numpy(), temperature)
+    assert float(InfoNCE(temperature=temperature)(image, text)) == pytest.approx(wanted)
 
 
 def test_the_norm_of_features_does_not_matter() -> None:
-    image, text, _ = pairs()
-    torch.testing.assert_close(contrastive_loss(5 * image, text / 3, 0.07), contrastive_loss(image, text, 0.07))
+    image, text = pairs()
+    torch.testing.assert_close(InfoNCE()(5 * image, text / 3), InfoNCE()(image, text))
 
 
-@pytest.mark.parametrize("soft", [False, True])
-def test_first_second_and_forward_derivatives(soft: bool) -> None:
-    inputs = [tensor.requires_grad_() for tensor in pairs(count=3)[: 3 if soft else 2]]
+def test_first_second_and_forward_derivatives() -> None:
+    inputs = [tensor.requires_grad_() for tensor in pairs(count=3)]
+    temperature = torch.tensor([0.5], dtype=torch.float64).log().requires_grad_()
 
-    def loss(image: Tensor, text: Tensor, similarity: Tensor | None = None) -> Tensor:
-        return contrastive_loss(image, text, 0.5, similarity)
+    def loss(image: Tensor, text: Tensor, logarithm: Tensor) -> Tensor:
+        return InfoNCE(temperature=0.5)(image, text, shared={"log_temperature": logarithm})
 
-    assert torch.autograd.gradcheck(loss, inputs, check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(loss, inputs)
+    assert torch.autograd.gradcheck(loss, [*inputs, temperature], check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(loss, [*inputs, temperature])
+
+
+def test_a_learned_temperature_starts_where_the_fixed_one_is() -> None:
+    image, text = pairs()
+    fixed, learning = InfoNCE(temperature=0.2), InfoNCE(temperature=0.2, learn_temperature=True, lr_temperature=0.3)
+    assert fixed.learned_shared() == {}
+    ((name, learned),) = learning.learned_shared().items()
+    assert (name, learned.lr) == ("log_temperature", 0.3)
+    assert float(learned.start) == pytest.approx(math.log(0.2))
+    shared = {name: learned.start}
+    torch.testing.assert_close(learning(image, text, {}, shared), fixed(image, text))
+    # Real pairs come without shared tensors.
+    assert torch.equal(learning(image, text), fixed(image, text))
+    assert learning.learned_numbers(shared)["temperature"] == pytest.approx(0.2)
+    assert float(learning(image, text, {}, {name: learned.start + 1})) != pytest.approx(float(fixed(image, text)))

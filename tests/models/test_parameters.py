@@ -8,7 +8,7 @@ from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettin
 from vldd_dist.errors import DataError
 from vldd_dist.models.attention import set_unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.losses import contrastive_loss
+from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import ParameterView, call
 
 TEXT_DIM = 24
@@ -85,7 +85,7 @@ def _derivatives(model: DualEncoder) -> list[Tensor]:
     images, texts = (tensor.requires_grad_() for tensor in batch())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        loss = contrastive_loss(*call(model, view, theta, images, texts), 0.07)
+        loss = InfoNCE()(*call(model, view, theta, images, texts))
         first = torch.autograd.grad(loss, theta, create_graph=True)
         squares = torch.stack([gradient.square().sum() for gradient in first]).sum()
         second = torch.autograd.grad(squares, [*theta, images, texts], allow_unused=True, materialize_grads=True)
@@ -97,7 +97,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory() -> None:
     gradients = []
     for checkpointing in (False, True):
         encoder = model(grad_checkpointing=checkpointing, **VIT)
-        contrastive_loss(*encoder(*batch()), 0.07).backward()
+        InfoNCE()(*encoder(*batch())).backward()
         gradients.append([parameter.grad for parameter in ParameterView(encoder).parameters])
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)

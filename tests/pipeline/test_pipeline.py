@@ -18,7 +18,8 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.data.embeddings import CaptionEmbeddings
-from vldd_dist.distillation.unroll import StepChoice
+from vldd_dist.distillation.initialisations import starting_pairs
+from vldd_dist.distillation.unroll import EpsilonChoice
 from vldd_dist.distillation.unrolling import LocalUnrolling
 from vldd_dist.errors import ConfigError, InterruptedRun, StoreError, VlddError
 from vldd_dist.events import Notice, Progress, Report, UnitReport
@@ -27,7 +28,7 @@ from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.inputs import load_expert
-from vldd_dist.pipeline.stages.distillation import starting_pairs
+from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import CORESETS
 from vldd_dist.retrieval.encode import encode_texts
@@ -111,13 +112,15 @@ def test_the_published_set_stands_on_its_own(finished: Store, tmp_path: Path) ->
     assert distilled.digest == facts["digest"]
     assert distilled.images.shape == (4, 3, 32, 32)
     assert distilled.texts.shape == (4, 384)
-    assert set(distilled.inner_rates) == {"image", "text"}
-    assert min(distilled.inner_rates.values()) > 0
+    assert set(distilled.learned) == {"inner_lr_image", "inner_lr_text"}
+    assert min(distilled.learned.values()) > 0
+    rates = distilled.shared["log_rates"].exp().tolist()
+    assert list(distilled.learned.values()) == rates
     assert len(distilled.captions) == 4
     assert distilled.start_images is not None
     assert distilled.pixels().shape == distilled.start_images.shape
     batch = next(iter(torch.utils.data.DataLoader(distilled.as_dataset(), batch_size=4)))
-    assert torch.equal(batch["image"], distilled.images)
+    assert torch.equal(batch["images"], distilled.images)
     card = (moved / "README.md").read_text()
     assert card.startswith("---\nlicense: other\nlicense_name: CC0-1.0")
     assert "| distilled |" in card
@@ -214,9 +217,10 @@ def test_a_damaged_object_is_found_by_the_unit_that_reads_it(without: Callable[[
 
 
 def losses_of(store: Store, tree: Experiment) -> torch.Tensor:
-    """(S, 3): of each outer step the loss it began with."""
+    """(S, 2): of each outer step the terms of the loss it began with."""
     (unit,) = units_of(tree, "distillation")
-    return read_tensors(UnitReader(store, "distillation", unit.id), "curves.safetensors")["losses"]
+    curves = read_tensors(UnitReader(store, "distillation", unit.id), "curves.safetensors")
+    return torch.stack([curves["terms.image"], curves["terms.text"]], dim=1)
 
 
 # What of the losses is as with the demo's settings: nothing from the first on, the first (the start is the same, the way is
@@ -230,10 +234,17 @@ NOTHING, FIRST, ALMOST = "nothing", "the first", "all, almost"
         (["distill.initialise=noise"], NOTHING),
         (["distill.initialise=kmeans"], NOTHING),
         (["distill.optimiser=sgd"], FIRST),
-        (["distill.gradient=finite_difference", "distill.difference=forward", "distill.check_every=2"], ALMOST),
-        (["distill.gradient=full"], ALMOST),
+        (
+            [
+                "distill.objective.gradient=finite_difference",
+                "distill.objective.difference=forward",
+                "distill.objective.check_every=2",
+            ],
+            ALMOST,
+        ),
+        (["distill.objective.gradient=full"], ALMOST),
         (["distill.batch_size=2"], NOTHING),
-        (["distill.gradient=tesla"], FIRST),
+        (["distill.objective.gradient=tesla"], FIRST),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -242,14 +253,15 @@ def test_other_ways_to_distil(overrides: list[str], alike: str, finished: Store,
     (unit,) = units_of(tree, "distillation")
     run(store, [u for u in make_graph(tree).units() if u.kind in ("features", "distillation")])
     facts = UnitReader(store, unit.kind, unit.id).facts
-    assert facts["start"]["initialise"] == tree.distill.initialise
+    assert facts["start"]["initialise"] == tree.distill.initialise.name
     assert [step for step, _ in facts["validation"]] == [0, 3, 6]
-    if tree.distill.gradient == "finite_difference":
-        errors = [facts["difference_check"]["error"], *(error for _, error in facts["difference_check"]["later"])]
-        assert [step for step, _ in facts["difference_check"]["later"]] == [2, 4]
-        assert all(0 < error < tree.distill.check_tolerance for error in errors)
+    if tree.distill.objective.gradient == "finite_difference":
+        check = facts["objective"]["difference_check"]
+        errors = [check["error"], *(error for _, error in check["later"])]
+        assert [step for step, _ in check["later"]] == [2, 4]
+        assert all(0 < error < tree.distill.objective.check_tolerance for error in errors)
     else:
-        assert facts["difference_check"] is None
+        assert facts["objective"] == {}
     wanted, found = losses_of(finished, experiment()), losses_of(store, tree)
     assert torch.allclose(found[0], wanted[0], rtol=1e-5) is (alike != NOTHING)
     if alike == ALMOST:
@@ -262,7 +274,7 @@ def test_a_students_dropout_shows_from_the_first_step(without: Callable[[str], S
     store, base = without("expert"), ["model.text.head.dropout=0.3", "distill.outer_steps=2", "experts.count=1"]
     losses = []
     for dropout in ("false", "true"):
-        tree = experiment(*base, f"distill.dropout={dropout}")
+        tree = experiment(*base, f"distill.objective.dropout={dropout}")
         run(store, [unit for unit in make_graph(tree).units() if unit.kind in ("expert", "distillation")])
         losses.append(losses_of(store, tree))
     assert not torch.equal(losses[0][0], losses[1][0])
@@ -272,7 +284,7 @@ def test_a_students_dropout_shows_from_the_first_step(without: Callable[[str], S
     ("overrides", "sentence"),
     [
         (["distill.lr_images=1e30", "distill.optimiser=sgd"], r"nan.* at outer step \d"),
-        (["distill.max_loss=0.01", "distill.outer_steps=40"], r"the matching loss averages .* up to 19"),
+        (["distill.objective.max_loss=0.01", "distill.outer_steps=40"], r"the outer loss averages .* up to 19"),
     ],
 )
 def test_divergence_names_the_step_and_the_mend(overrides: list[str], sentence: str, without: Callable[[str], Store]) -> None:
@@ -283,14 +295,17 @@ def test_divergence_names_the_step_and_the_mend(overrides: list[str], sentence: 
 
 def test_differences_on_a_network_with_kinks_are_refused_before_anything_is_made(without: Callable[[str], Store]) -> None:
     """In the plan, and by a distillation of a plan that was made elsewhere."""
-    kinked, differences = "model.image.model=test_resnet", "distill.gradient=finite_difference"
-    sentence = r"image_backbone\.conv1\.2 is a ReLU.*set distill.gradient: exact"
+    kinked, differences = "model.image.model=test_resnet", "distill.objective.gradient=finite_difference"
+    sentence = r"image_backbone\.conv1\.2 is a ReLU.*set distill.objective.gradient: exact"
     with pytest.raises(ConfigError, match=sentence):
         make_graph(experiment(kinked, differences))
     store, tree = without("distillation"), experiment(kinked)
     run(store, units_of(tree, "expert"))
     (unit,) = units_of(tree, "distillation")
-    unit = replace(unit, spec=unit.spec | {"settings": unit.spec["settings"] | {"gradient": "finite_difference"}})
+    changed = unit.execution["settings"] | {
+        "objective": unit.execution["settings"]["objective"] | {"gradient": "finite_difference"}
+    }
+    unit = replace(unit, execution=unit.execution | {"settings": changed})
     with pytest.raises(ConfigError, match=sentence):
         run(store, [unit])
 
@@ -299,12 +314,12 @@ def test_differences_that_drift_stop_the_run(without: Callable[[str], Store], mo
     """What the check finds at the start says nothing of later pairs."""
     store, check = without("distillation"), LocalUnrolling.check_differences
 
-    def drifting(self: LocalUnrolling, *arguments: Any) -> StepChoice:
+    def drifting(self: LocalUnrolling, *arguments: Any) -> EpsilonChoice:
         found = check(self, *arguments)
         return found if arguments[-1] is None else found._replace(error=found.error + 0.5)
 
     monkeypatch.setattr(LocalUnrolling, "check_differences", drifting)
-    tree = experiment("distill.gradient=finite_difference", "distill.check_every=3")
+    tree = experiment("distill.objective.gradient=finite_difference", "distill.objective.check_every=3")
     events: list[UnitReport] = []
     with pytest.raises(
         ConfigError, match=r"at outer step 3 finite_difference is off by 0\.5.* against exact over 2 inner steps"
@@ -369,7 +384,8 @@ def test_captions_of_other_splits_are_not_training_captions(
 
     def start() -> torch.Tensor:
         model = workspace(store, noise).build_model(0)
-        return starting_pairs(workspace(store, noise), noisy.distill, model).texts
+        pairs, _ = starting_pairs(run_context(workspace(store, noise), noisy.distill.run_settings(), model))
+        return pairs.texts
 
     undisturbed = start()
 

@@ -34,6 +34,7 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
+from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.planner.estimator import Estimator
@@ -71,10 +72,12 @@ def test_an_unroll_takes_what_the_estimate_says(gradient: str) -> None:
     else:
         first = trace.first_order(pairs, training=False, of_batch=True, keep=True)
         step = Step(pairs * trace.input_bytes, first=first)
-    distill = DistillSettings.model_validate({"gradient": gradient, "inner_steps": STEPS})
+    distill = DistillSettings(objective={"gradient": gradient, "inner_steps": STEPS})
     estimate = peak(unroll_memory(sizes_of(trace), step, distill))
 
-    student = Student(build(settings, TEXT_DIM, None, 0), 0.07, dropout=False, fused_attention=gradient == "finite_difference")
+    student = Student(
+        build(settings, TEXT_DIM, None, 0), InfoNCE(), dropout=False, fused_attention=gradient == "finite_difference"
+    )
     start, target = student.view.read(), student.view.read()
     batches = [[torch.randn(pairs, 3, size, size), torch.randn(pairs, TEXT_DIM)] for _ in range(STEPS)]
 
@@ -89,8 +92,8 @@ def test_an_unroll_takes_what_the_estimate_says(gradient: str) -> None:
 
 def test_offloaded_snapshots_leave_one() -> None:
     sizes, step = Sizes(100 * MIB, 0, MIB), Step(MIB, second=SecondOrder(10 * MIB, 20 * MIB))
-    kept = unroll_memory(sizes, step, DistillSettings(inner_steps=9))
-    offloaded = unroll_memory(sizes, step, DistillSettings(inner_steps=9, offload_snapshots="cpu"))
+    kept = unroll_memory(sizes, step, DistillSettings(objective={"inner_steps": 9}))
+    offloaded = unroll_memory(sizes, step, DistillSettings(objective={"inner_steps": 9, "offload_snapshots": "cpu"}))
     assert kept["snapshots"] == 800 * MIB
     assert offloaded["snapshots"] == 100 * MIB
 
@@ -98,7 +101,8 @@ def test_offloaded_snapshots_leave_one() -> None:
 def test_two_ranks_halve_what_is_sharded() -> None:
     sizes, first = Sizes(4 * GIB, 8 * GIB, GIB), 5 * GIB
     one, two = (
-        DistillSettings(gradient="finite_difference", workers=workers, zero_stage=3, inner_steps=8) for workers in (1, 2)
+        DistillSettings(objective={"gradient": "finite_difference", "inner_steps": 8}, workers=workers, zero_stage=3)
+        for workers in (1, 2)
     )
     step = Step(MIB, first=first)
     whole, half = unroll_memory(sizes, step, one), unroll_memory(sizes, step, two)
@@ -190,7 +194,8 @@ def test_snapshots_of_adapters_are_small_and_a_small_gpu_is_refused_with_a_mend(
     else:
         (sentence,) = sentences
         assert sentence.startswith(
-            "distillations do not fit: set distill.gradient: finite_difference and model.image.grad_checkpointing: true ("
+            "distillations do not fit: set distill.objective.gradient: finite_difference and "
+            "model.image.grad_checkpointing: true ("
         )
         assert ", or distill.workers: 2 (" in sentence
         assert "or distill.batch_size: 16 and evaluation.batch_size: 32 (" in sentence

@@ -88,10 +88,9 @@ def report() -> ReportData:
                 pairs=pairs,
                 seed=0,
                 loss=[2 * value for value in loss],
-                image_loss=loss,
-                text_loss=loss,
+                terms={"image": loss, "text": loss},
                 validation=[(0, 2.0), (20, 8.0), (40, 10.0)],
-                inner_rates=[(step, 0.1 + step / 1000, 0.1) for step in range(1, 41)],
+                learned={"inner_lr_image": [0.1 + step / 1000 for step in range(1, 41)], "inner_lr_text": [0.1] * 40},
             )
             for pairs in (10, 20)
         ],

@@ -14,8 +14,8 @@ def test_every_curve_has_its_figure():
             for pairs in (10, 20)
             for title in (
                 "Recall during distillation, {} pairs",
-                "Matching loss, {} pairs, seed 0",
-                "Inner learning rates, {} pairs, seed 0",
+                "Outer loss, {} pairs, seed 0",
+                "Learned beside the pairs, {} pairs, seed 0",
             )
         ),
     ]

@@ -5,37 +5,38 @@ import torch
 from torch import Tensor, nn
 
 from tests.unroll.test_unroll import student_case
-from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.model import HeadSettings
 from vldd_dist.distillation.kinks import first_kink, refuse_kinked_student
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.unroll import (
     Autograd,
     Differences,
     DoubleBackward,
-    StepChoice,
+    EpsilonChoice,
     UnrollResult,
-    choose_step,
+    choose_epsilon,
     inner_products,
     unroll_error,
 )
-from vldd_dist.distillation.unroll.check import CANDIDATE_STEPS
-from vldd_dist.distillation.unrolling import LocalUnrolling
+from vldd_dist.distillation.unroll.check import CANDIDATE_EPSILONS
+from vldd_dist.distillation.unrolling import LocalUnrolling, Segment
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.image import create_backbone
+from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.testing.unroll_problems import TEXT_DIM, Case, dual_encoder_case, flat, relative
 
 
-def chosen(case: Case, difference: str = "central", exact: bool = True) -> StepChoice:
+def chosen(case: Case, difference: str = "central", exact: bool = True) -> EpsilonChoice:
     def by_differences(step: float) -> UnrollResult:
-        return case.gradient("finite_difference", difference, relative_step=step)
+        return case.gradient("finite_difference", difference, relative_epsilon=step)
 
-    return choose_step(by_differences, case.gradient("exact") if exact else None, inner_products)
+    return choose_epsilon(by_differences, case.gradient("exact") if exact else None, inner_products)
 
 
-def checked(case: Case, known: float | None = None) -> StepChoice:
+def checked(case: Case, known: float | None = None) -> EpsilonChoice:
     """As a run does it."""
-    unrolling = LocalUnrolling(case.student.model, 0.07, DistillSettings(gradient="finite_difference"), None)
-    return unrolling.check_differences(case.theta, case.target, case.rates, case.batches, 11, known)
+    unrolling = LocalUnrolling(case.student.model, InfoNCE(), TrajectoryMatching(gradient="finite_difference"), None)
+    return unrolling.check_differences(Segment(case.theta, case.target, case.rates, case.batches, (), 11), known)
 
 
 def larger_case(pairs: int, rate: float, **image: object) -> Case:
@@ -52,9 +53,9 @@ def larger_case(pairs: int, rate: float, **image: object) -> Case:
     return case
 
 
-def error_of_a_step(case: Case, relative_step: float) -> float:
+def error_of_a_step(case: Case, relative_epsilon: float) -> float:
     """Of the products of the first inner step alone, along the adjoint after it."""
-    exact, differences = DoubleBackward(case.student), Differences(Autograd(case.student), "central", relative_step)
+    exact, differences = DoubleBackward(case.student), Differences(Autograd(case.student), "central", relative_epsilon)
     gradient = exact.gradient(case.theta, case.batches[0], 0, last=False).theta
     rates = [float(case.rates[tower]) for tower in case.student.towers]
     stepped = [theta - rate * g for theta, rate, g in zip(case.theta, rates, gradient, strict=True)]
@@ -69,10 +70,10 @@ def error_of_a_step(case: Case, relative_step: float) -> float:
 
 def test_one_steps_agreement_proves_nothing_and_the_unroll_is_refused() -> None:
     """timm's test_byobnet at 64 px: a check of one inner step passes at the default tolerance, the gradient is another."""
-    case, tolerance = larger_case(2, 0.1, model="test_byobnet"), DistillSettings().check_tolerance
+    case, tolerance = larger_case(2, 0.1, model="test_byobnet"), TrajectoryMatching().check_tolerance
     # Along the first step's adjoint no unit crosses its kink.
     assert error_of_a_step(case, 1e-5) < tolerance / 5
-    found = case.gradient("finite_difference", relative_step=1e-5)
+    found = case.gradient("finite_difference", relative_epsilon=1e-5)
     assert unroll_error(found, case.gradient("full"), inner_products) > 100
     choice = checked(case)
     assert choice.against == "exact"
@@ -88,8 +89,8 @@ def test_smooth_students_pass_with_a_step_that_serves(name: str, difference: str
     case = student_case(name)
     choice = chosen(case, difference, exact)
     assert 0 < choice.error < tolerance
-    assert choice.against == ("exact" if exact else "another step size")
-    found = case.gradient("finite_difference", difference, relative_step=choice.relative_step)
+    assert choice.against == ("exact" if exact else "another epsilon")
+    found = case.gradient("finite_difference", difference, relative_epsilon=choice.relative_epsilon)
     # 1e-5 everywhere would be off by 6e-3 and 1.3e-2.
     assert relative(flat(found), flat(case.gradient("full"))) < tolerance
 
@@ -103,14 +104,14 @@ def test_a_bf16_backbone_serves_exact_and_not_differences(name: str) -> None:
     half = case.gradient("exact")
     assert 1e-4 < relative(flat(half), flat(full)) < 0.1
     assert flat(half).dtype == torch.float32
-    assert chosen(case).error > 2 * DistillSettings().check_tolerance
+    assert chosen(case).error > 2 * TrajectoryMatching().check_tolerance
 
 
 def test_the_best_step_is_chosen_and_a_known_one_is_measured_alone() -> None:
     case = dual_encoder_case()
     choice = checked(case)
-    alone = {step: checked(case, step) for step in CANDIDATE_STEPS}
-    assert all(found.relative_step == step for step, found in alone.items())
+    alone = {step: checked(case, step) for step in CANDIDATE_EPSILONS}
+    assert all(found.relative_epsilon == step for step, found in alone.items())
     assert choice == min(alone.values(), key=lambda found: found.error)
     assert choice.error < max(found.error for found in alone.values()) / 10
 
@@ -140,9 +141,9 @@ def test_what_is_not_a_number_is_never_chosen(first: bool) -> None:
     def by_differences(step: float) -> UnrollResult:
         return result(broken, ones) if step != 1e-4 and first else result(ones, broken if step != 1e-4 else ones)
 
-    choice = choose_step(by_differences, result(ones, ones), inner_products)
-    assert (choice.relative_step, choice.error) == (1e-4, 0)
-    nothing = choose_step(lambda step: result(broken, broken), result(ones, ones), inner_products)
+    choice = choose_epsilon(by_differences, result(ones, ones), inner_products)
+    assert (choice.relative_epsilon, choice.error) == (1e-4, 0)
+    nothing = choose_epsilon(lambda step: result(broken, broken), result(ones, ones), inner_products)
     assert nothing.error == float("inf")
 
 
@@ -154,9 +155,9 @@ def test_every_candidate_has_another_to_be_held_against() -> None:
         asked.append(step)
         return result([torch.tensor([1 + step])], [torch.ones(1)])
 
-    for step, other in zip(CANDIDATE_STEPS, [*CANDIDATE_STEPS[1:], CANDIDATE_STEPS[-2]], strict=True):
+    for step, other in zip(CANDIDATE_EPSILONS, [*CANDIDATE_EPSILONS[1:], CANDIDATE_EPSILONS[-2]], strict=True):
         asked.clear()
-        choice = choose_step(by_differences, None, inner_products, step)
+        choice = choose_epsilon(by_differences, None, inner_products, step)
         assert asked == [step, other]
         assert choice.error == pytest.approx(abs(step - other), rel=0.01)
 
@@ -172,7 +173,7 @@ def test_every_candidate_has_another_to_be_held_against() -> None:
 )
 def test_kinked_backbones_are_refused_by_name(model: str, name: str, kind: str) -> None:
     student = dual_encoder_case(steps=1, model=model).student.model
-    with pytest.raises(ConfigError, match=rf"image_backbone\.{name} is a {kind}, whose.*set distill.gradient: exact"):
+    with pytest.raises(ConfigError, match=rf"image_backbone\.{name} is a {kind}, whose.*set distill.objective.gradient: exact"):
         refuse_kinked_student(student)
 
 

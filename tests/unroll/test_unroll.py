@@ -28,13 +28,13 @@ from vldd_dist.distillation.unroll import (
 )
 from vldd_dist.distillation.unroll.protocol import step_loss
 from vldd_dist.testing.tiny import HANG_SECONDS
-from vldd_dist.testing.unroll_problems import Case, Perceptron, Quadratic, dual_encoder_case, flat, relative
+from vldd_dist.testing.unroll_problems import Case, Perceptron, Quadratic, WeightedInfoNCE, dual_encoder_case, flat, relative
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}
 STUDENTS: dict[str, dict[str, Any]] = {
     "nfnet": {},
     "nfnet with dropout": {"dropout": True},
-    "nfnet with similarity": {"similarity": True},
+    "nfnet with a loss that learns": {"loss": WeightedInfoNCE()},
     "vit": VIT,
     "vit with checkpointing": {**VIT, "grad_checkpointing": True},
     "lora vit": {**VIT, "train": "lora"},
@@ -58,6 +58,32 @@ def test_exact_is_the_full_gradient(name: str) -> None:
         assert relative(exact.terms, full.terms) < tolerance
         assert relative(flat(exact), flat(full)) < tolerance
         assert relative(exact.rates, full.rates) < tolerance
+
+
+def test_shared_tensors_get_the_sum_over_the_steps() -> None:
+    """A tensor that enters every step, against differences of the whole unroll in fp64, and one way against another."""
+    case = student_case("nfnet with a loss that learns", dtype=torch.float64)
+    (logarithm,), step = case.shared, 1e-5
+    ends = [float(case.gradient("exact", shared=[logarithm + sign * step]).terms.sum()) for sign in (1, -1)]
+    slope = (ends[0] - ends[1]) / (2 * step)
+    full, exact = case.gradient("full"), case.gradient("exact")
+    assert float(full.shared[0]) == pytest.approx(slope, rel=1e-6)
+    assert float(exact.shared[0]) == pytest.approx(float(full.shared[0]), rel=1e-10)
+    # In one batch it is a tensor of the batch like another.
+    one = dual_encoder_case(steps=1, dtype=torch.float64, loss=WeightedInfoNCE())
+    for name in ("full", "exact", "tesla"):
+        apart = unrolled_gradient(name, one.student, one.theta, one.rates, [[*one.batches[0], *one.shared]], _squares)
+        common = unrolled_gradient(name, one.student, one.theta, one.rates, one.batches, _squares, shared=one.shared)
+        torch.testing.assert_close(common.shared[0], apart.batches[0][-1])
+    assert not torch.allclose(case.gradient("tesla").shared[0], full.shared[0])
+
+
+@pytest.mark.parametrize(("difference", "tolerance"), [("central", 1e-3), ("forward", 1e-2)])
+def test_differences_find_the_gradient_of_shared_tensors(difference: str, tolerance: float) -> None:
+    case = student_case("nfnet with a loss that learns")
+    full, found = case.gradient("full"), case.gradient("finite_difference", difference)
+    assert relative(found.shared[0], full.shared[0]) < tolerance
+    assert relative(flat(found), flat(full)) < tolerance
 
 
 @pytest.mark.parametrize("name", ["full", "exact", "finite_difference"])

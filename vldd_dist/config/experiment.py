@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from vldd_dist.config.base import Positive, Section, Seed
 from vldd_dist.config.coresets import CoresetSettings
 from vldd_dist.config.data import DataSettings
-from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.distillation import DistillationsSettings
 from vldd_dist.config.evaluation import EvaluationsSettings
 from vldd_dist.config.experts import ExpertsSettings
 from vldd_dist.config.model import NAMED_WEIGHTS, ModelSettings
@@ -26,11 +26,11 @@ class Experiment(Section):
     )
     seed: Seed = Field(0, description="Root of all randomness.")
     data: DataSettings = DataSettings()
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = Field(default_factory=ModelSettings)
     pretrain: PretrainSettings = PretrainSettings()
     embeddings: EmbeddingSettings = EmbeddingSettings()
     experts: ExpertsSettings = ExpertsSettings()
-    distill: DistillSettings = DistillSettings()
+    distill: DistillationsSettings = Field(default_factory=DistillationsSettings)
     coresets: CoresetSettings = CoresetSettings()
     evaluation: EvaluationsSettings = EvaluationsSettings()
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda for workers that ask for a GPU, else cpu.")
@@ -81,21 +81,7 @@ def _distill_problems(experiment: Experiment) -> list[str]:
     distill, experts, data = experiment.distill, experiment.experts, experiment.data
     problems = []
     problems += _rank_problems(experiment)
-    if distill.gradient == "finite_difference" and distill.precision == "bf16":
-        problems.append(
-            "distill.precision: bf16 with distill.gradient: finite_difference: the difference of two passes drowns in the "
-            "rounding of one (docs/decisions.md); set precision to fp32 or gradient to exact"
-        )
-    if distill.min_experts is not None and distill.min_experts > experts.count:
-        problems.append(
-            f"distill.min_experts ({distill.min_experts}) is more than experts.count ({experts.count}): lower it or train more"
-        )
-    reach = distill.max_start_epoch + distill.expert_epochs
-    if reach > experts.epochs:
-        problems.append(
-            f"distill.max_start_epoch ({distill.max_start_epoch}) + distill.expert_epochs ({distill.expert_epochs}) = {reach} "
-            f"is more than experts.epochs ({experts.epochs}): lower one of the first two or train longer"
-        )
+    problems += distill.objective.problems(experiment)
     train_images = data.source.stated_count("train", data.train_images)
     if train_images is not None:
         shards = math.ceil(train_images / data.shard_images)
@@ -136,6 +122,4 @@ def _rank_problems(experiment: Experiment) -> list[str]:
                 f"{section}.zero_stage ({stage}) shards what moves, and with model.image.train: {image.train} only heads do: "
                 "set it to 0"
             )
-    if distill.gradient == "full" and (distill.workers > 1 or distill.zero_stage):
-        problems.append("distill.gradient: full keeps one graph in one process: set exact, or workers to 1 and zero_stage to 0")
     return problems

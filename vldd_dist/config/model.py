@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from vldd_dist.config.base import Positive, Rate, Section
+from vldd_dist.config.base import AnyPlugin, Positive, Section, choose, plugin_of
+from vldd_dist.plugins import LOSSES
 
 # Values of `image.weights` that name weights; any other is a file.
 NAMED_WEIGHTS = ("timm", "random", "attributes")
@@ -77,4 +78,6 @@ class ModelSettings(Section):
         None,
         description="Size of the joint space; none: the image features' size (needed where both towers have a head).",
     )
-    temperature: Rate = Field(0.07, description="Temperature the cosine similarities are divided by.")
+    loss: Annotated[AnyPlugin, plugin_of(LOSSES, default="infonce")] = Field(
+        default_factory=lambda: choose(LOSSES, "infonce"), description="The loss of experts and students alike."
+    )

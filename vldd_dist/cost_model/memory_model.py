@@ -11,6 +11,7 @@ from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experts import ExpertSettings
 from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.sharding.deepspeed_engine import bucket_elements
 
 GIB = 2**30
@@ -126,15 +127,16 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
       one rank, the graph and gradient with the end of the student's way, and the outer loss's differences and gradient, 3 p.
       `full`: all T steps. Differences: see `first_order_memory`.
     """
-    workers, stage, steps = settings.workers, settings.zero_stage, settings.inner_steps
+    objective: TrajectoryMatching = settings.objective
+    workers, stage, steps = settings.workers, settings.zero_stage, objective.inner_steps
     p, b = per_rank(sizes.trainable, workers), step.batch
-    if settings.gradient == "full":
+    if objective.gradient == "full":
         assert step.full is not None
         return {"activations": step.full.one + (steps - 1) * step.full.further}
-    waiting = (steps - 1) * p if settings.offload_snapshots == "none" else p
-    if settings.gradient == "finite_difference":
+    waiting = (steps - 1) * p if objective.offload_snapshots == "none" else p
+    if objective.gradient == "finite_difference":
         assert step.first is not None
-        central = settings.difference == "central"
+        central = objective.difference == "central"
         return {
             "snapshots": max(waiting + (0 if central else steps * b), (steps - 1) * b),
             "vectors": 5 * p + b if central else 4 * p,
@@ -174,7 +176,8 @@ def distillation_memory(
     - or, in its place, what follows it: a frozen backbone's way to the pixels; the outer optimiser, six times the used pairs.
     - or, in place of expert, batches and unroll, the validation: what `evaluation_memory` has.
     """
-    workers, steps, p, b = settings.workers, settings.inner_steps, per_rank(sizes.trainable, settings.workers), step.batch
+    objective: TrajectoryMatching = settings.objective
+    workers, steps, p, b = settings.workers, objective.inner_steps, per_rank(sizes.trainable, settings.workers), step.batch
     used = min(pairs, steps * per_rank(min(settings.batch_size or pairs, pairs), workers)) * pair_bytes
     resident = student_memory(sizes, workers, settings.zero_stage) | pairs_memory(pairs, pair_bytes, settings)
     working = resident | {"expert": 2 * p, "batches": steps * b + used}
@@ -185,8 +188,25 @@ def distillation_memory(
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
     if step.check is not None:
-        waiting = (steps - 1) * p if settings.offload_snapshots == "none" else p
+        waiting = (steps - 1) * p if objective.offload_snapshots == "none" else p
         moments.append(working | {"snapshots": waiting, "vectors": 2 * p, "check of differences": step.check.peak})
+    return max(moments, key=peak)
+
+
+def other_distillation_memory(
+    sizes: Sizes, step: Step, pairs: int, pair_bytes: int, settings: DistillSettings, validation: Terms
+) -> Terms:
+    """A run whose objective unrolls no student, at the worst of: a first-order pass over a chunk of pictures, the outer
+    optimiser's step over all pairs of a rank, the validation.
+    """
+    assert step.first is not None
+    own = per_rank(pairs, settings.workers) * pair_bytes
+    resident = {"student": sizes.trainable + sizes.frozen} | pairs_memory(pairs, pair_bytes, settings)
+    moments = [
+        resident | {"pairs' gradients": own, "activations": step.first},
+        resident | {"pairs' gradients": own, "outer optimiser": 6 * own},
+        resident | {f"validation: {name}": size for name, size in validation.items()},
+    ]
     return max(moments, key=peak)
 
 

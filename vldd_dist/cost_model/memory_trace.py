@@ -178,7 +178,7 @@ class MemoryTrace:
 
     def _student(self, pairs: int, *, dropout: bool, fused: bool) -> tuple[Student, list[Tensor], list[Tensor]]:
         model = self._model()
-        student = Student(model, self.settings.temperature, dropout=dropout, fused_attention=fused)
+        student = Student(model, self.settings.loss, dropout=dropout, fused_attention=fused)
         return student, [parameter.detach() for parameter in student.view.parameters], self._batch(model, pairs)
 
 

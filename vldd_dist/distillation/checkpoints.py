@@ -1,7 +1,7 @@
 """A distillation's checkpoint: each rank writes its rows, any number of ranks reads them.
 
 rows-START-STOP.safetensors    of pairs START.. to STOP: the pairs, the best ones, the outer optimiser's state
-shared.safetensors             what all ranks have alike: the rates with their optimiser's state, the curves
+shared.safetensors             what all ranks have alike: the shared tensors with their optimiser's state, the curves
 """
 
 import re
@@ -20,7 +20,6 @@ from vldd_dist.store.async_writer import AsyncWriter
 
 SHARED = "shared.safetensors"
 _ROWS = re.compile(r"rows-(\d{7})-(\d{7})\.safetensors")
-OF_A_ROW = ("images", "texts")
 
 
 class LoopState(NamedTuple):
@@ -80,11 +79,10 @@ def _named(prefix: str, named: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _rows(state: LoopState) -> dict[str, Tensor]:
     """What has a row for each pair, sharing memory with the state."""
-    pairs = {name: tensor for name, tensor in state.pairs.as_tensors().items() if name in OF_A_ROW}
-    best = {name: tensor for name, tensor in state.best.as_tensors().items() if name in OF_A_ROW}
-    return _named("pairs", pairs) | _named("best", best) | _named("outer", state.outer.rows_state())
+    pairs, best = _named("pairs", state.pairs.rows), _named("best", state.best.rows)
+    return pairs | best | _named("outer", state.outer.rows_state())
 
 
 def _shared(state: LoopState) -> dict[str, Tensor]:
-    rates = {"pairs/log_rates": state.pairs.log_rates, "best/log_rates": state.best.log_rates}
-    return rates | _named("outer", state.outer.shared_state())
+    pairs, best = _named("pairs", state.pairs.shared), _named("best", state.best.shared)
+    return pairs | best | _named("outer", state.outer.shared_state())

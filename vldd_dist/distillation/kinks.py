@@ -41,8 +41,8 @@ def refuse_kinks(part: nn.Module, name: str) -> None:
     if found := first_kink(part):
         place, kind = found
         raise ConfigError(
-            f"distill.gradient: finite_difference needs a smooth student, and {f'{name}.{place}'.rstrip('.')} is a {kind}, "
-            "whose derivative jumps: set distill.gradient: exact"
+            "distill.objective.gradient: finite_difference needs a smooth student, and "
+            f"{f'{name}.{place}'.rstrip('.')} is a {kind}, whose derivative jumps: set distill.objective.gradient: exact"
         )
 
 

@@ -4,6 +4,8 @@ A dense optimiser would move every pair by its momentum at every outer step, at 
 and its count of steps belong to the pair: where every step uses every pair the two are the same (docs/decisions.md).
 """
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -14,44 +16,45 @@ BETAS, EPSILON = (0.5, 0.9), 1e-8
 
 
 class OuterOptimiser:
-    """Moves the pairs along their outer gradient: SGD as published, or Adam with betas (0.5, 0.9)."""
+    """Moves the pairs along their outer gradient: SGD as published, or Adam with betas (0.5, 0.9).
 
-    def __init__(self, pairs: SyntheticPairs, settings: DistillSettings) -> None:
+    Args:
+        rates: the outer learning rate of each row tensor and each shared tensor, by name.
+    """
+
+    def __init__(self, pairs: SyntheticPairs, rates: Mapping[str, float], settings: DistillSettings) -> None:
         self.pairs = pairs
-        self._parts = {
-            "images": Rowwise(pairs.images, settings.lr_images, settings),
-            "texts": Rowwise(pairs.texts, settings.lr_texts, settings),
-            "log_rates": Rowwise(pairs.log_rates, settings.lr_rates, settings),
-        }
+        self._moved = {name: Rowwise(values, rates[name], settings) for name, values in (pairs.rows | pairs.shared).items()}
 
-    def step(self, rows: Tensor, images: Tensor, texts: Tensor, rates: Tensor) -> None:
-        """One outer step.
+    def step(self, rows: Tensor, row_gradients: Mapping[str, Tensor], shared_gradients: Mapping[str, Tensor]) -> None:
+        """One outer step. A tensor without a gradient stays as it is.
 
         Args:
             rows: (K,) int64, distinct: the pairs that took part.
-            images, texts: their gradients (K, ...).
-            rates: (2,) gradient of the inner rates themselves, not of their logarithms.
+            row_gradients: their gradients (K, ...), by name.
+            shared_gradients: of shared tensors, by name.
         """
-        self._parts["images"].step(rows, images)
-        self._parts["texts"].step(rows, texts)
-        self._parts["log_rates"].step(torch.arange(2), rates * self.pairs.rates)
+        for name, gradient in row_gradients.items():
+            self._moved[name].step(rows, gradient)
+        for name, gradient in shared_gradients.items():
+            self._moved[name].step(torch.arange(len(gradient)), gradient)
 
     def rows_state(self) -> dict[str, Tensor]:
-        """The pairs' state, `images/KEY` and `texts/KEY`, one row a pair."""
-        return self._state("images", "texts")
+        """The rows' state, `NAME/KEY`, one row a pair."""
+        return self._state(self.pairs.rows)
 
     def shared_state(self) -> dict[str, Tensor]:
-        """The state of the rates, `log_rates/KEY`."""
-        return self._state("log_rates")
+        """The state of the shared tensors, `NAME/KEY`."""
+        return self._state(self.pairs.shared)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """What `rows_state` and `shared_state` gave."""
-        for name, value in state.items():
-            part, key = name.split("/")
-            self._parts[part].state[key].copy_(value)
+        for path, value in state.items():
+            name, key = path.split("/")
+            self._moved[name].state[key].copy_(value)
 
-    def _state(self, *parts: str) -> dict[str, Tensor]:
-        return {f"{part}/{key}": value for part in parts for key, value in self._parts[part].state.items()}
+    def _state(self, names: Iterable[str]) -> dict[str, Tensor]:
+        return {f"{name}/{key}": value for name in names for key, value in self._moved[name].state.items()}
 
 
 class Rowwise:
@@ -61,8 +64,8 @@ class Rowwise:
         state: one row for each row of the values; `steps` (n,) int64 counts the steps a row took part in.
     """
 
-    def __init__(self, values: Tensor, rate: float, settings: DistillSettings) -> None:
-        self.values, self.rate, self.momentum = values, rate, settings.momentum
+    def __init__(self, values: Tensor, lr: float, settings: DistillSettings) -> None:
+        self.values, self.lr, self.momentum = values, lr, settings.momentum
         self.adam = settings.optimiser == "adam"
         names = ["mean", "square"] if self.adam else ["momentum"] if settings.momentum else []
         self.state = {name: torch.zeros_like(values) for name in names}
@@ -74,7 +77,7 @@ class Rowwise:
         rows = rows.to(self.values.device)
         self.state["steps"][rows] += 1
         move = self._adam(rows, gradient) if self.adam else self._sgd(rows, gradient)
-        self.values.index_add_(0, rows, move, alpha=-self.rate)
+        self.values.index_add_(0, rows, move, alpha=-self.lr)
 
     def _sgd(self, rows: Tensor, gradient: Tensor) -> Tensor:
         if not self.momentum:

@@ -1,4 +1,5 @@
-"""What an outer step works on: an expert, a start, the inner minibatches, and who computes which of their pairs."""
+"""What an outer step of trajectory matching works on: an expert, a start, the inner minibatches, and which rank computes which
+of their pairs."""
 
 import math
 from dataclasses import dataclass
@@ -7,17 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.seeding import numpy_generator
 from vldd_dist.sharding.ranks import rows_of
 
 
 @dataclass(frozen=True)
-class Share:
-    """A rank's part of the inner minibatches.
+class Part:
+    """A rank's rows of the inner minibatches.
 
     Attributes:
-        used: (U,) int64, the pairs in any of them, ascending: of the others the rank makes nothing.
+        used: (U,) int64, the pairs in any of them, ascending: of the others the rank computes nothing.
         places: for each inner step its pairs (b,) as indices into `used`.
     """
 
@@ -39,35 +39,58 @@ class Draw:
     start: int
     batches: list[Tensor]
 
-    def share(self, rank: int, world: int) -> Share:
-        """A rank's part: of each minibatch an equal run. Batches ascend and each rank owns a run of the pairs, so that most
+    def part(self, rank: int, world_size: int) -> Part:
+        """A rank's rows: of each minibatch an equal run. Batches ascend and each rank owns a run of the pairs, so that most
         pairs are computed where they lie."""
-        parts = [batch[slice(*rows_of(rank, world, len(batch)))] for batch in self.batches]
-        used = torch.unique(torch.cat(parts))
-        return Share(used, [torch.searchsorted(used, part) for part in parts])
+        runs = [batch[slice(*rows_of(rank, world_size, len(batch)))] for batch in self.batches]
+        used = torch.unique(torch.cat(runs))
+        return Part(used, [torch.searchsorted(used, run) for run in runs])
 
 
-def inner_batch_size(settings: DistillSettings, pairs: int) -> int:
+def inner_batch_size(batch_size: int | None, pairs: int) -> int:
     """Pairs an inner step: all of them where the description says none or more than there are."""
-    return min(settings.batch_size or pairs, pairs)
+    return min(batch_size or pairs, pairs)
 
 
-def expert_pool(settings: DistillSettings, experts: int, outer_step: int) -> int:
-    """From how many of the experts, the first ones, this outer step draws: of all, or `min_experts` at first and one more
-    every so often until half of the outer steps are done. Not a matter of when they were trained: a rerun draws alike."""
-    if settings.min_experts is None:
-        return experts
-    return min(experts, settings.min_experts + 2 * outer_step * (experts - settings.min_experts) // settings.outer_steps)
+@dataclass(frozen=True)
+class Sampler:
+    """Draws for each outer step.
 
+    Attributes:
+        pairs: M, over all ranks.
+        experts: how many there will be.
+        batch_size: pairs an inner step.
+        max_start_epoch: starts are drawn from 0..max_start_epoch.
+        min_experts: how many experts the first outer step draws from; none: all.
+        outer_steps: of the whole run.
+    """
 
-def draw(settings: DistillSettings, experts: int, pairs: int, seed: int, outer_step: int) -> Draw:
-    """Inner batches run through permutations of all pairs, each cut into whole batches; what remains of one when fewer than a
-    batch do is left out, for a batch across two permutations could hold a pair twice, and a pair is no negative of itself."""
-    generator = numpy_generator(seed, "outer", outer_step)
-    expert = int(generator.integers(expert_pool(settings, experts, outer_step)))
-    start = int(generator.integers(settings.max_start_epoch + 1))
-    size = inner_batch_size(settings, pairs)
-    of_one = pairs // size
-    permutations = [generator.permutation(pairs)[: of_one * size] for _ in range(math.ceil(settings.inner_steps / of_one))]
-    batches = torch.from_numpy(np.concatenate(permutations)).split(size)[: settings.inner_steps]
-    return Draw(expert, start, [batch.sort().values for batch in batches])
+    pairs: int
+    experts: int
+    batch_size: int
+    inner_steps: int
+    max_start_epoch: int
+    min_experts: int | None
+    outer_steps: int
+    seed: int
+
+    def pool(self, outer_step: int) -> int:
+        """From how many of the experts, the first ones, this outer step draws: of all, or `min_experts` at first and one more
+        every so often until half of the outer steps are done. Not a matter of when they were trained: a rerun draws alike."""
+        if self.min_experts is None:
+            return self.experts
+        later = self.experts - self.min_experts
+        return min(self.experts, self.min_experts + 2 * outer_step * later // self.outer_steps)
+
+    def draw(self, outer_step: int) -> Draw:
+        """Inner batches run through permutations of all pairs, each cut into whole batches; what remains of one when fewer than
+        a batch do is left out, for a batch across two permutations could hold a pair twice, and a pair is no negative of
+        itself."""
+        generator = numpy_generator(self.seed, "outer", outer_step)
+        expert = int(generator.integers(self.pool(outer_step)))
+        start = int(generator.integers(self.max_start_epoch + 1))
+        of_one = self.pairs // self.batch_size
+        used = of_one * self.batch_size
+        permutations = [generator.permutation(self.pairs)[:used] for _ in range(math.ceil(self.inner_steps / of_one))]
+        batches = torch.from_numpy(np.concatenate(permutations)).split(self.batch_size)[: self.inner_steps]
+        return Draw(expert, start, [batch.sort().values for batch in batches])

@@ -1,9 +1,10 @@
 """The student on several ranks: `unroll`'s protocols over shards.
 
 Theta, the snapshots, the adjoint and the expert's snapshots are lists of this rank's shards (n,), one a parameter; a batch is
-this rank's rows of an inner step's pairs. Every rank encodes its rows, the rows are gathered, and each computes the same loss
-over all of them: its share is 1/world of it. Collectives with true adjoints make every derivative the sum of the shares'
-derivatives (docs/decisions.md).
+this rank's rows of an inner step's pairs, and the shared tensors. Every rank encodes its rows, the rows are gathered, and each
+computes the same loss over all of them and takes 1/world of it as its part: the loss is the sum of the parts. Collectives with
+true adjoints make every derivative the sum of the parts' derivatives (docs/decisions.md): of rows that sum is here, for they
+lie on one rank; of a shared tensor each rank has its part, and one all-reduce after the sweep makes the sum.
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vldd_dist.distillation.student import BatchLayout
 from vldd_dist.distillation.unroll import DoubleBackward, Params, StepGradient, StepProducts
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
-from vldd_dist.models.losses import contrastive_loss
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import call
 from vldd_dist.sharding.engine import ShardedModel
 from vldd_dist.sharding.ranks import Ranks
@@ -24,14 +27,15 @@ class ShardedFirstOrder:
     """Implements `unroll.FirstOrder` on a model that lies on the ranks.
 
     Args:
-        model: a dual encoder that gathers rows, its parameters in the order of theta.
+        model: a dual encoder on the ranks, its parameters in the order of theta.
+        encoder: what it was made of, which gathers rows.
 
     Attributes:
         seed: of the dropout masks, as an `unroll.InnerProblem` has it.
     """
 
-    def __init__(self, model: ShardedModel, temperature: float, ranks: Ranks) -> None:
-        self.model, self.temperature, self.ranks = model, temperature, ranks
+    def __init__(self, model: ShardedModel, encoder: DualEncoder, loss: Loss, ranks: Ranks) -> None:
+        self.model, self.encoder, self.layout, self.ranks = model, encoder, BatchLayout(loss), ranks
         self.seed = 0
 
     def gradients(
@@ -41,12 +45,14 @@ class ShardedFirstOrder:
         self.model.write(theta)
         with torch.enable_grad(), replayed_randomness(self.seed, step, batch[0].device):
             on = [tensor.detach().requires_grad_(of_batch) for tensor in batch]
-            gradient = self.model.backward(self.share(self.model(*on)))
-        return gradient if of_theta else [], [tensor.grad for tensor in on if tensor.grad is not None]
+            inputs, texts, *learned = on
+            gradient = self.model.backward(self.part(self.model(inputs, texts), learned, self.encoder))
+        of_batch_gradient = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in on if of_batch]
+        return gradient if of_theta else [], of_batch_gradient
 
-    def share(self, features: tuple[Tensor, Tensor]) -> Tensor:
-        """This rank's share of the loss, from the features of all rows."""
-        return contrastive_loss(*features, self.temperature) / self.ranks.world_size
+    def part(self, features: tuple[Tensor, Tensor], learned: Params, encoder: DualEncoder) -> Tensor:
+        """This rank's part of the loss, from the features of all rows."""
+        return self.layout.loss_of(features, learned, encoder) / self.ranks.world_size
 
     def inner_products(self, a: Params, b: Params) -> Tensor:
         return self.model.layout.inner_products(a, b)
@@ -73,7 +79,7 @@ class ShardedDoubleBackward:
         self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
         layout = self.first_order.model.layout
-        local = DoubleBackward(_Share(self.skeleton, self.first_order))
+        local = DoubleBackward(_LossPart(self.skeleton, self.first_order))
         with self.skeleton.with_frozen(self.first_order.model):
             found = local.products(layout.gather(theta), batch, step, layout.gather(v), None, with_theta=True)
         return StepProducts(
@@ -86,8 +92,8 @@ class ShardedDoubleBackward:
         return self.first_order.inner_products(a, b)
 
 
-class _Share:
-    """A rank's share of the student's loss as an `unroll.InnerProblem` over whole parameters."""
+class _LossPart:
+    """A rank's part of the student's loss as an `unroll.InnerProblem` over whole parameters."""
 
     def __init__(self, skeleton: Skeleton, first_order: ShardedFirstOrder) -> None:
         self.skeleton, self.first_order = skeleton, first_order
@@ -96,5 +102,6 @@ class _Share:
         self.seed = first_order.seed
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
-        inputs, texts = batch
-        return self.first_order.share(call(self.skeleton.model, self.skeleton.view, theta, inputs, texts))
+        inputs, texts, *learned = batch
+        features = call(self.skeleton.model, self.skeleton.view, theta, inputs, texts)
+        return self.first_order.part(features, learned, self.skeleton.model)

@@ -1,46 +1,70 @@
-"""The student as the outer loop sees it: snapshots in, gradients of the pairs out, on one process or on several ranks."""
+"""The student as trajectory matching sees it: snapshots in, gradients of the pairs out, on one process or on several ranks."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from vldd_dist.artifacts.trajectories import ShardSlices
-from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.sharded import ShardedDoubleBackward, ShardedFirstOrder
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import (
-    Differences,
-    OnDisk,
-    OnHost,
+    EpsilonChoice,
+    FirstOrder,
+    Gradient,
     Params,
     Shelf,
-    StepChoice,
     StepDerivatives,
     UnrollResult,
-    choose_step,
+    choose_epsilon,
     inner_products,
     swept_gradient,
     unrolled_gradient,
 )
-from vldd_dist.errors import StoreError
 from vldd_dist.models.attention import set_unfused_attention, unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView
+from vldd_dist.plugins import GRADIENTS
 from vldd_dist.sharding.engine import shard_model
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.sharding.skeleton import Skeleton
 
+if TYPE_CHECKING:
+    from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
+
 # Pairs an inner step of the small unroll on which finite differences are checked: `exact` is to fit where the unroll fits, and
 # the check is to cost less than an outer step.
 CHECKED_PAIRS = 8
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one outer step unrolls: a stretch of an expert's trajectory, and the batches of the student's steps over it.
+
+    Attributes:
+        start, target: the expert's snapshots where the student starts and is to end, as the student's parameters or this rank's
+            shards of them.
+        rates: (2,) inner learning rates of the image and the text tower.
+        batches: of each inner step this rank's rows: model inputs (b, ...), texts (b, D), the loss's row tensors.
+        shared: the loss's shared tensors.
+        seed: of the dropout masks.
+    """
+
+    start: Params
+    target: Params
+    rates: Tensor
+    batches: Sequence[Params]
+    shared: Params
+    seed: int
+
+    def of_few_pairs(self, pairs: int) -> "Segment":
+        """With the first pairs of each batch alone."""
+        return replace(self, batches=[[tensor[:pairs] for tensor in batch] for batch in self.batches])
 
 
 class Unrolling(Protocol):
@@ -59,85 +83,67 @@ class Unrolling(Protocol):
         """A snapshot's towers as the student's parameters, or this rank's shards of them."""
         ...
 
-    def gradient(
-        self, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int, relative_step: float | None
-    ) -> UnrollResult:
-        """Of the matching loss, with respect to this rank's rows of the inner batches and to the rates.
+    def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
+        """Of the matching loss, with respect to this rank's rows of the inner batches, the shared tensors and the rates.
 
         Args:
-            batches: (model inputs (b, ...), texts (b, D)) an inner step.
-            seed: of the dropout masks.
-            relative_step: of finite differences.
+            relative_epsilon: of finite differences.
         """
         ...
 
-    def check_differences(
-        self, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int, known: float | None
-    ) -> StepChoice:
+    def check_differences(self, segment: Segment, known: float | None) -> EpsilonChoice:
         """Finite differences against `exact` over all inner steps, on a few pairs of each batch.
 
         Args:
-            known: the relative step in use; none: the best of several is chosen.
+            known: the relative epsilon in use; none: the best of several is chosen.
         """
         ...
 
 
 class LocalUnrolling:
-    """One process, any of the four gradients."""
+    """One process, any gradient."""
 
     part: ShardSlices | None = None
 
-    def __init__(self, model: DualEncoder, temperature: float, settings: DistillSettings, shelf: Shelf | None) -> None:
+    def __init__(self, model: DualEncoder, loss: Loss, settings: "TrajectoryMatching", shelf: Shelf | None) -> None:
         self.model, self.settings, self.shelf = model, settings, shelf
-        fused = settings.gradient == "finite_difference"
-        self.student = Student(model, temperature, dropout=settings.dropout, fused_attention=fused)
+        self.way: Gradient = GRADIENTS.load(settings.gradient)
+        self.student = Student(model, loss, dropout=settings.dropout, fused_attention=self.way.first_order_only)
 
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
         device = self.model.mean.device
         return tuple(tensor.to(device) for tensor in self.student.view.from_dicts(dict(image), dict(text)))
 
-    def gradient(
-        self, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int, relative_step: float | None
-    ) -> UnrollResult:
-        return self._gradient(self.settings.gradient, start, target, rates, batches, seed, relative_step)
+    def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
+        return self._gradient(self.way, segment, relative_epsilon)
 
-    def check_differences(
-        self, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int, known: float | None
-    ) -> StepChoice:
-        few = [[tensor[:CHECKED_PAIRS] for tensor in batch] for batch in batches]
+    def check_differences(self, segment: Segment, known: float | None) -> EpsilonChoice:
+        few = segment.of_few_pairs(CHECKED_PAIRS)
         with unfused_attention(self.model):
-            exact = self._gradient("exact", start, target, rates, few, seed)
-        return choose_step(partial(self.gradient, start, target, rates, few, seed), exact, inner_products, known)
+            exact = self._gradient(GRADIENTS.load("exact"), few)
+        return choose_epsilon(partial(self.gradient, few), exact, inner_products, known)
 
-    def _gradient(
-        self,
-        name: str,
-        start: Params,
-        target: Params,
-        rates: Tensor,
-        batches: Sequence[Params],
-        seed: int,
-        relative_step: float | None = None,
-    ) -> UnrollResult:
+    def _gradient(self, way: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
         def outer(theta: Params) -> Tensor:
-            return matching_loss(theta, start, target, self.student.towers)
+            return matching_loss(theta, segment.start, segment.target, self.student.towers)
 
-        self.student.seed = seed
+        self.student.seed = segment.seed
         return unrolled_gradient(
-            name,
+            way,
             self.student,
-            start,
-            rates,
-            batches,
+            segment.start,
+            segment.rates,
+            segment.batches,
             outer,
             self.settings.difference,
-            relative_step=relative_step,
+            shared=segment.shared,
+            relative_epsilon=relative_epsilon,
             shelf=self.shelf,
         )
 
 
 class ShardedUnrolling:
-    """Several ranks, or DeepSpeed on one; `exact`, `finite_difference` or `tesla`.
+    """Several ranks, or DeepSpeed on one; any gradient but `full`.
 
     Args:
         model: the same on every rank; it is put on the ranks here.
@@ -147,75 +153,79 @@ class ShardedUnrolling:
     def __init__(
         self,
         model: DualEncoder,
-        temperature: float,
-        settings: DistillSettings,
+        loss: Loss,
+        settings: "TrajectoryMatching",
         shelf: Shelf | None,
         ranks: Ranks,
+        zero_stage: int,
         batch_size: int,
     ) -> None:
         self.model, self.settings, self.shelf, self.ranks = model, settings, shelf, ranks
+        self.way: Gradient = GRADIENTS.load(settings.gradient)
         model.train(settings.dropout)
         model.gather_rows = ranks.rows_gatherer(batch_size)
         view = ParameterView(model)
         self.towers = [TOWERS.index(tower) for tower in view.towers]
         self.names = view.names
-        skeleton = Skeleton(model)
-        set_unfused_attention(skeleton.model)
+        self.skeleton = Skeleton(model)
+        set_unfused_attention(self.skeleton.model)
         # The outer loop writes the parameters; the engine's own steps are never taken.
-        sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), settings.zero_stage, ranks)
+        sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), zero_stage, ranks)
         self.layout = sharded.layout
-        self.first_order = ShardedFirstOrder(sharded, temperature, ranks)
-        self.exact = ShardedDoubleBackward(self.first_order, skeleton)
+        self.passes = ShardedFirstOrder(sharded, model, loss, ranks)
         owned = list(zip(view.names, view.towers, self.layout.own, strict=True))
         self.part: ShardSlices | None = {
             tower: {name: elements for name, owner, elements in owned if owner == tower} for tower in TOWERS
         }
 
+    def first_order(self) -> FirstOrder:
+        return self.passes
+
+    def second_order(self) -> StepDerivatives:
+        return ShardedDoubleBackward(self.passes, self.skeleton)
+
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
         given, device = {**image, **text}, self.model.mean.device
         return tuple(given[name].to(device) for name in self.names)
 
-    def gradient(
-        self, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int, relative_step: float | None
-    ) -> UnrollResult:
-        derivatives: StepDerivatives = self.exact
-        if self.settings.gradient == "finite_difference":
-            derivatives = Differences(self.first_order, self.settings.difference, relative_step)
-        return self._swept(derivatives, start, target, rates, batches, seed)
+    def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
+        assert self.way.derivatives is not None, "one graph over all steps is for one process: refused with the description"
+        return self._swept(self.way.derivatives(self, self.settings.difference, relative_epsilon), segment)
 
-    def check_differences(
-        self, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int, known: float | None
-    ) -> StepChoice:
-        gather_rows = self.model.gather_rows
-        rows = min(
-            max(CHECKED_PAIRS // self.ranks.world_size, 1), *self.ranks.all_gather(min(len(batch[0]) for batch in batches))
-        )
-        few = [[tensor[:rows] for tensor in batch] for batch in batches]
-        self._gather_rows(self.ranks.rows_gatherer(rows * self.ranks.world_size))
+    def check_differences(self, segment: Segment, known: float | None) -> EpsilonChoice:
+        gather_rows, world_size = self.model.gather_rows, self.ranks.world_size
+        smallest = self.ranks.all_gather(min(len(batch[0]) for batch in segment.batches))
+        rows = min(max(CHECKED_PAIRS // world_size, 1), *smallest)
+        few = segment.of_few_pairs(rows)
+        self._gather_rows(self.ranks.rows_gatherer(rows * world_size))
         try:
-            exact = (
-                self._swept(self.exact, start, target, rates, few, seed) if self.ranks.all_agree(self._exact_fits()) else None
-            )
-            by_differences = partial(self.gradient, start, target, rates, few, seed)
-            return choose_step(by_differences, exact, self.first_order.inner_products, known)
+            exact = self._swept(self.second_order(), few) if self.ranks.all_agree(self._exact_fits()) else None
+            return choose_epsilon(partial(self.gradient, few), exact, self.passes.inner_products, known)
         finally:
             self._gather_rows(gather_rows)
 
-    def _swept(
-        self, derivatives: StepDerivatives, start: Params, target: Params, rates: Tensor, batches: Sequence[Params], seed: int
-    ) -> UnrollResult:
+    def _swept(self, derivatives: StepDerivatives, segment: Segment) -> UnrollResult:
         def outer(theta: Params) -> Tensor:
-            return matching_loss(theta, start, target, self.towers, self.ranks)
+            return matching_loss(theta, segment.start, segment.target, self.towers, self.ranks)
 
-        self.first_order.seed = seed
-        update_adjoint = self.settings.gradient != "tesla"
-        return swept_gradient(
-            derivatives, self.towers, start, rates, batches, outer, update_adjoint=update_adjoint, shelf=self.shelf
+        self.passes.seed = segment.seed
+        result = swept_gradient(
+            derivatives,
+            self.towers,
+            segment.start,
+            segment.rates,
+            segment.batches,
+            outer,
+            segment.shared,
+            update_adjoint=self.way.update_adjoint,
+            shelf=self.shelf,
         )
+        # Each rank has the gradient of its part of the loss.
+        return replace(result, shared=[self.ranks.all_reduce(part) for part in result.shared])
 
     def _gather_rows(self, gather_rows: Callable[[Tensor], Tensor]) -> None:
         self.model.gather_rows = gather_rows
-        self.exact.skeleton.model.gather_rows = gather_rows
+        self.skeleton.model.gather_rows = gather_rows
 
     def _exact_fits(self) -> bool:
         """Whole theta, v, gradient and products, and their like as a graph, beside what this rank holds already."""
@@ -227,37 +237,16 @@ class ShardedUnrolling:
         return 8 * whole < free
 
 
-class SnapshotDisk(OnDisk):
-    """`OnDisk` whose failures say what to do."""
-
-    def push(self, tensors: Params) -> None:
-        try:
-            super().push(tensors)
-        except OSError as error:
-            raise StoreError(
-                f"distill.offload_snapshots: nvme: {self.folder}: {error.strerror or error}: name a folder with room by "
-                "VLDD_SCRATCH_DIR"
-            ) from None
-
-
-@contextmanager
-def shelf_for(offload: str) -> Iterator[Shelf | None]:
-    """What `distill.offload_snapshots` names; a folder on disk is gone afterwards."""
-    if offload != "nvme":
-        yield OnHost() if offload == "cpu" else None
-        return
-    scratch = os.environ.get("VLDD_SCRATCH_DIR")
-    if scratch and not Path(scratch).is_dir():
-        raise StoreError(f"VLDD_SCRATCH_DIR: {scratch}: no such folder: make it or name another")
-    with TemporaryDirectory(prefix="vldd-snapshots-", dir=scratch) as folder:
-        yield SnapshotDisk(Path(folder))
-
-
 def make_unrolling(
-    model: DualEncoder, temperature: float, settings: DistillSettings, shelf: Shelf | None, ranks: Ranks, batch_size: int
+    model: DualEncoder,
+    loss: Loss,
+    settings: "TrajectoryMatching",
+    shelf: Shelf | None,
+    ranks: Ranks,
+    zero_stage: int,
+    batch_size: int,
 ) -> Unrolling:
     """As the settings and the number of ranks ask."""
-    model.bf16_backbone = settings.precision == "bf16"
-    if ranks is SOLO and settings.zero_stage == 0:
-        return LocalUnrolling(model, temperature, settings, shelf)
-    return ShardedUnrolling(model, temperature, settings, shelf, ranks, batch_size)
+    if ranks is SOLO and zero_stage == 0:
+        return LocalUnrolling(model, loss, settings, shelf)
+    return ShardedUnrolling(model, loss, settings, shelf, ranks, zero_stage, batch_size)

@@ -15,16 +15,20 @@ from torch.utils.data import Dataset
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.artifacts.row_files import concatenated, row_file_name, row_files_of
+from vldd_dist.config.base import choose
 from vldd_dist.distilled_set.manifest import (
     CAPTIONS,
     MANIFEST,
     PAIRS,
+    SHARED,
+    START_IMAGES,
     DistilledManifest,
     NearestCaptions,
     Recipe,
     digest_of,
 )
 from vldd_dist.errors import StoreError
+from vldd_dist.plugins import LOSSES
 from vldd_dist.store.objects import ObjectInfo, sha256_hex
 from vldd_dist.store.store import Store
 
@@ -37,33 +41,50 @@ class DistilledSet:
     """Synthetic pairs and everything needed to train on them. `write.save` writes a set.
 
     Attributes:
-        images: (M, 3, H, W) float32, normalised with the recipe's mean and std.
-        texts: (M, D) float32, in the output space of the recipe's text encoder.
-        similarity: (M, M) float32 targets of the loss; None for the identity.
-        inner_rates: learned inner learning rates, "image" and "text".
-        start_images: (M, 3, H, W) uint8, the images before distillation, or None.
+        rows: a row for each pair: `images` (M, 3, H, W) float32, normalised with the recipe's mean and std; `texts` (M, D)
+            float32, in the output space of the recipe's text encoder; and what the loss adds.
         captions: one for each pair.
+        shared: what all pairs have in common, by name.
+        learned: the same in numbers for a person, such as the inner learning rates.
+        start_images: (M, 3, H, W) uint8, the images before distillation, or None.
         facts: recalls (of this set and its coresets), data and its licence, provenance of the starting pairs.
     """
 
-    images: Tensor
-    texts: Tensor
-    inner_rates: dict[str, float]
+    rows: dict[str, Tensor]
     recipe: Recipe
     captions: list[NearestCaptions]
-    similarity: Tensor | None = None
+    shared: dict[str, Tensor] = field(default_factory=dict)
+    learned: dict[str, float] = field(default_factory=dict)
     start_images: Tensor | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def images(self) -> Tensor:
+        return self.rows["images"]
+
+    @property
+    def texts(self) -> Tensor:
+        return self.rows["texts"]
+
+    @property
+    def loss(self) -> Any:
+        """The loss of the recipe: loss(image features, text features, the batch, self.shared).
+
+        Raises:
+            StoreError: there is no such loss here.
+        """
+        try:
+            return choose(LOSSES, self.recipe.loss)
+        except ValueError as error:
+            raise StoreError(f"the set's loss is none of this package: {error}") from None
+
     @cached_property
     def encoded_pairs(self) -> dict[str, bytes]:
         """The files of the pairs: name -> bytes."""
-        optional = {"similarity": self.similarity, "start_images": self.start_images}
-        given = {name: tensor for name, tensor in optional.items() if tensor is not None}
-        named = {"images": self.images, "texts": self.texts, **given}
+        named = self.rows | ({} if self.start_images is None else {START_IMAGES: self.start_images})
         rows = max(1, LARGEST_FILE_BYTES // sum(tensor[:1].nbytes for tensor in named.values()))
         starts = range(0, len(self), rows)
         return {
@@ -85,8 +106,8 @@ class DistilledSet:
         return ((self.images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
     def as_dataset(self) -> "PairDataset":
-        """For a DataLoader: {"image": (3, H, W), "text": (D,)} for each pair."""
-        return PairDataset(self.images, self.texts)
+        """For a DataLoader: of each pair its rows by name, {"images": (3, H, W), "texts": (D,), ...}."""
+        return PairDataset(self.rows)
 
     @classmethod
     def load(cls, url: str) -> Self:
@@ -102,14 +123,14 @@ class DistilledSet:
         _check_shapes(pairs, manifest.pairs, store.url_of(files[0]))
         lines = _verified(store, CAPTIONS, manifest.objects)
         captions = _decode_captions(lines, manifest.pairs, store.url_of(CAPTIONS))
+        start_images = pairs.pop(START_IMAGES, None)
         return cls(
-            images=pairs["images"],
-            texts=pairs["texts"],
-            inner_rates=manifest.inner_rates,
+            rows=pairs,
             recipe=manifest.recipe,
             captions=captions,
-            similarity=pairs.get("similarity"),
-            start_images=pairs.get("start_images"),
+            shared=_decoded(store, SHARED, manifest.objects) if SHARED in manifest.objects else {},
+            learned=manifest.learned,
+            start_images=start_images,
             facts=manifest.facts,
         )
 
@@ -132,9 +153,13 @@ def _check_shapes(named: Mapping[str, Tensor], count: int, source: str) -> None:
         raise StoreError(f"{source}: 'images' must be ({count}, 3, H, W) float32: this is no distilled set of this package")
     if texts is None or texts.ndim != 2 or len(texts) != count or texts.dtype != torch.float32:
         raise StoreError(f"{source}: 'texts' must be ({count}, D) float32: this is no distilled set of this package")
-    for name, shape in (("similarity", (count, count)), ("start_images", images.shape)):
-        if name in named and named[name].shape != shape:
-            raise StoreError(f"{source}: {name!r} must have the shape {tuple(shape)}: this is no distilled set of this package")
+    for name, tensor in named.items():
+        if tensor.ndim == 0 or len(tensor) != count:
+            raise StoreError(f"{source}: {name!r} must have {count} rows: this is no distilled set of this package")
+    if START_IMAGES in named and named[START_IMAGES].shape != images.shape:
+        raise StoreError(
+            f"{source}: {START_IMAGES!r} must have the shape {tuple(images.shape)}: this is no distilled set of this package"
+        )
 
 
 def _decode_captions(data: bytes, count: int, source: str) -> list[NearestCaptions]:
@@ -150,11 +175,11 @@ def _decode_captions(data: bytes, count: int, source: str) -> list[NearestCaptio
 class PairDataset(Dataset[dict[str, Tensor]]):
     """Synthetic pairs for a DataLoader."""
 
-    def __init__(self, images: Tensor, texts: Tensor) -> None:
-        self.images, self.texts = images, texts
+    def __init__(self, rows: Mapping[str, Tensor]) -> None:
+        self.rows = rows
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.rows["images"])
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"image": self.images[index], "text": self.texts[index]}
+        return {name: rows[index] for name, rows in self.rows.items()}

@@ -1,7 +1,9 @@
 """The manifest of a distilled set, and the records it consists of. Its folder holds:
 
 manifest.json        written last: schema version, recipe, facts, each object's size and sha256
-pairs.safetensors    images, texts[, similarity, start_images]; in several files if it is large (`artifacts.row_files`)
+pairs.safetensors    a row for each pair: images, texts, what the loss adds, start_images; in several files if it is large
+                     (`artifacts.row_files`)
+shared.safetensors   what all pairs have in common, if anything: logarithms of inner learning rates, what the loss adds
 captions.jsonl       one line a pair: the nearest training caption before and after distillation
 and what `presentation` adds for people and other tools
 """
@@ -19,6 +21,9 @@ from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.strict_model import StrictModel
 
 MANIFEST, PAIRS, CAPTIONS = "manifest.json", "pairs", "captions.jsonl"
+SHARED = "shared.safetensors"
+# Beside the rows that are trained on.
+START_IMAGES = "start_images"
 
 
 class NearestCaptions(StrictModel):
@@ -43,8 +48,7 @@ class Recipe(StrictModel):
     text_encoder: dict[str, Any] = Field(description="the encoder whose output space the text embeddings lie in")
     text_head: str
     joint_dim: int | None
-    loss: str
-    temperature: float
+    loss: dict[str, Any] = Field(description="name and settings")
     epochs: int
     batch_size: int
     learning_rate: float
@@ -71,7 +75,7 @@ class DistilledManifest(Sealed):
     schema_version: Literal[2] = 2
     kind: Literal["distilled_set"] = "distilled_set"
     pairs: Count
-    inner_rates: dict[str, float]
+    learned: dict[str, float] = Field(description="what was learned beside the pairs, in numbers")
     recipe: Recipe
     facts: Annotated[dict[str, Any], AfterValidator(_readable_facts)]
     objects: dict[str, ObjectInfo]

@@ -41,7 +41,7 @@ def present(distilled: DistilledSet, objects: Mapping[str, bytes]) -> dict[str, 
     pixels = distilled.pixels()
     shown = {"preview.png": render_preview(pixels), **preview_shards(pixels, distilled.captions)}
     shown["README.md"] = render_card(
-        distilled.recipe, distilled.facts, distilled.inner_rates, len(distilled), distilled.digest
+        distilled.recipe, distilled.facts, distilled.learned, len(distilled), distilled.digest
     ).encode()
     metadata = describe(distilled.facts.get("data", {}), len(distilled), {**objects, **shown})
     shown["croissant.json"] = (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode()
@@ -91,7 +91,7 @@ def render_preview(pixels: Tensor) -> bytes:
 _TEMPLATE = resources.files("vldd_dist.distilled_set").joinpath("card.md").read_text()
 
 
-def render_card(recipe: Recipe, facts: dict[str, Any], inner_rates: dict[str, float], pairs: int, digest: str) -> str:
+def render_card(recipe: Recipe, facts: dict[str, Any], learned: dict[str, float], pairs: int, digest: str) -> str:
     """README.md with a YAML header as on the Hugging Face hub."""
     data = facts.get("data", {})
     header = {
@@ -118,15 +118,14 @@ def render_card(recipe: Recipe, facts: dict[str, Any], inner_rates: dict[str, fl
         text_encoder=encoder,
         mean=", ".join(f"{value:g}" for value in recipe.mean),
         std=", ".join(f"{value:g}" for value in recipe.std),
-        loss=recipe.loss,
-        temperature=recipe.temperature,
-        image_rate=f"{inner_rates['image']:.4g}",
-        text_rate=f"{inner_rates['text']:.4g}",
+        loss=", ".join(str(value) if key == "name" else f"{key} {value}" for key, value in recipe.loss.items()),
+        learned=", ".join(f"{name} {value:.4g}" for name, value in learned.items()) or "nothing",
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         learning_rate=f"{recipe.learning_rate:g}",
         momentum=f"{recipe.momentum:g}",
         weight_decay=f"{recipe.weight_decay:g}",
+        objective=str(facts.get("objective", "synthetic pairs learned by gradients")).replace("_", " "),
         start=facts.get("start", {}).get("initialise", "unknown"),
         best=facts.get("outer_steps_to_best", "unknown"),
         digest=digest,

@@ -2,9 +2,10 @@
 
 import json
 
+from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.manifest import CAPTIONS, MANIFEST, DistilledManifest
+from vldd_dist.distilled_set.manifest import CAPTIONS, MANIFEST, SHARED, DistilledManifest
 from vldd_dist.distilled_set.presentation import present
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo
@@ -15,10 +16,12 @@ def files_of(distilled: DistilledSet) -> dict[str, bytes]:
     """The files of the set's folder: name -> content, the manifest last."""
     captions = "".join(json.dumps(caption.model_dump(), ensure_ascii=False) + "\n" for caption in distilled.captions)
     files = {**distilled.encoded_pairs, CAPTIONS: captions.encode()}
+    if distilled.shared:
+        files[SHARED] = tensors.encode(distilled.shared)
     files |= present(distilled, files)
     manifest = DistilledManifest(
         pairs=len(distilled),
-        inner_rates=distilled.inner_rates,
+        learned=distilled.learned,
         recipe=distilled.recipe,
         facts=distilled.facts,
         objects={name: ObjectInfo.of(name, content) for name, content in files.items()},

@@ -1,8 +1,8 @@
 """Students trained from the starting weights on M pairs: how a coreset or a distilled set is judged."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.errors import DivergenceError
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.inputs import model_inputs
-from vldd_dist.models.losses import contrastive_loss
+from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.retrieval.recall import Recall
@@ -26,20 +26,20 @@ class TrainingPairs:
     """What a student is trained on; of several ranks each has the rows `ranks.rows(total)`.
 
     Attributes:
-        images: (M, 3, H, W) float32, normalised.
-        texts: (M, D).
+        rows: `images` (M, 3, H, W) float32, normalised, `texts` (M, D), and of synthetic pairs what the loss adds.
         total: M over all ranks.
+        shared: of synthetic pairs, by name.
     """
 
-    images: Tensor
-    texts: Tensor
+    rows: Mapping[str, Tensor]
     total: int
     ranks: Ranks = SOLO
+    shared: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Judge:
-    """The protocol, the same for every set of pairs and every number of ranks: each has a whole student, computes its share of
+class Evaluator:
+    """The protocol, the same for every set of pairs and every number of ranks: each has a whole student, computes its rows of
     a batch, and they sum their gradients.
 
     Attributes:
@@ -49,7 +49,7 @@ class Judge:
 
     build_student: Callable[[], DualEncoder]
     settings: EvaluationSettings
-    temperature: float
+    loss: Loss
     seed: int
 
     def choose(self, pairs: TrainingPairs, validation: RetrievalSplit) -> "Choice":
@@ -62,7 +62,7 @@ class Judge:
         best: tuple[float, DualEncoder] | None = None
         for rate in self.settings.learning_rates:
             student = self.build_student()
-            if not train_student(student, pairs, self.settings, rate, self.temperature, self.seed):
+            if not train_student(student, pairs, self.settings, rate, self.loss, self.seed):
                 continue
             recalls[rate] = measure(student, validation, self.settings.encode_batch, pairs.ranks)
             if best is None or recalls[rate].mean > recalls[best[0]].mean:
@@ -93,13 +93,14 @@ def train_student(
     pairs: TrainingPairs,
     settings: EvaluationSettings,
     learning_rate: float,
-    temperature: float,
+    loss: Loss,
     seed: int,
 ) -> bool:
-    """Train in place with SGD on symmetric InfoNCE; False when the loss became NaN or infinite."""
+    """Train in place with SGD; False when the loss became NaN or infinite."""
     model.train()
     ranks = pairs.ranks
-    inputs = model_inputs(model, pairs.images)
+    rows = dict(pairs.rows)
+    inputs, texts = model_inputs(model, rows.pop("images")), rows.pop("texts")
     optimiser = torch.optim.SGD(
         ParameterView(model).parameters,
         lr=learning_rate,
@@ -108,28 +109,30 @@ def train_student(
     )
     trained = Replicas(model, optimiser, ranks)
 
-    def share_of_loss(chosen: Tensor) -> Tensor:
-        rows = chosen.sort().values
-        parts = [rows[slice(*rows_to_compute(rank, ranks.world_size, len(rows)))] for rank in range(ranks.world_size)]
+    def part_of_loss(chosen: Tensor) -> Tensor:
+        """This rank's part, 1/world of the loss of the whole batch."""
+        batch = chosen.sort().values
+        parts = [batch[slice(*rows_to_compute(rank, ranks.world_size, len(batch)))] for rank in range(ranks.world_size)]
         exchange = Exchange(ranks, pairs.total, parts)
-        model.gather_rows = ranks.rows_gatherer(len(rows))
-        images, texts = model(exchange.to_users(inputs), exchange.to_users(pairs.texts))
-        return contrastive_loss(images, texts, temperature) / ranks.world_size
+        model.gather_rows = gather_rows = ranks.rows_gatherer(len(batch))
+        image_features, text_features = model(exchange.to_users(inputs), exchange.to_users(texts))
+        of_loss = {name: gather_rows(exchange.to_users(values)) for name, values in rows.items()}
+        return loss(image_features, text_features, of_loss, pairs.shared) / ranks.world_size
 
-    def finite(share: Tensor) -> bool:
-        return math.isfinite(share.item())
+    def finite(part: Tensor) -> bool:
+        return math.isfinite(part.item())
 
-    devices = [pairs.images.device] if pairs.images.is_cuda else []
+    devices = [inputs.device] if inputs.is_cuda else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(seed, "student", "dropout"))
         for epoch in range(settings.epochs):
             order = torch.from_numpy(numpy_generator(seed, "student", epoch).permutation(pairs.total))
             for chosen in order.split(settings.batch_size):
-                share = share_of_loss(chosen)
-                trained.step(share)
-            if not finite(share):
+                part = part_of_loss(chosen)
+                trained.step(part)
+            if not finite(part):
                 return False
     # Once more: the last step, too, can be the one that diverges.
     model.eval()
     with torch.no_grad():
-        return finite(share_of_loss(chosen))
+        return finite(part_of_loss(chosen))

@@ -1,4 +1,4 @@
-"""Training one expert: SGD on symmetric InfoNCE over all real pairs, with a snapshot every epoch (Wu et al. 2308.07545, 3.2).
+"""Training one expert: SGD on all real pairs, with a snapshot every epoch (Wu et al. 2308.07545, 3.2).
 
 After each epoch the parameters, momentum, counts and curves are saved as a checkpoint while the next epoch trains. A restarted
 expert resumes from the newest checkpoint. Every random draw derives from (seed, expert, epoch), so a resumed expert ends with
@@ -26,7 +26,7 @@ from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.state import ExpertState
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.inputs import model_inputs
-from vldd_dist.models.losses import contrastive_loss
+from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.seeding import derive_seed
@@ -56,7 +56,7 @@ class ExpertInputs:
     dataset: Dataset
     embeddings: CaptionEmbeddings
     validation: RetrievalSplit
-    temperature: float
+    loss: Loss
     device: torch.device
     ranks: Ranks = SOLO
 
@@ -139,7 +139,7 @@ class ExpertTraining:
             for image_inputs, texts, indices in self._batches(epoch):
                 model.gather_rows = ranks.rows_gatherer(len(indices))
                 image_features, text_features = self.model(image_inputs, texts)
-                loss = contrastive_loss(image_features, text_features, inputs.temperature)
+                loss = inputs.loss(image_features, text_features)
                 self.model.step(loss / ranks.world_size)
                 losses.append(loss.item())
                 if not math.isfinite(losses[-1]):

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.distilled_set.distilled import DistilledSet
@@ -121,8 +123,8 @@ class Reporter:
             f"train {experiment.model.image.train}",
             "text tower": f"{experiment.model.text.model}, {experiment.model.text.pooling} pooling, frozen",
             "experts": f"{experiment.experts.count} of {experiment.experts.epochs} epochs",
-            "distillation": f"{experiment.distill.outer_steps} outer steps of {experiment.distill.inner_steps} inner steps, "
-            f"gradient {experiment.distill.gradient}, {experiment.distill.optimiser}",
+            "distillation": f"{experiment.distill.outer_steps} outer steps, "
+            f"{experiment.distill.objective.in_short()}, {experiment.distill.optimiser}",
             "evaluation": f"{len(experiment.evaluation.seeds)} seeds, students of {experiment.evaluation.epochs} epochs, "
             f"learning rate chosen on validation from {', '.join(f'{r:g}' for r in experiment.evaluation.learning_rates)}",
         }
@@ -170,16 +172,21 @@ class Reporter:
     def _curve(self, chosen: EvaluatedSet, unit: WorkUnit) -> DistillationCurve:
         reader = self._reader(unit)
         curves = read_tensors(reader, "curves.safetensors")
-        total, image, text = curves["losses"].T.tolist()
+        shared = {path.removeprefix("shared."): values for path, values in curves.items() if path.startswith("shared.")}
+        steps = range(len(curves["loss"]))
+        numbers = [self._learned_numbers({name: values[step] for name, values in shared.items()}) for step in steps]
         return DistillationCurve(
             pairs=chosen.pairs,
             seed=chosen.seed,
-            loss=total,
-            image_loss=image,
-            text_loss=text,
+            loss=curves["loss"].tolist(),
+            terms={path.removeprefix("terms."): v.tolist() for path, v in curves.items() if path.startswith("terms.")},
             validation=[(step, recall) for step, recall in reader.facts["validation"]],
-            inner_rates=[(step + 1, image, text) for step, (image, text) in enumerate(curves["rates"].tolist())],
+            learned={name: [found[name] for found in numbers] for name in numbers[0]} if numbers else {},
         )
+
+    def _learned_numbers(self, shared: dict[str, Tensor]) -> dict[str, float]:
+        experiment = self.experiment
+        return experiment.distill.objective.learned_numbers(shared) | experiment.model.loss.learned_numbers(shared)
 
     def _gallery(self, unit: WorkUnit) -> Gallery:
         distilled = DistilledSet.load(self.store.url_of(self._reader(unit).facts["folder"]))

@@ -6,7 +6,7 @@ from typing import Any
 
 from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.evaluation.evaluator import Judge
+from vldd_dist.evaluation.evaluator import Evaluator
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import Key
 from vldd_dist.seeding import derive_seed
@@ -64,7 +64,7 @@ def protocol_of(experiment: Experiment) -> dict[str, Any]:
     return EvaluationSettings.model_validate(settings.model_dump(include=set(EvaluationSettings.model_fields))).identity()
 
 
-def make_evaluator(context: StageContext, protocol: dict[str, Any], seed: int) -> Judge:
+def make_evaluator(context: StageContext, protocol: dict[str, Any], seed: int) -> Evaluator:
     """Trains students by a protocol, with heads drawn from the seed."""
     settings = EvaluationSettings.model_validate(protocol | {"encode_batch": context.execution["encode_batch"]})
-    return Judge(lambda: context.build_model(derive_seed(seed, "head")), settings, context.model_settings.temperature, seed)
+    return Evaluator(lambda: context.build_model(derive_seed(seed, "head")), settings, context.model_settings.loss, seed)

@@ -63,7 +63,7 @@ def make_graph(experiment: Experiment) -> Graph:
 def _refuse_kinks(experiment: Experiment) -> None:
     """Before experts are trained for a distillation that would refuse the student when it starts."""
     image = experiment.model.image
-    if experiment.distill.gradient == "finite_difference" and image.train in ("full", "lora"):
+    if experiment.distill.objective.wants_smooth_student() and image.train in ("full", "lora"):
         with torch.device("meta"):
             backbone = create_backbone(image.model, image.model_args, pretrained=False, seed=0)
         refuse_kinks(backbone, "image_backbone")

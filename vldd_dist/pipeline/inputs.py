@@ -1,7 +1,6 @@
 """What several stages make of their inputs."""
 
 import torch
-from torch import Tensor
 
 from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory
@@ -10,7 +9,6 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.retrieval.encode import RetrievalSplit, retrieval_split
-from vldd_dist.seeding import numpy_generator
 
 
 def load_retrieval_split(context: StageContext, model: DualEncoder, split: str) -> RetrievalSplit:
@@ -45,24 +43,6 @@ def load_candidates(context: StageContext) -> Candidates:
         counts.get("ever"),
         features.get("caption"),
     )
-
-
-def load_pairs(
-    context: StageContext, indices: list[int], numbers: list[int] | None, seed: int
-) -> tuple[Tensor, list[str], list[str]]:
-    """Training images (M, 3, H, W) uint8, one caption of each, and their keys.
-
-    Args:
-        numbers: for each image the number of its caption; none: drawn by `draw_captions`.
-    """
-    picked, captions = context.dataset.pick("train", indices), context.dataset.captions("train")
-    numbers = draw_captions(captions, indices, seed) if numbers is None else numbers
-    return picked.images, [captions[index][number] for index, number in zip(indices, numbers, strict=True)], picked.keys
-
-
-def draw_captions(captions: list[list[str]], indices: list[int], seed: int) -> list[int]:
-    """For each of the images the number of one of its captions; the draw depends on the seed and the image's index only."""
-    return [int(numpy_generator(seed, "caption", index).integers(len(captions[index]))) for index in indices]
 
 
 def captions_selected_by(candidates: Candidates, indices: list[int]) -> list[int] | None:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from vldd_dist.config.base import Resources
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.memory_model import GIB, RESERVED, peak
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.stage import StageSpec
 from vldd_dist.planner.estimator import Estimator
@@ -104,12 +105,15 @@ class _Search:
         if self.stage.kind != "distillation":
             workers = self._more_workers() if self.stage.kind == "expert" else []
             return [group for group in (*groups, workers, [batch] if batch else []) if group]
-        if distill.offload_snapshots == "none":
-            groups.insert(0, [[{"distill.offload_snapshots": "cpu"}]])
-        gradients: Way = [{"distill.gradient": "exact"}] if distill.gradient == "full" else []
-        if distill.gradient != "finite_difference":
-            gradients.append({"distill.gradient": "finite_difference"})
-            gradients += [gradients[-1] | change for change in checkpointing]
+        gradients: Way = []
+        if isinstance(objective := distill.objective, TrajectoryMatching):
+            if objective.offload_snapshots == "none":
+                groups.insert(0, [[{"distill.objective.offload_snapshots": "cpu"}]])
+            if objective.gradient == "full":
+                gradients.append({"distill.objective.gradient": "exact"})
+            if objective.gradient != "finite_difference":
+                gradients.append({"distill.objective.gradient": "finite_difference"})
+                gradients += [gradients[-1] | change for change in checkpointing]
         validations = self._halved("evaluation.batch_size")
         both = [one | other for one, other in zip(batch, validations, strict=False)]
         smaller = [way for way in (batch, validations, both) if way]

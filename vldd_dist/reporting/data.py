@@ -54,15 +54,14 @@ class ExpertCurve(_Value):
 
 
 class DistillationCurve(_Value):
-    """A distillation: matching losses and inner learning rates of each outer step, validation recall of some."""
+    """A distillation run: the outer loss and what is learned beside the pairs at each outer step, validation now and then."""
 
     pairs: int
     seed: int
     loss: list[float]
-    image_loss: list[float]
-    text_loss: list[float]
+    terms: dict[str, list[float]] = Field(description="Of the loss, by name.")
     validation: list[tuple[int, float]] = Field(description="(outer step, mean validation recall in percent).")
-    inner_rates: list[tuple[int, float, float]] = Field(description="(outer step, image rate, text rate).")
+    learned: dict[str, list[float]] = Field(description="Such as the inner learning rates, by name, after each outer step.")
 
 
 class GalleryItem(_Value):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import chain, cycle
 from typing import Any
 
 import matplotlib
@@ -18,6 +18,7 @@ from vldd_dist.reporting.data import FULL, DistillationCurve, ExpertCurve, Repor
 
 # A contrast of at least 3:1 on white and on near-black.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d85c6", "#d27c1e", "#2e9b6a", "#d9536a", "#9673c4", "#848b94"
+COLOURS = (ORANGE, GREEN, RED, PURPLE, GREY)
 # Of coresets, in the order of the description; the first again after the last.
 CORESET_COLOURS = (ORANGE, GREEN, RED, PURPLE)
 # Placeholder for the text colour in matplotlib's output, replaced by currentColor.
@@ -65,26 +66,24 @@ def plots(data: ReportData) -> list[Plot]:
             if row.image_model is None and (row.method == "full" or (row.method != "distilled" and row.pairs == pairs))
         }
         drawn.append(validation_plot(runs, levels))
-        drawn += [make(run) for run in runs for make in (matching_plot, rates_plot)]
+        for run in runs:
+            drawn += [loss_plot(run), *([learned_plot(run)] if run.learned else [])]
     return drawn
 
 
-def matching_plot(run: DistillationCurve) -> Plot:
-    """Matching loss over outer steps: total and each tower's term, raw (light) and smoothed."""
+def loss_plot(run: DistillationCurve) -> Plot:
+    """The outer loss against outer steps: total and its terms, raw (light) and smoothed."""
     window = max(1, int(len(run.loss) * SMOOTHED_FRACTION))
     plot = Plot(
-        f"Matching loss, {run.pairs:,} pairs, seed {run.seed}",
+        f"Outer loss, {run.pairs:,} pairs, seed {run.seed}",
         f"Each outer step (light) and the mean of the last {window}."
-        " A tower's loss of 1 means that the student ended as far from the expert as it started.",
-        f"Total matching loss goes from {run.loss[0]:.3g} to {run.loss[-1]:.3g} in {len(run.loss):,} outer steps.",
+        " In trajectory matching a tower's term of 1 means that the student ended as far from the expert as it started.",
+        f"The loss goes from {run.loss[0]:.3g} to {run.loss[-1]:.3g} in {len(run.loss):,} outer steps.",
     )
-    with _drawing(plot, "outer step", "matching loss") as axes:
+    with _drawing(plot, "outer step", "outer loss") as axes:
         steps = np.arange(1, len(run.loss) + 1)
-        for label, values, colour in (
-            ("total", run.loss, BLUE),
-            ("image", run.image_loss, ORANGE),
-            ("text", run.text_loss, GREEN),
-        ):
+        lines, colours = {"total": run.loss, **run.terms}, chain([BLUE], cycle(COLOURS))
+        for (label, values), colour in zip(lines.items(), colours, strict=False):
             axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
             axes.plot(steps, _running_mean(values, window), color=colour, label=label)
         axes.legend()
@@ -120,19 +119,22 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> 
     return plot
 
 
-def rates_plot(run: DistillationCurve) -> Plot:
-    """The learned inner learning rates over outer steps."""
-    steps, image, text = _columns(run.inner_rates, 3)
+def learned_plot(run: DistillationCurve) -> Plot:
+    """What is learned beside the pairs against outer steps."""
     plot = Plot(
-        f"Inner learning rates, {run.pairs:,} pairs, seed {run.seed}",
-        "The student's learning rate of each tower, learned with the pairs.",
-        f"Image tower from {image[0]:.3g} to {image[-1]:.3g}, text tower from {text[0]:.3g} to {text[-1]:.3g}.",
+        f"Learned beside the pairs, {run.pairs:,} pairs, seed {run.seed}",
+        "What all pairs have in common, after each outer step.",
+        "; ".join(f"{_in_words(name)} from {values[0]:.3g} to {values[-1]:.3g}" for name, values in run.learned.items()) + ".",
     )
-    with _drawing(plot, "outer step", "inner learning rate") as axes:
-        axes.plot(steps, image, color=ORANGE, label="image tower")
-        axes.plot(steps, text, color=GREEN, label="text tower")
+    with _drawing(plot, "outer step", "value") as axes:
+        for colour, (name, values) in zip(cycle(COLOURS), run.learned.items(), strict=False):
+            axes.plot(np.arange(1, len(values) + 1), values, color=colour, label=_in_words(name))
         axes.legend()
     return plot
+
+
+def _in_words(name: str) -> str:
+    return name.replace("inner_lr_", "inner learning rate, ").replace("_", " ")
 
 
 def experts_plot(experts: list[ExpertCurve]) -> Plot:

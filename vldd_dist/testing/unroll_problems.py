@@ -1,6 +1,6 @@
 """Small students for tests, and problems to unroll them on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -13,24 +13,53 @@ from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, UnrollResult, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.inputs import model_inputs
+from vldd_dist.models.losses import Learned, Loss
+from vldd_dist.models.losses.base import NONE
+from vldd_dist.models.losses.infonce import InfoNCE
 
 TEXT_DIM = 12
 
 
+class WeightedInfoNCE(InfoNCE):
+    """A loss that owns a row tensor beside InfoNCE's shared one: `log_scales` (B,), by which a picture's features are scaled
+    before a penalty on their norm."""
+
+    name: str = "weighted_infonce"
+    learn_temperature: bool = True
+
+    def __call__(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        rows: Mapping[str, Tensor] = NONE,
+        shared: Mapping[str, Tensor] = NONE,
+    ) -> Tensor:
+        loss = super().__call__(image_features, text_features, rows, shared)
+        if "log_scales" not in rows:
+            return loss
+        scaled = image_features * rows["log_scales"].exp()[:, None]
+        return loss + 0.1 * (scaled.square().mean() + shared["log_temperature"].square().sum())
+
+    def learned_rows(self, numbers: range) -> dict[str, Learned]:
+        return {"log_scales": Learned(torch.tensor([0.01 * number for number in numbers]), 0.1)}
+
+
 @dataclass
 class Case:
-    """A student with starting and target parameters, inner learning rates and batches."""
+    """A student with a start, a target, rates, batches and its loss's shared tensors."""
 
     student: Student
     theta: Params
     target: Params
     rates: Tensor
     batches: list[Params]
+    shared: Params = ()
 
     def gradient(self, name: str, difference: str = "central", **options: Any) -> UnrollResult:
         def outer(theta: Params) -> Tensor:
             return matching_loss(theta, self.theta, self.target, self.student.towers)
 
+        options = {"shared": self.shared, **options}
         return unrolled_gradient(name, self.student, self.theta, self.rates, self.batches, outer, difference, **options)
 
     def in_model_inputs(self) -> Self:
@@ -43,16 +72,18 @@ def dual_encoder_case(
     steps: int = 3,
     dtype: torch.dtype = torch.float32,
     dropout: bool = False,
-    similarity: bool = False,
+    loss: Loss | None = None,
     size: int = 32,
     **image: object,
 ) -> Case:
-    """A dual encoder with the given image tower, on random pairs; images have `size` x `size` pixels."""
+    """A dual encoder of the given image tower, on random pairs; `size` is that of the pictures, `loss` InfoNCE where none is
+    given."""
     image_settings = ImageTowerSettings(**{"model": "test_nfnet", "weights": "random", **image})
     joint_dim = None if image_settings.head.kind == "none" else 16
     text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0.3))
     model = build(ModelSettings(image=image_settings, text=text, joint_dim=joint_dim), TEXT_DIM, None, 0).to(dtype)
-    student = Student(model, 0.07, dropout=dropout, fused_attention=False)
+    loss = loss or InfoNCE()
+    student = Student(model, loss, dropout=dropout, fused_attention=False)
     student.seed = 11
     generator = torch.Generator().manual_seed(0)
 
@@ -67,10 +98,12 @@ def dual_encoder_case(
     batches: list[Params] = []
     for _ in range(steps):
         batch = [randn(4, 3, size, size), randn(4, TEXT_DIM)]
-        if similarity:
-            batch.append(randn(4, 4).abs() + torch.eye(4, dtype=dtype))
+        batch += [
+            learned.start.to(dtype) + 0.1 * randn(*learned.start.shape) for learned in loss.learned_rows(range(4)).values()
+        ]
         batches.append(batch)
-    return Case(student, theta, target, torch.tensor([0.05, 0.08], dtype=dtype), batches)
+    shared = [learned.start.to(dtype) for learned in loss.learned_shared().values()]
+    return Case(student, theta, target, torch.tensor([0.05, 0.08], dtype=dtype), batches, shared)
 
 
 def flat(result: UnrollResult) -> Tensor:

@@ -7,6 +7,8 @@ outer loss L(th_T), lam_T = dL/dth_T, the sweep back over the stored th_0..th_T 
     dL/da   += -<g(th_t, b_t), lam_{t+1}>             (tower by tower)
     lam_t    = lam_{t+1} - grad_th <g(th_t, b_t), a*lam_{t+1}>
 
+A tensor that enters every step, a learned temperature say, has the sum of its dL/db_t over the steps as its gradient.
+
 `full` keeps one graph over all steps, as the published code does; `exact` differentiates each step twice;
 `finite_difference` replaces the second derivative by a difference of gradients; `tesla` leaves lam at lam_T
 (Cui et al. 2211.10586), which is not the gradient and is here for comparison.
@@ -18,14 +20,17 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from vldd_dist.distillation.unroll.check import StepChoice, choose_step, unroll_error
-from vldd_dist.distillation.unroll.exact import DoubleBackward
-from vldd_dist.distillation.unroll.finite_difference import Autograd, Differences, FirstOrder
-from vldd_dist.distillation.unroll.full import full_gradient
+from vldd_dist.distillation.unroll.check import EpsilonChoice, choose_epsilon, unroll_error
+from vldd_dist.distillation.unroll.exact import EXACT, DoubleBackward
+from vldd_dist.distillation.unroll.finite_difference import FINITE_DIFFERENCE, Autograd, Differences
+from vldd_dist.distillation.unroll.full import FULL, full_gradient
 from vldd_dist.distillation.unroll.protocol import (
+    FirstOrder,
+    Gradient,
     InnerProblem,
     OuterLoss,
     Params,
+    Passes,
     StepDerivatives,
     StepGradient,
     StepProducts,
@@ -34,24 +39,27 @@ from vldd_dist.distillation.unroll.protocol import (
 )
 from vldd_dist.distillation.unroll.snapshot_stack import OnDisk, OnHost, Shelf
 from vldd_dist.distillation.unroll.sweep import scatter_to_pairs, swept_gradient
+from vldd_dist.distillation.unroll.tesla import TESLA
 
 __all__ = [
     "GRADIENTS",
     "Autograd",
     "Differences",
     "DoubleBackward",
+    "EpsilonChoice",
     "FirstOrder",
+    "Gradient",
     "InnerProblem",
     "OnDisk",
     "OnHost",
     "Params",
+    "Passes",
     "Shelf",
-    "StepChoice",
     "StepDerivatives",
     "StepGradient",
     "StepProducts",
     "UnrollResult",
-    "choose_step",
+    "choose_epsilon",
     "full_gradient",
     "inner_products",
     "scatter_to_pairs",
@@ -60,11 +68,11 @@ __all__ = [
     "unrolled_gradient",
 ]
 
-GRADIENTS = ("full", "exact", "finite_difference", "tesla")
+GRADIENTS = {"full": FULL, "exact": EXACT, "finite_difference": FINITE_DIFFERENCE, "tesla": TESLA}
 
 
 def unrolled_gradient(
-    name: str,
+    gradient: str | Gradient,
     problem: InnerProblem,
     theta: Params,
     rates: Tensor,
@@ -72,22 +80,44 @@ def unrolled_gradient(
     outer: OuterLoss,
     difference: str = "central",
     *,
-    relative_step: float | None = None,
+    shared: Params = (),
+    relative_epsilon: float | None = None,
     shelf: Shelf | None = None,
 ) -> UnrollResult:
-    """The gradient by one of the four names in `GRADIENTS`; see `swept_gradient` for the arguments. `difference` and
-    `relative_step` concern finite_difference, `shelf` all but full.
+    """The gradient by one of `GRADIENTS`, on one process; see `swept_gradient` for the arguments. `difference` and
+    `relative_epsilon` concern finite_difference, `shelf` all but full.
 
     Raises:
         ValueError: no such gradient, a rate that is not positive, 16-bit parameters for finite_difference.
     """
-    if name not in GRADIENTS:
-        raise ValueError(f"there is no gradient {name!r}: choose one of {', '.join(GRADIENTS)}")
-    if name == "full":
-        return full_gradient(problem, theta, rates, batches, outer)
-    derivatives: StepDerivatives = DoubleBackward(problem)
-    if name == "finite_difference":
-        derivatives = Differences(Autograd(problem), difference, relative_step)
+    if isinstance(gradient, str):
+        if gradient not in GRADIENTS:
+            raise ValueError(f"there is no gradient {gradient!r}: choose one of {', '.join(GRADIENTS)}")
+        gradient = GRADIENTS[gradient]
+    if gradient.derivatives is None:
+        return full_gradient(problem, theta, rates, batches, outer, shared)
+    derivatives = gradient.derivatives(_WholePasses(problem), difference, relative_epsilon)
     return swept_gradient(
-        derivatives, problem.towers, theta, rates, batches, outer, update_adjoint=name != "tesla", shelf=shelf
+        derivatives,
+        problem.towers,
+        theta,
+        rates,
+        batches,
+        outer,
+        shared,
+        update_adjoint=gradient.update_adjoint,
+        shelf=shelf,
     )
+
+
+class _WholePasses:
+    """Implements `Passes` for a student whose parameters are whole here."""
+
+    def __init__(self, problem: InnerProblem) -> None:
+        self.problem = problem
+
+    def first_order(self) -> FirstOrder:
+        return Autograd(self.problem)
+
+    def second_order(self) -> StepDerivatives:
+        return DoubleBackward(self.problem)

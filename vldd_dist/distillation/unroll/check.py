@@ -1,4 +1,4 @@
-"""Do finite differences agree with second derivatives on this student, and by which step? The gradient of a whole unroll tells.
+"""Do finite differences agree with second derivatives on this student, and by which epsilon? A whole unroll's gradient tells.
 
 One inner step does not: where a network has kinks the errors of the steps multiply (docs/decisions.md).
 """
@@ -13,52 +13,52 @@ from torch import Tensor
 
 from vldd_dist.distillation.unroll.protocol import Params, UnrollResult
 
-# |e v| / |th| that are tried; docs/decisions.md has the error of each on several students.
-CANDIDATE_STEPS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+# |epsilon v| / |th| that are tried; docs/decisions.md has the error of each on several students.
+CANDIDATE_EPSILONS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 
 # Of two vectors, tensor by tensor: summed over the ranks where each has a part.
 InnerProducts = Callable[[Params, Params], Tensor]
 
 
-class StepChoice(NamedTuple):
-    """The best relative step, its relative l2 error, and what the error was measured against."""
+class EpsilonChoice(NamedTuple):
+    """The best relative epsilon, its relative l2 error, and what the error was measured against."""
 
-    relative_step: float
+    relative_epsilon: float
     error: float
     against: str
 
 
-def choose_step(
+def choose_epsilon(
     by_differences: Callable[[float], UnrollResult],
     exact: UnrollResult | None,
     inner_products: InnerProducts,
     known: float | None = None,
-) -> StepChoice:
+) -> EpsilonChoice:
     """The candidate whose unroll agrees best with `exact`'s; without one, with a neighbouring candidate's.
 
-    Unrolls at two steps agree only where both are right: rounding falls with the step and the next order of the expansion
+    Unrolls by two epsilons agree only where both are right: rounding falls with epsilon and the next order of the expansion
     grows with it.
 
     Args:
-        by_differences: relative step -> the gradient of the unroll.
+        by_differences: relative epsilon -> the gradient of the unroll.
         exact: the same by second derivatives; none where these do not fit.
         known: one of the candidates, to be measured alone.
     """
     unroll = cache(by_differences)
 
-    def error(step: float) -> float:
-        found = unroll_error(unroll(step), unroll(_neighbour(step)) if exact is None else exact, inner_products)
+    def error(epsilon: float) -> float:
+        found = unroll_error(unroll(epsilon), unroll(_neighbour(epsilon)) if exact is None else exact, inner_products)
         return found if math.isfinite(found) else math.inf
 
-    errors = {step: error(step) for step in (CANDIDATE_STEPS if known is None else (known,))}
+    errors = {epsilon: error(epsilon) for epsilon in (CANDIDATE_EPSILONS if known is None else (known,))}
     best = min(errors, key=errors.__getitem__)
-    return StepChoice(best, errors[best], "another step size" if exact is None else "exact")
+    return EpsilonChoice(best, errors[best], "another epsilon" if exact is None else "exact")
 
 
-def _neighbour(step: float) -> float:
+def _neighbour(epsilon: float) -> float:
     """The next larger candidate, of the largest the next smaller one."""
-    position = CANDIDATE_STEPS.index(step)
-    return CANDIDATE_STEPS[position + 1 if position + 1 < len(CANDIDATE_STEPS) else position - 1]
+    position = CANDIDATE_EPSILONS.index(epsilon)
+    return CANDIDATE_EPSILONS[position + 1 if position + 1 < len(CANDIDATE_EPSILONS) else position - 1]
 
 
 def unroll_error(found: UnrollResult, wanted: UnrollResult, inner_products: InnerProducts) -> float:

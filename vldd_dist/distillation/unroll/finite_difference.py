@@ -2,18 +2,20 @@
 
     grad_th <g, v> ~ (g(th + e v) - g(th - e v)) / 2e,   grad_b <g, v> ~ (grad_b loss(th + e v) - grad_b loss(th - e v)) / 2e
 
-for the derivative of the loss along v differs from <g, v> only in order, and derivatives commute. The forward scheme
-takes the gradients at th from the first pass: one pass a step instead of two, and an error of first order in e.
+with e = epsilon: <g, v> is the derivative of the loss along v, and derivatives commute. The forward scheme takes the gradients
+at th from the first pass: one pass a step instead of two, and an error of first order in epsilon.
 """
-
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from vldd_dist.distillation.unroll.protocol import (
+    FirstOrder,
+    Gradient,
     InnerProblem,
     Params,
+    Passes,
+    StepDerivatives,
     StepGradient,
     StepProducts,
     inner_products,
@@ -21,24 +23,9 @@ from vldd_dist.distillation.unroll.protocol import (
     step_loss,
 )
 
-# |e v| / |th| unless `choose_step` finds a better one. Measured in fp32 against the full graph (docs/decisions.md): smaller
-# steps drown in rounding, larger ones in the next order of the expansion, which the forward scheme meets earlier.
-RELATIVE_STEPS = {"central": 5e-5, "forward": 3e-5}
-
-
-class FirstOrder(Protocol):
-    """A student of which only first derivatives are to be had, as from an engine that shards its parameters."""
-
-    def gradients(
-        self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """The loss's gradients of theta and of the batch by one ordinary forward and backward pass; an empty list where not
-        asked for."""
-        ...
-
-    def inner_products(self, a: Params, b: Params) -> Tensor:
-        """As `StepDerivatives.inner_products`; of vectors laid out as a batch too."""
-        ...
+# |epsilon v| / |th| unless `choose_epsilon` finds a better one. Measured in fp32 against the full graph (docs/decisions.md):
+# smaller ones drown in rounding, larger ones in the next order of the expansion, which the forward scheme meets earlier.
+RELATIVE_EPSILONS = {"central": 5e-5, "forward": 3e-5}
 
 
 class Autograd:
@@ -65,12 +52,12 @@ class Differences:
 
     Args:
         difference: central (two passes a step) or forward (one).
-        relative_step: |e v| / |th|; none: the scheme's of `RELATIVE_STEPS`.
+        relative_epsilon: |epsilon v| / |th|; none: the scheme's of `RELATIVE_EPSILONS`.
     """
 
-    def __init__(self, first_order: FirstOrder, difference: str = "central", relative_step: float | None = None) -> None:
+    def __init__(self, first_order: FirstOrder, difference: str = "central", relative_epsilon: float | None = None) -> None:
         self.first_order, self.central = first_order, difference == "central"
-        self.relative_step = relative_step or RELATIVE_STEPS[difference]
+        self.relative_epsilon = relative_epsilon or RELATIVE_EPSILONS[difference]
 
     def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
         """Raises ValueError for parameters of less than 32 bits, whose rounding is larger than the difference."""
@@ -84,18 +71,18 @@ class Differences:
     ) -> StepProducts:
         size = self._norm(v)
         # A direction without length: products with zero, whatever the step.
-        e = self.relative_step * self._norm(theta) / size if size else 1.0
-        ahead_theta, ahead_batch = self._along(theta, batch, step, v, e, of_theta=with_theta or self.central)
+        epsilon = self.relative_epsilon * self._norm(theta) / size if size else 1.0
+        ahead_theta, ahead_batch = self._along(theta, batch, step, v, epsilon, of_theta=with_theta or self.central)
         if self.central:
-            behind_theta, behind_batch = self._along(theta, batch, step, v, -e, of_theta=True)
+            behind_theta, behind_batch = self._along(theta, batch, step, v, -epsilon, of_theta=True)
             torch._foreach_sub_(ahead_theta, behind_theta)
-            # The mean of both sides: g up to the second order in e.
+            # The mean of both sides: g up to the second order in epsilon.
             gradient: Params = torch._foreach_add(behind_theta, ahead_theta, alpha=0.5)
-            width = 2 * e
+            width = 2 * epsilon
         else:
             assert first is not None
             assert first.batch is not None
-            gradient, behind_batch, width = first.theta, list(first.batch), e
+            gradient, behind_batch, width = first.theta, list(first.batch), epsilon
             if with_theta:
                 torch._foreach_sub_(ahead_theta, list(gradient))
         torch._foreach_sub_(ahead_batch, behind_batch)
@@ -106,12 +93,21 @@ class Differences:
         return StepProducts(ahead_theta, ahead_batch, gradient)
 
     def _along(
-        self, theta: Params, batch: Params, step: int, v: Params, e: float, *, of_theta: bool
+        self, theta: Params, batch: Params, step: int, v: Params, epsilon: float, *, of_theta: bool
     ) -> tuple[list[Tensor], list[Tensor]]:
-        return self.first_order.gradients(torch._foreach_add(list(theta), list(v), alpha=e), batch, step, of_theta=of_theta)
+        return self.first_order.gradients(
+            torch._foreach_add(list(theta), list(v), alpha=epsilon), batch, step, of_theta=of_theta
+        )
 
     def _norm(self, tensors: Params) -> float:
         return float(self.inner_products(tensors, tensors).sum().sqrt())
 
     def inner_products(self, a: Params, b: Params) -> Tensor:
         return self.first_order.inner_products(a, b)
+
+
+def _by_differences(passes: Passes, difference: str, relative_epsilon: float | None) -> StepDerivatives:
+    return Differences(passes.first_order(), difference, relative_epsilon)
+
+
+FINITE_DIFFERENCE = Gradient(_by_differences, first_order_only=True)

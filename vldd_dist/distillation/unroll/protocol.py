@@ -28,7 +28,7 @@ class InnerProblem(Protocol):
     def seed(self) -> int: ...
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
-        """The scalar loss of a batch at theta."""
+        """The scalar loss of a batch at theta: the step's own tensors, then the tensors that all steps share."""
         ...
 
 
@@ -85,6 +85,48 @@ class StepDerivatives(Protocol):
         ...
 
 
+class FirstOrder(Protocol):
+    """A student of which only first derivatives are to be had, as from an engine that shards its parameters."""
+
+    def gradients(
+        self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The loss's gradients of theta and of the batch by one ordinary forward and backward pass; an empty list where not
+        asked for."""
+        ...
+
+    def inner_products(self, a: Params, b: Params) -> Tensor:
+        """As `StepDerivatives.inner_products`; of vectors laid out as a batch too."""
+        ...
+
+
+class Passes(Protocol):
+    """A student's passes, from which a `Gradient` makes its step derivatives: whole on one process, or on several ranks."""
+
+    def first_order(self) -> FirstOrder: ...
+
+    def second_order(self) -> StepDerivatives:
+        """By double backward."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """One way to differentiate the unroll.
+
+    Attributes:
+        derivatives: (passes, difference scheme, relative epsilon) -> an inner step's derivatives for the sweep; none: no
+            sweep, one autograd graph over all steps, on one process.
+        update_adjoint: whether the sweep updates the adjoint from step to step.
+        first_order_only: no second derivative is taken: any kernel and any sharding will do, but activations must be smooth,
+            and the result is checked against `exact`.
+    """
+
+    derivatives: Callable[[Passes, str, float | None], StepDerivatives] | None
+    update_adjoint: bool = True
+    first_order_only: bool = False
+
+
 @dataclass(frozen=True)
 class UnrollResult:
     """The outer loss and its gradients.
@@ -93,11 +135,13 @@ class UnrollResult:
         terms: (towers,) the outer loss, tower by tower.
         batches: for each inner step the gradient of each tensor of its batch.
         rates: (towers,) the gradient of the inner learning rates.
+        shared: the gradient of each tensor that enters every inner step, summed over the steps.
     """
 
     terms: Tensor
     batches: list[Params]
     rates: Tensor
+    shared: Params = ()
 
 
 @contextlib.contextmanager

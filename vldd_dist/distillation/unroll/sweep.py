@@ -24,17 +24,21 @@ def swept_gradient(
     rates: Tensor,
     batches: Sequence[Params],
     outer: OuterLoss,
+    shared: Params = (),
     *,
     update_adjoint: bool = True,
     shelf: Shelf | None = None,
 ) -> UnrollResult:
-    """Gradients of outer(theta_T) with respect to every batch and the rates. Memory: theta_0..theta_T and one step.
+    """Gradients of outer(theta_T) with respect to every batch, the shared tensors and the rates. Memory: theta_0..theta_T and
+    one step.
 
     Args:
         theta: theta_0.
         towers: for each tensor of theta the index of its rate.
         rates: (towers,) inner learning rates.
         batches: one tuple of tensors for each inner step.
+        shared: tensors that enter the loss of every inner step, after those of its batch. Their gradient is the sum over the
+            steps; where several ranks evaluate parts of the loss it is this rank's part of that sum.
         update_adjoint: False leaves lam_t = lam_T (tesla).
         shelf: where the snapshots wait for the sweep; none: where theta is.
 
@@ -46,6 +50,8 @@ def swept_gradient(
     values = rates.tolist()
     alphas = [values[tower] for tower in towers]
     # Of each step its start, and its first derivatives as far as the way back needs them.
+    batches = [[*batch, *shared] for batch in batches]
+    own = len(batches[0]) - len(shared)
     snapshots: Shelf = InPlace() if shelf is None else shelf
     firsts: list[StepGradient | None] = []
     end: Params = list(theta)
@@ -62,6 +68,7 @@ def swept_gradient(
 
     results: list[Params] = [()] * len(batches)
     rate_gradients = torch.zeros_like(rates)
+    shared_gradients = [torch.zeros_like(tensor) for tensor in shared]
     owners = torch.tensor(list(towers), device=rates.device)
     for step in reversed(range(len(batches))):
         begin = snapshots.pop()
@@ -71,13 +78,15 @@ def swept_gradient(
         end = begin
         v = torch._foreach_mul(adjoint, alphas)
         products = derivatives.products(begin, batches[step], step, v, known, with_theta=update_adjoint and step > 0)
-        results[step] = [-gradient for gradient in products.batch]
+        results[step] = [-gradient for gradient in products.batch[:own]]
+        for total, gradient in zip(shared_gradients, products.batch[own:], strict=True):
+            total.sub_(gradient)
         rate_gradients.index_add_(0, owners, derivatives.inner_products(products.gradient, adjoint).to(rates.dtype), alpha=-1)
         if products.theta is not None:
             torch._foreach_sub_(adjoint, list(products.theta))
         # Nothing of this step while the next one builds its graph.
         del known, products, v
-    return UnrollResult(terms, results, rate_gradients)
+    return UnrollResult(terms, results, rate_gradients, shared_gradients)
 
 
 def _without_theta(first: StepGradient) -> StepGradient | None:

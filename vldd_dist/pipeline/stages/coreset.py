@@ -6,8 +6,9 @@ from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.config.base import choose
 from vldd_dist.coresets.base import Coreset, select
+from vldd_dist.data.real_pairs import real_pairs
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.inputs import captions_selected_by, load_candidates, load_pairs
+from vldd_dist.pipeline.inputs import captions_selected_by, load_candidates
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import CORESETS
@@ -37,9 +38,9 @@ def run(context: StageContext) -> dict[str, Any]:
     generator = numpy_generator(spec["seed"], "coreset", method.name, spec["pairs"])
     candidates = load_candidates(context)
     indices = select(method, candidates, spec["pairs"], generator).tolist()
-    images, captions, keys = load_pairs(context, indices, captions_selected_by(candidates, indices), spec["seed"])
-    context.writer.put("pairs.safetensors", tensors.encode({"images": images}))
-    return {"keys": keys, "captions": captions}
+    chosen = real_pairs(context.dataset, indices, captions_selected_by(candidates, indices), spec["seed"])
+    context.writer.put("pairs.safetensors", tensors.encode({"images": chosen.images}))
+    return {"keys": chosen.keys, "captions": chosen.captions}
 
 
 STAGE = StageSpec(

@@ -10,7 +10,7 @@ from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts, Percent
 from vldd_dist.artifacts.row_files import row_file_name
 from vldd_dist.artifacts.snapshot_cache import SnapshotCache
-from vldd_dist.artifacts.trajectories import Trajectory
+from vldd_dist.artifacts.trajectories import ShardSlices, Trajectory
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.experiment import Experiment
@@ -21,29 +21,25 @@ from vldd_dist.cost_model.memory_model import (
     distillation_memory,
     drops_gradients,
     is_sharded,
+    other_distillation_memory,
     per_rank,
     sizes_of,
     student_step_memory,
 )
 from vldd_dist.cost_model.memory_trace import TraceOf
+from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import ExpertAwaited, Experts
+from vldd_dist.distillation.initialisations import starting_pairs
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.outer_loop import Distillation
-from vldd_dist.distillation.pairs import (
-    SyntheticPairs,
-    kmeans_indices,
-    random_indices,
-    start_from_noise,
-    start_from_real,
-)
-from vldd_dist.distillation.sampling import inner_batch_size
-from vldd_dist.distillation.unrolling import CHECKED_PAIRS, make_unrolling, shelf_for
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.distillation.unrolling import CHECKED_PAIRS
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.image import refuse_backbone_dropout
 from vldd_dist.models.inputs import CHUNK
-from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.evaluated_sets import make_evaluator, protocol_of
-from vldd_dist.pipeline.inputs import captions_selected_by, load_candidates, load_pairs, load_retrieval_split
+from vldd_dist.pipeline.inputs import load_retrieval_split
 from vldd_dist.pipeline.model_units import model_inputs, model_spec
 from vldd_dist.pipeline.outcome import InputAwaited
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
@@ -51,40 +47,34 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
 
 
-class DifferenceCheck(Facts):
-    """The step size that finite differences use, and how well their gradient agreed with a reference."""
-
-    relative_step: float = Field(description="|epsilon v| / |theta|, chosen at the start")
-    error: float = Field(description="relative l2 error of the gradient of a whole unroll at the start")
-    against: str = Field(description="the reference: exact, or another step size if exact did not fit into memory")
-    later: list[tuple[Count, float]] = Field(default=[], description="(outer step, error) of later checks")
-
-
 class DistillationFacts(Facts):
     best_step: Count = Field(description="outer step with the best validation recall; its pairs are the result")
     best_validation: Percent
     validation: list[tuple[Count, Percent]] = Field(description="(outer step, mean recall in percent)")
     start: dict[str, Any] = Field(description="provenance of the starting pairs")
-    difference_check: DifferenceCheck | None = Field(None, description="where the gradient is finite_difference")
+    objective: dict[str, Any] = Field(
+        default={}, description="what the objective adds: of trajectory matching by finite differences `difference_check`"
+    )
 
 
 def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
     """One run with M pairs."""
-    experiment, settings = graph.experiment, graph.experiment.distill
-    identity = settings.identity()
+    experiment, settings = graph.experiment, graph.experiment.distill.run_settings()
     spec = {
-        "settings": {name: value for name, value in identity.items() if name not in ("pairs", "seeds")},
+        "settings": settings.identity(),
         "validation": protocol_of(experiment),
         "model": model_spec(experiment.model),
         "pairs": pairs,
         "seed": seed,
     }
-    execution = {"encode_batch": experiment.evaluation.encode_batch, **settings.execution()}
+    execution = {"encode_batch": experiment.evaluation.encode_batch, "settings": settings.model_dump(mode="json")}
     inputs = {"dataset": graph.unit("dataset"), **model_inputs(graph, experiment.model)}
-    experts = {f"expert_{index:03d}": graph.unit("expert", index) for index in range(experiment.experts.count)}
-    inputs |= experts
-    later = frozenset(list(experts)[settings.min_experts :]) if settings.min_experts else frozenset()
-    if settings.initialise == "kmeans":
+    needs, later = settings.objective.needs | settings.initialise.needs, frozenset[str]()
+    if "experts" in needs:
+        experts = {f"expert_{index:03d}": graph.unit("expert", index) for index in range(experiment.experts.count)}
+        inputs |= experts
+        later = frozenset(list(experts)[settings.objective.first_experts(len(experts)) :])
+    if "features" in needs:
         inputs["features"] = graph.unit("features", 0)
     return STAGE.new(experiment, spec, inputs, execution, f"distillation {pairs} pairs seed {seed}", later=later)
 
@@ -98,119 +88,105 @@ def wanted(graph: Units) -> Iterable[Key]:
 def run(context: StageContext) -> dict[str, Any]:
     """Distil, from the newest checkpoint if there is one."""
     spec, ranks, total = context.spec, context.ranks, context.spec["pairs"]
-    settings = DistillSettings.model_validate(
-        spec["settings"] | {"pairs": [total], "seeds": [spec["seed"]]} | context.execution_of(DistillSettings)
-    )
+    settings = DistillSettings.model_validate(context.execution["settings"])
     model = context.build_model(derive_seed(spec["seed"], "student"))
-    if ranks.world_size > 1 and settings.dropout:
-        refuse_backbone_dropout(model)
+    if ranks.world_size > 1:
+        settings.objective.refuse_on_ranks(model)
     evaluator = make_evaluator(context, spec["validation"], derive_seed(spec["seed"], "validation"))
     validation = load_retrieval_split(context, model, "val")
 
     def validate(pairs: SyntheticPairs) -> float:
-        return evaluator.choose(TrainingPairs(pairs.images, pairs.texts, total, ranks), validation).recall.mean
+        return evaluator.choose(TrainingPairs(pairs.rows, total, ranks, pairs.shared), validation).recall.mean
 
-    pairs = starting_pairs(context, settings, model)
-    start = {"images": pairs.images.clone(), "texts": pairs.texts.clone()}
-    with shelf_for(settings.offload_snapshots) as shelf:
-        unrolling = make_unrolling(
-            model, context.model_settings.temperature, settings, shelf, ranks, inner_batch_size(settings, total)
-        )
-        cache, roles = SnapshotCache(), context.roles("expert_")
-
-        def open_expert(index: int) -> Trajectory:
-            return Trajectory(context.reader(roles[index]), cache, unrolling.part)
-
+    inputs = run_context(context, settings, model)
+    pairs, rates = starting_pairs(inputs)
+    start = {name: rows.clone() for name, rows in pairs.rows.items()}
+    with settings.objective.open(inputs) as problem:
         distillation = Distillation(
-            unrolling,
-            pairs,
-            total,
-            Experts(len(roles), open_expert, lambda index: is_done(context.store, *context.order.inputs[roles[index]])),
-            settings,
-            seed=derive_seed(spec["seed"], "distillation", total),
-            validate=validate,
-            writer=context.writer,
-            report=context.report,
-            ranks=ranks,
-            should_stop=context.should_stop,
+            problem, pairs, rates, inputs, validate=validate, writer=context.writer, should_stop=context.should_stop
         )
         try:
             facts = distillation.run()
         except ExpertAwaited as wait:
-            raise InputAwaited(roles[wait.index]) from None
-    best = distillation.best
-    for name, rows in (("pairs", {"images": best.images, "texts": best.texts}), ("start", start)):
+            raise InputAwaited(context.roles("expert_")[wait.index]) from None
+    for name, rows in (("pairs", distillation.best.rows), ("start", start)):
         context.writer.put(row_file_name(name, ranks.rank, ranks.world_size), tensors.encode(rows))
     if ranks.is_main:
-        context.writer.put("rates.safetensors", tensors.encode({"log_rates": best.log_rates}))
+        context.writer.put("shared.safetensors", tensors.encode(distillation.best.shared))
         context.writer.put("curves.safetensors", tensors.encode(distillation.history.as_tensors()))
     return facts
 
 
-def starting_pairs(context: StageContext, settings: DistillSettings, model: DualEncoder) -> SyntheticPairs:
-    """This rank's rows."""
-    count, seed, ranks = context.spec["pairs"], context.spec["seed"], context.ranks
-    rows = range(*ranks.rows(count))
-    if settings.initialise == "noise":
-        size = context.dataset.image_size
-        vectors = context.training_embeddings.vectors
-        return start_from_noise(rows, (3, size, size), vectors, settings, seed, context.device)
-    drawn: list[int] | None = None
-    if settings.initialise == "kmeans":
-        # Rank 0 decides: k-means may end in other centres on another kind of processor.
-        indices, drawn = ranks.broadcast(_kmeans_pairs(context, count, seed) if ranks.is_main else ([], None))
-    else:
-        indices = random_indices(context.dataset.splits["train"].images, count, seed)
-    own = slice(rows.start, rows.stop)
-    images, captions, keys = load_pairs(context, indices[own], drawn and drawn[own], seed)
-    texts = context.embeddings.lookup(captions).to(context.device)
-    all_captions, all_keys = ([one for given in ranks.all_gather(part) for one in given] for part in (captions, keys))
-    return start_from_real(model.normalise(images.to(context.device)), texts, settings, all_keys, all_captions)
+def run_context(context: StageContext, settings: DistillSettings, model: DualEncoder) -> RunContext:
+    """The unit's inputs, as the run's initialisation and objective take them."""
+    roles, store = context.roles("expert_"), context.store
 
+    def open_experts(slices: ShardSlices | None) -> Experts:
+        cache = SnapshotCache()
 
-def _kmeans_pairs(context: StageContext, count: int, seed: int) -> tuple[list[int], list[int] | None]:
-    """Indices of images, and which caption of each."""
-    candidates = load_candidates(context)
-    indices = kmeans_indices(candidates.joint(), count, seed)
-    return indices, captions_selected_by(candidates, indices)
+        def open_expert(index: int) -> Trajectory:
+            return Trajectory(context.reader(roles[index]), cache, slices)
+
+        return Experts(len(roles), open_expert, lambda index: is_done(store, *context.order.inputs[roles[index]]))
+
+    return RunContext(
+        settings,
+        context.spec["pairs"],
+        context.spec["seed"],
+        model,
+        context.model_settings.loss,
+        context.dataset,
+        context.embeddings,
+        context.report,
+        context.ranks,
+        open_experts,
+        lambda: read_tensors(context.reader("features"), "features.safetensors"),
+    )
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     """The largest budget, at the worst of unroll, check of differences, the pairs' own step and validation."""
     settings, trace = experiment.distill, traces(experiment.model, experiment.data.image_size)
     pairs = max(settings.pairs)
-    rows, dropout = per_rank(min(settings.batch_size or pairs, pairs), settings.workers), settings.dropout
+    validation = student_step_memory(trace, experiment.evaluation, pairs, settings.workers)
+    if not isinstance(objective := settings.objective, TrajectoryMatching):
+        rows = min(CHUNK, per_rank(pairs, settings.workers))
+        step = Step(0, first=trace.first_order(rows, training=False, of_batch=True, keep=False))
+        return other_distillation_memory(sizes_of(trace), step, pairs, trace.pair_bytes, settings, validation)
+    rows, dropout = per_rank(min(settings.batch_size or pairs, pairs), settings.workers), objective.dropout
     step = Step(rows * trace.input_bytes, pixels=trace.pixels(min(CHUNK, pairs)))
-    if settings.gradient == "full":
+    if objective.gradient == "full":
         step = replace(step, full=trace.full_graph(rows, dropout=dropout))
-    elif settings.gradient == "finite_difference":
+    elif objective.gradient == "finite_difference":
         checked = min(rows, per_rank(CHECKED_PAIRS, settings.workers))
         check = trace.second_order(checked, dropout=dropout, with_theta=True)
         keep = not drops_gradients(settings.zero_stage)
         first = trace.first_order(rows, training=dropout, of_batch=True, keep=keep)
         step = replace(step, first=first, check=check)
     else:
-        with_theta = settings.gradient == "exact" or is_sharded(settings)
+        with_theta = objective.gradient == "exact" or is_sharded(settings)
         step = replace(step, second=trace.second_order(rows, dropout=dropout, with_theta=with_theta))
-    validation = student_step_memory(trace, experiment.evaluation, pairs, settings.workers)
     return distillation_memory(sizes_of(trace), step, pairs, trace.pair_bytes, settings, validation)
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
     """In: the snapshots that can be drawn, once each, and the first pairs. Out: checkpoints, the best pairs and the first."""
     settings, trace = experiment.distill, traces(experiment.model, experiment.data.image_size)
-    starts = range(settings.max_start_epoch + 1)
-    epochs = {*starts, *(start + settings.expert_epochs for start in starts)}
-    drawn = min(experiment.experts.count * len(epochs), 2 * settings.outer_steps)
-    reads = drawn * sum(trace.trainable_bytes.values())
-    image = experiment.model.image
-    if image.train == "full" and image.head.kind == "none" and image.weights != "random":
-        # All experts share one first snapshot of the image tower: it is stored and read once.
-        reads -= (experiment.experts.count - 1) * trace.trainable_bytes["image"]
+    reads = 0
+    if isinstance(objective := settings.objective, TrajectoryMatching):
+        starts = range(objective.max_start_epoch + 1)
+        epochs = {*starts, *(start + objective.expert_epochs for start in starts)}
+        drawn = min(experiment.experts.count * len(epochs), 2 * settings.outer_steps)
+        reads = drawn * sum(trace.trainable_bytes.values())
+        image = experiment.model.image
+        if image.train == "full" and image.head.kind == "none" and image.weights != "random":
+            # All experts share one first snapshot of the image tower: it is stored and read once.
+            reads -= (experiment.experts.count - 1) * trace.trainable_bytes["image"]
     moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
     checkpoints = settings.outer_steps // settings.checkpoint_every * (2 + moments)
     writes = (checkpoints + 2) * max(settings.pairs) * trace.pair_bytes
-    splits = ["val"] if settings.initialise == "noise" else ["train", "val"]
+    of_training = settings.initialise.name != "noise" or "real_batches" in objective.needs
+    splits = ["train", "val"] if of_training else ["val"]
     reads = max(reads, 0) + weights_bytes(experiment.model, trace)
     return traffic_of(splits, data, trace, reads=reads, writes=writes)
 
@@ -227,7 +203,7 @@ STAGE = StageSpec(
     wanted=wanted,
     milestone="distillations",
     stores_when_stopped=True,
-    lower_for_memory="distill.batch_size or distill.inner_steps",
+    lower_for_memory="distill.batch_size or distill.objective.inner_steps",
     memory=memory,
     traffic=traffic,
 )

@@ -13,7 +13,7 @@ from vldd_dist.cost_model.memory_model import Terms, peak, sizes_of, student_ste
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.pipeline.context import StageContext, read_rows
+from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets, make_evaluator, protocol_of
 from vldd_dist.pipeline.inputs import load_expert, load_retrieval_split
 from vldd_dist.pipeline.model_units import model_inputs, model_named, model_spec
@@ -91,11 +91,17 @@ def _test(context: StageContext, model: DualEncoder) -> dict[str, Any]:
 def _training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:
     """Synthetic pairs as they are; a coreset's images normalised for the image tower, its captions embedded."""
     reader = context.reader("pairs")
-    pairs = read_rows(reader, "pairs")
-    images, texts = pairs["images"].to(context.device), pairs.get("texts")
-    if texts is None:
-        images, texts = model.normalise(images), context.embeddings.lookup(reader.facts["captions"])
-    return TrainingPairs(images, texts.to(context.device), len(images))
+    rows, shared = read_rows(reader, "pairs"), {}
+    if "texts" in rows:
+        shared = read_tensors(reader, "shared.safetensors")
+    else:
+        images, captions = rows["images"].to(context.device), reader.facts["captions"]
+        rows = {"images": model.normalise(images), "texts": context.embeddings.lookup(captions)}
+    return TrainingPairs(
+        {name: tensor.to(context.device) for name, tensor in rows.items()},
+        len(rows["images"]),
+        shared={name: tensor.to(context.device) for name, tensor in shared.items()},
+    )
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:

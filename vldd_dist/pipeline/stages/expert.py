@@ -32,7 +32,7 @@ def kept_epochs(experiment: Experiment) -> list[int]:
     settings, distill = experiment.experts, experiment.distill
     if settings.keep == "all":
         return list(range(settings.epochs + 1))
-    return sorted({*range(distill.max_start_epoch + distill.expert_epochs + 1), settings.epochs})
+    return sorted({*range(distill.objective.last_epoch() + 1), settings.epochs})
 
 
 def unit(graph: Units, index: int) -> WorkUnit:
@@ -67,7 +67,7 @@ def run(context: StageContext) -> dict[str, Any]:
         context.dataset,
         context.embeddings,
         load_retrieval_split(context, model, "val"),
-        context.model_settings.temperature,
+        context.model_settings.loss,
         context.device,
         context.ranks,
     )

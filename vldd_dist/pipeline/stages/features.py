@@ -11,8 +11,9 @@ from torch import Tensor
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.data.images import decode, to_tensor
+from vldd_dist.data.real_pairs import drawn_captions
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.inputs import draw_captions, load_expert
+from vldd_dist.pipeline.inputs import load_expert
 from vldd_dist.pipeline.model_units import model_inputs, model_spec
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -45,7 +46,7 @@ def run(context: StageContext) -> dict[str, Any]:
     """The number of each image's caption is stored with its feature: pairs that are selected by features keep that caption."""
     model = load_expert(context)
     captions = context.dataset.captions("train")
-    drawn = draw_captions(captions, list(range(len(captions))), context.spec["seed"])
+    drawn = drawn_captions(captions, list(range(len(captions))), context.spec["seed"])
     size = context.execution["encode_batch"]
     image = encode_images(model, _decoded_batches(context, size))
     chosen = [given[number] for given, number in zip(captions, drawn, strict=True)]

@@ -8,17 +8,18 @@ from pydantic import Field
 
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.artifacts.manifests import from_json
+from vldd_dist.config.base import choose
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.fetch import verify
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest, NearestCaptions, Recipe
 from vldd_dist.distilled_set.write import files_of
 from vldd_dist.errors import StoreError
-from vldd_dist.models.losses import LOSS_NAME
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets, protocol_of
 from vldd_dist.pipeline.model_units import model_inputs, model_spec
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.plugins import OBJECTIVES
 from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import MissingObject, Store
 
@@ -64,17 +65,17 @@ def publish(context: StageContext) -> dict[str, Any]:
     """
     run = context.reader("distillation")
     pairs, start = read_rows(run, "pairs"), read_rows(run, "start")
-    rates = read_tensors(run, "rates.safetensors")["log_rates"].exp()
+    shared = read_tensors(run, "shared.safetensors")
+    objective = choose(OBJECTIVES, run.manifest.spec["settings"]["objective"])
     model = context.build_model(0)
     distilled = DistilledSet(
-        images=pairs["images"],
-        texts=pairs["texts"],
-        similarity=None,
-        inner_rates=dict(zip(("image", "text"), rates.tolist(), strict=True)),
+        rows=pairs,
+        shared=shared,
+        learned=objective.learned_numbers(shared) | context.model_settings.loss.learned_numbers(shared),
         start_images=model.denormalise(start["images"].to(context.device)).cpu(),
         captions=_nearest_captions(context, start["texts"], pairs["texts"]),
         recipe=_recipe(context),
-        facts=_facts(context, run.facts),
+        facts=_facts(context, run.facts, objective.name),
     )
     folder = (
         f"distilled/{context.spec['name']}-{len(pairs['images'])}pairs-seed{run.manifest.spec['seed']}-{context.order.id[:8]}"
@@ -95,7 +96,8 @@ def _whole_set(place: Store, distilled: DistilledSet) -> str | None:
         there = DistilledSet.load(place.url)
     except (MissingObject, DamagedObject):
         return None
-    if not (torch.equal(there.images, distilled.images) and torch.equal(there.texts, distilled.texts)):
+    rows = there.rows
+    if set(rows) != set(distilled.rows) or not all(torch.equal(rows[name], own) for name, own in distilled.rows.items()):
         raise StoreError(f"{place.url}: a distilled set of other pairs is there: remove or rename it, and start again")
     return manifest.digest(place.url_of(MANIFEST))
 
@@ -139,8 +141,7 @@ def _recipe(context: StageContext) -> Recipe:
         image_head=model.image.head.kind,
         text_head=model.text.head.kind,
         joint_dim=model.joint_dim,
-        loss=LOSS_NAME,
-        temperature=model.temperature,
+        loss=model.loss.model_dump(mode="json"),
         epochs=protocol["epochs"],
         batch_size=protocol["batch_size"],
         # The one chosen on validation by most seeds.
@@ -150,7 +151,7 @@ def _recipe(context: StageContext) -> Recipe:
     )
 
 
-def _facts(context: StageContext, run: dict[str, Any]) -> dict[str, Any]:
+def _facts(context: StageContext, run: dict[str, Any], objective: str) -> dict[str, Any]:
     """Test recalls, one a seed, of this set and of the coresets of its size; data and provenance."""
     recalls: dict[str, list[dict[str, float]]] = {}
     for role in context.roles("recall."):
@@ -158,6 +159,7 @@ def _facts(context: StageContext, run: dict[str, Any]) -> dict[str, Any]:
     return {
         "data": context.dataset.facts,
         "recalls": recalls,
+        "objective": objective,
         "start": run["start"],
         "outer_steps_to_best": run["best_step"],
         "best_validation": run["best_validation"],

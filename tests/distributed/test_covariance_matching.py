@@ -1,0 +1,134 @@
+"""Covariance matching against its definition, on one and on two ranks, and a whole distillation without experts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.distributed.stopping import execute_until
+from tests.pipeline.test_pipeline import experiment, run, units_of, workspace
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.data.real_batches import RealBatches
+from vldd_dist.distillation.initialisations import starting_pairs
+from vldd_dist.distillation.objectives.base import OuterGradient
+from vldd_dist.errors import ConfigError
+from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.seeding import derive_seed
+from vldd_dist.sharding.ranks import SOLO, Ranks
+from vldd_dist.store.store import Store
+from vldd_dist.testing.group import Group
+from vldd_dist.testing.unroll_problems import relative
+
+# Five pairs, so that the ranks' rows differ in number.
+OVERRIDES = [
+    "distill.objective={name: covariance_matching, real_batch_size: 7, rho: 1.5, mean_weight: 0.3}",
+    "distill.pairs=[5]",
+    "distill.outer_steps=12",
+    "distill.validate_every=12",
+    "distill.checkpoint_every=4",
+    "model.image.head.kind=linear",
+    "model.joint_dim=16",
+]
+STEP = 8
+
+
+def described(*overrides: str) -> Experiment:
+    return experiment(*OVERRIDES, *overrides)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The dataset and its captions' embeddings: no expert."""
+    store = Store(str(tmp_path_factory.mktemp("prepared")))
+    run(store, [unit for unit in make_graph(described()).units() if unit.kind in ("dataset", "caption_embeddings")])
+    return store
+
+
+def context_of(store: Store, ranks: Ranks) -> StageContext:
+    (unit,) = units_of(described(), "distillation")
+    context = workspace(store, unit)
+    return StageContext(context.order, store, context.writer, context.report, ranks)
+
+
+def found_gradient(ranks: Ranks, url: str) -> OuterGradient:
+    """This rank's part."""
+    torch.set_num_threads(1)
+    context = context_of(Store(url), ranks)
+    inputs = run_context(context, described().distill.run_settings(), context.build_model(0))
+    pairs, _ = starting_pairs(inputs)
+    with inputs.settings.objective.open(inputs) as problem:
+        return problem.gradient(STEP, pairs)
+
+
+def by_definition(store: Store) -> tuple[list[float], Tensor, Tensor]:
+    """The terms and their sum's gradient of pictures and texts, with torch's own covariance."""
+    context = context_of(store, SOLO)
+    model = context.build_model(0)
+    settings = described().distill.run_settings()
+    pairs, _ = starting_pairs(run_context(context, settings, model))
+    model.eval()
+    batch = RealBatches(context.dataset, 7, derive_seed(0, "distillation", 5, "real"), SOLO)[STEP]
+    images, texts = pairs.images.requires_grad_(), pairs.texts.requires_grad_()
+    real = model.image_backbone(model.normalise(batch.images)), context.embeddings.lookup(batch.captions)
+    ours = model.image_backbone(images), texts
+    width = ours[0].shape[1]
+    covariances = [torch.cov(torch.cat(both, dim=1).T)[:width, width:] for both in (real, ours)]
+    heads = model.image_head, model.text_head
+    apart = [head(a).mean(0) - head(b).mean(0) for head, a, b in zip(heads, real, ours, strict=True)]
+    terms = [(1.5 * covariances[0] - covariances[1]).square().sum(), 0.3 * sum(d.square().sum() for d in apart)]
+    of_images, of_texts = torch.autograd.grad(terms[0] + terms[1], [images, texts])
+    return [term.item() for term in terms], of_images, of_texts
+
+
+def test_the_gradient_is_that_of_the_definition_on_one_and_two_ranks(prepared: Store, group: Callable[[int], Group]) -> None:
+    terms, of_images, of_texts = by_definition(prepared)
+    assert min(terms) > 0
+    for parts in ([found_gradient(SOLO, prepared.url)], group(2).run(found_gradient, prepared.url)):
+        for part in parts:
+            assert list(part.terms) == ["covariance", "means"]
+            assert list(part.terms.values()) == pytest.approx(terms, rel=1e-4)
+            assert part.rows.tolist() == list(range(len(part.rows)))
+            assert part.shared_gradients == {}
+        images, texts = (torch.cat([part.row_gradients[name] for part in parts]) for name in ("images", "texts"))
+        assert relative(images, of_images) < 1e-4
+        assert relative(texts, of_texts) < 1e-4
+
+
+def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = None) -> None:
+    (unit,) = units_of(described(*overrides), "distillation")
+    execute_until(ranks, url, unit, stop_at)
+
+
+def test_a_distillation_without_experts_lowers_its_loss(
+    prepared: Store, copy: Callable[[str], Store], group: Callable[[int], Group], tmp_path: Path
+) -> None:
+    """And ends in the same pairs however it gets there: resumed to the bit, on two ranks up to rounding."""
+    (unit,) = units_of(described(), "distillation")
+    assert set(unit.inputs) == {"dataset", "embeddings"}
+    straight, broken, together = copy("straight"), copy("broken"), copy("together")
+    distil(SOLO, straight.url, [])
+    distil(SOLO, broken.url, [], 8)
+    distil(SOLO, broken.url, [])
+    group(2).run(distil, together.url, ["distill.workers=2"])
+    readers = [UnitReader(store, "distillation", unit.id) for store in (straight, broken, together)]
+    wanted, resumed, ranks = (read_rows(reader, "pairs") for reader in readers)
+    curves, of_ranks = (read_tensors(reader, "curves.safetensors") for reader in (readers[0], readers[2]))
+    assert float(curves["loss"][-4:].mean()) < 0.8 * float(curves["loss"][:4].mean())
+    assert set(curves) == {"loss", "terms.covariance", "terms.means"}
+    torch.testing.assert_close(of_ranks["loss"], curves["loss"], rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(resumed[name], rows) for name, rows in wanted.items())
+    assert set(ranks) == set(wanted)
+
+
+def test_what_it_cannot_do_is_refused_with_the_description() -> None:
+    with pytest.raises(ConfigError, match=r"log_temperature cannot be learned by .* without a student"):
+        described("model.loss.learn_temperature=true")
+    with pytest.raises(
+        ConfigError, match=r"distill\.zero_stage shards a student, and covariance_matching has none: set it to 0"
+    ):
+        described("distill.zero_stage=3")

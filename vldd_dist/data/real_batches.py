@@ -1,0 +1,47 @@
+"""Real mini-batches by the number of a step, for objectives that compare synthetic pairs with real ones."""
+
+from collections.abc import Iterator
+
+from vldd_dist.data.dataset import Dataset
+from vldd_dist.data.stream import EpochStream, PairBatch
+from vldd_dist.sharding.ranks import Ranks
+
+
+class RealBatches:
+    """Batches of one stream over the training split, epoch after epoch: a batch is a function of (seed, step). Steps in order
+    are read once; a resumed run reads the epoch again up to its step.
+
+    Args:
+        batch_size: over all ranks; what remains of an epoch when fewer do is left out.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, ranks: Ranks) -> None:
+        self.dataset, self.seed, self.ranks = dataset, seed, ranks
+        pictures = dataset.splits["train"].images
+        self.batch_size = min(batch_size, pictures)
+        self.of_an_epoch = pictures // self.batch_size
+        self._batches: Iterator[PairBatch] = iter(())
+        self._next = -1
+
+    def __getitem__(self, step: int) -> PairBatch:
+        """This rank's rows of the batch of a step."""
+        epoch, position = divmod(step, self.of_an_epoch)
+        if step != self._next or position == 0:
+            self._batches = iter(self._stream(epoch))
+            for _ in range(position):
+                next(self._batches)
+        self._next = step + 1
+        return next(self._batches)
+
+    def _stream(self, epoch: int) -> EpochStream:
+        return EpochStream(
+            self.dataset,
+            "train",
+            seed=self.seed,
+            epoch=epoch,
+            batch_size=self.batch_size,
+            augment=None,
+            readers=1,
+            decoded=None,
+            rows=self.ranks.rows_to_compute,
+        )

@@ -1,0 +1,76 @@
+"""What an initialisation is, and the pairs that a run starts from."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from vldd_dist.config.base import Plugin
+from vldd_dist.data.real_pairs import real_pairs
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.pairs import SyntheticPairs
+
+
+@dataclass(frozen=True)
+class Start:
+    """This rank's rows of the pairs, before distillation.
+
+    Attributes:
+        images: (m, 3, H, W) float32, normalised.
+        texts: (m, D) float32.
+        provenance: for the card, alike on all ranks: keys and captions of real pairs.
+    """
+
+    images: Tensor
+    texts: Tensor
+    provenance: dict[str, Any]
+
+
+class Initialisation(Plugin):
+    """Where synthetic pairs begin.
+
+    Attributes:
+        needs: inputs of the run beside the dataset: "features" (`RunContext.features`).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def start(self, context: RunContext) -> Start:
+        """The pairs `context.rows`, which are the same whatever the number of ranks."""
+
+
+def start_from_real(context: RunContext, indices: list[int], numbers: list[int] | None) -> Start:
+    """This rank's rows of a start from real pairs.
+
+    Args:
+        indices: of the M training pictures, over all ranks.
+        numbers: which caption of each; none: drawn.
+    """
+    own = slice(context.rows.start, context.rows.stop)
+    images, captions, keys = real_pairs(
+        context.dataset, indices[own], numbers if numbers is None else numbers[own], context.seed
+    )
+    all_captions, all_keys = ([one for part in context.ranks.all_gather(mine) for one in part] for mine in (captions, keys))
+    return Start(
+        context.model.normalise(images.to(context.device)),
+        context.embeddings.lookup(captions).to(context.device),
+        {"keys": all_keys, "captions": all_captions},
+    )
+
+
+def starting_pairs(context: RunContext) -> tuple[SyntheticPairs, dict[str, float]]:
+    """This rank's pairs as the run starts, and the outer learning rate of each of their tensors by name."""
+    settings, device = context.settings, context.device
+    start = settings.initialise.start(context)
+    of_rows = context.loss.learned_rows(context.rows)
+    of_all = settings.objective.learned_shared() | context.loss.learned_shared()
+    learned = of_rows | of_all
+    pairs = SyntheticPairs(
+        {"images": start.images, "texts": start.texts} | {name: one.start.to(device) for name, one in of_rows.items()},
+        {name: one.start.to(device) for name, one in of_all.items()},
+        {"initialise": settings.initialise.name} | start.provenance,
+    )
+    rates = {"images": settings.lr_images, "texts": settings.lr_texts}
+    return pairs, rates | {name: one.lr for name, one in learned.items()}

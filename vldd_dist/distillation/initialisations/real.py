@@ -1,0 +1,24 @@
+"""Real pairs, drawn at random."""
+
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.initialisations.base import Initialisation, Start, start_from_real
+from vldd_dist.errors import ConfigError
+from vldd_dist.seeding import numpy_generator
+
+
+class RealPairs(Initialisation):
+    """M distinct training pictures, drawn by seed, and a caption of each."""
+
+    name: str = "real"
+
+    def start(self, context: RunContext) -> Start:
+        """Raises ConfigError when there are fewer training pictures than pairs."""
+        indices = random_indices(context.dataset.splits["train"].images, context.total, context.seed)
+        return start_from_real(context, indices, None)
+
+
+def random_indices(pictures: int, pairs: int, seed: int) -> list[int]:
+    """M distinct pictures of N, drawn by seed."""
+    if pairs > pictures:
+        raise ConfigError(f"distill.pairs ({pairs}) is more than the training pictures ({pictures}): lower it")
+    return numpy_generator(seed, "start", pairs).choice(pictures, pairs, replace=False).tolist()

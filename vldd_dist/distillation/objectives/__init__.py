@@ -1,0 +1,5 @@
+"""Outer problems, one file each: what the synthetic pairs are moved to lower."""
+
+from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem
+
+__all__ = ["Objective", "OuterGradient", "OuterProblem"]

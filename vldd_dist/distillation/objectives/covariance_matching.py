@@ -1,0 +1,123 @@
+"""Covariance matching: synthetic pairs whose picture and text features covary as those of real pairs do (CovMatch, Lee et al.
+2510.18583).
+
+The encoders stay at their starting weights, where the published method also takes a contrastive step of them on real pairs at
+every outer step and goes back to the start every fifty.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vldd_dist.config.base import Positive, Rate
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.models.inputs import CHUNK
+from vldd_dist.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from vldd_dist.config.experiment import Experiment
+
+
+class CovarianceMatching(Objective):
+    """|rho C_real - C_synthetic|^2 (Frobenius), C the cross-covariance of backbone features and caption embeddings, and a
+    weighted squared distance of the mean joint features, tower by tower."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"real_batches"})
+    name: str = "covariance_matching"
+    real_batch_size: Positive = Field(128, description="Real pairs an outer step.")
+    rho: Rate = Field(1.0, description="The real cross-covariance is multiplied by it.")
+    mean_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="Weight of the distance of means.")
+
+    def problems(self, experiment: "Experiment") -> list[str]:
+        loss, found = experiment.model.loss, []
+        if learned := [*loss.learned_rows(range(1)), *loss.learned_shared()]:
+            found.append(
+                f"model.loss: {learned[0]} cannot be learned by distill.objective: covariance_matching, without a student"
+            )
+        if experiment.distill.zero_stage:
+            found.append(
+                "distill.zero_stage shards a student, and distill.objective: covariance_matching has none: set it to 0"
+            )
+        return found
+
+    @contextmanager
+    def open(self, context: RunContext) -> Iterator[OuterProblem]:
+        yield CovarianceProblem(self, context)
+
+
+class CovarianceProblem(OuterProblem):
+    """All synthetic pairs against a real mini-batch at every step. Each rank encodes its rows; the features of all rows are
+    gathered, and each rank takes 1/world of the loss as its part."""
+
+    def __init__(self, settings: CovarianceMatching, context: RunContext) -> None:
+        # Here, so that this module loads without the libraries that read shards.
+        from vldd_dist.data.real_batches import RealBatches
+
+        self.settings, self.context = settings, context
+        self.model = context.model.eval().requires_grad_(False)
+        seed = derive_seed(context.seed, "distillation", context.total, "real")
+        self.real = RealBatches(context.dataset, settings.real_batch_size, seed, context.ranks)
+
+    def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
+        ranks, texts = self.context.ranks, pairs.texts
+        real = self._real_features(step)
+        with torch.no_grad():
+            features = torch.cat([self._backbone(chunk) for chunk in pairs.images.split(CHUNK)])
+        leaves = [features.requires_grad_(), texts.detach().clone().requires_grad_()]
+        gather_rows = ranks.rows_gatherer(self.context.total)
+        terms = self._terms((gather_rows(leaves[0]), gather_rows(leaves[1])), real)
+        of_features, of_texts = torch.autograd.grad(sum(terms.values(), texts.new_zeros(())) / ranks.world_size, leaves)
+        gradients = {"images": self._to_pixels(pairs.images, of_features), "texts": of_texts}
+        return OuterGradient(
+            {name: term.item() for name, term in terms.items()},
+            torch.arange(len(pairs), device=texts.device),
+            gradients,
+            {},
+        )
+
+    def _terms(self, synthetic: tuple[Tensor, Tensor], real: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Of features (n, F) and embeddings (n, D) of both kinds of pairs."""
+        settings, heads = self.settings, (self.model.image_head, self.model.text_head)
+        difference = settings.rho * cross_covariance(*real) - cross_covariance(*synthetic)
+        distances = [
+            (head(ours).mean(dim=0) - head(theirs).mean(dim=0)).square().sum()
+            for head, ours, theirs in zip(heads, synthetic, real, strict=True)
+        ]
+        return {"covariance": difference.square().sum(), "means": settings.mean_weight * torch.stack(distances).sum()}
+
+    @torch.no_grad()
+    def _real_features(self, step: int) -> tuple[Tensor, Tensor]:
+        """(B, F) and (B, D), of all ranks' rows."""
+        batch, device = self.real[step], self.context.device
+        features = self._backbone(self.model.normalise(batch.images.to(device)))
+        texts = self.context.embeddings.lookup(batch.captions).to(device)
+        gather_rows = self.context.ranks.rows_gatherer(len(batch.indices))
+        return gather_rows(features), gather_rows(texts)
+
+    def _backbone(self, images: Tensor) -> Tensor:
+        with self._precision():
+            return self.model.image_backbone(images).float()
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.context.settings.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.context.device.type, torch.bfloat16)
+
+    def _to_pixels(self, images: Tensor, gradients: Tensor) -> Tensor:
+        """From gradients of backbone features (m, F) to those of the pictures (m, 3, H, W)."""
+        found: list[Tensor] = []
+        for chunk, gradient in zip(images.split(CHUNK), gradients.split(CHUNK), strict=True):
+            leaf = chunk.detach().requires_grad_()
+            found.extend(torch.autograd.grad(self._backbone(leaf), leaf, gradient))
+        return torch.cat(found)
+
+
+def cross_covariance(a: Tensor, b: Tensor) -> Tensor:
+    """(F, D), unbiased, of the columns of (n, F) and (n, D); of one row zero."""
+    return (a - a.mean(dim=0)).T @ (b - b.mean(dim=0)) / max(len(a) - 1, 1)

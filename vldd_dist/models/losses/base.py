@@ -1,0 +1,69 @@
+"""What a loss is: one object for experts, students and evaluation."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+
+from vldd_dist.config.base import Plugin
+
+NONE: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Learned(NamedTuple):
+    """A tensor that distillation learns beside pictures and texts.
+
+    Attributes:
+        start: its first values; of a row tensor a row for each pair, of a shared tensor (n, ...), n > 0.
+        lr: its outer learning rate.
+    """
+
+    start: Tensor
+    lr: float
+
+
+class Loss(Plugin):
+    """A scalar loss of the features of a batch of pairs, differentiable twice. Frozen: its fields are settings.
+
+    It may own tensors that distillation learns: rows (one a pair, such as a similarity's diagonal) and shared tensors (such as
+    a temperature). Whoever computes the loss passes what there is of them by name; of real pairs there are none, and the loss
+    is then that of its start.
+
+    Attributes:
+        title: what a person reads on a card.
+    """
+
+    title: ClassVar[str]
+
+    @abstractmethod
+    def __call__(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        rows: Mapping[str, Tensor] = NONE,
+        shared: Mapping[str, Tensor] = NONE,
+    ) -> Tensor:
+        """The loss of B pairs.
+
+        Args:
+            image_features, text_features: (B, d), of any norm; row i of both is pair i.
+            rows: this loss's row tensors at these pairs, (B, ...) each.
+            shared: this loss's shared tensors; there may be others among them.
+
+        Returns:
+            A scalar.
+        """
+
+    def learned_rows(self, numbers: range) -> dict[str, Learned]:
+        """The row tensors this loss owns, at the start of these pairs: a pair's start depends on its number alone."""
+        return {}
+
+    def learned_shared(self) -> dict[str, Learned]:
+        """The shared tensors this loss owns."""
+        return {}
+
+    def learned_numbers(self, shared: Mapping[str, Tensor]) -> dict[str, float]:
+        """What its shared tensors say, in numbers for a card."""
+        return {}
