@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -34,12 +34,28 @@ from vldd_dist.sharding.engine import shard_model
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.sharding.skeleton import Skeleton
 
-if TYPE_CHECKING:
-    from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
-
 # Pairs an inner step of the small unroll on which finite differences are checked: `exact` is to fit where the unroll fits, and
 # the check is to cost less than an outer step.
 CHECKED_PAIRS = 8
+
+
+class UnrollSettings(Protocol):
+    """How a student is unrolled: settings of the objective.
+
+    Attributes:
+        gradient: a name in `plugins.GRADIENTS`.
+        difference: central or forward, the scheme of finite differences.
+        dropout: run the student with its dropout.
+    """
+
+    @property
+    def gradient(self) -> str: ...
+
+    @property
+    def difference(self) -> str: ...
+
+    @property
+    def dropout(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -105,7 +121,7 @@ class LocalUnrolling:
 
     part: ShardSlices | None = None
 
-    def __init__(self, model: DualEncoder, loss: Loss, settings: "TrajectoryMatching", shelf: Shelf | None) -> None:
+    def __init__(self, model: DualEncoder, loss: Loss, settings: UnrollSettings, shelf: Shelf | None) -> None:
         self.model, self.settings, self.shelf = model, settings, shelf
         self.way: Gradient = GRADIENTS.load(settings.gradient)
         self.student = Student(model, loss, dropout=settings.dropout, fused_attention=self.way.first_order_only)
@@ -154,7 +170,7 @@ class ShardedUnrolling:
         self,
         model: DualEncoder,
         loss: Loss,
-        settings: "TrajectoryMatching",
+        settings: UnrollSettings,
         shelf: Shelf | None,
         ranks: Ranks,
         zero_stage: int,
@@ -240,7 +256,7 @@ class ShardedUnrolling:
 def make_unrolling(
     model: DualEncoder,
     loss: Loss,
-    settings: "TrajectoryMatching",
+    settings: UnrollSettings,
     shelf: Shelf | None,
     ranks: Ranks,
     zero_stage: int,

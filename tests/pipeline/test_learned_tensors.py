@@ -1,0 +1,46 @@
+"""A loss that learns rows and a shared tensor, in one file: experts, student, evaluation and publication follow."""
+
+import pytest
+import torch
+
+from tests.pipeline.test_pipeline import experiment, run, units_of
+from vldd_dist import load_distilled
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.pipeline.context import read_rows, read_tensors
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.plugins import LOSSES
+from vldd_dist.store.store import Store
+from vldd_dist.testing.unroll_problems import WeightedInfoNCE
+
+
+def test_what_a_loss_learns_goes_through_the_whole_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOSSES.entries, "weighted_infonce", "vldd_dist.testing.unroll_problems:WeightedInfoNCE")
+    tree = experiment(
+        "model.loss={name: weighted_infonce, lr_temperature: 0.1}",
+        "data.train_images=24",
+        "experts.count=1",
+        "experts.epochs=2",
+        "distill.batch_size=3",
+        "distill.outer_steps=4",
+        "distill.validate_every=4",
+        "coresets.methods=[random]",
+    )
+    run(store, make_graph(tree).units())
+    (distilled,), (published,) = units_of(tree, "distillation"), units_of(tree, "publication")
+    reader = UnitReader(store, distilled.kind, distilled.id)
+    start, pairs = read_rows(reader, "start"), read_rows(reader, "pairs")
+    shared, curves = read_tensors(reader, "shared.safetensors"), read_tensors(reader, "curves.safetensors")
+    assert set(pairs) == {"images", "texts", "log_scales"}
+    torch.testing.assert_close(start["log_scales"], torch.tensor([0.0, 0.01, 0.02, 0.03]))
+    assert set(shared) == {"log_rates", "log_temperature"}
+    # Where the start validated best it is the result; the curves have what moved.
+    assert curves["shared.log_temperature"].shape == (4, 1)
+    assert curves["shared.log_temperature"].unique().numel() == 4
+    found = load_distilled(store.url_of(UnitReader(store, published.kind, published.id).facts["folder"]))
+    assert {name: rows.shape for name, rows in found.rows.items()} == {name: rows.shape for name, rows in pairs.items()}
+    assert set(found.as_dataset()[0]) == {"images", "texts", "log_scales"}
+    assert isinstance(found.loss, WeightedInfoNCE)
+    assert set(found.learned) == {"inner_lr_image", "inner_lr_text", "temperature"}
+    batch = {name: rows[:3] for name, rows in found.rows.items()}
+    loss = found.loss(torch.randn(3, 8), torch.randn(3, 8), batch, found.shared)
+    assert bool(loss.isfinite())
