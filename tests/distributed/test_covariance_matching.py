@@ -72,7 +72,7 @@ def by_definition(store: Store) -> tuple[list[float], Tensor, Tensor]:
     settings = described().distill.run_settings()
     pairs, _ = starting_pairs(run_context(context, settings, model))
     model.eval()
-    batch = RealBatches(context.dataset, 7, derive_seed(0, "distillation", 5, "real"), SOLO)[STEP]
+    batch = RealBatches(context.dataset, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute)[STEP]
     images, texts = pairs.images.requires_grad_(), pairs.texts.requires_grad_()
     real = model.image_backbone(model.normalise(batch.images)), context.embeddings.lookup(batch.captions)
     ours = model.image_backbone(images), texts

@@ -1,10 +1,9 @@
 """Real mini-batches by the number of a step, for objectives that compare synthetic pairs with real ones."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.stream import EpochStream, PairBatch
-from vldd_dist.sharding.ranks import Ranks
 
 
 class RealBatches:
@@ -13,10 +12,11 @@ class RealBatches:
 
     Args:
         batch_size: over all ranks; what remains of an epoch when fewer do is left out.
+        rows: from the size of a batch to the rows [start, stop) of it that are wanted here.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int, ranks: Ranks) -> None:
-        self.dataset, self.seed, self.ranks = dataset, seed, ranks
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, rows: Callable[[int], tuple[int, int]]) -> None:
+        self.dataset, self.seed, self.rows = dataset, seed, rows
         pictures = dataset.splits["train"].images
         self.batch_size = min(batch_size, pictures)
         self.of_an_epoch = pictures // self.batch_size
@@ -24,7 +24,7 @@ class RealBatches:
         self._next = -1
 
     def __getitem__(self, step: int) -> PairBatch:
-        """This rank's rows of the batch of a step."""
+        """The wanted rows of the batch of a step."""
         epoch, position = divmod(step, self.of_an_epoch)
         if step != self._next or position == 0:
             self._batches = iter(self._stream(epoch))
@@ -43,5 +43,5 @@ class RealBatches:
             augment=None,
             readers=1,
             decoded=None,
-            rows=self.ranks.rows_to_compute,
+            rows=self.rows,
         )

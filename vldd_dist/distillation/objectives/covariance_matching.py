@@ -62,7 +62,7 @@ class CovarianceProblem(OuterProblem):
         self.settings, self.context = settings, context
         self.model = context.model.eval().requires_grad_(False)
         seed = derive_seed(context.seed, "distillation", context.total, "real")
-        self.real = RealBatches(context.dataset, settings.real_batch_size, seed, context.ranks)
+        self.real = RealBatches(context.dataset, settings.real_batch_size, seed, context.ranks.rows_to_compute)
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         ranks, texts = self.context.ranks, pairs.texts
