@@ -19,16 +19,21 @@ class Registry:
     Args:
         kind: singular, as a sentence names it.
         entries: name -> "module:attribute".
+        group: of the entry points; by default the plural of the kind.
     """
 
-    def __init__(self, kind: str, entries: dict[str, str]) -> None:
+    def __init__(self, kind: str, entries: dict[str, str], group: str = "") -> None:
         self.kind = kind
         self.entries = entries
+        self.group = group or f"vldd_dist.{kind}s"
 
     def __iter__(self) -> Iterator[str]:
         """The names, those of this package first."""
         yield from self.entries
         yield from (name for name in self._installed if name not in self.entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries or name in self._installed
 
     def load(self, name: str) -> Any:
         """What the name stands for.
@@ -46,9 +51,8 @@ class Registry:
 
     @cached_property
     def _installed(self) -> dict[str, str]:
-        # Read once a process: it looks through the metadata of every installed package.
-        group = f"vldd_dist.{self.kind.replace(' ', '_')}s"
-        return {point.name: point.value for point in entry_points(group=group)}
+        """Reading the entry points of all packages takes milliseconds, and names are looked up for every manifest."""
+        return {point.name: point.value for point in entry_points(group=self.group)}
 
 
 STAGES = Registry(
@@ -94,7 +98,7 @@ INITIALISATIONS = Registry(
     },
 )
 
-LOSSES = Registry("loss", {"infonce": "vldd_dist.models.losses.infonce:InfoNCE"})
+LOSSES = Registry("loss", {"infonce": "vldd_dist.models.losses.infonce:InfoNCE"}, group="vldd_dist.losses")
 
 OBJECTIVES = Registry(
     "objective",

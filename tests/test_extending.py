@@ -1,0 +1,180 @@
+"""docs/extending.md: each plug-in is written to a file and entered by one line, and the experiment runs with it."""
+
+import importlib
+import io
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from vldd_dist import load_distilled, plugins
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.load import load_experiment
+from vldd_dist.errors import ConfigError, StoreError
+from vldd_dist.monitoring.report import Reporter
+from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.pipeline.execute import execute
+from vldd_dist.pipeline.graph import Graph, make_graph
+from vldd_dist.pipeline.schemas import schemas
+from vldd_dist.pipeline.stage import stage_of
+from vldd_dist.planner.show_plan import print_plan
+from vldd_dist.plugins import Registry
+from vldd_dist.reporting.tables import markdown_table, summary
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny import TINY
+
+PAGE = Path("docs/extending.md").read_text()
+SECTION = re.compile(r"`(\w+)\.py`, entered as `(\w+)\[\"(\w+)\"\] = \"([\w:]+)\"`(.*?)```python\n(.*?)```", re.DOTALL)
+EXAMPLES = {name: (file, registry, target, text, code) for file, registry, name, target, text, code in SECTION.findall(PAGE)}
+TINIEST = [
+    *TINY,
+    "data.train_images=24",
+    "experts.count=1",
+    "experts.epochs=2",
+    "distill.outer_steps=2",
+    "coresets.methods=[random]",
+]
+
+
+@pytest.fixture
+def enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """Write an example's file and make its entry; returns the overrides of the description that use it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    written = []
+
+    def make(name: str) -> list[str]:
+        file, registry, target, text, code = EXAMPLES[name]
+        (tmp_path / f"{file}.py").write_text(code)
+        importlib.invalidate_caches()
+        monkeypatch.setitem(getattr(plugins, registry).entries, name, target)
+        written.append(file)
+        return re.findall(r"`([\w.]+=[^`]+)`", text)
+
+    yield make
+    for file in written:
+        sys.modules.pop(file, None)
+    stage_of.cache_clear()
+
+
+def run(tmp_path: Path, *overrides: str) -> tuple[Experiment, Graph, Store]:
+    """The whole experiment, unit after unit."""
+    experiment = load_experiment("jobs/presets/scenes.yaml", [*TINIEST, *overrides])
+    graph, store = make_graph(experiment), Store(str(tmp_path / "store"))
+    for unit in graph.units():
+        execute(unit.order(), store, lambda report: None)
+    return experiment, graph, store
+
+
+def facts(graph: Graph, store: Store, kind: str) -> dict:
+    (unit,) = (unit for unit in graph.units() if unit.kind == kind)
+    return UnitReader(store, kind, unit.id).facts
+
+
+def test_the_page_has_an_example_of_every_kind() -> None:
+    kinds = {name for name, value in vars(plugins).items() if isinstance(value, Registry)}
+    assert {registry for _, registry, *_ in EXAMPLES.values()} == kinds
+
+
+def test_a_coreset(enter, tmp_path: Path) -> None:
+    (override,) = enter("every_nth")
+    _, graph, store = run(tmp_path, override)
+    assert facts(graph, store, "coreset")["keys"] == [f"{3 + 6 * number:06d}" for number in range(4)]
+    data = Reporter(graph, store).write()
+    assert [row["method"] for row in summary(data)["rows"]] == ["full", "every_nth offset=3", "distilled"]
+    assert "every-nth offset=3" in markdown_table(data)
+    with pytest.raises(ConfigError, match=r"coresets.methods.0.offset: Input should be greater than or equal to 0"):
+        load_experiment("jobs/presets/scenes.yaml", ["coresets.methods=[{name: every_nth, offset: -1}]"])
+    with pytest.raises(ConfigError, match=r"there is no coreset 'every_nht': choose one of .*; did you mean 'every_nth'"):
+        load_experiment("jobs/presets/scenes.yaml", ["coresets.methods=[every_nht]"])
+
+
+def test_a_source(enter, tmp_path: Path) -> None:
+    (override,) = enter("squares")
+    _, graph, store = run(tmp_path, override)
+    found = facts(graph, store, "dataset")
+    assert found["source"] == "squares"
+    assert found["splits"]["train"]["images"] == 24
+    other = make_graph(load_experiment("jobs/presets/scenes.yaml", [*TINIEST, override.replace("12", "11")]))
+    assert other.unit("dataset").id != graph.unit("dataset").id, "a setting is part of the identity"
+
+
+def test_a_loss_with_rows_of_its_own(enter, tmp_path: Path) -> None:
+    (override,) = enter("sigmoid")
+    _, graph, store = run(tmp_path, override, "distill.lr_images=0.1")
+    distilled = load_distilled(store.url_of(facts(graph, store, "publication")["folder"]))
+    assert distilled.recipe.loss == "pairwise sigmoid"
+    item = distilled.as_dataset()[0]
+    assert set(item) >= {"image", "text", "log_weight"}
+    assert any(float(distilled.as_dataset()[index]["log_weight"]) != 0 for index in range(4)), "the weights were learned"
+
+
+def test_an_initialisation(enter, tmp_path: Path) -> None:
+    (override,) = enter("grey")
+    _, graph, store = run(tmp_path, override)
+    found = facts(graph, store, "distillation")["start"]
+    assert found["initialise"] == "grey"
+    assert found["keys"] == [f"{number:06d}" for number in range(4)]
+    distilled = load_distilled(store.url_of(facts(graph, store, "publication")["folder"]))
+    assert distilled.start_images is not None
+    assert len(distilled.start_images.unique()) <= 3, "one grey a channel"
+
+
+def test_an_objective_without_experts(enter, tmp_path: Path) -> None:
+    (override,) = enter("mean_matching")
+    _, graph, store = run(tmp_path, override, "distill.initialise=noise")
+    (unit,) = (unit for unit in graph.units() if unit.kind == "distillation")
+    assert not any(role.startswith("expert") for role in unit.inputs)
+    assert Reporter(graph, store).write().runs, "its curves are in the report"
+
+
+def test_a_gradient(enter, tmp_path: Path) -> None:
+    (override,) = enter("forward_only")
+    tolerance = "distill.objective.check_tolerance=0.2"
+    _, graph, store = run(tmp_path, override, tolerance)
+    assert facts(graph, store, "distillation")["best_step"] in (0, 2)
+    with pytest.raises(ConfigError, match="there is no gradient 'backward_only'"):
+        load_experiment("jobs/presets/scenes.yaml", ["distill.objective.gradient=backward_only"])
+
+
+def test_a_metric(enter, tmp_path: Path) -> None:
+    (override,) = enter("mean_cosine")
+    _, graph, store = run(tmp_path, override)
+    data = Reporter(graph, store).write()
+    assert all(-1 <= row["metrics"]["mean_cosine"]["mean"] <= 1 for row in summary(data)["rows"])
+    assert "| mean cosine |" in markdown_table(data)
+
+
+def test_a_stage_is_planned_run_shown_and_in_the_schemas(enter, tmp_path: Path) -> None:
+    enter("caption_lengths")
+    experiment, graph, store = run(tmp_path)
+    assert facts(graph, store, "caption_lengths")["longest"] > 10
+    console = Console(file=io.StringIO(), width=200)
+    print_plan(experiment, Store(str(tmp_path / "empty")), console)
+    assert re.search(r"caption lengths\W+1\W+0\W+1\W", console.file.getvalue())
+    assert "longest" in str(schemas()["caption_lengths.schema.json"])
+    state = RunState([])
+    state.begin(graph.units(), set())
+    assert state.total["caption_lengths"] == 1
+    writer = UnitWriter(store, "caption_lengths", "another", {}, {})
+    with pytest.raises(StoreError, match="facts: longest: Input should be a valid integer"):
+        writer.commit({"longest": "very"})
+
+
+def test_an_installed_package_enters_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        name, value = "installed", "vldd_dist.coresets.random:RandomPairs"
+
+    groups = []
+    monkeypatch.setattr(plugins, "entry_points", lambda group: groups.append(group) or [Point])
+    registry = Registry("coreset", {})
+    assert registry.load("installed").__name__ == "RandomPairs"
+    assert "installed" in registry
+    assert list(registry) == ["installed"]
+    assert groups == ["vldd_dist.coresets"]
+    assert re.search(r"`vldd_dist.stages`, `.sources`, `.coresets`, `.initialisations`, `.losses`", PAGE)
+    assert plugins.LOSSES.group == "vldd_dist.losses"
