@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from vldd_dist import load_distilled, plugins
@@ -15,9 +16,11 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
+from vldd_dist.data.dataset import Dataset
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.monitoring.report import Reporter
 from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graph import Graph, make_graph
 from vldd_dist.pipeline.schemas import schemas
@@ -106,22 +109,27 @@ def test_a_source(enter, tmp_path: Path) -> None:
 def test_a_loss_with_rows_of_its_own(enter, tmp_path: Path) -> None:
     (override,) = enter("sigmoid")
     _, graph, store = run(tmp_path, override, "distill.lr_images=0.1")
-    distilled = load_distilled(store.url_of(facts(graph, store, "publication")["folder"]))
-    assert distilled.recipe.loss == "pairwise sigmoid"
+    folder = facts(graph, store, "publication")["folder"]
+    distilled = load_distilled(store.url_of(folder))
+    assert distilled.recipe.loss["name"] == "sigmoid"
+    assert "| loss | sigmoid, " in store.read(f"{folder}/README.md").decode()
     item = distilled.as_dataset()[0]
-    assert set(item) >= {"image", "text", "log_weight"}
+    assert set(item) >= {"images", "texts", "log_weight"}
     assert any(float(distilled.as_dataset()[index]["log_weight"]) != 0 for index in range(4)), "the weights were learned"
 
 
 def test_an_initialisation(enter, tmp_path: Path) -> None:
-    (override,) = enter("grey")
-    _, graph, store = run(tmp_path, override)
+    (override,) = enter("pale")
+    experiment, graph, store = run(tmp_path, override)
     found = facts(graph, store, "distillation")["start"]
-    assert found["initialise"] == "grey"
+    assert found["initialise"] == "pale"
     assert found["keys"] == [f"{number:06d}" for number in range(4)]
-    distilled = load_distilled(store.url_of(facts(graph, store, "publication")["folder"]))
-    assert distilled.start_images is not None
-    assert len(distilled.start_images.unique()) <= 3, "one grey a channel"
+    (unit,) = (unit for unit in graph.units() if unit.kind == "distillation")
+    start = read_rows(UnitReader(store, unit.kind, unit.id), "start")["images"]
+    whole = Dataset(UnitReader(store, "dataset", graph.unit("dataset").id)).pick("train", list(range(4))).images
+    image = experiment.model.image
+    pixels = (start * 2) * torch.tensor(image.std)[:, None, None] + torch.tensor(image.mean)[:, None, None]
+    torch.testing.assert_close(pixels * 255, whole.float(), atol=0.1, rtol=0)
 
 
 def test_an_objective_without_experts(enter, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ GRADIENTS = Registry(
 
 METRICS = Registry("metric", {"median_rank": "vldd_dist.retrieval.metrics.median_rank:MedianRank"})
 
-REGISTRIES = (STAGES, SOURCES, CORESETS, METRICS)
+REGISTRIES = (STAGES, SOURCES, CORESETS, INITIALISATIONS, LOSSES, OBJECTIVES, GRADIENTS, METRICS)
 
 
 def load_all() -> None:

@@ -16,7 +16,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
-from vldd_dist.pipeline.schemas import MODELS, RESULTS, render, schemas
+from vldd_dist.pipeline.schemas import RESULTS, models, render, schemas
 from vldd_dist.recall_metrics import METRICS
 from vldd_dist.store.store import Store
 
@@ -75,7 +75,7 @@ def test_what_is_written_satisfies_them(store: Store) -> None:
     write_status(store, RunStatus.model_validate(STATUS))
     written["run_status"] = store.read("status/scenes.json")
     written["nearest_captions"] = store.read("distilled/s/captions.jsonl").splitlines()[0]
-    assert set(written) == set(MODELS)
+    assert set(written) == set(models())
     for name, data in written.items():
         schema = json.loads((FOLDER / f"{name}.schema.json").read_text())
         jsonschema.Draft202012Validator.check_schema(schema)
@@ -87,8 +87,8 @@ def test_what_is_written_satisfies_them(store: Store) -> None:
 
 def test_the_examples_are_as_the_schemas_say_and_can_be_read() -> None:
     """The examples come from real runs. A seal that does not match or a field that changed is found."""
-    assert {path.stem for path in (FOLDER / "examples").iterdir()} == set(MODELS)
-    for name, model in MODELS.items():
+    assert {path.stem for path in (FOLDER / "examples").iterdir()} == set(models())
+    for name, model in models().items():
         data = (FOLDER / f"examples/{name}.json").read_bytes()
         jsonschema.validate(json.loads(data), json.loads((FOLDER / f"{name}.schema.json").read_text()))
         if name != "nearest_captions":

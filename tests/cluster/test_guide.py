@@ -12,7 +12,7 @@ from ray.scripts.scripts import cli as ray_cli
 from typer.main import get_command
 
 from tests.cluster.recipes import RECIPES, ROOT
-from vldd_dist.cli import app
+from vldd_dist.cli.main import app
 from vldd_dist.ray_backend.secret_files import SECRET_NAMES
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, create_model
 
-from vldd_dist.artifacts.manifests import SCHEMA_VERSION, SEAL, CheckpointRecord, UnitManifest
+from vldd_dist.artifacts.manifests import SCHEMA_VERSION, SEAL, CheckpointRecord, Sealed, UnitManifest
 from vldd_dist.artifacts.run_status import RunStatus
 from vldd_dist.distilled_set.manifest import DistilledManifest, NearestCaptions
 from vldd_dist.pipeline.stage import StageSpec, all_stages
@@ -27,23 +27,25 @@ def _unit_model(stage: StageSpec) -> type[BaseModel]:
     return create_model(f"{stage.kind}_manifest", __base__=UnitManifest, __doc__=doc, **fields)
 
 
-SEALED: dict[str, type[BaseModel]] = {
-    **{RESULTS.get(stage.kind, stage.kind): _unit_model(stage) for stage in all_stages()},
-    "checkpoint": CheckpointRecord,
-    "distilled_set": DistilledManifest,
-    "run_status": RunStatus,
-}
-MODELS: dict[str, type[BaseModel]] = {**SEALED, "nearest_captions": NearestCaptions}
+def models() -> dict[str, type[BaseModel]]:
+    """Name of a schema -> what reads and writes it; the results of all registered stages among them."""
+    return {
+        **{RESULTS.get(stage.kind, stage.kind): _unit_model(stage) for stage in all_stages()},
+        "checkpoint": CheckpointRecord,
+        "distilled_set": DistilledManifest,
+        "run_status": RunStatus,
+        "nearest_captions": NearestCaptions,
+    }
 
 
 def schemas() -> dict[str, dict[str, Any]]:
     """File name -> JSON Schema (2020-12) with an $id that carries the schema's version."""
-    return {f"{name}.schema.json": _schema(name, model) for name, model in MODELS.items()}
+    return {f"{name}.schema.json": _schema(name, model) for name, model in models().items()}
 
 
 def _schema(name: str, model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema(mode="serialization")
-    if name in SEALED:
+    if issubclass(model, Sealed):
         schema["properties"][SEAL] = {
             "type": "string",
             "pattern": "^[0-9a-f]{64}$",

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -30,12 +30,7 @@ class Loss(Plugin):
     It may own tensors that distillation learns: rows (one a pair, such as a similarity's diagonal) and shared tensors (such as
     a temperature). Whoever computes the loss passes what there is of them by name; of real pairs there are none, and the loss
     is then that of its start.
-
-    Attributes:
-        title: what a person reads on a card.
     """
-
-    title: ClassVar[str]
 
     @abstractmethod
     def __call__(

@@ -1,7 +1,7 @@
 """Symmetric InfoNCE."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -19,7 +19,6 @@ class InfoNCE(Loss):
     A learned temperature is a shared tensor `log_temperature` (1,): its logarithm moves, so that it stays positive.
     """
 
-    title: ClassVar[str] = "symmetric InfoNCE"
     name: str = "infonce"
     temperature: Rate = Field(0.07, description="The cosine similarities are divided by it.")
     learn_temperature: bool = Field(
