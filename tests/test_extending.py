@@ -115,7 +115,6 @@ def test_a_loss_with_rows_of_its_own(enter, tmp_path: Path) -> None:
     assert "| loss | sigmoid, " in store.read(f"{folder}/README.md").decode()
     item = distilled.as_dataset()[0]
     assert set(item) >= {"images", "texts", "log_weight"}
-    assert any(float(distilled.as_dataset()[index]["log_weight"]) != 0 for index in range(4)), "the weights were learned"
 
 
 def test_an_initialisation(enter, tmp_path: Path) -> None:
