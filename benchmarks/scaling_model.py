@@ -29,7 +29,7 @@ STUDENTS = {"nfnet_l0": "flickr30k-nfnet-bert.yaml", "ViT-B/16 with LoRA": "flic
 
 # Training pictures a GPU and second at 224 px: assumed, for one data-centre GPU in mixed precision.
 SPEEDS = {"nfnet_l0": 600.0, "vit_base_patch16_224": 500.0}
-# A picture without gradients is so much faster; a pair's part of an inner step of `exact` costs so many training pictures.
+# A picture without gradients is so much faster; a pair's part of an inner step of `exact` costs so many training images.
 ENCODING_SPEEDUP, EXACT_STEPS = 3.0, 4.0
 # Captions a GPU and second through BERT, pictures a second through the one process that prepares a dataset: assumed too.
 CAPTIONS_A_SECOND, PREPARED_A_SECOND = 3_000.0, 150.0

@@ -41,7 +41,7 @@ def test_a_plan_is_printed_and_nothing_is_made(tmp_path: Path, capsys: pytest.Ca
     [
         (["run", "none.yaml", "--store", "STORE"], 2, "none.yaml: no such file"),
         (["run", SCENES, "--store", "STORE", "--set", "experts.epoch=3"], 2, "unknown key; did you mean 'epochs'"),
-        (["run", SCENES, "--store", "STORE", "--set", "distill.pairs=[9999]"], 2, "more than the training pictures"),
+        (["run", SCENES, "--store", "STORE", "--set", "distill.pairs=[9999]"], 2, "more than the training images"),
         (
             ["run", SCENES, "--store", "STORE", "--set", "distill.objective.max_start_epoch=5"],
             2,

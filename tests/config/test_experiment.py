@@ -37,7 +37,7 @@ def test_overrides_are_yaml_values() -> None:
             "distill.objective.max_start_epoch=9",
             "distill.objective.max_start_epoch (9) + distill.objective.expert_epochs (1) = 10 is more than experts.epochs (5)",
         ),
-        ("distill.pairs=[10, 5000]", "distill.pairs (5000) is more than the training pictures"),
+        ("distill.pairs=[10, 5000]", "distill.pairs (5000) is more than the training images"),
         ("distill.pairs=[]", "distill.pairs"),
         ("experts.lr_image=-1", "experts.lr_image"),
         (

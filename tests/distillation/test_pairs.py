@@ -109,7 +109,7 @@ def test_a_pair_is_moved_by_the_steps_it_takes_part_in_alone(name: str) -> None:
 
 def test_starts() -> None:
     assert len(set(random_indices(20, 20, 0))) == 20
-    with pytest.raises(ConfigError, match=r"distill.pairs \(21\) is more than the training pictures \(20\)"):
+    with pytest.raises(ConfigError, match=r"distill.pairs \(21\) is more than the training images \(20\)"):
         random_indices(20, 21, 0)
     centres = torch.eye(3).repeat_interleave(10, 0) * 10
     features = centres + 0.1 * torch.randn(30, 3, generator=torch.Generator().manual_seed(0))

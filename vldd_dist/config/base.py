@@ -16,7 +16,7 @@ def distinct(values: list[Item]) -> list[Item]:
     return values
 
 
-# No set of pictures is larger, and no product of two such numbers overflows a tensor's size.
+# No set of images is larger, and no product of two such numbers overflows a tensor's size.
 LARGEST = 10**9
 Positive = Annotated[int, Field(gt=0, le=LARGEST)]
 NonNegative = Annotated[int, Field(ge=0, le=LARGEST)]

@@ -16,7 +16,7 @@ class EvaluationSettings(Section):
     learning_rates: Distinct[Rate] = Field([0.01, 0.1], description="Each set's is chosen on validation from this one list.")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9)
     weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4)
-    encode_batch: Annotated[Positive, HOW_TO_RUN] = Field(128, description="Pictures a forward pass when recall is measured.")
+    encode_batch: Annotated[Positive, HOW_TO_RUN] = Field(128, description="Images a forward pass when recall is measured.")
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
 
 

@@ -86,9 +86,7 @@ def _distill_problems(experiment: Experiment) -> list[str]:
     if train_images is not None:
         shards = math.ceil(train_images / data.shard_images)
         if max(distill.pairs) > train_images:
-            problems.append(
-                f"distill.pairs ({max(distill.pairs)}) is more than the training pictures ({train_images}): lower it"
-            )
+            problems.append(f"distill.pairs ({max(distill.pairs)}) is more than the training images ({train_images}): lower it")
         if experts.readers > shards:
             problems.append(
                 f"experts.readers ({experts.readers}) is more than the training shards ({shards}): lower it, or lower "

@@ -8,13 +8,13 @@ from vldd_dist.config.base import HOW_TO_RUN, PRECISION, NonNegative, Positive, 
 
 
 class AugmentSettings(Section):
-    """Random changes of a real picture while an expert trains."""
+    """Random changes of a real image while an expert trains."""
 
     crop_scale: tuple[float, float] = Field(
         (0.5, 1.0), description="Random resized crop: smallest and largest area kept, as fractions."
     )
     flip: bool = Field(True, description="Mirror left-right with probability 1/2 (wrong where captions say left or right).")
-    randaugment_ops: NonNegative = Field(2, description="RandAugment operations a picture; 0 switches them off.")
+    randaugment_ops: NonNegative = Field(2, description="RandAugment operations an image; 0 switches them off.")
     randaugment_magnitude: Annotated[int, Field(ge=0, le=10)] = Field(7, description="RandAugment magnitude, 0..10.")
 
 
@@ -33,7 +33,7 @@ class ExpertSettings(Section):
     )
     cache_mib: Annotated[NonNegative, HOW_TO_RUN] = Field(
         0,
-        description="Decoded pictures kept on each node, for all its experts and epochs, MiB; used only when the whole split fits.",
+        description="Decoded images kept on each node, for all its experts and epochs, MiB; used only when the whole split fits.",
     )
     precision: Precision = Field("fp32", description=PRECISION)
     workers: Annotated[Positive, HOW_TO_RUN] = Field(

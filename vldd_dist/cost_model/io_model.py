@@ -10,7 +10,7 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.data.sources.base import SPLITS, Source
 from vldd_dist.models.identity import text_folder
 
-# Of a prepared picture, measured on photographs and scenes: JPEG of quality 95, PNG up to 64 pixels; and its place in a tar.
+# Of a prepared image, measured on photographs and scenes: JPEG of quality 95, PNG up to 64 pixels; and its place in a tar.
 JPEG_BYTES_A_PIXEL, PNG_BYTES_A_PIXEL, TAR_BYTES = 0.6, 2.0, 2560
 CAPTIONS_A_PICTURE, CAPTION_BYTES = 5, 60
 # Where the text encoder's own size is not to be had: that of BERT base.
@@ -53,12 +53,12 @@ def data_size(experiment: Experiment, dataset: UnitReader | None) -> DataSize | 
         splits = dataset.facts["splits"]
         shards = {name: sum(dataset.info(shard["name"]).size for shard in given["shards"]) for name, given in splits.items()}
         return DataSize(shards, sum(given["captions"] for given in splits.values()), measured=True)
-    pictures, size = _images(experiment), experiment.data.image_size
-    if pictures is None:
+    images, size = _images(experiment), experiment.data.image_size
+    if images is None:
         return None
-    a_picture = TAR_BYTES + round(size**2 * (PNG_BYTES_A_PIXEL if size <= 64 else JPEG_BYTES_A_PIXEL))
-    shards = {split: count * a_picture for split, count in pictures.items()}
-    return DataSize(shards, sum(pictures.values()) * CAPTIONS_A_PICTURE, measured=False)
+    an_image = TAR_BYTES + round(size**2 * (PNG_BYTES_A_PIXEL if size <= 64 else JPEG_BYTES_A_PIXEL))
+    shards = {split: count * an_image for split, count in images.items()}
+    return DataSize(shards, sum(images.values()) * CAPTIONS_A_PICTURE, measured=False)
 
 
 def _images(experiment: Experiment) -> dict[str, int] | None:

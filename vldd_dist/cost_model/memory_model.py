@@ -1,7 +1,7 @@
 """Memory of one rank, in closed form around what a trace of its passes found. Pure functions of sizes in bytes.
 
 Not counted: a GPU's context and libraries, the workspaces of their kernels, what the allocator cannot use again (`RESERVED` is
-kept for them); recall's scores; the features of training pictures that an expert with a frozen backbone keeps.
+kept for them); recall's scores; the features of training images that an expert with a frozen backbone keeps.
 """
 
 import math
@@ -45,8 +45,8 @@ class Step:
         batch: its pairs as the student gets them.
         first: a forward and backward pass.
         check: an inner step of the check of finite differences.
-        pixels: the way from features to pixels of a frozen backbone, for one chunk of pictures.
-        encoding: a pass without a graph over the pictures that are encoded at once, pictures included.
+        pixels: the way from features to pixels of a frozen backbone, for one chunk of images.
+        encoding: a pass without a graph over the images that are encoded at once, images included.
     """
 
     batch: int
@@ -101,7 +101,7 @@ def expert_memory(sizes: Sizes, step: Step, settings: ExpertSettings) -> Terms:
     - student, engine: see `student_memory`.
     - momentum: P; P / W from stage 1 on; 0 without.
     - batch: the pairs of the step, ceil(B / W).
-    - activations: see `first_order_memory`; or a batch of pictures encoded, as in validation; weight decay makes a copy of the
+    - activations: see `first_order_memory`; or a batch of images encoded, as in validation; weight decay makes a copy of the
       gradients.
     """
     workers, stage, p = settings.workers, settings.zero_stage, sizes.trainable
@@ -170,7 +170,7 @@ def distillation_memory(
 
     - student, engine: see `student_memory`; pairs: see `pairs_memory`.
     - expert: start and target, 2 P / W.
-    - batches: T b, and the pictures they use.
+    - batches: T b, and the images they use.
     - what `unroll_memory` says; finite differences are checked by a small unroll of `exact`, with its snapshots,
       adjoint and direction.
     - or, in its place, what follows it: a frozen backbone's way to the pixels; the outer optimiser, six times the used pairs.
@@ -196,7 +196,7 @@ def distillation_memory(
 def other_distillation_memory(
     sizes: Sizes, step: Step, pairs: int, pair_bytes: int, settings: DistillSettings, validation: Terms
 ) -> Terms:
-    """A run whose objective unrolls no student, at the worst of: a first-order pass over a chunk of pictures, the outer
+    """A run whose objective unrolls no student, at the worst of: a first-order pass over a chunk of images, the outer
     optimiser's step over all pairs of a rank, the validation.
     """
     assert step.first is not None
@@ -215,7 +215,7 @@ def evaluation_memory(sizes: Sizes, step: Step, settings: EvaluationSettings, wo
 
     - student: P + F; best so far: the same, with more than one learning rate; momentum: P.
     - batch: the pairs of the step, ceil(B / W).
-    - activations: see `first_order_memory`; or a batch of pictures encoded; weight decay makes a copy of the gradients.
+    - activations: see `first_order_memory`; or a batch of images encoded; weight decay makes a copy of the gradients.
     """
     assert step.first is not None
     p, whole = sizes.trainable, sizes.trainable + sizes.frozen

@@ -146,11 +146,11 @@ class MemoryTrace:
         return FullGraph(peaks[0], peaks[1] - peaks[0])
 
     @_once
-    def encoding(self, pictures: int) -> int:
-        """Features of 8-bit pictures without a graph: the peak, bytes beside parameters."""
+    def encoding(self, count: int) -> int:
+        """Features of 8-bit images without a graph: the peak, bytes beside parameters."""
         model = self._model()
         with torch.no_grad(), fused_attention_on_meta(), LiveMemory() as memory:
-            images = torch.empty(pictures, 3, self.image_size, self.image_size, device=META, dtype=torch.uint8)
+            images = torch.empty(count, 3, self.image_size, self.image_size, device=META, dtype=torch.uint8)
             model.image_features(model.inputs(model.normalise(images)))
         return memory.peak
 

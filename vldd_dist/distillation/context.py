@@ -35,7 +35,7 @@ class RunContext:
         model: a dual encoder at its starting weights, on its device, the same on all ranks.
         dataset, embeddings: the real pairs, and the vectors of all their captions.
         open_experts: the experts' trajectories, read as far as a rank needs them (none: whole); for whoever needs "experts".
-        features: joint features of the training pictures and of one caption each, `image` and `text` (N, d), and the number of
+        features: joint features of the training images and of one caption each, `image` and `text` (N, d), and the number of
             that caption `caption` (N,), by a trained expert; for whoever needs "features".
         report: of progress.
     """

@@ -21,7 +21,7 @@ class BatchExchange:
         parts: of the draw, by rank.
 
     Attributes:
-        batches: for each inner step the model inputs (b, ...) of its pictures, its texts (b, D), and what the loss adds to the
+        batches: for each inner step the model inputs (b, ...) of its images, its texts (b, D), and what the loss adds to the
             rows, in the order of `pairs.rows`.
     """
 
@@ -30,7 +30,7 @@ class BatchExchange:
         self.exchange = Exchange(ranks, total, [part.used for part in parts])
         used = [self.exchange.to_users(pairs.rows[name]) for name in self.names]
         self.images = used[self.names.index("images")]
-        # A frozen backbone's features, made once for a pair and outer step; with a backbone that moves the pictures themselves.
+        # A frozen backbone's features, made once for a pair and outer step; with a backbone that moves the images themselves.
         inputs = [model_inputs(model, rows) if rows is self.images else rows for rows in used]
         self.batches: list[Params] = [[rows[places] for rows in inputs] for places in self.part.places]
 

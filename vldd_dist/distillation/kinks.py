@@ -22,7 +22,7 @@ KINKED = {
     "softshrink",
     "threshold",
 }
-# Gates of channels: a few units a picture, each on the mean of a whole map, which an inner step hardly moves. NFNets and
+# Gates of channels: a few units an image, each on the mean of a whole map, which an inner step hardly moves. NFNets and
 # RegNets have ReLU there, and their differences are as good as with SiLU in its place (docs/decisions.md).
 GATES = {"semodule", "squeezeexcite", "squeezeexcitecl"}
 

@@ -15,7 +15,7 @@ class SyntheticPairs:
             float32, in the frozen text tower's output space; and what the loss adds.
         shared: what all pairs have in common, (n, ...) each: what the objective adds (the inner learning rates' logarithms) and
             the loss (a temperature's).
-        start: where the pairs began: picture keys and captions for a start from real pairs.
+        start: where the pairs began: image keys and captions for a start from real pairs.
     """
 
     rows: dict[str, Tensor]

@@ -118,7 +118,7 @@ class Reporter:
         return {
             "data": f"{experiment.data.source.name}, "
             + ", ".join(f"{count:,} {split}" for split, count in images.items())
-            + f" pictures of {experiment.data.image_size} px",
+            + f" images of {experiment.data.image_size} px",
             "image tower": f"{experiment.model.image.model}, weights {experiment.model.image.weights}, "
             f"train {experiment.model.image.train}",
             "text tower": f"{experiment.model.text.model}, {experiment.model.text.pooling} pooling, frozen",
@@ -190,15 +190,15 @@ class Reporter:
 
     def _gallery(self, unit: WorkUnit) -> Gallery:
         distilled = DistilledSet.load(self.store.url_of(self._reader(unit).facts["folder"]))
-        pictures = distilled.pixels()
+        images = distilled.pixels()
         before = distilled.start_images
         return Gallery(
-            pairs=len(pictures),
+            pairs=len(images),
             seed=unit.inputs["distillation"].spec["seed"],
             items=[
                 GalleryItem(
                     before_png=png_bytes(before[index]) if before is not None else None,
-                    after_png=png_bytes(pictures[index]),
+                    after_png=png_bytes(images[index]),
                     caption_before=caption.before,
                     caption_after=caption.after,
                     similarity=caption.similarity,

@@ -62,7 +62,7 @@ def _print_needs(
     snapshot = sum(trace.trainable_bytes.values())
     data = data_size(experiment, dataset)
     if data is None:
-        notes.append("data: pictures and caption embeddings, whose number is known once the dataset is done")
+        notes.append("data: images and caption embeddings, whose number is known once the dataset is done")
     console.print(
         f"The model has {_count(trace.parameters)} parameters, {_count(trace.trainable)} of them trainable; "
         f"a snapshot takes {_size(snapshot)}.",

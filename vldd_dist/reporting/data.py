@@ -131,13 +131,13 @@ def aggregate(recalls: list[dict[str, float]]) -> dict[str, Stat]:
     return {metric: Stat(mean=float(of_runs.mean()), std=float(of_runs.std())) for metric, of_runs in values.items()}
 
 
-def png_bytes(picture: Any) -> bytes:
+def png_bytes(image: Any) -> bytes:
     """Encode an image as PNG.
 
     Args:
-        picture: a tensor or array (3, H, W), uint8, or floating point in 0..1 (learned pixels outside are clipped).
+        image: a tensor or array (3, H, W), uint8, or floating point in 0..1 (learned pixels outside are clipped).
     """
-    pixels = np.asarray(picture)
+    pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         pixels = (pixels.clip(0.0, 1.0) * 255).round().astype(np.uint8)
     file = io.BytesIO()

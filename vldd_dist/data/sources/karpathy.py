@@ -17,7 +17,7 @@ from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.data.tars import MAX_MEMBER_BYTES
 from vldd_dist.errors import DataError
 
-# COCO's 'restval' pictures are trained on, as everybody does who uses these splits.
+# COCO's 'restval' images are trained on, as everybody does who uses these splits.
 JSON_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 
 

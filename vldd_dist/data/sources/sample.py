@@ -1,4 +1,4 @@
-"""One picture with its captions, as a source gives it."""
+"""One image with its captions, as a source gives it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ class RawSample:
     key: unique within its split, without '.' and '/'.
     source: where it came from, for error messages.
     container: the shard or folder it lies in, for counting what is bad.
-    image: encoded bytes, or a picture already decoded.
+    image: encoded bytes, or an image already decoded.
     captions: at least one, none empty.
     extra: further plain-JSON facts, kept in KEY.json.
     """
@@ -29,7 +29,7 @@ class RawSample:
 
 @dataclass(frozen=True)
 class UnreadableSample:
-    """A sample without a picture or captions: `error` says which and where, `container` is its shard or folder."""
+    """A sample without an image or captions: `error` says which and where, `container` is its shard or folder."""
 
     container: str
     error: DataError

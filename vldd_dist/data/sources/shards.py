@@ -77,7 +77,7 @@ def _raw(sample: dict[str, Any], number: int, url: str) -> RawSample:
         raise DataError(f"{source}: its name is no text: rename it")
     image = image_of(sample)
     if image is None:
-        raise DataError(f"{source}: no picture (.jpg, .png or .webp)")
+        raise DataError(f"{source}: no image (.jpg, .png or .webp)")
     return RawSample(f"{number:05d}-{_plain(key)}", source, url, image, captions_of(sample, source))
 
 

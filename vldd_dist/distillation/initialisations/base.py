@@ -45,7 +45,7 @@ def start_from_real(context: RunContext, indices: list[int], numbers: list[int] 
     """This rank's rows of a start from real pairs.
 
     Args:
-        indices: of the M training pictures, over all ranks.
+        indices: of the M training images, over all ranks.
         numbers: which caption of each; none: drawn.
     """
     own = slice(context.rows.start, context.rows.stop)

@@ -20,12 +20,12 @@ class KMeansPairs(Initialisation):
     name: str = "kmeans"
 
     def start(self, context: RunContext) -> Start:
-        """Raises ConfigError when there are fewer training pictures than pairs."""
+        """Raises ConfigError when there are fewer training images than pairs."""
         # On one rank: on another kind of machine the last bits of the centres may be others, and so the choice.
         return start_from_real(context, *context.ranks.broadcast(self._choose(context) if context.ranks.is_main else ([], [])))
 
     def _choose(self, context: RunContext) -> tuple[list[int], list[int]]:
-        """Indices of pictures, and the number of the caption by which each was chosen."""
+        """Indices of images, and the number of the caption by which each was chosen."""
         features = context.features()
         joint = torch.cat([functional.normalize(features[tower].float()) for tower in ("image", "text")], dim=1)
         indices = kmeans_indices(joint, context.total, context.seed)
@@ -33,12 +33,12 @@ class KMeansPairs(Initialisation):
 
 
 def kmeans_indices(features: Tensor, pairs: int, seed: int) -> list[int]:
-    """The pictures nearest to the M k-means centres of features (N, d), each at most once."""
+    """The images nearest to the M k-means centres of features (N, d), each at most once."""
     # Here, so that only a k-means start loads scikit-learn.
     from sklearn.cluster import KMeans
 
     if pairs > len(features):
-        raise ConfigError(f"distill.pairs ({pairs}) is more than the training pictures ({len(features)}): lower it")
+        raise ConfigError(f"distill.pairs ({pairs}) is more than the training images ({len(features)}): lower it")
     points = features.double().numpy()
     centres = KMeans(pairs, n_init=1, random_state=derive_seed(seed, "kmeans") % 2**32).fit(points).cluster_centers_
     distances = ((points**2).sum(1)[None] - 2 * centres @ points.T) + (centres**2).sum(1)[:, None]

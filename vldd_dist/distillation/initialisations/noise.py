@@ -11,7 +11,7 @@ from vldd_dist.seeding import derive_seed
 
 
 class Noise(Initialisation):
-    """Pictures of unit variance; texts with the mean and spread of the training captions' embeddings, feature by feature."""
+    """Images of unit variance; texts with the mean and spread of the training captions' embeddings, feature by feature."""
 
     name: str = "noise"
 

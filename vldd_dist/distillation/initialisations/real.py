@@ -7,18 +7,18 @@ from vldd_dist.seeding import numpy_generator
 
 
 class RealPairs(Initialisation):
-    """M distinct training pictures, drawn by seed, and a caption of each."""
+    """M distinct training images, drawn by seed, and a caption of each."""
 
     name: str = "real"
 
     def start(self, context: RunContext) -> Start:
-        """Raises ConfigError when there are fewer training pictures than pairs."""
+        """Raises ConfigError when there are fewer training images than pairs."""
         indices = random_indices(context.dataset.splits["train"].images, context.total, context.seed)
         return start_from_real(context, indices, None)
 
 
-def random_indices(pictures: int, pairs: int, seed: int) -> list[int]:
-    """M distinct pictures of N, drawn by seed."""
-    if pairs > pictures:
-        raise ConfigError(f"distill.pairs ({pairs}) is more than the training pictures ({pictures}): lower it")
-    return numpy_generator(seed, "start", pairs).choice(pictures, pairs, replace=False).tolist()
+def random_indices(images: int, pairs: int, seed: int) -> list[int]:
+    """M distinct images of N, drawn by seed."""
+    if pairs > images:
+        raise ConfigError(f"distill.pairs ({pairs}) is more than the training images ({images}): lower it")
+    return numpy_generator(seed, "start", pairs).choice(images, pairs, replace=False).tolist()

@@ -1,4 +1,4 @@
-"""Covariance matching: synthetic pairs whose picture and text features covary as those of real pairs do (CovMatch, Lee et al.
+"""Covariance matching: synthetic pairs whose image and text features covary as those of real pairs do (CovMatch, Lee et al.
 2510.18583).
 
 The encoders stay at their starting weights, where the published method also takes a contrastive step of them on real pairs at
@@ -110,7 +110,7 @@ class CovarianceProblem(OuterProblem):
         return torch.autocast(self.context.device.type, torch.bfloat16)
 
     def _to_pixels(self, images: Tensor, gradients: Tensor) -> Tensor:
-        """From gradients of backbone features (m, F) to those of the pictures (m, 3, H, W)."""
+        """From gradients of backbone features (m, F) to those of the images (m, 3, H, W)."""
         found: list[Tensor] = []
         for chunk, gradient in zip(images.split(CHUNK), gradients.split(CHUNK), strict=True):
             leaf = chunk.detach().requires_grad_()
