@@ -115,7 +115,7 @@ def test_a_set_of_other_pairs_is_not_written_over(store: Store) -> None:
     (folder,) = published_sets(store)
     other = DistilledSet.load(store.url_of(folder))
     store.delete([*store.list(folder), MANIFEST])
-    other.images += 1
+    other.rows["images"] += 1
     save(other, store.url_of(folder))
     with pytest.raises(StoreError, match=f"{folder}: a distilled set of other pairs is there"):
         run(store)

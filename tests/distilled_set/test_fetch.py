@@ -94,7 +94,7 @@ def test_two_fetches_into_one_folder_do_not_mix(url: str, tmp_path: Path) -> Non
 def another_set() -> dict[str, bytes]:
     """The files of another set with the same shapes, so that sizes do not tell them apart."""
     other = distilled_set()
-    other.images = other.images + 1
+    other.rows["images"] = other.rows["images"] + 1
     save(other, "memory://another-set")
     store = Store("memory://another-set")
     return {name: store.read(name) for name in [*read_manifest(store).objects, "manifest.json"]}
