@@ -193,7 +193,7 @@ def test_any_key_of_a_shard_can_be_read_back(tmp_path: Path, store: Store, key: 
         ({"a.jpg": jpeg(), "a.json": b'{"captions": [3]}'}, "a.json: captions: expected a list of texts"),
         ({"a.jpg": jpeg(), "a.json": b"{"}, "a.json: not JSON"),
         ({"a.jpg": jpeg()}, "a.txt: missing"),
-        ({"a.pkl": b"\x80\x04N.", "a.txt": b"x"}, "a: no picture"),
+        ({"a.pkl": b"\x80\x04N.", "a.txt": b"x"}, "a: no image"),
         ({"../a.jpg": jpeg(), "../a.txt": b"x"}, "points outside the shard"),
         (
             {"a/b.jpg": jpeg(), "a/b.txt": b"x", "a-b.jpg": jpeg(), "a-b.txt": b"y"},

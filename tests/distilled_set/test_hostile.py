@@ -130,7 +130,7 @@ def tar(members: dict[str, bytes]) -> bytes:
         ({"../../a.png": tiny_png(), "../../a.txt": b"x"}, "points outside the shard"),
         ({"/a.png": tiny_png(), "/a.txt": b"x"}, "points outside the shard"),
         ({"a.png": bomb(), "a.txt": b"x"}, "30000 x 30000 pixels|DecompressionBomb|decompression bomb"),
-        ({"a.pkl": b"PICKLE", "a.txt": b"x"}, "a: no picture"),
+        ({"a.pkl": b"PICKLE", "a.txt": b"x"}, "a: no image"),
     ],
 )
 def test_a_shard_that_is_not_to_be_trusted_is_refused(
