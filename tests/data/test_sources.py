@@ -188,7 +188,8 @@ def test_shards_on_s3_are_told_apart_by_their_etag(s3: S3Server, tmp_path: Path,
     local = shards(tmp_path)
     data = (tmp_path / "train.tar").read_bytes()
     store.write("train.tar", data)
-    description = local.model_copy(update={"train": store.url_of(pattern)})
+    source = local.source.model_copy(update={"train": store.url_of(pattern)})
+    description = local.model_copy(update={"source": source})
     first = description.source.describe(0)
     store.write("train.tar", data)
     assert description.source.describe(0) == first, "written again, and the same"

@@ -7,6 +7,7 @@ import torch
 
 from vldd_dist.config.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
+from vldd_dist.events import Progress, UnitReport
 from vldd_dist.models import identity
 from vldd_dist.models.identity import text_identity
 from vldd_dist.models.text import FrozenTextEncoder
@@ -74,9 +75,9 @@ def test_identity_follows_the_weights_and_what_is_made_of_them(bert: Path) -> No
 
 
 def test_progress_is_told(bert: Path) -> None:
-    events: list[dict[str, int]] = []
+    events: list[UnitReport] = []
     FrozenTextEncoder(settings(bert), CPU).encode(CAPTIONS, 3, events.append)
-    assert events == [{"done": 3, "total": 4}, {"done": 4, "total": 4}]
+    assert events == [Progress(done=3, total=4), Progress(done=4, total=4)]
 
 
 def test_the_packaged_encoder() -> None:

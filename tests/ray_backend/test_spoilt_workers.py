@@ -108,7 +108,7 @@ def test_a_spoilt_process_ends_and_another_one_has_the_unit(executor: Joined, st
     result, (notice,) = run(unit, store, executor)
     assert is_done(store, unit.kind, unit.id)
     assert result.failed == []
-    assert "tried again, its worker could not start: ModuleNotFoundError at ray_backend/" in notice
+    assert "tried again, its worker could not start: ModuleNotFoundError at pipeline/" in notice
     assert "import of vldd_dist.pipeline.context halted" in notice
     assert not psutil.pid_exists(spoilt)
 
@@ -130,7 +130,7 @@ def test_a_worker_that_is_killed_again_and_again_ends_in_a_sentence(executor: Jo
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        result, notices = run(WorkUnit("expert", {}, label="expert 0"), store, executor)
+        result, notices = run(WorkUnit("expert", {}, label="expert 0", attempt="actor"), store, executor)
     finally:
         over.set()
         killer.join()

@@ -47,6 +47,7 @@ def find_garbage(store: Store, min_age: timedelta) -> Garbage:
     Raises:
         StoreError: the store has no mark, or a manifest cannot be read: then nothing is known to be garbage.
     """
+    store.require_writable()
     if not is_store(store):
         raise StoreError(
             f"{store.url}: no unit of work was ever written here, so this is not a store of vldd and nothing in it is garbage: "

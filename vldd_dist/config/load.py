@@ -30,7 +30,8 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     """
     path = description_path(path)
     tree = _read_tree(path)
-    for override in overrides or []:
+    # Sections before what is in them, so that a plug-in's name and its settings may come in any order.
+    for override in sorted(overrides or [], key=lambda given: given.partition("=")[0].count(".")):
         _apply_override(tree, override)
     try:
         return Experiment.model_validate(tree)

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from ray.util.queue import Queue
 
+# An objective imports it when it is opened, so that it can be loaded without the libraries that read shards.
+import vldd_dist.data.real_batches
+
 # A publication imports it late.
 import vldd_dist.distilled_set.presentation  # noqa: F401
 from vldd_dist.errors import VlddError

@@ -67,7 +67,13 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
         "pairs": pairs,
         "seed": seed,
     }
-    execution = {"encode_batch": experiment.evaluation.encode_batch, "settings": settings.model_dump(mode="json")}
+    execution = {
+        "encode_batch": experiment.evaluation.encode_batch,
+        "settings": settings.model_dump(mode="json"),
+        # The executor reads these: they say how the ranks are started, and when one of them is given up.
+        "zero_stage": settings.zero_stage,
+        "rank_timeout_seconds": settings.rank_timeout_seconds,
+    }
     inputs = {"dataset": graph.unit("dataset"), **model_inputs(graph, experiment.model)}
     needs, later = settings.objective.needs | settings.initialise.needs, frozenset[str]()
     if "experts" in needs:
