@@ -21,6 +21,16 @@ def test_every_preset_is_valid(preset: Path) -> None:
     assert load_experiment(preset, overrides).name == preset.stem
 
 
+def test_a_plugins_name_and_settings_come_in_any_order(tmp_path: Path) -> None:
+    name, settings = "data.source=karpathy", ["data.source.annotations=a.json", "data.source.images=folder"]
+    orders = [[name, *settings], [*settings, name], [settings[0], name, settings[1]]]
+    described = [load_experiment(SCENES, [*order, "model.image.weights=random"]).data.source for order in orders]
+    assert described[0].name == "karpathy"
+    assert described[0] == described[1] == described[2]
+    whole = load_experiment(SCENES, [*settings, "data.source={name: scenes}"])
+    assert whole.data.source.name == "scenes", "a whole plug-in replaces what was set before"
+
+
 def test_overrides_are_yaml_values() -> None:
     experiment = load_experiment(SCENES, ["distill.pairs=[3, 4]", "experts.augment={flip: false}"])
     assert experiment.distill.pairs == [3, 4]

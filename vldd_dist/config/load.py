@@ -30,8 +30,7 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     """
     path = description_path(path)
     tree = _read_tree(path)
-    # Sections before what is in them, so that a plug-in's name and its settings may come in any order.
-    for override in sorted(overrides or [], key=lambda given: given.partition("=")[0].count(".")):
+    for override in overrides or []:
         _apply_override(tree, override)
     try:
         return Experiment.model_validate(tree)
@@ -64,6 +63,11 @@ def _read_tree(path: Path) -> dict[str, Any]:
     return tree
 
 
+class _SettingsFirst(dict[str, Any]):
+    """A plug-in that was given by its name, and got settings by overrides: a name that follows leaves the settings, so that
+    `--set data.source.images=...` may come before `--set data.source=karpathy`."""
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, sign, value = override.partition("=")
     *sections, leaf = key.split(".")
@@ -72,15 +76,19 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     node = tree
     for section in sections:
         if node is not tree and isinstance(node.get(section), str):
-            # A plug-in by its name alone.
-            node[section] = {"name": node[section]}
+            node[section] = _SettingsFirst(name=node[section])
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
     try:
-        node[leaf] = strict_yaml.parse(value)
+        parsed = strict_yaml.parse(value)
     except ValueError as error:
         raise ConfigError(f"--set {_short(override)}: {_short(value)} is not a YAML value ({_short(str(error))})") from None
+    earlier = node.get(leaf)
+    if isinstance(parsed, str) and isinstance(earlier, _SettingsFirst):
+        earlier["name"] = parsed
+    else:
+        node[leaf] = parsed
 
 
 def _short(text: str) -> str:
