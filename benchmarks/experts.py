@@ -59,7 +59,7 @@ def describe(folder: Path, tower: str) -> Experiment:
     """Experts of an image tower on the photographs that lie in the folder; epochs enough for any measurement."""
     overrides = [
         "data.source=shards",
-        *(f"data.{split}={folder / f'{split}-*.tar'}" for split in ("train", "val", "test")),
+        *(f"data.source.{split}={folder / f'{split}-*.tar'}" for split in ("train", "val", "test")),
         *("data.train_images=null", "data.val_images=null", "data.test_images=null"),
         f"data.image_size={TOWERS[tower]}",
         f"data.shard_images={PER_SHARD}",
