@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from vldd_dist.data import stream
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepare import prepare_dataset
+from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.data.stream import EpochStream, PairBatch
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.plugins import SOURCES
@@ -32,6 +34,12 @@ def prepare(store: Store, settings: DataSettings, unit_id: str = "d") -> Dataset
     writer = UnitWriter(store, "dataset", unit_id, {}, {})
     writer.commit(prepare_dataset(settings, 0, writer, lambda event: None))
     return Dataset(UnitReader(store, "dataset", unit_id))
+
+
+def identity(source: Source) -> list[dict[str, Any]]:
+    """What a new process says of the source's training split."""
+    fresh = type(source).model_validate(source.model_dump())
+    return [fresh.describe("train", part, seed=0) for part in fresh.parts("train", limit=None, images=100)]
 
 
 def jpeg(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (40, 30)) -> bytes:
@@ -169,7 +177,12 @@ def shards(folder: Path, members: dict[str, bytes] | None = None, **changes: Any
 
 
 def test_img2dataset_shards_read(tmp_path: Path, store: Store) -> None:
-    dataset = prepare(store, shards(tmp_path, train=f"{tmp_path}/{{train,val}}.tar::{tmp_path}/te*.tar"))
+    shards(tmp_path)
+    for name in ("second", "third"):
+        shutil.copy(tmp_path / "train.tar", tmp_path / f"{name}.tar")
+    dataset = prepare(store, shards(tmp_path, train=f"{tmp_path}/{{train,second}}.tar::{tmp_path}/th*.tar"))
+    with pytest.raises(DataError, match=r"val\.tar is named for both train and val"):
+        identity(shards(tmp_path, train=f"{tmp_path}/{{train,val}}.tar").source)
     assert dataset.splits["train"].images == 6
     assert dataset.captions("train") == [["one"], ["two"]] * 3
     assert dataset.all_captions() == ["one", "two"]
@@ -234,14 +247,16 @@ def test_samples_without_captions_or_image_are_bad_samples_too(tmp_path: Path, s
 
 def test_sources_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.*matches no shard"):
-        shards(tmp_path, train=f"{tmp_path}/none*.tar").source.describe(0)
+        identity(shards(tmp_path, train=f"{tmp_path}/none*.tar").source)
     with pytest.raises(DataError, match=r"data.source.train: the shard .*none\.tar cannot be read"):
-        shards(tmp_path, train=f"{tmp_path}/none.tar").source.describe(0)
+        identity(shards(tmp_path, train=f"{tmp_path}/none.tar").source)
     for pattern in ("nosuch://bucket/a.tar", "nosuch://bucket/*.tar", "{0..", "pipe:echo no"):
         with pytest.raises(DataError, match="cannot be read"):
-            shards(tmp_path, train=pattern).source.describe(0)
+            identity(shards(tmp_path, train=pattern).source)
     with pytest.raises(DataError, match=r"data.source.images"):
-        choose(SOURCES, {"name": "karpathy", "annotations": "x.json", "images": str(tmp_path / "no")}).describe(0)
+        choose(SOURCES, {"name": "karpathy", "annotations": "x.json", "images": str(tmp_path / "no")}).describe(
+            "train", Part(0, 1), seed=0
+        )
 
 
 def test_more_images_asked_for_than_there_are(tmp_path: Path, store: Store) -> None:

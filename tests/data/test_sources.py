@@ -14,12 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_dataset import jpeg, karpathy, prepare, shards
+from tests.data.test_dataset import identity, jpeg, karpathy, prepare, shards
 from vldd_dist.config.data import DataSettings
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.images import decode
 from vldd_dist.data.sources import shards as shards_source
-from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.store.store import Store
@@ -157,27 +156,27 @@ def test_a_karpathy_file_that_is_none_is_one_sentence(tmp_path: Path, content: b
         training_samples(description)
     if content is None:
         with pytest.raises(DataError, match=sentence):
-            description.source.describe(0)
+            identity(description.source)
 
 
 def test_shards_are_told_apart_by_more_than_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     description = shards(tmp_path)
-    first, path = description.source.describe(0), tmp_path / "train.tar"
-    assert description.source.describe(0) == first
+    first, path = identity(description.source), tmp_path / "train.tar"
+    assert identity(description.source) == first
     data, status = path.read_bytes(), path.stat()
     path.write_bytes(changed := data.replace(b"one", b"two"))
     os.utime(path, (status.st_atime, status.st_mtime + 1))
     assert len(changed) == len(data)
     assert changed != data
-    second = description.source.describe(0)
+    second = identity(description.source)
     assert second != first
     # A file system that reports neither checksums nor times.
     monkeypatch.setattr(shards_source, "VERSIONS", ())
-    hashed = description.source.describe(0)
+    hashed = identity(description.source)
     os.utime(path, (status.st_atime, status.st_mtime))
-    assert description.source.describe(0) == hashed
+    assert identity(description.source) == hashed
     path.write_bytes(data)
-    assert description.source.describe(0) != hashed
+    assert identity(description.source) != hashed
 
 
 @pytest.mark.parametrize("pattern", ["train.tar", "train*.tar"])
@@ -190,11 +189,11 @@ def test_shards_on_s3_are_told_apart_by_their_etag(s3: S3Server, tmp_path: Path,
     store.write("train.tar", data)
     source = local.source.model_copy(update={"train": store.url_of(pattern)})
     description = local.model_copy(update={"source": source})
-    first = description.source.describe(0)
+    first = identity(description.source)
     store.write("train.tar", data)
-    assert description.source.describe(0) == first, "written again, and the same"
+    assert identity(description.source) == first, "written again, and the same"
     store.write("train.tar", data.replace(b"one", b"two"))
-    assert description.source.describe(0) != first
+    assert identity(description.source) != first
 
 
 def test_a_fifo_for_a_shard_is_refused(tmp_path: Path, store: Store) -> None:
@@ -278,7 +277,9 @@ def archive_of(members: list[tuple[str, bytes]]) -> bytes:
 
 
 def training_samples(description: DataSettings) -> list[RawSample | UnreadableSample]:
-    return list(description.source.samples("train", limit=None, image_size=224, seed=0))
+    source = description.source
+    parts = source.parts("train", limit=None, images=100)
+    return [sample for part in parts for sample in source.samples("train", part, image_size=224, seed=0)]
 
 
 @FUZZ
@@ -290,7 +291,7 @@ def test_any_tar_of_samples_is_samples_or_one_sentence(tmp_path: Path, data: st.
         members += [(f"{key}.{extension}", data.draw(image_files())), (f"{key}.json", data.draw(CAPTIONS))]
     raw = archive_of(members)
     (tmp_path / "a.tar").write_bytes(data.draw(damaged(raw)) if data.draw(st.integers(0, 3)) == 0 else raw)
-    description = DataSettings(source={"name": "shards", **dict.fromkeys(SPLITS, str(tmp_path / "a.tar"))})
+    description = DataSettings(source={"name": "shards", "train": str(tmp_path / "a.tar")})
     assert_raw_or_unreadable(result_of(lambda: training_samples(description)) or [])
 
 

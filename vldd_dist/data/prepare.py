@@ -5,7 +5,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from vldd_dist.artifacts.unit_writer import UnitWriter
@@ -69,8 +69,9 @@ class _Preparation:
         self.bad, seen = BadSamples(split, self.settings.max_bad_fraction), 0
         keys: set[str] = set()
         settings = self.settings
-        samples = self.source.samples(split, limit=settings.limits[split], image_size=settings.image_size, seed=self.seed)
-        for sample in samples:
+        parts = self.source.parts(split, limit=settings.limits[split], images=settings.shard_images)
+        samples = (self.source.samples(split, part, image_size=settings.image_size, seed=self.seed) for part in parts)
+        for sample in chain.from_iterable(samples):
             seen += 1
             if isinstance(sample, UnreadableSample):
                 self.bad.add(sample.error, sample.container, seen)

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator
+from functools import cached_property
 from hashlib import file_digest
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
@@ -12,7 +14,7 @@ from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.regular_files import open_regular
 from vldd_dist.data.shards import checked_captions
-from vldd_dist.data.sources.base import Samples, Source
+from vldd_dist.data.sources.base import Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.data.tars import MAX_MEMBER_BYTES
 from vldd_dist.errors import DataError
@@ -27,29 +29,36 @@ class Karpathy(Source):
     annotations: Annotated[str, WHERE_IT_LIES] = Field(description="Path of the JSON file with splits and sentences.")
     images: Annotated[str, WHERE_IT_LIES] = Field(description="Folder that holds the images the JSON names.")
 
-    def samples(self, split: str, *, limit: int | None, image_size: int, seed: int) -> Samples:
+    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+        return parts_of(sum(1 for _ in islice(_of_split(self._entries(), split), limit)), images)
+
+    def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         folder = Path(self.images)
-        for number, entry in _taken(self._entries(), split, limit):
+        for number, entry in islice(_of_split(self._entries(), split), part.start, part.stop):
             try:
                 yield _raw(entry, folder, number, f"{self.annotations}: images[{number}]")
             except DataError as error:
                 yield UnreadableSample(self.images, error)
 
-    def describe(self, seed: int) -> dict[str, Any]:
+    def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         """The JSON's sha256 stands for the images too: a cluster that sees none of them finds the prepared unit by it."""
+        return {"annotations": self._digest}
+
+    @cached_property
+    def _digest(self) -> str:
         if not Path(self.images).is_dir():
             raise DataError(f"data.source.images: {self.images} is no folder")
         path = Path(self.annotations)
         try:
             with open_regular(path) as file:
-                return {"annotations": file_digest(file, "sha256").hexdigest()}
+                return file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError):
             raise _unreadable(path) from None
 
     def count(self, split: str, limit: int | None) -> int | None:
         """By the JSON; of a file that cannot be read the limit, for a worker says what is wrong with it."""
         try:
-            return sum(1 for _ in _taken(self._entries(), split, limit))
+            return sum(1 for _ in islice(_of_split(self._entries(), split), limit))
         except DataError:
             return limit
 
@@ -68,18 +77,12 @@ class Karpathy(Source):
         return entries
 
 
-def _taken(entries: list[Any], split: str, limit: int | None) -> Iterator[tuple[int, Any]]:
-    """(number in the list, entry) of a split, `limit` at most. An entry that does not say its split is taken for a (bad)
-    training image."""
-    taken = 0
+def _of_split(entries: list[Any], split: str) -> Iterator[tuple[int, Any]]:
+    """(number in the list, entry) of a split. An entry that does not say its split is taken for a (bad) training image."""
     for number, entry in enumerate(entries):
         named = entry.get("split") if isinstance(entry, dict) else None
-        if (named if isinstance(named, str) else "train") not in JSON_SPLITS[split]:
-            continue
-        if limit is not None and taken == limit:
-            return
-        taken += 1
-        yield number, entry
+        if (named if isinstance(named, str) else "train") in JSON_SPLITS[split]:
+            yield number, entry
 
 
 def _raw(entry: Any, folder: Path, number: int, where: str) -> RawSample:
@@ -98,7 +101,8 @@ def _raw(entry: Any, folder: Path, number: int, where: str) -> RawSample:
         raise DataError(f"{where}: the image {source} cannot be read ({reason}): correct the folder or the entry") from None
     if len(data) > MAX_MEMBER_BYTES:
         raise DataError(f"{where}: the image {source} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the entry")
-    return RawSample(f"{number:08d}", source, container, data, checked_captions(captions, f"{where}.sentences"))
+    identity = one_line(str(path.relative_to(folder)))
+    return RawSample(f"{number:08d}", source, container, data, checked_captions(captions, f"{where}.sentences"), identity)
 
 
 def _path(entry: Any, folder: Path, where: str) -> Path:

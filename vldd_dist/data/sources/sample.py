@@ -11,11 +11,12 @@ from vldd_dist.errors import DataError
 @dataclass(frozen=True)
 class RawSample:
     """Attributes:
-    key: unique within its split, without '.' and '/'.
+    key: unique among all samples of the source's split, without '.' and '/'.
     source: where it came from, for error messages.
     container: the shard or folder it lies in, for counting what is bad.
     image: encoded bytes, or an image already decoded.
     captions: at least one, none empty.
+    identity: what the source calls the image, the same in whatever split it occurs; none: the source has no such name.
     extra: further plain-JSON facts, kept in KEY.json.
     """
 
@@ -24,6 +25,7 @@ class RawSample:
     container: str
     image: bytes | Image.Image
     captions: list[str]
+    identity: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

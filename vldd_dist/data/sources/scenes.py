@@ -3,7 +3,7 @@
 from typing import Any
 
 from vldd_dist.data.scenes import GENERATOR_VERSION, draw_scenes
-from vldd_dist.data.sources.base import Samples, Source
+from vldd_dist.data.sources.base import Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample
 
 OFFSETS = {"train": 0, "val": 20_000_000, "test": 40_000_000}
@@ -13,13 +13,18 @@ COUNTS = {"train": 2000, "val": 200, "test": 200}
 class Scenes(Source):
     """Scenes that are drawn by the package; without a limit `COUNTS` of them."""
 
-    def samples(self, split: str, *, limit: int | None, image_size: int, seed: int) -> Samples:
-        for index in range(limit or COUNTS[split]):
+    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+        return parts_of(limit or COUNTS[split], images)
+
+    def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
+        for index in range(part.start, part.stop):
             (scene,) = draw_scenes(1, seed, image_size, OFFSETS[split] + index)
             source = f"scene {index} of {split}"
-            yield RawSample(f"{index:06d}", source, "scenes", scene.image, scene.captions, {"attributes": scene.attributes})
+            yield RawSample(
+                f"{index:06d}", source, "scenes", scene.image, scene.captions, extra={"attributes": scene.attributes}
+            )
 
-    def describe(self, seed: int) -> dict[str, Any]:
+    def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         return {"generator": GENERATOR_VERSION, "seed": seed}
 
     def stated_count(self, split: str, limit: int | None) -> int | None:

@@ -1,6 +1,7 @@
 """Existing WebDataset shards, ours or img2dataset's, from any fsspec URL."""
 
 import glob
+from functools import cached_property
 from hashlib import file_digest
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.range_reader import open_shard
 from vldd_dist.data.shards import captions_of, expand, image_of, is_text, reading, samples_of
-from vldd_dist.data.sources.base import SPLITS, Samples, Source
+from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 
@@ -32,22 +33,32 @@ VERSIONS = (
 
 
 class Shards(Source):
-    """WebDataset tars of the three splits."""
+    """WebDataset tars. Splits without tars of their own are taken out of `train`."""
 
     train: Annotated[str, WHERE_IT_LIES] = Field(
         description="URLs of the training tars (globs, {000..012} braces, '::' between several)."
     )
-    val: Annotated[str, WHERE_IT_LIES] = Field(description="URLs of the validation tars.")
-    test: Annotated[str, WHERE_IT_LIES] = Field(description="URLs of the test tars.")
+    val: Annotated[str | None, WHERE_IT_LIES] = Field(
+        None, description="URLs of the validation tars; none: taken out of `train` by `data.split`."
+    )
+    test: Annotated[str | None, WHERE_IT_LIES] = Field(None, description="The same of the test tars.")
 
-    def samples(self, split: str, *, limit: int | None, image_size: int, seed: int) -> Samples:
+    def own_splits(self) -> tuple[str, ...]:
+        return tuple(split for split in SPLITS if getattr(self, split) is not None)
+
+    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+        """A tar is a part, whatever it holds; a limit makes one part of all tars, for none says how many samples it has."""
+        count = len(self._urls[split])
+        return [Part(number, number + 1) for number in range(count)] if limit is None else [Part(0, count, limit)]
+
+    def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         taken = 0
-        for number, url in enumerate(expand(getattr(self, split))):
+        for number, url in list(enumerate(self._urls[split]))[part.start : part.stop]:
             with reading(f"data.source.{split}: the shard {url}"):
                 opened = open_shard(url)
             with opened as file:
                 for sample in samples_of(url, file):
-                    if limit is not None and taken == limit:
+                    if part.limit is not None and taken == part.limit:
                         return
                     taken += 1
                     try:
@@ -55,17 +66,26 @@ class Shards(Source):
                     except DataError as error:
                         yield UnreadableSample(url, error)
 
-    def describe(self, seed: int) -> dict[str, Any]:
+    def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         """Size, and ETag, checksum or time of the last change tell versions of a shard apart without reading terabytes; where
         a file system has none of these, the sha256 does. The folders are left out."""
-        shards: dict[str, list[tuple[str, int, str]]] = {}
-        for split in SPLITS:
-            shards[split] = []
-            pattern = getattr(self, split)
-            for url in expand(pattern):
-                with reading(f"data.source.{split}: the shard {url}"):
-                    shards[split].append((url.rpartition("/")[2], *_version(url, listed=glob.has_magic(pattern))))
+        shards: list[tuple[str, int, str]] = []
+        for url in self._urls[split][part.start : part.stop]:
+            with reading(f"data.source.{split}: the shard {url}"):
+                listed = glob.has_magic(getattr(self, split))
+                shards.append((url.rpartition("/")[2], *_version(url, listed=listed)))
         return {"shards": shards}
+
+    @cached_property
+    def _urls(self) -> dict[str, list[str]]:
+        """Split -> its tars. Raises DataError when one is a tar of two splits."""
+        found = {split: expand(getattr(self, split)) for split in self.own_splits()}
+        split_of: dict[str, str] = {}
+        for split, urls in found.items():
+            for url in urls:
+                if split_of.setdefault(url, split) != split:
+                    raise DataError(f"data.source: {url} is named for both {split_of[url]} and {split}: leave it out of one")
+        return found
 
 
 def _raw(sample: dict[str, Any], number: int, url: str) -> RawSample:

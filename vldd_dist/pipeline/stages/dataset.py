@@ -7,6 +7,7 @@ from pydantic import Field
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.data import DataSettings
 from vldd_dist.data.prepare import prepare_dataset
+from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -34,7 +35,10 @@ class DatasetFacts(Facts):
 def unit(graph: Units) -> WorkUnit:
     """The source's content is in the spec, not where it lies."""
     data, seed = graph.experiment.data, graph.experiment.seed
-    spec = {"settings": data.identity(), "source": data.source.describe(seed)}
+    source = data.source
+    parts = {split: source.parts(split, limit=data.limits[split], images=data.shard_images) for split in SPLITS}
+    described = [source.describe(split, part, seed=seed) for split in SPLITS for part in parts[split]]
+    spec = {"settings": data.identity(), "source": described}
     return STAGE.new(
         graph.experiment, spec, execution={"settings": data.model_dump(mode="json"), "seed": seed}, label="dataset"
     )
