@@ -26,10 +26,14 @@ class AlreadyCommitted(StoreError):
 
 
 class Checkpoint:
-    """A verified checkpoint: its `step`, `facts` and the bytes of the objects that were read."""
+    """A verified checkpoint: its `step`, `facts` and the bytes of the objects that were read.
+
+    Attributes:
+        listed: names of all its objects, read or not, sorted.
+    """
 
     def __init__(self, record: CheckpointRecord, data: dict[str, bytes]) -> None:
-        self.step, self.facts = record.step, record.facts
+        self.step, self.facts, self.listed = record.step, record.facts, sorted(record.objects)
         self._data = data
 
     @property

@@ -1,25 +1,28 @@
 """A distillation's checkpoint: each rank writes its rows, any number of ranks reads them.
 
-rows-START-STOP.safetensors    of pairs START.. to STOP: the pairs, the best ones, the outer optimiser's state
-shared.safetensors             what all ranks have alike: the shared tensors with their optimiser's state, the curves
+rows.safetensors      the pairs, the best pairs and the outer optimiser's state, a row for each pair; in several files
+                      (`artifacts.row_files`) if there are several ranks
+shared.safetensors    equal on all ranks: the shared tensors with their optimiser's state, the curves
 """
 
-import re
+import logging
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.checkpoints import Checkpoint
+from vldd_dist.artifacts.row_files import row_file_name, row_file_place, row_files_of
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.sharding.checkpoints import newest_checkpoint, save_together
-from vldd_dist.sharding.ranks import Ranks
+from vldd_dist.sharding.ranks import Ranks, rows_of
 from vldd_dist.store.async_writer import AsyncWriter
 
-SHARED = "shared.safetensors"
-_ROWS = re.compile(r"rows-(\d{7})-(\d{7})\.safetensors")
+ROWS, SHARED = "rows", "shared.safetensors"
+
+logger = logging.getLogger(__name__)
 
 
 class LoopState(NamedTuple):
@@ -40,33 +43,45 @@ class RunCheckpoints:
 
     def save(self, step: int, state: LoopState, curves: dict[str, Tensor], facts: dict[str, Any], uploads: AsyncWriter) -> None:
         """Keep the state after `step` outer steps."""
-        start, stop = self.ranks.rows(self.total)
-        objects = {f"rows-{start:07d}-{stop:07d}.safetensors": tensors.encode(_rows(state))}
+        objects = {row_file_name(ROWS, self.ranks.rank, self.ranks.world_size): tensors.encode(_rows(state))}
         if self.ranks.is_main:
             objects[SHARED] = tensors.encode(_shared(state) | _named("curves", curves))
         save_together(self.writer, self.ranks, step, objects, lambda: facts, uploads)
 
     def restore(self, state: LoopState) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-        """The newest checkpoint that is whole, put into the state: (outer steps done, curves, facts); none if there is none."""
-        start, stop = self.ranks.rows(self.total)
+        """Load the newest checkpoint that is whole into the state.
+
+        Returns:
+            (outer steps done, curves, facts), or None if there is no checkpoint, or one of an earlier version.
+        """
 
         def wanted(name: str) -> bool:
-            rows = _ROWS.fullmatch(name)
-            return name == SHARED or (rows is not None and int(rows[1]) < stop and int(rows[2]) > start)
+            place = row_file_place(ROWS, name)
+            return name == SHARED or (place is not None and bool(self._own_rows(*place)))
 
         checkpoint = newest_checkpoint(self.writer, self.ranks, wanted)
         if checkpoint is None:
             return None
-        return checkpoint.step, self._load(checkpoint, state, start, stop), checkpoint.facts
+        if not any(row_file_place(ROWS, name) for name in checkpoint.listed):
+            logger.warning("the checkpoint of outer step %d is of an earlier version and is ignored", checkpoint.step)
+            return None
+        return checkpoint.step, self._load(checkpoint, state), checkpoint.facts
 
-    def _load(self, checkpoint: Checkpoint, state: LoopState, start: int, stop: int) -> dict[str, Tensor]:
+    def _own_rows(self, index: int, count: int) -> range:
+        """The rows of row file `index` of `count` that this rank owns."""
+        start, stop = self.ranks.rows(self.total)
+        first, end = rows_of(index, count, self.total)
+        return range(max(first, start), min(end, stop))
+
+    def _load(self, checkpoint: Checkpoint, state: LoopState) -> dict[str, Tensor]:
         source = f"checkpoint of outer step {checkpoint.step}"
-        kept = _rows(state)
-        for name in checkpoint.names:
-            if rows := _ROWS.fullmatch(name):
-                first, last = max(int(rows[1]), start), min(int(rows[2]), stop)
-                for key, value in tensors.decode(checkpoint.read(name), source).items():
-                    kept[key][first - start : last - start] = value[first - int(rows[1]) : last - int(rows[1])]
+        kept, (start, _) = _rows(state), self.ranks.rows(self.total)
+        files = row_files_of(ROWS, checkpoint.listed, source)
+        for index, file in enumerate(files):
+            if own := self._own_rows(index, len(files)):
+                first, _ = rows_of(index, len(files), self.total)
+                for key, value in tensors.decode(checkpoint.read(file), source).items():
+                    kept[key][own.start - start : own.stop - start] = value[own.start - first : own.stop - first]
         shared = tensors.decode(checkpoint.read(SHARED), source)
         for key, tensor in _shared(state).items():
             tensor.copy_(shared[key])

@@ -1,0 +1,68 @@
+"""A distillation's checkpoint: read back by any number of ranks; of an earlier version it is ignored."""
+
+import pytest
+import torch
+
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints
+from vldd_dist.distillation.outer_optimiser import OuterOptimiser
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.sharding.ranks import SOLO, rows_of
+from vldd_dist.store.async_writer import AsyncWriter
+from vldd_dist.store.store import Store
+
+TOTAL = 5
+
+
+def state(value: float) -> LoopState:
+    """Five pairs whose rows differ, all larger by `value`."""
+    rows = {"images": torch.rand(TOTAL, 3, 2, 2) + value, "texts": torch.rand(TOTAL, 4) + value}
+    pairs = SyntheticPairs(rows, {"log_rates": torch.tensor([value, -value])})
+    rates = {"images": 0.1, "texts": 0.1, "log_rates": 0.1}
+    return LoopState(pairs, pairs.clone(), OuterOptimiser(pairs, rates, DistillSettings(optimiser="sgd")))
+
+
+def saved(store: Store) -> tuple[UnitWriter, LoopState, dict[str, bytes]]:
+    """A checkpoint of one rank: the unit's writer, the state it holds, and its objects."""
+    writer, written = UnitWriter(store, "distillation", "u", {}, {}), state(1.0)
+    with AsyncWriter() as uploads:
+        RunCheckpoints(writer, SOLO, TOTAL).save(3, written, {"loss": torch.ones(3)}, {"a": 1}, uploads)
+    (key,) = writer.checkpoints.keys()
+    checkpoint = writer.checkpoints.read(key, lambda name: True)
+    assert checkpoint is not None
+    return writer, written, {name: checkpoint.read(name) for name in checkpoint.names}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_row_files_of_any_number_of_ranks_are_read(count: int, store: Store) -> None:
+    writer, written, objects = saved(store)
+    assert set(objects) == {"rows.safetensors", "shared.safetensors"}
+    if count > 1:
+        rows = tensors.decode(objects.pop("rows.safetensors"), "rows")
+        for index in range(count):
+            first, end = rows_of(index, count, TOTAL)
+            name = f"rows-{index + 1:05d}-of-{count:05d}.safetensors"
+            objects[name] = tensors.encode({key: value[first:end] for key, value in rows.items()})
+        writer.checkpoints.save(4, objects, {"a": 1})
+    read = state(7.0)
+    found = RunCheckpoints(writer, SOLO, TOTAL).restore(read)
+    assert found is not None
+    step, curves, facts = found
+    assert (step, facts, curves["loss"].tolist()) == (3 if count == 1 else 4, {"a": 1}, [1.0] * 3)
+    for ours, theirs in ((read.pairs, written.pairs), (read.best, written.best)):
+        for name, value in (theirs.rows | theirs.shared).items():
+            assert torch.equal((ours.rows | ours.shared)[name], value), name
+
+
+def test_a_checkpoint_of_an_earlier_version_is_ignored(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """Its row files were named by their first and last row."""
+    writer, _, objects = saved(store)
+    objects["rows-0000000-0000005.safetensors"] = objects.pop("rows.safetensors")
+    writer.checkpoints.save(4, objects, {"a": 1})
+    read = state(7.0)
+    before = read.pairs.clone()
+    assert RunCheckpoints(writer, SOLO, TOTAL).restore(read) is None
+    assert "the checkpoint of outer step 4 is of an earlier version and is ignored" in caplog.text
+    assert torch.equal(read.pairs.images, before.images)
