@@ -31,6 +31,7 @@ torch.set_num_threads(1)
 GROUPS = {
     "a cluster": ("tests/cluster/",),
     "a finished experiment": ("tests/store/", "tests/artifacts/", "tests/distilled_set/"),
+    "the pipeline's experiment": ("tests/pipeline/",),
     "groups of ranks": ("tests/distributed/",),
 }
 

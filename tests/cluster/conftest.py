@@ -9,10 +9,10 @@ from rich.console import Console
 from cluster.local import free_port, start_cluster
 from tests.cluster.local_cluster import LocalCluster
 from tests.cluster.test_run import LONGER
-from tests.pipeline.test_pipeline import experiment, run
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.ray_backend.run import run_experiment
 from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment, run
 
 
 @pytest.fixture(scope="session")

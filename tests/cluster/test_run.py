@@ -16,7 +16,6 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.pipeline.test_pipeline import experiment
 from vldd_dist.artifacts.run_status import read_statuses
 from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.events import UnitReport
@@ -26,6 +25,7 @@ from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import HANG_SECONDS, TINY
+from vldd_dist.testing.tiny_experiment import experiment
 
 pytestmark = pytest.mark.ray
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from tests.distributed.stopping import execute_until
-from tests.pipeline.test_pipeline import experiment, run, units_of, workspace
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.data.real_batches import RealBatches
@@ -22,6 +21,7 @@ from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
+from vldd_dist.testing.tiny_experiment import experiment, run, units_of, workspace
 from vldd_dist.testing.unroll_problems import relative
 
 # Five pairs, so that the ranks' rows differ in number.

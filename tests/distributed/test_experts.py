@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from tests.distributed.stopping import execute_until
-from tests.pipeline.test_pipeline import experiment, run, units_of
 from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
@@ -17,6 +16,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
+from vldd_dist.testing.tiny_experiment import experiment, run, units_of
 from vldd_dist.testing.unroll_problems import relative
 
 Groups = Callable[[int], Group]

@@ -12,11 +12,11 @@ import pytest
 
 from tests.cluster.test_run import checkpoints, finish, start, wait_for, workers_of
 from tests.distributed.stopping import execute_until
-from tests.pipeline.test_pipeline import experiment, run, units_of
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
 from vldd_dist.testing.tiny import TINY
+from vldd_dist.testing.tiny_experiment import experiment, run, units_of
 
 pytestmark = pytest.mark.ray
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.pipeline.test_pipeline import digests, experiment, run, units_of
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.distillation.sampling import Sampler
 from vldd_dist.errors import ConfigError
@@ -18,6 +17,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
+from vldd_dist.testing.tiny_experiment import digests, experiment, run, units_of
 
 # Of six outer steps the first draws from one expert, the second too, the third from two, the fourth and later from three.
 OVERRIDES = ("experts.count=3", "distill.objective.min_experts=1")

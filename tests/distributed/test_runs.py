@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from tests.distributed.stopping import execute_until
-from tests.pipeline.test_pipeline import experiment, run, units_of
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.context import read_rows
@@ -17,6 +16,7 @@ from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
+from vldd_dist.testing.tiny_experiment import experiment, run, units_of
 from vldd_dist.testing.unroll_problems import relative
 
 Groups = Callable[[int], Group]
@@ -53,7 +53,7 @@ def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = N
     """
     (unit,) = units_of(experiment(*DISTILL, *overrides), "distillation")
     written = execute_until(ranks, url, unit, stop_at)
-    (rows,) = [data for name, data in written.items() if name.startswith("rows-")]
+    (rows,) = [data for name, data in written.items() if name.startswith("rows")]
     return tensors.decode(rows, "rows")["pairs/images"]
 
 
@@ -126,7 +126,7 @@ def test_a_damaged_part_makes_all_ranks_pass_over_the_checkpoint(
 ) -> None:
     broken = copy("broken")
     group(2).run(distil, broken.url, ["distill.workers=2"], 4)
-    (part,) = [key for key in broken.list("units") if "checkpoint-00000004/rows-0000005-0000009" in key]
+    (part,) = [key for key in broken.list("units") if "checkpoint-00000004/rows-00002-of-00002" in key]
     broken.write(part, broken.read(part)[:-1] + b"?")
     parts = group(2).run(distil, broken.url, ["distill.workers=2"])
     assert_equal_runs(*alone, broken, torch.cat(parts))

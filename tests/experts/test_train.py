@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pipeline.test_pipeline import experiment, run, units_of
 from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
@@ -21,6 +20,7 @@ from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment, run, units_of
 
 FAST = ["experts.epochs=2", "distill.objective.max_start_epoch=1", "experts.augment=null", "experts.keep=all"]
 

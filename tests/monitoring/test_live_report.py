@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.monitoring.test_status import Clock
-from tests.pipeline.test_pipeline import experiment, finished, units_of  # noqa: F401 (a fixture)
+from tests.pipeline.conftest import finished  # noqa: F401 (a fixture)
 from vldd_dist.artifacts.run_status import RunningUnit, RunStatus
 from vldd_dist.errors import StoreError
 from vldd_dist.events import UnitStarted
@@ -22,6 +22,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import Progress
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import HANG_SECONDS
+from vldd_dist.testing.tiny_experiment import experiment
 
 
 class Recorder:

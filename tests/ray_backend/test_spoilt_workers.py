@@ -14,7 +14,6 @@ import psutil
 import pytest
 import ray
 
-from tests.pipeline.test_pipeline import experiment
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.pipeline.graph import make_graph
@@ -25,6 +24,7 @@ from vldd_dist.scheduler.failure_policy import RetryBudget
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import Notices
+from vldd_dist.testing.tiny_experiment import experiment
 
 pytestmark = pytest.mark.ray
 

@@ -1,0 +1,34 @@
+"""A finished tiny experiment, and copies of it to be completed."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment, run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The tiny experiment, undisturbed."""
+    store = Store(str(tmp_path_factory.mktemp("finished")))
+    run(store, make_graph(experiment()).units())
+    return store
+
+
+@pytest.fixture
+def without(finished: Store, tmp_path: Path) -> Callable[[str], Store]:
+    """A copy of the finished store from which all units of a kind, and what needs them, are gone."""
+
+    def make(kind: str) -> Store:
+        copy = tmp_path / f"without-{kind}"
+        shutil.copytree(finished.root, copy)
+        users = {"expert": ["expert", "features", "coreset", "distillation", "evaluation", "publication"]}
+        for gone in users.get(kind, [kind, "evaluation", "publication"]):
+            shutil.rmtree(copy / "units" / gone, ignore_errors=True)
+        return Store(str(copy))
+
+    return make

@@ -1,0 +1,91 @@
+"""Which captions the stages use: those they selected by, and those of the training split only."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from vldd_dist import load_distilled
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.base import choose
+from vldd_dist.coresets.candidates import Candidates
+from vldd_dist.data.embeddings import CaptionEmbeddings
+from vldd_dist.distillation.initialisations import starting_pairs
+from vldd_dist.pipeline.context import read_rows, read_tensors
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.inputs import load_expert
+from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.plugins import CORESETS
+from vldd_dist.retrieval.encode import encode_texts
+from vldd_dist.seeding import numpy_generator
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment, run, units_of, workspace
+
+
+def test_what_is_selected_by_a_caption_trains_with_it(without: Callable[[str], Store]) -> None:
+    """Seeds of the selection and of the run that differ from the features' change nothing about the captions."""
+    store = without("distillation")
+    tree = experiment(
+        "coresets.methods=[herding, k_center]", "evaluation.seeds=[7]", "distill.initialise=kmeans", "distill.seeds=[5]"
+    )
+    run(store, [unit for unit in make_graph(tree).units() if unit.kind in ("features", "coreset", "distillation")])
+    (features,) = units_of(tree, "features")
+    room, joint = workspace(store, features), read_tensors(UnitReader(store, "features", features.id), "features.safetensors")
+    split = room.dataset.load("train")
+    captions = [given[number] for given, number in zip(split.captions, joint["caption"].tolist(), strict=True)]
+    # They are the captions whose features these are, and not all the first ones.
+    texts = encode_texts(load_expert(room), room.embeddings.lookup(captions), 16)
+    torch.testing.assert_close(joint["text"], texts)
+    assert len(joint["caption"].unique()) > 1
+    of_key = dict(zip(split.keys, captions, strict=True))
+    candidates = Candidates(48, joint["image"], joint["text"])
+    herded = [split.keys[index] for index in choose(CORESETS, "herding").select(candidates, 4, numpy_generator(0))]
+    found = {unit.spec["method"]["name"]: UnitReader(store, "coreset", unit.id).facts for unit in units_of(tree, "coreset")}
+    assert found["herding"]["keys"] == herded
+    (run_unit,) = units_of(tree, "distillation")
+    run_facts = UnitReader(store, "distillation", run_unit.id).facts
+    for facts in (found["herding"], found["k_center"], run_facts["start"]):
+        assert len(set(facts["keys"])) == 4
+        assert facts["captions"] == [of_key[key] for key in facts["keys"]]
+    start = read_rows(UnitReader(store, "distillation", run_unit.id), "start")
+    assert torch.equal(start["texts"], room.embeddings.lookup(run_facts["start"]["captions"]))
+
+
+def test_captions_of_other_splits_are_not_training_captions(
+    finished: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embeddings of captions that only validation and test have are moved to where they would be seen."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.root, copy)
+    shutil.rmtree(copy / "units" / "publication")
+    shutil.rmtree(copy / "distilled")
+    store, decode = Store(str(copy)), CaptionEmbeddings.decode
+    noisy = experiment("distill.initialise=noise")
+    (published,), (noise,) = units_of(experiment(), "publication"), units_of(noisy, "distillation")
+    pairs = read_rows(workspace(finished, published).reader("distillation"), "pairs")["texts"]
+    training = {caption for given in workspace(finished, published).dataset.captions("train") for caption in given}
+
+    def start() -> torch.Tensor:
+        model = workspace(store, noise).build_model(0)
+        pairs, _ = starting_pairs(run_context(workspace(store, noise), noisy.distill.run_settings(), model))
+        return pairs.texts
+
+    undisturbed = start()
+
+    def with_strangers(reader: UnitReader) -> CaptionEmbeddings:
+        found = decode(reader)
+        strangers = [row for row, caption in enumerate(found.captions) if caption not in training]
+        assert len(strangers) > 4
+        for row in strangers:
+            found.vectors[row] = pairs[row % 4] * 100
+        return found
+
+    monkeypatch.setattr(CaptionEmbeddings, "decode", with_strangers)
+    assert torch.equal(start(), undisturbed)
+    run(store, [published])
+    folder = UnitReader(store, published.kind, published.id).facts["folder"]
+    shown = load_distilled(store.url_of(folder)).captions
+    assert len(shown) == 4
+    assert {caption for one in shown for caption in (one.before, one.after)} <= training
