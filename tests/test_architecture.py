@@ -8,12 +8,15 @@ import sys
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vldd_dist"
 PAGE = (ROOT / "docs/architecture.md").read_text()
+# Lines.
+LONGEST_FILE, MEDIAN_FILE = 350, 120
 MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
 
 
@@ -92,6 +95,14 @@ def below_the_package(module: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
     return {name.removeprefix("vldd_dist.") for name in found if name.startswith("vldd_dist.")}
+
+
+def test_no_file_is_long() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lengths = {name: len((ROOT / name).read_text().splitlines()) for name in listed.splitlines() if (ROOT / name).exists()}
+    assert len(lengths) > 100
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE} == {}, "split these files by topic"
+    assert median(lengths.values()) <= MEDIAN_FILE
 
 
 def test_the_diagram_has_the_arrows_of_the_chain() -> None:

@@ -1,4 +1,4 @@
-"""`benchmarks.badinput`: it sees each fault that it counts; a case of each kind that needs no Ray and no model ends well."""
+"""Bad input at the command line: the runner sees each fault it counts; light cases end well."""
 
 import os
 import sys
@@ -7,10 +7,11 @@ from random import Random
 
 import pytest
 
-from benchmarks import badinput
-from benchmarks._bad_cases import KINDS, Case
-from benchmarks.badinput import run_case
 from vldd_dist.errors import StoreError
+from vldd_dist.testing.bad_input import run
+from vldd_dist.testing.bad_input.case import Case
+from vldd_dist.testing.bad_input.kinds import KINDS
+from vldd_dist.testing.bad_input.run import run_case
 
 # `run --plan`, `submit`, `doctor` and imports take seconds each; the benchmark has them.
 LIGHT = [
@@ -84,7 +85,7 @@ def test_each_fault_is_seen(command, faults: tuple[str, ...], tmp_path: Path, mo
         return Case([], frozenset({0, 4}), ("store",))
 
     monkeypatch.setitem(KINDS, "planted", (1, planted))
-    monkeypatch.setattr(badinput, "vldd", lambda arguments: command())
+    monkeypatch.setattr(run, "vldd", lambda arguments: command())
     assert run_case("planted", 0, False, tmp_path).faults == faults
 
 
@@ -96,7 +97,7 @@ def test_a_case_that_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytes
         return Case(["config", str(tmp_path / "pipe")], frozenset({0}))
 
     monkeypatch.setitem(KINDS, "waiting", (1, waiting))
-    monkeypatch.setattr(badinput, "PROCESS_LIMIT_SECONDS", 0.1)
+    monkeypatch.setattr(run, "PROCESS_LIMIT_SECONDS", 0.1)
     (tmp_path / "root").mkdir()
     outcome = run_case("waiting", 0, True, tmp_path / "root")
     assert (outcome.faults, outcome.as_process) == (("hangs",), True)

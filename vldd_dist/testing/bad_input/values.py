@@ -1,14 +1,8 @@
-"""Bad values for `benchmarks.badinput`: single ones, and changes of something whole."""
+"""Bad values: single ones, and changes of something whole."""
 
-import io
 import json
-import struct
-import tarfile
-import zlib
 from random import Random
 from typing import Any
-
-from PIL import Image
 
 DEEP = "[" * 50_000 + "]" * 50_000
 SEQUENCES = "\x1b[2J\x1b]0;renamed\x07\x9b31m\u202egnp.exe\r\x08"
@@ -66,42 +60,3 @@ def damaged(draw: Random, data: bytes) -> bytes:
 def dumped(tree: Any) -> bytes:
     """JSON as a careless program writes it: NaN, half pairs and all."""
     return json.dumps(tree).encode()
-
-
-def picture(form: str = "PNG", mode: str = "RGB") -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, (12, 8)).save(buffer, form)
-    return buffer.getvalue()
-
-
-def bomb() -> bytes:
-    """A PNG of a few bytes that says of itself to be 30,000 pixels square."""
-    whole = bytearray(picture())
-    whole[16:24] = struct.pack(">II", 30_000, 30_000)
-    whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
-    return bytes(whole)
-
-
-def bad_pictures() -> list[bytes]:
-    whole = picture("JPEG")
-    return [
-        b"",
-        b"\0" * 100,
-        b"GIF89a",
-        whole[:60],
-        whole[: len(whole) // 2],
-        bomb(),
-        picture()[:40],
-        b"<svg/>",
-        b"\x80\x02}q\0.",
-    ]
-
-
-def tar(members: list[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()

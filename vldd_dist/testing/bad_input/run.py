@@ -1,0 +1,113 @@
+"""Running one case of bad input: what it says, how it ends, and what it leaves."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from vldd_dist.testing.bad_input.case import Case
+from vldd_dist.testing.bad_input.kinds import KINDS
+from vldd_dist.testing.bad_input.user_files import differences, files_of, is_free, lay_out_user_files
+from vldd_dist.testing.bad_input.values import SEQUENCES
+
+# Beyond the minute after which a server that does not answer is given up.
+PROCESS_LIMIT_SECONDS = 180
+FAULTS = ("tracebacks", "hangs", "wrong_exit_codes", "lost_or_changed_files", "control_characters")
+VLDD = [sys.executable, "-c", "from vldd_dist.cli.main import main; main()"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one case: what is wrong with it (none: nothing), the exit code, and the last of what was said."""
+
+    kind: str
+    seed: int
+    arguments: list[str]
+    faults: tuple[str, ...]
+    code: int | None
+    said: str
+    as_process: bool
+
+
+def run_case(kind: str, seed: int, as_process: bool, root: Path) -> Outcome:
+    """Lay a case out below an empty folder, run it there, and look at what it left."""
+    work = lay_out_user_files(root)
+    with contextlib.chdir(work):
+        case = KINDS[kind][1](Random(f"{kind} {seed}"))
+        as_process = as_process and not case.imports and all(is_an_argument(part) for part in case.arguments)
+        before = files_of(root)
+        code, said = in_process_of_its_own(case.arguments) if as_process else in_this_process(case)
+    faults = []
+    if "Traceback (most recent call last)" in said:
+        faults.append("tracebacks")
+    elif code is None:
+        faults.append("hangs")
+    elif code not in case.codes:
+        faults.append("wrong_exit_codes")
+    if set(said) & set(SEQUENCES) & set("\x1b\x07\x9b\u202e\x08"):
+        faults.append("control_characters")
+    if any(not is_free(path, case) for path in differences(before, files_of(root))):
+        faults.append("lost_or_changed_files")
+    return Outcome(kind, seed, case.arguments, tuple(faults), code, said[-2000:], as_process)
+
+
+def is_an_argument(text: str) -> bool:
+    """Whether an operating system passes it on: no NUL, nothing that is no text."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text and len(text) < 100_000
+
+
+def in_process_of_its_own(arguments: list[str]) -> tuple[int | None, str]:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    process = subprocess.Popen([*VLDD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+    try:
+        said, _ = process.communicate(timeout=PROCESS_LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return None, process.communicate()[0].decode(errors="replace")
+    return process.returncode, said.decode(errors="replace")
+
+
+def in_this_process(case: Case) -> tuple[int, str]:
+    said = io.StringIO()
+    code: int | str | None = 0
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            import_data(*case.arguments) if case.imports else vldd(case.arguments)
+        except SystemExit as ended:
+            code = ended.code
+        except BaseException:
+            said.write(traceback.format_exc())
+            code = 1
+    return code if isinstance(code, int) else 0 if code is None else 1, said.getvalue()
+
+
+def vldd(arguments: list[str]) -> None:
+    from vldd_dist.cli.main import main
+
+    main(arguments)
+
+
+def import_data(config: str, store: str, *overrides: str) -> None:
+    """The first stage of `vldd run`, with the command's way to fail."""
+    from vldd_dist.cli.console import say
+    from vldd_dist.config.load import load_experiment
+    from vldd_dist.errors import VlddError
+    from vldd_dist.pipeline.execute import execute
+    from vldd_dist.pipeline.graph import make_graph
+    from vldd_dist.store.store import Store
+
+    try:
+        unit = make_graph(load_experiment(config, list(overrides))).unit("dataset")
+        execute(unit.order(), Store(store), lambda event: None)
+    except VlddError as error:
+        say(f"vldd: {error}", error=True)
+        sys.exit(error.exit_code)

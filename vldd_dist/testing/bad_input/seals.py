@@ -1,0 +1,22 @@
+"""Records with their seal in order, whatever they hold."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vldd_dist.artifacts.manifests import _canonical, _seal
+from vldd_dist.testing.bad_input import values as bad
+
+
+def seal(tree: Any) -> bytes:
+    """With its seal in order where it can have one."""
+    try:
+        return _canonical(tree | {"seal": _seal(tree)})
+    except (TypeError, ValueError, RecursionError):
+        return bad.dumped(tree)
+
+
+def unsealed(path: str) -> dict[str, Any]:
+    tree = json.loads(Path(path).read_bytes())
+    del tree["seal"]
+    return tree
