@@ -9,9 +9,12 @@ import pytest
 
 from vldd_dist.errors import StoreError
 from vldd_dist.testing.bad_input import run
-from vldd_dist.testing.bad_input.case import Case
+from vldd_dist.testing.bad_input.case import Case, Kind, importing
+from vldd_dist.testing.bad_input.karpathy import KARPATHY, lay_out_annotations
 from vldd_dist.testing.bad_input.kinds import KINDS
 from vldd_dist.testing.bad_input.run import run_case
+from vldd_dist.testing.bad_input.tars import SHARDS, lay_out_tars, sound_members
+from vldd_dist.testing.bad_input.values import dumped
 
 # `run --plan`, `submit`, `doctor` and imports take seconds each; the benchmark has them.
 LIGHT = [
@@ -32,6 +35,24 @@ LIGHT = [
 @pytest.mark.parametrize("kind", LIGHT)
 def test_bad_input_ends_well(kind: str, seed: int, tmp_path: Path) -> None:
     outcome = run_case(kind, seed, False, tmp_path)
+    assert outcome.faults == (), outcome
+
+
+def sound_tars(draw: Random) -> Case:
+    lay_out_tars(sound_members())
+    return importing([*SHARDS, "data.source.train=bad.tar"], frozenset({0}))
+
+
+def sound_annotations(draw: Random) -> Case:
+    Path("data.json").write_bytes(dumped(lay_out_annotations()))
+    return importing(KARPATHY, frozenset({0}))
+
+
+@pytest.mark.parametrize("sound", [sound_tars, sound_annotations])
+def test_what_the_cases_spoil_is_sound(sound: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a source would be refused for a reason that is not the case's."""
+    monkeypatch.setitem(KINDS, "sound", (1, sound))
+    outcome = run_case("sound", 0, False, tmp_path)
     assert outcome.faults == (), outcome
 
 

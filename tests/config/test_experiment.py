@@ -1,10 +1,15 @@
 """The description of an experiment: what is refused, and with which sentence."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel, TypeAdapter
 
+from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
 from vldd_dist.errors import ConfigError
 
@@ -38,11 +43,48 @@ def test_overrides_are_yaml_values() -> None:
     assert experiment.experts.augment.flip is False
 
 
+def numeric_fields(section: type[BaseModel], place: str = "") -> Iterator[str]:
+    """Fields of the description, not of plug-ins, whose JSON schema asks for a number."""
+    for name, field in section.model_fields.items():
+        inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+        sections = [kind for kind in inner if issubclass(kind, BaseModel)]
+        for one in sections:
+            yield from numeric_fields(one, f"{place}{name}.")
+        schema = TypeAdapter(Any if sections else field.annotation).json_schema()
+        kinds = set(re.findall(r"'type': '(\w+)'", str(schema)))
+        if kinds & {"integer", "number"} and "boolean" not in kinds:
+            yield f"{place}{name}"
+
+
+def test_no_number_is_a_boolean() -> None:
+    names = list(numeric_fields(Experiment))
+    assert len(names) > 40
+    for name in names:
+        for value in ("true", "[true]"):
+            with pytest.raises(ConfigError, match=f"{re.escape(name)}: expected a number, not true or false"):
+                load_experiment(SCENES, ["experts.augment={flip: false}", f"{name}={value}"])
+
+
+def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
+    experiment = load_experiment(SCENES, ["seed='5'", "model.image.model_args={a: true}", "model.loss.learn_temperature=true"])
+    assert (experiment.seed, experiment.model.image.model_args["a"]) == (5, True)
+    assert experiment.model.loss.learn_temperature is True
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
         ("experts.epoch=3", "experts.epoch: unknown key; did you mean 'epochs'?"),
         ("zzz=3", "zzz: unknown key"),
+        ("data.source={name: karpathy, anotations: a.json}", "anotations: unknown key; did you mean 'annotations'?"),
+        ("distill.objective.inner_step=3", "distill.objective.inner_step: unknown key; did you mean 'inner_steps'?"),
+        ("coresets.methods=[{name: herding, nme: x}]", "coresets.methods.0.nme: unknown key; did you mean 'name'?"),
+        ("seed=true", "seed: expected a number, not true or false (found True)"),
+        ("experts.lr_image=false", "experts.lr_image: expected a number, not true or false"),
+        ("distill.pairs=[true]", "distill.pairs: expected a number, not true or false (found [True])"),
+        ("stall_timeout_seconds=true", "stall_timeout_seconds: expected a number"),
+        ("experts.resources.cpus=true", "experts.resources.cpus: expected a number"),
+        ("model.loss.temperature=true", "model.loss.temperature: expected a number"),
         (
             "distill.objective.max_start_epoch=9",
             "distill.objective.max_start_epoch (9) + distill.objective.expert_epochs (1) = 10 is more than experts.epochs (5)",

@@ -1,8 +1,20 @@
 """What every section of the description is made of: bounded numbers, lists of distinct values, plug-ins and their settings."""
 
-from typing import Annotated, Any, Literal, TypeVar
+import difflib
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from vldd_dist.plugins import Registry
 
@@ -34,10 +46,35 @@ HOW_TO_RUN = Field(json_schema_extra={"role": "how to run"})
 WHERE_IT_LIES = Field(json_schema_extra={"role": "where it lies"})
 
 
+# The type of a pydantic error.
+UNKNOWN_KEY = "unknown_key"
+
+
 class Section(BaseModel):
-    """A part of the description: immutable, unknown keys refused, every number finite."""
+    """A part of the description: immutable, unknown keys refused, every number finite and no boolean."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suggest_keys(cls, given: Any) -> Any:
+        """Plug-ins' sections are chosen while a description is validated, so only the section itself knows its keys."""
+        # Keys that are no text are refused by pydantic.
+        unknown = (
+            [key for key in given if isinstance(key, str) and key not in cls.model_fields] if isinstance(given, dict) else []
+        )
+        if unknown:
+            lines = [InitErrorDetails(type=_unknown_key(key, cls), loc=(key,), input=given[key]) for key in unknown]
+            raise ValidationError.from_exception_data(cls.__name__, lines)
+        return given
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic would read true as 1."""
+        if _has_boolean(value) and _takes_numbers(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("expected a number, not true or false")
+        return value
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine an output, as JSON values; of sections in them the same."""
@@ -65,6 +102,32 @@ class Resources(Section):
     gpu_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Memory of the GPU a worker gets, GiB: what `--plan` compares its estimate with; none: not compared."
     )
+
+
+def _unknown_key(key: str, section: type[Section]) -> PydanticCustomError:
+    near = difflib.get_close_matches(key, section.model_fields, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return PydanticCustomError(UNKNOWN_KEY, "unknown key{hint}", {"hint": hint})
+
+
+def _has_boolean(value: Any) -> bool:
+    return any(map(_has_boolean, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
+
+
+def _takes_numbers(annotation: Any) -> bool:
+    """Whether a field of this type holds numbers, or lists of them, and no booleans."""
+    kinds = _kinds(annotation)
+    return not kinds.isdisjoint({int, float}) and kinds.isdisjoint({bool, Any})
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of, without containers and constraints."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return {type(value) for value in arguments}
+    if origin is Annotated:
+        return _kinds(arguments[0])
+    return set().union(*map(_kinds, arguments)) if arguments else {annotation}
 
 
 def _role(extra: Any) -> str | None:

@@ -1,13 +1,13 @@
 """Reading a description: YAML, overrides, and one sentence for what is wrong with it."""
 
-import difflib
 import reprlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from vldd_dist.config import strict_yaml
+from vldd_dist.config.base import UNKNOWN_KEY
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.presets import preset_names, preset_path
 from vldd_dist.errors import ConfigError
@@ -100,23 +100,11 @@ def _first_problem(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
     key = ".".join(_short(str(part)) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1)
-        sentence = f"{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+    if first["type"] == UNKNOWN_KEY:
+        sentence = f"{key}: {first['msg']}"
     elif first["type"] == "missing":
         sentence = f"{key}: missing: set it in the file or with --set {key}=..."
     else:
         message = _short(first["msg"].removeprefix("Value error, "))
         sentence = f"{key}: {message} (found {_repr.repr(first['input'])})" if key else message
     return sentence + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
-
-
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = Experiment
-    for part in location:
-        field = section.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        section = annotation
-    return list(section.model_fields)

@@ -10,7 +10,8 @@ from vldd_dist.testing.bad_input.case import Case, importing, kind
 from vldd_dist.testing.bad_input.files import bad_images, image
 
 
-def _annotations() -> dict[str, Any]:
+def lay_out_annotations() -> dict[str, Any]:
+    """Images in `photos`, and sound annotations of them, to be written to `data.json`."""
     Path("photos/sub").mkdir(parents=True)
     for name in ("a.jpg", "b.jpg", "sub/c.jpg"):
         Path("photos", name).write_bytes(image("JPEG"))
@@ -37,7 +38,7 @@ BAD_ENTRIES: list[dict[str, Any]] = [
 
 @kind(10)
 def karpathy_entries(draw: Random) -> Case:
-    tree, change = _annotations(), dict(draw.choice(BAD_ENTRIES))
+    tree, change = lay_out_annotations(), dict(draw.choice(BAD_ENTRIES))
     os.mkfifo("photos/fifo")
     os.symlink("../../neighbour/secret.png", "photos/link")
     Path("photos/bad.jpg").write_bytes(draw.choice(bad_images()))
@@ -54,7 +55,7 @@ def karpathy_entries(draw: Random) -> Case:
 
 @kind(6)
 def karpathy_files(draw: Random) -> Case:
-    tree = _annotations()
+    tree = lay_out_annotations()
     texts = [draw.choice(bad.JSON_TEXTS), bad.damaged(draw, bad.dumped(tree)), bad.dumped(bad.changed(draw, tree))]
     Path("data.json").write_bytes(draw.choice(texts))
     return importing(KARPATHY, frozenset({0, 4}))

@@ -11,7 +11,7 @@ from vldd_dist.testing.bad_input import values as bad
 from vldd_dist.testing.bad_input.case import Case, importing, kind
 from vldd_dist.testing.bad_input.files import bad_images, image, tar
 
-SHARDS = ["data.source=shards", "data.source.val=good.tar", "data.source.test=good.tar"]
+SHARDS = ["data.source=shards", "data.source.val=val.tar", "data.source.test=test.tar"]
 SAMPLE_TEXTS = [
     b'{"captions": 3}', b'{"captions": [3]}', b'{"captions": []}', b'{"captions": ["\\ud800"]}', b'{"captions": null}',
     b'{"captions": {"a": 1}}', b"{", b"", b"\xff", b'{"captions": ["' + b"[" * 99 + b'"]', b'{"captions": [NaN]}',
@@ -19,21 +19,23 @@ SAMPLE_TEXTS = [
 ]  # fmt: skip
 
 
-def _members(count: int = 4) -> list[tuple[str, bytes]]:
+def sound_members(count: int = 4) -> list[tuple[str, bytes]]:
     members = []
     for number in range(count):
         members += [(f"{number:04d}.jpg", image("JPEG")), (f"{number:04d}.json", b'{"captions": ["a dog"]}')]
     return members
 
 
-def _tars(members: list[tuple[str, bytes]], data: bytes | None = None) -> None:
-    Path("good.tar").write_bytes(tar(_members()))
+def lay_out_tars(members: list[tuple[str, bytes]], data: bytes | None = None) -> None:
+    """Sound tars for validation and test, and `bad.tar` of these members, or with this content."""
+    for split in ("val", "test"):
+        Path(f"{split}.tar").write_bytes(tar(sound_members()))
     Path("bad.tar").write_bytes(tar(members, tarfile.PAX_FORMAT) if data is None else data)
 
 
 @kind(8)
 def samples_in_a_tar(draw: Random) -> Case:
-    members = _members()
+    members = sound_members()
     at = draw.choice([2, 3, 6, 7])
     name, _ = members[at]
     content = draw.choice(bad_images() if at % 2 == 0 else SAMPLE_TEXTS)
@@ -42,7 +44,7 @@ def samples_in_a_tar(draw: Random) -> Case:
     else:
         odd = ["../../x", "/x", "a\udcffb", "x" * 200, bad.SEQUENCES, "0000", "", ".", "a/../b", "\t"]
         members[at - at % 2] = (f"{draw.choice(odd)}.jpg", members[at - at % 2][1])
-    _tars(members)
+    lay_out_tars(members)
     tolerant = draw.random() < 0.3
     more = ["data.source.train=bad.tar", *(["data.max_bad_fraction=0.6"] if tolerant else [])]
     return importing([*SHARDS, *more], frozenset({0, 4}))
@@ -50,7 +52,7 @@ def samples_in_a_tar(draw: Random) -> Case:
 
 @kind(8)
 def damaged_tars(draw: Random) -> Case:
-    data = tar(_members())
+    data = tar(sound_members())
     # Of the third sample: a header that is not the first.
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         header = archive.getmembers()[4].offset
@@ -60,17 +62,17 @@ def damaged_tars(draw: Random) -> Case:
     huge[header + 124 : header + 136] = b"77777777777\0"
     sure = [bytes(flipped), data[:header], data[: header + 700], bytes(huge), b"", b"\x1f\x8b" + data, data[: header + 100]]
     if draw.random() < 0.6:
-        _tars([], draw.choice(sure))
+        lay_out_tars([], draw.choice(sure))
         return importing([*SHARDS, "data.source.train=bad.tar"], frozenset({4}))
-    _tars([], bad.damaged(draw, data))
+    lay_out_tars([], bad.damaged(draw, data))
     return importing([*SHARDS, "data.source.train=bad.tar"], frozenset({0, 4}))
 
 
 @kind(3)
 def patterns_of_shards(draw: Random) -> Case:
-    _tars(_members())
+    lay_out_tars(sound_members())
     os.mkfifo("fifo.tar")
     pattern = draw.choice(["none.tar", "{000..999999999999}.tar", "{a", "[", "", "::", ".", "fifo.tar", "pipe:touch stolen",
-                           "gopher://x", "good.tar::none.tar", "x" * 5000,
+                           "gopher://x", "val.tar::none.tar", "x" * 5000,
                            "http://127.0.0.1:1/x.tar", "notes.txt", "a\\b", "/dev/zero"])  # fmt: skip
     return importing([*SHARDS, f"data.source.train={json.dumps(pattern)}"], frozenset({2, 4}))
