@@ -14,6 +14,7 @@ from vldd_dist.artifacts.run_status import RunStatus, write_status
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.fetch import verify
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline.schemas import RESULTS, models, render, schemas
@@ -82,7 +83,7 @@ def test_what_is_written_satisfies_them(store: Store) -> None:
         jsonschema.validate(json.loads(data), schema)
         if name != "nearest_captions":
             with pytest.raises(jsonschema.ValidationError):
-                jsonschema.validate({"schema_version": 2}, schema)
+                jsonschema.validate({"schema_version": json.loads(data)["schema_version"]}, schema)
 
 
 def test_the_examples_are_as_the_schemas_say_and_can_be_read() -> None:
@@ -126,12 +127,21 @@ def test_the_previous_version_is_read_and_others_are_refused(store: Store) -> No
             UnitReader(store, "coreset", "u")
 
 
-def test_a_set_of_the_previous_version_loads(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("version", "mend"),
+    [
+        (2, "make it again, or read it with the version of vldd_dist that wrote it"),
+        (1, "make it again"),
+        (4, "use a newer vldd_dist"),
+    ],
+)
+def test_a_set_of_another_version_is_refused_by_its_version(version: int, mend: str, store: Store) -> None:
+    """Before its fields are looked at: other versions have others, and version 1 has no seal."""
     url = store.url_of("distilled/s")
     save(distilled_set(), url)
-    tree = json.loads(store.read("distilled/s/manifest.json"))
-    old = ("pairs.safetensors", "captions.jsonl", "preview.png", "README.md")
-    objects = {name: {key: tree["objects"][name][key] for key in ("key", "size", "sha256")} for name in old}
-    del tree["seal"]
-    store.write("distilled/s/manifest.json", json.dumps(tree | {"schema_version": 1, "objects": objects}).encode())
-    assert DistilledSet.load(url).digest == distilled_set().digest
+    tree = {"schema_version": version, "kind": "distilled_set", "inner_lr_image": 0.1}
+    store.write("distilled/s/manifest.json", json.dumps(tree).encode())
+    sentence = rf"distilled/s/manifest.json: schema version {version}; this vldd_dist reads 3: {mend}"
+    for read in (DistilledSet.load, verify):
+        with pytest.raises(StoreError, match=sentence):
+            read(url)

@@ -11,7 +11,7 @@ from tests.artifacts.test_schemas import STATUS
 from tests.test_readme import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.manifests import _canonical, _seal, to_json
+from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.artifacts.row_files import concatenated
 from vldd_dist.artifacts.run_status import FOLDER, known_event
 from vldd_dist.cli.main import main
@@ -20,6 +20,7 @@ from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
+from vldd_dist.testing.bad_input.seals import seal
 
 
 def vldd(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -76,13 +77,13 @@ def test_a_card_without_a_header_is_shown_as_it_is(url: str, card: str, capsys: 
     [
         (lambda data: data[:100], "not JSON"),
         (lambda data: data.replace(b'"pairs": 5', b'"pairs": 6'), "its seal does not match its content"),
-        (lambda data: data.replace(b'"schema_version": 2', b'"schema_version": true'), "schema version True; this vldd_dist"),
+        (lambda data: data.replace(b'"schema_version": 3', b'"schema_version": true'), "schema version True; this vldd_dist"),
         (lambda data: b'{"schema_version": 1, "pairs": NaN}', "not finite (NaN)"),
         (lambda data: b'{"schema_version": 1, "pairs": 1e999}', "not finite (1e999)"),
         (lambda data: b'{"schema_version": 1, "pairs": "\\ud800"}', "half a surrogate pair"),
         (lambda data: b'{"schema_version": 1, "pairs": ' + b"[" * 10**5 + b"]" * 10**5 + b"}", "nested deeper than 64"),
         (lambda data: b'{"schema_version": 1, "pairs": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
-        (lambda data: b'{"schema_version": 1, "pairs": 5}', "learned: Field required"),
+        (lambda data: seal({"schema_version": 3, "pairs": 5}), "learned: Field required"),
     ],
 )
 def test_a_damaged_set_is_named_and_the_others_are_listed(
@@ -107,7 +108,7 @@ def test_recalls_that_are_none_are_refused(url: str, store: Store, capsys: pytes
     del tree["seal"]
     for recalls in ([], {"distilled": 3}, {"distilled": [{"mean": "high"}]}):
         changed = tree | {"facts": {"recalls": recalls}}
-        Store(url).write("manifest.json", _canonical(changed | {"seal": _seal(changed)}))
+        Store(url).write("manifest.json", seal(changed))
         code, _, err = vldd(capsys, "list", store.url)
         assert (code, "facts" in err) == (4, True)
 
@@ -151,7 +152,7 @@ def test_a_damaged_status_is_named_and_the_others_are_told(
 ) -> None:
     for name, tree in (("bad", STATUS | change), ("good", STATUS | {"experiment": "good"})):
         tree = {"kind": "run_status", "schema_version": 2, "written_at": "2026-01-01T00:00:00+00:00"} | tree
-        store.write(f"{FOLDER}/{name}.json", _canonical(tree | {"seal": _seal(tree)}))
+        store.write(f"{FOLDER}/{name}.json", seal(tree))
     code, out, err = vldd(capsys, "status", store.url)
     assert (code, err.count("\n")) == (4, 1)
     assert "good: running" in out
@@ -164,7 +165,7 @@ def test_a_stage_of_another_version_is_told_by_its_own_name(store: Store, capsys
     running = [{"label": "x", "seconds": 1.0, "event": event}]
     tree = STATUS | {"stages": stages, "running": running, "schema_version": 2, "kind": "run_status"}
     tree["written_at"] = "2026-01-01T00:00:00+00:00"
-    store.write(f"{FOLDER}/x.json", _canonical(tree | {"seal": _seal(tree)}))
+    store.write(f"{FOLDER}/x.json", seal(tree))
     code, out, _ = vldd(capsys, "status", store.url)
     assert code == 0
     assert [line.split()[0] for line in out.splitlines() if "1/2 done" in line] == ["experts", "quantum"]

@@ -10,7 +10,7 @@ import reprlib
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib import metadata
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,18 +19,24 @@ from vldd_dist.errors import StoreError
 from vldd_dist.plugins import STAGES
 from vldd_dist.store.objects import DamagedObject, ObjectInfo
 
-# Version 1 had no seals and no blocks, and can still be read.
 SCHEMA_VERSION = 2
-READABLE_VERSIONS = (1, 2)
 SEAL = "seal"
-Model = TypeVar("Model", bound=BaseModel)
 RECORDED_PACKAGES = ("vldd_dist", "torch", "timm", "transformers", "peft", "webdataset", "ray", "deepspeed", "numpy")
 
 
 class Sealed(BaseModel):
-    """A record that is stored with a seal. It may hold a number that is not finite until `to_json` refuses it."""
+    """A record that is stored with a seal. It may hold a number that is not finite until `to_json` refuses it.
+
+    Attributes:
+        schema_version: what it is written with.
+        readable_versions: what `from_json` reads. Version 1 had no seals and no blocks.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
+    readable_versions: ClassVar[tuple[int, ...]] = (1, SCHEMA_VERSION)
+
+
+Record = TypeVar("Record", bound=Sealed)
 
 
 class UnitManifest(Sealed):
@@ -98,7 +104,7 @@ def to_json(model: Sealed) -> bytes:
         ) from None
 
 
-def from_json(model: type[Model], data: bytes, source: str) -> Model:
+def from_json(model: type[Record], data: bytes, source: str) -> Record:
     """Parse a record and check it.
 
     Raises:
@@ -113,11 +119,11 @@ def from_json(model: type[Model], data: bytes, source: str) -> Model:
         raise DamagedObject(f"{source}: no schema_version: the object is damaged, or not one of this package's")
     version = tree["schema_version"]
     # In Python True == 1 and 2.0 == 2, and neither is a version.
-    if type(version) is not int or version not in READABLE_VERSIONS:
-        raise StoreError(
-            f"{source}: schema version {reprlib.repr(version)}; this vldd_dist reads "
-            f"{' and '.join(map(str, READABLE_VERSIONS))}: use the version of vldd_dist that wrote it, or a newer one"
-        )
+    if type(version) is not int or version not in model.readable_versions:
+        newer = type(version) is int and version > max(model.readable_versions)
+        mend = "use a newer vldd_dist" if newer else "make it again, or read it with the version of vldd_dist that wrote it"
+        readable = " and ".join(map(str, model.readable_versions))
+        raise StoreError(f"{source}: schema version {reprlib.repr(version)}; this vldd_dist reads {readable}: {mend}")
     if version == 1:
         tree["schema_version"] = SCHEMA_VERSION
     else:
@@ -128,7 +134,7 @@ def from_json(model: type[Model], data: bytes, source: str) -> Model:
     return _validated(model, tree, source)
 
 
-def _validated(model: type[Model], tree: dict[str, Any], source: str) -> Model:
+def _validated(model: type[BaseModel], tree: dict[str, Any], source: str) -> Any:
     try:
         return model.model_validate(tree)
     except ValidationError as error:

@@ -10,7 +10,7 @@ and what `presentation` adds for people and other tools
 
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -72,7 +72,9 @@ def _readable_facts(facts: dict[str, Any]) -> dict[str, Any]:
 class DistilledManifest(Sealed):
     """The commit of a distilled set."""
 
-    schema_version: Literal[2] = 2
+    readable_versions: ClassVar[tuple[int, ...]] = (3,)
+    # Version 2 had the inner learning rates and the loss under keys of their own.
+    schema_version: Literal[3] = 3
     kind: Literal["distilled_set"] = "distilled_set"
     pairs: Count
     learned: dict[str, float] = Field(description="what was learned beside the pairs, in numbers")

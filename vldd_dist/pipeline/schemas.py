@@ -52,9 +52,10 @@ def _schema(name: str, model: type[BaseModel]) -> dict[str, Any]:
             "description": "sha256 of this file's JSON without the seal: keys sorted, indented by two, one newline at the end",
         }
         schema["required"] = sorted([*schema["required"], "schema_version", SEAL])
+    version = max(model.readable_versions) if issubclass(model, Sealed) else SCHEMA_VERSION
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:vldd_dist:{name}:{SCHEMA_VERSION}",
+        "$id": f"urn:vldd_dist:{name}:{version}",
         **schema,
     }
 
