@@ -137,25 +137,25 @@ def test_a_shard_that_is_not_to_be_trusted_is_refused(
     bucket: Store, tmp_path: Path, members: dict[str, bytes], sentence: str
 ) -> None:
     ran = tmp_path / "ran"
-    bucket.write(
-        "evil.tar", tar({name: pickle.dumps(Payload(ran)) if data == b"PICKLE" else data for name, data in members.items()})
-    )
-    url = bucket.url_of("evil.tar")
-    settings = DataSettings(source={"name": "shards", "train": url, "val": url, "test": url}, image_size=16)
+    data = tar({name: pickle.dumps(Payload(ran)) if data == b"PICKLE" else data for name, data in members.items()})
+    for split in ("train", "val", "test"):
+        bucket.write(f"{split}.tar", data)
+    urls = {split: bucket.url_of(f"{split}.tar") for split in ("train", "val", "test")}
+    settings = DataSettings(source={"name": "shards", **urls}, image_size=16)
     with pytest.raises(DataError, match=sentence):
         prepare_dataset(settings, 0, UnitWriter(bucket, "dataset", "d", {}, {}), lambda event: None)
     assert not ran.exists()
     assert bucket.list("units/dataset") == []
 
 
-@pytest.mark.parametrize("url", ["pipe:touch {ran}", "pipe:touch {ran}::pipe:true"])
+@pytest.mark.parametrize("url", ["pipe:touch {ran}", "pipe:touch {ran}::pipe:touch {ran}-more"])
 def test_a_url_runs_no_command(bucket: Store, tmp_path: Path, url: str) -> None:
     ran = tmp_path / "ran"
-    pattern = url.format(ran=ran)
-    settings = DataSettings(source={"name": "shards", "train": pattern, "val": pattern, "test": pattern}, image_size=16)
+    patterns = {split: url.format(ran=f"{ran}-{split}") for split in ("train", "val", "test")}
+    settings = DataSettings(source={"name": "shards", **patterns}, image_size=16)
     with pytest.raises(DataError, match="cannot be read"):
         prepare_dataset(settings, 0, UnitWriter(bucket, "dataset", "d", {}, {}), lambda event: None)
-    assert not ran.exists()
+    assert list(tmp_path.glob("ran*")) == []
 
 
 @pytest.mark.parametrize(
