@@ -76,6 +76,7 @@ SOURCES = Registry(
         "scenes": "vldd_dist.data.sources.scenes:Scenes",
         "karpathy": "vldd_dist.data.sources.karpathy:Karpathy",
         "shards": "vldd_dist.data.sources.shards:Shards",
+        "table": "vldd_dist.data.sources.table:TableSource",
     },
 )
 

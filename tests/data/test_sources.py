@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tests.data.test_dataset import identity, jpeg, karpathy, prepare, shards
 from vldd_dist.config.data import DataSettings
 from vldd_dist.control_characters import one_line
+from vldd_dist.data import versions
 from vldd_dist.data.images import decode
-from vldd_dist.data.sources import shards as shards_source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.store.store import Store
@@ -171,7 +171,7 @@ def test_shards_are_told_apart_by_more_than_their_size(tmp_path: Path, monkeypat
     second = identity(description.source)
     assert second != first
     # A file system that reports neither checksums nor times.
-    monkeypatch.setattr(shards_source, "VERSIONS", ())
+    monkeypatch.setattr(versions, "VERSIONS", ())
     hashed = identity(description.source)
     os.utime(path, (status.st_atime, status.st_mtime))
     assert identity(description.source) == hashed

@@ -20,15 +20,20 @@ RANGES_AHEAD = 2
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az", "hf")
 
 
-def open_shard(url: str) -> io.BufferedIOBase:
-    """A stream of the object's bytes, to be read sequentially. After retries it raises what the file system raises."""
-    filesystem, path = _file_system(url)
-    size = retried(lambda seconds: filesystem.size(path))
+def open_shard(url: str, start: int = 0) -> io.BufferedIOBase:
+    """A stream of the object's bytes from byte `start` on, to be read sequentially. After retries it raises what the file
+    system raises."""
+    filesystem, path = file_system(url)
     if "file" in _protocols(filesystem):
-        return open_regular(path)
-    if size is None:
-        return filesystem.open(path, "rb")
-    return io.BufferedReader(ResumingStream(filesystem, path, int(size)), RANGE_BYTES)
+        opened: io.BufferedIOBase = open_regular(path)
+    else:
+        size = retried(lambda seconds: filesystem.size(path))
+        if size is not None:
+            return io.BufferedReader(ResumingStream(filesystem, path, int(size), start), RANGE_BYTES)
+        opened = filesystem.open(path, "rb")
+    if start:
+        opened.seek(start)
+    return opened
 
 
 def register_openers(worker: int = 0) -> None:
@@ -42,7 +47,7 @@ def _gopen(url: str, mode: str = "rb", bufsize: int = -1, **options: Any) -> Any
     return open_shard(url) if mode == "rb" else fsspec.open(url, mode).open()
 
 
-def _file_system(url: str) -> tuple[AbstractFileSystem, str]:
+def file_system(url: str) -> tuple[AbstractFileSystem, str]:
     """A fresh file system, without cached credentials or listings, and the URL's path in it."""
     scheme = url.partition("://")[0]
     if scheme not in REMOTE_SCHEMES:
@@ -57,11 +62,11 @@ def _protocols(filesystem: AbstractFileSystem) -> tuple[str, ...]:
 
 
 class ResumingStream(io.RawIOBase):
-    """A remote object of `size` bytes, read sequentially."""
+    """A remote object of `size` bytes, read sequentially from byte `start` on."""
 
-    def __init__(self, filesystem: AbstractFileSystem, path: str, size: int) -> None:
+    def __init__(self, filesystem: AbstractFileSystem, path: str, size: int, start: int = 0) -> None:
         self._filesystem, self._path, self._size = filesystem, path, size
-        self._asked = 0
+        self._asked = start
         self._pool = ThreadPoolExecutor(RANGES_AHEAD)
         self._ahead: deque[Future[bytes]] = deque()
         self._current = memoryview(b"")

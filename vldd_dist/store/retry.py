@@ -43,6 +43,9 @@ def is_transient(error: BaseException) -> bool:
     # completion succeeded although its answer was lost.
     if any(f"({code})" in words for words in _chain(error) for code in ("BadDigest", "IncompleteBody", "NoSuchUpload")):
         return True
+    # huggingface_hub's error for a machine that is told to be offline is a ConnectionError.
+    if "OfflineMode" in type(error).__name__:
+        return False
     if isinstance(error, FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError | IsADirectoryError):
         return False
     if isinstance(error, ConnectionError | TimeoutError):

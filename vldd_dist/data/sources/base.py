@@ -1,13 +1,21 @@
 """What a source of images and captions is."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from vldd_dist.config.base import Plugin
+from vldd_dist.data.images import decode
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
+from vldd_dist.errors import DataError
 
+logger = logging.getLogger(__name__)
+
+# Samples that `check` reads.
+CHECKED = 20
 SPLITS = ("train", "val", "test")
 Samples = Iterator[RawSample | UnreadableSample]
 
@@ -75,6 +83,35 @@ class Source(Plugin):
     def count(self, split: str, limit: int | None) -> int | None:
         """Samples of a split, where an index tells it without reading them."""
         return self.stated_count(split, limit)
+
+    def check(self, split: str) -> None:
+        """Read the first samples of one of its own splits, before anything runs.
+
+        Raises:
+            DataError: all of them are unreadable, or the split has none. Of some unreadable ones a warning tells.
+        """
+        parts = self.parts(split, limit=CHECKED, images=CHECKED)
+        samples = (sample for part in parts for sample in self.samples(split, part, image_size=64, seed=0))
+        errors = [error_of(sample) for sample in islice(samples, CHECKED)]
+        if not errors:
+            raise DataError(f"data.source: the {split} split has no samples: correct data.source")
+        bad = [error for error in errors if error is not None]
+        if len(bad) == len(errors):
+            raise DataError(f"{bad[0]} (of the first {len(errors)} samples of {split} none can be read)")
+        if bad:
+            logger.warning("%d of the first %d samples of %s cannot be read: %s", len(bad), len(errors), split, bad[0])
+
+
+def error_of(sample: RawSample | UnreadableSample) -> DataError | None:
+    """Why a sample cannot be used; none: it can."""
+    if isinstance(sample, UnreadableSample):
+        return sample.error
+    if isinstance(sample.image, bytes):
+        try:
+            decode(sample.image, sample.source)
+        except DataError as error:
+            return error
+    return None
 
 
 def parts_of(count: int, images: int) -> list[Part]:

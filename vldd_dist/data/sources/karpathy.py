@@ -1,22 +1,23 @@
 """A Karpathy-style JSON (Flickr8k, Flickr30k, COCO splits) and a folder of images."""
 
 import json
+import posixpath
 from collections.abc import Iterator
 from functools import cached_property
 from hashlib import file_digest
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.image_folder import ImageFolder
 from vldd_dist.data.regular_files import open_regular
 from vldd_dist.data.shards import checked_captions
 from vldd_dist.data.sources.base import Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.data.tars import MAX_MEMBER_BYTES
 from vldd_dist.errors import DataError
 
 # COCO's 'restval' images are trained on, as everybody does who uses these splits.
@@ -33,7 +34,7 @@ class Karpathy(Source):
         return parts_of(sum(1 for _ in islice(_of_split(self._entries(), split), limit)), images)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
-        folder = Path(self.images)
+        folder = ImageFolder(self.images, "data.source.images")
         for number, entry in islice(_of_split(self._entries(), split), part.start, part.stop):
             try:
                 yield _raw(entry, folder, number, f"{self.annotations}: images[{number}]")
@@ -85,33 +86,27 @@ def _of_split(entries: list[Any], split: str) -> Iterator[tuple[int, Any]]:
             yield number, entry
 
 
-def _raw(entry: Any, folder: Path, number: int, where: str) -> RawSample:
+def _raw(entry: Any, folder: ImageFolder, number: int, where: str) -> RawSample:
     _text(entry, "split", where)
     sentences = _field(entry, "sentences", where)
     if not isinstance(sentences, list):
         raise DataError(f"{where}.sentences: expected a list")
     captions = [_field(sentence, "raw", f"{where}.sentences[{i}]") for i, sentence in enumerate(sentences)]
-    path = _path(entry, folder, where)
-    source, container = one_line(str(path)), one_line(str(path.parent))
+    name = posixpath.join(_text(entry, "filepath", where) if "filepath" in entry else "", _text(entry, "filename", where))
     try:
-        with open_regular(path) as file:
-            data = file.read(MAX_MEMBER_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no name that a file can have"
-        raise DataError(f"{where}: the image {source} cannot be read ({reason}): correct the folder or the entry") from None
-    if len(data) > MAX_MEMBER_BYTES:
-        raise DataError(f"{where}: the image {source} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the entry")
-    identity = one_line(str(path.relative_to(folder)))
-    return RawSample(f"{number:08d}", source, container, data, checked_captions(captions, f"{where}.sentences"), identity)
-
-
-def _path(entry: Any, folder: Path, where: str) -> Path:
-    """Raises DataError for one that leads out of the folder; links within it are its owner's own."""
-    name = _text(entry, "filename", where)
-    within = PurePath(_text(entry, "filepath", where) if "filepath" in entry else "", name)
-    if within.is_absolute() or ".." in within.parts:
-        raise DataError(f"{where}: {one_line(str(within))} leads out of data.source.images: keep the images within it")
-    return folder / within
+        identity = folder.relative(name)
+        data = folder.read(identity)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    path = folder.path(identity)
+    return RawSample(
+        f"{number:08d}",
+        one_line(path),
+        one_line(posixpath.dirname(path)),
+        data,
+        checked_captions(captions, f"{where}.sentences"),
+        one_line(identity),
+    )
 
 
 def _unreadable(path: Path) -> DataError:

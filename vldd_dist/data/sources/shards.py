@@ -2,10 +2,8 @@
 
 import glob
 from functools import cached_property
-from hashlib import file_digest
 from typing import Annotated, Any
 
-import fsspec
 from pydantic import Field
 
 from vldd_dist.config.base import WHERE_IT_LIES
@@ -14,22 +12,8 @@ from vldd_dist.data.range_reader import open_shard
 from vldd_dist.data.shards import captions_of, expand, image_of, is_text, reading, samples_of
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
+from vldd_dist.data.versions import version_of
 from vldd_dist.errors import DataError
-
-# What file systems call a version or checksum of a file's content, the best first: S3 and http, Azure, Google, a hub; else the
-# time of the last change.
-VERSIONS = (
-    "ETag",
-    "etag",
-    "md5Hash",
-    "Content-MD5",
-    "Digest",
-    "blob_id",
-    "mtime",
-    "LastModified",
-    "last_modified",
-    "Last-Modified",
-)
 
 
 class Shards(Source):
@@ -73,7 +57,7 @@ class Shards(Source):
         for url in self._urls[split][part.start : part.stop]:
             with reading(f"data.source.{split}: the shard {url}"):
                 listed = glob.has_magic(getattr(self, split))
-                shards.append((url.rpartition("/")[2], *_version(url, listed=listed)))
+                shards.append((url.rpartition("/")[2], *version_of(url, listed=listed)))
         return {"shards": shards}
 
     @cached_property
@@ -99,19 +83,6 @@ def _raw(sample: dict[str, Any], number: int, url: str) -> RawSample:
     if image is None:
         raise DataError(f"{source}: no image (.jpg, .png or .webp)")
     return RawSample(f"{number:05d}-{_plain(key)}", source, url, image, captions_of(sample, source))
-
-
-def _version(url: str, listed: bool) -> tuple[int, str]:
-    """Of a shard that was `listed` just now nothing more need be asked; an older listing says nothing."""
-    filesystem, path = fsspec.core.url_to_fs(url)
-    if not listed:
-        filesystem.invalidate_cache()
-    info = filesystem.info(path)
-    for name in VERSIONS:
-        if info.get(name):
-            return info["size"], f"{name} {info[name]}"
-    with open_shard(url) as file:
-        return info["size"], f"sha256 {file_digest(file, 'sha256').hexdigest()}"
 
 
 def _plain(key: str) -> str:

@@ -1,0 +1,248 @@
+"""A table of image paths and captions: CSV, TSV, JSONL or parquet."""
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from vldd_dist.config.base import WHERE_IT_LIES
+from vldd_dist.control_characters import one_line
+from vldd_dist.data.image_folder import ImageFolder
+from vldd_dist.data.shards import checked_captions, is_text, reading
+from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source
+from vldd_dist.data.sources.sample import RawSample, UnreadableSample
+from vldd_dist.data.sources.tables.base import Places, Row, Table, index_of
+from vldd_dist.data.sources.tables.index import RowIndex
+from vldd_dist.data.sources.tables.lines import JsonLines, SeparatedValues
+from vldd_dist.data.sources.tables.parquet import Parquet
+from vldd_dist.data.versions import content_version
+from vldd_dist.errors import DataError
+
+# What columns are called by OpenCLIP, img2dataset and others; looked for where the description names none.
+IMAGE_COLUMNS = ("filepath", "file_name", "filename", "image_path", "image", "path")
+CAPTION_COLUMNS = ("title", "caption", "captions", "text")
+# What splits are called; nobody uses COCO's 'restval' but for training.
+SPLIT_OF = {name: split for split in SPLITS for name in (split,)}
+SPLIT_OF |= {"restval": "train", "validation": "val", "valid": "val", "dev": "val"}
+EXTENSIONS = {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet", "pq": "parquet"}
+
+
+def _one_character(separator: str | None) -> str | None:
+    if separator is not None and (len(separator) != 1 or separator in '\r\n"\\'):
+        raise ValueError(f'{separator!r} is no separator: give one character, a tab as "\\t" in double quotes')
+    return separator
+
+
+@dataclass
+class _Image:
+    """What the rows of a part say of an image.
+
+    Attributes:
+        position: of its first row.
+        row: names the row that is at fault where its file cannot be read.
+        name: of its file in the folder.
+        error: why one of the rows cannot be used, which makes the image unreadable.
+    """
+
+    position: int
+    row: Row
+    name: str = ""
+    captions: list[str] = field(default_factory=list)
+    error: DataError | None = None
+
+
+class TableSource(Source):
+    """A table, and the folder of the images it names. Rows of one image, wherever they are, give it several captions."""
+
+    path: Annotated[str, WHERE_IT_LIES] = Field(description="The table: a path or any fsspec URL.")
+    format: Literal["csv", "jsonl", "parquet"] | None = Field(
+        None, description="Of the table; csv also stands for other separators; none: by its name's ending."
+    )
+    image_folder: Annotated[str | None, WHERE_IT_LIES] = Field(
+        None, description="Folder that the image paths are relative to, a path or an fsspec URL; none: the table's."
+    )
+    image_column: str | None = Field(
+        None, description=f"Column of the image paths; none: the one that is called {', '.join(IMAGE_COLUMNS)}."
+    )
+    caption_columns: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None,
+        description=f"Columns of texts or of lists of texts; none: the one that is called {', '.join(CAPTION_COLUMNS)}.",
+    )
+    split_column: str | None = Field(
+        None, description="Column that says train, val, validation or test; none: all rows are of `train`."
+    )
+    separator: Annotated[str | None, AfterValidator(_one_character)] = Field(
+        None,
+        description="Of a csv; none: a tab where the name ends in .tsv or the header has tabs but no comma, else a comma.",
+    )
+
+    def own_splits(self) -> tuple[str, ...]:
+        if self.split_column is None:
+            return ("train",)
+        return tuple(split for split in SPLITS if split == "train" or split in self._index)
+
+    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+        """Positions are bytes of a text file and rows of a parquet file."""
+        advice = (
+            f"{self.path}: rows of one image are too far apart for a table of this size: sort it by the column "
+            f"{self._image_column!r}"
+        )
+        return self._index[split].parts(images, limit, advice) if split in self._index else []
+
+    def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
+        places = Places(self.table, part.start)
+        images = self._images_of(split, part, places)
+        data = self._folder.read_all(image.name for image in images if image.error is None)
+        for image in images:
+            read = image.error or next(data)
+            if isinstance(read, bytes):
+                source = one_line(self._folder.path(image.name))
+                yield RawSample(f"{image.position:012d}", source, self.path, read, image.captions, one_line(image.name))
+            else:
+                yield UnreadableSample(self.path, image.error or DataError(f"{places.of(image.row)}: {read}"))
+
+    def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
+        """The table stands for the images too: a cluster that sees none of them finds the prepared unit by it."""
+        return {"table": self._version}
+
+    def count(self, split: str, limit: int | None) -> int | None:
+        """By the table; of one that cannot be read the limit, for a worker says what is wrong with it."""
+        try:
+            count = self._index[split].images() if split in self._index else 0
+        except DataError:
+            return limit
+        return count if limit is None else min(count, limit)
+
+    @cached_property
+    def _version(self) -> str:
+        with reading(f"data.source.path: {self.path}"):
+            return content_version(self.path)
+
+    @cached_property
+    def table(self) -> Table:
+        """Raises DataError where the format is neither given nor told by the name."""
+        ending = EXTENSIONS.get(self.path.rpartition(".")[2].lower())
+        match self.format or ending:
+            case "csv":
+                return SeparatedValues(self.path, self.separator)
+            case "jsonl":
+                return JsonLines(self.path)
+            case "parquet":
+                return Parquet(self.path)
+        raise DataError(f"data.source.path: the name of {self.path} does not tell its format: set data.source.format")
+
+    @cached_property
+    def _folder(self) -> ImageFolder:
+        folder = posixpath.dirname(self.path) if self.image_folder is None else self.image_folder
+        return ImageFolder(folder or ".", "data.source.image_folder")
+
+    @cached_property
+    def _image_column(self) -> str:
+        column = self._column("image_column", self.image_column, IMAGE_COLUMNS)
+        if self.table.holds_images(column):
+            raise DataError(
+                f"{self.path}: the column {column!r} holds images, not their paths: name the source `hf` with its folder"
+            )
+        return column
+
+    @cached_property
+    def _caption_columns(self) -> list[str]:
+        given: Sequence[str | None] = self.caption_columns or [None]
+        return [self._column("caption_columns", name, CAPTION_COLUMNS) for name in given]
+
+    def _column(self, setting: str, name: str | None, usual: tuple[str, ...]) -> str:
+        columns = self.table.columns
+        found = [name] if name is not None else [each for each in usual if each in columns]
+        if len(found) == 1 and found[0] in columns:
+            index_of(columns, found[0], self.path)
+            return found[0]
+        if name is not None:
+            why = f"there is no column {name!r}"
+        elif found:
+            why = f"the columns {' and '.join(map(repr, found))} could both be meant: set data.source.{setting}"
+        else:
+            why = f"no column is called {', '.join(usual)}: set data.source.{setting}"
+        raise DataError(f"{self.path}: {why}; its columns are {self.table.found()}{self.table.advice()}")
+
+    @cached_property
+    def _index(self) -> dict[str, RowIndex]:
+        """Split -> its rows; one pass over the table."""
+        found: dict[str, RowIndex] = {}
+        for row in self.table.rows(self._columns, 0, None):
+            found.setdefault(self._split_of(row), RowIndex()).add(row.position, self._image_of(row))
+        return found
+
+    @cached_property
+    def _columns(self) -> list[str]:
+        """The image's, the split's where there is one, the captions'."""
+        split = [] if self.split_column is None else [self._column("split_column", self.split_column, ())]
+        return [self._image_column, *split, *self._caption_columns]
+
+    def _split_of(self, row: Row) -> str:
+        """A row that does not tell its split is taken for a (bad) training image."""
+        if self.split_column is None or row.values is None or not isinstance(row.values[1], str):
+            return "train"
+        return SPLIT_OF.get(row.values[1].strip().lower(), "train")
+
+    def _image_of(self, row: Row) -> str:
+        """The image's path within the folder, equal for rows of one image; of a row without a usable path its own."""
+        cell = row.values[0] if row.values is not None else None
+        try:
+            name = self._folder.relative(cell) if isinstance(cell, str) else "."
+        except DataError:
+            name = "."
+        return name if name != "." else f"\0{row.position}"
+
+    def _images_of(self, split: str, part: Part, places: Places) -> list[_Image]:
+        """The images of a part, in the order of their first rows."""
+        images: dict[str, _Image] = {}
+        for row in self.table.rows(self._columns, part.start, part.stop):
+            if self._split_of(row) != split:
+                continue
+            name = self._image_of(row)
+            if name not in images:
+                if len(images) == part.limit:
+                    # Further rows of the images before may follow.
+                    continue
+                images[name] = _Image(row.position, row, name)
+            image = images[name]
+            try:
+                image.captions += self._captions_of(row)
+            except DataError as error:
+                image.error = image.error or DataError(f"{places.of(row)}: {error}")
+        return list(images.values())
+
+    def _captions_of(self, row: Row) -> list[str]:
+        """Raises DataError, without the place, for a row that cannot be used."""
+        if row.values is None:
+            raise DataError(row.fault)
+        if self.split_column is not None:
+            _known_split(self.split_column, row.values[1])
+        if self._folder.relative(_text(self._image_column, row.values[0])) == ".":
+            raise DataError(f"{self._image_column}: empty: name an image, or remove the row")
+        captions: list[str] = []
+        columns = self._caption_columns
+        for column, cell in zip(columns, row.values[-len(columns) :], strict=True):
+            if isinstance(cell, list):
+                captions += [_text(column, each) for each in cell]
+            else:
+                captions.append(_text(column, cell))
+        return checked_captions(captions, ", ".join(columns))
+
+
+def _text(column: str, cell: Any) -> str:
+    if cell is None:
+        raise DataError(f"{column}: missing: give a text, or remove the row")
+    if not isinstance(cell, str):
+        raise DataError(f"{column}: expected a text, not {type(cell).__name__}")
+    if not is_text(cell):
+        raise DataError(f"{column}: {one_line(cell)!r} is no UTF-8: save the table as UTF-8")
+    return cell
+
+
+def _known_split(column: str, cell: Any) -> None:
+    if _text(column, cell).strip().lower() not in SPLIT_OF:
+        raise DataError(f"{column}: there is no split {cell!r}: write one of {', '.join(SPLIT_OF)}")

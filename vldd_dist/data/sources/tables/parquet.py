@@ -1,0 +1,83 @@
+"""Parquet files, of which a position is a row."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from vldd_dist.control_characters import one_line
+from vldd_dist.data.image_folder import local_path
+from vldd_dist.data.range_reader import file_system
+from vldd_dist.data.regular_files import open_regular
+from vldd_dist.data.sources.tables.base import Row, Table, index_of
+from vldd_dist.errors import DataError
+
+# Rows that are in memory at once as Python values.
+BATCH_ROWS = 1024
+
+
+class Parquet(Table):
+    """Read by row groups, of the columns that are asked for; what else the file holds is not read."""
+
+    unit = "row"
+
+    @cached_property
+    def columns(self) -> list[str]:
+        with self._open() as file:
+            return list(file.schema_arrow.names)
+
+    def rows(self, columns: Sequence[str], start: int, stop: int | None) -> Iterator[Row]:
+        for name in columns:
+            index_of(self.columns, name, self.url)
+        with self._open() as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                if first + count > start and (stop is None or first < stop):
+                    yield from self._of_group(file, group, list(columns), first, start, stop)
+                first += count
+
+    def numbers_before(self, start: int) -> int:
+        return start
+
+    def holds_images(self, column: str) -> bool:
+        import pyarrow
+
+        with self._open() as file:
+            kind = file.schema_arrow.field(self.columns.index(column)).type
+        return pyarrow.types.is_struct(kind) or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+
+    @staticmethod
+    def _of_group(file: Any, group: int, columns: list[str], first: int, start: int, stop: int | None) -> Iterator[Row]:
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
+            low, high = max(start - first, 0), batch.num_rows if stop is None else min(stop - first, batch.num_rows)
+            if low < high:
+                part = batch.slice(low, high - low)
+                cells = [part.column(part.schema.get_field_index(name)).to_pylist() for name in columns]
+                for offset, values in enumerate(zip(*cells, strict=True)):
+                    position = first + low + offset
+                    yield Row(position, position - start, list(values))
+            first += batch.num_rows
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        """Raises DataError for whatever goes wrong with it, here and within the `with` block."""
+        import pyarrow.parquet
+
+        path = local_path(self.url)
+        try:
+            if path is not None:
+                opened: Any = open_regular(path)
+            else:
+                filesystem, remote = file_system(self.url)
+                opened = filesystem.open(remote, "rb")
+            with opened, pyarrow.parquet.ParquetFile(opened) as file:
+                yield file
+        except (DataError, GeneratorExit):
+            raise
+        except OSError as error:
+            reason = error.strerror or one_line(" ".join(str(error).split()))
+            raise DataError(f"data.source.path: {self.url} cannot be read ({reason}): correct the path or the file") from None
+        except Exception as error:
+            reason = one_line(" ".join(str(error).split()))
+            raise DataError(f"{self.url}: not a whole parquet file ({reason}): correct the path or `format`") from None

@@ -1,0 +1,53 @@
+"""What tells versions of a file's content apart, cheaply."""
+
+from hashlib import file_digest
+
+import fsspec
+
+from vldd_dist.data.image_folder import local_path
+from vldd_dist.data.range_reader import open_shard
+
+# What file systems call a version or checksum of a file's content, the best first: S3 and http, Azure, Google, a hub; else the
+# time of the last change.
+VERSIONS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "Content-MD5",
+    "Digest",
+    "blob_id",
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "Last-Modified",
+)
+
+
+def version_of(url: str, *, listed: bool = False) -> tuple[int, str]:
+    """Size in bytes, and ETag, checksum or time of the last change; where a file system has none of these, the sha256.
+
+    Args:
+        listed: its folder was listed just now, so that nothing more need be asked.
+    """
+    filesystem, path = fsspec.core.url_to_fs(url)
+    if not listed:
+        # An older listing says nothing.
+        filesystem.invalidate_cache()
+    info = filesystem.info(path)
+    for name in VERSIONS:
+        if info.get(name):
+            return info["size"], f"{name} {info[name]}"
+    return info["size"], f"sha256 {sha256_of(url)}"
+
+
+def content_version(url: str) -> str:
+    """Of a file that stands for many others: the sha256 of a local one, which a copy of it has too; else `version_of`."""
+    if local_path(url) is not None:
+        return f"sha256 {sha256_of(url)}"
+    size, version = version_of(url)
+    return f"{size} bytes, {version}"
+
+
+def sha256_of(url: str) -> str:
+    with open_shard(url) as file:
+        return file_digest(file, "sha256").hexdigest()
