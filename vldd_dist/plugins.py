@@ -76,6 +76,8 @@ SOURCES = Registry(
         "scenes": "vldd_dist.data.sources.scenes:Scenes",
         "karpathy": "vldd_dist.data.sources.karpathy:Karpathy",
         "shards": "vldd_dist.data.sources.shards:Shards",
+        "coco": "vldd_dist.data.sources.coco:Coco",
+        "folder": "vldd_dist.data.sources.folder:Folder",
         "table": "vldd_dist.data.sources.table:TableSource",
     },
 )

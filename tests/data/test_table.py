@@ -189,7 +189,7 @@ def test_newlines_and_quotes_within_cells(folder: Path) -> None:
     as_csv(path, content)
     for images in (1, 3, 100):
         (bad,) = [sample for sample in read(table(path), images=images) if isinstance(sample, UnreadableSample)]
-        assert f"x.csv: line {1 + 7 * 3 + 1}: the image {folder}/none.jpg cannot be read (No such file" in str(bad.error)
+        assert f"x.csv: line {1 + 7 * 3 + 1}: the file {folder}/none.jpg cannot be read (No such file" in str(bad.error)
 
 
 def test_a_folder_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -349,7 +349,7 @@ def test_no_separator(tmp_path: Path, separator: str) -> None:
 
 def test_a_missing_image_or_a_wrong_column_is_said_before_anything_runs(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = as_csv(folder / "x.csv", rows())
-    with pytest.raises(DataError, match=r"image none/.* cannot be read .*of the first 12 samples of train none can be read"):
+    with pytest.raises(DataError, match=r"file none/.* cannot be read .*of the first 12 samples of train none can be read"):
         table(path, image_folder="none").check("train")
     (folder / name_of(1)).unlink()
     (folder / name_of(2)).write_bytes(b"no image")
@@ -389,7 +389,7 @@ def test_a_table_and_images_on_a_server(s3: S3Server, folder: Path) -> None:
     store.write("bad.csv", f"filepath,title\nnone.jpg,a\n{store.url_of(name_of(1))},b\ns3://other/x,c\n".encode())
     remote = type(remote).model_validate({"name": "table", "path": store.url_of("bad.csv")})
     missing, good, outside = read(remote)
-    assert "line 2: the image s3://tables/x/none.jpg cannot be read" in str(missing.error)
+    assert "line 2: the file s3://tables/x/none.jpg cannot be read" in str(missing.error)
     assert good.identity == name_of(1)
     assert "line 4: s3://other/x leads out" in str(outside.error)
 

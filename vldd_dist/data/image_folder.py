@@ -62,9 +62,9 @@ class ImageFolder:
         except Exception as error:
             # Client libraries of object stores raise exceptions of their own.
             reason = (error.strerror if isinstance(error, OSError) else None) or _reason(error)
-            raise DataError(f"the image {source} cannot be read ({reason}): correct the folder or the entry") from None
+            raise DataError(f"the file {source} cannot be read ({reason}): correct the folder or the entry") from None
         if len(data) > MAX_MEMBER_BYTES:
-            raise DataError(f"the image {source} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the entry")
+            raise DataError(f"the file {source} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the entry")
         return data
 
     def read_all(self, names: Iterable[str]) -> Iterator[bytes | DataError]:

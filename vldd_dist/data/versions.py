@@ -1,6 +1,7 @@
 """What tells versions of a file's content apart, cheaply."""
 
 from hashlib import file_digest
+from typing import Any
 
 import fsspec
 
@@ -34,10 +35,12 @@ def version_of(url: str, *, listed: bool = False) -> tuple[int, str]:
         # An older listing says nothing.
         filesystem.invalidate_cache()
     info = filesystem.info(path)
-    for name in VERSIONS:
-        if info.get(name):
-            return info["size"], f"{name} {info[name]}"
-    return info["size"], f"sha256 {sha256_of(url)}"
+    return info["size"], recorded_version(info) or f"sha256 {sha256_of(url)}"
+
+
+def recorded_version(info: dict[str, Any]) -> str:
+    """What an entry of a file system's listing says of the content's version; nothing: an empty text."""
+    return next((f"{name} {info[name]}" for name in VERSIONS if info.get(name)), "")
 
 
 def content_version(url: str) -> str:

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 # Samples that `check` reads.
 CHECKED = 20
 SPLITS = ("train", "val", "test")
+# What other people call them; nobody uses COCO's 'restval' but for training.
+SPLIT_OF = {split: split for split in SPLITS} | {"restval": "train", "validation": "val", "valid": "val", "dev": "val"}
 Samples = Iterator[RawSample | UnreadableSample]
 
 

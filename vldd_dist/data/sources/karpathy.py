@@ -72,6 +72,8 @@ class Karpathy(Source):
             raise _unreadable(path) from None
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not JSON, or nested too deeply: {one_line(str(error))}") from None
+        if isinstance(tree, dict) and "annotations" in tree:
+            raise DataError(f"{path}: a COCO file, which has `annotations` and no splits: name the source `coco`")
         if not isinstance(tree, dict) or not isinstance(tree.get("images"), list):
             raise DataError(f"{path}: images: missing: a Karpathy-style file has a list under this key")
         entries: list[Any] = tree["images"]

@@ -12,7 +12,7 @@ from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.image_folder import ImageFolder
 from vldd_dist.data.shards import checked_captions, is_text, reading
-from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source
+from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.data.sources.tables.base import Places, Row, Table, index_of
 from vldd_dist.data.sources.tables.index import RowIndex
@@ -24,9 +24,6 @@ from vldd_dist.errors import DataError
 # What columns are called by OpenCLIP, img2dataset and others; looked for where the description names none.
 IMAGE_COLUMNS = ("filepath", "file_name", "filename", "image_path", "image", "path")
 CAPTION_COLUMNS = ("title", "caption", "captions", "text")
-# What splits are called; nobody uses COCO's 'restval' but for training.
-SPLIT_OF = {name: split for split in SPLITS for name in (split,)}
-SPLIT_OF |= {"restval": "train", "validation": "val", "valid": "val", "dev": "val"}
 EXTENSIONS = {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet", "pq": "parquet"}
 
 

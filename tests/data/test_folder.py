@@ -1,0 +1,153 @@
+"""The source `folder`: images with a text file of captions beside each."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.test_dataset import identity, jpeg
+from tests.data.test_table import read, said
+from vldd_dist.config.base import choose
+from vldd_dist.control_characters import one_line
+from vldd_dist.data.sources.base import Source
+from vldd_dist.data.sources.sample import RawSample, UnreadableSample
+from vldd_dist.errors import DataError
+from vldd_dist.plugins import SOURCES
+from vldd_dist.store.store import Store
+from vldd_dist.testing.s3_server import S3Server
+
+
+def folder(path: Path | str, **settings: Any) -> Source:
+    source: Source = choose(SOURCES, {"name": "folder", "path": str(path), **settings})
+    return source
+
+
+def pair(path: Path, captions: str | bytes | None, colour: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(jpeg((colour, 0, 0)))
+    if captions is not None:
+        path.with_suffix(".txt").write_bytes(captions if isinstance(captions, bytes) else captions.encode())
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Seven pairs, in folders as kohya and img2dataset write them, and what is none."""
+    names = ["b.jpg", "a.JPG", "10_dogs/a.png", "10_dogs/b.webp", "z/y/x.jpeg", "a b/ä.jpg", "v1.0/c.jpg"]
+    for number, name in enumerate(names):
+        pair(tmp_path / name, f"caption {number}\nanother {number}\n", number)
+    (tmp_path / "README.md").write_text("no image")
+    (tmp_path / "notes.txt").write_text("no captions")
+    pair(tmp_path / ".hidden" / "a.jpg", "hidden")
+    pair(tmp_path / "._a.jpg", "hidden")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    return tmp_path
+
+
+SORTED = [("10_dogs/a.png", 2), ("10_dogs/b.webp", 3), ("a b/ä.jpg", 5), ("a.JPG", 1), ("b.jpg", 0), ("v1.0/c.jpg", 6)]
+SORTED.append(("z/y/x.jpeg", 4))
+
+
+def test_images_and_their_captions_in_the_order_of_paths(tree: Path) -> None:
+    source = folder(tree)
+    assert source.own_splits() == ("train",)
+    found = read(source)
+    assert said(found) == [(name, [f"caption {number}", f"another {number}"]) for name, number in SORTED]
+    assert [sample.image for sample in found] == [jpeg((number, 0, 0)) for _, number in SORTED]
+    assert len({sample.key for sample in found}) == 7
+    assert not any(set(sample.key) & set("./") for sample in found)
+    assert read(source, images=1) == read(source, images=3) == found
+    assert len(source.parts("train", limit=None, images=3)) == 3
+    assert read(source, images=2, limit=5) == found[:5]
+    assert (source.count("train", None), source.count("train", 5)) == (7, 5)
+    source.check("train")
+
+
+def test_folders_that_are_splits(tree: Path) -> None:
+    for number, name in enumerate(["train/a.jpg", "validation/a.jpg", "test/x/a.jpg", "z/test/a.jpg"]):
+        pair(tree / name, f"{number}")
+    source = folder(tree)
+    assert source.own_splits() == ("train", "val", "test")
+    assert said(read(source, "val")) == [("validation/a.jpg", ["1"])]
+    assert said(read(source, "test")) == [("test/x/a.jpg", ["2"])]
+    assert [sample.identity for sample in read(source)] == sorted(
+        [*(name for name, _ in SORTED), "train/a.jpg", "z/test/a.jpg"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("captions", "sentence"),
+    [
+        (None, r"00\.txt: missing: write a caption a line, or remove bad/00\.jpg"),
+        ("", r"00\.txt: empty"),
+        (" \n\n", r"00\.txt: empty"),
+        (b"\xff\xfe", r"00\.txt: no UTF-8: save it as UTF-8"),
+    ],
+)
+def test_a_pair_without_captions_is_one_bad_sample(tree: Path, captions: str | bytes | None, sentence: str) -> None:
+    pair(tree / "bad" / "00.jpg", captions)
+    found = read(folder(tree))
+    assert len(found) == 8
+    (bad,) = [sample for sample in found if isinstance(sample, UnreadableSample)]
+    with pytest.raises(DataError, match=sentence):
+        raise bad.error
+    assert one_line(str(bad.error)) == str(bad.error)
+
+
+def test_a_byte_order_mark_and_another_extension(tree: Path) -> None:
+    (tree / "b.caption").write_bytes(b"\xef\xbb\xbfone\r\ntwo")
+    found = read(folder(tree, caption_extension="caption"))
+    assert [sample.captions for sample in found if isinstance(sample, RawSample)] == [["one", "two"]]
+
+
+def test_what_is_no_file_is_not_waited_for(tree: Path) -> None:
+    os.mkfifo(tree / "f.jpg")
+    (tree / "f.txt").write_text("f")
+    (tree / "g.jpg").symlink_to("nowhere")
+    (tree / "g.txt").write_text("g")
+    pair(tree / "h.jpg", None)
+    os.mkfifo(tree / "h.txt")
+    errors = [str(sample.error) for sample in read(folder(tree)) if isinstance(sample, UnreadableSample)]
+    assert len(errors) == 3
+    assert "f.jpg cannot be read (not a regular file)" in errors[0]
+    assert "g.jpg cannot be read (No such file" in errors[1]
+    assert "h.txt cannot be read (not a regular file)" in errors[2]
+
+
+def test_no_folder_or_no_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.source\.path: .*/none is no folder"):
+        folder(tmp_path / "none").check("train")
+    assert folder(tmp_path / "none").count("train", 3) == 3
+    with pytest.raises(DataError, match=r"has no images \(jpg, jpeg, png, webp\)"):
+        folder(tmp_path).own_splits()
+
+
+def test_changed_images_and_captions_are_another_version(tree: Path) -> None:
+    first = identity(folder(tree))
+    assert identity(folder(tree)) == first
+    (tree / "z/y/x.txt").write_text("other")
+    second = identity(folder(tree))
+    assert second != first
+    pair(tree / "new.jpg", "new")
+    third = identity(folder(tree))
+    assert third not in (first, second)
+    assert identity(folder(tree.rename(tree.parent / "moved"))) == third
+
+
+def test_a_folder_on_a_server(s3: S3Server, tree: Path) -> None:
+    store = Store("s3://folders/x")
+    if not store.fs.exists("folders"):
+        store.fs.mkdir("folders")
+    for path in tree.rglob("*.*"):
+        if path.is_file() and "loop" not in path.parts:
+            store.write(str(path.relative_to(tree)), path.read_bytes())
+    store.write("none.jpg", b"x")
+    found = read(folder(store.url), images=5)
+    assert [sample.captions for sample in read(folder(tree))] == [
+        sample.captions for sample in found if isinstance(sample, RawSample)
+    ]
+    (bad,) = [sample for sample in found if isinstance(sample, UnreadableSample)]
+    assert "s3://folders/x/none.txt: missing" in str(bad.error)
+    first = identity(folder(store.url))
+    store.write("b.txt", b"other")
+    assert identity(folder(store.url)) != first

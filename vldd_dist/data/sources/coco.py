@@ -1,0 +1,149 @@
+"""COCO's own files: captions_train2017.json and the like, and the folders of their images."""
+
+import json
+from functools import cached_property
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field, model_validator
+
+from vldd_dist.config.base import WHERE_IT_LIES
+from vldd_dist.control_characters import one_line
+from vldd_dist.data.image_folder import ImageFolder
+from vldd_dist.data.range_reader import open_shard
+from vldd_dist.data.shards import checked_captions, reading
+from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
+from vldd_dist.data.sources.sample import RawSample, UnreadableSample
+from vldd_dist.data.versions import content_version
+from vldd_dist.errors import DataError
+
+_CAPTIONS = "Caption file of the {} split (captions_*.json), a path or a URL{}."
+_IMAGES = "Folder of its images, a path or an fsspec URL."
+
+
+class _Content(NamedTuple):
+    """Of a caption file.
+
+    Attributes:
+        images: the entries of `images`.
+        captions: image id -> its captions.
+    """
+
+    images: list[Any]
+    captions: dict[Any, list[Any]]
+
+
+class Coco(Source):
+    """A caption file and a folder of images for each split. Splits without a file are taken out of `train`."""
+
+    train: Annotated[str, WHERE_IT_LIES] = Field(description=_CAPTIONS.format("training", ""))
+    train_images: Annotated[str, WHERE_IT_LIES] = Field(description=_IMAGES)
+    val: Annotated[str | None, WHERE_IT_LIES] = Field(
+        None, description=_CAPTIONS.format("validation", "; none: by `data.split`")
+    )
+    val_images: Annotated[str | None, WHERE_IT_LIES] = Field(None, description=_IMAGES)
+    test: Annotated[str | None, WHERE_IT_LIES] = Field(None, description=_CAPTIONS.format("test", "; none: by `data.split`"))
+    test_images: Annotated[str | None, WHERE_IT_LIES] = Field(None, description=_IMAGES)
+
+    @model_validator(mode="after")
+    def _both(self) -> "Coco":
+        for split in SPLITS:
+            if (getattr(self, split) is None) != (getattr(self, f"{split}_images") is None):
+                raise ValueError(f"{split} and {split}_images belong together: give both or neither")
+        return self
+
+    def own_splits(self) -> tuple[str, ...]:
+        return tuple(split for split in SPLITS if getattr(self, split) is not None)
+
+    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+        """Positions count images, in the order of the file."""
+        count = len(self._content(split).images)
+        return parts_of(count if limit is None else min(count, limit), images)
+
+    def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
+        folder = ImageFolder(getattr(self, f"{split}_images"), f"data.source.{split}_images")
+        content, url = self._content(split), getattr(self, split)
+        for number in range(part.start, part.stop):
+            where = f"{url}: images[{number}]"
+            try:
+                yield self._raw(split, content, number, folder)
+            except DataError as error:
+                yield UnreadableSample(folder.place, DataError(f"{where}: {error}"))
+
+    def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
+        """The caption file stands for the images too: a cluster that sees none of them finds the prepared unit by it."""
+        return {"captions": self._versions[split], "one_folder": self._one_folder}
+
+    def count(self, split: str, limit: int | None) -> int | None:
+        """By the file; of one that cannot be read the limit, for a worker says what is wrong with it."""
+        try:
+            count = len(self._content(split).images)
+        except DataError:
+            return limit
+        return count if limit is None else min(count, limit)
+
+    @property
+    def _one_folder(self) -> bool:
+        """Whether the images of all splits lie in one folder: then names alone tell images apart, else the split does too."""
+        return len({getattr(self, f"{split}_images") for split in self.own_splits()}) == 1
+
+    @cached_property
+    def _versions(self) -> dict[str, str]:
+        versions = {}
+        for split in self.own_splits():
+            url = getattr(self, split)
+            with reading(f"data.source.{split}: {url}"):
+                versions[split] = content_version(url)
+        return versions
+
+    @cached_property
+    def _contents(self) -> dict[str, _Content]:
+        return {}
+
+    def _content(self, split: str) -> _Content:
+        if split not in self._contents:
+            self._contents[split] = _read(getattr(self, split), split)
+        return self._contents[split]
+
+    def _raw(self, split: str, content: _Content, number: int, folder: ImageFolder) -> RawSample:
+        entry = content.images[number]
+        if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
+            raise DataError("file_name: missing, or no text")
+        key = entry.get("id")
+        if not isinstance(key, int | str):
+            raise DataError("id: missing, or neither a number nor a text")
+        captions = checked_captions(content.captions[key], f"the annotations of image_id {key!r}")
+        name = folder.relative(entry["file_name"])
+        data, path = folder.read(name), folder.path(name)
+        identity = name if self._one_folder else f"{split}/{name}"
+        return RawSample(f"{number:08d}", one_line(path), one_line(folder.place), data, captions, one_line(identity))
+
+
+def _read(url: str, split: str) -> _Content:
+    """Raises DataError: the file cannot be read, or its parts do not belong together."""
+    with reading(f"data.source.{split}: {url}"), open_shard(url) as file:
+        raw = file.read()
+    try:
+        tree = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{url}: not JSON, or nested too deeply: {one_line(str(error))}") from None
+    images = tree.get("images") if isinstance(tree, dict) else None
+    if isinstance(images, list) and images and isinstance(images[0], dict) and "sentences" in images[0]:
+        raise DataError(f"{url}: a Karpathy-style file, whose images have `sentences`: name the source `karpathy`")
+    if not isinstance(images, list) or not isinstance(tree.get("annotations"), list):
+        raise DataError(f"{url}: a caption file has the lists `images` and `annotations`: name captions_*.json")
+    captions: dict[Any, list[Any]] = {}
+    for number, image in enumerate(images):
+        key = image.get("id") if isinstance(image, dict) else None
+        if isinstance(key, int | str):
+            if key in captions:
+                raise DataError(f"{url}: images[{number}].id: {key!r} is another image's too: correct it")
+            captions[key] = []
+    for number, annotation in enumerate(tree["annotations"]):
+        where = f"{url}: annotations[{number}]"
+        if not isinstance(annotation, dict) or "caption" not in annotation:
+            raise DataError(f"{where}.caption: missing: instances and keypoints have none, name captions_*.json")
+        key = annotation.get("image_id")
+        if not isinstance(key, int | str) or key not in captions:
+            raise DataError(f"{where}.image_id: {key!r} is no image of the file: correct it or remove the annotation")
+        captions[key].append(annotation["caption"])
+    return _Content(images, captions)
