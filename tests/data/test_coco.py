@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.data.tables import read, said
 from tests.data.test_dataset import identity, jpeg, karpathy
 from tests.data.test_sources import FUZZ, JSON, assert_raw_or_unreadable, result_of
-from tests.data.test_table import read, said
 from vldd_dist.config.base import choose
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.sources.base import Source
