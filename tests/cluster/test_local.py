@@ -6,29 +6,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from cluster.local import ensure_token
 from tests.cluster.local_cluster import LocalCluster
+from vldd_dist.testing.listening import LOOPBACK, listening_sockets
 
 DRIVER = "import ray; ray.init(); print(ray.get(ray.remote(lambda: 'worked').remote()), flush=True); input()"
 ASK_CONTROL_SERVICE = (
     "from ray._raylet import GcsClient; GcsClient(address='{}').internal_kv_keys(b'', namespace=None, timeout=10)"
 )
+# The question is asked before `ray.init`, which would try for 20 seconds.
+JOIN = """
+import os, ray
+from vldd_dist.errors import ConfigError
+from vldd_dist.ray_backend.joining import join_cluster
+ray.init = None
+try:
+    join_cluster(os.environ["RAY_ADDRESS"])
+except ConfigError as error:
+    print(error)
+"""
 STATUS = "from vldd_dist.cli.main import main; main()"
-
-
-def listening() -> list[tuple[str, int]]:
-    """Name and address of each socket on which a process started by this one accepts connections."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            sockets = process.net_connections("inet")
-            found += [(process.name(), connection.laddr.ip) for connection in sockets if connection.status == "LISTEN"]
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.mark.ray
@@ -37,12 +36,12 @@ def test_no_other_machine_reaches_a_service_of_the_cluster(cluster: LocalCluster
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", DRIVER], env=environment, **pipes) as driver:
         assert driver.stdout.readline() == "worked\n"
-        sockets = listening()
+        sockets = listening_sockets()
         driver.communicate("\n")
     names = {name for name, _ in sockets}
     assert {"gcs_server", "raylet"} <= names, names
     assert len(sockets) > 10
-    assert [place for place in sockets if place[1] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")] == []
+    assert [place for place in sockets if place[1] not in LOOPBACK] == []
 
 
 def without_token(program: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -58,6 +57,9 @@ def test_nobody_without_the_token_is_served(cluster: LocalCluster, wrong: dict[s
     refused = without_token(ASK_CONTROL_SERVICE.format(cluster.nodes.address), **wrong)
     assert refused.returncode == 1
     assert "AuthenticationError" in refused.stderr or "nauthenticated" in refused.stderr, refused.stderr
+    refused = without_token(JOIN, RAY_ADDRESS=cluster.nodes.address, **wrong)
+    assert refused.stdout.startswith(f"RAY_ADDRESS={cluster.nodes.address}: the cluster asks for its token"), refused.stderr
+    assert "set RAY_AUTH_MODE=token" in refused.stdout
     refused = without_token(STATUS, "status", str(tmp_path), "--address", cluster.dashboard, **wrong)
     assert refused.returncode == 2, refused.stderr
     (sentence,) = refused.stderr.splitlines()

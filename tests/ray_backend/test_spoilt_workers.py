@@ -19,6 +19,7 @@ from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
+from vldd_dist.ray_backend.joining import start_ray
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.failure_policy import RetryBudget
 from vldd_dist.scheduler.result import RunResult
@@ -45,8 +46,7 @@ class Joined(RayExecutor):
 @contextmanager
 def one_node(folder: Path, **more: Any) -> Iterator[Joined]:
     """Of one CPU."""
-    # "local": without an address Ray joins whatever cluster was last started on this machine.
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, **more)
+    start_ray(num_cpus=1, **more)
     try:
         yield Joined(Store(str(folder)))
     finally:

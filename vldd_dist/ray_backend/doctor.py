@@ -1,7 +1,6 @@
 """`vldd doctor`: tries what a run needs of the machine, store and cluster. Each finding is one line that says what to do."""
 
 import importlib
-import logging
 import multiprocessing
 import os
 import platform
@@ -126,12 +125,9 @@ def _cluster() -> Iterator[Finding]:
         return
     import ray
 
-    try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        yield Finding("FAIL", "cluster", f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: cannot be joined: {reason}")
-        return
+    from vldd_dist.ray_backend.joining import join_cluster
+
+    join_cluster(os.environ["RAY_ADDRESS"])
     resources = ray.cluster_resources()
     ray.shutdown()
     yield Finding("ok", "cluster", f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs")

@@ -1,6 +1,5 @@
 """Running units on Ray: attempts that run, attempts that ended, reports through one queue."""
 
-import logging
 import os
 from collections.abc import Callable
 
@@ -9,44 +8,18 @@ from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vldd_dist.errors import ConfigError, InterruptedRun
+from vldd_dist.errors import InterruptedRun
 from vldd_dist.events import UnitReported
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.ray_backend.attempts import Attempt, ExpertAttempt, GroupAttempt, TaskAttempt
+from vldd_dist.ray_backend.joining import join_cluster, start_ray
 from vldd_dist.ray_backend.messages import decode
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.store.store import Store
 
 # How long a stopped distillation may take to store its state.
 STOP_SECONDS = 10
-# How often starting Ray on this machine is tried.
-STARTS = 3
-
-
-logger = logging.getLogger(__name__)
-
-
-def _start_ray() -> None:
-    """Start Ray on this machine. Its processes get 30 s to start, which may be too little on a busy machine: tried again.
-
-    Raises:
-        InterruptedRun: it did not start in `STARTS` tries.
-    """
-    for left in reversed(range(STARTS)):
-        try:
-            # "local": without an address Ray joins whatever cluster was last started on this machine.
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            return
-        except Exception as error:  # Ray raises nothing narrower here.
-            ray.shutdown()
-            reason = str(error).strip().partition("\n")[0]
-            if not left:
-                raise InterruptedRun(
-                    f"Ray did not start on this machine in {STARTS} tries ({reason}): run the same command again when the "
-                    "machine is less busy"
-                ) from None
-            logger.warning("Ray did not start on this machine (%s): tried again", reason)
 
 
 class RayExecutor:
@@ -60,14 +33,7 @@ class RayExecutor:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.owns_cluster = "RAY_ADDRESS" not in os.environ
-        try:
-            self._join()
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise ConfigError(
-                f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}: the cluster cannot be joined ({reason}): "
-                "correct the address, or unset it to start Ray on this machine"
-            ) from None
+        self._join()
         self.queue = self._make_queue()
         self.running: dict[str, Attempt] = {}
         # Reports that were read from the queue and not asked for yet.
@@ -77,9 +43,9 @@ class RayExecutor:
 
     def _join(self) -> None:
         if self.owns_cluster:
-            _start_ray()
+            start_ray()
         else:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            join_cluster(os.environ["RAY_ADDRESS"])
 
     def _make_queue(self) -> Queue:
         # On the driver's node: the loss of any other node must not take the queue with it.

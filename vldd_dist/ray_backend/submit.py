@@ -14,6 +14,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.errors import ConfigError
+from vldd_dist.ray_backend.joining import TOKEN, first_line
 from vldd_dist.ray_backend.secret_files import EXCLUDES, check_named_files, check_working_dir, texts_of
 from vldd_dist.store.store import Store
 
@@ -123,18 +124,11 @@ def _cluster_errors(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        raise ConfigError(
-            f"--address {address}: the cluster asks for its token ({_first_line(error)}): set RAY_AUTH_MODE=token, "
-            "with the token in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names or in ~/.ray/auth_token"
-        ) from None
+        raise ConfigError(f"--address {address}: the cluster asks for its token ({first_line(error)}): {TOKEN}") from None
     except (ConnectionError, RuntimeError) as error:
         raise ConfigError(
-            f"--address {address}: the cluster cannot be reached ({_first_line(error)}): check that it runs and the address"
+            f"--address {address}: the cluster cannot be reached ({first_line(error)}): check that it runs and the address"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
 
 
 def next_commands(job: str, address: str, store: str) -> str:

@@ -1,12 +1,15 @@
-"""How a run comes to a Ray of its own on a busy machine."""
+"""How a run comes to a Ray of its own, on a busy machine too, which no other machine reaches."""
 
 import logging
+import os
 
+import numpy as np
 import pytest
 import ray
 
 from vldd_dist.errors import InterruptedRun
-from vldd_dist.ray_backend.executor import STARTS, _start_ray
+from vldd_dist.ray_backend.joining import STARTS, start_ray
+from vldd_dist.testing.listening import LOOPBACK, listening_sockets
 
 SLOW = "The current node timed out during startup. This could happen because the GCS has become overloaded."
 
@@ -29,7 +32,7 @@ def starting(monkeypatch: pytest.MonkeyPatch, fails: int) -> list[str]:
 def test_a_slow_start_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     calls = starting(monkeypatch, STARTS - 1)
     with caplog.at_level(logging.WARNING):
-        _start_ray()
+        start_ray()
     assert calls == ["init", "shutdown"] * (STARTS - 1) + ["init"]
     assert caplog.text.count("timed out during startup") == STARTS - 1
 
@@ -37,4 +40,21 @@ def test_a_slow_start_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: py
 def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     starting(monkeypatch, STARTS)
     with pytest.raises(InterruptedRun, match=r"Ray did not start on this machine in 3 tries \(The current node timed out"):
-        _start_ray()
+        start_ray()
+
+
+@pytest.mark.ray
+def test_no_other_machine_reaches_it_and_its_objects_spill_to_disk() -> None:
+    before = dict(os.environ)
+    start_ray(num_cpus=1, object_store_memory=100 << 20)
+    try:
+        assert dict(os.environ) == before | {name: os.environ[name] for name in os.environ if name not in before}
+        kept = [ray.put(np.full(30 << 20, number, np.uint8)) for number in range(6)]
+        assert [int(ray.get(one)[-1]) for one in kept] == list(range(6))
+        assert ray.get(ray.remote(lambda: "worked").remote()) == "worked"
+        sockets = listening_sockets()
+    finally:
+        ray.shutdown()
+    assert {"gcs_server", "raylet"} <= {name for name, _ in sockets}
+    assert any("Spill" in name for name, _ in sockets)
+    assert [place for place in sockets if place[1] not in LOOPBACK] == []

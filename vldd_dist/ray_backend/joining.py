@@ -1,0 +1,109 @@
+"""Joining a Ray cluster, or starting Ray on this machine."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError, RayError
+
+from vldd_dist.errors import ConfigError, InterruptedRun
+
+# How often starting Ray on this machine is tried.
+STARTS = 3
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+PROBE_SECONDS = 10
+TOKEN = (
+    "set RAY_AUTH_MODE=token, with the token in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names or in "
+    "~/.ray/auth_token"
+)
+
+logger = logging.getLogger(__name__)
+
+
+def start_ray(**options: Any) -> None:
+    """Start Ray on this machine. Its services listen on 127.0.0.1 only. Its processes get 30 s to start, which may be too
+    little on a busy machine: tried again.
+
+    Args:
+        options: for `ray.init`.
+
+    Raises:
+        InterruptedRun: it did not start in `STARTS` tries.
+    """
+    for left in reversed(range(STARTS)):
+        try:
+            with _loopback():
+                # "local": without an address Ray joins whatever cluster was last started on this machine.
+                ray.init(address="local", include_dashboard=False, **QUIET, **options)
+            return
+        except Exception as error:  # Ray raises nothing narrower here.
+            ray.shutdown()
+            if not left:
+                raise InterruptedRun(
+                    f"Ray did not start on this machine in {STARTS} tries ({first_line(error)}): run the same command again "
+                    "when the machine is less busy"
+                ) from None
+            logger.warning("Ray did not start on this machine (%s): tried again", first_line(error))
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Ray that starts within the `with` block takes 127.0.0.1 for this machine's address, as it does by default on macOS. Its
+    processes read that from the environment, this process has read it when it imported Ray. `_node_ip_address="127.0.0.1"`
+    has no effect: `ray.init` replaces it by an address that other machines reach."""
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    given, enabled = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = enabled
+        if given is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = given
+
+
+def join_cluster(address: str) -> None:
+    """Join the cluster that RAY_ADDRESS names.
+
+    Args:
+        address: the value of RAY_ADDRESS.
+
+    Raises:
+        ConfigError: it cannot be joined.
+    """
+    try:
+        _probe(address)
+        ray.init(**QUIET)
+    except AuthenticationError as error:
+        raise ConfigError(f"RAY_ADDRESS={address}: the cluster asks for its token ({first_line(error)}): {TOKEN}") from None
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise ConfigError(
+            f"RAY_ADDRESS={address}: the cluster cannot be joined ({first_line(error)}): "
+            "correct the address, or unset it to start Ray on this machine"
+        ) from None
+
+
+def _probe(address: str) -> None:
+    """Ask the cluster's control service one question: with a wrong token `ray.init` gives up after 20 seconds, and does not say
+    why; where nobody answers it takes minutes, this 40 seconds.
+
+    Raises:
+        AuthenticationError: the token is wrong or missing.
+        RpcError: nobody answers.
+    """
+    # Other forms ("auto", "ray://...") are resolved by `ray.init`.
+    if re.fullmatch(r"[^/]+:\d+", address):
+        GcsClient(address=address).internal_kv_exists(b"probe", namespace=None, timeout=PROBE_SECONDS)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what Ray says: the rest is a page."""
+    return str(error).strip().partition("\n")[0][:200]
