@@ -1,4 +1,4 @@
-"""What the benchmarks share: processes of their own, CPU time, peak memory, the closing line of JSON. Linux only."""
+"""Shared by the benchmarks: new processes, CPU time, peak memory, the last line of JSON. Linux only."""
 
 import json
 import multiprocessing

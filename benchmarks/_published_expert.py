@@ -1,4 +1,4 @@
-"""An expert as the published scripts train one, written anew: everything is done again for every batch."""
+"""An expert trained as in the published scripts, reimplemented: every batch is decoded, resized and embedded anew."""
 
 import io
 import time
@@ -24,7 +24,7 @@ class PublishedExpert:
     """Image tower and projection heads trained by SGD; BERT-base frozen."""
 
     def __init__(self, shards: list[Path], tower: str, size: int) -> None:
-        # After torchvision, which the package loads in a way of its own.
+        # transformers must be imported after torchvision, which the package imports in its own way.
         from transformers import AutoTokenizer, BertConfig, BertModel
 
         torch.set_num_threads(1)
@@ -45,7 +45,7 @@ class PublishedExpert:
         self.optimiser = torch.optim.SGD(parameters, lr=0.001, momentum=0.9)
 
     def rate(self, batch: int, batches: int) -> float:
-        """Samples a second over so many batches, after one."""
+        """Samples per second over `batches` batches, after one warm-up batch."""
         batched = self._batches(batch)
         self._step(next(batched))
         began = time.monotonic()
@@ -57,22 +57,22 @@ class PublishedExpert:
         generator = np.random.default_rng(0)
         while True:
             chosen = generator.choice(len(self.samples), size, replace=False)
-            pictures, captions = zip(*(self._load(int(index), generator) for index in chosen), strict=True)
-            yield torch.stack(pictures), list(captions)
+            images, captions = zip(*(self._load(int(index), generator) for index in chosen), strict=True)
+            yield torch.stack(images), list(captions)
 
     def _load(self, index: int, generator: np.random.Generator) -> tuple[Tensor, str]:
         data, captions = self.samples[index]
         assert data is not None
-        picture = Image.open(io.BytesIO(data)).convert("RGB").resize((self.size, self.size), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.asarray(augment(picture, AugmentSettings(), generator)).copy())
+        image = Image.open(io.BytesIO(data)).convert("RGB").resize((self.size, self.size), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.asarray(augment(image, AugmentSettings(), generator)).copy())
         return pixels.permute(2, 0, 1), str(generator.choice(captions))
 
     def _step(self, batch: tuple[Tensor, list[str]]) -> None:
-        pictures, captions = batch
+        pixels, captions = batch
         tokens = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
         with torch.no_grad():
             texts = self.bert(**tokens).pooler_output
-        images = self.image((pictures.float() / 255 - 0.5) / 0.25)
+        images = self.image((pixels.float() / 255 - 0.5) / 0.25)
         loss = InfoNCE()(images, self.head(texts))
         self.optimiser.zero_grad()
         loss.backward()

@@ -1,4 +1,4 @@
-"""How long a lost node keeps its expert from training."""
+"""The time from the loss of a node until its expert trains again."""
 
 import os
 import tempfile
@@ -21,7 +21,7 @@ OVERRIDES = [
 
 
 class Watch:
-    """Loses the expert's node once it has trained some epochs, and notes when it trains again."""
+    """Removes the expert's node after some epochs, and records when the expert trains again."""
 
     def __init__(self, cluster: Any) -> None:
         self.cluster = cluster
@@ -47,7 +47,7 @@ class Watch:
                 continue
             if self.lost_at is None and epoch >= 4:
                 self.lost_epoch = epoch
-                # One of two nodes trains; without notice, and nothing comes in its place.
+                # One of two nodes trains. It is removed without notice and not replaced.
                 (node,) = [node for node in self.cluster.worker_nodes if _trains(node)]
                 self.lost_at = time.monotonic()
                 self.cluster.remove_node(node, allow_graceful=False)
@@ -63,7 +63,7 @@ def _trains(node: Any) -> bool:
 
 
 def recovery_seconds() -> float:
-    """From the loss of the node to the first report of samples by the expert that goes on; two nodes, one expert."""
+    """Seconds from the loss of the node to the first report of samples by the resumed expert; two nodes, one expert."""
     cluster = start_cluster(2, 1, dashboard_port=free_port())
     os.environ["RAY_ADDRESS"] = cluster.address
     try:
@@ -78,7 +78,7 @@ def recovery_seconds() -> float:
                 should_stop=lambda: watch.again_at is not None,
             ).run()
     except KeyboardInterrupt:
-        # What should_stop asks for.
+        # `should_stop` ends the run in this way.
         if watch.again_at is None:
             raise
     finally:
@@ -86,5 +86,5 @@ def recovery_seconds() -> float:
         del os.environ["RAY_ADDRESS"]
     assert watch.lost_at is not None
     assert watch.again_at is not None
-    assert watch.again_epoch >= watch.lost_epoch - 1, "it goes on from its checkpoint"
+    assert watch.again_epoch >= watch.lost_epoch - 1, "it resumes from its checkpoint"
     return watch.again_at - watch.lost_at

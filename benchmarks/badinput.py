@@ -6,9 +6,9 @@ Each case runs in a folder of its own, beside files of a user that are compared 
 through the function behind the `vldd` command, with a limit of time each; a sample of them as processes of their own, on a
 standard output that takes ASCII only. The import of data is the dataset stage of `vldd run`, in the worker and without Ray.
 
-What is counted against a case: a traceback; no end within the limit; another exit code than the kind of case allows (2 for a
-description or a command line, 4 for data and stores, 0 where the input may be sound by chance); a file of the user's lost or
-changed, or made outside the places that the command was given; a control character in the output.
+These count as faults: a traceback; no end within the limit; an exit code that the kind of case does not allow (2 for a
+description or a command line, 4 for data and stores, 0 where the input may be sound by chance); a file of the user
+lost or changed, or created outside the places that the command was given; a control character in the output.
 
 The last line is JSON: tried, tracebacks, hangs, wrong_exit_codes, lost_or_changed_files, control_characters, as_processes.
 """

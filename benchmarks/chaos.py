@@ -1,10 +1,10 @@
-"""The main job on S3 while its coordinator and its workers are killed at random: the distilled sets must come out the same.
+"""The main job on S3 while its driver and its workers are killed at random: the distilled sets must be the same.
 
     python -m benchmarks.chaos --kills 20
 
-The job runs once undisturbed, then again in a store of its own, where at random moments either the coordinator with all its
-Ray processes, or one busy worker, gets SIGKILL; a killed coordinator is started again by the same command. `--quick` is a
-tiny experiment. The last line is JSON: kills, same_digest, units_redone (units started more often than once).
+The job runs once undisturbed, then again in a store of its own, where at random moments either the driver with all its Ray
+processes, or one busy worker, gets SIGKILL; a killed driver is started again by the same command. `--quick` uses a tiny
+experiment. The last line is JSON: kills, same_digest, units_redone (units started more often than once).
 """
 
 import argparse
@@ -34,8 +34,8 @@ from vldd_dist.testing.tiny import TINY
 PRESET = "jobs/presets/scenes.yaml"
 QUICK = [*TINY, "data.train_images=160", "experts.epochs=6", "distill.outer_steps=60", "distill.checkpoint_every=5"]
 BUCKET = "chaos"
-COORDINATOR_SHARE = 0.4
-# Ray's own: without its agents a whole node ends, which is the coordinator's death on one machine.
+DRIVER_SHARE = 0.4
+# Processes of Ray itself. Without its agents a whole node ends, which on one machine is the death of the driver.
 NOT_OURS = ("IDLE", "_QueueActor", "Agent")
 LONGEST_ATTEMPT_SECONDS = 3600
 RESUMABLE = 3
@@ -43,10 +43,10 @@ RESUMABLE = 3
 
 @dataclass
 class Job:
-    """The job's command on one prefix, as often started as it takes.
+    """The job's command on one prefix, started as often as necessary.
 
     Attributes:
-        log: everything it printed.
+        log: the lines it printed.
         starts: how often each unit was started, by label.
     """
 
@@ -66,7 +66,7 @@ class Job:
 
     @contextmanager
     def running(self) -> Iterator[subprocess.Popen[bytes]]:
-        """One start of it, ended with all its processes."""
+        """One start of the job. All its processes are killed at the end of the `with` block."""
         sets = [part for override in self.overrides for part in ("--set", override)]
         output = self.folder / f"{self.name}.log"
         with output.open("wb") as file:
@@ -79,7 +79,7 @@ class Job:
 
     def _start(self, command: list[str], file: IO[bytes]) -> subprocess.Popen[bytes]:
         environment = os.environ | self.environment | {"VLDD_CACHE_DIR": str(self.folder / f"{self.name}-cache")}
-        # A session of its own: a Ctrl-C here does not reach it, and its processes are found by descent.
+        # In a session of its own, so that a Ctrl-C here does not reach it.
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
 
     def digests(self) -> dict[str, str]:
@@ -90,7 +90,7 @@ class Job:
 
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL for the coordinator and for every Ray process it started."""
+    """Send SIGKILL to the driver and to every Ray process it started."""
     try:
         family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     except psutil.NoSuchProcess:
@@ -104,7 +104,7 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
 
 
 def busy_workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Ray workers that run a task or an actor of ours: Ray names the process after it."""
+    """Ray workers that run a task or an actor of this package: Ray names the process after it."""
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
@@ -117,7 +117,7 @@ def busy_workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def run_undisturbed(job: Job) -> float:
-    """Seconds it took."""
+    """Returns the duration in seconds."""
     started = time.monotonic()
     with job.running() as process:
         finished = process.wait(LONGEST_ATTEMPT_SECONDS)
@@ -127,7 +127,7 @@ def run_undisturbed(job: Job) -> float:
 
 
 def run_disturbed(job: Job, kills: int, pause: tuple[float, float], dice: random.Random) -> int:
-    """Run to its end, killing at most `kills` times, `pause` seconds (shortest, longest) apart. Returns how often."""
+    """Run the job to its end with at most `kills` kills, `pause` (shortest, longest) seconds apart. Returns their number."""
     done = 0
     while True:
         with job.running() as process:
@@ -137,8 +137,8 @@ def run_disturbed(job: Job, kills: int, pause: tuple[float, float], dice: random
                 except subprocess.TimeoutExpired:
                     victims = busy_workers(process)
                     done += 1
-                    if not victims or dice.random() < COORDINATOR_SHARE:
-                        print(f"kill {done}: the coordinator and all its processes", flush=True)
+                    if not victims or dice.random() < DRIVER_SHARE:
+                        print(f"kill {done}: the driver and all its processes", flush=True)
                         break
                     victim = dice.choice(victims)
                     print(f"kill {done}: {' '.join(victim.cmdline()).strip()}", flush=True)
@@ -154,7 +154,7 @@ def run_disturbed(job: Job, kills: int, pause: tuple[float, float], dice: random
 
 
 def chaos(server: S3Server, kills: int, quick: bool, seed: int) -> dict[str, float]:
-    """As often as it takes to place all kills, each time in a fresh prefix."""
+    """Run the job until all kills are done, each time in a new prefix."""
     os.environ.update(server.environment)
     Store(f"s3://{BUCKET}/x").fs.mkdir(BUCKET)
     dice, pause = random.Random(seed), (3.0, 14.0) if quick else (5.0, 40.0)
@@ -183,7 +183,7 @@ def chaos(server: S3Server, kills: int, quick: bool, seed: int) -> dict[str, flo
 def main() -> None:
     parser = argparse.ArgumentParser(description="The main job on S3 under random kills.")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims")
+    parser.add_argument("--seed", type=int, default=0, help="of the times and the victims")
     parser.add_argument("--quick", action="store_true", help="a tiny experiment and 5 kills at most: a few minutes")
     arguments = parser.parse_args()
     kills = min(arguments.kills, 5) if arguments.quick else arguments.kills

@@ -1,18 +1,18 @@
-"""How fast experts train: one against the published way, several on a node, two workers against one, and after a lost node.
+"""Training speed of experts: one against the published method, several on a node, two workers against one, after a lost node.
 
     python -m benchmarks.experts [--quick] [--nfnet]
 
-The published way of the same work decodes, resizes and augments the original picture for every batch and runs the frozen BERT
-on every batch's captions; ours prepares pictures once, reads caption embeddings, and augments in threads beside the step. Both
-train the same image tower with the same batches on one core (BERT-base has random weights here: its time does not depend on
-them). Co-located experts share the pictures that one of them has decoded; separate ones each have a cache of their own. Rates
-are of whole expert units, streaming from a store, after a first epoch. The pipeline alone, without a model, says where
-sharing would pay if the model cost nothing.
+The published method decodes, resizes and augments the original image for every batch and runs the frozen BERT on every batch's
+captions; this package prepares images once, reads caption embeddings, and augments in threads during the step. Both train the
+same image tower with the same batches on one core (BERT-base has random weights here: its time does not depend on them).
+Co-located experts share the images that one of them has decoded; separate ones each have a cache of their own. Rates are those
+of whole expert units, streaming from a store, after a first epoch. The pipeline alone, without a model, shows what sharing
+would save if the model took no time.
 
 --nfnet adds NFNet-L0 at 224 px, the paper's image tower, for the first comparison.
 
 The last line is JSON: speedup_single, speedup_colocated_4, scaling_2_workers, recovery_s (seconds from the loss of a node until
-its expert reports samples again, on a local cluster; it goes on from its last checkpoint).
+its expert reports samples again, on a local cluster; it resumes from its last checkpoint).
 """
 
 import argparse
@@ -49,7 +49,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
-PICTURES, PER_SHARD, BATCH = 512, 64, 32
+IMAGES, PER_SHARD, BATCH = 512, 64, 32
 TOWERS = {"nf_regnet_b1": 128, "nfnet_l0": 224}
 COLOCATED = 4
 ROUNDS = 5
@@ -147,11 +147,11 @@ def _view_of(store: Path, own: Path) -> Store:
 
 
 def train_beside(folder: str, tower: str, index: int, cache: str, seconds: float) -> float:
-    return train(folder, tower, index, cache, Meter(PICTURES, 10**9, seconds, wait=_barrier.wait))
+    return train(folder, tower, index, cache, Meter(IMAGES, 10**9, seconds, wait=_barrier.wait))
 
 
 def stream_beside(folder: str, tower: str, index: int, cache: str, augmented: bool) -> float:
-    """Pictures a second of the pipeline alone: one epoch after a barrier, none of it seen before."""
+    """Images per second of the pipeline alone, over three epochs after a barrier, none of them seen before."""
     os.environ["VLDD_CACHE_DIR"] = cache
     (unit,) = units(Path(folder), tower, "dataset")
     dataset = Dataset(UnitReader(Store(f"{folder}/store-{tower}"), "dataset", unit.id))
@@ -187,7 +187,7 @@ def together(function: Callable[..., float], count: int, *arguments: Any, folder
 
 
 def compare_single(folder: Path, tower: str, rounds: int, batches: int) -> tuple[float, float]:
-    """Samples a second, the published way and ours: medians over rounds in turn."""
+    """Samples a second, the published method and ours: medians over rounds in turn."""
     published, ours = FreshProcess(), FreshProcess()
     rates: tuple[list[float], list[float]] = ([], [])
     with tempfile.TemporaryDirectory() as cache:
@@ -222,15 +222,15 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for split, pictures in (("train", PICTURES), ("val", 32), ("test", 32)):
-            write_shards(folder, split, pictures, PER_SHARD)
+        for split, images in (("train", IMAGES), ("val", 32), ("test", 32)):
+            write_shards(folder, split, images, PER_SHARD)
         towers = list(TOWERS) if arguments.nfnet else ["nf_regnet_b1"]
         single = {}
         for tower in towers:
             process = FreshProcess()
             process.run(prepare, folder, tower)
             process.close()
-            what = f"one expert, {tower} at {TOWERS[tower]} px: published way, ours"
+            what = f"one expert, {tower} at {TOWERS[tower]} px: published method, ours"
             single[tower] = row(what, *compare_single(folder, tower, rounds if tower == "nf_regnet_b1" else 1, 4))
         where = {"folder": name, "tower": "nf_regnet_b1"}
         pairs: dict[str, list[tuple[float, float]]] = {"one": [], "four": [], "plain": [], "augmented": []}
@@ -246,7 +246,7 @@ def main() -> None:
                 )
     medians = {what: [statistics.median(column) for column in zip(*found, strict=True)] for what, found in pairs.items()}
     scaling = row("two workers: one, two", *medians["one"])
-    colocated = row("4 experts on a node: separate, sharing decoded pictures", *medians["four"])
+    colocated = row("4 experts on a node: separate, sharing decoded images", *medians["four"])
     row("pipeline alone, no augmentation: separate, sharing", *medians["plain"])
     row("pipeline alone, augmented: separate, sharing", *medians["augmented"])
     Console(width=128).print(table)

@@ -1,11 +1,10 @@
-"""The plan's estimates of memory against what passes take: `python -m benchmarks.footprint [--quick]`.
+"""The plan's memory estimates against measured memory: `python -m benchmarks.footprint [--quick]`.
 
-Measured are one unroll by each gradient, and two training steps of an expert, each in a process of its own on one thread, after
-the same on two pairs has loaded the kernels. Two measures: the peak of the bytes that torch's CPU allocator has given out, from
-the profiler's record of every allocation and release; and the rise of the resident set, which adds what oneDNN and MKL allocate
-for themselves, and what malloc keeps or had kept before (it is told to give large blocks back at once). The first is exact,
-and what a GPU's allocator gives out, too; the aim, 20 %, is about it. Ratios are estimate over measure. The last line is one
-JSON object.
+One unroll by each gradient and two training steps of an expert are measured, each in a process of its own on one thread, after
+a warm-up on two pairs. There are two measures: the peak of the bytes allocated by torch's CPU allocator, from the profiler's
+record of every allocation and release; and the growth of the resident set, which also contains memory that oneDNN and MKL
+allocate, and memory that malloc keeps (it is told to return large blocks at once). The first is exact and comparable with a
+GPU's allocator; the aim of 20 % refers to it. Ratios are estimate over measurement. The last line is one JSON object.
 """
 
 import argparse
@@ -40,7 +39,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Case:
-    """A student, and a batch whose activations are large beside what measuring blurs."""
+    """A student, and a batch whose activations are large compared with the error of measurement."""
 
     model: str
     arguments: dict[str, Any]
@@ -67,14 +66,14 @@ CASES = (
 
 
 class Measured(NamedTuple):
-    """Peaks in bytes above what was there before: of tensors, and of the resident set."""
+    """Peak growth in bytes: of tensors, and of the resident set."""
 
     tensors: int
     resident: int
 
 
 def estimate(case: Case, what: str) -> int:
-    """What the plan's formulas say of it, without memory."""
+    """The plan's estimate in bytes."""
     trace = MemoryTrace(case.settings, TEXT_DIM, IMAGE_SIZE)
     sizes, batch = sizes_of(trace), case.pairs * trace.input_bytes
     if what == "expert":
@@ -147,12 +146,12 @@ def _peak_of_tensors(work: Callable[[], object]) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The plan's estimates of memory against what passes take.")
+    parser = argparse.ArgumentParser(description="The plan's memory estimates against measured memory.")
     parser.add_argument("--quick", action="store_true", help="two students, without the full graph")
     quick = parser.parse_args().quick
-    # Blocks beyond this come from the system and go back to it: what is resident is what is in use.
+    # Blocks above this size are allocated from and returned to the system, so that the resident set is the memory in use.
     os.environ.update(MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
-    table = Table(title=f"{IMAGE_SIZE} px, {STEPS} inner steps, MiB; ratios are estimate over measure")
+    table = Table(title=f"{IMAGE_SIZE} px, {STEPS} inner steps, MiB; ratios are estimate over measurement")
     for heading in ("student", "pairs", "what", "estimate", "tensors", "ratio", "resident", "ratio"):
         table.add_column(heading, justify="left" if heading in ("student", "what") else "right")
     of_tensors, of_resident = [], []

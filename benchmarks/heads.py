@@ -2,8 +2,8 @@
 
     python -m benchmarks.heads
 
-Both make the same gradient of the pictures (`exact`, eight steps on all pairs, heads alone move). In feature space the tower
-runs twice forward and once back a picture and outer step; on the general path it does so in every inner step.
+Both compute the same gradient of the images (`exact`, eight steps on all pairs, heads alone move). In feature space the tower
+runs twice forward and once backward per image and outer step; on the general path it does so in every inner step.
 CPU seconds on one thread, medians, taken in turn. The last line is JSON: time_ratio_heads, error_heads (relative l2), the worst
 over the towers.
 """
@@ -46,7 +46,7 @@ class Frozen:
         self.target = [tensor + 0.01 * torch.randn(tensor.shape, generator=generator) for tensor in self.start]
 
     def in_feature_space(self) -> Tensor:
-        """The gradient of the pictures, (PAIRS, 3, H, W)."""
+        """The gradient of the images, (PAIRS, 3, H, W)."""
         return pixel_gradients(self.model, self.images, self._unrolled(self.student, model_inputs(self.model, self.images)))
 
     def by_the_general_path(self) -> Tensor:
@@ -62,7 +62,7 @@ class Frozen:
 
 
 class ThroughTheTower:
-    """The same student for the unroll, fed with pictures instead of their features."""
+    """The same student for the unroll, fed with images instead of their features."""
 
     def __init__(self, student: Student) -> None:
         self.student, self.towers, self.seed = student, student.towers, student.seed

@@ -2,11 +2,11 @@
 
     python -m benchmarks.pairs [--quick]
 
-Whole runs of the outer loop at 64 px (`exact`, two inner steps of 20 pairs, Adam), with pairs of noise and an expert of two
-snapshots. Time is the median over outer steps in CPU seconds of one thread; the budgets take turns, step by step. Memory is
-what a rank's resident set grows by while the pairs, the best ones and the optimiser's moments are made and moved, on one rank
-and on two. The last line is JSON: time_ratio_10000_vs_100; memory_per_pair_ratio, what a further pair costs a rank of two,
-times two, over what it costs one process.
+Whole runs of the outer loop at 64 px (`exact`, two inner steps of 20 pairs, Adam), with noise pairs and an expert of two
+snapshots. Time is the median over outer steps in CPU seconds of one thread; the budgets alternate, step by step. Memory is the
+growth of a rank's resident set while the pairs, the best pairs and the optimiser's moments are created and updated, on one rank
+and on two. The last line is JSON: time_ratio_10000_vs_100; memory_per_pair_ratio, the memory of a further pair on each of two
+ranks, times two, over that on one process.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def make_model() -> DualEncoder:
 
 
 def write_trajectory(store: Store, model: DualEncoder) -> None:
-    """An expert of two snapshots, the second a little away from the first."""
+    """An expert of two snapshots, the second slightly different from the first."""
     writer = UnitWriter(store, "expert", "e", {}, {})
     generator = torch.Generator().manual_seed(0)
     for epoch in (0, 1):
@@ -103,7 +103,7 @@ def trajectory_store() -> Iterator[str]:
 
 
 def step_seconds(url: str, outer_steps: int) -> dict[int, float]:
-    """CPU seconds of an outer step by budget: medians, the first steps left out."""
+    """Budget -> median CPU seconds of an outer step, without the first two steps."""
     runs = {pairs: make_run(SOLO, url, pairs, outer_steps, lambda event: None) for pairs in BUDGETS}
     taken: dict[int, list[float]] = {pairs: [] for pairs in BUDGETS}
     for step in range(outer_steps):
@@ -115,17 +115,18 @@ def step_seconds(url: str, outer_steps: int) -> dict[int, float]:
 
 
 def rank_memory(ranks: Ranks, url: str, pairs: int) -> int:
-    """Bytes that a run's making and two of its steps add to this process."""
+    """Bytes by which creating a run and two of its outer steps increase this process's memory."""
     _, peak = peak_memory(lambda: make_run(ranks, url, pairs, 2, lambda event: None).run())
     return peak
 
 
 def memory_per_pair(world: int, url: str, budgets: tuple[int, int]) -> tuple[float, list[int]]:
-    """Bytes a rank for a further pair, and the peaks it comes from: a fresh group for each, for memory is not given back."""
+    """Bytes per rank for a further pair, and the peaks from which it is computed. Each peak is measured in a new group, because
+    processes do not return memory."""
     peaks = []
     for pairs in budgets:
         group = Group(world)
-        # The first loads the kernels.
+        # A warm-up run loads the kernels.
         group.run(rank_memory, url, MINIBATCH)
         peaks.append(max(group.run(rank_memory, url, pairs)))
         group.close()

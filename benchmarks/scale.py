@@ -1,14 +1,14 @@
-"""The controller with thousands of units: what it takes of the machine that runs it.
+"""The controller with thousands of units: the resources of the driver's machine that it uses.
 
     python -m benchmarks.scale [--quick]
 
-The real controller, with the views of a real run that need no Ray (lines or a live table, and the status in the store), over
-the plan of a real description (100 experts; distillations that need all of them, each judged five times and published),
-against an executor whose units end on a clock of its own, 450 and more at once, and a folder as store. Counted are the
-driver's CPU seconds without the executor's, what its resident set grows by in a fresh process (plan included), and its
-requests to the store: a listing is one for each 1,000 keys, a write two, for it is compared with what the store then holds.
-The requests of workers are not the driver's (benchmarks/scaling_model.py has them); those of the report, which reads a
-manifest for nearly each unit once at the end, come on top.
+The real controller, with the views of a real run that need no Ray (lines or a live table, and the status in the store), runs
+the plan of a real description (100 experts; distillations that need all of them, each evaluated five times and published) with
+an executor that simulates units by a clock of its own, 450 and more at once, and a folder as store. Measured are the driver's
+CPU seconds without the executor's, the growth of its resident set in a new process (plan included), and its requests to the
+store: a listing counts one for each 1,000 keys, a write two, because the object is compared after the write. Requests of
+workers are not counted (benchmarks/scaling_model.py has them), nor are those of the report, which reads the manifest of nearly
+every unit once.
 
 The last line is JSON, at the largest size and with lines as view: ms_per_unit, driver_mib_per_1000_units, requests_per_unit,
 and ms_growth, the time per unit over that at 1,000 units.
@@ -45,7 +45,7 @@ from vldd_dist.store.store import Limit, Store
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 SIZES = (1_000, 10_000)
 EXPERTS, CAPACITY, LISTED_AT_ONCE, REPORT_SECONDS = 100, Capacity(cpus=500, gpus=450), 1_000, 0.5
-# Of the simulated units, give or take a half; the rest take one.
+# Duration of simulated units by kind, varied by half; other kinds take one second.
 SECONDS = {"expert": 30.0, "distillation": 20.0, "evaluation": 5.0, "coreset": 3.0}
 MIB = 2**20
 
@@ -54,7 +54,7 @@ Out = TypeVar("Out")
 
 def make_units(size: int) -> list[WorkUnit]:
     """About `size` units; experts and distillations ask for a GPU, evaluations for half of one."""
-    # Beside a distillation with its evaluations and publication: experts and their evaluations, coresets, what all need.
+    # Besides distillations with their evaluations and publications there are experts with theirs, coresets, and shared inputs.
     seeds = max(1, math.ceil((size - 2 * EXPERTS - 47) / 7))
     overrides = [
         *("model.image.weights=random", "model.text.model=bert-base-uncased", f"experts.count={EXPERTS}"),
@@ -65,10 +65,10 @@ def make_units(size: int) -> list[WorkUnit]:
 
 
 class CountingStore(Store):
-    """Counts the requests that would go out to an object store.
+    """Counts the requests that an object store would receive.
 
     Attributes:
-        writes: how many of them wrote, or asked what was written.
+        writes: those that wrote, or checked what was written.
     """
 
     requests = writes = 0
@@ -90,8 +90,8 @@ class CountingStore(Store):
 
 
 class SimulatedExecutor:
-    """Units that end by themselves and leave a manifest; `now` moves when the controller waits, `aside` are the CPU seconds
-    that its thread spends here (the status is written on another)."""
+    """Simulated units, which end at a given time and leave a manifest. `now` advances when the controller waits; `aside` is the
+    CPU time in seconds that its thread spends in this class (the status is written by another thread)."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -148,14 +148,14 @@ class SimulatedExecutor:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run took of the driver.
+    """Resources that one run of the driver used.
 
     Attributes:
         cpu_seconds: of the controller, views included.
         plan_seconds: CPU seconds of making the plan, in none of the others.
         requests, writes: to the store, and those of them that wrote the status.
-        asked, polls: how often the executor was asked what there is, and what has ended.
-        minutes: that the run took by the executor's clock.
+        asked, polls: how often the executor was asked for its capacity, and for ended units.
+        minutes: the run's duration by the executor's clock.
         memory: bytes the resident set grew by, plan included.
     """
 
@@ -172,7 +172,7 @@ class Figures:
 
 
 def simulate(size: int, terminal: bool, folder: str) -> Figures:
-    """Run what the folder's store lacks of an experiment."""
+    """Run the units of an experiment that the folder's store does not have."""
     began = time.process_time()
     units = make_units(size)
     planned = time.process_time()

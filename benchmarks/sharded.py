@@ -2,14 +2,14 @@
 
     python -m benchmarks.sharded [--quick]
 
-Ranks are processes of one thread each that speak by gloo on this machine. `state` is what a rank holds between two passes: its
-part of parameters, the engine's copy and buffers, gradients, snapshots, adjoint, the expert's two snapshots; bytes of distinct
-tensors, the most seen at the start of a pass, less the pairs. It should fall as 1/world. `peak` is the process's resident set
-above its size before the unroll. Communication is what torch.distributed is asked to move, in the usual cost of each collective
-(Thakur et al. 2005), against two all-gathers and one reduce-scatter of the parameters a pass, which is what ZeRO 3 needs, three
-passes an inner step. The error is that of `exact` on 2 and 3 ranks against one process, relative l2 over the gradients of the
-pairs and of the rates. The last line is JSON: state_fraction_2, state_fraction_4, gradient_error_2, gradient_error_3,
-comm_ratio (the worst over the numbers of ranks).
+Ranks are processes of one thread each on this machine, connected by gloo. `state` is what a rank holds between two passes: its
+shards of the parameters, the engine's copy and buffers, gradients, snapshots, adjoint, and the expert's two snapshots; in
+bytes of distinct tensors, the maximum at the start of a pass, without the pairs. It should fall as 1/world. `peak` is the
+growth of the process's resident set during the unroll. Communication is counted by the usual cost of each collective (Thakur
+et al. 2005) and compared with two all-gathers and one reduce-scatter of the parameters for each pass, the minimum for ZeRO 3,
+with three passes for each inner step. The error is that of `exact` on 2 and 3 ranks against one process, relative l2 over the
+gradients of the pairs and of the rates. The last line is JSON: state_fraction_2, state_fraction_4, gradient_error_2,
+gradient_error_3, comm_ratio (the worst over the numbers of ranks).
 """
 
 import argparse
@@ -46,7 +46,7 @@ def make_model(name: str) -> DualEncoder:
 
 
 def make_ends(model: DualEncoder) -> tuple[list[Tensor], list[Tensor]]:
-    """A start, and a target as far from it as an epoch may lead."""
+    """A start, and a target at about the distance of one epoch."""
     generator = torch.Generator().manual_seed(0)
     start = list(ParameterView(model).read())
     return start, [value + 0.01 * value.std(correction=0) * torch.randn(value.shape, generator=generator) for value in start]
@@ -59,12 +59,12 @@ def make_batches(steps: int) -> list[list[Tensor]]:
 
 
 class Moved(TorchDispatchMode):
-    """Within, bytes that collectives put on the wire are counted, over all ranks, on each."""
+    """Counts the bytes that collectives send within the `with` block, summed over all ranks; every rank has the same sum."""
 
     def __init__(self, ranks: Ranks) -> None:
         super().__init__()
         self.bytes = 0
-        # Operation -> how often its longest tensor crosses the wire.
+        # Operation -> how many times its longest tensor is sent.
         once = ranks.world_size - 1
         self.crossings = {
             "c10d._allgather_base_.default": once,
@@ -76,17 +76,17 @@ class Moved(TorchDispatchMode):
         if str(operation).startswith("c10d."):
             flat = [each for given in arguments for each in (given if isinstance(given, list) else [given])]
             longest = max(each.nbytes for each in flat if isinstance(each, Tensor))
-            # An operation that nobody thought of ends the benchmark.
+            # A KeyError ends the benchmark for an operation that is not listed.
             self.bytes += longest * self.crossings[str(operation)]
         return operation(*arguments, **(named or {}))
 
 
 def live_bytes() -> int:
-    """Of the distinct storages that Python sees."""
+    """Bytes of all distinct CPU tensor storages that Python references."""
     gc.collect()
     storages: dict[int, int] = {}
     for each in gc.get_objects():
-        # Not isinstance: some objects of torch warn when their class is asked for.
+        # Not isinstance, because some objects of torch print a warning then.
         if issubclass(type(each), Tensor) and each.device.type == "cpu":
             storage = each.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
@@ -94,7 +94,7 @@ def live_bytes() -> int:
 
 
 class RankFigures(NamedTuple):
-    """Bytes, seconds an outer step, and bytes moved an inner step."""
+    """Of one rank: bytes, seconds per outer step, and bytes moved per inner step."""
 
     state: int
     peak: int
@@ -122,7 +122,7 @@ def measure_rank(ranks: Ranks, name: str, steps: int, repeats: int) -> RankFigur
     def unroll() -> None:
         unrolling.gradient(Segment(start, target, RATES, batches, (), 0), 1e-4)
 
-    # The first also traces the model and loads the kernels.
+    # The first unroll also traces the model and loads the kernels.
     unroll()
     apart = sum(tensor.nbytes for batch in batches for tensor in batch)
     ShardedFirstOrder.gradients = watched  # type: ignore[method-assign]

@@ -1,14 +1,15 @@
-"""Trajectories through our store against plain s3fs, on one S3 server in one run.
+"""Trajectories through this package's store against plain s3fs, on one S3 server in one run.
 
     python -m benchmarks.store
 
 Throughput: an expert's snapshots written epoch by epoch and committed, against s3fs's `pipe` of the same bytes; then all of
-them brought into the memory of a node that has none, which keeps them on its disk, against s3fs's `get` and reading the files.
-Ours also hashes, compares what the server holds after each write, and verifies what it reads. Bytes: what the outer loop reads
-in its steps, as it draws them, against reading the whole expert of each step as the published code does; cold is every step on
-a node of its own, warm a second pass on a node that has been there.
+them read into memory through an empty node cache, against s3fs's `get` and reading the files. This package also hashes, checks
+the object after each write, and verifies what it reads. Bytes: what the outer loop reads for its steps, against reading the
+whole expert at each step as the published code does; "cold" is each step with an empty node cache, "warm" a second pass with
+the node cache of the first.
 
-The last line is JSON: write_ratio, read_ratio (ours over plain, medians over rounds), bytes_ratio_cold, bytes_ratio_warm.
+The last line is JSON: write_ratio, read_ratio (speed of this package over plain s3fs, medians over rounds), bytes_ratio_cold,
+bytes_ratio_warm.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def write_plain(plain: AbstractFileSystem, folder: str, snapshots: Snapshots) ->
 
 
 def read_ours(store: Store, unit_id: str) -> None:
-    """As many at once as the outer loop prefetches."""
+    """With as many parallel reads as the outer loop's prefetching uses."""
     reader = UnitReader(store, "trajectory", unit_id)
     with ThreadPoolExecutor(PARALLEL_PREFETCHES) as pool:
         for _ in pool.map(reader.read, reader.manifest.objects):
@@ -98,7 +99,7 @@ def seconds(function: Callable[[], None]) -> float:
 
 @contextmanager
 def fresh_node() -> Iterator[None]:
-    """A node's cache that holds nothing."""
+    """An empty node cache."""
     with tempfile.TemporaryDirectory(prefix="vldd-node-") as folder:
         os.environ["VLDD_CACHE_DIR"] = folder
         yield
@@ -107,7 +108,7 @@ def fresh_node() -> Iterator[None]:
 def throughput(store: Store, megabytes: int, rounds: int) -> dict[str, list[float]]:
     """Seconds of each round."""
     taken: dict[str, list[float]] = {row: [] for row in ROWS}
-    # As anyone gets it: with its own checksums and signatures.
+    # With its default checksums and signatures.
     plain = fsspec.filesystem("s3", skip_instance_cache=True)
     for number in range(rounds):
         snapshots = make_snapshots(megabytes, number)
@@ -115,7 +116,7 @@ def throughput(store: Store, megabytes: int, rounds: int) -> dict[str, list[floa
             partial(_round_of_ours, store, f"round-{number}", snapshots),
             partial(_round_of_plain, plain, f"{store.root}/plain/{number}", snapshots),
         ]
-        # Whoever goes first finds the machine in another state: take turns.
+        # The order alternates, because the first finds the machine in another state.
         for way in ways if number % 2 else reversed(ways):
             for row, value in way().items():
                 taken[row].append(value)
@@ -138,7 +139,7 @@ def _round_of_plain(plain: AbstractFileSystem, folder: str, snapshots: Snapshots
 
 
 class Counting(Store):
-    """Counts the bytes that come from the server."""
+    """Counts the bytes read from the server."""
 
     read_bytes = 0
 
@@ -164,7 +165,7 @@ def bytes_of_steps(store: Store, megabytes: int) -> tuple[float, float]:
     drawn = [sampler.draw(step) for step in range(STEPS)]
 
     def read(counting: Counting, expert: int, start: int) -> None:
-        # No snapshots in memory: what is saved is saved by the node.
+        # Without snapshots in memory, so that only the node cache saves reads.
         trajectory = Trajectory(UnitReader(counting, "trajectory", f"expert-{expert}"), SnapshotCache())
         for epoch in (start, start + 1):
             for tower in TOWERS:

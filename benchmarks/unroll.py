@@ -1,7 +1,7 @@
 """Time, memory and error of the four gradients of the unroll: `python -m benchmarks.unroll [--quick]`.
 
-Each gradient of each student runs in a process of its own on one thread; the repeats go round the gradients in turn, so
-that noise meets all alike. Time is the median of the repeats in CPU seconds. Memory is the peak above the resident size
+Each gradient of each student runs in a process of its own on one thread; the repeats alternate between the gradients, so
+that noise affects all equally. Time is the median of the repeats in CPU seconds. Memory is the peak above the resident size
 after the model, the batches and one first gradient (which loads the kernels) are there. The error is the relative l2 error
 against `full` of the pairs' gradients or the rates', whichever is worse. The last line is one JSON object; each figure is
 the worst over the students.
@@ -80,7 +80,7 @@ def _batch(generator: torch.Generator) -> Params:
 
 
 class FirstRun(NamedTuple):
-    """What one run tells.
+    """Results of one run.
 
     Attributes:
         peak: memory, bytes.
@@ -128,7 +128,7 @@ class Row:
 
 
 def compare(model: str, steps: int, repeats: int, methods: list[str]) -> list[Row]:
-    """All gradients of one unroll, each in its process."""
+    """All gradients of one unroll, each in a process of its own."""
     processes = {method: FreshProcess() for method in methods}
     try:
         firsts = {method: process.run(_first_run, model, steps, method) for method, process in processes.items()}
@@ -155,7 +155,7 @@ def _relative(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def snapshot_growth(row: Row) -> float:
-    """What a further inner step costs in memory beside the gradients it returns, in sizes of theta."""
+    """Memory of a further inner step without the gradients it returns, in multiples of the size of theta."""
     process = FreshProcess()
     try:
         longer = process.run(_first_run, row.model, STEPS_OF_GROWTH, row.method)

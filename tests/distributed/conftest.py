@@ -1,4 +1,4 @@
-"""One group of each size for all tests: starting one takes seconds."""
+"""Groups of ranks, one of each size for all tests, because starting one takes seconds."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from vldd_dist.testing.group import Group
 
 @pytest.fixture(scope="session")
 def group() -> Iterator[Callable[[int], Group]]:
-    """world -> a group of so many processes."""
+    """world size -> a group of that many processes."""
     groups: dict[int, Group] = {}
 
     def of(world: int) -> Group:
@@ -27,7 +27,7 @@ def group() -> Iterator[Callable[[int], Group]]:
 
 @pytest.fixture
 def copy(prepared: Store, tmp_path: Path) -> Callable[[str], Store]:
-    """name -> a copy of the module's prepared store."""
+    """name -> a copy of the module's prepared store, in a folder of that name."""
 
     def make(name: str) -> Store:
         shutil.copytree(prepared.root, tmp_path / name)

@@ -12,11 +12,11 @@ from vldd_dist.store.store import Store
 
 
 class Stopped(Exception):
-    """As a killed process: nothing more is written."""
+    """Ends the unit as a kill would: nothing more is written."""
 
 
 def execute_until(ranks: Ranks, url: str, unit: WorkUnit, stop_at: int | None) -> dict[str, bytes]:
-    """Run a unit, up to the checkpoint of `stop_at` or to its end.
+    """Run a unit up to the checkpoint of step `stop_at`, or to its end if that is None.
 
     Returns:
         What this rank wrote for its last checkpoint.

@@ -43,7 +43,7 @@ def described(*overrides: str) -> Experiment:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The dataset and its captions' embeddings: no expert."""
+    """The data set and the embeddings of its captions, without experts."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
     run(store, [unit for unit in make_graph(described()).units() if unit.kind in ("dataset", "caption_embeddings")])
     return store
@@ -66,7 +66,7 @@ def found_gradient(ranks: Ranks, url: str) -> OuterGradient:
 
 
 def by_definition(store: Store) -> tuple[list[float], Tensor, Tensor]:
-    """The terms and their sum's gradient of pictures and texts, with torch's own covariance."""
+    """The terms of the loss, and the gradient of their sum with respect to images and texts, with torch's own covariance."""
     context = context_of(store, SOLO)
     model = context.build_model(0)
     settings = described().distill.run_settings()
@@ -107,7 +107,7 @@ def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = N
 def test_a_distillation_without_experts_lowers_its_loss(
     prepared: Store, copy: Callable[[str], Store], group: Callable[[int], Group], tmp_path: Path
 ) -> None:
-    """And ends in the same pairs however it gets there: resumed to the bit, on two ranks up to rounding."""
+    """A resumed run ends in the same bits, a run on two ranks in the same pairs up to rounding."""
     (unit,) = units_of(described(), "distillation")
     assert set(unit.inputs) == {"dataset", "embeddings"}
     straight, broken, together = copy("straight"), copy("broken"), copy("together")
@@ -125,7 +125,7 @@ def test_a_distillation_without_experts_lowers_its_loss(
     assert set(ranks) == set(wanted)
 
 
-def test_what_it_cannot_do_is_refused_with_the_description() -> None:
+def test_unsupported_settings_are_refused_with_the_description() -> None:
     with pytest.raises(ConfigError, match=r"log_temperature cannot be learned by .* without a student"):
         described("model.loss.learn_temperature=true")
     with pytest.raises(

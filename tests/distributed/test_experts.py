@@ -1,4 +1,4 @@
-"""An expert on several ranks: the same trajectory, whatever their number, read by any other."""
+"""An expert on several ranks: the trajectory does not depend on their number, and any number of ranks can read it."""
 
 import shutil
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from vldd_dist.testing.unroll_problems import relative
 
 Groups = Callable[[int], Group]
 
-# The last batch has one picture, so that some ranks have none; the text head has dropout, whose masks must not differ.
+# The last batch has one image, so that some ranks have none; the text head has dropout, whose masks must not differ.
 EXPERTS = [
     "data.train_images=49",
     "experts.count=1",
@@ -34,7 +34,7 @@ VIT_LORA = ["model.image.model=test_vit", "model.image.model_args={img_size: 32}
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """What an expert needs."""
+    """The inputs of an expert."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
     kinds = ("dataset", "caption_embeddings")
     run(store, [unit for unit in make_graph(experiment(*EXPERTS)).units() if unit.kind in kinds])
@@ -43,7 +43,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def alone(prepared: Store, tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], Store]:
-    """overrides -> a store with the expert that one process trained, undisturbed."""
+    """overrides -> a store with an expert that one process trained without interruption."""
     trained: dict[str, Store] = {}
 
     def of(overrides: list[str]) -> Store:
@@ -63,7 +63,7 @@ def expert_of(overrides: list[str]) -> WorkUnit:
 
 
 def train(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = None) -> None:
-    """The expert's unit, perhaps up to the checkpoint of epoch `stop_at`."""
+    """Run the expert's unit, up to the checkpoint of epoch `stop_at` if it is given."""
     execute_until(ranks, url, expert_of(overrides), stop_at)
 
 
@@ -106,7 +106,7 @@ def test_the_number_of_ranks_does_not_change_the_trajectory(
 
 
 @pytest.mark.parametrize(("before", "after", "stage"), [(2, 3, 0), (2, 1, 3), (1, 2, 2), (1, 2, 3)])
-def test_an_expert_goes_on_with_another_number_of_ranks(
+def test_an_expert_resumes_with_another_number_of_ranks(
     before: int, after: int, stage: int, copy: Callable[[str], Store], alone: Callable[[list[str]], Store], group: Groups
 ) -> None:
     broken = copy("broken")
@@ -119,8 +119,8 @@ def test_an_expert_goes_on_with_another_number_of_ranks(
         assert relative(found, wanted) < 1e-4
 
 
-def test_slices_of_a_snapshot_in_parts(copy: Callable[[str], Store], group: Groups) -> None:
-    """Three wrote it; any range is read from the parts that hold it."""
+def test_slices_of_a_snapshot_in_row_files(copy: Callable[[str], Store], group: Groups) -> None:
+    """Three ranks wrote the snapshot. A range of it is read from the row files that hold the range."""
     store = copy("store")
     sharded = ["experts.workers=3"]
     group(3).run(train, store.url, sharded)

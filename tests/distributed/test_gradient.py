@@ -1,4 +1,4 @@
-"""The gradient of a student on several ranks against that of one process: gloo, real DeepSpeed engines."""
+"""The gradient of a student on several ranks against that of one process, with gloo and real DeepSpeed engines."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "a loss that learns": {"loss": WeightedInfoNCE()},
     "head only": {"train": "head", "head": HeadSettings(kind="linear")},
 }
-# (world, stage)
+# (world size, ZeRO stage)
 WAYS = ((1, 0), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3), (3, 0), (3, 2), (3, 3))
 Groups = Callable[[int], Group]
 
@@ -63,7 +63,7 @@ def sharded_gradient(ranks: Ranks, student: str, stage: int, gradient: str) -> d
 
 
 def compare(group: Group, student: str, stage: int, gradient: str, against: str) -> dict[str, float]:
-    """Relative errors of what the group finds."""
+    """Relative errors of the group's gradients."""
     parts = group.run(sharded_gradient, student, stage, gradient)
     case = dual_encoder_case(**STUDENTS[student]).in_model_inputs()
     wanted = case.gradient(against)
@@ -86,7 +86,7 @@ def compare(group: Group, student: str, stage: int, gradient: str, against: str)
 @pytest.mark.parametrize(
     ("student", "world", "stage"),
     [
-        # A smooth and a kinked network at every number of ranks and stage; what the others add is tried at two.
+        # A smooth and a kinked network with every number of ranks and every stage; the others with two ranks only.
         *((student, *ranks) for student in ("nfnet", "relu") for ranks in WAYS),
         *(
             (student, *ranks)
@@ -97,7 +97,7 @@ def compare(group: Group, student: str, stage: int, gradient: str, against: str)
     ],
 )
 def test_exact_on_ranks_is_the_full_gradient(group: Groups, student: str, stage: int, world: int) -> None:
-    """To 1e-5 in fp32, for networks with kinks too."""
+    """To 1e-5 in fp32, also for networks with kinks."""
     errors = compare(group(world), student, stage, "exact", "full")
     assert max(errors["pairs"], errors["rates"], errors["terms"], errors["shared"]) < 1e-5, errors
 
@@ -111,7 +111,8 @@ def test_exact_on_ranks_is_the_full_gradient(group: Groups, student: str, stage:
     ],
 )
 def test_differences_on_ranks_are_close_to_the_full_gradient(group: Groups, student: str, stage: int, world: int) -> None:
-    """Everything in shards, no second derivative; the check against them runs first, and leaves nothing behind."""
+    """Everything is in shards and no second derivative is taken. The check against `exact` runs first and must not change the
+    result."""
     errors = compare(group(world), student, stage, "finite_difference", "full")
     assert errors["pairs"] < 1.5e-3, errors
     assert max(errors["rates"], errors["shared"]) < 1e-3, errors
@@ -131,8 +132,8 @@ def checked(ranks: Ranks, student: str, stage: int, ways: list[tuple[float | Non
 
 
 def test_ranks_check_differences_together(group: Groups) -> None:
-    """Whole unrolls: all ranks see the same figure. Where second derivatives do not fit on one of them, none has them, and
-    another step is the judge."""
+    """The check compares whole unrolls, and all ranks get the same error. If second derivatives do not fit on one of the ranks,
+    all ranks compare with another epsilon instead."""
     ways = [(None, True), (1e-4, True), (1e-4, False)]
     found = group(2).run(checked, "nfnet", 0, ways)
     assert found[0] == found[1]
@@ -143,7 +144,7 @@ def test_ranks_check_differences_together(group: Groups) -> None:
     assert [choice.against for choice in found[0]] == ["exact", "exact", "another epsilon"]
 
 
-def test_ranks_find_that_differences_do_not_serve(group: Groups) -> None:
+def test_ranks_find_that_differences_are_too_inaccurate(group: Groups) -> None:
     found = group(2).run(checked, "relu", 0, [(1e-3, True), (1e-3, False)])
     assert found[0] == found[1]
     assert all(choice.error > 0.05 for choice in found[0])
@@ -156,7 +157,7 @@ def test_tesla_and_feature_space_on_ranks(group: Groups, world: int) -> None:
 
 
 def double_backward_through_the_engine(ranks: Ranks) -> str:
-    """As one would write it first: what happens?"""
+    """The straightforward Hessian product through the engine. Returns whether it works, is wrong, or fails."""
     from vldd_dist.models.losses.infonce import InfoNCE
     from vldd_dist.models.parameters import ParameterView
     from vldd_dist.sharding.zero_model import ZeroModel
@@ -172,7 +173,7 @@ def double_backward_through_the_engine(ranks: Ranks) -> str:
         (product,) = torch.autograd.grad(squares, images)
     except RuntimeError as error:
         return f"fails: {error}"
-    # Against the same by one process.
+    # Compared with the same product in one process.
     reference = dual_encoder_case(**STUDENTS["vit"]).student
     inputs, embeddings = (tensor.clone().requires_grad_() for tensor in case.batches[0])
     theta = [value.requires_grad_() for value in reference.view.read()]
@@ -182,7 +183,8 @@ def double_backward_through_the_engine(ranks: Ranks) -> str:
 
 
 def test_double_backward_through_a_zero_3_engine_fails() -> None:
-    """The fact behind the skeleton. A group of its own: the engine is of no use afterwards."""
+    """This is why `ShardedDoubleBackward` computes on a skeleton. In a group of its own, because the engine cannot be used
+    afterwards."""
     alone = Group(1)
     try:
         (found,) = alone.run(double_backward_through_the_engine)

@@ -1,4 +1,4 @@
-"""The main job with two ranks a distillation, by its real command: a rank that is killed, ranks that hang."""
+"""The main job, started by its command, with two ranks for each distillation: a rank that is killed, ranks that hang."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ RANKS = [
 
 @pytest.fixture
 def straight(group: Callable[[int], Group], tmp_path: Path) -> Path:
-    """A store with everything but the distillation and what follows it; beside it, in "done", the distillation undisturbed."""
+    """A store without the distillation and the units that follow it; in the folder "done" beside it, the undisturbed run."""
     units = make_graph(experiment(*RANKS)).units()
     store = tmp_path / "store"
     run(Store(str(store)), [unit for unit in units if unit.kind not in ("distillation", "publication", "evaluation")])
@@ -49,14 +49,14 @@ def digests(store: Path) -> dict[str, str]:
 
 
 class Ranks:
-    """The ranks of the distillation that a command runs."""
+    """The ranks of the distillation that a running command has started."""
 
     def __init__(self, process: subprocess.Popen[str], store: Path) -> None:
         self.process, self.store = process, store
         self.ended: set[int] = set()
 
     def after_a_checkpoint(self) -> list[psutil.Process]:
-        """Both ranks, when the newest group has stored a checkpoint of its own. A group's ranks are disturbed once."""
+        """Both ranks, once the newest group has stored a checkpoint of its own. The ranks of each group are returned once."""
         before = {mark.name for mark in checkpoints(self.store, "distillation")}
         wait_for(lambda: len(self._living()) == 2, self.process)
         wait_for(lambda: bool({mark.name for mark in checkpoints(self.store, "distillation")} - before), self.process)
@@ -68,7 +68,7 @@ class Ranks:
         return [worker for worker in workers_of(self.process, "RankActor.run") if worker.pid not in self.ended]
 
 
-def test_a_group_that_loses_a_rank_or_hangs_goes_on_from_its_checkpoint(straight: Path, tmp_path: Path) -> None:
+def test_a_group_that_loses_a_rank_or_hangs_resumes_from_its_checkpoint(straight: Path, tmp_path: Path) -> None:
     """One rank is killed, then rank 0 of the group that replaces it hangs, then rank 1 of the next."""
     process = start(tmp_path / "store", RANKS)
     ranks = Ranks(process, tmp_path / "store")

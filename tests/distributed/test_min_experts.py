@@ -1,5 +1,5 @@
-"""distill.objective.min_experts: a run starts with the first experts, waits for each next one when it may draw it, and draws
-alike whenever they were trained."""
+"""distill.objective.min_experts: a run starts with the first experts and waits for each further one when it may draw it. The
+draws do not depend on when the experts were trained."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
 from vldd_dist.testing.tiny_experiment import digests, experiment, run, units_of
 
-# Of six outer steps the first draws from one expert, the second too, the third from two, the fourth and later from three.
+# Of six outer steps the first two draw from one expert, the third from two, the fourth and later ones from three.
 OVERRIDES = ("experts.count=3", "distill.objective.min_experts=1")
 
 
@@ -46,7 +46,7 @@ def test_more_than_there_are_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Everything but the last two experts."""
+    """All inputs except the last two experts."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
     units = make_graph(experiment(*OVERRIDES)).units()
     first, _, _ = units_of(experiment(*OVERRIDES), "expert")
@@ -55,7 +55,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def attempt(ranks: Ranks, url: str, unit: WorkUnit) -> tuple[str | None, list[int]]:
-    """The role it waits for, if it does, and the steps it reports."""
+    """Run the unit. Returns the role it waits for, or None, and the outer steps it reported."""
     torch.set_num_threads(1)
     steps: list[int] = []
 
@@ -79,7 +79,7 @@ def test_a_run_waits_where_it_must_and_ends_in_the_same_bits(prepared: Store, co
     assert attempt(SOLO, straight.url, unit) == (None, [1, 2, 3, 4, 5, 6])
 
     assert attempt(SOLO, store.url, unit) == ("expert_001", [1, 2])
-    # Nothing is lost, nor gained, by trying early.
+    # An attempt before the expert exists does not change the result.
     assert attempt(SOLO, store.url, unit) == ("expert_001", [])
     assert not is_done(store, "distillation", unit.id)
     run(store, [second])

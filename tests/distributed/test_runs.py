@@ -1,4 +1,4 @@
-"""A whole distillation on several ranks: the same pairs, whatever their number, and checkpoints that any number reads."""
+"""A distillation on several ranks: the pairs do not depend on their number, and any number of ranks reads a checkpoint."""
 
 import shutil
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from vldd_dist.testing.unroll_problems import relative
 
 Groups = Callable[[int], Group]
 
-# Nine pairs, so that the ranks' rows differ in number; a minibatch of six. SGD, for Adam's first step is the gradient's sign. A
-# loss that learns a shared tensor.
+# Nine pairs, so that ranks have different numbers of rows; a minibatch of six. SGD, because Adam's first step is only the sign
+# of the gradient. The loss learns a shared tensor.
 DISTILL = [
     "distill.pairs=[9]",
     "distill.batch_size=6",
@@ -38,7 +38,7 @@ DISTILL = [
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Everything a distillation needs, by one process."""
+    """The inputs of a distillation, made by one process."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
     kinds = ("dataset", "image_weights", "caption_embeddings", "expert")
     run(store, [unit for unit in make_graph(experiment(*DISTILL)).units() if unit.kind in kinds])
@@ -46,10 +46,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = None) -> Tensor:
-    """The distillation's unit, perhaps up to the checkpoint of step `stop_at`.
+    """Run the distillation's unit, up to the checkpoint of step `stop_at` if it is given.
 
     Returns:
-        This rank's pictures after the last checkpoint (those of the best validation may be the start's).
+        This rank's images after the last checkpoint (those of the best validation may be the start's).
     """
     (unit,) = units_of(experiment(*DISTILL, *overrides), "distillation")
     written = execute_until(ranks, url, unit, stop_at)
@@ -59,7 +59,7 @@ def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = N
 
 @pytest.fixture(scope="module")
 def alone(prepared: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Tensor]:
-    """What one process makes, undisturbed: its store, and the pictures in the end."""
+    """An uninterrupted run of one process: its store, and the images at the end."""
     folder = tmp_path_factory.mktemp("alone") / "store"
     shutil.copytree(prepared.root, folder)
     return Store(str(folder)), distil(SOLO, str(folder), [])
@@ -72,13 +72,13 @@ def result(store: Store, overrides: list[str]) -> tuple[dict[str, Tensor], dict[
 
 
 def way(store: Store, images: Tensor) -> Tensor:
-    """By how much the pictures moved: the start is the same, and larger."""
+    """The change of the images since the start, which is much larger than the change."""
     (unit,) = units_of(experiment(*DISTILL), "distillation")
     return images - read_rows(UnitReader(store, "distillation", unit.id), "start")["images"]
 
 
 def assert_equal_runs(store: Store, images: Tensor, other: Store, other_images: Tensor) -> None:
-    """Up to rounding, which the steps pass on."""
+    """Equal up to rounding errors, which accumulate over the steps."""
     wanted = way(store, images)
     assert float(wanted.norm()) > 0.1
     assert relative(way(other, other_images), wanted) < 1e-4
@@ -105,7 +105,7 @@ def test_the_number_of_ranks_does_not_change_the_result(
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
-def test_a_run_goes_on_with_another_number_of_ranks(
+def test_a_run_resumes_with_another_number_of_ranks(
     before: int, after: int, copy: Callable[[str], Store], alone: tuple[Store, Tensor], group: Groups
 ) -> None:
     broken = copy("broken")
@@ -121,7 +121,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     assert_equal_runs(*alone, broken, go(after, None))
 
 
-def test_a_damaged_part_makes_all_ranks_pass_over_the_checkpoint(
+def test_a_damaged_row_file_makes_all_ranks_skip_the_checkpoint(
     copy: Callable[[str], Store], alone: tuple[Store, Tensor], group: Groups
 ) -> None:
     broken = copy("broken")
@@ -142,7 +142,7 @@ def test_offloaded_shards_give_the_same_bits(offload: str, copy: Callable[[str],
 
 
 def test_checks_of_differences_resume_with_the_run(copy: Callable[[str], Store], group: Groups) -> None:
-    """Stopped after a check that no checkpoint has: the same bits and the same figures as undisturbed."""
+    """A run stopped after a check that is in no checkpoint ends in the same bits and figures as an uninterrupted one."""
     straight, broken = copy("straight"), copy("broken")
     base = ["distill.workers=2", "distill.objective.gradient=finite_difference", "distill.objective.check_every=2"]
     wanted = group(2).run(distil, straight.url, base)
