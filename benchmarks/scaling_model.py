@@ -27,11 +27,11 @@ from vldd_dist.store.s3 import PART_BYTES
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 STUDENTS = {"nfnet_l0": "flickr30k-nfnet-bert.yaml", "ViT-B/16 with LoRA": "flickr30k-vit-lora.yaml"}
 
-# Training pictures a GPU and second at 224 px: assumed, for one data-centre GPU in mixed precision.
+# Training images per GPU and second at 224 px: assumed, for one data-centre GPU in mixed precision.
 SPEEDS = {"nfnet_l0": 600.0, "vit_base_patch16_224": 500.0}
-# A picture without gradients is so much faster; a pair's part of an inner step of `exact` costs so many training images.
+# Speed of an image without gradients relative to training; cost of one pair in an inner step of `exact`, in training images.
 ENCODING_SPEEDUP, EXACT_STEPS = 3.0, 4.0
-# Captions a GPU and second through BERT, pictures a second through the one process that prepares a dataset: assumed too.
+# Captions per GPU and second through BERT; images per second through the one process that prepares a data set. Assumed, too.
 CAPTIONS_A_SECOND, PREPARED_A_SECOND = 3_000.0, 150.0
 # Requests of a checkpoint (look, objects, mark, list, remove the oldest) and of a unit (the store's mark, look,
 # its objects, commit, list).
@@ -41,7 +41,7 @@ GB, MB = 1e9, 1e6
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures by split, captions a picture, and what differs from the presets."""
+    """Images by split, captions per image, and overrides of the presets."""
 
     name: str
     pictures: dict[str, int]
@@ -56,7 +56,7 @@ class Source:
 SOURCES = (
     Source("Flickr30K", {"train": 29_000, "val": 1_014, "test": 1_000}, 5),
     Source("COCO", {"train": 113_287, "val": 5_000, "test": 5_000}, 5),
-    # Few epochs of many pictures: those that distillation can reach, and one more.
+    # Few epochs, because there are many images: those that distillation can reach, and one more.
     Source("100M pairs", {"train": 100_000_000, "val": 5_000, "test": 5_000}, 1, ("experts.epochs=3",)),
 )
 
@@ -130,7 +130,7 @@ def units_and_bytes(source: Source, experiment: Experiment) -> dict[str, list[tu
 
 
 def gpu_seconds(source: Source, experiment: Experiment) -> dict[str, float]:
-    """Kind -> seconds of one GPU, of all its units. Training pictures count one, encoded ones `1 / ENCODING_SPEEDUP`."""
+    """Kind -> seconds of one GPU, of all its units. Training images count one, encoded ones `1 / ENCODING_SPEEDUP`."""
     experts, distill, judging = experiment.experts, experiment.distill, experiment.evaluation
     train, val, test = (source.pictures[split] for split in ("train", "val", "test"))
     rates = len(judging.learning_rates)
@@ -153,7 +153,7 @@ def gpu_seconds(source: Source, experiment: Experiment) -> dict[str, float]:
 
 
 def data_size(source: Source, experiment: Experiment) -> DataSize:
-    """Of the prepared pictures."""
+    """The size of the prepared images."""
     a_picture = TAR_BYTES + round(experiment.data.image_size**2 * JPEG_BYTES_A_PIXEL)
     shards = {split: count * a_picture for split, count in source.pictures.items()}
     return DataSize(shards, source.captions, measured=False)

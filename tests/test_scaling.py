@@ -1,4 +1,4 @@
-"""The model of costs and the coordinator's benchmark: what docs/scaling.md says is what they say."""
+"""The model of costs and the controller's benchmark: what docs/scaling.md says is what they say."""
 
 from pathlib import Path
 

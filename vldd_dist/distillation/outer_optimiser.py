@@ -47,12 +47,6 @@ class OuterOptimiser:
         """The state of the shared tensors, `NAME/KEY`."""
         return self._state(self.pairs.shared)
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """What `rows_state` and `shared_state` gave."""
-        for path, value in state.items():
-            name, key = path.split("/")
-            self._moved[name].state[key].copy_(value)
-
     def _state(self, names: Iterable[str]) -> dict[str, Tensor]:
         return {f"{name}/{key}": value for name in names for key, value in self._moved[name].state.items()}
 
