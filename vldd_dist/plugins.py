@@ -78,6 +78,7 @@ SOURCES = Registry(
         "shards": "vldd_dist.data.sources.shards:Shards",
         "coco": "vldd_dist.data.sources.coco:Coco",
         "folder": "vldd_dist.data.sources.folder:Folder",
+        "hf": "vldd_dist.data.sources.hf:HuggingFace",
         "table": "vldd_dist.data.sources.table:TableSource",
     },
 )

@@ -36,6 +36,20 @@ def test_a_plan_is_printed_and_nothing_is_made(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "store").exists()
 
 
+def test_a_plan_reads_the_first_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"{number}.jpg,a photo,{split}\n" for number, split in enumerate(["train", "val", "test"] * 3))
+    (tmp_path / "pairs.csv").write_text("filepath,title,split\n" + rows)
+    source = f"data.source={{name: table, path: {tmp_path / 'pairs.csv'}, split_column: split}}"
+    arguments = ["run", SCENES, "--store", str(tmp_path / "store"), "--plan", "--set", source]
+    arguments += ["--set", "data.train_images=3", "--set", "data.val_images=3", "--set", "data.test_images=3"]
+    arguments += [part for override in ("distill.pairs=[2]", "experts.readers=1", "model.image.weights=random") for part in ("--set", override)]
+    code, _, err = vldd(*arguments, capsys=capsys)
+    assert code == 4
+    assert "pairs.csv: line 2: the file" in err
+    assert "0.jpg cannot be read (No such file or directory): correct the folder or the entry (of the first 3 samples" in err
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

@@ -104,7 +104,7 @@ NO_TABLES: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
         "there is no column 'text'; its columns are 'filepath', 'title'$",
     ),
     "unknown columns": ("x.csv", b"a,title\n", {}, "no column is called filepath, .*; its columns are 'a', 'title'$"),
-    "two that could be meant": ("x.csv", b"image,title,text\n", {}, "the columns 'title' and 'text' could both be meant"),
+    "two that could be meant": ("x.csv", b"image,title,text\n", {}, "the columns 'title' and 'text' could each be meant"),
     "a name twice": ("x.csv", b"image,title,title\n", {}, "2 columns are called 'title': rename all but one"),
     "no split column": ("x.csv", b"image,title\n", {"split_column": "split"}, "there is no column 'split'"),
     "an empty file": ("x.csv", b"", {}, "it is empty"),

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 
 import pytest
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from vldd_dist import load_distilled
 from vldd_dist.distilled_set.fetch import published_sets, verify
@@ -58,6 +59,18 @@ def test_faults_without_end_are_given_up_within_the_bound(
     proxy.faults = ["InternalError"] * 10_000
     with pytest.raises(StoreError, match=r"x: given up after \d+ s of retries \(OSError"):
         s3_store.read("x")
+
+
+def test_a_machine_that_is_told_to_be_offline_is_not_asked_again() -> None:
+    asked = []
+
+    def ask(seconds: float) -> None:
+        asked.append(seconds)
+        raise OfflineModeIsEnabled("offline mode is enabled")
+
+    with pytest.raises(OfflineModeIsEnabled):
+        retry.retried(ask)
+    assert len(asked) == 1
 
 
 def test_a_refusal_is_one_sentence_at_once(s3_store: Store, proxy: FaultyProxy) -> None:

@@ -1,12 +1,13 @@
 """What tells versions of a file's content apart, cheaply."""
 
+import os
 from hashlib import file_digest
 from typing import Any
 
 import fsspec
 
 from vldd_dist.data.image_folder import local_path
-from vldd_dist.data.range_reader import open_shard
+from vldd_dist.data.range_reader import file_system, open_shard
 
 # What file systems call a version or checksum of a file's content, the best first: S3 and http, Azure, Google, a hub; else the
 # time of the last change.
@@ -54,3 +55,21 @@ def content_version(url: str) -> str:
 def sha256_of(url: str) -> str:
     with open_shard(url) as file:
         return file_digest(file, "sha256").hexdigest()
+
+
+def listing(place: str) -> dict[str, str]:
+    """The files of a folder at any depth, local or at an fsspec URL: path within the folder -> what tells versions of the file
+    apart: size and time of the last change, or what the server has instead. Links to folders are not followed."""
+    local = local_path(place)
+    if local is None:
+        filesystem, folder = file_system(place)
+        start = folder.rstrip("/") + "/"
+        return {path.removeprefix(start): recorded_version(info) for path, info in filesystem.find(folder, detail=True).items()}
+    found: dict[str, str] = {}
+    for where, _, names in os.walk(local):
+        for name in names:
+            path = os.path.join(where, name)
+            # A link to nothing is listed too: reading it says what it is.
+            status = os.stat(path) if os.path.exists(path) else os.lstat(path)
+            found[os.path.relpath(path, local)] = f"{status.st_size} {status.st_mtime_ns}"
+    return found

@@ -23,10 +23,19 @@ WORTH_NAMING = 0.02
 
 
 def print_plan(experiment: Experiment, store: Store, console: Console) -> None:
-    """What a run would do, without doing it: a row a kind of unit; and what a unit takes, before anyone waits for a GPU."""
+    """What a run would do, without doing it: a row a kind of unit; and what a unit takes, before anyone waits for a GPU. The
+    source's first samples are read.
+
+    Raises:
+        DataError: none of them is usable.
+    """
     graph = make_graph(experiment)
     units = graph.units()
     done = committed_units(store, units)
+    if graph.unit("dataset").id not in done:
+        # Of what is prepared the source need not be visible here.
+        for split in experiment.data.source.own_splits():
+            experiment.data.source.check(split)
     console.print(_units_table(f"Plan of {experiment.name} in {store.url}", units, done))
 
     def known(unit: WorkUnit) -> UnitReader | None:

@@ -12,15 +12,11 @@ from pydantic import Field
 from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.image_folder import ImageFolder, local_path
-from vldd_dist.data.range_reader import file_system
 from vldd_dist.data.shards import IMAGE_EXTENSIONS, checked_captions, reading
 from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.data.versions import recorded_version
+from vldd_dist.data.versions import listing
 from vldd_dist.errors import DataError
-
-# Relative path -> what tells versions of the file apart.
-Listing = dict[str, str]
 
 
 class Folder(Source):
@@ -103,27 +99,10 @@ class Folder(Source):
         return found
 
     @cached_property
-    def _listing(self) -> Listing:
+    def _listing(self) -> dict[str, str]:
         local = local_path(self.path)
         if local is not None and not os.path.isdir(local):
             raise DataError(f"data.source.path: {self.path} is no folder")
         with reading(f"data.source.path: {self.path}"):
-            found = _remote(self.path) if local is None else _local(local)
+            found = listing(self.path)
         return {name: version for name, version in found.items() if not any(part.startswith(".") for part in name.split("/"))}
-
-
-def _local(folder: str) -> Listing:
-    found: Listing = {}
-    for where, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(where, name)
-            # A link to nothing is listed too: it is said to be unreadable.
-            status = os.stat(path) if os.path.exists(path) else os.lstat(path)
-            found[os.path.relpath(path, folder)] = f"{status.st_size} {status.st_mtime_ns}"
-    return found
-
-
-def _remote(url: str) -> Listing:
-    filesystem, folder = file_system(url)
-    start = folder.rstrip("/") + "/"
-    return {path.removeprefix(start): recorded_version(info) for path, info in filesystem.find(folder, detail=True).items()}

@@ -11,19 +11,17 @@ from pydantic import AfterValidator, Field
 from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.image_folder import ImageFolder
-from vldd_dist.data.shards import checked_captions, is_text, reading
+from vldd_dist.data.shards import reading
 from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, Part, Samples, Source
+from vldd_dist.data.sources.columns import CAPTION_COLUMNS, PATH_COLUMNS, captions_in, find_column, text_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.data.sources.tables.base import Places, Row, Table, index_of
+from vldd_dist.data.sources.tables.base import Places, Row, Table
 from vldd_dist.data.sources.tables.index import RowIndex
 from vldd_dist.data.sources.tables.lines import JsonLines, SeparatedValues
 from vldd_dist.data.sources.tables.parquet import Parquet
 from vldd_dist.data.versions import content_version
 from vldd_dist.errors import DataError
 
-# What columns are called by OpenCLIP, img2dataset and others; looked for where the description names none.
-IMAGE_COLUMNS = ("filepath", "file_name", "filename", "image_path", "image", "path")
-CAPTION_COLUMNS = ("title", "caption", "captions", "text")
 EXTENSIONS = {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet", "pq": "parquet"}
 
 
@@ -62,7 +60,7 @@ class TableSource(Source):
         None, description="Folder that the image paths are relative to, a path or an fsspec URL; none: the table's."
     )
     image_column: str | None = Field(
-        None, description=f"Column of the image paths; none: the one that is called {', '.join(IMAGE_COLUMNS)}."
+        None, description=f"Column of the image paths; none: the one that is called {', '.join(PATH_COLUMNS)}."
     )
     caption_columns: Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
@@ -138,7 +136,7 @@ class TableSource(Source):
 
     @cached_property
     def _image_column(self) -> str:
-        column = self._column("image_column", self.image_column, IMAGE_COLUMNS)
+        column = self._column("image_column", self.image_column, PATH_COLUMNS)
         if self.table.holds_images(column):
             raise DataError(
                 f"{self.path}: the column {column!r} holds images, not their paths: name the source `hf` with its folder"
@@ -151,18 +149,7 @@ class TableSource(Source):
         return [self._column("caption_columns", name, CAPTION_COLUMNS) for name in given]
 
     def _column(self, setting: str, name: str | None, usual: tuple[str, ...]) -> str:
-        columns = self.table.columns
-        found = [name] if name is not None else [each for each in usual if each in columns]
-        if len(found) == 1 and found[0] in columns:
-            index_of(columns, found[0], self.path)
-            return found[0]
-        if name is not None:
-            why = f"there is no column {name!r}"
-        elif found:
-            why = f"the columns {' and '.join(map(repr, found))} could both be meant: set data.source.{setting}"
-        else:
-            why = f"no column is called {', '.join(usual)}: set data.source.{setting}"
-        raise DataError(f"{self.path}: {why}; its columns are {self.table.found()}{self.table.advice()}")
+        return find_column(self.table.columns, setting, name, usual, self.path, self.table.advice)
 
     @cached_property
     def _index(self) -> dict[str, RowIndex]:
@@ -218,28 +205,12 @@ class TableSource(Source):
             raise DataError(row.fault)
         if self.split_column is not None:
             _known_split(self.split_column, row.values[1])
-        if self._folder.relative(_text(self._image_column, row.values[0])) == ".":
+        if self._folder.relative(text_of(self._image_column, row.values[0])) == ".":
             raise DataError(f"{self._image_column}: empty: name an image, or remove the row")
-        captions: list[str] = []
         columns = self._caption_columns
-        for column, cell in zip(columns, row.values[-len(columns) :], strict=True):
-            if isinstance(cell, list):
-                captions += [_text(column, each) for each in cell]
-            else:
-                captions.append(_text(column, cell))
-        return checked_captions(captions, ", ".join(columns))
-
-
-def _text(column: str, cell: Any) -> str:
-    if cell is None:
-        raise DataError(f"{column}: missing: give a text, or remove the row")
-    if not isinstance(cell, str):
-        raise DataError(f"{column}: expected a text, not {type(cell).__name__}")
-    if not is_text(cell):
-        raise DataError(f"{column}: {one_line(cell)!r} is no UTF-8: save the table as UTF-8")
-    return cell
+        return captions_in(columns, row.values[-len(columns) :])
 
 
 def _known_split(column: str, cell: Any) -> None:
-    if _text(column, cell).strip().lower() not in SPLIT_OF:
+    if text_of(column, cell).strip().lower() not in SPLIT_OF:
         raise DataError(f"{column}: there is no split {cell!r}: write one of {', '.join(SPLIT_OF)}")

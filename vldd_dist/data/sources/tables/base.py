@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vldd_dist.control_characters import one_line
-from vldd_dist.errors import DataError
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -57,12 +54,6 @@ class Table(ABC):
         """Whether the cells of a column are known to be images themselves and not their paths."""
         return False
 
-    def found(self) -> str:
-        """The columns, as a sentence names them."""
-        shown = [one_line(repr(name)) for name in self.columns[:20]]
-        more = f" and {len(self.columns) - 20} more" if len(self.columns) > 20 else ""
-        return ", ".join(shown) + more
-
     def advice(self) -> str:
         """What else could be wrong where a column is missing; a sentence's end, or nothing."""
         return ""
@@ -80,10 +71,3 @@ class Places:
     @cached_property
     def _before(self) -> int:
         return self._table.numbers_before(self._start)
-
-
-def index_of(columns: list[str], name: str, url: str) -> int:
-    """The number of a column. Raises DataError when two columns have the name."""
-    if columns.count(name) > 1:
-        raise DataError(f"{url}: {columns.count(name)} columns are called {name!r}: rename all but one")
-    return columns.index(name)

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from vldd_dist.data.range_reader import open_shard
 from vldd_dist.data.shards import reading
-from vldd_dist.data.sources.tables.base import Row, Table, index_of
+from vldd_dist.data.sources.tables.base import Row, Table
 from vldd_dist.errors import DataError
 
 # A longer line belongs to no table of captions.
@@ -107,7 +107,7 @@ class SeparatedValues(TextTable):
 
     def rows(self, columns: Sequence[str], start: int, stop: int | None) -> Iterator[Row]:
         names = self.columns
-        wanted = [index_of(names, name, self.url) for name in columns]
+        wanted = [names.index(name) for name in columns]
         with Lines(self.url, start) as lines:
             parsed = self._parsed(lines)
             if start == 0:

@@ -9,7 +9,7 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.data.image_folder import local_path
 from vldd_dist.data.range_reader import file_system
 from vldd_dist.data.regular_files import open_regular
-from vldd_dist.data.sources.tables.base import Row, Table, index_of
+from vldd_dist.data.sources.tables.base import Row, Table
 from vldd_dist.errors import DataError
 
 # Rows that are in memory at once as Python values.
@@ -27,8 +27,6 @@ class Parquet(Table):
             return list(file.schema_arrow.names)
 
     def rows(self, columns: Sequence[str], start: int, stop: int | None) -> Iterator[Row]:
-        for name in columns:
-            index_of(self.columns, name, self.url)
         with self._open() as file:
             first = 0
             for group in range(file.num_row_groups):

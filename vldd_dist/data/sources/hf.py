@@ -1,0 +1,161 @@
+"""A data set of the Hugging Face hub, or a folder that its library `datasets` can load."""
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from hashlib import sha256
+from itertools import islice
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from vldd_dist.config.base import WHERE_IT_LIES
+from vldd_dist.control_characters import one_line
+from vldd_dist.data.image_folder import ImageFolder
+from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
+from vldd_dist.data.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_in, find_column
+from vldd_dist.data.sources.hf_loading import Rows, commit_of, load, loading
+from vldd_dist.data.sources.sample import RawSample, UnreadableSample
+from vldd_dist.data.tars import MAX_MEMBER_BYTES
+from vldd_dist.data.versions import listing
+from vldd_dist.errors import DataError
+
+
+class HuggingFace(Source):
+    """Read as a stream: nothing but the files asked for is downloaded, and nothing is stored. Rows are images; a cell of
+    captions is a text or a list of texts."""
+
+    path: Annotated[str, WHERE_IT_LIES] = Field(
+        description="OWNER/NAME on the hub, or a folder: images, parquet, what `save_to_disk` wrote."
+    )
+    config: str | None = Field(None, description="Which of the data set's configurations.")
+    revision: str | None = Field(None, description="Commit, branch or tag; none: the main branch as it is.")
+    splits: dict[str, str] = Field(
+        {"train": "train"}, description="Our splits and what the data set calls them, e.g. {train: train, val: validation}."
+    )
+    image_column: str | None = Field(None, description=f"Of the images; none: the one called {', '.join(IMAGE_COLUMNS)}.")
+    caption_columns: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description=f"Of the captions; none: the one called {', '.join(CAPTION_COLUMNS)}."
+    )
+    identity_column: str | None = Field(None, description="What tells images apart in all splits, e.g. their numbers.")
+    image_folder: Annotated[str | None, WHERE_IT_LIES] = Field(
+        None, description="Where images lie that the data set names by their paths; none: in `path`."
+    )
+
+    @model_validator(mode="after")
+    def _trains(self) -> "HuggingFace":
+        if "train" not in self.splits or not set(self.splits) <= set(SPLITS):
+            raise ValueError("splits: say what the data set calls `train`, and `val` and `test` where it has them")
+        return self
+
+    def own_splits(self) -> tuple[str, ...]:
+        return tuple(split for split in SPLITS if split in self.splits)
+
+    def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+        """Positions are files of a stream, of which a part has one at least, or rows of a saved data set. A limit makes
+        one part of all files, for none says how many rows it has."""
+        rows = self._rows(split)
+        if not rows.streamed:
+            return parts_of(rows.shards if limit is None else min(rows.shards, limit), images)
+        if limit is not None:
+            return [Part(0, rows.shards, limit)]
+        each = 1 if rows.count is None else max(1, rows.shards * images // max(rows.count, 1))
+        return parts_of(rows.shards, each)
+
+    def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
+        rows = self._rows(split)
+        columns = self._columns(rows)
+        for key, place, row in islice(self._between(rows, part, columns[0]), part.limit):
+            where = f"{self.path}: {self.splits[split]}: {place}"
+            try:
+                captions = captions_in(columns[1:], [row.get(name) for name in columns[1:]])
+                yield RawSample(key, where, self.path, self._image(row.get(columns[0])), captions, self._identity(row))
+            except DataError as error:
+                yield UnreadableSample(self.path, DataError(f"{where}: {error}"))
+
+    def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
+        """The commit; of a folder the names, sizes and times of the last change of its files."""
+        return {"version": self._version}
+
+    def count(self, split: str, limit: int | None) -> int | None:
+        """By what the data set says of itself; nobody counts a stream."""
+        try:
+            count = self._rows(split).count
+        except DataError:
+            return limit
+        return limit if count is None else min(count, limit or count)
+
+    @cached_property
+    def _version(self) -> str:
+        if not os.path.isdir(self.path):
+            return f"commit {self._commit}"
+        with loading(self.path):
+            return f"files {sha256(repr(sorted(listing(self.path).items())).encode()).hexdigest()}"
+
+    @cached_property
+    def _commit(self) -> str:
+        return commit_of(self.path, self.revision)
+
+    @cached_property
+    def _loaded(self) -> dict[str, Rows]:
+        return {}
+
+    def _rows(self, split: str) -> Rows:
+        if split not in self._loaded:
+            self._loaded[split] = load(self.path, self.config, self.revision, self.splits[split])
+        return self._loaded[split]
+
+    def _columns(self, rows: Rows) -> list[str]:
+        """The image's, and those of the captions."""
+        image = find_column(rows.columns, "image_column", self.image_column, IMAGE_COLUMNS, self.path)
+        given: list[str | None] = [*self.caption_columns] if self.caption_columns else [None]
+        captions = [find_column(rows.columns, "caption_columns", name, CAPTION_COLUMNS, self.path) for name in given]
+        if self.identity_column is not None:
+            find_column(rows.columns, "identity_column", self.identity_column, (), self.path)
+        return [image, *captions]
+
+    def _between(self, rows: Rows, part: Part, image_column: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        found = rows.between(part.start, part.stop, image_column)
+        while True:
+            with loading(self.path):
+                row = next(found, None)
+            if row is None:
+                return
+            yield row
+
+    def _image(self, cell: Any) -> bytes:
+        """The bytes of a cell: {bytes, path}, bytes or a path."""
+        data = cell.get("bytes") if isinstance(cell, dict) else cell
+        path = cell.get("path") if isinstance(cell, dict) else cell
+        if isinstance(data, bytes):
+            return data
+        if not isinstance(path, str):
+            raise DataError("no image")
+        archive, separator, place = path.rpartition("::")
+        name = self._folder.relative(place)
+        return self._member(f"{archive}::{self._folder.path(name)}") if separator else self._folder.read(name)
+
+    @staticmethod
+    def _member(url: str) -> bytes:
+        """An image within an archive, as fsspec names it: zip://a/b.jpg::/data/images.zip."""
+        import fsspec
+
+        if not url.startswith("zip://") or url.count("::") > 1:
+            raise DataError(f"{one_line(url)}: only zip archives of images are read: unpack it")
+        try:
+            with fsspec.open(url, "rb") as file:
+                data: bytes = file.read(MAX_MEMBER_BYTES)
+                return data
+        except Exception as error:
+            raise DataError(f"{one_line(url)} cannot be read ({one_line(str(error))})") from None
+
+    @cached_property
+    def _folder(self) -> ImageFolder:
+        if self.image_folder is not None:
+            return ImageFolder(self.image_folder, "data.source.image_folder")
+        if os.path.isdir(self.path):
+            return ImageFolder(self.path, "data.source.path")
+        return ImageFolder(f"hf://datasets/{self.path}@{self._commit}", "data.source.path")
+
+    def _identity(self, row: dict[str, Any]) -> str | None:
+        return None if self.identity_column is None else one_line(str(row.get(self.identity_column)))

@@ -1,0 +1,109 @@
+"""Opening data sets with the library `datasets`, whose many exceptions become one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from vldd_dist.control_characters import one_line
+from vldd_dist.errors import DataError
+
+# Files by which a folder that `save_to_disk` wrote is known.
+SAVED = ("dataset_dict.json", "state.json")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A split of a data set.
+
+    Attributes:
+        opened: datasets' IterableDataset, or Dataset where it was saved to disk.
+        columns: names.
+        shards: files of a stream, rows of a saved one.
+        count: rows; none: not known.
+    """
+
+    opened: Any
+    columns: list[str]
+    streamed: bool
+    shards: int
+    count: int | None
+
+    def between(self, start: int, stop: int, image_column: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """(key, place, row) of the rows of files, or the rows, [start, stop), with images as they are stored.
+
+        Raises:
+            Exception: of many kinds, as `loading` knows.
+        """
+        from datasets import Image
+
+        opened = self.opened
+        if opened.features is None or not isinstance(opened.features[image_column], dict):
+            opened = opened.cast_column(image_column, Image(decode=False))
+        if not self.streamed:
+            for number in range(start, stop):
+                yield f"{number:09d}", f"row {number}", opened[number]
+            return
+        for shard in range(start, stop):
+            for number, row in enumerate(opened.shard(num_shards=self.shards, index=shard)):
+                yield f"{shard:05d}-{number:06d}", f"file {shard}, row {number}", row
+
+
+@contextmanager
+def loading(path: str) -> Iterator[None]:
+    """Raises DataError for whatever goes wrong within."""
+    try:
+        yield
+    except (DataError, GeneratorExit):
+        raise
+    except ImportError as error:
+        raise DataError(
+            f"data.source: the library `{error.name}` is not installed: install vldd_dist with its extra, vldd_dist[hf]"
+        ) from None
+    except Exception as error:
+        reason = one_line(" ".join(f"{type(error).__name__}: {error}".split()))
+        if "OfflineMode" in reason:
+            mend = "unset HF_HUB_OFFLINE, or download the data set and name its folder"
+            raise DataError(f"data.source.path: {path} is no folder, and this machine is told to be offline: {mend}") from None
+        raise DataError(f"data.source: {path} cannot be read ({reason}): correct path, config, revision or splits") from None
+
+
+def load(path: str, config: str | None, revision: str | None, split: str) -> Rows:
+    """A split, of which only a description is read.
+
+    Args:
+        path: OWNER/NAME on the hub, or a folder.
+        split: as the data set calls it.
+
+    Raises:
+        DataError: it cannot be read, or has no such split.
+    """
+    if path.startswith(("/", ".", "~")) and not os.path.isdir(path):
+        raise DataError(f"data.source.path: {path} is no folder")
+    with loading(path):
+        import datasets
+
+        datasets.disable_progress_bars()
+        if any(os.path.isfile(os.path.join(path, name)) for name in SAVED):
+            return _saved(datasets.load_from_disk(path), path, split)
+        opened = datasets.load_dataset(path, config, split=split, streaming=True, revision=revision)
+        columns = opened.column_names or list(next(iter(opened.take(1)), {}))
+        of_split = (opened.info.splits or {}).get(split)
+        return Rows(opened, columns, True, opened.num_shards, of_split.num_examples if of_split else None)
+
+
+def commit_of(path: str, revision: str | None) -> str:
+    """The commit that a revision of a data set on the hub stands for."""
+    with loading(path):
+        from huggingface_hub import HfApi
+
+        return str(HfApi().dataset_info(path, revision=revision).sha)
+
+
+def _saved(opened: Any, path: str, split: str) -> Rows:
+    if isinstance(opened, dict):
+        if split not in opened:
+            raise DataError(f"data.source.splits: {path} has no split {split!r}: name one of {', '.join(map(repr, opened))}")
+        opened = opened[split]
+    return Rows(opened, opened.column_names, False, len(opened), len(opened))
