@@ -3,7 +3,7 @@
     python -m benchmarks.heads
 
 Both compute the same gradient of the images (`exact`, eight steps on all pairs, heads alone move). In feature space the tower
-runs twice forward and once backward per image and outer step; on the general path it does so in every inner step.
+runs once forward and once backward per image and outer step; on the general path it does so in every inner step.
 CPU seconds on one thread, medians, taken in turn. The last line is JSON: time_ratio_heads, error_heads (relative l2), the worst
 over the towers.
 """
@@ -22,7 +22,7 @@ from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, scatter_to_pairs, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.models.inputs import model_inputs, pixel_gradients
+from vldd_dist.models.frozen_tower import FrozenTower
 from vldd_dist.models.losses.infonce import InfoNCE
 
 TOWERS = {"vit_tiny_patch16_224": {"img_size": 64}, "nf_regnet_b1": {}, "mobilenetv2_100": {}}
@@ -38,6 +38,7 @@ class Frozen:
         )
         text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
         self.model = build(ModelSettings(image=image, text=text, joint_dim=256), TEXT_DIM, None, 0)
+        self.tower = FrozenTower(self.model.image_backbone)
         self.student = Student(self.model, InfoNCE(), dropout=False, fused_attention=False)
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randn(PAIRS, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
@@ -47,7 +48,8 @@ class Frozen:
 
     def in_feature_space(self) -> Tensor:
         """The gradient of the images, (PAIRS, 3, H, W)."""
-        return pixel_gradients(self.model, self.images, self._unrolled(self.student, model_inputs(self.model, self.images)))
+        encoded = self.tower.features_with_graph(self.images, limit=1 << 30)
+        return encoded.pixel_gradients(self._unrolled(self.student, encoded.features))
 
     def by_the_general_path(self) -> Tensor:
         return self._unrolled(ThroughTheTower(self.student), self.images)

@@ -12,7 +12,7 @@ from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError, DataError
-from vldd_dist.models.inputs import model_inputs, pixel_gradients
+from vldd_dist.models.frozen_tower import FrozenTower
 from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
 
 
@@ -140,12 +140,14 @@ def test_feature_space_is_the_general_path() -> None:
     wanted = flat(general.gradient("full"))
     model = general.student.model
     model.frozen_backbone = True
-    general.batches = [[model_inputs(model, batch[0]), batch[1]] for batch in general.batches]
+    tower = FrozenTower(model.image_backbone)
+    encoded = [tower.features_with_graph(pictures, limit=0) for pictures in images]
+    general.batches = [[one.features, batch[1]] for one, batch in zip(encoded, general.batches, strict=True)]
     result = general.gradient("exact")
     found = torch.cat(
         [
-            torch.cat([pixel_gradients(model, pictures, gradient[0]).flatten(), gradient[1].flatten()])
-            for pictures, gradient in zip(images, result.batches, strict=True)
+            torch.cat([one.pixel_gradients(gradient[0]).flatten(), gradient[1].flatten()])
+            for one, gradient in zip(encoded, result.batches, strict=True)
         ]
     )
     assert relative(found, wanted) < 1e-10

@@ -142,7 +142,7 @@ def test_a_rehearsal_follows_checkpointing_batches_and_frozen_towers() -> None:
     frozen = trace(train="head", head=head)
     assert frozen.input_bytes < plain.input_bytes / 10
     assert pass_of(frozen, 32) < pass_of(plain, 32) / 10
-    assert frozen.pixels(32) > pass_of(plain, 32) / 4
+    assert frozen.tower(32).peak > pass_of(plain, 32) / 4
 
 
 def planned(experiment: Experiment, store: Store) -> str:

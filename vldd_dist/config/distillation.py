@@ -9,6 +9,7 @@ from vldd_dist.config.base import (
     PRECISION,
     AnyPlugin,
     Distinct,
+    NonNegative,
     Positive,
     Precision,
     Rate,
@@ -49,6 +50,10 @@ class DistillSettings(Section):
     rank_timeout_seconds: Annotated[Positive, HOW_TO_RUN] = Field(
         600,
         description="A rank that does not answer the others for so long is given up, and the run starts again from its checkpoint.",
+    )
+    tower_graph_mib: Annotated[NonNegative, HOW_TO_RUN] = Field(
+        2048,
+        description="Frozen image tower: memory for activations that an outer step keeps for its way back to the pixels; images beyond it pass the tower a second time.",
     )
     validate_every: Positive = Field(
         200, description="Outer steps between validations; the best validated pairs are published."

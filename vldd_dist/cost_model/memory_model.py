@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experts import ExpertSettings
-from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder
+from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder, TowerPass
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
+from vldd_dist.models.frozen_tower import chunks_of, kept_chunks
 from vldd_dist.sharding.deepspeed_engine import bucket_elements
 
 GIB = 2**30
@@ -30,11 +31,13 @@ class Sizes:
         trainable: P, what moves; a snapshot is as large.
         frozen: F, what does not.
         module: the largest single module.
+        tower: what a frozen image tower has beside the model; none where the tower moves.
     """
 
     trainable: int
     frozen: int
     module: int
+    tower: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Step:
         batch: its pairs as the student gets them.
         first: a forward and backward pass.
         check: an inner step of the check of finite differences.
-        pixels: the way from features to pixels of a frozen backbone, for one chunk of images.
+        tower: a frozen backbone's pass over a chunk of images and back to their pixels.
         encoding: a pass without a graph over the images that are encoded at once, images included.
     """
 
@@ -54,7 +57,7 @@ class Step:
     second: SecondOrder | None = None
     full: FullGraph | None = None
     check: SecondOrder | None = None
-    pixels: int = 0
+    tower: TowerPass | None = None
     encoding: int = 0
 
 
@@ -72,16 +75,19 @@ def student_memory(sizes: Sizes, workers: int, stage: int) -> Terms:
     """What a student takes before it does anything.
 
     - student: P + F on each rank; at stage 3 (P + F) / W, the largest module whole and two buckets ahead of it.
+    - frozen tower: what it has beside the student, which at stage 3 holds none of it whole.
     - engine: from stage 1 on a master copy P / W, which newer DeepSpeed does without at stage 3, and gradients P / W; and a
       bucket of them, at stages 1 and 2 what P fills of it.
     """
     whole, part = sizes.trainable + sizes.frozen, per_rank(sizes.trainable, workers)
     bucket = FP32 * bucket_elements(whole // FP32)
+    tower = {} if sizes.tower is None else {"frozen tower": sizes.tower + (sizes.frozen if stage == 3 else 0)}
     if stage == 0:
-        return {"student": whole}
+        return {"student": whole} | tower
     if stage < 3:
-        return {"student": whole, "engine": 2 * part + min(sizes.trainable, bucket)}
-    return {"student": per_rank(whole, workers) + sizes.module + min(whole, 2 * bucket), "engine": 2 * part + bucket}
+        return {"student": whole, "engine": 2 * part + min(sizes.trainable, bucket)} | tower
+    student = per_rank(whole, workers) + sizes.module + min(whole, 2 * bucket)
+    return {"student": student, "engine": 2 * part + bucket} | tower
 
 
 def first_order_memory(sizes: Sizes, first: int, workers: int, stage: int) -> int:
@@ -171,19 +177,20 @@ def distillation_memory(
     - student, engine: see `student_memory`; pairs: see `pairs_memory`.
     - expert: start and target, 2 P / W.
     - batches: T b, and the images they use.
-    - what `unroll_memory` says; finite differences are checked by a small unroll of `exact`, with its snapshots,
-      adjoint and direction.
+    - what `unroll_memory` says, beside the graphs that a frozen backbone keeps; finite differences are checked by a small
+      unroll of `exact`, with its snapshots, adjoint and direction.
     - or, in its place, what follows it: a frozen backbone's way to the pixels; the outer optimiser, six times the used pairs.
     - or, in place of expert, batches and unroll, the validation: what `evaluation_memory` has.
     """
     objective: TrajectoryMatching = settings.objective
     workers, steps, p, b = settings.workers, objective.inner_steps, per_rank(sizes.trainable, settings.workers), step.batch
-    used = min(pairs, steps * per_rank(min(settings.batch_size or pairs, pairs), workers)) * pair_bytes
+    used = used_pairs(pairs, settings) * pair_bytes
+    kept, back = tower_memory(step.tower, used_pairs(pairs, settings), settings)
     resident = student_memory(sizes, workers, settings.zero_stage) | pairs_memory(pairs, pair_bytes, settings)
     working = resident | {"expert": 2 * p, "batches": steps * b + used}
     moments = [
-        working | unroll_memory(sizes, step, settings),
-        working | {"pairs' gradients": steps * b + used, "pixels": step.pixels},
+        working | unroll_memory(sizes, step, settings) | {"kept graphs": kept},
+        working | {"pairs' gradients": steps * b + used, "pixels": back},
         working | {"pairs' gradients": steps * b + used, "outer optimiser": 6 * used},
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
@@ -193,17 +200,34 @@ def distillation_memory(
     return max(moments, key=peak)
 
 
+def used_pairs(pairs: int, settings: DistillSettings) -> int:
+    """How many of M pairs a rank encodes in an outer step of trajectory matching, at most."""
+    batch = min(settings.batch_size or pairs, pairs)
+    return min(pairs, settings.objective.inner_steps * per_rank(batch, settings.workers))
+
+
+def tower_memory(tower: TowerPass | None, images: int, settings: DistillSettings) -> tuple[int, int]:
+    """Of so many images of a rank: the graphs kept until their way back to the pixels, and that way's peak, graphs included."""
+    if tower is None:
+        return 0, 0
+    chunks = chunks_of(images)
+    kept = kept_chunks(chunks, tower.graph, settings.tower_graph_mib << 20)
+    # Kept graphs go first, one by one; then the other chunks pass again.
+    first, again = kept * tower.graph + tower.peak - tower.graph, tower.peak
+    return kept * tower.graph, max(first if kept else 0, again if kept < chunks else 0)
+
+
 def other_distillation_memory(
     sizes: Sizes, step: Step, pairs: int, pair_bytes: int, settings: DistillSettings, validation: Terms
 ) -> Terms:
-    """A run whose objective unrolls no student, at the worst of: a first-order pass over a chunk of images, the outer
-    optimiser's step over all pairs of a rank, the validation.
+    """A run whose objective unrolls no student, at the worst of: the way of all pairs of a rank through the tower and back,
+    the outer optimiser's step over them, the validation.
     """
-    assert step.first is not None
-    own = per_rank(pairs, settings.workers) * pair_bytes
-    resident = {"student": sizes.trainable + sizes.frozen} | pairs_memory(pairs, pair_bytes, settings)
+    own_pairs = per_rank(pairs, settings.workers)
+    own, (_, back) = own_pairs * pair_bytes, tower_memory(step.tower, own_pairs, settings)
+    resident = student_memory(sizes, settings.workers, 0) | pairs_memory(pairs, pair_bytes, settings)
     moments = [
-        resident | {"pairs' gradients": own, "activations": step.first},
+        resident | {"pairs' gradients": own, "activations": back},
         resident | {"pairs' gradients": own, "outer optimiser": 6 * own},
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
@@ -242,4 +266,5 @@ def student_step_memory(trace: MemoryTrace, settings: EvaluationSettings, pairs:
 
 def sizes_of(trace: MemoryTrace) -> Sizes:
     """Bytes of the traced dual encoder."""
-    return Sizes(sum(trace.trainable_bytes.values()), trace.frozen_bytes, trace.module_bytes)
+    tower = trace.tower_bytes if trace.frozen_backbone else None
+    return Sizes(sum(trace.trainable_bytes.values()), trace.frozen_bytes, trace.module_bytes, tower)

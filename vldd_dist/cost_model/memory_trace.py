@@ -15,7 +15,7 @@ from vldd_dist.config.model import ModelSettings
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import DoubleBackward, Params, full_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.inputs import CHUNK, model_inputs, pixel_gradients
+from vldd_dist.models.frozen_tower import CHUNK, FrozenTower, model_inputs
 from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
 from vldd_dist.models.parameters import TOWERS, ParameterView
 
@@ -44,6 +44,19 @@ class FullGraph:
 
     one: int
     further: int
+
+
+@dataclass(frozen=True)
+class TowerPass:
+    """A chunk of images through a frozen tower and back to their pixels, bytes beside parameters and images.
+
+    Attributes:
+        graph: what the forward pass leaves for the backward pass, features included.
+        peak: of both, the images' gradients included.
+    """
+
+    graph: int
+    peak: int
 
 
 def _once(
@@ -151,19 +164,24 @@ class MemoryTrace:
         model = self._model()
         with torch.no_grad(), fused_attention_on_meta(), LiveMemory() as memory:
             images = torch.empty(count, 3, self.image_size, self.image_size, device=META, dtype=torch.uint8)
-            model.image_features(model.inputs(model.normalise(images)))
+            model.image_features(model_inputs(model, model.normalise(images)))
         return memory.peak
 
     @_once
-    def pixels(self, pairs: int) -> int:
-        """From gradients of a frozen backbone's features to those of pixels: the peak, bytes, results included."""
-        if not self.frozen_backbone:
-            return 0
-        model, images = self._model(), self._images(pairs)
-        gradients = self._batch(model, pairs)[0]
-        with fused_attention_on_meta(), LiveMemory() as memory:
-            pixel_gradients(model, images, gradients)
-        return memory.peak
+    def tower(self, images: int) -> TowerPass:
+        """The image tower as a frozen one, on a chunk of images."""
+        tower, chunk = FrozenTower(self._model().image_backbone), self._images(images)
+        with fused_attention_on_meta():
+            graph = tower.chunk_with_graph(chunk).graph_bytes
+            with LiveMemory() as memory:
+                passed = tower.chunk_with_graph(chunk)
+                passed.pixel_gradients(torch.empty_like(passed.features))
+        return TowerPass(graph, memory.peak)
+
+    @cached_property
+    def tower_bytes(self) -> int:
+        """What a frozen tower has beside the model's parameters."""
+        return FrozenTower(self._model().image_backbone).own_bytes
 
     def _model(self) -> DualEncoder:
         with META:

@@ -27,6 +27,7 @@ from vldd_dist.distillation.unroll import (
 )
 from vldd_dist.models.attention import set_unfused_attention, unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.frozen_tower import FrozenTower, frozen_tower
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView
 from vldd_dist.plugins import GRADIENTS
@@ -85,12 +86,16 @@ class Segment:
 
 class Unrolling(Protocol):
     """Attributes:
-    model: makes the pairs' model inputs, and carries gradients from there to the pixels.
+    model: the student's.
+    tower: of a frozen backbone: makes the pairs' model inputs, and carries gradients from there to the pixels.
     part: what this rank needs of a snapshot; none: everything.
     """
 
     @property
     def model(self) -> DualEncoder: ...
+
+    @property
+    def tower(self) -> FrozenTower | None: ...
 
     @property
     def part(self) -> ShardSlices | None: ...
@@ -123,6 +128,8 @@ class LocalUnrolling:
 
     def __init__(self, model: DualEncoder, loss: Loss, settings: UnrollSettings, shelf: Shelf | None) -> None:
         self.model, self.settings, self.shelf = model, settings, shelf
+        # Before the student, which gives up fused attention for a second derivative that the tower does not take.
+        self.tower = frozen_tower(model)
         self.way: Gradient = GRADIENTS.load(settings.gradient)
         self.student = Student(model, loss, dropout=settings.dropout, fused_attention=self.way.first_order_only)
 
@@ -177,6 +184,7 @@ class ShardedUnrolling:
         batch_size: int,
     ) -> None:
         self.model, self.settings, self.shelf, self.ranks = model, settings, shelf, ranks
+        self.tower = frozen_tower(model)
         self.way: Gradient = GRADIENTS.load(settings.gradient)
         model.train(settings.dropout)
         model.gather_rows = ranks.rows_gatherer(batch_size)

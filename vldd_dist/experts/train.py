@@ -25,7 +25,7 @@ from vldd_dist.events import Progress, Report
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.state import ExpertState
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.inputs import model_inputs
+from vldd_dist.models.frozen_tower import frozen_tower
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
@@ -96,7 +96,8 @@ class ExpertTraining:
             weight_decay=settings.weight_decay,
         )
         inputs.model.bf16_backbone = settings.precision == "bf16"
-        skeleton = Skeleton(inputs.model)
+        # Both before the model is put on the ranks.
+        self.tower, skeleton = frozen_tower(inputs.model), Skeleton(inputs.model)
         self.model = shard_model(inputs.model, optimiser, settings.zero_stage, inputs.ranks)
         self.state = ExpertState(self.model, inputs.model, skeleton, writer, inputs.ranks)
         self.curves = Curves()
@@ -183,8 +184,11 @@ class ExpertTraining:
         indices = batch.indices[slice(*batch.rows)].tolist()
         if model.frozen_backbone and self.settings.augment is None and all(index in known for index in indices):
             return torch.stack([known[index] for index in indices])
-        found = model_inputs(model, model.normalise(batch.images.to(self.inputs.device)))
-        if model.frozen_backbone and self.settings.augment is None:
+        images = model.normalise(batch.images.to(self.inputs.device))
+        if self.tower is None:
+            return images
+        found = self.tower.features(images)
+        if self.settings.augment is None:
             known.update(zip(indices, found, strict=True))
         return found
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.frozen_tower import frozen_tower
 from vldd_dist.retrieval.recall import Recall, recall
 from vldd_dist.sharding.ranks import SOLO, Ranks
 
@@ -39,10 +40,10 @@ def retrieval_split(
 def image_inputs(model: DualEncoder, batches: Iterable[Tensor]) -> Iterator[Tensor]:
     """`model.inputs` of uint8 images, batch by batch, on the model's device, in evaluation mode and without a graph."""
     model.eval()
+    tower = frozen_tower(model)
     for batch in batches:
-        # Inside the loop, because a generator's context would also apply to its caller between two batches.
-        with torch.no_grad():
-            yield model.inputs(model.normalise(batch.to(model.mean.device)))
+        images = model.normalise(batch.to(model.mean.device))
+        yield tower.features(images) if tower else images
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ every outer step and goes back to the start every fifty.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
@@ -17,7 +17,7 @@ from vldd_dist.config.base import Positive, Rate
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.models.inputs import CHUNK
+from vldd_dist.models.frozen_tower import FrozenTower
 from vldd_dist.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -61,19 +61,19 @@ class CovarianceProblem(OuterProblem):
 
         self.settings, self.context = settings, context
         self.model = context.model.eval().requires_grad_(False)
+        self.tower = FrozenTower(self.model.image_backbone, bf16=context.settings.precision == "bf16")
         seed = derive_seed(context.seed, "distillation", context.total, "real")
         self.real = RealBatches(context.dataset, settings.real_batch_size, seed, context.ranks.rows_to_compute)
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         ranks, texts = self.context.ranks, pairs.texts
         real = self._real_features(step)
-        with torch.no_grad():
-            features = torch.cat([self._backbone(chunk) for chunk in pairs.images.split(CHUNK)])
-        leaves = [features.requires_grad_(), texts.detach().clone().requires_grad_()]
+        encoded = self.tower.features_with_graph(pairs.images, self.context.settings.tower_graph_mib << 20)
+        leaves = [encoded.features.requires_grad_(), texts.detach().clone().requires_grad_()]
         gather_rows = ranks.rows_gatherer(self.context.total)
         terms = self._terms((gather_rows(leaves[0]), gather_rows(leaves[1])), real)
         of_features, of_texts = torch.autograd.grad(sum(terms.values(), texts.new_zeros(())) / ranks.world_size, leaves)
-        gradients = {"images": self._to_pixels(pairs.images, of_features), "texts": of_texts}
+        gradients = {"images": encoded.pixel_gradients(of_features), "texts": of_texts}
         return OuterGradient(
             {name: term.item() for name, term in terms.items()},
             torch.arange(len(pairs), device=texts.device),
@@ -95,27 +95,10 @@ class CovarianceProblem(OuterProblem):
     def _real_features(self, step: int) -> tuple[Tensor, Tensor]:
         """(B, F) and (B, D), of all ranks' rows."""
         batch, device = self.real[step], self.context.device
-        features = self._backbone(self.model.normalise(batch.images.to(device)))
+        features = self.tower.features(self.model.normalise(batch.images.to(device)))
         texts = self.context.embeddings.lookup(batch.captions).to(device)
         gather_rows = self.context.ranks.rows_gatherer(len(batch.indices))
         return gather_rows(features), gather_rows(texts)
-
-    def _backbone(self, images: Tensor) -> Tensor:
-        with self._precision():
-            return self.model.image_backbone(images).float()
-
-    def _precision(self) -> AbstractContextManager[object]:
-        if self.context.settings.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.context.device.type, torch.bfloat16)
-
-    def _to_pixels(self, images: Tensor, gradients: Tensor) -> Tensor:
-        """From gradients of backbone features (m, F) to those of the images (m, 3, H, W)."""
-        found: list[Tensor] = []
-        for chunk, gradient in zip(images.split(CHUNK), gradients.split(CHUNK), strict=True):
-            leaf = chunk.detach().requires_grad_()
-            found.extend(torch.autograd.grad(self._backbone(leaf), leaf, gradient))
-        return torch.cat(found)
 
 
 def cross_covariance(a: Tensor, b: Tensor) -> Tensor:

@@ -213,7 +213,7 @@ class MatchingProblem(OuterProblem):
         if not bool((rates.isfinite() & (rates > 0)).all()):
             raise DivergenceError(f"the inner learning rates are {rates.tolist()} at outer step {step}: {self.settings.advice}")
         drawn = self.sampler.draw(step)
-        exchange = self._exchange(drawn, pairs)
+        exchange = self._exchange(drawn, pairs, self.context.settings.tower_graph_mib << 20)
         segment = self._segment(step, drawn, exchange, rates, pairs)
         result = self.unrolling.gradient(segment, self.epsilon_choice and self.epsilon_choice.relative_epsilon)
         rows, row_gradients = exchange.gradients(result.batches)
@@ -235,10 +235,10 @@ class MatchingProblem(OuterProblem):
     def figures(self) -> dict[str, Any]:
         return {"difference_error": self.differences[-1][1]} if self.differences else {}
 
-    def _exchange(self, drawn: Draw, pairs: SyntheticPairs) -> BatchExchange:
+    def _exchange(self, drawn: Draw, pairs: SyntheticPairs, graph_limit: int) -> BatchExchange:
         ranks = self.context.ranks
         parts = [drawn.part(rank, ranks.world_size) for rank in range(ranks.world_size)]
-        return BatchExchange(ranks, self.unrolling.model, pairs, self.context.total, parts)
+        return BatchExchange(ranks, self.unrolling.tower, pairs, self.context.total, parts, graph_limit)
 
     def _segment(self, step: int, drawn: Draw, exchange: BatchExchange, rates: Tensor, pairs: SyntheticPairs) -> Segment:
         start, target = drawn.start, drawn.start + self.settings.expert_epochs
@@ -259,7 +259,9 @@ class MatchingProblem(OuterProblem):
         """Choose the epsilon of finite differences at outer step 0; later, see that it still serves."""
         drawn, tolerance = self.sampler.draw(step), self.settings.check_tolerance
         known = self.epsilon_choice and self.epsilon_choice.relative_epsilon
-        segment = self._segment(step, drawn, self._exchange(drawn, pairs), pairs.shared[LOG_RATES].exp(), pairs)
+        # No gradient is carried from here to the pixels.
+        exchange = self._exchange(drawn, pairs, graph_limit=0)
+        segment = self._segment(step, drawn, exchange, pairs.shared[LOG_RATES].exp(), pairs)
         found = self.unrolling.check_differences(segment, known)
         if not found.error <= tolerance:
             raise ConfigError(

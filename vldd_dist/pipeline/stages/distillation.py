@@ -25,6 +25,7 @@ from vldd_dist.cost_model.memory_model import (
     per_rank,
     sizes_of,
     student_step_memory,
+    used_pairs,
 )
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.distillation.context import RunContext
@@ -36,7 +37,7 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.unrolling import CHECKED_PAIRS
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.inputs import CHUNK
+from vldd_dist.models.frozen_tower import largest_chunk
 from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.evaluated_sets import make_evaluator, protocol_of
 from vldd_dist.pipeline.inputs import load_retrieval_split
@@ -156,11 +157,12 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     pairs = max(settings.pairs)
     validation = student_step_memory(trace, experiment.evaluation, pairs, settings.workers)
     if not isinstance(objective := settings.objective, TrajectoryMatching):
-        rows = min(CHUNK, per_rank(pairs, settings.workers))
-        step = Step(0, first=trace.first_order(rows, training=False, of_batch=True, keep=False))
-        return other_distillation_memory(sizes_of(trace), step, pairs, trace.pair_bytes, settings, validation)
+        step = Step(0, tower=trace.tower(largest_chunk(per_rank(pairs, settings.workers))))
+        sizes = replace(sizes_of(trace), tower=trace.tower_bytes)
+        return other_distillation_memory(sizes, step, pairs, trace.pair_bytes, settings, validation)
     rows, dropout = per_rank(min(settings.batch_size or pairs, pairs), settings.workers), objective.dropout
-    step = Step(rows * trace.input_bytes, pixels=trace.pixels(min(CHUNK, pairs)))
+    tower = trace.tower(largest_chunk(used_pairs(pairs, settings))) if trace.frozen_backbone else None
+    step = Step(rows * trace.input_bytes, tower=tower)
     if objective.gradient == "full":
         step = replace(step, full=trace.full_graph(rows, dropout=dropout))
     elif objective.gradient == "finite_difference":

@@ -1,0 +1,152 @@
+"""An outer step on a frozen image tower: as before, and as it is now.
+
+    python -m benchmarks.frozen_step [--quick]
+
+MobileNetV2 of random weights at 128 pixels, 100 pairs, eight inner steps on all of them, `exact`, heads alone move. Before: the
+backbone as it is runs forward for the features and once more for the way back, in chunks of 64 images; the reference is in this
+file. Now: `FrozenTower`, which runs forward once. CPU seconds on one thread, medians, taken in turn in one process. The last line
+is JSON: frozen_outer_step_speedup, the seconds of both by part, and the relative l2 difference of the gradients.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks._measure import cpu_seconds, print_json
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.distillation.matching import matching_loss
+from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.unroll import Params, scatter_to_pairs, unrolled_gradient
+from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.frozen_tower import FrozenTower
+from vldd_dist.models.losses.infonce import InfoNCE
+
+TOWER, IMAGE_SIZE, PAIRS, STEPS, TEXT_DIM = "mobilenetv2_100", 128, 100, 8, 384
+CHUNK_BEFORE = 64
+PARTS = ("forward", "unroll", "backward")
+
+
+class Way(Protocol):
+    """One way from images to features and from there back to the pixels."""
+
+    def forward(self, images: Tensor) -> Tensor: ...
+
+    def backward(self, gradients: Tensor) -> Tensor: ...
+
+
+class Before:
+    """Two passes of the backbone as it is."""
+
+    def __init__(self, model: DualEncoder) -> None:
+        self.backbone, self.images = model.image_backbone, torch.empty(0)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        self.images = images
+        return torch.cat([self.backbone(chunk) for chunk in images.split(CHUNK_BEFORE)])
+
+    def backward(self, gradients: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        for chunk, gradient in zip(self.images.split(CHUNK_BEFORE), gradients.split(CHUNK_BEFORE), strict=True):
+            leaf = chunk.detach().requires_grad_()
+            found.extend(torch.autograd.grad(self.backbone(leaf), leaf, gradient))
+        return torch.cat(found)
+
+
+class Now:
+    """What an outer step does, with the default limit of kept graphs."""
+
+    def __init__(self, model: DualEncoder) -> None:
+        self.tower, self.limit = FrozenTower(model.image_backbone), DistillSettings().tower_graph_mib << 20
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.encoded = self.tower.features_with_graph(images, self.limit)
+        return self.encoded.features
+
+    def backward(self, gradients: Tensor) -> Tensor:
+        return self.encoded.pixel_gradients(gradients)
+
+
+class OuterStep:
+    """The pairs, a student of which the heads move, and a target for it."""
+
+    def __init__(self) -> None:
+        head = HeadSettings(kind="linear")
+        image = ImageTowerSettings(model=TOWER, weights="random", train="head", head=head)
+        text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
+        self.model = build(ModelSettings(image=image, text=text, joint_dim=256), TEXT_DIM, None, 0)
+        self.student = Student(self.model, InfoNCE(), dropout=False, fused_attention=False)
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(PAIRS, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
+        self.texts = torch.randn(PAIRS, TEXT_DIM, generator=generator)
+        self.start: Params = self.student.view.read()
+        self.target = [tensor + 0.01 * torch.randn(tensor.shape, generator=generator) for tensor in self.start]
+
+    def take(self, way: Way) -> tuple[dict[str, float], Tensor]:
+        """CPU seconds of each part, and the gradient of the images (PAIRS, 3, H, W)."""
+        made: dict[str, Tensor] = {}
+
+        def timed(part: str, work: Callable[[], Tensor]) -> float:
+            return cpu_seconds(lambda: made.update({part: work()}))
+
+        seconds = {
+            "forward": timed("forward", lambda: way.forward(self.images)),
+            "unroll": timed("unroll", lambda: self._unrolled(made["forward"])),
+            "backward": timed("backward", lambda: way.backward(made["unroll"])),
+        }
+        return seconds, made["backward"]
+
+    def _unrolled(self, features: Tensor) -> Tensor:
+        def outer(theta: Params) -> Tensor:
+            return matching_loss(theta, self.start, self.target, self.student.towers)
+
+        batches = [(features, self.texts)] * STEPS
+        result = unrolled_gradient("exact", self.student, self.start, torch.tensor([0.1, 0.1]), batches, outer)
+        return scatter_to_pairs(result.batches, [torch.arange(PAIRS)] * STEPS, PAIRS)[0]
+
+
+def measure(repeats: int) -> dict[str, float]:
+    """The figures of the last line; `repeats` of each way in turn, after one that loads the kernels."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        step = OuterStep()
+        ways: dict[str, Way] = {"before": Before(step.model), "now": Now(step.model)}
+        gradients = {name: step.take(way)[1] for name, way in ways.items()}
+        taken: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+        for _ in range(repeats):
+            for name, way in ways.items():
+                taken[name].append(step.take(way)[0])
+    finally:
+        torch.set_num_threads(threads)
+    whole = {name: statistics.median(sum(one.values()) for one in runs) for name, runs in taken.items()}
+    figures = {"frozen_outer_step_speedup": whole["before"] / whole["now"]}
+    for name, runs in taken.items():
+        figures[f"{name}_seconds"] = whole[name]
+        figures |= {f"{name}_{part}_seconds": statistics.median(one[part] for one in runs) for part in PARTS}
+    rounded = {name: round(value, 3) for name, value in figures.items()}
+    difference = (gradients["now"] - gradients["before"]).norm() / gradients["before"].norm()
+    return rounded | {"gradient_difference": float(f"{difference:.2e}")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="An outer step on a frozen image tower: before and now.")
+    parser.add_argument("--quick", action="store_true", help="three repetitions")
+    figures = measure(3 if parser.parse_args().quick else 9)
+    table = Table("CPU s", *PARTS, "step", title=f"{TOWER}, {IMAGE_SIZE} px, {PAIRS} pairs, {STEPS} inner steps")
+    for name in ("before", "now"):
+        keys = [*(f"{name}_{part}_seconds" for part in PARTS), f"{name}_seconds"]
+        table.add_row(name, *(f"{figures[key]:.2f}" for key in keys))
+    Console(width=100).print(table)
+    print_json(figures)
+
+
+if __name__ == "__main__":
+    main()

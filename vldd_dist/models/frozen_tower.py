@@ -1,0 +1,175 @@
+"""Frozen image towers: features, and a vector-Jacobian product from features to pixels.
+
+If the backbone is frozen, an image's features are always the same. Then a student's training computes them once, the unroll
+runs on features, and its gradient is carried to the pixels once at the end of an outer step.
+"""
+
+import copy
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vldd_dist.models.batch_norm_folding import fold_batch_norms
+from vldd_dist.models.channels_last import gains_from_channels_last
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.live_memory import LiveMemory
+
+# Number of images whose activations are in memory at once, and that keep or lose their graph together.
+CHUNK = 32
+
+
+def chunks_of(images: int) -> int:
+    """Into how many chunks of equal size, but for one image, so many images are cut."""
+    return max(math.ceil(images / CHUNK), 1)
+
+
+def largest_chunk(images: int) -> int:
+    """Images in a chunk of so many."""
+    return math.ceil(images / chunks_of(images))
+
+
+def kept_chunks(chunks: int, graph_bytes: int, limit: int) -> int:
+    """How many chunks keep their graph until the backward pass.
+
+    Args:
+        graph_bytes: of one chunk.
+        limit: bytes that all kept graphs may take together.
+    """
+    return min(chunks, limit // max(graph_bytes, 1))
+
+
+class FrozenTower:
+    """A frozen backbone as it computes fastest: a private copy of its modules, with batch norms folded into convolutions, on
+    images in channels-last layout where that is faster. Features and gradients are those of the backbone within rounding.
+
+    The backbone is not changed. Tensors that folding does not replace are shared with it, so its weights must not change
+    while the tower is in use. On several ranks each has the whole tower: it is made before the backbone is sharded.
+
+    Args:
+        backbone: (B, 3, H, W) -> (B, F).
+        bf16: run it in bfloat16.
+
+    Attributes:
+        own_bytes: of parameters that are not shared with the backbone.
+    """
+
+    def __init__(self, backbone: nn.Module, *, bf16: bool = False) -> None:
+        # Parameters of their own on the same memory, which outlive the partitioning of the backbone's.
+        tensors: dict[int, Tensor] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in backbone.parameters()}
+        tensors |= {id(buffer): buffer for buffer in backbone.buffers()}
+        self.backbone, self.bf16 = copy.deepcopy(backbone, tensors).eval(), bf16
+        shared = set(self.backbone.parameters())
+        fold_batch_norms(self.backbone)
+        self.own_bytes = sum(parameter.nbytes for parameter in self.backbone.parameters() if parameter not in shared)
+        # By the shape of an image.
+        self._channels_last: dict[torch.Size, bool] = {}
+        # By the shape of a chunk.
+        self._graph_bytes: dict[torch.Size, int] = {}
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """(M, F) features of normalised images (M, 3, H, W), without a graph."""
+        return torch.cat([self._run(chunk) for chunk in images.tensor_split(chunks_of(len(images)))])
+
+    def features_with_graph(self, images: Tensor, limit: int) -> "FeaturesWithGraph":
+        """The same, with what the way back to the pixels takes.
+
+        Args:
+            limit: bytes of graphs to keep. Images beyond them pass the tower a second time on the way back.
+        """
+        return FeaturesWithGraph(self, images, limit)
+
+    def chunk_with_graph(self, chunk: Tensor) -> "ChunkWithGraph":
+        """Of images (B, 3, H, W) that fit memory at once."""
+        leaf = chunk.detach().requires_grad_()
+        if (known := self._graph_bytes.get(chunk.shape)) is not None:
+            with torch.enable_grad():
+                return ChunkWithGraph(self._run(leaf), leaf, known)
+        self._in_channels_last(chunk)
+        with torch.enable_grad(), LiveMemory() as memory:
+            features = self._run(leaf)
+        self._graph_bytes[chunk.shape] = memory.live
+        return ChunkWithGraph(features, leaf, memory.live)
+
+    def _run(self, images: Tensor) -> Tensor:
+        if self._in_channels_last(images):
+            images = images.contiguous(memory_format=torch.channels_last)
+        with self._precision(images.device):
+            return self.backbone(images).to(images.dtype)
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+        return torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def _in_channels_last(self, images: Tensor) -> bool:
+        shape = images.shape[1:]
+        if shape not in self._channels_last:
+            self._channels_last[shape] = gains_from_channels_last(self.backbone, images)
+        return self._channels_last[shape]
+
+
+class ChunkWithGraph(NamedTuple):
+    """Attributes:
+    features: (B, F), with their graph.
+    leaf: (B, 3, H, W), the images they are features of.
+    graph_bytes: what the graph and the features take.
+    """
+
+    features: Tensor
+    leaf: Tensor
+    graph_bytes: int
+
+    def pixel_gradients(self, gradients: Tensor) -> Tensor:
+        """From gradients of the features (B, F). The graph is freed."""
+        return torch.autograd.grad(self.features, self.leaf, gradients)[0]
+
+
+class FeaturesWithGraph:
+    """Features whose gradient can be carried to the pixels, once.
+
+    Attributes:
+        features: (M, F), detached.
+        kept: how many chunks have their graph: the first ones.
+    """
+
+    def __init__(self, tower: FrozenTower, images: Tensor, limit: int) -> None:
+        self._tower, self._images = tower, images.detach()
+        self._graphs: list[ChunkWithGraph] = []
+        first, *others = self._images.tensor_split(chunks_of(len(images)))
+        # The first chunk is as large as any, and says what the others take.
+        self._graphs = [tower.chunk_with_graph(first)]
+        features = [self._graphs[0].features.detach()]
+        self.kept = kept_chunks(1 + len(others), self._graphs[0].graph_bytes, limit)
+        if self.kept == 0:
+            self._graphs.clear()
+        for chunk in others:
+            if len(features) < self.kept:
+                self._graphs.append(tower.chunk_with_graph(chunk))
+                features.append(self._graphs[-1].features.detach())
+            else:
+                features.append(tower.features(chunk))
+        self.features = torch.cat(features)
+
+    def pixel_gradients(self, gradients: Tensor) -> Tensor:
+        """From gradients of the features (M, F) to gradients of the images (M, 3, H, W)."""
+        # In the layout of the images, whatever the tower's.
+        found = torch.empty_like(self._images, memory_format=torch.contiguous_format)
+        chunks = chunks_of(len(found))
+        parts = (tensor.tensor_split(chunks) for tensor in (self._images, gradients, found))
+        for images, gradient, pixels in zip(*parts, strict=True):
+            chunk = self._graphs.pop(0) if self._graphs else self._tower.chunk_with_graph(images)
+            pixels.copy_(chunk.pixel_gradients(gradient))
+        return found
+
+
+def frozen_tower(model: DualEncoder) -> FrozenTower | None:
+    """The tower of a model with a frozen backbone; none where the backbone moves: then its inputs are the images."""
+    return FrozenTower(model.image_backbone) if model.frozen_backbone else None
+
+
+def model_inputs(model: DualEncoder, images: Tensor) -> Tensor:
+    """`DualEncoder.inputs` of normalised images (M, 3, H, W), without a graph: the features of a frozen backbone, (M, F)."""
+    tower = frozen_tower(model)
+    return tower.features(images) if tower else images
