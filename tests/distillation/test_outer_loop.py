@@ -174,6 +174,13 @@ def plain(problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
     return first
 
 
+def test_how_much_the_tower_keeps_changes_no_bit(problem: Problem, plain: Tensor, store: Store) -> None:
+    losses, run = losses_of(problem, store, tower_graph_mib=0)
+    assert torch.equal(losses, plain)
+    kept = losses_of(problem, store)[1]
+    assert torch.equal(run.pairs.images, kept.pairs.images)
+
+
 @pytest.mark.parametrize(
     ("changes", "from_the_first_step"),
     [

@@ -28,12 +28,14 @@ from vldd_dist.cost_model.memory_model import (
     peak,
     sizes_of,
     student_memory,
+    tower_memory,
     unroll_memory,
 )
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
+from vldd_dist.models.frozen_tower import FrozenTower, largest_chunk
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graph import make_graph
@@ -88,6 +90,35 @@ def test_an_unroll_takes_what_the_estimate_says(gradient: str) -> None:
     measured = allocated_peak(lambda: unrolled_gradient(gradient, student, start, rates, batches, outer))
     assert measured > 30 * MIB
     assert measured / 1.2 < estimate < measured * 1.2
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_frozen_tower_takes_what_the_estimate_says(kept: int) -> None:
+    """The way of two chunks of images to their features and back."""
+    images, size = 40, 96
+    image = ImageTowerSettings(model="mobilenetv2_100", weights="random", train="head", head=HeadSettings(kind="linear"))
+    settings = ModelSettings(image=image)
+    trace = MemoryTrace(settings, TEXT_DIM, size)
+    passed = trace.tower(largest_chunk(images))
+    mib = -(-kept * passed.graph // MIB)
+    graphs, back = tower_memory(passed, images, DistillSettings(tower_graph_mib=mib))
+    assert graphs == kept * passed.graph
+    pixels = images * 3 * size**2 * 4
+
+    tower = FrozenTower(build(settings, TEXT_DIM, None, 0).image_backbone)
+    given = torch.randn(images, 3, size, size)
+    tower.features(given)
+
+    def there_and_back() -> None:
+        encoded = tower.features_with_graph(given, mib << 20)
+        assert encoded.kept == kept
+        encoded.pixel_gradients(torch.ones_like(encoded.features))
+
+    measured = allocated_peak(there_and_back)
+    assert measured > 30 * MIB
+    assert measured / 1.2 < back + pixels < measured * 1.2
+    # Weights and biases in place of those of convolutions; what a norm had is gone.
+    assert 0.9 * trace.frozen_bytes < trace.tower_bytes < trace.frozen_bytes
 
 
 def test_offloaded_snapshots_leave_one() -> None:

@@ -1,0 +1,75 @@
+"""An outer step with a frozen tower on several ranks, against the backbone itself on one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vldd_dist.config.model import HeadSettings
+from vldd_dist.distillation.exchange import BatchExchange
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.distillation.sampling import Draw
+from vldd_dist.distillation.unroll import scatter_to_pairs
+from vldd_dist.distillation.unrolling import Segment, ShardedUnrolling
+from vldd_dist.models.frozen_tower import CHUNK
+from vldd_dist.sharding.ranks import Ranks
+from vldd_dist.testing.group import Group
+from vldd_dist.testing.unroll_problems import TEXT_DIM, Case, dual_encoder_case, relative
+
+Groups = Callable[[int], Group]
+# Of two ranks one has a row more than a chunk and the other a whole chunk. No step uses the last pair.
+USED = 2 * CHUNK + 1
+PAIRS = USED + 1
+DRAW = Draw(0, 0, [torch.arange(USED)] * 2)
+
+
+def problem() -> tuple[Case, dict[str, Tensor]]:
+    case = dual_encoder_case(model="test_byobnet", train="head", head=HeadSettings(kind="linear"))
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"images": (PAIRS, 3, 32, 32), "texts": (PAIRS, TEXT_DIM)}
+    return case, {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def outer_step(ranks: Ranks, stage: int, limit: int) -> dict[str, Any]:
+    """This rank's pairs, their gradients, and how many images passed the tower."""
+    case, rows = problem()
+    owned, model = slice(*ranks.rows(PAIRS)), case.student.model
+    passed: list[int] = []
+    unrolling = ShardedUnrolling(model, case.student.layout.loss, TrajectoryMatching(), None, ranks, stage, USED)
+    assert unrolling.tower is not None
+    # The first image of a size is also encoded to choose the layout.
+    unrolling.tower.features(rows["images"][:1])
+    unrolling.tower.backbone.register_forward_hook(lambda _, given, __: passed.append(len(given[0])))
+    pairs = SyntheticPairs({name: tensor[owned] for name, tensor in rows.items()}, {})
+    parts = [DRAW.part(rank, ranks.world_size) for rank in range(ranks.world_size)]
+    exchange = BatchExchange(ranks, unrolling.tower, pairs, PAIRS, parts, limit)
+    cut = unrolling.layout.cut
+    segment = Segment(cut(case.theta), cut(case.target), case.rates, exchange.batches, (), 11)
+    found, gradients = exchange.gradients(unrolling.gradient(segment, None).batches)
+    return {"rows": found + owned.start, "passed": sum(passed), "used": len(parts[ranks.rank].used), **gradients}
+
+
+def by_the_backbone() -> dict[str, Tensor]:
+    """Gradients of all used pairs: one graph from the pixels, no tower."""
+    case, rows = problem()
+    leaf = rows["images"][:USED].requires_grad_()
+    features = case.student.model.image_backbone(leaf)
+    case.batches = [[features.detach(), rows["texts"][:USED]] for _ in DRAW.batches]
+    of_features, of_texts = scatter_to_pairs(case.gradient("exact").batches, DRAW.batches, USED)
+    return {"images": torch.autograd.grad(features, leaf, of_features)[0], "texts": of_texts}
+
+
+@pytest.mark.parametrize(
+    ("world", "stage", "limit"), [(1, 0, 1 << 30), (2, 0, 0), (2, 0, 1 << 30), (2, 1, 1 << 30), (2, 3, 1 << 30), (3, 3, 0)]
+)
+def test_a_step_is_that_of_the_backbone_and_passes_used_images_once(world: int, stage: int, limit: int, group: Groups) -> None:
+    """Also where parameters lie in shards, and where the ranks' images make different numbers of chunks."""
+    parts, wanted = group(world).run(outer_step, stage, limit), by_the_backbone()
+    assert torch.cat([part["rows"] for part in parts]).tolist() == list(range(USED))
+    for name in ("images", "texts"):
+        assert relative(torch.cat([part[name] for part in parts]), wanted[name]) < 1e-5
+    assert [part["passed"] for part in parts] == [part["used"] * (1 if limit else 2) for part in parts]
+    assert sum(part["used"] for part in parts) == USED
