@@ -39,8 +39,9 @@ from vldd_dist.models.frozen_tower import FrozenTower, largest_chunk
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graph import make_graph
-from vldd_dist.planner.estimator import Estimator
+from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.show_plan import print_plan
+from vldd_dist.planner.suggestions import suggest
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import TINY
 
@@ -230,6 +231,16 @@ def test_snapshots_of_adapters_are_small_and_a_small_gpu_is_refused_with_a_mend(
         )
         assert ", or distill.workers: 2 (" in sentence
         assert "or distill.batch_size: 16 and evaluation.batch_size: 32 (" in sentence
+
+
+def test_graphs_of_a_frozen_tower_are_the_first_to_go() -> None:
+    frozen = ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16", "distill.pairs=[300]"]
+    kept, none = (load_experiment("jobs/presets/scenes.yaml", [*frozen, f"distill.tower_graph_mib={mib}"]) for mib in (2048, 0))
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    estimator = Estimator(TEXT_DIM)
+    limit = peak(estimator.memory(none, stage))
+    assert peak(estimator.memory(kept, stage)) > limit + 10 * MIB
+    assert "distill.tower_graph_mib: 0 (" in suggest(kept, stage, limit, estimator)
 
 
 def test_a_plan_without_a_gpu_compares_nothing(store: Store) -> None:

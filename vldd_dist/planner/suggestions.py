@@ -105,6 +105,9 @@ class _Search:
         if self.stage.kind != "distillation":
             workers = self._more_workers() if self.stage.kind == "expert" else []
             return [group for group in (*groups, workers, [batch] if batch else []) if group]
+        is_frozen = image.train in ("head", "frozen") or not isinstance(distill.objective, TrajectoryMatching)
+        if is_frozen and distill.tower_graph_mib:
+            groups.insert(0, [[{"distill.tower_graph_mib": 0}]])
         gradients: Way = []
         if isinstance(objective := distill.objective, TrajectoryMatching):
             if objective.offload_snapshots == "none":
