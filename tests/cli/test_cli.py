@@ -42,11 +42,8 @@ def test_a_plan_reads_the_first_samples(tmp_path: Path, capsys: pytest.CaptureFi
     source = f"data.source={{name: table, path: {tmp_path / 'pairs.csv'}, split_column: split}}"
     arguments = ["run", SCENES, "--store", str(tmp_path / "store"), "--plan", "--set", source]
     arguments += ["--set", "data.train_images=3", "--set", "data.val_images=3", "--set", "data.test_images=3"]
-    arguments += [
-        part
-        for override in ("distill.pairs=[2]", "experts.readers=1", "model.image.weights=random")
-        for part in ("--set", override)
-    ]
+    for override in ("distill.pairs=[2]", "experts.readers=1", "model.image.weights=random"):
+        arguments += ["--set", override]
     code, _, err = vldd(*arguments, capsys=capsys)
     assert code == 4
     assert "pairs.csv: line 2: the file" in err

@@ -76,5 +76,5 @@ def make_images(folder: Path) -> None:
     for number in range(IMAGES):
         path = folder / name_of(number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg((number, 0, 0)))
+        path.write_bytes(jpeg((20 * number, 0, 0)))
     (folder / "secret.jpg").write_bytes(b"secret")

@@ -30,7 +30,7 @@ def captions_file(folder: Path, split: str, ids: list[int], year: str = "2017") 
     (folder / f"{split}{year}").mkdir(parents=True)
     for number in ids:
         name = NAMES[year].format(split=split, id=number)
-        (folder / f"{split}{year}" / name).write_bytes(jpeg((number, 0, 0)))
+        (folder / f"{split}{year}" / name).write_bytes(jpeg((20 * number, 0, 0)))
         images.append({"id": number, "file_name": name, "width": 40, "height": 30, "license": 1, "coco_url": "http://x"})
     for view in range(5):
         for number in reversed(ids):
@@ -60,7 +60,7 @@ def test_images_in_the_order_of_the_file_with_their_captions(tmp_path: Path, yea
     assert said(found) == [
         (f"train/{NAMES[year].format(split='train', id=n)}", [f"photo {n}, view {v}" for v in range(5)]) for n in (9, 3, 7, 5)
     ]
-    assert [sample.image for sample in found] == [jpeg((number, 0, 0)) for number in (9, 3, 7, 5)]
+    assert [sample.image for sample in found] == [jpeg((20 * number, 0, 0)) for number in (9, 3, 7, 5)]
     assert [captions[0] for _, captions in said(read(source, "val"))] == ["photo 4, view 0", "photo 2, view 0"]
     assert len({sample.key for sample in found}) == 4
     assert read(source, images=1) == read(source, images=3) == found

@@ -25,7 +25,7 @@ def folder(path: Path | str, **settings: Any) -> Source:
 
 def pair(path: Path, captions: str | bytes | None, colour: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(jpeg((colour, 0, 0)))
+    path.write_bytes(jpeg((20 * colour, 0, 0)))
     if captions is not None:
         path.with_suffix(".txt").write_bytes(captions if isinstance(captions, bytes) else captions.encode())
 
@@ -53,7 +53,7 @@ def test_images_and_their_captions_in_the_order_of_paths(tree: Path) -> None:
     assert source.own_splits() == ("train",)
     found = read(source)
     assert said(found) == [(name, [f"caption {number}", f"another {number}"]) for name, number in SORTED]
-    assert [sample.image for sample in found] == [jpeg((number, 0, 0)) for _, number in SORTED]
+    assert [sample.image for sample in found] == [jpeg((20 * number, 0, 0)) for _, number in SORTED]
     assert len({sample.key for sample in found}) == 7
     assert not any(set(sample.key) & set("./") for sample in found)
     assert read(source, images=1) == read(source, images=3) == found

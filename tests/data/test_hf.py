@@ -36,7 +36,7 @@ def image_folder(tmp_path: Path) -> Path:
         folder = tmp_path / "images" / split
         folder.mkdir(parents=True)
         for number in range(count):
-            (folder / f"{number}.jpg").write_bytes(jpeg((number, 0, 0)))
+            (folder / f"{number}.jpg").write_bytes(jpeg((20 * number, 0, 0)))
         rows = [{"file_name": f"{n}.jpg", "text": f"{split} {n}", "number": n} for n in range(count)]
         pandas.DataFrame(rows).to_csv(folder / "metadata.csv", index=False)
     return tmp_path / "images"
@@ -54,7 +54,7 @@ def parquet_folder(loaded: datasets.DatasetDict, tmp_path: Path) -> Path:
     """Parquet files with images in them, as the library names them: three of the training split, one of validation."""
     folder = tmp_path / "parquet"
     folder.mkdir()
-    loaded = loaded.map(lambda row: {"image": {"bytes": jpeg((row["number"], 0, 0)), "path": None}})
+    loaded = loaded.map(lambda row: {"image": {"bytes": jpeg((20 * row["number"], 0, 0)), "path": None}})
     for shard in range(3):
         loaded["train"].shard(3, shard, contiguous=True).to_parquet(folder / f"train-{shard:05d}-of-00003.parquet")
     loaded["validation"].to_parquet(folder / "validation-00000-of-00001.parquet")
@@ -65,7 +65,7 @@ def check_all(source: Source, parts: int, captions: list[list[str]]) -> None:
     assert source.own_splits() == ("train", "val")
     found = read(source, images=2)
     assert [sample.captions for sample in found] == captions
-    assert [sample.image for sample in found] == [jpeg((number, 0, 0)) for number in range(7)]
+    assert [sample.image for sample in found] == [jpeg((20 * number, 0, 0)) for number in range(7)]
     assert len({sample.key for sample in found}) == 7
     assert not any(set(sample.key) & set("./") for sample in found)
     assert len(source.parts("train", limit=None, images=2)) == parts
@@ -108,14 +108,14 @@ def test_images_outside_of_the_folder_must_be_named(loaded: datasets.DatasetDict
     with pytest.raises(DataError, match=r"train: file 0, row 0: .*0\.jpg leads out of data\.source\.path"):
         hf(tmp_path / "paths", **settings).check("train")
     found = read(hf(tmp_path / "paths", image_folder=str(image_folder), **settings))
-    assert [sample.image for sample in found] == [jpeg((number, 0, 0)) for number in range(7)]
+    assert [sample.image for sample in found] == [jpeg((20 * number, 0, 0)) for number in range(7)]
 
 
 def test_images_in_an_archive(image_folder: Path, tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "zipped" / "train"), "zip", image_folder / "train")
     found = read(hf(tmp_path / "zipped", splits={"train": "train"}))
     assert [sample.captions for sample in found] == [[f"train {number}"] for number in range(7)]
-    assert [sample.image for sample in found] == [jpeg((number, 0, 0)) for number in range(7)]
+    assert [sample.image for sample in found] == [jpeg((20 * number, 0, 0)) for number in range(7)]
 
 
 def rows_of(folder: Path, rows: list[dict[str, Any]]) -> Source:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import typer
 
 from vldd_dist.cli.console import log_warnings, say
+from vldd_dist.cli.data import data, init
 from vldd_dist.cli.experiments import config, run, status, submit
 from vldd_dist.cli.sets import fetch, list_sets, show, verify
 from vldd_dist.cli.stores import doctor, gc
@@ -16,6 +17,8 @@ from vldd_dist.errors import VlddError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
+    "data": data,
     "run": run,
     "submit": submit,
     "status": status,

@@ -42,7 +42,7 @@ class ImageFolder:
             DataError: it leads out of the folder; links within it are its owner's own.
         """
         within = self._without_folder(name)
-        if within is None or "://" in within or posixpath.isabs(within) or ".." in within.split("/"):
+        if within is None or "://" in within or within.startswith("/") or ".." in within.split("/"):
             more = ": download it (img2dataset does)" if name.startswith(("http://", "https://")) else ""
             raise DataError(f"{one_line(name)} leads out of {self.setting}{more or ': keep the images within it'}")
         return posixpath.normpath(within)
@@ -94,7 +94,7 @@ class ImageFolder:
         if "://" in name:
             start = self.place.rstrip("/") + "/"
             return name[len(start) :] if name.startswith(start) else None
-        if self._root is None or not os.path.isabs(name):
+        if self._root is None or not name.startswith("/"):
             return name
         start = os.path.abspath(self._root).rstrip("/") + "/"
         return name[len(start) :] if name.startswith(start) else None

@@ -107,3 +107,13 @@ def _saved(opened: Any, path: str, split: str) -> Rows:
             raise DataError(f"data.source.splits: {path} has no split {split!r}: name one of {', '.join(map(repr, opened))}")
         opened = opened[split]
     return Rows(opened, opened.column_names, False, len(opened), len(opened))
+
+
+def split_names(path: str) -> list[str]:
+    """What a data set calls its splits."""
+    import datasets
+
+    if any(os.path.isfile(os.path.join(path, name)) for name in SAVED):
+        opened = datasets.load_from_disk(path)
+        return list(opened) if isinstance(opened, dict) else ["train"]
+    return list(datasets.get_dataset_split_names(path))

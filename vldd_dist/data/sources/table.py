@@ -156,7 +156,10 @@ class TableSource(Source):
         """Split -> its rows; one pass over the table."""
         found: dict[str, RowIndex] = {}
         for row in self.table.rows(self._columns, 0, None):
-            found.setdefault(self._split_of(row), RowIndex()).add(row.position, self._image_of(row))
+            split = self._split_of(row)
+            if split not in found:
+                found[split] = RowIndex()
+            found[split].add(row.position, self._image_of(row))
         return found
 
     @cached_property

@@ -44,8 +44,12 @@ class Lines:
 
     def __next__(self) -> str:
         """Bytes that are no UTF-8 become lone surrogates, so that only the cell that holds them is damaged."""
-        with reading(f"data.source.path: {self.url}"):
+        try:
             line = self._file.readline(LONGEST_LINE)
+        except Exception:
+            # Entering the block for each line would take as long as reading it.
+            with reading(f"data.source.path: {self.url}"):
+                raise
         if not line:
             raise StopIteration
         if len(line) == LONGEST_LINE:

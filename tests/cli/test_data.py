@@ -1,0 +1,291 @@
+"""`vldd init` and `vldd data`, as a person with a folder of images meets them."""
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pandas
+import pytest
+import yaml
+from PIL import Image
+from webdataset.writer import TarWriter
+
+from tests.cli.test_cli import vldd
+from tests.data.tables import IMAGES, make_images, name_of, rows
+from tests.data.test_coco import coco
+from tests.data.test_dataset import jpeg, karpathy
+from vldd_dist.config.load import load_experiment
+
+CAPTIONS = [f"photo {number}, view 0" for number in range(IMAGES)]
+SPLITS = ["train", "train", "val", "test"]
+
+
+def a_table(folder: Path) -> Path:
+    make_images(folder)
+    pandas.DataFrame(rows()).to_csv(folder / "pairs.csv", index=False)
+    return folder / "pairs.csv"
+
+
+def a_table_of_kaggle(folder: Path) -> Path:
+    """Flickr8k's captions.txt, beside a folder of images; five rows an image."""
+    make_images(folder)
+    content = [{"image": Path(row["filepath"]).name, "caption": row["title"]} for row in rows(5)]
+    for number in range(IMAGES):
+        (folder / name_of(number)).rename(folder / "photos" / f"{number}.jpg")
+    pandas.DataFrame(content).to_csv(folder / "captions.txt", index=False)
+    return folder / "captions.txt"
+
+
+def a_table_of_bars(folder: Path) -> Path:
+    """Flickr30k's results.csv, in the folder that is named."""
+    make_images(folder)
+    content = [f"{row['filepath']}| 0| {row['title']}" for row in rows()]
+    (folder / "results.csv").write_text("\n".join(["image_name| comment_number| comment", *content]))
+    return folder
+
+
+def a_parquet_with_splits(folder: Path) -> Path:
+    make_images(folder)
+    content = [row | {"split": SPLITS[number % 4]} for number, row in enumerate(rows())]
+    pandas.DataFrame(content).to_parquet(folder / "pairs.parquet")
+    return folder
+
+
+def a_karpathy_json(folder: Path) -> Path:
+    karpathy(folder)
+    return folder / "data.json"
+
+
+def coco_of_2017(folder: Path) -> Path:
+    coco(folder)
+    return folder
+
+
+def shards(folder: Path) -> Path:
+    for split in ("train", "validation"):
+        with open(folder / f"{split}-000.tar", "wb") as file, TarWriter(file) as tar:
+            for number in range(4):
+                image = jpeg((20 * number, 0, 0))
+                tar.write({"__key__": f"{number}", "jpg": image, "txt": "a photo", "json": {"caption": "a photo"}})
+    return folder
+
+
+def images_with_texts(folder: Path) -> Path:
+    make_images(folder)
+    for number in range(IMAGES):
+        (folder / name_of(number)).with_suffix(".txt").write_text("a photo\nthe same")
+    return folder / "photos"
+
+
+def saved_by_the_library(folder: Path) -> Path:
+    content = [{"image": {"bytes": jpeg((20 * number, 0, 0)), "path": None}, "text": "a photo"} for number in range(8)]
+    of_rows = datasets.Dataset.from_list(content).cast_column("image", datasets.Image())
+    datasets.DatasetDict({"train": of_rows, "validation": of_rows}).save_to_disk(folder / "saved")
+    return folder / "saved"
+
+
+def parquet_of_the_library(folder: Path) -> Path:
+    content = [{"image": {"bytes": jpeg((20 * number, 0, 0)), "path": None}, "text": "a photo"} for number in range(8)]
+    (folder / "set").mkdir()
+    datasets.Dataset.from_list(content).cast_column("image", datasets.Image()).to_parquet(folder / "set" / "train.parquet")
+    return folder / "set"
+
+
+PLACES: dict[Callable[[Path], Path], dict[str, object]] = {
+    a_table: {"name": "table", "image_column": "filepath", "caption_columns": ["title"]},
+    a_table_of_kaggle: {"name": "table", "format": "csv", "image_column": "image", "caption_columns": ["caption"]},
+    a_table_of_bars: {"name": "table", "separator": "|", "image_column": "image_name", "caption_columns": ["comment"]},
+    a_parquet_with_splits: {"name": "table", "split_column": "split"},
+    a_karpathy_json: {"name": "karpathy"},
+    coco_of_2017: {"name": "coco"},
+    shards: {"name": "shards"},
+    images_with_texts: {"name": "folder"},
+    saved_by_the_library: {"name": "hf", "splits": {"train": "train", "val": "validation"}},
+    parquet_of_the_library: {"name": "hf", "splits": {"train": "train"}},
+}
+
+
+@pytest.mark.parametrize("make", PLACES, ids=lambda make: make.__name__)
+def test_a_description_of_what_is_there(
+    make: Callable[[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "given").mkdir()
+    place = make(tmp_path / "given")
+    # The library `datasets` shows its progress.
+    capsys.readouterr()
+    code, out, err = vldd("init", str(tmp_path / "My first"), "--from", str(place), capsys=capsys)
+    assert (code, err) == (0, "")
+    written = tmp_path / "My first" / "experiment.yaml"
+    assert f"vldd run {written}" in out
+    source = yaml.safe_load(written.read_text())["data"]["source"]
+    assert {key: source[key] for key in PLACES[make]} == PLACES[make]
+    experiment = load_experiment(written)
+    assert experiment.name == "my-first"
+    found = experiment.data.source
+    (first, *_) = found.samples("train", found.parts("train", limit=1, images=1)[0], image_size=64, seed=0)
+    assert first.captions
+    code, out, _ = vldd("data", str(written), capsys=capsys)
+    assert code == 0
+    assert re.search(r"images\W+\d+", out)
+    code, _, err = vldd("init", str(tmp_path / "My first"), "--from", str(place), capsys=capsys)
+    assert code == 2
+    assert "experiment.yaml is there already: name another folder, or remove it" in err
+
+
+def nothing(folder: Path) -> Path:
+    return folder
+
+
+def no_path(folder: Path) -> Path:
+    return folder / "none"
+
+
+def images_alone(folder: Path) -> Path:
+    make_images(folder)
+    return folder
+
+
+def a_table_of_numbers(folder: Path) -> Path:
+    (folder / "x.csv").write_text("a,b\n1,2\n")
+    return folder / "x.csv"
+
+
+def a_table_without_images(folder: Path) -> Path:
+    (folder / "x.csv").write_text("filepath,title\nnone.jpg,a photo of none\n")
+    return folder
+
+
+def images_without_captions(folder: Path) -> Path:
+    make_images(folder)
+    (folder / "x.csv").write_text(f"filepath,number\n{name_of(0)},3\n")
+    return folder
+
+
+def two_tables(folder: Path) -> Path:
+    for name in ("a.csv", "b.tsv"):
+        (folder / name).write_text("filepath,title\n")
+    return folder
+
+
+def other_json(folder: Path) -> Path:
+    (folder / "x.json").write_text("[]")
+    return folder / "x.json"
+
+
+def no_json(folder: Path) -> Path:
+    (folder / "x.json").write_text("[" * 100_000)
+    return folder / "x.json"
+
+
+def damaged_images(folder: Path) -> Path:
+    path = a_table(folder)
+    for number in range(IMAGES):
+        (folder / name_of(number)).write_bytes(b"no image")
+    return path
+
+
+NOTHING_KNOWN = {
+    nothing: r"none of what is known: a CSV, .*; see docs/own-data\.md",
+    no_path: "there is no such file or folder",
+    images_alone: r"13 images, and no captions",
+    a_table_of_numbers: r"no column has paths of images; its columns are 'a', 'b'",
+    a_table_without_images: r"it names images such as 'none\.jpg', which are not found in",
+    images_without_captions: "no column has captions; its columns are 'filepath', 'number'",
+    two_tables: r"it has 2 tables \(a\.csv, b\.tsv\): name one of them",
+    other_json: "neither a Karpathy-style nor a COCO JSON",
+    no_json: "not JSON, or nested too deeply",
+    damaged_images: "of the first 12 samples of train none can be read",
+}
+
+
+@pytest.mark.parametrize(("make", "sentence"), NOTHING_KNOWN.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_what_is_not_known_is_one_sentence(
+    make: Callable[[Path], Path], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "given").mkdir()
+    code, _, err = vldd("init", str(tmp_path / "new"), "--from", str(make(tmp_path / "given")), capsys=capsys)
+    assert code == 4
+    assert re.search(sentence, err)
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def description(folder: Path, **settings: object) -> Path:
+    path = folder / "x.yaml"
+    source = {"name": "table", "path": str(a_table(folder)), "split_column": "split"}
+    content = [row | {"split": SPLITS[number % 4]} for number, row in enumerate(rows(2))]
+    pandas.DataFrame(content).to_csv(source["path"], index=False)
+    path.write_text(yaml.safe_dump({"name": "x", "data": {"source": source, **settings}}))
+    return path
+
+
+def table_rows(out: str) -> dict[str, list[str]]:
+    cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in out.splitlines()]
+    return {row[0]: row[1:] for row in cells if row}
+
+
+def test_the_figures_and_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = description(tmp_path, max_bad_fraction=0.5)
+    content = pandas.read_csv(tmp_path / "pairs.csv")
+    content["split"] = ["train"] * 16 + ["val"] * 4 + ["test"] * 4
+    content.loc[2, "title"] = "<b>bold</b> and long & more"
+    content.to_csv(tmp_path / "pairs.csv", index=False)
+    Image.new("RGB", (80, 20)).save(tmp_path / name_of(3))
+    (tmp_path / name_of(4)).write_bytes(b"no image")
+    (tmp_path / name_of(6)).write_bytes(jpeg((0, 0, 0)))
+    code, out, _ = vldd("data", str(path), "--out", str(tmp_path / "page"), capsys=capsys)
+    assert code == 0
+    found = table_rows(out)
+    assert found[""] == ["train", "val", "test"]
+    assert found["images"] == found["looked at"] == ["8", "2", "2"]
+    assert found["unreadable"] == ["1", "0", "0"]
+    assert found["equal to an earlier image"] == ["1", "0", "0"]
+    assert found["captions an image"] == ["2", "2", "2"]
+    assert found["words a caption"] == ["4 .. 4 .. 5", "4", "4"]
+    assert found["width"] == ["40 .. 40 .. 80", "40", "40"]
+    assert "4.jpg: not a readable JPEG" in out
+    html = (tmp_path / "page" / "data.html").read_text()
+    assert "&lt;b&gt;bold&lt;/b&gt; and long &amp; more" in html
+    assert "<b>bold" not in html
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    assert len(pictures) == 11
+    assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).size == (96, 96)
+    assert Image.open(tmp_path / "page" / "contact-sheet.png").size == (12 * 96, 3 * 96)
+    code, out, _ = vldd("data", str(path), "--limit", "2", "--set", "data.max_bad_fraction=0", capsys=capsys)
+    assert table_rows(out)["looked at"] == ["2", "2", "2"]
+    assert table_rows(out)["images"] == ["8", "2", "2"]
+
+
+def test_samples_are_taken_from_the_beginning_to_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bad image is the eighth of train: of one part it is not among the first four, of eight parts every other is read."""
+    path = description(tmp_path)
+    content = pandas.read_csv(tmp_path / "pairs.csv")
+    content["split"] = ["train"] * 16 + ["val"] * 4 + ["test"] * 4
+    content.to_csv(tmp_path / "pairs.csv", index=False)
+    (tmp_path / name_of(6)).write_bytes(b"no image")
+    few = ["data", str(path), "--limit", "4", "--set"]
+    _, out, _ = vldd(*few, "data.shard_images=100", capsys=capsys)
+    assert table_rows(out)["unreadable"] == ["0", "0", "0"]
+    _, out, _ = vldd(*few, "data.shard_images=1", capsys=capsys)
+    assert table_rows(out)["unreadable"] == ["1", "0", "0"]
+    assert "25.0% of train is unreadable, more than data.max_bad_fraction (0): mend the source or raise it" in out
+
+
+def test_a_split_without_anything_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = description(tmp_path)
+    for number in range(IMAGES):
+        (tmp_path / name_of(number)).unlink()
+    code, _, err = vldd("data", str(path), "--out", str(tmp_path / "page"), capsys=capsys)
+    assert code == 4
+    assert "data: the train split has no readable sample: " in err
+    assert not (tmp_path / "page").exists()
+
+
+def test_the_built_in_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = vldd("data", "scenes", "--limit", "5", "--out", str(tmp_path), capsys=capsys)
+    assert code == 0
+    assert table_rows(out)["images"] == ["2,000", "200", "200"]
+    assert table_rows(out)["width"] == ["32", "32", "32"]

@@ -1,0 +1,109 @@
+"""Commands on the user's own data: a first description, and a look at what a source has."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vldd_dist.cli.console import SafeConsole, say
+from vldd_dist.cli.options import Description, Overrides
+from vldd_dist.config.load import load_experiment
+from vldd_dist.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vldd_dist.data.survey import Survey
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write experiment.yaml; made if it is not there.")],
+    place: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="PATH", help="The images and captions: a folder, a table, a JSON file, tars, OWNER/NAME."
+        ),
+    ],
+) -> None:
+    """Look at your images and captions, and write a description that runs."""
+    from vldd_dist.cli.first_experiment import describe_experiment
+    from vldd_dist.config.base import choose
+    from vldd_dist.data.recognise import recognise
+    from vldd_dist.plugins import SOURCES
+
+    path = folder / "experiment.yaml"
+    if path.exists():
+        raise ConfigError(f"{path} is there already: name another folder, or remove it")
+    found = recognise(place)
+    say(f"{found.what}.")
+    source = choose(SOURCES, found.source)
+    for split in source.own_splits():
+        source.check(split)
+    text = describe_experiment(found, source, str(folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}: name another folder") from None
+    load_experiment(path)
+    say(f"{path} is written. Look at the data, then run it:")
+    say(f"  vldd data {path}\n  vldd run {path} --store {folder / 'store'}")
+
+
+def data(
+    config: Description,
+    overrides: Overrides = None,
+    limit: Annotated[int, typer.Option(min=1, help="Samples of each split that are looked at.")] = 1000,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write data.html and contact-sheet.png into this folder.")
+    ] = None,
+) -> None:
+    """Look at the source of an experiment: counts, captions, sizes, what cannot be read, some images."""
+    from rich.table import Table
+
+    from vldd_dist.data.survey import remarks, rows, survey
+
+    settings = load_experiment(config, overrides)
+    source, size = settings.data.source, settings.data.image_size
+    surveys = [
+        survey(source, split, limit=limit, seed=settings.seed, image_size=size, images=settings.data.shard_images)
+        for split in source.own_splits()
+    ]
+    bad = [found for found in surveys if found.read == found.bad]
+    if bad:
+        reason = bad[0].errors[0] if bad[0].errors else "it is empty"
+        raise DataError(f"data: the {bad[0].split} split has no readable sample: {reason}")
+    table = Table(title=f"{settings.name}: {source.label}", title_justify="left")
+    for column in ("", *(found.split for found in surveys)):
+        table.add_column(column, justify="right" if column else "left")
+    for name, cells in rows(surveys):
+        table.add_row(name, *cells)
+    console = SafeConsole()
+    console.print(table)
+    notes = remarks(surveys, settings.data.max_bad_fraction)
+    for note in notes:
+        console.print(note, highlight=False, soft_wrap=True)
+    if out is not None:
+        _write(out, f"{settings.name}: {source.name}", surveys, notes)
+        say(f"{out / 'data.html'} and {out / 'contact-sheet.png'} are written.")
+
+
+def _write(folder: Path, title: str, surveys: list["Survey"], notes: list[str]) -> None:
+    from vldd_dist.data.survey import contact_sheet, rows
+    from vldd_dist.reporting.data_page import DataPage, render_data_page
+
+    examples = [(found.split, [(_png(image), caption) for image, caption in found.thumbnails]) for found in surveys]
+    page = DataPage(title, [found.split for found in surveys], list(rows(surveys)), notes, examples)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "contact-sheet.png").write_bytes(_png(contact_sheet(surveys)))
+        (folder / "data.html").write_text(render_data_page(page), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--out {folder} cannot be written: {error.strerror}: name another folder") from None
+
+
+def _png(image: "Image.Image") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

