@@ -15,12 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.data.test_dataset import identity, jpeg, karpathy, prepare, shards
+from vldd_dist.config.base import choose
 from vldd_dist.config.data import DataSettings
 from vldd_dist.control_characters import one_line
 from vldd_dist.data import versions
 from vldd_dist.data.images import decode
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
+from vldd_dist.plugins import SOURCES
 from vldd_dist.store.store import Store
 from vldd_dist.testing.s3_server import S3Server
 
@@ -194,6 +196,25 @@ def test_shards_on_s3_are_told_apart_by_their_etag(s3: S3Server, tmp_path: Path,
     assert identity(description.source) == first, "written again, and the same"
     store.write("train.tar", data.replace(b"one", b"two"))
     assert identity(description.source) != first
+
+
+def test_a_folder_of_many_shards_is_asked_once(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store("s3://sources/many")
+    if not store.fs.exists("sources"):
+        store.fs.mkdir("sources")
+    for number in range(versions.MANY):
+        store.write(f"{number:03d}.tar", b"x" * number)
+    urls = [store.url_of(f"{number:03d}.tar") for number in range(versions.MANY)]
+    one_by_one = [[url.rpartition("/")[2], *versions.version_of(url)] for url in urls]
+    asked = []
+    monkeypatch.setattr(versions, "version_of", lambda url: asked.append(url) or (1, "x"))
+    source = choose(SOURCES, {"name": "shards", "train": store.url_of(f"{{000..{versions.MANY - 1:03d}}}.tar")})
+    described = [source.describe("train", part, seed=0)["shards"] for part in source.parts("train", limit=None, images=1)]
+    assert [[*shard] for (shard,) in described] == one_by_one
+    assert asked == []
+    more = choose(SOURCES, {"name": "shards", "train": store.url_of(f"{{000..{versions.MANY:03d}}}.tar")})
+    more.describe("train", more.parts("train", limit=None, images=1)[0], seed=0)
+    assert asked == [store.url_of(f"{versions.MANY:03d}.tar")], "the missing one alone"
 
 
 def test_a_fifo_for_a_shard_is_refused(tmp_path: Path, store: Store) -> None:

@@ -1,6 +1,5 @@
 """Existing WebDataset shards, ours or img2dataset's, from any fsspec URL."""
 
-import glob
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from vldd_dist.data.range_reader import open_shard
 from vldd_dist.data.shards import captions_of, expand, image_of, is_text, reading, samples_of
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.data.versions import version_of
+from vldd_dist.data.versions import versions_of
 from vldd_dist.errors import DataError
 
 
@@ -53,12 +52,13 @@ class Shards(Source):
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         """Size, and ETag, checksum or time of the last change tell versions of a shard apart without reading terabytes; where
         a file system has none of these, the sha256 does. The folders are left out."""
-        shards: list[tuple[str, int, str]] = []
-        for url in self._urls[split][part.start : part.stop]:
-            with reading(f"data.source.{split}: the shard {url}"):
-                listed = glob.has_magic(getattr(self, split))
-                shards.append((url.rpartition("/")[2], *version_of(url, listed=listed)))
-        return {"shards": shards}
+        versions = self._versions[split]
+        urls = self._urls[split][part.start : part.stop]
+        return {"shards": [(url.rpartition("/")[2], *versions[url]) for url in urls]}
+
+    @cached_property
+    def _versions(self) -> dict[str, dict[str, tuple[int, str]]]:
+        return {split: versions_of(urls, f"data.source.{split}: the shard") for split, urls in self._urls.items()}
 
     @cached_property
     def _urls(self) -> dict[str, list[str]]:
