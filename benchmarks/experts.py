@@ -41,12 +41,15 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.config.load import load_experiment
 from vldd_dist.data.dataset import Dataset
+from vldd_dist.data.embeddings import CaptionEmbeddings
+from vldd_dist.data.pieces import Pieces
 from vldd_dist.data.stream import EpochStream
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import DATA_KINDS
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 IMAGES, PER_SHARD, BATCH = 512, 64, 32
@@ -81,7 +84,7 @@ def prepare(folder: Path, tower: str) -> None:
     """What experts need, in the folder's store."""
     torch.set_num_threads(1)
     store = Store(str(folder / f"store-{tower}"))
-    for kind in ("dataset", "image_weights", "caption_embeddings"):
+    for kind in DATA_KINDS:
         for unit in units(folder, tower, kind):
             execute(unit.order(), store, lambda event: None)
 
@@ -153,14 +156,16 @@ def train_beside(folder: str, tower: str, index: int, cache: str, seconds: float
 def stream_beside(folder: str, tower: str, index: int, cache: str, augmented: bool) -> float:
     """Images per second of the pipeline alone, over three epochs after a barrier, none of them seen before."""
     os.environ["VLDD_CACHE_DIR"] = cache
-    (unit,) = units(Path(folder), tower, "dataset")
-    dataset = Dataset(UnitReader(Store(f"{folder}/store-{tower}"), "dataset", unit.id))
+    store = Store(f"{folder}/store-{tower}")
+    readers = [UnitReader(store, kind, units(Path(folder), tower, kind)[0].id) for kind in DATA_KINDS]
+    dataset = Dataset(readers[0])
+    embeddings = CaptionEmbeddings(dataset, Pieces(readers[1], "embedding_group"), readers[1].facts["dim"])
     decoded = dataset.decoded("train", 1 << 30)
     _barrier.wait()
     began, seen = time.monotonic(), 0
     for epoch in (1, 2, 3):
         stream = EpochStream(
-            dataset,
+            embeddings,
             "train",
             seed=index,
             epoch=epoch,
@@ -169,7 +174,7 @@ def stream_beside(folder: str, tower: str, index: int, cache: str, augmented: bo
             readers=1,
             decoded=decoded,
         )
-        seen += sum(len(batch.captions) for batch in stream)
+        seen += sum(len(batch.texts) for batch in stream)
     return seen / (time.monotonic() - began)
 
 

@@ -79,11 +79,11 @@ def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) 
         checkpoint_every=10**6,
     )
     store, loss, no_data = Store(url), InfoNCE(), cast(Any, None)
-    context = RunContext(settings, pairs, 0, make_model(), loss, no_data, no_data, report, ranks)
+    context = RunContext(settings, pairs, 0, make_model(), loss, no_data, None, report, ranks)
     unrolling = make_unrolling(context.model, loss, settings.objective, None, ranks, 0, MINIBATCH)
     experts = Experts(1, lambda index: Trajectory(UnitReader(store, "expert", "e"), SnapshotCache(), unrolling.part))
     captions = torch.randn(50, TEXT_DIM, generator=torch.Generator().manual_seed(0))
-    images, texts = noise_pairs(context.rows, (3, IMAGE_SIZE, IMAGE_SIZE), captions, 0)
+    images, texts = noise_pairs(context.rows, (3, IMAGE_SIZE, IMAGE_SIZE), captions.mean(0), captions.std(0), 0)
     learned = settings.objective.learned_shared()
     return Distillation(
         MatchingProblem(settings.objective, context, unrolling, experts, seed=0),

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from vldd_dist.artifacts.manifests import UnitManifest, to_json
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
-from vldd_dist.cost_model.io_model import CAPTION_BYTES, COMMON_TEXT_DIM, JPEG_BYTES_A_PIXEL, TAR_BYTES, DataSize
+from vldd_dist.cost_model.io_model import COMMON_TEXT_DIM, JPEG_BYTES_A_PIXEL, TAR_BYTES, DataSize
 from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.data.shard_index import Shard, SplitInfo, encode_index
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.planner.estimator import Estimator
 from vldd_dist.store.node_cache import DEFAULT_GIB
-from vldd_dist.store.objects import BLOCK_BYTES, Blocks, ObjectInfo
+from vldd_dist.store.objects import BLOCK_BYTES
 from vldd_dist.store.s3 import PART_BYTES
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
@@ -156,7 +156,7 @@ def data_size(source: Source, experiment: Experiment) -> DataSize:
     """The size of the prepared images."""
     a_picture = TAR_BYTES + round(experiment.data.image_size**2 * JPEG_BYTES_A_PIXEL)
     shards = {split: count * a_picture for split, count in source.pictures.items()}
-    return DataSize(shards, source.captions, measured=False)
+    return DataSize(source.pictures, shards, source.captions, measured=False)
 
 
 def bytes_of_a_unit(source: Source, experiment: Experiment, kind: str) -> tuple[int, int]:
@@ -179,22 +179,14 @@ def trace_of(experiment: Experiment) -> MemoryTrace:
     return _estimator().trace(experiment.model, experiment.data.image_size)
 
 
-def manifest_bytes_a_shard(image_bytes: int, shard_images: int) -> int:
-    """Of a dataset's manifest, whose reader holds all of it."""
-    size = image_bytes * shard_images
-    digests = Blocks(size=BLOCK_BYTES, sha256=["0" * 64] * math.ceil(size / BLOCK_BYTES))
+def index_bytes_a_shard() -> int:
+    """Of the data set's index, whose reader holds all of it."""
 
-    def manifest(shards: int) -> bytes:
-        names = [f"train-{index:06d}.tar" for index in range(shards)]
-        infos = {name: _info(f"units/dataset/{'0' * 16}/{'0' * 8}/{name}", size, digests) for name in names}
-        facts = {"splits": {"train": {"shards": [{"name": name, "images": shard_images} for name in names]}}}
-        return to_json(UnitManifest(kind="dataset", unit="0" * 16, spec={}, inputs={}, objects=infos, facts=facts))
+    def index(shards: int) -> bytes:
+        found = [Shard("0" * 16, f"train-{number:06d}", 1000, 5000, 0, "0" * 64) for number in range(shards)]
+        return encode_index({"train": SplitInfo.of(found)})
 
-    return len(manifest(2)) - len(manifest(1))
-
-
-def _info(key: str, size: int, blocks: Blocks) -> ObjectInfo:
-    return ObjectInfo(key=key, size=size, sha256="0" * 64, blocks=blocks)
+    return len(index(2)) - len(index(1))
 
 
 def student_table(student: str, preset: str) -> Iterator[str]:
@@ -212,16 +204,16 @@ def student_table(student: str, preset: str) -> Iterator[str]:
 
 def source_table() -> Iterator[str]:
     """What depends on the source alone."""
-    yield "| source | shards | GB | manifest, MB | embeddings, GB | preparing, h | embedding, GPU-h |"
-    yield "|:--|--:|--:|--:|--:|--:|--:|"
+    yield "| source | groups | shards | GB | index, MB | embeddings, GB | preparing, worker-h | embedding, GPU-h |"
+    yield "|:--|--:|--:|--:|--:|--:|--:|--:|"
     for source in SOURCES:
         experiment = describe(source, STUDENTS["nfnet_l0"])
         pictures, size = sum(source.pictures.values()), sum(data_size(source, experiment).shards.values())
         each = experiment.data.shard_images
         shards = sum(math.ceil(count / each) for count in source.pictures.values())
-        manifest = shards * manifest_bytes_a_shard(size // pictures, each)
-        embeddings = source.captions * (4 * COMMON_TEXT_DIM + CAPTION_BYTES)
-        sizes = f"{shards:,} | {size / GB:,.1f} | {manifest / MB:,.2f} | {embeddings / GB:,.2f}"
+        groups = sum(math.ceil(count / experiment.data.group_images) for count in source.pictures.values())
+        index, embeddings = shards * index_bytes_a_shard(), source.captions * 4 * COMMON_TEXT_DIM
+        sizes = f"{groups:,} | {shards:,} | {size / GB:,.1f} | {index / MB:,.2f} | {embeddings / GB:,.2f}"
         prepared, embedded = pictures / PREPARED_A_SECOND / 3600, source.captions / CAPTIONS_A_SECOND / 3600
         yield f"| {source.name} | {sizes} | {prepared:,.2f} | {embedded:,.3f} |"
 

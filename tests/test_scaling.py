@@ -28,8 +28,8 @@ def test_flickr30k_by_hand() -> None:
 
     # Each epoch 29,000 pictures; before the first and after each 1,014 without gradients; 600 and 1,800 a second.
     assert costs["expert"].hours == pytest.approx(20 * (10 * 29_000 / 600 + 11 * 1_014 / 1_800) / 3600)
-    # Train and validation pictures, 155,070 captions, the starting weights.
-    read = (29_000 + 1_014) * (2_560 + 30_106) + 5 * 31_014 * (4 * 768 + 60) + snapshot["image"]
+    # Train and validation images with the embeddings of five captions each, the starting weights.
+    read = (29_000 + 1_014) * (2_560 + 30_106 + 5 * 4 * 768) + snapshot["image"]
     assert costs["expert"].read == 20 * read
     # Snapshots after epochs 0, 1, 2 and 10 are kept, and all eleven are checkpoints.
     assert costs["expert"].written == 20 * (4 + 11) * sum(snapshot.values())

@@ -58,9 +58,13 @@ class Registry:
 STAGES = Registry(
     "stage",
     {
+        "shard_group": "vldd_dist.pipeline.stages.shard_group:STAGE",
         "dataset": "vldd_dist.pipeline.stages.dataset:STAGE",
         "image_weights": "vldd_dist.pipeline.stages.image_weights:STAGE",
+        "embedding_group": "vldd_dist.pipeline.stages.embedding_group:STAGE",
         "caption_embeddings": "vldd_dist.pipeline.stages.caption_embeddings:STAGE",
+        "feature_group": "vldd_dist.pipeline.stages.feature_group:STAGE",
+        "image_features": "vldd_dist.pipeline.stages.image_features:STAGE",
         "expert": "vldd_dist.pipeline.stages.expert:STAGE",
         "features": "vldd_dist.pipeline.stages.features:STAGE",
         "coreset": "vldd_dist.pipeline.stages.coreset:STAGE",

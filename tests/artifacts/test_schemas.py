@@ -31,10 +31,25 @@ def test_the_committed_schemas_are_the_models() -> None:
 
 
 RECALLS = dict.fromkeys(METRICS, 50.0)
-SPLIT = {"shards": [{"name": "train-000000.tar", "images": 2}], "images": 2, "captions": 10, "bad_images": 0}
+SHARD = {"name": "train-000000", "images": 2, "captions": 10, "bytes": 10240}
+SPLIT = {"shards": 1, "images": 2, "captions": 10, "bytes": 10240, "bad_images": 0}
 EXAMPLES: dict[str, dict[str, Any]] = {
-    "dataset": {"splits": {"train": SPLIT}, "image_size": 32, "source": "scenes", "licence": "CC0-1.0"},
+    "shard_group": {
+        "splits": {"train": {"shards": [SHARD]}},
+        "samples": 2,
+        "bad": {"count": 0, "worst": "", "in_worst": 0},
+    },
+    "dataset": {
+        "splits": {"train": SPLIT},
+        "duplicates": {"train, val": 0},
+        "image_size": 32,
+        "source": "scenes",
+        "licence": "CC0-1.0",
+    },
     "image_weights": {"tensors": 3},
+    "embedding_group": {"captions": 10, "distinct": 9, "dim": 4, "encoder": {"model": "minilm"}},
+    "feature_group": {"images": 2, "dim": 8},
+    "image_features": {"images": 2, "dim": 8},
     "caption_embeddings": {"captions": 10, "dim": 4, "encoder": {"model": "minilm"}},
     "expert": {"loss": [1.0], "validation": [RECALLS, RECALLS], "epochs": [0, 1]},
     "features": {"images": 2, "dim": 4},

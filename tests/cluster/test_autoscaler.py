@@ -117,6 +117,8 @@ def test_a_run_makes_its_machines_come(cluster: JobSubmissionClient, tmp_path: P
     assert status == JobStatus.SUCCEEDED, logs
     assert "the machines have 0 and 0 now: waiting for machines" in logs
     assert {path.parent.parent.name for path in (store / "units").glob("*/*/manifest.json")} == {
+        "shard_group",
         "dataset",
+        "embedding_group",
         "caption_embeddings",
     }

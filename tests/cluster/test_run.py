@@ -62,7 +62,8 @@ def start(store: Path, overrides: list[str] = LONGER, job: Sequence[str] = JOB) 
 
 def with_its_data(store: Path, made: Path) -> Path:
     """A new store that has the data set and the caption embeddings of a finished one: no test here disturbs those."""
-    for kind in ("dataset", "caption_embeddings"):
+    # The tower has random weights: it has no units of its own.
+    for kind in ("shard_group", "dataset", "embedding_group", "caption_embeddings"):
         shutil.copytree(made / "units" / kind, store / "units" / kind)
     return store
 

@@ -40,11 +40,3 @@ def test_plainly_too_many_stop_early_with_the_worst_shard() -> None:
         bad.add(error(number), "a.tar" if number < 5 else "b.tar", 500)
     with pytest.raises(DataError, match=r"20 of the first 500 images of the train split.*15 of them in b\.tar.*\(0\.01\)"):
         bad.add(error(20), "b.tar", 500)
-
-
-def test_the_end_of_the_split_judges() -> None:
-    bad = BadSamples("val", 0.1)
-    bad.add(error(0), "a.tar", 5)
-    bad.judge(10)
-    with pytest.raises(DataError, match=r"1 of 9 images of the val split cannot be read"):
-        bad.judge(9)

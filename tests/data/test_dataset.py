@@ -12,28 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
-from vldd_dist.artifacts.unit_writer import UnitWriter
-from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import choose
 from vldd_dist.config.data import DataSettings
 from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.data import stream
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
-from vldd_dist.data.prepare import prepare_dataset
 from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.data.stream import EpochStream, PairBatch
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.plugins import SOURCES
 from vldd_dist.store.store import Store
+from vldd_dist.testing.prepared_data import embed, prepare
 
 SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_images=4, image_size=16, shard_images=5)
-
-
-def prepare(store: Store, settings: DataSettings, unit_id: str = "d") -> Dataset:
-    writer = UnitWriter(store, "dataset", unit_id, {}, {})
-    writer.commit(prepare_dataset(settings, 0, writer, lambda event: None))
-    return Dataset(UnitReader(store, "dataset", unit_id))
 
 
 def identity(source: Source) -> list[dict[str, Any]]:
@@ -49,18 +41,16 @@ def jpeg(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (
 
 
 def test_preparation_is_byte_identical_and_reads_back(store: Store) -> None:
-    first, second = prepare(store, SCENES, "a"), prepare(store, SCENES, "b")
-    digests = [{n: i.sha256 for n, i in d.reader.manifest.objects.items()} for d in (first, second)]
-    assert digests[0] == digests[1]
+    first, second = prepare(store, SCENES), prepare(Store(f"{store.url}-again"), SCENES)
+    assert first.splits == second.splits, "the tars' sha256 among them"
     assert [shard.images for shard in first.splits["train"].shards] == [5, 5, 5, 5, 3]
-    split = first.load("train")
-    assert split.images.shape == (23, 3, 16, 16)
-    assert split.images.dtype == torch.uint8
-    assert len(set(split.keys)) == 23
-    picked = first.pick("train", [20, 3, 3 + 5])
-    assert torch.equal(picked.images, split.images[[20, 3, 8]])
-    assert picked.captions == [split.captions[i] for i in (20, 3, 8)]
-    assert first.captions("val") == first.load("val").captions
+    images, captions = first.images("train"), first.captions("train")
+    assert images.shape == (23, 3, 16, 16)
+    assert images.dtype == torch.uint8
+    assert len({image.key for image in first.iterate("train")}) == 23
+    picked = first.pick("train", [20, 3, 3 + 5, 3])
+    assert torch.equal(picked.images, images[[20, 3, 8, 3]])
+    assert picked.captions == [captions[i] for i in (20, 3, 8, 3)]
 
 
 def epoch(dataset: Dataset, **changes: Any) -> list[PairBatch]:
@@ -70,28 +60,36 @@ def epoch(dataset: Dataset, **changes: Any) -> list[PairBatch]:
         "batch_size": 4,
         "augment": AugmentSettings(),
         "readers": 1,
-        "decoded": None,
     }
-    return list(EpochStream(dataset, "train", **arguments | changes))
+    return list(EpochStream(numbered(dataset), "train", **arguments | changes))
+
+
+def numbered(dataset: Dataset) -> CaptionEmbeddings:
+    """Embeddings of one number each, that of the caption among all captions."""
+    captions = sorted({caption for split in dataset.splits for given in dataset.captions(split) for caption in given})
+    return embed(dataset, {caption: torch.tensor([float(number)]) for number, caption in enumerate(captions)})
 
 
 def assert_same(one: list[PairBatch], other: list[PairBatch]) -> None:
     for a, b in zip(one, other, strict=True):
         assert torch.equal(a.images, b.images)
         assert torch.equal(a.indices, b.indices)
-        assert a.captions == b.captions
+        assert torch.equal(a.texts, b.texts)
 
 
 def test_an_epoch_shows_every_image_once_with_one_of_its_captions(store: Store) -> None:
     dataset = prepare(store, SCENES)
-    captions, images = dataset.captions("train"), dataset.load("train").images
+    embeddings, images = numbered(dataset), dataset.images("train")
     batches = epoch(dataset, augment=None)
     indices = torch.cat([batch.indices for batch in batches])
     assert sorted(indices.tolist()) == list(range(23))
-    assert [len(batch.captions) for batch in batches] == [4, 4, 4, 4, 4, 3]
+    assert [len(batch.texts) for batch in batches] == [4, 4, 4, 4, 4, 3]
     for batch in batches:
         assert torch.equal(batch.images, images[batch.indices])
-        assert all(caption in captions[index] for caption, index in zip(batch.captions, batch.indices, strict=True))
+        for text, index in zip(batch.texts, batch.indices.tolist(), strict=True):
+            own = embeddings.rows("train", [index] * 5, list(range(5)))
+            assert text in own
+    assert len({float(text) for batch in batches for text in batch.texts}) > 4
 
 
 def test_the_order_depends_on_seed_and_epoch_only(store: Store) -> None:
@@ -133,9 +131,8 @@ def karpathy(folder: Path, change: Callable[[dict[str, Any]], None] = lambda tre
 def test_karpathy_reads_and_restval_is_training_data(tmp_path: Path, store: Store) -> None:
     dataset = prepare(store, karpathy(tmp_path))
     assert {name: info.images for name, info in dataset.splits.items()} == {"train": 2, "val": 1, "test": 1}
-    split = dataset.load("train")
-    assert split.captions[1] == ["image 1 caption 0", "image 1 caption 1"]
-    assert abs(int(split.images[0, 0].float().mean()) - 200) < 4
+    assert dataset.captions("train")[1] == ["image 1 caption 0", "image 1 caption 1"]
+    assert abs(int(dataset.images("train")[0, 0].float().mean()) - 200) < 4
 
 
 @pytest.mark.parametrize(
@@ -156,7 +153,7 @@ def test_bad_karpathy_input_is_one_sentence(
 ) -> None:
     with pytest.raises(DataError, match=sentence):
         prepare(store, karpathy(tmp_path, change))
-    assert not store.exists("units/dataset/d/manifest.json")
+    assert not [key for key in store.list("units/dataset") if key.endswith("manifest.json")]
 
 
 def tar(path: Path, members: dict[str, bytes]) -> None:
@@ -185,15 +182,14 @@ def test_img2dataset_shards_read(tmp_path: Path, store: Store) -> None:
         identity(shards(tmp_path, train=f"{tmp_path}/{{train,val}}.tar").source)
     assert dataset.splits["train"].images == 6
     assert dataset.captions("train") == [["one"], ["two"]] * 3
-    assert dataset.all_captions() == ["one", "two"]
 
 
 @pytest.mark.parametrize("key", ["./{}", "v1.0/{}", "./v1.0/x/{}", "k" * 120 + "{}", "é {}"])
 def test_any_key_of_a_shard_can_be_read_back(tmp_path: Path, store: Store, key: str) -> None:
     members = {key.format(n) + end: data for n in "ab" for end, data in ((".jpg", jpeg()), (".txt", n.encode()))}
-    split = prepare(store, shards(tmp_path, members)).load("train")
-    assert split.captions == [["a"], ["b"]]
-    assert len(set(split.keys)) == 2
+    dataset = prepare(store, shards(tmp_path, members))
+    assert dataset.captions("train") == [["a"], ["b"]]
+    assert len({image.key for image in dataset.iterate("train")}) == 2
 
 
 @pytest.mark.parametrize(
@@ -218,7 +214,7 @@ def test_any_key_of_a_shard_can_be_read_back(tmp_path: Path, store: Store, key: 
 def test_bad_shards_are_one_sentence(tmp_path: Path, store: Store, members: dict[str, bytes], sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         prepare(store, shards(tmp_path, members))
-    assert not store.exists("units/dataset/d/manifest.json")
+    assert not [key for key in store.list("units/dataset") if key.endswith("manifest.json")]
 
 
 def test_a_tar_cut_in_the_middle_is_named(tmp_path: Path, store: Store) -> None:
@@ -235,7 +231,7 @@ def test_some_bad_images_may_be_allowed(tmp_path: Path, store: Store) -> None:
     dataset = prepare(store, shards(tmp_path, members, max_bad_fraction=0.3))
     assert dataset.facts["splits"]["train"]["bad_images"] == 1
     with pytest.raises(DataError, match=r"1 of 4 images of the train split cannot be read, 1 of them in .*train\.tar"):
-        prepare(store, shards(tmp_path, members, max_bad_fraction=0.2), "e")
+        prepare(store, shards(tmp_path, members, max_bad_fraction=0.2))
 
 
 def test_samples_without_captions_or_image_are_bad_samples_too(tmp_path: Path, store: Store) -> None:
@@ -264,31 +260,27 @@ def test_more_images_asked_for_than_there_are(tmp_path: Path, store: Store) -> N
         prepare(store, shards(tmp_path, train_images=5))
 
 
-def test_embeddings_round_trip_and_find_the_nearest(store: Store) -> None:
-    captions = ["plain", "with\u2028separator", 'quote " and \n newline']
-    embeddings = CaptionEmbeddings(captions, torch.eye(3))
-    writer = UnitWriter(store, "caption_embeddings", "e", {}, {})
-    for name, data in embeddings.encode().items():
-        writer.put(name, data)
-    writer.commit({"captions": 3, "dim": 3, "encoder": {}})
-    back = CaptionEmbeddings.decode(UnitReader(store, "caption_embeddings", "e"))
-    assert back.captions == captions
-    assert torch.equal(back.lookup([captions[2], captions[0]]), torch.eye(3)[[2, 0]])
-    assert back.nearest(torch.tensor([[0.1, 9.0, 0.2]]))[0][0] == captions[1]
-    with pytest.raises(DataError, match="'unknown' has no embedding"):
-        back.lookup(["unknown"])
+def test_embeddings_are_found_by_image_and_by_direction(store: Store) -> None:
+    dataset = prepare(store, SCENES)
+    embeddings = numbered(dataset)
+    texts, owner = embeddings.of_split("train")
+    assert texts.shape == (5 * 23, 1)
+    assert owner.tolist() == [image for image in range(23) for _ in range(5)]
+    assert torch.equal(embeddings.rows("train", [22, 0, 7], [4, 0, 2]), texts[[22 * 5 + 4, 0, 7 * 5 + 2]])
+    mean, std = embeddings.mean_and_std("train")
+    torch.testing.assert_close(mean, texts.mean(0))
+    torch.testing.assert_close(std, texts.std(0))
 
 
-def test_the_training_captions_are_those_of_the_training_split(tmp_path: Path, store: Store) -> None:
+def test_the_nearest_caption_is_one_of_the_split(tmp_path: Path, store: Store) -> None:
     settings = shards(tmp_path, {"a.jpg": jpeg(), "a.txt": b"two", "b.jpg": jpeg(), "b.txt": b"train only"})
-    dataset = prepare(store, settings)
-    assert dataset.distinct_captions("train") == ["two", "train only"]
-    assert dataset.all_captions() == ["one", "two", "train only"]
-    embeddings = CaptionEmbeddings(dataset.all_captions(), torch.eye(3))
-    training = embeddings.restricted_to(dataset.distinct_captions("train"))
-    assert torch.equal(training.vectors, torch.eye(3)[1:])
+    embeddings = embed(prepare(store, settings), dict(zip(["one", "two", "train only"], torch.eye(3), strict=True)))
     towards_test = torch.tensor([[9.0, 0.2, 0.1]])
-    assert embeddings.nearest(towards_test)[0][0] == "one"
-    assert training.nearest(towards_test)[0][0] == "two"
-    with pytest.raises(DataError, match="'unknown' has no embedding"):
-        embeddings.restricted_to(["unknown"])
+    assert embeddings.nearest("test", towards_test)[0][0] == "one"
+    assert embeddings.nearest("train", towards_test)[0][0] == "two"
+
+
+def test_a_caption_with_separators_is_read_back(tmp_path: Path, store: Store) -> None:
+    caption = 'with\u2028separator, quote " and \n newline'
+    members = {"a.jpg": jpeg(), "a.json": json.dumps({"caption": caption}).encode()}
+    assert prepare(store, shards(tmp_path, members)).captions("train") == [[caption]]

@@ -72,7 +72,7 @@ def test_a_bad_sample_of_a_tar_is_one_bad_sample(tmp_path: Path, store: Store, m
         prepare(store, shards(tmp_path, members))
     assert one_line(str(raised.value)) == str(raised.value)
     assert store.list("units") == before
-    dataset = prepare(store, shards(tmp_path, members, max_bad_fraction=0.4), "e")
+    dataset = prepare(store, shards(tmp_path, members, max_bad_fraction=0.4))
     assert 1 <= dataset.facts["splits"]["train"]["bad_images"] <= 2
     assert set(map(tuple, dataset.captions("train"))) <= {("good",), ("x",)}
     assert dataset.splits["train"].images >= 3
@@ -130,7 +130,7 @@ def test_a_bad_entry_of_a_karpathy_file_is_one_bad_sample(tmp_path: Path, store:
     with pytest.raises(DataError, match=rf"data\.json: images\[1\].*{sentence}") as raised:
         prepare(store, description)
     assert one_line(str(raised.value)) == str(raised.value)
-    dataset = prepare(store, description.model_copy(update={"max_bad_fraction": 0.4}), "e")
+    dataset = prepare(store, description.model_copy(update={"max_bad_fraction": 0.4}))
     assert dataset.facts["splits"]["train"]["bad_images"] == 1
     assert dataset.captions("train") == [[f"image {n} caption {i}" for i in range(2)] for n in (0, 1)]
 

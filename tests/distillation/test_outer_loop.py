@@ -48,7 +48,7 @@ def scenes(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def split(seed: int, count: int = 60) -> RetrievalSplit:
     pictures, texts = scenes(count, seed)
-    return retrieval_split(model(), pictures, texts, [["x"]] * count, 30)
+    return retrieval_split(model(), pictures, texts, torch.arange(count), 30)
 
 
 class Snapshots:
@@ -115,7 +115,7 @@ def distillation(
 ) -> Distillation:
     settings = changed(changes)
     nothing: Any = None
-    context = RunContext(settings, PAIRS, 3, model(), loss, nothing, nothing, report=lambda event: None)
+    context = RunContext(settings, PAIRS, 3, model(), loss, nothing, None, report=lambda event: None)
     unrolling = LocalUnrolling(context.model, loss, settings.objective, None)
     experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]
     matching = MatchingProblem(settings.objective, context, unrolling, experts, seed=3)

@@ -118,7 +118,7 @@ def test_starts() -> None:
     chosen = kmeans_indices(features, 3, 0)
     assert sorted(index // 10 for index in chosen) == [0, 1, 2]
     vectors = torch.randn(500, 4) * torch.tensor([1.0, 2.0, 3.0, 4.0]) + 5
-    noise, some = (noise_pairs(rows, (3, 2, 2), vectors, 0) for rows in (range(4000), range(10, 20)))
+    noise, some = (noise_pairs(rows, (3, 2, 2), vectors.mean(0), vectors.std(0), 0) for rows in (range(4000), range(10, 20)))
     assert all(torch.equal(ours[10:20], theirs) for ours, theirs in zip(noise, some, strict=True))
     _, texts = noise
     torch.testing.assert_close(texts.mean(0), vectors.mean(0), atol=0.3, rtol=0)

@@ -16,16 +16,15 @@ from PIL import Image
 from tests.test_readme import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.manifests import UnitManifest, to_json
-from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.data import DataSettings
-from vldd_dist.data.prepare import prepare_dataset
 from vldd_dist.data.shards import expand
 from vldd_dist.distilled_set.fetch import fetch, read_manifest, verify
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import DataError, StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
+from vldd_dist.testing.prepared_data import prepare
 from vldd_dist.testing.s3_server import S3Server
 
 
@@ -143,7 +142,7 @@ def test_a_shard_that_is_not_to_be_trusted_is_refused(
     urls = {split: bucket.url_of(f"{split}.tar") for split in ("train", "val", "test")}
     settings = DataSettings(source={"name": "shards", **urls}, image_size=16)
     with pytest.raises(DataError, match=sentence):
-        prepare_dataset(settings, 0, UnitWriter(bucket, "dataset", "d", {}, {}), lambda event: None)
+        prepare(bucket, settings)
     assert not ran.exists()
     assert bucket.list("units/dataset") == []
 
@@ -154,7 +153,7 @@ def test_a_url_runs_no_command(bucket: Store, tmp_path: Path, url: str) -> None:
     patterns = {split: url.format(ran=f"{ran}-{split}") for split in ("train", "val", "test")}
     settings = DataSettings(source={"name": "shards", **patterns}, image_size=16)
     with pytest.raises(DataError, match="cannot be read"):
-        prepare_dataset(settings, 0, UnitWriter(bucket, "dataset", "d", {}, {}), lambda event: None)
+        prepare(bucket, settings)
     assert list(tmp_path.glob("ran*")) == []
 
 

@@ -21,7 +21,7 @@ from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of, workspace
+from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of, workspace
 from vldd_dist.testing.unroll_problems import relative
 
 # Five pairs, so that the ranks' rows differ in number.
@@ -45,7 +45,7 @@ def described(*overrides: str) -> Experiment:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The data set and the embeddings of its captions, without experts."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
-    run(store, [unit for unit in make_graph(described()).units() if unit.kind in ("dataset", "caption_embeddings")])
+    run(store, [unit for unit in make_graph(described()).units() if unit.kind in DATA_KINDS])
     return store
 
 
@@ -72,9 +72,9 @@ def by_definition(store: Store) -> tuple[list[float], Tensor, Tensor]:
     settings = described().distill.run_settings()
     pairs, _ = starting_pairs(run_context(context, settings, model))
     model.eval()
-    batch = RealBatches(context.dataset, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute)[STEP]
+    batch = RealBatches(context.embeddings, None, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute)[STEP]
     images, texts = pairs.images.requires_grad_(), pairs.texts.requires_grad_()
-    real = model.image_backbone(model.normalise(batch.images)), context.embeddings.lookup(batch.captions)
+    real = model.image_backbone(model.normalise(batch.images)), batch.texts
     ours = model.image_backbone(images), texts
     width = ours[0].shape[1]
     covariances = [torch.cov(torch.cat(both, dim=1).T)[:width, width:] for both in (real, ours)]

@@ -16,7 +16,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of
 from vldd_dist.testing.unroll_problems import relative
 
 Groups = Callable[[int], Group]
@@ -36,7 +36,7 @@ VIT_LORA = ["model.image.model=test_vit", "model.image.model_args={img_size: 32}
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The inputs of an expert."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
-    kinds = ("dataset", "caption_embeddings")
+    kinds = DATA_KINDS
     run(store, [unit for unit in make_graph(experiment(*EXPERTS)).units() if unit.kind in kinds])
     return store
 

@@ -17,7 +17,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
-from vldd_dist.testing.tiny_experiment import digests, experiment, run, units_of
+from vldd_dist.testing.tiny_experiment import DATA_KINDS, digests, experiment, run, units_of
 
 # Of six outer steps the first two draw from one expert, the third from two, the fourth and later ones from three.
 OVERRIDES = ("experts.count=3", "distill.objective.min_experts=1")
@@ -50,7 +50,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(str(tmp_path_factory.mktemp("prepared")))
     units = make_graph(experiment(*OVERRIDES)).units()
     first, _, _ = units_of(experiment(*OVERRIDES), "expert")
-    run(store, [unit for unit in units if unit.kind in ("dataset", "image_weights", "caption_embeddings")] + [first])
+    run(store, [unit for unit in units if unit.kind in DATA_KINDS] + [first])
     return store
 
 

@@ -16,7 +16,7 @@ from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of
 from vldd_dist.testing.unroll_problems import relative
 
 Groups = Callable[[int], Group]
@@ -40,7 +40,7 @@ DISTILL = [
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The inputs of a distillation, made by one process."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
-    kinds = ("dataset", "image_weights", "caption_embeddings", "expert")
+    kinds = (*DATA_KINDS, "expert")
     run(store, [unit for unit in make_graph(experiment(*DISTILL)).units() if unit.kind in kinds])
     return store
 

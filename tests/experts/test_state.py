@@ -9,7 +9,7 @@ from vldd_dist.artifacts.manifests import CheckpointRecord, from_json
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of
 
 # Three epochs, of which all but epoch 2 are kept.
 SETTINGS = ["experts.epochs=3", "distill.objective.max_start_epoch=0", "experts.augment=null"]
@@ -18,7 +18,7 @@ SETTINGS = ["experts.epochs=3", "distill.objective.max_start_epoch=0", "experts.
 def test_each_kept_snapshot_is_written_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint of a kept epoch refers to the snapshots' blobs."""
     tree = experiment(*SETTINGS)
-    run(store, [unit for unit in make_graph(tree).units() if unit.kind in ("dataset", "caption_embeddings")])
+    run(store, [unit for unit in make_graph(tree).units() if unit.kind in DATA_KINDS])
     written: Counter[str] = Counter()
     sizes: dict[str, int] = {}
     records: list[CheckpointRecord] = []

@@ -16,11 +16,12 @@ from vldd_dist.events import Progress, Report, UnitReport
 from vldd_dist.experts import train as train_module
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.train import ExpertTraining
+from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of
 
 FAST = ["experts.epochs=2", "distill.objective.max_start_epoch=1", "experts.augment=null", "experts.keep=all"]
 
@@ -30,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with the inputs of an expert, and the expert that the others are compared with."""
     made = Store(str(tmp_path_factory.mktemp("experts")))
     units = make_graph(experiment(*FAST)).units()
-    run(made, [unit for unit in units if unit.kind in ("dataset", "caption_embeddings")])
+    run(made, [unit for unit in units if unit.kind in DATA_KINDS])
     train(made)
     return made
 
@@ -177,20 +178,15 @@ def test_a_loss_that_is_not_finite_names_the_mend(store: Store) -> None:
         train(store, "experts.lr_image=1e30", "experts.lr_text=1e30")
 
 
-def test_a_frozen_tower_is_run_once_for_an_image(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without augmentation its features are kept, by the index of the image."""
-    frozen = ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16"]
-    kept = ends(train(store, *frozen))
-    monkeypatch.setattr(ExpertTraining, "_inputs_of", always_computed)
-    store_again = Store(str(Path(store.root).parent / "again"))
-    tree = experiment(*FAST, *frozen)
-    run(store_again, [unit for unit in make_graph(tree).units() if unit.kind in ("dataset", "caption_embeddings")])
-    computed = ends(train(store_again, *frozen))
-    torch.testing.assert_close(kept["text"], computed["text"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(kept["image"], computed["image"], rtol=1e-4, atol=1e-5)
-
-
-def always_computed(self: ExpertTraining, batch: Any) -> Tensor:
-    model = self.inputs.model
-    with torch.no_grad():
-        return model.inputs(model.normalise(batch.images))
+def test_a_frozen_tower_is_not_run_where_its_features_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = ["model.image.weights=attributes", "pretrain.images=32", "pretrain.epochs=1"]
+    tree = experiment(*FAST, *weights, "model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16")
+    store = Store(str(tmp_path))
+    run(store, [unit for unit in make_graph(tree).units() if unit.kind in DATA_KINDS])
+    unit = units_of(tree, "expert")[0]
+    by_images = replace(unit, inputs={role: given for role, given in unit.inputs.items() if role != "image_features"})
+    run(store, [by_images])
+    monkeypatch.setattr(DualEncoder, "inputs", None)
+    run(store, [unit])
+    with_features, computed = (ends(UnitReader(store, "expert", one.id)) for one in (unit, by_images))
+    torch.testing.assert_close(with_features, computed, rtol=1e-4, atol=1e-5)

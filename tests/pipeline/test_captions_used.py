@@ -11,7 +11,8 @@ from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import choose
 from vldd_dist.coresets.candidates import Candidates
-from vldd_dist.data.embeddings import CaptionEmbeddings
+from vldd_dist.data.pieces import Pieces
+from vldd_dist.data.shard_index import Shard
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.pipeline.context import read_rows, read_tensors
 from vldd_dist.pipeline.graph import make_graph
@@ -33,15 +34,16 @@ def test_what_is_selected_by_a_caption_trains_with_it(without: Callable[[str], S
     run(store, [unit for unit in make_graph(tree).units() if unit.kind in ("features", "coreset", "distillation")])
     (features,) = units_of(tree, "features")
     room, joint = workspace(store, features), read_tensors(UnitReader(store, "features", features.id), "features.safetensors")
-    split = room.dataset.load("train")
-    captions = [given[number] for given, number in zip(split.captions, joint["caption"].tolist(), strict=True)]
+    keys, numbers = [image.key for image in room.dataset.iterate("train")], joint["caption"].tolist()
+    captions = [given[number] for given, number in zip(room.dataset.captions("train"), numbers, strict=True)]
     # They are the captions whose features these are, and not all the first ones.
-    texts = encode_texts(load_expert(room), room.embeddings.lookup(captions), 16)
+    vectors = room.embeddings.rows("train", list(range(48)), numbers)
+    texts = encode_texts(load_expert(room), vectors, 16)
     torch.testing.assert_close(joint["text"], texts)
     assert len(joint["caption"].unique()) > 1
-    of_key = dict(zip(split.keys, captions, strict=True))
+    of_key = dict(zip(keys, captions, strict=True))
     candidates = Candidates(48, joint["image"], joint["text"])
-    herded = [split.keys[index] for index in choose(CORESETS, "herding").select(candidates, 4, numpy_generator(0))]
+    herded = [keys[index] for index in choose(CORESETS, "herding").select(candidates, 4, numpy_generator(0))]
     found = {unit.spec["method"]["name"]: UnitReader(store, "coreset", unit.id).facts for unit in units_of(tree, "coreset")}
     assert found["herding"]["keys"] == herded
     (run_unit,) = units_of(tree, "distillation")
@@ -50,7 +52,7 @@ def test_what_is_selected_by_a_caption_trains_with_it(without: Callable[[str], S
         assert len(set(facts["keys"])) == 4
         assert facts["captions"] == [of_key[key] for key in facts["keys"]]
     start = read_rows(UnitReader(store, "distillation", run_unit.id), "start")
-    assert torch.equal(start["texts"], room.embeddings.lookup(run_facts["start"]["captions"]))
+    assert torch.equal(start["texts"], vectors[[keys.index(key) for key in run_facts["start"]["keys"]]])
 
 
 def test_captions_of_other_splits_are_not_training_captions(
@@ -61,11 +63,13 @@ def test_captions_of_other_splits_are_not_training_captions(
     shutil.copytree(finished.root, copy)
     shutil.rmtree(copy / "units" / "publication")
     shutil.rmtree(copy / "distilled")
-    store, decode = Store(str(copy)), CaptionEmbeddings.decode
+    store, of_shard = Store(str(copy)), Pieces.of
     noisy = experiment("distill.initialise=noise")
     (published,), (noise,) = units_of(experiment(), "publication"), units_of(noisy, "distillation")
     pairs = read_rows(workspace(finished, published).reader("distillation"), "pairs")["texts"]
-    training = {caption for given in workspace(finished, published).dataset.captions("train") for caption in given}
+    dataset = workspace(finished, published).dataset
+    training = {caption for given in dataset.captions("train") for caption in given}
+    strange = [shard for split in ("val", "test") for shard in dataset.splits[split].shards]
 
     def start() -> torch.Tensor:
         model = workspace(store, noise).build_model(0)
@@ -74,15 +78,14 @@ def test_captions_of_other_splits_are_not_training_captions(
 
     undisturbed = start()
 
-    def with_strangers(reader: UnitReader) -> CaptionEmbeddings:
-        found = decode(reader)
-        strangers = [row for row, caption in enumerate(found.captions) if caption not in training]
-        assert len(strangers) > 4
-        for row in strangers:
-            found.vectors[row] = pairs[row % 4] * 100
-        return found
+    def with_strangers(self: Pieces, shard: Shard) -> dict[str, torch.Tensor]:
+        found = of_shard(self, shard)
+        if shard not in strange:
+            return found
+        rows = torch.arange(len(found["embeddings"])) % 4
+        return found | {"embeddings": pairs[rows] * 100}
 
-    monkeypatch.setattr(CaptionEmbeddings, "decode", with_strangers)
+    monkeypatch.setattr(Pieces, "of", with_strangers)
     assert torch.equal(start(), undisturbed)
     run(store, [published])
     folder = UnitReader(store, published.kind, published.id).facts["folder"]

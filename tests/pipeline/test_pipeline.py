@@ -21,7 +21,9 @@ def test_everything_is_made_and_a_second_plan_finds_it(finished: Store) -> None:
     units = make_graph(experiment()).units()
     assert all(is_done(finished, unit.kind, unit.id) for unit in units)
     assert {unit.kind for unit in units} == {
+        "shard_group",
         "dataset",
+        "embedding_group",
         "caption_embeddings",
         "expert",
         "features",

@@ -11,7 +11,6 @@ from rich.console import Console
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.experts import ExpertSettings
@@ -37,12 +36,11 @@ from vldd_dist.distillation.unroll import Params, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.frozen_tower import FrozenTower, largest_chunk
 from vldd_dist.models.losses.infonce import InfoNCE
-from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.show_plan import print_plan
 from vldd_dist.planner.suggestions import suggest
 from vldd_dist.store.store import Store
+from vldd_dist.testing.prepared_data import prepare
 from vldd_dist.testing.tiny import TINY
 
 MIB = 2**20
@@ -254,13 +252,12 @@ def test_bytes_of_a_prepared_dataset_are_read_not_guessed(store: Store) -> None:
     experiment = load_experiment("jobs/presets/scenes.yaml", TINY)
     before = data_size(experiment, None)
     assert before is not None
-    order = make_graph(experiment).unit("dataset").order()
-    execute(order, store, lambda event: None)
-    after = data_size(experiment, UnitReader(store, order.kind, order.id))
+    dataset = prepare(store, experiment.data)
+    after = data_size(experiment, dataset.reader)
     assert after is not None
     assert (before.measured, after.measured) == (False, True)
     assert before.captions == after.captions == 5 * 72
-    shards = [store.size(key) for key in store.list("units/dataset") if "train-" in key]
+    shards = [store.size(key) for key in store.list("units/shard_group") if "train-" in key and key.endswith(".tar")]
     assert after.shards["train"] == sum(shards)
     assert before.shards["train"] == pytest.approx(sum(shards), rel=0.5)
     text = planned(experiment, store)

@@ -88,7 +88,7 @@ def test_a_unit_needs_no_working_directory(made_again: bool, executor: Joined, s
     shutil.rmtree(folder)
     if made_again:
         shutil.move(kept, folder)
-    unit = make_graph(experiment()).unit("dataset")
+    unit = make_graph(experiment()).unit("dataset").inputs["group_000000"]
     try:
         result, notices = run(unit, store, executor)
         after = in_the_worker(lambda: (os.getpid(), "torch" in sys.modules))
@@ -104,7 +104,7 @@ def test_a_unit_needs_no_working_directory(made_again: bool, executor: Joined, s
 def test_a_spoilt_process_ends_and_another_one_has_the_unit(executor: Joined, store: Store) -> None:
     # As Python leaves it when a module's import was given up.
     spoilt = in_the_worker(lambda: (sys.modules.update({"vldd_dist.pipeline.context": None}), os.getpid())[1])
-    unit = make_graph(experiment()).unit("dataset")
+    unit = make_graph(experiment()).unit("dataset").inputs["group_000000"]
     result, (notice,) = run(unit, store, executor)
     assert is_done(store, unit.kind, unit.id)
     assert result.failed == []

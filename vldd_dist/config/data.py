@@ -1,11 +1,24 @@
 """data: where images and captions come from and how they are prepared."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vldd_dist.config.base import AnyPlugin, Positive, Section, plugin_of
 from vldd_dist.plugins import SOURCES
+
+
+class SplitFractions(Section):
+    """What is taken out of the training images for splits that the source does not have."""
+
+    val: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Fraction of the images for validation.")
+    test: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Fraction of the images for the test.")
+
+    @model_validator(mode="after")
+    def _leave_some_to_train_on(self) -> Self:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val ({self.val:g}) and test ({self.test:g}) leave nothing to train on: lower one of them")
+        return self
 
 
 class DataSettings(Section):
@@ -22,11 +35,18 @@ class DataSettings(Section):
     )
     val_images: Positive | None = Field(None, description="The same for the validation split.")
     test_images: Positive | None = Field(None, description="The same for the test split.")
+    split: SplitFractions = Field(
+        default_factory=SplitFractions,
+        description="Of a source without validation or test split: the fractions of its images that become one, by a hash of the image's name.",
+    )
     image_size: Annotated[int, Field(gt=0, le=16_384)] = Field(224, description="Side of the square images, pixels.")
     resize: Literal["squash", "crop"] = Field(
         "squash", description="squash: both sides to image_size; crop: short side to image_size, then the centre."
     )
     shard_images: Positive = Field(1000, description="Images a shard.")
+    group_images: Positive = Field(
+        4000, description="Images that one work unit prepares, about: more units for more workers, fewer for less overhead."
+    )
     licence: str = Field("unknown", description="Licence of the images and captions, for the distilled set's card.")
     max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,

@@ -12,7 +12,7 @@ from vldd_dist.models.identity import text_folder
 
 # Of a prepared image, measured on photographs and scenes: JPEG of quality 95, PNG up to 64 pixels; and its place in a tar.
 JPEG_BYTES_A_PIXEL, PNG_BYTES_A_PIXEL, TAR_BYTES = 0.6, 2.0, 2560
-CAPTIONS_A_PICTURE, CAPTION_BYTES = 5, 60
+CAPTIONS_AN_IMAGE = 5
 # Where the text encoder's own size is not to be had: that of BERT base.
 COMMON_TEXT_DIM = 768
 
@@ -22,11 +22,13 @@ class DataSize:
     """The prepared dataset.
 
     Attributes:
+        images: split -> how many.
         shards: split -> bytes.
         captions: in all splits.
         measured: read in the store; estimated otherwise.
     """
 
+    images: dict[str, int]
     shards: dict[str, int]
     captions: int
     measured: bool
@@ -51,14 +53,14 @@ def data_size(experiment: Experiment, dataset: UnitReader | None) -> DataSize | 
     """From the dataset's manifest, else from the description and a Karpathy file; none where neither tells."""
     if dataset is not None:
         splits = dataset.facts["splits"]
-        shards = {name: sum(dataset.info(shard["name"]).size for shard in given["shards"]) for name, given in splits.items()}
-        return DataSize(shards, sum(given["captions"] for given in splits.values()), measured=True)
+        shards, counts = ({name: given[what] for name, given in splits.items()} for what in ("bytes", "images"))
+        return DataSize(counts, shards, sum(given["captions"] for given in splits.values()), measured=True)
     images, size = _images(experiment), experiment.data.image_size
     if images is None:
         return None
     an_image = TAR_BYTES + round(size**2 * (PNG_BYTES_A_PIXEL if size <= 64 else JPEG_BYTES_A_PIXEL))
     shards = {split: count * an_image for split, count in images.items()}
-    return DataSize(shards, sum(images.values()) * CAPTIONS_A_PICTURE, measured=False)
+    return DataSize(images, shards, sum(images.values()) * CAPTIONS_AN_IMAGE, measured=False)
 
 
 def _images(experiment: Experiment) -> dict[str, int] | None:
@@ -84,12 +86,26 @@ def text_dim(settings: TextTowerSettings, embeddings: UnitReader | None) -> tupl
         return COMMON_TEXT_DIM, False
 
 
-def traffic_of(splits: list[str], data: DataSize | None, trace: MemoryTrace, *, reads: int, writes: int) -> Traffic:
-    """Of a unit that reads these splits and the caption embeddings, and `reads` bytes of other things."""
+def traffic_of(splits: dict[str, bool], data: DataSize | None, trace: MemoryTrace, *, reads: int, writes: int) -> Traffic:
+    """Of a unit that reads splits with the embeddings of their captions, and `reads` bytes of other things.
+
+    Args:
+        splits: split -> whether its images are read as features of a frozen backbone.
+    """
     if data is None:
         return Traffic(None, reads, writes)
-    embeddings = data.captions * (4 * trace.text_dim + CAPTION_BYTES)
-    return Traffic(sum(data.shards[split] for split in splits) + embeddings, reads, writes)
+    texts = data.captions * 4 * trace.text_dim // sum(data.images.values())
+    found = 0
+    for split, features in splits.items():
+        count = data.images[split]
+        images = count * (trace.input_bytes - 4 * trace.text_dim) if features else data.shards[split]
+        found += images + count * texts
+    return Traffic(found, reads, writes)
+
+
+def has_features(model: ModelSettings) -> bool:
+    """Whether the image tower is frozen and its features are units' output."""
+    return model.image.train in ("head", "frozen") and model.image.weights != "random"
 
 
 def weights_bytes(model: ModelSettings, trace: MemoryTrace) -> int:

@@ -14,8 +14,18 @@ ENOUGH_TO_JUDGE = 20
 logger = logging.getLogger(__name__)
 
 
+def too_many(how_many: str, split: str, worst: tuple[str, int], max_fraction: float) -> DataError:
+    """Args:
+    worst: the shard or folder with the most of them, and how many lie there.
+    """
+    return DataError(
+        f"data: {how_many} of the {split} split cannot be read, {worst[1]} of them in {worst[0]}; more than "
+        f"data.max_bad_fraction ({max_fraction:g}): mend the source or raise it"
+    )
+
+
 class BadSamples:
-    """Counts the bad samples of one split.
+    """Counts the bad samples of a part of a split. The end of the whole split is judged by whoever knows all parts.
 
     Args:
         max_fraction: fraction of the split's samples that may be bad; 0: the first bad sample is an error.
@@ -46,19 +56,8 @@ class BadSamples:
         self.of_container[container] += 1
         self._log(error)
         if self.count >= ENOUGH_TO_JUDGE and self.count > 2 * self.max_fraction * seen:
-            raise self._too_many(f"{self.count} of the first {seen} images")
-
-    def judge(self, seen: int) -> None:
-        """Call at the end of a split. Raises DataError when more than the allowed fraction was bad."""
-        if self.count > self.max_fraction * seen:
-            raise self._too_many(f"{self.count} of {seen} images")
-
-    def _too_many(self, how_many: str) -> DataError:
-        worst, number = self.of_container.most_common(1)[0]
-        return DataError(
-            f"data: {how_many} of the {self.split} split cannot be read, {number} of them in {worst}; more than "
-            f"data.max_bad_fraction ({self.max_fraction:g}): mend the source or raise it"
-        )
+            worst = self.of_container.most_common(1)[0]
+            raise too_many(f"{self.count} of the first {seen} images", self.split, worst, self.max_fraction)
 
     def _log(self, error: DataError) -> None:
         now = time.monotonic()

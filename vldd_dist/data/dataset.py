@@ -1,10 +1,8 @@
-"""A prepared dataset in the store."""
+"""A prepared data set in the store."""
 
-import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -13,37 +11,21 @@ from torch import Tensor
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.image_cache import DecodedImages
+from vldd_dist.data.image_lines import ImageLine, read_lines
 from vldd_dist.data.images import decode, to_tensor
-from vldd_dist.data.shards import image_of, samples_of
+from vldd_dist.data.shard_index import INDEX, Shard, SplitInfo, decode_index
 from vldd_dist.store.node_cache import node_cache
 
-
-@dataclass(frozen=True)
-class Shard:
-    """One tar: its object's name in the unit, its number of images, and the index of its first image in the split."""
-
-    name: str
-    images: int
-    first: int
+# Manifests of groups held in memory.
+OPEN_GROUPS = 64
 
 
 @dataclass(frozen=True)
-class SplitInfo:
-    """The manifest's description of a split."""
-
-    shards: list[Shard]
-    images: int
-    captions: int
-
-
-@dataclass(frozen=True)
-class Split:
-    """The decoded images of a split, with their captions.
-
-    Attributes:
-        images: (N, 3, H, W) uint8.
-        captions: the captions of each image.
-        keys: the key of each image.
+class Picked:
+    """Attributes:
+    images: (M, 3, H, W) uint8.
+    captions: all captions of each image.
+    keys: of each image.
     """
 
     images: Tensor
@@ -58,7 +40,6 @@ class EncodedImage:
     index: int
     key: str
     data: bytes
-    captions: list[str]
 
 
 class Dataset:
@@ -68,67 +49,53 @@ class Dataset:
         self.reader = reader
         self.facts: dict[str, Any] = reader.facts
         self.image_size: int = self.facts["image_size"]
+        self._group = lru_cache(OPEN_GROUPS)(lambda unit: UnitReader(reader.store, "shard_group", unit))
 
     @cached_property
     def splits(self) -> dict[str, SplitInfo]:
-        return {split: self._split_info(facts) for split, facts in self.facts["splits"].items()}
+        return decode_index(self.reader.read(INDEX))
 
-    def _split_info(self, facts: dict[str, Any]) -> SplitInfo:
-        shards, first = [], 0
-        for entry in facts["shards"]:
-            shards.append(Shard(entry["name"], entry["images"], first))
-            first += entry["images"]
-        return SplitInfo(shards, facts["images"], facts["captions"])
+    def lines(self, shard: Shard) -> list[ImageLine]:
+        """Keys and captions of the shard's images. No image is read."""
+        return read_lines(self._group(shard.group), shard.name)
 
     def read_shard(self, shard: Shard) -> list[EncodedImage]:
-        """The shard's images in order, encoded. The shard is verified."""
-        url = self.reader.url(shard.name)
-        images = []
-        for position, sample in enumerate(samples_of(url, io.BytesIO(self.reader.read(shard.name)))):
-            data, captions = image_of(sample), json.loads(sample["json"])["captions"]
-            assert data is not None, f"{url}: a shard of a dataset unit has an image for every key"
-            images.append(EncodedImage(shard.first + position, sample["__key__"], data, captions))
-        return images
+        """The shard's images in order, encoded and verified."""
+        data = memoryview(self._group(shard.group).read(f"{shard.name}.tar"))
+        return [
+            EncodedImage(shard.first + position, line.key, bytes(data[line.start : line.start + line.size]))
+            for position, line in enumerate(self.lines(shard))
+        ]
 
     def iterate(self, split: str) -> Iterator[EncodedImage]:
         """Images in shard order, with one shard in memory at a time."""
         for shard in self.splits[split].shards:
             yield from self.read_shard(shard)
 
-    def load(self, split: str) -> Split:
-        """The whole split, decoded."""
-        return _decoded(list(self.iterate(split)))
+    def captions(self, split: str) -> list[list[str]]:
+        """The captions of each image of a split. No image is read."""
+        return [line.captions for shard in self.splits[split].shards for line in self.lines(shard)]
 
-    def pick(self, split: str, indices: list[int]) -> Split:
-        """These images, decoded and in this order. Only the shards that hold them are read."""
-        wanted = set(indices)
-        found: dict[int, EncodedImage] = {}
-        for shard in self.splits[split].shards:
-            if wanted & set(range(shard.first, shard.first + shard.images)):
-                found |= {image.index: image for image in self.read_shard(shard) if image.index in wanted}
-        return _decoded([found[index] for index in indices])
+    def images(self, split: str) -> Tensor:
+        """All images of a split, (N, 3, H, W) uint8."""
+        return torch.stack([to_tensor(decode(image.data, image.key)) for image in self.iterate(split)])
+
+    def pick(self, split: str, indices: list[int]) -> Picked:
+        """These images, in this order. Of the shards that hold them only the images' own bytes are read."""
+        found: list[tuple[Tensor, list[str], str] | None] = [None] * len(indices)
+        for shard, positions in self.splits[split].shards_with(indices):
+            lines = self.lines(shard)
+            wanted = [lines[indices[position] - shard.first] for position in positions]
+            ranges = [(line.start, line.start + line.size) for line in wanted]
+            read = self._group(shard.group).read_ranges(f"{shard.name}.tar", ranges)
+            for position, line, data in zip(positions, wanted, read, strict=True):
+                found[position] = to_tensor(decode(data, line.key)), line.captions, line.key
+        images, captions, keys = zip(*(one for one in found if one is not None), strict=True)
+        return Picked(torch.stack(images), list(captions), list(keys))
 
     def decoded(self, split: str, limit_bytes: int) -> DecodedImages | None:
         """The node's cache of the split's decoded images; None when they would take more than `limit_bytes`."""
         # Named by the content of the shards. The unit's id would not do: other stores may hold other shards under it.
         info = self.splits[split]
-        content = sha256("".join(self.reader.info(shard.name).sha256 for shard in info.shards).encode()).hexdigest()
+        content = sha256("".join(shard.sha256 for shard in info.shards).encode()).hexdigest()
         return DecodedImages.open(node_cache(), content, info.images, self.image_size, limit_bytes)
-
-    def captions(self, split: str) -> list[list[str]]:
-        """The captions of each image. No image is decoded."""
-        return [image.captions for image in self.iterate(split)]
-
-    def distinct_captions(self, split: str) -> list[str]:
-        """The distinct captions of a split, in the order of first appearance. Use `embeddings.restricted_to` of them where only
-        training captions may be used: for the statistics of a noise start, and for nearest captions."""
-        return list(dict.fromkeys(caption for given in self.captions(split) for caption in given))
-
-    def all_captions(self) -> list[str]:
-        """The distinct captions of all splits, in the order of first appearance: those that are embedded."""
-        return list(dict.fromkeys(caption for split in self.splits for caption in self.distinct_captions(split)))
-
-
-def _decoded(encoded: list[EncodedImage]) -> Split:
-    images = torch.stack([to_tensor(decode(image.data, image.key)) for image in encoded])
-    return Split(images, [image.captions for image in encoded], [image.key for image in encoded])

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from vldd_dist.data.dataset import Dataset
+from vldd_dist.data.embeddings import CaptionEmbeddings
+from vldd_dist.data.image_features import ImageFeatures
 from vldd_dist.data.stream import EpochStream, PairBatch
 
 
@@ -11,15 +12,23 @@ class RealBatches:
     are read once; a resumed run reads the epoch again up to its step.
 
     Args:
+        features: streamed instead of the images; none: images.
         batch_size: over all ranks; what remains of an epoch when fewer do is left out.
         rows: from the size of a batch to the rows [start, stop) of it that are wanted here.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int, rows: Callable[[int], tuple[int, int]]) -> None:
-        self.dataset, self.seed, self.rows = dataset, seed, rows
-        pictures = dataset.splits["train"].images
-        self.batch_size = min(batch_size, pictures)
-        self.of_an_epoch = pictures // self.batch_size
+    def __init__(
+        self,
+        embeddings: CaptionEmbeddings,
+        features: ImageFeatures | None,
+        batch_size: int,
+        seed: int,
+        rows: Callable[[int], tuple[int, int]],
+    ) -> None:
+        self.embeddings, self.features, self.seed, self.rows = embeddings, features, seed, rows
+        images = embeddings.dataset.splits["train"].images
+        self.batch_size = min(batch_size, images)
+        self.of_an_epoch = images // self.batch_size
         self._batches: Iterator[PairBatch] = iter(())
         self._next = -1
 
@@ -35,13 +44,13 @@ class RealBatches:
 
     def _stream(self, epoch: int) -> EpochStream:
         return EpochStream(
-            self.dataset,
+            self.embeddings,
             "train",
             seed=self.seed,
             epoch=epoch,
             batch_size=self.batch_size,
             augment=None,
             readers=1,
-            decoded=None,
+            features=self.features,
             rows=self.rows,
         )

@@ -1,7 +1,8 @@
 """Streaming a split for training: every image once an epoch, in an order that depends on (seed, epoch, shard list) only.
 
-The shards are permuted; the images of each window of consecutive shards are pooled and permuted. Shards are read ahead and
-images are decoded in threads (both release Python's global lock); the numbers of threads do not affect the order.
+The shards are permuted; the images of each window of consecutive shards are pooled and permuted. Shards are read ahead, with
+their captions' embeddings, and images are decoded in threads (both release Python's global lock); the numbers of threads do not
+affect the order. Of a frozen image tower the features are streamed instead of the images.
 """
 
 import os
@@ -17,13 +18,15 @@ from torch import Tensor
 
 from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.data.augment import augment as augment_image
-from vldd_dist.data.dataset import Dataset, EncodedImage, Shard
+from vldd_dist.data.dataset import EncodedImage
+from vldd_dist.data.embeddings import CaptionEmbeddings, ShardTexts
 from vldd_dist.data.image_cache import DecodedImages
+from vldd_dist.data.image_features import ImageFeatures
 from vldd_dist.data.images import decode, to_pil, to_tensor
 from vldd_dist.errors import ConfigError
 from vldd_dist.seeding import numpy_generator
 
-# Number of shards whose images are mixed. They are encoded, so a window takes little memory compared with a model.
+# Number of shards whose images are mixed. They are encoded, and a window takes little memory compared with a model.
 WINDOW_SHARDS = 4
 BATCHES_AHEAD = 2
 
@@ -36,22 +39,33 @@ class PairBatch:
     """A batch, or those rows of it that a rank computes.
 
     Attributes:
-        images: (b, 3, H, W) uint8, augmented.
-        captions: one for each image, drawn by (seed, epoch, image).
+        images: (b, 3, H, W) uint8, augmented; of a stream of features (b, F) float32.
+        texts: (b, D) float32, the embedding of one caption of each image, drawn by (seed, epoch, image).
         indices: (B,) int64, indices of the whole batch's images in the split.
-        rows: the rows [start, stop) of the batch that `images` and `captions` hold.
+        rows: the rows [start, stop) of the batch that `images` and `texts` hold.
     """
 
     images: Tensor
-    captions: list[str]
+    texts: Tensor
     indices: Tensor
     rows: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An image of a shard that was read: encoded, or its features."""
+
+    image: EncodedImage | Tensor
+    index: int
+    position: int
+    texts: ShardTexts
 
 
 class EpochStream:
     """One epoch as an iterable of `PairBatch`; the last batch may be smaller.
 
     Args:
+        features: streamed instead of the images; none: images.
         decoded: cache of the split's decoded images.
         rows: for the size of a batch, the rows [start, stop) of it to decode.
 
@@ -61,7 +75,7 @@ class EpochStream:
 
     def __init__(
         self,
-        dataset: Dataset,
+        embeddings: CaptionEmbeddings,
         split: str,
         *,
         seed: int,
@@ -69,10 +83,12 @@ class EpochStream:
         batch_size: int,
         augment: AugmentSettings | None,
         readers: int,
-        decoded: DecodedImages | None,
+        decoded: DecodedImages | None = None,
+        features: ImageFeatures | None = None,
         rows: Callable[[int], tuple[int, int]] = lambda size: (0, size),
     ) -> None:
-        self.dataset, self.info, self.seed, self.epoch = dataset, dataset.splits[split], seed, epoch
+        self.embeddings, self.dataset, self.split = embeddings, embeddings.dataset, split
+        self.info, self.seed, self.epoch, self.features = self.dataset.splits[split], seed, epoch, features
         self.batch_size, self.augment, self.readers, self.rows = batch_size, augment, readers, rows
         self.decoded = decoded
         if readers > len(self.info.shards):
@@ -83,38 +99,40 @@ class EpochStream:
 
     def __iter__(self) -> Iterator[PairBatch]:
         with ThreadPoolExecutor(self.readers) as readers:
-            read = _ahead(readers, self.dataset.read_shard, iter(self._shard_order()), self.readers)
-            windows = ([image for shard in window for image in shard] for window in _batched(read, WINDOW_SHARDS))
+            order = numpy_generator(self.seed, "shards", self.epoch).permutation(len(self.info.shards))
+            read = _ahead(readers, self._read_shard, iter(order.tolist()), self.readers)
+            windows = ([item for shard in window for item in shard] for window in _batched(read, WINDOW_SHARDS))
             yield from self._batches(self._order_of(windows))
 
-    def _shard_order(self) -> list[Shard]:
-        order = numpy_generator(self.seed, "shards", self.epoch).permutation(len(self.info.shards))
-        return [self.info.shards[position] for position in order]
+    def _read_shard(self, number: int) -> list[_Item]:
+        shard, texts = self.info.shards[number], self.embeddings.of_shard(number, self.split)
+        images = self.dataset.read_shard(shard) if self.features is None else self.features.of_shard(shard)
+        return [_Item(image, shard.first + position, position, texts) for position, image in enumerate(images)]
 
     def _order_of(self, windows: Iterator[list[In]]) -> Iterator[In]:
         for number, window in enumerate(windows):
             for position in numpy_generator(self.seed, "window", self.epoch, number).permutation(len(window)):
                 yield window[position]
 
-    def _batches(self, ordered: Iterator[EncodedImage]) -> Iterator[PairBatch]:
+    def _batches(self, ordered: Iterator[_Item]) -> Iterator[PairBatch]:
         workers = max(1, torch.get_num_threads(), min(4, (os.cpu_count() or 1) // 2))
         with ThreadPoolExecutor(workers) as decoders:
 
-            def begin(group: list[EncodedImage]) -> tuple[list[int], list[Future[tuple[Tensor, str]]]]:
+            def begin(group: list[_Item]) -> tuple[list[int], list[Future[tuple[Tensor, Tensor]]]]:
                 here = group[slice(*self.rows(len(group)))]
-                return [image.index for image in group], [decoders.submit(self._load, image) for image in here]
+                return [item.index for item in group], [decoders.submit(self._load, item) for item in here]
 
             for indices, pending in _looked_ahead(map(begin, _batched(ordered, self.batch_size)), BATCHES_AHEAD):
-                images, captions = zip(*(future.result() for future in pending), strict=True)
-                yield PairBatch(torch.stack(images), list(captions), torch.tensor(indices), self.rows(len(indices)))
+                images, texts = zip(*(future.result() for future in pending), strict=True)
+                yield PairBatch(torch.stack(images), torch.stack(texts), torch.tensor(indices), self.rows(len(indices)))
 
-    def _load(self, encoded: EncodedImage) -> tuple[Tensor, str]:
-        image = self._decode(encoded)
-        generator = numpy_generator(self.seed, "picture", self.epoch, encoded.index)
-        caption = encoded.captions[generator.integers(len(encoded.captions))]
+    def _load(self, item: _Item) -> tuple[Tensor, Tensor]:
+        image = item.image if isinstance(item.image, Tensor) else self._decode(item.image)
+        generator = numpy_generator(self.seed, "picture", self.epoch, item.index)
+        number = int(generator.integers(item.texts.captions_of(item.position)))
         if self.augment is not None:
             image = to_tensor(augment_image(to_pil(image), self.augment, generator))
-        return image, caption
+        return image, item.texts.vector(item.position, number)
 
     def _decode(self, encoded: EncodedImage) -> Tensor:
         if self.decoded is not None and (known := self.decoded.get(encoded.index)) is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     # They load the libraries that read shards.
     from vldd_dist.data.dataset import Dataset
     from vldd_dist.data.embeddings import CaptionEmbeddings
+    from vldd_dist.data.image_features import ImageFeatures
 
 
 def _not_asked_for(*arguments: Any) -> Any:
@@ -33,7 +34,8 @@ class RunContext:
         total: M pairs over all ranks.
         seed: every random draw derives from it.
         model: a dual encoder at its starting weights, on its device, the same on all ranks.
-        dataset, embeddings: the real pairs, and the vectors of all their captions.
+        embeddings: of the captions of the real pairs, with their dataset.
+        image_features: of the real images by a frozen backbone; none where the images go through the backbone.
         open_experts: the experts' trajectories, read as far as a rank needs them (none: whole); for whoever needs "experts".
         features: joint features of the training images and of one caption each, `image` and `text` (N, d), and the number of
             that caption `caption` (N,), by a trained expert; for whoever needs "features".
@@ -45,12 +47,16 @@ class RunContext:
     seed: int
     model: DualEncoder
     loss: Loss
-    dataset: "Dataset"
     embeddings: "CaptionEmbeddings"
+    image_features: "ImageFeatures | None"
     report: Report
     ranks: Ranks = SOLO
     open_experts: Callable[[ShardSlices | None], Experts] = _not_asked_for
     features: Callable[[], dict[str, Tensor]] = _not_asked_for
+
+    @property
+    def dataset(self) -> "Dataset":
+        return self.embeddings.dataset
 
     @property
     def device(self) -> torch.device:

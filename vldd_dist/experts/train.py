@@ -17,9 +17,9 @@ from torch import Tensor
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.experts import ExpertSettings
-from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
-from vldd_dist.data.stream import EpochStream, PairBatch
+from vldd_dist.data.image_features import ImageFeatures
+from vldd_dist.data.stream import EpochStream
 from vldd_dist.errors import DivergenceError
 from vldd_dist.events import Progress, Report
 from vldd_dist.experts.forgetting import ForgettingCounts
@@ -50,11 +50,12 @@ class ExpertInputs:
 
     Attributes:
         model: with its starting weights, on its device, equal on all ranks.
+        features: of a frozen backbone, where they are the same in every epoch; none: images go through the backbone.
     """
 
     model: DualEncoder
-    dataset: Dataset
     embeddings: CaptionEmbeddings
+    features: ImageFeatures | None
     validation: RetrievalSplit
     loss: Loss
     device: torch.device
@@ -101,10 +102,10 @@ class ExpertTraining:
         self.model = shard_model(inputs.model, optimiser, settings.zero_stage, inputs.ranks)
         self.state = ExpertState(self.model, inputs.model, skeleton, writer, inputs.ranks)
         self.curves = Curves()
-        self.images = inputs.dataset.splits["train"].images
+        dataset = inputs.embeddings.dataset
+        self.images = dataset.splits["train"].images
         self.forgetting = ForgettingCounts.empty(self.images)
-        self.decoded = inputs.dataset.decoded("train", settings.cache_mib << 20)
-        self.frozen_features: dict[int, Tensor] = {}
+        self.decoded = None if inputs.features else dataset.decoded("train", settings.cache_mib << 20)
 
     def run(self) -> dict[str, Any]:
         """Returns the facts for the unit's manifest: the curves and the kept epochs.
@@ -164,7 +165,7 @@ class ExpertTraining:
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         inputs, settings = self.inputs, self.settings
         stream = EpochStream(
-            inputs.dataset,
+            inputs.embeddings,
             "train",
             seed=derive_seed(self.seed, "expert", self.index),
             epoch=epoch,
@@ -172,25 +173,15 @@ class ExpertTraining:
             augment=settings.augment,
             readers=settings.readers,
             decoded=self.decoded,
+            features=inputs.features,
             rows=inputs.ranks.rows_to_compute,
         )
         for batch in stream:
-            yield self._inputs_of(batch), inputs.embeddings.lookup(batch.captions).to(inputs.device), batch.indices
-
-    def _inputs_of(self, batch: PairBatch) -> Tensor:
-        """The model's inputs for a batch. A frozen backbone computes each image once, unless augmentation changes it every
-        time."""
-        model, known = self.inputs.model, self.frozen_features
-        indices = batch.indices[slice(*batch.rows)].tolist()
-        if model.frozen_backbone and self.settings.augment is None and all(index in known for index in indices):
-            return torch.stack([known[index] for index in indices])
-        images = model.normalise(batch.images.to(self.inputs.device))
-        if self.tower is None:
-            return images
-        found = self.tower.features(images)
-        if self.settings.augment is None:
-            known.update(zip(indices, found, strict=True))
-        return found
+            images = batch.images.to(inputs.device)
+            if inputs.features is None:
+                images = inputs.model.normalise(images)
+                images = images if self.tower is None else self.tower.features(images)
+            yield images, batch.texts.to(inputs.device), batch.indices
 
     def _count_forgetting(self, image_features: Tensor, text_features: Tensor, indices: Tensor) -> None:
         similarity = torch.nn.functional.normalize(image_features) @ torch.nn.functional.normalize(text_features).T

@@ -17,6 +17,8 @@ from vldd_dist.config.base import Section
 from vldd_dist.config.model import ModelSettings
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.data.embeddings import CaptionEmbeddings
+from vldd_dist.data.image_features import ImageFeatures
+from vldd_dist.data.pieces import Pieces
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Report
 from vldd_dist.models.dual_encoder import DualEncoder, build
@@ -60,12 +62,15 @@ class StageContext:
 
     @cached_property
     def embeddings(self) -> CaptionEmbeddings:
-        return CaptionEmbeddings.decode(self.reader("embeddings"))
+        index = self.reader("embeddings")
+        return CaptionEmbeddings(self.dataset, Pieces(index, "embedding_group"), index.facts["dim"])
 
     @cached_property
-    def training_embeddings(self) -> CaptionEmbeddings:
-        """Those of the training captions: what is made or shown as training never sees another split's."""
-        return self.embeddings.restricted_to(self.dataset.distinct_captions("train"))
+    def image_features(self) -> ImageFeatures | None:
+        """Those of a frozen image tower; none where the unit's images go through the tower."""
+        if "image_features" not in self.order.inputs:
+            return None
+        return ImageFeatures(self.dataset, Pieces(self.reader("image_features"), "feature_group"))
 
     @cached_property
     def device(self) -> torch.device:

@@ -13,9 +13,11 @@ from vldd_dist.retrieval.encode import RetrievalSplit, retrieval_split
 
 def load_retrieval_split(context: StageContext, model: DualEncoder, split: str) -> RetrievalSplit:
     """A split as `measure` takes it, for models like this one."""
-    loaded = context.dataset.load(split)
-    texts = context.embeddings.lookup([caption for captions in loaded.captions for caption in captions])
-    return retrieval_split(model, loaded.images, texts, loaded.captions, context.execution["encode_batch"])
+    texts, image_of_caption = context.embeddings.of_split(split)
+    if context.image_features is not None:
+        return RetrievalSplit(context.image_features.of_split(split), texts, image_of_caption)
+    images = context.dataset.images(split)
+    return retrieval_split(model, images, texts, image_of_caption, context.execution["encode_batch"])
 
 
 def load_expert(context: StageContext) -> DualEncoder:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.model import NAMED_WEIGHTS, ModelSettings
+from vldd_dist.config.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
+from vldd_dist.cost_model.io_model import has_features
 from vldd_dist.pipeline.stage import Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 
@@ -18,11 +19,19 @@ def model_named(experiment: Experiment, image_model: str) -> ModelSettings:
 
 
 def model_inputs(graph: Units, model: ModelSettings) -> dict[str, WorkUnit]:
-    """Units that hold caption embeddings and the image tower's starting weights."""
+    """Units that hold caption embeddings, the image tower's starting weights, and its features where it is frozen."""
     inputs = {"embeddings": graph.unit("caption_embeddings")}
     if model.image.weights != "random":
         inputs["image_weights"] = graph.unit("image_weights", model.image.model)
+        # Random weights of a frozen tower are other ones for each expert.
+        if has_features(model):
+            inputs["image_features"] = graph.unit("image_features", model.image.model)
     return inputs
+
+
+def frozen_tower(image: ImageTowerSettings) -> dict[str, Any]:
+    """What a frozen tower's features depend on beside its weights: fields of the image tower's section."""
+    return image.model_dump(mode="json", include={"model", "model_args", "mean", "std"})
 
 
 def model_spec(model: ModelSettings) -> dict[str, Any]:

@@ -29,12 +29,11 @@ class RetrievalSplit:
 
 
 def retrieval_split(
-    model: DualEncoder, images: Tensor, texts: Tensor, captions: list[list[str]], batch_size: int
+    model: DualEncoder, images: Tensor, texts: Tensor, image_of_caption: Tensor, batch_size: int
 ) -> RetrievalSplit:
-    """Prepare a split for models like `model`: images (N, 3, H, W) uint8, texts (C, D) in the order of `captions`."""
+    """Prepare a split for models like `model`: images (N, 3, H, W) uint8, the rest as in `RetrievalSplit`."""
     inputs = torch.cat(list(image_inputs(model, images.split(batch_size)))) if model.frozen_backbone else images
-    owners = torch.arange(len(captions)).repeat_interleave(torch.tensor([len(given) for given in captions]))
-    return RetrievalSplit(inputs, texts, owners)
+    return RetrievalSplit(inputs, texts, image_of_caption)
 
 
 def image_inputs(model: DualEncoder, batches: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -50,6 +49,13 @@ def image_inputs(model: DualEncoder, batches: Iterable[Tensor]) -> Iterator[Tens
 def encode_images(model: DualEncoder, batches: Iterable[Tensor]) -> Tensor:
     """(N, d) joint features of uint8 images (B, 3, H, W), in evaluation mode."""
     return torch.cat([model.image_features(inputs) for inputs in image_inputs(model, batches)])
+
+
+@torch.no_grad()
+def encode_inputs(model: DualEncoder, batches: Iterable[Tensor]) -> Tensor:
+    """The same of `model.inputs`: of a frozen backbone its features (B, F)."""
+    model.eval()
+    return torch.cat([model.image_features(batch.to(model.mean.device)) for batch in batches])
 
 
 @torch.no_grad()
@@ -70,8 +76,7 @@ def joint_features(model: DualEncoder, split: RetrievalSplit, batch_size: int, r
     model.eval()
     inputs, captions = (rows[slice(*ranks.rows_to_compute(len(rows)))] for rows in (split.inputs, split.texts))
     if model.frozen_backbone:
-        encoded = [model.image_features(batch.to(model.mean.device)) for batch in inputs.split(batch_size)]
-        images = torch.cat(encoded)
+        images = encode_inputs(model, inputs.split(batch_size))
     else:
         images = encode_images(model, inputs.split(batch_size))
     texts = encode_texts(model, captions, batch_size)

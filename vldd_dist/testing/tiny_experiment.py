@@ -12,6 +12,17 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import TINY
 
+# All that experts and later stages read of the data and the towers.
+DATA_KINDS = (
+    "shard_group",
+    "dataset",
+    "image_weights",
+    "embedding_group",
+    "caption_embeddings",
+    "feature_group",
+    "image_features",
+)
+
 
 def experiment(*overrides: str) -> Experiment:
     return load_experiment("jobs/presets/scenes.yaml", [*TINY, *overrides])

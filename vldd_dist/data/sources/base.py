@@ -30,11 +30,13 @@ class Part:
         start, stop: positions [start, stop) in the source. What a position counts is the source's own affair: samples, files,
             bytes, row groups.
         limit: samples at most; none: all.
+        samples: how many there are, where the source knows it; for progress only.
     """
 
     start: int
     stop: int
     limit: int | None = None
+    samples: int | None = None
 
 
 class Source(Plugin):
@@ -117,5 +119,6 @@ def error_of(sample: RawSample | UnreadableSample) -> DataError | None:
 
 
 def parts_of(count: int, images: int) -> list[Part]:
-    """`count` positions cut into stretches of `images` positions."""
-    return [Part(start, min(start + images, count)) for start in range(0, count, images)]
+    """Parts of a source whose positions are `count` samples; `images` samples each."""
+    stops = [min(start + images, count) for start in range(0, count, images)]
+    return [Part(start, stop, samples=stop - start) for start, stop in zip(range(0, count, images), stops, strict=True)]

@@ -49,13 +49,12 @@ def start_from_real(context: RunContext, indices: list[int], numbers: list[int] 
         numbers: which caption of each; none: drawn.
     """
     own = slice(context.rows.start, context.rows.stop)
-    images, captions, keys = real_pairs(
-        context.dataset, indices[own], numbers if numbers is None else numbers[own], context.seed
-    )
+    numbers = numbers if numbers is None else numbers[own]
+    images, texts, captions, keys = real_pairs(context.dataset, context.embeddings, indices[own], numbers, context.seed)
     all_captions, all_keys = ([one for part in context.ranks.all_gather(mine) for one in part] for mine in (captions, keys))
     return Start(
         context.model.normalise(images.to(context.device)),
-        context.embeddings.lookup(captions).to(context.device),
+        texts.to(context.device),
         {"keys": all_keys, "captions": all_captions},
     )
 

@@ -17,18 +17,18 @@ class Noise(Initialisation):
 
     def start(self, context: RunContext) -> Start:
         size, device = context.dataset.image_size, context.device
-        captions = context.embeddings.restricted_to(context.dataset.distinct_captions("train")).vectors
-        images, texts = noise_pairs(context.rows, (3, size, size), captions, context.seed)
+        mean, std = context.embeddings.mean_and_std("train")
+        images, texts = noise_pairs(context.rows, (3, size, size), mean, std, context.seed)
         return Start(images.to(device), texts.to(device), {})
 
 
-def noise_pairs(rows: range, shape: tuple[int, int, int], caption_vectors: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Images (m, *shape) and texts (m, D) like caption embeddings (n, D). Each pair draws by its number in `rows`."""
-    width = caption_vectors.shape[1]
+def noise_pairs(rows: range, shape: tuple[int, int, int], mean: Tensor, std: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Images (m, *shape), and texts (m, D) with the mean and spread (D,) of caption embeddings. Each pair draws by its number
+    in `rows`."""
+    width = len(mean)
     drawn = [
         torch.randn(prod(shape) + width, generator=torch.Generator().manual_seed(derive_seed(seed, "noise", row)))
         for row in rows
     ]
     images, texts = torch.stack(drawn).split([prod(shape), width], dim=1)
-    texts = texts * caption_vectors.std(dim=0) + caption_vectors.mean(dim=0)
-    return images.reshape(-1, *shape), texts
+    return images.reshape(-1, *shape), texts * std + mean

@@ -63,7 +63,9 @@ class CovarianceProblem(OuterProblem):
         self.model = context.model.eval().requires_grad_(False)
         self.tower = FrozenTower(self.model.image_backbone, bf16=context.settings.precision == "bf16")
         seed = derive_seed(context.seed, "distillation", context.total, "real")
-        self.real = RealBatches(context.dataset, settings.real_batch_size, seed, context.ranks.rows_to_compute)
+        self.real = RealBatches(
+            context.embeddings, context.image_features, settings.real_batch_size, seed, context.ranks.rows_to_compute
+        )
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         ranks, texts = self.context.ranks, pairs.texts
@@ -95,8 +97,8 @@ class CovarianceProblem(OuterProblem):
     def _real_features(self, step: int) -> tuple[Tensor, Tensor]:
         """(B, F) and (B, D), of all ranks' rows."""
         batch, device = self.real[step], self.context.device
-        features = self.tower.features(self.model.normalise(batch.images.to(device)))
-        texts = self.context.embeddings.lookup(batch.captions).to(device)
+        images, texts = batch.images.to(device), batch.texts.to(device)
+        features = self.tower.features(self.model.normalise(images)) if self.context.image_features is None else images
         gather_rows = self.context.ranks.rows_gatherer(len(batch.indices))
         return gather_rows(features), gather_rows(texts)
 

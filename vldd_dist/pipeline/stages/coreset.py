@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.config.base import choose
@@ -32,20 +34,22 @@ def unit(graph: Units, method: Coreset, pairs: int, seed: int, expert: int) -> W
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Select, and store the images with the captions they were selected by."""
+    """Select, and store the images with the embeddings of the captions they were selected by."""
     spec = context.spec
     method: Coreset = choose(CORESETS, spec["method"])
     generator = numpy_generator(spec["seed"], "coreset", method.name, spec["pairs"])
     candidates = load_candidates(context)
     indices = select(method, candidates, spec["pairs"], generator).tolist()
-    chosen = real_pairs(context.dataset, indices, captions_selected_by(candidates, indices), spec["seed"])
-    context.writer.put("pairs.safetensors", tensors.encode({"images": chosen.images}))
+    numbers = captions_selected_by(candidates, indices)
+    chosen = real_pairs(context.dataset, context.embeddings, indices, numbers, spec["seed"])
+    rows = {"images": chosen.images, "texts": chosen.texts, "index": torch.tensor(indices)}
+    context.writer.put("pairs.safetensors", tensors.encode(rows))
     return {"keys": chosen.keys, "captions": chosen.captions}
 
 
 STAGE = StageSpec(
     kind="coreset",
-    version=2,
+    version=3,
     title="coresets",
     section="coresets",
     result=CoresetFacts,

@@ -1,4 +1,4 @@
-"""The prepared data set: WebDataset shards of resized images with their captions."""
+"""The prepared data set: the index of its groups' shards."""
 
 from typing import Any
 
@@ -6,57 +6,62 @@ from pydantic import Field
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.data import DataSettings
-from vldd_dist.data.prepare import prepare_dataset
-from vldd_dist.data.sources.base import SPLITS
+from vldd_dist.data.groups import groups_of
+from vldd_dist.data.merge import bad_images, count_duplicates, merged_splits, refuse_small_splits, summary
+from vldd_dist.data.shard_index import INDEX, encode_index
 from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.grouped import PREFIX, read_groups
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 
-class ShardFacts(Facts):
-    name: str = Field(description="the object's name")
-    images: Count
-
-
 class SplitFacts(Facts):
-    shards: list[ShardFacts]
     images: Count
     captions: Count
+    shards: Count
+    bytes: Count = Field(description="of all its tars")
     bad_images: Count = Field(description="images of the source that could not be read and were left out")
 
 
 class DatasetFacts(Facts):
     splits: dict[str, SplitFacts]
+    duplicates: dict[str, Count] = Field(description='"SPLIT, SPLIT" -> images that are byte for byte in both')
     image_size: Count = Field(description="pixels, square")
     source: str
     licence: str
 
 
 def unit(graph: Units) -> WorkUnit:
-    """The source's content is in the spec, not where it lies."""
-    data, seed = graph.experiment.data, graph.experiment.seed
-    source = data.source
-    parts = {split: source.parts(split, limit=data.limits[split], images=data.shard_images) for split in SPLITS}
-    described = [source.describe(split, part, seed=seed) for split in SPLITS for part in parts[split]]
-    spec = {"settings": data.identity(), "source": described}
-    return STAGE.new(
-        graph.experiment, spec, execution={"settings": data.model_dump(mode="json"), "seed": seed}, label="dataset"
-    )
+    """Of all groups of the source."""
+    data = graph.experiment.data
+    groups = {f"{PREFIX}{number:06d}": graph.unit("shard_group", number, group) for number, group in enumerate(groups_of(data))}
+    execution = {"settings": data.model_dump(mode="json")}
+    return STAGE.new(graph.experiment, {"settings": data.identity()}, groups, execution, "dataset")
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Read the source and write the shards."""
+    """Check what concerns several groups, and write the index."""
     settings = DataSettings.model_validate(context.execution["settings"])
-    return prepare_dataset(settings, context.execution["seed"], context.writer, context.report)
+    groups = read_groups(context)
+    splits = merged_splits(groups)
+    bad = bad_images(groups, settings.max_bad_fraction)
+    refuse_small_splits(settings, splits, bad)
+    context.writer.put(INDEX, encode_index(splits))
+    return {
+        "splits": summary(splits, groups, bad),
+        "duplicates": count_duplicates(groups),
+        "image_size": settings.image_size,
+        "source": settings.source.name,
+        "licence": settings.licence,
+    }
 
 
 STAGE = StageSpec(
     kind="dataset",
-    version=3,
+    version=4,
     title="dataset",
     result=DatasetFacts,
     unit=unit,
     run=run,
     priority=0,
-    lower_for_memory="data.shard_images",
 )

@@ -14,7 +14,7 @@ from vldd_dist.artifacts.trajectories import ShardSlices, Trajectory
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
+from vldd_dist.cost_model.io_model import DataSize, Traffic, has_features, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import (
     Step,
     Terms,
@@ -142,8 +142,8 @@ def run_context(context: StageContext, settings: DistillSettings, model: DualEnc
         context.spec["seed"],
         model,
         context.model_settings.loss,
-        context.dataset,
         context.embeddings,
+        context.image_features,
         context.report,
         context.ranks,
         open_experts,
@@ -193,8 +193,13 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
     checkpoints = settings.outer_steps // settings.checkpoint_every * (2 + moments)
     writes = (checkpoints + 2) * max(settings.pairs) * trace.pair_bytes
-    of_training = settings.initialise.name != "noise" or "real_batches" in objective.needs
-    splits = ["train", "val"] if of_training else ["val"]
+    features = has_features(experiment.model)
+    splits = {"val": features}
+    if settings.initialise.name != "noise":
+        # The blocks around the images of a start: of small shards all.
+        splits["train"] = False
+    elif "real_batches" in objective.needs:
+        splits["train"] = features
     reads = max(reads, 0) + weights_bytes(experiment.model, trace)
     return traffic_of(splits, data, trace, reads=reads, writes=writes)
 

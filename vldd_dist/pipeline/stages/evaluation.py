@@ -8,7 +8,7 @@ from pydantic import Field
 from vldd_dist.artifacts.facts import Facts, Recalls
 from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
+from vldd_dist.cost_model.io_model import DataSize, Traffic, has_features, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Terms, peak, sizes_of, student_step_memory
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.evaluation.evaluator import TrainingPairs
@@ -89,14 +89,13 @@ def _test(context: StageContext, model: DualEncoder) -> dict[str, Any]:
 
 
 def _training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:
-    """Synthetic pairs as they are; a coreset's images normalised for the image tower, its captions embedded."""
+    """Synthetic pairs as they are; a coreset's images normalised for the image tower."""
     reader = context.reader("pairs")
     rows, shared = read_rows(reader, "pairs"), {}
-    if "texts" in rows:
-        shared = read_tensors(reader, "shared.safetensors")
+    if reader.manifest.kind == "coreset":
+        rows = {"images": model.normalise(rows["images"].to(context.device)), "texts": rows["texts"]}
     else:
-        images, captions = rows["images"].to(context.device), reader.facts["captions"]
-        rows = {"images": model.normalise(images), "texts": context.embeddings.lookup(captions)}
+        shared = read_tensors(reader, "shared.safetensors")
     return TrainingPairs(
         {name: tensor.to(context.device) for name, tensor in rows.items()},
         len(rows["images"]),
@@ -120,12 +119,12 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     """In: pairs, and the splits that are measured. Out: a manifest."""
     trace = traces(experiment.model, experiment.data.image_size)
     reads = max(experiment.distill.pairs) * trace.pair_bytes + weights_bytes(experiment.model, trace)
-    return traffic_of(["val", "test"], data, trace, reads=reads, writes=0)
+    return traffic_of(dict.fromkeys(["val", "test"], has_features(experiment.model)), data, trace, reads=reads, writes=0)
 
 
 STAGE = StageSpec(
     kind="evaluation",
-    version=2,
+    version=3,
     title="evaluations",
     section="evaluation",
     result=EvaluationFacts,

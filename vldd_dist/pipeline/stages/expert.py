@@ -8,7 +8,7 @@ from pydantic import Field
 from vldd_dist.artifacts.facts import Count, Facts, Recalls
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.experts import ExpertSettings
-from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
+from vldd_dist.cost_model.io_model import DataSize, Traffic, has_features, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Step, Terms, drops_gradients, expert_memory, per_rank, sizes_of
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.experts.train import ExpertInputs, ExpertTraining
@@ -62,16 +62,16 @@ def run(context: StageContext) -> dict[str, Any]:
     model = context.build_model(derive_seed(spec["seed"], "expert", spec["index"], "head"))
     if context.ranks.world_size > 1:
         refuse_backbone_dropout(model)
+    settings = context.settings(ExpertSettings, "training")
     inputs = ExpertInputs(
         model,
-        context.dataset,
         context.embeddings,
+        context.image_features if settings.augment is None else None,
         load_retrieval_split(context, model, "val"),
         context.model_settings.loss,
         context.device,
         context.ranks,
     )
-    settings = context.settings(ExpertSettings, "training")
     return ExpertTraining(
         inputs,
         settings,
@@ -103,7 +103,9 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     snapshot = sum(trace.trainable_bytes.values())
     checkpoints = (settings.epochs + 1) * snapshot + (settings.epochs * snapshot if settings.momentum else 0)
     writes = len(kept_epochs(experiment)) * snapshot + checkpoints
-    return traffic_of(["train", "val"], data, trace, reads=weights_bytes(experiment.model, trace), writes=writes)
+    features = has_features(experiment.model)
+    splits = {"train": features and settings.augment is None, "val": features}
+    return traffic_of(splits, data, trace, reads=weights_bytes(experiment.model, trace), writes=writes)
 
 
 STAGE = StageSpec(

@@ -11,13 +11,16 @@ from torch import Tensor
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.data.images import decode, to_tensor
-from vldd_dist.data.real_pairs import drawn_captions
+from vldd_dist.data.real_pairs import drawn_caption
+from vldd_dist.data.shard_index import Shard
+from vldd_dist.events import Progress
+from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.inputs import load_expert
 from vldd_dist.pipeline.model_units import model_inputs, model_spec
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.retrieval.encode import encode_images, encode_texts
+from vldd_dist.retrieval.encode import encode_images, encode_inputs, encode_texts
 
 
 class FeaturesFacts(Facts):
@@ -44,22 +47,34 @@ def unit(graph: Units, expert: int) -> WorkUnit:
 
 def run(context: StageContext) -> dict[str, Any]:
     """The number of each image's caption is stored with its feature: pairs that are selected by features keep that caption."""
-    model = load_expert(context)
-    captions = context.dataset.captions("train")
-    drawn = drawn_captions(captions, list(range(len(captions))), context.spec["seed"])
-    size = context.execution["encode_batch"]
-    image = encode_images(model, _decoded_batches(context, size))
-    chosen = [given[number] for given, number in zip(captions, drawn, strict=True)]
-    text = encode_texts(model, context.embeddings.lookup(chosen), size)
-    found = {"image": image, "text": text, "caption": torch.tensor(drawn)}
+    model, seed, size = load_expert(context), context.spec["seed"], context.execution["encode_batch"]
+    images, texts, drawn = [], [], []
+    for number, shard in enumerate(context.dataset.splits["train"].shards):
+        given = context.embeddings.of_shard(number, "train")
+        chosen = [drawn_caption(seed, shard.first + i, given.captions_of(i)) for i in range(shard.images)]
+        vectors = torch.stack([given.vector(position, caption) for position, caption in enumerate(chosen)])
+        images.append(_image_features(context, model, shard).cpu())
+        texts.append(encode_texts(model, vectors, size).cpu())
+        drawn += chosen
+        context.report(Progress(len(drawn), context.dataset.splits["train"].images))
+    found = {"image": torch.cat(images), "text": torch.cat(texts), "caption": torch.tensor(drawn)}
     context.writer.put("features.safetensors", tensors.encode(found))
-    return {"images": len(image), "dim": image.shape[1]}
+    return {"images": len(found["image"]), "dim": found["image"].shape[1]}
 
 
-def _decoded_batches(context: StageContext, size: int) -> Iterator[Tensor]:
-    images = context.dataset.iterate("train")
+def _image_features(context: StageContext, model: DualEncoder, shard: Shard) -> Tensor:
+    """Joint features (n, d) of the shard's images."""
+    size = context.execution["encode_batch"]
+    if context.image_features is not None:
+        return encode_inputs(model, context.image_features.of_shard(shard).split(size))
+    encoded = context.dataset.read_shard(shard)
+    decoded = (to_tensor(decode(image.data, image.key)) for image in encoded)
+    return encode_images(model, _stacked(decoded, size))
+
+
+def _stacked(images: Iterator[Tensor], size: int) -> Iterator[Tensor]:
     while batch := list(islice(images, size)):
-        yield torch.stack([to_tensor(decode(image.data, image.key)) for image in batch])
+        yield torch.stack(batch)
 
 
 STAGE = StageSpec(

@@ -121,7 +121,7 @@ def _nearest_captions(context: StageContext, before: torch.Tensor, after: torch.
     return [
         NearestCaptions(before=caption_before, after=caption_after, similarity=cosine)
         for (caption_before, _), (caption_after, cosine) in zip(
-            context.training_embeddings.nearest(before), context.training_embeddings.nearest(after), strict=True
+            context.embeddings.nearest("train", before), context.embeddings.nearest("train", after), strict=True
         )
     ]
 

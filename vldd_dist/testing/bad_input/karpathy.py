@@ -13,12 +13,12 @@ from vldd_dist.testing.bad_input.files import bad_images, image
 def lay_out_annotations() -> dict[str, Any]:
     """Images in `photos`, and sound annotations of them, to be written to `data.json`."""
     Path("photos/sub").mkdir(parents=True)
-    for name in ("a.jpg", "b.jpg", "sub/c.jpg"):
+    for name in ("train.jpg", "val.jpg", "test.jpg", "b.jpg", "sub/c.jpg"):
         Path("photos", name).write_bytes(image("JPEG"))
-    entry = {"filename": "a.jpg", "sentences": [{"raw": "a dog"}, {"raw": "a cat"}]}
+    entry = {"sentences": [{"raw": "a dog"}, {"raw": "a cat"}]}
     return {
         "images": [
-            *({**entry, "split": split} for split in ("train", "val", "test")),
+            *({**entry, "filename": f"{split}.jpg", "split": split} for split in ("train", "val", "test")),
             {**entry, "filename": "b.jpg", "split": "train"},
             {**entry, "filename": "c.jpg", "filepath": "sub", "split": "restval"},
         ]
@@ -27,7 +27,7 @@ def lay_out_annotations() -> dict[str, Any]:
 
 KARPATHY = ["data.source=karpathy", "data.source.annotations=data.json", "data.source.images=photos"]
 BAD_ENTRIES: list[dict[str, Any]] = [
-    {"filename": 3}, {"filename": ["a.jpg"]}, {"filename": "a\0b"}, {"filename": None}, {"filename": ""},
+    {"filename": 3}, {"filename": ["train.jpg"]}, {"filename": "a\0b"}, {"filename": None}, {"filename": ""},
     {"filename": "none.jpg"}, {"filename": "sub"}, {"filename": "../../neighbour/secret.png"}, {"filename": "ABSOLUTE"},
     {"filename": "fifo"},
     {"filename": "link"}, {"filename": "x" * 5000}, {"filename": "bad.jpg"}, {"filepath": "../../neighbour"},

@@ -97,17 +97,19 @@ def vldd(arguments: list[str]) -> None:
 
 
 def import_data(config: str, store: str, *overrides: str) -> None:
-    """The first stage of `vldd run`, with the command's way to fail."""
+    """The first stages of `vldd run`, with the command's way to fail."""
     from vldd_dist.cli.console import say
     from vldd_dist.config.load import load_experiment
     from vldd_dist.errors import VlddError
     from vldd_dist.pipeline.execute import execute
     from vldd_dist.pipeline.graph import make_graph
+    from vldd_dist.pipeline.work_unit import in_dependency_order
     from vldd_dist.store.store import Store
 
     try:
         unit = make_graph(load_experiment(config, list(overrides))).unit("dataset")
-        execute(unit.order(), Store(store), lambda event: None)
+        for needed in in_dependency_order([unit]):
+            execute(needed.order(), Store(store), lambda event: None)
     except VlddError as error:
         say(f"vldd: {error}", error=True)
         sys.exit(error.exit_code)

@@ -1,0 +1,77 @@
+"""Groups: what one work unit prepares of a source."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from vldd_dist.config.base import LARGEST
+from vldd_dist.config.data import DataSettings
+from vldd_dist.data.sources.base import SPLITS, Part, Source
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parts of one of the source's own splits, usually one.
+
+    Attributes:
+        split: the source's own.
+        carved: (other split, fraction of the images that is taken for it) each; empty for a source that has them itself.
+        limits: (split, images at most) each, where `carved` splits are limited.
+    """
+
+    split: str
+    parts: tuple[Part, ...]
+    carved: tuple[tuple[str, float], ...] = ()
+    limits: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that get images of this group."""
+        return [self.split, *(split for split, _ in self.carved)]
+
+    @property
+    def samples(self) -> int | None:
+        """How many, where the source knows it."""
+        counts = [part.samples for part in self.parts]
+        return None if None in counts else sum(count for count in counts if count)
+
+    def split_of(self, name: str) -> str:
+        """The split of an image, by a hash of its name: new images change no other image's split."""
+        draw = int.from_bytes(sha256(name.encode()).digest()[:8], "big") / 2**64
+        for split, fraction in self.carved:
+            if draw < fraction:
+                return split
+            draw -= fraction
+        return self.split
+
+    def as_json(self) -> dict[str, Any]:
+        """The inverse of `from_json`."""
+        parts = [[part.start, part.stop, part.limit, part.samples] for part in self.parts]
+        return {"split": self.split, "parts": parts, "carved": dict(self.carved), "limits": dict(self.limits)}
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> "Group":
+        parts = tuple(Part(*part) for part in tree["parts"])
+        return cls(tree["split"], parts, tuple(tree["carved"].items()), tuple(tree["limits"].items()))
+
+
+def groups_of(settings: DataSettings) -> Iterator[Group]:
+    """The groups of all splits, in order.
+
+    Raises:
+        DataError: the source is not there or cannot be read.
+    """
+    source: Source = settings.source
+    own = source.own_splits()
+    for split in own:
+        missing = [other for other in SPLITS if other not in own] if split == "train" else []
+        carved = tuple((other, getattr(settings.split, other)) for other in missing)
+        asked = {name: settings.limits[name] for name in (split, *missing)}
+        limits = tuple((name, limit) for name, limit in asked.items() if limit is not None)
+        if carved and limits:
+            # Nobody knows beforehand where in the source the last image of a limited split lies.
+            yield Group(split, tuple(source.parts(split, limit=None, images=LARGEST)), carved, limits)
+            continue
+        for part in source.parts(split, limit=settings.limits[split], images=settings.group_images):
+            yield Group(split, (part,), carved)

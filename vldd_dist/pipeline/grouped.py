@@ -1,0 +1,38 @@
+"""Units a group of shards, and the index of them: what caption embeddings and image features have in common."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.data.pieces import GROUPS, encode_groups
+from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.stage import Units
+from vldd_dist.pipeline.work_unit import WorkUnit
+
+PREFIX = "group_"
+READERS = 16
+
+
+def aligned_units(graph: Units, kind: str, *key: object) -> dict[str, WorkUnit]:
+    """Role -> the unit of this kind for each group of shards; roles as in the dataset's inputs."""
+    roles = [role for role in graph.unit("dataset").inputs if role.startswith(PREFIX)]
+    return {role: graph.unit(kind, number, role, *key) for number, role in enumerate(roles)}
+
+
+def shards_of(group: UnitReader) -> list[str]:
+    """Names of a group's shards."""
+    return [shard["name"] for split in group.facts["splits"].values() for shard in split["shards"]]
+
+
+def read_groups(context: StageContext) -> list[UnitReader]:
+    """The unit's inputs that are of one group each, in order."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(context.reader, context.roles(PREFIX)))
+
+
+def write_groups(context: StageContext) -> list[UnitReader]:
+    """Write the index that `data.pieces` reads, and return the units of the groups in order."""
+    groups = read_groups(context)
+    # A unit's inputs are in its manifest as KIND/ID.
+    unit_of = {group.manifest.inputs["shards"].partition("/")[2]: group.manifest.unit for group in groups}
+    context.writer.put(GROUPS, encode_groups(unit_of))
+    return groups

@@ -1,0 +1,65 @@
+"""Caption embeddings of a group: each distinct caption of it goes through the frozen text tower once."""
+
+from typing import Any
+
+import torch
+
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.data.embeddings import ShardTexts
+from vldd_dist.data.image_lines import read_lines
+from vldd_dist.models.identity import text_identity
+from vldd_dist.models.text import FrozenTextEncoder
+from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.grouped import shards_of
+from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.work_unit import WorkUnit
+
+
+class EmbeddingGroupFacts(Facts):
+    captions: Count
+    distinct: Count
+    dim: Count
+    encoder: dict[str, Any]
+
+
+def unit(graph: Units, number: int, role: str) -> WorkUnit:
+    """Of the group of shards that has this role among the dataset's inputs."""
+    text, settings = graph.experiment.model.text, graph.experiment.embeddings
+    return STAGE.new(
+        graph.experiment,
+        {"text": text_identity(text)},
+        {"shards": graph.unit("dataset").inputs[role]},
+        {"text": text.model_dump(mode="json"), "batch_size": settings.batch_size},
+        f"embeddings {number}",
+    )
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Encode, and store a piece for each shard."""
+    encoder = FrozenTextEncoder(TextTowerSettings.model_validate(context.execution["text"]), context.device)
+    group = context.reader("shards")
+    captions = {shard: [line.captions for line in read_lines(group, shard)] for shard in shards_of(group)}
+    distinct = list(dict.fromkeys(caption for images in captions.values() for image in images for caption in image))
+    vectors = encoder.encode(distinct, context.execution["batch_size"], context.report)
+    row_of = {caption: row for row, caption in enumerate(distinct)}
+    for shard, images in captions.items():
+        rows = torch.tensor([row_of[caption] for image in images for caption in image])
+        counts = torch.tensor([0, *(len(image) for image in images)])
+        context.writer.put(f"{shard}.safetensors", tensors.encode(ShardTexts(vectors[rows], counts.cumsum(0)).as_piece()))
+    total = sum(len(image) for images in captions.values() for image in images)
+    return {"captions": total, "distinct": len(distinct), "dim": vectors.shape[1], "encoder": encoder.identity}
+
+
+STAGE = StageSpec(
+    kind="embedding_group",
+    version=1,
+    title="embedding groups",
+    section="embeddings",
+    result=EmbeddingGroupFacts,
+    unit=unit,
+    run=run,
+    priority=2,
+    lower_for_memory="embeddings.batch_size or data.group_images",
+)

@@ -1,0 +1,86 @@
+"""Features of a group's images by a frozen image tower, before its head."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.config.model import ImageTowerSettings, ModelSettings
+from vldd_dist.data.image_lines import read_lines
+from vldd_dist.data.images import decode, to_tensor
+from vldd_dist.events import Progress
+from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.pipeline.context import StageContext, read_tensors
+from vldd_dist.pipeline.grouped import shards_of
+from vldd_dist.pipeline.model_units import frozen_tower, model_named
+from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.retrieval.encode import image_inputs
+
+
+class FeatureGroupFacts(Facts):
+    images: Count
+    dim: Count
+
+
+def unit(graph: Units, number: int, role: str, image_model: str) -> WorkUnit:
+    """Of the group of shards that has this role among the dataset's inputs."""
+    experiment = graph.experiment
+    image = model_named(experiment, image_model).image
+    return STAGE.new(
+        experiment,
+        {"tower": frozen_tower(image)},
+        {"shards": graph.unit("dataset").inputs[role], "image_weights": graph.unit("image_weights", image_model)},
+        {"encode_batch": experiment.evaluation.encode_batch},
+        f"features {number} of {image_model}",
+    )
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Encode, and store a piece for each shard."""
+    model, group = _tower(context), context.reader("shards")
+    images = dim = 0
+    total = sum(shard["images"] for split in group.facts["splits"].values() for shard in split["shards"])
+    for shard in shards_of(group):
+        batches = _batches(context, shard)
+        found = []
+        for features in image_inputs(model, batches):
+            found.append(features.cpu())
+            images += len(features)
+            context.report(Progress(images, total))
+        features = torch.cat(found)
+        dim = features.shape[1]
+        context.writer.put(f"{shard}.safetensors", tensors.encode({"features": features}))
+    return {"images": images, "dim": dim}
+
+
+def _tower(context: StageContext) -> DualEncoder:
+    """With any head: features come before it."""
+    tower = ImageTowerSettings.model_validate(context.spec["tower"] | {"weights": "timm", "train": "frozen"})
+    weights = read_tensors(context.reader("image_weights"), "weights.safetensors")
+    settings = ModelSettings(image=tower)
+    return build(settings, text_dim=1, image_weights=weights, head_seed=0).to(context.device)
+
+
+def _batches(context: StageContext, shard: str) -> Iterator[Tensor]:
+    group, size = context.reader("shards"), context.execution["encode_batch"]
+    data, lines = group.read(f"{shard}.tar"), read_lines(group, shard)
+    for first in range(0, len(lines), size):
+        some = lines[first : first + size]
+        yield torch.stack([to_tensor(decode(data[line.start : line.start + line.size], line.key)) for line in some])
+
+
+STAGE = StageSpec(
+    kind="feature_group",
+    version=1,
+    title="feature groups",
+    section="embeddings",
+    result=FeatureGroupFacts,
+    unit=unit,
+    run=run,
+    priority=2,
+    lower_for_memory="evaluation.encode_batch",
+)

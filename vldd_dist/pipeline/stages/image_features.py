@@ -1,0 +1,39 @@
+"""Features of all images by a frozen image tower: the index of the groups' features."""
+
+from typing import Any
+
+from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.grouped import aligned_units, write_groups
+from vldd_dist.pipeline.model_units import frozen_tower, model_named
+from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.work_unit import WorkUnit
+
+
+class ImageFeaturesFacts(Facts):
+    images: Count
+    dim: Count
+
+
+def unit(graph: Units, image_model: str) -> WorkUnit:
+    """By the timm model of this name."""
+    spec = {"tower": frozen_tower(model_named(graph.experiment, image_model).image)}
+    inputs = {"dataset": graph.unit("dataset"), **aligned_units(graph, "feature_group", image_model)}
+    return STAGE.new(graph.experiment, spec, inputs, label=f"features of {image_model}")
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Write the index of the groups."""
+    groups = write_groups(context)
+    return {"images": sum(group.facts["images"] for group in groups), "dim": groups[0].facts["dim"]}
+
+
+STAGE = StageSpec(
+    kind="image_features",
+    version=1,
+    title="image features",
+    result=ImageFeaturesFacts,
+    unit=unit,
+    run=run,
+    priority=2,
+)

@@ -1,0 +1,72 @@
+"""A group of the data set: WebDataset shards of resized images with their captions. Many workers prepare one each."""
+
+from typing import Any
+
+from pydantic import Field
+
+from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.config.data import DataSettings
+from vldd_dist.data.groups import Group
+from vldd_dist.data.prepare import prepare_group
+from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.work_unit import WorkUnit
+
+# Settings of the data on which the shards depend, beside the source's.
+SETTINGS = ("image_size", "resize", "shard_images")
+
+
+class ShardFacts(Facts):
+    name: str = Field(description="of NAME.tar, of NAME.jsonl, and of the pieces aligned with them")
+    images: Count
+    captions: Count
+    bytes: Count = Field(description="of the tar")
+
+
+class GroupSplitFacts(Facts):
+    shards: list[ShardFacts]
+
+
+class BadFacts(Facts):
+    count: Count = Field(description="samples of the source that could not be used and were left out")
+    worst: str = Field(description="the shard or folder with the most of them")
+    in_worst: Count = Field(description="how many of them lie there")
+
+
+class ShardGroupFacts(Facts):
+    splits: dict[str, GroupSplitFacts]
+    samples: Count = Field(description="of the source, bad ones included")
+    bad: BadFacts
+
+
+def unit(graph: Units, number: int, group: Group) -> WorkUnit:
+    """The source's content is in the spec, not where it lies."""
+    data, seed = graph.experiment.data, graph.experiment.seed
+    identity = data.identity()
+    spec = {
+        "settings": {name: identity[name] for name in SETTINGS},
+        "source": identity["source"],
+        "content": [data.source.describe(group.split, part, seed=seed) for part in group.parts],
+        "group": group.as_json(),
+    }
+    execution = {"settings": data.model_dump(mode="json"), "seed": seed}
+    return STAGE.new(graph.experiment, spec, execution=execution, label=f"shards {number}")
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Read the group's part of the source and write its shards."""
+    settings = DataSettings.model_validate(context.execution["settings"])
+    group = Group.from_json(context.spec["group"])
+    return prepare_group(settings, group, context.execution["seed"], context.writer, context.report)
+
+
+STAGE = StageSpec(
+    kind="shard_group",
+    version=1,
+    title="shard groups",
+    result=ShardGroupFacts,
+    unit=unit,
+    run=run,
+    priority=0,
+    lower_for_memory="data.shard_images",
+)

@@ -1,0 +1,48 @@
+"""Preparing data in this process, without an experiment around it."""
+
+import torch
+from torch import Tensor
+
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.data import DataSettings
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.data.dataset import Dataset
+from vldd_dist.data.embeddings import CaptionEmbeddings, ShardTexts
+from vldd_dist.data.pieces import GROUPS, Pieces, encode_groups
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.work_unit import in_dependency_order
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import run
+
+
+def prepare(store: Store, settings: DataSettings) -> Dataset:
+    """The prepared data set of a source."""
+    unit = make_graph(Experiment(name="prepared", data=settings, distill={"pairs": [1]})).unit("dataset")
+    run(store, in_dependency_order([unit]))
+    return Dataset(UnitReader(store, unit.kind, unit.id))
+
+
+def embed(dataset: Dataset, vectors: dict[str, Tensor]) -> CaptionEmbeddings:
+    """Embeddings that are the given vectors (D,) of captions."""
+    store, groups = dataset.reader.store, {}
+    dim = len(next(iter(vectors.values())))
+    by_group: dict[str, list[tuple[str, list[list[str]]]]] = {}
+    for info in dataset.splits.values():
+        for shard in info.shards:
+            captions = [line.captions for line in dataset.lines(shard)]
+            by_group.setdefault(shard.group, []).append((shard.name, captions))
+    for group, shards in by_group.items():
+        writer = UnitWriter(store, "embedding_group", group, {}, {})
+        for name, images in shards:
+            found = torch.stack([vectors[caption] for image in images for caption in image])
+            first = torch.tensor([0, *(len(image) for image in images)]).cumsum(0)
+            writer.put(f"{name}.safetensors", tensors.encode(ShardTexts(found, first).as_piece()))
+        writer.commit({"captions": 0, "distinct": 0, "dim": dim, "encoder": {}})
+        groups[group] = group
+    writer = UnitWriter(store, "caption_embeddings", dataset.reader.manifest.unit, {}, {})
+    writer.put(GROUPS, encode_groups(groups))
+    writer.commit({"captions": 0, "dim": dim, "encoder": {}})
+    index = UnitReader(store, "caption_embeddings", dataset.reader.manifest.unit)
+    return CaptionEmbeddings(dataset, Pieces(index, "embedding_group"), dim)
