@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -183,9 +184,11 @@ def planned(experiment: Experiment, store: Store) -> str:
 
 @pytest.fixture
 def coco(tmp_path: Path) -> list[str]:
-    """Overrides that name annotations as COCO's, and an empty folder of pictures."""
+    """Overrides that name annotations as COCO's, and a folder of their images."""
     splits = ["train"] * 6 + ["restval"] * 2 + ["val", "test"]
     images = [{"filename": f"{n}.jpg", "split": split, "sentences": [{"raw": "x"}]} for n, split in enumerate(splits)]
+    for image in images:
+        Image.new("RGB", (8, 8)).save(tmp_path / str(image["filename"]))
     (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
     return [f"data.source.annotations={tmp_path}/dataset.json", f"data.source.images={tmp_path}"]
 
