@@ -43,14 +43,15 @@ def cpu_seconds(function: Callable[[], object]) -> float:
 
 def peak_memory(function: Callable[[], Result]) -> tuple[Result, int]:
     """A call's result, and the bytes by which the resident set rose above its size before it."""
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     # Resets VmHWM to the present size; ru_maxrss cannot be reset and begins at the parent's.
     Path("/proc/self/clear_refs").write_text("5")
     result = function()
-    return result, max(_resident("VmHWM") - before, 0)
+    return result, max(resident("VmHWM") - before, 0)
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
+    """Bytes by /proc/self/status: VmRSS, the resident set now, or VmHWM, its peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024

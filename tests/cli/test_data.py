@@ -259,6 +259,14 @@ def test_the_figures_and_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert table_rows(out)["images"] == ["8", "2", "2"]
 
 
+def test_splits_that_are_taken_out_of_the_training_images_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = description(tmp_path)
+    sets = ["--set", "data.split.test=0.2", "--set", "data.source.split_column=null"]
+    _, out, _ = vldd("data", str(path), *sets, capsys=capsys)
+    assert "val: 0.05 of the training images, by a hash of their names (data.split.val)" in out
+    assert "test: 0.2 of the training images" in out
+
+
 def test_samples_are_taken_from_the_beginning_to_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The bad image is the eighth of train: of one part it is not among the first four, of eight parts every other is read."""
     path = description(tmp_path)

@@ -62,7 +62,7 @@ def data(
     """Look at the source of an experiment: counts, captions, sizes, what cannot be read, some images."""
     from rich.table import Table
 
-    from vldd_dist.data.survey import remarks, rows, survey
+    from vldd_dist.data.survey import carved_splits, remarks, rows, survey
 
     settings = load_experiment(config, overrides)
     source, size = settings.data.source, settings.data.image_size
@@ -81,7 +81,7 @@ def data(
         table.add_row(name, *cells)
     console = SafeConsole()
     console.print(table)
-    notes = remarks(surveys, settings.data.max_bad_fraction)
+    notes = [*carved_splits(settings.data), *remarks(surveys, settings.data.max_bad_fraction)]
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
     if out is not None:

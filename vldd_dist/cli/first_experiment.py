@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from vldd_dist.config.data import SplitFractions
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.sources.base import SPLITS, Source
 
@@ -25,8 +26,8 @@ def describe_experiment(found: Found, source: Source, folder: str) -> str:
 
     counts = {split: source.count(split, None) for split in source.own_splits()}
     total = counts["train"]
-    # Of what the source lacks, 5 % a split are taken out of the training images.
-    train = None if total is None else int(total * (1 - 0.05 * (len(SPLITS) - len(counts))))
+    missing, fractions = [split for split in SPLITS if split not in counts], SplitFractions().model_dump()
+    train = None if total is None else int(total * (1 - sum(fractions[split] for split in missing)))
     limited = MOST_IMAGES if train is not None and train > MOST_IMAGES else None
     pretrained = os.environ.get("HF_HUB_OFFLINE", "").upper() not in ("1", "TRUE", "YES", "ON")
     environment = Environment(
@@ -38,6 +39,8 @@ def describe_experiment(found: Found, source: Source, folder: str) -> str:
         file=os.path.join(folder, "experiment.yaml"),
         name=re.sub(r"[^a-z0-9]+", "-", os.path.basename(os.path.abspath(folder)).lower()).strip("-")[:100] or "experiment",
         source=_source(found.source),
+        missing=" and no ".join(missing),
+        fractions=yaml.safe_dump({split: fractions[split] for split in missing}, default_flow_style=True).strip(),
         images=limited,
         size=128 if pretrained else 64,
         bad=0.01,

@@ -6,8 +6,9 @@ from hashlib import sha256
 
 from PIL import Image
 
+from vldd_dist.config.data import DataSettings
 from vldd_dist.data.images import decode, resize
-from vldd_dist.data.sources.base import Part, Source
+from vldd_dist.data.sources.base import SPLITS, Part, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 
@@ -131,6 +132,15 @@ def _range(values: list[int]) -> str:
         return "-"
     low, middle, high = min(values), sorted(values)[len(values) // 2], max(values)
     return f"{low:,}" if low == high else f"{low:,} .. {middle:,} .. {high:,}"
+
+
+def carved_splits(data: DataSettings) -> list[str]:
+    """A sentence for each split that the source lacks."""
+    missing = [split for split in SPLITS if split not in data.source.own_splits()]
+    return [
+        f"{split}: {getattr(data.split, split):.3g} of the training images, by a hash of their names (data.split.{split})"
+        for split in missing
+    ]
 
 
 def remarks(surveys: list[Survey], allowed: float) -> list[str]:

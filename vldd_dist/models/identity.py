@@ -1,6 +1,7 @@
 """What identifies the weights that a description names, found without loading them into a model."""
 
 import importlib.util
+from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,14 @@ def _sha256(folder: Path) -> str:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise ConfigError(f"model.text.model: {folder} has no model.safetensors: convert the weights (no pickle is opened)")
-    with weights.open("rb") as file:
+    status = weights.stat()
+    return _digest(weights, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache
+def _digest(path: Path, size: int, modified: int) -> str:
+    """The sha256 of a file, read once as long as its size and time stay: every group of captions asks for it."""
+    with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 

@@ -115,10 +115,12 @@ class Reporter:
         facts = self._facts(self.graph.unit("dataset")) or {}
         splits = facts.get("splits", {})
         images = {split: splits[split]["images"] for split in SPLITS if split in splits}
+        twice = {pair: count for pair, count in facts.get("duplicates", {}).items() if count}
+        duplicates = "".join(f"; {count:,} images are in two splits, {pair}" for pair, count in twice.items())
         return {
             "data": f"{experiment.data.source.name}, "
             + ", ".join(f"{count:,} {split}" for split, count in images.items())
-            + f" images of {experiment.data.image_size} px",
+            + f" images of {experiment.data.image_size} px{duplicates}",
             "image tower": f"{experiment.model.image.model}, weights {experiment.model.image.weights}, "
             f"train {experiment.model.image.train}",
             "text tower": f"{experiment.model.text.model}, {experiment.model.text.pooling} pooling, frozen",

@@ -1,0 +1,79 @@
+"""A whole experiment on a frozen tower, by the code before its features were units and by today's, each from an empty store."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# The last commit that passed each image through the frozen tower in every unit.
+BEFORE = "446acba"
+ROOT = Path(__file__).parents[1]
+
+# The Flickr8k preset, shortened: MobileNetV2 at 128 px with its backbone frozen.
+SHORTENED = (
+    "data.train_images=2000",
+    "data.val_images=300",
+    "data.test_images=300",
+    "experts.count=2",
+    "distill.outer_steps=20",
+    "distill.validate_every=10",
+)
+# Without photographs: scenes of 128 px, and a tower pretrained for a moment.
+QUICK = (
+    "data.source=scenes",
+    "data.train_images=400",
+    "data.val_images=100",
+    "data.test_images=100",
+    "model.image.weights=attributes",
+    "pretrain.images=64",
+    "pretrain.epochs=1",
+    "experts.count=2",
+    "experts.epochs=3",
+    "distill.pairs=[50]",
+    "distill.outer_steps=10",
+    "distill.validate_every=5",
+    "evaluation.seeds=[0]",
+)
+
+
+def overrides_of(photographs: Path | None, whole: bool) -> list[str]:
+    """Args:
+    photographs: a folder with `flickr8k/` and `weights/`; none: scenes.
+    whole: the preset as it is.
+    """
+    if photographs is None:
+        return list(QUICK)
+    shards = photographs / "flickr8k"
+    where = {
+        "data.source.train": shards / "flickr8k-train-{000..005}.tar",
+        "data.source.val": shards / "flickr8k-val-000.tar",
+        "data.source.test": shards / "flickr8k-test-000.tar",
+        "model.image.weights": photographs / "weights" / "mobilenetv2_100_imagenet_fp16.safetensors",
+    }
+    return [*(f"{key}={value}" for key, value in where.items()), *([] if whole else SHORTENED)]
+
+
+def seconds_before_and_now(overrides: list[str]) -> tuple[float, float]:
+    """Wall seconds of `vldd run` by both. The code before is taken from the repository's history."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkout = Path(folder, "before")
+        subprocess.run(["git", "worktree", "add", "--detach", str(checkout), BEFORE], cwd=ROOT, check=True, capture_output=True)
+        try:
+            before = _seconds(checkout, overrides, Path(folder, "store-before"))
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", str(checkout)], cwd=ROOT, check=True)
+        return before, _seconds(ROOT, overrides, Path(folder, "store-now"))
+
+
+def _seconds(checkout: Path, overrides: list[str], store: Path) -> float:
+    sets = [part for override in overrides for part in ("--set", override)]
+    command = [sys.executable, "-m", "vldd_dist.cli", "run", "flickr8k-cpu", "--store", str(store), *sets]
+    # The node's cache of one must not help the other.
+    environment = os.environ | {"PYTHONPATH": str(checkout), "VLDD_CACHE_DIR": f"{store}-cache"}
+    began = time.monotonic()
+    ended = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+    if ended.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} in {checkout} ended with {ended.returncode}:\n{ended.stderr[-2000:]}")
+    return time.monotonic() - began
