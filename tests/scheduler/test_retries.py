@@ -124,8 +124,8 @@ def test_pauses_and_final_outcome() -> None:
     assert not may_retry(KILLED, [KILLED] * 3, BUDGET)
     assert may_retry(KILLED, [BROKEN] * 3, BUDGET)
     assert all(stage.lower_for_memory for stage in all_stages())
-    assert "lower data.shard_images" in final_outcome(KILLED, [], "dataset").cause
-    assert final_outcome(CRASHED, [], "dataset") == CRASHED
+    assert "lower data.shard_images" in final_outcome(KILLED, [], "shard_group").cause
+    assert final_outcome(CRASHED, [], "shard_group") == CRASHED
 
 
 class Hanging(ScriptedExecutor):

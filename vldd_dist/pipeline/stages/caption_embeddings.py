@@ -46,4 +46,5 @@ STAGE = StageSpec(
     priority=2,
     wanted=lambda graph: [()],
     milestone="data",
+    lower_for_memory="data.train_images",
 )

@@ -64,4 +64,5 @@ STAGE = StageSpec(
     unit=unit,
     run=run,
     priority=0,
+    lower_for_memory="data.train_images",
 )

@@ -36,4 +36,5 @@ STAGE = StageSpec(
     unit=unit,
     run=run,
     priority=2,
+    lower_for_memory="data.train_images",
 )
