@@ -31,6 +31,7 @@ QUICK = (
     "pretrain.epochs=1",
     "experts.count=2",
     "experts.epochs=3",
+    "experts.readers=1",
     "distill.pairs=[50]",
     "distill.outer_steps=10",
     "distill.validate_every=5",

@@ -5,6 +5,7 @@
 - Groups of made-up images are prepared, and their captions embedded, by one worker and by two: ratios of wall time, medians.
 - The memory of a worker (largest resident set) that prepares, embeds or trains an expert for one epoch, on data sets of 1,000,
   10,000 and 123,000 images with five captions each (`--quick`: 200 and 20,000); the growth is that of the largest worker.
+- `vldd run --plan` of 100 million pairs in 10,000 tars.
 - The outer step on a frozen tower (`benchmarks.frozen_step`).
 - A whole experiment on a frozen tower, by the code before and by today's: the Flickr8k preset where its files are given with
   `--photographs` (shortened, unless `--whole`), else scenes.
@@ -23,6 +24,7 @@ from rich.table import Table
 
 from benchmarks import frozen_step
 from benchmarks._data_before import overrides_of, seconds_before_and_now
+from benchmarks._data_plan import plan_of_100_million_pairs
 from benchmarks._data_units import made_up, run_units, small_encoder, units_of, workers
 from benchmarks._measure import print_json
 
@@ -78,10 +80,11 @@ def main() -> None:
         encoder = small_encoder(Path(folder, "encoder"))
         figures = scaling(encoder, 8_000 if given.quick else 24_000, 1 if given.quick else 3)
         figures |= memory(encoder, (200, 20_000) if given.quick else (1_000, 10_000, 123_000), table)
+    Console(width=100).print(table)
+    figures |= plan_of_100_million_pairs()
     figures |= frozen_step.measure(3 if given.quick else 9)
     before, now = seconds_before_and_now(overrides_of(given.photographs, given.whole))
     figures |= {"experiment_speedup_frozen": before / now, "experiment_seconds_before": before, "experiment_seconds_now": now}
-    Console(width=100).print(table)
     print_json({name: round(value, 4) for name, value in figures.items()})
 
 
