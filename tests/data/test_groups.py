@@ -7,12 +7,21 @@ from typing import Any
 import pytest
 
 from tests.data.test_dataset import jpeg, karpathy, shards, tar
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.data import DataSettings
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.data.groups import Group, groups_of
 from vldd_dist.data.shard_index import Shard, SplitInfo, decode_index, encode_index
+from vldd_dist.data.sources.scenes import Scenes
 from vldd_dist.errors import DataError
+from vldd_dist.models.image import create_backbone
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.store.store import Store
 from vldd_dist.testing.prepared_data import prepare
+from vldd_dist.testing.tiny_experiment import run
 
 SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_images=4, image_size=16, shard_images=5)
 
@@ -95,6 +104,40 @@ def test_bad_images_are_judged_over_all_groups(tmp_path: Path, store: Store) -> 
     assert dataset.facts["splits"]["train"]["bad_images"] == 4
     with pytest.raises(DataError, match=r"4 of 408 images of the train split cannot be read, 4 of them in .*2\.tar"):
         prepare(Store(f"{store.url}-again"), settings.model_copy(update={"max_bad_fraction": 0.009}))
+
+
+def test_a_group_without_a_usable_image_is_no_obstacle(tmp_path: Path, store: Store) -> None:
+    settings = one_split(tmp_path, 400, max_bad_fraction=0.01)
+    tar(tmp_path / "!.tar", {"0.jpg": b"bad", "0.txt": b"x"})
+    text = {"model": "minilm", "pooling": "mean"}
+    image = {"model": "test_nfnet", "weights": str(weights_file(tmp_path)), "train": "head", "head": {"kind": "linear"}}
+    model = {"image": image, "text": text, "joint_dim": 8}
+    graph = make_graph(Experiment(name="empty", data=settings, model=model, distill={"pairs": [1]}))
+    embeddings, features = graph.unit("caption_embeddings"), graph.unit("image_features", "test_nfnet")
+    run(store, in_dependency_order([embeddings, features]))
+    first = graph.unit("dataset").inputs["group_000000"]
+    assert UnitReader(store, first.kind, first.id).facts["splits"]["train"]["shards"] == []
+    found = [UnitReader(store, unit.kind, unit.id).facts for unit in (embeddings, features)]
+    assert (found[0]["captions"], found[0]["dim"]) == (400, 384)
+    assert found[1]["images"] == 400
+    assert found[1]["dim"] > 0
+
+
+def weights_file(folder: Path) -> Path:
+    path = folder / "tower.safetensors"
+    path.write_bytes(tensors.encode(create_backbone("test_nfnet", {}, pretrained=False, seed=0).state_dict()))
+    return path
+
+
+def test_a_plan_counts_what_is_taken_out_of_the_training_images() -> None:
+    class OneSplit(Scenes):
+        def own_splits(self) -> tuple[str, ...]:
+            return ("train",)
+
+    data = DataSettings(source=OneSplit(name="scenes"), split={"val": 0.1, "test": 0.05}, test_images=30)
+    found = data_size(Experiment(name="x", data=data, distill={"pairs": [1]}), None)
+    assert found is not None
+    assert found.images == {"train": 1700, "val": 200, "test": 30}
 
 
 def test_the_index_finds_shards_by_the_index_of_an_image() -> None:

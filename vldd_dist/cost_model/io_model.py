@@ -65,10 +65,17 @@ def data_size(experiment: Experiment, dataset: UnitReader | None) -> DataSize | 
 
 def _images(experiment: Experiment) -> dict[str, int] | None:
     """Split -> images; none where the source does not tell."""
-    source: Source = experiment.data.source
-    counts = {split: source.count(split, experiment.data.limits[split]) for split in SPLITS}
+    data = experiment.data
+    source: Source = data.source
+    own, limits = source.own_splits(), data.limits
+    carved = {split: getattr(data.split, split) for split in SPLITS if split not in own}
+    counts = {split: source.count(split, None if carved else limits[split]) for split in own}
     known = {split: count for split, count in counts.items() if count is not None}
-    return known if len(known) == len(SPLITS) else None
+    if len(known) < len(own):
+        return None
+    taken = {split: round(fraction * known["train"]) for split, fraction in carved.items()}
+    known["train"] -= sum(taken.values())
+    return {split: min(count, limits[split] or count) for split, count in (known | taken).items()}
 
 
 def text_dim(settings: TextTowerSettings, embeddings: UnitReader | None) -> tuple[int, bool]:
@@ -94,7 +101,7 @@ def traffic_of(splits: dict[str, bool], data: DataSize | None, trace: MemoryTrac
     """
     if data is None:
         return Traffic(None, reads, writes)
-    texts = data.captions * 4 * trace.text_dim // sum(data.images.values())
+    texts = data.captions * 4 * trace.text_dim // max(sum(data.images.values()), 1)
     found = 0
     for split, features in splits.items():
         count = data.images[split]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from vldd_dist.config.base import LARGEST
 from vldd_dist.config.data import DataSettings
 from vldd_dist.data.sources.base import SPLITS, Part, Source
 
@@ -70,8 +69,8 @@ def groups_of(settings: DataSettings) -> Iterator[Group]:
         asked = {name: settings.limits[name] for name in (split, *missing)}
         limits = tuple((name, limit) for name, limit in asked.items() if limit is not None)
         if carved and limits:
-            # Nobody knows beforehand where in the source the last image of a limited split lies.
-            yield Group(split, tuple(source.parts(split, limit=None, images=LARGEST)), carved, limits)
+            # Where the last image of a limited split lies is known only after reading: one group reads part after part.
+            yield Group(split, tuple(source.parts(split, limit=None, images=settings.group_images)), carved, limits)
             continue
         for part in source.parts(split, limit=settings.limits[split], images=settings.group_images):
             yield Group(split, (part,), carved)

@@ -21,12 +21,3 @@ class ImageFeatures:
     def of_split(self, split: str) -> Tensor:
         """(N, F)."""
         return torch.cat([self.of_shard(shard) for shard in self.dataset.splits[split].shards])
-
-    def rows(self, split: str, indices: list[int]) -> Tensor:
-        """(k, F), of these images."""
-        found: list[Tensor] = [torch.empty(0)] * len(indices)
-        for shard, positions in self.dataset.splits[split].shards_with(indices):
-            features = self.of_shard(shard)
-            for position in positions:
-                found[position] = features[indices[position] - shard.first]
-        return torch.stack(found)

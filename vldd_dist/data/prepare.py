@@ -26,7 +26,7 @@ from vldd_dist.events import Progress, Report
 from vldd_dist.store.async_writer import AsyncWriter
 
 UPLOADS_AT_ONCE = 3
-# A fingerprint of an image without a name: no hash of a name is it, but for one in 2^64.
+# Stands for the fingerprint of a missing name. A real name has it with a probability of 2^-64.
 NAMELESS = 0
 
 

@@ -12,7 +12,6 @@ from vldd_dist.models.identity import text_folder, text_identity
 
 class FrozenTextEncoder:
     """A transformers encoder in evaluation mode; one vector for each caption.
-
     Raises:
         ConfigError: the model cannot be loaded.
     """
@@ -39,6 +38,9 @@ class FrozenTextEncoder:
     def encode(self, captions: list[str], batch_size: int, report: Report = lambda event: None) -> Tensor:
         """Embeddings (n, D) float32 on the CPU. Captions are batched by length to reduce padding. Padding is masked, so an
         embedding depends on its batch only in the last bits of fp32."""
+        if not captions:
+            # The size of a token's state is that of the pooled vector.
+            return torch.empty(0, int(self.model.config.hidden_size))  # type: ignore[union-attr, arg-type]
         order = sorted(range(len(captions)), key=lambda index: (len(captions[index]), captions[index]))
         vectors: list[Tensor] = [torch.empty(0)] * len(captions)
         for first in range(0, len(order), batch_size):

@@ -12,10 +12,20 @@ PREFIX = "group_"
 READERS = 16
 
 
+def role_of(number: int) -> str:
+    """The role of a group's unit among the inputs of an index; roles sort as numbers do."""
+    return f"{PREFIX}{number:06d}"
+
+
+def group_unit(graph: Units, number: int) -> WorkUnit:
+    """The unit of the shards of a group."""
+    return graph.unit("dataset").inputs[role_of(number)]
+
+
 def aligned_units(graph: Units, kind: str, *key: object) -> dict[str, WorkUnit]:
     """Role -> the unit of this kind for each group of shards; roles as in the dataset's inputs."""
-    roles = [role for role in graph.unit("dataset").inputs if role.startswith(PREFIX)]
-    return {role: graph.unit(kind, number, role, *key) for number, role in enumerate(roles)}
+    count = len(graph.unit("dataset").inputs)
+    return {role_of(number): graph.unit(kind, number, *key) for number in range(count)}
 
 
 def shards_of(group: UnitReader) -> list[str]:

@@ -1,9 +1,8 @@
 """A look at a source of data as one self-contained HTML page: no script, no external resource."""
 
-import base64
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from vldd_dist.reporting.html_environment import html_environment
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,4 @@ class DataPage:
 
 def render_data_page(page: DataPage) -> str:
     """The page; all text in it is escaped."""
-    environment = Environment(
-        loader=PackageLoader("vldd_dist.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["data_uri"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode()
-    return environment.get_template("data.html.j2").render(page=page)
+    return html_environment().get_template("data.html.j2").render(page=page)

@@ -1,12 +1,11 @@
 """The report as one self-contained HTML page: no script, no external resource."""
 
-import base64
 import struct
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vldd_dist.reporting.data import ReportData, display_name, metric_name
+from vldd_dist.reporting.html_environment import html_environment
 from vldd_dist.reporting.plots import plots
 from vldd_dist.reporting.tables import NOTE, budgets, cell, comparisons, metrics_of
 
@@ -17,14 +16,7 @@ SMALL_WIDTH = 128
 
 def render_html(data: ReportData) -> str:
     """The page as a string; all data in it is escaped."""
-    environment = Environment(
-        loader=PackageLoader("vldd_dist.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["data_uri"] = _data_uri
+    environment = html_environment()
     environment.filters["is_small"] = _is_small
     return environment.get_template("report.html.j2").render(
         data=data,
@@ -38,10 +30,6 @@ def render_html(data: ReportData) -> str:
         cell=cell,
         note=NOTE,
     )
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _is_small(png: bytes) -> bool:

@@ -27,8 +27,8 @@ class Part:
     """A stretch of a split that one work unit prepares.
 
     Attributes:
-        start, stop: positions [start, stop) in the source. What a position counts is the source's own affair: samples, files,
-            bytes, row groups.
+        start, stop: positions [start, stop) in the source. Each source defines what its positions count: samples, files or
+            bytes, for instance.
         limit: samples at most; none: all.
         samples: how many there are, where the source knows it; for progress only.
     """

@@ -30,7 +30,7 @@ class Shards(Source):
         return tuple(split for split in SPLITS if getattr(self, split) is not None)
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
-        """A tar is a part, whatever it holds; a limit makes one part of all tars, for none says how many samples it has."""
+        """Each tar is a part. With a limit all tars are one part: how many samples a tar has is known only after reading."""
         count = len(self._urls[split])
         return [Part(number, number + 1) for number in range(count)] if limit is None else [Part(0, count, limit)]
 

@@ -28,12 +28,8 @@ def unit(graph: Units) -> WorkUnit:
 def run(context: StageContext) -> dict[str, Any]:
     """Write the index of the groups."""
     groups = write_groups(context)
-    first = groups[0].facts
-    return {
-        "captions": sum(group.facts["captions"] for group in groups),
-        "dim": first["dim"],
-        "encoder": first["encoder"],
-    }
+    captions = sum(group.facts["captions"] for group in groups)
+    return {"captions": captions, "dim": groups[0].facts["dim"], "encoder": groups[0].facts["encoder"]}
 
 
 STAGE = StageSpec(

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.config.base import choose
@@ -42,8 +40,7 @@ def run(context: StageContext) -> dict[str, Any]:
     indices = select(method, candidates, spec["pairs"], generator).tolist()
     numbers = captions_selected_by(candidates, indices)
     chosen = real_pairs(context.dataset, context.embeddings, indices, numbers, spec["seed"])
-    rows = {"images": chosen.images, "texts": chosen.texts, "index": torch.tensor(indices)}
-    context.writer.put("pairs.safetensors", tensors.encode(rows))
+    context.writer.put("pairs.safetensors", tensors.encode({"images": chosen.images, "texts": chosen.texts}))
     return {"keys": chosen.keys, "captions": chosen.captions}
 
 

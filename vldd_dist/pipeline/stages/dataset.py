@@ -10,7 +10,7 @@ from vldd_dist.data.groups import groups_of
 from vldd_dist.data.merge import bad_images, count_duplicates, merged_splits, refuse_small_splits, summary
 from vldd_dist.data.shard_index import INDEX, encode_index
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.grouped import PREFIX, read_groups
+from vldd_dist.pipeline.grouped import read_groups, role_of
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 
@@ -34,7 +34,7 @@ class DatasetFacts(Facts):
 def unit(graph: Units) -> WorkUnit:
     """Of all groups of the source."""
     data = graph.experiment.data
-    groups = {f"{PREFIX}{number:06d}": graph.unit("shard_group", number, group) for number, group in enumerate(groups_of(data))}
+    groups = {role_of(number): graph.unit("shard_group", number, group) for number, group in enumerate(groups_of(data))}
     execution = {"settings": data.model_dump(mode="json")}
     return STAGE.new(graph.experiment, {"settings": data.identity()}, groups, execution, "dataset")
 

@@ -12,7 +12,7 @@ from vldd_dist.data.image_lines import read_lines
 from vldd_dist.models.identity import text_identity
 from vldd_dist.models.text import FrozenTextEncoder
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.grouped import shards_of
+from vldd_dist.pipeline.grouped import group_unit, shards_of
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 
@@ -24,13 +24,13 @@ class EmbeddingGroupFacts(Facts):
     encoder: dict[str, Any]
 
 
-def unit(graph: Units, number: int, role: str) -> WorkUnit:
-    """Of the group of shards that has this role among the dataset's inputs."""
+def unit(graph: Units, number: int) -> WorkUnit:
+    """Of the group of shards with this number."""
     text, settings = graph.experiment.model.text, graph.experiment.embeddings
     return STAGE.new(
         graph.experiment,
         {"text": text_identity(text)},
-        {"shards": graph.unit("dataset").inputs[role]},
+        {"shards": group_unit(graph, number)},
         {"text": text.model_dump(mode="json"), "batch_size": settings.batch_size},
         f"embeddings {number}",
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from vldd_dist.artifacts import tensors
@@ -14,7 +15,7 @@ from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.pipeline.context import StageContext, read_tensors
-from vldd_dist.pipeline.grouped import shards_of
+from vldd_dist.pipeline.grouped import group_unit, shards_of
 from vldd_dist.pipeline.model_units import frozen_tower, model_named
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -23,17 +24,17 @@ from vldd_dist.retrieval.encode import image_inputs
 
 class FeatureGroupFacts(Facts):
     images: Count
-    dim: Count
+    dim: Count = Field(description="0 for a group without images")
 
 
-def unit(graph: Units, number: int, role: str, image_model: str) -> WorkUnit:
-    """Of the group of shards that has this role among the dataset's inputs."""
+def unit(graph: Units, number: int, image_model: str) -> WorkUnit:
+    """Of the group of shards with this number."""
     experiment = graph.experiment
     image = model_named(experiment, image_model).image
     return STAGE.new(
         experiment,
         {"tower": frozen_tower(image)},
-        {"shards": graph.unit("dataset").inputs[role], "image_weights": graph.unit("image_weights", image_model)},
+        {"shards": group_unit(graph, number), "image_weights": graph.unit("image_weights", image_model)},
         {"encode_batch": experiment.evaluation.encode_batch},
         f"features {number} of {image_model}",
     )
@@ -58,7 +59,7 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 def _tower(context: StageContext) -> DualEncoder:
-    """With any head: features come before it."""
+    """With any head: features come before it. Its weights are the input's, whatever they are called."""
     tower = ImageTowerSettings.model_validate(context.spec["tower"] | {"weights": "timm", "train": "frozen"})
     weights = read_tensors(context.reader("image_weights"), "weights.safetensors")
     settings = ModelSettings(image=tower)

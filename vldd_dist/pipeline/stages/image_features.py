@@ -25,7 +25,7 @@ def unit(graph: Units, image_model: str) -> WorkUnit:
 def run(context: StageContext) -> dict[str, Any]:
     """Write the index of the groups."""
     groups = write_groups(context)
-    return {"images": sum(group.facts["images"] for group in groups), "dim": groups[0].facts["dim"]}
+    return {"images": sum(group.facts["images"] for group in groups), "dim": max(group.facts["dim"] for group in groups)}
 
 
 STAGE = StageSpec(
