@@ -148,6 +148,13 @@ def test_a_bad_row_is_one_bad_sample(tmp_path: Path, bad: dict[str, Any], senten
     assert one_line(str(found[1].error)) == str(found[1].error)
 
 
+def test_a_row_without_a_value_that_tells_images_apart_has_no_identity(tmp_path: Path) -> None:
+    row: dict[str, Any] = {"image": {"bytes": jpeg(), "path": None}, "text": "x"}
+    source = rows_of(tmp_path / "rows", [row | {"number": 3}, row | {"number": None}])
+    found = read(source.model_copy(update={"identity_column": "number"}))
+    assert [sample.identity for sample in found if isinstance(sample, RawSample)] == ["3", None]
+
+
 def test_captions_that_are_numbers(tmp_path: Path) -> None:
     source = rows_of(tmp_path / "rows", [{"image": {"bytes": jpeg(), "path": None}, "text": 3}])
     with pytest.raises(DataError, match="text: expected a text, not int"):

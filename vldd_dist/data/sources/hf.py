@@ -52,8 +52,8 @@ class HuggingFace(Source):
         return tuple(split for split in SPLITS if split in self.splits)
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
-        """Positions are files of a stream, of which a part has one at least, or rows of a saved data set. A limit makes
-        one part of all files, for none says how many rows it has."""
+        """Positions are files of a stream, of which a part has one at least, or rows of a saved data set. With a limit all
+        files are one part: how many rows a file has is known only after reading."""
         rows = self._rows(split)
         if not rows.streamed:
             return parts_of(rows.shards if limit is None else min(rows.shards, limit), images)
@@ -78,7 +78,7 @@ class HuggingFace(Source):
         return {"version": self._version}
 
     def count(self, split: str, limit: int | None) -> int | None:
-        """By what the data set says of itself; nobody counts a stream."""
+        """From the metadata of the data set; of a stream without metadata the limit."""
         try:
             count = self._rows(split).count
         except DataError:
@@ -158,4 +158,5 @@ class HuggingFace(Source):
         return ImageFolder(f"hf://datasets/{self.path}@{self._commit}", "data.source.path")
 
     def _identity(self, row: dict[str, Any]) -> str | None:
-        return None if self.identity_column is None else one_line(str(row.get(self.identity_column)))
+        value = None if self.identity_column is None else row.get(self.identity_column)
+        return None if value is None else one_line(str(value))
