@@ -44,13 +44,13 @@ class Source:
     """Images by split, captions per image, and overrides of the presets."""
 
     name: str
-    pictures: dict[str, int]
+    images: dict[str, int]
     captions_each: int
     overrides: tuple[str, ...] = ()
 
     @property
     def captions(self) -> int:
-        return self.captions_each * sum(self.pictures.values())
+        return self.captions_each * sum(self.images.values())
 
 
 SOURCES = (
@@ -132,7 +132,7 @@ def units_and_bytes(source: Source, experiment: Experiment) -> dict[str, list[tu
 def gpu_seconds(source: Source, experiment: Experiment) -> dict[str, float]:
     """Kind -> seconds of one GPU, of all its units. Training images count one, encoded ones `1 / ENCODING_SPEEDUP`."""
     experts, distill, judging = experiment.experts, experiment.distill, experiment.evaluation
-    train, val, test = (source.pictures[split] for split in ("train", "val", "test"))
+    train, val, test = (source.images[split] for split in ("train", "val", "test"))
     rates = len(judging.learning_rates)
     # Before the first outer step, now and then, and after the last.
     validations = 1 + math.ceil(distill.outer_steps / distill.validate_every)
@@ -144,19 +144,19 @@ def gpu_seconds(source: Source, experiment: Experiment) -> dict[str, float]:
         distilled += distill.outer_steps * drawn * EXACT_STEPS + validations * chosen
         judged += chosen + test / ENCODING_SPEEDUP
     sets = (len(distill.seeds) + len(experiment.coresets.methods)) * len(judging.seeds)
-    pictures = {
+    images = {
         "expert": experts.count * (experts.epochs * train + (experts.epochs + 1) * val / ENCODING_SPEEDUP),
         "distillation": len(distill.seeds) * distilled,
         "evaluation": experts.count * test / ENCODING_SPEEDUP + sets * judged,
     }
-    return {kind: count / SPEEDS[experiment.model.image.model] for kind, count in pictures.items()}
+    return {kind: count / SPEEDS[experiment.model.image.model] for kind, count in images.items()}
 
 
 def data_size(source: Source, experiment: Experiment) -> DataSize:
     """The size of the prepared images."""
-    a_picture = TAR_BYTES + round(experiment.data.image_size**2 * JPEG_BYTES_A_PIXEL)
-    shards = {split: count * a_picture for split, count in source.pictures.items()}
-    return DataSize(source.pictures, shards, source.captions, measured=False)
+    an_image = TAR_BYTES + round(experiment.data.image_size**2 * JPEG_BYTES_A_PIXEL)
+    shards = {split: count * an_image for split, count in source.images.items()}
+    return DataSize(source.images, shards, source.captions, measured=False)
 
 
 def bytes_of_a_unit(source: Source, experiment: Experiment, kind: str) -> tuple[int, int]:
@@ -208,13 +208,13 @@ def source_table() -> Iterator[str]:
     yield "|:--|--:|--:|--:|--:|--:|--:|--:|"
     for source in SOURCES:
         experiment = describe(source, STUDENTS["nfnet_l0"])
-        pictures, size = sum(source.pictures.values()), sum(data_size(source, experiment).shards.values())
+        images, size = sum(source.images.values()), sum(data_size(source, experiment).shards.values())
         each = experiment.data.shard_images
-        shards = sum(math.ceil(count / each) for count in source.pictures.values())
-        groups = sum(math.ceil(count / experiment.data.group_images) for count in source.pictures.values())
+        shards = sum(math.ceil(count / each) for count in source.images.values())
+        groups = sum(math.ceil(count / experiment.data.group_images) for count in source.images.values())
         index, embeddings = shards * index_bytes_a_shard(), source.captions * 4 * COMMON_TEXT_DIM
         sizes = f"{groups:,} | {shards:,} | {size / GB:,.1f} | {index / MB:,.2f} | {embeddings / GB:,.2f}"
-        prepared, embedded = pictures / PREPARED_A_SECOND / 3600, source.captions / CAPTIONS_A_SECOND / 3600
+        prepared, embedded = images / PREPARED_A_SECOND / 3600, source.captions / CAPTIONS_A_SECOND / 3600
         yield f"| {source.name} | {sizes} | {prepared:,.2f} | {embedded:,.3f} |"
 
 

@@ -26,7 +26,7 @@ def test_flickr30k_by_hand() -> None:
     snapshot = {"image": 131_077_952, "text": 4 * ((768 + 1) * 2_304 + (2_304 + 1) * 2_304 + 2 * 2_304)}
     assert trace_of(describe(FLICKR30K, NFNET)).trainable_bytes == snapshot
 
-    # Each epoch 29,000 pictures; before the first and after each 1,014 without gradients; 600 and 1,800 a second.
+    # Each epoch 29,000 images; before the first and after each 1,014 without gradients; 600 and 1,800 a second.
     assert costs["expert"].hours == pytest.approx(20 * (10 * 29_000 / 600 + 11 * 1_014 / 1_800) / 3600)
     # Train and validation images with the embeddings of five captions each, the starting weights.
     read = (29_000 + 1_014) * (2_560 + 30_106 + 5 * 4 * 768) + snapshot["image"]
@@ -34,7 +34,7 @@ def test_flickr30k_by_hand() -> None:
     # Snapshots after epochs 0, 1, 2 and 10 are kept, and all eleven are checkpoints.
     assert costs["expert"].written == 20 * (4 + 11) * sum(snapshot.values())
 
-    # Four pictures a pair and inner step; validation: for two learning rates 50 epochs on the pairs, and 1,014 pictures.
+    # Four images a pair and inner step; validation: for two learning rates 50 epochs on the pairs, and 1,014 images.
     steps = 4 * 2_000 * 8 * 100 * 4 / 600
     looks = sum(11 * 2 * (50 * pairs / 600 + 1_014 / 1_800) for pairs in (100, 200, 500, 1_000))
     assert costs["distillation"].hours == pytest.approx((steps + looks) / 3600)
@@ -43,7 +43,7 @@ def test_flickr30k_by_hand() -> None:
 
 
 def test_the_units_are_those_of_the_plan() -> None:
-    """Of the same preset over pictures that need no files."""
+    """Of the same preset over images that need no files."""
     overrides = ["data.source=scenes", "model.image.weights=random"]
     overrides += ["data.train_images=8000"]
     experiment = scale.load_experiment(scale.PRESETS / NFNET, overrides)
@@ -54,7 +54,7 @@ def test_the_units_are_those_of_the_plan() -> None:
 
 
 def test_shards_beyond_the_cache_are_read_each_epoch() -> None:
-    shards = {source.name: source.pictures["train"] * 32_666 for source in SOURCES}
+    shards = {source.name: source.images["train"] * 32_666 for source in SOURCES}
     assert shards["COCO"] < 16 * 2**30 < shards["100M pairs"]
     read = {source.name: model(source, NFNET)["expert"].read / 20 for source in SOURCES}
     assert read["COCO"] < 2 * shards["COCO"]
