@@ -12,8 +12,9 @@ from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation import evaluator as student_module
-from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs, train_student
+from vldd_dist.evaluation.evaluator import Choice, Evaluator, TrainingPairs, train_student
 from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.frozen_tower import FrozenTower
 from vldd_dist.models.losses.base import NONE
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.retrieval.encode import RetrievalSplit, encode_images, encode_texts, measure, retrieval_split
@@ -71,7 +72,7 @@ def test_a_diverging_rate_is_passed_over_and_all_diverging_is_an_error() -> None
 def test_a_divergence_in_the_very_last_step_is_seen() -> None:
     """One step only: its loss is that of the sound start, its features are not."""
     settings = EvaluationSettings(epochs=1, batch_size=10, learning_rates=[1e30])
-    assert not train_student(model(), pairs(), settings, 1e30, InfoNCE(), seed=3)
+    assert not train_student(model(), pairs().in_model_inputs(model()), settings, 1e30, InfoNCE(), seed=3)
 
 
 def test_training_repeats_to_the_bit_and_leaves_the_global_generator() -> None:
@@ -80,7 +81,7 @@ def test_training_repeats_to_the_bit_and_leaves_the_global_generator() -> None:
         torch.manual_seed(noise)
         state = torch.random.get_rng_state()
         student = model()
-        assert train_student(student, pairs(), evaluator([0.1]).settings, 0.1, InfoNCE(), seed=3)
+        assert train_student(student, pairs().in_model_inputs(student), evaluator([0.1]).settings, 0.1, InfoNCE(), seed=3)
         assert torch.equal(torch.random.get_rng_state(), state)
         students.append(student)
     for a, b in zip(students[0].parameters(), students[1].parameters(), strict=True):
@@ -102,7 +103,7 @@ def trained(rate: float = 0.05, temperature: float = 0.07, seed: int = 3, dropou
     image = ImageTowerSettings(model="test_nfnet", weights="random", train="head", head=head)
     student = build(ModelSettings(image=image, joint_dim=16), TEXT_DIM, None, 0)
     settings = EvaluationSettings.model_validate({"epochs": 3, "batch_size": 5, "learning_rates": [rate], **changes})
-    assert train_student(student, pairs(), settings, rate, InfoNCE(temperature=temperature), seed)
+    assert train_student(student, pairs().in_model_inputs(student), settings, rate, InfoNCE(temperature=temperature), seed)
     return torch.cat([parameter.detach().flatten() for parameter in student.parameters() if parameter.requires_grad])
 
 
@@ -142,7 +143,7 @@ def test_a_student_is_trained_with_the_tensors_that_the_loss_learned() -> None:
     given, logarithm = pairs(), torch.tensor([-1.0])
     learned = TrainingPairs({**given.rows, "numbers": torch.arange(10)}, 10, shared={"log_temperature": logarithm})
     settings = EvaluationSettings(epochs=1, batch_size=5, learning_rates=[0.1])
-    assert train_student(model(), learned, settings, 0.1, Watched(), seed=3)
+    assert train_student(model(), learned.in_model_inputs(model()), settings, 0.1, Watched(), seed=3)
     order = numpy_generator(3, "student", 0).permutation(10)
     assert [numbers.tolist() for numbers, _ in seen[:2]] == [sorted(order[:5]), sorted(order[5:])]
     assert all(shared is logarithm for _, shared in seen)
@@ -182,3 +183,22 @@ def test_features_are_those_of_evaluation_mode_in_order_and_all() -> None:
         for one, other in zip(found, wanted, strict=True):
             assert not one.requires_grad
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_backbone_sees_the_images_once_for_all_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And students and recalls are those of each rate by itself."""
+    frozen, passed = model("head"), []
+    _, images, texts = split()
+    validation = retrieval_split(frozen, images, texts, torch.arange(10), 4)
+    rates = [0.001, 0.01, 0.1]
+
+    def judge(rates: list[float]) -> Choice:
+        settings = EvaluationSettings(epochs=3, batch_size=5, learning_rates=rates, encode_batch=4)
+        return Evaluator(lambda: model("head"), settings, InfoNCE(), seed=3).choose(pairs(), validation)
+
+    alone = [judge([rate]).validation[rate] for rate in rates]
+    features = FrozenTower.features
+    monkeypatch.setattr(FrozenTower, "features", lambda self, rows: (passed.append(len(rows)), features(self, rows))[1])
+    together = judge(rates)
+    assert passed == [10]
+    assert [together.validation[rate] for rate in rates] == alone

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ class TrainingPairs:
     """What a student is trained on; of several ranks each has the rows `ranks.rows(total)`.
 
     Attributes:
-        rows: `images` (M, 3, H, W) float32, normalised, `texts` (M, D), and of synthetic pairs what the loss adds.
+        rows: `images` (M, 3, H, W) float32, normalised, `texts` (M, D), and of synthetic pairs what the loss adds. As
+            `in_model_inputs` returns them, `inputs` in place of `images`.
         total: M over all ranks.
         shared: of synthetic pairs, by name.
     """
@@ -35,6 +36,12 @@ class TrainingPairs:
     total: int
     ranks: Ranks = SOLO
     shared: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def in_model_inputs(self, model: DualEncoder) -> "TrainingPairs":
+        """The same with `inputs`, what models with the image tower of this one are trained on: the images, or their features by
+        a frozen backbone, (M, F)."""
+        others = {name: rows for name, rows in self.rows.items() if name != "images"}
+        return replace(self, rows=others | {"inputs": model_inputs(model, self.rows["images"])})
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,13 @@ class Evaluator:
             DivergenceError: every learning rate of the list ended in NaN.
         """
         recalls: dict[float, Recall] = {}
+        encoded: TrainingPairs | None = None
         best: tuple[float, DualEncoder] | None = None
         for rate in self.settings.learning_rates:
             student = self.build_student()
-            if not train_student(student, pairs, self.settings, rate, self.loss, self.seed):
+            # Every student begins with the same weights, so a frozen backbone sees the images once.
+            encoded = encoded or pairs.in_model_inputs(student)
+            if not train_student(student, encoded, self.settings, rate, self.loss, self.seed):
                 continue
             recalls[rate] = measure(student, validation, self.settings.encode_batch, pairs.ranks)
             if best is None or recalls[rate].mean > recalls[best[0]].mean:
@@ -96,11 +106,15 @@ def train_student(
     loss: Loss,
     seed: int,
 ) -> bool:
-    """Train in place with SGD; False when the loss became NaN or infinite."""
+    """Train in place with SGD; False when the loss became NaN or infinite.
+
+    Args:
+        pairs: in model inputs.
+    """
     model.train()
     ranks = pairs.ranks
     rows = dict(pairs.rows)
-    inputs, texts = model_inputs(model, rows.pop("images")), rows.pop("texts")
+    inputs, texts = rows.pop("inputs"), rows.pop("texts")
     optimiser = torch.optim.SGD(
         ParameterView(model).parameters,
         lr=learning_rate,

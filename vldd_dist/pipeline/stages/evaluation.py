@@ -67,8 +67,9 @@ def run(context: StageContext) -> dict[str, Any]:
     """The test split is measured once, at the end."""
     if "expert" in context.order.inputs:
         return _test(context, load_expert(context))
-    model = context.build_model(0)
     evaluator = make_evaluator(context, context.spec["protocol"], context.spec["seed"])
+    # A frozen tower of random weights is drawn by the seed: validation is measured on the students' own.
+    model = evaluator.build_student()
     choice = evaluator.choose(_training_pairs(context, model), load_retrieval_split(context, model, "val"))
     return {
         "learning_rate": choice.learning_rate,
@@ -124,7 +125,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
 
 STAGE = StageSpec(
     kind="evaluation",
-    version=3,
+    version=4,
     title="evaluations",
     section="evaluation",
     result=EvaluationFacts,
