@@ -26,6 +26,7 @@ from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure, retrieval_split
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
+from vldd_dist.testing.unroll_problems import relative
 
 TEXT_DIM, PAIRS, SIZE = 6, 8, 16
 LOSS = InfoNCE()
@@ -76,7 +77,7 @@ def problem() -> Problem:
     for seed in (0, 1):
         student = model()
         epochs = [{tower: _copies(student, tower) for tower in ("image", "text")}]
-        pairs = TrainingPairs({"images": student.normalise(pictures), "texts": texts}, len(texts))
+        pairs = TrainingPairs({"images": student.normalise(pictures), "texts": texts}, len(texts)).in_model_inputs(student)
         for epoch in range(4):
             settings = EvaluationSettings(epochs=1, batch_size=20, momentum=0, weight_decay=0)
             assert train_student(student, pairs, settings, 1.0, LOSS, 10 * seed + epoch)
@@ -179,6 +180,23 @@ def test_how_much_the_tower_keeps_changes_no_bit(problem: Problem, plain: Tensor
     assert torch.equal(losses, plain)
     kept = losses_of(problem, store)[1]
     assert torch.equal(run.pairs.images, kept.pairs.images)
+
+
+def test_bf16_is_the_precision_of_a_frozen_towers_passes(problem: Problem) -> None:
+    """The way of the pairs to their features and back: near to fp32 and not fp32. Heads and gradients stay fp32."""
+    found = []
+    for precision in ("fp32", "bf16"):
+        settings = changed({"precision": precision})
+        nothing: Any = None
+        experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]
+        context = RunContext(
+            settings, PAIRS, 3, model(), LOSS, nothing, None, nothing, open_experts=lambda part, experts=experts: experts
+        )
+        with settings.objective.open(context) as matching:
+            found.append(matching.gradient(0, start_pairs(problem, settings)[0]).row_gradients["images"])
+    fp32, bf16 = found
+    assert bf16.dtype == torch.float32
+    assert 1e-4 < relative(bf16, fp32) < 0.05
 
 
 @pytest.mark.parametrize(

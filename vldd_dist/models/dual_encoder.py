@@ -49,7 +49,8 @@ class DualEncoder(nn.Module):
             self.image_head.requires_grad_(False)
         if settings.text.train == "frozen":
             self.text_head.requires_grad_(False)
-        # Whether `forward` runs the backbone in bfloat16. Parameters, heads and sums stay in their dtype.
+        # Whether `forward`, or a frozen backbone's tower, runs the backbone in bfloat16. Parameters, heads and sums stay as
+        # they are.
         self.bf16_backbone = False
         # From the features of a rank's rows to those of all ranks, differentiable. The identity for a single process.
         self.gather_rows: Callable[[Tensor], Tensor] = _as_they_are

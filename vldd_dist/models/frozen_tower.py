@@ -165,8 +165,9 @@ class FeaturesWithGraph:
 
 
 def frozen_tower(model: DualEncoder) -> FrozenTower | None:
-    """The tower of a model with a frozen backbone; none where the backbone moves: then its inputs are the images."""
-    return FrozenTower(model.image_backbone) if model.frozen_backbone else None
+    """The tower of a model with a frozen backbone, in the backbone's precision; none where the backbone moves: then its inputs
+    are the images."""
+    return FrozenTower(model.image_backbone, bf16=model.bf16_backbone) if model.frozen_backbone else None
 
 
 def model_inputs(model: DualEncoder, images: Tensor) -> Tensor:

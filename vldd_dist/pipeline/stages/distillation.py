@@ -100,7 +100,8 @@ def run(context: StageContext) -> dict[str, Any]:
     if ranks.world_size > 1:
         settings.objective.refuse_on_ranks(model)
     evaluator = make_evaluator(context, spec["validation"], derive_seed(spec["seed"], "validation"))
-    validation = load_retrieval_split(context, model, "val")
+    # The features of the students' own tower: one of random weights is drawn by the seed.
+    validation = load_retrieval_split(context, evaluator.build_student(), "val")
 
     def validate(pairs: SyntheticPairs) -> float:
         return evaluator.choose(TrainingPairs(pairs.rows, total, ranks, pairs.shared), validation).recall.mean
@@ -206,7 +207,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
 
 STAGE = StageSpec(
     kind="distillation",
-    version=3,
+    version=4,
     title="distillations",
     section="distill",
     result=DistillationFacts,

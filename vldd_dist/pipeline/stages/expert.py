@@ -110,7 +110,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
 
 STAGE = StageSpec(
     kind="expert",
-    version=3,
+    version=4,
     title="experts",
     section="experts",
     result=ExpertFacts,
