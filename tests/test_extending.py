@@ -27,7 +27,8 @@ from vldd_dist.pipeline.schemas import schemas
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.planner.show_plan import print_plan
 from vldd_dist.plugins import Registry
-from vldd_dist.reporting.tables import markdown_table, summary
+from vldd_dist.reporting.renderers.markdown import markdown
+from vldd_dist.reporting.tables import recall_table, summary
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import TINY
 
@@ -89,7 +90,7 @@ def test_a_coreset(enter, tmp_path: Path) -> None:
     assert facts(graph, store, "coreset")["keys"] == [f"{3 + 6 * number:06d}" for number in range(4)]
     data = Reporter(graph, store).write()
     assert [row["method"] for row in summary(data)["rows"]] == ["full", "every_nth offset=3", "distilled"]
-    assert "every-nth offset=3" in markdown_table(data)
+    assert "every-nth offset=3" in markdown(recall_table(data))
     with pytest.raises(ConfigError, match=r"coresets.methods.0.offset: Input should be greater than or equal to 0"):
         load_experiment("jobs/presets/scenes.yaml", ["coresets.methods=[{name: every_nth, offset: -1}]"])
     with pytest.raises(ConfigError, match=r"there is no coreset 'every_nht': choose one of .*; did you mean 'every_nth'"):
@@ -153,7 +154,7 @@ def test_a_metric(enter, tmp_path: Path) -> None:
     _, graph, store = run(tmp_path, override)
     data = Reporter(graph, store).write()
     assert all(-1 <= row["metrics"]["mean_cosine"]["mean"] <= 1 for row in summary(data)["rows"])
-    assert "| mean cosine |" in markdown_table(data)
+    assert "| mean cosine |" in markdown(recall_table(data))
 
 
 def test_a_stage_is_planned_run_shown_and_in_the_schemas(enter, tmp_path: Path) -> None:

@@ -1,10 +1,7 @@
-import io
-
-from rich.console import Console
-
 from tests.reporting.sample import report, row
 from vldd_dist.recall_metrics import METRICS
-from vldd_dist.reporting.tables import budgets, comparisons, markdown_table, render_table, summary
+from vldd_dist.reporting.renderers.markdown import markdown
+from vldd_dist.reporting.tables import budgets, comparisons, recall_table, summary
 
 ORDER = [
     ("full", 2000, None),
@@ -45,22 +42,20 @@ def test_comparisons_name_the_best_coreset_of_the_size():
     assert comparisons([row("distilled", 10, 4.0)])[0].coreset is None
 
 
-def test_terminal_table_shows_every_row_at_any_width():
-    for width in (80, 160):
-        console = Console(width=width, record=True, file=io.StringIO())
-        console.print(render_table(report()))
-        text = console.export_text()
-        assert all(name in text for name in ("full data", "random", "herding", "distilled", "TR@10", "55.0", "±0.8"))
-        assert "…" not in text
+def test_the_table_has_a_line_for_each_row():
+    table = recall_table(report())
+    assert [column.key for column in table.columns] == ["pairs", "method", *METRICS, "runs"]
+    assert [section.title for section in table.sections] == ["", "", "", "students on nf_resnet50"]
+    assert [line.accent for section in table.sections for line in section.rows] == [
+        method == "distilled" for method, _, _ in ORDER
+    ]
 
 
-def test_a_single_run_shows_no_spread():
-    line = markdown_table(report()).splitlines()[-3]
-    assert line.startswith("| 10 on nf_resnet50 | distilled | 7.0 | 7.0 |")
-
-
-def test_markdown_marks_the_best():
-    table = markdown_table(report())
-    assert table.count("\n| ") == len(ORDER)
-    assert "| distilled | **10.0 ±0.8** |" in table
-    assert "| 10 | random | 5.0 ±0.8 |" in table
+def test_in_markdown():
+    lines = markdown(recall_table(report())).splitlines()
+    assert lines[0] == "| pairs | method | TR@1 | TR@5 | TR@10 | IR@1 | IR@5 | IR@10 | mean |"
+    assert lines[3].startswith("| 10 | random | 5.0 ±0.8 |")
+    assert lines[4].startswith("|  | distilled | **10.0 ±0.8** |")
+    assert lines[8] == "| *students on nf\\_resnet50* |" + "  |" * 8
+    # A single run has no spread.
+    assert lines[9].startswith("| 10 | distilled | 7.0 | 7.0 |")

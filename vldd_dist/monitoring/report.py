@@ -29,7 +29,8 @@ from vldd_dist.reporting.data import (
     png_bytes,
 )
 from vldd_dist.reporting.html import render_html
-from vldd_dist.reporting.tables import markdown_table, summary
+from vldd_dist.reporting.renderers.markdown import markdown
+from vldd_dist.reporting.tables import recall_table, summary
 from vldd_dist.store.store import Store
 
 # Images are embedded in the page: at most GALLERY_ITEMS pairs of each of GALLERIES sets.
@@ -60,7 +61,7 @@ class Reporter:
         """
         data = self._collect(progress, failures)
         self.store.write("report/summary.json", (json.dumps(summary(data), indent=1) + "\n").encode())
-        self.store.write("report/table.md", markdown_table(data).encode())
+        self.store.write("report/table.md", markdown(recall_table(data)).encode())
         self.store.write("report/index.html", render_html(data).encode())
         return data
 

@@ -16,7 +16,8 @@ from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.metrics import RayMetrics
-from vldd_dist.reporting.tables import render_table
+from vldd_dist.reporting.renderers.terminal import terminal
+from vldd_dist.reporting.tables import recall_table
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.result import RunResult
@@ -66,7 +67,7 @@ def run_experiment(
         console.print(f"{len(result.blocked)} units were not run, because they need the output of a failed one", style="red")
     data = reporter.write(progress_of(status.now(state, status.state)), result.failed)
     if data.rows:
-        console.print(render_table(data))
+        console.print(terminal(recall_table(data)))
     console.print(f"report: {store.url_of('report/index.html')}", markup=False, highlight=False, soft_wrap=True)
     return result.exit_code
 

@@ -4,10 +4,11 @@ import struct
 
 from markupsafe import Markup
 
-from vldd_dist.reporting.data import ReportData, display_name, metric_name
+from vldd_dist.reporting.data import ReportData, display_name
 from vldd_dist.reporting.html_environment import html_environment
 from vldd_dist.reporting.plots import plots
-from vldd_dist.reporting.tables import NOTE, budgets, cell, comparisons, metrics_of
+from vldd_dist.reporting.table import shown
+from vldd_dist.reporting.tables import comparisons, recall_table
 
 STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "interrupted"}
 # Narrower images are enlarged pixel by pixel, not smoothed.
@@ -21,14 +22,11 @@ def render_html(data: ReportData) -> str:
     return environment.get_template("report.html.j2").render(
         data=data,
         states=STATES,
-        budgets=budgets(data.rows),
+        tables=[recall_table(data).without_repeats()] if data.rows else [],
         comparisons=comparisons(data.rows),
         plots=[(plot, Markup(plot.svg)) for plot in plots(data)],
-        metrics=metrics_of(data.rows),
-        metric_name=metric_name,
         display_name=display_name,
-        cell=cell,
-        note=NOTE,
+        shown=shown,
     )
 
 

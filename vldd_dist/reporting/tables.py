@@ -1,17 +1,13 @@
-"""The recall table: as JSON, for a terminal, in Markdown. The HTML page makes its own from `budgets`."""
+"""The recall table of a report, as a table to draw and as JSON."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
+from typing import Any
 
 from vldd_dist.recall_metrics import METRICS
 from vldd_dist.reporting.data import DISTILLED, FULL, ReportData, Row, display_name, metric_name
+from vldd_dist.reporting.table import Cell, Column, Number, Section, Statistic, Table, Text
+from vldd_dist.reporting.table import Row as Line
 
-Cell = TypeVar("Cell", str, Text)
 NOTE = "Test recall in percent; ± is the population standard deviation over runs."
 
 
@@ -22,10 +18,6 @@ class Budget:
     pairs: int
     image_model: str | None
     rows: list[Row]
-
-    @property
-    def label(self) -> str:
-        return f"{self.pairs:,} pairs" + (f" on {self.image_model}" if self.image_model else "")
 
     def is_best(self, row: Row, metric: str) -> bool:
         """Whether no other row has a higher mean; False if there is no other row, and of metrics beside recall."""
@@ -83,16 +75,8 @@ def metrics_of(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys([*METRICS, *(metric for row in rows for metric in row.metrics)]))
 
 
-def cell(row: Row, metric: str) -> str:
-    """`12.3 ±0.4`, or `12.3` for a single run; empty where the row lacks the metric."""
-    if metric not in row.metrics:
-        return ""
-    stat = row.metrics[metric]
-    return f"{stat.mean:.1f}" + (f" ±{stat.std:.1f}" if row.runs > 1 else "")
-
-
 def summary(data: ReportData) -> dict[str, Any]:
-    """The table as JSON values; only cross-architecture rows have `image_model`."""
+    """The rows as JSON values; only cross-architecture rows have `image_model`."""
     return {
         "rows": [
             {
@@ -107,42 +91,35 @@ def summary(data: ReportData) -> dict[str, Any]:
     }
 
 
-def render_table(data: ReportData) -> Table:
-    """The table for a terminal: a section for each number of pairs, with its best values in bold."""
-    table = Table(title=Text(f"{data.name}: recall", style="table.title"), caption=NOTE, box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("pairs", overflow="fold")
-    table.add_column("method", no_wrap=True)
+def recall_table(data: ReportData) -> Table:
+    """A section for each number of pairs, with its best values marked; sections of other image towers are titled so."""
     metrics = metrics_of(data.rows)
+    return Table(
+        title=f"{data.name}: recall",
+        columns=[
+            Column(key="pairs", head="pairs", once=True),
+            Column(key="method", head="method"),
+            *(Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics),
+            Column(key="runs", head="runs", figures=True, detail=True),
+        ],
+        sections=[
+            Section(
+                title=f"students on {budget.image_model}" if budget.image_model else "",
+                rows=[_line(budget, row, metrics) for row in budget.rows],
+            )
+            for budget in budgets(data.rows)
+        ],
+        notes=[NOTE],
+    )
+
+
+def _line(budget: Budget, row: Row, metrics: list[str]) -> Line:
+    cells: list[Cell] = [Number(value=row.pairs), Text(text=display_name(row.method))]
     for metric in metrics:
-        table.add_column(metric_name(metric), justify="right")
-    for budget in budgets(data.rows):
-        for label, cells in _lines(budget, metrics, lambda text: Text(text, style="bold")):
-            table.add_row(Text(label), *cells)
-        table.add_section()
-    return table
-
-
-def markdown_table(data: ReportData) -> str:
-    """The same table in GitHub's Markdown."""
-    metrics = metrics_of(data.rows)
-    lines = [
-        "| pairs | method | " + " | ".join(map(metric_name, metrics)) + " |",
-        "|:---|:---|" + "---:|" * len(metrics),
-    ]
-    for budget in budgets(data.rows):
-        for label, cells in _lines(budget, metrics, lambda text: f"**{text}**"):
-            lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", NOTE, ""])
-
-
-def _lines(budget: Budget, metrics: list[str], embolden: Callable[[str], Cell]) -> list[tuple[str, list[str | Cell]]]:
-    """(pairs, [method, recalls...]) for each row; only the first row names the pairs."""
-    name = f"{budget.pairs:,}" + (f" on {budget.image_model}" if budget.image_model else "")
-
-    def cells(row: Row) -> Iterator[str | Cell]:
-        yield display_name(row.method)
-        for metric in metrics:
-            text = cell(row, metric)
-            yield embolden(text) if budget.is_best(row, metric) else text
-
-    return [(name if position == 0 else "", list(cells(row))) for position, row in enumerate(budget.rows)]
+        if metric in row.metrics:
+            stat = row.metrics[metric]
+            spread = stat.std if row.runs > 1 else None
+            cells.append(Statistic(mean=stat.mean, std_runs=spread, best=budget.is_best(row, metric)))
+        else:
+            cells.append(Text())
+    return Line(cells=[*cells, Number(value=row.runs)], accent=row.method == DISTILLED)

@@ -1,0 +1,149 @@
+"""A table's values, and what each way to draw it makes of them."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from rich.console import Console
+
+from vldd_dist.reporting.renderers.csv import csv_text
+from vldd_dist.reporting.renderers.latex import latex
+from vldd_dist.reporting.renderers.markdown import markdown
+from vldd_dist.reporting.renderers.terminal import terminal
+from vldd_dist.reporting.table import Column, Number, Published, Row, Section, Statistic, Table, Text
+
+HOSTILE = r"100% a_b & #1 {x} ^~ \ | [2] <b> $5 *bold* `code`"
+PAPER = "Some & Others, arXiv 1234.56789v2, Table 3"
+
+
+def table(**changes: object) -> Table:
+    """Two sections of a titled group and one of another; a label that repeats, a published figure, hostile text."""
+    return Table(
+        title="Recall_1",
+        columns=[
+            Column(key="pairs", head="pairs", once=True),
+            Column(key="method", head="method"),
+            Column(key="flickr_tr1", head="TR@1", group="Flickr30K", figures=True),
+            Column(key="flickr_ir1", head="IR@1", group="Flickr30K", figures=True),
+            Column(key="runs", head="runs", figures=True, detail=True),
+        ],
+        sections=[
+            Section(title="ours", rows=[line(1000, "random", 4.04), line(1000, HOSTILE, 16.26, best=True)]),
+            Section(title="ours", rows=[line(2000, "random", 5.0)]),
+            Section(title="theirs", rows=[line(1000, "random", 4.0, PAPER)]),
+        ],
+        notes=["Percent & more."],
+    ).model_copy(update=changes)
+
+
+def line(pairs: int, method: str, mean: float, source: str = "", best: bool = False) -> Row:
+    measured = Statistic(mean=mean, std_runs=0.25, std_students=1.5, best=best)
+    first = Published(mean=mean, std=0.3, source=source) if source else measured
+    return Row(cells=[Number(value=pairs), Text(text=method), first, Text(), Number(value=3)], accent=best)
+
+
+def test_it_survives_json() -> None:
+    assert Table.model_validate_json(table().model_dump_json()) == table()
+
+
+def test_rows_that_do_not_fit_the_columns_are_refused() -> None:
+    with pytest.raises(ValidationError, match="a row has 5 cells in a table of 1 columns"):
+        Table(title="", columns=table().columns[:1], sections=table().sections)
+    with pytest.raises(ValidationError, match="two columns have the key 'pairs'"):
+        Table(title="", columns=[table().columns[0]] * 5, sections=table().sections)
+    with pytest.raises(ValidationError, match="finite"):
+        Statistic(mean=float("nan"))
+
+
+def test_the_spread_over_runs_is_shown_before_that_over_students() -> None:
+    assert Statistic(mean=1, std_runs=2, std_students=3).spread == 2
+    assert Statistic(mean=1, std_runs=0.0, std_students=3).spread == 0
+    assert Statistic(mean=1, std_students=3).spread == 3
+    assert Statistic(mean=1).spread is None
+
+
+def test_in_markdown_every_line_has_as_many_cells_and_text_is_text() -> None:
+    lines = markdown(table()).splitlines()
+    cells = [re.split(r"(?<!\\)\|", row)[1:-1] for row in lines[:8]]
+    assert {len(row) for row in cells} == {4}
+    assert lines[0] == "| pairs | method | Flickr30K TR@1 | Flickr30K IR@1 |"
+    assert lines[1] == "|:---|:---|---:|---:|"
+    assert lines[2].startswith("| *ours* |")
+    assert lines[3] == "| 1,000 | random | 4.0 ±0.2 |  |"
+    assert cells[4][1].strip() == r"100% a\_b & #1 {x} ^\~ \\ \| \[2\] \<b\> $5 \*bold\* \`code\`"
+    assert cells[4][0].strip() == "", "a number of pairs that repeats"
+    assert cells[4][2].strip() == "**16.3 ±0.2**"
+    assert cells[5][0].strip() == "2,000", "the title of the section before is not repeated"
+    assert cells[7][2].strip() == r"4.0 ±0.3 \[1\]"
+    assert lines[8:] == ["", "Percent & more.", "", rf"\[1\] As published: {PAPER}."]
+
+
+def test_in_a_terminal_every_row_is_whole_at_any_width() -> None:
+    for width in (60, 160):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(terminal(table()))
+        text = console.export_text()
+        assert all(part in text for part in ("Recall_1", "Flickr30K", "ours", "theirs", "16.3 ±0.2", "4.0 ±0.3 [1]", "2,000"))
+        assert text.count("1,000") == 2
+        assert "…" not in text
+    assert HOSTILE in text
+    assert f"[1] As published: {PAPER}." in " ".join(text.split())
+
+
+def latex_lines(text: str) -> list[str]:
+    """What lies between the rules."""
+    return text[text.index(r"\toprule") : text.index(r"\bottomrule")].splitlines()
+
+
+def test_in_latex_every_line_has_as_many_cells_and_specials_are_escaped() -> None:
+    text = latex(table())
+    rows = [row for row in latex_lines(text) if row.endswith(r" \\")]
+    assert rows[0] == r" &  & \multicolumn{2}{c}{Flickr30K} \\"
+    assert rows[1] == r"pairs & method & TR@1 & IR@1 \\"
+    assert r"\cmidrule(lr){3-4}" in text
+    assert rows[2] == r"\multicolumn{4}{l}{\emph{ours}} \\"
+    assert rows[3] == r"1,000 & random & 4.0 $\pm$ 0.2 &  \\"
+    assert [len(re.split(r"(?<!\\)&", row)) for row in rows[3:]] == [4, 4, 4, 1, 4]
+    escaped = r"100\% a\_b \& \#1 \{x\} \textasciicircum{}\textasciitilde{} \textbackslash{} \textbar{} {[}2{]}"
+    assert escaped in rows[4]
+    assert r"\textbf{16.3 $\pm$ 0.2}" in rows[4]
+    assert r"\caption{Recall\_1. Percent \& more. {[}1{]} As published: Some \& Others" in text
+    assert text.count("{") == text.count("}")
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX is installed")
+def test_latex_compiles(tmp_path: Path) -> None:
+    document = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + latex(table()) + "\\end{document}\n"
+    (tmp_path / "table.tex").write_text(document)
+    subprocess.run(["pdflatex", "-halt-on-error", "table.tex"], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_csv_has_every_number_in_a_column_of_its_own() -> None:
+    rows = list(csv.DictReader(io.StringIO(csv_text(table()))))
+    parts = ("std_runs", "std_students", "std_published", "source")
+    assert list(rows[0]) == [
+        "section",
+        "pairs",
+        "method",
+        "flickr_tr1",
+        *(f"flickr_tr1_{part}" for part in parts),
+        "flickr_ir1",
+        "runs",
+    ]
+    assert [row["section"] for row in rows] == ["ours", "ours", "ours", "theirs"]
+    assert rows[1]["method"] == HOSTILE
+    assert (rows[1]["pairs"], rows[1]["flickr_tr1"], rows[1]["flickr_tr1_std_students"]) == ("1000", "16.26", "1.5")
+    assert (rows[1]["flickr_tr1_source"], rows[1]["flickr_ir1"], rows[1]["runs"]) == ("", "", "3")
+    assert (rows[3]["flickr_tr1_std_runs"], rows[3]["flickr_tr1_std_published"]) == ("", "0.3")
+    assert rows[3]["flickr_tr1_source"] == PAPER
+
+
+def test_csv_of_a_table_without_titles_names_no_section() -> None:
+    untitled = [Section(rows=section.rows) for section in table().sections[:2]]
+    assert csv_text(table(sections=untitled)).startswith("pairs,method,flickr_tr1,flickr_tr1_std_runs,flickr_tr1_std_students,")

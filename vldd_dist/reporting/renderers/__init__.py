@@ -1,0 +1,1 @@
+"""How a `reporting.table.Table` is drawn: one file a format."""
