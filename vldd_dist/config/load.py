@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from vldd_dist.config import strict_yaml
 from vldd_dist.config.base import UNKNOWN_KEY
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.overrides import set_key
 from vldd_dist.config.presets import preset_names, preset_path
 from vldd_dist.errors import ConfigError
 
@@ -29,13 +30,12 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
         ConfigError: one sentence naming the file and the key, and the mend where it is known.
     """
     path = description_path(path)
-    tree = _read_tree(path)
-    for override in overrides or []:
-        _apply_override(tree, override)
+    tree = read_tree(path)
+    apply_overrides(tree, overrides or [])
     try:
         return Experiment.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_first_problem(error)}") from None
+        raise ConfigError(f"{path}: {first_problem(error)}") from None
 
 
 def description_path(path: str | Path) -> Path:
@@ -43,7 +43,8 @@ def description_path(path: str | Path) -> Path:
     return Path(path) if Path(path).exists() else preset_path(str(path)) or Path(path)
 
 
-def _read_tree(path: Path) -> dict[str, Any]:
+def read_tree(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -63,32 +64,24 @@ def _read_tree(path: Path) -> dict[str, Any]:
     return tree
 
 
-class _SettingsFirst(dict[str, Any]):
-    """A plug-in that was given by its name, and got settings by overrides: a name that follows leaves the settings, so that
-    `--set data.source.images=...` may come before `--set data.source=karpathy`."""
+def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> None:
+    """Set keys of a description that is not yet checked; `section.key=value` each. Raises ConfigError."""
+    for override in overrides:
+        _apply_override(tree, override)
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, sign, value = override.partition("=")
-    *sections, leaf = key.split(".")
-    if not sign or not all([*sections, leaf]):
+    if not sign or not all(key.split(".")):
         raise ConfigError(f"--set {override}: expected section.key=value, for example --set 'distill.pairs=[20, 50]'")
-    node = tree
-    for section in sections:
-        if node is not tree and isinstance(node.get(section), str):
-            node[section] = _SettingsFirst(name=node[section])
-        node = node.setdefault(section, {})
-        if not isinstance(node, dict):
-            raise ConfigError(f"--set {override}: {section} is a value, not a section")
     try:
         parsed = strict_yaml.parse(value)
     except ValueError as error:
         raise ConfigError(f"--set {_short(override)}: {_short(value)} is not a YAML value ({_short(str(error))})") from None
-    earlier = node.get(leaf)
-    if isinstance(parsed, str) and isinstance(earlier, _SettingsFirst):
-        earlier["name"] = parsed
-    else:
-        node[leaf] = parsed
+    try:
+        set_key(tree, key, parsed)
+    except ValueError as error:
+        raise ConfigError(f"--set {override}: {error}") from None
 
 
 def _short(text: str) -> str:
@@ -96,7 +89,8 @@ def _short(text: str) -> str:
     return text if len(text) <= SHORT else f"{text[:SHORT]}..."
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """One sentence for what is wrong with a description."""
     problems = error.errors(include_url=False)
     first = problems[0]
     key = ".".join(_short(str(part)) for part in first["loc"])

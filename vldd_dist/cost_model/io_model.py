@@ -33,6 +33,10 @@ class DataSize:
     captions: int
     measured: bool
 
+    @property
+    def captions_an_image(self) -> float:
+        return self.captions / max(sum(self.images.values()), 1)
+
 
 @dataclass(frozen=True)
 class Traffic:
@@ -101,7 +105,7 @@ def traffic_of(splits: dict[str, bool], data: DataSize | None, trace: MemoryTrac
     """
     if data is None:
         return Traffic(None, reads, writes)
-    texts = data.captions * 4 * trace.text_dim // max(sum(data.images.values()), 1)
+    texts = round(data.captions_an_image * 4 * trace.text_dim)
     found = 0
     for split, features in splits.items():
         count = data.images[split]

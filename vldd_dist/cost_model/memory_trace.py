@@ -93,7 +93,7 @@ class MemoryTrace:
         self.settings = settings.model_copy(update={"image": image})
         self.text_dim, self.image_size = text_dim, image_size
         self.known: dict[Any, Any] = {}
-        model = self._model()
+        model = self.model()
         own = [sum(p.nbytes for p in module.parameters(recurse=False)) for module in model.modules()]
         self.module_bytes = max(own)
         self.parameters = sum(p.numel() for p in model.parameters())
@@ -111,7 +111,7 @@ class MemoryTrace:
     @cached_property
     def input_bytes(self) -> int:
         """A pair as the students get it: the same, or the frozen backbone's features and the text."""
-        return sum(tensor.nbytes for tensor in self._batch(self._model(), 1))
+        return sum(tensor.nbytes for tensor in self._batch(self.model(), 1))
 
     @_once
     def first_order(self, pairs: int, *, training: bool, of_batch: bool, keep: bool) -> int:
@@ -122,7 +122,7 @@ class MemoryTrace:
             of_batch: with the batch's gradient.
             keep: the parameters' gradients; else each is gone as soon as it is made, as when it goes to another rank.
         """
-        student, theta, batch = self._student(pairs, dropout=training, fused=True)
+        student, theta, batch = self.student(pairs, dropout=training, fused=True)
         with fused_attention_on_meta(), LiveMemory() as memory:
             at, on = _leaves(theta, True), _leaves(batch, of_batch)
             for leaf in [] if keep else at:
@@ -133,7 +133,7 @@ class MemoryTrace:
     @_once
     def second_order(self, pairs: int, *, dropout: bool, with_theta: bool) -> SecondOrder:
         """`DoubleBackward` of one step. `with_theta`: with the products along theta."""
-        student, theta, batch = self._student(pairs, dropout=dropout, fused=False)
+        student, theta, batch = self.student(pairs, dropout=dropout, fused=False)
         direction = [torch.empty_like(tensor) for tensor in theta]
         with LiveMemory() as memory:
             derivatives = DoubleBackward(student)
@@ -147,7 +147,7 @@ class MemoryTrace:
         """`full_gradient` of one and of two steps."""
         peaks = []
         for steps in (1, 2):
-            student, theta, batch = self._student(pairs, dropout=dropout, fused=False)
+            student, theta, batch = self.student(pairs, dropout=dropout, fused=False)
             target = [torch.empty_like(tensor) for tensor in theta]
 
             def outer(end: Params, target: Params = target) -> Tensor:
@@ -161,7 +161,7 @@ class MemoryTrace:
     @_once
     def encoding(self, count: int) -> int:
         """Features of 8-bit images without a graph: the peak, bytes beside parameters."""
-        model = self._model()
+        model = self.model()
         with torch.no_grad(), fused_attention_on_meta(), LiveMemory() as memory:
             images = torch.empty(count, 3, self.image_size, self.image_size, device=META, dtype=torch.uint8)
             model.image_features(model_inputs(model, model.normalise(images)))
@@ -170,7 +170,7 @@ class MemoryTrace:
     @_once
     def tower(self, images: int) -> TowerPass:
         """The image tower as a frozen one, on a chunk of images."""
-        tower, chunk = FrozenTower(self._model().image_backbone), self._images(images)
+        tower, chunk = FrozenTower(self.model().image_backbone), self._images(images)
         with fused_attention_on_meta():
             graph = tower.chunk_with_graph(chunk).graph_bytes
             with LiveMemory() as memory:
@@ -181,9 +181,9 @@ class MemoryTrace:
     @cached_property
     def tower_bytes(self) -> int:
         """What a frozen tower has beside the model's parameters."""
-        return FrozenTower(self._model().image_backbone).own_bytes
+        return FrozenTower(self.model().image_backbone).own_bytes
 
-    def _model(self) -> DualEncoder:
+    def model(self) -> DualEncoder:
         with META:
             return build(self.settings, self.text_dim, None, 0)
 
@@ -194,8 +194,8 @@ class MemoryTrace:
         inputs = model_inputs(model, self._images(min(pairs, CHUNK)))
         return [inputs.new_empty(pairs, *inputs.shape[1:]), torch.empty(pairs, self.text_dim, device=META)]
 
-    def _student(self, pairs: int, *, dropout: bool, fused: bool) -> tuple[Student, list[Tensor], list[Tensor]]:
-        model = self._model()
+    def student(self, pairs: int, *, dropout: bool, fused: bool) -> tuple[Student, list[Tensor], list[Tensor]]:
+        model = self.model()
         student = Student(model, self.settings.loss, dropout=dropout, fused_attention=fused)
         return student, [parameter.detach() for parameter in student.view.parameters], self._batch(model, pairs)
 

@@ -13,13 +13,16 @@ from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
 class Graph:
     """The units of an experiment, made when they are asked for.
 
+    Args:
+        dataset: of an experiment with the same data, seed and device, where it is made already.
+
     Raises:
         ConfigError, DataError: a source, weights file or text encoder that the description names is not there.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, dataset: WorkUnit | None = None) -> None:
         self.experiment = experiment
-        self._units: dict[tuple[object, ...], WorkUnit] = {}
+        self._units: dict[tuple[object, ...], WorkUnit] = {("dataset",): dataset} if dataset else {}
         for name in experiment.image_models():
             check_backbone_name(name)
         _refuse_kinks(experiment)

@@ -48,6 +48,8 @@ class StageSpec:
         lower_for_memory: keys of the description that lower what a unit takes of memory.
         memory: (experiment, traces) -> bytes of a rank at its worst moment; none: not estimated.
         traffic: (experiment, traces, size of the dataset) -> bytes read and written; none: not estimated.
+        flops: (experiment, traces, size of the dataset, unit) -> floating-point operations of a unit, none where its objective
+            is not modelled; no function: not worth counting.
     """
 
     kind: str
@@ -65,6 +67,7 @@ class StageSpec:
     lower_for_memory: str = ""
     memory: Callable[[Experiment, TraceOf], Terms] | None = None
     traffic: Callable[[Experiment, TraceOf, DataSize | None], Traffic] | None = None
+    flops: Callable[[Experiment, TraceOf, DataSize, WorkUnit], float | None] | None = None
 
     def resources(self, experiment: Experiment) -> Resources:
         """What one worker asks for."""

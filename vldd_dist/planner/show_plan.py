@@ -7,15 +7,17 @@ from rich.table import Table
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.cost_model.io_model import Traffic, data_size, text_dim
+from vldd_dist.cost_model.io_model import DataSize, Traffic, data_size, text_dim
 from vldd_dist.cost_model.memory_model import GIB, RESERVED, Terms, peak
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.committed import committed_units
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graph import Graph, make_graph
 from vldd_dist.pipeline.stage import all_stages
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.planner.estimator import Estimator, estimated_stages
+from vldd_dist.planner.stated_data import with_stated_data
 from vldd_dist.planner.suggestions import memory_limit, suggest
+from vldd_dist.planner.work import count_work, work_table
 from vldd_dist.store.store import Store
 
 # Of a peak: what takes less is not named.
@@ -29,27 +31,41 @@ def print_plan(experiment: Experiment, store: Store, console: Console) -> None:
     Raises:
         DataError: none of them is usable.
     """
+    planned, notes = with_stated_data({experiment.name: experiment})
+    experiment = planned[experiment.name]
     graph = make_graph(experiment)
     units = graph.units()
     done = committed_units(store, units)
-    if graph.unit("dataset").id not in done:
-        # Of what is prepared the source need not be visible here.
-        for split in experiment.data.source.own_splits():
-            experiment.data.source.check(split)
-    console.print(_units_table(f"Plan of {experiment.name} in {store.url}", units, done))
+    check_source(graph, done)
+    console.print(units_table(f"Plan of {experiment.name} in {store.url}", units, done))
 
     def known(unit: WorkUnit) -> UnitReader | None:
         return UnitReader(store, unit.kind, unit.id) if unit.id in done else None
 
     embeddings = graph.unit("caption_embeddings")
     dim, certain = text_dim(experiment.model.text, known(embeddings))
-    notes = []
     if not certain:
         notes.append(f"the embeddings' size of {experiment.model.text.model} is not known here: {dim} is assumed")
-    _print_needs(experiment, Estimator(dim), known(graph.unit("dataset")), notes, console)
+    estimator, data = Estimator(dim), data_size(experiment, known(graph.unit("dataset")))
+    _print_needs(experiment, estimator, data, notes, console)
+    to_run = [unit for unit in units if unit.id not in done]
+    console.print(work_table(count_work([(experiment, to_run, data, estimator)])))
 
 
-def _units_table(title: str, units: list[WorkUnit], done: set[str]) -> Table:
+def check_source(graph: Graph, done: set[str]) -> None:
+    """Read the source's first samples, unless it is prepared: then it need not be visible here.
+
+    Raises:
+        DataError: none of them is usable.
+    """
+    if graph.unit("dataset").id not in done:
+        source = graph.experiment.data.source
+        for split in source.own_splits():
+            source.check(split)
+
+
+def units_table(title: str, units: list[WorkUnit], done: set[str]) -> Table:
+    """A row a kind of unit."""
     table = Table(title=title)
     for column in ("stage", "units", "done", "to run", "workers each", "CPUs a worker", "GPUs a worker"):
         table.add_column(column, justify="left" if column == "stage" else "right")
@@ -65,16 +81,15 @@ def _units_table(title: str, units: list[WorkUnit], done: set[str]) -> Table:
 
 
 def _print_needs(
-    experiment: Experiment, estimator: Estimator, dataset: UnitReader | None, notes: list[str], console: Console
+    experiment: Experiment, estimator: Estimator, data: DataSize | None, notes: list[str], console: Console
 ) -> None:
     trace = estimator.trace(experiment.model, experiment.data.image_size)
     snapshot = sum(trace.trainable_bytes.values())
-    data = data_size(experiment, dataset)
     if data is None:
         notes.append("data: images and caption embeddings, whose number is known once the dataset is done")
     console.print(
         f"The model has {_count(trace.parameters)} parameters, {_count(trace.trainable)} of them trainable; "
-        f"a snapshot takes {_size(snapshot)}.",
+        f"a snapshot takes {format_size(snapshot)}.",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -92,10 +107,12 @@ def _print_needs(
             terms = estimator.memory(experiment, stage)
         except ConfigError as error:
             notes.append(str(error))
-            table.add_row(stage.title, "?", "?", reads, _size(moved.writes))
+            table.add_row(stage.title, "?", "?", reads, format_size(moved.writes))
             continue
-        verdict = "-" if limit is None else f"{_size(limit + RESERVED)}: {'fits' if peak(terms) <= limit else 'too small'}"
-        table.add_row(stage.title, _size(peak(terms)), verdict, reads, _size(moved.writes))
+        verdict = (
+            "-" if limit is None else f"{format_size(limit + RESERVED)}: {'fits' if peak(terms) <= limit else 'too small'}"
+        )
+        table.add_row(stage.title, format_size(peak(terms)), verdict, reads, format_size(moved.writes))
         sentences.append(f"{stage.title}: {_breakdown(terms)}")
         if limit is not None and peak(terms) > limit:
             sentences.append(f"{stage.title} do not fit: {suggest(experiment, stage, limit, estimator)}")
@@ -108,16 +125,17 @@ def _print_needs(
 def _breakdown(terms: Terms) -> str:
     """The peak's parts, largest first."""
     named = sorted(((size, name) for name, size in terms.items() if size >= WORTH_NAMING * peak(terms)), reverse=True)
-    return ", ".join(f"{name} {_size(size)}" for size, name in named)
+    return ", ".join(f"{name} {format_size(size)}" for size, name in named)
 
 
 def _reads(moved: Traffic, measured: bool) -> str:
     if moved.data is None:
-        return f"{_size(moved.reads)} + data"
-    return ("" if measured else "~") + _size(moved.reads + moved.data)
+        return f"{format_size(moved.reads)} + data"
+    return ("" if measured else "~") + format_size(moved.reads + moved.data)
 
 
-def _size(size: int) -> str:
+def format_size(size: int) -> str:
+    """Bytes for a person."""
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.1f} MiB"
 
 

@@ -28,6 +28,7 @@ from vldd_dist.cost_model.memory_model import (
     used_pairs,
 )
 from vldd_dist.cost_model.memory_trace import TraceOf
+from vldd_dist.cost_model.work_model import distillation_flops
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import ExpertAwaited, Experts
 from vldd_dist.distillation.initialisations import starting_pairs
@@ -205,6 +206,12 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     return traffic_of(splits, data, trace, reads=reads, writes=writes)
 
 
+def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float | None:
+    """Of a run with the unit's budget."""
+    trace = traces(experiment.model, experiment.data.image_size)
+    return distillation_flops(experiment, trace, data, unit.spec["pairs"])
+
+
 STAGE = StageSpec(
     kind="distillation",
     version=4,
@@ -220,4 +227,5 @@ STAGE = StageSpec(
     lower_for_memory="distill.batch_size or distill.objective.inner_steps",
     memory=memory,
     traffic=traffic,
+    flops=flops,
 )

@@ -8,9 +8,12 @@ from pydantic import Field
 from vldd_dist.artifacts.facts import Facts, Recalls
 from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.model import ModelSettings
+from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.io_model import DataSize, Traffic, has_features, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Terms, peak, sizes_of, student_step_memory
 from vldd_dist.cost_model.memory_trace import TraceOf
+from vldd_dist.cost_model.work_model import student_flops
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
@@ -123,6 +126,17 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     return traffic_of(dict.fromkeys(["val", "test"], has_features(experiment.model)), data, trace, reads=reads, writes=0)
 
 
+def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float:
+    """Of a student on the unit's pairs, chosen on validation and measured on the test split; or of an expert's measurement."""
+    model = ModelSettings.model_validate(unit.spec["model"])
+    trace, given = traces(model, experiment.data.image_size), has_features(model)
+    measured = 0 if given else data.images["test"] * FlopTrace(trace).encoding
+    if "pairs" not in unit.inputs:
+        return measured
+    validation = 0 if given else data.images["val"]
+    return student_flops(trace, experiment.evaluation, unit.inputs["pairs"].spec["pairs"], validation) + measured
+
+
 STAGE = StageSpec(
     kind="evaluation",
     version=4,
@@ -136,4 +150,5 @@ STAGE = StageSpec(
     lower_for_memory="evaluation.batch_size or evaluation.encode_batch",
     memory=memory,
     traffic=traffic,
+    flops=flops,
 )

@@ -11,6 +11,7 @@ from vldd_dist.config.experts import ExpertSettings
 from vldd_dist.cost_model.io_model import DataSize, Traffic, has_features, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Step, Terms, drops_gradients, expert_memory, per_rank, sizes_of
 from vldd_dist.cost_model.memory_trace import TraceOf
+from vldd_dist.cost_model.work_model import expert_flops
 from vldd_dist.experts.train import ExpertInputs, ExpertTraining
 from vldd_dist.models.image import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext
@@ -108,6 +109,11 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     return traffic_of(splits, data, trace, reads=weights_bytes(experiment.model, trace), writes=writes)
 
 
+def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float:
+    """Of one expert."""
+    return expert_flops(experiment, traces(experiment.model, experiment.data.image_size), data)
+
+
 STAGE = StageSpec(
     kind="expert",
     version=4,
@@ -123,4 +129,5 @@ STAGE = StageSpec(
     lower_for_memory="experts.batch_size",
     memory=memory,
     traffic=traffic,
+    flops=flops,
 )

@@ -1,0 +1,85 @@
+"""Reading a study: its file, the description that it varies, and every variant checked as a whole."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.load import apply_overrides, description_path, first_problem, load_experiment, read_tree
+from vldd_dist.config.study import Study
+from vldd_dist.errors import ConfigError
+
+# Keys that only a study has.
+STUDY_KEYS = {"base", "vary", "variants", "tables"}
+
+
+@dataclass(frozen=True)
+class LoadedStudy:
+    """A study with the experiments that it stands for.
+
+    Attributes:
+        experiments: variant -> its experiment, named STUDY-VARIANT.
+    """
+
+    study: Study
+    experiments: Mapping[str, Experiment]
+
+    @property
+    def name(self) -> str:
+        return self.study.name
+
+
+def load_description(path: str | Path, overrides: list[str] | None = None) -> Experiment | LoadedStudy:
+    """The experiment or the study that a file describes. Overrides of a study change the description that it varies.
+
+    Raises:
+        ConfigError: one sentence naming the file and the key, and the mend where it is known.
+    """
+    tree = read_tree(description_path(path))
+    return load_study(path, overrides) if STUDY_KEYS & tree.keys() else load_experiment(path, overrides)
+
+
+def load_study(path: str | Path, overrides: list[str] | None = None) -> LoadedStudy:
+    """Read and check a study; see `load_description`."""
+    path = description_path(path)
+    tree = read_tree(path)
+    if not STUDY_KEYS & tree.keys():
+        raise ConfigError(f"{path}: describes one experiment, not a study (`base` with `vary` or `variants`): use `vldd run`")
+    _read_base(tree, path)
+    apply_overrides(tree["base"], overrides or [])
+    try:
+        study = Study.model_validate(tree)
+        trees = list(study.trees())
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {first_problem(error)}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return LoadedStudy(study, _experiments(trees, path))
+
+
+def _read_base(tree: dict[str, Any], path: Path) -> None:
+    """Replace the name of a description by what it says."""
+    base = tree.get("base")
+    if isinstance(base, str):
+        # Beside the study, as a reader of the file expects, or from where the command runs.
+        beside = path.parent / base
+        tree["base"] = read_tree(beside if beside.is_file() else description_path(base))
+    elif not isinstance(base, dict):
+        raise ConfigError(f"{path}: base: expected a description, a preset's name or the path of a file")
+
+
+def _experiments(trees: list[tuple[str, dict[str, Any]]], path: Path) -> dict[str, Experiment]:
+    experiments: dict[str, Experiment] = {}
+    variant_of: dict[str, str] = {}
+    for name, tree in trees:
+        try:
+            experiments[name] = Experiment.model_validate(tree)
+        except ValidationError as error:
+            raise ConfigError(f"{path}: variant {name}: {first_problem(error)}") from None
+        same = variant_of.setdefault(experiments[name].model_copy(update={"name": ""}).model_dump_json(), name)
+        if same != name:
+            raise ConfigError(f"{path}: the variants {same} and {name} are the same experiment: leave one of them out")
+    return experiments

@@ -1,0 +1,141 @@
+"""A study: variants of one description, whose results stand in tables together."""
+
+import copy
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from vldd_dist.config.base import Distinct, Positive, Section
+from vldd_dist.config.overrides import Key, set_key
+from vldd_dist.recall_metrics import METRICS
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+# A variant is an experiment, and its graph is made when the study is read.
+MOST_VARIANTS = 1_000
+
+# Keys of the description with their values: `distill.pairs: [10]`.
+Changes = dict[Key, Any]
+
+
+def _label(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is no name of a variant: lower-case letters, digits and dashes")
+    return text
+
+
+Label = Annotated[str, AfterValidator(_label)]
+
+
+def _known_metric(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"{name!r} is no metric: choose from {', '.join(METRICS)}")
+    return name
+
+
+class TableSettings(Section):
+    """One table of a study: a row, or a column under each metric, for each set of students that it compares."""
+
+    title: str = Field(min_length=1, max_length=300)
+    variants: Distinct[str] | None = Field(None, description="Names of the variants in it, in this order; none: all.")
+    methods: Distinct[str] = Field(
+        ["distilled"], description='Labels of coresets, "distilled" and "full" (all training pairs), in this order.'
+    )
+    pairs: Distinct[Positive] | None = Field(None, description="The numbers of pairs in it; none: all.")
+    image_models: Literal["own", "all"] = Field(
+        "own", description="own: students have the variant's image tower; all: a row for each of evaluation.image_models too."
+    )
+    across: Literal["method", "variant"] | None = Field(
+        None, description="What has a column of its own under each metric; none: methods and variants have rows."
+    )
+    metrics: Distinct[Annotated[str, AfterValidator(_known_metric)]] = Field(
+        list(METRICS), description="Columns: recalls of the test split, and their mean."
+    )
+    published: Distinct[str] = Field([], description="Names of published tables (`vldd table --published`) to set beside.")
+
+
+class Study(Section):
+    """Variants of a description: every combination of the axes' values, and those that are named one by one.
+
+    Attributes:
+        base: the description that they vary, not yet checked: a variant may set what it lacks.
+    """
+
+    name: str = Field(pattern=NAME.pattern, max_length=60, description="Short name: lower-case letters, digits, dashes.")
+    base: dict[str, Any] = Field(description="A description, as of `vldd run`; or a preset's name, or the path of a file.")
+    vary: dict[str, dict[Label, Changes]] = Field(
+        default_factory=dict,
+        description="AXIS: {LABEL: {KEY: VALUE}}, or KEY: [VALUES]. Each combination of the axes' labels is a variant.",
+    )
+    variants: dict[Label, Changes] = Field(
+        default_factory=dict, description="NAME: {KEY: VALUE}: one further variant each; {} is the base itself."
+    )
+    tables: dict[Label, TableSettings] = Field(default_factory=dict, description="NAME: a table; none: one of all variants.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _axes_of_values(cls, given: Any) -> Any:
+        """`KEY: [VALUES]` is the axis whose labels are the values."""
+        axes = given.get("vary") if isinstance(given, dict) else None
+        if not isinstance(axes, dict):
+            return given
+        return given | {"vary": {axis: _labelled(axis, values) for axis, values in axes.items()}}
+
+    @model_validator(mode="after")
+    def _tables_name_variants(self) -> Self:
+        names = list(itertools.islice(self._names(), MOST_VARIANTS + 1))
+        if not names:
+            raise ValueError("a study needs `vary` or `variants`: what differs between its rows")
+        if len(names) > MOST_VARIANTS:
+            raise ValueError(f"vary has more than {MOST_VARIANTS:,} combinations: shorten an axis")
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two variants are named {sorted(twice)[0]}: rename a label of vary or a key of variants")
+        for table, settings in self.tables.items():
+            if unknown := [name for name in settings.variants or [] if name not in names]:
+                raise ValueError(f"tables.{table}.variants: {unknown[0]} is no variant: {', '.join(names)}")
+        return self
+
+    def _names(self) -> Iterator[str]:
+        yield from (name for name, _ in self._crossed())
+        yield from self.variants
+
+    def _crossed(self) -> Iterator[tuple[str, Changes]]:
+        if self.vary:
+            for labels in itertools.product(*self.vary.values()):
+                changes = [axis[label] for axis, label in zip(self.vary.values(), labels, strict=True)]
+                yield "-".join(labels), {key: value for one in changes for key, value in one.items()}
+
+    def trees(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(variant, its description, not yet checked).
+
+        Raises:
+            ValueError: a key lies below a value.
+        """
+        for name, changes in itertools.chain(self._crossed(), self.variants.items()):
+            tree = copy.deepcopy(self.base)
+            for key, value in changes.items():
+                try:
+                    set_key(tree, key, value)
+                except ValueError as error:
+                    raise ValueError(f"variant {name}: {key}: {error}") from None
+            yield name, tree | {"name": f"{self.name}-{name}"}
+
+    def table_settings(self) -> dict[str, TableSettings]:
+        """Those of the description; without any, one of everything."""
+        return self.tables or {"all": TableSettings(title=self.name)}
+
+
+def _labelled(axis: str, values: Any) -> Any:
+    if not isinstance(values, list):
+        return values
+    labels = [_label_of(value) for value in values]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"vary.{axis}: two values have one label ({', '.join(labels)}): write LABEL: {{{axis}: VALUE}}")
+    return {label: {axis: value} for label, value in zip(labels, values, strict=True)}
+
+
+def _label_of(value: Any) -> str:
+    """`[10, 20]` is `10-20`, `test_vit` is `test-vit`."""
+    return re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-") or "none"

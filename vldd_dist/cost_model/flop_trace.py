@@ -1,0 +1,95 @@
+"""Floating-point operations of a dual encoder's passes, counted on the "meta" device: nothing is computed."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from vldd_dist.cost_model.memory_trace import META, MemoryTrace
+from vldd_dist.distillation.unroll import DoubleBackward
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.frozen_tower import FrozenTower, model_inputs
+
+# Of so many pairs a step is counted. The scores of a batch, quadratic in it, are nothing beside the towers.
+COUNTED = 8
+
+
+class FlopCount(TorchDispatchMode):
+    """Counts matrix products and convolutions, a multiplication and an addition as two. PyTorch's own counter keeps account of
+    modules, for which it cannot pass through `torch.autograd.grad` of leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+class FlopTrace:
+    """What passes take, for each pair or image. The trace remembers what was counted."""
+
+    def __init__(self, trace: MemoryTrace) -> None:
+        self._trace = trace
+
+    @property
+    def training(self) -> float:
+        """A pair in a forward and backward pass of what is trained; a frozen image tower's features are given."""
+        return self._once("training", self._training) / COUNTED
+
+    @property
+    def second_order(self) -> float:
+        """A pair in an inner step that is differentiated twice: its gradient, and the products with it."""
+        return self._once("second order", self._second_order) / COUNTED
+
+    @property
+    def encoding(self) -> float:
+        """An image through the image tower."""
+        return self._once("encoding", lambda: self._of_images(_encode)) / COUNTED
+
+    @property
+    def pixels(self) -> float:
+        """An image through a frozen tower and back to its pixels."""
+        return self._once("pixels", lambda: self._of_images(_to_pixels)) / COUNTED
+
+    def _training(self) -> None:
+        student, theta, batch = self._trace.student(COUNTED, dropout=False, fused=False)
+        student.loss([tensor.requires_grad_() for tensor in theta], batch, 0).backward()
+
+    def _second_order(self) -> None:
+        student, theta, batch = self._trace.student(COUNTED, dropout=False, fused=False)
+        derivatives = DoubleBackward(student)
+        first = derivatives.gradient(theta, batch, 0, last=True)
+        direction = [torch.empty_like(tensor) for tensor in theta]
+        derivatives.products(theta, batch, 0, direction, first, with_theta=True)
+
+    def _of_images(self, run: Callable[[DualEncoder, torch.Tensor], Any]) -> None:
+        size = self._trace.image_size
+        run(self._trace.model(), torch.empty(COUNTED, 3, size, size, device=META))
+
+    def _once(self, name: str, run: Callable[[], None]) -> float:
+        key = ("flops", name)
+        if key not in self._trace.known:
+            with FlopCount() as count:
+                run()
+            self._trace.known[key] = count.total
+        found: float = self._trace.known[key]
+        return found
+
+
+@torch.no_grad()
+def _encode(model: DualEncoder, images: torch.Tensor) -> None:
+    model.image_features(model_inputs(model, images))
+
+
+def _to_pixels(model: DualEncoder, images: torch.Tensor) -> None:
+    passed = FrozenTower(model.image_backbone).chunk_with_graph(images)
+    passed.pixel_gradients(torch.empty_like(passed.features))

@@ -1,0 +1,69 @@
+"""From a study to one graph: variants share every unit that answers the same question."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.pipeline.graph import Graph
+from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
+
+
+class StudyGraph:
+    """The graphs of a study's variants.
+
+    Attributes:
+        graphs: variant -> its graph.
+
+    Raises:
+        ConfigError, DataError: as of `Graph`.
+    """
+
+    def __init__(self, experiments: Mapping[str, Experiment]) -> None:
+        self.graphs: dict[str, Graph] = {}
+        # Reading a source's index takes seconds for each of its splits: once for all variants of the same data.
+        datasets: dict[str, WorkUnit] = {}
+        for variant, experiment in experiments.items():
+            data = experiment.model_dump_json(include={"data", "seed", "device"})
+            graph = Graph(experiment, datasets.get(data))
+            datasets[data] = graph.unit("dataset")
+            self.graphs[variant] = graph
+
+    def units(self, until: str | None = None) -> list[WorkUnit]:
+        """Every unit once, inputs first, labelled by the variants that it is of.
+
+        Args:
+            until: a milestone, as of `Graph.units`.
+        """
+        users = self._users(until)
+        every = in_dependency_order([unit for graph in self.graphs.values() for unit in graph.units(until)])
+        return [replace(unit, label=self._label(unit, users[unit.id])) for unit in every]
+
+    def shared(self, until: str | None = None) -> list[WorkUnit]:
+        """The units of more than one variant."""
+        users = self._users(until)
+        return [unit for unit in self.units(until) if len(users[unit.id]) > 1]
+
+    def asked(self, until: str | None = None) -> int:
+        """How many units the variants would be, each run in a store of its own."""
+        return sum(len(graph.units(until)) for graph in self.graphs.values())
+
+    def owners(self) -> Iterator[tuple[Graph, list[WorkUnit]]]:
+        """(a variant's graph, its units that no earlier variant has): together every unit once."""
+        seen: set[str] = set()
+        for graph in self.graphs.values():
+            new = [unit for unit in graph.units() if unit.id not in seen]
+            seen |= {unit.id for unit in new}
+            yield graph, new
+
+    def _users(self, until: str | None) -> dict[str, list[str]]:
+        users: dict[str, list[str]] = {}
+        for variant, graph in self.graphs.items():
+            for unit in graph.units(until):
+                users.setdefault(unit.id, []).append(variant)
+        return users
+
+    def _label(self, unit: WorkUnit, users: list[str]) -> str:
+        if len(users) == len(self.graphs) > 1:
+            return unit.label
+        others = f" and {len(users) - 1} more" if len(users) > 1 else ""
+        return f"{unit.label} [{users[0]}{others}]"
