@@ -114,5 +114,6 @@ def test_the_report_says_what_the_manifests_say(finished: Store) -> None:
     recalls = [UnitReader(finished, unit.kind, unit.id).facts["test"]["tr5"] for unit in full]
     (full,) = [row for row in rows if row["method"] == "full"]
     assert full["metrics"]["tr5"]["mean"] == pytest.approx(sum(recalls) / 2)
+    assert full["metrics"]["tr5"]["std_runs"] == pytest.approx(abs(recalls[0] - recalls[1]) / 2)
     page = finished.read("report/index.html").decode()
     assert UnitReader(finished, failed.kind, failed.id).facts["digest"] in page

@@ -24,10 +24,16 @@ HOSTILE_CAPTION = 'a dog <script>alert("x")</script> & a "cat"'
 METHODS = ("full", "random", "herding", "k_center", "forgetting", "distilled")
 
 
-def row(method: str, pairs: int, level: float, image_model: str | None = None, runs: int = 3) -> Row:
-    """A row whose every metric has mean `level` and, of several runs, a spread."""
-    recalls = [dict.fromkeys(METRICS, level + offset) for offset in (np.arange(runs) - (runs - 1) / 2)]
-    return Row(method=method, pairs=pairs, image_model=image_model, metrics=aggregate(recalls), runs=runs)
+def row(method: str, pairs: int, level: float, image_model: str | None = None, runs: int = 3, students: int = 1) -> Row:
+    """Every metric has mean `level`, and differs by 1 between neighbouring runs, by 4 between neighbouring students."""
+    recalls = [
+        [
+            dict.fromkeys(METRICS, level + run - (runs - 1) / 2 + 4 * (student - (students - 1) / 2))
+            for student in range(students)
+        ]
+        for run in range(runs)
+    ]
+    return aggregate(method, pairs, recalls, image_model)
 
 
 def progress(state: Literal["running", "done", "failed", "stopped"], running: int = 2) -> Progress:

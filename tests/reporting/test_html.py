@@ -57,7 +57,7 @@ def page(html: str) -> Page:
 def test_every_row_figure_and_picture_is_there(page: Page):
     scopes = Counter(attributes.get("scope") for attributes in page.all("th"))
     # The methods, and the first number of pairs of each of four groups.
-    assert scopes == {"col": 10, "rowgroup": 1, "row": len(report().rows) + 4}
+    assert scopes == {"col": 12, "rowgroup": 1, "row": len(report().rows) + 4}
     assert len(page.all("svg")) == len(plots(report()))
     # Two pairs, one of whose starts was not kept.
     assert len(page.all("img")) == 3

@@ -1,7 +1,10 @@
+import numpy as np
+import pytest
+
 from tests.reporting.sample import report, row
 from vldd_dist.recall_metrics import METRICS
 from vldd_dist.reporting.renderers.markdown import markdown
-from vldd_dist.reporting.tables import budgets, comparisons, recall_table, summary
+from vldd_dist.reporting.tables import budgets, comparisons, recall_table, spread_note, summary
 
 ORDER = [
     ("full", 2000, None),
@@ -18,11 +21,17 @@ def test_summary_has_exactly_the_promised_keys():
     rows = summary(report())["rows"]
     assert [(entry["method"], entry["pairs"], entry.get("image_model")) for entry in rows] == ORDER
     for entry in rows:
-        assert set(entry) - {"image_model"} == {"method", "pairs", "metrics"}
+        assert set(entry) - {"image_model", "of_full_data"} == {"method", "pairs", "metrics", "runs", "students"}
         assert list(entry["metrics"]) == list(METRICS)
-        assert all(set(stat) == {"mean", "std"} for stat in entry["metrics"].values())
+        assert all(set(stat) == {"mean", "std_runs", "std_students"} for stat in entry["metrics"].values())
     assert "image_model" not in rows[0]
-    assert rows[2]["metrics"]["mean"]["mean"] == 10.0
+    assert rows[2]["metrics"]["mean"] == {"mean": 10.0, "std_runs": pytest.approx(np.std([9, 10, 11])), "std_students": None}
+    assert [entry.get("of_full_data") for entry in rows] == [
+        100,
+        *(pytest.approx(100 * m / 55) for m in (5, 10, 9, 8, 16)),
+        None,
+    ]
+    assert [(entry["runs"], entry["students"]) for entry in rows] == [*[(3, 3)] * 6, (1, 1)]
 
 
 def test_best_is_marked_among_rows_that_compete():
@@ -44,7 +53,7 @@ def test_comparisons_name_the_best_coreset_of_the_size():
 
 def test_the_table_has_a_line_for_each_row():
     table = recall_table(report())
-    assert [column.key for column in table.columns] == ["pairs", "method", *METRICS, "runs"]
+    assert [column.key for column in table.columns] == ["pairs", "method", *METRICS, "of_full_data", "runs", "students"]
     assert [section.title for section in table.sections] == ["", "", "", "students on nf_resnet50"]
     assert [line.accent for section in table.sections for line in section.rows] == [
         method == "distilled" for method, _, _ in ORDER
@@ -53,9 +62,54 @@ def test_the_table_has_a_line_for_each_row():
 
 def test_in_markdown():
     lines = markdown(recall_table(report())).splitlines()
-    assert lines[0] == "| pairs | method | TR@1 | TR@5 | TR@10 | IR@1 | IR@5 | IR@10 | mean |"
+    assert lines[0] == "| pairs | method | TR@1 | TR@5 | TR@10 | IR@1 | IR@5 | IR@10 | mean | of full data, % |"
     assert lines[3].startswith("| 10 | random | 5.0 ±0.8 |")
     assert lines[4].startswith("|  | distilled | **10.0 ±0.8** |")
-    assert lines[8] == "| *students on nf\\_resnet50* |" + "  |" * 8
+    assert lines[4].endswith(" | **10.0 ±0.8** | 18.2 |")
+    assert lines[8] == "| *students on nf\\_resnet50* |" + "  |" * 9
     # A single run has no spread.
     assert lines[9].startswith("| 10 | distilled | 7.0 | 7.0 |")
+    assert lines[-1] == "Of full data, %: the mean divided by that of full data with the same towers."
+
+
+def test_without_full_data_there_is_no_part_of_it():
+    table = recall_table(report().model_copy(update={"rows": [row("distilled", 10, 4.0)]}))
+    assert "of_full_data" not in [column.key for column in table.columns]
+    assert len(table.notes) == 1
+
+
+START = "Test recall in percent; ± is the population standard deviation over "
+
+
+@pytest.mark.parametrize(
+    ("rows", "spreads"),
+    [
+        ([row("full", 99, 1.0, runs=4)], "experts for full data"),
+        (
+            [row("full", 99, 1.0), row("k_center", 9, 1.0), row("distilled", 9, 1.0, runs=1, students=5)],
+            "experts for full data; over selections for coresets; over the students of a single run for distilled pairs",
+        ),
+        (
+            [row("distilled", 9, 1.0, runs=2, students=5)],
+            "distillation runs, of the mean over each one's students, for distilled pairs",
+        ),
+        (
+            [row("distilled", 9, 1.0, runs=2, students=2), row("distilled", 99, 1.0, runs=1, students=2)],
+            "distillation runs, of the mean over each one's students, or the students of a single run for distilled pairs",
+        ),
+        ([row("full", 99, 1.0, runs=1), row("random", 9, 1.0)], "selections for coresets"),
+    ],
+)
+def test_the_note_says_what_the_spread_of_which_rows_is(rows, spreads):
+    assert spread_note(rows) == f"{START}{spreads}."
+
+
+def test_the_note_of_single_students():
+    assert spread_note([row("full", 99, 1.0, runs=1)]) == "Test recall in percent, of one student each."
+
+
+def test_the_shown_spread_is_that_over_runs_where_there_are_several():
+    several, one = row("distilled", 10, 50.0, runs=2, students=2), row("distilled", 20, 50.0, runs=1, students=2)
+    table = recall_table(report().model_copy(update={"rows": [several, one]}))
+    shown = [section.rows[0].cells[2] for section in table.sections]
+    assert [(cell.spread, cell.std_students) for cell in shown] == [(0.5, 2.0), (2.0, 2.0)]

@@ -18,6 +18,7 @@ from vldd_dist.pipeline.graph import Graph
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import (
+    FULL,
     DistillationCurve,
     ExpertCurve,
     Gallery,
@@ -133,32 +134,22 @@ class Reporter:
         }
 
     def _rows(self) -> list[Row]:
-        recalls: dict[tuple[str, int, str], list[dict[str, float]]] = {}
+        """Of what has an evaluated student: full data, coresets, distilled sets."""
+        runs: dict[tuple[str, int, str | None], list[list[dict[str, float]]]] = {}
         own = self.experiment.model.image.model
         train = (self._facts(self.graph.unit("dataset")) or {}).get("splits", {}).get("train", {}).get("images", 0)
-        for unit in self.graph.wanted("evaluation"):
-            if "expert" in unit.inputs:
-                self._collect_recall(recalls, ("full", train, own), unit)
+        experts = [unit for unit in self.graph.wanted("evaluation") if "expert" in unit.inputs]
+        if of_experts := self._recalls(experts):
+            runs[FULL, train, None] = [[recall] for recall in of_experts]
         for chosen in self.sets:
             for model in chosen.image_models:
-                for key in chosen.evaluations(model):
-                    self._collect_recall(recalls, (chosen.method, chosen.pairs, model), self.graph.unit("evaluation", *key))
-        return [
-            Row(
-                method=method,
-                pairs=pairs,
-                image_model=None if model == own else model,
-                metrics=aggregate(measured),
-                runs=len(measured),
-            )
-            for (method, pairs, model), measured in recalls.items()
-        ]
+                if found := self._recalls([self.graph.unit("evaluation", *key) for key in chosen.evaluations(model)]):
+                    runs.setdefault((chosen.method, chosen.pairs, None if model == own else model), []).append(found)
+        return [aggregate(method, pairs, of_row, model) for (method, pairs, model), of_row in runs.items()]
 
-    def _collect_recall(
-        self, recalls: dict[tuple[str, int, str], list[dict[str, float]]], key: tuple[str, int, str], unit: WorkUnit
-    ) -> None:
-        if facts := self._facts(unit):
-            recalls.setdefault(key, []).append(facts["test"] | facts.get("metrics", {}))
+    def _recalls(self, evaluations: list[WorkUnit]) -> list[dict[str, float]]:
+        """Of those that are committed."""
+        return [facts["test"] | facts.get("metrics", {}) for unit in evaluations if (facts := self._facts(unit))]
 
     def _experts(self) -> list[ExpertCurve]:
         return [

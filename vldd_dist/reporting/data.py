@@ -28,20 +28,28 @@ class _Value(BaseModel):
 
 
 class Stat(_Value):
-    """Mean and population standard deviation of a recall over runs, in percent."""
+    """A metric over the students of one row: recalls and their mean in percent. Deviations are of the population (divisor n, as
+    in published results on this task)."""
 
-    mean: float
-    std: float
+    mean: float = Field(description="Over runs, of the mean over each run's students.")
+    std_runs: float | None = Field(description="Deviation over runs of the mean over each one's students; none for one run.")
+    std_students: float | None = Field(
+        description="Deviation over the students of a run, averaged over the runs that have several; none where none has."
+    )
 
 
 class Row(_Value):
-    """Test recall of the students trained on sets of one method and size."""
+    """Test recall of the students trained on sets of one method and size.
+
+    A run is what is drawn anew: an expert for full data, a selection for a coreset, a distillation.
+    """
 
     method: str
     pairs: int
     image_model: str | None = Field(None, description="The student's image tower in a cross-architecture row, else None.")
     metrics: dict[str, Stat] = Field(description="The recalls and their mean, then further metrics.")
-    runs: int = Field(gt=0, description="Number of evaluated students.")
+    runs: int = Field(gt=0, description="Number of runs that have an evaluated student.")
+    students: int = Field(gt=0, description="Number of evaluated students, of all runs.")
 
 
 class ExpertCurve(_Value):
@@ -117,18 +125,38 @@ class ReportData(_Value):
     progress: Progress | None = None
 
 
-def aggregate(recalls: list[dict[str, float]]) -> dict[str, Stat]:
-    """Mean and population standard deviation (divisor n, as in published results on this task) of each metric over runs: of
-    the recalls and their mean, and of further metrics that every run has.
+def aggregate(method: str, pairs: int, runs: list[list[dict[str, float]]], image_model: str | None = None) -> Row:
+    """The row of a method and size.
+
+    Args:
+        runs: of each run its students; of each student the recalls, their mean and further metrics. Shown are the recalls and
+            the further metrics that every student has.
 
     Raises:
-        ValueError: there is no run to aggregate.
+        ValueError: there is no run, or one without a student.
     """
-    if not recalls:
-        raise ValueError("no recalls to aggregate")
-    further = [metric for metric in recalls[0] if metric not in METRICS and all(metric in recall for recall in recalls)]
-    values = {metric: np.array([recall[metric] for recall in recalls]) for metric in (*METRICS, *further)}
-    return {metric: Stat(mean=float(of_runs.mean()), std=float(of_runs.std())) for metric, of_runs in values.items()}
+    if not runs or not all(runs):
+        raise ValueError(f"{method}, {pairs} pairs: no recalls to aggregate")
+    students = [student for run in runs for student in run]
+    further = [name for name in students[0] if name not in METRICS and all(name in student for student in students)]
+    return Row(
+        method=method,
+        pairs=pairs,
+        image_model=image_model,
+        metrics={name: _stat([[student[name] for student in run] for run in runs]) for name in (*METRICS, *further)},
+        runs=len(runs),
+        students=len(students),
+    )
+
+
+def _stat(runs: list[list[float]]) -> Stat:
+    means = [np.mean(run) for run in runs]
+    within = [np.std(run) for run in runs if len(run) > 1]
+    return Stat(
+        mean=float(np.mean(means)),
+        std_runs=float(np.std(means)) if len(runs) > 1 else None,
+        std_students=float(np.mean(within)) if within else None,
+    )
 
 
 def png_bytes(image: Any) -> bytes:

@@ -8,7 +8,9 @@ from vldd_dist.reporting.data import DISTILLED, FULL, ReportData, Row, display_n
 from vldd_dist.reporting.table import Cell, Column, Number, Section, Statistic, Table, Text
 from vldd_dist.reporting.table import Row as Line
 
-NOTE = "Test recall in percent; ± is the population standard deviation over runs."
+# (the rows of a kind, what their runs are), in the order of a table.
+RUNS = {FULL: ("full data", "experts"), "": ("coresets", "selections"), DISTILLED: ("distilled pairs", "distillation runs")}
+OF_FULL_DATA = "of full data, %"
 
 
 @dataclass(frozen=True)
@@ -75,51 +77,89 @@ def metrics_of(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys([*METRICS, *(metric for row in rows for metric in row.metrics)]))
 
 
+def of_full_data(row: Row, rows: list[Row]) -> float | None:
+    """The row's mean recall in percent of that of full data with the same towers; none where that is not measured, or zero."""
+    full = [other for other in rows if other.method == FULL and other.image_model == row.image_model]
+    if not full or full[0].metrics["mean"].mean == 0:
+        return None
+    return 100 * row.metrics["mean"].mean / full[0].metrics["mean"].mean
+
+
+def spread_note(rows: list[Row]) -> str:
+    """The sentence that says what ± is of which rows: a `Stat` has a spread over runs, or of one run over its students."""
+    spreads = []
+    for kind, (name, runs) in RUNS.items():
+        own = [row for row in rows if kind == (row.method if row.method in RUNS else "")]
+        several = [row for row in own if row.runs > 1]
+        if any(row.students > row.runs for row in several):
+            runs += ", of the mean over each one's students,"
+        single = any(row.runs == 1 and row.students > 1 for row in own)
+        over = [runs] if several else []
+        over += ["the students of a single run"] if single else []
+        if over:
+            spreads.append(f"over {' or '.join(over)} for {name}")
+    if not spreads:
+        return "Test recall in percent, of one student each."
+    return f"Test recall in percent; ± is the population standard deviation {'; '.join(spreads)}."
+
+
 def summary(data: ReportData) -> dict[str, Any]:
-    """The rows as JSON values; only cross-architecture rows have `image_model`."""
-    return {
-        "rows": [
-            {
-                "method": row.method,
-                "pairs": row.pairs,
-                **({"image_model": row.image_model} if row.image_model else {}),
-                "metrics": {metric: stat.model_dump() for metric, stat in row.metrics.items()},
-            }
-            for budget in budgets(data.rows)
-            for row in budget.rows
-        ]
-    }
+    """The rows as JSON values; only cross-architecture rows have `image_model`, only rows with full data to compare with
+    `of_full_data`."""
+    rows = []
+    for row in (row for budget in budgets(data.rows) for row in budget.rows):
+        part = of_full_data(row, data.rows)
+        rows.append(row.model_dump(exclude_none=True, exclude={"metrics"}) | ({} if part is None else {"of_full_data": part}))
+        rows[-1]["metrics"] = {name: stat.model_dump() for name, stat in row.metrics.items()}
+    return {"rows": rows}
 
 
 def recall_table(data: ReportData) -> Table:
     """A section for each number of pairs, with its best values marked; sections of other image towers are titled so."""
-    metrics = metrics_of(data.rows)
+    metrics, notes = metrics_of(data.rows), [spread_note(data.rows)]
+    columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
+    if any(of_full_data(row, data.rows) is not None for row in data.rows):
+        columns.insert(metrics.index("mean") + 1, Column(key="of_full_data", head=OF_FULL_DATA, figures=True))
+        notes.append(
+            f"{OF_FULL_DATA[0].upper()}{OF_FULL_DATA[1:]}: the mean divided by that of full data with the same towers."
+        )
     return Table(
         title=f"{data.name}: recall",
         columns=[
             Column(key="pairs", head="pairs", once=True),
             Column(key="method", head="method"),
-            *(Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics),
+            *columns,
             Column(key="runs", head="runs", figures=True, detail=True),
+            Column(key="students", head="students", figures=True, detail=True),
         ],
         sections=[
             Section(
                 title=f"students on {budget.image_model}" if budget.image_model else "",
-                rows=[_line(budget, row, metrics) for row in budget.rows],
+                rows=[
+                    Line(
+                        cells=[
+                            Number(value=row.pairs),
+                            Text(text=display_name(row.method)),
+                            *(_figure(column.key, budget, row, data.rows) for column in columns),
+                            Number(value=row.runs),
+                            Number(value=row.students),
+                        ],
+                        accent=row.method == DISTILLED,
+                    )
+                    for row in budget.rows
+                ],
             )
             for budget in budgets(data.rows)
         ],
-        notes=[NOTE],
+        notes=notes,
     )
 
 
-def _line(budget: Budget, row: Row, metrics: list[str]) -> Line:
-    cells: list[Cell] = [Number(value=row.pairs), Text(text=display_name(row.method))]
-    for metric in metrics:
-        if metric in row.metrics:
-            stat = row.metrics[metric]
-            spread = stat.std if row.runs > 1 else None
-            cells.append(Statistic(mean=stat.mean, std_runs=spread, best=budget.is_best(row, metric)))
-        else:
-            cells.append(Text())
-    return Line(cells=[*cells, Number(value=row.runs)], accent=row.method == DISTILLED)
+def _figure(key: str, budget: Budget, row: Row, rows: list[Row]) -> Cell:
+    """A metric of a row, or its part of full data."""
+    if key == "of_full_data":
+        part = of_full_data(row, rows)
+        return Text() if part is None else Number(value=part, decimals=1)
+    if key not in row.metrics:
+        return Text()
+    return Statistic(**row.metrics[key].model_dump(), best=budget.is_best(row, key))

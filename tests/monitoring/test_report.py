@@ -1,0 +1,56 @@
+"""A report from manifests: made-up evaluations, so that every number in it is known."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.monitoring.report import Reporter
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.recall_metrics import METRICS
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment
+
+
+def commit_evaluations(store: Store, tree: Experiment, recalls: Iterator[float]) -> list[tuple[WorkUnit, float]]:
+    """A manifest for each evaluation that the experiment wants. Returns its recall, the same in all metrics."""
+    found = list(zip(make_graph(tree).wanted("evaluation"), recalls, strict=False))
+    for unit, value in found:
+        facts = {"test": dict.fromkeys(METRICS, value), "learning_rate": None, "validation": []}
+        UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts)
+    return found
+
+
+def rows_of(store: Store, tree: Experiment) -> dict[str, Any]:
+    Reporter(make_graph(tree), store).write()
+    return {row["method"]: row for row in json.loads(store.read("report/summary.json"))["rows"]}
+
+
+def test_spreads_over_runs_and_over_students_are_kept_apart(store: Store) -> None:
+    tree = experiment("evaluation.seeds=[0, 1, 2]", "distill.seeds=[0, 1]", "coresets.methods=[random]", "experts.count=2")
+    generator = np.random.default_rng(0)
+    recalls = commit_evaluations(store, tree, iter(generator.uniform(1, 99, 100)))
+    rows = rows_of(store, tree)
+    assert {method: (row["runs"], row["students"]) for method, row in rows.items()} == {
+        "full": (2, 2),
+        "random": (3, 3),
+        "distilled": (2, 6),
+    }
+    sets = [(unit.inputs["pairs"], recall) for unit, recall in recalls if "pairs" in unit.inputs]
+    distilled = [(unit, recall) for unit, recall in sets if unit.kind == "distillation"]
+    runs = [[recall for unit, recall in distilled if unit.spec["seed"] == seed] for seed in (0, 1)]
+    assert rows["distilled"]["metrics"]["tr1"] == {
+        "mean": pytest.approx(np.mean(runs)),
+        "std_runs": pytest.approx(np.mean(runs, axis=1).std()),
+        "std_students": pytest.approx(np.std(runs, axis=1).mean()),
+    }
+    experts = [recall for unit, recall in recalls if "expert" in unit.inputs]
+    assert rows["full"]["metrics"]["tr1"]["std_runs"] == pytest.approx(np.std(experts))
+    assert rows["full"]["metrics"]["tr1"]["std_students"] is None
+    assert rows["random"]["metrics"]["tr1"]["std_students"] is None
+    assert rows["distilled"]["of_full_data"] == pytest.approx(100 * np.mean(runs) / np.mean(experts))
