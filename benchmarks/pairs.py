@@ -88,7 +88,7 @@ def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) 
     return Distillation(
         MatchingProblem(settings.objective, context, unrolling, experts, seed=0),
         SyntheticPairs({"images": images, "texts": texts}, {name: one.start for name, one in learned.items()}),
-        {"images": settings.lr_images, "texts": settings.lr_texts} | {name: one.lr for name, one in learned.items()},
+        settings.rates() | {name: one.lr for name, one in learned.items()},
         context,
         validate=lambda given: 0.0,
         writer=UnitWriter(store, "distillation", f"{pairs}-{ranks.world_size}", {}, {}),

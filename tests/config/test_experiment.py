@@ -89,6 +89,8 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
             "distill.objective.max_start_epoch=9",
             "distill.objective.max_start_epoch (9) + distill.objective.expert_epochs (1) = 10 is more than experts.epochs (5)",
         ),
+        (["distill.lr_images=0", "distill.lr_texts=0"], "distill.lr_images and distill.lr_texts are both 0"),
+        ("distill.lr_texts=-1", "distill.lr_texts"),
         ("distill.pairs=[10, 5000]", "distill.pairs (5000) is more than the training images"),
         ("distill.pairs=[]", "distill.pairs"),
         ("experts.lr_image=-1", "experts.lr_image"),

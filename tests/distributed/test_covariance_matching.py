@@ -55,11 +55,11 @@ def context_of(store: Store, ranks: Ranks) -> StageContext:
     return StageContext(context.order, store, context.writer, context.report, ranks)
 
 
-def found_gradient(ranks: Ranks, url: str) -> OuterGradient:
+def found_gradient(ranks: Ranks, url: str, *overrides: str) -> OuterGradient:
     """This rank's part."""
     torch.set_num_threads(1)
     context = context_of(Store(url), ranks)
-    inputs = run_context(context, described().distill.run_settings(), context.build_model(0))
+    inputs = run_context(context, described(*overrides).distill.run_settings(), context.build_model(0))
     pairs, _ = starting_pairs(inputs)
     with inputs.settings.objective.open(inputs) as problem:
         return problem.gradient(STEP, pairs)
@@ -97,6 +97,14 @@ def test_the_gradient_is_that_of_the_definition_on_one_and_two_ranks(prepared: S
         images, texts = (torch.cat([part.row_gradients[name] for part in parts]) for name in ("images", "texts"))
         assert relative(images, of_images) < 1e-4
         assert relative(texts, of_texts) < 1e-4
+
+
+@pytest.mark.parametrize(("fixed", "learned"), [("images", "texts"), ("texts", "images")])
+def test_what_is_fixed_has_no_gradient_and_does_not_change_the_others(fixed: str, learned: str, prepared: Store) -> None:
+    both, one = (found_gradient(SOLO, prepared.url, *rates) for rates in ([], [f"distill.lr_{fixed}=0"]))
+    assert set(one.row_gradients) == {learned}
+    assert relative(one.row_gradients[learned], both.row_gradients[learned]) < 1e-6
+    assert one.terms == pytest.approx(both.terms, rel=1e-6)
 
 
 def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = None) -> None:

@@ -104,6 +104,24 @@ def test_the_number_of_ranks_does_not_change_the_result(
     ]
 
 
+@pytest.mark.parametrize("fixed", ["images", "texts"])
+def test_ranks_keep_what_is_fixed(fixed: str, copy: Callable[[str], Store], group: Groups) -> None:
+    """Bit by bit, and the other moves as on one process."""
+    here, there, rate = copy("here"), copy("there"), f"distill.lr_{fixed}=0"
+    distil(SOLO, here.url, [rate])
+    group(2).run(distil, there.url, [rate, "distill.workers=2"], 4)
+    parts = group(2).run(distil, there.url, [rate, "distill.workers=2"])
+    (wanted, facts, _), (found, facts_there, _) = result(here, [rate]), result(there, [rate])
+    start = read_rows(UnitReader(there, "distillation", units_of(experiment(*DISTILL, rate), "distillation")[0].id), "start")
+    assert facts_there["start"] == facts["start"]
+    assert facts["start"]["fixed"] == [fixed]
+    assert torch.equal(found[fixed], start[fixed])
+    if fixed == "images":
+        assert torch.equal(torch.cat(parts), start["images"])
+    torch.testing.assert_close(found["loss"], wanted["loss"], rtol=1e-4, atol=1e-4)
+    assert found["loss"].unique().numel() == 6
+
+
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
 def test_a_run_resumes_with_another_number_of_ranks(
     before: int, after: int, copy: Callable[[str], Store], alone: tuple[Store, Tensor], group: Groups

@@ -47,6 +47,8 @@ NOTHING, FIRST, ALMOST = "nothing", "the first", "all, almost"
         ),
         (["distill.objective.gradient=full"], ALMOST),
         (["distill.batch_size=2"], NOTHING),
+        (["distill.lr_images=0"], FIRST),
+        (["distill.lr_texts=0"], FIRST),
         (["distill.objective.gradient=tesla"], FIRST),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -57,6 +59,7 @@ def test_other_ways_to_distil(overrides: list[str], alike: str, finished: Store,
     run(store, [u for u in make_graph(tree).units() if u.kind in ("features", "distillation")])
     facts = UnitReader(store, unit.kind, unit.id).facts
     assert facts["start"]["initialise"] == tree.distill.initialise.name
+    assert facts["start"]["fixed"] == sorted(tree.distill.fixed())
     assert [step for step, _ in facts["validation"]] == [0, 3, 6]
     if tree.distill.objective.gradient == "finite_difference":
         check = facts["objective"]["difference_check"]

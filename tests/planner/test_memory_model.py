@@ -20,6 +20,7 @@ from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettin
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import (
     GIB,
+    PairSize,
     SecondOrder,
     Sizes,
     Step,
@@ -139,7 +140,8 @@ def test_two_ranks_halve_what_is_sharded() -> None:
     whole, half = unroll_memory(sizes, step, one), unroll_memory(sizes, step, two)
     assert half["snapshots"] == whole["snapshots"] // 2
     assert half["vectors"] - MIB == (whole["vectors"] - MIB) // 2
-    assert pairs_memory(1000, MIB, two)["pairs"] == pairs_memory(1000, MIB, one)["pairs"] // 2
+    pair = PairSize(MIB, MIB, MIB)
+    assert pairs_memory(1000, pair, two)["pairs"] == pairs_memory(1000, pair, one)["pairs"] // 2
     # 12 GiB of fp32: the largest bucket, one of gradients and two of parameters.
     bucket = 4 << 25
     fixed = GIB + 2 * bucket
@@ -242,6 +244,25 @@ def test_graphs_of_a_frozen_tower_are_the_first_to_go() -> None:
     limit = peak(estimator.memory(none, stage))
     assert peak(estimator.memory(kept, stage)) > limit + 10 * MIB
     assert "distill.tower_graph_mib: 0 (" in suggest(kept, stage, limit, estimator)
+
+
+@pytest.mark.parametrize("train", ["full", "head"])
+def test_images_that_keep_their_start_take_less(train: str) -> None:
+    """No gradient of pixels, no moments and no copies of images; of a frozen tower no graph."""
+    towers = {"full": [], "head": ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16"]}[train]
+    both, texts = (
+        load_experiment("jobs/presets/scenes.yaml", [*towers, "distill.pairs=[2000]", "distill.batch_size=64", *rates])
+        for rates in ([], ["distill.lr_images=0"])
+    )
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    estimator = Estimator(TEXT_DIM)
+    learned, fixed = (estimator.memory(one, stage) for one in (both, texts))
+    assert peak(fixed) < peak(learned)
+    pixels, rest = 2000 * 3 * 32 * 32 * 4, 2000 * TEXT_DIM * 4
+    assert learned["pairs"] == 5 * (pixels + rest)
+    assert pixels + 5 * rest <= fixed["pairs"] < 1.5 * (pixels + 5 * rest)
+    writes = [stage.traffic(one, estimator.trace, None).writes for one in (both, texts)]
+    assert writes[1] < writes[0]
 
 
 def test_a_plan_without_a_gpu_compares_nothing(store: Store) -> None:

@@ -12,7 +12,6 @@ from vldd_dist.config.base import (
     NonNegative,
     Positive,
     Precision,
-    Rate,
     Resources,
     Section,
     Seed,
@@ -37,8 +36,13 @@ class DistillSettings(Section):
     batch_size: Positive | None = Field(None, description="Pairs an inner step; none: all M (mini_batch_size).")
     precision: Precision = Field("fp32", description=f"{PRECISION} Not with finite_difference.")
     optimiser: Literal["sgd", "adam"] = Field("adam", description="Outer optimiser; adam uses betas (0.5, 0.9).")
-    lr_images: Rate = Field(0.05, description="Outer learning rate of the images (lr_img).")
-    lr_texts: Rate = Field(0.05, description="Outer learning rate of the text embeddings (lr_txt).")
+    lr_images: Annotated[float, Field(ge=0)] = Field(
+        0.05, description="Outer learning rate of the images (lr_img); 0: they keep their start, and only texts are learned."
+    )
+    lr_texts: Annotated[float, Field(ge=0)] = Field(
+        0.05,
+        description="Outer learning rate of the text embeddings (lr_txt); 0: they keep their start, and only images are learned.",
+    )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Momentum of the outer sgd.")
     workers: Annotated[Positive, HOW_TO_RUN] = Field(
         1, description="Ranks of one run; each owns its rows of the pairs and asks for `resources`."
@@ -60,6 +64,14 @@ class DistillSettings(Section):
     )
     checkpoint_every: Annotated[Positive, HOW_TO_RUN] = Field(50, description="Outer steps between checkpoints.")
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
+
+    def rates(self) -> dict[str, float]:
+        """The outer learning rates of images and texts, by name."""
+        return {"images": self.lr_images, "texts": self.lr_texts}
+
+    def fixed(self) -> frozenset[str]:
+        """Which of images and texts keep their start."""
+        return frozenset(name for name, rate in self.rates().items() if rate == 0)
 
 
 class DistillationsSettings(DistillSettings):

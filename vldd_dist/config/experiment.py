@@ -82,6 +82,8 @@ def _distill_problems(experiment: Experiment) -> list[str]:
     problems = []
     problems += _rank_problems(experiment)
     problems += distill.objective.problems(experiment)
+    if len(distill.fixed()) == len(distill.rates()):
+        problems.append("distill.lr_images and distill.lr_texts are both 0, so that no pair would move: set one above 0")
     train_images = data.source.stated_count("train", data.train_images)
     if train_images is not None:
         shards = math.ceil(train_images / data.shard_images)

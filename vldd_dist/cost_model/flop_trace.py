@@ -45,10 +45,11 @@ class FlopTrace:
         """A pair in a forward and backward pass of what is trained; a frozen image tower's features are given."""
         return self._once("training", self._training) / COUNTED
 
-    @property
-    def second_order(self) -> float:
-        """A pair in an inner step that is differentiated twice: its gradient, and the products with it."""
-        return self._once("second order", self._second_order) / COUNTED
+    def second_order(self, fixed: frozenset[str]) -> float:
+        """A pair in an inner step that is differentiated twice: its gradient, and the products with it, of images and texts
+        without what is fixed."""
+        name = " ".join(["second order", *sorted(fixed)])
+        return self._once(name, lambda: self._second_order(fixed)) / COUNTED
 
     @property
     def encoding(self) -> float:
@@ -64,8 +65,8 @@ class FlopTrace:
         student, theta, batch = self._trace.student(COUNTED, dropout=False, fused=False)
         student.loss([tensor.requires_grad_() for tensor in theta], batch, 0).backward()
 
-    def _second_order(self) -> None:
-        student, theta, batch = self._trace.student(COUNTED, dropout=False, fused=False)
+    def _second_order(self, fixed: frozenset[str]) -> None:
+        student, theta, batch = self._trace.student(COUNTED, dropout=False, fused=False, fixed=fixed)
         derivatives = DoubleBackward(student)
         first = derivatives.gradient(theta, batch, 0, last=True)
         direction = [torch.empty_like(tensor) for tensor in theta]

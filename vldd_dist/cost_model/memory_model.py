@@ -46,6 +46,7 @@ class Step:
 
     Attributes:
         batch: its pairs as the student gets them.
+        learned: of these what has a gradient; none: all.
         first: a forward and backward pass.
         check: an inner step of the check of finite differences.
         tower: a frozen backbone's pass over a chunk of images and back to their pixels.
@@ -53,12 +54,36 @@ class Step:
     """
 
     batch: int
+    learned: int | None = None
     first: int | None = None
     second: SecondOrder | None = None
     full: FullGraph | None = None
     check: SecondOrder | None = None
     tower: TowerPass | None = None
     encoding: int = 0
+
+    @property
+    def gradients(self) -> int:
+        """Of the batch."""
+        return self.batch if self.learned is None else self.learned
+
+
+@dataclass(frozen=True)
+class PairSize:
+    """A synthetic pair.
+
+    Attributes:
+        whole: its pixels and its text.
+        learned: of these what moves.
+        used: what an outer step takes of it: its text, and its pixels or, where these stay as they are, what a frozen tower
+            made of them.
+        kept: what a run keeps of it beside them: the features of images that stay as they are.
+    """
+
+    whole: int
+    learned: int
+    used: int
+    kept: int = 0
 
 
 def peak(terms: Terms) -> int:
@@ -122,7 +147,7 @@ def expert_memory(sizes: Sizes, step: Step, settings: ExpertSettings) -> Terms:
 def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
     """The worst moment of an unroll beside the student, both ends of the expert's way, and the batches.
 
-    With p = P / W, b the bytes of a step's batch and T steps; the start is the expert's:
+    With p = P / W, b the bytes of what is learned of a step's batch and T steps; the start is the expert's:
 
     - snapshots: (T - 1) p, or the pairs' gradients (T - 1) b of the steps done where these are larger (then the sweep is at its
       first step); where snapshots are offloaded p, the one in use. The forward scheme keeps T b of the way there, too.
@@ -135,7 +160,7 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
     """
     objective: TrajectoryMatching = settings.objective
     workers, stage, steps = settings.workers, settings.zero_stage, objective.inner_steps
-    p, b = per_rank(sizes.trainable, workers), step.batch
+    p, b = per_rank(sizes.trainable, workers), step.gradients
     if objective.gradient == "full":
         assert step.full is not None
         return {"activations": step.full.one + (steps - 1) * step.full.further}
@@ -163,14 +188,14 @@ def is_sharded(settings: DistillSettings) -> bool:
     return settings.workers > 1 or settings.zero_stage > 0
 
 
-def pairs_memory(pairs: int, pair_bytes: int, settings: DistillSettings) -> Terms:
-    """A rank's share of what is learned, M / W pairs: values, start, best, and Adam's two moments or SGD's one."""
+def pairs_memory(pairs: int, pair: PairSize, settings: DistillSettings) -> Terms:
+    """A rank's share, M / W pairs: their values; of what is learned start, best, and Adam's two moments or SGD's one."""
     moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
-    return {"pairs": (3 + moments) * per_rank(pairs, settings.workers) * pair_bytes}
+    return {"pairs": per_rank(pairs, settings.workers) * (pair.whole + pair.kept + (2 + moments) * pair.learned)}
 
 
 def distillation_memory(
-    sizes: Sizes, step: Step, pairs: int, pair_bytes: int, settings: DistillSettings, validation: Terms
+    sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillSettings, validation: Terms
 ) -> Terms:
     """A run with M pairs, at the worst of: the unroll, the check of differences, the pairs' own step, the validation.
 
@@ -179,19 +204,21 @@ def distillation_memory(
     - batches: T b, and the images they use.
     - what `unroll_memory` says, beside the graphs that a frozen backbone keeps; finite differences are checked by a small
       unroll of `exact`, with its snapshots, adjoint and direction.
-    - or, in its place, what follows it: a frozen backbone's way to the pixels; the outer optimiser, six times the used pairs.
+    - or, in its place, what follows it: a frozen backbone's way to the pixels; the outer optimiser, six times what is learned
+      of the used pairs.
     - or, in place of expert, batches and unroll, the validation: what `evaluation_memory` has.
     """
     objective: TrajectoryMatching = settings.objective
-    workers, steps, p, b = settings.workers, objective.inner_steps, per_rank(sizes.trainable, settings.workers), step.batch
-    used = used_pairs(pairs, settings) * pair_bytes
+    workers, steps, p = settings.workers, objective.inner_steps, per_rank(sizes.trainable, settings.workers)
+    used, learned = (used_pairs(pairs, settings) * size for size in (pair.used, pair.learned))
     kept, back = tower_memory(step.tower, used_pairs(pairs, settings), settings)
-    resident = student_memory(sizes, workers, settings.zero_stage) | pairs_memory(pairs, pair_bytes, settings)
-    working = resident | {"expert": 2 * p, "batches": steps * b + used}
+    resident = student_memory(sizes, workers, settings.zero_stage) | pairs_memory(pairs, pair, settings)
+    working = resident | {"expert": 2 * p, "batches": steps * step.batch + used}
+    gradients = {"pairs' gradients": steps * step.gradients + learned}
     moments = [
         working | unroll_memory(sizes, step, settings) | {"kept graphs": kept},
-        working | {"pairs' gradients": steps * b + used, "pixels": back},
-        working | {"pairs' gradients": steps * b + used, "outer optimiser": 6 * used},
+        working | gradients | {"pixels": back},
+        working | gradients | {"outer optimiser": 6 * learned},
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
     if step.check is not None:
@@ -207,9 +234,12 @@ def used_pairs(pairs: int, settings: DistillSettings) -> int:
 
 
 def tower_memory(tower: TowerPass | None, images: int, settings: DistillSettings) -> tuple[int, int]:
-    """Of so many images of a rank: the graphs kept until their way back to the pixels, and that way's peak, graphs included."""
+    """Of so many images of a rank: the graphs kept until their way back to the pixels, and that way's peak, graphs included.
+    Images that keep their start have no way back; their features are made once."""
     if tower is None:
         return 0, 0
+    if "images" in settings.fixed():
+        return 0, tower.without_graph
     chunks = chunks_of(images)
     kept = kept_chunks(chunks, tower.graph, settings.tower_graph_mib << 20)
     # Kept graphs go first, one by one; then the other chunks pass again.
@@ -218,14 +248,14 @@ def tower_memory(tower: TowerPass | None, images: int, settings: DistillSettings
 
 
 def other_distillation_memory(
-    sizes: Sizes, step: Step, pairs: int, pair_bytes: int, settings: DistillSettings, validation: Terms
+    sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillSettings, validation: Terms
 ) -> Terms:
     """A run whose objective unrolls no student, at the worst of: the way of all pairs of a rank through the tower and back,
     the outer optimiser's step over them, the validation.
     """
     own_pairs = per_rank(pairs, settings.workers)
-    own, (_, back) = own_pairs * pair_bytes, tower_memory(step.tower, own_pairs, settings)
-    resident = student_memory(sizes, settings.workers, 0) | pairs_memory(pairs, pair_bytes, settings)
+    own, (_, back) = own_pairs * pair.learned, tower_memory(step.tower, own_pairs, settings)
+    resident = student_memory(sizes, settings.workers, 0) | pairs_memory(pairs, pair, settings)
     moments = [
         resident | {"pairs' gradients": own, "activations": back},
         resident | {"pairs' gradients": own, "outer optimiser": 6 * own},

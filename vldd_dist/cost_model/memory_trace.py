@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.config.model import ModelSettings
-from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.student import Student, without_fixed
 from vldd_dist.distillation.unroll import DoubleBackward, Params, full_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.frozen_tower import CHUNK, FrozenTower, model_inputs
@@ -53,10 +53,17 @@ class TowerPass:
     Attributes:
         graph: what the forward pass leaves for the backward pass, features included.
         peak: of both, the images' gradients included.
+        without_graph: the forward pass alone.
     """
 
     graph: int
     peak: int
+    without_graph: int
+
+
+# What a batch holds, in its order.
+PARTS = ("images", "texts")
+NOTHING: frozenset[str] = frozenset()
 
 
 def _once(
@@ -106,23 +113,34 @@ class MemoryTrace:
     @cached_property
     def pair_bytes(self) -> int:
         """A synthetic pair: its pixels and its text."""
-        return 4 * (3 * self.image_size**2 + self.text_dim)
+        return self.learned_bytes(NOTHING)
+
+    def learned_bytes(self, fixed: frozenset[str]) -> int:
+        """Of a synthetic pair what moves."""
+        sizes = {"images": 4 * 3 * self.image_size**2, "texts": 4 * self.text_dim}
+        return sum(size for name, size in sizes.items() if name not in fixed)
 
     @cached_property
     def input_bytes(self) -> int:
         """A pair as the students get it: the same, or the frozen backbone's features and the text."""
-        return sum(tensor.nbytes for tensor in self._batch(self.model(), 1))
+        return self.learned_input_bytes(NOTHING)
+
+    def learned_input_bytes(self, fixed: frozenset[str]) -> int:
+        """Of that what moves."""
+        batch = zip(PARTS, self._batch(self.model(), 1), strict=True)
+        return sum(tensor.nbytes for name, tensor in batch if name not in fixed)
 
     @_once
-    def first_order(self, pairs: int, *, training: bool, of_batch: bool, keep: bool) -> int:
+    def first_order(self, pairs: int, *, training: bool, of_batch: bool, keep: bool, fixed: frozenset[str] = NOTHING) -> int:
         """A forward and backward pass with fused attention: the peak, bytes beside parameters and batch.
 
         Args:
             training: with dropout.
             of_batch: with the batch's gradient.
             keep: the parameters' gradients; else each is gone as soon as it is made, as when it goes to another rank.
+            fixed: of images and texts what has no gradient.
         """
-        student, theta, batch = self.student(pairs, dropout=training, fused=True)
+        student, theta, batch = self.student(pairs, dropout=training, fused=True, fixed=fixed)
         with fused_attention_on_meta(), LiveMemory() as memory:
             at, on = _leaves(theta, True), _leaves(batch, of_batch)
             for leaf in [] if keep else at:
@@ -131,9 +149,9 @@ class MemoryTrace:
         return memory.peak
 
     @_once
-    def second_order(self, pairs: int, *, dropout: bool, with_theta: bool) -> SecondOrder:
+    def second_order(self, pairs: int, *, dropout: bool, with_theta: bool, fixed: frozenset[str] = NOTHING) -> SecondOrder:
         """`DoubleBackward` of one step. `with_theta`: with the products along theta."""
-        student, theta, batch = self.student(pairs, dropout=dropout, fused=False)
+        student, theta, batch = self.student(pairs, dropout=dropout, fused=False, fixed=fixed)
         direction = [torch.empty_like(tensor) for tensor in theta]
         with LiveMemory() as memory:
             derivatives = DoubleBackward(student)
@@ -143,11 +161,11 @@ class MemoryTrace:
         return SecondOrder(graph, memory.peak)
 
     @_once
-    def full_graph(self, pairs: int, *, dropout: bool) -> FullGraph:
+    def full_graph(self, pairs: int, *, dropout: bool, fixed: frozenset[str] = NOTHING) -> FullGraph:
         """`full_gradient` of one and of two steps."""
         peaks = []
         for steps in (1, 2):
-            student, theta, batch = self.student(pairs, dropout=dropout, fused=False)
+            student, theta, batch = self.student(pairs, dropout=dropout, fused=False, fixed=fixed)
             target = [torch.empty_like(tensor) for tensor in theta]
 
             def outer(end: Params, target: Params = target) -> Tensor:
@@ -176,7 +194,9 @@ class MemoryTrace:
             with LiveMemory() as memory:
                 passed = tower.chunk_with_graph(chunk)
                 passed.pixel_gradients(torch.empty_like(passed.features))
-        return TowerPass(graph, memory.peak)
+            with LiveMemory() as forward:
+                tower.features(chunk)
+        return TowerPass(graph, memory.peak, forward.peak)
 
     @cached_property
     def tower_bytes(self) -> int:
@@ -194,10 +214,16 @@ class MemoryTrace:
         inputs = model_inputs(model, self._images(min(pairs, CHUNK)))
         return [inputs.new_empty(pairs, *inputs.shape[1:]), torch.empty(pairs, self.text_dim, device=META)]
 
-    def student(self, pairs: int, *, dropout: bool, fused: bool) -> tuple[Student, list[Tensor], list[Tensor]]:
+    def student(
+        self, pairs: int, *, dropout: bool, fused: bool, fixed: frozenset[str] = NOTHING
+    ) -> tuple[Student, list[Tensor], list[Tensor]]:
+        """A student, its parameters, and what is learned of a batch, the same for two steps."""
         model = self.model()
         student = Student(model, self.settings.loss, dropout=dropout, fused_attention=fused)
-        return student, [parameter.detach() for parameter in student.view.parameters], self._batch(model, pairs)
+        places = frozenset(place for place, name in enumerate(PARTS) if name in fixed)
+        learned, others = without_fixed(self._batch(model, pairs), places)
+        student.fixed = [others, others]
+        return student, [parameter.detach() for parameter in student.view.parameters], learned
 
 
 def _leaves(tensors: Sequence[Tensor], requires_grad: bool) -> list[Tensor]:

@@ -38,18 +38,18 @@ def outer_step_flops(trace: MemoryTrace, settings: DistillSettings, pairs: int) 
     - `exact`: T - 1 gradients on the way there, T steps differentiated twice on the way back; `full` as many, in one graph;
       `tesla` the same, for the products along the parameters are not told apart.
     - differences: central 3 T - 1 gradients, forward 2 T.
-    - frozen tower: each pair that takes part goes through it and back to its pixels.
+    - frozen tower: each pair that takes part goes through it and back to its pixels; images that keep their start do not.
     """
     objective = settings.objective
     if not isinstance(objective, TrajectoryMatching):
         return None
     flops, steps, batch = FlopTrace(trace), objective.inner_steps, inner_batch_size(settings.batch_size, pairs)
     used = min(pairs, steps * batch)
-    tower = used * (flops.pixels if settings.lr_images else 0) if trace.frozen_backbone else 0
+    tower = used * (0 if "images" in settings.fixed() else flops.pixels) if trace.frozen_backbone else 0
     if GRADIENTS.load(objective.gradient).first_order_only:
         passes = 3 * steps - 1 if objective.difference == "central" else 2 * steps
         return passes * batch * flops.training + tower
-    return batch * ((steps - 1) * flops.training + steps * flops.second_order) + tower
+    return batch * ((steps - 1) * flops.training + steps * flops.second_order(settings.fixed())) + tower
 
 
 def distillation_flops(experiment: Experiment, trace: MemoryTrace, data: DataSize, pairs: int) -> float | None:

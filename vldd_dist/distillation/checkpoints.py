@@ -1,7 +1,7 @@
 """A distillation's checkpoint: each rank writes its rows, any number of ranks reads them.
 
-rows.safetensors      the pairs, the best pairs and the outer optimiser's state, a row for each pair; in several files
-                      (`artifacts.row_files`) if there are several ranks
+rows.safetensors      the pairs, of what moves the best pairs and the outer optimiser's state, a row for each pair; in several
+                      files (`artifacts.row_files`) if there are several ranks
 shared.safetensors    equal on all ranks: the shared tensors with their optimiser's state, the curves
 """
 
@@ -94,10 +94,10 @@ def _named(prefix: str, named: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _rows(state: LoopState) -> dict[str, Tensor]:
     """What has a row for each pair, sharing memory with the state."""
-    pairs, best = _named("pairs", state.pairs.rows), _named("best", state.best.rows)
+    pairs, best = _named("pairs", state.pairs.rows), _named("best", state.best.learned(state.best.rows))
     return pairs | best | _named("outer", state.outer.rows_state())
 
 
 def _shared(state: LoopState) -> dict[str, Tensor]:
-    pairs, best = _named("pairs", state.pairs.shared), _named("best", state.best.shared)
+    pairs, best = _named("pairs", state.pairs.shared), _named("best", state.best.learned(state.best.shared))
     return pairs | best | _named("outer", state.outer.shared_state())

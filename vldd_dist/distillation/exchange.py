@@ -16,7 +16,7 @@ class BatchExchange:
     """One rank's rows of the inner batches, and the way back from them, to be gone once.
 
     Args:
-        tower: of a student with a frozen backbone.
+        tower: of a student with a frozen backbone; none where `pairs` has its features in place of the images.
         pairs: this rank's rows of the `total`.
         parts: of the draw, by rank.
         graph_limit: bytes of the tower's graphs to keep until `gradients`.
@@ -24,6 +24,7 @@ class BatchExchange:
     Attributes:
         batches: for each inner step the model inputs (b, ...) of its images, its texts (b, D), and what the loss adds to the
             rows, in the order of `pairs.rows`.
+        fixed: places in a batch of what is not learned.
     """
 
     def __init__(
@@ -38,7 +39,8 @@ class BatchExchange:
         self.part = parts[ranks.rank]
         self.exchange = Exchange(ranks, total, [part.used for part in parts])
         used = {name: self.exchange.to_users(rows) for name, rows in pairs.rows.items()}
-        self.names = list(used)
+        self.fixed = frozenset(place for place, name in enumerate(used) if name in pairs.fixed)
+        self.learned = list(pairs.learned(used))
         # A frozen backbone's features, made once for a pair and outer step; with a backbone that moves the images themselves.
         self.encoded = tower.features_with_graph(used["images"], graph_limit) if tower else None
         if self.encoded:
@@ -46,13 +48,14 @@ class BatchExchange:
         self.batches: list[Params] = [[rows[places] for rows in used.values()] for places in self.part.places]
 
     def gradients(self, batches: Sequence[Params]) -> tuple[Tensor, dict[str, Tensor]]:
-        """From the gradients of the batches to those of the pairs.
+        """From the gradients of what is learned of the batches to those of the pairs.
 
         Returns:
             Rows (K,) of this rank's pairs, and by name the gradients (K, ...) of their tensors.
         """
-        of_rows = dict(zip(self.names, scatter_to_pairs(batches, self.part.places, len(self.part.used)), strict=True))
+        of_rows = dict(zip(self.learned, scatter_to_pairs(batches, self.part.places, len(self.part.used)), strict=True))
         if self.encoded:
             of_rows["images"] = self.encoded.pixel_gradients(of_rows["images"])
         sums = {name: self.exchange.to_owners(gradient) for name, gradient in of_rows.items()}
-        return sums["images"][0], {name: gradient for name, (_, gradient) in sums.items()}
+        rows, _ = sums[self.learned[0]]
+        return rows, {name: gradient for name, (_, gradient) in sums.items()}

@@ -19,15 +19,16 @@ class OuterOptimiser:
     """Moves the pairs along their outer gradient: SGD as published, or Adam with betas (0.5, 0.9).
 
     Args:
-        rates: the outer learning rate of each row tensor and each shared tensor, by name.
+        rates: the outer learning rate of each row tensor and each shared tensor, by name; of what is fixed none is needed.
     """
 
     def __init__(self, pairs: SyntheticPairs, rates: Mapping[str, float], settings: DistillSettings) -> None:
         self.pairs = pairs
-        self._moved = {name: Rowwise(values, rates[name], settings) for name, values in (pairs.rows | pairs.shared).items()}
+        learned = pairs.learned(pairs.rows | pairs.shared)
+        self._moved = {name: Rowwise(values, rates[name], settings) for name, values in learned.items()}
 
     def step(self, rows: Tensor, row_gradients: Mapping[str, Tensor], shared_gradients: Mapping[str, Tensor]) -> None:
-        """One outer step. A tensor without a gradient stays as it is.
+        """One outer step. A tensor that is fixed or has no gradient stays as it is.
 
         Args:
             rows: (K,) int64, distinct: the pairs that took part.
@@ -35,17 +36,19 @@ class OuterOptimiser:
             shared_gradients: of shared tensors, by name.
         """
         for name, gradient in row_gradients.items():
-            self._moved[name].step(rows, gradient)
+            if name not in self.pairs.fixed:
+                self._moved[name].step(rows, gradient)
         for name, gradient in shared_gradients.items():
-            self._moved[name].step(torch.arange(len(gradient)), gradient)
+            if name not in self.pairs.fixed:
+                self._moved[name].step(torch.arange(len(gradient)), gradient)
 
     def rows_state(self) -> dict[str, Tensor]:
         """The rows' state, `NAME/KEY`, one row a pair."""
-        return self._state(self.pairs.rows)
+        return self._state(self.pairs.learned(self.pairs.rows))
 
     def shared_state(self) -> dict[str, Tensor]:
         """The state of the shared tensors, `NAME/KEY`."""
-        return self._state(self.pairs.shared)
+        return self._state(self.pairs.learned(self.pairs.shared))
 
     def _state(self, names: Iterable[str]) -> dict[str, Tensor]:
         return {f"{name}/{key}": value for name in names for key, value in self._moved[name].state.items()}

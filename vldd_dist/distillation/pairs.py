@@ -16,11 +16,13 @@ class SyntheticPairs:
         shared: what all pairs have in common, (n, ...) each: what the objective adds (the inner learning rates' logarithms) and
             the loss (a temperature's).
         start: where the pairs began: image keys and captions for a start from real pairs.
+        fixed: names of the tensors that keep their start: never moved, and without a gradient.
     """
 
     rows: dict[str, Tensor]
     shared: dict[str, Tensor]
     start: dict[str, Any] = field(default_factory=dict)
+    fixed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.rows["images"])
@@ -34,14 +36,19 @@ class SyntheticPairs:
         return self.rows["texts"]
 
     def copy_(self, other: "SyntheticPairs") -> None:
-        """Take the other's values."""
+        """Take the other's values of what moves."""
         for own, others in ((self.rows, other.rows), (self.shared, other.shared)):
-            for name, tensor in own.items():
+            for name, tensor in self.learned(own).items():
                 tensor.copy_(others[name])
 
+    def learned(self, named: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of its rows or shared tensors those that move."""
+        return {name: tensor for name, tensor in named.items() if name not in self.fixed}
+
     def clone(self) -> "SyntheticPairs":
-        return SyntheticPairs(_copies(self.rows), _copies(self.shared), self.start)
-
-
-def _copies(named: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in named.items()}
+        """A copy; what is fixed is shared with it."""
+        rows, shared = (
+            {name: tensor if name in self.fixed else tensor.detach().clone() for name, tensor in named.items()}
+            for named in (self.rows, self.shared)
+        )
+        return SyntheticPairs(rows, shared, self.start, self.fixed)

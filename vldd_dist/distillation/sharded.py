@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.student import BatchLayout
+from vldd_dist.distillation.student import BatchLayout, Fixed, with_fixed
 from vldd_dist.distillation.unroll import DoubleBackward, Params, StepGradient, StepProducts
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -32,11 +32,13 @@ class ShardedFirstOrder:
 
     Attributes:
         seed: of the dropout masks, as an `unroll.InnerProblem` has it.
+        fixed: of each inner step's batch what is not learned, this rank's rows; nothing where empty.
     """
 
     def __init__(self, model: ShardedModel, encoder: DualEncoder, loss: Loss, ranks: Ranks) -> None:
         self.model, self.encoder, self.layout, self.ranks = model, encoder, BatchLayout(loss), ranks
         self.seed = 0
+        self.fixed: Sequence[Fixed] = ()
 
     def gradients(
         self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
@@ -45,10 +47,14 @@ class ShardedFirstOrder:
         self.model.write(theta)
         with torch.enable_grad(), replayed_randomness(self.seed, step, batch[0].device):
             on = [tensor.detach().requires_grad_(of_batch) for tensor in batch]
-            inputs, texts, *learned = on
+            inputs, texts, *learned = self.whole(on, step)
             gradient = self.model.backward(self.part(self.model(inputs, texts), learned, self.encoder))
         of_batch_gradient = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in on if of_batch]
         return gradient if of_theta else [], of_batch_gradient
+
+    def whole(self, batch: Params, step: int) -> list[Tensor]:
+        """An inner step's batch with what is fixed."""
+        return with_fixed(batch, self.fixed[step] if self.fixed else {})
 
     def part(self, features: tuple[Tensor, Tensor], learned: Params, encoder: DualEncoder) -> Tensor:
         """This rank's part of the loss, from the features of all rows."""
@@ -102,6 +108,6 @@ class _LossPart:
         self.seed = first_order.seed
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
-        inputs, texts, *learned = batch
+        inputs, texts, *learned = self.first_order.whole(batch, step)
         features = call(self.skeleton.model, self.skeleton.view, theta, inputs, texts)
         return self.first_order.part(features, learned, self.skeleton.model)

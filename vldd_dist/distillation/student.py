@@ -1,6 +1,6 @@
 """The student: a dual encoder whose trainable parameters come from outside, as the unroll wants it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -9,6 +9,21 @@ from vldd_dist.models.attention import set_unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView, call
+
+# What of an inner step's batch is not learned, and so is none of the unroll's tensors: its place in the batch -> the tensor.
+Fixed = Mapping[int, Tensor]
+
+
+def without_fixed(batch: Params, places: frozenset[int]) -> tuple[list[Tensor], Fixed]:
+    """A batch's learned tensors, and those in these places."""
+    fixed = {place: batch[place] for place in places}
+    return [tensor for place, tensor in enumerate(batch) if place not in places], fixed
+
+
+def with_fixed(learned: Params, fixed: Fixed) -> list[Tensor]:
+    """The batch again, followed by whatever followed its learned tensors."""
+    rest = iter(learned)
+    return [fixed[place] if place in fixed else next(rest) for place in range(len(learned) + len(fixed))]
 
 
 class BatchLayout:
@@ -46,6 +61,9 @@ class Student:
         model: supplies everything that does not move; its own trainable parameters are not used.
         dropout: train with dropout, the masks of an inner step replayed by the unroll from `seed` and the step.
         fused_attention: let attention use kernels without a second derivative (finite differences need none).
+
+    Attributes:
+        fixed: of each inner step's batch what is not learned; nothing where empty.
     """
 
     def __init__(self, model: DualEncoder, loss: Loss, *, dropout: bool, fused_attention: bool) -> None:
@@ -54,11 +72,12 @@ class Student:
         self.towers: Sequence[int] = [TOWERS.index(tower) for tower in self.view.towers]
         # Drawn anew for each outer step.
         self.seed = 0
+        self.fixed: Sequence[Fixed] = ()
         model.train(dropout)
         if not fused_attention:
             set_unfused_attention(model)
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
-        """The loss of a batch, laid out as `BatchLayout` says, at parameters theta: a scalar."""
-        inputs, texts, *learned = batch
+        """The loss of a batch, laid out as `BatchLayout` says but without what is fixed, at parameters theta: a scalar."""
+        inputs, texts, *learned = with_fixed(batch, self.fixed[step] if self.fixed else {})
         return self.layout.loss_of(call(self.model, self.view, theta, inputs, texts), learned, self.model)

@@ -11,7 +11,7 @@ from torch import Tensor
 from vldd_dist.artifacts.trajectories import ShardSlices
 from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.sharded import ShardedDoubleBackward, ShardedFirstOrder
-from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.student import Fixed, Student, without_fixed
 from vldd_dist.distillation.unroll import (
     EpsilonChoice,
     FirstOrder,
@@ -70,6 +70,7 @@ class Segment:
         batches: of each inner step this rank's rows: model inputs (b, ...), texts (b, D), the loss's row tensors.
         shared: the loss's shared tensors.
         seed: of the dropout masks.
+        fixed: places in a batch of the tensors that are not learned, and get no gradient.
     """
 
     start: Params
@@ -78,10 +79,16 @@ class Segment:
     batches: Sequence[Params]
     shared: Params
     seed: int
+    fixed: frozenset[int] = frozenset()
 
     def of_few_pairs(self, pairs: int) -> "Segment":
         """With the first pairs of each batch alone."""
         return replace(self, batches=[[tensor[:pairs] for tensor in batch] for batch in self.batches])
+
+    def parted(self) -> tuple[list[Params], list[Fixed]]:
+        """Of each batch what is learned, and what is not."""
+        parts = [without_fixed(batch, self.fixed) for batch in self.batches]
+        return [learned for learned, _ in parts], [fixed for _, fixed in parts]
 
 
 class Unrolling(Protocol):
@@ -105,7 +112,8 @@ class Unrolling(Protocol):
         ...
 
     def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
-        """Of the matching loss, with respect to this rank's rows of the inner batches, the shared tensors and the rates.
+        """Of the matching loss, with respect to what is learned of this rank's rows of the inner batches, the shared tensors
+        and the rates.
 
         Args:
             relative_epsilon: of finite differences.
@@ -151,12 +159,13 @@ class LocalUnrolling:
             return matching_loss(theta, segment.start, segment.target, self.student.towers)
 
         self.student.seed = segment.seed
+        learned, self.student.fixed = segment.parted()
         return unrolled_gradient(
             way,
             self.student,
             segment.start,
             segment.rates,
-            segment.batches,
+            learned,
             outer,
             self.settings.difference,
             shared=segment.shared,
@@ -233,12 +242,13 @@ class ShardedUnrolling:
             return matching_loss(theta, segment.start, segment.target, self.towers, self.ranks)
 
         self.passes.seed = segment.seed
+        learned, self.passes.fixed = segment.parted()
         result = swept_gradient(
             derivatives,
             self.towers,
             segment.start,
             segment.rates,
-            segment.batches,
+            learned,
             outer,
             segment.shared,
             update_adjoint=self.way.update_adjoint,

@@ -126,10 +126,15 @@ def render_card(recipe: Recipe, facts: dict[str, Any], learned: dict[str, float]
         momentum=f"{recipe.momentum:g}",
         weight_decay=f"{recipe.weight_decay:g}",
         objective=str(facts.get("objective", "synthetic pairs learned by gradients")).replace("_", " "),
-        start=facts.get("start", {}).get("initialise", "unknown"),
+        start=_start_of(facts.get("start", {})),
         best=facts.get("outer_steps_to_best", "unknown"),
         digest=digest,
     )
+
+
+def _start_of(start: dict[str, Any]) -> str:
+    fixed = start.get("fixed", [])
+    return start.get("initialise", "unknown") + (f"; {' and '.join(fixed)} were not learned" if fixed else "")
 
 
 def _size_category(pairs: int) -> str:

@@ -65,11 +65,12 @@ def starting_pairs(context: RunContext) -> tuple[SyntheticPairs, dict[str, float
     start = settings.initialise.start(context)
     of_rows = context.loss.learned_rows(context.rows)
     of_all = settings.objective.learned_shared() | context.loss.learned_shared()
-    learned = of_rows | of_all
+    rates = settings.rates() | {name: one.lr for name, one in (of_rows | of_all).items()}
+    fixed = frozenset(name for name, rate in rates.items() if rate == 0)
     pairs = SyntheticPairs(
         {"images": start.images, "texts": start.texts} | {name: one.start.to(device) for name, one in of_rows.items()},
         {name: one.start.to(device) for name, one in of_all.items()},
-        {"initialise": settings.initialise.name} | start.provenance,
+        {"initialise": settings.initialise.name, "fixed": sorted(fixed & settings.rates().keys())} | start.provenance,
+        fixed,
     )
-    rates = {"images": settings.lr_images, "texts": settings.lr_texts}
-    return pairs, rates | {name: one.lr for name, one in learned.items()}
+    return pairs, rates

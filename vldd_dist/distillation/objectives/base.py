@@ -24,7 +24,7 @@ class OuterGradient(NamedTuple):
     Attributes:
         terms: by name, the same on all ranks; the outer loss is their sum.
         rows: (K,) int64 distinct indices of this rank's pairs that took part.
-        row_gradients: of row tensors (K, ...) by name, of the whole loss.
+        row_gradients: of row tensors (K, ...) by name, of the whole loss. Of those in `SyntheticPairs.fixed` none is needed.
         shared_gradients: of shared tensors by name, the same on all ranks. What is not named here is not moved.
     """
 

@@ -17,7 +17,7 @@ from vldd_dist.config.base import Positive, Rate
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.models.frozen_tower import FrozenTower
+from vldd_dist.models.frozen_tower import FeaturesWithGraph, FrozenTower
 from vldd_dist.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class CovarianceProblem(OuterProblem):
         self.settings, self.context = settings, context
         self.model = context.model.eval().requires_grad_(False)
         self.tower = FrozenTower(self.model.image_backbone, bf16=context.settings.precision == "bf16")
+        self._fixed_features: Tensor | None = None
         seed = derive_seed(context.seed, "distillation", context.total, "real")
         self.real = RealBatches(
             context.embeddings, context.image_features, settings.real_batch_size, seed, context.ranks.rows_to_compute
@@ -70,18 +71,31 @@ class CovarianceProblem(OuterProblem):
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         ranks, texts = self.context.ranks, pairs.texts
         real = self._real_features(step)
-        encoded = self.tower.features_with_graph(pairs.images, self.context.settings.tower_graph_mib << 20)
-        leaves = [encoded.features.requires_grad_(), texts.detach().clone().requires_grad_()]
+        encoded = None if "images" in pairs.fixed else self._encoded(pairs)
+        features = encoded.features if encoded else self._features_of_fixed(pairs)
+        synthetic = {"images": features.detach(), "texts": texts.detach()}
+        leaves = {name: tensor.requires_grad_() for name, tensor in pairs.learned(synthetic).items()}
         gather_rows = ranks.rows_gatherer(self.context.total)
-        terms = self._terms((gather_rows(leaves[0]), gather_rows(leaves[1])), real)
-        of_features, of_texts = torch.autograd.grad(sum(terms.values(), texts.new_zeros(())) / ranks.world_size, leaves)
-        gradients = {"images": encoded.pixel_gradients(of_features), "texts": of_texts}
+        terms = self._terms((gather_rows(synthetic["images"]), gather_rows(synthetic["texts"])), real)
+        loss = sum(terms.values(), texts.new_zeros(())) / ranks.world_size
+        gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+        if encoded:
+            gradients["images"] = encoded.pixel_gradients(gradients["images"])
         return OuterGradient(
             {name: term.item() for name, term in terms.items()},
             torch.arange(len(pairs), device=texts.device),
             gradients,
             {},
         )
+
+    def _encoded(self, pairs: SyntheticPairs) -> FeaturesWithGraph:
+        return self.tower.features_with_graph(pairs.images, self.context.settings.tower_graph_mib << 20)
+
+    def _features_of_fixed(self, pairs: SyntheticPairs) -> Tensor:
+        """Of images that keep their start, made once."""
+        if self._fixed_features is None:
+            self._fixed_features = self.tower.features(pairs.images)
+        return self._fixed_features
 
     def _terms(self, synthetic: tuple[Tensor, Tensor], real: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """Of features (n, F) and embeddings (n, D) of both kinds of pairs."""

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
@@ -180,6 +181,8 @@ class MatchingProblem(OuterProblem):
         self.shared_of_loss = list(context.loss.learned_shared())
         self.epsilon_choice: EpsilonChoice | None = None
         self.differences: list[tuple[int, float]] = []
+        # Of images that keep their start by a frozen backbone, this rank's rows, once they are made.
+        self._fixed_features: Tensor | None = None
         # So many of the first experts are known to be committed.
         self._present = 0
 
@@ -238,7 +241,12 @@ class MatchingProblem(OuterProblem):
     def _exchange(self, drawn: Draw, pairs: SyntheticPairs, graph_limit: int) -> BatchExchange:
         ranks = self.context.ranks
         parts = [drawn.part(rank, ranks.world_size) for rank in range(ranks.world_size)]
-        return BatchExchange(ranks, self.unrolling.tower, pairs, self.context.total, parts, graph_limit)
+        tower = self.unrolling.tower
+        if tower and "images" in pairs.fixed:
+            if self._fixed_features is None:
+                self._fixed_features = tower.features(pairs.images)
+            pairs, tower = replace(pairs, rows=pairs.rows | {"images": self._fixed_features}), None
+        return BatchExchange(ranks, tower, pairs, self.context.total, parts, graph_limit)
 
     def _segment(self, step: int, drawn: Draw, exchange: BatchExchange, rates: Tensor, pairs: SyntheticPairs) -> Segment:
         start, target = drawn.start, drawn.start + self.settings.expert_epochs
@@ -249,6 +257,7 @@ class MatchingProblem(OuterProblem):
             exchange.batches,
             [pairs.shared[name] for name in self.shared_of_loss],
             derive_seed(self.seed, "dropout", step),
+            exchange.fixed,
         )
 
     def _snapshot(self, expert: int, epoch: int) -> Params:

@@ -16,6 +16,7 @@ from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.io_model import DataSize, Traffic, has_features, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import (
+    PairSize,
     Step,
     Terms,
     distillation_memory,
@@ -47,6 +48,8 @@ from vldd_dist.pipeline.outcome import InputAwaited
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
+
+TEXTS = frozenset({"texts"})
 
 
 class DistillationFacts(Facts):
@@ -109,7 +112,7 @@ def run(context: StageContext) -> dict[str, Any]:
 
     inputs = run_context(context, settings, model)
     pairs, rates = starting_pairs(inputs)
-    start = {name: rows.clone() for name, rows in pairs.rows.items()}
+    start = pairs.clone().rows
     with settings.objective.open(inputs) as problem:
         distillation = Distillation(
             problem, pairs, rates, inputs, validate=validate, writer=context.writer, should_stop=context.should_stop
@@ -156,31 +159,35 @@ def run_context(context: StageContext, settings: DistillSettings, model: DualEnc
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     """The largest budget, at the worst of unroll, check of differences, the pairs' own step and validation."""
     settings, trace = experiment.distill, traces(experiment.model, experiment.data.image_size)
-    pairs = max(settings.pairs)
+    pairs, fixed = max(settings.pairs), settings.fixed()
+    features = trace.frozen_backbone and "images" in fixed
+    used = trace.input_bytes if features else trace.pair_bytes
+    pair = PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, trace.learned_input_bytes(TEXTS) if features else 0)
     validation = student_step_memory(trace, experiment.evaluation, pairs, settings.workers)
     if not isinstance(objective := settings.objective, TrajectoryMatching):
         step = Step(0, tower=trace.tower(largest_chunk(per_rank(pairs, settings.workers))))
         sizes = replace(sizes_of(trace), tower=trace.tower_bytes)
-        return other_distillation_memory(sizes, step, pairs, trace.pair_bytes, settings, validation)
+        return other_distillation_memory(sizes, step, pairs, pair, settings, validation)
     rows, dropout = per_rank(min(settings.batch_size or pairs, pairs), settings.workers), objective.dropout
     tower = trace.tower(largest_chunk(used_pairs(pairs, settings))) if trace.frozen_backbone else None
-    step = Step(rows * trace.input_bytes, tower=tower)
+    step = Step(rows * trace.input_bytes, rows * trace.learned_input_bytes(fixed), tower=tower)
     if objective.gradient == "full":
-        step = replace(step, full=trace.full_graph(rows, dropout=dropout))
+        step = replace(step, full=trace.full_graph(rows, dropout=dropout, fixed=fixed))
     elif objective.gradient == "finite_difference":
         checked = min(rows, per_rank(CHECKED_PAIRS, settings.workers))
-        check = trace.second_order(checked, dropout=dropout, with_theta=True)
+        check = trace.second_order(checked, dropout=dropout, with_theta=True, fixed=fixed)
         keep = not drops_gradients(settings.zero_stage)
-        first = trace.first_order(rows, training=dropout, of_batch=True, keep=keep)
+        first = trace.first_order(rows, training=dropout, of_batch=True, keep=keep, fixed=fixed)
         step = replace(step, first=first, check=check)
     else:
         with_theta = objective.gradient == "exact" or is_sharded(settings)
-        step = replace(step, second=trace.second_order(rows, dropout=dropout, with_theta=with_theta))
-    return distillation_memory(sizes_of(trace), step, pairs, trace.pair_bytes, settings, validation)
+        step = replace(step, second=trace.second_order(rows, dropout=dropout, with_theta=with_theta, fixed=fixed))
+    return distillation_memory(sizes_of(trace), step, pairs, pair, settings, validation)
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
-    """In: the snapshots that can be drawn, once each, and the first pairs. Out: checkpoints, the best pairs and the first."""
+    """In: the snapshots that can be drawn, once each, and the first pairs. Out: checkpoints (the pairs, of what is learned the
+    best and the moments), the best pairs and the first."""
     settings, trace = experiment.distill, traces(experiment.model, experiment.data.image_size)
     reads = 0
     if isinstance(objective := settings.objective, TrajectoryMatching):
@@ -193,8 +200,9 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
             # All experts share one first snapshot of the image tower: it is stored and read once.
             reads -= (experiment.experts.count - 1) * trace.trainable_bytes["image"]
     moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
-    checkpoints = settings.outer_steps // settings.checkpoint_every * (2 + moments)
-    writes = (checkpoints + 2) * max(settings.pairs) * trace.pair_bytes
+    checkpoint = trace.pair_bytes + (1 + moments) * trace.learned_bytes(settings.fixed())
+    checkpoints = settings.outer_steps // settings.checkpoint_every
+    writes = max(settings.pairs) * (checkpoints * checkpoint + 2 * trace.pair_bytes)
     features = has_features(experiment.model)
     splits = {"val": features}
     if settings.initialise.name != "noise":

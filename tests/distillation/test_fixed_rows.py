@@ -1,0 +1,107 @@
+"""Images or texts that keep their start: a rate of 0."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.distillation.small_runs import PAIRS, SETTINGS, Problem, distillation, losses_of, start_pairs
+from vldd_dist.distillation.matching import matching_loss
+from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
+from vldd_dist.distillation.unrolling import LocalUnrolling, Segment
+from vldd_dist.errors import InterruptedRun
+from vldd_dist.store.store import Store
+from vldd_dist.testing.unroll_problems import dual_encoder_case, relative
+
+RATES = {"images": "lr_images", "texts": "lr_texts", "log_rates": "lr_rates"}
+GRADIENTS = ("full", "exact", "finite_difference", "tesla")
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize("name", RATES)
+def test_a_rate_of_nothing_keeps_what_it_moves(name: str, optimiser: str, problem: Problem, store: Store) -> None:
+    _, run = losses_of(problem, store, optimiser=optimiser, checkpoint_every=3, **{RATES[name]: 0.0})
+    start, _ = start_pairs(problem, SETTINGS)
+    for key, value in (run.pairs.rows | run.pairs.shared).items():
+        assert torch.equal(value, (start.rows | start.shared)[key]) is (key == name), key
+    state = run.outer.rows_state() | run.outer.shared_state()
+    assert {key.partition("/")[0] for key in state} == RATES.keys() - {name}
+    kept, best = (run.pairs.rows | run.pairs.shared)[name], (run.best.rows | run.best.shared)[name]
+    assert kept.data_ptr() == best.data_ptr(), "what is fixed is held once"
+
+
+def outer_gradient(problem: Problem, store: Store, **changes: Any) -> dict[str, Tensor]:
+    run = distillation(problem, store, batch_size=3, **changes)
+    run.problem.begin(run.pairs)
+    return run.problem.gradient(0, run.pairs).row_gradients
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize(("fixed", "learned"), [("images", "texts"), ("texts", "images")])
+def test_the_others_gradient_is_that_of_learning_both(
+    fixed: str, learned: str, gradient: str, problem: Problem, store: Store
+) -> None:
+    """Behind a frozen tower."""
+    both, one = (outer_gradient(problem, store, gradient=gradient, **rates) for rates in ({}, {RATES[fixed]: 0.0}))
+    assert set(both) == {"images", "texts"}
+    assert set(one) == {learned}
+    tolerance = 1e-3 if gradient == "finite_difference" else 1e-6
+    assert relative(one[learned], both[learned]) < tolerance
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize("place", [0, 1])
+def test_no_gradient_runs_back_to_what_is_fixed(place: int, gradient: str) -> None:
+    """Of a student whose whole image tower moves, so that its batches hold pixels."""
+    case = dual_encoder_case()
+    model, settings = case.student.model, TrajectoryMatching(gradient=gradient)
+    unrolling = LocalUnrolling(model, case.student.layout.loss, settings, None)
+    tracked: list[bool] = []
+    entry: nn.Module = (model.image_backbone, model.text_head)[place]
+    entry.register_forward_pre_hook(lambda _, given: tracked.append(given[0].requires_grad))
+    segment = Segment(case.theta, case.target, case.rates, case.batches, (), 11)
+    both, one = (unrolling.gradient(given, None) for given in (segment, replace(segment, fixed=frozenset({place}))))
+    in_both, in_one = tracked[: len(tracked) // 2], tracked[len(tracked) // 2 :]
+    assert any(in_both)
+    assert not any(in_one)
+    for found, wanted in zip(one.batches, both.batches, strict=True):
+        (tensor,) = found
+        assert relative(tensor, wanted[1 - place]) < (1e-3 if gradient == "finite_difference" else 1e-6)
+    assert relative(one.rates, both.rates) < 1e-6
+    ends = matching_loss(case.theta, case.theta, case.target, case.student.towers)
+    assert not torch.equal(one.terms, ends), "the student moved"
+
+
+def test_a_frozen_tower_encodes_fixed_images_once_a_run(problem: Problem, store: Store) -> None:
+    run = distillation(problem, store, lr_images=0.0, batch_size=3, outer_steps=4)
+    assert isinstance(run.problem, MatchingProblem)
+    tower, passed = run.problem.unrolling.tower, []
+    assert tower is not None
+    # The first image of a size is also encoded to choose the layout.
+    tower.features(run.pairs.images[:1])
+    tower.backbone.register_forward_hook(lambda _, given, __: passed.append(len(given[0])))
+    run.run()
+    assert passed == [PAIRS]
+
+
+@pytest.mark.parametrize("fixed", ["lr_images", "lr_texts"])
+def test_a_resumed_run_ends_in_the_same_bits(fixed: str, problem: Problem, tmp_path: Any) -> None:
+    changes = {fixed: 0.0, "batch_size": 3, "outer_steps": 5, "checkpoint_every": 2}
+    straight, broken = (Store(str(tmp_path / name)) for name in ("straight", "broken"))
+    whole = distillation(problem, straight, **changes)
+    whole.run()
+    first = distillation(problem, broken, **changes)
+    steps = iter(range(100))
+    first.should_stop = lambda: next(steps) == 3
+    with pytest.raises(InterruptedRun):
+        first.run()
+    resumed = distillation(problem, broken, **changes)
+    # What is fixed comes from the checkpoint too: on another machine a start may be computed with other last bits.
+    resumed.pairs.rows["images" if fixed == "lr_images" else "texts"].add_(1e-7)
+    resumed.run()
+    assert resumed.history == whole.history
+    for ours, theirs in ((resumed.pairs, whole.pairs), (resumed.best, whole.best)):
+        for name, value in (theirs.rows | theirs.shared).items():
+            assert torch.equal((ours.rows | ours.shared)[name], value), name
