@@ -142,10 +142,10 @@ def test_nothing_is_read_twice(finished: Store, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Store, "read", counting)
     tree = experiment()
     reporter = Reporter(make_graph(tree), finished)
-    first = reporter.write()
+    first = reporter.collect()
     assert first.rows
     assert first.galleries
     assert sum(reads.values()) > 5
     reads.clear()
-    assert reporter.write() == first
+    assert reporter.collect() == first
     assert not reads, "what is committed does not change"

@@ -1,6 +1,7 @@
 """Printing, and the one place where untrusted text is made safe for a terminal."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -13,12 +14,18 @@ from rich.text import Text
 from vldd_dist.control_characters import escape_controls
 
 
+FILE_WIDTH = 140
+
+
 class SafeConsole(Console):
     """A rich console that does not interpret markup in the text it prints, and escapes control characters in it; those of its
     own styles and cursor movements are kept."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            # A file or a job's log has no width: wide enough for a table of recalls.
+            self.width = FILE_WIDTH
 
     def render_str(self, text: str, **options: Any) -> Text:
         # Before layout: an escape is wider than the character it stands for.

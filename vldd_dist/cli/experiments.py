@@ -7,38 +7,81 @@ import typer
 import yaml
 
 from vldd_dist.cli.console import SafeConsole, say
-from vldd_dist.cli.options import DASHBOARD, Description, ListedStore, MaxRunning, Overrides, StoreUrl, Track, exit_for_damaged
-from vldd_dist.config.load import load_experiment
+from vldd_dist.cli.options import (
+    DASHBOARD,
+    Description,
+    ListedStore,
+    MaxRunning,
+    Overrides,
+    Plan,
+    StoreUrl,
+    StoreUrlOrPlan,
+    Track,
+    Until,
+    exit_for_damaged,
+)
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.load_study import LoadedStudy, load_description, load_study
 from vldd_dist.control_characters import one_line
-from vldd_dist.errors import StoreError
+from vldd_dist.errors import ConfigError, StoreError
 
 
 def run(
     config: Description,
-    store: StoreUrl,
+    store: StoreUrlOrPlan = None,
     overrides: Overrides = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would run and what it needs, and stop.")] = False,
-    until: Annotated[
-        str | None,
-        typer.Option("--until", metavar="STAGE", help="The last stage to run, e.g. experts; everything it needs is run too."),
-    ] = None,
+    plan: Plan = False,
+    until: Until = None,
     track: Track = None,
     max_running: MaxRunning = None,
 ) -> None:
-    """Run an experiment, or resume one: what is committed in the store is not made again."""
+    """Run an experiment or a study, or resume one: what is committed in the store is not made again."""
+    _run(load_description(config, overrides), store, plan, until, track or [], max_running)
+
+
+def study(
+    config: Description,
+    store: StoreUrlOrPlan = None,
+    overrides: Overrides = None,
+    plan: Plan = False,
+    until: Until = None,
+    track: Track = None,
+    max_running: MaxRunning = None,
+) -> None:
+    """Run a study: variants of one description, which share what they have in common, side by side in tables."""
+    _run(load_study(config, overrides), store, plan, until, track or [], max_running)
+
+
+def _run(
+    description: Experiment | LoadedStudy,
+    store: str | None,
+    plan: bool,
+    until: str | None,
+    track: list[str],
+    max_running: int | None,
+) -> None:
     # Read when Ray is imported. We report a lost node in one line; Ray's own thirty are skipped, and so are its colour codes.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     from vldd_dist.planner.show_plan import print_plan
-    from vldd_dist.ray_backend.run import run_experiment
+    from vldd_dist.planner.show_study_plan import print_study_plan
+    from vldd_dist.ray_backend.run import run_experiment, run_study
     from vldd_dist.store.store import Store
 
-    experiment = load_experiment(config, overrides)
     console = SafeConsole()
     if plan:
-        print_plan(experiment, Store(store), console)
-    else:
-        raise typer.Exit(run_experiment(experiment, Store(store), console, until, track or [], max_running))
+        # Nothing is done in an empty store.
+        opened = Store(store or "memory://plan")
+        if isinstance(description, LoadedStudy):
+            print_study_plan(description, opened, console)
+        else:
+            print_plan(description, opened, console)
+        return
+    if store is None:
+        raise ConfigError("--store: missing: name a folder or URL that keeps the results, for example --store results")
+    if isinstance(description, LoadedStudy):
+        raise typer.Exit(run_study(description, Store(store), console, until, track, max_running))
+    raise typer.Exit(run_experiment(description, Store(store), console, until, track, max_running))
 
 
 def submit(
@@ -50,14 +93,14 @@ def submit(
     track: Track = None,
     max_running: MaxRunning = None,
 ) -> None:
-    """Submit an experiment to a Ray cluster; submitting again resumes it, or finds it running."""
+    """Submit an experiment or a study to a Ray cluster; submitting again resumes it, or finds it running."""
     from vldd_dist.ray_backend.submit import next_commands
     from vldd_dist.ray_backend.submit import submit as submit_job
 
     more = [part for description in track or [] for part in ("--track", description)]
     more += ["--max-running", str(max_running)] if max_running else []
-    experiment = load_experiment(config, overrides)
-    job, started = submit_job(experiment, config, overrides or [], store, address, working_dir, more)
+    described = load_description(config, overrides)
+    job, started = submit_job(described, config, overrides or [], store, address, working_dir, more)
     say(f"{job} {'submitted' if started else 'is already running'}")
     say(next_commands(job, address, store))
 
@@ -89,6 +132,17 @@ def status(
     exit_for_damaged(statuses)
 
 
-def config(config: Description, overrides: Overrides = None) -> None:
-    """Print the resolved description: every key with its value."""
-    say(yaml.safe_dump(load_experiment(config, overrides).model_dump(mode="json"), sort_keys=False), newline=False)
+def config(
+    config: Description,
+    overrides: Overrides = None,
+    variant: Annotated[str | None, typer.Option(help="Of a study: the variant to print; else all of them.")] = None,
+) -> None:
+    """Print the resolved description: every key with its value. A study's variant can be run alone by what is printed."""
+    described = load_description(config, overrides)
+    tree = described.model_dump(mode="json")
+    if variant is not None:
+        if not (isinstance(described, LoadedStudy) and variant in tree):
+            names = ", ".join(tree) if isinstance(described, LoadedStudy) else "none, for it is no study"
+            raise ConfigError(f"--variant {variant}: {config} has the variants: {names}")
+        tree = tree[variant]
+    say(yaml.safe_dump(tree, sort_keys=False), newline=False)

@@ -8,7 +8,7 @@ import typer
 
 from vldd_dist.cli.console import log_warnings, say
 from vldd_dist.cli.data import data, init
-from vldd_dist.cli.experiments import config, run, status, submit
+from vldd_dist.cli.experiments import config, run, status, study, submit
 from vldd_dist.cli.sets import fetch, list_sets, show, verify
 from vldd_dist.cli.stores import doctor, gc
 from vldd_dist.errors import VlddError
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "init": init,
     "data": data,
     "run": run,
+    "study": study,
     "submit": submit,
     "status": status,
     "config": config,

@@ -34,6 +34,23 @@ StoreUrl = Annotated[
 ]
 
 
+StoreUrlOrPlan = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="URL", help="Where the results are kept: a folder, file://, s3://, gs://. --plan needs none."
+    ),
+]
+
+
+Plan = Annotated[bool, typer.Option("--plan", help="Print what would run and what it needs, and stop.")]
+
+
+Until = Annotated[
+    str | None,
+    typer.Option("--until", metavar="STAGE", help="The last stage to run, e.g. experts; everything it needs is run too."),
+]
+
+
 Track = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=TARGET", help="Track curves: tensorboard=DIR, wandb=PROJECT, mlflow=URI"),

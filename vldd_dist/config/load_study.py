@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import apply_overrides, description_path, first_problem, load_experiment, read_tree
+from vldd_dist.config.overrides import set_key
 from vldd_dist.config.study import Study
 from vldd_dist.errors import ConfigError
 
 # Keys that only a study has.
-STUDY_KEYS = {"base", "vary", "variants", "tables"}
+STUDY_KEYS = {"base", "set", "vary", "variants", "tables"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class LoadedStudy:
     @property
     def name(self) -> str:
         return self.study.name
+
+    def model_dump(self, mode: str) -> dict[str, Any]:
+        """Variant -> its whole description, as of an experiment."""
+        return {variant: experiment.model_dump(mode=mode) for variant, experiment in self.experiments.items()}
 
 
 def load_description(path: str | Path, overrides: list[str] | None = None) -> Experiment | LoadedStudy:
@@ -49,8 +54,9 @@ def load_study(path: str | Path, overrides: list[str] | None = None) -> LoadedSt
     if not STUDY_KEYS & tree.keys():
         raise ConfigError(f"{path}: describes one experiment, not a study (`base` with `vary` or `variants`): use `vldd run`")
     _read_base(tree, path)
-    apply_overrides(tree["base"], overrides or [])
     try:
+        _change_base(tree)
+        apply_overrides(tree["base"], overrides or [])
         study = Study.model_validate(tree)
         trees = list(study.trees())
     except ValidationError as error:
@@ -69,6 +75,16 @@ def _read_base(tree: dict[str, Any], path: Path) -> None:
         tree["base"] = read_tree(beside if beside.is_file() else description_path(base))
     elif not isinstance(base, dict):
         raise ConfigError(f"{path}: base: expected a description, a preset's name or the path of a file")
+
+
+def _change_base(tree: dict[str, Any]) -> None:
+    """Make the changes of `set`; before those of the command line, which are more particular. Raises ValueError."""
+    changes = tree.get("set")
+    for key, value in changes.items() if isinstance(changes, dict) else ():
+        try:
+            set_key(tree["base"], str(key), value)
+        except ValueError as error:
+            raise ValueError(f"set.{key}: {error}") from None
 
 
 def _experiments(trees: list[tuple[str, dict[str, Any]]], path: Path) -> dict[str, Experiment]:

@@ -60,11 +60,13 @@ class Study(Section):
     """Variants of a description: every combination of the axes' values, and those that are named one by one.
 
     Attributes:
-        base: the description that they vary, not yet checked: a variant may set what it lacks.
+        base: the description that they vary, with the changes of `set` and of `--set`; not yet checked, since a variant may
+            set what it lacks.
     """
 
     name: str = Field(pattern=NAME.pattern, max_length=60, description="Short name: lower-case letters, digits, dashes.")
     base: dict[str, Any] = Field(description="A description, as of `vldd run`; or a preset's name, or the path of a file.")
+    set: Changes = Field(default_factory=dict, description="KEY: VALUE: what all variants change of the base.")
     vary: dict[str, dict[Label, Changes]] = Field(
         default_factory=dict,
         description="AXIS: {LABEL: {KEY: VALUE}}, or KEY: [VALUES]. Each combination of the axes' labels is a variant.",
@@ -107,13 +109,17 @@ class Study(Section):
                 changes = [axis[label] for axis, label in zip(self.vary.values(), labels, strict=True)]
                 yield "-".join(labels), {key: value for one in changes for key, value in one.items()}
 
+    def changes(self) -> dict[str, Changes]:
+        """Variant -> what it changes of the base."""
+        return dict(itertools.chain(self._crossed(), self.variants.items()))
+
     def trees(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """(variant, its description, not yet checked).
 
         Raises:
             ValueError: a key lies below a value.
         """
-        for name, changes in itertools.chain(self._crossed(), self.variants.items()):
+        for name, changes in self.changes().items():
             tree = copy.deepcopy(self.base)
             for key, value in changes.items():
                 try:

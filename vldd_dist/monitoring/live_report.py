@@ -2,19 +2,22 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
+from typing import Protocol
 
 from vldd_dist.artifacts.run_status import RunStatus
 from vldd_dist.errors import VlddError
 from vldd_dist.events import RunEvent
 from vldd_dist.monitoring.descriptions import describe_figures
-from vldd_dist.monitoring.report import Reporter
 from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.monitoring.status import StatusWriter
+from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.stage import title_of
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import Progress, Stage
+from vldd_dist.reporting.table import Table
 
 # The pause between two reports: at least REPORT_SECONDS, and at least PAUSE_FACTOR times what the last report took.
 REPORT_SECONDS, PAUSE_FACTOR = 60, 20
@@ -24,6 +27,19 @@ LISTED = 12
 logger = logging.getLogger(__name__)
 
 
+class Reports(Protocol):
+    """Makes the report of what runs: an experiment's or a study's."""
+
+    @property
+    def page(self) -> str:
+        """Key of the page in the store."""
+        ...
+
+    def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
+        """Write it, and return its tables. Raises StoreError."""
+        ...
+
+
 class LiveReport:
     """A view. A report that cannot be written does not stop the run.
 
@@ -31,7 +47,7 @@ class LiveReport:
         status: knows the run's state; it must end before this view.
     """
 
-    def __init__(self, reporter: Reporter, status: StatusWriter, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, reporter: Reports, status: StatusWriter, clock: Callable[[], float] = time.monotonic) -> None:
         self._reporter, self._status, self._clock = reporter, status, clock
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None

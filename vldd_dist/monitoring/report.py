@@ -2,44 +2,37 @@
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.pipeline.committed import committed_units
+from vldd_dist.monitoring.measured import Measured
 from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
 from vldd_dist.pipeline.graph import Graph
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import (
-    FULL,
     DistillationCurve,
     ExpertCurve,
     Gallery,
     GalleryItem,
     Progress,
     ReportData,
-    Row,
-    aggregate,
     png_bytes,
 )
 from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.renderers.markdown import markdown
+from vldd_dist.reporting.table import Table
 from vldd_dist.reporting.tables import recall_table, summary
 from vldd_dist.store.store import Store
 
 # Images are embedded in the page: at most GALLERY_ITEMS pairs of each of GALLERIES sets.
 GALLERY_ITEMS, GALLERIES = 20, 12
-READS_AT_ONCE = 16
-# Kinds whose facts the report shows.
-REPORTED_KINDS = ("dataset", "expert", "evaluation", "publication")
-
 Value = TypeVar("Value")
 
 
@@ -49,43 +42,46 @@ class Reporter:
     def __init__(self, graph: Graph, store: Store) -> None:
         self.experiment, self.graph, self.store = graph.experiment, graph, store
         self.sets = evaluated_sets(graph.experiment)
-        self.done: set[str] = set()
-        self._known_facts: dict[str, dict[str, Any]] = {}
+        self._measured = Measured(store)
         self._known_curves: dict[str, DistillationCurve] = {}
         self._known_galleries: dict[str, Gallery] = {}
 
-    def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> ReportData:
+    def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
         """Read newly committed units, and write report/summary.json, table.md and index.html.
 
         Raises:
             StoreError: as any read or write.
         """
-        data = self._collect(progress, failures)
+        data = self.collect(progress, failures)
+        tables = [recall_table(data)] if data.rows else []
         self.store.write("report/summary.json", (json.dumps(summary(data), indent=1) + "\n").encode())
-        self.store.write("report/table.md", markdown(recall_table(data)).encode())
-        self.store.write("report/index.html", render_html(data).encode())
-        return data
+        self.store.write("report/table.md", "\n".join(map(markdown, tables)).encode())
+        self.store.write(self.page, render_html(data).encode())
+        return tables
 
-    def _collect(self, progress: Progress | None, failures: Sequence[tuple[WorkUnit, Outcome]]) -> ReportData:
-        units = self.graph.units()
-        self.done = committed_units(self.store, units)
-        # In parallel: after a resume thousands of units are new.
-        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-            list(pool.map(self._facts, (unit for unit in units if unit.kind in REPORTED_KINDS)))
+    @property
+    def page(self) -> str:
+        """Key of the page in the store."""
+        return "report/index.html"
+
+    def collect(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> ReportData:
+        """What the report shows. Raises StoreError."""
+        self._measured.refresh(self.graph.units())
+        done = self._measured.done
         distilled = [(chosen, self.graph.unit(*chosen.source)) for chosen in self.sets if chosen.method == "distilled"]
         return ReportData(
             name=self.experiment.name,
             description=self._description(),
-            rows=self._rows(),
+            rows=self._measured.rows(self.graph),
             experts=self._experts(),
             runs=[
                 self._once(self._known_curves, unit, partial(self._curve, chosen, unit))
                 for chosen, unit in distilled
-                if unit.id in self.done
+                if unit.id in done
             ],
             galleries=[
                 self._once(self._known_galleries, unit, partial(self._gallery, unit))
-                for unit in [unit for unit in self.graph.wanted("publication") if unit.id in self.done][:GALLERIES]
+                for unit in [unit for unit in self.graph.wanted("publication") if unit.id in done][:GALLERIES]
             ],
             failures=[(unit.label, outcome.cause) for unit, outcome in failures],
             progress=progress,
@@ -93,7 +89,7 @@ class Reporter:
             distilled_sets=[
                 (self.store.url_of(facts["folder"]), facts["digest"])
                 for unit in self.graph.wanted("publication")
-                if (facts := self._facts(unit))
+                if (facts := self._measured.facts(unit))
             ],
         )
 
@@ -106,15 +102,9 @@ class Reporter:
     def _reader(self, unit: WorkUnit) -> UnitReader:
         return UnitReader(self.store, unit.kind, unit.id)
 
-    def _facts(self, unit: WorkUnit) -> dict[str, Any] | None:
-        """None if the unit is not committed."""
-        if unit.id not in self.done:
-            return None
-        return self._once(self._known_facts, unit, lambda: self._reader(unit).facts)
-
     def _description(self) -> dict[str, str]:
         experiment = self.experiment
-        facts = self._facts(self.graph.unit("dataset")) or {}
+        facts = self._measured.facts(self.graph.unit("dataset")) or {}
         splits = facts.get("splits", {})
         images = {split: splits[split]["images"] for split in SPLITS if split in splits}
         twice = {pair: count for pair, count in facts.get("duplicates", {}).items() if count}
@@ -133,24 +123,6 @@ class Reporter:
             f"learning rate chosen on validation from {', '.join(f'{r:g}' for r in experiment.evaluation.learning_rates)}",
         }
 
-    def _rows(self) -> list[Row]:
-        """Of what has an evaluated student: full data, coresets, distilled sets."""
-        runs: dict[tuple[str, int, str | None], list[list[dict[str, float]]]] = {}
-        own = self.experiment.model.image.model
-        train = (self._facts(self.graph.unit("dataset")) or {}).get("splits", {}).get("train", {}).get("images", 0)
-        experts = [unit for unit in self.graph.wanted("evaluation") if "expert" in unit.inputs]
-        if of_experts := self._recalls(experts):
-            runs[FULL, train, None] = [[recall] for recall in of_experts]
-        for chosen in self.sets:
-            for model in chosen.image_models:
-                if found := self._recalls([self.graph.unit("evaluation", *key) for key in chosen.evaluations(model)]):
-                    runs.setdefault((chosen.method, chosen.pairs, None if model == own else model), []).append(found)
-        return [aggregate(method, pairs, of_row, model) for (method, pairs, model), of_row in runs.items()]
-
-    def _recalls(self, evaluations: list[WorkUnit]) -> list[dict[str, float]]:
-        """Of those that are committed."""
-        return [facts["test"] | facts.get("metrics", {}) for unit in evaluations if (facts := self._facts(unit))]
-
     def _experts(self) -> list[ExpertCurve]:
         return [
             ExpertCurve(
@@ -160,7 +132,7 @@ class Reporter:
                 loss=facts["loss"],
             )
             for index, unit in enumerate(self.graph.wanted("expert"))
-            if (facts := self._facts(unit))
+            if (facts := self._measured.facts(unit))
         ]
 
     def _curve(self, chosen: EvaluatedSet, unit: WorkUnit) -> DistillationCurve:

@@ -109,10 +109,7 @@ def _print_needs(
             notes.append(str(error))
             table.add_row(stage.title, "?", "?", reads, format_size(moved.writes))
             continue
-        verdict = (
-            "-" if limit is None else f"{format_size(limit + RESERVED)}: {'fits' if peak(terms) <= limit else 'too small'}"
-        )
-        table.add_row(stage.title, format_size(peak(terms)), verdict, reads, format_size(moved.writes))
+        table.add_row(stage.title, format_size(peak(terms)), fits(peak(terms), limit), reads, format_size(moved.writes))
         sentences.append(f"{stage.title}: {_breakdown(terms)}")
         if limit is not None and peak(terms) > limit:
             sentences.append(f"{stage.title} do not fit: {suggest(experiment, stage, limit, estimator)}")
@@ -120,6 +117,11 @@ def _print_needs(
     for sentence in [*sentences, *notes]:
         fits_not = " do not fit: " in sentence
         console.print(sentence, style="red" if fits_not else "", markup=False, highlight=False, soft_wrap=True)
+
+
+def fits(most: int, limit: int | None) -> str:
+    """A peak against what a GPU has, in words; the limit is without `RESERVED`."""
+    return "-" if limit is None else f"{format_size(limit + RESERVED)}: {'fits' if most <= limit else 'too small'}"
 
 
 def _breakdown(terms: Terms) -> str:

@@ -7,11 +7,11 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load_study import LoadedStudy
 from vldd_dist.cost_model.io_model import DataSize, data_size, text_dim
-from vldd_dist.cost_model.memory_model import RESERVED, peak
+from vldd_dist.cost_model.memory_model import peak
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.study_graph import StudyGraph
 from vldd_dist.planner.estimator import Estimator, estimated_stages
-from vldd_dist.planner.show_plan import check_source, format_size, units_table
+from vldd_dist.planner.show_plan import check_source, fits, format_size, units_table
 from vldd_dist.planner.stated_data import with_stated_data
 from vldd_dist.planner.suggestions import memory_limit
 from vldd_dist.planner.work import Planned, count_work, work_table
@@ -69,6 +69,5 @@ def _needs_table(experiments: list[tuple[Experiment, Estimator]]) -> Table:
         most, number = max(peaks)
         experiment, _ = experiments[number]
         limit = memory_limit(stage.resources(experiment))
-        verdict = "-" if limit is None else f"{format_size(limit + RESERVED)}: {'fits' if most <= limit else 'too small'}"
-        table.add_row(stage.title, experiment.name, format_size(most), verdict)
+        table.add_row(stage.title, experiment.name, format_size(most), fits(most, limit))
     return table

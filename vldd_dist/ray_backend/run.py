@@ -1,23 +1,26 @@
 """The main job: plan, run what is missing, report."""
 
+import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
 
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.load_study import LoadedStudy
 from vldd_dist.errors import ConfigError, InterruptedRun
 from vldd_dist.monitoring.console import make_view
+from vldd_dist.monitoring.live_report import LiveReport, Reports, progress_of
 from vldd_dist.monitoring.run_state import RunState, View
 from vldd_dist.monitoring.status import StatusWriter
 from vldd_dist.monitoring.tracking import make_tracking
 from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.study_graph import StudyGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.metrics import RayMetrics
 from vldd_dist.reporting.renderers.terminal import terminal
-from vldd_dist.reporting.tables import recall_table
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.result import RunResult
@@ -48,27 +51,69 @@ def run_experiment(
         VlddError: the experiment cannot be planned, or the store cannot be used.
         InterruptedRun: Ctrl-C or SIGTERM, or the machines are gone; the same command resumes.
     """
+    _refuse_memory(store)
+    graph = make_graph(experiment)
+
+    def reporter() -> Reports:
+        # Imported late: the plotting libraries take seconds, which a refused description need not wait for.
+        from vldd_dist.monitoring.report import Reporter
+
+        return Reporter(graph, store)
+
+    timeout = experiment.stall_timeout_seconds
+    return _run(experiment.name, graph.units(until), reporter, store, console, track, max_running, timeout)
+
+
+def run_study(
+    study: LoadedStudy,
+    store: Store,
+    console: Console,
+    until: str | None = None,
+    track: Sequence[str] = (),
+    max_running: int | None = None,
+) -> int:
+    """The same for a study: what its variants share is run once."""
+    _refuse_memory(store)
+    graph = StudyGraph(study.experiments)
+
+    def reporter() -> Reports:
+        from vldd_dist.monitoring.study_report import StudyReporter
+
+        return StudyReporter(study.study, graph, store)
+
+    timeout = max((one.stall_timeout_seconds or math.inf) for one in study.experiments.values())
+    stall = None if timeout == math.inf else timeout
+    return _run(study.name, graph.units(until), reporter, store, console, track, max_running, stall)
+
+
+def _refuse_memory(store: Store) -> None:
     if store.url.startswith("memory://"):
         raise ConfigError("--store memory://: lives in one process, and workers are other processes: use file:// or s3://")
-    graph = make_graph(experiment)
-    store.check_writable()
-    trackers: list[View] = [make_tracking(description, experiment.name) for description in track]
-    # Imported late: the plotting libraries take seconds, which a refused description need not wait for.
-    from vldd_dist.monitoring.live_report import LiveReport, progress_of
-    from vldd_dist.monitoring.report import Reporter
 
-    reporter, status = Reporter(graph, store), StatusWriter(store, experiment.name)
+
+def _run(
+    name: str,
+    units: list[WorkUnit],
+    make_reporter: Callable[[], Reports],
+    store: Store,
+    console: Console,
+    track: Sequence[str],
+    max_running: int | None,
+    stall_timeout_seconds: float | None,
+) -> int:
+    store.check_writable()
+    trackers: list[View] = [make_tracking(description, name) for description in track]
+    reporter, status = make_reporter(), StatusWriter(store, name)
     # In this order they end: the status before the report that is made of it.
     state = RunState([make_view(console), status, LiveReport(reporter, status), RayMetrics(), *trackers])
-    result = _run_units(graph.units(until), store, state, status, max_running, experiment.stall_timeout_seconds)
+    result = _run_units(units, store, state, status, max_running, stall_timeout_seconds)
     for unit, outcome in result.failed:
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
     if result.blocked:
         console.print(f"{len(result.blocked)} units were not run, because they need the output of a failed one", style="red")
-    data = reporter.write(progress_of(status.now(state, status.state)), result.failed)
-    if data.rows:
-        console.print(terminal(recall_table(data)))
-    console.print(f"report: {store.url_of('report/index.html')}", markup=False, highlight=False, soft_wrap=True)
+    for table in reporter.write(progress_of(status.now(state, status.state)), result.failed):
+        console.print(terminal(table))
+    console.print(f"report: {store.url_of(reporter.page)}", markup=False, highlight=False, soft_wrap=True)
     return result.exit_code
 
 

@@ -1,5 +1,7 @@
-"""Submitting an experiment to a running Ray cluster. Submitting again is always safe: it resumes, or finds the job running."""
+"""Submitting an experiment or a study to a running Ray cluster. Submitting again is always safe: it resumes, or finds the job
+running."""
 
+import json
 import logging
 import shlex
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.load_study import LoadedStudy
 from vldd_dist.errors import ConfigError
 from vldd_dist.ray_backend.joining import TOKEN, first_line
 from vldd_dist.ray_backend.secret_files import EXCLUDES, check_named_files, check_working_dir, texts_of
@@ -21,15 +24,15 @@ from vldd_dist.store.store import Store
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 
 
-def submission_name(experiment: Experiment, store_url: str) -> str:
-    """The same for the same experiment and store. A job's id is this name and a number: the id of an ended job cannot be used
+def submission_name(description: Experiment | LoadedStudy, store_url: str) -> str:
+    """The same for the same description and store. A job's id is this name and a number: the id of an ended job cannot be used
     again, since Ray may still be cleaning up."""
-    question = f"{experiment.model_dump_json()}\n{store_url}"
-    return f"vldd-{experiment.name}-{sha256(question.encode()).hexdigest()[:8]}"
+    question = f"{json.dumps(description.model_dump(mode='json'))}\n{store_url}"
+    return f"vldd-{description.name}-{sha256(question.encode()).hexdigest()[:8]}"
 
 
 def submit(
-    experiment: Experiment,
+    described: Experiment | LoadedStudy,
     config: str,
     overrides: list[str],
     store: str,
@@ -58,7 +61,7 @@ def submit(
     check_working_dir(root)
     # A preset is known by its name where the job runs, too.
     description = config
-    named_files = dict(texts_of(experiment.model_dump(mode="json")))
+    named_files = dict(texts_of(described.model_dump(mode="json")))
     if Path(config).exists():
         path = Path(config).resolve()
         if not path.is_relative_to(root):
@@ -72,7 +75,7 @@ def submit(
     entrypoint = ["python", "-m", "vldd_dist.cli", "run", description, "--store", store]
     entrypoint += [part for override in overrides for part in ("--set", override)]
     entrypoint += more
-    name = submission_name(experiment, store)
+    name = submission_name(described, store)
     # It logs every file that it does not upload.
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _cluster_errors(address):
@@ -90,7 +93,7 @@ def submit(
             entrypoint=shlex.join(entrypoint),
             submission_id=job,
             runtime_env=runtime_env(root),
-            metadata={"experiment": experiment.name, "store": store},
+            metadata={"experiment": described.name, "store": store},
             # The driver only schedules; it must start even on a head node without CPUs.
             entrypoint_num_cpus=0,
         )

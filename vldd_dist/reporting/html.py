@@ -1,13 +1,14 @@
 """The report as one self-contained HTML page: no script, no external resource."""
 
 import struct
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
 from vldd_dist.reporting.data import ReportData, display_name
 from vldd_dist.reporting.html_environment import html_environment
 from vldd_dist.reporting.plots import plots
-from vldd_dist.reporting.table import shown
+from vldd_dist.reporting.table import Table, shown
 from vldd_dist.reporting.tables import comparisons, recall_table
 
 STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "interrupted"}
@@ -15,14 +16,20 @@ STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "
 SMALL_WIDTH = 128
 
 
-def render_html(data: ReportData) -> str:
-    """The page as a string; all data in it is escaped."""
+def render_html(data: ReportData, tables: Sequence[Table] | None = None) -> str:
+    """The page as a string; all data in it is escaped.
+
+    Args:
+        tables: none: one of the report's rows.
+    """
+    if tables is None:
+        tables = [recall_table(data)] if data.rows else []
     environment = html_environment()
     environment.filters["is_small"] = _is_small
     return environment.get_template("report.html.j2").render(
         data=data,
         states=STATES,
-        tables=[recall_table(data).without_repeats()] if data.rows else [],
+        tables=[table.without_repeats() for table in tables],
         comparisons=comparisons(data.rows),
         plots=[(plot, Markup(plot.svg)) for plot in plots(data)],
         display_name=display_name,

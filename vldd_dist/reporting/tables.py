@@ -11,6 +11,7 @@ from vldd_dist.reporting.table import Row as Line
 # (the rows of a kind, what their runs are), in the order of a table.
 RUNS = {FULL: ("full data", "experts"), "": ("coresets", "selections"), DISTILLED: ("distilled pairs", "distillation runs")}
 OF_FULL_DATA = "of full data, %"
+OF_FULL_DATA_NOTE = f"{OF_FULL_DATA.capitalize()}: the mean divided by that of full data with the same towers."
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,7 @@ def recall_table(data: ReportData) -> Table:
     columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
     if any(of_full_data(row, data.rows) is not None for row in data.rows):
         columns.insert(metrics.index("mean") + 1, Column(key="of_full_data", head=OF_FULL_DATA, figures=True))
-        notes.append(
-            f"{OF_FULL_DATA[0].upper()}{OF_FULL_DATA[1:]}: the mean divided by that of full data with the same towers."
-        )
+        notes.append(OF_FULL_DATA_NOTE)
     return Table(
         title=f"{data.name}: recall",
         columns=[

@@ -1,0 +1,61 @@
+"""Commands on studies."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.test_cli import vldd
+from vldd_dist.config.load import load_experiment
+from vldd_dist.testing.tiny import TINY
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> str:
+    path = tmp_path / "towers.yaml"
+    changes = {"model.image.model": "test_vit", "model.image.model_args": {"img_size": 32}}
+    path.write_text(yaml.safe_dump({"name": "towers", "base": "scenes", "variants": {"nfnet": {}, "vit": changes}}))
+    return str(path)
+
+
+SETS = [part for override in TINY for part in ("--set", override)]
+
+
+@pytest.mark.parametrize("command", ["run", "study"])
+def test_a_plan_needs_no_store_and_says_what_variants_share(
+    command: str, study: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = vldd(command, study, "--plan", *SETS, capsys=capsys)
+    assert (code, err) == (0, "")
+    found = re.search(r"2 variants; (\d+) of the (\d+) units are of more than one.*: (\d+) units would run", out)
+    assert found is not None
+    shared, units, asked = map(int, found.groups())
+    # Of two variants each shared unit is asked for twice.
+    assert asked == units + shared
+    assert shared > 0
+    for word in ("experts", "towers-nfnet", "GPU-hours", "writes, GiB"):
+        assert word in out
+
+
+def test_a_variant_is_printed_as_a_description_of_its_own(study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = vldd("config", study, "--variant", "vit", capsys=capsys)
+    assert code == 0
+    (tmp_path / "vit.yaml").write_text(out)
+    overrides = ["model.image.model=test_vit", "model.image.model_args={img_size: 32}", "name=towers-vit"]
+    assert load_experiment(tmp_path / "vit.yaml") == load_experiment("scenes", overrides)
+    code, _, err = vldd("config", study, "--variant", "vitt", capsys=capsys)
+    assert code == 2
+    assert "has the variants: nfnet, vit" in err
+
+
+def test_an_experiment_is_no_study(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = vldd("study", "scenes", "--store", "store", capsys=capsys)
+    assert code == 2
+    assert "describes one experiment, not a study" in err
+
+
+def test_a_study_without_a_store_is_refused(study: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = vldd("study", study, capsys=capsys)
+    assert code == 2
+    assert "--store: missing" in err

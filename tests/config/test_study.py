@@ -1,0 +1,110 @@
+"""Studies: what a file of variants stands for, and one sentence for what is wrong with it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.load import load_experiment
+from vldd_dist.config.load_study import LoadedStudy, load_description, load_study
+from vldd_dist.errors import ConfigError
+
+
+def written(folder: Path, **study: object) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({"name": "try", "base": "scenes"} | study, sort_keys=False))
+    return path
+
+
+def test_axes_are_crossed_and_named_variants_follow(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        vary={
+            "distill.objective.inner_steps": [4, 6],
+            "tower": {"nfnet": {}, "vit": {"model.image.model": "test_vit", "model.image.train": "lora"}},
+        },
+        variants={"noise": {"distill.initialise": "noise"}},
+    )
+    experiments = load_study(path).experiments
+    told = {
+        name: (one.distill.objective.inner_steps, one.model.image.model, one.model.image.train, one.distill.initialise.name)
+        for name, one in experiments.items()
+    }
+    assert told == {
+        "4-nfnet": (4, "test_nfnet", "full", "real"),
+        "4-vit": (4, "test_vit", "lora", "real"),
+        "6-nfnet": (6, "test_nfnet", "full", "real"),
+        "6-vit": (6, "test_vit", "lora", "real"),
+        "noise": (8, "test_nfnet", "full", "noise"),
+    }
+    assert [one.name for one in experiments.values()] == [f"try-{name}" for name in experiments]
+
+
+def test_a_variant_without_changes_is_the_base(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, variants={"base": {}}))
+    assert study.experiments["base"] == load_experiment("scenes").model_copy(update={"name": "try-base"})
+
+
+def test_overrides_change_the_base_and_variants_have_the_last_word(tmp_path: Path) -> None:
+    path = written(tmp_path, variants={"one": {}, "two": {"experts.count": 2}})
+    experiments = load_study(path, ["experts.count=5", "experts.epochs=7"]).experiments
+    assert [(one.experts.count, one.experts.epochs) for one in experiments.values()] == [(5, 7), (2, 7)]
+
+
+def test_what_all_variants_change_comes_between_the_base_and_the_command_line(tmp_path: Path) -> None:
+    path = written(tmp_path, set={"experts.count": 6, "experts.epochs": 6}, variants={"one": {}, "two": {"experts.count": 2}})
+    experiments = load_study(path, ["experts.epochs=7"]).experiments
+    assert [(one.experts.count, one.experts.epochs) for one in experiments.values()] == [(6, 7), (2, 7)]
+    with pytest.raises(ConfigError, match=r"set\.name\.x: name is a value"):
+        load_study(written(tmp_path, set={"name.x": 6}, variants={"one": {}}))
+
+
+def test_a_variant_may_set_what_the_base_lacks(tmp_path: Path) -> None:
+    base = {"data": {"source": "karpathy"}}
+    paths = {"data.source.annotations": "a.json", "data.source.images": "images"}
+    assert load_study(written(tmp_path, base=base, variants={"a": paths})).experiments["a"].data.source.images == "images"
+    with pytest.raises(ConfigError, match=r"study\.yaml: variant a: data\.source\.annotations: missing"):
+        load_study(written(tmp_path, base=base, variants={"a": {"data.source.images": "images"}}))
+
+
+def test_a_base_beside_the_study_comes_before_a_preset(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("name: own\nexperts: {count: 4}\n")
+    assert load_study(written(tmp_path, base="own.yaml", variants={"a": {}})).experiments["a"].experts.count == 4
+
+
+def test_a_file_is_known_by_its_keys(tmp_path: Path) -> None:
+    assert isinstance(load_description(written(tmp_path, variants={"a": {}})), LoadedStudy)
+    assert isinstance(load_description("scenes"), Experiment)
+    with pytest.raises(ConfigError, match=r"scenes\.yaml: describes one experiment, not a study"):
+        load_study("scenes")
+
+
+@pytest.mark.parametrize(
+    ("study", "sentence"),
+    [
+        ({}, r"a study needs `vary` or `variants`"),
+        ({"variants": {"A": {}}}, r"'A' is no name of a variant"),
+        ({"vary": {"seed": []}}, r"a study needs `vary` or `variants`"),
+        ({"vary": {"seed": [1, "1"]}}, r"vary\.seed: two values have one label \(1, 1\)"),
+        ({"vary": {"seed": [1]}, "variants": {"1": {}}}, r"two variants are named 1: rename"),
+        ({"vary": {"seed": list(range(40)), "experts.count": list(range(1, 40))}}, r"more than 1,000 combinations"),
+        ({"variants": {"a": {}, "b": {}}}, r"the variants a and b are the same experiment"),
+        ({"variants": {"a": {"name.x": 1}}}, r"variant a: name\.x: name is a value, not a section"),
+        ({"variants": {"a": {"experts.cuont": 1}}}, r"variant a: experts\.cuont: unknown key; did you mean 'count'\?"),
+        ({"variants": {"a": {"experts.count": 0}}}, r"variant a: experts\.count: .*greater than 0"),
+        (
+            {"variants": {"a": {}}, "tables": {"t": {"title": "T", "variants": ["b"]}}},
+            r"tables\.t\.variants: b is no variant: a",
+        ),
+        ({"variants": {"a": {}}, "tables": {"t": {"title": "T", "metrics": ["r1"]}}}, r"'r1' is no metric: choose from tr1"),
+        ({"variants": {"a": {}}, "tabels": {}}, r"tabels: unknown key; did you mean 'tables'\?"),
+        ({"base": 3, "variants": {"a": {}}}, r"base: expected a description, a preset's name"),
+        ({"base": "nothing", "variants": {"a": {}}}, r"nothing: no such file, and no preset of this name"),
+        ({"name": "Try It", "variants": {"a": {}}}, r"name: "),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path, study: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence) as raised:
+        load_study(written(tmp_path, **study))
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,82 @@
+"""Counted operations against PyTorch's own counter, and against passes counted by hand."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.cost_model.flop_trace import COUNTED, FlopTrace
+from vldd_dist.cost_model.io_model import data_size
+from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.cost_model.work_model import distillation_flops, expert_flops, outer_step_flops, student_flops
+from vldd_dist.distillation.unroll import full_gradient
+from vldd_dist.models.dual_encoder import build
+from vldd_dist.testing.tiny_experiment import experiment
+
+TEXT_DIM = 24
+MODELS = {
+    "nfnet": [],
+    "lora": ["model.image.model=test_vit", "model.image.model_args={img_size: 32}", "model.image.train=lora"],
+}
+
+
+def traced(*overrides: str) -> tuple[Experiment, MemoryTrace]:
+    described = experiment(*overrides)
+    return described, MemoryTrace(described.model, TEXT_DIM, described.data.image_size)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_training_step_has_the_operations_of_torchs_counter(name: str) -> None:
+    described, trace = traced(*MODELS[name])
+    model = build(described.model, TEXT_DIM, None, 0).eval()
+    images, texts = torch.randn(COUNTED, 3, 32, 32), torch.randn(COUNTED, TEXT_DIM)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        described.model.loss(*model(images, texts)).backward()
+    assert FlopTrace(trace).training * COUNTED == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_an_image_encoded_has_the_operations_of_torchs_counter() -> None:
+    described, trace = traced()
+    model = build(described.model, TEXT_DIM, None, 0).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.image_features(torch.randn(COUNTED, 3, 32, 32))
+    assert FlopTrace(trace).encoding * COUNTED == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_an_exact_step_costs_as_much_as_the_graph_of_all_steps() -> None:
+    """`full` is another implementation: one graph, differentiated by autograd alone."""
+    steps = 3
+    described, trace = traced(f"distill.objective.inner_steps={steps}", f"distill.pairs=[{COUNTED}]")
+    from vldd_dist.cost_model.flop_trace import FlopCount
+
+    student, theta, batch = trace.student(COUNTED, dropout=False, fused=False)
+    with FlopCount() as counted:
+        full_gradient(
+            student,
+            theta,
+            torch.empty(2, device="meta"),
+            [batch] * steps,
+            lambda end: torch.stack([tensor.square().sum() for tensor in end]).sum(),
+        )
+    modelled = outer_step_flops(trace, described.distill, COUNTED)
+    # The sweep goes there a first time without a graph.
+    there = (steps - 1) * COUNTED * FlopTrace(trace).training
+    assert modelled == pytest.approx(counted.total + there, rel=0.1)
+
+
+def test_units_cost_what_their_passes_do() -> None:
+    described, trace = traced("distill.pairs=[4]", "distill.batch_size=2", "distill.outer_steps=10", "distill.validate_every=4")
+    data, flops = data_size(described, None), FlopTrace(trace)
+    assert data is not None
+    assert expert_flops(described, trace, data) == pytest.approx(3 * 48 * flops.training + 4 * 12 * flops.encoding)
+    student = student_flops(trace, described.evaluation, 4, 12)
+    assert student == pytest.approx(2 * 4 * flops.training + 12 * flops.encoding)
+    step = 2 * (flops.training + 2 * flops.second_order)
+    assert outer_step_flops(trace, described.distill, 4) == pytest.approx(step)
+    # Validated after steps 4, 8 and 10.
+    assert distillation_flops(described, trace, data, 4) == pytest.approx(10 * step + 3 * student)
+
+
+def test_an_objective_that_is_not_modelled_has_no_figure() -> None:
+    described, trace = traced("distill.objective=covariance_matching")
+    assert outer_step_flops(trace, described.distill, 4) is None

@@ -1,0 +1,101 @@
+"""Tables of a study: which figure stands where."""
+
+from vldd_dist.recall_metrics import METRICS
+from vldd_dist.reporting.data import Row, aggregate
+from vldd_dist.reporting.renderers.markdown import markdown
+from vldd_dist.reporting.study_tables import Layout, Question, study_table
+from vldd_dist.reporting.table import Published, Statistic, Table
+
+
+def row(method: str, pairs: int, *runs: tuple[float, ...], image_model: str | None = None) -> Row:
+    """Every recall of a run's students is the number given."""
+    return aggregate(method, pairs, [[dict.fromkeys(METRICS, value) for value in run] for run in runs], image_model)
+
+
+RESULTS = {
+    "nfnet": [
+        row("full", 800, (40.0,), (44.0,)),
+        row("random", 10, (5.0,), (7.0,)),
+        row("random", 20, (9.0,), (9.0,)),
+        row("distilled", 10, (20.0, 22.0)),
+        row("distilled", 20, (30.0, 34.0), (31.0, 33.0)),
+        row("distilled", 10, (8.0, 8.0), image_model="resnet"),
+    ],
+    "vit": [row("full", 800, (20.0,)), row("distilled", 10, (15.0, 17.0))],
+}
+
+
+def nothing(question: Question, metric: str) -> Published | None:
+    return None
+
+
+def lines(table: Table) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in markdown(table).splitlines() if line.startswith("|")
+    ]
+
+
+def test_methods_go_across_as_the_paper_prints_them() -> None:
+    layout = Layout("T", ["nfnet"], ["random", "distilled"], across="method", metrics=["tr1", "ir1"])
+    assert lines(study_table(layout, RESULTS, nothing)) == [
+        ["pairs", "TR@1 random", "TR@1 distilled", "IR@1 random", "IR@1 distilled"],
+        [":---", "---:", "---:", "---:", "---:"],
+        ["10", "6.0 ±1.0", "**21.0 ±1.0**", "6.0 ±1.0", "**21.0 ±1.0**"],
+        ["20", "9.0 ±0.0", "**32.0 ±0.0**", "9.0 ±0.0", "**32.0 ±0.0**"],
+    ]
+
+
+def test_variants_go_across() -> None:
+    layout = Layout("T", ["vit", "nfnet"], ["distilled"], across="variant", metrics=["mean"])
+    assert lines(study_table(layout, RESULTS, nothing)) == [
+        ["pairs", "mean vit", "mean nfnet"],
+        [":---", "---:", "---:"],
+        ["10", "16.0 ±1.0", "**21.0 ±1.0**"],
+        # What is not measured is empty.
+        ["20", "", "32.0 ±0.0"],
+    ]
+
+
+def test_rows_compare_variants_and_methods_of_one_size_with_their_share_of_full_data() -> None:
+    layout = Layout("T", ["nfnet", "vit"], ["full", "random", "distilled"], pairs=[10], metrics=["mean"])
+    assert lines(study_table(layout, RESULTS, nothing)) == [
+        ["pairs", "variant", "method", "mean", "of full data, %"],
+        [":---", ":---", ":---", "---:", "---:"],
+        ["800", "nfnet", "full data", "**42.0 ±2.0**", ""],
+        ["", "vit", "full data", "20.0", ""],
+        ["10", "nfnet", "random", "6.0 ±1.0", "14"],
+        ["", "", "distilled", "**21.0 ±1.0**", "50"],
+        ["", "vit", "distilled", "16.0 ±1.0", "80"],
+    ]
+
+
+def test_students_of_other_image_towers_stand_below_their_own() -> None:
+    layout = Layout("T", ["nfnet"], ["distilled"], pairs=[10], other_image_models=True, metrics=["mean"])
+    table = study_table(layout, RESULTS, nothing)
+    assert [line[:3] for line in lines(table)[2:]] == [["10", "the same", "**21.0 ±1.0**"], ["", "resnet", "8.0 ±0.0"]]
+
+
+def test_a_published_figure_has_a_column_beside_ours_and_its_source_below() -> None:
+    def known(question: Question, metric: str) -> Published | None:
+        is_it = (question.method, question.pairs, metric) == ("distilled", 10, "tr1")
+        return Published(mean=9.9, std=0.3, source="Wu et al., table 2") if is_it else None
+
+    layout = Layout("T", ["nfnet"], ["random", "distilled"], pairs=[10, 20], across="method", metrics=["tr1", "ir1"])
+    table = study_table(layout, RESULTS, known)
+    heads, _, first, second = lines(table)
+    assert heads[:4] == ["pairs", "TR@1 random", "TR@1 distilled", "TR@1 distilled, published"]
+    assert (first[3], second[3]) == ("9.9 ±0.3 \\[1\\]", "")
+    assert table.all_notes()[-1] == "[1] As published: Wu et al., table 2."
+    rows = Layout("T", ["nfnet"], ["distilled"], metrics=["tr1", "ir1"])
+    assert lines(study_table(rows, RESULTS, known))[0] == ["pairs", "TR@1 ours", "TR@1 published", "IR@1", "of full data, %"]
+
+
+def test_a_table_of_nothing_measured_yet_is_empty() -> None:
+    table = study_table(Layout("T", ["nfnet"], ["distilled"], metrics=["mean"]), {"nfnet": []}, nothing)
+    assert not table.sections
+
+
+def test_both_spreads_are_kept() -> None:
+    table = study_table(Layout("T", ["nfnet"], ["distilled"], pairs=[20], metrics=["mean"]), RESULTS, nothing)
+    (cell,) = [cell for cell in table.sections[0].rows[0].cells if isinstance(cell, Statistic)]
+    assert (cell.mean, cell.std_runs, cell.std_students) == (32.0, 0.0, 1.5)

@@ -1,0 +1,63 @@
+"""What is committed of an experiment, as reports read it: facts of its units, and the rows of its tables."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.pipeline.committed import committed_units
+from vldd_dist.pipeline.evaluated_sets import evaluated_sets
+from vldd_dist.pipeline.graph import Graph
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.reporting.data import FULL, Row, aggregate
+from vldd_dist.store.store import Store
+
+READS_AT_ONCE = 16
+# Kinds whose facts reports show.
+REPORTED_KINDS = ("dataset", "expert", "evaluation", "publication")
+
+
+class Measured:
+    """Facts of committed units. What was read is cached, since committed units do not change.
+
+    Attributes:
+        done: ids of the committed units, as of the last `refresh`.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.done: set[str] = set()
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def refresh(self, units: Sequence[WorkUnit]) -> None:
+        """Read what is newly committed. Raises StoreError."""
+        self.done = committed_units(self.store, list(units))
+        # In parallel: after a resume thousands of units are new.
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            list(pool.map(self.facts, (unit for unit in units if unit.kind in REPORTED_KINDS)))
+
+    def facts(self, unit: WorkUnit) -> dict[str, Any] | None:
+        """None if the unit is not committed."""
+        if unit.id not in self.done:
+            return None
+        if unit.id not in self._known:
+            self._known[unit.id] = UnitReader(self.store, unit.kind, unit.id).facts
+        return self._known[unit.id]
+
+    def rows(self, graph: Graph) -> list[Row]:
+        """Of what has an evaluated student: full data, coresets, distilled sets."""
+        runs: dict[tuple[str, int, str | None], list[list[dict[str, float]]]] = {}
+        own = graph.experiment.model.image.model
+        train = (self.facts(graph.unit("dataset")) or {}).get("splits", {}).get("train", {}).get("images", 0)
+        experts = [unit for unit in graph.wanted("evaluation") if "expert" in unit.inputs]
+        if of_experts := self._recalls(experts):
+            runs[FULL, train, None] = [[recall] for recall in of_experts]
+        for chosen in evaluated_sets(graph.experiment):
+            for model in chosen.image_models:
+                if found := self._recalls([graph.unit("evaluation", *key) for key in chosen.evaluations(model)]):
+                    runs.setdefault((chosen.method, chosen.pairs, None if model == own else model), []).append(found)
+        return [aggregate(method, pairs, of_row, model) for (method, pairs, model), of_row in runs.items()]
+
+    def _recalls(self, evaluations: list[WorkUnit]) -> list[dict[str, float]]:
+        """Of those that are committed."""
+        return [facts["test"] | facts.get("metrics", {}) for unit in evaluations if (facts := self.facts(unit))]

@@ -1,0 +1,86 @@
+"""The report of a study: its tables, made of what is committed of all variants."""
+
+import json
+from collections.abc import Sequence
+
+from vldd_dist.config.study import Study, TableSettings
+from vldd_dist.monitoring.measured import Measured
+from vldd_dist.pipeline.outcome import Outcome
+from vldd_dist.pipeline.study_graph import StudyGraph
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.reporting.data import Progress, ReportData
+from vldd_dist.reporting.html import render_html
+from vldd_dist.reporting.renderers.markdown import markdown
+from vldd_dist.reporting.study_tables import Layout, study_table
+from vldd_dist.reporting.table import Table
+from vldd_dist.store.store import Store
+
+
+class StudyReporter:
+    """Makes reports of a study."""
+
+    def __init__(self, study: Study, graph: StudyGraph, store: Store) -> None:
+        self.study, self.graph, self.store = study, graph, store
+        self._units = graph.units()
+        self._measured = Measured(store)
+
+    def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
+        """Read newly committed units, and write the report of the tables.
+
+        Raises:
+            StoreError: as any read or write.
+        """
+        self._measured.refresh(self._units)
+        rows = {variant: self._measured.rows(graph) for variant, graph in self.graph.graphs.items()}
+        tables = [
+            study_table(self._layout(settings), rows, lambda question, metric: None)
+            for settings in self.study.table_settings().values()
+        ]
+        folder = f"report/{self.study.name}"
+        values = [table.model_dump(mode="json") for table in tables]
+        self.store.write(f"{folder}/tables.json", (json.dumps(values, indent=1) + "\n").encode())
+        self.store.write(
+            f"{folder}/tables.md", "\n".join(f"## {table.title}\n\n{markdown(table)}" for table in tables).encode()
+        )
+        self.store.write(self.page, render_html(self._data(progress, failures), tables).encode())
+        return tables
+
+    @property
+    def page(self) -> str:
+        """Key of the page in the store."""
+        return f"report/{self.study.name}/index.html"
+
+    def _data(self, progress: Progress | None, failures: Sequence[tuple[WorkUnit, Outcome]]) -> ReportData:
+        return ReportData(
+            name=self.study.name,
+            description={variant: self._changes(variant) for variant in self.graph.graphs},
+            rows=[],
+            experts=[],
+            runs=[],
+            galleries=[],
+            failures=[(unit.label, outcome.cause) for unit, outcome in failures],
+            progress=progress,
+            store=self.store.url,
+            distilled_sets=[
+                (self.store.url_of(facts["folder"]), facts["digest"])
+                for graph in self.graph.graphs.values()
+                for unit in graph.wanted("publication")
+                if (facts := self._measured.facts(unit))
+            ],
+        )
+
+    def _changes(self, variant: str) -> str:
+        """What makes it another experiment than the base."""
+        changes = self.study.changes()[variant]
+        return ", ".join(f"{key}: {value}" for key, value in changes.items()) or "the base"
+
+    def _layout(self, settings: TableSettings) -> Layout:
+        return Layout(
+            title=settings.title,
+            variants=settings.variants or list(self.graph.graphs),
+            methods=settings.methods,
+            pairs=settings.pairs,
+            other_image_models=settings.image_models == "all",
+            across=settings.across,
+            metrics=list(settings.metrics),
+        )

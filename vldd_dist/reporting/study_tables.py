@@ -1,0 +1,199 @@
+"""The tables of a study: results of several variants side by side, with published figures beside them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal
+
+from vldd_dist.reporting.data import DISTILLED, FULL, Row, display_name, metric_name
+from vldd_dist.reporting.table import Cell, Column, Number, Published, Section, Statistic, Table, Text
+from vldd_dist.reporting.table import Row as Line
+from vldd_dist.reporting.tables import OF_FULL_DATA, OF_FULL_DATA_NOTE, of_full_data, spread_note
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a table shows, and where.
+
+    Attributes:
+        variants, methods: in this order.
+        pairs: the numbers of pairs; none: all.
+        other_image_models: with students of other image towers than the variant's.
+        across: what has a column of its own under each metric; none: all have rows.
+        metrics: names, in this order.
+    """
+
+    title: str
+    variants: list[str]
+    methods: list[str]
+    pairs: list[int] | None = None
+    other_image_models: bool = False
+    across: Literal["method", "variant"] | None = None
+    metrics: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One set of students: what a figure is of."""
+
+    variant: str
+    method: str
+    pairs: int
+    image_model: str | None
+
+
+# The published figure of a metric, where there is one.
+PublishedOf = Callable[[Question, str], Published | None]
+
+
+def study_table(layout: Layout, results: dict[str, list[Row]], published: PublishedOf) -> Table:
+    """A section for each number of pairs; the best of it is marked.
+
+    Args:
+        results: variant -> what is measured of it so far. What is not has an empty cell.
+    """
+    found = dict(_asked(layout, results))
+    figures = list(_figures(layout, list(found), published))
+    heads = [head for head in _heads(layout) if head.key != layout.across]
+    shares = layout.across is None and any(_share(question, found, results) is not None for question in found)
+    sections = []
+    for _, lines in groupby(_lines(list(found), layout), key=lambda line: (line[0].method == FULL, line[0].pairs)):
+        compared = list(lines)
+        rows = [row for line in compared for question in line if (row := found[question]) is not None]
+        best = {metric: _best(rows, metric) for metric in layout.metrics}
+        sections.append(
+            Section(
+                rows=[
+                    Line(
+                        cells=[
+                            *(_label(head, line[0]) for head in heads),
+                            *(figure.cell(line, found, best, published) for figure in figures),
+                            *([_share_cell(line[0], found, results)] if shares else []),
+                        ],
+                        accent=line[0].method == DISTILLED and layout.across != "method",
+                    )
+                    for line in compared
+                ]
+            )
+        )
+    columns = [*heads, *(figure.column for figure in figures)]
+    if shares:
+        columns.append(Column(key="of_full_data", head=OF_FULL_DATA, figures=True))
+    notes = [spread_note(list(found.values())), *([OF_FULL_DATA_NOTE] if shares else [])]
+    return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A column of figures.
+
+    Attributes:
+        metric: its name.
+        value: the method or variant that the column is of; none: each row's own.
+    """
+
+    column: Column
+    metric: str
+    value: str | None
+    across: str | None
+    is_published: bool
+
+    def cell(
+        self, line: list[Question], found: dict[Question, Row], best: dict[str, float | None], published: PublishedOf
+    ) -> Cell:
+        question = next((q for q in line if self.value in (None, _value(q, self.across))), None)
+        if question is None:
+            return Text()
+        if self.is_published:
+            return published(question, self.metric) or Text()
+        stat = found[question].metrics[self.metric]
+        spreads = stat.model_dump(include={"std_runs", "std_students"})
+        return Statistic(mean=stat.mean, best=stat.mean == best[self.metric], **spreads)
+
+
+def _figures(layout: Layout, questions: list[Question], published: PublishedOf) -> Iterator[_Figure]:
+    """For each metric a column, or one for each of what goes across; beside it what is published of it."""
+    names = {"method": layout.methods, "variant": layout.variants}.get(layout.across or "")
+    values = [name for name in names if any(_value(q, layout.across) == name for q in questions)] if names else [None]
+    for metric in layout.metrics:
+        for value in values:
+            of_column = [q for q in questions if value in (None, _value(q, layout.across))]
+            is_known = any(published(question, metric) is not None for question in of_column)
+            for is_published in (False, True) if is_known else (False,):
+                column = _column(metric, value, is_known, is_published)
+                yield _Figure(column, metric, value, layout.across, is_published)
+
+
+def _asked(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[Question, Row]]:
+    """What is measured of what the table has a place for: full data first, then by the number of pairs."""
+    rows = [
+        (Question(variant, row.method, row.pairs, row.image_model), row)
+        for variant in layout.variants
+        for row in results[variant]
+        if row.method in layout.methods
+        and (row.method == FULL or layout.pairs is None or row.pairs in layout.pairs)
+        and (row.image_model is None or layout.other_image_models)
+    ]
+    order = {name: number for number, name in enumerate([*layout.variants, *layout.methods])}
+    yield from sorted(rows, key=lambda one: (one[0].method != FULL, one[0].pairs, order[one[0].variant], order[one[0].method]))
+
+
+def _lines(questions: list[Question], layout: Layout) -> list[list[Question]]:
+    """The questions of each line: one, or those that differ in what goes across."""
+    if layout.across is None:
+        return [[question] for question in questions]
+    lines: dict[tuple[object, ...], list[Question]] = {}
+    for q in questions:
+        kept = q.variant if layout.across == "method" else q.method
+        lines.setdefault((q.method == FULL, q.pairs, kept, q.image_model), []).append(q)
+    return list(lines.values())
+
+
+def _heads(layout: Layout) -> list[Column]:
+    """Columns of labels: what all rows have in common needs none."""
+    heads = [Column(key="pairs", head="pairs", once=True)]
+    if len(layout.variants) > 1:
+        heads.append(Column(key="variant", head="variant", once=True))
+    if layout.other_image_models:
+        heads.append(Column(key="image_model", head="students' image tower"))
+    if len(layout.methods) > 1:
+        heads.append(Column(key="method", head="method"))
+    return heads
+
+
+def _label(head: Column, question: Question) -> Cell:
+    if head.key == "pairs":
+        return Number(value=question.pairs)
+    if head.key == "method":
+        return Text(text=display_name(question.method))
+    if head.key == "image_model":
+        return Text(text=question.image_model or "the same")
+    return Text(text=question.variant)
+
+
+def _column(metric: str, value: str | None, has_published: bool, is_published: bool) -> Column:
+    shown, key = metric_name(metric), "_".join(filter(None, [metric, value, "published" if is_published else ""]))
+    if value is not None:
+        head = f"{display_name(value)}, published" if is_published else display_name(value)
+        return Column(key=key, head=head, group=shown, figures=True)
+    if has_published:
+        return Column(key=key, head="published" if is_published else "ours", group=shown, figures=True)
+    return Column(key=key, head=shown, figures=True)
+
+
+def _value(question: Question, across: str | None) -> str | None:
+    return {"method": question.method, "variant": question.variant}.get(across or "")
+
+
+def _best(rows: list[Row], metric: str) -> float | None:
+    """The highest mean of those that are compared; none where there is nothing to compare."""
+    return max(row.metrics[metric].mean for row in rows) if len(rows) > 1 else None
+
+
+def _share(question: Question, found: dict[Question, Row], results: dict[str, list[Row]]) -> float | None:
+    return None if question.method == FULL else of_full_data(found[question], results[question.variant])
+
+
+def _share_cell(question: Question, found: dict[Question, Row], results: dict[str, list[Row]]) -> Cell:
+    share = _share(question, found, results)
+    return Text() if share is None else Number(value=share)
