@@ -38,7 +38,7 @@ def test_a_plan_needs_no_store_and_says_what_variants_share(
         assert word in out
 
 
-def test_a_variant_is_printed_as_a_description_of_its_own(study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_variant_is_printed_as_a_description(study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = vldd("config", study, "--variant", "vit", capsys=capsys)
     assert code == 0
     (tmp_path / "vit.yaml").write_text(out)

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from vldd_dist.control_characters import escape_controls
 
-
 FILE_WIDTH = 140
 
 
