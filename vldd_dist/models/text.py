@@ -1,66 +1,110 @@
 """The frozen text encoder: from captions to embeddings."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from vldd_dist.config.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, Report
-from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)
+from vldd_dist.models import _torchvision, tiny_clip  # noqa: F401  (the first before transformers)
 from vldd_dist.models.identity import text_folder, text_identity
+from vldd_dist.models.text_architecture import TextArchitecture, cannot_be_loaded, fit_architecture, read_config
 
 
 class FrozenTextEncoder:
-    """A transformers encoder in evaluation mode; one vector for each caption.
+    """A transformers text model in evaluation mode; one vector for each caption.
+
     Raises:
-        ConfigError: the model cannot be loaded.
+        ConfigError: the model cannot be loaded, lacks weights, or is not for the pooling or the number of tokens.
     """
 
     def __init__(self, settings: TextTowerSettings, device: torch.device) -> None:
-        # Imported here, so that workers that only train do not load transformers.
-        from transformers import AutoModel, AutoTokenizer
-
         self.settings, self.device = settings, device
         self.identity = text_identity(settings)
-        source = str(text_folder(settings) or settings.model)
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(source, revision=settings.revision)
-            self.model: nn.Module = AutoModel.from_pretrained(source, revision=settings.revision, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"model.text.model: {settings.model} cannot be loaded ({' '.join(str(error).split())[:160]}): "
-                "name a folder, a hub id that can be reached, or minilm"
-            ) from None
+        self.architecture = found = fit_architecture(settings, read_config(settings, ask_hub=True))
+        if settings.model == tiny_clip.NAME:
+            self.tokenizer, self.model = tiny_clip.tokenizer(), tiny_clip.load(found.pooling.model_class)
+        else:
+            self.tokenizer, self.model = _load(settings, found)
+        _check_end_of_text(settings, found.config, self.tokenizer)
         # In fp32, whatever the file holds: in half precision an embedding would depend on its batch and the device.
         self.model.to(device, torch.float32).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def encode(self, captions: list[str], batch_size: int, report: Report = lambda event: None) -> Tensor:
-        """Embeddings (n, D) float32 on the CPU. Captions are batched by length to reduce padding. Padding is masked, so an
-        embedding depends on its batch only in the last bits of fp32."""
-        if not captions:
-            # The size of a token's state is that of the pooled vector.
-            return torch.empty(0, int(self.model.config.hidden_size))  # type: ignore[union-attr, arg-type]
+        """Embeddings (n, D) float32 on the CPU. Captions are batched by length to reduce padding. How much padding there is
+        changes nothing, so an embedding depends on its batch only in the last bits of fp32."""
+        vectors = torch.empty(len(captions), self.architecture.dim)
         order = sorted(range(len(captions)), key=lambda index: (len(captions[index]), captions[index]))
-        vectors: list[Tensor] = [torch.empty(0)] * len(captions)
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
-            for index, vector in zip(chosen, self._encode([captions[i] for i in chosen]), strict=True):
-                vectors[index] = vector
+            vectors[chosen] = self._encode([captions[i] for i in chosen])
             report(Progress(first + len(chosen), len(captions)))
-        return torch.stack(vectors)
+        return vectors
 
     def _encode(self, captions: list[str]) -> Tensor:
-        settings = self.settings
+        settings, pooling = self.settings, self.architecture.pooling
         tokens = self.tokenizer(
-            captions, padding=True, truncation=True, max_length=settings.max_tokens, return_tensors="pt"
+            captions,
+            padding=True,
+            truncation=True,
+            max_length=settings.max_tokens,
+            return_attention_mask=True,
+            return_tensors="pt",
         ).to(self.device)
-        states = self.model(**tokens).last_hidden_state
-        if settings.pooling == "cls":
-            vectors = states[:, 0]
-        else:
-            mask = tokens["attention_mask"][..., None].float()
-            vectors = (states * mask).sum(dim=1) / mask.sum(dim=1)
+        mask = tokens["attention_mask"]
+        if pooling.pads_to_positions:
+            ids, positions = tokens["input_ids"], self.architecture.positions
+            tokens = {"input_ids": nn.functional.pad(ids, (0, positions - ids.shape[1]), value=self.tokenizer.pad_token_id)}
+        vectors = pooling.vectors(self.model(**tokens), mask)
         if settings.scale == "sqrt_dim":
             vectors = nn.functional.normalize(vectors) * vectors.shape[1] ** 0.5
         return vectors.cpu()
+
+
+def _load(settings: TextTowerSettings, architecture: TextArchitecture) -> tuple[Any, nn.Module]:
+    """Tokenizer and model; of a whole CLIP or SigLIP model only the text part."""
+    # Imported here, so that workers that only train do not load transformers.
+    import transformers
+
+    source = str(text_folder(settings) or settings.model)
+    model_class = getattr(transformers, architecture.pooling.model_class)
+    level = transformers.logging.get_verbosity()
+    # What is missing is an error below, what is left over is the image part: neither needs transformers' table.
+    transformers.logging.set_verbosity_error()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=settings.revision)
+        model, loading = model_class.from_pretrained(
+            source,
+            config=architecture.config,
+            revision=settings.revision,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise cannot_be_loaded(settings, error) from None
+    finally:
+        transformers.logging.set_verbosity(level)
+    # BERT's own pooler is not used, and many encoders are published without it. Anything else would be drawn at random.
+    if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
+        raise ConfigError(
+            f"model.text.model: {settings.model} lacks {missing[0]} ({len(missing)} such), which "
+            f"model.text.pooling: {settings.pooling} needs: name another model or pooling"
+        )
+    return tokenizer, model
+
+
+def _check_end_of_text(settings: TextTowerSettings, config: Any, tokenizer: Any) -> None:
+    """CLIP pools the state of the token that its configuration calls the end of text; a tokenizer with another one would give
+    every caption the same vector, the first token's state."""
+    if config.model_type != "clip_text_model":
+        return
+    # transformers: 2 stands for the largest number, as in configurations before its version 4.31.
+    end = len(tokenizer) - 1 if config.eos_token_id == 2 else config.eos_token_id
+    if tokenizer("a")["input_ids"][-1] != end:
+        raise ConfigError(
+            f"model.text.model: the tokenizer of {settings.model} ends captions with token {tokenizer('a')['input_ids'][-1]}, "
+            f"its configuration says {end}: give the folder the tokenizer that the model was trained with"
+        )

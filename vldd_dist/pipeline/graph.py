@@ -6,6 +6,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.distillation.kinks import refuse_kinks
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.image import check_backbone_name, create_backbone
+from vldd_dist.models.text_architecture import find_architecture
 from vldd_dist.pipeline.stage import all_stages, milestones, stage_of
 from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
 
@@ -26,6 +27,7 @@ class Graph:
         for name in experiment.image_models():
             check_backbone_name(name)
         _refuse_kinks(experiment)
+        _check_text_encoder(experiment)
         # Everything is made here, so that what is wrong is said before anything runs.
         self._wanted = {stage.kind: [self.unit(stage.kind, *key) for key in stage.wanted(self)] for stage in all_stages()}
 
@@ -70,3 +72,9 @@ def _refuse_kinks(experiment: Experiment) -> None:
         with torch.device("meta"):
             backbone = create_backbone(image.model, image.model_args, pretrained=False, seed=0)
         refuse_kinks(backbone, "image_backbone")
+
+
+def _check_text_encoder(experiment: Experiment) -> None:
+    """A hub that cannot be reached from here may be reached from the workers: they look again."""
+    if find_architecture(experiment.model.text, ask_hub=False) is None:
+        find_architecture(experiment.model.text, ask_hub=True)

@@ -1,0 +1,93 @@
+"""The built-in CLIP text model: the same everywhere, and made for the captions of built-in scenes."""
+
+import subprocess
+import sys
+from hashlib import sha256
+
+import pytest
+import torch
+
+from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.data.scenes import draw_scenes
+from vldd_dist.models import tiny_clip
+from vldd_dist.models.identity import text_identity
+from vldd_dist.models.text import FrozenTextEncoder
+
+PRINTS = """
+import torch
+from tests.models.test_tiny_clip import digest
+torch.manual_seed(1)
+print(digest())
+"""
+
+
+def digest() -> str:
+    """Of all weights."""
+    weights = sorted(tiny_clip.load("CLIPTextModelWithProjection").named_parameters())
+    return sha256(b"".join(name.encode() + weight.detach().numpy().tobytes() for name, weight in weights)).hexdigest()
+
+
+def settings(pooling: str = "projected", **changes: object) -> TextTowerSettings:
+    return TextTowerSettings(model="tiny-clip", pooling=pooling, **changes)  # type: ignore[arg-type]
+
+
+def captions(count: int = 300) -> list[str]:
+    return [caption for scene in draw_scenes(count, 0, 8) for caption in scene.captions]
+
+
+def test_every_process_has_the_same_weights_and_its_generator_stays() -> None:
+    other = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == digest()
+    state = torch.random.get_rng_state()
+    tiny_clip.load("CLIPTextModel")
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_weights_are_those_of_this_version() -> None:
+    """A change of the weights or of the vocabulary makes other embeddings: raise VERSION, and enter the new ones here."""
+    vectors = FrozenTextEncoder(settings(), torch.device("cpu")).encode(["a small red star", "Zebra, 9!"], 2)
+    assert tiny_clip.VERSION == 1
+    torch.testing.assert_close(
+        vectors[:, :3], torch.tensor([[2.5456, 1.4106, 1.6517], [0.9991, 1.2805, 1.8344]]), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_both_poolings_are_of_one_model() -> None:
+    texts = captions(20)
+    projected, eos = (FrozenTextEncoder(settings(pooling), torch.device("cpu")) for pooling in ("projected", "eos"))
+    with torch.no_grad():
+        wanted = projected.model.text_projection(eos.encode(texts, 64))  # type: ignore[operator]
+    torch.testing.assert_close(projected.encode(texts, 64), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_captions_of_scenes_are_whole_words_and_fit_the_default_number_of_tokens() -> None:
+    tokenizer = tiny_clip.tokenizer()
+    tokens = {token for caption in captions() for token in tokenizer.tokenize(caption)}
+    assert {token for token in tokens if not token.startswith("Ġ")} == {","}
+    assert "Ġ" not in tokens
+    assert max(len(tokenizer(caption)["input_ids"]) for caption in captions()) <= TextTowerSettings().max_tokens
+
+
+def test_other_text_is_read_by_bytes() -> None:
+    tokenizer = tiny_clip.tokenizer()
+    assert tokenizer.unk_token is None
+    for text in ("zebra", "é", "漢字", "\x00", "a\ttab"):
+        ids = tokenizer(text)["input_ids"]
+        assert ids[0] == tokenizer.bos_token_id
+        assert ids[-1] == tokenizer.eos_token_id
+        assert len(ids) > 3
+
+
+def test_captions_are_told_apart() -> None:
+    """Also those that say the same of another scene in the same words."""
+    texts = ["a red star left of a blue ring", "a blue ring left of a red star", "a red star left of a blue cross"]
+    vectors = FrozenTextEncoder(settings(scale="sqrt_dim"), torch.device("cpu")).encode(texts, 3)
+    cosine = vectors @ vectors.T / vectors.shape[1]
+    assert cosine.fill_diagonal_(0).max() < 0.99
+
+
+@pytest.mark.parametrize("change", [{"pooling": "eos"}, {"max_tokens": 20}, {"scale": "sqrt_dim"}])
+def test_its_identity_is_its_version_and_what_is_made_of_its_output(change: dict[str, str]) -> None:
+    identity = text_identity(settings())
+    assert identity == {**tiny_clip.IDENTITY, "pooling": "projected", "max_tokens": 30, "scale": "none"}
+    assert text_identity(settings(**change)) != identity

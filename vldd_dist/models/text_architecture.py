@@ -1,0 +1,144 @@
+"""What a text encoder's configuration says: which family it belongs to, and whether the description fits it.
+
+No weights are read, so that a description is refused before anything runs.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.errors import ConfigError
+from vldd_dist.models import _torchvision, tiny_clip  # noqa: F401  (the first before transformers)
+from vldd_dist.models.identity import text_folder
+from vldd_dist.models.text_poolings import POOLINGS, Family, Pooling
+
+# transformers' `model_type`s of encoders whose states do not depend on padding; positions are counted from the number of the
+# padding token, or from zero.
+FROM_PADDING = "camembert data2vec-text longformer luke mpnet roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl"
+FROM_ZERO = (
+    "albert bert big_bird deberta deberta-v2 distilbert electra ernie eurobert gte megatron-bert mobilebert modernbert "
+    "nomic_bert rembert roformer squeezebert"
+)
+FAMILIES: dict[str, Family] = {
+    **dict.fromkeys(f"{FROM_ZERO} {FROM_PADDING}".split(), "bidirectional encoder"),
+    **dict.fromkeys(["t5", "mt5", "umt5"], "T5"),
+    **dict.fromkeys(["clip", "clip_text_model"], "CLIP"),
+    **dict.fromkeys(["siglip", "siglip_text_model"], "SigLIP"),
+}
+ENCODERS = "a CLIP, SigLIP or T5 model, or an encoder like BERT, RoBERTa, DistilBERT, MPNet or DeBERTa"
+
+
+@dataclass(frozen=True)
+class TextArchitecture:
+    """A text encoder and the pooling that is asked of it.
+
+    Attributes:
+        config: transformers' configuration of the text model, also where the description names a whole CLIP or SigLIP.
+        pooling: how its output becomes a vector.
+        positions: most tokens of a caption; none: any number.
+    """
+
+    config: Any
+    pooling: Pooling
+    positions: int | None
+
+    @property
+    def dim(self) -> int:
+        """Size of the caption embeddings."""
+        return int(getattr(self.config, self.pooling.size))
+
+
+def find_architecture(settings: TextTowerSettings, *, ask_hub: bool) -> TextArchitecture | None:
+    """The architecture that a description names; the description is checked against it. None for a hub's model whose
+    configuration is not to be had here.
+
+    Args:
+        ask_hub: else only what was downloaded from the hub before is looked at.
+
+    Raises:
+        ConfigError: a folder without a readable configuration, or as `fit_architecture`.
+    """
+    try:
+        config = read_config(settings, ask_hub=ask_hub)
+    except ConfigError:
+        if text_folder(settings) is None:
+            return None
+        raise
+    return fit_architecture(settings, config)
+
+
+def read_config(settings: TextTowerSettings, *, ask_hub: bool) -> Any:
+    """transformers' configuration of the model. Raises ConfigError if there is none."""
+    if settings.model == tiny_clip.NAME:
+        return tiny_clip.config()
+    # Imported here, so that workers that only train do not load transformers.
+    from transformers import AutoConfig
+
+    source = str(text_folder(settings) or settings.model)
+    try:
+        return AutoConfig.from_pretrained(source, revision=settings.revision, local_files_only=not ask_hub)
+    # A config.json with values that transformers does not expect ends in any of the last three.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise cannot_be_loaded(settings, error) from None
+
+
+def cannot_be_loaded(settings: TextTowerSettings, error: Exception) -> ConfigError:
+    """The sentence of a model that transformers does not load."""
+    return ConfigError(
+        f"model.text.model: {settings.model} cannot be loaded ({' '.join(str(error).split())[:160]}): "
+        "name a folder as save_pretrained writes it, a hub id that can be reached, minilm or tiny-clip"
+    )
+
+
+def fit_architecture(settings: TextTowerSettings, config: Any) -> TextArchitecture:
+    """Of transformers' configuration of the model, or of the whole model that holds it.
+
+    Raises:
+        ConfigError: it is no text encoder, the pooling is not for it, or it has fewer positions than a caption may have tokens.
+    """
+    family = FAMILIES.get(config.model_type)
+    if family is None or (family == "bidirectional encoder" and getattr(config, "is_decoder", False)):
+        raise ConfigError(f"model.text.model: {settings.model} is {_what_it_is(config)}: name {ENCODERS}")
+    fitting, text = POOLINGS[family], _text_part(config)
+    if text.architectures == ["CLIPTextModel"]:
+        fitting = {name: pooling for name, pooling in fitting.items() if name != "projected"}
+    if settings.pooling not in fitting:
+        which = family if len(fitting) == len(POOLINGS[family]) else f"{family} without a projection"
+        raise ConfigError(
+            f"model.text.pooling: {settings.pooling} is not for {settings.model} ({which}): choose {' or '.join(fitting)}"
+        )
+    positions = _positions(text)
+    if positions is not None and settings.max_tokens > positions:
+        raise ConfigError(
+            f"model.text.max_tokens: {settings.max_tokens} is more than the {positions} positions of {settings.model}: lower it"
+        )
+    return TextArchitecture(text, fitting[settings.pooling], positions)
+
+
+def _text_part(config: Any) -> Any:
+    text = getattr(config, "text_config", None)
+    if text is None:
+        return config
+    if config.model_type == "clip":
+        # The projection is the whole model's: published text parts state transformers' default, which may be another size.
+        text.projection_dim = config.projection_dim
+    return text
+
+
+def _positions(config: Any) -> int | None:
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in FROM_PADDING.split():
+        # The first is the one after the padding token's number.
+        positions -= config.pad_token_id + 1
+    return positions
+
+
+def _what_it_is(config: Any) -> str:
+    from transformers.models.auto import modeling_auto
+
+    kinds = {
+        "a decoder of text": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "an image model": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    }
+    kind = next((kind for kind, types in kinds.items() if config.model_type in types), "no text encoder known here")
+    return f"{kind} ({config.model_type})"

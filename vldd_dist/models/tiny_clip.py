@@ -1,0 +1,103 @@
+"""A small CLIP text model that needs no download: random weights from a fixed seed, byte-level vocabulary.
+
+For trying things out. A random transformer keeps apart captions that differ in their words, which is all that built-in
+scenes need; it knows nothing of what words mean.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)
+from vldd_dist.seeding import numpy_generator
+
+NAME = "tiny-clip"
+# To be increased by any change of the vocabulary or the weights.
+VERSION = 1
+WIDTH, LAYERS, HEADS, PROJECTION, POSITIONS = 128, 2, 4, 128, 77
+IDENTITY = {"model": NAME, "version": VERSION, "width": WIDTH, "layers": LAYERS, "heads": HEADS, "projection": PROJECTION}
+# Words that are one token each, those of built-in scenes among them; any other text is a token a byte.
+WORDS = (
+    "a the is on of and with at in to there picture background side by one other "
+    "left right above below top bottom over under circle square triangle star cross ring "
+    "red orange yellow green blue purple pink brown white black grey beige large small"
+)
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def config() -> Any:
+    """A CLIPTextConfig."""
+    from transformers import CLIPTextConfig
+
+    numbers = _vocabulary()
+    return CLIPTextConfig(
+        vocab_size=len(numbers),
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        projection_dim=PROJECTION,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=POSITIONS,
+        bos_token_id=numbers[START],
+        eos_token_id=numbers[END],
+        pad_token_id=numbers[END],
+    )
+
+
+def tokenizer() -> Any:
+    """Lower case; a word with the space before it, or the bytes of one that is not in the vocabulary."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    numbers = _vocabulary()
+    # There are no merges: what is not a token as a whole is read as bytes.
+    made = Tokenizer(models.BPE(vocab=numbers, merges=[], ignore_merges=True))
+    made.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(START, numbers[START]), (END, numbers[END])]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token=START, eos_token=END, pad_token=END)
+
+
+@torch.no_grad()
+def load(model_class: str) -> nn.Module:
+    """The weights in a text model's class of transformers, CLIPTextModel or CLIPTextModelWithProjection.
+
+    A weight is drawn by its name and not in the order in which transformers initialises: the same in every class and process,
+    and with other versions of the libraries.
+    """
+    import transformers
+
+    with torch.random.fork_rng(devices=[]):
+        model: nn.Module = getattr(transformers, model_class)(config())
+    for path, parameter in model.named_parameters():
+        # The class with a projection holds the one without as `text_model`.
+        name = path.removeprefix("text_model.")
+        if "norm" in name:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+        elif name.endswith("bias"):
+            parameter.zero_()
+        else:
+            draws = numpy_generator(NAME, VERSION, name).standard_normal(tuple(parameter.shape))
+            parameter.copy_(torch.from_numpy(draws * _deviation(name, parameter)))
+    return model
+
+
+def _deviation(name: str, parameter: torch.Tensor) -> float:
+    """The standard deviation of a weight's elements."""
+    if "token_embedding" in name:
+        return 1.0
+    if "position_embedding" in name:
+        return 0.3
+    # A layer keeps the size of what goes through it.
+    return float(parameter.shape[1] ** -0.5)
+
+
+def _vocabulary() -> dict[str, int]:
+    from tokenizers import pre_tokenizers
+
+    # The alphabet stands for the 256 bytes; its Ġ for the space before a word.
+    bytes_ = sorted(pre_tokenizers.ByteLevel.alphabet())
+    return {token: number for number, token in enumerate([*bytes_, *(f"Ġ{word}" for word in WORDS.split()), START, END])}
