@@ -77,7 +77,7 @@ def result(store: Path) -> tuple[str, dict]:
     """sha256 of the distilled set's pairs, and the summary."""
     (manifest,) = (store / "distilled").glob("*/manifest.json")
     digest = json.loads(manifest.read_text())["objects"]["pairs.safetensors"]["sha256"]
-    return digest, json.loads((store / "report/summary.json").read_text())
+    return digest, json.loads((store / "report/scenes/summary.json").read_text())
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

@@ -1,5 +1,6 @@
 """A report from manifests: made-up evaluations, so that every number in it is known."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vldd_dist.artifacts.run_status import read_statuses
 from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.cli.main import main
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.monitoring.report import Reporter
+from vldd_dist.monitoring.report_files import read_tables
+from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.status import StatusWriter
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.recall_metrics import METRICS
@@ -28,7 +34,7 @@ def commit_evaluations(store: Store, tree: Experiment, recalls: Iterator[float])
 
 def rows_of(store: Store, tree: Experiment) -> dict[str, Any]:
     Reporter(make_graph(tree), store).write()
-    return {row["method"]: row for row in json.loads(store.read("report/summary.json"))["rows"]}
+    return {row["method"]: row for row in json.loads(store.read(f"report/{tree.name}/summary.json"))["rows"]}
 
 
 def test_spreads_over_runs_and_over_students_are_kept_apart(store: Store) -> None:
@@ -54,3 +60,30 @@ def test_spreads_over_runs_and_over_students_are_kept_apart(store: Store) -> Non
     assert rows["full"]["metrics"]["tr1"]["std_students"] is None
     assert rows["random"]["metrics"]["tr1"]["std_students"] is None
     assert rows["distilled"]["of_full_data"] == pytest.approx(100 * np.mean(runs) / np.mean(experts))
+
+
+def test_two_experiments_in_one_store_have_reports_and_statuses_of_their_own(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, level in (("first", 10.0), ("second", 20.0)):
+        tree = experiment(f"name={name}", f"seed={int(level)}")
+        commit_evaluations(store, tree, itertools.repeat(level))
+        rows_of(store, tree)
+        state = RunState([writer := StatusWriter(store, name)])
+        state.begin([], set())
+        writer.state = "done"
+        writer.end()
+    assert [status.experiment for status in read_statuses(store)] == ["first", "second"]
+    assert len(store.list("report")) == 2 * len({key.split("/")[-1] for key in store.list("report")}) == 8
+    for name, level in (("first", 10.0), ("second", 20.0)):
+        table = read_tables(store, name)["recall"]
+        assert table.title == f"{name}: recall"
+        assert {row.cells[2].mean for section in table.sections for row in section.rows} == {level}
+        assert json.loads(store.read(f"report/{name}/summary.json"))["rows"][0]["metrics"]["tr1"]["mean"] == level
+        assert f"<h1>{name}</h1>" in store.read(f"report/{name}/index.html").decode()
+    with pytest.raises(SystemExit):
+        main(["status", store.url])
+    told = capsys.readouterr().out
+    for name in ("first", "second"):
+        assert f"{name}: done" in told
+        assert f"  report: {store.url_of(f'report/{name}/index.html')}\n" in told

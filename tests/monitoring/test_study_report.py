@@ -1,6 +1,5 @@
 """The report of a study, from a store in which its units were run."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import yaml
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.load_study import LoadedStudy, load_study
+from vldd_dist.monitoring.report_files import read_tables
 from vldd_dist.monitoring.study_report import StudyReporter
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.study_graph import StudyGraph
@@ -55,9 +55,8 @@ def test_tables_show_what_is_committed_and_lie_in_the_store(finished: tuple[Load
         ["vit", "distilled"],
     ]
     assert [column.key for column in wide.columns] == ["pairs", "tr1_vit", "tr1_nfnet", "ir1_vit", "ir1_nfnet"]
-    stored = json.loads(store.read("report/towers/tables.json"))
-    assert [Table.model_validate(table) for table in stored] == [towers, wide]
-    assert store.read("report/towers/tables.md").decode().startswith("## Towers\n")
+    assert list(read_tables(store, "towers").values()) == [towers, wide]
+    assert store.read("report/towers/table.md").decode().startswith("## Towers\n")
     assert "model.image.model: test_vit" in store.read("report/towers/index.html").decode()
 
 

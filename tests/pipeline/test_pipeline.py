@@ -102,7 +102,7 @@ def test_the_report_says_what_the_manifests_say(finished: Store) -> None:
     graph = make_graph(tree)
     failed = graph.wanted("publication")[0]
     Reporter(graph, finished).write()
-    rows = json.loads(finished.read("report/summary.json"))["rows"]
+    rows = json.loads(finished.read("report/scenes/summary.json"))["rows"]
     assert {(row["method"], row["pairs"]) for row in rows} == {
         ("full", 48),
         ("random", 4),
@@ -115,5 +115,5 @@ def test_the_report_says_what_the_manifests_say(finished: Store) -> None:
     (full,) = [row for row in rows if row["method"] == "full"]
     assert full["metrics"]["tr5"]["mean"] == pytest.approx(sum(recalls) / 2)
     assert full["metrics"]["tr5"]["std_runs"] == pytest.approx(abs(recalls[0] - recalls[1]) / 2)
-    page = finished.read("report/index.html").decode()
+    page = finished.read("report/scenes/index.html").decode()
     assert UnitReader(finished, failed.kind, failed.id).facts["digest"] in page

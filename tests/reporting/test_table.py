@@ -11,11 +11,13 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
+from tests.reporting.sample import report
 from vldd_dist.reporting.renderers.csv import csv_text
 from vldd_dist.reporting.renderers.latex import latex
 from vldd_dist.reporting.renderers.markdown import markdown
-from vldd_dist.reporting.renderers.terminal import terminal
+from vldd_dist.reporting.renderers.terminal import TerminalTable
 from vldd_dist.reporting.table import Column, Number, Published, Row, Section, Statistic, Table, Text
+from vldd_dist.reporting.tables import recall_table
 
 HOSTILE = r"100% a_b & #1 {x} ^~ \ | [2] <b> $5 *bold* `code`"
 PAPER = "Some & Others, arXiv 1234.56789v2, Table 3"
@@ -60,6 +62,10 @@ def test_rows_that_do_not_fit_the_columns_are_refused() -> None:
         Statistic(mean=float("nan"))
 
 
+def test_text_is_one_line() -> None:
+    assert Text(text=" a\n\tb\r\x0bc ").text == "a b c"
+
+
 def test_the_spread_over_runs_is_shown_before_that_over_students() -> None:
     assert Statistic(mean=1, std_runs=2, std_students=3).spread == 2
     assert Statistic(mean=1, std_runs=0.0, std_students=3).spread == 0
@@ -83,16 +89,31 @@ def test_in_markdown_every_line_has_as_many_cells_and_text_is_text() -> None:
     assert lines[8:] == ["", "Percent & more.", "", rf"\[1\] As published: {PAPER}."]
 
 
-def test_in_a_terminal_every_row_is_whole_at_any_width() -> None:
-    for width in (60, 160):
-        console = Console(width=width, record=True, file=io.StringIO())
-        console.print(terminal(table()))
-        text = console.export_text()
-        assert all(part in text for part in ("Recall_1", "Flickr30K", "ours", "theirs", "16.3 ±0.2", "4.0 ±0.3 [1]", "2,000"))
-        assert text.count("1,000") == 2
-        assert "…" not in text
-    assert HOSTILE in text
+def printed(drawn: Table, width: int) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(TerminalTable(drawn))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [60, 61, 70, 83, 100, 160])
+def test_in_a_terminal_words_stay_whole_and_nothing_is_cut_off(width: int) -> None:
+    text = printed(table(), width)
+    whole = ("Recall_1", "Flickr30K", "ours", "theirs", "random", "16.3", "±0.2", "±0.3", "[1]", "2,000", "method", "IR@1")
+    assert [word for word in (*whole, *HOSTILE.split()) if word not in text] == []
+    assert text.count("1,000") == 2
+    assert "…" not in text
+    assert (HOSTILE in text) == (width >= 100)
     assert f"[1] As published: {PAPER}." in " ".join(text.split())
+
+
+@pytest.mark.parametrize("width", range(40, 130, 6))
+def test_a_table_of_many_columns_shows_all_of_every_cell_at_any_width(width: int) -> None:
+    """In a narrow terminal broken into pieces, but none is lost."""
+    text = printed(recall_table(report()), width)
+    assert text.count("±") == 1 + 7 * 6
+    assert max(map(len, text.splitlines())) <= width
+    if width >= 90:
+        assert all(word in text for word in ("distilled", "nf_resnet50", "±0.8", "100.0", "2,000"))
 
 
 def latex_lines(text: str) -> list[str]:

@@ -113,16 +113,19 @@ def status(
 ) -> None:
     """Show the status of the experiments in a store, from any machine that can read it."""
     from vldd_dist.artifacts.run_status import read_statuses
+    from vldd_dist.monitoring.report_files import PAGE, key_of, report_names
     from vldd_dist.monitoring.status import describe_status
     from vldd_dist.store.store import Store
 
     opened = Store(store)
-    statuses = read_statuses(opened)
+    statuses, reports = read_statuses(opened), report_names(opened)
     for found in statuses:
         if isinstance(found, StoreError):
             say(f"vldd: {found}", error=True)
         else:
             say(describe_status(found))
+            if found.experiment in reports:
+                say(f"  report: {one_line(opened.url_of(key_of(found.experiment, PAGE)))}")
     if not statuses:
         say(f"{opened.url}: no experiment has run in this store")
     if address:

@@ -11,6 +11,7 @@ from vldd_dist.cli.data import data, init
 from vldd_dist.cli.experiments import config, run, status, study, submit
 from vldd_dist.cli.sets import fetch, list_sets, show, verify
 from vldd_dist.cli.stores import doctor, gc
+from vldd_dist.cli.tables import table
 from vldd_dist.errors import VlddError
 
 # Without markup: usage errors quote what was typed, and `[/b]` in a path is no markup.
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "study": study,
     "submit": submit,
     "status": status,
+    "table": table,
     "config": config,
     "fetch": fetch,
     "verify": verify,

@@ -1,4 +1,4 @@
-"""The report of an experiment, from its manifests: `report/{summary.json,table.md,index.html}`."""
+"""The report of an experiment, from its manifests: `report/NAME/{index.html,summary.json,tables.json,table.md}`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.monitoring.measured import Measured
+from vldd_dist.monitoring.report_files import PAGE, key_of, write_tables
 from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
 from vldd_dist.pipeline.graph import Graph
@@ -26,7 +27,6 @@ from vldd_dist.reporting.data import (
     png_bytes,
 )
 from vldd_dist.reporting.html import render_html
-from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.reporting.table import Table
 from vldd_dist.reporting.tables import recall_table, summary
 from vldd_dist.store.store import Store
@@ -47,22 +47,23 @@ class Reporter:
         self._known_galleries: dict[str, Gallery] = {}
 
     def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
-        """Read newly committed units, and write report/summary.json, table.md and index.html.
+        """Read newly committed units, and write the files of the report.
 
         Raises:
             StoreError: as any read or write.
         """
         data = self.collect(progress, failures)
-        tables = [recall_table(data)] if data.rows else []
-        self.store.write("report/summary.json", (json.dumps(summary(data), indent=1) + "\n").encode())
-        self.store.write("report/table.md", "\n".join(map(markdown, tables)).encode())
+        tables = {"recall": recall_table(data)} if data.rows else {}
+        summary_key = key_of(self.experiment.name, "summary.json")
+        self.store.write(summary_key, (json.dumps(summary(data), indent=1) + "\n").encode())
+        write_tables(self.store, self.experiment.name, tables)
         self.store.write(self.page, render_html(data).encode())
-        return tables
+        return list(tables.values())
 
     @property
     def page(self) -> str:
         """Key of the page in the store."""
-        return "report/index.html"
+        return key_of(self.experiment.name, PAGE)
 
     def collect(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> ReportData:
         """What the report shows. Raises StoreError."""

@@ -1,16 +1,15 @@
 """The report of a study: its tables, made of what is committed of all variants."""
 
-import json
 from collections.abc import Sequence
 
 from vldd_dist.config.study import Study, TableSettings
 from vldd_dist.monitoring.measured import Measured
+from vldd_dist.monitoring.report_files import PAGE, key_of, write_tables
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.study_graph import StudyGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import Progress, ReportData
 from vldd_dist.reporting.html import render_html
-from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.reporting.study_tables import Layout, study_table
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
@@ -32,23 +31,18 @@ class StudyReporter:
         """
         self._measured.refresh(self._units)
         rows = {variant: self._measured.rows(graph) for variant, graph in self.graph.graphs.items()}
-        tables = [
-            study_table(self._layout(settings), rows, lambda question, metric: None)
-            for settings in self.study.table_settings().values()
-        ]
-        folder = f"report/{self.study.name}"
-        values = [table.model_dump(mode="json") for table in tables]
-        self.store.write(f"{folder}/tables.json", (json.dumps(values, indent=1) + "\n").encode())
-        self.store.write(
-            f"{folder}/tables.md", "\n".join(f"## {table.title}\n\n{markdown(table)}" for table in tables).encode()
-        )
-        self.store.write(self.page, render_html(self._data(progress, failures), tables).encode())
-        return tables
+        tables = {
+            name: study_table(self._layout(settings), rows, lambda question, metric: None)
+            for name, settings in self.study.table_settings().items()
+        }
+        write_tables(self.store, self.study.name, tables)
+        self.store.write(self.page, render_html(self._data(progress, failures), list(tables.values())).encode())
+        return list(tables.values())
 
     @property
     def page(self) -> str:
         """Key of the page in the store."""
-        return f"report/{self.study.name}/index.html"
+        return key_of(self.study.name, PAGE)
 
     def _data(self, progress: Progress | None, failures: Sequence[tuple[WorkUnit, Outcome]]) -> ReportData:
         return ReportData(

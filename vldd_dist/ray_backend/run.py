@@ -20,7 +20,7 @@ from vldd_dist.pipeline.study_graph import StudyGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.metrics import RayMetrics
-from vldd_dist.reporting.renderers.terminal import terminal
+from vldd_dist.reporting.renderers.terminal import TerminalTable
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.result import RunResult
@@ -112,7 +112,7 @@ def _run(
     if result.blocked:
         console.print(f"{len(result.blocked)} units were not run, because they need the output of a failed one", style="red")
     for table in reporter.write(progress_of(status.now(state, status.state)), result.failed):
-        console.print(terminal(table))
+        console.print(TerminalTable(table))
     console.print(f"report: {store.url_of(reporter.page)}", markup=False, highlight=False, soft_wrap=True)
     return result.exit_code
 

@@ -4,18 +4,22 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class _Value(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+# On one line, whatever white space was given.
+Line = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
+
+
 class Text(_Value):
     """A label, or nothing."""
 
     kind: Literal["text"] = "text"
-    text: str = ""
+    text: Line = ""
 
 
 class Number(_Value):
@@ -50,7 +54,7 @@ class Published(_Value):
     std: float | None = Field(None, description="As published; of what is in the source.")
     decimals: int = Field(1, ge=0, description="Shown after the point.")
     best: bool = Field(False, description="The best of those that it is compared with.")
-    source: str = Field(description="Paper, version and table.")
+    source: Line = Field(description="Paper, version and table.")
 
     @property
     def spread(self) -> float | None:
@@ -63,9 +67,9 @@ Cell = Annotated[Text | Number | Statistic | Published, Field(discriminator="kin
 class Column(_Value):
     """A column: of labels, or of figures of one quantity."""
 
-    key: str = Field(min_length=1, description="Its name for machines, unlike that of any other column.")
-    head: str = Field(description="Its name for people.")
-    group: str = Field("", description="A head above it and its neighbours of the same group.")
+    key: Line = Field(min_length=1, description="Its name for machines, unlike that of any other column.")
+    head: Line = Field(description="Its name for people.")
+    group: Line = Field("", description="A head above it and its neighbours of the same group.")
     figures: bool = Field(False, description="Holds numbers, else labels.")
     once: bool = Field(False, description="What equals the cell above it in its section is not shown again.")
     detail: bool = Field(False, description="Only on the page and in CSV.")
@@ -81,17 +85,17 @@ class Row(_Value):
 class Section(_Value):
     """Rows that are compared with each other."""
 
-    title: str = Field("", description="Shown above the first of neighbouring sections that have the same.")
+    title: Line = Field("", description="Shown above the first of neighbouring sections that have the same.")
     rows: list[Row] = Field(min_length=1)
 
 
 class Table(_Value):
     """Attributes are as read; the methods say what every way to draw it has in common."""
 
-    title: str
+    title: Line
     columns: list[Column] = Field(min_length=1)
     sections: list[Section]
-    notes: list[str] = Field([], description="Sentences below it.")
+    notes: list[Line] = Field([], description="Sentences below it.")
 
     @model_validator(mode="after")
     def _fits(self) -> "Table":

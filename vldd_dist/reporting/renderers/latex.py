@@ -49,8 +49,8 @@ def latex(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX sets as it is, on one line."""
-    return _SPECIAL.sub(lambda match: _ESCAPES[match[0]], " ".join(text.split()))
+    """Text that LaTeX sets as it is."""
+    return _SPECIAL.sub(lambda match: _ESCAPES[match[0]], text)
 
 
 def _group_heads(table: Table) -> list[str]:

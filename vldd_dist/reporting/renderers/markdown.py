@@ -1,6 +1,7 @@
 """A table in GitHub's Markdown."""
 
 import re
+from collections.abc import Sequence
 
 from vldd_dist.reporting.table import Shown, Table, shown
 
@@ -23,9 +24,16 @@ def markdown(table: Table) -> str:
     return "\n".join([*lines, *(part for note in notes for part in ("", escape(note))), ""])
 
 
+def document(tables: Sequence[Table]) -> str:
+    """One table, or several, each below its title."""
+    if len(tables) == 1:
+        return markdown(tables[0])
+    return "\n".join(f"## {escape(table.title)}\n\n{markdown(table)}" for table in tables)
+
+
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    """Text that Markdown shows as it is."""
+    return _SPECIAL.sub(r"\\\1", text)
 
 
 def _line(cells: list[str]) -> str:

@@ -1,27 +1,69 @@
 """A table for a terminal."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
 from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text as Line
 
 from vldd_dist.reporting.table import Shown, Table, shown
 
+# The space between two columns.
+GAP = 2
 
-def terminal(table: Table) -> rich_table.Table:
-    """For a console's `print`; the best figures are bold. Text is never read as markup."""
-    table = table.without_repeats().without_details()
-    notes = Line("\n".join(table.all_notes()))
-    drawn = rich_table.Table(title=Line(table.title, style="table.title"), caption=notes, box=SIMPLE_HEAD, pad_edge=False)
-    for head, column in zip(_heads(table), table.columns, strict=True):
-        drawn.add_column(Line(head), justify="right" if column.figures else "left", overflow="fold")
-    marks = table.sources()
-    for title, section in table.titled_sections():
-        if title:
-            drawn.add_row(Line(title, style="italic"))
-        for row in section.rows:
-            drawn.add_row(*(_line(shown(cell, marks)) for cell in row.cells))
-        drawn.add_section()
-    return drawn
+
+@dataclass(frozen=True)
+class TerminalTable:
+    """For a console's `print`; the best figures are bold, and titles of sections have a column. Words are broken where the
+    terminal is too narrow for the longest of each column, and only there. Text is never read as markup."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = self.table.without_repeats().without_details()
+        titled, marks = any(section.title for section in table.sections), table.sources()
+        sections = [
+            [
+                [*([Line(title if number == 0 else "")] if titled else []), *(_line(shown(cell, marks)) for cell in row.cells)]
+                for number, row in enumerate(section.rows)
+            ]
+            for title, section in table.titled_sections()
+        ]
+        heads = [*([""] if titled else []), *_heads(table)]
+        right = [*([False] if titled else []), *(column.figures for column in table.columns)]
+        texts = [[head, *(row[i].plain for rows in sections for row in rows)] for i, head in enumerate(heads)]
+        title, notes = Line(table.title, style="table.title"), Line("\n".join(table.all_notes()))
+        drawn = rich_table.Table(title=title, caption=notes, box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+        for head, figures, width in zip(heads, right, _widths(texts, options.max_width), strict=True):
+            justify: Literal["left", "right"] = "right" if figures else "left"
+            drawn.add_column(Line(head), justify=justify, overflow="fold", width=width)
+        for rows in sections:
+            for row in rows:
+                drawn.add_row(*row)
+            drawn.add_section()
+        yield drawn
+
+
+def _widths(texts: Sequence[Sequence[str]], space: int) -> Sequence[int | None]:
+    """Of each column: wide enough for its words, and as far as there is space, from the left, for its lines. None where even
+    the words need more: rich then breaks them evenly.
+
+    Args:
+        texts: of each column the head and the cells.
+    """
+    words = [max((Line(word).cell_len for text in column for word in text.split()), default=0) for column in texts]
+    lines = [max(Line(line).cell_len for text in column for line in text.split("\n")) for column in texts]
+    left = space - sum(words) - GAP * (len(texts) + 1)
+    if left < 0:
+        return [None] * len(texts)
+    widths = []
+    for word, line in zip(words, lines, strict=True):
+        widths.append(min(line, word + left))
+        left -= widths[-1] - word
+    return widths
 
 
 def _heads(table: Table) -> list[str]:

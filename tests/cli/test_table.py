@@ -1,0 +1,97 @@
+"""`vldd table`: what a report says, in four forms, and one sentence where there is none."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+
+from tests.reporting.sample import report
+from tests.reporting.test_table import table
+from vldd_dist.cli.main import main
+from vldd_dist.monitoring.report_files import key_of, write_tables
+from vldd_dist.reporting.tables import recall_table
+from vldd_dist.store.store import Store
+
+
+@pytest.fixture
+def vldd_table(store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """(exit code, output, error) of `vldd table` on the store, in a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["table", store.url, *arguments])
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    return run
+
+
+def test_each_form_of_one_report(store: Store, vldd_table: Any) -> None:
+    write_tables(store, "scenes", {"recall": recall_table(report())})
+    for arguments, words in (
+        ((), "10.0 ±0.8"),
+        (("--as", "terminal"), "full data"),
+        (("scenes", "--as", "markdown"), "|  | distilled | **10.0 ±0.8** |"),
+        (("--as", "latex", "--table", "recall"), r" & distilled & \textbf{10.0 $\pm$ 0.8} &"),
+    ):
+        code, out, _ = vldd_table(*arguments)
+        assert code == 0
+        assert words in out
+    _, out, _ = vldd_table("--as", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["method"] for row in rows[:3]] == ["full data", "random", "distilled"]
+    assert float(rows[1]["mean"]) == 5.0
+    assert store.read("report/scenes/table.md").decode() == vldd_table("--as", "markdown")[1]
+
+
+def test_of_several_reports_one_is_named(store: Store, vldd_table: Any) -> None:
+    for name in ("first", "second"):
+        write_tables(store, name, {"recall": table(title=f"of {name}")})
+    assert vldd_table()[0] == 2
+    assert "has the reports of first, second: name one of them" in vldd_table()[2]
+    assert "of second" in vldd_table("second")[1]
+    code, _, err = vldd_table("../second")
+    assert (code, "has no report of ../second: it has first, second" in err) == (2, True)
+
+
+def test_several_tables_of_one_report(store: Store, vldd_table: Any) -> None:
+    write_tables(store, "study", {"one": table(title="1"), "two": table(title="2 | 2")})
+    out = vldd_table("--as", "markdown")[1]
+    assert out.index("## 1\n") < out.index("## 2 \\| 2\n")
+    assert vldd_table("--as", "latex")[1].count(r"\begin{tabular}") == 2
+    code, _, err = vldd_table("--as", "csv")
+    assert (code, "--as csv: the report has the tables one, two: name one with --table" in err) == (2, True)
+    assert vldd_table("--as", "csv", "--table", "two")[0] == 0
+    assert "--table three: the report has the tables one, two" in vldd_table("--table", "three")[2]
+
+
+def test_a_store_without_a_report(vldd_table: Any) -> None:
+    code, _, err = vldd_table()
+    assert code == 4
+    assert "no report is in this store: run an experiment with --store" in err
+
+
+def test_a_report_of_which_nothing_is_measured_yet(store: Store, vldd_table: Any) -> None:
+    write_tables(store, "scenes", {})
+    assert vldd_table()[0] == 4
+    assert "the report has no table yet: no student has been evaluated" in vldd_table()[2]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"{", "not JSON"),
+        (b'{"tables": {"recall": 1}}', "tables.recall: Input should be"),
+        (json.dumps({"tables": {"recall": {"title": "", "columns": [], "sections": []}}}).encode(), "tables.recall.columns"),
+    ],
+)
+def test_a_damaged_report_is_one_sentence(store: Store, vldd_table: Any, data: bytes, words: str) -> None:
+    store.write(key_of("scenes", "tables.json"), data)
+    code, out, err = vldd_table()
+    assert (code, out) == (4, "")
+    assert "report/scenes/tables.json: " in err
+    assert words in err
+    assert err.count("\n") == 1

@@ -1,0 +1,73 @@
+"""The files of reports. A store may hold several experiments, and each has a report of its own:
+
+report/NAME/tables.json     of the experiment NAME: its tables, as `reporting.table.Table`
+report/NAME/table.md        the same in Markdown
+report/NAME/index.html      the page
+report/NAME/summary.json    the rows of the recall table
+"""
+
+import json
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vldd_dist import strict_json
+from vldd_dist.errors import ConfigError, StoreError
+from vldd_dist.reporting.renderers.markdown import document
+from vldd_dist.reporting.table import Table
+from vldd_dist.store.store import Store
+
+FOLDER, TABLES, PAGE = "report", "tables.json", "index.html"
+
+
+class _File(BaseModel):
+    """`tables.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+    tables: dict[str, Table]
+
+
+def key_of(name: str, file: str) -> str:
+    """The key in the store of a file of the report of the experiment NAME."""
+    return f"{FOLDER}/{name}/{file}"
+
+
+def write_tables(store: Store, name: str, tables: dict[str, Table]) -> None:
+    """Write the tables of a report, by their names. Raises StoreError."""
+    tree = {"tables": {key: table.model_dump(mode="json") for key, table in tables.items()}}
+    store.write(key_of(name, TABLES), (json.dumps(tree, indent=1) + "\n").encode())
+    store.write(key_of(name, "table.md"), document(list(tables.values())).encode())
+
+
+def report_names(store: Store) -> list[str]:
+    """Names of the experiments whose reports are in a store. Raises StoreError."""
+    return sorted(key.split("/")[1] for key in store.list(FOLDER) if key.count("/") == 2 and key.endswith(f"/{TABLES}"))
+
+
+def read_tables(store: Store, name: str | None) -> dict[str, Table]:
+    """The tables of a report, by their names.
+
+    Args:
+        name: of the experiment; None where the store has one report.
+
+    Raises:
+        StoreError: there is no report, or it is damaged.
+        ConfigError: there are several and none is named, or none of this name.
+    """
+    found = report_names(store)
+    if not found:
+        raise StoreError(f"{store.url}: no report is in this store: run an experiment with --store {store.url} first")
+    if name is None and len(found) > 1:
+        raise ConfigError(f"{store.url} has the reports of {', '.join(found)}: name one of them after the store")
+    if name is not None and name not in found:
+        raise ConfigError(f"{store.url} has no report of {name}: it has {', '.join(found)}")
+    key = key_of(name or found[0], TABLES)
+    try:
+        return _File.model_validate(strict_json.parse(store.read(key))).tables
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise StoreError(
+            f"{store.url_of(key)}: {place}: {problem['msg']}: run the experiment again to have it rewritten"
+        ) from None
+    except ValueError as error:
+        raise StoreError(f"{store.url_of(key)}: {error}: run the experiment again to have it rewritten") from None
