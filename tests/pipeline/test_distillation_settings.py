@@ -36,6 +36,7 @@ NOTHING, FIRST, ALMOST = "nothing", "the first", "all, almost"
     [
         (["distill.initialise=noise"], NOTHING),
         (["distill.initialise=kmeans"], NOTHING),
+        (["distill.initialise={images: noise, texts: real}"], NOTHING),
         (["distill.optimiser=sgd"], FIRST),
         (
             [

@@ -158,7 +158,7 @@ class Plugin(Section):
         set_ = {
             key: getattr(self, key) for key, field in fields.items() if key != "name" and getattr(self, key) != field.default
         }
-        return " ".join([self.name, *(f"{key}={value}" for key, value in set_.items())])
+        return " ".join([self.name, *(f"{key}={getattr(value, 'label', value)}" for key, value in set_.items())])
 
 
 PluginType = TypeVar("PluginType", bound=Plugin)

@@ -1,8 +1,8 @@
 """distill: what is learned, from which start, by which outer problem."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from vldd_dist.config.base import (
     HOW_TO_RUN,
@@ -22,11 +22,19 @@ from vldd_dist.config.base import (
 from vldd_dist.plugins import INITIALISATIONS, OBJECTIVES
 
 
+def _initialisation(chosen: Any) -> Any:
+    """As `plugin_of`; a mapping that says what images or texts begin as is that of `apart`."""
+    if isinstance(chosen, dict) and "name" not in chosen and not chosen.keys().isdisjoint(("images", "texts")):
+        chosen = {"name": "apart", **chosen}
+    return choose(INITIALISATIONS, chosen, default="real")
+
+
 class DistillSettings(Section):
     """One run: what its pairs begin as, what moves them, and how they are moved."""
 
-    initialise: Annotated[AnyPlugin, plugin_of(INITIALISATIONS, default="real")] = Field(
-        default_factory=lambda: choose(INITIALISATIONS, "real"), description="Start of the synthetic pairs."
+    initialise: Annotated[AnyPlugin, BeforeValidator(_initialisation)] = Field(
+        default_factory=lambda: choose(INITIALISATIONS, "real"),
+        description="Start of the synthetic pairs, of images and texts alike, or {images: ..., texts: ...}.",
     )
     objective: Annotated[AnyPlugin, plugin_of(OBJECTIVES, default="trajectory_matching")] = Field(
         default_factory=lambda: choose(OBJECTIVES, "trajectory_matching"),

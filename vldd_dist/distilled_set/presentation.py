@@ -133,8 +133,9 @@ def render_card(recipe: Recipe, facts: dict[str, Any], learned: dict[str, float]
 
 
 def _start_of(start: dict[str, Any]) -> str:
-    fixed = start.get("fixed", [])
-    return start.get("initialise", "unknown") + (f"; {' and '.join(fixed)} were not learned" if fixed else "")
+    images, texts, fixed = start.get("images", "unknown"), start.get("texts", "unknown"), start.get("fixed", [])
+    said = images if images == texts else f"images {images}, texts {texts}"
+    return said + (f"; {' and '.join(fixed)} were not learned" if fixed else "")
 
 
 def _size_category(pairs: int) -> str:

@@ -32,13 +32,27 @@ class Initialisation(Plugin):
 
     Attributes:
         needs: inputs of the run beside the dataset: "features" (`RunContext.features`).
+        of_real_pairs: whether images and texts are those of real pairs, so that one of them belongs to no other start's.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    of_real_pairs: ClassVar[bool] = True
 
     @abstractmethod
     def start(self, context: RunContext) -> Start:
         """The pairs `context.rows`, which are the same whatever the number of ranks."""
+
+    def all_needs(self) -> frozenset[str]:
+        """Its own, or those of the initialisations it is made of."""
+        return self.needs
+
+    def reads_real_pairs(self) -> bool:
+        """Whether training images are read for it."""
+        return self.of_real_pairs
+
+    def sources(self) -> dict[str, str]:
+        """For the card: what images and texts begin as."""
+        return {"images": self.label, "texts": self.label}
 
 
 def start_from_real(context: RunContext, indices: list[int], numbers: list[int] | None) -> Start:
@@ -70,7 +84,10 @@ def starting_pairs(context: RunContext) -> tuple[SyntheticPairs, dict[str, float
     pairs = SyntheticPairs(
         {"images": start.images, "texts": start.texts} | {name: one.start.to(device) for name, one in of_rows.items()},
         {name: one.start.to(device) for name, one in of_all.items()},
-        {"initialise": settings.initialise.name, "fixed": sorted(fixed & settings.rates().keys())} | start.provenance,
+        {"initialise": settings.initialise.name}
+        | settings.initialise.sources()
+        | {"fixed": sorted(fixed & settings.rates().keys())}
+        | start.provenance,
         fixed,
     )
     return pairs, rates

@@ -1,6 +1,7 @@
 """Gaussian noise."""
 
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from vldd_dist.seeding import derive_seed
 class Noise(Initialisation):
     """Images of unit variance; texts with the mean and spread of the training captions' embeddings, feature by feature."""
 
+    of_real_pairs: ClassVar[bool] = False
     name: str = "noise"
 
     def start(self, context: RunContext) -> Start:

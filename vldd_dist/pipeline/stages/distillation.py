@@ -80,7 +80,7 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
         "rank_timeout_seconds": settings.rank_timeout_seconds,
     }
     inputs = {"dataset": graph.unit("dataset"), **model_inputs(graph, experiment.model)}
-    needs, later = settings.objective.needs | settings.initialise.needs, frozenset[str]()
+    needs, later = settings.objective.needs | settings.initialise.all_needs(), frozenset[str]()
     if "experts" in needs:
         experts = {f"expert_{index:03d}": graph.unit("expert", index) for index in range(experiment.experts.count)}
         inputs |= experts
@@ -205,7 +205,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     writes = max(settings.pairs) * (checkpoints * checkpoint + 2 * trace.pair_bytes)
     features = has_features(experiment.model)
     splits = {"val": features}
-    if settings.initialise.name != "noise":
+    if settings.initialise.reads_real_pairs():
         # The blocks around the images of a start: of small shards all.
         splits["train"] = False
     elif "real_batches" in objective.needs:

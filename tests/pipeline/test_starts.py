@@ -1,0 +1,71 @@
+"""Starts of images and texts, together and apart."""
+
+import pytest
+import torch
+
+from vldd_dist.distillation.initialisations import starting_pairs
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.errors import ConfigError
+from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment, units_of, workspace
+
+
+def start(store: Store, initialise: str) -> SyntheticPairs:
+    tree = experiment(f"distill.initialise={initialise}")
+    (unit,) = units_of(tree, "distillation")
+    context = workspace(store, unit)
+    pairs, _ = starting_pairs(run_context(context, tree.distill.run_settings(), context.build_model(0)))
+    return pairs
+
+
+@pytest.mark.parametrize("images", ["real", "noise", "kmeans"])
+@pytest.mark.parametrize("texts", ["real", "noise", "kmeans"])
+def test_images_and_texts_begin_as_their_own_start(images: str, texts: str, finished: Store) -> None:
+    """The same tensors as where one start makes both, bit by bit, and pairs where both are of real ones."""
+    if {images, texts} == {"real", "kmeans"}:
+        return
+    found = start(finished, f"{{images: {images}, texts: {texts}}}")
+    of_images, of_texts = start(finished, images), start(finished, texts)
+    assert torch.equal(found.images, of_images.images)
+    assert torch.equal(found.texts, of_texts.texts)
+    assert (found.start["images"], found.start["texts"]) == (images, texts)
+    of_real = {**of_images.start, **of_texts.start} if images == "noise" else of_images.start
+    assert found.start.get("keys") == of_real.get("keys")
+    assert found.start.get("captions") == of_real.get("captions")
+    assert ("keys" in found.start) is ((images, texts) != ("noise", "noise"))
+
+
+def test_starts_differ(finished: Store) -> None:
+    starts = [start(finished, name) for name in ("real", "noise", "kmeans")]
+    for tensors in ([one.images for one in starts], [one.texts for one in starts]):
+        assert not torch.equal(tensors[0], tensors[1])
+        assert not torch.equal(tensors[0], tensors[2])
+
+
+def test_what_is_not_named_is_real(finished: Store) -> None:
+    found = start(finished, "{images: noise}")
+    assert (found.start["initialise"], found.start["images"], found.start["texts"]) == ("apart", "noise", "real")
+    assert torch.equal(found.texts, start(finished, "real").texts)
+
+
+def test_only_what_is_asked_for_is_an_input() -> None:
+    for initialise, needed in (("{images: kmeans, texts: noise}", True), ("{images: noise, texts: real}", False)):
+        (unit,) = units_of(experiment(f"distill.initialise={initialise}"), "distillation")
+        assert ("features" in unit.inputs) is needed
+
+
+@pytest.mark.parametrize(
+    ("initialise", "sentence"),
+    [
+        ("{images: real, texts: kmeans}", "distill.initialise: images: real and texts: kmeans choose different real pairs"),
+        ("{images: nois}", "there is no initialisation 'nois'"),
+        ("{images: noise, text: real}", "text: unknown key; did you mean 'texts'?"),
+        ("{images: {name: noise, scale: 2}}", "scale: unknown key"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_one_sentence(initialise: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        experiment(f"distill.initialise={initialise}")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,47 @@
+"""Images from one start, texts from another."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from vldd_dist.config.base import AnyPlugin, choose, plugin_of
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.initialisations.base import Initialisation, Start
+from vldd_dist.plugins import INITIALISATIONS
+
+One = Annotated[AnyPlugin, plugin_of(INITIALISATIONS)]
+
+
+class Apart(Initialisation):
+    """Images and texts each by their own initialisation; `{images: noise, texts: real}` in a description. By one and the same
+    they are of the same pairs."""
+
+    name: str = "apart"
+    images: One = Field(default_factory=lambda: choose(INITIALISATIONS, "real"), description="Start of the images.")
+    texts: One = Field(default_factory=lambda: choose(INITIALISATIONS, "real"), description="Start of the texts.")
+
+    @model_validator(mode="after")
+    def _of_one_choice(self) -> "Apart":
+        if self.images != self.texts and self.images.of_real_pairs and self.texts.of_real_pairs:
+            raise ValueError(
+                f"images: {self.images.label} and texts: {self.texts.label} choose different real pairs, so that no text would "
+                "belong to its image: name one of them for both, or noise for one"
+            )
+        return self
+
+    def start(self, context: RunContext) -> Start:
+        if self.images == self.texts:
+            start: Start = self.images.start(context)
+            return start
+        images, texts = self.images.start(context), self.texts.start(context)
+        return Start(images.images, texts.texts, images.provenance | texts.provenance)
+
+    def all_needs(self) -> frozenset[str]:
+        needs: frozenset[str] = self.images.all_needs() | self.texts.all_needs()
+        return needs
+
+    def reads_real_pairs(self) -> bool:
+        return bool(self.images.reads_real_pairs() or self.texts.reads_real_pairs())
+
+    def sources(self) -> dict[str, str]:
+        return {"images": self.images.label, "texts": self.texts.label}
