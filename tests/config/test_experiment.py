@@ -91,6 +91,10 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ),
         (["distill.lr_images=0", "distill.lr_texts=0"], "distill.lr_images and distill.lr_texts are both 0"),
         ("distill.lr_texts=-1", "distill.lr_texts"),
+        (
+            ["distill.objective.temperature=0.4", "model.loss.learn_temperature=true"],
+            "distill.objective.temperature: model.loss: infonce learns its temperature: leave",
+        ),
         ("distill.pairs=[10, 5000]", "distill.pairs (5000) is more than the training images"),
         ("distill.pairs=[]", "distill.pairs"),
         ("experts.lr_image=-1", "experts.lr_image"),

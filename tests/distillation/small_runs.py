@@ -111,7 +111,7 @@ def distillation(
     settings = changed(changes)
     nothing: Any = None
     context = RunContext(settings, PAIRS, 3, model(), loss, nothing, None, report=lambda event: None)
-    unrolling = LocalUnrolling(context.model, loss, settings.objective, None)
+    unrolling = LocalUnrolling(context.model, settings.objective.inner_loss(loss), settings.objective, None)
     experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]
     matching = MatchingProblem(settings.objective, context, unrolling, experts, seed=3)
     pairs, rates = start_pairs(problem, settings, loss)

@@ -1,5 +1,6 @@
 """The outer loop on a problem of seconds."""
 
+import math
 from typing import Any
 
 import pytest
@@ -93,6 +94,7 @@ def test_bf16_is_the_precision_of_a_frozen_towers_passes(problem: Problem) -> No
         ({"inner_lr_image": 0.7}, True),
         ({"inner_lr_text": 0.7}, True),
         ({"expert_epochs": 2}, True),
+        ({"temperature": 0.376}, True),
         ({"max_start_epoch": 3}, True),
         ({"optimiser": "sgd"}, False),
         ({"lr_images": 0.5}, False),
@@ -172,6 +174,39 @@ def test_a_step_draws_its_masks_by_seed_and_step_and_checkpoints_come_every_so_o
     run.run()
     assert seeds == [derive_seed(3, "dropout", step) for step in range(7)]
     assert saved == [3, 6]
+
+
+def test_the_students_temperature_is_the_losss_own_where_it_is_alike(problem: Problem, plain: Tensor, store: Store) -> None:
+    """0.07 said twice, and another temperature of the loss overruled by it."""
+    for loss in (LOSS, InfoNCE(temperature=1.0)):
+        losses, _ = losses_of(problem, store, temperature=0.07, loss=loss)
+        assert torch.equal(losses, plain)
+
+
+def test_the_temperature_is_of_the_students_steps_alone(problem: Problem) -> None:
+    """As the objective opens it: published scripts multiply the cosines by log(1 / 0.07)."""
+    nothing: Any = None
+    experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]
+    context = RunContext(
+        changed({"temperature": 1 / math.log(1 / 0.07)}),
+        PAIRS,
+        3,
+        model(),
+        LOSS,
+        nothing,
+        None,
+        nothing,
+        open_experts=lambda part: experts,
+    )
+    images, texts = (torch.randn(5, 7, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    with context.settings.objective.open(context) as matching:
+        inner = matching.unrolling.student.layout.loss
+        cosines = torch.nn.functional.cosine_similarity(images[:, None], texts[None], dim=2)
+        own = torch.arange(5)
+        logits = math.log(1 / 0.07) * cosines
+        wanted = (torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(logits.T, own)) / 2
+        torch.testing.assert_close(inner(images, texts), wanted)
+    assert context.loss.temperature == 0.07
 
 
 @pytest.mark.parametrize("gradient", ["exact", "finite_difference"])

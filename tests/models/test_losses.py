@@ -1,12 +1,14 @@
 """InfoNCE against numpy, its derivatives, and its learned temperature."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from vldd_dist.models.losses.base import NONE, Loss
 from vldd_dist.models.losses.infonce import InfoNCE
 
 
@@ -62,3 +64,29 @@ def test_a_learned_temperature_starts_where_the_fixed_one_is() -> None:
     assert torch.equal(learning(image, text), fixed(image, text))
     assert learning.learned_numbers(shared)["temperature"] == pytest.approx(0.2)
     assert float(learning(image, text, {}, {name: learned.start + 1})) != pytest.approx(float(fixed(image, text)))
+
+
+class Squares(Loss):
+    """Without a temperature."""
+
+    name: str = "squares"
+
+    def __call__(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        rows: Mapping[str, Tensor] = NONE,
+        shared: Mapping[str, Tensor] = NONE,
+    ) -> Tensor:
+        return (image_features - text_features).square().mean()
+
+
+def test_another_temperature_is_that_of_a_loss_made_with_it() -> None:
+    image, text = pairs()
+    given = InfoNCE(temperature=0.2)
+    assert torch.equal(given.at_temperature(0.5)(image, text), InfoNCE(temperature=0.5)(image, text))
+    assert given.temperature == 0.2
+    with pytest.raises(ValueError, match="learns its temperature"):
+        InfoNCE(learn_temperature=True).at_temperature(0.5)
+    with pytest.raises(ValueError, match="has no temperature"):
+        Squares().at_temperature(0.5)

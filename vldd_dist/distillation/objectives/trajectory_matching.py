@@ -25,7 +25,7 @@ from vldd_dist.errors import ConfigError, DivergenceError
 from vldd_dist.events import Notice
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image import refuse_backbone_dropout
-from vldd_dist.models.losses import Learned
+from vldd_dist.models.losses import Learned, Loss
 from vldd_dist.models.parameters import TOWERS
 from vldd_dist.plugins import GRADIENTS
 from vldd_dist.seeding import derive_seed
@@ -67,6 +67,13 @@ class TrajectoryMatching(Objective):
     dropout: bool = Field(False, description="Run the student with its dropout (masks replayed) instead of without.")
     inner_lr_image: Rate = Field(0.1, description="Inner learning rate of the image tower at the start (lr_teacher_img).")
     inner_lr_text: Rate = Field(0.1, description="Inner learning rate of the text tower at the start (lr_teacher_txt).")
+    temperature: Rate | None = Field(
+        None,
+        description=(
+            "Temperature of the loss in the student's steps, where it is another than the experts' and the evaluation's "
+            "(published: 1 / log(1 / 0.07) = 0.376); none: that of model.loss."
+        ),
+    )
     lr_rates: Annotated[float, Field(ge=0)] = Field(
         0.01, description="Outer learning rate of the log inner learning rates (lr_lr); 0 keeps them fixed."
     )
@@ -100,9 +107,14 @@ class TrajectoryMatching(Objective):
         context.model.bf16_backbone = settings.precision == "bf16"
         batch_size = inner_batch_size(settings.batch_size, context.total)
         with shelf_for(self.offload_snapshots) as shelf:
-            unrolling = make_unrolling(context.model, context.loss, self, shelf, context.ranks, settings.zero_stage, batch_size)
+            loss = self.inner_loss(context.loss)
+            unrolling = make_unrolling(context.model, loss, self, shelf, context.ranks, settings.zero_stage, batch_size)
             seed = derive_seed(context.seed, "distillation", context.total)
             yield MatchingProblem(self, context, unrolling, context.open_experts(unrolling.part), seed)
+
+    def inner_loss(self, loss: Loss) -> Loss:
+        """What the student's steps lower. Raises ValueError where the loss cannot be had at this temperature."""
+        return loss if self.temperature is None else loss.at_temperature(self.temperature)
 
     def in_short(self) -> str:
         return f"{super().in_short()}, {self.inner_steps} inner steps, gradient {self.gradient}"
@@ -130,6 +142,13 @@ class TrajectoryMatching(Objective):
                 f"{key}.max_start_epoch ({self.max_start_epoch}) + {key}.expert_epochs ({self.expert_epochs}) = "
                 f"{self.last_epoch()} is more than experts.epochs ({experts.epochs}): lower one of the first two or train "
                 "longer"
+            )
+        try:
+            self.inner_loss(experiment.model.loss)
+        except ValueError as problem:
+            found.append(
+                f"{key}.temperature: model.loss: {experiment.model.loss.name} {problem}: leave {key}.temperature out, or "
+                "change model.loss"
             )
         if way.derivatives is None and (distill.workers > 1 or distill.zero_stage):
             found.append(

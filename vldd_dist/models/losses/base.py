@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from torch import Tensor
 
@@ -30,6 +30,9 @@ class Loss(Plugin):
     It may own tensors that distillation learns: rows (one a pair, such as a similarity's diagonal) and shared tensors (such as
     a temperature). Whoever computes the loss passes what there is of them by name; of real pairs there are none, and the loss
     is then that of its start.
+
+    A loss that divides similarities by a temperature has it as its field `temperature`; where that is learned, its logarithm is
+    the shared tensor `log_temperature`.
     """
 
     @abstractmethod
@@ -50,6 +53,18 @@ class Loss(Plugin):
         Returns:
             A scalar.
         """
+
+    def at_temperature(self, temperature: float) -> Self:
+        """The same loss at another temperature.
+
+        Raises:
+            ValueError: it has none, or learns it; what is wrong, to be said after the loss's name.
+        """
+        if "temperature" not in type(self).model_fields:
+            raise ValueError("has no temperature")
+        if "log_temperature" in self.learned_shared():
+            raise ValueError("learns its temperature")
+        return self.model_copy(update={"temperature": temperature})
 
     def learned_rows(self, numbers: range) -> dict[str, Learned]:
         """The row tensors this loss owns, at the start of these pairs: a pair's start depends on its number alone."""
