@@ -93,6 +93,7 @@ CORESETS = Registry(
         "random": "vldd_dist.coresets.random:RandomPairs",
         "herding": "vldd_dist.coresets.herding:Herding",
         "k_center": "vldd_dist.coresets.k_center:KCenter",
+        "k_means": "vldd_dist.coresets.k_means:KMeans",
         "forgetting": "vldd_dist.coresets.forgetting:Forgetting",
     },
 )

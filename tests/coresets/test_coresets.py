@@ -63,6 +63,17 @@ def test_k_center_survives_duplicates() -> None:
     assert len(set(select("k_center", same, 5, numpy_generator("x")).tolist())) == 5
 
 
+def test_k_means_takes_the_pair_in_the_middle_of_each_cluster() -> None:
+    """Of image and text together: neither alone tells the four clusters apart."""
+    noise = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(0)) / 20
+    of_image, of_text = torch.arange(40) // 20, torch.arange(40) // 10 % 2
+    given = Candidates(40, torch.eye(6)[of_image] + noise[0], torch.eye(6)[of_text] + noise[1])
+    features = given.joint().double()
+    middles = [int((features - features[rows].mean(0)).norm(dim=1).argmin()) for rows in torch.arange(40).split(10)]
+    for draw in range(5):
+        assert sorted(select("k_means", given, 4, numpy_generator(draw)).tolist()) == middles
+
+
 def test_forgetting_prefers_never_learned_then_most_events() -> None:
     given = candidates()
     assert given.events is not None

@@ -5,7 +5,6 @@ import torch
 
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.model import HeadSettings
-from vldd_dist.distillation.initialisations.kmeans import kmeans_indices
 from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.distillation.initialisations.real import random_indices
 from vldd_dist.distillation.matching import matching_loss
@@ -113,22 +112,12 @@ def test_starts() -> None:
     assert len(set(random_indices(20, 20, 0))) == 20
     with pytest.raises(ConfigError, match=r"distill.pairs \(21\) is more than the training images \(20\)"):
         random_indices(20, 21, 0)
-    centres = torch.eye(3).repeat_interleave(10, 0) * 10
-    features = centres + 0.1 * torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
-    chosen = kmeans_indices(features, 3, 0)
-    assert sorted(index // 10 for index in chosen) == [0, 1, 2]
     vectors = torch.randn(500, 4) * torch.tensor([1.0, 2.0, 3.0, 4.0]) + 5
     noise, some = (noise_pairs(rows, (3, 2, 2), vectors.mean(0), vectors.std(0), 0) for rows in (range(4000), range(10, 20)))
     assert all(torch.equal(ours[10:20], theirs) for ours, theirs in zip(noise, some, strict=True))
     _, texts = noise
     torch.testing.assert_close(texts.mean(0), vectors.mean(0), atol=0.3, rtol=0)
     torch.testing.assert_close(texts.std(0), vectors.std(0), atol=0.3, rtol=0)
-
-
-@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-def test_a_picture_is_near_one_centre_only() -> None:
-    """Of equal pictures each centre has another."""
-    assert sorted(kmeans_indices(torch.ones(5, 3), 5, 0)) == list(range(5))
 
 
 def test_feature_space_is_the_general_path() -> None:

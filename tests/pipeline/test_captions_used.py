@@ -29,7 +29,10 @@ def test_what_is_selected_by_a_caption_trains_with_it(without: Callable[[str], S
     """Seeds of the selection and of the run that differ from the features' change nothing about the captions."""
     store = without("distillation")
     tree = experiment(
-        "coresets.methods=[herding, k_center]", "evaluation.seeds=[7]", "distill.initialise=kmeans", "distill.seeds=[5]"
+        "coresets.methods=[herding, k_center, k_means]",
+        "evaluation.seeds=[7]",
+        "distill.initialise=kmeans",
+        "distill.seeds=[5]",
     )
     run(store, [unit for unit in make_graph(tree).units() if unit.kind in ("features", "coreset", "distillation")])
     (features,) = units_of(tree, "features")
@@ -48,7 +51,7 @@ def test_what_is_selected_by_a_caption_trains_with_it(without: Callable[[str], S
     assert found["herding"]["keys"] == herded
     (run_unit,) = units_of(tree, "distillation")
     run_facts = UnitReader(store, "distillation", run_unit.id).facts
-    for facts in (found["herding"], found["k_center"], run_facts["start"]):
+    for facts in (found["herding"], found["k_center"], found["k_means"], run_facts["start"]):
         assert len(set(facts["keys"])) == 4
         assert facts["captions"] == [of_key[key] for key in facts["keys"]]
     start = read_rows(UnitReader(store, "distillation", run_unit.id), "start")

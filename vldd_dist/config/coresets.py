@@ -14,7 +14,7 @@ class CoresetSettings(Section):
     """The baselines: M real pairs."""
 
     methods: Annotated[list[Method], AfterValidator(distinct)] = Field(
-        ["random", "herding", "k_center", "forgetting"],
+        ["random", "herding", "k_center", "k_means", "forgetting"],
         validate_default=True,
         description="Names of coreset methods; {name: NAME, SETTING: VALUE} for one with settings.",
     )

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn import functional
+
+from vldd_dist.data.medoids import joint_features
 
 
 @dataclass(frozen=True)
@@ -30,4 +30,4 @@ class Candidates:
         """(N, 2d) both features, each of norm one, side by side."""
         assert self.image is not None
         assert self.text is not None
-        return torch.cat([functional.normalize(self.image.float()), functional.normalize(self.text.float())], dim=1)
+        return joint_features(self.image, self.text)

@@ -2,11 +2,7 @@
 
 from typing import ClassVar
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
-
+from vldd_dist.data.medoids import joint_features, medoids
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.initialisations.base import Initialisation, Start, start_from_real
 from vldd_dist.errors import ConfigError
@@ -27,23 +23,10 @@ class KMeansPairs(Initialisation):
     def _choose(self, context: RunContext) -> tuple[list[int], list[int]]:
         """Indices of images, and the number of the caption by which each was chosen."""
         features = context.features()
-        joint = torch.cat([functional.normalize(features[tower].float()) for tower in ("image", "text")], dim=1)
-        indices = kmeans_indices(joint, context.total, context.seed)
+        if context.total > len(features["image"]):
+            raise ConfigError(
+                f"distill.pairs ({context.total}) is more than the training images ({len(features['image'])}): lower it"
+            )
+        joint = joint_features(features["image"], features["text"])
+        indices = medoids(joint, context.total, derive_seed(context.seed, "kmeans") % 2**32)
         return indices, features["caption"][indices].tolist()
-
-
-def kmeans_indices(features: Tensor, pairs: int, seed: int) -> list[int]:
-    """The images nearest to the M k-means centres of features (N, d), each at most once."""
-    # Here, so that only a k-means start loads scikit-learn.
-    from sklearn.cluster import KMeans
-
-    if pairs > len(features):
-        raise ConfigError(f"distill.pairs ({pairs}) is more than the training images ({len(features)}): lower it")
-    points = features.double().numpy()
-    centres = KMeans(pairs, n_init=1, random_state=derive_seed(seed, "kmeans") % 2**32).fit(points).cluster_centers_
-    distances = ((points**2).sum(1)[None] - 2 * centres @ points.T) + (centres**2).sum(1)[:, None]
-    chosen: list[int] = []
-    for row in distances:
-        row[chosen] = np.inf
-        chosen.append(int(row.argmin()))
-    return chosen

@@ -1,0 +1,33 @@
+"""k-means medoids against clusters that are known."""
+
+import pytest
+import torch
+
+from vldd_dist.data.medoids import medoids
+
+CLUSTERS = 4
+
+
+def clusters(seed: int) -> torch.Tensor:
+    """(40, 5): four clusters far apart, ten rows each."""
+    generator = torch.Generator().manual_seed(seed)
+    return (10 * torch.eye(5)[:CLUSTERS]).repeat_interleave(10, 0) + torch.randn(40, 5, generator=generator)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_cluster_gives_the_row_nearest_to_its_mean(seed: int) -> None:
+    features = clusters(seed)
+    means = features.reshape(CLUSTERS, 10, 5).mean(dim=1)
+    nearest = {int((features - mean).norm(dim=1).argmin()) for mean in means}
+    assert set(medoids(features, CLUSTERS, seed)) == nearest
+
+
+def test_a_choice_depends_on_the_seed_alone() -> None:
+    features = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    assert medoids(features, 12, 3) == medoids(features, 12, 3)
+    assert len({tuple(medoids(features, 12, seed)) for seed in range(5)}) == 5
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_equal_rows_are_each_near_one_centre_only() -> None:
+    assert sorted(medoids(torch.ones(5, 3), 5, 0)) == list(range(5))

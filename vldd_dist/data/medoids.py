@@ -1,0 +1,31 @@
+"""Real pairs near the centres of k-means: what a coreset and a start of the distillation are made of."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def joint_features(image: Tensor, text: Tensor) -> Tensor:
+    """(N, 2d) both features (N, d) of each pair, each of norm one, side by side."""
+    return torch.cat([functional.normalize(image.float()), functional.normalize(text.float())], dim=1)
+
+
+def medoids(features: Tensor, count: int, seed: int) -> list[int]:
+    """For each of `count` k-means centres, in their order, the nearest row that no earlier centre has taken.
+
+    Args:
+        features: (N, d), N at least `count`. Distances are Euclidean, in float64.
+        seed: of k-means++, 0 to 2**32 - 1; it is run once.
+    """
+    # Here, so that only who clusters loads scikit-learn.
+    from sklearn.cluster import KMeans
+
+    points = features.double().numpy()
+    squares = (points**2).sum(axis=1)
+    chosen: list[int] = []
+    for centre in KMeans(count, n_init=1, random_state=seed).fit(points).cluster_centers_:
+        distances = squares - 2 * points @ centre
+        distances[chosen] = np.inf
+        chosen.append(int(distances.argmin()))
+    return chosen
