@@ -95,3 +95,25 @@ def test_a_damaged_report_is_one_sentence(store: Store, vldd_table: Any, data: b
     assert "report/scenes/tables.json: " in err
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_published_tables_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["table", "--published", *arguments])
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    assert "\nlors-flickr30k: LoRS" in run()[1]
+    code, out, _ = run("lors-flickr30k", "--as", "markdown")
+    assert code == 0
+    assert "| 100 | nfnet-bert | distilled | 27.4 \\[1\\] |" in out
+    assert "arXiv 2406.03793" in out
+    assert run("nothing")[0] == 2
+
+
+def test_a_store_has_to_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["table"])
+    assert ended.value.code == 2
+    assert "STORE is missing" in capsys.readouterr().err

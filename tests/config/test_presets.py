@@ -39,5 +39,10 @@ def test_a_wheel_has_the_presets_and_one_top_level_package(tmp_path: Path) -> No
     subprocess.run([*build, str(source)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"vldd_dist/presets/scenes.yaml", "vldd_dist/distilled_set/card.md"} <= set(names)
+    assert {
+        "vldd_dist/presets/scenes.yaml",
+        "vldd_dist/distilled_set/card.md",
+        "vldd_dist/reporting/published/lors.yaml",
+        "vldd_dist/reporting/templates/table.html.j2",
+    } <= set(names)
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"vldd_dist"}

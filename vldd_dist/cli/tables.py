@@ -1,30 +1,32 @@
-"""The command that prints the tables of reports."""
+"""The command that prints tables: those of reports, and published ones."""
 
 from typing import Annotated, Literal
 
 import typer
 
 from vldd_dist.cli.console import SafeConsole, say
-from vldd_dist.cli.options import ListedStore
 from vldd_dist.errors import ConfigError, StoreError
+from vldd_dist.reporting.table import Table
 
 Format = Literal["terminal", "markdown", "latex", "csv"]
 
 
 def table(
-    store: ListedStore,
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Of the experiment, where the store has several.")
-    ] = None,
+    store: Annotated[str | None, typer.Argument(metavar="STORE", help="URL of an experiment's store.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of the experiment, if the store has several.")] = None,
     only: Annotated[str | None, typer.Option("--table", metavar="TABLE", help="Of a report with several tables: one.")] = None,
     form: Annotated[Format, typer.Option("--as", help="latex needs the package booktabs; csv has all numbers.")] = "terminal",
+    published: Annotated[
+        bool, typer.Option("--published", help="What papers have published: with a table's name for STORE, or a list of all.")
+    ] = False,
 ) -> None:
     """Print the tables of a report in a store, from any machine that can read it."""
+    if published:
+        _published(store, form)
+        return
+    if store is None:
+        raise ConfigError("STORE is missing: name the URL of an experiment's store")
     from vldd_dist.monitoring.report_files import read_tables
-    from vldd_dist.reporting.renderers.csv import csv_text
-    from vldd_dist.reporting.renderers.latex import latex
-    from vldd_dist.reporting.renderers.markdown import document
-    from vldd_dist.reporting.renderers.terminal import TerminalTable
     from vldd_dist.store.store import Store
 
     tables = read_tables(Store(store), name)
@@ -36,11 +38,34 @@ def table(
         tables = {only: tables[only]}
     if form == "csv" and len(tables) != 1:
         raise ConfigError(f"--as csv: the report has the tables {', '.join(tables)}: name one with --table")
+    _print(list(tables.values()), form)
+
+
+def _published(name: str | None, form: Format) -> None:
+    from vldd_dist.reporting.published import published_table, published_tables
+
+    if name is None:
+        for key, each in published_tables().items():
+            say(f"{key}: {each.title}. {each.source}")
+        return
+    try:
+        found = published_table(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    _print([found.table()], form)
+
+
+def _print(tables: list[Table], form: Format) -> None:
+    from vldd_dist.reporting.renderers.csv import csv_text
+    from vldd_dist.reporting.renderers.latex import latex
+    from vldd_dist.reporting.renderers.markdown import document
+    from vldd_dist.reporting.renderers.terminal import TerminalTable
+
     if form == "terminal":
         console = SafeConsole()
-        for each in tables.values():
+        for each in tables:
             console.print(TerminalTable(each))
     elif form == "markdown":
-        say(document(list(tables.values())), newline=False)
+        say(document(tables), newline=False)
     else:
-        say("\n".join(map(csv_text if form == "csv" else latex, tables.values())), newline=False)
+        say("\n".join(map(csv_text if form == "csv" else latex, tables)), newline=False)

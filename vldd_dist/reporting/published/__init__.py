@@ -1,0 +1,143 @@
+"""Figures that papers have published, to stand beside measured ones.
+
+One YAML file a published table. A table for each of its data sets has the name FILE-DATASET:
+
+    title: what it shows
+    source: paper, version and table, as far as they are known
+    url: of the paper
+    read_in: where the figures were read, if not in the paper itself
+    notes: [how they were measured, where that differs from ours]
+    rows:
+      - {dataset: flickr30k, variant: nfnet-bert, method: distilled, pairs: 100, tr1: 9.9, ir1: {mean: 4.7, std: 0.2}}
+
+`variant` names the encoders or the question as the presets of studies do, `method` as tables do ("full", a coreset's label,
+"distilled"; the name of a method in a table that compares several), `image_model` the students' image tower if it is another.
+"""
+
+import difflib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vldd_dist.recall_metrics import METRICS
+from vldd_dist.reporting.data import display_name, metric_name
+from vldd_dist.reporting.table import Cell, Column, Number, Published, Row, Section, Table, Text
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Figure(_Value):
+    """In percent."""
+
+    mean: float = Field(ge=0, le=100)
+    std: float | None = Field(None, ge=0, le=100)
+
+
+class PublishedRow(_Value):
+    """What is published of one set of students."""
+
+    dataset: str
+    variant: str
+    method: str
+    pairs: int | None = Field(None, gt=0, description="None of full data.")
+    image_model: str | None = None
+    figures: dict[str, Figure] = Field(min_length=1, description="By metric.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """In a file the metrics stand beside the keys, and a number is a mean."""
+        figures = {metric: given[metric] for metric in METRICS if metric in given}
+        rest = {key: value for key, value in given.items() if key not in figures}
+        return rest | {
+            "figures": {key: value if isinstance(value, dict) else {"mean": value} for key, value in figures.items()}
+        }
+
+
+class PublishedTable(_Value):
+    """The rows of one data set."""
+
+    title: str
+    source: str
+    url: str
+    read_in: str | None = None
+    notes: list[str] = []
+    rows: list[PublishedRow] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_question_once(self) -> "PublishedTable":
+        keys = [row.model_dump_json(exclude={"figures"}) for row in self.rows]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise ValueError(f"two rows answer one question: {twice}")
+        return self
+
+    def cell(
+        self, variant: str, method: str, pairs: int | None, metric: str, image_model: str | None = None
+    ) -> Published | None:
+        """The figure of a metric, or None. Full data has no number of pairs here."""
+        pairs = None if method == "full" else pairs
+        for row in self.rows:
+            if (row.variant, row.method, row.pairs, row.image_model) == (variant, method, pairs, image_model):
+                return self._cell(row, metric)
+        return None
+
+    def table(self) -> Table:
+        """All of it; the metrics and labels that no row has are left out."""
+        metrics = [metric for metric in METRICS if any(metric in row.figures for row in self.rows)]
+        towers = any(row.image_model for row in self.rows)
+
+        def cells(row: PublishedRow) -> list[Cell]:
+            return [
+                Text() if row.pairs is None else Number(value=row.pairs),
+                Text(text=row.variant),
+                *([Text(text=row.image_model or "the same")] if towers else []),
+                Text(text=display_name(row.method)),
+                *(self._cell(row, metric) or Text() for metric in metrics),
+            ]
+
+        return Table(
+            title=self.title,
+            columns=[
+                Column(key="pairs", head="pairs", once=True),
+                Column(key="variant", head="variant", once=True),
+                *([Column(key="image_model", head="students' image tower")] if towers else []),
+                Column(key="method", head="method"),
+                *(Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics),
+            ],
+            sections=[Section(rows=[Row(cells=cells(row)) for row in self.rows])],
+            notes=["Test recall in percent.", *self.notes],
+        )
+
+    def _cell(self, row: PublishedRow, metric: str) -> Published | None:
+        if metric not in row.figures:
+            return None
+        second_hand = f", read in {self.read_in}" if self.read_in else ""
+        return Published(**row.figures[metric].model_dump(), source=f"{self.source} ({self.url}){second_hand}")
+
+
+@cache
+def published_tables() -> dict[str, PublishedTable]:
+    """All of them by name."""
+    found = {}
+    for file in sorted(files(__name__).iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".yaml"):
+            tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+            for dataset in dict.fromkeys(row["dataset"] for row in tree["rows"]):
+                rows = [row for row in tree["rows"] if row["dataset"] == dataset]
+                found[f"{file.name.removesuffix('.yaml')}-{dataset}"] = PublishedTable.model_validate(tree | {"rows": rows})
+    return found
+
+
+def published_table(name: str) -> PublishedTable:
+    """Raises ValueError where there is none of this name."""
+    tables = published_tables()
+    if name not in tables:
+        near = difflib.get_close_matches(name, tables, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"there is no published table {name!r}: `vldd table --published` lists them{hint}")
+    return tables[name]
