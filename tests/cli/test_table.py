@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -117,3 +119,22 @@ def test_a_store_has_to_be_named(capsys: pytest.CaptureFixture[str]) -> None:
         main(["table"])
     assert ended.value.code == 2
     assert "STORE is missing" in capsys.readouterr().err
+
+
+PROGRAM = """
+import sys
+from vldd_dist.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit as ended:
+    print(ended.code, *(name for name in ("torch", "numpy", "ray") if name in sys.modules))
+"""
+
+
+def test_neither_torch_nor_ray_is_loaded(store: Store) -> None:
+    """They take seconds, and a laptop that reads a store need not wait for them."""
+    write_tables(store, "scenes", {"recall": recall_table(report())})
+    program = [sys.executable, "-c", PROGRAM, "table", store.url, "--as", "markdown"]
+    said = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    assert "full data" in said
+    assert said.splitlines()[-1] == "0"

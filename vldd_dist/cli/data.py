@@ -8,7 +8,6 @@ import typer
 
 from vldd_dist.cli.console import SafeConsole, say
 from vldd_dist.cli.options import Description, Overrides
-from vldd_dist.config.load import load_experiment
 from vldd_dist.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ def init(
     """Look at your images and captions, and write a description that runs."""
     from vldd_dist.cli.first_experiment import describe_experiment
     from vldd_dist.config.base import choose
+    from vldd_dist.config.load import load_experiment
     from vldd_dist.data.recognise import recognise
     from vldd_dist.plugins import SOURCES
 
@@ -62,6 +62,7 @@ def data(
     """Look at the source of an experiment: counts, captions, sizes, what cannot be read, some images."""
     from rich.table import Table
 
+    from vldd_dist.config.load import load_experiment
     from vldd_dist.data.survey import carved_splits, remarks, rows, survey
 
     settings = load_experiment(config, overrides)

@@ -1,7 +1,7 @@
 """Commands that run an experiment, here or on a cluster, and show its status."""
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
@@ -20,10 +20,12 @@ from vldd_dist.cli.options import (
     Until,
     exit_for_damaged,
 )
-from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load_study import LoadedStudy, load_description, load_study
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from vldd_dist.config.experiment import Experiment
+    from vldd_dist.config.load_study import LoadedStudy
 
 
 def run(
@@ -36,6 +38,8 @@ def run(
     max_running: MaxRunning = None,
 ) -> None:
     """Run an experiment or a study, or resume one: what is committed in the store is not made again."""
+    from vldd_dist.config.load_study import load_description
+
     _run(load_description(config, overrides), store, plan, until, track or [], max_running)
 
 
@@ -49,11 +53,13 @@ def study(
     max_running: MaxRunning = None,
 ) -> None:
     """Run a study: variants of one description, which share what they have in common, side by side in tables."""
+    from vldd_dist.config.load_study import load_study
+
     _run(load_study(config, overrides), store, plan, until, track or [], max_running)
 
 
 def _run(
-    description: Experiment | LoadedStudy,
+    description: "Experiment | LoadedStudy",
     store: str | None,
     plan: bool,
     until: str | None,
@@ -63,6 +69,7 @@ def _run(
     # Read when Ray is imported. We report a lost node in one line; Ray's own thirty are skipped, and so are its colour codes.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+    from vldd_dist.config.load_study import LoadedStudy
     from vldd_dist.planner.show_plan import print_plan
     from vldd_dist.planner.show_study_plan import print_study_plan
     from vldd_dist.ray_backend.run import run_experiment, run_study
@@ -94,6 +101,7 @@ def submit(
     max_running: MaxRunning = None,
 ) -> None:
     """Submit an experiment or a study to a Ray cluster; submitting again resumes it, or finds it running."""
+    from vldd_dist.config.load_study import load_description
     from vldd_dist.ray_backend.submit import next_commands
     from vldd_dist.ray_backend.submit import submit as submit_job
 
@@ -141,6 +149,8 @@ def config(
     variant: Annotated[str | None, typer.Option(help="Of a study: the variant to print; else all of them.")] = None,
 ) -> None:
     """Print the resolved description: every key with its value. A study's variant can be run alone by what is printed."""
+    from vldd_dist.config.load_study import LoadedStudy, load_description
+
     described = load_description(config, overrides)
     tree = described.model_dump(mode="json")
     if variant is not None:
