@@ -156,7 +156,7 @@ class Counting(Store):
 
 def bytes_of_steps(store: Store, megabytes: int) -> tuple[float, float]:
     """Bytes read in the outer loop's steps over those of whole experts: cold, warm."""
-    sampler = Sampler(20, EXPERTS, 20, inner_steps=8, max_start_epoch=EPOCHS - 1, min_experts=None, outer_steps=STEPS, seed=0)
+    sampler = Sampler(20, EXPERTS, 20, inner_steps=8, starts=range(EPOCHS), min_experts=None, outer_steps=STEPS, seed=0)
     whole = 0
     for expert in range(EXPERTS):
         snapshots = make_snapshots(megabytes, expert)

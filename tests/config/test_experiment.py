@@ -95,6 +95,11 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
             ["distill.objective.temperature=0.4", "model.loss.learn_temperature=true"],
             "distill.objective.temperature: model.loss: infonce learns its temperature: leave",
         ),
+        (
+            ["distill.objective.max_start_epoch=9", "distill.objective.start_stride=5"],
+            "the last start (5) + distill.objective.expert_epochs (1) = 6 is more than experts.epochs (5): lower",
+        ),
+        ("distill.objective.start_stride=0", "distill.objective.start_stride"),
         ("distill.pairs=[10, 5000]", "distill.pairs (5000) is more than the training images"),
         ("distill.pairs=[]", "distill.pairs"),
         ("experts.lr_image=-1", "experts.lr_image"),

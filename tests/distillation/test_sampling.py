@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
 from vldd_dist.sharding.ranks import rows_of
 
@@ -17,13 +18,23 @@ def sampler(
     batch_size: int | None = None,
     *,
     inner_steps: int = 8,
-    max_start_epoch: int = 2,
+    starts: range = range(3),
     min_experts: int | None = None,
     outer_steps: int = 2000,
     seed: int = 0,
 ) -> Sampler:
     size = inner_batch_size(batch_size, pairs)
-    return Sampler(pairs, experts, size, inner_steps, max_start_epoch, min_experts, outer_steps, seed)
+    return Sampler(pairs, experts, size, inner_steps, starts, min_experts, outer_steps, seed)
+
+
+def test_starts_are_drawn_from_a_stride() -> None:
+    settings = TrajectoryMatching(max_start_epoch=12, start_stride=5, expert_epochs=3)
+    assert list(settings.starts()) == [0, 5, 10]
+    assert settings.reached_epochs() == {0, 3, 5, 8, 10, 13}
+    found = [sampler(starts=settings.starts()).draw(step).start for step in range(200)]
+    assert set(found) == {0, 5, 10}
+    assert [sampler(starts=range(1)).draw(step).start for step in range(5)] == [0] * 5
+    assert TrajectoryMatching(max_start_epoch=2).reached_epochs() == {0, 1, 2, 3}
 
 
 def drawn(pairs: int, batch_size: int | None, inner_steps: int = 8, outer_step: int = 0, seed: int = 0) -> Draw:
@@ -31,15 +42,15 @@ def drawn(pairs: int, batch_size: int | None, inner_steps: int = 8, outer_step: 
 
 
 def test_draws_use_every_pair_equally_and_depend_on_seed_and_step_only() -> None:
-    draws = [sampler(10, 4, 5, inner_steps=6, max_start_epoch=3, seed=1).draw(step) for step in range(200)]
+    draws = [sampler(10, 4, 5, inner_steps=6, starts=range(4), seed=1).draw(step) for step in range(200)]
     assert {d.expert for d in draws} == {0, 1, 2, 3}
     assert {d.start for d in draws} == {0, 1, 2, 3}
     for one in draws[:20]:
         assert [len(batch) for batch in one.batches] == [5] * 6
         assert np.bincount(torch.cat(one.batches).numpy(), minlength=10).tolist() == [3] * 10
-    again = sampler(10, 4, 5, inner_steps=6, max_start_epoch=3, seed=1).draw(7)
+    again = sampler(10, 4, 5, inner_steps=6, starts=range(4), seed=1).draw(7)
     assert all(torch.equal(a, b) for a, b in zip(again.batches, draws[7].batches, strict=True))
-    other = sampler(10, 4, 5, inner_steps=6, max_start_epoch=3, seed=2).draw(7)
+    other = sampler(10, 4, 5, inner_steps=6, starts=range(4), seed=2).draw(7)
     assert not all(torch.equal(a, b) for a, b in zip(again.batches, other.batches, strict=True))
 
 

@@ -79,6 +79,18 @@ def test_only_snapshots_that_can_be_reached_and_the_last_are_kept(store: Store) 
     assert set(reader.manifest.objects) == names | {"forgetting.safetensors"}
 
 
+def test_of_strided_starts_the_exact_snapshots_are_kept(store: Store) -> None:
+    starts = ["distill.objective.max_start_epoch=4", "distill.objective.start_stride=3", "distill.objective.expert_epochs=2"]
+    tree = experiment(*FAST, *starts, "experts.epochs=7", "experts.keep=reachable")
+    (unit, *_) = units_of(tree, "expert")
+    assert unit.spec["kept_epochs"] == [0, 2, 3, 5, 7]
+    run(store, [unit])
+    reader = UnitReader(store, "expert", unit.id)
+    assert reader.facts["epochs"] == [0, 2, 3, 5, 7]
+    kept = {name.split("/")[0] for name in reader.manifest.objects if name.startswith("epoch-")}
+    assert kept == {f"epoch-{epoch:04d}" for epoch in (0, 2, 3, 5, 7)}
+
+
 def test_each_epoch_of_each_expert_has_an_order_of_its_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     visit = ForgettingCounts.visit

@@ -54,5 +54,5 @@ class ExpertsSettings(ExpertSettings):
     count: Positive = Field(20, description="Number of experts.")
     keep: Literal["reachable", "all"] = Field(
         "reachable",
-        description="Snapshots kept: those distillation can reach (max_start_epoch + expert_epochs) and the last, or all.",
+        description="Snapshots kept: the starts that distillation can draw, their targets and the last epoch's, or all.",
     )

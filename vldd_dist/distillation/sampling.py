@@ -60,7 +60,7 @@ class Sampler:
         pairs: M, over all ranks.
         experts: how many there will be.
         batch_size: pairs an inner step.
-        max_start_epoch: starts are drawn from 0..max_start_epoch.
+        starts: the epochs that starts are drawn from.
         min_experts: how many experts the first outer step draws from; none: all.
         outer_steps: of the whole run.
     """
@@ -69,7 +69,7 @@ class Sampler:
     experts: int
     batch_size: int
     inner_steps: int
-    max_start_epoch: int
+    starts: range
     min_experts: int | None
     outer_steps: int
     seed: int
@@ -88,7 +88,7 @@ class Sampler:
         itself."""
         generator = numpy_generator(self.seed, "outer", outer_step)
         expert = int(generator.integers(self.pool(outer_step)))
-        start = int(generator.integers(self.max_start_epoch + 1))
+        start = self.starts[int(generator.integers(len(self.starts)))]
         of_one = self.pairs // self.batch_size
         used = of_one * self.batch_size
         permutations = [generator.permutation(self.pairs)[:used] for _ in range(math.ceil(self.inner_steps / of_one))]

@@ -118,6 +118,6 @@ class Objective(Plugin):
         """How many of `count` experts, the first ones, must be committed before a run starts."""
         return count if "experts" in self.needs else 0
 
-    def last_epoch(self) -> int:
-        """Of an expert's snapshots the last one that is read."""
-        return 0
+    def reached_epochs(self) -> frozenset[int]:
+        """The epochs whose snapshots of an expert may be read."""
+        return frozenset()

@@ -51,7 +51,12 @@ class TrajectoryMatching(Objective):
     name: str = "trajectory_matching"
     inner_steps: Positive = Field(8, description="Student steps an outer step (syn_steps).")
     expert_epochs: Positive = Field(1, description="Epochs of the expert that the student's steps must match.")
-    max_start_epoch: NonNegative = Field(2, description="Start snapshots are drawn from 0..max_start_epoch.")
+    max_start_epoch: NonNegative = Field(
+        2, description="Start snapshots are drawn from 0, start_stride, 2 start_stride, ... up to max_start_epoch."
+    )
+    start_stride: Positive = Field(
+        1, description="Epochs between two starts. Of what lies between, experts keep only the targets."
+    )
     min_experts: Positive | None = Field(
         None,
         description=(
@@ -137,11 +142,12 @@ class TrajectoryMatching(Objective):
             found.append(
                 f"{key}.min_experts ({self.min_experts}) is more than experts.count ({experts.count}): lower it or train more"
             )
-        if self.last_epoch() > experts.epochs:
+        if (last := max(self.reached_epochs())) > experts.epochs:
+            start = self.starts()[-1]
+            name = f"{key}.max_start_epoch ({start})" if start == self.max_start_epoch else f"the last start ({start})"
             found.append(
-                f"{key}.max_start_epoch ({self.max_start_epoch}) + {key}.expert_epochs ({self.expert_epochs}) = "
-                f"{self.last_epoch()} is more than experts.epochs ({experts.epochs}): lower one of the first two or train "
-                "longer"
+                f"{name} + {key}.expert_epochs ({self.expert_epochs}) = {last} is more than experts.epochs "
+                f"({experts.epochs}): lower {key}.max_start_epoch or {key}.expert_epochs, or train longer"
             )
         try:
             self.inner_loss(experiment.model.loss)
@@ -167,8 +173,12 @@ class TrajectoryMatching(Objective):
     def first_experts(self, count: int) -> int:
         return count if self.min_experts is None else self.min_experts
 
-    def last_epoch(self) -> int:
-        return self.max_start_epoch + self.expert_epochs
+    def starts(self) -> range:
+        """The epochs that starts are drawn from."""
+        return range(0, self.max_start_epoch + 1, self.start_stride)
+
+    def reached_epochs(self) -> frozenset[int]:
+        return frozenset(epoch for start in self.starts() for epoch in (start, start + self.expert_epochs))
 
 
 class MatchingProblem(OuterProblem):
@@ -192,7 +202,7 @@ class MatchingProblem(OuterProblem):
             experts.count,
             inner_batch_size(context.settings.batch_size, context.total),
             settings.inner_steps,
-            settings.max_start_epoch,
+            settings.starts(),
             settings.min_experts,
             context.settings.outer_steps,
             self.seed,

@@ -191,9 +191,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     settings, trace = experiment.distill, traces(experiment.model, experiment.data.image_size)
     reads = 0
     if isinstance(objective := settings.objective, TrajectoryMatching):
-        starts = range(objective.max_start_epoch + 1)
-        epochs = {*starts, *(start + objective.expert_epochs for start in starts)}
-        drawn = min(experiment.experts.count * len(epochs), 2 * settings.outer_steps)
+        drawn = min(experiment.experts.count * len(objective.reached_epochs()), 2 * settings.outer_steps)
         reads = drawn * sum(trace.trainable_bytes.values())
         image = experiment.model.image
         if image.train == "full" and image.head.kind == "none" and image.weights != "random":

@@ -33,7 +33,7 @@ def kept_epochs(experiment: Experiment) -> list[int]:
     settings, distill = experiment.experts, experiment.distill
     if settings.keep == "all":
         return list(range(settings.epochs + 1))
-    return sorted({*range(distill.objective.last_epoch() + 1), settings.epochs})
+    return sorted({*distill.objective.reached_epochs(), settings.epochs})
 
 
 def unit(graph: Units, index: int) -> WorkUnit:
