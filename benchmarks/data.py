@@ -78,7 +78,7 @@ def main() -> None:
     table = Table("images", "step", "s", "MiB of the worker", title="One worker")
     with tempfile.TemporaryDirectory() as folder:
         encoder = small_encoder(Path(folder, "encoder"))
-        figures = scaling(encoder, 8_000 if given.quick else 24_000, 1 if given.quick else 3)
+        figures = scaling(encoder, 8_000 if given.quick else 24_000, 3)
         figures |= memory(encoder, (200, 20_000) if given.quick else (1_000, 10_000, 123_000), table)
     Console(width=100).print(table)
     figures |= plan_of_100_million_pairs()

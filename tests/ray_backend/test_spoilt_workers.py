@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import ray
 
 from vldd_dist.artifacts.units import is_done
+from vldd_dist.config.base import Resources
 from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -45,8 +47,8 @@ class Joined(RayExecutor):
 
 @contextmanager
 def one_node(folder: Path, **more: Any) -> Iterator[Joined]:
-    """Of one CPU."""
-    start_ray(num_cpus=1, **more)
+    """Of one CPU, and of what Ray takes for a GPU."""
+    start_ray(num_cpus=1, num_gpus=1, **more)
     try:
         yield Joined(Store(str(folder)))
     finally:
@@ -99,6 +101,16 @@ def test_a_unit_needs_no_working_directory(made_again: bool, executor: Joined, s
     assert is_done(store, unit.kind, unit.id)
     assert after == (pid, True)
     psutil.Process(pid).kill()
+
+
+def test_no_other_unit_uses_a_process_that_was_given_a_gpu(executor: Joined, store: Store) -> None:
+    """It computes on its first GPU, whichever it is given later."""
+    unit = make_graph(experiment()).unit("dataset").inputs["group_000000"]
+    result, _ = run(replace(unit, resources=Resources(gpus=1)), store, executor)
+    assert result.failed == []
+    assert is_done(store, unit.kind, unit.id)
+    # The unit's process had it.
+    assert not in_the_worker(lambda: "torch" in sys.modules)
 
 
 def test_a_spoilt_process_ends_and_another_one_has_the_unit(executor: Joined, store: Store) -> None:

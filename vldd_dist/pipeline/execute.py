@@ -1,6 +1,7 @@
 """One attempt at a unit, on one process or on several ranks."""
 
 import logging
+import os
 from collections.abc import Callable
 
 import torch
@@ -26,8 +27,7 @@ def execute(
     Raises:
         VlddError: with a sentence for the user; anything else is a mistake of the program.
     """
-    # The number of threads shapes the order of sums: it is part of what makes a rerun equal.
-    torch.set_num_threads(max(1, int(order.cpus)))
+    _limit_threads(max(1, int(order.cpus)))
     inputs = {role: f"{kind}/{unit_id}" for role, (kind, unit_id) in order.inputs.items()}
     writer = UnitWriter(store, order.kind, order.id, order.spec, inputs)
     context = StageContext(order, store, writer, report if ranks.is_main else _nothing, ranks, should_stop)
@@ -41,6 +41,16 @@ def execute(
         for objects in written:
             writer.objects |= objects
         writer.commit(facts)
+
+
+def _limit_threads(count: int) -> None:
+    """No unit computes on more CPUs than it asks for."""
+    # The number of threads shapes the order of sums: it is part of what makes a rerun equal.
+    torch.set_num_threads(count)
+    # Of the text encoder's tokenizer, which else takes all of the machine. It looks at the second at each call, at the first
+    # when it first uses threads.
+    os.environ["RAYON_NUM_THREADS"] = str(count)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if count > 1 else "false"
 
 
 def _nothing(event: UnitReport) -> None:

@@ -29,7 +29,7 @@ def model_inputs(graph: Units, model: ModelSettings) -> dict[str, WorkUnit]:
     return inputs
 
 
-def frozen_tower(image: ImageTowerSettings) -> dict[str, Any]:
+def tower_spec(image: ImageTowerSettings) -> dict[str, Any]:
     """What a frozen tower's features depend on beside its weights: fields of the image tower's section."""
     return image.model_dump(mode="json", include={"model", "model_args", "mean", "std"})
 

@@ -43,7 +43,7 @@ class StageSpec:
         run: what a worker does; returns the facts.
         priority: of units that are ready the one with the smallest number starts first: what takes long goes first.
         milestone: the value of `--until` that ends a run with this stage; none: it ends with a later one.
-        attempt: task: a worker process that further units may use; actor: a process of its own.
+        attempt: task: a worker process that further units may use (without a GPU); actor: a process of its own.
         stores_when_stopped: a stopped attempt stores a checkpoint; it is asked first, then ended.
         lower_for_memory: keys of the description that lower what a unit takes of memory.
         memory: (experiment, traces) -> bytes of a rank at its worst moment; none: not estimated.

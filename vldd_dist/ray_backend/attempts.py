@@ -50,10 +50,12 @@ def _options(order: UnitOrder) -> dict[str, Any]:
 
 
 class TaskAttempt:
-    """A unit as a Ray task, whose process other units may use after it."""
+    """A unit as a Ray task, whose process other units may use after it, unless it was given a GPU."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
-        task = ray.remote(start.run_task).options(max_retries=0, name=order.label, **_options(order))
+        # Not by `.options`: only of a function declared with GPUs does Ray end the process after a call. A process keeps the
+        # GPU on which it first computed, whichever the next task is given.
+        task = ray.remote(max_retries=0, name=order.label, **_options(order))(start.run_task)
         self.references = [task.remote(_payload(order, store), order.id, events)]
         self._ended = False
         self.stores_when_asked = order.stores_when_stopped

@@ -14,12 +14,12 @@ from vldd_dist.data.image_lines import read_lines
 from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.frozen_tower import frozen_tower
 from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.grouped import group_unit, shards_of
-from vldd_dist.pipeline.model_units import frozen_tower, model_named
+from vldd_dist.pipeline.model_units import model_named, tower_spec
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.retrieval.encode import image_inputs
 
 
 class FeatureGroupFacts(Facts):
@@ -33,7 +33,7 @@ def unit(graph: Units, number: int, image_model: str) -> WorkUnit:
     image = model_named(experiment, image_model).image
     return STAGE.new(
         experiment,
-        {"tower": frozen_tower(image)},
+        {"tower": tower_spec(image)},
         {"shards": group_unit(graph, number), "image_weights": graph.unit("image_weights", image_model)},
         {"encode_batch": experiment.evaluation.encode_batch},
         f"features {number} of {image_model}",
@@ -42,15 +42,16 @@ def unit(graph: Units, number: int, image_model: str) -> WorkUnit:
 
 def run(context: StageContext) -> dict[str, Any]:
     """Encode, and store a piece for each shard."""
-    model, group = _tower(context), context.reader("shards")
+    model, group = _model(context), context.reader("shards")
+    tower = frozen_tower(model)
+    assert tower is not None
     images = dim = 0
     total = sum(shard["images"] for split in group.facts["splits"].values() for shard in split["shards"])
     for shard in shards_of(group):
-        batches = _batches(context, shard)
         found = []
-        for features in image_inputs(model, batches):
-            found.append(features.cpu())
-            images += len(features)
+        for batch in _batches(context, shard):
+            found.append(tower.features(model.normalise(batch.to(context.device))).cpu())
+            images += len(batch)
             context.report(Progress(images, total))
         features = torch.cat(found)
         dim = features.shape[1]
@@ -58,7 +59,7 @@ def run(context: StageContext) -> dict[str, Any]:
     return {"images": images, "dim": dim}
 
 
-def _tower(context: StageContext) -> DualEncoder:
+def _model(context: StageContext) -> DualEncoder:
     """With any head: features come before it. Its weights are the input's, whatever they are called."""
     tower = ImageTowerSettings.model_validate(context.spec["tower"] | {"weights": "timm", "train": "frozen"})
     weights = read_tensors(context.reader("image_weights"), "weights.safetensors")

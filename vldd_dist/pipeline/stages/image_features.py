@@ -5,7 +5,7 @@ from typing import Any
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.grouped import aligned_units, write_groups
-from vldd_dist.pipeline.model_units import frozen_tower, model_named
+from vldd_dist.pipeline.model_units import model_named, tower_spec
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 
@@ -17,7 +17,7 @@ class ImageFeaturesFacts(Facts):
 
 def unit(graph: Units, image_model: str) -> WorkUnit:
     """By the timm model of this name."""
-    spec = {"tower": frozen_tower(model_named(graph.experiment, image_model).image)}
+    spec = {"tower": tower_spec(model_named(graph.experiment, image_model).image)}
     inputs = {"dataset": graph.unit("dataset"), **aligned_units(graph, "feature_group", image_model)}
     return STAGE.new(graph.experiment, spec, inputs, label=f"features of {image_model}")
 

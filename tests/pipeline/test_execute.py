@@ -1,0 +1,24 @@
+"""What an attempt at a unit sets in its process."""
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vldd_dist.pipeline.execute import execute
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment, units_of
+
+
+@pytest.mark.parametrize(("cpus", "threads", "parallel"), [(0.5, 1, "false"), (1, 1, "false"), (3, 3, "true")])
+def test_a_unit_computes_on_no_more_cpus_than_it_asks_for(cpus: float, threads: int, parallel: str, store: Store) -> None:
+    """Neither torch nor the tokenizer of the text encoder, which reads these variables."""
+    before = torch.get_num_threads()
+    (unit, *_) = units_of(experiment(), "shard_group")
+    try:
+        execute(replace(unit.order(), cpus=cpus), store, lambda event: None)
+        assert torch.get_num_threads() == threads
+        assert (os.environ["RAYON_NUM_THREADS"], os.environ["TOKENIZERS_PARALLELISM"]) == (str(threads), parallel)
+    finally:
+        torch.set_num_threads(before)
