@@ -13,9 +13,10 @@ from vldd_dist.config.data import DataSettings
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.data.groups import Group, groups_of
+from vldd_dist.data.merge import count_duplicates
 from vldd_dist.data.shard_index import Shard, SplitInfo, decode_index, encode_index
 from vldd_dist.data.sources.scenes import Scenes
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, StoreError
 from vldd_dist.models.image import create_backbone
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import in_dependency_order
@@ -145,3 +146,15 @@ def test_the_index_finds_shards_by_the_index_of_an_image() -> None:
     assert decode_index(encode_index({"train": info})) == {"train": info}
     found = info.shards_with([25, 3, 9, 20, 3])
     assert [(shard.name, positions) for shard, positions in found] == [("0", [1, 4, 2]), ("2", [3, 0])]
+
+
+def test_the_first_group_whose_fingerprints_cannot_be_read_is_named(tmp_path: Path, store: Store) -> None:
+    """Whichever of those that are read at once fails first."""
+    settings = SCENES.model_copy(update={"group_images": 5})
+    dataset = prepare(store, settings)
+    groups = [UnitReader(store, "shard_group", unit) for unit in dict.fromkeys(s.group for s in dataset.splits["train"].shards)]
+    assert len(groups) == 5
+    for group in groups[1:3]:
+        store.delete([group.info("fingerprints.safetensors").key])
+    with pytest.raises(StoreError, match=groups[1].manifest.unit):
+        count_duplicates(groups)

@@ -6,13 +6,12 @@ Errors do not say where a name stood: the caller puts that before.
 import os
 import posixpath
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.in_order import in_order
 from vldd_dist.data.range_reader import file_system
 from vldd_dist.data.regular_files import open_regular
 from vldd_dist.data.tars import MAX_MEMBER_BYTES
@@ -72,12 +71,7 @@ class ImageFolder:
         if self._root is not None:
             yield from map(self._read_or_error, names)
             return
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            names = iter(names)
-            waiting = [pool.submit(self._read_or_error, name) for name in islice(names, AHEAD)]
-            while waiting:
-                yield waiting.pop(0).result()
-                waiting += [pool.submit(self._read_or_error, name) for name in islice(names, 1)]
+        yield from in_order(self._read_or_error, names, threads=REQUESTS, ahead=AHEAD)
 
     def path(self, relative: str) -> str:
         """Where an image lies, for messages and for people."""

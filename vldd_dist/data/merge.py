@@ -1,7 +1,7 @@
 """From prepared groups to one data set: the splits' shards, and what is wrong between groups and between splits."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -14,12 +14,16 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.data import DataSettings
 from vldd_dist.data.bad_samples import too_many
 from vldd_dist.data.image_lines import read_lines
+from vldd_dist.data.in_order import in_order
 from vldd_dist.data.prepare import NAMELESS
 from vldd_dist.data.shard_index import Shard, SplitInfo
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+# Groups whose fingerprints are read at once.
+READERS = 16
 
 
 def merged_splits(groups: Sequence[UnitReader]) -> dict[str, SplitInfo]:
@@ -76,16 +80,13 @@ def count_duplicates(groups: Sequence[UnitReader]) -> dict[str, int]:
     """
     others: dict[str, dict[str, Tensor]] = {}
     for split in ("val", "test"):
-        given = [_fingerprints(group, split) for group in groups if _has(group, split)]
+        given = [found for _, found in _all_fingerprints(groups, split)]
         others[split] = {kind: torch.cat([one[kind] for one in given]) for kind in ("images", "names")} if given else {}
     counts = {", ".join(pair): 0 for pair in combinations(SPLITS, 2)}
-    for group in groups:
-        if _has(group, "train"):
-            own = _fingerprints(group, "train")
-            for split, theirs in others.items():
-                counts[f"train, {split}"] += _compare(group, "train", own, split, theirs)
-        if _has(group, "val"):
-            counts["val, test"] += _compare(group, "val", _fingerprints(group, "val"), "test", others["test"])
+    for split, others_of_it in (("train", ("val", "test")), ("val", ("test",))):
+        for group, own in _all_fingerprints(groups, split):
+            for other in others_of_it:
+                counts[f"{split}, {other}"] += _compare(group, split, own, other, others[other])
     for pair, count in counts.items():
         if count:
             logger.warning("data: %d images are in two splits, %s: recall may look better than it is", count, pair)
@@ -94,6 +95,13 @@ def count_duplicates(groups: Sequence[UnitReader]) -> dict[str, int]:
 
 def _has(group: UnitReader, split: str) -> bool:
     return bool(group.facts["splits"].get(split, {}).get("shards"))
+
+
+def _all_fingerprints(groups: Sequence[UnitReader], split: str) -> Iterator[tuple[UnitReader, dict[str, Tensor]]]:
+    """The groups that have images of a split, in order, with their fingerprints. Those of `READERS` groups are in memory."""
+    having = [group for group in groups if _has(group, split)]
+    found = in_order(lambda group: _fingerprints(group, split), having, threads=READERS, ahead=READERS)
+    return zip(having, found, strict=True)
 
 
 def _fingerprints(group: UnitReader, split: str) -> dict[str, Tensor]:
