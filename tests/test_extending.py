@@ -88,7 +88,7 @@ def test_a_coreset(enter, tmp_path: Path) -> None:
     (override,) = enter("every_nth")
     _, graph, store = run(tmp_path, override)
     assert facts(graph, store, "coreset")["keys"] == [f"{3 + 6 * number:06d}" for number in range(4)]
-    data = Reporter(graph, store).write()
+    data = Reporter(graph, store).collect()
     assert [row["method"] for row in summary(data)["rows"]] == ["full", "every_nth offset=3", "distilled"]
     assert "every-nth offset=3" in markdown(recall_table(data))
     with pytest.raises(ConfigError, match=r"coresets.methods.0.offset: Input should be greater than or equal to 0"):
@@ -137,7 +137,7 @@ def test_an_objective_without_experts(enter, tmp_path: Path) -> None:
     _, graph, store = run(tmp_path, override, "distill.initialise=noise")
     (unit,) = (unit for unit in graph.units() if unit.kind == "distillation")
     assert not any(role.startswith("expert") for role in unit.inputs)
-    assert Reporter(graph, store).write().runs, "its curves are in the report"
+    assert Reporter(graph, store).collect().runs, "its curves are in the report"
 
 
 def test_a_gradient(enter, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_gradient(enter, tmp_path: Path) -> None:
 def test_a_metric(enter, tmp_path: Path) -> None:
     (override,) = enter("mean_cosine")
     _, graph, store = run(tmp_path, override)
-    data = Reporter(graph, store).write()
+    data = Reporter(graph, store).collect()
     assert all(-1 <= row["metrics"]["mean_cosine"]["mean"] <= 1 for row in summary(data)["rows"])
     assert "| mean cosine |" in markdown(recall_table(data))
 
