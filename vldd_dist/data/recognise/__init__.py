@@ -8,11 +8,15 @@ from vldd_dist.data.recognise.annotations import annotation_file
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.recognise.places import annotations_in, images_with_texts, library_folder, tars, tars_in
 from vldd_dist.data.recognise.tables import table, table_in
+from vldd_dist.data.shards import IMAGE_EXTENSIONS
+from vldd_dist.data.sources.table import EXTENSIONS
 from vldd_dist.errors import DataError
 
 # In this order: a folder of images with a table beside them is a table.
 OF_FILES: tuple[Callable[[str], Found | None], ...] = (annotation_file, tars, table)
 OF_FOLDERS: tuple[Callable[[str], Found | None], ...] = (library_folder, tars_in, annotations_in, table_in, images_with_texts)
+# A missing file whose name ends like this is no data set on the hub.
+FILE_ENDINGS = {*EXTENSIONS, *IMAGE_EXTENSIONS, "json", "tar", "txt", "zip", "gz"}
 KNOWN = "a CSV, TSV, JSONL or parquet table, a Karpathy or COCO JSON, tars, images with .txt files, or a folder of `datasets`"
 
 
@@ -25,11 +29,19 @@ def recognise(place: str) -> Found:
     Raises:
         DataError: there is nothing, or nothing that is known.
     """
-    if not os.path.exists(place) and "://" not in place and "*" not in place and "{" not in place:
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", place) and not place.startswith("."):
+    if not os.path.exists(place) and "://" not in place and tars(place) is None:
+        if _is_a_hubs(place):
             return Found({"name": "hf", "path": place}, f"{place} is no path here: it is taken for a data set on the hub")
-        raise DataError(f"--from {place}: there is no such file or folder")
+        patterns = ": patterns are for .tar files" if any(letter in place for letter in "*?[{") else ""
+        raise DataError(f"--from {place}: there is no such file or folder{patterns}")
     for recognised in OF_FOLDERS if os.path.isdir(place) else OF_FILES:
         if (found := recognised(place)) is not None:
             return found
     raise DataError(f"--from {place}: this is none of what is known: {KNOWN}; see docs/own-data.md")
+
+
+def _is_a_hubs(place: str) -> bool:
+    """OWNER/NAME, unless it looks like the path of a file that is missing."""
+    owner, _, name = place.partition("/")
+    is_name = re.fullmatch(r"\w[\w.-]*/[\w.-]+", place) is not None
+    return is_name and not os.path.isdir(owner) and name.rpartition(".")[2].lower() not in FILE_ENDINGS

@@ -1,12 +1,13 @@
 """Recognising folders, and patterns of tars."""
 
+import glob
 import os
 import re
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from vldd_dist.data.recognise.annotations import annotation_file
+from vldd_dist.data.recognise.annotations import annotation_file, is_annotation_file
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.shards import IMAGE_EXTENSIONS
 from vldd_dist.data.sources.base import SPLIT_OF, SPLITS
@@ -25,33 +26,63 @@ def tars(place: str) -> Found | None:
 
 
 def tars_in(folder: str) -> Found | None:
-    """Tars, of which the names may say the splits."""
-    names = sorted(name for name in os.listdir(folder) if name.endswith(".tar"))
+    """Tars, of which the names, or those of the folders they lie in, may say the splits."""
+    names = _tars_of(folder)
     if not names:
-        return None
-    source: dict[str, Any] = {"name": "shards"}
+        return _tars_by_folder(folder)
+    source: dict[str, dict[str, None]] = {}
+    taken = 0
     for name in names:
         word = re.match(r"[a-z]+", name.lower())
         split = SPLIT_OF.get(word[0]) if word else None
-        if split is not None:
-            source.setdefault(split, os.path.join(folder, f"{name[: len(word[0]) if word else 0]}*.tar"))
+        if word and split is not None:
+            # What follows the word is none of its letters: val*.tar would take validation's too.
+            pattern = name if name == f"{name[: len(word[0])]}.tar" else f"{name[: len(word[0])]}[!a-zA-Z]*.tar"
+            # In the order of the names, each once.
+            source.setdefault(split, {})[os.path.join(glob.escape(folder), pattern)] = None
+            taken += 1
     if "train" not in source:
-        source = {"name": "shards", "train": os.path.join(folder, "*.tar")}
-    source = {key: source[key] for key in ("name", *SPLITS) if key in source}
+        source, taken = {"train": {os.path.join(glob.escape(folder), "*.tar"): None}}, len(names)
+    left = f"; {len(names) - taken:,} whose names say no split are left out" if taken < len(names) else ""
+    return _shards(folder, {split: "::".join(patterns) for split, patterns in source.items()}, len(names), left)
+
+
+def _tars_by_folder(folder: str) -> Found | None:
+    """Tars in folders that are called like splits."""
+    source: dict[str, str] = {}
+    count = 0
+    for name in sorted(os.listdir(folder)):
+        split, inside = SPLIT_OF.get(name.lower()), os.path.join(folder, name)
+        if split is not None and split not in source and os.path.isdir(inside) and (found := _tars_of(inside)):
+            source[split] = os.path.join(glob.escape(inside), "*.tar")
+            count += len(found)
+    return _shards(folder, source, count, "") if "train" in source else None
+
+
+def _tars_of(folder: str) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if name.endswith(".tar") and not name.startswith("."))
+
+
+def _shards(folder: str, splits: dict[str, str], count: int, left: str) -> Found:
+    source = {"name": "shards"} | {split: splits[split] for split in SPLITS if split in splits}
     return Found(
-        source, f"{folder} has {len(names):,} tars: WebDataset or img2dataset shards; splits: {', '.join([*source][1:])}"
+        source,
+        f"{folder} has {count:,} tars: WebDataset or img2dataset shards; splits: {', '.join([*source][1:])}{left}",
     )
 
 
 def annotations_in(folder: str) -> Found | None:
-    """COCO's captions_*.json, here or in a folder `annotations`; or the only JSON."""
+    """COCO's captions_*.json, here or in a folder `annotations`; or the only Karpathy-style or COCO JSON."""
     for where in (folder, os.path.join(folder, "annotations")):
         names = sorted(name for name in os.listdir(where) if name.endswith(".json")) if os.path.isdir(where) else []
         captions = [name for name in names if name.startswith("captions_")]
-        first = next((name for name in captions if "train" in name), captions[0] if captions else None)
-        if first is None and len(names) == 1 and names[0].startswith(("dataset", "karpathy")):
-            first = names[0]
-        if first is not None:
+        karpathy = [name for name in names if name.startswith(("dataset", "karpathy"))]
+        if captions:
+            return annotation_file(os.path.join(where, next((name for name in captions if "train" in name), captions[0])))
+        if len(karpathy) > 1:
+            raise DataError(f"--from {folder}: it has {', '.join(karpathy[:5])}: name one of them")
+        first = karpathy[0] if karpathy else names[0] if len(names) == 1 else None
+        if first is not None and is_annotation_file(os.path.join(where, first)):
             return annotation_file(os.path.join(where, first))
     return None
 
@@ -60,12 +91,16 @@ def library_folder(folder: str) -> Found | None:
     """What `datasets` saved, or parquet files with images in them."""
     saved = any(os.path.isfile(os.path.join(folder, name)) for name in SAVED)
     parquet = [path for path in islice(Path(folder).rglob("*.parquet"), MOST_FILES) if path.is_file()]
-    metadata = list(Path(folder).glob("*/metadata.*"))
+    metadata = [path for ending in ("csv", "jsonl", "parquet") for path in Path(folder).glob(f"*/metadata.{ending}")]
     if not saved and not metadata and not any(map(_holds_images, parquet[:1])):
         return None
     with loading(folder):
         names = split_names(folder)
-    splits = {SPLIT_OF[name]: name for name in names if name in SPLIT_OF}
+    splits: dict[str, str] = {}
+    # Where it has both `train` and `restval`, or `val` and `dev`, that with our own name is meant.
+    for name in sorted(names, key=lambda name: name not in SPLITS):
+        if name in SPLIT_OF:
+            splits.setdefault(SPLIT_OF[name], name)
     if "train" not in splits:
         raise DataError(f"--from {folder}: a data set without a split `train`: it has {', '.join(names)}")
     source = {"name": "hf", "path": folder, "splits": {split: splits[split] for split in SPLITS if split in splits}}
@@ -74,19 +109,26 @@ def library_folder(folder: str) -> Found | None:
 
 def images_with_texts(folder: str) -> Found | None:
     """Images with a .txt or .caption file beside each."""
-    images: list[Path] = []
-    for path in islice(Path(folder).rglob("*"), MOST_FILES):
-        if path.suffix.lower().removeprefix(".") in IMAGE_EXTENSIONS and not path.name.startswith("."):
-            images.append(path)
-    for extension in ("txt", "caption"):
-        beside = sum(path.with_suffix(f".{extension}").is_file() for path in images)
-        if beside:
-            setting = {} if extension == "txt" else {"caption_extension": extension}
-            what = f"{folder} has {len(images):,} images, {beside:,} of them with a .{extension} file beside"
-            return Found({"name": "folder", "path": folder, **setting}, what)
+    images = list(islice(_images(folder), MOST_FILES))
+    count = f"{len(images):,}" if len(images) < MOST_FILES else f"more than {MOST_FILES:,}"
+    beside = {ending: sum(path.with_suffix(f".{ending}").is_file() for path in images) for ending in ("txt", "caption")}
+    extension = max(beside, key=beside.__getitem__)
+    if beside[extension]:
+        setting = {} if extension == "txt" else {"caption_extension": extension}
+        what = f"{folder} has {count} images, {beside[extension]:,} of them with a .{extension} file beside"
+        return Found({"name": "folder", "path": folder, **setting}, what)
     if images:
-        raise DataError(f"--from {folder}: {len(images):,} images, and no captions: no table, JSON or .txt files beside them")
+        raise DataError(f"--from {folder}: {count} images, and no captions: no table, JSON or .txt files beside them")
     return None
+
+
+def _images(folder: str) -> Iterator[Path]:
+    """Those that the source `folder` reads: hidden ones are not."""
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and not name.startswith("."):
+                yield Path(where, name)
 
 
 def _holds_images(path: Path) -> bool:

@@ -1,0 +1,224 @@
+"""Guesses at what lies at a path: the likely ones that are wrong are not made, and what is refused is said in a sentence."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas
+import pytest
+
+from tests.data.tables import IMAGES, make_images, name_of, rows
+from tests.data.test_dataset import jpeg
+from vldd_dist.data.recognise import recognise
+from vldd_dist.errors import DataError
+
+
+def csv(folder: Path, content: list[dict[str, Any]], name: str = "pairs.csv") -> str:
+    make_images(folder)
+    pandas.DataFrame(content).to_csv(folder / name, index=False)
+    return str(folder / name)
+
+
+def tars(folder: Path, *names: str) -> str:
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return str(folder)
+
+
+def coco_json(folder: Path, name: str, **changes: Any) -> str:
+    (folder / "images").mkdir(exist_ok=True)
+    (folder / "images" / "0.jpg").write_bytes(jpeg((0, 0, 0)))
+    tree = {"images": [{"id": 0, "file_name": "0.jpg"}], "annotations": [{"image_id": 0, "caption": "a photo"}]}
+    (folder / name).write_text(json.dumps(tree | changes))
+    return str(folder / name)
+
+
+def test_a_column_of_extensions_is_none_of_paths_and_paths_are_no_captions(tmp_path: Path) -> None:
+    content = [{"kind": "jpg", "where": row["filepath"], "was": f"my photo {n}.jpg", "said": row["title"]}
+               for n, row in enumerate(rows())]  # fmt: skip
+    source = recognise(csv(tmp_path, content)).source
+    assert (source["image_column"], source["caption_columns"]) == ("where", ["said"])
+
+
+def test_a_missing_image_among_the_first_is_no_reason_to_find_none(tmp_path: Path) -> None:
+    path = csv(tmp_path, [{"filepath": "lost.jpg", "title": "a lost photo"}, *rows()])
+    assert recognise(path).source["name"] == "table"
+
+
+def test_absolute_paths_have_the_folder_that_all_have_in_common(tmp_path: Path) -> None:
+    """Not that of the first rows alone."""
+    content = [{"filepath": str(tmp_path / "photos" / f"{n % 2}.jpg"), "title": "a photo"} for n in range(100)]
+    content.append({"filepath": str(tmp_path / "others" / "9.jpg"), "title": "a photo"})
+    (tmp_path / "table").mkdir()
+    path = csv(tmp_path / "table", content)
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(jpeg((number, 0, 0)))
+    assert recognise(path).source["image_folder"] == str(tmp_path)
+
+
+def test_a_split_column_whose_name_is_capital(tmp_path: Path) -> None:
+    path = csv(tmp_path, [row | {"Split": " Train"} for row in rows()])
+    assert recognise(path).source["split_column"] == "Split"
+
+
+def test_a_text_file_beside_the_images_is_the_table(tmp_path: Path) -> None:
+    """As in Flickr8k of Kaggle; a read-me in another encoding is not."""
+    csv(tmp_path, rows(), "captions.txt")
+    (tmp_path / "a-read-me.txt").write_text("these, are\nnot, captions", encoding="utf-16")
+    assert recognise(str(tmp_path)).source["path"] == str(tmp_path / "captions.txt")
+
+
+def test_images_that_img2dataset_wrote_as_files_have_texts_beside(tmp_path: Path) -> None:
+    make_images(tmp_path)
+    for number in range(IMAGES):
+        (tmp_path / name_of(number)).with_suffix(".txt").write_text("a photo")
+    pandas.DataFrame([{"url": "https://example.org/0.jpg", "caption": "a photo"}]).to_parquet(tmp_path / "00000.parquet")
+    (tmp_path / "00000_stats.json").write_text("{}")
+    assert recognise(str(tmp_path)).source["name"] == "folder"
+
+
+def test_the_ending_that_most_images_have_beside_them(tmp_path: Path) -> None:
+    make_images(tmp_path)
+    for number in range(IMAGES):
+        (tmp_path / name_of(number)).with_suffix(".caption").write_text("a photo")
+    (tmp_path / name_of(0)).with_suffix(".txt").write_text("notes")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "small.jpg").write_bytes(jpeg((0, 0, 0)))
+    found = recognise(str(tmp_path))
+    assert found.source["caption_extension"] == "caption"
+    # One lies there without a caption.
+    assert f"{IMAGES + 1} images, {IMAGES} of them" in found.what
+
+
+def test_the_splits_of_tars(tmp_path: Path) -> None:
+    """A name that begins like another's is not taken for it, a folder's name is no pattern, and what is left out is said."""
+    folder = tmp_path / "set [1]"
+    folder.mkdir()
+    found = recognise(tars(folder, "train-0.tar", "train-1.tar", "val_0.tar", "validation-0.tar", "trainer.tar", "x.tar"))
+    escaped = str(folder).replace("[", "[[]")
+    assert found.source == {
+        "name": "shards",
+        "train": f"{escaped}/train[!a-zA-Z]*.tar",
+        "val": f"{escaped}/val[!a-zA-Z]*.tar::{escaped}/validation[!a-zA-Z]*.tar",
+    }
+    assert found.what.endswith("splits: train, val; 2 whose names say no split are left out")
+
+
+def test_tars_in_folders_of_splits(tmp_path: Path) -> None:
+    found = recognise(tars(tmp_path, "train/0.tar", "train/1.tar", "validation/0.tar"))
+    assert found.source == {"name": "shards", "train": f"{tmp_path}/train/*.tar", "val": f"{tmp_path}/validation/*.tar"}
+
+
+def test_a_library_folder_with_restval_trains_on_train(tmp_path: Path) -> None:
+    content = [{"image": {"bytes": jpeg((number, 0, 0)), "path": None}, "text": "a photo"} for number in range(2)]
+    of_rows = datasets.Dataset.from_list(content).cast_column("image", datasets.Image())
+    datasets.DatasetDict({"restval": of_rows, "train": of_rows, "dev": of_rows, "val": of_rows}).save_to_disk(tmp_path / "s")
+    assert recognise(str(tmp_path / "s")).source["splits"] == {"train": "train", "val": "val"}
+
+
+def test_a_damaged_annotation_is_no_obstacle_and_the_only_json_of_a_folder_is_found(tmp_path: Path) -> None:
+    (tmp_path / "0.jpg").write_bytes(jpeg((0, 0, 0)))
+    images = [None, {"filename": "0.jpg", "split": "train", "sentences": [{"raw": "a photo"}]}]
+    (tmp_path / "mine.json").write_text(json.dumps({"images": images}))
+    assert recognise(str(tmp_path)).source == {
+        "name": "karpathy",
+        "annotations": str(tmp_path / "mine.json"),
+        "images": str(tmp_path),
+    }
+
+
+def test_a_file_beside_that_has_no_captions_is_no_split(tmp_path: Path) -> None:
+    path = coco_json(tmp_path, "captions_train.json")
+    coco_json(tmp_path, "captions_val.json", annotations=[{"image_id": 0, "bbox": []}])
+    assert recognise(path).source == {"name": "coco", "train": path, "train_images": str(tmp_path / "images")}
+
+
+def test_owner_and_name_is_a_data_set_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert recognise("owner/name-1.0").source == {"name": "hf", "path": "owner/name-1.0"}
+
+
+def a_header_alone(folder: Path) -> str:
+    (folder / "x.csv").write_text("filepath,title\n")
+    return str(folder / "x.csv")
+
+
+def one_column(folder: Path) -> str:
+    (folder / "x.csv").write_text("filepath\na.jpg\n")
+    return str(folder / "x.csv")
+
+
+def unquoted(folder: Path) -> str:
+    (folder / "x.csv").write_text("filepath,title\na.jpg,red, green\nb.jpg,red, blue\n")
+    return str(folder / "x.csv")
+
+
+def of_the_web(folder: Path) -> str:
+    return csv(folder, [{"url": f"https://example.org/{n}.jpg", "caption": "a photo"} for n in range(3)])
+
+
+def instances(folder: Path) -> str:
+    return coco_json(folder, "instances_train2017.json", annotations=[{"image_id": 0, "bbox": []}])
+
+
+def no_images(folder: Path) -> str:
+    return coco_json(folder, "captions_train2017.json", images=[])
+
+
+def a_damaged_file_beside(folder: Path) -> str:
+    (folder / "captions_val.json").write_text("{")
+    return coco_json(folder, "captions_train.json")
+
+
+def two_of_karpathy(folder: Path) -> str:
+    for name in ("dataset_coco.json", "dataset_flickr8k.json"):
+        (folder / name).write_text("{}")
+    return str(folder)
+
+
+def absolute_and_gone(folder: Path) -> str:
+    return csv(folder, [{"filepath": "/none/0.jpg", "title": "a photo"}])
+
+
+def a_pattern(folder: Path) -> str:
+    return f"{folder}/*.csv"
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (a_header_alone, r"x\.csv: it has no rows: its columns are 'filepath', 'title'"),
+        (one_column, r"x\.csv: its header has one column, 'filepath'"),
+        (unquoted, r"none of its first rows can be read \(3 cells under 2 columns"),
+        (of_the_web, r"its images are on the web \(https://example\.org/0\.jpg\): download them first, as img2dataset does"),
+        (instances, r"its annotations have no captions: name captions_\*\.json"),
+        (no_images, "it names no image"),
+        (a_damaged_file_beside, r"captions_val\.json: not JSON"),
+        (two_of_karpathy, r"it has dataset_coco\.json, dataset_flickr8k\.json: name one of them"),
+        (absolute_and_gone, "it names images such as '/none/0.jpg', which are not there"),
+        (a_pattern, "there is no such file or folder: patterns are for .tar files"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_is_refused_is_one_sentence(make: Callable[[Path], str], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=sentence) as error:
+        recognise(make(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_no_data_set_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for place in ("photos/pairs.csv", "data/photos"):
+        with pytest.raises(DataError, match=r"there is no such file or folder$"):
+            recognise(place)
+
+
+def test_images_of_a_remote_json_are_not_looked_for(tmp_path: Path) -> None:
+    coco_json(tmp_path, "captions_train.json")
+    with pytest.raises(DataError, match="where its images lie is only looked for on this machine"):
+        recognise(f"file://{tmp_path}/captions_train.json")
