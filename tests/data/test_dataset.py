@@ -73,7 +73,7 @@ def numbered(dataset: Dataset) -> CaptionEmbeddings:
 def assert_same(one: list[PairBatch], other: list[PairBatch]) -> None:
     for a, b in zip(one, other, strict=True):
         assert torch.equal(a.images, b.images)
-        assert torch.equal(a.indices, b.indices)
+        assert torch.equal(a.entries, b.entries)
         assert torch.equal(a.texts, b.texts)
 
 
@@ -81,15 +81,45 @@ def test_an_epoch_shows_every_image_once_with_one_of_its_captions(store: Store) 
     dataset = prepare(store, SCENES)
     embeddings, images = numbered(dataset), dataset.images("train")
     batches = epoch(dataset, augment=None)
-    indices = torch.cat([batch.indices for batch in batches])
+    indices = torch.cat([batch.entries for batch in batches])
     assert sorted(indices.tolist()) == list(range(23))
     assert [len(batch.texts) for batch in batches] == [4, 4, 4, 4, 4, 3]
     for batch in batches:
-        assert torch.equal(batch.images, images[batch.indices])
-        for text, index in zip(batch.texts, batch.indices.tolist(), strict=True):
+        assert torch.equal(batch.images, images[batch.entries])
+        for text, index in zip(batch.texts, batch.entries.tolist(), strict=True):
             own = embeddings.rows("train", [index] * 5, list(range(5)))
             assert text in own
     assert len({float(text) for batch in batches for text in batch.texts}) > 4
+
+
+def test_an_epoch_of_all_captions_shows_every_caption_once_with_its_image(store: Store) -> None:
+    dataset = prepare(store, SCENES)
+    embeddings, images, captions = numbered(dataset), dataset.images("train"), dataset.captions("train")
+    vectors, image_of = embeddings.of_split("train")
+    batches = epoch(dataset, augment=None, captions="all")
+    entries = torch.cat([batch.entries for batch in batches])
+    assert sorted(entries.tolist()) == list(range(len(vectors))) == list(range(sum(map(len, captions))))
+    assert [len(batch.texts) for batch in batches[:-1]] == [4] * (len(batches) - 1)
+    for batch in batches:
+        assert torch.equal(batch.images, images[image_of[batch.entries]])
+        assert torch.equal(batch.texts, vectors[batch.entries])
+    # Of one image the entries are apart.
+    assert len({index // 5 for index in entries[:25].tolist()}) > 10
+
+
+def test_of_all_captions_the_order_and_the_changes_depend_on_seed_and_epoch_only(store: Store) -> None:
+    dataset = prepare(store, SCENES)
+    plain = epoch(dataset, captions="all")
+    assert_same(plain, epoch(dataset, captions="all", readers=3))
+    entries, pictures = torch.cat([one.entries for one in plain]), torch.cat([one.images for one in plain])
+    other = torch.cat([one.entries for one in epoch(dataset, captions="all", epoch=3)])
+    assert entries.tolist() != other.tolist()
+    _, image_of = numbered(dataset).of_split("train")
+    of_first = pictures[image_of[entries] == 0]
+    assert len(of_first) == 5
+    assert len({picture.numpy().tobytes() for picture in of_first}) == 5, "each entry is augmented anew"
+    here = epoch(dataset, captions="all", rows=lambda size: (1, size))
+    assert all(torch.equal(part.images, whole.images[1:]) for part, whole in zip(here, plain, strict=True))
 
 
 def test_the_order_depends_on_seed_and_epoch_only(store: Store) -> None:
@@ -99,11 +129,11 @@ def test_the_order_depends_on_seed_and_epoch_only(store: Store) -> None:
         assert_same(plain, epoch(dataset, readers=readers))
     for change in ({"seed": 7}, {"epoch": 3}):
         other = epoch(dataset, **change)
-        assert torch.cat([b.indices for b in other]).tolist() != torch.cat([b.indices for b in plain]).tolist()
+        assert torch.cat([b.entries for b in other]).tolist() != torch.cat([b.entries for b in plain]).tolist()
 
 
 def test_a_window_mixes_shards(store: Store) -> None:
-    order = torch.cat([batch.indices for batch in epoch(prepare(store, SCENES))])
+    order = torch.cat([batch.entries for batch in epoch(prepare(store, SCENES))])
     first_window = order[: 5 * (stream.WINDOW_SHARDS - 1)]
     assert len({index // 5 for index in first_window[:5].tolist()}) > 1
 

@@ -45,6 +45,22 @@ def test_images_that_are_not_visited_keep_their_counts() -> None:
     assert kept.ever is counts.ever
 
 
+def test_counts_of_images_are_those_of_their_captions() -> None:
+    """Three images with two, one and three captions."""
+    counts = ForgettingCounts.empty(6)
+    for learned in (
+        [True, False, True, False, False, False],
+        [False, True, True, False, False, False],
+        [True, False, True, False, True, False],
+    ):
+        visit(counts, learned)
+    images = counts.of_images([2, 1, 3])
+    assert images.events.tolist() == [2, 0, 0]
+    assert images.learned.tolist() == [False, True, False]
+    assert images.ever.tolist() == [True, True, True]
+    assert ForgettingCounts.empty(3).of_images([1, 1, 1]).ever.tolist() == [False] * 3
+
+
 def test_counts_begin_at_nothing() -> None:
     empty = ForgettingCounts.empty(3)
     assert (empty.events.tolist(), empty.learned.tolist(), empty.ever.tolist()) == ([0] * 3, [False] * 3, [False] * 3)

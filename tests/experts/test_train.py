@@ -72,6 +72,19 @@ def test_an_epochs_loss_is_the_mean_of_its_batches(store: Store) -> None:
         assert facts["loss"][epoch - 1] == pytest.approx(sum(losses) / 3)
 
 
+def test_an_epoch_of_all_captions_has_a_step_for_every_batch_of_captions(store: Store) -> None:
+    """48 images with five captions each, in batches of 16: 15 steps an epoch."""
+    reports: list[UnitReport] = []
+    reader = train(store, "experts.captions=all", report=reports.append)
+    events = [event for event in reports if isinstance(event, Progress)]
+    assert [(event.done, event.total) for event in events] == [(done, 480) for done in range(16, 481, 16)]
+    counts = ForgettingCounts(**read_tensors(reader, "forgetting.safetensors"))
+    assert len(counts.events) == len(counts.learned) == len(counts.ever) == 48
+    assert int(counts.events.sum()) > 0
+    assert int(counts.ever.sum()) > int(counts.learned.sum())
+    assert all(not torch.equal(ends(reader)[tower], ends(train(store))[tower]) for tower in ("image", "text"))
+
+
 def test_only_snapshots_that_can_be_reached_and_the_last_are_kept(store: Store) -> None:
     reader = train(store, "experts.epochs=6", "experts.keep=reachable")
     assert reader.facts["epochs"] == [0, 1, 2, 6]
@@ -190,12 +203,15 @@ def test_a_loss_that_is_not_finite_names_the_mend(store: Store) -> None:
         train(store, "experts.lr_image=1e30", "experts.lr_text=1e30")
 
 
-def test_a_frozen_tower_is_not_run_where_its_features_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("captions", ["one", "all"])
+def test_a_frozen_tower_is_not_run_where_its_features_are_known(
+    captions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = ["model.image.weights=attributes", "pretrain.images=32", "pretrain.epochs=1"]
     tree = experiment(*FAST, *weights, "model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16")
     store = Store(str(tmp_path))
     run(store, [unit for unit in make_graph(tree).units() if unit.kind in DATA_KINDS])
-    unit = units_of(tree, "expert")[0]
+    unit = units_of(tree.model_copy(update={"experts": tree.experts.model_copy(update={"captions": captions})}), "expert")[0]
     by_images = replace(unit, inputs={role: given for role, given in unit.inputs.items() if role != "image_features"})
     run(store, [by_images])
     monkeypatch.setattr(DualEncoder, "inputs", None)

@@ -69,10 +69,14 @@ def test_units_cost_what_their_passes_do() -> None:
     data, flops = data_size(described, None), FlopTrace(trace)
     assert data is not None
     assert expert_flops(described, trace, data) == pytest.approx(3 * 48 * flops.training + 4 * 12 * flops.encoding)
+    all_captions = described.model_copy(update={"experts": described.experts.model_copy(update={"captions": "all"})})
+    assert expert_flops(all_captions, trace, data) == pytest.approx(5 * 3 * 48 * flops.training + 4 * 12 * flops.encoding)
     student = student_flops(trace, described.evaluation, 4, 12)
     assert student == pytest.approx(2 * 4 * flops.training + 12 * flops.encoding)
-    step = 2 * (flops.training + 2 * flops.second_order)
+    step = 2 * (flops.training + 2 * flops.second_order(frozenset()))
     assert outer_step_flops(trace, described.distill, 4) == pytest.approx(step)
+    texts = described.model_copy(update={"distill": described.distill.model_copy(update={"lr_images": 0.0})})
+    assert outer_step_flops(trace, texts.distill, 4) < step, "no way back to the pixels"
     # Validated after steps 4, 8 and 10.
     assert distillation_flops(described, trace, data, 4) == pytest.approx(10 * step + 3 * student)
 

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from vldd_dist.config.base import HOW_TO_RUN, PRECISION, NonNegative, Positive, Precision, Rate, Resources, Section, ZeroStage
 
+Captions = Literal["one", "all"]
+
 
 class AugmentSettings(Section):
     """Random changes of a real image while an expert trains."""
@@ -22,6 +24,10 @@ class ExpertSettings(Section):
     """Training of one expert on all real pairs."""
 
     epochs: Positive = Field(10, description="Epochs; a snapshot is kept after each one that matters.")
+    captions: Captions = Field(
+        "one",
+        description="one: an epoch shows each image once, with one of its captions drawn anew; all: each caption once, with its image, as published (five times as many steps where an image has five).",
+    )
     batch_size: Positive = Field(128)
     lr_image: Rate = Field(0.1, description="SGD learning rate of the image tower.")
     lr_text: Rate = Field(0.1, description="SGD learning rate of the text tower.")

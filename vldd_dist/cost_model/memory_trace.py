@@ -217,12 +217,12 @@ class MemoryTrace:
     def student(
         self, pairs: int, *, dropout: bool, fused: bool, fixed: frozenset[str] = NOTHING
     ) -> tuple[Student, list[Tensor], list[Tensor]]:
-        """A student, its parameters, and what is learned of a batch, the same for two steps."""
+        """A student, its parameters, and what is learned of a batch; what is not is the same in both of two steps."""
         model = self.model()
         student = Student(model, self.settings.loss, dropout=dropout, fused_attention=fused)
         places = frozenset(place for place, name in enumerate(PARTS) if name in fixed)
         learned, others = without_fixed(self._batch(model, pairs), places)
-        student.fixed = [others, others]
+        student.fixed = [others, others] if others else ()
         return student, [parameter.detach() for parameter in student.view.parameters], learned
 
 

@@ -15,10 +15,10 @@ from vldd_dist.plugins import GRADIENTS
 
 
 def expert_flops(experiment: Experiment, trace: MemoryTrace, data: DataSize) -> float:
-    """Every training pair in each epoch, and the validation images after each. Images pass a frozen tower only where they are
+    """Every training entry in each epoch, and the validation images after each. Images pass a frozen tower only where they are
     augmented."""
     settings, flops = experiment.experts, FlopTrace(trace)
-    entries = data.images["train"]
+    entries = data.images["train"] * (data.captions_an_image if settings.captions == "all" else 1)
     augmented = flops.encoding if trace.frozen_backbone and settings.augment is not None else 0
     validated = 0 if has_features(experiment.model) else (settings.epochs + 1) * data.images["val"] * flops.encoding
     return settings.epochs * entries * (flops.training + augmented) + validated

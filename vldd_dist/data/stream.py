@@ -1,6 +1,7 @@
-"""Streaming a split for training: every image once an epoch, in an order that depends on (seed, epoch, shard list) only.
+"""Streaming a split for training: every image once an epoch, or every caption, in an order that depends on (seed, epoch, shard
+list) only. What is shown once is a training entry: an image with one of its captions drawn, or a caption with its image.
 
-The shards are permuted; the images of each window of consecutive shards are pooled and permuted. Shards are read ahead, with
+The shards are permuted; the entries of each window of consecutive shards are pooled and permuted. Shards are read ahead, with
 their captions' embeddings, and images are decoded in threads (both release Python's global lock); the numbers of threads do not
 affect the order. Of a frozen image tower the features are streamed instead of the images.
 """
@@ -10,13 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from vldd_dist.config.experts import AugmentSettings
+from vldd_dist.config.experts import AugmentSettings, Captions
 from vldd_dist.data.augment import augment as augment_image
 from vldd_dist.data.dataset import EncodedImage
 from vldd_dist.data.embeddings import CaptionEmbeddings, ShardTexts
@@ -40,31 +41,41 @@ class PairBatch:
 
     Attributes:
         images: (b, 3, H, W) uint8, augmented; of a stream of features (b, F) float32.
-        texts: (b, D) float32, the embedding of one caption of each image, drawn by (seed, epoch, image).
-        indices: (B,) int64, indices of the whole batch's images in the split.
+        texts: (b, D) float32, the embedding of the entry's caption; where it is drawn, by (seed, epoch, image).
+        entries: (B,) int64, the whole batch's entries: indices in the split of their images or, where every caption is an
+            entry, of the captions, in the order of the images.
         rows: the rows [start, stop) of the batch that `images` and `texts` hold.
     """
 
     images: Tensor
     texts: Tensor
-    indices: Tensor
+    entries: Tensor
     rows: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class _Item:
-    """An image of a shard that was read: encoded, or its features."""
+    """A training entry of a shard that was read.
+
+    Attributes:
+        image: encoded, or its features.
+        entry: its number, as in `PairBatch.entries`.
+        position: of the image in the shard.
+        caption: the number of the caption among the image's; none: it is drawn.
+    """
 
     image: EncodedImage | Tensor
-    index: int
+    entry: int
     position: int
     texts: ShardTexts
+    caption: int | None
 
 
 class EpochStream:
     """One epoch as an iterable of `PairBatch`; the last batch may be smaller.
 
     Args:
+        captions: "one" of each image, or "all".
         features: streamed instead of the images; none: images.
         decoded: cache of the split's decoded images.
         rows: for the size of a batch, the rows [start, stop) of it to decode.
@@ -83,6 +94,7 @@ class EpochStream:
         batch_size: int,
         augment: AugmentSettings | None,
         readers: int,
+        captions: Captions = "one",
         decoded: DecodedImages | None = None,
         features: ImageFeatures | None = None,
         rows: Callable[[int], tuple[int, int]] = lambda size: (0, size),
@@ -91,6 +103,9 @@ class EpochStream:
         self.info, self.seed, self.epoch, self.features = self.dataset.splits[split], seed, epoch, features
         self.batch_size, self.augment, self.readers, self.rows = batch_size, augment, readers, rows
         self.decoded = decoded
+        # The number of each shard's first entry.
+        counts = [shard.images if captions == "one" else shard.captions for shard in self.info.shards]
+        self.captions, self.first = captions, [0, *accumulate(counts)]
         if readers > len(self.info.shards):
             raise ConfigError(
                 f"experts.readers ({readers}) is more than the shards of the {split} split ({len(self.info.shards)}): "
@@ -107,7 +122,14 @@ class EpochStream:
     def _read_shard(self, number: int) -> list[_Item]:
         shard, texts = self.info.shards[number], self.embeddings.of_shard(number, self.split)
         images = self.dataset.read_shard(shard) if self.features is None else self.features.of_shard(shard)
-        return [_Item(image, shard.first + position, position, texts) for position, image in enumerate(images)]
+        first = self.first[number]
+        if self.captions == "one":
+            return [_Item(image, first + position, position, texts, None) for position, image in enumerate(images)]
+        return [
+            _Item(image, first + int(texts.first[position]) + caption, position, texts, caption)
+            for position, image in enumerate(images)
+            for caption in range(texts.captions_of(position))
+        ]
 
     def _order_of(self, windows: Iterator[list[In]]) -> Iterator[In]:
         for number, window in enumerate(windows):
@@ -120,16 +142,18 @@ class EpochStream:
 
             def begin(group: list[_Item]) -> tuple[list[int], list[Future[tuple[Tensor, Tensor]]]]:
                 here = group[slice(*self.rows(len(group)))]
-                return [item.index for item in group], [decoders.submit(self._load, item) for item in here]
+                return [item.entry for item in group], [decoders.submit(self._load, item) for item in here]
 
-            for indices, pending in _looked_ahead(map(begin, _batched(ordered, self.batch_size)), BATCHES_AHEAD):
+            for entries, pending in _looked_ahead(map(begin, _batched(ordered, self.batch_size)), BATCHES_AHEAD):
                 images, texts = zip(*(future.result() for future in pending), strict=True)
-                yield PairBatch(torch.stack(images), torch.stack(texts), torch.tensor(indices), self.rows(len(indices)))
+                yield PairBatch(torch.stack(images), torch.stack(texts), torch.tensor(entries), self.rows(len(entries)))
 
     def _load(self, item: _Item) -> tuple[Tensor, Tensor]:
         image = item.image if isinstance(item.image, Tensor) else self._decode(item.image)
-        generator = numpy_generator(self.seed, "picture", self.epoch, item.index)
-        number = int(generator.integers(item.texts.captions_of(item.position)))
+        generator = numpy_generator(self.seed, "picture", self.epoch, item.entry)
+        number = item.caption
+        if number is None:
+            number = int(generator.integers(item.texts.captions_of(item.position)))
         if self.augment is not None:
             image = to_tensor(augment_image(to_pil(image), self.augment, generator))
         return image, item.texts.vector(item.position, number)

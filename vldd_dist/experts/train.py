@@ -103,8 +103,9 @@ class ExpertTraining:
         self.state = ExpertState(self.model, inputs.model, skeleton, writer, inputs.ranks)
         self.curves = Curves()
         dataset = inputs.embeddings.dataset
-        self.images = dataset.splits["train"].images
-        self.forgetting = ForgettingCounts.empty(self.images)
+        split = dataset.splits["train"]
+        self.entries = split.images if settings.captions == "one" else split.captions
+        self.forgetting = ForgettingCounts.empty(self.entries)
         self.decoded = None if inputs.features else dataset.decoded("train", settings.cache_mib << 20)
 
     def run(self) -> dict[str, Any]:
@@ -129,7 +130,7 @@ class ExpertTraining:
         for name, info in self.state.snapshots.items():
             self.writer.adopt(name, info)
         if self.inputs.ranks.is_main:
-            self.writer.put("forgetting.safetensors", tensors.encode(self.forgetting.as_tensors()))
+            self.writer.put("forgetting.safetensors", tensors.encode(self._forgetting_of_images().as_tensors()))
         return {"loss": self.curves.loss, "validation": self.curves.validation, "epochs": self.kept_epochs}
 
     def _run_epoch(self, epoch: int) -> None:
@@ -138,8 +139,8 @@ class ExpertTraining:
         losses, started, done = [], time.monotonic(), 0
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.seed, "expert", self.index, "dropout", epoch))
-            for image_inputs, texts, indices in self._batches(epoch):
-                model.gather_rows = ranks.rows_gatherer(len(indices))
+            for image_inputs, texts, entries in self._batches(epoch):
+                model.gather_rows = ranks.rows_gatherer(len(entries))
                 image_features, text_features = self.model(image_inputs, texts)
                 loss = inputs.loss(image_features, text_features)
                 self.model.step(loss / ranks.world_size)
@@ -149,12 +150,12 @@ class ExpertTraining:
                         f"expert {self.index}: the loss is {losses[-1]} in epoch {epoch}; "
                         "lower experts.lr_image or experts.lr_text"
                     )
-                self._count_forgetting(image_features.detach(), text_features.detach(), indices)
-                done += len(indices)
+                self._count_forgetting(image_features.detach(), text_features.detach(), entries)
+                done += len(entries)
                 self.report(
                     Progress(
-                        done=(epoch - 1) * self.images + done,
-                        total=self.settings.epochs * self.images,
+                        done=(epoch - 1) * self.entries + done,
+                        total=self.settings.epochs * self.entries,
                         epoch=epoch,
                         loss=losses[-1],
                         samples_per_second=done / (time.monotonic() - started),
@@ -172,6 +173,7 @@ class ExpertTraining:
             batch_size=settings.batch_size,
             augment=settings.augment,
             readers=settings.readers,
+            captions=settings.captions,
             decoded=self.decoded,
             features=inputs.features,
             rows=inputs.ranks.rows_to_compute,
@@ -181,12 +183,18 @@ class ExpertTraining:
             if inputs.features is None:
                 images = inputs.model.normalise(images)
                 images = images if self.tower is None else self.tower.features(images)
-            yield images, batch.texts.to(inputs.device), batch.indices
+            yield images, batch.texts.to(inputs.device), batch.entries
 
-    def _count_forgetting(self, image_features: Tensor, text_features: Tensor, indices: Tensor) -> None:
+    def _count_forgetting(self, image_features: Tensor, text_features: Tensor, entries: Tensor) -> None:
         similarity = torch.nn.functional.normalize(image_features) @ torch.nn.functional.normalize(text_features).T
-        own = torch.arange(len(indices), device=similarity.device)
-        self.forgetting.visit(indices, (similarity.argmax(dim=1) == own).cpu())
+        own = torch.arange(len(entries), device=similarity.device)
+        self.forgetting.visit(entries, (similarity.argmax(dim=1) == own).cpu())
+
+    def _forgetting_of_images(self) -> ForgettingCounts:
+        if self.settings.captions == "one":
+            return self.forgetting
+        captions = self.inputs.embeddings.dataset.captions("train")
+        return self.forgetting.of_images([len(of_image) for of_image in captions])
 
     def _finish_epoch(self, epoch: int, uploads: AsyncWriter) -> None:
         """Measure validation recall and save the epoch's checkpoint, in the background and from copies made here."""

@@ -113,7 +113,7 @@ class CovarianceProblem(OuterProblem):
         batch, device = self.real[step], self.context.device
         images, texts = batch.images.to(device), batch.texts.to(device)
         features = self.tower.features(self.model.normalise(images)) if self.context.image_features is None else images
-        gather_rows = self.context.ranks.rows_gatherer(len(batch.indices))
+        gather_rows = self.context.ranks.rows_gatherer(len(batch.entries))
         return gather_rows(features), gather_rows(texts)
 
 
