@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
+from vldd_dist.config.load_study import load_description
 from vldd_dist.errors import ConfigError
 
 PRESETS = sorted(Path("jobs/presets").glob("*.yaml"))
@@ -21,9 +22,9 @@ SCENES = "jobs/presets/scenes.yaml"
 def test_every_preset_is_valid(preset: Path) -> None:
     """Presets for data the user must have name the keys to set."""
     overrides = []
-    if yaml.safe_load(preset.read_text())["data"]["source"] == "karpathy":
+    if yaml.safe_load(preset.read_text()).get("data", {}).get("source") == "karpathy":
         overrides = ["data.source.annotations=a.json", "data.source.images=pictures"]
-    assert load_experiment(preset, overrides).name == preset.stem
+    assert load_description(preset, overrides).name == preset.stem
 
 
 def test_a_plugins_name_and_settings_come_in_any_order(tmp_path: Path) -> None:

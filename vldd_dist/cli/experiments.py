@@ -70,12 +70,15 @@ def _run(
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     from vldd_dist.config.load_study import LoadedStudy
+    from vldd_dist.monitoring.published_figures import check_published
     from vldd_dist.planner.show_plan import print_plan
     from vldd_dist.planner.show_study_plan import print_study_plan
     from vldd_dist.ray_backend.run import run_experiment, run_study
     from vldd_dist.store.store import Store
 
     console = SafeConsole()
+    if isinstance(description, LoadedStudy):
+        check_published(description.study)
     if plan:
         # Nothing is done in an empty store.
         opened = Store(store or "memory://plan")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from vldd_dist.config.study import Study, TableSettings
 from vldd_dist.monitoring.measured import Measured
+from vldd_dist.monitoring.published_figures import published_of
 from vldd_dist.monitoring.report_files import PAGE, key_of, write_tables
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.study_graph import StudyGraph
@@ -16,12 +17,17 @@ from vldd_dist.store.store import Store
 
 
 class StudyReporter:
-    """Makes reports of a study."""
+    """Makes reports of a study.
+
+    Raises:
+        ConfigError: a table asks for published figures that are not known.
+    """
 
     def __init__(self, study: Study, graph: StudyGraph, store: Store) -> None:
         self.study, self.graph, self.store = study, graph, store
         self._units = graph.units()
         self._measured = Measured(store)
+        self._published = {name: published_of(study, name) for name in study.table_settings()}
 
     def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
         """Read newly committed units, and write the report of the tables.
@@ -32,7 +38,7 @@ class StudyReporter:
         self._measured.refresh(self._units)
         rows = {variant: self._measured.rows(graph) for variant, graph in self.graph.graphs.items()}
         tables = {
-            name: study_table(self._layout(settings), rows, lambda question, metric: None)
+            name: study_table(self._layout(settings), rows, self._published[name])
             for name, settings in self.study.table_settings().items()
         }
         write_tables(self.store, self.study.name, tables)

@@ -1,0 +1,100 @@
+"""The study of scenes by its real command, shortened, with real Ray processes."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vldd_dist.config.load_study import load_study
+from vldd_dist.pipeline.study_graph import StudyGraph
+from vldd_dist.reporting.table import Statistic, Table
+from vldd_dist.testing.tiny import HANG_SECONDS
+
+pytestmark = pytest.mark.ray
+
+PRESET = "jobs/presets/paper-scenes.yaml"
+SHORT = [
+    "data.train_images=48",
+    "data.val_images=12",
+    "data.test_images=12",
+    "data.shard_images=16",
+    "pretrain.images=32",
+    "pretrain.epochs=1",
+    "experts.count=1",
+    "experts.epochs=2",
+    "experts.batch_size=16",
+    "distill.outer_steps=2",
+    "distill.objective.inner_steps=2",
+    "distill.validate_every=2",
+    "evaluation.seeds=[0]",
+    "evaluation.epochs=1",
+    "evaluation.learning_rates=[0.03]",
+]
+SETS = [part for override in SHORT for part in ("--set", override)]
+
+
+def vldd(*arguments: str) -> str:
+    command = [sys.executable, "-m", "vldd_dist.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study") / "store"
+    vldd("study", PRESET, "--store", str(folder), *SETS)
+    return folder
+
+
+def finished(store: Path) -> set[str]:
+    return {manifest.parent.name for manifest in (store / "units").glob("*/*/manifest.json")}
+
+
+def test_every_table_is_whole(store: Path) -> None:
+    study = load_study(PRESET, SHORT)
+    tables = json.loads((store / "report/paper-scenes/tables.json").read_text())["tables"]
+    assert list(tables) == list(study.study.tables)
+    for name, tree in tables.items():
+        table, settings = Table.model_validate(tree), study.study.tables[name]
+        assert table.title == settings.title
+        cells = [cell for section in table.sections for row in section.rows for cell in row.cells]
+        figures = [cell for cell in cells if isinstance(cell, Statistic)]
+        assert figures
+        # A row, or a column under each metric, for each method of each variant.
+        wanted = len(settings.variants or study.experiments) * len(settings.methods) * len(settings.metrics)
+        assert len(figures) >= wanted
+        assert not [column for column in table.columns if column.head == ""]
+
+
+def test_again_it_finds_everything_done_and_prints_the_same_tables(store: Path) -> None:
+    before = finished(store)
+    assert before == {unit.id for unit in StudyGraph(load_study(PRESET, SHORT).experiments).units()}
+    out = vldd("study", PRESET, "--store", str(store), *SETS)
+    assert finished(store) == before
+    for table in load_study(PRESET, SHORT).study.tables.values():
+        assert table.title in out
+    assert vldd("table", str(store), "paper-scenes", "--table", "lora", "--as", "latex").count("\\toprule") == 1
+
+
+def test_a_variant_added_later_runs_only_what_is_new(store: Path, tmp_path: Path) -> None:
+    before = finished(store)
+    tree = yaml.safe_load(Path(PRESET).read_text())
+    tree["variants"]["five-steps"] = {"distill.outer_steps": 5}
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    plan = vldd("study", str(tmp_path / "more.yaml"), "--store", str(store), "--plan", *SETS)
+    vldd("study", str(tmp_path / "more.yaml"), "--store", str(store), *SETS)
+    new = {
+        manifest.parent.parent.name
+        for manifest in (store / "units").glob("*/*/manifest.json")
+        if manifest.parent.name not in before
+    }
+    assert new == {"distillation", "evaluation", "publication"}
+    to_run = sum(
+        int(found) for found in re.findall(r"│ +(?:distillations|evaluations|publications) +│ +\d+ │ +\d+ │ +(\d+) │", plan)
+    )
+    assert to_run == len(finished(store) - before)
