@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,11 +34,13 @@ from vldd_dist.cost_model.memory_model import (
     unroll_memory,
 )
 from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.cost_model.text_memory import text_encoder_memory
 from vldd_dist.distillation.student import Student
 from vldd_dist.distillation.unroll import Params, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.frozen_tower import FrozenTower, largest_chunk
 from vldd_dist.models.losses.infonce import InfoNCE
+from vldd_dist.models.text import FrozenTextEncoder
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.show_plan import print_plan
 from vldd_dist.planner.suggestions import suggest
@@ -122,6 +125,42 @@ def test_a_frozen_tower_takes_what_the_estimate_says(kept: int) -> None:
     assert 0.9 * trace.frozen_bytes < trace.tower_bytes < trace.frozen_bytes
 
 
+@pytest.mark.parametrize(("name", "pooling"), [("minilm", "mean"), ("tiny-clip", "projected")])
+def test_a_text_encoder_takes_what_the_estimate_says(name: str, pooling: str) -> None:
+    """Captions of as many tokens as it takes."""
+    settings = TextTowerSettings(model=name, pooling=pooling, max_tokens=30)
+    estimate = text_encoder_memory(settings, 64)
+    encoder = FrozenTextEncoder(settings, torch.device("cpu"))
+    captions = ["a red circle " * 20] * 64
+    encoder.encode(captions, 64)
+    measured = allocated_peak(lambda: encoder.encode(captions, 64))
+    assert measured / 1.2 < estimate["activations"] < measured * 1.2
+    weights = sum(parameter.nbytes for parameter in encoder.model.parameters())
+    assert weights <= estimate["text encoder"] < 1.01 * weights
+
+
+def test_a_feature_group_takes_what_the_estimate_says() -> None:
+    image, batch = {"model": "mobilenetv2_100", "weights": "none.safetensors", "train": "head", "head": {"kind": "linear"}}, 48
+    overrides = {"model": {"image": image, "joint_dim": 16}, "evaluation": {"encode_batch": batch}}
+    data = {"source": "scenes", "image_size": 96}
+    experiment = Experiment.model_validate({"name": "x", "data": data, "distill": {"pairs": [1]}, **overrides})
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "feature_group"]
+    estimate = Estimator(TEXT_DIM).memory(experiment, stage)
+    given = experiment.model.model_copy(update={"image": experiment.model.image.model_copy(update={"weights": "random"})})
+    model = build(given, TEXT_DIM, None, 0)
+    tower, images = FrozenTower(model.image_backbone), torch.randint(0, 256, (batch, 3, 96, 96), dtype=torch.uint8)
+    tower.features(model.normalise(images))
+    measured = allocated_peak(lambda: tower.features(model.normalise(images)))
+    assert measured > 30 * MIB
+    assert measured / 1.2 < estimate["activations"] < measured * 1.2
+    backbone = sum(parameter.nbytes for parameter in model.image_backbone.parameters())
+    assert estimate["image tower"] == backbone
+    assert 0.9 * backbone < estimate["folded"] < backbone
+    assert "evaluation.encode_batch: 24 (" in suggest(experiment, stage, peak(estimate) - MIB, Estimator(TEXT_DIM))
+    full = experiment.model_copy(update={"model": ModelSettings()})
+    assert Estimator(TEXT_DIM).memory(full, stage) == {}
+
+
 def test_offloaded_snapshots_leave_one() -> None:
     sizes, step = Sizes(100 * MIB, 0, MIB), Step(MIB, second=SecondOrder(10 * MIB, 20 * MIB))
     kept = unroll_memory(sizes, step, DistillSettings(objective={"inner_steps": 9}))
@@ -198,7 +237,10 @@ def coco(tmp_path: Path) -> list[str]:
 def test_the_coco_preset_is_planned_without_a_network(store: Store, coco: list[str]) -> None:
     text = planned(load_experiment("jobs/presets/coco-nfnet-bert.yaml", coco), store)
     assert "39.9 M parameters, 39.9 M of them trainable; a snapshot takes 152.0 MiB" in text
-    assert text.count("80.0 GiB: fits") == 3
+    # Embeddings, experts, distillations, evaluations. BERT base is what is assumed of a hub's model; no tower is frozen.
+    assert text.count("80.0 GiB: fits") == 4
+    assert re.search(r"embedding groups: .*text encoder 417\.6 MiB", text)
+    assert "feature groups" not in text
     assert "do not fit" not in text
     assert "What one unit takes" in text
     assert not Path(store.url.removeprefix("file://")).exists()

@@ -1,7 +1,9 @@
 """Memory of one rank, in closed form around what a trace of its passes found. Pure functions of sizes in bytes.
 
 Not counted: a GPU's context and libraries, the workspaces of their kernels, what the allocator cannot use again (`RESERVED` is
-kept for them); recall's scores; the features of training images that an expert with a frozen backbone keeps.
+kept for them); recall's scores; the features of training images that an expert with a frozen backbone keeps. And the host's
+memory: a worker that prepares data holds five shards at most (one that fills, one that is made, three that are written), 160 MiB
+of 1,000 images of 224 pixels each.
 """
 
 import math

@@ -46,7 +46,8 @@ class StageSpec:
         attempt: task: a worker process that further units may use (without a GPU); actor: a process of its own.
         stores_when_stopped: a stopped attempt stores a checkpoint; it is asked first, then ended.
         lower_for_memory: keys of the description that lower what a unit takes of memory.
-        memory: (experiment, traces) -> bytes of a rank at its worst moment; none: not estimated.
+        memory: (experiment, traces) -> bytes of a rank's device at its worst moment, nothing where the experiment has no such
+            units; none: not estimated.
         traffic: (experiment, traces, size of the dataset) -> bytes read and written; none: not estimated.
         flops: (experiment, traces, size of the dataset, unit) -> floating-point operations of a unit, none where its objective
             is not modelled; no function: not worth counting.

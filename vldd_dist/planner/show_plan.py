@@ -99,17 +99,18 @@ def _print_needs(
         table.add_column(column, justify="left" if column == "stage" else "right")
     sentences = []
     for stage in estimated_stages():
-        assert stage.traffic is not None
-        moved = stage.traffic(experiment, estimator.trace, data)
-        reads = _reads(moved, data is not None and data.measured)
+        moved = stage.traffic(experiment, estimator.trace, data) if stage.traffic else None
+        traffic = ("-", "-") if moved is None else _traffic(moved, data is not None and data.measured)
         limit = memory_limit(stage.resources(experiment))
         try:
             terms = estimator.memory(experiment, stage)
         except ConfigError as error:
             notes.append(str(error))
-            table.add_row(stage.title, "?", "?", reads, format_size(moved.writes))
+            table.add_row(stage.title, "?", "?", *traffic)
             continue
-        table.add_row(stage.title, format_size(peak(terms)), fits(peak(terms), limit), reads, format_size(moved.writes))
+        if not terms:
+            continue
+        table.add_row(stage.title, format_size(peak(terms)), fits(peak(terms), limit), *traffic)
         sentences.append(f"{stage.title}: {_breakdown(terms)}")
         if limit is not None and peak(terms) > limit:
             sentences.append(f"{stage.title} do not fit: {suggest(experiment, stage, limit, estimator)}")
@@ -130,10 +131,13 @@ def _breakdown(terms: Terms) -> str:
     return ", ".join(f"{name} {format_size(size)}" for size, name in named)
 
 
-def _reads(moved: Traffic, measured: bool) -> str:
+def _traffic(moved: Traffic, measured: bool) -> tuple[str, str]:
+    """What is read, and what is written."""
     if moved.data is None:
-        return f"{format_size(moved.reads)} + data"
-    return ("" if measured else "~") + format_size(moved.reads + moved.data)
+        reads = f"{format_size(moved.reads)} + data"
+    else:
+        reads = ("" if measured else "~") + format_size(moved.reads + moved.data)
+    return reads, format_size(moved.writes)
 
 
 def format_size(size: int) -> str:

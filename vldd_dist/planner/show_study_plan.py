@@ -67,6 +67,8 @@ def _needs_table(experiments: list[tuple[Experiment, Estimator]]) -> Table:
             (peak(estimator.memory(experiment, stage)), number) for number, (experiment, estimator) in enumerate(experiments)
         ]
         most, number = max(peaks)
+        if most == 0:
+            continue
         experiment, _ = experiments[number]
         limit = memory_limit(stage.resources(experiment))
         table.add_row(stage.title, experiment.name, format_size(most), fits(most, limit))

@@ -15,6 +15,8 @@ from vldd_dist.planner.estimator import Estimator
 PROPOSED = 3
 WORKERS = (2, 4, 8)
 HALVINGS = 4
+# Of units that only encode: kind -> what says how much at once.
+ENCODED_AT_ONCE = {"embedding_group": "embeddings.batch_size", "feature_group": "evaluation.encode_batch"}
 
 # Key -> value.
 Change = dict[str, Any]
@@ -95,6 +97,9 @@ class _Search:
 
     def _groups(self) -> list[list[Way]]:
         """What changes least first; of a group the first way that leads to the end is enough."""
+        if self.stage.kind in ENCODED_AT_ONCE:
+            batch = self._halved(ENCODED_AT_ONCE[self.stage.kind])
+            return [[batch]] if batch else []
         image, distill = self.experiment.model.image, self.experiment.distill
         groups: list[list[Way]] = []
         checkpointing: list[Change] = []

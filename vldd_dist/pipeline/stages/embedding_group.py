@@ -6,7 +6,11 @@ import torch
 
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.cost_model.memory_model import Terms
+from vldd_dist.cost_model.memory_trace import TraceOf
+from vldd_dist.cost_model.text_memory import text_encoder_memory
 from vldd_dist.data.embeddings import ShardTexts
 from vldd_dist.data.image_lines import read_lines
 from vldd_dist.models.identity import text_identity
@@ -52,6 +56,11 @@ def run(context: StageContext) -> dict[str, Any]:
     return {"captions": total, "distinct": len(distinct), "dim": vectors.shape[1], "encoder": encoder.identity}
 
 
+def memory(experiment: Experiment, traces: TraceOf) -> Terms:
+    """The encoder and a batch; the vectors wait in the host's memory."""
+    return text_encoder_memory(experiment.model.text, experiment.embeddings.batch_size)
+
+
 STAGE = StageSpec(
     kind="embedding_group",
     version=1,
@@ -62,4 +71,5 @@ STAGE = StageSpec(
     run=run,
     priority=2,
     lower_for_memory="embeddings.batch_size or data.group_images",
+    memory=memory,
 )

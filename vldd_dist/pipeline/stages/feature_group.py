@@ -9,7 +9,11 @@ from torch import Tensor
 
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.model import ImageTowerSettings, ModelSettings
+from vldd_dist.cost_model.io_model import has_features
+from vldd_dist.cost_model.memory_model import Terms, peak
+from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.data.image_lines import read_lines
 from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.events import Progress
@@ -75,6 +79,19 @@ def _batches(context: StageContext, shard: str) -> Iterator[Tensor]:
         yield torch.stack([to_tensor(decode(data[line.start : line.start + line.size], line.key)) for line in some])
 
 
+def memory(experiment: Experiment, traces: TraceOf) -> Terms:
+    """The tower and a batch of images, of several image models the worst; nothing where no tower is frozen. Images and features
+    wait in the host's memory."""
+    found: list[Terms] = [{}]
+    for model in (model_named(experiment, name) for name in experiment.image_models()):
+        if has_features(model):
+            trace = traces(model, experiment.data.image_size)
+            # Making the tower is part of what is traced.
+            activations = trace.encoding(experiment.evaluation.encode_batch) - trace.tower_bytes
+            found.append({"image tower": trace.frozen_bytes, "folded": trace.tower_bytes, "activations": activations})
+    return max(found, key=peak)
+
+
 STAGE = StageSpec(
     kind="feature_group",
     version=1,
@@ -85,4 +102,5 @@ STAGE = StageSpec(
     run=run,
     priority=2,
     lower_for_memory="evaluation.encode_batch",
+    memory=memory,
 )
