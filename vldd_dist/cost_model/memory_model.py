@@ -2,8 +2,8 @@
 
 Not counted: a GPU's context and libraries, the workspaces of their kernels, what the allocator cannot use again (`RESERVED` is
 kept for them); recall's scores; the features of training images that an expert with a frozen backbone keeps. And the host's
-memory: a worker that prepares data holds five shards at most (one that fills, one that is made, three that are written), 160 MiB
-of 1,000 images of 224 pixels each.
+memory: a worker that prepares data holds five shards at most (one that fills, one that is made, three that are written); with
+1,000 images of 224 pixels in each these are 160 MiB.
 """
 
 import math
