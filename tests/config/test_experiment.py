@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
@@ -48,7 +48,10 @@ def numeric_fields(section: type[BaseModel], place: str = "") -> Iterator[str]:
     """Fields of the description, not of plug-ins, whose JSON schema asks for a number."""
     for name, field in section.model_fields.items():
         inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+        # A list's sections have no keys of their own.
         sections = [kind for kind in inner if issubclass(kind, BaseModel)]
+        if sections and get_origin(field.annotation) is list:
+            continue
         for one in sections:
             yield from numeric_fields(one, f"{place}{name}.")
         schema = TypeAdapter(Any if sections else field.annotation).json_schema()
@@ -128,6 +131,37 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ("evaluation.seeds=[]", "evaluation.seeds"),
         ("evaluation.learning_rates=[0.1, 1.0e-1]", "evaluation.learning_rates: 0.1 is listed twice"),
         ("evaluation.image_models=[test_vit, test_vit]", "evaluation.image_models: 'test_vit' is listed twice"),
+        (
+            "evaluation.image_models=[test_vit, {model: test_vit, weights: random}]",
+            "evaluation.image_models: 'test_vit' is listed twice",
+        ),
+        ("evaluation.image_models=[{weights: random}]", "evaluation.image_models.0.model: missing"),
+        (
+            "evaluation.image_models=[{model: test_vit, wieghts: random}]",
+            "evaluation.image_models.0.wieghts: unknown key; did you mean 'weights'?",
+        ),
+        (
+            "evaluation.image_models=[{model: test_vit, mean: [true, 0, 0]}]",
+            "evaluation.image_models.0.mean: expected a number, not true or false",
+        ),
+        (
+            "evaluation.image_models=[{model: test_nfnet, weights: random}]",
+            "test_nfnet is model.image.model, whose row is there without it: take out the entry or its weights",
+        ),
+        (
+            ["model.image.weights=nfnet.safetensors", "evaluation.image_models=[{model: test_vit}]"],
+            "evaluation.image_models: test_vit needs weights of its own (timm, random, attributes or a file), because "
+            "model.image.weights is a file of test_nfnet: write {model: test_vit, weights: ...}",
+        ),
+        (
+            [
+                "data.source={name: karpathy, annotations: a.json, images: b}",
+                "model.image.weights=random",
+                "evaluation.image_models=[{model: a, weights: attributes}]",
+            ],
+            "weights in evaluation.image_models: attributes belongs to data.source: scenes",
+        ),
+        ("pretrain.images=65", "pretrain.images (65) leaves a last batch of one image"),
         ("coresets.methods=[random, random]", "coresets.methods: 'random' is listed twice"),
         ("data.licence=2020-13-45", "2020-13-45 is not a YAML value (month must be in 1..12)"),
         ("seed=!!int abc", "is not a YAML value (invalid literal for int()"),
@@ -156,6 +190,35 @@ def test_a_wrong_value_is_one_sentence(override: str | list[str], sentence: str)
         load_experiment(SCENES, [override] if isinstance(override, str) else override)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_image_models_are_names_or_mappings_and_lack_nothing_that_the_tower_has() -> None:
+    entries = "[test_resnet, {model: test_vit, model_args: {depth: 1}, weights: random, mean: [0, 0, 0], learning_rates: [1]}]"
+    experiment = load_experiment(SCENES, [f"evaluation.image_models={entries}", "model.image.grad_checkpointing=true"])
+    assert experiment.image_models() == ["test_nfnet", "test_resnet", "test_vit"]
+    own, resnet, vit = map(experiment.image_tower, experiment.image_models())
+    assert own == experiment.model.image
+    assert resnet == own.model_copy(update={"model": "test_resnet", "model_args": {}})
+    assert vit.model_dump() == own.model_dump() | {
+        "model": "test_vit",
+        "model_args": {"depth": 1},
+        "weights": "random",
+        "mean": (0, 0, 0),
+    }
+    assert [experiment.evaluation_on(name).learning_rates for name in experiment.image_models()] == [
+        [0.03, 0.1],
+        [0.03, 0.1],
+        [1],
+    ]
+    assert experiment.evaluation_on("test_vit").epochs == experiment.evaluation.epochs
+
+
+def test_the_own_tower_may_be_among_the_image_models() -> None:
+    """One list for experiments with different towers."""
+    same = "{model: test_nfnet, weights: attributes, mean: [0.5, 0.5, 0.5]}"
+    for entry in ("test_nfnet", same):
+        experiment = load_experiment(SCENES, [f"evaluation.image_models=[test_vit, {entry}]"])
+        assert experiment.image_models() == ["test_nfnet", "test_vit"]
 
 
 def test_a_missing_file_and_broken_yaml_name_the_file(tmp_path: Path) -> None:

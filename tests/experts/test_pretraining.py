@@ -13,15 +13,17 @@ from vldd_dist.errors import DivergenceError
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.experts import pretraining
 from vldd_dist.experts.pretraining import PRETRAINING_OFFSET, pretrain_on_attributes
-from vldd_dist.models.image import create_backbone
+from vldd_dist.models.image import create_backbone, load_backbone
 from vldd_dist.seeding import numpy_generator
 
 
-def pretrained(seed: int = 0, mean: float = 0.5, std: float = 0.25, **changes: Any) -> tuple[dict[str, Tensor], list[Progress]]:
+def pretrained(
+    seed: int = 0, mean: float = 0.5, std: float = 0.25, model: str = "test_nfnet", **changes: Any
+) -> tuple[dict[str, Tensor], list[Progress]]:
     """Weights and reports."""
     events: list[UnitReport] = []
     weights = pretrain_on_attributes(
-        create_backbone("test_nfnet", {}, pretrained=False, seed=0),
+        create_backbone(model, {}, pretrained=False, seed=0),
         PretrainSettings(**{"images": 32, "epochs": 4, "batch_size": 12, "lr": 3e-3} | changes),
         image_size=32,
         mean=torch.full((3,), mean),
@@ -48,6 +50,19 @@ def test_it_learns_repeats_and_leaves_the_global_generator() -> None:
     # The loss of guessing is ln 2 = 0.69.
     assert events[0].loss == pytest.approx(0.69, abs=0.1)
     assert events[-1].loss < 0.8 * events[0].loss
+
+
+@pytest.mark.parametrize(
+    "model", ["test_resnet", "test_vit", "test_convnext", "regnetx_002", "nf_regnet_b0", "mobilenetv3_small_050"]
+)
+def test_other_models_learn_them_too(model: str) -> None:
+    """Convolutions with and without batch norms, attention; some with a layer between pooling and classifier."""
+    weights, events = pretrained(model=model)
+    backbone = create_backbone(model, {}, pretrained=False, seed=1)
+    load_backbone(backbone, weights, model)
+    assert all(torch.equal(value, weights[name]) for name, value in backbone.state_dict().items())
+    losses = [event.loss for event in events if event.loss is not None]
+    assert sum(losses[-3:]) < sum(losses[:3])
 
 
 def test_every_setting_and_the_seed_change_the_weights() -> None:

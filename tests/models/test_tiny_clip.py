@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vldd_dist.config.model import TextTowerSettings
-from vldd_dist.data.scenes import draw_scenes
+from vldd_dist.data.scenes import attribute_vector, draw_scenes
 from vldd_dist.models import tiny_clip
 from vldd_dist.models.identity import text_identity
 from vldd_dist.models.text import FrozenTextEncoder
@@ -84,6 +84,20 @@ def test_captions_are_told_apart() -> None:
     vectors = FrozenTextEncoder(settings(scale="sqrt_dim"), torch.device("cpu")).encode(texts, 3)
     cosine = vectors @ vectors.T / vectors.shape[1]
     assert cosine.fill_diagonal_(0).max() < 0.99
+
+
+@pytest.mark.parametrize("pooling", ["projected", "eos"])
+def test_a_linear_map_reads_shapes_colours_and_relations_of_other_scenes(pooling: str) -> None:
+    """So that a text head has something to learn."""
+    scenes = draw_scenes(800, 1, 8)
+    encoder = FrozenTextEncoder(settings(pooling, scale="sqrt_dim"), torch.device("cpu"))
+    vectors = encoder.encode([caption for scene in scenes for caption in scene.captions], 128)
+    inputs = torch.cat([vectors, torch.ones(len(vectors), 1)], dim=1)
+    targets = torch.stack([attribute_vector(scene) for scene in scenes for _ in scene.captions])
+    learned, other = slice(0, 3000), slice(3000, None)
+    read = inputs[other] @ torch.linalg.lstsq(inputs[learned], targets[learned]).solution
+    explained = 1 - (read - targets[other]).square().sum() / (targets[other] - targets[learned].mean(dim=0)).square().sum()
+    assert explained > 0.8
 
 
 @pytest.mark.parametrize("change", [{"pooling": "eos"}, {"max_tokens": 20}, {"scale": "sqrt_dim"}])

@@ -9,9 +9,9 @@ from vldd_dist.config.base import Positive, Section, Seed
 from vldd_dist.config.coresets import CoresetSettings
 from vldd_dist.config.data import DataSettings
 from vldd_dist.config.distillation import DistillationsSettings
-from vldd_dist.config.evaluation import EvaluationsSettings
+from vldd_dist.config.evaluation import EvaluationSettings, EvaluationsSettings, ImageModelSettings
 from vldd_dist.config.experts import ExpertsSettings
-from vldd_dist.config.model import NAMED_WEIGHTS, ModelSettings
+from vldd_dist.config.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
 from vldd_dist.config.starting_weights import EmbeddingSettings, PretrainSettings
 
 # Each of a run's units is known to its driver.
@@ -42,7 +42,22 @@ class Experiment(Section):
 
     def image_models(self) -> list[str]:
         """Names of the timm models that students are evaluated on, the experiment's own first."""
-        return list(dict.fromkeys([self.model.image.model, *self.evaluation.image_models]))
+        return list(dict.fromkeys([self.model.image.model, *(entry.model for entry in self.evaluation.image_models)]))
+
+    def image_tower(self, name: str) -> ImageTowerSettings:
+        """Of the image model with this name, one of `image_models`."""
+        own = self.model.image
+        return own if name == own.model else self._entry(name).tower(own)
+
+    def evaluation_on(self, name: str) -> EvaluationSettings:
+        """The protocol of students of the image model with this name, one of `image_models`."""
+        fields = {field: getattr(self.evaluation, field) for field in EvaluationSettings.model_fields}
+        if name != self.model.image.model and (rates := self._entry(name).learning_rates):
+            fields["learning_rates"] = rates
+        return EvaluationSettings(**fields)
+
+    def _entry(self, name: str) -> ImageModelSettings:
+        return next(entry for entry in self.evaluation.image_models if entry.model == name)
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Experiment":
@@ -53,16 +68,7 @@ class Experiment(Section):
 
 def _model_problems(experiment: Experiment) -> list[str]:
     image, text = experiment.model.image, experiment.model.text
-    problems = []
-    if experiment.evaluation.image_models and image.weights not in NAMED_WEIGHTS:
-        problems.append(
-            "evaluation.image_models needs model.image.weights timm, random or attributes: "
-            f"the file {image.weights} fits one model only"
-        )
-    if image.weights == "attributes" and experiment.data.source.name != "scenes":
-        problems.append(
-            "model.image.weights: attributes belongs to data.source: scenes; name a .safetensors file, timm or random"
-        )
+    problems = [*_image_model_problems(experiment), *_attribute_problems(experiment)]
     for tower, settings in (("image", image), ("text", text)):
         if settings.train == "frozen" and settings.head.kind != "none":
             problems.append(
@@ -74,6 +80,39 @@ def _model_problems(experiment: Experiment) -> list[str]:
         problems.append("model.image.train and model.text.train are both frozen: nothing is left to train")
     if image.head.kind != "none" and experiment.model.joint_dim is None:
         problems.append("model.joint_dim is needed when model.image.head.kind is not none: give the joint space's size")
+    return problems
+
+
+def _image_model_problems(experiment: Experiment) -> list[str]:
+    own, problems = experiment.model.image, []
+    for entry in experiment.evaluation.image_models:
+        other = [field for field in entry.model_fields_set if getattr(entry, field) != getattr(own, field, None)]
+        if entry.model == own.model and other:
+            problems.append(
+                f"evaluation.image_models: {entry.model} is model.image.model, whose row is there without it: "
+                f"take out the entry or its {min(other)}"
+            )
+        if entry.model != own.model and entry.weights is None and own.weights not in NAMED_WEIGHTS:
+            problems.append(
+                f"evaluation.image_models: {entry.model} needs weights of its own (timm, random, attributes or a file), because "
+                f"model.image.weights is a file of {own.model}: write {{model: {entry.model}, weights: ...}}"
+            )
+    return problems
+
+
+def _attribute_problems(experiment: Experiment) -> list[str]:
+    learning = [name for name in experiment.image_models() if experiment.image_tower(name).weights == "attributes"]
+    if not learning:
+        return []
+    problems, pretrain = [], experiment.pretrain
+    if experiment.data.source.name != "scenes":
+        key = "model.image.weights" if learning[0] == experiment.model.image.model else "weights in evaluation.image_models"
+        problems.append(f"{key}: attributes belongs to data.source: scenes; name a .safetensors file, timm or random")
+    if pretrain.images % pretrain.batch_size == 1:
+        problems.append(
+            f"pretrain.images ({pretrain.images}) leaves a last batch of one image, from which batch norms cannot learn: "
+            "change pretrain.images or pretrain.batch_size by one"
+        )
     return problems
 
 

@@ -77,5 +77,6 @@ def weights_identity(settings: ImageTowerSettings) -> dict[str, str]:
             return {"sha256": file_digest(file, "sha256").hexdigest()}
     except (OSError, ValueError, ImportError):
         raise DataError(
-            f"model.image.weights: {settings.weights} cannot be read: name a .safetensors file, timm, random or attributes"
+            f"model.image.weights: {settings.weights}, for {settings.model}, cannot be read: "
+            "name a .safetensors file, timm, random or attributes"
         ) from None

@@ -47,6 +47,21 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
             ) from None
 
 
+@torch.no_grad()
+def check_image_size(backbone: nn.Module, name: str, size: int) -> None:
+    """Raises ConfigError for a backbone, on the meta device and in evaluation mode, that cannot see images of `size` pixels."""
+    try:
+        backbone(torch.empty(1, 3, size, size, device="meta"))
+    except NotImplementedError:
+        # An operation without a meta kernel says nothing about the size.
+        return
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"data.image_size: {name} does not see images of {size} px ({' '.join(str(error).split())[:160]}): "
+            f"set model_args: {{img_size: {size}}} where the model has it, else another size or model"
+        ) from None
+
+
 def feature_size(backbone: nn.Module) -> int:
     """Number of a timm backbone's features."""
     # For models that pool before a last hidden layer (MobileNetV3, VGG), num_features is the size before that layer.

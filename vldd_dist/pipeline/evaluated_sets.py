@@ -58,10 +58,9 @@ def _distilled(experiment: Experiment, models: tuple[str, ...], seeds: tuple[int
             yield EvaluatedSet("distilled", pairs, seed, ("distillation", pairs, seed), seeds, models)
 
 
-def protocol_of(experiment: Experiment) -> dict[str, Any]:
-    """How students are trained and chosen, as JSON values: part of the spec of every unit that trains one."""
-    settings = experiment.evaluation
-    return EvaluationSettings.model_validate(settings.model_dump(include=set(EvaluationSettings.model_fields))).identity()
+def protocol_of(experiment: Experiment, image_model: str) -> dict[str, Any]:
+    """How students of an image model are trained and chosen, as JSON values: part of the spec of every unit that trains one."""
+    return experiment.evaluation_on(image_model).identity()
 
 
 def make_evaluator(context: StageContext, protocol: dict[str, Any], seed: int) -> Evaluator:

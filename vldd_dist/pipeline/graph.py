@@ -1,12 +1,8 @@
 """From an experiment to the graph of its work units."""
 
-import torch
-
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.distillation.kinks import refuse_kinks
 from vldd_dist.errors import ConfigError
-from vldd_dist.models.image import check_backbone_name, create_backbone
-from vldd_dist.models.text_architecture import find_architecture
+from vldd_dist.pipeline.model_checks import check_models
 from vldd_dist.pipeline.stage import all_stages, milestones, stage_of
 from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
 
@@ -24,10 +20,7 @@ class Graph:
     def __init__(self, experiment: Experiment, dataset: WorkUnit | None = None) -> None:
         self.experiment = experiment
         self._units: dict[tuple[object, ...], WorkUnit] = {("dataset",): dataset} if dataset else {}
-        for name in experiment.image_models():
-            check_backbone_name(name)
-        _refuse_kinks(experiment)
-        _check_text_encoder(experiment)
+        check_models(experiment)
         # Everything is made here, so that what is wrong is said before anything runs.
         self._wanted = {stage.kind: [self.unit(stage.kind, *key) for key in stage.wanted(self)] for stage in all_stages()}
 
@@ -63,18 +56,3 @@ class Graph:
 def make_graph(experiment: Experiment) -> Graph:
     """The graph of an experiment; see `Graph`."""
     return Graph(experiment)
-
-
-def _refuse_kinks(experiment: Experiment) -> None:
-    """Before experts are trained for a distillation that would refuse the student when it starts."""
-    image = experiment.model.image
-    if experiment.distill.objective.wants_smooth_student() and image.train in ("full", "lora"):
-        with torch.device("meta"):
-            backbone = create_backbone(image.model, image.model_args, pretrained=False, seed=0)
-        refuse_kinks(backbone, "image_backbone")
-
-
-def _check_text_encoder(experiment: Experiment) -> None:
-    """A hub that cannot be reached from here may be reached from the workers: they look again."""
-    if find_architecture(experiment.model.text, ask_hub=False) is None:
-        find_architecture(experiment.model.text, ask_hub=True)

@@ -11,11 +11,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 
 def model_named(experiment: Experiment, image_model: str) -> ModelSettings:
     """The experiment's dual encoder with another image model; the experiment's own under its own name."""
-    model = experiment.model
-    if image_model == model.image.model:
-        return model
-    image = model.image.model_copy(update={"model": image_model, "model_args": {}})
-    return model.model_copy(update={"image": image})
+    return experiment.model.model_copy(update={"image": experiment.image_tower(image_model)})
 
 
 def model_inputs(graph: Units, model: ModelSettings) -> dict[str, WorkUnit]:

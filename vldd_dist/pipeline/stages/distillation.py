@@ -67,7 +67,7 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
     experiment, settings = graph.experiment, graph.experiment.distill.run_settings()
     spec = {
         "settings": settings.identity(),
-        "validation": protocol_of(experiment),
+        "validation": protocol_of(experiment, experiment.model.image.model),
         "model": model_spec(experiment.model),
         "pairs": pairs,
         "seed": seed,

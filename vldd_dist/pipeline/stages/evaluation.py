@@ -7,6 +7,7 @@ from pydantic import Field
 
 from vldd_dist.artifacts.facts import Facts, Recalls
 from vldd_dist.config.base import choose
+from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.model import ModelSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
@@ -46,7 +47,7 @@ def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -
     return STAGE.new(
         experiment,
         {
-            "protocol": protocol_of(experiment),
+            "protocol": protocol_of(experiment, image_model),
             "model": model_spec(model),
             "seed": seed,
             "metrics": [metric.identity() for metric in experiment.evaluation.metrics],
@@ -115,7 +116,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
         trace = traces(model_named(experiment, name), experiment.data.image_size)
         sizes = sizes_of(trace)
         beside = {"pairs": pairs * trace.pair_bytes, "standing by": sizes.trainable + sizes.frozen}
-        found.append(beside | student_step_memory(trace, experiment.evaluation, pairs, 1))
+        found.append(beside | student_step_memory(trace, experiment.evaluation_on(name), pairs, 1))
     return max(found, key=peak)
 
 
@@ -134,7 +135,8 @@ def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUni
     if "pairs" not in unit.inputs:
         return measured
     validation = 0 if given else data.images["val"]
-    return student_flops(trace, experiment.evaluation, unit.inputs["pairs"].spec["pairs"], validation) + measured
+    settings = EvaluationSettings.model_validate(unit.spec["protocol"])
+    return student_flops(trace, settings, unit.inputs["pairs"].spec["pairs"], validation) + measured
 
 
 STAGE = StageSpec(

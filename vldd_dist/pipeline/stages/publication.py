@@ -43,7 +43,11 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
         if chosen.pairs == pairs and (chosen.method != "distilled" or chosen.seed == seed):
             for number, key in enumerate(chosen.evaluations(experiment.model.image.model)):
                 inputs[f"recall.{chosen.method}.{chosen.seed}.{number}"] = graph.unit("evaluation", *key)
-    spec = {"name": experiment.name, "model": model_spec(experiment.model), "protocol": protocol_of(experiment)}
+    spec = {
+        "name": experiment.name,
+        "model": model_spec(experiment.model),
+        "protocol": protocol_of(experiment, experiment.model.image.model),
+    }
     return STAGE.new(experiment, spec, inputs, label=f"publication {pairs} pairs seed {seed}")
 
 

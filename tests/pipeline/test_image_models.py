@@ -1,0 +1,127 @@
+"""Cross-architecture rows: each image model with its own weights, arguments and learning rates."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.errors import ConfigError, DataError
+from vldd_dist.models.image import create_backbone
+from vldd_dist.monitoring.measured import Measured
+from vldd_dist.pipeline.graph import Graph, make_graph
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment, run
+
+
+def tree(*entries: str, **changes: Any) -> Experiment:
+    overrides = [f"{key}={value}" for key, value in changes.items()]
+    return experiment("pretrain.images=32", "pretrain.epochs=1", f"evaluation.image_models=[{', '.join(entries)}]", *overrides)
+
+
+def evaluations(graph: Graph, image_model: str) -> list[WorkUnit]:
+    """Of students."""
+    units = [unit for unit in graph.wanted("evaluation") if "pairs" in unit.inputs]
+    return [unit for unit in units if unit.spec["model"]["image"]["model"] == image_model]
+
+
+@pytest.fixture
+def regnet(tmp_path: Path) -> Path:
+    """A file of weights, as a user has it."""
+    path = tmp_path / "regnet.safetensors"
+    path.write_bytes(tensors.encode(create_backbone("regnetx_002", {}, pretrained=False, seed=7).state_dict()))
+    return path
+
+
+def test_each_model_has_a_row_with_its_weights_and_its_learning_rate(without: Callable[[str], Store], regnet: Path) -> None:
+    store = without("evaluation")
+    graph = make_graph(
+        tree(
+            "{model: test_resnet, weights: attributes}",
+            "{model: test_vit, model_args: {img_size: 32}, learning_rates: [0.001, 0.1]}",
+            f"{{model: regnetx_002, weights: {regnet}, mean: [0, 0, 0], std: [1, 1, 1]}}",
+        )
+    )
+    run(store, graph.units())
+    for name, rates in (("test_nfnet", [0.03]), ("test_resnet", [0.03]), ("test_vit", [0.001, 0.1]), ("regnetx_002", [0.03])):
+        units = evaluations(graph, name)
+        assert len(units) == 4, "three coresets and the distilled set"
+        for unit in units:
+            facts = UnitReader(store, unit.kind, unit.id).facts
+            means = {rate: recalls["mean"] for rate, recalls in facts["validation"]}
+            assert list(means) == rates
+            assert means[facts["learning_rate"]] == max(means.values())
+    weights = graph.unit("image_weights", "regnetx_002")
+    stored = tensors.decode(UnitReader(store, weights.kind, weights.id).read("weights.safetensors"), "regnet")
+    given = tensors.decode(regnet.read_bytes(), "regnet")
+    assert all(torch.equal(stored[name], tensor) for name, tensor in given.items())
+    measured = Measured(store)
+    measured.refresh(graph.units())
+    rows = {(row.method, row.image_model) for row in measured.rows(graph)}
+    students = {
+        (method, name) for method in ("random", "distilled") for name in (None, "test_resnet", "test_vit", "regnetx_002")
+    }
+    assert rows >= students | {("full", None)}
+
+
+def test_what_an_entry_says_is_in_the_question_of_its_students_and_of_no_other(regnet: Path, tmp_path: Path) -> None:
+    plain = "{model: test_vit, weights: random}"
+    before = make_graph(tree(plain, "{model: test_resnet, weights: random}"))
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(tensors.encode({"x": torch.zeros(1)}))
+    ids = set()
+    for change in (
+        plain,
+        "{model: test_vit, weights: attributes}",
+        f"{{model: test_vit, weights: {regnet}}}",
+        f"{{model: test_vit, weights: {other}}}",
+        "{model: test_vit, weights: random, model_args: {depth: 1}}",
+        "{model: test_vit, weights: random, mean: [0, 0, 0]}",
+        "{model: test_vit, weights: random, std: [1, 1, 1]}",
+        "{model: test_vit, weights: random, learning_rates: [0.5]}",
+    ):
+        graph = make_graph(tree(change, "{model: test_resnet, weights: random}"))
+        ids.add(tuple(unit.id for unit in evaluations(graph, "test_vit")))
+        for name in ("test_nfnet", "test_resnet"):
+            assert [unit.id for unit in evaluations(graph, name)] == [unit.id for unit in evaluations(before, name)]
+    assert len(ids) == 8
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(regnet.read_bytes())
+    graphs = [make_graph(tree(f"{{model: regnetx_002, weights: {path}}}")) for path in (regnet, moved)]
+    assert len({unit.id for graph in graphs for unit in evaluations(graph, "regnetx_002")}) == 4
+
+
+@pytest.mark.parametrize(
+    ("entry", "changes", "sentence"),
+    [
+        (
+            "resnet5o",
+            {},
+            r"evaluation.image_models: with resnet5o, model.image.model: timm has no 'resnet5o'; near: .*resnet50",
+        ),
+        ("{model: test_vit, model_args: {nonsense: 1}}", {}, r"with test_vit, model.image.model_args: test_vit does not take them"),
+        (
+            "vit_tiny_patch16_224",
+            {},
+            r"with vit_tiny_patch16_224, data.image_size: vit_tiny_patch16_224 does not see images of 32 px .*img_size: 32",
+        ),
+        (
+            "test_resnet",
+            {"model.image.model": "test_vit", "model.image.train": "lora"},
+            r"with test_resnet, model.image.lora.targets: .* matches no linear layer",
+        ),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_anything_runs(entry: str, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        make_graph(tree(entry, **changes))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"model.image.weights: \S+none.safetensors, for test_vit, cannot be read"):
+        make_graph(tree(f"{{model: test_vit, weights: {tmp_path / 'none.safetensors'}}}"))

@@ -1,0 +1,27 @@
+"""The text encoder of a description in the units of its captions' embeddings."""
+
+import pytest
+
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+
+TINY_CLIP = ("model.text.model=tiny-clip", "model.text.pooling=projected")
+
+
+@pytest.mark.parametrize("change", ["model.text.pooling=eos", "model.text.max_tokens=20", "model.text.scale=none"])
+@pytest.mark.parametrize("kind", ["embedding_group", "caption_embeddings"])
+def test_what_shapes_the_embeddings_is_in_their_question(kind: str, change: str) -> None:
+    ids, others = ([unit.id for unit in units_of(experiment(*TINY_CLIP, *more), kind)] for more in ([], [change]))
+    assert set(ids).isdisjoint(others)
+
+
+def test_an_expert_learns_from_the_built_in_clip(tmp_path_factory: pytest.TempPathFactory) -> None:
+    store = Store(str(tmp_path_factory.mktemp("store")))
+    tree = experiment(*TINY_CLIP, "experts.count=1", "experts.epochs=15")
+    (expert,) = units_of(tree, "expert")
+    run(store, make_graph(tree).units(until="experts"))
+    facts = UnitReader(store, expert.kind, expert.id).facts
+    assert UnitReader(store, "caption_embeddings", units_of(tree, "caption_embeddings")[0].id).facts["dim"] == 128
+    assert facts["loss"][-1] < facts["loss"][0] - 0.5
