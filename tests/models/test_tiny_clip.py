@@ -46,9 +46,9 @@ def test_every_process_has_the_same_weights_and_its_generator_stays() -> None:
 def test_the_weights_are_those_of_this_version() -> None:
     """A change of the weights or of the vocabulary makes other embeddings: raise VERSION, and enter the new ones here."""
     vectors = FrozenTextEncoder(settings(), torch.device("cpu")).encode(["a small red star", "Zebra, 9!"], 2)
-    assert tiny_clip.VERSION == 1
+    assert tiny_clip.VERSION == 2
     torch.testing.assert_close(
-        vectors[:, :3], torch.tensor([[2.5456, 1.4106, 1.6517], [0.9991, 1.2805, 1.8344]]), rtol=1e-3, atol=1e-3
+        vectors[:, :3], torch.tensor([[-0.0022, -1.5349, -0.3497], [-0.4935, -1.2218, -0.1290]]), rtol=1e-3, atol=1e-3
     )
 
 

@@ -104,7 +104,11 @@ def test_what_an_entry_says_is_in_the_question_of_its_students_and_of_no_other(r
             {},
             r"evaluation.image_models: with resnet5o, model.image.model: timm has no 'resnet5o'; near: .*resnet50",
         ),
-        ("{model: test_vit, model_args: {nonsense: 1}}", {}, r"with test_vit, model.image.model_args: test_vit does not take them"),
+        (
+            "{model: test_vit, model_args: {nonsense: 1}}",
+            {},
+            r"with test_vit, model.image.model_args: test_vit does not take them",
+        ),
         (
             "vit_tiny_patch16_224",
             {},
