@@ -84,7 +84,7 @@ def test_a_file_is_known_by_its_keys(tmp_path: Path) -> None:
     ("study", "sentence"),
     [
         ({}, r"a study needs `vary` or `variants`"),
-        ({"variants": {"A": {}}}, r"'A' is no name of a variant"),
+        ({"variants": {"A": {}}}, r"'A' is no name: up to 60"),
         ({"vary": {"seed": []}}, r"a study needs `vary` or `variants`"),
         ({"vary": {"seed": [1, "1"]}}, r"vary\.seed: two values have one label \(1, 1\)"),
         ({"vary": {"seed": [1]}, "variants": {"1": {}}}, r"two variants are named 1: rename"),

@@ -40,7 +40,15 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
 
 def description_path(path: str | Path) -> Path:
     """The file itself, or the preset of this name where there is no such file."""
-    return Path(path) if Path(path).exists() else preset_path(str(path)) or Path(path)
+    return Path(path) if exists(Path(path)) else preset_path(str(path)) or Path(path)
+
+
+def exists(path: Path) -> bool:
+    """Also of what is no path at all, such as a text of a thousand characters."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def read_tree(path: Path) -> dict[str, Any]:

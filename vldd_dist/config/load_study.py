@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load import apply_overrides, description_path, first_problem, load_experiment, read_tree
+from vldd_dist.config.load import apply_overrides, description_path, exists, first_problem, load_experiment, read_tree
 from vldd_dist.config.overrides import set_key
 from vldd_dist.config.study import Study
 from vldd_dist.errors import ConfigError
@@ -72,7 +72,7 @@ def _read_base(tree: dict[str, Any], path: Path) -> None:
     if isinstance(base, str):
         # Beside the study, as a reader of the file expects, or from where the command runs.
         beside = path.parent / base
-        tree["base"] = read_tree(beside if beside.is_file() else description_path(base))
+        tree["base"] = read_tree(beside if base and exists(beside) else description_path(base))
     elif not isinstance(base, dict):
         raise ConfigError(f"{path}: base: expected a description, a preset's name or the path of a file")
 

@@ -15,14 +15,15 @@ from vldd_dist.recall_metrics import METRICS
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 # A variant is an experiment, and its graph is made when the study is read.
 MOST_VARIANTS = 1_000
+LONGEST_LABEL = 60
 
 # Keys of the description with their values: `distill.pairs: [10]`.
 Changes = dict[Key, Any]
 
 
 def _label(text: str) -> str:
-    if not NAME.fullmatch(text):
-        raise ValueError(f"{text!r} is no name of a variant: lower-case letters, digits and dashes")
+    if not NAME.fullmatch(text) or len(text) > LONGEST_LABEL:
+        raise ValueError(f"{text[:80]!r} is no name: up to {LONGEST_LABEL} lower-case letters, digits and dashes")
     return text
 
 
