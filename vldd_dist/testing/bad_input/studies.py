@@ -9,7 +9,7 @@ from vldd_dist.testing.bad_input import values as bad
 from vldd_dist.testing.bad_input.case import ANY, Case, kind
 from vldd_dist.testing.bad_input.descriptions import with_description
 
-STUDY = {
+STUDY: dict[str, object] = {
     "name": "towers",
     "base": "scenes",
     "set": {"experts.count": 2},
@@ -29,7 +29,7 @@ def changed_studies(draw: Random) -> Case:
 
 @kind(4)
 def studies_that_are_refused(draw: Random) -> Case:
-    changes = [
+    changes: list[dict[str, object]] = [
         {"variants": {"a": {}, "b": {}}},
         {"variants": {"a": {"experts.count": 0}}},
         {"tables": {"t": {"title": "T", "variants": ["nothing"]}}},
