@@ -98,9 +98,11 @@ def test_the_number_of_ranks_does_not_change_the_trajectory(
     together = copy("together")
     sharded = [*model, f"experts.workers={world}", f"experts.zero_stage={stage}"]
     group(world).run(train, together.url, sharded)
+    # Rounding errors grow from step to step, and of all captions there are five times as many: 2e-5, 1e-4, 3e-4 after each epoch.
+    limit = 5e-4 if model == ALL else 1e-4
     for found, wanted in zip(ways(together, sharded), ways(alone(model), model), strict=True):
         assert float(wanted.norm()) > 0.01
-        assert relative(found, wanted) < 1e-4
+        assert relative(found, wanted) < limit
     facts = [UnitReader(store, "expert", expert_of(model).id).facts for store in (alone(model), together)]
     assert facts[1]["loss"] == pytest.approx(facts[0]["loss"], rel=1e-4)
     names = UnitReader(together, "expert", expert_of(sharded).id).manifest.objects
