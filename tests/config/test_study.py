@@ -98,6 +98,12 @@ def test_a_file_is_known_by_its_keys(tmp_path: Path) -> None:
             r"tables\.t\.variants: b is no variant: a",
         ),
         ({"variants": {"a": {}}, "tables": {"t": {"title": "T", "metrics": ["r1"]}}}, r"'r1' is no metric: choose from tr1"),
+        (
+            {"variants": {"a": {}}, "tables": {"t": {"title": "T", "methods": ["herdin"]}}},
+            r"t\.methods: .* has herdin: ",
+        ),
+        ({"variants": {"a": {}}, "tables": {"t": {"title": "T", "pairs": [11]}}}, r"tables\.t\.pairs: .* 11 pairs: 10, 20"),
+        ({"variants": {"a": {}}, "tables": {"t": {"title": "T", "image_models": "all"}}}, r"has evaluation\.image_models"),
         ({"variants": {"a": {}}, "tabels": {}}, r"tabels: unknown key; did you mean 'tables'\?"),
         ({"base": 3, "variants": {"a": {}}}, r"base: expected a description, a preset's name"),
         ({"base": "nothing", "variants": {"a": {}}}, r"nothing: no such file, and no preset of this name"),

@@ -1,6 +1,6 @@
 """Reading a study: its file, the description that it varies, and every variant checked as a whole."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from vldd_dist.config.load import apply_overrides, description_path, exists, fir
 from vldd_dist.config.overrides import set_key
 from vldd_dist.config.study import Study
 from vldd_dist.errors import ConfigError
+from vldd_dist.recall_metrics import DISTILLED, FULL
 
 # Keys that only a study has.
 STUDY_KEYS = {"base", "set", "vary", "variants", "tables"}
@@ -63,7 +64,10 @@ def load_study(path: str | Path, overrides: list[str] | None = None) -> LoadedSt
         raise ConfigError(f"{path}: {first_problem(error)}") from None
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return LoadedStudy(study, _experiments(trees, path))
+    experiments = _experiments(trees, path)
+    for problem in _table_problems(study, experiments):
+        raise ConfigError(f"{path}: tables.{problem}")
+    return LoadedStudy(study, experiments)
 
 
 def _read_base(tree: dict[str, Any], path: Path) -> None:
@@ -75,6 +79,20 @@ def _read_base(tree: dict[str, Any], path: Path) -> None:
         tree["base"] = read_tree(beside if base and exists(beside) else description_path(base))
     elif not isinstance(base, dict):
         raise ConfigError(f"{path}: base: expected a description, a preset's name or the path of a file")
+
+
+def _table_problems(study: Study, experiments: Mapping[str, Experiment]) -> Iterator[str]:
+    """What a table asks for that none of its variants will have, so that its place would stay empty."""
+    for name, table in study.tables.items():
+        own = [experiments[variant] for variant in table.variants or experiments]
+        methods = {FULL, DISTILLED, *(method.label for one in own for method in one.coresets.methods)}
+        if unknown := [method for method in table.methods if method not in methods]:
+            yield f"{name}.methods: no variant of the table has {unknown[0]}: {', '.join(sorted(methods))}"
+        pairs = {number for one in own for number in one.distill.pairs}
+        if missing := [number for number in table.pairs or [] if number not in pairs]:
+            yield f"{name}.pairs: no variant of the table has {missing[0]} pairs: {', '.join(map(str, sorted(pairs)))}"
+        if table.image_models == "all" and not any(one.evaluation.image_models for one in own):
+            yield f"{name}.image_models: all: no variant of the table has evaluation.image_models"
 
 
 def _change_base(tree: dict[str, Any]) -> None:

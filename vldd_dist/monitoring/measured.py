@@ -9,7 +9,8 @@ from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.graph import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.reporting.data import FULL, Row, aggregate
+from vldd_dist.recall_metrics import FULL
+from vldd_dist.reporting.data import Row, aggregate
 from vldd_dist.store.store import Store
 
 READS_AT_ONCE = 16

@@ -17,6 +17,7 @@ from vldd_dist.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
 from vldd_dist.pipeline.graph import Graph
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.recall_metrics import DISTILLED
 from vldd_dist.reporting.data import (
     DistillationCurve,
     ExpertCurve,
@@ -69,7 +70,7 @@ class Reporter:
         """What the report shows. Raises StoreError."""
         self._measured.refresh(self.graph.units())
         done = self._measured.done
-        distilled = [(chosen, self.graph.unit(*chosen.source)) for chosen in self.sets if chosen.method == "distilled"]
+        distilled = [(chosen, self.graph.unit(*chosen.source)) for chosen in self.sets if chosen.method == DISTILLED]
         return ReportData(
             name=self.experiment.name,
             description=self._description(),

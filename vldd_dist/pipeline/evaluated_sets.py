@@ -9,6 +9,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.evaluation.evaluator import Evaluator
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import Key
+from vldd_dist.recall_metrics import DISTILLED
 from vldd_dist.seeding import derive_seed
 
 
@@ -55,7 +56,7 @@ def _coresets(experiment: Experiment, models: tuple[str, ...]) -> Iterator[Evalu
 def _distilled(experiment: Experiment, models: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[EvaluatedSet]:
     for pairs in experiment.distill.pairs:
         for seed in experiment.distill.seeds:
-            yield EvaluatedSet("distilled", pairs, seed, ("distillation", pairs, seed), seeds, models)
+            yield EvaluatedSet(DISTILLED, pairs, seed, ("distillation", pairs, seed), seeds, models)
 
 
 def protocol_of(experiment: Experiment, image_model: str) -> dict[str, Any]:

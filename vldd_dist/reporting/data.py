@@ -7,10 +7,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS
-
-# Students trained on all pairs, and on distilled ones; every other method is a coreset.
-FULL, DISTILLED = "full", "distilled"
+from vldd_dist.recall_metrics import DISPLAY_NAMES, FULL, METRICS
 
 
 def metric_name(metric: str) -> str:

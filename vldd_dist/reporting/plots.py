@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vldd_dist.reporting.data import FULL, DistillationCurve, ExpertCurve, ReportData, display_name
+from vldd_dist.recall_metrics import DISTILLED, FULL
+from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, ReportData, display_name
 
 # A contrast of at least 3:1 on white and on near-black.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d85c6", "#d27c1e", "#2e9b6a", "#d9536a", "#9673c4", "#848b94"
@@ -63,7 +64,7 @@ def plots(data: ReportData) -> list[Plot]:
         levels: dict[str, float] = {
             row.method: row.metrics["mean"].mean
             for row in data.rows
-            if row.image_model is None and (row.method == "full" or (row.method != "distilled" and row.pairs == pairs))
+            if row.image_model is None and (row.method == FULL or (row.method != DISTILLED and row.pairs == pairs))
         }
         drawn.append(validation_plot(runs, levels))
         for run in runs:

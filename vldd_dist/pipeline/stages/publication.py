@@ -20,6 +20,7 @@ from vldd_dist.pipeline.model_units import model_inputs, model_spec
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import OBJECTIVES
+from vldd_dist.recall_metrics import DISTILLED
 from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import MissingObject, Store
 
@@ -40,7 +41,7 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
         **model_inputs(graph, experiment.model),
     }
     for chosen in evaluated_sets(experiment):
-        if chosen.pairs == pairs and (chosen.method != "distilled" or chosen.seed == seed):
+        if chosen.pairs == pairs and (chosen.method != DISTILLED or chosen.seed == seed):
             for number, key in enumerate(chosen.evaluations(experiment.model.image.model)):
                 inputs[f"recall.{chosen.method}.{chosen.seed}.{number}"] = graph.unit("evaluation", *key)
     spec = {
