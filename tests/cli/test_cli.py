@@ -78,7 +78,7 @@ def test_a_plan_reads_the_first_samples(tmp_path: Path, capsys: pytest.CaptureFi
         (
             ["run", SCENES, "--store", "STORE", "--set", "model.image.weights=none.safetensors"],
             4,
-            "none.safetensors cannot be read",
+            "none.safetensors, for test_nfnet, cannot be read",
         ),
         (["run", SCENES], 2, "--store: missing: name a folder or URL that keeps the results"),
         (["walk"], 2, "No such command 'walk'"),

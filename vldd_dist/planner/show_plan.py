@@ -37,7 +37,7 @@ def print_plan(experiment: Experiment, store: Store, console: Console) -> None:
     units = graph.units()
     done = committed_units(store, units)
     check_source(graph, done)
-    console.print(units_table(f"Plan of {experiment.name} in {store.url}", units, done))
+    print_units(f"Plan of {experiment.name} in {store.url}", units, done, console)
 
     def known(unit: WorkUnit) -> UnitReader | None:
         return UnitReader(store, unit.kind, unit.id) if unit.id in done else None
@@ -64,9 +64,11 @@ def check_source(graph: Graph, done: set[str]) -> None:
             source.check(split)
 
 
-def units_table(title: str, units: list[WorkUnit], done: set[str]) -> Table:
+def print_units(title: str, units: list[WorkUnit], done: set[str], console: Console) -> None:
     """A row a kind of unit."""
-    table = Table(title=title)
+    # No title of the table, which would break a long URL into lines.
+    console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+    table = Table()
     for column in ("stage", "units", "done", "to run", "workers each", "CPUs a worker", "GPUs a worker"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     totals = Counter(unit.kind for unit in units)
@@ -77,7 +79,7 @@ def units_table(title: str, units: list[WorkUnit], done: set[str]) -> Table:
         needs = unit.workers, f"{unit.resources.cpus:g}", f"{unit.resources.gpus:g}"
         row = (total, finished[stage.kind], total - finished[stage.kind], *needs)
         table.add_row(stage.title, *map(str, row))
-    return table
+    console.print(table)
 
 
 def _print_needs(

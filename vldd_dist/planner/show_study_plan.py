@@ -11,7 +11,7 @@ from vldd_dist.cost_model.memory_model import peak
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.study_graph import StudyGraph
 from vldd_dist.planner.estimator import Estimator, estimated_stages
-from vldd_dist.planner.show_plan import check_source, fits, format_size, units_table
+from vldd_dist.planner.show_plan import check_source, fits, format_size, print_units
 from vldd_dist.planner.stated_data import with_stated_data
 from vldd_dist.planner.suggestions import memory_limit
 from vldd_dist.planner.work import Planned, count_work, work_table
@@ -27,7 +27,7 @@ def print_study_plan(study: LoadedStudy, store: Store, console: Console) -> None
     done = committed_units(store, units)
     for one in graph.graphs.values():
         check_source(one, done)
-    console.print(units_table(f"Plan of {study.name} in {store.url}", units, done))
+    print_units(f"Plan of {study.name} in {store.url}", units, done, console)
     console.print(
         f"{len(study.experiments)} variants; {len(graph.shared())} of the {len(units)} units are of more than one, and each is "
         f"made once: {graph.asked()} units would run in stores of their own.",
