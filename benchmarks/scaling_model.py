@@ -133,6 +133,7 @@ def gpu_seconds(source: Source, experiment: Experiment) -> dict[str, float]:
     """Kind -> seconds of one GPU, of all its units. Training images count one, encoded ones `1 / ENCODING_SPEEDUP`."""
     experts, distill, judging = experiment.experts, experiment.distill, experiment.evaluation
     train, val, test = (source.images[split] for split in ("train", "val", "test"))
+    entries = train * (source.captions_each if experts.captions == "all" else 1)
     rates = len(judging.learning_rates)
     # Before the first outer step, now and then, and after the last.
     validations = 1 + math.ceil(distill.outer_steps / distill.validate_every)
@@ -145,7 +146,7 @@ def gpu_seconds(source: Source, experiment: Experiment) -> dict[str, float]:
         judged += chosen + test / ENCODING_SPEEDUP
     sets = (len(distill.seeds) + len(experiment.coresets.methods)) * len(judging.seeds)
     images = {
-        "expert": experts.count * (experts.epochs * train + (experts.epochs + 1) * val / ENCODING_SPEEDUP),
+        "expert": experts.count * (experts.epochs * entries + (experts.epochs + 1) * val / ENCODING_SPEEDUP),
         "distillation": len(distill.seeds) * distilled,
         "evaluation": experts.count * test / ENCODING_SPEEDUP + sets * judged,
     }

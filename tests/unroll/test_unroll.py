@@ -93,7 +93,8 @@ def test_checkpointing_does_not_change_the_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nfnet", "nfnet with dropout", "vit", "lora vit", "head only"])
-@pytest.mark.parametrize(("difference", "tolerance"), [("central", 1.5e-3), ("forward", 1e-2)])
+# A LoRA ViT is below 1.5e-3 on some processors and at 1.52e-3 on others: differences in fp32 depend on the order of its sums.
+@pytest.mark.parametrize(("difference", "tolerance"), [("central", 2e-3), ("forward", 1e-2)])
 def test_finite_differences_are_close_on_smooth_students(name: str, difference: str, tolerance: float) -> None:
     case = student_case(name)
     full, found = case.gradient("full"), case.gradient("finite_difference", difference)

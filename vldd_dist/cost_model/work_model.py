@@ -59,5 +59,6 @@ def distillation_flops(experiment: Experiment, trace: MemoryTrace, data: DataSiz
     if step is None:
         return None
     images = 0 if has_features(experiment.model) else data.images["val"]
-    validations = math.ceil(settings.outer_steps / settings.validate_every)
+    # Of the start, too.
+    validations = 1 + math.ceil(settings.outer_steps / settings.validate_every)
     return settings.outer_steps * step + validations * student_flops(trace, experiment.evaluation, pairs, images)
