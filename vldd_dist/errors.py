@@ -35,6 +35,10 @@ class DataError(VlddError):
     exit_code = 4
 
 
+class MissingData(DataError):
+    """The data are not here, which a plan can do without; damaged data are another matter."""
+
+
 class StoreError(VlddError):
     """The store cannot be read or written, or an object in it is not what its manifest says."""
 

@@ -1,5 +1,6 @@
 """Commands on studies."""
 
+import json
 import re
 from pathlib import Path
 
@@ -59,3 +60,15 @@ def test_a_study_without_a_store_is_refused(study: str, capsys: pytest.CaptureFi
     code, _, err = vldd("study", study, capsys=capsys)
     assert code == 2
     assert "--store: missing" in err
+
+
+def test_a_plan_goes_without_data_that_are_not_here_and_refuses_damaged_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"name": "karpathy", "annotations": str(tmp_path / "data.json"), "images": str(tmp_path)}
+    sets = [*SETS, "--set", f"data.source={json.dumps(data)}"]
+    code, out, _ = vldd("run", "scenes", "--plan", *sets, capsys=capsys)
+    assert (code, "the data are not here, and counted as the description states" in out) == (0, True)
+    (tmp_path / "data.json").write_text("{")
+    code, _, err = vldd("run", "scenes", "--plan", *sets, capsys=capsys)
+    assert (code, "data.json: not JSON" in err) == (4, True)

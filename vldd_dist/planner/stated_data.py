@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, MissingData
 from vldd_dist.plugins import SOURCES
 
 
@@ -29,11 +29,11 @@ def with_stated_data(experiments: Mapping[str, Experiment]) -> tuple[dict[str, E
 
 
 def _problem(experiment: Experiment) -> str | None:
-    """Why the source cannot be read here."""
+    """Why the source is not here. What is here and damaged is refused as by a run."""
     source = experiment.data.source
     try:
         for split in source.own_splits():
             source.parts(split, limit=1, images=1)
-    except DataError as error:
+    except MissingData as error:
         return str(error)
     return None

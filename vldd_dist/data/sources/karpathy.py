@@ -18,7 +18,7 @@ from vldd_dist.data.regular_files import open_regular
 from vldd_dist.data.shards import checked_captions
 from vldd_dist.data.sources.base import Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, MissingData
 
 # COCO's 'restval' images are trained on, as everybody does who uses these splits.
 JSON_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
@@ -112,7 +112,8 @@ def _raw(entry: Any, folder: ImageFolder, number: int, where: str) -> RawSample:
 
 
 def _unreadable(path: Path) -> DataError:
-    return DataError(f"data.source.annotations: {path} cannot be read: name the JSON file with splits and sentences")
+    kind = DataError if path.exists() else MissingData
+    return kind(f"data.source.annotations: {path} cannot be read: name the JSON file with splits and sentences")
 
 
 def _field(entry: Any, name: str, where: str) -> Any:
