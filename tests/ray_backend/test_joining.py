@@ -9,7 +9,7 @@ import ray
 
 from vldd_dist.errors import InterruptedRun
 from vldd_dist.ray_backend.joining import STARTS, start_ray
-from vldd_dist.testing.listening import LOOPBACK, listening_sockets
+from vldd_dist.testing.listening import LOOPBACK, listening_sockets, running_processes
 
 SLOW = "The current node timed out during startup. This could happen because the GCS has become overloaded."
 
@@ -45,14 +45,14 @@ def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.ray
 def test_no_other_machine_reaches_it_and_its_objects_spill_to_disk() -> None:
-    before = dict(os.environ)
+    before, earlier = dict(os.environ), running_processes()
     start_ray(num_cpus=1, object_store_memory=100 << 20)
     try:
         assert dict(os.environ) == before | {name: os.environ[name] for name in os.environ if name not in before}
         kept = [ray.put(np.full(30 << 20, number, np.uint8)) for number in range(6)]
         assert [int(ray.get(one)[-1]) for one in kept] == list(range(6))
         assert ray.get(ray.remote(lambda: "worked").remote()) == "worked"
-        sockets = listening_sockets()
+        sockets = listening_sockets(but=earlier)
     finally:
         ray.shutdown()
     assert {"gcs_server", "raylet"} <= {name for name, _ in sockets}

@@ -1,14 +1,28 @@
 """Where processes accept connections."""
 
+from collections.abc import Set
+
 import psutil
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
-def listening_sockets() -> list[tuple[str, str]]:
-    """Name and address of each socket on which this process or one started by it accepts connections."""
+def running_processes() -> set[int]:
+    """Process numbers of this process and of all that it started."""
+    return {process.pid for process in [psutil.Process(), *psutil.Process().children(recursive=True)]}
+
+
+def listening_sockets(but: Set[int] = frozenset()) -> list[tuple[str, str]]:
+    """Name and address of each socket on which this process or one started by it accepts connections.
+
+    Args:
+        but: process numbers to leave out, such as those that ran before what is looked at: a test's worker may keep a group of
+            ranks from an earlier test.
+    """
     found = []
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        if process.pid in but:
+            continue
         try:
             sockets = process.net_connections("inet")
             found += [(process.name(), connection.laddr.ip) for connection in sockets if connection.status == "LISTEN"]
