@@ -12,6 +12,7 @@ from tests.cluster.test_run import LONGER
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.ray_backend.run import run_experiment
 from vldd_dist.store.store import Store
+from vldd_dist.testing.listening import running_processes
 from vldd_dist.testing.tiny_experiment import experiment, run
 
 
@@ -28,6 +29,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[LocalCluster]:
     """A head that runs no work, and two nodes of one CPU that do."""
-    local = LocalCluster(start_cluster(2, 1, port := free_port()), f"http://127.0.0.1:{port}")
+    earlier = running_processes()
+    local = LocalCluster(start_cluster(2, 1, port := free_port()), f"http://127.0.0.1:{port}", earlier)
     yield local
     local.nodes.shutdown()

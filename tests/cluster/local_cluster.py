@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ class LocalCluster:
     """Attributes:
     nodes: Ray's object for the whole.
     dashboard: its URL.
+    earlier: process numbers of the test's own processes that ran before it.
     """
 
-    def __init__(self, nodes: Any, dashboard: str) -> None:
-        self.nodes, self.dashboard = nodes, dashboard
+    def __init__(self, nodes: Any, dashboard: str, earlier: Set[int]) -> None:
+        self.nodes, self.dashboard, self.earlier = nodes, dashboard, earlier
         self.client = JobSubmissionClient(dashboard)
 
     def submit(self, store: Path, overrides: list[str]) -> tuple[str, str]:
