@@ -95,6 +95,8 @@ CORESETS = Registry(
         "k_center": "vldd_dist.coresets.k_center:KCenter",
         "k_means": "vldd_dist.coresets.k_means:KMeans",
         "forgetting": "vldd_dist.coresets.forgetting:Forgetting",
+        "facility_location": "vldd_dist.coresets.facility_location:FacilityLocation",
+        "clip_score": "vldd_dist.coresets.clip_score:ClipScore",
     },
 )
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vldd_dist.config.base import choose
+from vldd_dist.coresets import facility_location
 from vldd_dist.coresets.base import select as select_by
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.errors import ConfigError
@@ -72,6 +73,44 @@ def test_k_means_takes_the_pair_in_the_middle_of_each_cluster() -> None:
     middles = [int((features - features[rows].mean(0)).norm(dim=1).argmin()) for rows in torch.arange(40).split(10)]
     for draw in range(5):
         assert sorted(select("k_means", given, 4, numpy_generator(draw)).tolist()) == middles
+
+
+@pytest.mark.parametrize("columns", [1, 3, 32])
+@pytest.mark.parametrize("seed", range(3))
+def test_facility_location_is_the_greedy_maximum_of_the_whole_matrix(
+    seed: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facility_location, "COLUMNS", columns)
+    given = candidates(40, seed)
+    similarity = (given.joint().double() @ given.joint().double().T).numpy()
+    chosen: list[int] = []
+    for _ in range(12):
+        free = [i for i in range(40) if i not in chosen]
+        chosen.append(max(free, key=lambda j: similarity[:, [*chosen, j]].max(axis=1).sum()))
+    assert select("facility_location", given, 12, numpy_generator("x")).tolist() == chosen
+
+
+def test_facility_location_reaches_its_share_of_the_best_subset() -> None:
+    """Of a monotone submodular function a greedy choice reaches 1 - 1/e."""
+    given = candidates(10)
+    similarity = (given.joint().double() @ given.joint().double().T).numpy() + 2
+
+    def value(chosen: tuple[int, ...]) -> float:
+        return float(similarity[:, list(chosen)].max(axis=1).sum())
+
+    found = value(tuple(select("facility_location", given, 3, numpy_generator("x")).tolist()))
+    subsets = list(combinations(range(10), 3))
+    assert (1 - np.exp(-1)) * max(map(value, subsets)) <= found <= max(map(value, subsets))
+    assert found > np.mean([value(subset) for subset in subsets])
+
+
+def test_clip_score_takes_the_pairs_that_agree_best() -> None:
+    given = candidates()
+    assert given.image is not None
+    assert given.text is not None
+    cosines = [float(i @ t / i.norm() / t.norm()) for i, t in zip(given.image, given.text, strict=True)]
+    expected = sorted(range(30), key=lambda index: -cosines[index])[:10]
+    assert select("clip_score", given, 10, numpy_generator("x")).tolist() == expected
 
 
 def test_forgetting_prefers_never_learned_then_most_events() -> None:

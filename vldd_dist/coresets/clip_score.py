@@ -1,0 +1,23 @@
+"""CLIP score (Hessel et al. 2104.08718): pairs whose image and text agree best."""
+
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+from vldd_dist.coresets.base import Coreset
+from vldd_dist.coresets.candidates import Candidates
+
+
+class ClipScore(Coreset):
+    """Pairs whose image and caption are most similar to an expert."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+
+    def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
+        """The largest cosines of the joint features, the first ones among equals."""
+        assert candidates.image is not None
+        assert candidates.text is not None
+        cosines = functional.cosine_similarity(candidates.image.double(), candidates.text.double())
+        return cosines.argsort(descending=True, stable=True)[:count]
