@@ -103,6 +103,12 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
             ["distill.objective.max_start_epoch=9", "distill.objective.start_stride=5"],
             "the last start (5) + distill.objective.expert_epochs (1) = 6 is more than experts.epochs (5): lower",
         ),
+        (
+            "distill.objective.min_start_epoch=3",
+            "distill.objective.min_start_epoch (3) is more than distill.objective.max_start_epoch (2): lower it",
+        ),
+        ("distill.objective.blend={}", "distill.objective.blend mixes the features of a frozen backbone"),
+        ("distill.objective.blend={beta: 0}", "distill.objective.blend.beta"),
         ("distill.objective.start_stride=0", "distill.objective.start_stride"),
         ("distill.pairs=[10, 5000]", "distill.pairs (5000) is more than the training images"),
         ("distill.pairs=[]", "distill.pairs"),

@@ -20,6 +20,7 @@ from tests.distillation.small_runs import (
     split,
     start_pairs,
 )
+from vldd_dist.distillation.blending import Blending
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import Experts
 from vldd_dist.distillation.history import History
@@ -96,6 +97,8 @@ def test_bf16_is_the_precision_of_a_frozen_towers_passes(problem: Problem) -> No
         ({"expert_epochs": 2}, True),
         ({"temperature": 0.376}, True),
         ({"max_start_epoch": 3}, True),
+        ({"min_start_epoch": 1}, True),
+        ({"blend": Blending()}, True),
         ({"optimiser": "sgd"}, False),
         ({"lr_images": 0.5}, False),
         ({"lr_texts": 0.2}, False),

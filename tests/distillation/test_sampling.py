@@ -34,6 +34,8 @@ def test_starts_are_drawn_from_a_stride() -> None:
     found = [sampler(starts=settings.starts()).draw(step).start for step in range(200)]
     assert set(found) == {0, 5, 10}
     assert [sampler(starts=range(1)).draw(step).start for step in range(5)] == [0] * 5
+    later = TrajectoryMatching(min_start_epoch=1, max_start_epoch=2, expert_epochs=3)
+    assert (list(later.starts()), later.reached_epochs()) == ([1, 2], {1, 2, 4, 5})
     assert TrajectoryMatching(max_start_epoch=2).reached_epochs() == {0, 1, 2, 3}
 
 

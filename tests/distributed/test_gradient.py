@@ -1,6 +1,7 @@
 """The gradient of a student on several ranks against that of one process, with gloo and real DeepSpeed engines."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.config.model import HeadSettings
+from vldd_dist.distillation.blending import Blend, Blending
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.unroll import EpsilonChoice
 from vldd_dist.distillation.unrolling import Segment, ShardedUnrolling
@@ -44,12 +46,12 @@ def segment_of(unrolling: ShardedUnrolling, case: Case, total: int) -> Segment:
     return Segment(cut(case.theta), cut(case.target), case.rates, batches, case.shared, 11)
 
 
-def sharded_gradient(ranks: Ranks, student: str, stage: int, gradient: str) -> dict[str, Any]:
+def sharded_gradient(ranks: Ranks, student: str, stage: int, gradient: str, blend: Blend | None = None) -> dict[str, Any]:
     """This rank's part of it."""
     case = dual_encoder_case(**STUDENTS[student]).in_model_inputs()
     total = len(case.batches[0][0])
     unrolling = unrolling_of(ranks, case, total, stage, gradient, STUDENTS[student].get("dropout", False))
-    segment = segment_of(unrolling, case, total)
+    segment = replace(segment_of(unrolling, case, total), blend=blend)
     choice = unrolling.check_differences(segment, 1e-4) if gradient == "finite_difference" else None
     result = unrolling.gradient(segment, choice and choice.relative_epsilon)
     return {
@@ -62,10 +64,13 @@ def sharded_gradient(ranks: Ranks, student: str, stage: int, gradient: str) -> d
     }
 
 
-def compare(group: Group, student: str, stage: int, gradient: str, against: str) -> dict[str, float]:
+def compare(
+    group: Group, student: str, stage: int, gradient: str, against: str, blend: Blend | None = None
+) -> dict[str, float]:
     """Relative errors of the group's gradients."""
-    parts = group.run(sharded_gradient, student, stage, gradient)
+    parts = group.run(sharded_gradient, student, stage, gradient, blend)
     case = dual_encoder_case(**STUDENTS[student]).in_model_inputs()
+    case.student.blend = blend
     wanted = case.gradient(against)
     steps = range(len(case.batches))
     width = range(len(case.batches[0]))
@@ -154,6 +159,15 @@ def test_ranks_find_that_differences_are_too_inaccurate(group: Groups) -> None:
 def test_tesla_and_feature_space_on_ranks(group: Groups, world: int) -> None:
     assert compare(group(world), "vit", 0, "tesla", "tesla")["pairs"] < 1e-5
     assert compare(group(world), "head only", 0, "exact", "full")["pairs"] < 1e-5
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_blend_rows_of_each_other(group: Groups, world: int) -> None:
+    """As one process does with all of them."""
+    blend = Blending().of_step(seed=5)
+    for gradient, tolerance in (("exact", 1e-5), ("finite_difference", 1.5e-3)):
+        errors = compare(group(world), "head only", 0, gradient, "full", blend)
+        assert max(errors["pairs"], errors["rates"], errors["terms"]) < tolerance, errors
 
 
 def double_backward_through_the_engine(ranks: Ranks) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.config.model import ModelSettings
+from vldd_dist.distillation.blending import Blend
 from vldd_dist.distillation.student import Student, without_fixed
 from vldd_dist.distillation.unroll import DoubleBackward, Params, full_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
@@ -131,7 +132,16 @@ class MemoryTrace:
         return sum(tensor.nbytes for name, tensor in batch if name not in fixed)
 
     @_once
-    def first_order(self, pairs: int, *, training: bool, of_batch: bool, keep: bool, fixed: frozenset[str] = NOTHING) -> int:
+    def first_order(
+        self,
+        pairs: int,
+        *,
+        training: bool,
+        of_batch: bool,
+        keep: bool,
+        fixed: frozenset[str] = NOTHING,
+        blend: Blend | None = None,
+    ) -> int:
         """A forward and backward pass with fused attention: the peak, bytes beside parameters and batch.
 
         Args:
@@ -139,8 +149,9 @@ class MemoryTrace:
             of_batch: with the batch's gradient.
             keep: the parameters' gradients; else each is gone as soon as it is made, as when it goes to another rank.
             fixed: of images and texts what has no gradient.
+            blend: of the features; none: they are not mixed.
         """
-        student, theta, batch = self.student(pairs, dropout=training, fused=True, fixed=fixed)
+        student, theta, batch = self.student(pairs, dropout=training, fused=True, fixed=fixed, blend=blend)
         with fused_attention_on_meta(), LiveMemory() as memory:
             at, on = _leaves(theta, True), _leaves(batch, of_batch)
             for leaf in [] if keep else at:
@@ -149,9 +160,11 @@ class MemoryTrace:
         return memory.peak
 
     @_once
-    def second_order(self, pairs: int, *, dropout: bool, with_theta: bool, fixed: frozenset[str] = NOTHING) -> SecondOrder:
+    def second_order(
+        self, pairs: int, *, dropout: bool, with_theta: bool, fixed: frozenset[str] = NOTHING, blend: Blend | None = None
+    ) -> SecondOrder:
         """`DoubleBackward` of one step. `with_theta`: with the products along theta."""
-        student, theta, batch = self.student(pairs, dropout=dropout, fused=False, fixed=fixed)
+        student, theta, batch = self.student(pairs, dropout=dropout, fused=False, fixed=fixed, blend=blend)
         direction = [torch.empty_like(tensor) for tensor in theta]
         with LiveMemory() as memory:
             derivatives = DoubleBackward(student)
@@ -161,11 +174,13 @@ class MemoryTrace:
         return SecondOrder(graph, memory.peak)
 
     @_once
-    def full_graph(self, pairs: int, *, dropout: bool, fixed: frozenset[str] = NOTHING) -> FullGraph:
+    def full_graph(
+        self, pairs: int, *, dropout: bool, fixed: frozenset[str] = NOTHING, blend: Blend | None = None
+    ) -> FullGraph:
         """`full_gradient` of one and of two steps."""
         peaks = []
         for steps in (1, 2):
-            student, theta, batch = self.student(pairs, dropout=dropout, fused=False, fixed=fixed)
+            student, theta, batch = self.student(pairs, dropout=dropout, fused=False, fixed=fixed, blend=blend)
             target = [torch.empty_like(tensor) for tensor in theta]
 
             def outer(end: Params, target: Params = target) -> Tensor:
@@ -215,11 +230,12 @@ class MemoryTrace:
         return [inputs.new_empty(pairs, *inputs.shape[1:]), torch.empty(pairs, self.text_dim, device=META)]
 
     def student(
-        self, pairs: int, *, dropout: bool, fused: bool, fixed: frozenset[str] = NOTHING
+        self, pairs: int, *, dropout: bool, fused: bool, fixed: frozenset[str] = NOTHING, blend: Blend | None = None
     ) -> tuple[Student, list[Tensor], list[Tensor]]:
         """A student, its parameters, and what is learned of a batch; what is not is the same in both of two steps."""
         model = self.model()
         student = Student(model, self.settings.loss, dropout=dropout, fused_attention=fused)
+        student.blend = blend
         places = frozenset(place for place, name in enumerate(PARTS) if name in fixed)
         learned, others = without_fixed(self._batch(model, pairs), places)
         student.fixed = [others, others] if others else ()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vldd_dist.distillation.blending import Blend, Mix
 from vldd_dist.distillation.student import BatchLayout, Fixed, with_fixed
 from vldd_dist.distillation.unroll import DoubleBackward, Params, StepGradient, StepProducts
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
@@ -33,12 +34,14 @@ class ShardedFirstOrder:
     Attributes:
         seed: of the dropout masks, as an `unroll.InnerProblem` has it.
         fixed: of each inner step's batch what is not learned, this rank's rows; nothing where empty.
+        blend: of the features of all rows, as a `Student` has it.
     """
 
     def __init__(self, model: ShardedModel, encoder: DualEncoder, loss: Loss, ranks: Ranks) -> None:
         self.model, self.encoder, self.layout, self.ranks = model, encoder, BatchLayout(loss), ranks
         self.seed = 0
         self.fixed: Sequence[Fixed] = ()
+        self.blend: Blend | None = None
 
     def gradients(
         self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
@@ -48,13 +51,17 @@ class ShardedFirstOrder:
         with torch.enable_grad(), replayed_randomness(self.seed, step, batch[0].device):
             on = [tensor.detach().requires_grad_(of_batch) for tensor in batch]
             inputs, texts, *learned = self.whole(on, step)
-            gradient = self.model.backward(self.part(self.model(inputs, texts), learned, self.encoder))
+            gradient = self.model.backward(self.part(self.model(inputs, texts, self.mix(step)), learned, self.encoder))
         of_batch_gradient = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in on if of_batch]
         return gradient if of_theta else [], of_batch_gradient
 
     def whole(self, batch: Params, step: int) -> list[Tensor]:
         """An inner step's batch with what is fixed."""
         return with_fixed(batch, self.fixed[step] if self.fixed else {})
+
+    def mix(self, step: int) -> Mix | None:
+        """What an inner step does to the features of all rows."""
+        return self.blend.at(step) if self.blend else None
 
     def part(self, features: tuple[Tensor, Tensor], learned: Params, encoder: DualEncoder) -> Tensor:
         """This rank's part of the loss, from the features of all rows."""
@@ -109,5 +116,5 @@ class _LossPart:
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
         inputs, texts, *learned = self.first_order.whole(batch, step)
-        features = call(self.skeleton.model, self.skeleton.view, theta, inputs, texts)
+        features = call(self.skeleton.model, self.skeleton.view, theta, inputs, texts, self.first_order.mix(step))
         return self.first_order.part(features, learned, self.skeleton.model)

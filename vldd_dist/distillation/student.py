@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from vldd_dist.distillation.blending import Blend
 from vldd_dist.distillation.unroll import Params
 from vldd_dist.models.attention import set_unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -64,6 +65,7 @@ class Student:
 
     Attributes:
         fixed: of each inner step's batch what is not learned; nothing where empty.
+        blend: of the features that enter the heads; none: they are not mixed.
     """
 
     def __init__(self, model: DualEncoder, loss: Loss, *, dropout: bool, fused_attention: bool) -> None:
@@ -73,6 +75,7 @@ class Student:
         # Drawn anew for each outer step.
         self.seed = 0
         self.fixed: Sequence[Fixed] = ()
+        self.blend: Blend | None = None
         model.train(dropout)
         if not fused_attention:
             set_unfused_attention(model)
@@ -80,4 +83,6 @@ class Student:
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
         """The loss of a batch, laid out as `BatchLayout` says but without what is fixed, at parameters theta: a scalar."""
         inputs, texts, *learned = with_fixed(batch, self.fixed[step] if self.fixed else {})
-        return self.layout.loss_of(call(self.model, self.view, theta, inputs, texts), learned, self.model)
+        mix = self.blend.at(step) if self.blend else None
+        features = call(self.model, self.view, theta, inputs, texts, mix)
+        return self.layout.loss_of(features, learned, self.model)

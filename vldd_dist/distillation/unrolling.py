@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.artifacts.trajectories import ShardSlices
+from vldd_dist.distillation.blending import Blend
 from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.sharded import ShardedDoubleBackward, ShardedFirstOrder
 from vldd_dist.distillation.student import Fixed, Student, without_fixed
@@ -71,6 +72,7 @@ class Segment:
         shared: the loss's shared tensors.
         seed: of the dropout masks.
         fixed: places in a batch of the tensors that are not learned, and get no gradient.
+        blend: of the features in the student's steps; none: they are not mixed.
     """
 
     start: Params
@@ -80,6 +82,7 @@ class Segment:
     shared: Params
     seed: int
     fixed: frozenset[int] = frozenset()
+    blend: Blend | None = None
 
     def of_few_pairs(self, pairs: int) -> "Segment":
         """With the first pairs of each batch alone."""
@@ -158,7 +161,7 @@ class LocalUnrolling:
         def outer(theta: Params) -> Tensor:
             return matching_loss(theta, segment.start, segment.target, self.student.towers)
 
-        self.student.seed = segment.seed
+        self.student.seed, self.student.blend = segment.seed, segment.blend
         learned, self.student.fixed = segment.parted()
         return unrolled_gradient(
             way,
@@ -241,7 +244,7 @@ class ShardedUnrolling:
         def outer(theta: Params) -> Tensor:
             return matching_loss(theta, segment.start, segment.target, self.towers, self.ranks)
 
-        self.passes.seed = segment.seed
+        self.passes.seed, self.passes.blend = segment.seed, segment.blend
         learned, self.passes.fixed = segment.parted()
         result = swept_gradient(
             derivatives,

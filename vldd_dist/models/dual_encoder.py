@@ -78,18 +78,26 @@ class DualEncoder(nn.Module):
         """Caption embeddings (B, D) -> (B, d)."""
         return self.text_head(embeddings)
 
-    def forward(self, inputs: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, inputs: Tensor, embeddings: Tensor, mix: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Image and text features, (B, d) each, of `inputs(images)` and caption embeddings.
 
         With several ranks, each gives its own rows and gets the features of all rows. The backbone computes the rank's rows
         only; the cheap heads compute the whole batch on every rank, so that their dropout masks do not depend on the number of
         ranks.
+
+        Args:
+            mix: of what enters the heads, all rows (B, ...), as many others; none: as they are.
         """
         # Not entered otherwise: the meta device that the planner traces on has no autocast.
         with torch.autocast(inputs.device.type, torch.bfloat16) if self.bf16_backbone else nullcontext():
             features = inputs if self.frozen_backbone else self.image_backbone(inputs)
         features = features.to(embeddings.dtype)
-        return self.image_head(self.gather_rows(features)), self.text_head(self.gather_rows(embeddings))
+        of_images, of_texts = self.gather_rows(features), self.gather_rows(embeddings)
+        if mix is not None:
+            of_images, of_texts = mix(of_images), mix(of_texts)
+        return self.image_head(of_images), self.text_head(of_texts)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> float32, normalised with the image tower's mean and std."""

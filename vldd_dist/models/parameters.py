@@ -1,7 +1,7 @@
 """A view of a dual encoder's trainable parameters: what a trajectory holds, and what a student's inner steps update."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -63,19 +63,25 @@ class ParameterView:
 
 
 def call(
-    model: DualEncoder, view: ParameterView, theta: Sequence[Tensor], inputs: Tensor, embeddings: Tensor
+    model: DualEncoder,
+    view: ParameterView,
+    theta: Sequence[Tensor],
+    inputs: Tensor,
+    embeddings: Tensor,
+    mix: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The dual encoder's features, (B, d) each, with `theta` in place of its trainable parameters.
+    """The dual encoder's features, (B, d) each, with `theta` in place of its trainable parameters; `mix` as in
+    `DualEncoder.forward`.
 
     Differentiable any number of times in theta, inputs and embeddings, also with gradient checkpointing.
     """
     if not model.recomputes:
-        return torch.func.functional_call(model, dict(zip(view.names, theta, strict=True)), (inputs, embeddings))
+        return torch.func.functional_call(model, dict(zip(view.names, theta, strict=True)), (inputs, embeddings, mix))
     # functional_call restores the model's own parameters on return, and the backward pass would recompute activations with
     # those. A copy of the modules, but of no tensor, keeps theta for as long as the graph exists.
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     tensors |= {id(own): value for own, value in zip(view.parameters, theta, strict=True)}
-    return copy.deepcopy(model, tensors)(inputs, embeddings)
+    return copy.deepcopy(model, tensors)(inputs, embeddings, mix)
 
 
 def _tower_of(name: str) -> str:

@@ -31,7 +31,7 @@ class ShardedModel(Protocol):
     @property
     def in_shards(self) -> bool: ...
 
-    def __call__(self, *inputs: Tensor) -> Any:
+    def __call__(self, *inputs: Any) -> Any:
         """The model's outputs with the parameters that were written last."""
         ...
 

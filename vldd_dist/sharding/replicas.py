@@ -24,7 +24,7 @@ class Replicas:
         self.model, self.optimiser, self.parameters = model, optimiser, parameters_of(optimiser)
         self.layout = Layout.even(ranks, [parameter.shape for parameter in self.parameters])
 
-    def __call__(self, *inputs: Tensor) -> Any:
+    def __call__(self, *inputs: Any) -> Any:
         return self.model(*inputs)
 
     @torch.no_grad()

@@ -33,7 +33,7 @@ class ZeroModel:
         else:
             self.layout = Layout(ranks, shapes, ranks.all_gather([_fragment(parameter) for parameter in self.parameters]))
 
-    def __call__(self, *inputs: Tensor) -> Any:
+    def __call__(self, *inputs: Any) -> Any:
         return self.engine(*inputs)
 
     @torch.no_grad()

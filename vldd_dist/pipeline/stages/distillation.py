@@ -171,17 +171,18 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     rows, dropout = per_rank(min(settings.batch_size or pairs, pairs), settings.workers), objective.dropout
     tower = trace.tower(largest_chunk(used_pairs(pairs, settings))) if trace.frozen_backbone else None
     step = Step(rows * trace.input_bytes, rows * trace.learned_input_bytes(fixed), tower=tower)
+    blend = objective.blend.of_step(seed=0) if objective.blend else None
     if objective.gradient == "full":
-        step = replace(step, full=trace.full_graph(rows, dropout=dropout, fixed=fixed))
+        step = replace(step, full=trace.full_graph(rows, dropout=dropout, fixed=fixed, blend=blend))
     elif objective.gradient == "finite_difference":
         checked = min(rows, per_rank(CHECKED_PAIRS, settings.workers))
-        check = trace.second_order(checked, dropout=dropout, with_theta=True, fixed=fixed)
+        check = trace.second_order(checked, dropout=dropout, with_theta=True, fixed=fixed, blend=blend)
         keep = not drops_gradients(settings.zero_stage)
-        first = trace.first_order(rows, training=dropout, of_batch=True, keep=keep, fixed=fixed)
+        first = trace.first_order(rows, training=dropout, of_batch=True, keep=keep, fixed=fixed, blend=blend)
         step = replace(step, first=first, check=check)
     else:
         with_theta = objective.gradient == "exact" or is_sharded(settings)
-        step = replace(step, second=trace.second_order(rows, dropout=dropout, with_theta=with_theta, fixed=fixed))
+        step = replace(step, second=trace.second_order(rows, dropout=dropout, with_theta=with_theta, fixed=fixed, blend=blend))
     return distillation_memory(sizes_of(trace), step, pairs, pair, settings, validation)
 
 

@@ -1,0 +1,73 @@
+"""What is wrong with the settings of trajectory matching in an experiment, a sentence each."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings
+from vldd_dist.plugins import GRADIENTS
+
+if TYPE_CHECKING:
+    from vldd_dist.config.experiment import Experiment
+
+KEY = "distill.objective"
+
+
+def problems_of(settings: MatchingSettings, experiment: "Experiment") -> list[str]:
+    """All of them."""
+    return [
+        *_of_gradient(settings, experiment),
+        *_of_experts(settings, experiment),
+        *_of_loss(settings, experiment),
+        *_of_blending(settings, experiment),
+    ]
+
+
+def _of_gradient(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:
+    distill, way = experiment.distill, GRADIENTS.load(settings.gradient)
+    if way.first_order_only and distill.precision == "bf16":
+        yield (
+            f"distill.precision: bf16 with {KEY}.gradient: {settings.gradient}: the difference of two passes drowns in the "
+            "rounding of one (docs/decisions.md); set precision to fp32 or gradient to exact"
+        )
+    if way.derivatives is None and (distill.workers > 1 or distill.zero_stage):
+        yield (
+            f"{KEY}.gradient: {settings.gradient} keeps one graph in one process: set exact, or distill.workers to 1 and "
+            "zero_stage to 0"
+        )
+
+
+def _of_experts(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:
+    experts = experiment.experts
+    if settings.min_experts is not None and settings.min_experts > experts.count:
+        yield (
+            f"{KEY}.min_experts ({settings.min_experts}) is more than experts.count ({experts.count}): lower it or train more"
+        )
+    if settings.min_start_epoch > settings.max_start_epoch:
+        yield (
+            f"{KEY}.min_start_epoch ({settings.min_start_epoch}) is more than {KEY}.max_start_epoch "
+            f"({settings.max_start_epoch}): lower it or raise the other"
+        )
+    elif (last := max(settings.reached_epochs())) > experts.epochs:
+        start = settings.starts()[-1]
+        name = f"{KEY}.max_start_epoch ({start})" if start == settings.max_start_epoch else f"the last start ({start})"
+        yield (
+            f"{name} + {KEY}.expert_epochs ({settings.expert_epochs}) = {last} is more than experts.epochs "
+            f"({experts.epochs}): lower {KEY}.max_start_epoch or {KEY}.expert_epochs, or train longer"
+        )
+
+
+def _of_loss(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:
+    loss = experiment.model.loss
+    try:
+        settings.inner_loss(loss)
+    except ValueError as problem:
+        yield f"{KEY}.temperature: model.loss: {loss.name} {problem}: leave {KEY}.temperature out, or change model.loss"
+
+
+def _of_blending(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:
+    train = experiment.model.image.train
+    if settings.blend is not None and train not in ("head", "frozen"):
+        yield (
+            f"{KEY}.blend mixes the features of a frozen backbone, and with model.image.train: {train} it moves: set "
+            f"model.image.train to head, or leave {KEY}.blend out"
+        )

@@ -1,0 +1,36 @@
+"""Trajectory matching as a plug-in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.objectives.base import OuterProblem
+from vldd_dist.distillation.objectives.trajectory_matching.checks import problems_of
+from vldd_dist.distillation.objectives.trajectory_matching.problem import MatchingProblem
+from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings
+from vldd_dist.distillation.sampling import inner_batch_size
+from vldd_dist.distillation.snapshot_shelf import shelf_for
+from vldd_dist.distillation.unrolling import make_unrolling
+from vldd_dist.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from vldd_dist.config.experiment import Experiment
+
+
+class TrajectoryMatching(MatchingSettings):
+    """Squared distance of the student's end from the expert's, over the expert's own squared way, image and text apart."""
+
+    @contextmanager
+    def open(self, context: RunContext) -> Iterator[OuterProblem]:
+        settings = context.settings
+        context.model.bf16_backbone = settings.precision == "bf16"
+        batch_size = inner_batch_size(settings.batch_size, context.total)
+        with shelf_for(self.offload_snapshots) as shelf:
+            loss = self.inner_loss(context.loss)
+            unrolling = make_unrolling(context.model, loss, self, shelf, context.ranks, settings.zero_stage, batch_size)
+            seed = derive_seed(context.seed, "distillation", context.total)
+            yield MatchingProblem(self, context, unrolling, context.open_experts(unrolling.part), seed)
+
+    def problems(self, experiment: "Experiment") -> list[str]:
+        return problems_of(self, experiment)
