@@ -97,6 +97,7 @@ CORESETS = Registry(
         "forgetting": "vldd_dist.coresets.forgetting:Forgetting",
         "facility_location": "vldd_dist.coresets.facility_location:FacilityLocation",
         "clip_score": "vldd_dist.coresets.clip_score:ClipScore",
+        "prototypes": "vldd_dist.coresets.prototypes:Prototypes",
     },
 )
 

@@ -8,7 +8,7 @@ import torch
 
 from vldd_dist.config.base import choose
 from vldd_dist.coresets import facility_location
-from vldd_dist.coresets.base import select as select_by
+from vldd_dist.coresets.base import groups
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.errors import ConfigError
 from vldd_dist.plugins import CORESETS
@@ -27,7 +27,16 @@ def candidates(pictures: int = 30, seed: int = 0) -> Candidates:
 
 
 def select(method: str, given: Candidates, count: int, generator: np.random.Generator) -> torch.Tensor:
-    return select_by(choose(CORESETS, method), given, count, generator)
+    """What stands for each pair."""
+    return torch.cat([group[:1] for group in groups(choose(CORESETS, method), given, count, generator)])
+
+
+@pytest.mark.parametrize("method", list(CORESETS))
+def test_real_pairs_are_means_of_one(method: str) -> None:
+    plugin = choose(CORESETS, method)
+    found = groups(plugin, candidates(), 12, numpy_generator("x"))
+    assert torch.equal(torch.stack([group[0] for group in found]), plugin.select(candidates(), 12, numpy_generator("x")))
+    assert (max(len(group) for group in found) > 1) == (plugin.remark is not None)
 
 
 @pytest.mark.parametrize("method", list(CORESETS))

@@ -51,6 +51,16 @@ def test_comparisons_name_the_best_coreset_of_the_size():
     assert comparisons([row("distilled", 10, 4.0)])[0].coreset is None
 
 
+def test_means_are_no_real_pairs():
+    """They are not the best coreset, and the table says what they are."""
+    means = row("prototypes", 10, 60.0).model_copy(update={"remark": "means of real pairs"})
+    data = report()
+    data = data.model_copy(update={"rows": [*data.rows, means]})
+    assert comparisons(data.rows)[0].coreset.method == "random"
+    assert "Prototypes: means of real pairs." in recall_table(data).notes
+    assert not any("means of real pairs" in note for note in recall_table(report()).notes)
+
+
 def test_the_table_has_a_line_for_each_row():
     table = recall_table(report())
     assert [column.key for column in table.columns] == ["pairs", "method", *METRICS, "of_full_data", "runs", "students"]

@@ -1,1 +1,1 @@
-"""Coresets: M real pairs, the baselines of every distilled set; one file a method, registered in `plugins.CORESETS`."""
+"""Coresets: M real pairs or means of some, the baselines of distilled sets; one file a method (`plugins.CORESETS`)."""

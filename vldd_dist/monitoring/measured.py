@@ -48,16 +48,18 @@ class Measured:
     def rows(self, graph: Graph) -> list[Row]:
         """Of what has an evaluated student: full data, coresets, distilled sets."""
         runs: dict[tuple[str, int, str | None], list[list[dict[str, float]]]] = {}
+        remarks: dict[str, str | None] = {}
         own = graph.experiment.model.image.model
         train = (self.facts(graph.unit("dataset")) or {}).get("splits", {}).get("train", {}).get("images", 0)
         experts = [unit for unit in graph.wanted("evaluation") if "expert" in unit.inputs]
         if of_experts := self._recalls(experts):
             runs[FULL, train, None] = [[recall] for recall in of_experts]
         for chosen in evaluated_sets(graph.experiment):
+            remarks[chosen.method] = chosen.remark
             for model in chosen.image_models:
                 if found := self._recalls([graph.unit("evaluation", *key) for key in chosen.evaluations(model)]):
                     runs.setdefault((chosen.method, chosen.pairs, None if model == own else model), []).append(found)
-        return [aggregate(method, pairs, of_row, model) for (method, pairs, model), of_row in runs.items()]
+        return [aggregate(method, pairs, of_row, model, remarks.get(method)) for (method, pairs, model), of_row in runs.items()]
 
     def _recalls(self, evaluations: list[WorkUnit]) -> list[dict[str, float]]:
         """Of those that are committed."""

@@ -23,6 +23,7 @@ class EvaluatedSet:
         seed: of the distillation, or of the selection.
         source: (kind, *key) of the unit that makes the pairs.
         evaluation_seeds: one student for each, on each image model.
+        remark: of a coreset whose pairs are not real ones, what tables say of them.
     """
 
     method: str
@@ -31,6 +32,7 @@ class EvaluatedSet:
     source: Key
     evaluation_seeds: tuple[int, ...]
     image_models: tuple[str, ...]
+    remark: str | None = None
 
     def evaluations(self, image_model: str | None = None) -> Iterator[Key]:
         """Keys of its evaluations, on all image models or on one."""
@@ -50,7 +52,8 @@ def _coresets(experiment: Experiment, models: tuple[str, ...]) -> Iterator[Evalu
         for method in experiment.coresets.methods:
             for position, seed in enumerate(experiment.evaluation.seeds):
                 expert = position % experiment.experts.count
-                yield EvaluatedSet(method.label, pairs, seed, ("coreset", method, pairs, seed, expert), (seed,), models)
+                source = "coreset", method, pairs, seed, expert
+                yield EvaluatedSet(method.label, pairs, seed, source, (seed,), models, method.remark)
 
 
 def _distilled(experiment: Experiment, models: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[EvaluatedSet]:

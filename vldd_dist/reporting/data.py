@@ -47,6 +47,7 @@ class Row(_Value):
     metrics: dict[str, Stat] = Field(description="The recalls and their mean, then further metrics.")
     runs: int = Field(gt=0, description="Number of runs that have an evaluated student.")
     students: int = Field(gt=0, description="Number of evaluated students, of all runs.")
+    remark: str | None = Field(None, description="What the pairs are, where they are neither real nor distilled.")
 
 
 class ExpertCurve(_Value):
@@ -122,7 +123,13 @@ class ReportData(_Value):
     progress: Progress | None = None
 
 
-def aggregate(method: str, pairs: int, runs: list[list[dict[str, float]]], image_model: str | None = None) -> Row:
+def aggregate(
+    method: str,
+    pairs: int,
+    runs: list[list[dict[str, float]]],
+    image_model: str | None = None,
+    remark: str | None = None,
+) -> Row:
     """The row of a method and size.
 
     Args:
@@ -143,6 +150,7 @@ def aggregate(method: str, pairs: int, runs: list[list[dict[str, float]]], image
         metrics={name: _stat([[student[name] for student in run] for run in runs]) for name in (*METRICS, *further)},
         runs=len(runs),
         students=len(students),
+        remark=remark,
     )
 
 

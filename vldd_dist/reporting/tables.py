@@ -33,7 +33,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean recall of distilled pairs, of the best coreset of the same size and of full data, with the experiment's towers."""
+    """Mean recall of distilled pairs, of the best coreset of as many real pairs, of full data, with the experiment's towers."""
 
     pairs: int
     distilled: float
@@ -62,7 +62,7 @@ def comparisons(rows: list[Row]) -> list[Comparison]:
             pairs=row.pairs,
             distilled=row.metrics["mean"].mean,
             coreset=max(
-                (other for other in own if other.pairs == row.pairs and other.method not in (DISTILLED, FULL)),
+                (other for other in own if other.pairs == row.pairs and _is_of_real_pairs(other)),
                 key=lambda other: other.metrics["mean"].mean,
                 default=None,
             ),
@@ -71,6 +71,15 @@ def comparisons(rows: list[Row]) -> list[Comparison]:
         for row in sorted(own, key=lambda row: row.pairs)
         if row.method == DISTILLED
     ]
+
+
+def _is_of_real_pairs(row: Row) -> bool:
+    return row.method not in (DISTILLED, FULL) and row.remark is None
+
+
+def remarks(rows: list[Row]) -> list[str]:
+    """A sentence for each method whose pairs are neither real nor distilled."""
+    return list(dict.fromkeys(f"{display_name(row.method).capitalize()}: {row.remark}." for row in rows if row.remark))
 
 
 def metrics_of(rows: list[Row]) -> list[str]:
@@ -117,7 +126,7 @@ def summary(data: ReportData) -> dict[str, Any]:
 
 def recall_table(data: ReportData) -> Table:
     """A section for each number of pairs, with its best values marked; sections of other image towers are titled so."""
-    metrics, notes = metrics_of(data.rows), [spread_note(data.rows)]
+    metrics, notes = metrics_of(data.rows), [spread_note(data.rows), *remarks(data.rows)]
     columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
     if any(of_full_data(row, data.rows) is not None for row in data.rows):
         columns.insert(metrics.index("mean") + 1, Column(key="of_full_data", head=OF_FULL_DATA, figures=True))

@@ -1,11 +1,14 @@
-"""A coreset: M real pairs, chosen by one of the methods in `plugins.CORESETS`."""
+"""A coreset: M real pairs, or means of some, by one of the methods in `plugins.CORESETS`."""
 
 from typing import Any
 
+from pydantic import Field
+
 from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.facts import Facts
+from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.base import choose
-from vldd_dist.coresets.base import Coreset, select
+from vldd_dist.coresets.base import Coreset, groups
+from vldd_dist.data.mean_pairs import mean_pairs
 from vldd_dist.data.real_pairs import real_pairs
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.inputs import captions_selected_by, load_candidates
@@ -16,8 +19,9 @@ from vldd_dist.seeding import numpy_generator
 
 
 class CoresetFacts(Facts):
-    keys: list[str]
+    keys: list[str] = Field(description="of the real pairs; of means of several the one in the middle")
     captions: list[str]
+    means_of: list[Count] = Field(default=[], description="how many real pairs each pair is the mean of; empty for real pairs")
 
 
 def unit(graph: Units, method: Coreset, pairs: int, seed: int, expert: int) -> WorkUnit:
@@ -37,11 +41,17 @@ def run(context: StageContext) -> dict[str, Any]:
     method: Coreset = choose(CORESETS, spec["method"])
     generator = numpy_generator(spec["seed"], "coreset", method.name, spec["pairs"])
     candidates = load_candidates(context)
-    indices = select(method, candidates, spec["pairs"], generator).tolist()
+    found = groups(method, candidates, spec["pairs"], generator)
+    indices = [int(group[0]) for group in found]
     numbers = captions_selected_by(candidates, indices)
     chosen = real_pairs(context.dataset, context.embeddings, indices, numbers, spec["seed"])
-    context.writer.put("pairs.safetensors", tensors.encode({"images": chosen.images, "texts": chosen.texts}))
-    return {"keys": chosen.keys, "captions": chosen.captions}
+    images, texts, means = chosen.images, chosen.texts, {}
+    if method.remark is not None:
+        assert candidates.caption is not None
+        images, texts = mean_pairs(context.dataset, context.embeddings, found, candidates.caption)
+        means = {"means_of": [len(group) for group in found]}
+    context.writer.put("pairs.safetensors", tensors.encode({"images": images, "texts": texts}))
+    return {"keys": chosen.keys, "captions": chosen.captions} | means
 
 
 STAGE = StageSpec(
