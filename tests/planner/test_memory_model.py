@@ -181,6 +181,8 @@ def test_two_ranks_halve_what_is_sharded() -> None:
     assert half["vectors"] - MIB == (whole["vectors"] - MIB) // 2
     pair = PairSize(MIB, MIB, MIB)
     assert pairs_memory(1000, pair, two)["pairs"] == pairs_memory(1000, pair, one)["pairs"] // 2
+    averaged = one.model_copy(update={"ema": 0.99})
+    assert pairs_memory(1000, pair, averaged)["pairs"] == pairs_memory(1000, pair, one)["pairs"] + 1000 * MIB
     # 12 GiB of fp32: the largest bucket, one of gradients and two of parameters.
     bucket = 4 << 25
     fixed = GIB + 2 * bucket

@@ -52,6 +52,13 @@ class DistillSettings(Section):
         description="Outer learning rate of the text embeddings (lr_txt); 0: they keep their start, and only images are learned.",
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Momentum of the outer sgd.")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0,
+        description=(
+            "Decay of a running average of all that is learned, a step at a time; the average is validated and published. 0: the "
+            "pairs themselves."
+        ),
+    )
     workers: Annotated[Positive, HOW_TO_RUN] = Field(
         1, description="Ranks of one run; each owns its rows of the pairs and asks for `resources`."
     )

@@ -191,9 +191,11 @@ def is_sharded(settings: DistillSettings) -> bool:
 
 
 def pairs_memory(pairs: int, pair: PairSize, settings: DistillSettings) -> Terms:
-    """A rank's share, M / W pairs: their values; of what is learned start, best, and Adam's two moments or SGD's one."""
+    """A rank's share, M / W pairs: their values; of what is learned start, best, the running average if there is one, and
+    Adam's two moments or SGD's one."""
     moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
-    return {"pairs": per_rank(pairs, settings.workers) * (pair.whole + pair.kept + (2 + moments) * pair.learned)}
+    copies = 2 + bool(settings.ema) + moments
+    return {"pairs": per_rank(pairs, settings.workers) * (pair.whole + pair.kept + copies * pair.learned)}
 
 
 def distillation_memory(

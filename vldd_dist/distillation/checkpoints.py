@@ -1,8 +1,8 @@
 """A distillation's checkpoint: each rank writes its rows, any number of ranks reads them.
 
-rows.safetensors      the pairs, of what moves the best pairs and the outer optimiser's state, a row for each pair; in several
-                      files (`artifacts.row_files`) if there are several ranks
-shared.safetensors    equal on all ranks: the shared tensors with their optimiser's state, the curves
+rows.safetensors      the pairs, of what moves the best pairs, the running average and the outer optimiser's state, a row for
+                      each pair; in several files (`artifacts.row_files`) if there are several ranks
+shared.safetensors    equal on all ranks: of the shared tensors the same, the curves
 """
 
 import logging
@@ -26,11 +26,20 @@ logger = logging.getLogger(__name__)
 
 
 class LoopState(NamedTuple):
-    """What a checkpoint holds beside facts and curves."""
+    """What a checkpoint holds beside facts and curves.
+
+    Attributes:
+        average: of the pairs; none where it is not kept.
+    """
 
     pairs: SyntheticPairs
     best: SyntheticPairs
     outer: OuterOptimiser
+    average: SyntheticPairs | None = None
+
+    def copies(self) -> dict[str, SyntheticPairs]:
+        """Other values of what moves, by name."""
+        return {"best": self.best} | ({} if self.average is None else {"average": self.average})
 
 
 class RunCheckpoints:
@@ -94,10 +103,14 @@ def _named(prefix: str, named: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _rows(state: LoopState) -> dict[str, Tensor]:
     """What has a row for each pair, sharing memory with the state."""
-    pairs, best = _named("pairs", state.pairs.rows), _named("best", state.best.learned(state.best.rows))
-    return pairs | best | _named("outer", state.outer.rows_state())
+    named = _named("pairs", state.pairs.rows) | _named("outer", state.outer.rows_state())
+    for prefix, pairs in state.copies().items():
+        named |= _named(prefix, pairs.learned(pairs.rows))
+    return named
 
 
 def _shared(state: LoopState) -> dict[str, Tensor]:
-    pairs, best = _named("pairs", state.pairs.shared), _named("best", state.best.learned(state.best.shared))
-    return pairs | best | _named("outer", state.outer.shared_state())
+    named = _named("pairs", state.pairs.shared) | _named("outer", state.outer.shared_state())
+    for prefix, pairs in state.copies().items():
+        named |= _named(prefix, pairs.learned(pairs.shared))
+    return named

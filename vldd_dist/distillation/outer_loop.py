@@ -1,8 +1,8 @@
 """The outer loop: move the synthetic pairs along the gradient of an objective, validate, checkpoint.
 
-The loop's whole state is the pairs, the outer optimiser, the best validated pairs, the curves and what the objective keeps;
-every draw of outer step n derives from (seed, n). A checkpoint of that state resumes to the same bits. Of several ranks each
-runs this loop on its rows of the pairs; what is not a row is alike on all.
+The loop's whole state is the pairs, their running average, the outer optimiser, the best validated pairs, the curves and what
+the objective keeps; every draw of outer step n derives from (seed, n). A checkpoint of that state resumes to the same bits. Of
+several ranks each runs this loop on its rows of the pairs; what is not a row is alike on all.
 """
 
 import math
@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.distillation.averaging import RunningAverage
 from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.history import History
@@ -56,6 +57,7 @@ class Distillation:
         self.problem, self.pairs, self.validate, self.should_stop = problem, pairs, validate, should_stop
         self.settings, self.report = context.settings, context.report
         self.outer = OuterOptimiser(pairs, rates, self.settings)
+        self.average = RunningAverage(pairs, self.settings.ema)
         self.checkpoints = RunCheckpoints(writer, context.ranks, context.total)
         self.best = pairs.clone()
         self.history = History()
@@ -124,6 +126,7 @@ class Distillation:
         found = self.problem.gradient(step, self.pairs)
         self._refuse_divergence(step, sum(found.terms.values()))
         self.outer.step(found.rows, found.row_gradients, found.shared_gradients)
+        self.average.update(step + 1)
         self.history.add(found.terms, self.pairs.shared)
 
     def _refuse_divergence(self, step: int, loss: float) -> None:
@@ -139,17 +142,20 @@ class Distillation:
             )
 
     def _validate(self, step: int) -> None:
-        recall = self.validate(self.pairs)
+        recall = self.validate(self.average.value)
         if not self.history.validation or recall > self.history.best_validation()[1]:
-            self.best.copy_(self.pairs)
+            self.best.copy_(self.average.value)
         self.history.validation.append((step, recall))
 
     def _checkpoint(self, step: int, uploads: AsyncWriter) -> None:
         facts = {"validation": list(self.history.validation), "objective": self.problem.state()}
-        self.checkpoints.save(step, LoopState(self.pairs, self.best, self.outer), self.history.as_tensors(), facts, uploads)
+        self.checkpoints.save(step, self._state(), self.history.as_tensors(), facts, uploads)
+
+    def _state(self) -> LoopState:
+        return LoopState(self.pairs, self.best, self.outer, self.average.kept)
 
     def _restore(self) -> int:
-        found = self.checkpoints.restore(LoopState(self.pairs, self.best, self.outer))
+        found = self.checkpoints.restore(self._state())
         if found is None:
             return 0
         step, curves, facts = found

@@ -188,7 +188,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
     """In: the snapshots that can be drawn, once each, and the first pairs. Out: checkpoints (the pairs, of what is learned the
-    best and the moments), the best pairs and the first."""
+    best, the average and the moments), the best pairs and the first."""
     settings, trace = experiment.distill, traces(experiment.model, experiment.data.image_size)
     reads = 0
     if isinstance(objective := settings.objective, TrajectoryMatching):
@@ -199,7 +199,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
             # All experts share one first snapshot of the image tower: it is stored and read once.
             reads -= (experiment.experts.count - 1) * trace.trainable_bytes["image"]
     moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
-    checkpoint = trace.pair_bytes + (1 + moments) * trace.learned_bytes(settings.fixed())
+    checkpoint = trace.pair_bytes + (1 + moments + bool(settings.ema)) * trace.learned_bytes(settings.fixed())
     checkpoints = settings.outer_steps // settings.checkpoint_every
     writes = max(settings.pairs) * (checkpoints * checkpoint + 2 * trace.pair_bytes)
     features = has_features(experiment.model)
