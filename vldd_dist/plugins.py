@@ -111,7 +111,18 @@ INITIALISATIONS = Registry(
     },
 )
 
-LOSSES = Registry("loss", {"infonce": "vldd_dist.models.losses.infonce:InfoNCE"}, group="vldd_dist.losses")
+LOSSES = Registry(
+    "loss",
+    {
+        "infonce": "vldd_dist.models.losses.infonce:InfoNCE",
+        "wbce": "vldd_dist.models.losses.wbce:WeightedBCE",
+        "weighted_infonce": "vldd_dist.models.losses.weighted_infonce:WeightedInfoNCE",
+        "ence": "vldd_dist.models.losses.ence:ExtendedInfoNCE",
+        "cwcl": "vldd_dist.models.losses.cwcl:CWCL",
+        "mse": "vldd_dist.models.losses.mse:MeanSquaredError",
+    },
+    group="vldd_dist.losses",
+)
 
 OBJECTIVES = Registry(
     "objective",

@@ -10,13 +10,13 @@ from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.plugins import LOSSES
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import experiment, run, units_of
-from vldd_dist.testing.unroll_problems import WeightedInfoNCE
+from vldd_dist.testing.unroll_problems import ScaledInfoNCE
 
 
 def test_what_a_loss_learns_goes_through_the_whole_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LOSSES.entries, "weighted_infonce", "vldd_dist.testing.unroll_problems:WeightedInfoNCE")
+    monkeypatch.setitem(LOSSES.entries, "scaled_infonce", "vldd_dist.testing.unroll_problems:ScaledInfoNCE")
     tree = experiment(
-        "model.loss={name: weighted_infonce, lr_temperature: 0.1}",
+        "model.loss={name: scaled_infonce, lr_temperature: 0.1}",
         "data.train_images=24",
         "experts.count=1",
         "experts.epochs=2",
@@ -39,7 +39,7 @@ def test_what_a_loss_learns_goes_through_the_whole_run(store: Store, monkeypatch
     found = load_distilled(store.url_of(UnitReader(store, published.kind, published.id).facts["folder"]))
     assert {name: rows.shape for name, rows in found.rows.items()} == {name: rows.shape for name, rows in pairs.items()}
     assert set(found.as_dataset()[0]) == {"images", "texts", "log_scales"}
-    assert isinstance(found.loss, WeightedInfoNCE)
+    assert isinstance(found.loss, ScaledInfoNCE)
     assert set(found.learned) == {"inner_lr_image", "inner_lr_text", "temperature"}
     batch = {name: rows[:3] for name, rows in found.rows.items()}
     loss = found.loss(torch.randn(3, 8), torch.randn(3, 8), batch, found.shared)

@@ -84,3 +84,19 @@ def test_units_cost_what_their_passes_do() -> None:
 def test_an_objective_that_is_not_modelled_has_no_figure() -> None:
     described, trace = traced("distill.objective=covariance_matching")
     assert outer_step_flops(trace, described.distill, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "numbers"),
+    [
+        ("{learn_temperature: true}", 0),
+        ("{name: wbce, similarity: {rank: 20}}", 41),
+        # One column, and the pair's number, which is an int64.
+        ("{name: wbce, similarity: full}", 3),
+    ],
+)
+def test_a_plan_counts_what_a_loss_learns(loss: str, numbers: int) -> None:
+    (_, plain), (_, learning) = (traced(f"model.loss={given}") for given in ("infonce", loss))
+    assert learning.pair_bytes - plain.pair_bytes == learning.input_bytes - plain.input_bytes == 4 * numbers
+    apart = [trace.second_order(4, dropout=False, with_theta=True).peak for trace in (plain, learning)]
+    assert 0 < apart[1] - apart[0] < 10_000

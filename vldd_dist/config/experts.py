@@ -1,12 +1,29 @@
 """experts: training on all real pairs."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from vldd_dist.config.base import HOW_TO_RUN, PRECISION, NonNegative, Positive, Precision, Rate, Resources, Section, ZeroStage
+from vldd_dist.config.base import (
+    HOW_TO_RUN,
+    PRECISION,
+    AnyPlugin,
+    NonNegative,
+    Positive,
+    Precision,
+    Rate,
+    Resources,
+    Section,
+    ZeroStage,
+    choose,
+)
+from vldd_dist.plugins import LOSSES
 
 Captions = Literal["one", "all"]
+
+
+def _loss(chosen: Any) -> Any:
+    return None if chosen is None else choose(LOSSES, chosen, default="infonce")
 
 
 class AugmentSettings(Section):
@@ -58,6 +75,9 @@ class ExpertsSettings(ExpertSettings):
     """All experts of an experiment."""
 
     count: Positive = Field(20, description="Number of experts.")
+    loss: Annotated[AnyPlugin | None, BeforeValidator(_loss)] = Field(
+        None, description="The loss of experts where it is another than that of students; none: model.loss."
+    )
     keep: Literal["reachable", "all"] = Field(
         "reachable",
         description="Snapshots kept: the starts that distillation can draw, their targets and the last epoch's, or all.",

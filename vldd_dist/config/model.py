@@ -92,5 +92,6 @@ class ModelSettings(Section):
         description="Size of the joint space; none: the image features' size (needed where both towers have a head).",
     )
     loss: Annotated[AnyPlugin, plugin_of(LOSSES, default="infonce")] = Field(
-        default_factory=lambda: choose(LOSSES, "infonce"), description="The loss of experts and students alike."
+        default_factory=lambda: choose(LOSSES, "infonce"),
+        description="The loss of students, and of experts where experts.loss names no other.",
     )

@@ -18,6 +18,7 @@ from vldd_dist.distillation.unroll import DoubleBackward, Params, full_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.frozen_tower import CHUNK, FrozenTower, model_inputs
 from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
+from vldd_dist.models.losses import Learned, Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView
 
 META = torch.device("meta")
@@ -62,8 +63,6 @@ class TowerPass:
     without_graph: int
 
 
-# What a batch holds, in its order.
-PARTS = ("images", "texts")
 NOTHING: frozenset[str] = frozenset()
 
 
@@ -113,12 +112,14 @@ class MemoryTrace:
 
     @cached_property
     def pair_bytes(self) -> int:
-        """A synthetic pair: its pixels and its text."""
+        """A synthetic pair: its pixels, its text, and what the loss adds. Of a full similarity that is one column: the others
+        are M numbers, beside which an image is large."""
         return self.learned_bytes(NOTHING)
 
     def learned_bytes(self, fixed: frozenset[str]) -> int:
         """Of a synthetic pair what moves."""
         sizes = {"images": 4 * 3 * self.image_size**2, "texts": 4 * self.text_dim}
+        sizes |= {name: one.start.nbytes for name, one in self._rows(1).items()}
         return sum(size for name, size in sizes.items() if name not in fixed)
 
     @cached_property
@@ -128,8 +129,7 @@ class MemoryTrace:
 
     def learned_input_bytes(self, fixed: frozenset[str]) -> int:
         """Of that what moves."""
-        batch = zip(PARTS, self._batch(self.model(), 1), strict=True)
-        return sum(tensor.nbytes for name, tensor in batch if name not in fixed)
+        return sum(tensor.nbytes for name, tensor in self._batch(self.model(), 1).items() if name not in fixed)
 
     @_once
     def first_order(
@@ -148,7 +148,7 @@ class MemoryTrace:
             training: with dropout.
             of_batch: with the batch's gradient.
             keep: the parameters' gradients; else each is gone as soon as it is made, as when it goes to another rank.
-            fixed: of images and texts what has no gradient.
+            fixed: of a pair's tensors what has no gradient, beside what the loss itself keeps fixed.
             blend: of the features; none: they are not mixed.
         """
         student, theta, batch = self.student(pairs, dropout=training, fused=True, fixed=fixed, blend=blend)
@@ -225,9 +225,15 @@ class MemoryTrace:
     def _images(self, pairs: int) -> Tensor:
         return torch.empty(pairs, 3, self.image_size, self.image_size, device=META)
 
-    def _batch(self, model: DualEncoder, pairs: int) -> list[Tensor]:
+    def _batch(self, model: DualEncoder, pairs: int) -> dict[str, Tensor]:
         inputs = model_inputs(model, self._images(min(pairs, CHUNK)))
-        return [inputs.new_empty(pairs, *inputs.shape[1:]), torch.empty(pairs, self.text_dim, device=META)]
+        batch = {"images": inputs.new_empty(pairs, *inputs.shape[1:]), "texts": torch.empty(pairs, self.text_dim, device=META)}
+        return batch | {name: one.start.to(META) for name, one in self._rows(pairs).items()}
+
+    def _rows(self, pairs: int) -> dict[str, Learned]:
+        """What the loss adds to a batch."""
+        loss: Loss = self.settings.loss
+        return loss.learned_rows(range(pairs), pairs)
 
     def student(
         self, pairs: int, *, dropout: bool, fused: bool, fixed: frozenset[str] = NOTHING, blend: Blend | None = None
@@ -236,10 +242,13 @@ class MemoryTrace:
         model = self.model()
         student = Student(model, self.settings.loss, dropout=dropout, fused_attention=fused)
         student.blend = blend
-        places = frozenset(place for place, name in enumerate(PARTS) if name in fixed)
-        learned, others = without_fixed(self._batch(model, pairs), places)
+        fixed |= {name for name, one in self._rows(pairs).items() if one.lr == 0}
+        batch = self._batch(model, pairs)
+        places = frozenset(place for place, name in enumerate(batch) if name in fixed)
+        learned, others = without_fixed(list(batch.values()), places)
         student.fixed = [others, others] if others else ()
-        return student, [parameter.detach() for parameter in student.view.parameters], learned
+        shared = [one.start.to(META) for one in self.settings.loss.learned_shared().values()]
+        return student, [parameter.detach() for parameter in student.view.parameters], [*learned, *shared]
 
 
 def _leaves(tensors: Sequence[Tensor], requires_grad: bool) -> list[Tensor]:

@@ -37,7 +37,7 @@ class BatchLayout:
 
     def __init__(self, loss: Loss) -> None:
         self.loss = loss
-        self.rows, self.shared = list(loss.learned_rows(range(1))), list(loss.learned_shared())
+        self.rows, self.shared = list(loss.learned_rows(range(1), 1)), list(loss.learned_shared())
 
     def loss_of(self, features: tuple[Tensor, Tensor], learned: Sequence[Tensor], model: DualEncoder) -> Tensor:
         """The loss of all rows of a batch.

@@ -5,6 +5,7 @@ from typing import Any
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
 from vldd_dist.cost_model.io_model import has_features
+from vldd_dist.models.losses import Loss
 from vldd_dist.pipeline.stage import Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 
@@ -12,6 +13,18 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 def model_named(experiment: Experiment, image_model: str) -> ModelSettings:
     """The experiment's dual encoder with another image model; the experiment's own under its own name."""
     return experiment.model.model_copy(update={"image": experiment.image_tower(image_model)})
+
+
+def expert_model(experiment: Experiment) -> ModelSettings:
+    """The experiment's dual encoder as experts are trained: with their own loss where they have one."""
+    loss = experiment.experts.loss or experiment.model.loss
+    return on_real_pairs(experiment.model.model_copy(update={"loss": loss}))
+
+
+def on_real_pairs(model: ModelSettings) -> ModelSettings:
+    """As it is trained on real pairs: what its loss would learn of synthetic ones makes no other units of these."""
+    loss: Loss = model.loss
+    return model.model_copy(update={"loss": loss.of_real_pairs()})
 
 
 def model_inputs(graph: Units, model: ModelSettings) -> dict[str, WorkUnit]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.matching import matching_loss
-from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.student import Student, without_fixed
 from vldd_dist.distillation.unroll import Params, UnrollResult, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.frozen_tower import model_inputs
@@ -20,11 +20,11 @@ from vldd_dist.models.losses.infonce import InfoNCE
 TEXT_DIM = 12
 
 
-class WeightedInfoNCE(InfoNCE):
+class ScaledInfoNCE(InfoNCE):
     """A loss that owns a row tensor beside InfoNCE's shared one: `log_scales` (B,), by which a picture's features are scaled
     before a penalty on their norm."""
 
-    name: str = "weighted_infonce"
+    name: str = "scaled_infonce"
     learn_temperature: bool = True
 
     def __call__(
@@ -40,13 +40,17 @@ class WeightedInfoNCE(InfoNCE):
         scaled = image_features * rows["log_scales"].exp()[:, None]
         return loss + 0.1 * (scaled.square().mean() + shared["log_temperature"].square().sum())
 
-    def learned_rows(self, numbers: range) -> dict[str, Learned]:
+    def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
         return {"log_scales": Learned(torch.tensor([0.01 * number for number in numbers]), 0.1)}
 
 
 @dataclass
 class Case:
-    """A student with a start, a target, rates, batches and its loss's shared tensors."""
+    """A student with a start, a target, rates, batches and its loss's shared tensors.
+
+    Attributes:
+        fixed: places in a batch of what is not learned.
+    """
 
     student: Student
     theta: Params
@@ -54,13 +58,17 @@ class Case:
     rates: Tensor
     batches: list[Params]
     shared: Params = ()
+    fixed: frozenset[int] = frozenset()
 
     def gradient(self, name: str, difference: str = "central", **options: Any) -> UnrollResult:
         def outer(theta: Params) -> Tensor:
             return matching_loss(theta, self.theta, self.target, self.student.towers)
 
         options = {"shared": self.shared, **options}
-        return unrolled_gradient(name, self.student, self.theta, self.rates, self.batches, outer, difference, **options)
+        parts = [without_fixed(batch, self.fixed) for batch in self.batches]
+        self.student.fixed = [fixed for _, fixed in parts]
+        learned = [batch for batch, _ in parts]
+        return unrolled_gradient(name, self.student, self.theta, self.rates, learned, outer, difference, **options)
 
     def in_model_inputs(self) -> Self:
         """The same case with the inputs of the image tower's trainable part in place of the images."""
@@ -95,15 +103,16 @@ def dual_encoder_case(
         # peft initialises one LoRA factor with zeros, at which half of the derivatives vanish.
         theta = tuple(value + 0.02 * randn(*value.shape) for value in theta)
     target = tuple(value + 0.02 * randn(*value.shape) for value in theta)
+    owned = list(loss.learned_rows(range(4), 4).values())
     batches: list[Params] = []
     for _ in range(steps):
         batch = [randn(4, 3, size, size), randn(4, TEXT_DIM)]
-        batch += [
-            learned.start.to(dtype) + 0.1 * randn(*learned.start.shape) for learned in loss.learned_rows(range(4)).values()
-        ]
+        batch += [one.start.to(dtype) + 0.1 * randn(*one.start.shape) if one.lr else one.start for one in owned]
         batches.append(batch)
+    # After images and texts.
+    fixed = frozenset(place for place, one in enumerate(owned, 2) if not one.lr)
     shared = [learned.start.to(dtype) for learned in loss.learned_shared().values()]
-    return Case(student, theta, target, torch.tensor([0.05, 0.08], dtype=dtype), batches, shared)
+    return Case(student, theta, target, torch.tensor([0.05, 0.08], dtype=dtype), batches, shared, fixed)
 
 
 def flat(result: UnrollResult) -> Tensor:

@@ -77,7 +77,7 @@ def starting_pairs(context: RunContext) -> tuple[SyntheticPairs, dict[str, float
     """This rank's pairs as the run starts, and the outer learning rate of each of their tensors by name."""
     settings, device = context.settings, context.device
     start = settings.initialise.start(context)
-    of_rows = context.loss.learned_rows(context.rows)
+    of_rows = context.loss.learned_rows(context.rows, context.total)
     of_all = settings.objective.learned_shared() | context.loss.learned_shared()
     rates = settings.rates() | {name: one.lr for name, one in (of_rows | of_all).items()}
     fixed = frozenset(name for name, rate in rates.items() if rate == 0)

@@ -36,7 +36,7 @@ class CovarianceMatching(Objective):
 
     def problems(self, experiment: "Experiment") -> list[str]:
         loss, found = experiment.model.loss, []
-        if learned := [*loss.learned_rows(range(1)), *loss.learned_shared()]:
+        if learned := [*loss.learned_rows(range(1), 1), *loss.learned_shared()]:
             found.append(
                 f"model.loss: {learned[0]} cannot be learned by distill.objective: covariance_matching, without a student"
             )

@@ -17,7 +17,7 @@ class Learned(NamedTuple):
 
     Attributes:
         start: its first values; of a row tensor a row for each pair, of a shared tensor (n, ...), n > 0.
-        lr: its outer learning rate.
+        lr: its outer learning rate; 0 keeps the start, of a tensor of integers always.
     """
 
     start: Tensor
@@ -66,8 +66,13 @@ class Loss(Plugin):
             raise ValueError("learns its temperature")
         return self.model_copy(update={"temperature": temperature})
 
-    def learned_rows(self, numbers: range) -> dict[str, Learned]:
-        """The row tensors this loss owns, at the start of these pairs: a pair's start depends on its number alone."""
+    def of_real_pairs(self) -> Self:
+        """The same loss without what it would learn, for where there are real pairs alone: experts do not depend on that."""
+        return self
+
+    def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
+        """The row tensors this loss owns, at the start of these pairs of `total`: a pair's start depends on its number and on
+        the total alone."""
         return {}
 
     def learned_shared(self) -> dict[str, Learned]:

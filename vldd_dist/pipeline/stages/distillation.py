@@ -49,7 +49,7 @@ from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
 
-TEXTS = frozenset({"texts"})
+IMAGES = frozenset({"images"})
 
 
 class DistillationFacts(Facts):
@@ -162,7 +162,8 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     pairs, fixed = max(settings.pairs), settings.fixed()
     features = trace.frozen_backbone and "images" in fixed
     used = trace.input_bytes if features else trace.pair_bytes
-    pair = PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, trace.learned_input_bytes(TEXTS) if features else 0)
+    kept = trace.input_bytes - trace.learned_input_bytes(IMAGES) if features else 0
+    pair = PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, kept)
     validation = student_step_memory(trace, experiment.evaluation, pairs, settings.workers)
     if not isinstance(objective := settings.objective, TrajectoryMatching):
         step = Step(0, tower=trace.tower(largest_chunk(per_rank(pairs, settings.workers))))

@@ -20,7 +20,7 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets, make_evaluator, protocol_of
 from vldd_dist.pipeline.inputs import load_expert, load_retrieval_split
-from vldd_dist.pipeline.model_units import model_inputs, model_named, model_spec
+from vldd_dist.pipeline.model_units import expert_model, model_inputs, model_named, model_spec, on_real_pairs
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import METRICS
@@ -42,7 +42,10 @@ def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -
     evaluated: (kind, *key) of the unit that is evaluated.
     """
     experiment = graph.experiment
-    model, source = model_named(experiment, image_model), graph.unit(*evaluated)
+    source = graph.unit(*evaluated)
+    model = expert_model(experiment) if role == "expert" else model_named(experiment, image_model)
+    if source.kind == "coreset":
+        model = on_real_pairs(model)
     label = f"evaluation of {source.label}"
     return STAGE.new(
         experiment,

@@ -16,7 +16,7 @@ from vldd_dist.experts.train import ExpertInputs, ExpertTraining
 from vldd_dist.models.image import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.inputs import load_retrieval_split
-from vldd_dist.pipeline.model_units import model_inputs, model_spec
+from vldd_dist.pipeline.model_units import expert_model, model_inputs, model_spec
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
@@ -43,7 +43,7 @@ def unit(graph: Units, index: int) -> WorkUnit:
     spec = {
         "training": training.identity(),
         "kept_epochs": kept_epochs(experiment),
-        "model": model_spec(experiment.model),
+        "model": model_spec(expert_model(experiment)),
         "seed": experiment.seed,
         "index": index,
     }

@@ -17,7 +17,7 @@ from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.inputs import load_expert
-from vldd_dist.pipeline.model_units import model_inputs, model_spec
+from vldd_dist.pipeline.model_units import expert_model, model_inputs, model_spec
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.retrieval.encode import encode_images, encode_inputs, encode_texts
@@ -34,7 +34,7 @@ def unit(graph: Units, expert: int) -> WorkUnit:
     experiment = graph.experiment
     return STAGE.new(
         experiment,
-        {"model": model_spec(experiment.model), "seed": experiment.seed},
+        {"model": model_spec(expert_model(experiment)), "seed": experiment.seed},
         {
             "dataset": graph.unit("dataset"),
             "expert": graph.unit("expert", expert),

@@ -1,0 +1,52 @@
+"""What losses on cosine similarities have in common: a temperature, fixed or learned."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from vldd_dist.config.base import Rate
+from vldd_dist.models.losses.base import NONE, Learned, Loss
+
+
+class CosineLoss(Loss):
+    """A loss of the logits, cosine similarities over a temperature.
+
+    A learned temperature is a shared tensor `log_temperature` (1,): its logarithm moves, so that it stays positive.
+    """
+
+    temperature: Rate = Field(0.07, description="The cosine similarities are divided by it.")
+    learn_temperature: bool = Field(
+        False, description="Distillation learns the temperature too, from `temperature` on; experts keep `temperature`."
+    )
+    lr_temperature: Annotated[float, Field(ge=0)] = Field(0.01, description="Outer learning rate of the log temperature.")
+
+    @abstractmethod
+    def of_logits(self, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+        """The loss, a scalar, of logits (B, B), images by texts, of pairs with these rows."""
+
+    def __call__(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        rows: Mapping[str, Tensor] = NONE,
+        shared: Mapping[str, Tensor] = NONE,
+    ) -> Tensor:
+        temperature = shared["log_temperature"].exp() if "log_temperature" in shared else self.temperature
+        return self.of_logits(functional.normalize(image_features) @ functional.normalize(text_features).T / temperature, rows)
+
+    def of_real_pairs(self) -> Self:
+        defaults = {name: type(self).model_fields[name].default for name in ("learn_temperature", "lr_temperature")}
+        return self.model_copy(update=defaults)
+
+    def learned_shared(self) -> dict[str, Learned]:
+        if not self.learn_temperature:
+            return {}
+        return {"log_temperature": Learned(torch.tensor([self.temperature]).log(), self.lr_temperature)}
+
+    def learned_numbers(self, shared: Mapping[str, Tensor]) -> dict[str, float]:
+        return {"temperature": float(shared["log_temperature"].exp())} if "log_temperature" in shared else {}

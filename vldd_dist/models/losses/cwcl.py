@@ -1,0 +1,23 @@
+"""The continuously weighted contrastive loss."""
+
+from torch import Tensor
+from torch.nn import functional
+
+from vldd_dist.models.losses.graded import GradedLoss
+
+
+class CWCL(GradedLoss):
+    """-sum_j s_ij log p_ij / sum_j s_ij, p the softmax of a row's logits; the mean over rows (Srinivasa et al. 2305.14516),
+    here of images among the texts and of texts among the images. With the identity it is InfoNCE. A row of similarities whose
+    sum is 0 has no loss: the result is not finite.
+    """
+
+    name: str = "cwcl"
+
+    def of_similarity(self, logits: Tensor, similarity: Tensor) -> Tensor:
+        return (_of_rows(logits, similarity) + _of_rows(logits.T, similarity.T)) / 2
+
+
+def _of_rows(logits: Tensor, similarity: Tensor) -> Tensor:
+    weighted = (similarity * functional.log_softmax(logits, dim=1)).sum(dim=1)
+    return -(weighted / similarity.sum(dim=1)).mean()

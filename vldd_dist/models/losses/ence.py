@@ -1,0 +1,20 @@
+"""InfoNCE with a similarity in place of "own or not"."""
+
+from torch import Tensor
+from torch.nn import functional
+
+from vldd_dist.models.losses.graded import GradedLoss
+
+
+class ExtendedInfoNCE(GradedLoss):
+    """eNCE (LoRS, Xu et al. 2406.03793): -sum_j s_ij log p_ij, p the softmax of a row's logits; the mean over images among the
+    texts, and over texts among the images. With the identity it is InfoNCE."""
+
+    name: str = "ence"
+
+    def of_similarity(self, logits: Tensor, similarity: Tensor) -> Tensor:
+        return (_of_rows(logits, similarity) + _of_rows(logits.T, similarity.T)) / 2
+
+
+def _of_rows(logits: Tensor, similarity: Tensor) -> Tensor:
+    return -(similarity * functional.log_softmax(logits, dim=1)).sum(dim=1).mean()

@@ -1,0 +1,39 @@
+"""What losses with a similarity in place of "own text or not" have in common."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vldd_dist.models.losses.base import Learned
+from vldd_dist.models.losses.cosine import CosineLoss
+from vldd_dist.models.losses.similarity import AnySimilarity, LowRankSimilarity, NoSimilarity
+
+
+class GradedLoss(CosineLoss):
+    """A loss of the logits and a similarity S of a batch (LoRS, Xu et al. 2406.03793). Of real pairs S is the identity."""
+
+    similarity: AnySimilarity = Field(
+        LowRankSimilarity(),
+        description="What distillation learns: {kind: low_rank, rank, alpha, lr}, {kind: full, lr}, or none: the identity.",
+    )
+
+    @abstractmethod
+    def of_similarity(self, logits: Tensor, similarity: Tensor) -> Tensor:
+        """The loss, a scalar, of logits (B, B) and similarities (B, B), images by texts."""
+
+    def of_logits(self, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+        owned = self.similarity.owned
+        # Of real pairs there are none.
+        if owned and owned <= rows.keys():
+            return self.of_similarity(logits, self.similarity.matrix(rows))
+        return self.of_similarity(logits, torch.eye(len(logits), dtype=logits.dtype, device=logits.device))
+
+    def of_real_pairs(self) -> Self:
+        return super().of_real_pairs().model_copy(update={"similarity": NoSimilarity()})
+
+    def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
+        return self.similarity.learned_rows(numbers, total)
