@@ -156,7 +156,8 @@ class Counting(Store):
 
 def bytes_of_steps(store: Store, megabytes: int) -> tuple[float, float]:
     """Bytes read in the outer loop's steps over those of whole experts: cold, warm."""
-    sampler = Sampler(20, EXPERTS, 20, inner_steps=8, starts=range(EPOCHS), min_experts=None, outer_steps=STEPS, seed=0)
+    starts = [(epoch, epoch) for epoch in range(EPOCHS)]
+    sampler = Sampler(20, EXPERTS, 20, inner_steps=8, starts=starts, min_experts=None, outer_steps=STEPS, seed=0)
     whole = 0
     for expert in range(EXPERTS):
         snapshots = make_snapshots(megabytes, expert)
@@ -174,13 +175,13 @@ def bytes_of_steps(store: Store, megabytes: int) -> tuple[float, float]:
     cold = Counting(store.url)
     for step in drawn:
         with fresh_node():
-            read(cold, step.expert, step.start)
+            read(cold, step.expert, step.starts[0])
     with fresh_node():
         for step in drawn:
-            read(Counting(store.url), step.expert, step.start)
+            read(Counting(store.url), step.expert, step.starts[0])
         warm = Counting(store.url)
         for step in drawn:
-            read(warm, step.expert, step.start)
+            read(warm, step.expert, step.starts[0])
     return cold.read_bytes / (STEPS * whole), warm.read_bytes / (STEPS * whole)
 
 

@@ -107,6 +107,26 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
             "distill.objective.min_start_epoch=3",
             "distill.objective.min_start_epoch (3) is more than distill.objective.max_start_epoch (2): lower it",
         ),
+        (
+            "distill.objective.asynchronous={auto: true, image: [1]}",
+            "distill.objective.asynchronous: auto finds the starts of both towers: leave image and text out, or auto",
+        ),
+        (
+            "distill.objective.asynchronous={image: [5]}",
+            "the last start (5) + distill.objective.expert_epochs (1) = 6 is more than experts.epochs (5)",
+        ),
+        (
+            ["distill.objective.asynchronous={}", "model.text={train: frozen, head: {kind: none}}"],
+            "distill.objective.asynchronous draws the starts of two towers apart, and with model.text.train: frozen one moves",
+        ),
+        (
+            "distill.objective.shortcut={last_epoch: 9}",
+            "distill.objective.shortcut.last_epoch (9) is more than experts.epochs (5): lower it or train longer",
+        ),
+        (
+            "distill.objective.shortcut={first_epoch: 1}",
+            "distill.objective.shortcut goes from epoch 1 to 3 and what is matched from 0 to 3: set",
+        ),
         ("distill.objective.blend={}", "distill.objective.blend mixes the features of a frozen backbone"),
         ("distill.objective.blend={beta: 0}", "distill.objective.blend.beta"),
         ("distill.objective.start_stride=0", "distill.objective.start_stride"),

@@ -1,6 +1,6 @@
 """Runs of the outer loop of seconds: frozen features, linear heads, pictures that show their caption's vector."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -56,7 +56,7 @@ class Snapshots:
     def snapshot(self, epoch: int, tower: str) -> dict[str, Tensor]:
         return self.epochs[epoch][tower]
 
-    def prefetch(self, epoch: int) -> None: ...
+    def prefetch(self, epoch: int, towers: Sequence[str]) -> None: ...
 
 
 class Problem(NamedTuple):

@@ -25,6 +25,8 @@ from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import Experts
 from vldd_dist.distillation.history import History
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem
+from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import Asynchronous
+from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.unrolling import Segment
@@ -99,6 +101,8 @@ def test_bf16_is_the_precision_of_a_frozen_towers_passes(problem: Problem) -> No
         ({"max_start_epoch": 3}, True),
         ({"min_start_epoch": 1}, True),
         ({"blend": Blending()}, True),
+        ({"shortcut": Shortcut(last_epoch=4)}, True),
+        ({"asynchronous": Asynchronous(image=[2])}, True),
         ({"optimiser": "sgd"}, False),
         ({"lr_images": 0.5}, False),
         ({"lr_texts": 0.2}, False),

@@ -24,16 +24,16 @@ def sampler(
     seed: int = 0,
 ) -> Sampler:
     size = inner_batch_size(batch_size, pairs)
-    return Sampler(pairs, experts, size, inner_steps, starts, min_experts, outer_steps, seed)
+    return Sampler(pairs, experts, size, inner_steps, [(start, start) for start in starts], min_experts, outer_steps, seed)
 
 
 def test_starts_are_drawn_from_a_stride() -> None:
     settings = TrajectoryMatching(max_start_epoch=12, start_stride=5, expert_epochs=3)
     assert list(settings.starts()) == [0, 5, 10]
     assert settings.reached_epochs() == {0, 3, 5, 8, 10, 13}
-    found = [sampler(starts=settings.starts()).draw(step).start for step in range(200)]
+    found = [sampler(starts=settings.starts()).draw(step).starts[0] for step in range(200)]
     assert set(found) == {0, 5, 10}
-    assert [sampler(starts=range(1)).draw(step).start for step in range(5)] == [0] * 5
+    assert [sampler(starts=range(1)).draw(step).starts[0] for step in range(5)] == [0] * 5
     later = TrajectoryMatching(min_start_epoch=1, max_start_epoch=2, expert_epochs=3)
     assert (list(later.starts()), later.reached_epochs()) == ([1, 2], {1, 2, 4, 5})
     assert TrajectoryMatching(max_start_epoch=2).reached_epochs() == {0, 1, 2, 3}
@@ -46,7 +46,7 @@ def drawn(pairs: int, batch_size: int | None, inner_steps: int = 8, outer_step: 
 def test_draws_use_every_pair_equally_and_depend_on_seed_and_step_only() -> None:
     draws = [sampler(10, 4, 5, inner_steps=6, starts=range(4), seed=1).draw(step) for step in range(200)]
     assert {d.expert for d in draws} == {0, 1, 2, 3}
-    assert {d.start for d in draws} == {0, 1, 2, 3}
+    assert {d.starts for d in draws} == {(0, 0), (1, 1), (2, 2), (3, 3)}
     for one in draws[:20]:
         assert [len(batch) for batch in one.batches] == [5] * 6
         assert np.bincount(torch.cat(one.batches).numpy(), minlength=10).tolist() == [3] * 10

@@ -24,7 +24,7 @@ OVERRIDES = ("experts.count=3", "distill.objective.min_experts=1")
 
 
 def sampler(outer_steps: int, min_experts: int | None, experts: int, seed: int = 0) -> Sampler:
-    return Sampler(4, experts, 4, 8, range(3), min_experts, outer_steps, seed)
+    return Sampler(4, experts, 4, 8, [(0, 0), (1, 1), (2, 2)], min_experts, outer_steps, seed)
 
 
 def test_the_pool_grows_to_all_experts_in_half_of_the_steps() -> None:

@@ -106,6 +106,26 @@ def test_the_number_of_ranks_does_not_change_the_result(
     ]
 
 
+@pytest.mark.parametrize("stage", [0, 3])
+def test_ranks_find_starts_and_shortcuts_together(stage: int, copy: Callable[[str], Store], group: Groups) -> None:
+    """Lengths of an expert's path, and of its towers' ways, are sums over the ranks' shards."""
+    here, there = copy("here"), copy("there")
+    ways = [
+        "distill.objective.shortcut={last_epoch: 3}",
+        "distill.objective.asynchronous={auto: true}",
+        "distill.objective.max_start_epoch=2",
+    ]
+    images = distil(SOLO, here.url, ways)
+    parts = group(2).run(distil, there.url, [*ways, "distill.workers=2", f"distill.zero_stage={stage}"])
+    (wanted, facts, _), (found, facts_there, _) = result(here, ways), result(there, ways)
+    assert facts_there["objective"] == facts["objective"]
+    assert {len(starts) for starts in facts["objective"]["starts"].values()} == {2}
+    torch.testing.assert_close(found["loss"], wanted["loss"], rtol=1e-4, atol=1e-4)
+    (unit,) = units_of(experiment(*DISTILL, *ways), "distillation")
+    start = read_rows(UnitReader(here, "distillation", unit.id), "start")["images"]
+    assert relative(torch.cat(parts) - start, images - start) < 1e-4
+
+
 @pytest.mark.parametrize("fixed", ["images", "texts"])
 def test_ranks_keep_what_is_fixed(fixed: str, copy: Callable[[str], Store], group: Groups) -> None:
     """Bit by bit, and the other moves as on one process."""

@@ -9,8 +9,10 @@ from vldd_dist.cost_model.flop_trace import COUNTED, FlopTrace
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.cost_model.work_model import distillation_flops, expert_flops, outer_step_flops, student_flops
+from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatching
 from vldd_dist.distillation.unroll import full_gradient
 from vldd_dist.models.dual_encoder import build
+from vldd_dist.planner.estimator import estimated_stages
 from vldd_dist.testing.tiny_experiment import experiment
 
 TEXT_DIM = 24
@@ -23,6 +25,9 @@ MODELS = {
 def traced(*overrides: str) -> tuple[Experiment, MemoryTrace]:
     described = experiment(*overrides)
     return described, MemoryTrace(described.model, TEXT_DIM, described.data.image_size)
+
+
+NO_EXPERTS = CovarianceMatching()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -79,6 +84,27 @@ def test_units_cost_what_their_passes_do() -> None:
     assert outer_step_flops(trace, texts.distill, 4) < step, "no way back to the pixels"
     # Validated at the start and after steps 4, 8 and 10.
     assert distillation_flops(described, trace, data, 4) == pytest.approx(10 * step + 4 * student)
+
+
+def test_a_run_reads_the_snapshots_that_it_can_reach() -> None:
+    """Three experts; each snapshot once, and no more than the outer steps take."""
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+
+    def read(*overrides: str) -> float:
+        described, trace = traced("experts.count=3", "experts.epochs=9", "model.image.train=lora", *MODELS["lora"], *overrides)
+        before = described.model_copy(update={"distill": described.distill.model_copy(update={"objective": NO_EXPERTS})})
+        whole, rest = (stage.traffic(one, lambda *_: trace, None).reads for one in (described, before))
+        return (whole - rest) / sum(trace.trainable_bytes.values())
+
+    at = "distill.objective."
+    many = ["distill.outer_steps=1000"]
+    assert read(*many) == 3 * 3, "epochs 0, 1, 2"
+    assert read("distill.outer_steps=4") == 2 * 4
+    assert read(*many, f"{at}shortcut={{last_epoch: 7}}") == 3 * 8
+    assert read("distill.outer_steps=1", f"{at}shortcut={{last_epoch: 7}}") == 8
+    assert read(*many, f"{at}asynchronous={{image: [0, 4], text: [6]}}") == 3 * 6, "0, 1, 4, 5, 6, 7"
+    assert read("distill.outer_steps=1", f"{at}asynchronous={{auto: true}}", f"{at}min_experts=2") == 2 * 3 + 2
+    assert read(*many, f"{at}min_start_epoch=1") == 3 * 2
 
 
 def test_an_objective_that_is_not_modelled_has_no_figure() -> None:

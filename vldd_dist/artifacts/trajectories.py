@@ -81,9 +81,9 @@ class Trajectory:
         """Parameters of one tower by name. The tensors are shared with the cache: do not write to them."""
         return self.cache.get(self._digest(epoch, tower), lambda: self._load(epoch, tower))
 
-    def prefetch(self, epoch: int) -> None:
+    def prefetch(self, epoch: int, towers: Sequence[str] = TOWERS) -> None:
         """Start reading an epoch's snapshots in threads, for a later `snapshot`."""
-        for tower in TOWERS:
+        for tower in towers:
             self.cache.prefetch(self._digest(epoch, tower), lambda tower=tower: self._load(epoch, tower))  # type: ignore[misc]
 
     def slices(self, epoch: int, tower: str, wanted: Mapping[str, tuple[int, int]]) -> Snapshot:

@@ -2,6 +2,7 @@
 of their pairs."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +32,12 @@ class Draw:
 
     Attributes:
         expert: index of the expert.
-        start: epoch of the snapshot the student starts from.
+        starts: epochs of the expert's image and text tower that the student starts from.
         batches: for each inner step its pairs (B,) int64, distinct, ascending.
     """
 
     expert: int
-    start: int
+    starts: tuple[int, int]
     batches: list[Tensor]
 
     def part(self, rank: int, world_size: int) -> Part:
@@ -60,7 +61,7 @@ class Sampler:
         pairs: M, over all ranks.
         experts: how many there will be.
         batch_size: pairs an inner step.
-        starts: the epochs that starts are drawn from.
+        starts: what starts are drawn from: epochs of the image and of the text tower.
         min_experts: how many experts the first outer step draws from; none: all.
         outer_steps: of the whole run.
     """
@@ -69,7 +70,7 @@ class Sampler:
     experts: int
     batch_size: int
     inner_steps: int
-    starts: range
+    starts: Sequence[tuple[int, int]]
     min_experts: int | None
     outer_steps: int
     seed: int
@@ -88,9 +89,9 @@ class Sampler:
         itself."""
         generator = numpy_generator(self.seed, "outer", outer_step)
         expert = int(generator.integers(self.pool(outer_step)))
-        start = self.starts[int(generator.integers(len(self.starts)))]
+        starts = self.starts[int(generator.integers(len(self.starts)))]
         of_one = self.pairs // self.batch_size
         used = of_one * self.batch_size
         permutations = [generator.permutation(self.pairs)[:used] for _ in range(math.ceil(self.inner_steps / of_one))]
         batches = torch.from_numpy(np.concatenate(permutations)).split(self.batch_size)[: self.inner_steps]
-        return Draw(expert, start, [batch.sort().values for batch in batches])
+        return Draw(expert, starts, [batch.sort().values for batch in batches])

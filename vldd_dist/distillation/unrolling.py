@@ -99,6 +99,7 @@ class Unrolling(Protocol):
     model: the student's.
     tower: of a frozen backbone: makes the pairs' model inputs, and carries gradients from there to the pixels.
     part: what this rank needs of a snapshot; none: everything.
+    towers: for each of the student's parameters the index of its tower.
     """
 
     @property
@@ -109,6 +110,9 @@ class Unrolling(Protocol):
 
     @property
     def part(self) -> ShardSlices | None: ...
+
+    @property
+    def towers(self) -> Sequence[int]: ...
 
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
         """A snapshot's towers as the student's parameters, or this rank's shards of them."""
@@ -143,6 +147,7 @@ class LocalUnrolling:
         self.tower = frozen_tower(model)
         self.way: Gradient = GRADIENTS.load(settings.gradient)
         self.student = Student(model, loss, dropout=settings.dropout, fused_attention=self.way.first_order_only)
+        self.towers = self.student.towers
 
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
         device = self.model.mean.device
@@ -201,7 +206,7 @@ class ShardedUnrolling:
         model.train(settings.dropout)
         model.gather_rows = ranks.rows_gatherer(batch_size)
         view = ParameterView(model)
-        self.towers = [TOWERS.index(tower) for tower in view.towers]
+        self.towers: Sequence[int] = [TOWERS.index(tower) for tower in view.towers]
         self.names = view.names
         self.skeleton = Skeleton(model)
         set_unfused_attention(self.skeleton.model)

@@ -58,7 +58,11 @@ class DistillationFacts(Facts):
     validation: list[tuple[Count, Percent]] = Field(description="(outer step, mean recall in percent)")
     start: dict[str, Any] = Field(description="provenance of the starting pairs")
     objective: dict[str, Any] = Field(
-        default={}, description="what the objective adds: of trajectory matching by finite differences `difference_check`"
+        default={},
+        description=(
+            "what the objective adds: of trajectory matching by finite differences `difference_check`, of "
+            "`asynchronous: {auto: true}` the `starts` found"
+        ),
     )
 
 
@@ -193,10 +197,11 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     settings, trace = experiment.distill, traces(experiment.model, experiment.data.image_size)
     reads = 0
     if isinstance(objective := settings.objective, TrajectoryMatching):
-        drawn = min(experiment.experts.count * len(objective.reached_epochs()), 2 * settings.outer_steps)
+        drawn = objective.snapshots_read(experiment.experts.count, settings.outer_steps)
         reads = drawn * sum(trace.trainable_bytes.values())
         image = experiment.model.image
-        if image.train == "full" and image.head.kind == "none" and image.weights != "random":
+        same_start = image.train == "full" and image.head.kind == "none" and image.weights != "random"
+        if same_start and 0 in objective.reached_epochs():
             # All experts share one first snapshot of the image tower: it is stored and read once.
             reads -= (experiment.experts.count - 1) * trace.trainable_bytes["image"]
     moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings
+from vldd_dist.models.parameters import TOWERS
 from vldd_dist.plugins import GRADIENTS
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def problems_of(settings: MatchingSettings, experiment: "Experiment") -> list[st
     return [
         *_of_gradient(settings, experiment),
         *_of_experts(settings, experiment),
+        *_of_starts(settings, experiment),
         *_of_loss(settings, experiment),
         *_of_blending(settings, experiment),
     ]
@@ -47,12 +49,36 @@ def _of_experts(settings: MatchingSettings, experiment: "Experiment") -> Iterato
             f"{KEY}.min_start_epoch ({settings.min_start_epoch}) is more than {KEY}.max_start_epoch "
             f"({settings.max_start_epoch}): lower it or raise the other"
         )
-    elif (last := max(settings.reached_epochs())) > experts.epochs:
-        start = settings.starts()[-1]
+        return
+    matched = settings.matched_epochs()
+    if (last := max(matched)) > experts.epochs:
+        start = last - settings.expert_epochs
         name = f"{KEY}.max_start_epoch ({start})" if start == settings.max_start_epoch else f"the last start ({start})"
         yield (
             f"{name} + {KEY}.expert_epochs ({settings.expert_epochs}) = {last} is more than experts.epochs "
             f"({experts.epochs}): lower {KEY}.max_start_epoch or {KEY}.expert_epochs, or train longer"
+        )
+    if settings.shortcut is None:
+        return
+    first, straight = min(matched), settings.straightened_epochs()
+    if not matched <= set(straight):
+        yield (
+            f"{KEY}.shortcut goes from epoch {straight.start} to {straight.stop - 1} and what is matched from {first} to "
+            f"{last}: set {KEY}.shortcut.first_epoch to at most {first} and last_epoch to at least {last}, or leave both out"
+        )
+    elif straight[-1] > experts.epochs:
+        yield (
+            f"{KEY}.shortcut.last_epoch ({straight[-1]}) is more than experts.epochs ({experts.epochs}): lower it or train "
+            "longer"
+        )
+
+
+def _of_starts(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:
+    frozen = [tower for tower in TOWERS if getattr(experiment.model, tower).train == "frozen"]
+    if settings.asynchronous is not None and frozen:
+        yield (
+            f"{KEY}.asynchronous draws the starts of two towers apart, and with model.{frozen[0]}.train: frozen one moves: "
+            "leave it out"
         )
 
 

@@ -1,6 +1,7 @@
 """Trajectory matching at work."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from torch import Tensor
@@ -10,10 +11,13 @@ from vldd_dist.distillation.exchange import BatchExchange
 from vldd_dist.distillation.experts import ExpertAwaited, Experts
 from vldd_dist.distillation.kinks import refuse_kinked_student
 from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
+from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import starts_by_pace
 from vldd_dist.distillation.objectives.trajectory_matching.settings import LOG_RATES, MatchingSettings
+from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcuts
+from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs, Snapshots, States
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
-from vldd_dist.distillation.unroll import EpsilonChoice, Params
+from vldd_dist.distillation.unroll import EpsilonChoice
 from vldd_dist.distillation.unrolling import Segment, Unrolling
 from vldd_dist.errors import ConfigError, DivergenceError
 from vldd_dist.events import Notice
@@ -30,6 +34,7 @@ class MatchingProblem(OuterProblem):
     Attributes:
         epsilon_choice: of finite differences, once it is made.
         differences: (outer step, relative error) at each check of finite differences.
+        paced: the starts of the image and of the text tower, of `asynchronous: {auto: true}` once they are found.
     """
 
     def __init__(
@@ -42,11 +47,16 @@ class MatchingProblem(OuterProblem):
             experts.count,
             inner_batch_size(context.settings.batch_size, context.total),
             settings.inner_steps,
-            settings.starts(),
+            settings.starts_of_towers(),
             settings.min_experts,
             context.settings.outer_steps,
             self.seed,
         )
+        # The experts' own, and as they are matched.
+        self.snapshots = Snapshots(experts, unrolling)
+        straight = settings.straightened_epochs()
+        self.states: States = Shortcuts(self.snapshots, straight, context.ranks) if straight else self.snapshots
+        self.paced: tuple[list[int], list[int]] | None = None
         self.shared_of_loss = list(context.loss.learned_shared())
         self.epsilon_choice: EpsilonChoice | None = None
         self.differences: list[tuple[int, float]] = []
@@ -57,6 +67,8 @@ class MatchingProblem(OuterProblem):
 
     def begin(self, pairs: SyntheticPairs) -> None:
         """Raises ConfigError where finite differences do not agree with `exact` on this student."""
+        if self.settings.asynchronous is not None and self.settings.asynchronous.auto:
+            self._find_starts()
         if self.settings.wants_smooth_student():
             refuse_kinked_student(self.unrolling.model)
             self._check_differences(0, pairs)
@@ -75,8 +87,7 @@ class MatchingProblem(OuterProblem):
     def prefetch(self, step: int) -> None:
         drawn = self.sampler.draw(step)
         if drawn.expert < self._present:
-            for epoch in (drawn.start, drawn.start + self.settings.expert_epochs):
-                self.experts[drawn.expert].prefetch(epoch)
+            self.states.prefetch(drawn.expert, *self._ends(drawn))
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         if self.epsilon_choice and step and step % self.settings.check_every == 0:
@@ -94,12 +105,17 @@ class MatchingProblem(OuterProblem):
         return OuterGradient(terms, rows, row_gradients, {LOG_RATES: result.rates * rates} | of_loss)
 
     def state(self) -> dict[str, Any]:
-        """The choice at the start, and the errors since."""
-        if self.epsilon_choice is None:
-            return {}
-        return {"difference_check": self.epsilon_choice._asdict() | {"later": self.differences[1:]}}
+        """The choices at the start, and the errors of differences since."""
+        state: dict[str, Any] = {}
+        if self.paced:
+            state["starts"] = dict(zip(TOWERS, self.paced, strict=True))
+        if self.epsilon_choice:
+            state["difference_check"] = self.epsilon_choice._asdict() | {"later": self.differences[1:]}
+        return state
 
     def restore(self, state: dict[str, Any]) -> None:
+        if starts := state.get("starts"):
+            self._take_starts((starts["image"], starts["text"]))
         if check := state.get("difference_check"):
             self.epsilon_choice = EpsilonChoice(check["relative_epsilon"], check["error"], check["against"])
             self.differences = [(0, check["error"]), *((at, error) for at, error in check["later"])]
@@ -118,10 +134,10 @@ class MatchingProblem(OuterProblem):
         return BatchExchange(ranks, tower, pairs, self.context.total, parts, graph_limit)
 
     def _segment(self, step: int, drawn: Draw, exchange: BatchExchange, rates: Tensor, pairs: SyntheticPairs) -> Segment:
-        start, target = drawn.start, drawn.start + self.settings.expert_epochs
+        start, target = self.states.at(drawn.expert, *self._ends(drawn))
         return Segment(
-            self._snapshot(drawn.expert, start),
-            self._snapshot(drawn.expert, target),
+            start,
+            target,
             rates,
             exchange.batches,
             [pairs.shared[name] for name in self.shared_of_loss],
@@ -130,9 +146,21 @@ class MatchingProblem(OuterProblem):
             blend.of_step(derive_seed(self.seed, "blend", step)) if (blend := self.settings.blend) else None,
         )
 
-    def _snapshot(self, expert: int, epoch: int) -> Params:
-        trajectory = self.experts[expert]
-        return self.unrolling.theta(trajectory.snapshot(epoch, "image"), trajectory.snapshot(epoch, "text"))
+    def _ends(self, drawn: Draw) -> tuple[Epochs, Epochs]:
+        """Of the stretch that is matched."""
+        image, text = drawn.starts
+        return drawn.starts, (image + self.settings.expert_epochs, text + self.settings.expert_epochs)
+
+    def _find_starts(self) -> None:
+        """From the experts that the run starts with."""
+        settings, experts = self.settings, range(self.settings.first_experts(self.experts.count))
+        found = starts_by_pace(self.snapshots, experts, settings.starts(), settings.expert_epochs, self.context.ranks)
+        self._take_starts(found)
+        self.context.report(Notice(f"start epochs of the image tower {found[0]}, of the text tower {found[1]}"))
+
+    def _take_starts(self, found: tuple[list[int], list[int]]) -> None:
+        self.paced = found
+        self.sampler = replace(self.sampler, starts=list(product(*found)))
 
     def _check_differences(self, step: int, pairs: SyntheticPairs) -> None:
         """Choose the epsilon of finite differences at outer step 0; later, see that it still serves."""

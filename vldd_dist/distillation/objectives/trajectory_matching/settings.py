@@ -10,6 +10,9 @@ from torch import Tensor
 from vldd_dist.config.base import HOW_TO_RUN, NonNegative, Positive, Rate
 from vldd_dist.distillation.blending import Blending
 from vldd_dist.distillation.objectives.base import Objective
+from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import Asynchronous
+from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut
+from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image import refuse_backbone_dropout
 from vldd_dist.models.losses import Learned, Loss
@@ -40,6 +43,20 @@ class MatchingSettings(Objective):
     )
     start_stride: Positive = Field(
         1, description="Epochs between two starts. Of what lies between, experts keep only the targets."
+    )
+    asynchronous: Asynchronous | None = Field(
+        None,
+        description=(
+            "{}, {auto: true} or {image: [0, 1], text: [1, 2]}: start epochs of the towers are drawn apart (AMD). None: both "
+            "towers start at the same."
+        ),
+    )
+    shortcut: Shortcut | None = Field(
+        None,
+        description=(
+            "{} or {first_epoch: 0, last_epoch: 5}: experts go straight from one snapshot to the other, at their own pace "
+            "(PTM-ST); experts keep all snapshots between. None: as they went."
+        ),
     )
     blend: Blending | None = Field(
         None,
@@ -102,7 +119,9 @@ class MatchingSettings(Objective):
         return loss if self.temperature is None else loss.at_temperature(self.temperature)
 
     def in_short(self) -> str:
-        return f"{super().in_short()}, {self.inner_steps} inner steps, gradient {self.gradient}"
+        more = {"asynchronous": self.asynchronous, "shortcut": self.shortcut, "blended": self.blend}
+        named = ["", *(word for word, setting in more.items() if setting is not None)]
+        return f"{super().in_short()}, {self.inner_steps} inner steps, gradient {self.gradient}{', '.join(named)}"
 
     def learned_shared(self) -> dict[str, Learned]:
         return {LOG_RATES: Learned(torch.tensor([self.inner_lr_image, self.inner_lr_text]).log(), self.lr_rates)}
@@ -121,8 +140,31 @@ class MatchingSettings(Objective):
         return count if self.min_experts is None else self.min_experts
 
     def starts(self) -> range:
-        """The epochs that starts are drawn from."""
+        """All start epochs."""
         return range(self.min_start_epoch, self.max_start_epoch + 1, self.start_stride)
 
+    def starts_of_towers(self) -> list[Epochs]:
+        """What is drawn from, before `Asynchronous.auto` narrows it."""
+        every = self.starts()
+        return [(start, start) for start in every] if self.asynchronous is None else self.asynchronous.starts(every)
+
+    def matched_epochs(self) -> frozenset[int]:
+        """All starts and their targets."""
+        starts = {start for epochs in self.starts_of_towers() for start in epochs}
+        return frozenset(epoch for start in starts for epoch in (start, start + self.expert_epochs))
+
+    def straightened_epochs(self) -> range:
+        """Of a shortcut; without one nothing."""
+        matched = self.matched_epochs()
+        return range(0) if self.shortcut is None else self.shortcut.epochs(min(matched), max(matched))
+
     def reached_epochs(self) -> frozenset[int]:
-        return frozenset(epoch for start in self.starts() for epoch in (start, start + self.expert_epochs))
+        return self.matched_epochs().union(self.straightened_epochs())
+
+    def snapshots_read(self, experts: int, outer_steps: int) -> int:
+        """At most: those of the epochs that can be reached, once each, and no more than the outer steps take."""
+        every = len(self.reached_epochs())
+        of_a_step = 2 if self.shortcut is None else every
+        paced = self.asynchronous is not None and self.asynchronous.auto
+        at_once = self.first_experts(experts) * len(self.matched_epochs()) if paced else 0
+        return min(experts * every, at_once + outer_steps * of_a_step)

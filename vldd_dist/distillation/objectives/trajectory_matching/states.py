@@ -1,0 +1,46 @@
+"""The experts' states, as a student starts from them and is to reach them."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from vldd_dist.distillation.experts import Experts
+from vldd_dist.distillation.unroll import Params
+from vldd_dist.distillation.unrolling import Unrolling
+from vldd_dist.models.parameters import TOWERS
+
+# Of the image and of the text tower.
+Epochs = tuple[int, int]
+
+
+class States(Protocol):
+    """Attributes:
+    towers: for each tensor of a state the index of its tower.
+    """
+
+    @property
+    def towers(self) -> Sequence[int]: ...
+
+    def at(self, expert: int, *moments: Epochs) -> list[Params]:
+        """An expert's state at each of these moments, as the student's parameters or this rank's shards of them. All ranks
+        call together."""
+        ...
+
+    def prefetch(self, expert: int, *moments: Epochs) -> None:
+        """Start to read in the background what `at` will need."""
+        ...
+
+
+class Snapshots:
+    """Implements `States`: as the experts were trained."""
+
+    def __init__(self, experts: Experts, unrolling: Unrolling) -> None:
+        self.experts, self.unrolling, self.towers = experts, unrolling, unrolling.towers
+
+    def at(self, expert: int, *moments: Epochs) -> list[Params]:
+        read, theta = self.experts[expert].snapshot, self.unrolling.theta
+        return [theta(*(read(epoch, tower) for epoch, tower in zip(epochs, TOWERS, strict=True))) for epochs in moments]
+
+    def prefetch(self, expert: int, *moments: Epochs) -> None:
+        for epochs in moments:
+            for epoch, tower in zip(epochs, TOWERS, strict=True):
+                self.experts[expert].prefetch(epoch, (tower,))
