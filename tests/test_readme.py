@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -14,6 +16,7 @@ from packaging.utils import canonicalize_name
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
 from vldd_dist.distilled_set.write import save
+from vldd_dist.models.losses.wbce import WeightedBCE
 
 RECIPE = Recipe(
     image_model="test_nfnet", image_model_args={}, image_weights="random", image_train="full", image_head="none", image_size=16,
@@ -34,6 +37,21 @@ def distilled_set(pairs: int = 5) -> DistilledSet:
         recipe=RECIPE,
         captions=[NearestCaptions(before="a", after="b", similarity=0.5)] * pairs,
     )
+
+
+def with_similarity(similarity: dict[str, Any]) -> DistilledSet:
+    """The same with a similarity that is learned, at its start."""
+    loss, shown = WeightedBCE(similarity=similarity), distilled_set()
+    shown.rows |= {name: one.start for name, one in loss.learned_rows(range(len(shown)), len(shown)).items()}
+    shown.recipe = RECIPE.model_copy(update={"loss": loss.model_dump(mode="json")})
+    return shown
+
+
+SETS = {
+    "infonce": distilled_set,
+    "low rank": lambda: with_similarity({"kind": "low_rank", "rank": 2}),
+    "full": lambda: with_similarity({"kind": "full"}),
+}
 
 
 # Of all that is installed, only this can be imported: what these packages need to load a set and train on it.
@@ -67,8 +85,9 @@ def _requires(name: str) -> list[str]:
         return []
 
 
-def test_the_example_trains_where_only_torch_safetensors_and_fsspec_are(tmp_path: Path) -> None:
-    save(distilled_set(), str(tmp_path / "set"))
+@pytest.mark.parametrize("loss", SETS)
+def test_the_example_trains_where_only_torch_safetensors_and_fsspec_are(loss: str, tmp_path: Path) -> None:
+    save(SETS[loss](), str(tmp_path / "set"))
     (code,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
     present = _distributions_needed(PRESENT) | {"vldd-dist"}
     absent = {

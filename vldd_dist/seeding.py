@@ -4,8 +4,10 @@ A resumed run derives its generators from its position, so its result has the sa
 """
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -14,6 +16,9 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def numpy_generator(*parts: int | str) -> np.random.Generator:
+def numpy_generator(*parts: int | str) -> "np.random.Generator":
     """A numpy generator seeded by `derive_seed(*parts)`."""
+    # Here, because losses derive seeds where a distilled set is trained on without numpy.
+    import numpy as np
+
     return np.random.default_rng(derive_seed(*parts))

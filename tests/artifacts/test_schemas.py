@@ -62,7 +62,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "objective": {"difference_check": {"relative_epsilon": 1e-4, "error": 1e-3, "against": "exact", "later": []}},
     },
     "evaluation": {"test": RECALLS, "learning_rate": 0.1, "validation": [[0.1, RECALLS]]},
-    "publication": {"folder": "distilled/x", "digest": "0" * 64},
+    "publication": {"folder": "distilled/x", "size_bytes": 1200, "digest": "0" * 64},
 }
 
 

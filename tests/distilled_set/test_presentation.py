@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import mlcroissant
 import numpy as np
@@ -12,8 +13,10 @@ import webdataset
 import yaml
 from PIL import Image
 
-from tests.test_readme import distilled_set
+from tests.test_readme import distilled_set, with_similarity
+from vldd_dist import load_distilled
 from vldd_dist.distilled_set import presentation
+from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.presentation import preview_shards
 from vldd_dist.distilled_set.write import save
 from vldd_dist.store.store import Store
@@ -65,9 +68,10 @@ def test_the_metadata_names_every_object_but_itself_and_the_manifest(folder: Pat
 
 
 @pytest.mark.parametrize(("pairs", "category"), [(5, "n<1K"), (1000, "1K<n<10K"), (10_000, "10K<n<100K"), (10**7, "n>1M")])
-def test_the_card_counts_as_the_hub_does(pairs: int, category: str) -> None:
+def test_the_card_counts_as_the_hub_does(pairs: int, category: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = distilled_set()
-    card = presentation.render_card(shown.recipe, {}, shown.learned, pairs, shown.digest)
+    monkeypatch.setattr(DistilledSet, "__len__", lambda self: pairs)
+    card = presentation.render_card(shown)
     assert yaml.safe_load(card.split("---")[1])["size_categories"] == [category]
 
 
@@ -78,3 +82,34 @@ def test_the_preview_is_an_image_of_the_pairs(folder: Path) -> None:
     assert preview.size == (5 * 96 + 4 * 4, 96)
     shown = np.asarray(preview)[3, 3]
     assert np.array_equal(shown, distilled_set().pixels()[0, :, 0, 0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("similarity", "costs"),
+    [
+        # M (2 r + 1) and M^2 numbers of four bytes.
+        ({"kind": "low_rank", "rank": 2, "alpha": 3.0}, 5 * (2 * 2 + 1) * 4),
+        ({"kind": "full"}, 5 * 5 * 4),
+    ],
+)
+def test_a_learned_similarity_is_charged_and_shown(similarity: dict[str, Any], costs: int, tmp_path: Path) -> None:
+    shown = with_similarity(similarity)
+    save(shown, str(tmp_path / "set"))
+    loaded, plain = load_distilled(str(tmp_path / "set")), distilled_set()
+    assert sum(loaded.sizes.values()) - sum(plain.sizes.values()) == costs
+    assert loaded.facts["sizes"] == loaded.sizes == shown.sizes
+    assert plain.sizes == {"images": 5 * 3 * 16 * 16 * 4, "texts": 5 * 8 * 4, "log_rates": 2 * 4}
+    card = (tmp_path / "set/README.md").read_text()
+    assert f"{sum(shown.sizes.values()):,} bytes: images 15,360, texts 160" in card
+    assert f"similarity ({similarity['kind']}, " in card
+    assert "![similarity](similarity.png)" in card
+    assert "similarity" not in presentation.render_card(plain)
+    # Five squares a side: red on the diagonal, where the similarity begins at 1, and white beside it.
+    drawn = np.asarray(Image.open(tmp_path / "set/similarity.png"))
+    side = len(drawn) // 5
+    assert drawn.shape == (5 * side, 5 * side, 3)
+    corners = drawn[::side, ::side].astype(int)
+    for row in range(5):
+        for column in range(5):
+            red, green, blue = corners[row, column]
+            assert (red - blue > 100) if row == column else (red == green == blue == 255)

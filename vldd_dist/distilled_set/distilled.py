@@ -70,6 +70,13 @@ class DistilledSet:
         return self.rows["texts"]
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """What the set costs, in bytes by name: the numbers a student is trained on. A pair's number is its place, and
+        costs nothing."""
+        named = self.rows | self.shared
+        return {name: tensor.nbytes for name, tensor in named.items() if tensor.is_floating_point()}
+
+    @property
     def loss(self) -> Any:
         """The loss of the recipe: loss(image features, text features, the batch, self.shared).
 

@@ -62,6 +62,7 @@ class SetFacts(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     recalls: dict[str, list[Recalls]] = {}
+    sizes: dict[str, Count] = Field({}, description="bytes of the numbers a student is trained on, by name: what the set costs")
 
 
 def _readable_facts(facts: dict[str, Any]) -> dict[str, Any]:

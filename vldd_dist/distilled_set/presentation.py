@@ -1,6 +1,7 @@
 """The files of a distilled set for people and other tools: a card, a preview, shards of images and captions, Croissant.
 
     preview.png          the first images
+    similarity.png       the similarity of images, the rows, and texts that the loss learned, if it did
     pairs/*.tar          every pair as an image and its nearest caption, to be read by plain webdataset
     README.md            the card
     croissant.json       a description of each object in the vocabulary of ML Commons
@@ -23,13 +24,15 @@ from torch import Tensor
 
 from vldd_dist.distilled_set.croissant import describe
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
+from vldd_dist.distilled_set.heat_map import heat_map
+from vldd_dist.distilled_set.manifest import NearestCaptions
 from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS, mean_over_runs
 
 SHARD_PAIRS = 1000
 PREVIEW_IMAGES = 40
 PREVIEW_COLUMNS = 10
 SMALLEST_SIDE = 96
+SIMILARITY = "similarity.png"
 
 
 def present(distilled: DistilledSet, objects: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -40,9 +43,10 @@ def present(distilled: DistilledSet, objects: Mapping[str, bytes]) -> dict[str, 
     """
     pixels = distilled.pixels()
     shown = {"preview.png": render_preview(pixels), **preview_shards(pixels, distilled.captions)}
-    shown["README.md"] = render_card(
-        distilled.recipe, distilled.facts, distilled.learned, len(distilled), distilled.digest
-    ).encode()
+    similarity = distilled.loss.similarity_of(distilled.rows)
+    if similarity is not None:
+        shown[SIMILARITY] = heat_map(similarity)
+    shown["README.md"] = render_card(distilled).encode()
     metadata = describe(distilled.facts.get("data", {}), len(distilled), {**objects, **shown})
     shown["croissant.json"] = (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode()
     return shown
@@ -91,8 +95,9 @@ def render_preview(pixels: Tensor) -> bytes:
 _TEMPLATE = resources.files("vldd_dist.distilled_set").joinpath("card.md").read_text()
 
 
-def render_card(recipe: Recipe, facts: dict[str, Any], learned: dict[str, float], pairs: int, digest: str) -> str:
+def render_card(distilled: DistilledSet) -> str:
     """README.md with a YAML header as on the Hugging Face hub."""
+    recipe, facts, learned, pairs = distilled.recipe, distilled.facts, distilled.learned, len(distilled)
     data = facts.get("data", {})
     header = {
         "license": "other",
@@ -118,7 +123,9 @@ def render_card(recipe: Recipe, facts: dict[str, Any], learned: dict[str, float]
         text_encoder=encoder,
         mean=", ".join(f"{value:g}" for value in recipe.mean),
         std=", ".join(f"{value:g}" for value in recipe.std),
-        loss=", ".join(str(value) if key == "name" else f"{key} {value}" for key, value in recipe.loss.items()),
+        loss=_in_words(recipe.loss),
+        size=_size_of(distilled.sizes),
+        similarity=_SIMILARITY_SHOWN if distilled.loss.similarity_of(distilled.rows) is not None else "",
         learned=", ".join(f"{name} {value:.4g}" for name, value in learned.items()) or "nothing",
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
@@ -128,8 +135,25 @@ def render_card(recipe: Recipe, facts: dict[str, Any], learned: dict[str, float]
         objective=str(facts.get("objective", "synthetic pairs learned by gradients")).replace("_", " "),
         start=_start_of(facts.get("start", {})),
         best=facts.get("outer_steps_to_best", "unknown"),
-        digest=digest,
+        digest=distilled.digest,
     )
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    """`infonce, temperature 0.07`; settings within settings in brackets."""
+    said = {key: f"({_in_words(value)})" if isinstance(value, dict) else value for key, value in settings.items()}
+    return ", ".join(str(value) if key in ("name", "kind") else f"{key} {value}" for key, value in said.items())
+
+
+def _size_of(parts: Mapping[str, int]) -> str:
+    return f"{sum(parts.values()):,} bytes: " + ", ".join(f"{name} {size:,}" for name, size in parts.items())
+
+
+_SIMILARITY_SHOWN = f"""
+![similarity]({SIMILARITY})
+
+The learned similarity of images (rows) and texts (columns): blue below zero, white at zero, red above.
+"""
 
 
 def _start_of(start: dict[str, Any]) -> str:

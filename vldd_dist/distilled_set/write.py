@@ -23,7 +23,7 @@ def files_of(distilled: DistilledSet) -> dict[str, bytes]:
         pairs=len(distilled),
         learned=distilled.learned,
         recipe=distilled.recipe,
-        facts=distilled.facts,
+        facts={**distilled.facts, "sizes": distilled.sizes},
         objects={name: ObjectInfo.of(name, content) for name, content in files.items()},
     )
     return {**files, MANIFEST: to_json(manifest)}

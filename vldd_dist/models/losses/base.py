@@ -82,3 +82,8 @@ class Loss(Plugin):
     def learned_numbers(self, shared: Mapping[str, Tensor]) -> dict[str, float]:
         """What its shared tensors say, in numbers for a card."""
         return {}
+
+    def similarity_of(self, rows: Mapping[str, Tensor]) -> Tensor | None:
+        """For people: the similarity (M, M) of all images, the rows, with all texts that its row tensors say; none: there is
+        none."""
+        return None

@@ -26,11 +26,15 @@ class GradedLoss(CosineLoss):
         """The loss, a scalar, of logits (B, B) and similarities (B, B), images by texts."""
 
     def of_logits(self, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+        # Of real pairs there are no rows.
+        similarity = self.similarity_of(rows)
+        if similarity is None:
+            similarity = torch.eye(len(logits), dtype=logits.dtype, device=logits.device)
+        return self.of_similarity(logits, similarity)
+
+    def similarity_of(self, rows: Mapping[str, Tensor]) -> Tensor | None:
         owned = self.similarity.owned
-        # Of real pairs there are none.
-        if owned and owned <= rows.keys():
-            return self.of_similarity(logits, self.similarity.matrix(rows))
-        return self.of_similarity(logits, torch.eye(len(logits), dtype=logits.dtype, device=logits.device))
+        return self.similarity.matrix(rows) if owned and owned <= rows.keys() else None
 
     def of_real_pairs(self) -> Self:
         return super().of_real_pairs().model_copy(update={"similarity": NoSimilarity()})

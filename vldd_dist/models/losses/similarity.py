@@ -7,14 +7,13 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from vldd_dist.config.base import Positive, Rate, Section
 from vldd_dist.models.losses.base import Learned
-from vldd_dist.seeding import numpy_generator
+from vldd_dist.seeding import derive_seed
 
 DIAGONAL, LEFT, RIGHT = "similarity_diagonal", "similarity_left", "similarity_right"
 FULL, NUMBER = "similarity", "number"
@@ -63,16 +62,19 @@ class LowRankSimilarity(Similarity):
     lr: OuterRate = Field(0.01, description="Outer learning rate of a, L and R; 0 keeps the identity.")
 
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
-        left = np.stack([numpy_generator(LEFT, number).standard_normal(self.rank, np.float32) for number in numbers])
         starts = {
             DIAGONAL: torch.ones(len(numbers)),
-            LEFT: torch.from_numpy(left),
+            LEFT: torch.stack([_drawn(self.rank, number) for number in numbers]),
             RIGHT: torch.zeros(len(numbers), self.rank),
         }
         return {name: Learned(start, self.lr) for name, start in starts.items()}
 
     def matrix(self, rows: Mapping[str, Tensor]) -> Tensor:
         return rows[DIAGONAL].diag() + (self.alpha / self.rank) * rows[LEFT] @ rows[RIGHT].T
+
+
+def _drawn(rank: int, number: int) -> Tensor:
+    return torch.randn(rank, generator=torch.Generator().manual_seed(derive_seed(LEFT, number)))
 
 
 class FullSimilarity(Similarity):

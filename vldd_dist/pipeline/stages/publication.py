@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from vldd_dist.artifacts.facts import Facts
+from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.config.base import choose
 from vldd_dist.distilled_set.distilled import DistilledSet
@@ -29,6 +29,7 @@ AGREED = ".agreed"
 
 class PublicationFacts(Facts):
     folder: str = Field(description="of the distilled set, in this store")
+    size_bytes: Count = Field(description="of the numbers a student is trained on: what the set costs")
     digest: str = Field(description="sha256 of its pairs.safetensors; of several files, the sha256 of their sha256s")
 
 
@@ -87,7 +88,8 @@ def publish(context: StageContext) -> dict[str, Any]:
     )
     place = Store(context.store.url_of(folder), **context.store.storage_options)
     found = _whole_set(place, distilled)
-    return {"folder": folder, "digest": found or _write_agreed(context, place, files_of(distilled))}
+    digest = found or _write_agreed(context, place, files_of(distilled))
+    return {"folder": folder, "size_bytes": sum(distilled.sizes.values()), "digest": digest}
 
 
 def _whole_set(place: Store, distilled: DistilledSet) -> str | None:
@@ -174,7 +176,7 @@ def _facts(context: StageContext, run: dict[str, Any], objective: str) -> dict[s
 
 STAGE = StageSpec(
     kind="publication",
-    version=2,
+    version=3,
     title="publications",
     result=PublicationFacts,
     unit=unit,
