@@ -7,6 +7,11 @@ outer loss L(th_T), lam_T = dL/dth_T, the sweep back over the stored th_0..th_T 
     dL/da   += -<g(th_t, b_t), lam_{t+1}>             (tower by tower)
     lam_t    = lam_{t+1} - grad_th <g(th_t, b_t), a*lam_{t+1}>
 
+With momentum m and weight decay w the step is th_{t+1} = th_t - a * u_{t+1}, u_{t+1} = m * u_t + g(th_t, b_t) + w * th_t. The
+direction a*lam_{t+1} is then v_t = a*lam_{t+1} + m * v_{t+1}, the rate's gradient is that of u, and
+
+    lam_t    = lam_{t+1} - w * v_t - grad_th <g(th_t, b_t), v_t>
+
 A tensor that enters every step, a learned temperature say, has the sum of its dL/db_t over the steps as its gradient.
 
 `full` keeps one graph over all steps, as the published code does; `exact` differentiates each step twice;
@@ -25,12 +30,14 @@ from vldd_dist.distillation.unroll.exact import EXACT, DoubleBackward
 from vldd_dist.distillation.unroll.finite_difference import FINITE_DIFFERENCE, Autograd, Differences
 from vldd_dist.distillation.unroll.full import FULL, full_gradient
 from vldd_dist.distillation.unroll.protocol import (
+    PLAIN,
     FirstOrder,
     Gradient,
     InnerProblem,
     OuterLoss,
     Params,
     Passes,
+    Sgd,
     StepDerivatives,
     StepGradient,
     StepProducts,
@@ -43,6 +50,7 @@ from vldd_dist.distillation.unroll.tesla import TESLA
 
 __all__ = [
     "GRADIENTS",
+    "PLAIN",
     "Autograd",
     "Differences",
     "DoubleBackward",
@@ -54,6 +62,7 @@ __all__ = [
     "OnHost",
     "Params",
     "Passes",
+    "Sgd",
     "Shelf",
     "StepDerivatives",
     "StepGradient",
@@ -83,6 +92,7 @@ def unrolled_gradient(
     shared: Params = (),
     relative_epsilon: float | None = None,
     shelf: Shelf | None = None,
+    sgd: Sgd = PLAIN,
 ) -> UnrollResult:
     """The gradient by one of `GRADIENTS`, on one process; see `swept_gradient` for the arguments. `difference` and
     `relative_epsilon` concern finite_difference, `shelf` all but full.
@@ -95,7 +105,7 @@ def unrolled_gradient(
             raise ValueError(f"there is no gradient {gradient!r}: choose one of {', '.join(GRADIENTS)}")
         gradient = GRADIENTS[gradient]
     if gradient.derivatives is None:
-        return full_gradient(problem, theta, rates, batches, outer, shared)
+        return full_gradient(problem, theta, rates, batches, outer, shared, sgd)
     derivatives = gradient.derivatives(_WholePasses(problem), difference, relative_epsilon)
     return swept_gradient(
         derivatives,
@@ -107,6 +117,7 @@ def unrolled_gradient(
         shared,
         update_adjoint=gradient.update_adjoint,
         shelf=shelf,
+        sgd=sgd,
     )
 
 

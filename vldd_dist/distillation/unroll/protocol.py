@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +30,22 @@ class InnerProblem(Protocol):
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
         """The scalar loss of a batch at theta: the step's own tensors, then the tensors that all steps share."""
         ...
+
+
+class Sgd(NamedTuple):
+    """How the student steps: velocity <- momentum * velocity + g + weight_decay * theta; theta <- theta - rate * velocity.
+
+    Attributes:
+        skip: so many of the first steps are taken without being differentiated: the gradient is that of the steps after them,
+            their start held fixed (truncated back-propagation).
+    """
+
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    skip: int = 0
+
+
+PLAIN = Sgd()
 
 
 @dataclass(frozen=True)
@@ -133,7 +149,7 @@ class UnrollResult:
 
     Attributes:
         terms: (towers,) the outer loss, tower by tower.
-        batches: for each inner step the gradient of each tensor of its batch.
+        batches: for each inner step that is differentiated the gradient of each tensor of its batch.
         rates: (towers,) the gradient of the inner learning rates.
         shared: the gradient of each tensor that enters every inner step, summed over the steps.
     """

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from vldd_dist.distillation.unroll.protocol import (
+    PLAIN,
     OuterLoss,
     Params,
+    Sgd,
     StepDerivatives,
     StepGradient,
     UnrollResult,
@@ -28,9 +30,10 @@ def swept_gradient(
     *,
     update_adjoint: bool = True,
     shelf: Shelf | None = None,
+    sgd: Sgd = PLAIN,
 ) -> UnrollResult:
-    """Gradients of outer(theta_T) with respect to every batch, the shared tensors and the rates. Memory: theta_0..theta_T and
-    one step.
+    """Gradients of outer(theta_T) with respect to every batch, the shared tensors and the rates. Memory: the snapshots of the
+    differentiated steps, and one step; with momentum one more vector like theta each way.
 
     Args:
         theta: theta_0.
@@ -41,6 +44,8 @@ def swept_gradient(
             steps; where several ranks evaluate parts of the loss it is this rank's part of that sum.
         update_adjoint: False leaves lam_t = lam_T (tesla).
         shelf: where the snapshots wait for the sweep; none: where theta is.
+        sgd: momentum, weight decay, and how many steps are not differentiated. Derivatives that keep a step's first gradient
+            (forward differences) are for plain SGD.
 
     Raises:
         ValueError: a rate is not positive.
@@ -49,53 +54,74 @@ def swept_gradient(
         raise ValueError(f"the inner learning rates must be positive, not {rates.tolist()}")
     values = rates.tolist()
     alphas = [values[tower] for tower in towers]
-    # Of each step its start, and its first derivatives as far as the way back needs them.
     batches = [[*batch, *shared] for batch in batches]
     own = len(batches[0]) - len(shared)
+    # Of each differentiated step its start, and its first derivatives as far as the way back needs them.
     snapshots: Shelf = InPlace() if shelf is None else shelf
     firsts: list[StepGradient | None] = []
     end: Params = list(theta)
+    velocity: Params | None = None
     for step, batch in enumerate(batches):
         last = step == len(batches) - 1
         first = derivatives.gradient(end, batch, step, last)
-        snapshots.push(end)
-        firsts.append(first if last else _without_theta(first))
-        moved = torch._foreach_mul(list(first.theta), [-alpha for alpha in alphas])
+        if step >= sgd.skip:
+            snapshots.push(end)
+            firsts.append(first if last else _without_theta(first, sgd))
+        velocity = _next_velocity(velocity, first.theta, end, sgd)
+        moved = torch._foreach_mul(list(velocity), [-alpha for alpha in alphas])
         torch._foreach_add_(moved, list(end))
         end = moved
+        if not sgd.momentum:
+            velocity = None
         del first, moved
+    del velocity
     terms, adjoint = _outer_gradient(outer, end)
 
-    results: list[Params] = [()] * len(batches)
+    results: list[Params] = []
     rate_gradients = torch.zeros_like(rates)
     shared_gradients = [torch.zeros_like(tensor) for tensor in shared]
     owners = torch.tensor(list(towers), device=rates.device)
-    for step in reversed(range(len(batches))):
+    # dLoss/dvelocity of the step that comes next on the way back, its sign changed.
+    v: list[Tensor] | None = None
+    for step in reversed(range(sgd.skip, len(batches))):
         begin = snapshots.pop()
         known = firsts.pop()
         if known is not None and not known.theta:
-            known = StepGradient(_gradient_between(begin, end, alphas), known.batch)
-        end = begin
-        v = torch._foreach_mul(adjoint, alphas)
-        products = derivatives.products(begin, batches[step], step, v, known, with_theta=update_adjoint and step > 0)
-        results[step] = [-gradient for gradient in products.batch[:own]]
+            known = StepGradient(_velocity_between(begin, end, alphas), known.batch)
+        scaled = torch._foreach_mul(adjoint, alphas)
+        v = scaled if v is None or not sgd.momentum else torch._foreach_add(scaled, v, alpha=sgd.momentum)
+        products = derivatives.products(begin, batches[step], step, v, known, with_theta=update_adjoint and step > sgd.skip)
+        results.append([-gradient for gradient in products.batch[:own]])
         for total, gradient in zip(shared_gradients, products.batch[own:], strict=True):
             total.sub_(gradient)
-        rate_gradients.index_add_(0, owners, derivatives.inner_products(products.gradient, adjoint).to(rates.dtype), alpha=-1)
+        stepped = products.gradient if sgd[:2] == PLAIN[:2] else _velocity_between(begin, end, alphas)
+        rate_gradients.index_add_(0, owners, derivatives.inner_products(stepped, adjoint).to(rates.dtype), alpha=-1)
         if products.theta is not None:
             torch._foreach_sub_(adjoint, list(products.theta))
+            if sgd.weight_decay:
+                torch._foreach_sub_(adjoint, v, alpha=sgd.weight_decay)
+        end = begin
         # Nothing of this step while the next one builds its graph.
-        del known, products, v
-    return UnrollResult(terms, results, rate_gradients, shared_gradients)
+        del known, products, scaled, stepped
+    return UnrollResult(terms, results[::-1], rate_gradients, shared_gradients)
 
 
-def _without_theta(first: StepGradient) -> StepGradient | None:
-    """What is kept of a step: the batch's gradient. That of theta is as large as a snapshot, and two snapshots tell it."""
+def _next_velocity(velocity: Params | None, gradient: Params, theta: Params, sgd: Sgd) -> Params:
+    """What the step is taken along."""
+    if sgd.weight_decay:
+        gradient = torch._foreach_add(list(gradient), list(theta), alpha=sgd.weight_decay)
+    return gradient if velocity is None else torch._foreach_add(list(gradient), list(velocity), alpha=sgd.momentum)
+
+
+def _without_theta(first: StepGradient, sgd: Sgd) -> StepGradient | None:
+    """What is kept of a step: the batch's gradient. That of theta is as large as a snapshot, and of plain SGD two snapshots
+    tell it."""
+    assert first.batch is None or sgd[:2] == PLAIN[:2], "forward differences are for plain SGD"
     return None if first.batch is None else StepGradient((), first.batch)
 
 
-def _gradient_between(begin: Params, end: Params, alphas: list[float]) -> Params:
-    """g from the step it made."""
+def _velocity_between(begin: Params, end: Params, alphas: list[float]) -> Params:
+    """What a step was taken along, from its ends: of plain SGD the gradient."""
     gradient = torch._foreach_sub(list(begin), list(end))
     torch._foreach_div_(gradient, alphas)
     return gradient
