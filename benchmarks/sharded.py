@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks._measure import peak_memory, print_json
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.distillation.matching import distance_to
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.sharded import ShardedFirstOrder
 from vldd_dist.distillation.unrolling import LocalUnrolling, Segment, ShardedUnrolling
@@ -120,7 +121,7 @@ def measure_rank(ranks: Ranks, name: str, steps: int, repeats: int) -> RankFigur
         return gradients(self, *arguments, **named)
 
     def unroll() -> None:
-        unrolling.gradient(Segment(start, target, RATES, batches, (), 0), 1e-4)
+        unrolling.gradient(Segment(start, distance_to(target, start, unrolling.towers, ranks), RATES, batches, (), 0), 1e-4)
 
     # The first unroll also traces the model and loads the kernels.
     unroll()
@@ -144,15 +145,17 @@ def exact_on_rank(ranks: Ranks, name: str, steps: int) -> tuple[list[list[Tensor
     batches = [[tensor[slice(*ranks.rows(PAIRS))] for tensor in batch] for batch in make_batches(steps)]
     unrolling = ShardedUnrolling(model, InfoNCE(), TrajectoryMatching(), None, ranks, 3, PAIRS)
     cut = unrolling.layout.cut
-    result = unrolling.gradient(Segment(cut(start), cut(target), RATES, batches, (), 0), None)
+    outer = distance_to(cut(target), cut(start), unrolling.towers, ranks)
+    result = unrolling.gradient(Segment(cut(start), outer, RATES, batches, (), 0), None)
     return [list(batch) for batch in result.batches], result.rates
 
 
 def gradient_error(world: int, name: str, steps: int) -> float:
     model = make_model(name)
     start, target = make_ends(model)
-    segment = Segment(start, target, RATES, make_batches(steps), (), 0)
-    wanted = LocalUnrolling(model, InfoNCE(), TrajectoryMatching(), None).gradient(segment, None)
+    unrolling = LocalUnrolling(model, InfoNCE(), TrajectoryMatching(), None)
+    segment = Segment(start, distance_to(target, start, unrolling.towers), RATES, make_batches(steps), (), 0)
+    wanted = unrolling.gradient(segment, None)
     group = Group(world)
     parts = group.run(exact_on_rank, name, steps)
     group.close()

@@ -9,9 +9,10 @@ from torch.func import functional_call
 
 from vldd_dist.config.model import HeadSettings
 from vldd_dist.distillation.blending import Blending
+from vldd_dist.distillation.matching import distance_to
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.unrolling import LocalUnrolling, Segment
-from vldd_dist.testing.unroll_problems import Case, WeightedInfoNCE, dual_encoder_case, relative
+from vldd_dist.testing.unroll_problems import Case, ScaledInfoNCE, dual_encoder_case, relative
 
 BLEND = Blending(beta=1.0).of_step(seed=5)
 
@@ -69,9 +70,17 @@ def by_hand(case: Case) -> tuple[Tensor, list[Tensor]]:
 
 @pytest.mark.parametrize("gradient", ["full", "exact", "finite_difference"])
 def test_the_gradient_is_that_of_mixed_features_and_unmixed_rows_of_the_loss(gradient: str) -> None:
-    case = dual_encoder_case(train="head", head=HeadSettings(kind="linear"), loss=WeightedInfoNCE()).in_model_inputs()
+    case = dual_encoder_case(train="head", head=HeadSettings(kind="linear"), loss=ScaledInfoNCE()).in_model_inputs()
     unrolling = LocalUnrolling(case.student.model, case.student.layout.loss, TrajectoryMatching(gradient=gradient), None)
-    segment = Segment(case.theta, case.target, case.rates, case.batches, case.shared, 11, blend=BLEND)
+    segment = Segment(
+        case.theta,
+        distance_to(case.target, case.theta, unrolling.towers),
+        case.rates,
+        case.batches,
+        case.shared,
+        11,
+        blend=BLEND,
+    )
     epsilon = unrolling.check_differences(segment, None).relative_epsilon if gradient == "finite_difference" else None
     found, plain = (unrolling.gradient(one, epsilon) for one in (segment, replace(segment, blend=None)))
     terms, gradients = by_hand(case)

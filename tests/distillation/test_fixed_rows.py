@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.distillation.small_runs import PAIRS, SETTINGS, Problem, distillation, losses_of, start_pairs
-from vldd_dist.distillation.matching import matching_loss
+from vldd_dist.distillation.matching import distance_to, matching_loss
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
 from vldd_dist.distillation.unrolling import LocalUnrolling, Segment
 from vldd_dist.errors import InterruptedRun
@@ -61,7 +61,7 @@ def test_no_gradient_runs_back_to_what_is_fixed(place: int, gradient: str) -> No
     tracked: list[bool] = []
     entry: nn.Module = (model.image_backbone, model.text_head)[place]
     entry.register_forward_pre_hook(lambda _, given: tracked.append(given[0].requires_grad))
-    segment = Segment(case.theta, case.target, case.rates, case.batches, (), 11)
+    segment = Segment(case.theta, distance_to(case.target, case.theta, unrolling.towers), case.rates, case.batches, (), 11)
     both, one = (unrolling.gradient(given, None) for given in (segment, replace(segment, fixed=frozenset({place}))))
     in_both, in_one = tracked[: len(tracked) // 2], tracked[len(tracked) // 2 :]
     assert any(in_both)

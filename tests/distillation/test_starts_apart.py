@@ -52,8 +52,7 @@ def test_what_is_matched_lies_on_the_straight_way(apart: Asynchronous | None, pr
     for step in range(12):
         drawn = of.sampler.draw(step)
         seen.add(drawn.starts)
-        segment = of._segment(step, drawn, of._exchange(drawn, (pairs := pairs_of(problem)), 0), torch.ones(2), pairs)
-        for state, ahead in ((segment.start, 0), (segment.target, 1)):
+        for state, ahead in zip(of.states.at(drawn.expert, *of._ends(drawn)), (0, 1), strict=True):
             ours = named(of, state)
             for tower, start in zip(("image", "text"), drawn.starts, strict=True):
                 path = [epoch[tower] for epoch in problem.experts[drawn.expert].epochs]
@@ -83,13 +82,12 @@ def test_a_tensor_that_does_not_move_stays_where_it_is(problem: Problem, store: 
 
 def test_each_tower_starts_where_it_is_drawn_to_and_ends_so_many_epochs_on(problem: Problem, store: Store) -> None:
     of = matching(problem, store, asynchronous=Asynchronous(image=[0, 2], text=[1]), expert_epochs=2)
-    pairs, drawn_starts = pairs_of(problem), set()
+    drawn_starts = set()
     for step in range(12):
         drawn = of.sampler.draw(step)
         drawn_starts.add(drawn.starts)
-        segment = of._segment(step, drawn, of._exchange(drawn, pairs, 0), torch.ones(2), pairs)
         epochs = problem.experts[drawn.expert].epochs
-        for state, ahead in ((segment.start, 0), (segment.target, 2)):
+        for state, ahead in zip(of.states.at(drawn.expert, *of._ends(drawn)), (0, 2), strict=True):
             ours = named(of, state)
             for tower, start in zip(("image", "text"), drawn.starts, strict=True):
                 for name, tensor in epochs[start + ahead][tower].items():

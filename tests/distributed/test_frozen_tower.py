@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vldd_dist.config.model import HeadSettings
 from vldd_dist.distillation.exchange import BatchExchange
+from vldd_dist.distillation.matching import distance_to
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import Draw
@@ -46,8 +47,8 @@ def outer_step(ranks: Ranks, stage: int, limit: int) -> dict[str, Any]:
     pairs = SyntheticPairs({name: tensor[owned] for name, tensor in rows.items()}, {})
     parts = [DRAW.part(rank, ranks.world_size) for rank in range(ranks.world_size)]
     exchange = BatchExchange(ranks, unrolling.tower, pairs, PAIRS, parts, limit)
-    cut = unrolling.layout.cut
-    segment = Segment(cut(case.theta), cut(case.target), case.rates, exchange.batches, (), 11)
+    start, target = unrolling.layout.cut(case.theta), unrolling.layout.cut(case.target)
+    segment = Segment(start, distance_to(target, start, unrolling.towers, ranks), case.rates, exchange.batches, (), 11)
     found, gradients = exchange.gradients(unrolling.gradient(segment, None).batches)
     return {"rows": found + owned.start, "passed": sum(passed), "used": len(parts[ranks.rank].used), **gradients}
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vldd_dist.config.model import HeadSettings
 from vldd_dist.distillation.blending import Blend, Blending
+from vldd_dist.distillation.matching import distance_to
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.unroll import EpsilonChoice
 from vldd_dist.distillation.unrolling import Segment, ShardedUnrolling
@@ -46,7 +47,9 @@ def segment_of(unrolling: ShardedUnrolling, case: Case, total: int) -> Segment:
     """This rank's rows and shards."""
     cut, own = unrolling.layout.cut, slice(*unrolling.ranks.rows(total))
     batches = [[tensor[own] for tensor in batch] for batch in case.batches]
-    return Segment(cut(case.theta), cut(case.target), case.rates, batches, case.shared, 11, case.fixed)
+    start, target = cut(case.theta), cut(case.target)
+    outer = distance_to(target, start, unrolling.towers, unrolling.ranks)
+    return Segment(start, outer, case.rates, batches, case.shared, 11, case.fixed)
 
 
 def sharded_gradient(ranks: Ranks, student: str, stage: int, gradient: str, blend: Blend | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tests.unroll.test_unroll import student_case
 from vldd_dist.config.model import HeadSettings
 from vldd_dist.distillation.kinks import first_kink, refuse_kinked_student
+from vldd_dist.distillation.matching import distance_to
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.unroll import (
     Autograd,
@@ -36,7 +37,9 @@ def chosen(case: Case, difference: str = "central", exact: bool = True) -> Epsil
 def checked(case: Case, known: float | None = None) -> EpsilonChoice:
     """As a run does it."""
     unrolling = LocalUnrolling(case.student.model, InfoNCE(), TrajectoryMatching(gradient="finite_difference"), None)
-    return unrolling.check_differences(Segment(case.theta, case.target, case.rates, case.batches, (), 11), known)
+    return unrolling.check_differences(
+        Segment(case.theta, distance_to(case.target, case.theta, unrolling.towers), case.rates, case.batches, (), 11), known
+    )
 
 
 def larger_case(pairs: int, rate: float, **image: object) -> Case:

@@ -10,14 +10,16 @@ from torch import Tensor
 
 from vldd_dist.artifacts.trajectories import ShardSlices
 from vldd_dist.distillation.blending import Blend
-from vldd_dist.distillation.matching import matching_loss
 from vldd_dist.distillation.sharded import ShardedDoubleBackward, ShardedFirstOrder
 from vldd_dist.distillation.student import Fixed, Student, without_fixed
 from vldd_dist.distillation.unroll import (
+    PLAIN,
     EpsilonChoice,
     FirstOrder,
     Gradient,
+    OuterLoss,
     Params,
+    Sgd,
     Shelf,
     StepDerivatives,
     UnrollResult,
@@ -62,27 +64,29 @@ class UnrollSettings(Protocol):
 
 @dataclass(frozen=True)
 class Segment:
-    """What one outer step unrolls: a stretch of an expert's trajectory, and the batches of the student's steps over it.
+    """What one outer step unrolls: where the student starts, the batches of its steps, and the loss of where it ends.
 
     Attributes:
-        start, target: the expert's snapshots where the student starts and is to end, as the student's parameters or this rank's
-            shards of them.
+        start: where the student starts, as the student's parameters or this rank's shards of them.
+        outer: the outer loss of its end, in the same form: terms (n,), differentiable, whose sum is the loss.
         rates: (2,) inner learning rates of the image and the text tower.
         batches: of each inner step this rank's rows: model inputs (b, ...), texts (b, D), the loss's row tensors.
         shared: the loss's shared tensors.
         seed: of the dropout masks.
         fixed: places in a batch of the tensors that are not learned, and get no gradient.
         blend: of the features in the student's steps; none: they are not mixed.
+        sgd: the student's momentum and weight decay, and how many of its first steps are not differentiated.
     """
 
     start: Params
-    target: Params
+    outer: OuterLoss
     rates: Tensor
     batches: Sequence[Params]
     shared: Params
     seed: int
     fixed: frozenset[int] = frozenset()
     blend: Blend | None = None
+    sgd: Sgd = PLAIN
 
     def of_few_pairs(self, pairs: int) -> "Segment":
         """With the first pairs of each batch alone."""
@@ -99,7 +103,7 @@ class Unrolling(Protocol):
     model: the student's.
     tower: of a frozen backbone: makes the pairs' model inputs, and carries gradients from there to the pixels.
     part: what this rank needs of a snapshot; none: everything.
-    towers: for each of the student's parameters the index of its tower.
+    towers: of each of the student's parameters, 0 (image) or 1 (text).
     """
 
     @property
@@ -119,7 +123,7 @@ class Unrolling(Protocol):
         ...
 
     def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
-        """Of the matching loss, with respect to what is learned of this rank's rows of the inner batches, the shared tensors
+        """Of the outer loss, with respect to what is learned of this rank's rows of the inner batches, the shared tensors
         and the rates.
 
         Args:
@@ -147,7 +151,7 @@ class LocalUnrolling:
         self.tower = frozen_tower(model)
         self.way: Gradient = GRADIENTS.load(settings.gradient)
         self.student = Student(model, loss, dropout=settings.dropout, fused_attention=self.way.first_order_only)
-        self.towers = self.student.towers
+        self.towers: Sequence[int] = self.student.towers
 
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
         device = self.model.mean.device
@@ -163,9 +167,6 @@ class LocalUnrolling:
         return choose_epsilon(partial(self.gradient, few), exact, inner_products, known)
 
     def _gradient(self, way: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
-        def outer(theta: Params) -> Tensor:
-            return matching_loss(theta, segment.start, segment.target, self.student.towers)
-
         self.student.seed, self.student.blend = segment.seed, segment.blend
         learned, self.student.fixed = segment.parted()
         return unrolled_gradient(
@@ -174,11 +175,12 @@ class LocalUnrolling:
             segment.start,
             segment.rates,
             learned,
-            outer,
+            segment.outer,
             self.settings.difference,
             shared=segment.shared,
             relative_epsilon=relative_epsilon,
             shelf=self.shelf,
+            sgd=segment.sgd,
         )
 
 
@@ -246,9 +248,6 @@ class ShardedUnrolling:
             self._gather_rows(gather_rows)
 
     def _swept(self, derivatives: StepDerivatives, segment: Segment) -> UnrollResult:
-        def outer(theta: Params) -> Tensor:
-            return matching_loss(theta, segment.start, segment.target, self.towers, self.ranks)
-
         self.passes.seed, self.passes.blend = segment.seed, segment.blend
         learned, self.passes.fixed = segment.parted()
         result = swept_gradient(
@@ -257,10 +256,11 @@ class ShardedUnrolling:
             segment.start,
             segment.rates,
             learned,
-            outer,
+            segment.outer,
             segment.shared,
             update_adjoint=self.way.update_adjoint,
             shelf=self.shelf,
+            sgd=segment.sgd,
         )
         # Each rank has the gradient of its part of the loss.
         return replace(result, shared=[self.ranks.all_reduce(part) for part in result.shared])

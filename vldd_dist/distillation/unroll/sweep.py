@@ -82,14 +82,14 @@ def swept_gradient(
     shared_gradients = [torch.zeros_like(tensor) for tensor in shared]
     owners = torch.tensor(list(towers), device=rates.device)
     # dLoss/dvelocity of the step that comes next on the way back, its sign changed.
-    v: list[Tensor] | None = None
+    v: list[Tensor] = []
     for step in reversed(range(sgd.skip, len(batches))):
         begin = snapshots.pop()
         known = firsts.pop()
         if known is not None and not known.theta:
             known = StepGradient(_velocity_between(begin, end, alphas), known.batch)
         scaled = torch._foreach_mul(adjoint, alphas)
-        v = scaled if v is None or not sgd.momentum else torch._foreach_add(scaled, v, alpha=sgd.momentum)
+        v = list(torch._foreach_add(scaled, v, alpha=sgd.momentum) if v and sgd.momentum else scaled)
         products = derivatives.products(begin, batches[step], step, v, known, with_theta=update_adjoint and step > sgd.skip)
         results.append([-gradient for gradient in products.batch[:own]])
         for total, gradient in zip(shared_gradients, products.batch[own:], strict=True):

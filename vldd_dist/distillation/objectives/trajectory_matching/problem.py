@@ -10,6 +10,7 @@ from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.exchange import BatchExchange
 from vldd_dist.distillation.experts import ExpertAwaited, Experts
 from vldd_dist.distillation.kinks import refuse_kinked_student
+from vldd_dist.distillation.matching import distance_to
 from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import starts_by_pace
 from vldd_dist.distillation.objectives.trajectory_matching.settings import LOG_RATES, MatchingSettings
@@ -137,7 +138,7 @@ class MatchingProblem(OuterProblem):
         start, target = self.states.at(drawn.expert, *self._ends(drawn))
         return Segment(
             start,
-            target,
+            distance_to(target, start, self.unrolling.towers, self.context.ranks),
             rates,
             exchange.batches,
             [pairs.shared[name] for name in self.shared_of_loss],
