@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts.units import UnitReader
@@ -14,6 +15,7 @@ from vldd_dist.data.real_batches import RealBatches
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.errors import ConfigError
+from vldd_dist.models.heads import build_head
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.stages.distillation import run_context
@@ -26,7 +28,7 @@ from vldd_dist.testing.unroll_problems import relative
 
 # Five pairs, so that the ranks' rows differ in number.
 OVERRIDES = [
-    "distill.objective={name: covariance_matching, real_batch_size: 7, rho: 1.5, mean_weight: 0.3}",
+    "distill.objective={name: covariance_matching, real_batch_size: 7, rho: 1.5, mean_weight: 0.3, reset_every: 5}",
     "distill.pairs=[5]",
     "distill.outer_steps=12",
     "distill.validate_every=12",
@@ -35,6 +37,7 @@ OVERRIDES = [
     "model.joint_dim=16",
 ]
 STEP = 8
+FIXED = "distill.objective.train_model=false"
 
 
 def described(*overrides: str) -> Experiment:
@@ -65,14 +68,28 @@ def found_gradient(ranks: Ranks, url: str, *overrides: str) -> OuterGradient:
         return problem.gradient(STEP, pairs)
 
 
-def by_definition(store: Store) -> tuple[list[float], Tensor, Tensor]:
+def by_definition(store: Store, trains: bool) -> tuple[list[float], Tensor, Tensor]:
     """The terms of the loss, and the gradient of their sum with respect to images and texts, with torch's own covariance."""
     context = context_of(store, SOLO)
     model = context.build_model(0)
     settings = described().distill.run_settings()
     pairs, _ = starting_pairs(run_context(context, settings, model))
     model.eval()
-    batch = RealBatches(context.embeddings, None, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute)[STEP]
+    batches = RealBatches(context.embeddings, None, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute)
+    if trains:
+        # Back at the start before step 5; then a step on each batch up to this one.
+        torch.manual_seed(derive_seed(derive_seed(0, "distillation", 5, "heads"), 5))
+        model.image_head = build_head(described().model.image.head, model.image_backbone.num_features, 16)
+        model.text_head = build_head(described().model.text.head, model.text_dim, 16)
+        for batch in map(batches.__getitem__, range(5, STEP)):
+            features = model(model.normalise(batch.images), batch.texts)
+            logits = functional.normalize(features[0]) @ functional.normalize(features[1]).T / 0.07
+            losses = [functional.cross_entropy(one, torch.arange(7)) for one in (logits, logits.T)]
+            moved = list(model.parameters())
+            for parameter, gradient in zip(moved, torch.autograd.grad(sum(losses) / 2, moved), strict=True):
+                is_head = any(parameter is one for head in (model.image_head, model.text_head) for one in head.parameters())
+                parameter.data -= (0.1 if is_head else 0.01) * gradient
+    batch = batches[STEP]
     images, texts = pairs.images.requires_grad_(), pairs.texts.requires_grad_()
     real = model.image_backbone(model.normalise(batch.images)), batch.texts
     ours = model.image_backbone(images), texts
@@ -85,10 +102,14 @@ def by_definition(store: Store) -> tuple[list[float], Tensor, Tensor]:
     return [term.item() for term in terms], of_images, of_texts
 
 
-def test_the_gradient_is_that_of_the_definition_on_one_and_two_ranks(prepared: Store, group: Callable[[int], Group]) -> None:
-    terms, of_images, of_texts = by_definition(prepared)
+@pytest.mark.parametrize("trains", [False, True])
+def test_the_gradient_is_that_of_the_definition_on_one_and_two_ranks(
+    trains: bool, prepared: Store, group: Callable[[int], Group]
+) -> None:
+    terms, of_images, of_texts = by_definition(prepared, trains)
     assert min(terms) > 0
-    for parts in ([found_gradient(SOLO, prepared.url)], group(2).run(found_gradient, prepared.url)):
+    overrides = [] if trains else [FIXED]
+    for parts in ([found_gradient(SOLO, prepared.url, *overrides)], group(2).run(found_gradient, prepared.url, *overrides)):
         for part in parts:
             assert list(part.terms) == ["covariance", "means"]
             assert list(part.terms.values()) == pytest.approx(terms, rel=1e-4)
@@ -99,9 +120,12 @@ def test_the_gradient_is_that_of_the_definition_on_one_and_two_ranks(prepared: S
         assert relative(texts, of_texts) < 1e-4
 
 
+@pytest.mark.parametrize("trains", [[], [FIXED]])
 @pytest.mark.parametrize(("fixed", "learned"), [("images", "texts"), ("texts", "images")])
-def test_what_is_fixed_has_no_gradient_and_does_not_change_the_others(fixed: str, learned: str, prepared: Store) -> None:
-    both, one = (found_gradient(SOLO, prepared.url, *rates) for rates in ([], [f"distill.lr_{fixed}=0"]))
+def test_what_is_fixed_has_no_gradient_and_does_not_change_the_others(
+    fixed: str, learned: str, trains: list[str], prepared: Store
+) -> None:
+    both, one = (found_gradient(SOLO, prepared.url, *rates, *trains) for rates in ([], [f"distill.lr_{fixed}=0"]))
     assert set(one.row_gradients) == {learned}
     assert relative(one.row_gradients[learned], both.row_gradients[learned]) < 1e-6
     assert one.terms == pytest.approx(both.terms, rel=1e-6)

@@ -309,6 +309,23 @@ def test_images_that_keep_their_start_take_less(train: str) -> None:
     assert writes[1] < writes[0]
 
 
+def test_a_model_trained_beside_the_pairs_takes_its_start_and_its_step() -> None:
+    trained, given = (
+        load_experiment(
+            "jobs/presets/scenes.yaml",
+            ["distill.objective={name: covariance_matching, real_batch_size: 1500}", f"distill.objective.train_model={trains}"],
+        )
+        for trains in ("true", "false")
+    )
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    estimator = Estimator(TEXT_DIM)
+    trace, found = estimator.trace(trained.model, 32), estimator.memory(trained, stage)
+    assert found["snapshots"] == sum(trace.trainable_bytes.values())
+    assert found["real batch"] == 1500 * trace.pair_bytes
+    assert found["activations"] == trace.first_order(1500, training=False, of_batch=False, keep=True)
+    assert peak(estimator.memory(given, stage)) < peak(found) - found["snapshots"]
+
+
 def test_a_plan_without_a_gpu_compares_nothing(store: Store) -> None:
     text = planned(load_experiment("jobs/presets/scenes.yaml", TINY), store)
     assert "fits" not in text

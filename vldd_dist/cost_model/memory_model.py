@@ -254,17 +254,25 @@ def tower_memory(tower: TowerPass | None, images: int, settings: DistillSettings
 def other_distillation_memory(
     sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillSettings, validation: Terms
 ) -> Terms:
-    """A run whose objective unrolls no student, at the worst of: the way of all pairs of a rank through the tower and back,
-    the outer optimiser's step over them, the validation.
+    """A run whose objective unrolls no student, at the worst of: the way of the rank's drawn pairs through the tower and back,
+    the outer optimiser's step over them, a training step of the model on real pairs, the validation.
+
+    - snapshots: of an objective that reads experts three of P; where the model is trained its starting weights, P.
+    - real batch: this rank's rows of the step.
     """
-    own_pairs = per_rank(pairs, settings.workers)
+    objective, workers = settings.objective, settings.workers
+    own_pairs = per_rank(objective.used_pairs(pairs), workers)
     own, (_, back) = own_pairs * pair.learned, tower_memory(step.tower, own_pairs, settings)
-    resident = student_memory(sizes, settings.workers, 0) | pairs_memory(pairs, pair, settings)
+    snapshots = (3 if "experts" in objective.needs else int(objective.trains_model())) * sizes.trainable
+    resident = student_memory(sizes, workers, 0) | pairs_memory(pairs, pair, settings) | {"snapshots": snapshots}
+    working = resident | {"real batch": step.batch}
     moments = [
-        resident | {"pairs' gradients": own, "activations": back},
-        resident | {"pairs' gradients": own, "outer optimiser": 6 * own},
+        working | {"pairs' gradients": own, "activations": back},
+        working | {"pairs' gradients": own, "outer optimiser": 6 * own},
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
+    if step.first is not None:
+        moments.append(working | {"activations": first_order_memory(sizes, step.first, workers, 0)})
     return max(moments, key=peak)
 
 

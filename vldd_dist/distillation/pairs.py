@@ -35,6 +35,10 @@ class SyntheticPairs:
     def texts(self) -> Tensor:
         return self.rows["texts"]
 
+    def with_inputs(self, inputs: Tensor) -> "SyntheticPairs":
+        """The same with what stands for the images, (M, ...)."""
+        return SyntheticPairs(self.rows | {"images": inputs}, self.shared, self.start, self.fixed)
+
     def copy_(self, other: "SyntheticPairs") -> None:
         """Take the other's values of what moves."""
         for own, others in ((self.rows, other.rows), (self.shared, other.shared)):

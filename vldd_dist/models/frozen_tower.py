@@ -51,18 +51,20 @@ class FrozenTower:
     Args:
         backbone: (B, 3, H, W) -> (B, F).
         bf16: run it in bfloat16.
+        follow: the backbone's weights change in place, between uses of the tower, which then has the same: nothing is folded.
 
     Attributes:
         own_bytes: of parameters that are not shared with the backbone.
     """
 
-    def __init__(self, backbone: nn.Module, *, bf16: bool = False) -> None:
+    def __init__(self, backbone: nn.Module, *, bf16: bool = False, follow: bool = False) -> None:
         # Parameters of their own on the same memory, which outlive the partitioning of the backbone's.
         tensors: dict[int, Tensor] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in backbone.parameters()}
         tensors |= {id(buffer): buffer for buffer in backbone.buffers()}
         self.backbone, self.bf16 = copy.deepcopy(backbone, tensors).eval(), bf16
         shared = set(self.backbone.parameters())
-        fold_batch_norms(self.backbone)
+        if not follow:
+            fold_batch_norms(self.backbone)
         self.own_bytes = sum(parameter.nbytes for parameter in self.backbone.parameters() if parameter not in shared)
         # By the shape of an image.
         self._channels_last: dict[torch.Size, bool] = {}

@@ -114,9 +114,25 @@ class Objective(Plugin):
     def refuse_on_ranks(self, model: DualEncoder) -> None:
         """Raises ConfigError for a model whose results would depend on the number of ranks."""
 
+    def real_rows(self) -> int:
+        """How many real pairs an outer step reads."""
+        return 0
+
+    def trains_model(self) -> bool:
+        """Whether the model takes a training step on these real pairs, too."""
+        return False
+
+    def used_pairs(self, pairs: int) -> int:
+        """How many of M synthetic pairs take part in an outer step at most."""
+        return pairs
+
     def first_experts(self, count: int) -> int:
         """How many of `count` experts, the first ones, must be committed before a run starts."""
         return count if "experts" in self.needs else 0
+
+    def snapshots_read(self, experts: int, outer_steps: int) -> int:
+        """How many of the experts' snapshots a run reads at most, each once."""
+        return 0
 
     def reached_epochs(self) -> frozenset[int]:
         """The epochs whose snapshots of an expert may be read."""

@@ -1,13 +1,13 @@
 """Covariance matching: synthetic pairs whose image and text features covary as those of real pairs do (CovMatch, Lee et al.
 2510.18583).
 
-The encoders stay at their starting weights, where the published method also takes a contrastive step of them on real pairs at
-every outer step and goes back to the start every fifty.
+Published, both encoders take the contrastive steps, and input token embeddings are learned; here the text encoder is frozen and
+its output is learned.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -15,106 +15,68 @@ from torch import Tensor
 
 from vldd_dist.config.base import Positive, Rate
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem
-from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.models.frozen_tower import FeaturesWithGraph, FrozenTower
-from vldd_dist.seeding import derive_seed
-
-if TYPE_CHECKING:
-    from vldd_dist.config.experiment import Experiment
+from vldd_dist.distillation.objectives.base import OuterProblem
+from vldd_dist.distillation.objectives.feature_matching import FeatureMatching, FeatureProblem
+from vldd_dist.distillation.online_model import OnlineModel, OnlineTraining
+from vldd_dist.distillation.real_features import RealFeatures
 
 
-class CovarianceMatching(Objective):
+class CovarianceMatching(FeatureMatching):
     """|rho C_real - C_synthetic|^2 (Frobenius), C the cross-covariance of backbone features and caption embeddings, and a
     weighted squared distance of the mean joint features, tower by tower."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"real_batches"})
     name: str = "covariance_matching"
     real_batch_size: Positive = Field(128, description="Real pairs an outer step.")
-    rho: Rate = Field(1.0, description="The real cross-covariance is multiplied by it.")
+    rho: Rate = Field(1.0, description="The real cross-covariance is multiplied by it (published: 2 at 100 pairs, else 1).")
     mean_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="Weight of the distance of means.")
+    train_model: bool = Field(
+        True,
+        description=(
+            "After each outer step the model takes a contrastive step on the real batch, in all that model.*.train lets move; "
+            "false: it keeps its starting weights."
+        ),
+    )
+    lr_encoder: Rate = Field(0.01, description="Learning rate of these steps, image backbone.")
+    lr_heads: Rate = Field(0.1, description="Learning rate of these steps, heads.")
+    reset_every: Positive = Field(
+        50, description="Outer steps after which the model is back at its starting weights, with freshly drawn heads."
+    )
 
-    def problems(self, experiment: "Experiment") -> list[str]:
-        loss, found = experiment.model.loss, []
-        if learned := [*loss.learned_rows(range(1), 1), *loss.learned_shared()]:
-            found.append(
-                f"model.loss: {learned[0]} cannot be learned by distill.objective: covariance_matching, without a student"
-            )
-        if experiment.distill.zero_stage:
-            found.append(
-                "distill.zero_stage shards a student, and distill.objective: covariance_matching has none: set it to 0"
-            )
-        return found
+    def real_rows(self) -> int:
+        return self.real_batch_size
+
+    def trains_model(self) -> bool:
+        return self.train_model
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OuterProblem]:
         yield CovarianceProblem(self, context)
 
 
-class CovarianceProblem(OuterProblem):
-    """All synthetic pairs against a real mini-batch at every step. Each rank encodes its rows; the features of all rows are
-    gathered, and each rank takes 1/world of the loss as its part."""
+class CovarianceProblem(FeatureProblem):
+    """All synthetic pairs against a real mini-batch at every step."""
 
     def __init__(self, settings: CovarianceMatching, context: RunContext) -> None:
-        # Here, so that this module loads without the libraries that read shards.
-        from vldd_dist.data.real_batches import RealBatches
+        super().__init__(context, follow=settings.train_model)
+        self.settings = settings
+        self.real = RealFeatures(context, self.tower, settings.real_batch_size)
+        training = OnlineTraining(settings.lr_encoder, settings.lr_heads, settings.reset_every)
+        self.online = OnlineModel(context, self.real, training) if settings.train_model else None
 
-        self.settings, self.context = settings, context
-        self.model = context.model.eval().requires_grad_(False)
-        self.tower = FrozenTower(self.model.image_backbone, bf16=context.settings.precision == "bf16")
-        self._fixed_features: Tensor | None = None
-        seed = derive_seed(context.seed, "distillation", context.total, "real")
-        self.real = RealBatches(
-            context.embeddings, context.image_features, settings.real_batch_size, seed, context.ranks.rows_to_compute
-        )
+    def prepare(self, step: int) -> None:
+        if self.online:
+            self.online.bring_to(step)
 
-    def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
-        ranks, texts = self.context.ranks, pairs.texts
-        real = self._real_features(step)
-        encoded = None if "images" in pairs.fixed else self._encoded(pairs)
-        features = encoded.features if encoded else self._features_of_fixed(pairs)
-        synthetic = {"images": features.detach(), "texts": texts.detach()}
-        leaves = {name: tensor.requires_grad_() for name, tensor in pairs.learned(synthetic).items()}
-        gather_rows = ranks.rows_gatherer(self.context.total)
-        terms = self._terms((gather_rows(synthetic["images"]), gather_rows(synthetic["texts"])), real)
-        loss = sum(terms.values(), texts.new_zeros(())) / ranks.world_size
-        gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
-        if encoded:
-            gradients["images"] = encoded.pixel_gradients(gradients["images"])
-        return OuterGradient(
-            {name: term.item() for name, term in terms.items()},
-            torch.arange(len(pairs), device=texts.device),
-            gradients,
-            {},
-        )
-
-    def _encoded(self, pairs: SyntheticPairs) -> FeaturesWithGraph:
-        return self.tower.features_with_graph(pairs.images, self.context.settings.tower_graph_mib << 20)
-
-    def _features_of_fixed(self, pairs: SyntheticPairs) -> Tensor:
-        """Of images that keep their start, made once."""
-        if self._fixed_features is None:
-            self._fixed_features = self.tower.features(pairs.images)
-        return self._fixed_features
-
-    def _terms(self, synthetic: tuple[Tensor, Tensor], real: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """Of features (n, F) and embeddings (n, D) of both kinds of pairs."""
+    def terms(self, step: int, features: Tensor, texts: Tensor) -> dict[str, Tensor]:
         settings, heads = self.settings, (self.model.image_head, self.model.text_head)
+        real, synthetic = self.real.all_rows(step), (features, texts)
         difference = settings.rho * cross_covariance(*real) - cross_covariance(*synthetic)
         distances = [
             (head(ours).mean(dim=0) - head(theirs).mean(dim=0)).square().sum()
             for head, ours, theirs in zip(heads, synthetic, real, strict=True)
         ]
         return {"covariance": difference.square().sum(), "means": settings.mean_weight * torch.stack(distances).sum()}
-
-    @torch.no_grad()
-    def _real_features(self, step: int) -> tuple[Tensor, Tensor]:
-        """(B, F) and (B, D), of all ranks' rows."""
-        batch, device = self.real[step], self.context.device
-        images, texts = batch.images.to(device), batch.texts.to(device)
-        features = self.tower.features(self.model.normalise(images)) if self.context.image_features is None else images
-        gather_rows = self.context.ranks.rows_gatherer(len(batch.entries))
-        return gather_rows(features), gather_rows(texts)
 
 
 def cross_covariance(a: Tensor, b: Tensor) -> Tensor:

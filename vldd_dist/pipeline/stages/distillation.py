@@ -33,6 +33,7 @@ from vldd_dist.cost_model.work_model import distillation_flops
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import ExpertAwaited, Experts
 from vldd_dist.distillation.initialisations import starting_pairs
+from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
@@ -170,7 +171,12 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     pair = PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, kept)
     validation = student_step_memory(trace, experiment.evaluation, pairs, settings.workers)
     if not isinstance(objective := settings.objective, TrajectoryMatching):
-        step = Step(0, tower=trace.tower(largest_chunk(per_rank(pairs, settings.workers))))
+        rows, real = (per_rank(count, settings.workers) for count in (objective.used_pairs(pairs), objective.real_rows()))
+        step = Step(
+            real * (trace.input_bytes if has_features(experiment.model) else trace.pair_bytes),
+            first=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
+            tower=trace.tower(largest_chunk(rows)),
+        )
         sizes = replace(sizes_of(trace), tower=trace.tower_bytes)
         return other_distillation_memory(sizes, step, pairs, pair, settings, validation)
     rows, dropout = per_rank(min(settings.batch_size or pairs, pairs), settings.workers), objective.dropout
@@ -195,9 +201,9 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     """In: the snapshots that can be drawn, once each, and the first pairs. Out: checkpoints (the pairs, of what is learned the
     best, the average and the moments), the best pairs and the first."""
     settings, trace = experiment.distill, traces(experiment.model, experiment.data.image_size)
+    objective: Objective = settings.objective
     reads = 0
-    if isinstance(objective := settings.objective, TrajectoryMatching):
-        drawn = objective.snapshots_read(experiment.experts.count, settings.outer_steps)
+    if drawn := objective.snapshots_read(experiment.experts.count, settings.outer_steps):
         reads = drawn * sum(trace.trainable_bytes.values())
         image = experiment.model.image
         same_start = image.train == "full" and image.head.kind == "none" and image.weights != "random"
@@ -213,6 +219,8 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     if settings.initialise.reads_real_pairs():
         # The blocks around the images of a start: of small shards all.
         splits["train"] = False
+        if "real_batches" in objective.needs and features and data is not None:
+            reads += data.images["train"] * (trace.input_bytes - 4 * trace.text_dim)
     elif "real_batches" in objective.needs:
         splits["train"] = features
     reads = max(reads, 0) + weights_bytes(experiment.model, trace)

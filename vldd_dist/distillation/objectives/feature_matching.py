@@ -1,0 +1,88 @@
+"""What objectives have in common that compare features of synthetic and of real pairs, and unroll no student."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.exchange import BatchExchange
+from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.distillation.sampling import Draw
+from vldd_dist.models.frozen_tower import FrozenTower
+
+if TYPE_CHECKING:
+    from vldd_dist.config.experiment import Experiment
+
+
+class FeatureMatching(Objective):
+    """Settings of such an objective."""
+
+    def problems(self, experiment: "Experiment") -> list[str]:
+        loss, found = experiment.model.loss, []
+        if learned := [*loss.learned_rows(range(1), 1), *loss.learned_shared()]:
+            found.append(f"model.loss: {learned[0]} cannot be learned by distill.objective: {self.name}, without a student")
+        if experiment.distill.zero_stage:
+            found.append(f"distill.zero_stage shards a student, and distill.objective: {self.name} has none: set it to 0")
+        return found
+
+
+class FeatureProblem(OuterProblem):
+    """Synthetic pairs against real ones at every step. Each rank encodes an equal part of the pairs; the features of all are
+    gathered, and each rank takes 1/world of the loss as its part.
+
+    Args:
+        follow: the model's weights change between outer steps.
+    """
+
+    def __init__(self, context: RunContext, *, follow: bool) -> None:
+        self.context, self.model = context, context.model.eval()
+        self.moves = follow and not self.model.frozen_backbone
+        self.model.bf16_backbone = context.settings.precision == "bf16"
+        self.tower = FrozenTower(self.model.image_backbone, bf16=self.model.bf16_backbone, follow=self.moves)
+        self._fixed_features: Tensor | None = None
+
+    @abstractmethod
+    def terms(self, step: int, features: Tensor, texts: Tensor) -> dict[str, Tensor]:
+        """The loss's terms of this outer step, by name, scalars.
+
+        Args:
+            features: (B, F), the backbone's of the drawn pairs' images.
+            texts: (B, D), their embeddings.
+        """
+
+    def prepare(self, step: int) -> None:
+        """Give the model the weights of this outer step."""
+
+    def drawn(self, step: int) -> Tensor:
+        """(B,) int64, distinct, ascending: the pairs that take part."""
+        return torch.arange(self.context.total)
+
+    def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
+        ranks, drawn = self.context.ranks, self.drawn(step)
+        self.prepare(step)
+        exchange = self._exchange(pairs, drawn)
+        batch = [tensor.detach() for tensor in exchange.batches[0]]
+        leaves = [tensor.requires_grad_() for place, tensor in enumerate(batch) if place not in exchange.fixed]
+        gather_rows = ranks.rows_gatherer(len(drawn))
+        terms = self.terms(step, gather_rows(batch[0]), gather_rows(batch[1]))
+        loss = torch.stack(list(terms.values())).sum() / ranks.world_size
+        rows, row_gradients = exchange.gradients([torch.autograd.grad(loss, leaves)])
+        return OuterGradient({name: term.item() for name, term in terms.items()}, rows, row_gradients, {})
+
+    def _exchange(self, pairs: SyntheticPairs, drawn: Tensor) -> BatchExchange:
+        ranks, settings = self.context.ranks, self.context.settings
+        draw = Draw(0, (0, 0), [drawn])
+        parts = [draw.part(rank, ranks.world_size) for rank in range(ranks.world_size)]
+        tower: FrozenTower | None = self.tower
+        if "images" in pairs.fixed:
+            pairs, tower = pairs.with_inputs(self._features_of_fixed(pairs)), None
+        return BatchExchange(ranks, tower, pairs, self.context.total, parts, settings.tower_graph_mib << 20)
+
+    def _features_of_fixed(self, pairs: SyntheticPairs) -> Tensor:
+        """Of this rank's images, which keep their start; by a backbone that does not move made once."""
+        if self._fixed_features is None or self.moves:
+            self._fixed_features = self.tower.features(pairs.images)
+        return self._fixed_features
