@@ -10,6 +10,7 @@ from vldd_dist import load_distilled
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.monitoring.report import Reporter
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.sharding.ranks import SOLO
@@ -61,6 +62,8 @@ def test_it_is_learned_stored_published_and_trained_on(
     found = load_distilled(store.url_of(UnitReader(store, published.kind, published.id).facts["folder"]))
     assert {name: tuple(rows.shape) for name, rows in found.rows.items() if name in shapes} == shapes
     assert found.recipe.loss["similarity"] == similarity
+    Reporter(make_graph(tree), store).write()
+    assert b'<figure class="similarity">' in store.read(f"report/{tree.name}/index.html")
     # A user's loop, as on the card: the batch of a loader is what the loss takes.
     loader = torch.utils.data.DataLoader(found.as_dataset(), batch_size=3, shuffle=True)
     features = torch.randn(3, 8), torch.randn(3, 8)

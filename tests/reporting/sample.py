@@ -114,6 +114,7 @@ def report() -> ReportData:
                     )
                     for index in range(2)
                 ],
+                similarity_png=png_bytes(generator.random((3, 400, 400))),
             )
         ],
         failures=[("distillation of 20 pairs, seed 1", "the loss became NaN <here>")],

@@ -59,8 +59,8 @@ def test_every_row_figure_and_picture_is_there(page: Page):
     # The methods, and the first number of pairs of each of four groups.
     assert scopes == {"col": 12, "rowgroup": 1, "row": len(report().rows) + 4}
     assert len(page.all("svg")) == len(plots(report()))
-    # Two pairs, one of whose starts was not kept.
-    assert len(page.all("img")) == 3
+    # Two pairs, one of whose starts was not kept, and the learned similarity.
+    assert len(page.all("img")) == 4
 
 
 def test_everything_seen_has_words(page: Page):
@@ -97,7 +97,7 @@ def test_ids_are_unique_and_references_resolve(html: str, page: Page):
 
 
 def test_small_pictures_keep_their_pixels(page: Page):
-    assert [attributes.get("class") for attributes in page.all("img")] == [None, "small", "small"]
+    assert [attributes.get("class") for attributes in page.all("img")] == [None, "small", "small", None]
 
 
 def test_only_web_addresses_become_links():

@@ -10,6 +10,7 @@ from torch import Tensor
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.heat_map import heat_map
 from vldd_dist.monitoring.measured import Measured
 from vldd_dist.monitoring.report_files import PAGE, key_of, write_tables
 from vldd_dist.pipeline.context import read_tensors
@@ -159,7 +160,7 @@ class Reporter:
     def _gallery(self, unit: WorkUnit) -> Gallery:
         distilled = DistilledSet.load(self.store.url_of(self._reader(unit).facts["folder"]))
         images = distilled.pixels()
-        before = distilled.start_images
+        before, similarity = distilled.start_images, distilled.loss.similarity_of(distilled.rows)
         return Gallery(
             pairs=len(images),
             seed=unit.inputs["distillation"].spec["seed"],
@@ -173,4 +174,5 @@ class Reporter:
                 )
                 for index, caption in enumerate(distilled.captions[:GALLERY_ITEMS])
             ],
+            similarity_png=None if similarity is None else heat_map(similarity),
         )

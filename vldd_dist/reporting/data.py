@@ -86,6 +86,7 @@ class Gallery(_Value):
     pairs: int
     seed: int
     items: list[GalleryItem]
+    similarity_png: bytes | None = Field(None, description="Of images, the rows, and texts, where the loss learned one.")
 
 
 class Stage(_Value):
