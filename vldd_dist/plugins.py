@@ -128,6 +128,7 @@ OBJECTIVES = Registry(
     "objective",
     {
         "trajectory_matching": "vldd_dist.distillation.objectives.trajectory_matching:TrajectoryMatching",
+        "bilevel": "vldd_dist.distillation.objectives.bilevel:Bilevel",
         "covariance_matching": "vldd_dist.distillation.objectives.covariance_matching:CovarianceMatching",
     },
 )

@@ -14,6 +14,7 @@ from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experts import ExpertSettings
 from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder, TowerPass
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
+from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.models.frozen_tower import chunks_of, kept_chunks
 from vldd_dist.sharding.deepspeed_engine import bucket_elements
 
@@ -160,7 +161,7 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
       one rank, the graph and gradient with the end of the student's way, and the outer loss's differences and gradient, 3 p.
       `full`: all T steps. Differences: see `first_order_memory`.
     """
-    objective: TrajectoryMatching = settings.objective
+    objective: UnrolledObjective = settings.objective
     workers, stage, steps = settings.workers, settings.zero_stage, objective.inner_steps
     p, b = per_rank(sizes.trainable, workers), step.gradients
     if objective.gradient == "full":
@@ -169,6 +170,7 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
     waiting = (steps - 1) * p if objective.offload_snapshots == "none" else p
     if objective.gradient == "finite_difference":
         assert step.first is not None
+        assert isinstance(objective, TrajectoryMatching), "other objectives refuse finite differences"
         central = objective.difference == "central"
         return {
             "snapshots": max(waiting + (0 if central else steps * b), (steps - 1) * b),
@@ -208,11 +210,12 @@ def distillation_memory(
     - batches: T b, and the images they use.
     - what `unroll_memory` says, beside the graphs that a frozen backbone keeps; finite differences are checked by a small
       unroll of `exact`, with its snapshots, adjoint and direction.
+    - or, in its place, the outer loss on real pairs, where there is one, with the student's end and the adjoint.
     - or, in its place, what follows it: a frozen backbone's way to the pixels; the outer optimiser, six times what is learned
       of the used pairs.
     - or, in place of expert, batches and unroll, the validation: what `evaluation_memory` has.
     """
-    objective: TrajectoryMatching = settings.objective
+    objective: UnrolledObjective = settings.objective
     workers, steps, p = settings.workers, objective.inner_steps, per_rank(sizes.trainable, settings.workers)
     used, learned = (used_pairs(pairs, settings) * size for size in (pair.used, pair.learned))
     kept, back = tower_memory(step.tower, used_pairs(pairs, settings), settings)
@@ -225,8 +228,12 @@ def distillation_memory(
         working | gradients | {"outer optimiser": 6 * learned},
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
+    waiting = (steps - 1) * p if objective.offload_snapshots == "none" else p
+    if objective.real_rows():
+        assert step.first is not None
+        real = first_order_memory(sizes, step.first, workers, settings.zero_stage)
+        moments.append(working | {"snapshots": waiting, "vectors": 2 * p, "outer loss": real})
     if step.check is not None:
-        waiting = (steps - 1) * p if objective.offload_snapshots == "none" else p
         moments.append(working | {"snapshots": waiting, "vectors": 2 * p, "check of differences": step.check.peak})
     return max(moments, key=peak)
 

@@ -10,6 +10,7 @@ from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.io_model import DataSize, has_features
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
+from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.sampling import inner_batch_size
 from vldd_dist.plugins import GRADIENTS
 
@@ -38,18 +39,22 @@ def outer_step_flops(trace: MemoryTrace, settings: DistillSettings, pairs: int) 
     - `exact`: T - 1 gradients on the way there, T steps differentiated twice on the way back; `full` as many, in one graph;
       `tesla` the same, for the products along the parameters are not told apart.
     - differences: central 3 T - 1 gradients, forward 2 T.
+    - steps before those that are differentiated: a gradient each; and a gradient of the outer loss on real pairs.
     - frozen tower: each pair that takes part goes through it and back to its pixels; images that keep their start do not.
     """
     objective = settings.objective
-    if not isinstance(objective, TrajectoryMatching):
+    if not isinstance(objective, UnrolledObjective):
         return None
     flops, steps, batch = FlopTrace(trace), objective.inner_steps, inner_batch_size(settings.batch_size, pairs)
     used = min(pairs, steps * batch)
     tower = used * (0 if "images" in settings.fixed() else flops.pixels) if trace.frozen_backbone else 0
     if GRADIENTS.load(objective.gradient).first_order_only:
+        assert isinstance(objective, TrajectoryMatching), "other objectives refuse finite differences"
         passes = 3 * steps - 1 if objective.difference == "central" else 2 * steps
         return passes * batch * flops.training + tower
-    return batch * ((steps - 1) * flops.training + steps * flops.second_order(settings.fixed())) + tower
+    real = objective.real_rows() * flops.training
+    plain = steps - 1 + objective.plain_steps()
+    return batch * (plain * flops.training + steps * flops.second_order(settings.fixed())) + tower + real
 
 
 def distillation_flops(experiment: Experiment, trace: MemoryTrace, data: DataSize, pairs: int) -> float | None:

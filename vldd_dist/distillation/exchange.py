@@ -48,14 +48,15 @@ class BatchExchange:
         self.batches: list[Params] = [[rows[places] for rows in used.values()] for places in self.part.places]
 
     def gradients(self, batches: Sequence[Params]) -> tuple[Tensor, dict[str, Tensor]]:
-        """From the gradients of what is learned of the batches to those of the pairs.
+        """From the gradients of what is learned of the batches, or of the last ones, to those of the pairs.
 
         Returns:
             Rows (K,) of this rank's pairs, and by name the gradients (K, ...) of their tensors.
         """
-        of_rows = dict(zip(self.learned, scatter_to_pairs(batches, self.part.places, len(self.part.used)), strict=True))
+        sums = scatter_to_pairs(batches, self.part.places[-len(batches) :], len(self.part.used))
+        of_rows = dict(zip(self.learned, sums, strict=True))
         if self.encoded:
             of_rows["images"] = self.encoded.pixel_gradients(of_rows["images"])
-        sums = {name: self.exchange.to_owners(gradient) for name, gradient in of_rows.items()}
-        rows, _ = sums[self.learned[0]]
-        return rows, {name: gradient for name, (_, gradient) in sums.items()}
+        owned = {name: self.exchange.to_owners(gradient) for name, gradient in of_rows.items()}
+        rows, _ = owned[self.learned[0]]
+        return rows, {name: gradient for name, (_, gradient) in owned.items()}

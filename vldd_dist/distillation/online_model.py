@@ -1,12 +1,12 @@
 """A model that is trained on real pairs beside the synthetic ones (CovMatch, Lee et al. 2510.18583)."""
 
-import copy
 from dataclasses import dataclass
 
 import torch
 
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.real_features import RealFeatures
+from vldd_dist.models.dual_encoder import redraw_heads
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.replicas import Replicas
@@ -58,16 +58,7 @@ class OnlineModel:
 
     def _reset(self, step: int) -> None:
         self._view.write(self._start)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, step))
-            for head in (self.model.image_head, self.model.text_head):
-                if any(parameter.requires_grad for parameter in head.parameters()):
-                    # On the CPU, so that every device draws alike.
-                    fresh = copy.deepcopy(head).cpu()
-                    for module in fresh.modules():
-                        if callable(draw := getattr(module, "reset_parameters", None)):
-                            draw()
-                    head.load_state_dict(fresh.state_dict())
+        redraw_heads(self.model, derive_seed(self.seed, step))
         self._at = step
 
     def _train(self) -> None:

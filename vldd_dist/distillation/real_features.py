@@ -12,11 +12,11 @@ class RealFeatures:
     """Batches of real pairs by the number of the outer step: a function of (seed, step), on any number of ranks.
 
     Args:
-        tower: of the model.
+        tower: of the model; none where its backbone is not frozen, and images are its inputs.
         batch_size: B, over all ranks.
     """
 
-    def __init__(self, context: RunContext, tower: FrozenTower, batch_size: int) -> None:
+    def __init__(self, context: RunContext, tower: FrozenTower | None, batch_size: int) -> None:
         # Here, so that this module loads without the libraries that read shards.
         from vldd_dist.data.real_batches import RealBatches
 
@@ -39,15 +39,22 @@ class RealFeatures:
     def inputs(self, step: int) -> tuple[Tensor, Tensor, int]:
         """The same, with model inputs in place of the images."""
         images, texts, size = self.read(step)
-        encodes = self.context.model.frozen_backbone and not self._has_features
-        return self.tower.features(images) if encodes else images, texts, size
+        if self.context.model.frozen_backbone:
+            images = self._features(images)
+        return images, texts, size
 
     @torch.no_grad()
     def all_rows(self, step: int) -> tuple[Tensor, Tensor]:
         """Backbone features (B, F) and embeddings (B, D) of all ranks' rows."""
         images, texts, size = self.read(step)
         gather_rows = self.context.ranks.rows_gatherer(size)
-        return gather_rows(images if self._has_features else self.tower.features(images)), gather_rows(texts)
+        return gather_rows(self._features(images)), gather_rows(texts)
+
+    def _features(self, images: Tensor) -> Tensor:
+        if self._has_features:
+            return images
+        assert self.tower is not None
+        return self.tower.features(images)
 
     @property
     def _has_features(self) -> bool:

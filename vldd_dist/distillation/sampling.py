@@ -41,11 +41,16 @@ class Draw:
     batches: list[Tensor]
 
     def part(self, rank: int, world_size: int) -> Part:
-        """A rank's rows: of each minibatch an equal run. Batches ascend and each rank owns a run of the pairs, so that most
-        pairs are computed where they lie."""
-        runs = [batch[slice(*rows_of(rank, world_size, len(batch)))] for batch in self.batches]
-        used = torch.unique(torch.cat(runs))
-        return Part(used, [torch.searchsorted(used, run) for run in runs])
+        """A rank's rows of the minibatches."""
+        return part_of(self.batches, rank, world_size)
+
+
+def part_of(batches: Sequence[Tensor], rank: int, world_size: int) -> Part:
+    """A rank's rows: of each minibatch an equal run. Batches ascend and each rank owns a run of the pairs, so that most pairs
+    are computed where they lie."""
+    runs = [batch[slice(*rows_of(rank, world_size, len(batch)))] for batch in batches]
+    used = torch.unique(torch.cat(runs))
+    return Part(used, [torch.searchsorted(used, run) for run in runs])
 
 
 def inner_batch_size(batch_size: int | None, pairs: int) -> int:
@@ -84,14 +89,19 @@ class Sampler:
         return min(self.experts, self.min_experts + 2 * outer_step * later // self.outer_steps)
 
     def draw(self, outer_step: int) -> Draw:
-        """Inner batches run through permutations of all pairs, each cut into whole batches; what remains of one when fewer than
-        a batch do is left out, for a batch across two permutations could hold a pair twice, and a pair is no negative of
-        itself."""
+        """Expert, starts and minibatches of an outer step."""
         generator = numpy_generator(self.seed, "outer", outer_step)
         expert = int(generator.integers(self.pool(outer_step)))
         starts = self.starts[int(generator.integers(len(self.starts)))]
-        of_one = self.pairs // self.batch_size
-        used = of_one * self.batch_size
-        permutations = [generator.permutation(self.pairs)[:used] for _ in range(math.ceil(self.inner_steps / of_one))]
-        batches = torch.from_numpy(np.concatenate(permutations)).split(self.batch_size)[: self.inner_steps]
-        return Draw(expert, starts, [batch.sort().values for batch in batches])
+        return Draw(expert, starts, draw_batches(generator, self.pairs, self.batch_size, self.inner_steps))
+
+
+def draw_batches(generator: np.random.Generator, pairs: int, batch_size: int, steps: int) -> list[Tensor]:
+    """Of each inner step its pairs (B,) int64, distinct, ascending. They run through permutations of all pairs, each cut into
+    whole batches; what remains of one when fewer than a batch do is left out, for a batch across two permutations could hold a
+    pair twice, and a pair is no negative of itself."""
+    of_one = pairs // batch_size
+    used = of_one * batch_size
+    permutations = [generator.permutation(pairs)[:used] for _ in range(math.ceil(steps / of_one))]
+    batches = torch.from_numpy(np.concatenate(permutations)).split(batch_size)[:steps]
+    return [batch.sort().values for batch in batches]

@@ -1,5 +1,6 @@
 """The dual encoder: an image tower and a head on caption embeddings, meeting in a joint space."""
 
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Self
@@ -110,6 +111,22 @@ class DualEncoder(nn.Module):
 
 def _as_they_are(rows: Tensor) -> Tensor:
     return rows
+
+
+@torch.no_grad()
+def redraw_heads(model: DualEncoder, seed: int) -> None:
+    """Give the heads that are trained fresh starting weights, a function of the seed alone. They are drawn as `build` draws
+    them, but are not the same ones for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for head in (model.image_head, model.text_head):
+            if any(parameter.requires_grad for parameter in head.parameters()):
+                # On the CPU, so that every device draws alike.
+                fresh = copy.deepcopy(head).cpu()
+                for module in fresh.modules():
+                    if callable(draw := getattr(module, "reset_parameters", None)):
+                        draw()
+                head.load_state_dict(fresh.state_dict())
 
 
 def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tensor] | None, head_seed: int) -> DualEncoder:

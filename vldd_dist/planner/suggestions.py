@@ -8,6 +8,7 @@ from vldd_dist.config.base import Resources
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.memory_model import GIB, RESERVED, peak
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
+from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.stage import StageSpec
 from vldd_dist.planner.estimator import Estimator
@@ -110,16 +111,16 @@ class _Search:
         if self.stage.kind != "distillation":
             workers = self._more_workers() if self.stage.kind == "expert" else []
             return [group for group in (*groups, workers, [batch] if batch else []) if group]
-        is_frozen = image.train in ("head", "frozen") or not isinstance(distill.objective, TrajectoryMatching)
+        is_frozen = image.train in ("head", "frozen") or not isinstance(distill.objective, UnrolledObjective)
         if is_frozen and distill.tower_graph_mib:
             groups.insert(0, [[{"distill.tower_graph_mib": 0}]])
         gradients: Way = []
-        if isinstance(objective := distill.objective, TrajectoryMatching):
+        if isinstance(objective := distill.objective, UnrolledObjective):
             if objective.offload_snapshots == "none":
                 groups.insert(0, [[{"distill.objective.offload_snapshots": "cpu"}]])
             if objective.gradient == "full":
                 gradients.append({"distill.objective.gradient": "exact"})
-            if objective.gradient != "finite_difference":
+            if objective.gradient != "finite_difference" and isinstance(objective, TrajectoryMatching):
                 gradients.append({"distill.objective.gradient": "finite_difference"})
                 gradients += [gradients[-1] | change for change in checkpointing]
         validations = self._halved("evaluation.batch_size")

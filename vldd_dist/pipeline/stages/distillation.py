@@ -35,6 +35,7 @@ from vldd_dist.distillation.experts import ExpertAwaited, Experts
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
+from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.unrolling import CHECKED_PAIRS
@@ -170,7 +171,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     kept = trace.input_bytes - trace.learned_input_bytes(IMAGES) if features else 0
     pair = PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, kept)
     validation = student_step_memory(trace, experiment.evaluation, pairs, settings.workers)
-    if not isinstance(objective := settings.objective, TrajectoryMatching):
+    if not isinstance(objective := settings.objective, UnrolledObjective):
         rows, real = (per_rank(count, settings.workers) for count in (objective.used_pairs(pairs), objective.real_rows()))
         step = Step(
             real * (trace.input_bytes if has_features(experiment.model) else trace.pair_bytes),
@@ -182,7 +183,9 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     rows, dropout = per_rank(min(settings.batch_size or pairs, pairs), settings.workers), objective.dropout
     tower = trace.tower(largest_chunk(used_pairs(pairs, settings))) if trace.frozen_backbone else None
     step = Step(rows * trace.input_bytes, rows * trace.learned_input_bytes(fixed), tower=tower)
-    blend = objective.blend.of_step(seed=0) if objective.blend else None
+    blend = objective.blend.of_step(seed=0) if isinstance(objective, TrajectoryMatching) and objective.blend else None
+    if real := objective.real_rows():
+        step = replace(step, first=trace.first_order(real, training=True, of_batch=False, keep=True))
     if objective.gradient == "full":
         step = replace(step, full=trace.full_graph(rows, dropout=dropout, fixed=fixed, blend=blend))
     elif objective.gradient == "finite_difference":

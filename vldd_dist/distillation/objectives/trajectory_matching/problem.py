@@ -13,9 +13,10 @@ from vldd_dist.distillation.kinks import refuse_kinked_student
 from vldd_dist.distillation.matching import distance_to
 from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import starts_by_pace
-from vldd_dist.distillation.objectives.trajectory_matching.settings import LOG_RATES, MatchingSettings
+from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcuts
 from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs, Snapshots, States
+from vldd_dist.distillation.objectives.unrolled import LOG_RATES
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
 from vldd_dist.distillation.unroll import EpsilonChoice

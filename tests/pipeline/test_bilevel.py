@@ -1,0 +1,169 @@
+"""The bilevel objective against a student trained by hand, and a whole distillation without experts."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.data.real_batches import RealBatches
+from vldd_dist.distillation.initialisations import starting_pairs
+from vldd_dist.distillation.objectives.base import OuterGradient
+from vldd_dist.distillation.objectives.bilevel import with_noise
+from vldd_dist.errors import ConfigError
+from vldd_dist.models.heads import build_head
+from vldd_dist.pipeline.context import StageContext, read_rows
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.seeding import derive_seed, numpy_generator
+from vldd_dist.sharding.ranks import SOLO
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of, workspace
+from vldd_dist.testing.unroll_problems import relative
+
+SETTINGS = "name: bilevel, real_batch_size: 7, inner_steps: 3, skipped_steps: 4"
+OVERRIDES = [
+    "distill.pairs=[5]",
+    "distill.outer_steps=12",
+    "distill.validate_every=6",
+    "distill.checkpoint_every=4",
+    "model.image.head.kind=linear",
+    "model.joint_dim=16",
+    "model.text.head.dropout=0",
+]
+RATES = (0.3, 0.2)
+
+
+def described(objective: str, train: str = "head", *overrides: str) -> Experiment:
+    return experiment(*OVERRIDES, f"distill.objective={{{SETTINGS}{objective}}}", f"model.image.train={train}", *overrides)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The data set, its captions' embeddings and the features of the frozen tower, without experts."""
+    store = Store(str(tmp_path_factory.mktemp("prepared")))
+    kinds = {*DATA_KINDS, "feature_group", "image_features"}
+    run(store, [unit for unit in make_graph(described("")).units() if unit.kind in kinds])
+    return store
+
+
+def context_of(store: Store, tree: Experiment) -> StageContext:
+    (unit,) = units_of(tree, "distillation")
+    return workspace(store, unit)
+
+
+def found_gradient(store: Store, tree: Experiment, step: int) -> OuterGradient:
+    context = context_of(store, tree)
+    inputs = run_context(context, tree.distill.run_settings(), context.build_model(0))
+    pairs, _ = starting_pairs(inputs)
+    with inputs.settings.objective.open(inputs) as problem:
+        return problem.gradient(step, pairs)
+
+
+def contrast(features: tuple[Tensor, Tensor]) -> Tensor:
+    logits = functional.normalize(features[0]) @ functional.normalize(features[1]).T / 0.07
+    own = torch.arange(len(logits))
+    return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+
+
+def by_hand(store: Store, tree: Experiment, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """The outer loss, and its gradient with respect to pixels, texts and log rates, by one graph over the last three steps."""
+    context = context_of(store, tree)
+    model = context.build_model(0)
+    settings = tree.distill.run_settings()
+    pairs, _ = starting_pairs(run_context(context, settings, model))
+    seed = derive_seed(0, "distillation", 5)
+    torch.manual_seed(derive_seed(seed, "heads", step))
+    model.image_head = build_head(tree.model.image.head, model.image_backbone.num_features, 16)
+    model.text_head = build_head(tree.model.text.head, model.text_dim, 16)
+    skip = int(numpy_generator(seed, "bilevel", step).integers(5)) if step % 2 else 0
+    images, texts = pairs.images.requires_grad_(), pairs.texts.requires_grad_()
+    log_rates = torch.tensor(RATES).log().requires_grad_()
+    theta = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters() if p.requires_grad}
+    velocity = {name: torch.zeros_like(p) for name, p in theta.items()}
+
+    def features(theta: dict[str, Tensor], images: Tensor, texts: Tensor) -> Any:
+        inputs = model.image_backbone(images) if model.frozen_backbone else images
+        return torch.func.functional_call(model, theta, (inputs, texts))
+
+    for number in range(skip + 3):
+        on, rates = (images, texts), log_rates.exp()
+        if number < skip:
+            on, rates = (images.detach(), texts.detach()), rates.detach()
+        loss = contrast(features(theta, *on))
+        gradients = torch.autograd.grad(loss, list(theta.values()), create_graph=number >= skip)
+        for (name, parameter), gradient in zip(list(theta.items()), gradients, strict=True):
+            velocity[name] = 0.9 * velocity[name] + gradient + 5e-4 * parameter
+            theta[name] = parameter - rates[int(name.startswith("text"))] * velocity[name]
+        if number < skip:
+            theta = {name: p.detach().requires_grad_() for name, p in theta.items()}
+            velocity = {name: u.detach() for name, u in velocity.items()}
+    batches = RealBatches(context.embeddings, None, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute)
+    batch = batches[step]
+    loss = contrast(features(theta, model.normalise(batch.images), batch.texts))
+    wanted = torch.autograd.grad(loss, [images, texts, log_rates])
+    return loss.detach(), dict(zip(("images", "texts", "log_rates"), wanted, strict=True))
+
+
+@pytest.mark.parametrize("train", ["head", "full"])
+@pytest.mark.parametrize("step", [2, 3])
+def test_the_gradient_is_that_of_training_by_hand(step: int, train: str, prepared: Store) -> None:
+    tree = described(f", noise: 0, inner_lr_image: {RATES[0]}, inner_lr_text: {RATES[1]}", train)
+    found, (loss, wanted) = found_gradient(prepared, tree, step), by_hand(prepared, tree, step)
+    assert found.terms["real_pairs"] == pytest.approx(loss.item(), rel=1e-4)
+    assert found.rows.tolist() == list(range(5))
+    gradients = found.row_gradients | found.shared_gradients
+    for name, tensor in wanted.items():
+        assert relative(gradients[name], tensor) < (2e-3 if train == "full" else 1e-4), name
+
+
+def test_steps_before_the_differentiated_ones_are_taken_at_every_other_outer_step(prepared: Store) -> None:
+    """The even outer steps are the same with and without them, the odd ones are not."""
+    settings = "{name: bilevel, real_batch_size: 7, inner_steps: 3, skipped_steps: %d}"
+    trees = [described("", "head", f"distill.objective={settings % most}") for most in (4, 0)]
+    for step in (2, 3):
+        one, other = (found_gradient(prepared, tree, step).row_gradients["texts"] for tree in trees)
+        assert torch.equal(one, other) is (step == 2)
+
+
+def test_noise_has_the_size_asked_for_and_is_drawn_anew_each_step() -> None:
+    rows = torch.randn(4000, 8, generator=torch.Generator().manual_seed(1)) * 3
+    one, other = (with_noise(rows, 0.5, torch.Generator().manual_seed(seed)) - rows for seed in (0, 1))
+    assert float(one.std()) == pytest.approx(1.5, rel=0.02)
+    assert not torch.equal(one, other)
+    assert with_noise(rows, 0.0, torch.Generator()) is rows
+
+
+def test_what_is_fixed_has_no_gradient_and_does_not_change_the_other(prepared: Store) -> None:
+    both = found_gradient(prepared, described(""), 3)
+    for fixed, learned in (("images", "texts"), ("texts", "images")):
+        one = found_gradient(prepared, described("", "head", f"distill.lr_{fixed}=0"), 3)
+        assert set(one.row_gradients) == {learned}
+        assert relative(one.row_gradients[learned], both.row_gradients[learned]) < 1e-6
+
+
+def test_a_distillation_needs_no_expert_and_moves_all_it_learns(prepared: Store) -> None:
+    tree = described("")
+    (unit,) = units_of(tree, "distillation")
+    assert not any(role.startswith("expert") for role in unit.inputs)
+    run(prepared, [unit])
+    reader = UnitReader(prepared, "distillation", unit.id)
+    rows, start = read_rows(reader, "pairs"), read_rows(reader, "start")
+    best = reader.facts["best_step"]
+    assert len(reader.facts["validation"]) == 3
+    assert all(torch.equal(rows[name], start[name]) is (best == 0) for name in rows)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["distill.workers=2"], "bilevel runs in one process: set distill.workers to 1"),
+        (["distill.objective.gradient=finite_difference"], "finite_difference is not checked for distill.objective: bilevel"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_with_the_description(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        described("", "head", *overrides)

@@ -1,0 +1,68 @@
+"""What objectives have in common that train a student on the pairs for a few steps and differentiate through them."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from vldd_dist.config.base import HOW_TO_RUN, Positive, Rate
+from vldd_dist.distillation.objectives.base import Objective
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.image import refuse_backbone_dropout
+from vldd_dist.models.losses import Learned
+from vldd_dist.models.parameters import TOWERS
+from vldd_dist.plugins import GRADIENTS
+
+# (2,) natural logarithms of the inner learning rates of the image and the text tower. The logarithm is what is learned: a rate
+# cannot turn negative (docs/decisions.md).
+LOG_RATES = "log_rates"
+
+
+def _known_gradient(name: str) -> str:
+    GRADIENTS.load(name)
+    return name
+
+
+class UnrolledObjective(Objective):
+    """The student's steps, which all of these objectives have."""
+
+    advice: ClassVar[str] = "lower distill.lr_images, distill.lr_texts, distill.objective.lr_rates or the inner learning rates"
+    inner_steps: Positive = Field(8, description="Student steps an outer step (syn_steps).")
+    gradient: Annotated[str, AfterValidator(_known_gradient)] = Field(
+        "exact",
+        description="How the unroll is differentiated: full, exact, finite_difference, tesla (README.md, The gradient).",
+    )
+    dropout: bool = Field(False, description="Run the student with its dropout (masks replayed) instead of without.")
+    inner_lr_image: Rate = Field(0.1, description="Inner learning rate of the image tower at the start (lr_teacher_img).")
+    inner_lr_text: Rate = Field(0.1, description="Inner learning rate of the text tower at the start (lr_teacher_txt).")
+    lr_rates: Annotated[float, Field(ge=0)] = Field(
+        0.01, description="Outer learning rate of the log inner learning rates (lr_lr); 0 keeps them fixed."
+    )
+    offload_snapshots: Annotated[Literal["none", "cpu", "nvme"], HOW_TO_RUN] = Field(
+        "none",
+        description=(
+            "Where the unroll's snapshots wait: with the student, in the host's memory, or on its disk (VLDD_SCRATCH_DIR)."
+        ),
+    )
+
+    def in_short(self) -> str:
+        return f"{super().in_short()}, {self.inner_steps} inner steps, gradient {self.gradient}"
+
+    def learned_shared(self) -> dict[str, Learned]:
+        return {LOG_RATES: Learned(torch.tensor([self.inner_lr_image, self.inner_lr_text]).log(), self.lr_rates)}
+
+    def learned_numbers(self, shared: Mapping[str, Tensor]) -> dict[str, float]:
+        return {f"inner_lr_{tower}": rate for tower, rate in zip(TOWERS, shared[LOG_RATES].exp().tolist(), strict=True)}
+
+    def wants_smooth_student(self) -> bool:
+        return GRADIENTS.load(self.gradient).first_order_only
+
+    def refuse_on_ranks(self, model: DualEncoder) -> None:
+        if self.dropout:
+            refuse_backbone_dropout(model)
+
+    def plain_steps(self) -> float:
+        """How many steps, in the mean, a student takes before those that are differentiated."""
+        return 0
