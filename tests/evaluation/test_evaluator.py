@@ -202,3 +202,25 @@ def test_a_frozen_backbone_sees_the_images_once_for_all_rates(monkeypatch: pytes
     together = judge(rates)
     assert passed == [10]
     assert [together.validation[rate] for rate in rates] == alone
+
+
+def test_pairs_in_phases_are_trained_on_one_phase_after_the_other() -> None:
+    """Each for all epochs, with one optimiser; against a loop of plain SGD with momentum."""
+    phase = torch.tensor([1, 0, 1, 1, 0, 0, 1, 1, 0, 0])
+    settings = EvaluationSettings(epochs=2, batch_size=10, momentum=0.9, weight_decay=0)
+    linear = HeadSettings(kind="linear")
+    image = ImageTowerSettings(model="test_nfnet", weights="random", train="head", head=linear)
+    described = ModelSettings(image=image, text=TextTowerSettings(head=linear), joint_dim=16)
+    student, by_hand = (build(described, TEXT_DIM, None, 0) for _ in range(2))
+    rows = {"inputs": torch.randn(10, student.image_head.in_features), "texts": torch.randn(10, TEXT_DIM), "phase": phase}
+    assert train_student(student, TrainingPairs(rows, 10), settings, 0.1, InfoNCE(), seed=3)
+    parameters = [parameter for parameter in by_hand.train().parameters() if parameter.requires_grad]
+    momenta = [torch.zeros_like(parameter) for parameter in parameters]
+    for numbers in (phase == 0, phase == 0, phase == 1, phase == 1):
+        loss = InfoNCE()(*by_hand(rows["inputs"][numbers], rows["texts"][numbers]))
+        for parameter, momentum, slope in zip(parameters, momenta, torch.autograd.grad(loss, parameters), strict=True):
+            momentum.mul_(0.9).add_(slope)
+            parameter.data.sub_(0.1 * momentum)
+    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    for ours, theirs in zip(trained, parameters, strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -7,13 +7,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.flop_trace import COUNTED, FlopTrace
 from vldd_dist.cost_model.io_model import data_size
+from vldd_dist.cost_model.memory_model import peak
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.cost_model.work_model import distillation_flops, expert_flops, outer_step_flops, student_flops
 from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatching
 from vldd_dist.distillation.unroll import full_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.planner.estimator import estimated_stages
-from vldd_dist.testing.tiny_experiment import experiment
+from vldd_dist.testing.tiny_experiment import experiment, units_of
 
 TEXT_DIM = 24
 MODELS = {
@@ -84,6 +85,26 @@ def test_units_cost_what_their_passes_do() -> None:
     assert outer_step_flops(trace, texts.distill, 4) < step, "no way back to the pixels"
     # Validated at the start and after steps 4, 8 and 10.
     assert distillation_flops(described, trace, data, 4) == pytest.approx(10 * step + 4 * student)
+
+
+def test_phases_cost_their_own_steps_and_validations_on_all_pairs_so_far() -> None:
+    """And hold the pairs of the phases before."""
+    described, trace = traced(
+        "distill.pairs=[6]", "distill.phases=[{pairs: 2, outer_steps: 4}, {}]", "distill.validate_every=3"
+    )
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    data = data_size(described, None)
+    assert data is not None
+    first, last = units_of(described, "distillation")
+    for unit, own, steps, seen in ((first, 2, 4, 2), (last, 4, 6, 6)):
+        step, student = outer_step_flops(trace, described.distill, own), student_flops(trace, described.evaluation, seen, 12)
+        found = stage.flops(described, lambda *_: trace, data, unit)
+        # At the start, after step 3 and at the end.
+        assert found == pytest.approx(steps * step + 3 * student)
+    memory = stage.memory(described, lambda *_: trace)
+    assert memory["earlier phases"] == 2 * trace.pair_bytes
+    whole = described.model_copy(update={"distill": described.distill.model_copy(update={"phases": []})})
+    assert peak(memory) < peak(stage.memory(whole, lambda *_: trace))
 
 
 def test_a_run_reads_the_snapshots_that_it_can_reach() -> None:

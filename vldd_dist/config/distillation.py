@@ -1,8 +1,8 @@
 """distill: what is learned, from which start, by which outer problem."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from vldd_dist.config.base import (
     HOW_TO_RUN,
@@ -89,11 +89,71 @@ class DistillSettings(Section):
         return frozenset(name for name, rate in self.rates().items() if rate == 0)
 
 
+class Phase(Section):
+    """A part of the pairs, learned when those of the phases before it are there."""
+
+    pairs: Positive | None = Field(None, description="How many; of the last phase none: what the others leave of the budget.")
+    outer_steps: Positive | None = Field(None, description="Of this phase; none: distill.outer_steps.")
+    objective: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of distill.objective that this phase has others of."
+    )
+
+
 class DistillationsSettings(DistillSettings):
     """The runs of an experiment: one for each budget and each seed."""
 
     pairs: Distinct[Positive] = Field([100], description="Budgets M: one run for each and each seed.")
     seeds: Distinct[Seed] = [0]
+    phases: list[Phase] = Field(
+        [],
+        max_length=20,
+        description=(
+            "The pairs are learned in phases: [{pairs: 200, objective: {max_start_epoch: 1}}, {objective: {min_start_epoch: 1}}]; a "
+            "student is trained on one after the other, each for all epochs."
+        ),
+    )
+
+    def pairs_of_phases(self, pairs: int) -> list[int]:
+        """Of a budget; without phases all."""
+        given = [phase.pairs for phase in self.phases if phase.pairs is not None]
+        return [*given, pairs - sum(given)]
+
+    def of_phases(self) -> list["DistillationsSettings"]:
+        """The settings of each phase with its pairs of each budget; without phases these."""
+        if not self.phases:
+            return [self]
+        found = []
+        for number, phase in enumerate(self.phases):
+            changed = {
+                "objective": choose(OBJECTIVES, self.objective.model_dump() | phase.objective),
+                "outer_steps": phase.outer_steps or self.outer_steps,
+                "pairs": [self.pairs_of_phases(pairs)[number] for pairs in self.pairs],
+                "phases": [],
+            }
+            found.append(self.model_copy(update=changed))
+        return found
+
+    @model_validator(mode="after")
+    def _phases_make_a_budget(self) -> Self:
+        if not self.phases:
+            return self
+        counts = [phase.pairs for phase in self.phases]
+        if len(counts) < 2 or None in counts[:-1] or counts[-1] is not None:
+            raise ValueError(
+                "phases: at least two, each but the last with its pairs, for the last has what they leave of the budget"
+            )
+        if (left := self.pairs_of_phases(min(self.pairs))[-1]) < 1:
+            raise ValueError(f"phases: of {min(self.pairs)} pairs the last phase has {left}: lower the pairs of the others")
+        for number, phase in enumerate(self.phases):
+            if "name" in phase.objective:
+                raise ValueError(f"phases.{number}.objective: the objective is the same in all phases: leave its name out")
+            try:
+                choose(OBJECTIVES, self.objective.model_dump() | phase.objective)
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                key = ".".join(map(str, (f"phases.{number}.objective", *wrong["loc"])))
+                raise ValueError(f"{key}: {wrong['msg']}") from None
+        return self
 
     def run_settings(self) -> DistillSettings:
         """Without the lists."""

@@ -120,7 +120,7 @@ def _distill_problems(experiment: Experiment) -> list[str]:
     distill, experts, data = experiment.distill, experiment.experts, experiment.data
     problems = []
     problems += _rank_problems(experiment)
-    problems += distill.objective.problems(experiment)
+    problems += _phase_problems(experiment)
     if len(distill.fixed()) == len(distill.rates()):
         problems.append("distill.lr_images and distill.lr_texts are both 0, so that no pair would move: set one above 0")
     train_images = data.source.stated_count("train", data.train_images)
@@ -133,6 +133,22 @@ def _distill_problems(experiment: Experiment) -> list[str]:
                 f"experts.readers ({experts.readers}) is more than the training shards ({shards}): lower it, or lower "
                 "data.shard_images for more shards"
             )
+    return problems
+
+
+def _phase_problems(experiment: Experiment) -> list[str]:
+    """Of the objective, in each phase."""
+    distill, loss = experiment.distill, experiment.model.loss
+    problems: list[str] = []
+    for number, settings in enumerate(distill.of_phases()):
+        found = settings.objective.problems(experiment.model_copy(update={"distill": settings}))
+        problems += [f"distill.phases.{number}: {problem}" for problem in found] if distill.phases else found
+    if distill.phases and distill.workers > 1:
+        problems.append("distill.phases are learned by one process: set distill.workers to 1")
+    if distill.phases and (shared := loss.learned_shared()):
+        problems.append(
+            f"distill.phases: each phase would learn a {next(iter(shared))} of its own, and a set has one: let model.loss learn none"
+        )
     return problems
 
 

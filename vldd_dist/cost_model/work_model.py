@@ -57,8 +57,10 @@ def outer_step_flops(trace: MemoryTrace, settings: DistillSettings, pairs: int) 
     return batch * (plain * flops.training + steps * flops.second_order(settings.fixed())) + tower + real
 
 
-def distillation_flops(experiment: Experiment, trace: MemoryTrace, data: DataSize, pairs: int) -> float | None:
-    """All outer steps with their validations; none: as of `outer_step_flops`."""
+def distillation_flops(
+    experiment: Experiment, trace: MemoryTrace, data: DataSize, pairs: int, earlier: int = 0
+) -> float | None:
+    """All outer steps with their validations, which see the pairs of `earlier` phases too; none: as of `outer_step_flops`."""
     settings = experiment.distill
     step = outer_step_flops(trace, settings, pairs)
     if step is None:
@@ -66,4 +68,4 @@ def distillation_flops(experiment: Experiment, trace: MemoryTrace, data: DataSiz
     images = 0 if has_features(experiment.model) else data.images["val"]
     # Of the start, too.
     validations = 1 + math.ceil(settings.outer_steps / settings.validate_every)
-    return settings.outer_steps * step + validations * student_flops(trace, experiment.evaluation, pairs, images)
+    return settings.outer_steps * step + validations * student_flops(trace, experiment.evaluation, earlier + pairs, images)

@@ -20,6 +20,7 @@ from vldd_dist.distilled_set.manifest import (
     CAPTIONS,
     MANIFEST,
     PAIRS,
+    PHASE,
     SHARED,
     START_IMAGES,
     DistilledManifest,
@@ -115,6 +116,14 @@ class DistilledSet:
     def as_dataset(self) -> "PairDataset":
         """For a DataLoader: of each pair its rows by name, {"images": (3, H, W), "texts": (D,), ...}."""
         return PairDataset(self.rows)
+
+    def as_datasets(self) -> list["PairDataset"]:
+        """Of pairs learned in phases one a phase, to be trained on one after the other, each for all epochs; else one."""
+        if PHASE not in self.rows:
+            return [self.as_dataset()]
+        of_each = self.rows[PHASE]
+        masks = [of_each == phase for phase in of_each.unique().tolist()]
+        return [PairDataset({name: rows[mask] for name, rows in self.rows.items()}) for mask in masks]
 
     @classmethod
     def load(cls, url: str) -> Self:

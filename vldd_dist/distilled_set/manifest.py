@@ -22,6 +22,9 @@ from vldd_dist.strict_model import StrictModel
 
 MANIFEST, PAIRS, CAPTIONS = "manifest.json", "pairs", "captions.jsonl"
 SHARED = "shared.safetensors"
+# A row (M,) int64 of pairs that were learned in phases: a student is trained on those of phase 0 for all epochs, then on those
+# of phase 1, and so on.
+PHASE = "phase"
 # Beside the rows that are trained on.
 START_IMAGES = "start_images"
 

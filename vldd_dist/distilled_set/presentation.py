@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
+from textwrap import indent
 from typing import Any
 
 import yaml
@@ -97,6 +98,7 @@ _TEMPLATE = resources.files("vldd_dist.distilled_set").joinpath("card.md").read_
 
 def render_card(distilled: DistilledSet) -> str:
     """README.md with a YAML header as on the Hugging Face hub."""
+    phases = len(distilled.as_datasets())
     recipe, facts, learned, pairs = distilled.recipe, distilled.facts, distilled.learned, len(distilled)
     data = facts.get("data", {})
     header = {
@@ -127,6 +129,8 @@ def render_card(distilled: DistilledSet) -> str:
         size=_size_of(distilled.sizes),
         similarity=_SIMILARITY_SHOWN if distilled.loss.similarity_of(distilled.rows) is not None else "",
         learned=", ".join(f"{name} {value:.4g}" for name, value in learned.items()) or "nothing",
+        training=_training_of(recipe.batch_size, phases),
+        of_phases=f" of each of the {phases} phases, one after the other" if phases > 1 else "",
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         learning_rate=f"{recipe.learning_rate:g}",
@@ -137,6 +141,16 @@ def render_card(distilled: DistilledSet) -> str:
         best=facts.get("outer_steps_to_best", "unknown"),
         digest=distilled.digest,
     )
+
+
+def _training_of(batch_size: int, phases: int) -> str:
+    """The loop over an epoch's batches; of pairs in phases in a loop over these."""
+    pairs = "phase" if phases > 1 else "distilled.as_dataset()"
+    loop = (
+        f"for batch in torch.utils.data.DataLoader({pairs}, batch_size={batch_size}, shuffle=True):\n"
+        '    loss = distilled.loss(image_tower(batch["images"]), text_head(batch["texts"]), batch, distilled.shared)'
+    )
+    return loop if phases == 1 else f"for phase in distilled.as_datasets():\n{indent(loop, '    ')}"
 
 
 def _in_words(settings: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.config.evaluation import EvaluationSettings
+from vldd_dist.distilled_set.manifest import PHASE
 from vldd_dist.errors import DivergenceError
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.frozen_tower import model_inputs
@@ -26,8 +27,8 @@ class TrainingPairs:
     """What a student is trained on; of several ranks each has the rows `ranks.rows(total)`.
 
     Attributes:
-        rows: `images` (M, 3, H, W) float32, normalised, `texts` (M, D), and of synthetic pairs what the loss adds. As
-            `in_model_inputs` returns them, `inputs` in place of `images`.
+        rows: `images` (M, 3, H, W) float32, normalised, `texts` (M, D), of synthetic pairs what the loss adds, and `phase` (M,)
+            int64 of those learned in phases. As `in_model_inputs` returns them, `inputs` in place of `images`.
         total: M over all ranks.
         shared: of synthetic pairs, by name.
     """
@@ -106,7 +107,8 @@ def train_student(
     loss: Loss,
     seed: int,
 ) -> bool:
-    """Train in place with SGD; False when the loss became NaN or infinite.
+    """Train in place with SGD; False when the loss became NaN or infinite. Of pairs in phases, on one phase after the other,
+    each for all epochs.
 
     Args:
         pairs: in model inputs.
@@ -115,6 +117,7 @@ def train_student(
     ranks = pairs.ranks
     rows = dict(pairs.rows)
     inputs, texts = rows.pop("inputs"), rows.pop("texts")
+    phases = _phases(rows.pop(PHASE, None), pairs)
     optimiser = torch.optim.SGD(
         ParameterView(model).parameters,
         lr=learning_rate,
@@ -139,8 +142,9 @@ def train_student(
     devices = [inputs.device] if inputs.is_cuda else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(seed, "student", "dropout"))
-        for epoch in range(settings.epochs):
-            order = torch.from_numpy(numpy_generator(seed, "student", epoch).permutation(pairs.total))
+        for epoch in range(settings.epochs * len(phases)):
+            numbers = phases[epoch // settings.epochs]
+            order = numbers[torch.from_numpy(numpy_generator(seed, "student", epoch).permutation(len(numbers)))]
             for chosen in order.split(settings.batch_size):
                 part = part_of_loss(chosen)
                 trained.step(part)
@@ -150,3 +154,15 @@ def train_student(
     model.eval()
     with torch.no_grad():
         return finite(part_of_loss(chosen))
+
+
+def _phases(own: Tensor | None, pairs: TrainingPairs) -> list[Tensor]:
+    """The numbers of each phase's pairs.
+
+    Args:
+        own: the phase of each of this rank's pairs; none: there are no phases.
+    """
+    if own is None:
+        return [torch.arange(pairs.total)]
+    of_all = torch.tensor([phase for part in pairs.ranks.all_gather(own.tolist()) for phase in part])
+    return [(of_all == phase).nonzero().flatten() for phase in of_all.unique().tolist()]

@@ -121,7 +121,8 @@ class Reporter:
             "text tower": f"{experiment.model.text.model}, {experiment.model.text.pooling} pooling, frozen",
             "experts": f"{experiment.experts.count} of {experiment.experts.epochs} epochs",
             "distillation": f"{experiment.distill.outer_steps} outer steps, "
-            f"{experiment.distill.objective.in_short()}, {experiment.distill.optimiser}",
+            f"{experiment.distill.objective.in_short()}, {experiment.distill.optimiser}"
+            + (f", {len(experiment.distill.phases)} phases" if experiment.distill.phases else ""),
             "evaluation": f"{len(experiment.evaluation.seeds)} seeds, students of {experiment.evaluation.epochs} epochs, "
             f"learning rate chosen on validation from {', '.join(f'{r:g}' for r in experiment.evaluation.learning_rates)}",
         }

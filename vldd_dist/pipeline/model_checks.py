@@ -56,7 +56,11 @@ def _check_dual_encoder(described: str, text_dim: int | None, image_size: int) -
 def _refuse_kinks(experiment: Experiment) -> None:
     """Before experts are trained for a distillation that would refuse the student when it starts."""
     image = experiment.model.image
-    if experiment.distill.objective.wants_smooth_student() and image.train in ("full", "lora"):
+    smooth = any(phase.objective.wants_smooth_student() for phase in experiment.distill.of_phases())
+    if smooth and image.train in (
+        "full",
+        "lora",
+    ):
         with torch.device("meta"):
             backbone = create_backbone(image.model, image.model_args, pretrained=False, seed=0)
         refuse_kinks(backbone, "image_backbone")

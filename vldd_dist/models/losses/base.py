@@ -1,10 +1,11 @@
 """What a loss is: one object for experts, students and evaluation."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor
 
 from vldd_dist.config.base import Plugin
@@ -74,6 +75,10 @@ class Loss(Plugin):
         """The row tensors this loss owns, at the start of these pairs of `total`: a pair's start depends on its number and on
         the total alone."""
         return {}
+
+    def joined_rows(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The rows of several sets of pairs as those of one, in whose batches pairs of two sets never meet."""
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def learned_shared(self) -> dict[str, Learned]:
         """The shared tensors this loss owns."""

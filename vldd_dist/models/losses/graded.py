@@ -1,7 +1,7 @@
 """What losses with a similarity in place of "own text or not" have in common."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -38,6 +38,10 @@ class GradedLoss(CosineLoss):
 
     def of_real_pairs(self) -> Self:
         return super().of_real_pairs().model_copy(update={"similarity": NoSimilarity()})
+
+    def joined_rows(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        others = [{name: rows for name, rows in part.items() if name not in self.similarity.owned} for part in parts]
+        return super().joined_rows(others) | self.similarity.joined_rows(parts)
 
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
         return self.similarity.learned_rows(numbers, total)

@@ -4,7 +4,7 @@ Of a minibatch a loss needs the rows and the columns of its pairs, (B, B).
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -33,6 +33,10 @@ class Similarity(Section):
     @abstractmethod
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
         """As `Loss.learned_rows`."""
+
+    def joined_rows(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """As `Loss.joined_rows`, of the rows owned."""
+        return {name: torch.cat([part[name] for part in parts]) for name in sorted(self.owned)}
 
     @abstractmethod
     def matrix(self, rows: Mapping[str, Tensor]) -> Tensor:
@@ -88,6 +92,11 @@ class FullSimilarity(Similarity):
         places = torch.tensor(numbers, dtype=torch.int64)
         start = (places[:, None] == torch.arange(total)).float()
         return {FULL: Learned(start, self.lr), NUMBER: Learned(places, 0)}
+
+    def joined_rows(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Of pairs of two sets S is 0, and is not read."""
+        whole = torch.block_diag(*(part[FULL] for part in parts))
+        return {FULL: whole, NUMBER: torch.arange(len(whole), device=whole.device)}
 
     def matrix(self, rows: Mapping[str, Tensor]) -> Tensor:
         return rows[FULL][:, rows[NUMBER]]

@@ -23,6 +23,7 @@ from vldd_dist.cost_model.memory_model import (
     drops_gradients,
     is_sharded,
     other_distillation_memory,
+    peak,
     per_rank,
     sizes_of,
     student_step_memory,
@@ -47,6 +48,7 @@ from vldd_dist.pipeline.evaluated_sets import make_evaluator, protocol_of
 from vldd_dist.pipeline.inputs import load_retrieval_split
 from vldd_dist.pipeline.model_units import model_inputs, model_spec
 from vldd_dist.pipeline.outcome import InputAwaited
+from vldd_dist.pipeline.phases import EARLIER, UnitPhase, experiments_of_phases, joined_start
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
@@ -68,16 +70,20 @@ class DistillationFacts(Facts):
     )
 
 
-def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
-    """One run with M pairs."""
-    experiment, settings = graph.experiment, graph.experiment.distill.run_settings()
-    spec = {
+def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkUnit:
+    """One run with M pairs; of several phases the last, or an earlier one with the pairs so far."""
+    experiment, distill = graph.experiment, graph.experiment.distill
+    number, counts = len(distill.phases) - 1 if phase is None else phase, distill.pairs_of_phases(pairs)
+    settings = distill.of_phases()[number].run_settings()
+    spec: dict[str, Any] = {
         "settings": settings.identity(),
         "validation": protocol_of(experiment, experiment.model.image.model),
         "model": model_spec(experiment.model),
         "pairs": pairs,
         "seed": seed,
     }
+    if distill.phases:
+        spec |= {"pairs": sum(counts[: number + 1]), "phase": {"number": number, "pairs": counts[number]}}
     execution = {
         "encode_batch": experiment.evaluation.encode_batch,
         "settings": settings.model_dump(mode="json"),
@@ -93,7 +99,12 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
         later = frozenset(list(experts)[settings.objective.first_experts(len(experts)) :])
     if "features" in needs:
         inputs["features"] = graph.unit("features", 0)
-    return STAGE.new(experiment, spec, inputs, execution, f"distillation {pairs} pairs seed {seed}", later=later)
+    if number > 0:
+        inputs[EARLIER] = graph.unit("distillation", pairs, seed, number - 1)
+    label = f"distillation {pairs} pairs seed {seed}"
+    if distill.phases:
+        label += f" phase {number + 1} of {len(counts)}"
+    return STAGE.new(experiment, spec, inputs, execution, label, later=later)
 
 
 def wanted(graph: Units) -> Iterable[Key]:
@@ -104,7 +115,7 @@ def wanted(graph: Units) -> Iterable[Key]:
 
 def run(context: StageContext) -> dict[str, Any]:
     """Distil, from the newest checkpoint if there is one."""
-    spec, ranks, total = context.spec, context.ranks, context.spec["pairs"]
+    spec, ranks, phase = context.spec, context.ranks, UnitPhase.of(context)
     settings = DistillSettings.model_validate(context.execution["settings"])
     model = context.build_model(derive_seed(spec["seed"], "student"))
     if ranks.world_size > 1:
@@ -114,9 +125,10 @@ def run(context: StageContext) -> dict[str, Any]:
     validation = load_retrieval_split(context, evaluator.build_student(), "val")
 
     def validate(pairs: SyntheticPairs) -> float:
-        return evaluator.choose(TrainingPairs(pairs.rows, total, ranks, pairs.shared), validation).recall.mean
+        rows = phase.join("pairs", pairs.rows)
+        return evaluator.choose(TrainingPairs(rows, spec["pairs"], ranks, pairs.shared), validation).recall.mean
 
-    inputs = run_context(context, settings, model)
+    inputs = run_context(context, settings, model, phase)
     pairs, rates = starting_pairs(inputs)
     start = pairs.clone().rows
     with settings.objective.open(inputs) as problem:
@@ -128,14 +140,14 @@ def run(context: StageContext) -> dict[str, Any]:
         except ExpertAwaited as wait:
             raise InputAwaited(context.roles("expert_")[wait.index]) from None
     for name, rows in (("pairs", distillation.best.rows), ("start", start)):
-        context.writer.put(row_file_name(name, ranks.rank, ranks.world_size), tensors.encode(rows))
+        context.writer.put(row_file_name(name, ranks.rank, ranks.world_size), tensors.encode(phase.join(name, rows)))
     if ranks.is_main:
         context.writer.put("shared.safetensors", tensors.encode(distillation.best.shared))
         context.writer.put("curves.safetensors", tensors.encode(distillation.history.as_tensors()))
-    return facts
+    return facts | {"start": joined_start(context, facts["start"])}
 
 
-def run_context(context: StageContext, settings: DistillSettings, model: DualEncoder) -> RunContext:
+def run_context(context: StageContext, settings: DistillSettings, model: DualEncoder, phase: UnitPhase) -> RunContext:
     """The unit's inputs, as the run's initialisation and objective take them."""
     roles, store = context.roles("expert_"), context.store
 
@@ -149,8 +161,8 @@ def run_context(context: StageContext, settings: DistillSettings, model: DualEnc
 
     return RunContext(
         settings,
-        context.spec["pairs"],
-        context.spec["seed"],
+        phase.pairs,
+        phase.seed,
         model,
         context.model_settings.loss,
         context.embeddings,
@@ -163,14 +175,21 @@ def run_context(context: StageContext, settings: DistillSettings, model: DualEnc
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
-    """The largest budget, at the worst of unroll, check of differences, the pairs' own step and validation."""
+    """The largest budget, at the worst of unroll, check of differences, the pairs' own step and validation; of several phases
+    the worst, beside the pairs of those before it."""
+    size, phases = traces(experiment.model, experiment.data.image_size).pair_bytes, experiments_of_phases(experiment)
+    found = [_memory(one, traces, earlier) | ({"earlier phases": earlier * size} if earlier else {}) for earlier, one in phases]
+    return max(found, key=peak)
+
+
+def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
     settings, trace = experiment.distill, traces(experiment.model, experiment.data.image_size)
     pairs, fixed = max(settings.pairs), settings.fixed()
     features = trace.frozen_backbone and "images" in fixed
     used = trace.input_bytes if features else trace.pair_bytes
     kept = trace.input_bytes - trace.learned_input_bytes(IMAGES) if features else 0
     pair = PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, kept)
-    validation = student_step_memory(trace, experiment.evaluation, pairs, settings.workers)
+    validation = student_step_memory(trace, experiment.evaluation, earlier + pairs, settings.workers)
     if not isinstance(objective := settings.objective, UnrolledObjective):
         rows, real = (per_rank(count, settings.workers) for count in (objective.used_pairs(pairs), objective.real_rows()))
         step = Step(
@@ -202,7 +221,13 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
     """In: the snapshots that can be drawn, once each, and the first pairs. Out: checkpoints (the pairs, of what is learned the
-    best, the average and the moments), the best pairs and the first."""
+    best, the average and the moments), the best pairs and the first, with those of earlier phases, which are read. Of several
+    phases the one with the most."""
+    found = [_traffic(one, traces, data, earlier) for earlier, one in experiments_of_phases(experiment)]
+    return max(found, key=lambda traffic: traffic.reads + traffic.writes)
+
+
+def _traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, earlier: int) -> Traffic:
     settings, trace = experiment.distill, traces(experiment.model, experiment.data.image_size)
     objective: Objective = settings.objective
     reads = 0
@@ -216,7 +241,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
     checkpoint = trace.pair_bytes + (1 + moments + bool(settings.ema)) * trace.learned_bytes(settings.fixed())
     checkpoints = settings.outer_steps // settings.checkpoint_every
-    writes = max(settings.pairs) * (checkpoints * checkpoint + 2 * trace.pair_bytes)
+    writes = max(settings.pairs) * checkpoints * checkpoint + 2 * (earlier + max(settings.pairs)) * trace.pair_bytes
     features = has_features(experiment.model)
     splits = {"val": features}
     if settings.initialise.reads_real_pairs():
@@ -226,14 +251,17 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
             reads += data.images["train"] * (trace.input_bytes - 4 * trace.text_dim)
     elif "real_batches" in objective.needs:
         splits["train"] = features
-    reads = max(reads, 0) + weights_bytes(experiment.model, trace)
+    reads = max(reads, 0) + 2 * earlier * trace.pair_bytes + weights_bytes(experiment.model, trace)
     return traffic_of(splits, data, trace, reads=reads, writes=writes)
 
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float | None:
-    """Of a run with the unit's budget."""
-    trace = traces(experiment.model, experiment.data.image_size)
-    return distillation_flops(experiment, trace, data, unit.spec["pairs"])
+    """Of a run with the unit's budget, or of its phase."""
+    trace, spec = traces(experiment.model, experiment.data.image_size), unit.spec
+    phase = spec.get("phase", {"number": 0, "pairs": spec["pairs"]})
+    settings = experiment.distill.of_phases()[phase["number"]]
+    own = phase["pairs"]
+    return distillation_flops(experiment.model_copy(update={"distill": settings}), trace, data, own, spec["pairs"] - own)
 
 
 STAGE = StageSpec(

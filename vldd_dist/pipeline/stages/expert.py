@@ -33,7 +33,8 @@ def kept_epochs(experiment: Experiment) -> list[int]:
     settings, distill = experiment.experts, experiment.distill
     if settings.keep == "all":
         return list(range(settings.epochs + 1))
-    return sorted({*distill.objective.reached_epochs(), settings.epochs})
+    reached = (phase.objective.reached_epochs() for phase in distill.of_phases())
+    return sorted({settings.epochs}.union(*reached))
 
 
 def unit(graph: Units, index: int) -> WorkUnit:

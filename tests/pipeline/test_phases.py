@@ -1,0 +1,112 @@
+"""Pairs learned in phases: each phase keeps the pairs of those before it, and students are trained on one after the other."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from vldd_dist import load_distilled
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.errors import ConfigError
+from vldd_dist.pipeline.context import read_rows
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.stages.expert import kept_epochs
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+
+TREE = (
+    "model.loss={name: wbce, similarity: {kind: full, lr: 0.1}}",
+    "data.train_images=24",
+    "experts.count=1",
+    "distill.pairs=[5]",
+    "distill.batch_size=2",
+    "distill.outer_steps=3",
+    "distill.validate_every=3",
+    "distill.phases=[{pairs: 2, objective: {max_start_epoch: 0}}, {outer_steps: 4, objective: {min_start_epoch: 1}}]",
+    "coresets.methods=[random]",
+)
+
+
+def test_a_run_in_phases_goes_through_all_stages(store: Store) -> None:
+    tree = experiment(*TREE)
+    assert kept_epochs(tree) == [0, 1, 2, 3]
+    run(store, make_graph(tree).units())
+    first, last = units_of(tree, "distillation")
+    readers = [UnitReader(store, unit.kind, unit.id) for unit in (first, last)]
+    assert [reader.manifest.spec["settings"]["outer_steps"] for reader in readers] == [3, 4]
+    assert [reader.facts["validation"][-1][0] for reader in readers] == [3, 4]
+    starts = [reader.manifest.spec["settings"]["objective"] for reader in readers]
+    assert [(one["min_start_epoch"], one["max_start_epoch"]) for one in starts] == [(0, 0), (1, 1)]
+
+    earlier, pairs = (read_rows(reader, "pairs") for reader in readers)
+    assert earlier["phase"].tolist() == [0, 0]
+    assert pairs["phase"].tolist() == [0, 0, 1, 1, 1]
+    assert pairs["number"].tolist() == [0, 1, 2, 3, 4]
+    for name in ("images", "texts"):
+        assert torch.equal(pairs[name][:2], earlier[name])
+        starting = read_rows(readers[1], "start")[name]
+        assert not any(torch.equal(one, other) for one, other in pairwise(starting))
+    blocks = torch.tensor([[0, 0, 1, 1, 1]]) == torch.tensor([[0], [0], [1], [1], [1]])
+    assert torch.equal(pairs["similarity"] * ~blocks, torch.zeros(5, 5))
+    assert torch.equal(pairs["similarity"][:2, :2], earlier["similarity"])
+    facts = [reader.facts["start"] for reader in readers]
+    assert facts[1]["keys"][:2] == facts[0]["keys"]
+    assert (len(facts[1]["keys"]), len(facts[1]["captions"])) == (5, 5)
+
+    (published,) = units_of(tree, "publication")
+    folder = store.url_of(UnitReader(store, published.kind, published.id).facts["folder"])
+    found = load_distilled(folder)
+    assert len(found) == 5
+    assert [len(part) for part in found.as_datasets()] == [2, 3]
+    assert torch.equal(found.as_datasets()[1][0]["images"], pairs["images"][2])
+    card = Store(folder).read("README.md").decode()
+    assert "for phase in distilled.as_datasets():\n    for batch in torch.utils.data.DataLoader(phase, batch_size=" in card
+    assert "2 epochs of each of the 2 phases, one after the other" in card
+
+
+def test_the_first_phase_of_two_budgets_is_one_unit(store: Store) -> None:
+    """And a run without phases is another than that of the first of two."""
+    tree = experiment(*TREE, "distill.pairs=[4, 5]")
+    units = units_of(tree, "distillation")
+    assert sorted(unit.spec["pairs"] for unit in units) == [2, 4, 5]
+    alone = experiment(*TREE, "distill.phases=[]")
+    assert not {unit.id for unit in units_of(alone, "distillation")} & {unit.id for unit in units}
+
+
+@pytest.mark.parametrize(
+    ("phases", "sentence"),
+    [
+        ("[{}]", "phases: at least two, each but the last with its pairs"),
+        ("[{pairs: 2}, {pairs: 3}]", "phases: at least two, each but the last with its pairs"),
+        ("[{pairs: 5}, {}]", "phases: of 5 pairs the last phase has 0: lower the pairs of the others"),
+        (
+            "[{pairs: 2, objective: {inner_step: 3}}, {}]",
+            "phases.0.objective.inner_step: unknown key; did you mean 'inner_steps'",
+        ),
+        (
+            "[{pairs: 2}, {objective: {name: covariance_matching}}]",
+            "phases.1.objective: the objective is the same in all phases",
+        ),
+        (
+            "[{pairs: 2}, {objective: {max_start_epoch: 9}}]",
+            "distill.phases.1: distill.objective.max_start_epoch (9) + distill.objective.expert_epochs (1) = 10 is more than",
+        ),
+    ],
+)
+def test_what_makes_no_phases_is_refused(phases: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        experiment(*TREE, f"distill.phases={phases}")
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("distill.workers=2", "distill.phases are learned by one process: set distill.workers to 1"),
+        ("model.loss={name: infonce, learn_temperature: true}", "distill.phases: each phase would learn a log_temperature"),
+    ],
+)
+def test_what_does_not_go_with_phases_is_refused(override: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        experiment(*TREE, override)
+    assert sentence in str(refused.value)
