@@ -130,6 +130,8 @@ OBJECTIVES = Registry(
         "trajectory_matching": "vldd_dist.distillation.objectives.trajectory_matching:TrajectoryMatching",
         "bilevel": "vldd_dist.distillation.objectives.bilevel:Bilevel",
         "covariance_matching": "vldd_dist.distillation.objectives.covariance_matching:CovarianceMatching",
+        "whitened_matching": "vldd_dist.distillation.objectives.whitened_matching:WhitenedMatching",
+        "distribution_matching": "vldd_dist.distillation.objectives.distribution_matching:DistributionMatching",
     },
 )
 

@@ -1,0 +1,75 @@
+"""One outer step of a tiny experiment's objective, on any number of ranks."""
+
+from collections.abc import Callable
+
+import torch
+
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.initialisations import starting_pairs
+from vldd_dist.distillation.objectives.base import OuterGradient
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.sharding.ranks import SOLO, Ranks
+from vldd_dist.store.store import Store
+from vldd_dist.testing.group import Group
+from vldd_dist.testing.tiny_experiment import experiment, run, units_of, workspace
+from vldd_dist.testing.unroll_problems import relative
+
+# Five pairs, so that the ranks' rows differ in number.
+FIVE_PAIRS = ["distill.pairs=[5]", "model.image.head.kind=linear", "model.joint_dim=16"]
+
+
+def prepare(store: Store, overrides: list[str]) -> None:
+    """All that a distillation reads."""
+    wanted = {f"{kind}/{unit_id}" for kind, unit_id in _inputs(overrides)}
+    run(store, [unit for unit in make_graph(experiment(*overrides)).units() if f"{unit.kind}/{unit.id}" in wanted])
+
+
+def _inputs(overrides: list[str]) -> set[tuple[str, str]]:
+    (unit,) = units_of(experiment(*overrides), "distillation")
+    found, waiting = set(), list(unit.inputs.values())
+    while waiting:
+        one = waiting.pop()
+        found.add((one.kind, one.id))
+        waiting += one.inputs.values()
+    return found
+
+
+def start(ranks: Ranks, url: str, overrides: list[str]) -> tuple[StageContext, RunContext, SyntheticPairs]:
+    """A run before its first outer step."""
+    torch.set_num_threads(1)
+    described = experiment(*overrides)
+    (unit,) = units_of(described, "distillation")
+    made = workspace(Store(url), unit)
+    context = StageContext(made.order, made.store, made.writer, made.report, ranks)
+    inputs = run_context(context, described.distill.run_settings(), context.build_model(0))
+    return context, inputs, starting_pairs(inputs)[0]
+
+
+def found_gradient(ranks: Ranks, url: str, overrides: list[str], step: int) -> OuterGradient:
+    """This rank's part."""
+    _, inputs, pairs = start(ranks, url, overrides)
+    with inputs.settings.objective.open(inputs) as problem:
+        found = problem.gradient(step, pairs)
+    return found._replace(rows=found.rows + inputs.rows.start)
+
+
+def compare(
+    expected: tuple[dict[str, float], list[int], dict[str, torch.Tensor]],
+    group: Callable[[int], Group],
+    url: str,
+    overrides: list[str],
+    step: int,
+) -> None:
+    """Terms, the rows that take part, and their gradients, on one and on two ranks."""
+    terms, rows, gradients = expected
+    for parts in ([found_gradient(SOLO, url, overrides, step)], group(2).run(found_gradient, url, overrides, step)):
+        for part in parts:
+            assert list(part.terms) == list(terms)
+            for name, value in terms.items():
+                assert abs(part.terms[name] - value) < 2e-4 * max(abs(value), 1e-3), name
+        assert torch.cat([part.rows for part in parts]).tolist() == rows
+        for name, gradient in gradients.items():
+            assert relative(torch.cat([part.row_gradients[name] for part in parts]), gradient) < 1e-3, name

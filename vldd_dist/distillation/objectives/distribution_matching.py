@@ -1,0 +1,130 @@
+"""Distribution matching (MDM, 2605.23482): to teachers between states of the experts, synthetic pairs are distributed as real
+ones are, both in what image and text have in common and in what tells them apart."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from vldd_dist.config.base import Positive, Rate
+from vldd_dist.distillation.clipping import clipped
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.mean_discrepancy import mean_discrepancy
+from vldd_dist.distillation.merged_teacher import between
+from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
+from vldd_dist.distillation.objectives.feature_matching import FeatureMatching, FeatureProblem
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.distillation.real_features import RealFeatures
+from vldd_dist.models.parameters import TOWERS, ParameterView
+from vldd_dist.seeding import derive_seed, numpy_generator
+
+if TYPE_CHECKING:
+    from vldd_dist.config.experiment import Experiment
+
+
+class DistributionMatching(FeatureMatching):
+    """The loss of the synthetic pairs to a teacher, and the weighted maximum mean discrepancies of both kinds of pairs in v + t
+    and in v - t, each of norm one, v and t the joint features of norm one. The teacher is drawn at every outer step: an expert,
+    and two of its epochs, between which it lies."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"experts", "real_batches"})
+    name: str = "distribution_matching"
+    real_batch_size: Positive = Field(256, description="Real pairs an outer step.")
+    pairs_a_step: Positive = Field(64, description="Synthetic pairs an outer step, drawn at random; at most all M.")
+    last_epoch: Annotated[int, Field(ge=2)] = Field(
+        5, description="A teacher lies between two epochs of an expert out of 1 to last_epoch."
+    )
+    sum_weight: Annotated[float, Field(ge=0)] = Field(0.8, description="Weight of the discrepancy of v + t.")
+    difference_weight: Annotated[float, Field(ge=0)] = Field(0.8, description="Weight of the discrepancy of v - t.")
+    width: Rate = Field(0.5, description="Of the kernel exp(-angle^2 / (2 width^2)), in radians.")
+    clip: Rate | None = Field(1.0, description="Largest norm of the gradient of all pairs; none: as it is.")
+
+    def problems(self, experiment: "Experiment") -> list[str]:
+        found, epochs = super().problems(experiment), experiment.experts.epochs
+        if self.last_epoch > epochs:
+            found.append(
+                f"distill.objective.last_epoch ({self.last_epoch}) is more than experts.epochs ({epochs}): lower it, or train "
+                "longer"
+            )
+        if (workers := experiment.distill.workers) > self.pairs_a_step:
+            found.append(
+                f"distill.workers ({workers}) is more than distill.objective.pairs_a_step ({self.pairs_a_step}): lower it"
+            )
+        return found
+
+    def real_rows(self) -> int:
+        return self.real_batch_size
+
+    def used_pairs(self, pairs: int) -> int:
+        return min(self.pairs_a_step, pairs)
+
+    def reached_epochs(self) -> frozenset[int]:
+        return frozenset(range(self.last_epoch + 1))
+
+    def snapshots_read(self, experts: int, outer_steps: int) -> int:
+        return min(experts * len(self.reached_epochs()), 3 * outer_steps)
+
+    @contextmanager
+    def open(self, context: RunContext) -> Iterator[OuterProblem]:
+        yield DistributionProblem(self, context)
+
+
+class DistributionProblem(FeatureProblem):
+    """Drawn synthetic pairs against a real mini-batch at every step, to a teacher that the whole model becomes."""
+
+    def __init__(self, settings: DistributionMatching, context: RunContext) -> None:
+        super().__init__(context, follow=True)
+        self.settings, self.experts = settings, context.open_experts(None)
+        self.real = RealFeatures(context, self.tower, settings.real_batch_size)
+        self.seed = derive_seed(context.seed, "distillation", context.total)
+        self.view = ParameterView(self.model)
+        # The loss is differentiated in the pairs only.
+        self.model.requires_grad_(False)
+
+    def drawn(self, step: int) -> Tensor:
+        permutation = numpy_generator(self.seed, "pairs", step).permutation(self.context.total)
+        return torch.from_numpy(permutation)[: self.settings.used_pairs(self.context.total)].sort().values
+
+    def teacher(self, step: int) -> tuple[int, int, int]:
+        """An expert, and two of its epochs."""
+        generator = numpy_generator(self.seed, "teacher", step)
+        expert = int(generator.integers(self.experts.count))
+        first, second = generator.choice(self.settings.last_epoch, 2, replace=False)
+        return expert, int(first) + 1, int(second) + 1
+
+    def prefetch(self, step: int) -> None:
+        expert, *epochs = self.teacher(step)
+        for epoch in (0, *epochs):
+            self.experts[expert].prefetch(epoch)
+
+    def prepare(self, step: int) -> None:
+        expert, *epochs = self.teacher(step)
+        trajectory = self.experts[expert]
+        states = [self.view.from_dicts(*(trajectory.snapshot(epoch, tower) for tower in TOWERS)) for epoch in (0, *epochs)]
+        self.view.write([between(*tensors) for tensors in zip(*states, strict=True)])
+
+    def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
+        found = super().gradient(step, pairs)
+        if self.settings.clip is None:
+            return found
+        return found._replace(row_gradients=clipped(found.row_gradients, self.settings.clip, self.context.ranks))
+
+    def terms(self, step: int, features: Tensor, texts: Tensor) -> dict[str, Tensor]:
+        settings = self.settings
+        (v, t), (real_v, real_t) = self._joint(features, texts), self._joint(*self.real.all_rows(step))
+        return {
+            "pairs": self.context.loss(v, t),
+            "sums": settings.sum_weight * self._discrepancy(v + t, real_v + real_t),
+            "differences": settings.difference_weight * self._discrepancy(v - t, real_v - real_t),
+        }
+
+    def _discrepancy(self, a: Tensor, b: Tensor) -> Tensor:
+        return mean_discrepancy(functional.normalize(a), functional.normalize(b), self.settings.width)
+
+    def _joint(self, features: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, d) each, of norm one."""
+        return functional.normalize(self.model.image_head(features)), functional.normalize(self.model.text_head(texts))

@@ -1,0 +1,74 @@
+"""Whitened covariance matching (after APM, ICML 2026): the cross-covariance of synthetic pairs is to be that of all real pairs
+where both are whitened.
+
+With the squared error |H W V^T - I|^2 in place of InfoNCE the best linear map between centred image features H and texts V is
+W = (H^T H)^-1 H^T V (V^T V)^-1, closed form: what a set of pairs teaches is its whitened cross-covariance. Both are whitened by
+the covariances of the real pairs, for those of few synthetic pairs have no inverse.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vldd_dist.config.base import Positive, Rate
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.objectives.base import OuterProblem
+from vldd_dist.distillation.objectives.covariance_matching import cross_covariance
+from vldd_dist.distillation.objectives.feature_matching import FeatureMatching, FeatureProblem
+from vldd_dist.distillation.whitening import whitened_moments
+
+if TYPE_CHECKING:
+    from vldd_dist.config.experiment import Experiment
+
+
+class WhitenedMatching(FeatureMatching):
+    """|S_v^(-1/2) (C_real - C_synthetic) S_l^(-1/2)|^2 (Frobenius), C the cross-covariance of backbone features and caption
+    embeddings, S their covariances over the training pairs, and a weighted squared distance of the whitened means. What is real
+    is computed once, so that the backbone must be frozen."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"real_batches"})
+    name: str = "whitened_matching"
+    ridge: Rate = Field(0.01, description="Added to both covariances, as a part of their mean variance.")
+    caption_subsets: Positive = Field(
+        5, description="Outer step n takes caption n modulo this number of each image (modulo the captions it has)."
+    )
+    mean_weight: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="Weight of the distance of means; 0: centred pairs only."
+    )
+
+    def problems(self, experiment: "Experiment") -> list[str]:
+        found, image = super().problems(experiment), experiment.model.image
+        if image.train not in ("head", "frozen") or image.weights == "random":
+            found.append(
+                "distill.objective: whitened_matching computes the real features once: set model.image.train to head or "
+                "frozen, and model.image.weights to other than random"
+            )
+        return found
+
+    @contextmanager
+    def open(self, context: RunContext) -> Iterator[OuterProblem]:
+        yield WhitenedProblem(self, context)
+
+
+class WhitenedProblem(FeatureProblem):
+    """All synthetic pairs against the moments of all real ones. Every rank computes these, alike."""
+
+    def __init__(self, settings: WhitenedMatching, context: RunContext) -> None:
+        super().__init__(context, follow=False)
+        self.settings = settings
+        assert context.image_features is not None
+        found = whitened_moments(context.image_features, context.embeddings, settings.caption_subsets, settings.ridge)
+        device = context.device
+        self.image, self.text, self.cross = (matrix.to(device) for matrix in (found.image, found.text, found.cross))
+        self.mean, self.means = (mean.to(device) for mean in found.means)
+
+    def terms(self, step: int, features: Tensor, texts: Tensor) -> dict[str, Tensor]:
+        subset = step % self.settings.caption_subsets
+        images, texts = (features - self.mean) @ self.image, (texts - self.means[subset]) @ self.text
+        difference = self.cross[subset] - cross_covariance(images, texts)
+        apart = torch.cat([images.mean(dim=0), texts.mean(dim=0)]).square().sum()
+        return {"covariance": difference.square().sum(), "means": self.settings.mean_weight * apart}
