@@ -326,6 +326,21 @@ def test_a_model_trained_beside_the_pairs_takes_its_start_and_its_step() -> None
     assert peak(estimator.memory(given, stage)) < peak(found) - found["snapshots"]
 
 
+def test_moments_of_all_real_pairs_are_planned() -> None:
+    frozen = ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16", "distill.pairs=[1000]"]
+    whitened = load_experiment("jobs/presets/scenes.yaml", [*frozen, "distill.objective={name: whitened_matching}"])
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    features = build(
+        whitened.model.model_copy(update={"image": whitened.model.image.model_copy(update={"weights": "random"})}),
+        TEXT_DIM,
+        None,
+        0,
+    )
+    width = features.image_backbone.num_features
+    expected = 4 * (width**2 + TEXT_DIM**2 + 5 * width * TEXT_DIM)
+    assert Estimator(TEXT_DIM).memory(whitened, stage)["real moments"] == expected
+
+
 def test_a_plan_without_a_gpu_compares_nothing(store: Store) -> None:
     text = planned(load_experiment("jobs/presets/scenes.yaml", TINY), store)
     assert "fits" not in text

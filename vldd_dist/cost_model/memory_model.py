@@ -54,6 +54,7 @@ class Step:
         check: an inner step of the check of finite differences.
         tower: a frozen backbone's pass over a chunk of images and back to their pixels.
         encoding: a pass without a graph over the images that are encoded at once, images included.
+        kept: what an objective keeps of all real pairs.
     """
 
     batch: int
@@ -64,6 +65,7 @@ class Step:
     check: SecondOrder | None = None
     tower: TowerPass | None = None
     encoding: int = 0
+    kept: int = 0
 
     @property
     def gradients(self) -> int:
@@ -265,14 +267,14 @@ def other_distillation_memory(
     the outer optimiser's step over them, a training step of the model on real pairs, the validation.
 
     - snapshots: of an objective that reads experts three of P; where the model is trained its starting weights, P.
-    - real batch: this rank's rows of the step.
+    - real batch: this rank's rows of the step; real moments: what is kept of all real pairs.
     """
     objective, workers = settings.objective, settings.workers
     own_pairs = per_rank(objective.used_pairs(pairs), workers)
     own, (_, back) = own_pairs * pair.learned, tower_memory(step.tower, own_pairs, settings)
     snapshots = (3 if "experts" in objective.needs else int(objective.trains_model())) * sizes.trainable
     resident = student_memory(sizes, workers, 0) | pairs_memory(pairs, pair, settings) | {"snapshots": snapshots}
-    working = resident | {"real batch": step.batch}
+    working = resident | {"real batch": step.batch, "real moments": step.kept}
     moments = [
         working | {"pairs' gradients": own, "activations": back},
         working | {"pairs' gradients": own, "outer optimiser": 6 * own},

@@ -122,6 +122,10 @@ class Objective(Plugin):
         """Whether the model takes a training step on these real pairs, too."""
         return False
 
+    def kept_numbers(self, image_dim: int, text_dim: int) -> int:
+        """How many float32 a run keeps of all real pairs, from the sizes of an image's features and a caption's embedding."""
+        return 0
+
     def used_pairs(self, pairs: int) -> int:
         """How many of M synthetic pairs take part in an outer step at most."""
         return pairs

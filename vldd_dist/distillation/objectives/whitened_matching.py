@@ -49,6 +49,9 @@ class WhitenedMatching(FeatureMatching):
             )
         return found
 
+    def kept_numbers(self, image_dim: int, text_dim: int) -> int:
+        return image_dim**2 + text_dim**2 + self.caption_subsets * image_dim * text_dim
+
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OuterProblem]:
         yield WhitenedProblem(self, context)

@@ -196,6 +196,7 @@ def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
             real * (trace.input_bytes if has_features(experiment.model) else trace.pair_bytes),
             first=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
             tower=trace.tower(largest_chunk(rows)),
+            kept=4 * objective.kept_numbers(trace.input_bytes // 4 - trace.text_dim, trace.text_dim),
         )
         sizes = replace(sizes_of(trace), tower=trace.tower_bytes)
         return other_distillation_memory(sizes, step, pairs, pair, settings, validation)
