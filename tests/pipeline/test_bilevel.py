@@ -7,12 +7,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vldd_dist.artifacts.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.data.real_batches import RealBatches
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.distillation.objectives.bilevel import with_noise
+from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.teacher import Teacher, soft_cross_entropy
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
 from vldd_dist.pipeline.context import StageContext, read_rows
@@ -25,6 +29,7 @@ from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units
 from vldd_dist.testing.unroll_problems import relative
 
 SETTINGS = "name: bilevel, real_batch_size: 7, inner_steps: 3, skipped_steps: 4"
+ALONE = ", teacher: 0"
 OVERRIDES = [
     "distill.pairs=[5]",
     "distill.outer_steps=12",
@@ -38,7 +43,11 @@ RATES = (0.3, 0.2)
 
 
 def described(objective: str, train: str = "head", *overrides: str) -> Experiment:
-    return experiment(*OVERRIDES, f"distill.objective={{{SETTINGS}{objective}}}", f"model.image.train={train}", *overrides)
+    """Without a teacher, unless the objective's settings ask for one."""
+    alone = "" if "teacher" in objective else ALONE
+    return experiment(
+        *OVERRIDES, f"distill.objective={{{SETTINGS}{alone}{objective}}}", f"model.image.train={train}", *overrides
+    )
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +131,46 @@ def test_the_gradient_is_that_of_training_by_hand(step: int, train: str, prepare
 
 def test_steps_before_the_differentiated_ones_are_taken_at_every_other_outer_step(prepared: Store) -> None:
     """The even outer steps are the same with and without them, the odd ones are not."""
-    settings = "{name: bilevel, real_batch_size: 7, inner_steps: 3, skipped_steps: %d}"
+    settings = "{name: bilevel, real_batch_size: 7, inner_steps: 3, teacher: 0, skipped_steps: %d}"
     trees = [described("", "head", f"distill.objective={settings % most}") for most in (4, 0)]
     for step in (2, 3):
         one, other = (found_gradient(prepared, tree, step).row_gradients["texts"] for tree in trees)
         assert torch.equal(one, other) is (step == 2)
+
+
+def test_a_teacher_is_the_mean_of_the_experts_cosines(prepared: Store) -> None:
+    """The outer loss with a teacher lies on the line between that of the pairs and the cross-entropy against the teacher's."""
+    trees = [described(f", noise: 0, teacher: {share}") for share in (0, 0.25, 1)]
+    run(prepared, [unit for unit in make_graph(trees[2]).units() if unit.kind == "expert"])
+    alone, mixed, taught = (found_gradient(prepared, tree, 3) for tree in trees)
+    assert mixed.terms["real_pairs"] == pytest.approx(
+        0.75 * alone.terms["real_pairs"] + 0.25 * taught.terms["real_pairs"], rel=1e-5
+    )
+    for name, tensor in mixed.row_gradients.items():
+        assert relative(tensor, 0.75 * alone.row_gradients[name] + 0.25 * taught.row_gradients[name]) < 1e-4
+    context = context_of(prepared, trees[2])
+    student = Student(context.build_model(0), trees[2].model.loss, dropout=True, fused_attention=False)
+    teacher = Teacher(student, run_context(context, trees[2].distill.run_settings(), student.model).open_experts(None))
+    inputs = torch.randn(4, student.model.image_backbone.num_features)
+    texts = torch.randn(4, student.model.text_dim)
+    wanted = []
+    for role in context.roles("expert_"):
+        trajectory = Trajectory(context.reader(role), SnapshotCache())
+        last = {**trajectory.snapshot(trajectory.epochs[-1], "image"), **trajectory.snapshot(trajectory.epochs[-1], "text")}
+        features = torch.func.functional_call(student.model.eval(), last, (inputs, texts))
+        wanted.append(functional.cosine_similarity(features[0][:, None], features[1][None], dim=2))
+    assert len(wanted) == trees[2].experts.count > 1
+    torch.testing.assert_close(teacher.similarities(inputs, texts), torch.stack(wanted).mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_soft_cross_entropy_is_that_of_its_definition() -> None:
+    logits, targets = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wanted = 0.0
+    for a, b in ((logits, targets), (logits.T, targets.T)):
+        for row, target in zip(a, b, strict=True):
+            p, q = row.exp() / row.exp().sum(), target.exp() / target.exp().sum()
+            wanted -= float((q * p.log()).sum()) / 6
+    assert soft_cross_entropy(logits, targets).item() == pytest.approx(wanted)
 
 
 def test_noise_has_the_size_asked_for_and_is_drawn_anew_each_step() -> None:

@@ -203,12 +203,12 @@ def pairs_memory(pairs: int, pair: PairSize, settings: DistillSettings) -> Terms
 
 
 def distillation_memory(
-    sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillSettings, validation: Terms
+    sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillSettings, validation: Terms, held: int = 2
 ) -> Terms:
     """A run with M pairs, at the worst of: the unroll, the check of differences, the pairs' own step, the validation.
 
     - student, engine: see `student_memory`; pairs: see `pairs_memory`.
-    - expert: start and target, 2 P / W.
+    - expert: the snapshots held at once, P / W each: of trajectory matching start and target, of a teacher all its experts'.
     - batches: T b, and the images they use.
     - what `unroll_memory` says, beside the graphs that a frozen backbone keeps; finite differences are checked by a small
       unroll of `exact`, with its snapshots, adjoint and direction.
@@ -222,7 +222,7 @@ def distillation_memory(
     used, learned = (used_pairs(pairs, settings) * size for size in (pair.used, pair.learned))
     kept, back = tower_memory(step.tower, used_pairs(pairs, settings), settings)
     resident = student_memory(sizes, workers, settings.zero_stage) | pairs_memory(pairs, pair, settings)
-    working = resident | {"expert": 2 * p, "batches": steps * step.batch + used}
+    working = resident | {"expert": held * p, "batches": steps * step.batch + used}
     gradients = {"pairs' gradients": steps * step.gradients + learned}
     moments = [
         working | unroll_memory(sizes, step, settings) | {"kept graphs": kept},
@@ -272,7 +272,7 @@ def other_distillation_memory(
     objective, workers = settings.objective, settings.workers
     own_pairs = per_rank(objective.used_pairs(pairs), workers)
     own, (_, back) = own_pairs * pair.learned, tower_memory(step.tower, own_pairs, settings)
-    snapshots = (3 if "experts" in objective.needs else int(objective.trains_model())) * sizes.trainable
+    snapshots = (3 if "experts" in objective.needed() else int(objective.trains_model())) * sizes.trainable
     resident = student_memory(sizes, workers, 0) | pairs_memory(pairs, pair, settings) | {"snapshots": snapshots}
     working = resident | {"real batch": step.batch, "real moments": step.kept}
     moments = [

@@ -91,6 +91,10 @@ class Objective(Plugin):
     def open(self, context: RunContext) -> AbstractContextManager[OuterProblem]:
         """The problem of a run, and what it holds open meanwhile. It may take `context.model` for itself."""
 
+    def needed(self) -> frozenset[str]:
+        """`needs`, or of them what these settings need."""
+        return self.needs
+
     def in_short(self) -> str:
         """For a table."""
         return self.name.replace("_", " ")
@@ -132,10 +136,14 @@ class Objective(Plugin):
 
     def first_experts(self, count: int) -> int:
         """How many of `count` experts, the first ones, must be committed before a run starts."""
-        return count if "experts" in self.needs else 0
+        return count if "experts" in self.needed() else 0
 
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
         """How many of the experts' snapshots a run reads at most, each once."""
+        return 0
+
+    def held_snapshots(self, experts: int) -> int:
+        """How many of the experts' snapshots a run holds at once."""
         return 0
 
     def reached_epochs(self) -> frozenset[int]:

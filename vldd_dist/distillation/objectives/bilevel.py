@@ -2,8 +2,8 @@
 
 The student is trained as the evaluation's students are: from fresh heads, by SGD with momentum and weight decay. The gradient
 goes back through its last steps (truncated back-propagation through training from a random place of it, Feng et al.
-2310.02379). No expert is needed. The real features may carry noise, without which the pairs soon fit the training images better
-than others (figures: docs/methods.md).
+2310.02379). Two things keep the pairs from fitting the training images better than others: noise on the real features, and
+targets that are in part the experts' similarities (figures: docs/methods.md).
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.real_features import RealFeatures
 from vldd_dist.distillation.sampling import draw_batches, inner_batch_size, part_of
 from vldd_dist.distillation.snapshot_shelf import shelf_for
+from vldd_dist.distillation.teacher import Teacher, cosines, soft_cross_entropy
 from vldd_dist.distillation.unroll import OuterLoss, Params, Sgd
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.distillation.unrolling import LocalUnrolling, Segment
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class Bilevel(UnrolledObjective):
     """The loss of real pairs at the end of a student's training on the synthetic ones."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"real_batches"})
+    needs: ClassVar[frozenset[str]] = frozenset({"real_batches", "experts"})
     name: str = "bilevel"
     inner_steps: Positive = Field(15, description="The student's last steps, through which the gradient goes.")
     skipped_steps: NonNegative = Field(
@@ -66,11 +67,21 @@ class Bilevel(UnrolledObjective):
         ),
     )
 
+    teacher: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5,
+        description=(
+            "Share of the outer loss whose targets are the experts' similarities of the real pairs (the mean of their cosines, "
+            "of the last epoch, over the loss's temperature) instead of each pair's own; 0: no expert is needed."
+        ),
+    )
+
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OuterProblem]:
         context.model.bf16_backbone = context.settings.precision == "bf16"
         with shelf_for(self.offload_snapshots) as shelf:
-            yield BilevelProblem(self, context, LocalUnrolling(context.model, context.loss, self, shelf))
+            unrolling = LocalUnrolling(context.model, context.loss, self, shelf)
+            teacher = Teacher(unrolling.student, context.open_experts(None)) if self.teacher else None
+            yield BilevelProblem(self, context, unrolling, teacher)
 
     def problems(self, experiment: "Experiment") -> list[str]:
         distill, key, found = experiment.distill, "distill.objective", []
@@ -78,7 +89,18 @@ class Bilevel(UnrolledObjective):
             found.append(f"{key}: bilevel runs in one process: set distill.workers to 1 and distill.zero_stage to 0")
         if GRADIENTS.load(self.gradient).first_order_only:
             found.append(f"{key}.gradient: {self.gradient} is not checked for {key}: bilevel: set exact")
+        if self.teacher and experiment.model.loss.first_temperature() is None:
+            found.append(f"{key}.teacher: model.loss: {experiment.model.loss.name} has no temperature: set {key}.teacher to 0")
         return found
+
+    def needed(self) -> frozenset[str]:
+        return self.needs if self.teacher else self.needs - {"experts"}
+
+    def held_snapshots(self, experts: int) -> int:
+        return experts if self.teacher else 0
+
+    def snapshots_read(self, experts: int, outer_steps: int) -> int:
+        return self.held_snapshots(experts)
 
     def real_rows(self) -> int:
         return self.real_batch_size
@@ -92,10 +114,11 @@ class BilevelProblem(OuterProblem):
 
     Args:
         unrolling: of the student; the context's model is its.
+        teacher: of the outer loss; none where `settings.teacher` is 0.
     """
 
-    def __init__(self, settings: Bilevel, context: RunContext, unrolling: LocalUnrolling) -> None:
-        self.settings, self.context, self.unrolling = settings, context, unrolling
+    def __init__(self, settings: Bilevel, context: RunContext, unrolling: LocalUnrolling, teacher: Teacher | None) -> None:
+        self.settings, self.context, self.unrolling, self.teacher = settings, context, unrolling, teacher
         self.seed = derive_seed(context.seed, "distillation", context.total)
         self.real = RealFeatures(context, unrolling.tower, settings.real_batch_size)
         self.shared_of_loss = list(context.loss.learned_shared())
@@ -138,10 +161,13 @@ class BilevelProblem(OuterProblem):
 
     def _outer(self, step: int) -> OuterLoss:
         """The loss of an outer step's real pairs, (1,), as a function of the student's end; with dropout in the heads."""
-        student, loss, seed = self.unrolling.student, self.context.loss, derive_seed(self.seed, "outer loss", step)
+        student, seed = self.unrolling.student, derive_seed(self.seed, "outer loss", step)
         inputs, texts, _ = self.real.inputs(step)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "noise", step) % 2**63)
         inputs, texts = (with_noise(tensor, self.settings.noise, generator) for tensor in (inputs, texts))
+        loss, share, teacher = self.context.loss, self.settings.teacher, self.teacher
+        temperature = loss.first_temperature()
+        taught = teacher.similarities(inputs, texts) if teacher else None
 
         def outer(theta: Params) -> Tensor:
             training = student.model.training
@@ -151,7 +177,11 @@ class BilevelProblem(OuterProblem):
                     features = call(student.model, student.view, theta, inputs, texts)
             finally:
                 student.model.train(training)
-            return loss(*features)[None]
+            of_pairs = loss(*features)
+            if taught is None or temperature is None:
+                return of_pairs[None]
+            of_teacher = soft_cross_entropy(cosines(*features) / temperature, taught / temperature)
+            return torch.lerp(of_pairs, of_teacher, share)[None]
 
         return outer
 

@@ -55,6 +55,11 @@ class Loss(Plugin):
             A scalar.
         """
 
+    def first_temperature(self) -> float | None:
+        """What similarities are divided by, before distillation learns it; none: by nothing."""
+        temperature: float | None = self.model_dump().get("temperature")
+        return temperature
+
     def at_temperature(self, temperature: float) -> Self:
         """The same loss at another temperature.
 

@@ -92,7 +92,7 @@ def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkU
         "rank_timeout_seconds": settings.rank_timeout_seconds,
     }
     inputs = {"dataset": graph.unit("dataset"), **model_inputs(graph, experiment.model)}
-    needs, later = settings.objective.needs | settings.initialise.all_needs(), frozenset[str]()
+    needs, later = settings.objective.needed() | settings.initialise.all_needs(), frozenset[str]()
     if "experts" in needs:
         experts = {f"expert_{index:03d}": graph.unit("expert", index) for index in range(experiment.experts.count)}
         inputs |= experts
@@ -217,7 +217,8 @@ def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
     else:
         with_theta = objective.gradient == "exact" or is_sharded(settings)
         step = replace(step, second=trace.second_order(rows, dropout=dropout, with_theta=with_theta, fixed=fixed, blend=blend))
-    return distillation_memory(sizes_of(trace), step, pairs, pair, settings, validation)
+    held = objective.held_snapshots(experiment.experts.count)
+    return distillation_memory(sizes_of(trace), step, pairs, pair, settings, validation, held)
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
@@ -248,9 +249,9 @@ def _traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, ear
     if settings.initialise.reads_real_pairs():
         # The blocks around the images of a start: of small shards all.
         splits["train"] = False
-        if "real_batches" in objective.needs and features and data is not None:
+        if "real_batches" in objective.needed() and features and data is not None:
             reads += data.images["train"] * (trace.input_bytes - 4 * trace.text_dim)
-    elif "real_batches" in objective.needs:
+    elif "real_batches" in objective.needed():
         splits["train"] = features
     reads = max(reads, 0) + 2 * earlier * trace.pair_bytes + weights_bytes(experiment.model, trace)
     return traffic_of(splits, data, trace, reads=reads, writes=writes)

@@ -114,6 +114,9 @@ class MatchingSettings(UnrolledObjective):
     def reached_epochs(self) -> frozenset[int]:
         return self.matched_epochs().union(self.straightened_epochs())
 
+    def held_snapshots(self, experts: int) -> int:
+        return 2
+
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
         """At most: those of the epochs that can be reached, once each, and no more than the outer steps take."""
         every = len(self.reached_epochs())
