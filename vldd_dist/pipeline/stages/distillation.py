@@ -128,7 +128,7 @@ def run(context: StageContext) -> dict[str, Any]:
         rows = phase.join("pairs", pairs.rows)
         return evaluator.choose(TrainingPairs(rows, spec["pairs"], ranks, pairs.shared), validation).recall.mean
 
-    inputs = run_context(context, settings, model, phase)
+    inputs = run_context(context, settings, model)
     pairs, rates = starting_pairs(inputs)
     start = pairs.clone().rows
     with settings.objective.open(inputs) as problem:
@@ -147,9 +147,9 @@ def run(context: StageContext) -> dict[str, Any]:
     return facts | {"start": joined_start(context, facts["start"])}
 
 
-def run_context(context: StageContext, settings: DistillSettings, model: DualEncoder, phase: UnitPhase) -> RunContext:
+def run_context(context: StageContext, settings: DistillSettings, model: DualEncoder) -> RunContext:
     """The unit's inputs, as the run's initialisation and objective take them."""
-    roles, store = context.roles("expert_"), context.store
+    roles, store, phase = context.roles("expert_"), context.store, UnitPhase.of(context)
 
     def open_experts(slices: ShardSlices | None) -> Experts:
         cache = SnapshotCache()
