@@ -29,8 +29,8 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "lora vit": {**VIT, "train": "lora"},
     "relu": {"model": "test_resnet"},
     "a loss that learns": {"loss": ScaledInfoNCE()},
-    "a low-rank similarity": {"loss": WeightedBCE(similarity={"rank": 2})},
-    "a full similarity": {"loss": WeightedBCE(similarity="full")},
+    "a low-rank similarity": {"loss": WeightedBCE(temperature=0.07, similarity={"rank": 2})},
+    "a full similarity": {"loss": WeightedBCE(temperature=0.07, similarity="full")},
     "head only": {"train": "head", "head": HeadSettings(kind="linear")},
 }
 # (world size, ZeRO stage)

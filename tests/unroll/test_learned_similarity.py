@@ -27,7 +27,7 @@ def test_every_gradient_reaches_the_similarity(similarity: dict[str, Any]) -> No
         (torch.float64, {"exact": 1e-10}),
         (torch.float32, {"exact": 1e-5, "finite_difference": 2e-3}),
     ):
-        case = dual_encoder_case(loss=WeightedBCE(similarity=similarity), dtype=dtype).in_model_inputs()
+        case = dual_encoder_case(loss=WeightedBCE(temperature=0.07, similarity=similarity), dtype=dtype).in_model_inputs()
         full = case.gradient("full")
         assert len(of_similarity(full)) == 3 * NUMBERS[similarity["kind"]]
         for name, tolerance in tolerances.items():
@@ -37,5 +37,5 @@ def test_every_gradient_reaches_the_similarity(similarity: dict[str, Any]) -> No
     # Not exact: its adjoint is not updated.
     tesla = of_similarity(case.gradient("tesla"))
     assert torch.nn.functional.cosine_similarity(tesla, of_similarity(full), dim=0) > 0.5
-    one = dual_encoder_case(loss=WeightedBCE(similarity=similarity), steps=1).in_model_inputs()
+    one = dual_encoder_case(loss=WeightedBCE(temperature=0.07, similarity=similarity), steps=1).in_model_inputs()
     assert relative(of_similarity(one.gradient("tesla")), of_similarity(one.gradient("full"))) < 1e-5

@@ -63,7 +63,7 @@ class LowRankSimilarity(Similarity):
     kind: Literal["low_rank"] = "low_rank"
     rank: Positive = Field(10, description="r: a pair has 2 r + 1 numbers.")
     alpha: Rate = Field(1.0, description="Scale of the low-rank part, over the rank.")
-    lr: OuterRate = Field(0.01, description="Outer learning rate of a, L and R; 0 keeps the identity.")
+    lr: OuterRate = Field(0.05, description="Outer learning rate of a, L and R; 0 keeps the identity.")
 
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
         starts = {

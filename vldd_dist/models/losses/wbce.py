@@ -1,8 +1,10 @@
 """Weighted binary cross-entropy, the loss of LoRS."""
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from vldd_dist.config.base import Rate
 from vldd_dist.models.losses.graded import GradedLoss
 
 # Keeps the logarithms finite, as published.
@@ -22,6 +24,11 @@ class WeightedBCE(GradedLoss):
     """
 
     name: str = "wbce"
+    temperature: Rate = Field(
+        0.2,
+        description="The cosine similarities are divided by it (published: 0.07, at which a student's first steps overshoot on "
+        "features that are all alike).",
+    )
 
     def of_similarity(self, logits: Tensor, similarity: Tensor) -> Tensor:
         # 1 - p as a sigmoid of its own: the difference has no correct digit where p is near 1.
