@@ -1,0 +1,40 @@
+"""What mixing features adds to an unroll, against what the CPU's allocator gives out."""
+
+import torch
+from torch import Tensor
+
+from tests.planner.test_memory_model import STEPS, TEXT_DIM, allocated_peak
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.cost_model.memory_model import Step, peak, sizes_of, unroll_memory
+from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.distillation.blending import Blending
+from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.unroll import Params, unrolled_gradient
+from vldd_dist.models.dual_encoder import build
+from vldd_dist.models.losses.infonce import InfoNCE
+
+
+def test_blended_steps_take_what_the_estimate_says() -> None:
+    """More than plain ones: the mixed features stay for the way back."""
+    pairs, head, estimates = 1024, HeadSettings(kind="projection", dropout=0), []
+    image = ImageTowerSettings(model="test_nfnet", weights="random", train="head", head=head)
+    settings = ModelSettings(image=image, text=TextTowerSettings(head=head), joint_dim=64)
+    trace, blend = MemoryTrace(settings, TEXT_DIM, 32), Blending().of_step(seed=0)
+    for mixed in (None, blend):
+        second = trace.second_order(pairs, dropout=False, with_theta=True, blend=mixed)
+        step = Step(pairs * trace.input_bytes, second=second)
+        estimates.append(peak(unroll_memory(sizes_of(trace), step, DistillSettings(objective={"inner_steps": STEPS}))))
+    assert estimates[0] < estimates[1]
+
+    student = Student(build(settings, TEXT_DIM, None, 0), InfoNCE(), dropout=False, fused_attention=False)
+    student.blend = blend
+    features = student.model.image_head.projection.in_features
+    batches = [[torch.randn(pairs, features), torch.randn(pairs, TEXT_DIM)] for _ in range(STEPS)]
+
+    def outer(end: Params) -> Tensor:
+        return torch.stack([tensor.square().sum() for tensor in end]).sum()
+
+    start, rates = student.view.read(), torch.tensor([0.01, 0.01])
+    measured = allocated_peak(lambda: unrolled_gradient("exact", student, start, rates, batches, outer))
+    assert measured / 1.05 < estimates[1] < measured * 1.05
