@@ -32,7 +32,9 @@ class WhitenedMatching(FeatureMatching):
 
     needs: ClassVar[frozenset[str]] = frozenset({"real_batches"})
     name: str = "whitened_matching"
-    ridge: Rate = Field(0.01, description="Added to both covariances, as a part of their mean variance.")
+    ridge: Rate = Field(
+        1.0, description="Added to both covariances, as a part of their mean variance; small ones match what is noise, too."
+    )
     caption_subsets: Positive = Field(
         5, description="Outer step n takes caption n modulo this number of each image (modulo the captions it has)."
     )
