@@ -13,7 +13,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,10 +32,11 @@ from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.recall_metrics import DISTILLED
 from vldd_dist.store.store import Store
 
-PRESET, OURS = "jobs/presets/methods-flickr8k.yaml", "bilevel"
-# With --quick: all of these, shorter.
+PRESET, BASE, OURS = "jobs/presets/methods-flickr8k.yaml", "vldd", "bilevel"
+# With --quick: these alone, shorter.
 QUICK = ("vldd", "lors", "covmatch", OURS)
-QUICK_CHANGES = ["distill.validate_every=25", "distill.outer_steps=100", "evaluation.seeds=[0, 1, 2]"]
+QUICK_CORESETS = ("random", "k_means", "facility_location")
+QUICK_CHANGES, QUICK_STEPS = ["distill.validate_every=25", "evaluation.seeds=[0, 1, 2]"], 100
 
 console = Console(width=140)
 
@@ -75,11 +76,11 @@ def read_study(photographs: Path, changes: list[str]) -> LoadedStudy:
     )
 
 
-def coreset_rows(space: FeatureSpace, pairs: int) -> Iterator[Row]:
+def coreset_rows(space: FeatureSpace, pairs: int, only: Collection[str] | None) -> Iterator[Row]:
     """Of each coreset one selection a seed, judged by one student, as in an experiment."""
     graph, found = make_graph(space.experiment), dict[str, list[float]]()
     for chosen in evaluated_sets(space.experiment):
-        if chosen.method != DISTILLED:
+        if chosen.method != DISTILLED and (only is None or chosen.method in only):
             unit = graph.unit(*chosen.source)
             rows = read_rows(UnitReader(space.store, unit.kind, unit.id), "pairs")
             found.setdefault(chosen.method, []).extend(space.with_students([chosen.seed]).recalls(space.of_pixels(rows)))
@@ -105,29 +106,34 @@ def measure_all(arguments: argparse.Namespace, store: Store) -> Iterator[Row]:
     quick = arguments.quick
     study = read_study(arguments.photographs, QUICK_CHANGES if quick else [])
     names = arguments.methods or (QUICK if quick else list(study.experiments))
+    steps = QUICK_STEPS if quick else None
+    base = FeatureSpace.prepare(of_budget(study.experiments[BASE], arguments.pairs[0], steps), store)
+    yield from told(iter([Row("full", "full", 0, base.full_data(epochs=6 if quick else 20), 0, 0.0)]))
     for pairs in arguments.pairs:
         for name in names:
-            space = FeatureSpace.prepare(of_budget(study.experiments[name], pairs), store)
-            if name == names[0] and pairs == arguments.pairs[0]:
-                yield Row("full", "full", 0, space.full_data(epochs=8 if quick else 20), 0, 0.0)
-            yield from told(coreset_rows(space, pairs))
+            space = FeatureSpace.prepare(of_budget(study.experiments[name], pairs, steps), store)
+            yield from told(coreset_rows(space, pairs, QUICK_CORESETS if quick else None))
             started = time.process_time()
             found = space.distil()
             seconds = time.process_time() - started
             kind = "ours" if name == OURS else "ablation" if name.startswith(OURS) else "published"
-            yield from told(iter([Row(name, kind, pairs, space.recalls(found), set_bytes(found.rows), seconds)]))
+            yield from told(iter([Row(name, kind, found.total, space.recalls(found), set_bytes(found.rows), seconds)]))
 
 
-def of_budget(experiment: Experiment, pairs: int) -> Experiment:
-    """The preset is of 100 pairs; of methods whose similarity costs a pair, of one fewer."""
+def of_budget(experiment: Experiment, pairs: int, outer_steps: int | None) -> Experiment:
+    """With other budgets of pairs and, where given, of outer steps. The preset is of 100 pairs; of methods whose similarity
+    costs a pair, of one fewer."""
     distill = experiment.distill
     budget = pairs - (100 - distill.pairs[0])
-    return experiment.model_copy(update={"distill": distill.model_copy(update={"pairs": [budget]})})
+    return experiment.model_copy(
+        update={"distill": distill.model_copy(update={"pairs": [budget], "outer_steps": outer_steps or distill.outer_steps})}
+    )
 
 
 def told(rows: Iterator[Row]) -> Iterator[Row]:
     for row in rows:
-        console.print(f"{row.name}, {row.pairs} pairs: {row.mean:.1f}, {row.seconds:.0f} CPU s")
+        # At once, where the output is a file too.
+        print(f"{row.name}, {row.pairs} pairs: {row.mean:.1f}, {row.seconds:.0f} CPU s", flush=True)
         yield row
 
 
