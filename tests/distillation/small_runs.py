@@ -1,8 +1,10 @@
 """Runs of the outer loop of seconds: frozen features, linear heads, pictures that show their caption's vector."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from vldd_dist.distillation.objectives.trajectory_matching import MatchingProble
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.unrolling import LocalUnrolling
+from vldd_dist.errors import InterruptedRun
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs, train_student
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
@@ -140,3 +143,19 @@ def losses_of(problem: Problem, store: Store, **changes: Any) -> tuple[Tensor, D
     run.run()
     curves = run.history.as_tensors()
     return torch.stack([curves["terms.image"], curves["terms.text"]], dim=1), run
+
+
+def stopped_run(
+    problem: Problem, folder: Path, stop_at: int, **changes: Any
+) -> tuple[Distillation, dict[str, Any], Distillation]:
+    """A whole run with its facts, and a run like it that goes on, when it is run, where another was stopped after so many
+    outer steps."""
+    straight, broken = (Store(str(folder / name)) for name in ("straight", "broken"))
+    whole = distillation(problem, straight, **changes)
+    facts = whole.run()
+    first = distillation(problem, broken, **changes)
+    steps = iter(range(100))
+    first.should_stop = lambda: next(steps) == stop_at
+    with pytest.raises(InterruptedRun):
+        first.run()
+    return whole, facts, distillation(problem, broken, **changes)

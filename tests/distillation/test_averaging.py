@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distillation.small_runs import Problem, distillation
+from tests.distillation.small_runs import Problem, distillation, stopped_run
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.errors import InterruptedRun
 from vldd_dist.store.store import Store
 
 STEPS, DECAY = 7, 0.8
@@ -57,15 +56,7 @@ def test_it_does_not_change_how_the_pairs_move(problem: Problem, tmp_path: Any) 
 @pytest.mark.parametrize("fixed", [{}, {"lr_images": 0.0}])
 def test_a_resumed_run_has_the_same_bits(fixed: dict[str, float], problem: Problem, tmp_path: Any) -> None:
     changes = CHANGES | {"validate_every": STEPS, "checkpoint_every": 2} | fixed
-    straight, broken = (Store(str(tmp_path / name)) for name in ("straight", "broken"))
-    whole = distillation(problem, straight, **changes)
-    whole.run()
-    first = distillation(problem, broken, **changes)
-    steps = iter(range(100))
-    first.should_stop = lambda: next(steps) == 5
-    with pytest.raises(InterruptedRun):
-        first.run()
-    resumed = distillation(problem, broken, **changes)
+    whole, _, resumed = stopped_run(problem, tmp_path, 5, **changes)
     resumed.run()
     for ours, theirs in ((resumed.pairs, whole.pairs), (resumed.average.value, whole.average.value)):
         for name, tensor in values(theirs).items():

@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.distillation.small_runs import PAIRS, SETTINGS, Problem, distillation, losses_of, start_pairs
+from tests.distillation.small_runs import PAIRS, SETTINGS, Problem, distillation, losses_of, start_pairs, stopped_run
 from vldd_dist.distillation.matching import distance_to, matching_loss
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
 from vldd_dist.distillation.unrolling import LocalUnrolling, Segment
-from vldd_dist.errors import InterruptedRun
 from vldd_dist.store.store import Store
 from vldd_dist.testing.unroll_problems import dual_encoder_case, relative
 
@@ -89,15 +88,7 @@ def test_a_frozen_tower_encodes_fixed_images_once_a_run(problem: Problem, store:
 @pytest.mark.parametrize("fixed", ["lr_images", "lr_texts"])
 def test_a_resumed_run_ends_in_the_same_bits(fixed: str, problem: Problem, tmp_path: Any) -> None:
     changes = {fixed: 0.0, "batch_size": 3, "outer_steps": 5, "checkpoint_every": 2}
-    straight, broken = (Store(str(tmp_path / name)) for name in ("straight", "broken"))
-    whole = distillation(problem, straight, **changes)
-    whole.run()
-    first = distillation(problem, broken, **changes)
-    steps = iter(range(100))
-    first.should_stop = lambda: next(steps) == 3
-    with pytest.raises(InterruptedRun):
-        first.run()
-    resumed = distillation(problem, broken, **changes)
+    whole, _, resumed = stopped_run(problem, tmp_path, 3, **changes)
     # What is fixed comes from the checkpoint too: on another machine a start may be computed with other last bits.
     resumed.pairs.rows["images" if fixed == "lr_images" else "texts"].add_(1e-7)
     resumed.run()

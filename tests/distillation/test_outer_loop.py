@@ -19,6 +19,7 @@ from tests.distillation.small_runs import (
     recall,
     split,
     start_pairs,
+    stopped_run,
 )
 from vldd_dist.distillation.blending import Blending
 from vldd_dist.distillation.context import RunContext
@@ -242,15 +243,7 @@ def test_a_learned_temperature_moves_with_the_pairs_and_resumes(gradient: str, p
 def test_a_run_goes_on_from_its_checkpoint_to_the_same_bits(problem: Problem, tmp_path: Any) -> None:
     """With finite differences: the step is not chosen again, and the figures of checks are kept."""
     changes = {"outer_steps": 7, "checkpoint_every": 3, "gradient": "finite_difference", "check_every": 2}
-    straight, broken = (Store(str(tmp_path / name)) for name in ("straight", "broken"))
-    whole = distillation(problem, straight, **changes)
-    facts = whole.run()
-    first = distillation(problem, broken, **changes)
-    steps = iter(range(100))
-    first.should_stop = lambda: next(steps) == 5
-    with pytest.raises(InterruptedRun):
-        first.run()
-    resumed = distillation(problem, broken, **changes)
+    whole, facts, resumed = stopped_run(problem, tmp_path, 5, **changes)
     assert resumed.run() == facts
     assert [step for step, _ in facts["objective"]["difference_check"]["later"]] == [2, 4, 6]
     assert matching_of(resumed).epsilon_choice == matching_of(whole).epsilon_choice

@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distillation.small_runs import SETTINGS, Problem, distillation, start_pairs
+from tests.distillation.small_runs import SETTINGS, Problem, distillation, start_pairs, stopped_run
 from vldd_dist.distillation.blending import Blending
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import Asynchronous
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.unroll import Params
-from vldd_dist.errors import InterruptedRun
 from vldd_dist.store.store import Store
 
 
@@ -175,15 +174,7 @@ def test_a_resumed_run_ends_in_the_same_bits(gradient: str, problem: Problem, tm
         "validate_every": 6,
         "check_tolerance": 1.0,
     }
-    straight, broken = (Store(str(tmp_path / name)) for name in ("straight", "broken"))
-    whole = distillation(problem, straight, **changes)
-    facts = whole.run()
-    first = distillation(problem, broken, **changes)
-    steps = iter(range(100))
-    first.should_stop = lambda: next(steps) == 3
-    with pytest.raises(InterruptedRun):
-        first.run()
-    resumed = distillation(problem, broken, **changes)
+    whole, facts, resumed = stopped_run(problem, tmp_path, 3, **changes)
     assert resumed.run() == facts
     assert resumed.history == whole.history
     for ours, theirs in ((resumed.pairs, whole.pairs), (resumed.best, whole.best)):

@@ -102,9 +102,9 @@ def test_the_home_directory_is_not_sent(folder: str, tmp_path: Path, monkeypatch
 
 
 def test_a_folder_in_the_home_directory_may_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(tmp_path, ["home/work/config.yaml"])
+    fill(tmp_path, ["home/project/config.yaml"])
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    root = tmp_path / "home/work"
+    root = tmp_path / "home/project"
     with pytest.raises(ConfigError, match="cannot be reached"):
         submit(load_experiment("jobs/presets/scenes.yaml"), str(root / "config.yaml"), [], "s3://a/b", NOBODY, str(root))
 

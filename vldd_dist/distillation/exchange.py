@@ -12,6 +12,28 @@ from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import Ranks
 
 
+class ImageInputs:
+    """What the images of pairs enter a batch as.
+
+    Args:
+        tower: of a student with a frozen backbone; none: images enter as they are.
+        moves: its weights change between outer steps.
+    """
+
+    def __init__(self, tower: FrozenTower | None, *, moves: bool = False) -> None:
+        self.tower, self.moves = tower, moves
+        self._features: Tensor | None = None
+
+    def of(self, pairs: SyntheticPairs) -> tuple[SyntheticPairs, FrozenTower | None]:
+        """The pairs as `BatchExchange` takes them, and the tower that their images still have to pass. Of images that keep
+        their start, this rank's rows, the features are made once."""
+        if self.tower is None or "images" not in pairs.fixed:
+            return pairs, self.tower
+        if self._features is None or self.moves:
+            self._features = self.tower.features(pairs.images)
+        return pairs.with_inputs(self._features), None
+
+
 class BatchExchange:
     """One rank's rows of the inner batches, and the way back from them, to be gone once.
 

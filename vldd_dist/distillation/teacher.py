@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from vldd_dist.distillation.experts import Experts
 from vldd_dist.distillation.student import Student
+from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import call
 
 
@@ -42,11 +43,6 @@ class Teacher:
         finally:
             model.train(training)
         return torch.stack(found).mean(dim=0)
-
-
-def cosines(images: Tensor, texts: Tensor) -> Tensor:
-    """(B, B), of features (B, d) each."""
-    return functional.normalize(images) @ functional.normalize(texts).T
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

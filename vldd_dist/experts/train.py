@@ -27,6 +27,7 @@ from vldd_dist.experts.state import ExpertState
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.frozen_tower import frozen_tower
 from vldd_dist.models.losses import Loss
+from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.seeding import derive_seed
@@ -186,7 +187,7 @@ class ExpertTraining:
             yield images, batch.texts.to(inputs.device), batch.entries
 
     def _count_forgetting(self, image_features: Tensor, text_features: Tensor, entries: Tensor) -> None:
-        similarity = torch.nn.functional.normalize(image_features) @ torch.nn.functional.normalize(text_features).T
+        similarity = cosines(image_features, text_features)
         own = torch.arange(len(entries), device=similarity.device)
         self.forgetting.visit(entries, (similarity.argmax(dim=1) == own).cpu())
 

@@ -3,7 +3,7 @@
 The student is trained as the evaluation's students are: from fresh heads, by SGD with momentum and weight decay. The gradient
 goes back through its last steps (truncated back-propagation through training from a random place of it, Feng et al.
 2310.02379). Two things keep the pairs from fitting the training images better than others: noise on the real features, and
-targets that are in part the experts' similarities (figures: docs/methods.md).
+targets that are in part the experts' similarities (figures: benchmarks/results/methods.md).
 """
 
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ from torch import Tensor
 
 from vldd_dist.config.base import NonNegative, Positive, Rate
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.exchange import BatchExchange
+from vldd_dist.distillation.exchange import BatchExchange, ImageInputs
 from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.unrolled import LOG_RATES, UnrolledObjective
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.real_features import RealFeatures
 from vldd_dist.distillation.sampling import draw_batches, inner_batch_size, part_of
 from vldd_dist.distillation.snapshot_shelf import shelf_for
-from vldd_dist.distillation.teacher import Teacher, cosines, soft_cross_entropy
+from vldd_dist.distillation.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.unroll import OuterLoss, Params, Sgd
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.distillation.unrolling import LocalUnrolling, Segment
-from vldd_dist.errors import DivergenceError
 from vldd_dist.models.dual_encoder import redraw_heads
+from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import call
 from vldd_dist.plugins import GRADIENTS
 from vldd_dist.seeding import derive_seed, numpy_generator
@@ -41,6 +41,8 @@ class Bilevel(UnrolledObjective):
     """The loss of real pairs at the end of a student's training on the synthetic ones."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"real_batches", "experts"})
+    # Of finite differences, which are refused here: an unrolling has it among its settings.
+    difference: ClassVar[str] = "central"
     name: str = "bilevel"
     inner_steps: Positive = Field(15, description="The student's last steps, through which the gradient goes.")
     skipped_steps: NonNegative = Field(
@@ -50,7 +52,6 @@ class Bilevel(UnrolledObjective):
             "pairs serve late in its training as well as early."
         ),
     )
-    difference: ClassVar[str] = "central"
     student_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of the student's SGD.")
     student_weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Weight decay of the student's SGD.")
     inner_lr_image: Rate = Field(0.3, description="Inner learning rate of the image tower at the start.")
@@ -66,7 +67,6 @@ class Bilevel(UnrolledObjective):
             "units of the batch's standard deviation."
         ),
     )
-
     teacher: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5,
         description=(
@@ -122,22 +122,16 @@ class BilevelProblem(OuterProblem):
         self.seed = derive_seed(context.seed, "distillation", context.total)
         self.real = RealFeatures(context, unrolling.tower, settings.real_batch_size)
         self.shared_of_loss = list(context.loss.learned_shared())
-        self._fixed_features: Tensor | None = None
+        self.inputs = ImageInputs(unrolling.tower)
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         settings, context = self.settings, self.context
-        rates = pairs.shared[LOG_RATES].exp()
-        if not bool((rates.isfinite() & (rates > 0)).all()):
-            raise DivergenceError(f"the inner learning rates are {rates.tolist()} at outer step {step}: {settings.advice}")
+        rates = settings.inner_rates(pairs.shared, step)
         generator = numpy_generator(self.seed, "bilevel", step)
         skip = int(generator.integers(settings.skipped_steps + 1)) if step % 2 else 0
         size = inner_batch_size(context.settings.batch_size, context.total)
         parts = [part_of(draw_batches(generator, context.total, size, skip + settings.inner_steps), 0, 1)]
-        tower = self.unrolling.tower
-        if tower and "images" in pairs.fixed:
-            if self._fixed_features is None:
-                self._fixed_features = tower.features(pairs.images)
-            pairs, tower = pairs.with_inputs(self._fixed_features), None
+        pairs, tower = self.inputs.of(pairs)
         graph_limit = context.settings.tower_graph_mib << 20
         exchange = BatchExchange(context.ranks, tower, pairs, context.total, parts, graph_limit)
         student = self.unrolling.student
@@ -160,7 +154,8 @@ class BilevelProblem(OuterProblem):
         )
 
     def _outer(self, step: int) -> OuterLoss:
-        """The loss of an outer step's real pairs, (1,), as a function of the student's end; with dropout in the heads."""
+        """The loss of an outer step's real pairs, (1,), as a function of the student's end. The student runs with its
+        dropout here, whatever `dropout` says of its steps."""
         student, seed = self.unrolling.student, derive_seed(self.seed, "outer loss", step)
         inputs, texts, _ = self.real.inputs(step)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "noise", step) % 2**63)
@@ -187,8 +182,8 @@ class BilevelProblem(OuterProblem):
 
 
 def with_noise(rows: Tensor, scale: float, generator: torch.Generator) -> Tensor:
-    """Rows (B, ...) with Gaussian noise of `scale` times the mean over features of their standard deviation. It is drawn on the
-    CPU, so that every device draws alike."""
+    """Rows (B, ...) with Gaussian noise of `scale` times the mean over features of their standard deviation; one row has none,
+    and stays as it is. The noise is drawn on the CPU, so that every device draws alike."""
     if scale == 0 or len(rows) < 2:
         return rows
     noise = torch.randn(rows.shape, generator=generator).to(rows)

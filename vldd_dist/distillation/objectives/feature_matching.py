@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.exchange import BatchExchange
+from vldd_dist.distillation.exchange import BatchExchange, ImageInputs
 from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.sampling import Draw
+from vldd_dist.distillation.sampling import part_of
 from vldd_dist.models.frozen_tower import FrozenTower
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class FeatureProblem(OuterProblem):
         self.moves = follow and not self.model.frozen_backbone
         self.model.bf16_backbone = context.settings.precision == "bf16"
         self.tower = FrozenTower(self.model.image_backbone, bf16=self.model.bf16_backbone, follow=self.moves)
-        self._fixed_features: Tensor | None = None
+        self.inputs = ImageInputs(self.tower, moves=self.moves)
 
     @abstractmethod
     def terms(self, step: int, features: Tensor, texts: Tensor) -> dict[str, Tensor]:
@@ -74,15 +74,6 @@ class FeatureProblem(OuterProblem):
 
     def _exchange(self, pairs: SyntheticPairs, drawn: Tensor) -> BatchExchange:
         ranks, settings = self.context.ranks, self.context.settings
-        draw = Draw(0, (0, 0), [drawn])
-        parts = [draw.part(rank, ranks.world_size) for rank in range(ranks.world_size)]
-        tower: FrozenTower | None = self.tower
-        if "images" in pairs.fixed:
-            pairs, tower = pairs.with_inputs(self._features_of_fixed(pairs)), None
+        parts = [part_of([drawn], rank, ranks.world_size) for rank in range(ranks.world_size)]
+        pairs, tower = self.inputs.of(pairs)
         return BatchExchange(ranks, tower, pairs, self.context.total, parts, settings.tower_graph_mib << 20)
-
-    def _features_of_fixed(self, pairs: SyntheticPairs) -> Tensor:
-        """Of this rank's images, which keep their start; by a backbone that does not move made once."""
-        if self._fixed_features is None or self.moves:
-            self._fixed_features = self.tower.features(pairs.images)
-        return self._fixed_features

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vldd_dist.config.base import HOW_TO_RUN, Positive, Rate
 from vldd_dist.distillation.objectives.base import Objective
+from vldd_dist.errors import DivergenceError
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image import refuse_backbone_dropout
 from vldd_dist.models.losses import Learned
@@ -62,6 +63,13 @@ class UnrolledObjective(Objective):
     def refuse_on_ranks(self, model: DualEncoder) -> None:
         if self.dropout:
             refuse_backbone_dropout(model)
+
+    def inner_rates(self, shared: Mapping[str, Tensor], step: int) -> Tensor:
+        """(2,), of the image and the text tower. Raises DivergenceError where one is of no use any more."""
+        rates = shared[LOG_RATES].exp()
+        if not bool((rates.isfinite() & (rates > 0)).all()):
+            raise DivergenceError(f"the inner learning rates are {rates.tolist()} at outer step {step}: {self.advice}")
+        return rates
 
     def plain_steps(self) -> float:
         """How many steps, in the mean, a student takes before those that are differentiated."""

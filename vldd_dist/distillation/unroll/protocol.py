@@ -44,6 +44,11 @@ class Sgd(NamedTuple):
     weight_decay: float = 0.0
     skip: int = 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step is the rate times the gradient."""
+        return self.momentum == self.weight_decay == 0
+
 
 PLAIN = Sgd()
 

@@ -94,7 +94,7 @@ def swept_gradient(
         results.append([-gradient for gradient in products.batch[:own]])
         for total, gradient in zip(shared_gradients, products.batch[own:], strict=True):
             total.sub_(gradient)
-        stepped = products.gradient if sgd[:2] == PLAIN[:2] else _velocity_between(begin, end, alphas)
+        stepped = products.gradient if sgd.is_plain else _velocity_between(begin, end, alphas)
         rate_gradients.index_add_(0, owners, derivatives.inner_products(stepped, adjoint).to(rates.dtype), alpha=-1)
         if products.theta is not None:
             torch._foreach_sub_(adjoint, list(products.theta))
@@ -116,7 +116,7 @@ def _next_velocity(velocity: Params | None, gradient: Params, theta: Params, sgd
 def _without_theta(first: StepGradient, sgd: Sgd) -> StepGradient | None:
     """What is kept of a step: the batch's gradient. That of theta is as large as a snapshot, and of plain SGD two snapshots
     tell it."""
-    assert first.batch is None or sgd[:2] == PLAIN[:2], "forward differences are for plain SGD"
+    assert first.batch is None or sgd.is_plain, "forward differences are for plain SGD"
     return None if first.batch is None else StepGradient((), first.batch)
 
 

@@ -37,7 +37,7 @@ class CosineLoss(Loss):
         shared: Mapping[str, Tensor] = NONE,
     ) -> Tensor:
         temperature = shared["log_temperature"].exp() if "log_temperature" in shared else self.temperature
-        return self.of_logits(functional.normalize(image_features) @ functional.normalize(text_features).T / temperature, rows)
+        return self.of_logits(cosines(image_features, text_features) / temperature, rows)
 
     def of_real_pairs(self) -> Self:
         defaults = {name: type(self).model_fields[name].default for name in ("learn_temperature", "lr_temperature")}
@@ -50,3 +50,8 @@ class CosineLoss(Loss):
 
     def learned_numbers(self, shared: Mapping[str, Tensor]) -> dict[str, float]:
         return {"temperature": float(shared["log_temperature"].exp())} if "log_temperature" in shared else {}
+
+
+def cosines(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """(B, C), of features (B, d) and (C, d) of any norm."""
+    return functional.normalize(image_features) @ functional.normalize(text_features).T

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.exchange import BatchExchange
+from vldd_dist.distillation.exchange import BatchExchange, ImageInputs
 from vldd_dist.distillation.experts import ExpertAwaited, Experts
 from vldd_dist.distillation.kinks import refuse_kinked_student
 from vldd_dist.distillation.matching import distance_to
@@ -21,7 +21,7 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
 from vldd_dist.distillation.unroll import EpsilonChoice
 from vldd_dist.distillation.unrolling import Segment, Unrolling
-from vldd_dist.errors import ConfigError, DivergenceError
+from vldd_dist.errors import ConfigError
 from vldd_dist.events import Notice
 from vldd_dist.models.parameters import TOWERS
 from vldd_dist.seeding import derive_seed
@@ -62,8 +62,7 @@ class MatchingProblem(OuterProblem):
         self.shared_of_loss = list(context.loss.learned_shared())
         self.epsilon_choice: EpsilonChoice | None = None
         self.differences: list[tuple[int, float]] = []
-        # Of images that keep their start by a frozen backbone, this rank's rows, once they are made.
-        self._fixed_features: Tensor | None = None
+        self.inputs = ImageInputs(unrolling.tower)
         # So many of the first experts are known to be committed.
         self._present = 0
 
@@ -94,9 +93,7 @@ class MatchingProblem(OuterProblem):
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         if self.epsilon_choice and step and step % self.settings.check_every == 0:
             self._check_differences(step, pairs)
-        rates = pairs.shared[LOG_RATES].exp()
-        if not bool((rates.isfinite() & (rates > 0)).all()):
-            raise DivergenceError(f"the inner learning rates are {rates.tolist()} at outer step {step}: {self.settings.advice}")
+        rates = self.settings.inner_rates(pairs.shared, step)
         drawn = self.sampler.draw(step)
         exchange = self._exchange(drawn, pairs, self.context.settings.tower_graph_mib << 20)
         segment = self._segment(step, drawn, exchange, rates, pairs)
@@ -128,11 +125,7 @@ class MatchingProblem(OuterProblem):
     def _exchange(self, drawn: Draw, pairs: SyntheticPairs, graph_limit: int) -> BatchExchange:
         ranks = self.context.ranks
         parts = [drawn.part(rank, ranks.world_size) for rank in range(ranks.world_size)]
-        tower = self.unrolling.tower
-        if tower and "images" in pairs.fixed:
-            if self._fixed_features is None:
-                self._fixed_features = tower.features(pairs.images)
-            pairs, tower = replace(pairs, rows=pairs.rows | {"images": self._fixed_features}), None
+        pairs, tower = self.inputs.of(pairs)
         return BatchExchange(ranks, tower, pairs, self.context.total, parts, graph_limit)
 
     def _segment(self, step: int, drawn: Draw, exchange: BatchExchange, rates: Tensor, pairs: SyntheticPairs) -> Segment:
