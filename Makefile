@@ -2,19 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= demo-store
+CONSTRAINTS ?= constraints.txt
 export HF_HUB_OFFLINE ?= 1
 
 # Two workers at least, four at most: a worker takes up to 3 GiB.
 PARALLEL := -n auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: setup demo test test-fast test-servers lint type bench clean
+.PHONY: setup demo test test-fast test-servers lint type docs bench wheel image clean
 
 setup: .venv/.ready
 
 # One pip call under one constraints file: installing torch first and the rest later can end in two versions of it.
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[distill,s3,minilm,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[distill,zero,s3,minilm,dev]'
 	touch $@
 
 demo: setup
@@ -39,8 +40,34 @@ lint: setup
 type: setup
 	$(BIN)/mypy
 
+# The documentation as a site, in build/site; a warning, such as a dead link, is an error.
+docs: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
+
 bench: setup
 	$(BIN)/python -m benchmarks.unroll --quick
+
+wheel: setup
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+image:
+	docker build --platform linux/amd64 --file cluster/Dockerfile --tag vldd_dist .
+
+# Other constraints for `make test CONSTRAINTS=...`: the pinned ones, the lowest that pyproject.toml allows, none at all.
+build/constraints-pinned.txt: constraints.txt
+	mkdir -p build
+	cp constraints.txt $@
+
+build/constraints-lowest.txt: pyproject.toml
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/pip install --quiet --disable-pip-version-check uv
+	build/uv/bin/uv pip compile --quiet --resolution lowest-direct --extra distill --extra zero --extra s3 --extra minilm --extra dev \
+	  --output-file $@ pyproject.toml
+
+build/constraints-newest.txt:
+	mkdir -p build
+	touch $@
 
 clean:
 	rm -rf .venv demo-store build *.egg-info

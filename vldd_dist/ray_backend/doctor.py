@@ -170,6 +170,9 @@ def _deepspeed() -> Iterator[Finding]:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
         module = importlib.import_module("deepspeed")
+    except ModuleNotFoundError as error:
+        yield Finding("NOTE", "DeepSpeed", f"not installed ({error}): zero_stage above 0 needs the extra vldd_dist[zero]")
+        return
     except Exception as error:  # its import runs compilers and probes drivers
         yield Finding("NOTE", "DeepSpeed", f"not usable ({type(error).__name__}: {error}): sharded students need it")
         return

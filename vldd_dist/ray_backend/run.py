@@ -15,6 +15,7 @@ from vldd_dist.monitoring.live_report import LiveReport, Reports, progress_of
 from vldd_dist.monitoring.run_state import RunState, View
 from vldd_dist.monitoring.status import StatusWriter
 from vldd_dist.monitoring.tracking import make_tracking
+from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.study_graph import StudyGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -24,6 +25,7 @@ from vldd_dist.reporting.renderers.terminal import TerminalTable
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.result import RunResult
+from vldd_dist.sharding.deepspeed_engine import require_deepspeed
 from vldd_dist.store.store import Store
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -102,6 +104,7 @@ def _run(
     stall_timeout_seconds: float | None,
 ) -> int:
     store.check_writable()
+    _require_engine(units, store)
     trackers: list[View] = [make_tracking(description, name) for description in track]
     reporter, status = make_reporter(), StatusWriter(store, name)
     # In this order they end: the status before the report that is made of it.
@@ -115,6 +118,13 @@ def _run(
         console.print(TerminalTable(table))
     console.print(f"report: {store.url_of(reporter.page)}", markup=False, highlight=False, soft_wrap=True)
     return result.exit_code
+
+
+def _require_engine(units: list[WorkUnit], store: Store) -> None:
+    """At the start: the first sharded unit may come hours later. A run that finds its sharded units done needs no engine."""
+    sharded = [unit for unit in units if unit.execution.get("zero_stage")]
+    if sharded and {unit.id for unit in sharded} - committed_units(store, sharded):
+        require_deepspeed()
 
 
 def _run_units(

@@ -2,10 +2,13 @@
 
 import logging
 import os
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
+
+from vldd_dist.errors import ConfigError
 
 # Limits of `bucket_elements`.
 SMALLEST_BUCKET, LARGEST_BUCKET = 1 << 18, 1 << 25
@@ -17,8 +20,19 @@ def bucket_elements(parameters: int) -> int:
     return min(max(parameters // 16, SMALLEST_BUCKET), LARGEST_BUCKET)
 
 
+def require_deepspeed() -> None:
+    """Raises ConfigError where DeepSpeed is not installed. Does not import it."""
+    if find_spec("deepspeed") is None:
+        raise ConfigError("zero_stage above 0 needs DeepSpeed: install vldd_dist with its extra, vldd_dist[zero], or set 0")
+
+
 def make_engine(model: nn.Module, optimiser: torch.optim.Optimizer, stage: int) -> Any:
-    """An initialised DeepSpeed engine around a model and its optimiser, at a stage 1 to 3 of ZeRO."""
+    """An initialised DeepSpeed engine around a model and its optimiser, at a stage 1 to 3 of ZeRO.
+
+    Raises:
+        ConfigError: DeepSpeed is not installed.
+    """
+    require_deepspeed()
     on_gpu = next(model.parameters()).is_cuda
     if not on_gpu:
         os.environ["DS_ACCELERATOR"] = "cpu"

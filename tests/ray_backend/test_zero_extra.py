@@ -1,0 +1,23 @@
+"""A run that needs DeepSpeed where it is not installed."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from vldd_dist.errors import ConfigError
+from vldd_dist.ray_backend import run
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment, units_of
+
+
+def test_a_sharded_run_is_refused_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    tree, store = experiment("experts.zero_stage=1"), Store(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"^zero_stage above 0 needs DeepSpeed: install .*vldd_dist\[zero\], or set 0$"):
+        run.run_experiment(tree, store, Console(quiet=True))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [], "before anything is written"
+    # A finished run only reports.
+    monkeypatch.setattr(run, "committed_units", lambda store, units: {unit.id for unit in units})
+    run._require_engine(units_of(tree, "expert"), store)
