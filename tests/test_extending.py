@@ -19,6 +19,7 @@ from vldd_dist.config.load import load_experiment
 from vldd_dist.data.dataset import Dataset
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.monitoring.report import Reporter
+from vldd_dist.monitoring.report_files import read_tables
 from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.execute import execute
@@ -42,6 +43,16 @@ TINIEST = [
     "experts.epochs=2",
     "distill.outer_steps=2",
     "coresets.methods=[random]",
+]
+
+# An image tower whose features are computed once.
+FROZEN = [
+    "model.image.train=head",
+    "model.image.head.kind=linear",
+    "model.joint_dim=8",
+    "model.image.weights=attributes",
+    "pretrain.images=64",
+    "pretrain.epochs=1",
 ]
 
 
@@ -155,6 +166,18 @@ def test_a_metric(enter, tmp_path: Path) -> None:
     data = Reporter(graph, store).collect()
     assert all(-1 <= row["metrics"]["mean_cosine"]["mean"] <= 1 for row in summary(data)["rows"])
     assert "| mean cosine |" in markdown(recall_table(data))
+
+
+def test_an_application(enter, tmp_path: Path) -> None:
+    (override,) = enter("shuffled")
+    with pytest.raises(ConfigError, match=r"applications.run: students are trained on features of a frozen image tower"):
+        load_experiment("jobs/presets/scenes.yaml", [*TINIEST, override])
+    _, graph, store = run(tmp_path, override, *FROZEN)
+    found = facts(graph, store, "application")
+    assert [row["method"] for row in found["results"]] == ["distilled", "texts moved"]
+    assert "| texts moved |" in markdown(Reporter(graph, store).write()[-1])
+    assert read_tables(store, "scenes").keys() == {"recall", "shuffled"}
+    assert "texts moved to other images" in store.read("report/scenes/index.html").decode()
 
 
 def test_a_stage_is_planned_run_shown_and_in_the_schemas(enter, tmp_path: Path) -> None:

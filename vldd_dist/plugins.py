@@ -70,6 +70,7 @@ STAGES = Registry(
         "coreset": "vldd_dist.pipeline.stages.coreset:STAGE",
         "distillation": "vldd_dist.pipeline.stages.distillation:STAGE",
         "evaluation": "vldd_dist.pipeline.stages.evaluation:STAGE",
+        "application": "vldd_dist.pipeline.stages.application:STAGE",
         "publication": "vldd_dist.pipeline.stages.publication:STAGE",
     },
 )
@@ -147,7 +148,14 @@ GRADIENTS = Registry(
 
 METRICS = Registry("metric", {"median_rank": "vldd_dist.retrieval.metrics.median_rank:MedianRank"})
 
-REGISTRIES = (STAGES, SOURCES, CORESETS, INITIALISATIONS, LOSSES, OBJECTIVES, GRADIENTS, METRICS)
+APPLICATIONS = Registry(
+    "application",
+    {
+        "architecture_search": "vldd_dist.applications.architecture_search:ArchitectureSearch",
+    },
+)
+
+REGISTRIES = (STAGES, SOURCES, CORESETS, INITIALISATIONS, LOSSES, OBJECTIVES, GRADIENTS, METRICS, APPLICATIONS)
 
 
 def load_all() -> None:

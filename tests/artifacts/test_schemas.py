@@ -62,6 +62,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "objective": {"difference_check": {"relative_epsilon": 1e-4, "error": 1e-3, "against": "exact", "later": []}},
     },
     "evaluation": {"test": RECALLS, "learning_rate": 0.1, "validation": [[0.1, RECALLS]]},
+    "application": {
+        "application": "architecture_search",
+        "results": [{"method": "distilled", "setting": "10 pairs", "figures": {"tau": [0.5, 0.75]}}],
+    },
     "publication": {"folder": "distilled/x", "size_bytes": 1200, "digest": "0" * 64},
 }
 

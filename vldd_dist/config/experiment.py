@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from vldd_dist.config.applications import ApplicationsSettings
 from vldd_dist.config.base import Positive, Section, Seed
 from vldd_dist.config.coresets import CoresetSettings
 from vldd_dist.config.data import DataSettings
@@ -33,6 +34,7 @@ class Experiment(Section):
     distill: DistillationsSettings = Field(default_factory=DistillationsSettings)
     coresets: CoresetSettings = CoresetSettings()
     evaluation: EvaluationsSettings = EvaluationsSettings()
+    applications: ApplicationsSettings = ApplicationsSettings()
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda for workers that ask for a GPU, else cpu.")
     stall_timeout_seconds: Positive | None = Field(
         None,
@@ -61,7 +63,7 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Experiment":
-        for problem in (*_model_problems(self), *_distill_problems(self), *_size_problems(self)):
+        for problem in (*_model_problems(self), *_distill_problems(self), *_application_problems(self), *_size_problems(self)):
             raise ValueError(problem)
         return self
 
@@ -134,6 +136,16 @@ def _distill_problems(experiment: Experiment) -> list[str]:
                 "data.shard_images for more shards"
             )
     return problems
+
+
+def _application_problems(experiment: Experiment) -> list[str]:
+    image, used = experiment.model.image, experiment.applications.run
+    if used and (image.train not in ("head", "frozen") or image.weights == "random"):
+        return [
+            "applications.run: students are trained on features of a frozen image tower with weights: set model.image.train to head "
+            "and model.image.weights to anything but random"
+        ]
+    return [problem for application in used for problem in application.problems(experiment)]
 
 
 def _phase_problems(experiment: Experiment) -> list[str]:

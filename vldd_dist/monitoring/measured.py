@@ -4,18 +4,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from vldd_dist.applications.result import Result
+from vldd_dist.applications.tables import application_table
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.graph import Graph
+from vldd_dist.pipeline.stages.application import keys_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.recall_metrics import FULL
 from vldd_dist.reporting.data import Row, aggregate
+from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
 
 READS_AT_ONCE = 16
 # Kinds whose facts reports show.
-REPORTED_KINDS = ("dataset", "expert", "evaluation", "publication")
+REPORTED_KINDS = ("dataset", "expert", "evaluation", "application", "publication")
 
 
 class Measured:
@@ -60,6 +64,20 @@ class Measured:
                 if found := self._recalls([graph.unit("evaluation", *key) for key in chosen.evaluations(model)]):
                     runs.setdefault((chosen.method, chosen.pairs, None if model == own else model), []).append(found)
         return [aggregate(method, pairs, of_row, model, remarks.get(method)) for (method, pairs, model), of_row in runs.items()]
+
+    def application_tables(self, graph: Graph) -> dict[str, Table]:
+        """Name -> table of each application with a committed unit; the second of a name is NAME-2."""
+        found: dict[str, Table] = {}
+        used = graph.experiment.applications.run
+        for position, application in enumerate(used):
+            units = [graph.unit("application", *key) for key in keys_of(graph.experiment, position)]
+            results = [result for unit in units if (facts := self.facts(unit)) for result in facts["results"]]
+            number = 1 + sum(other.name == application.name for other in used[:position])
+            if results:
+                name = application.name + (f"-{number}" if number > 1 else "")
+                rows = [Result.model_validate(result) for result in results]
+                found[name] = application_table(application, graph.experiment.name, rows)
+        return found
 
     def _recalls(self, evaluations: list[WorkUnit]) -> list[dict[str, float]]:
         """Of those that are committed."""

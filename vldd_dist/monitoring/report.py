@@ -56,11 +56,12 @@ class Reporter:
         """
         data = self.collect(progress, failures)
         tables = {"recall": recall_table(data)} if data.rows else {}
+        applications = self._measured.application_tables(self.graph)
         summary_key = key_of(self.experiment.name, "summary.json")
         self.store.write(summary_key, (json.dumps(summary(data), indent=1) + "\n").encode())
-        write_tables(self.store, self.experiment.name, tables)
-        self.store.write(self.page, render_html(data).encode())
-        return list(tables.values())
+        write_tables(self.store, self.experiment.name, tables | applications)
+        self.store.write(self.page, render_html(data, applications=list(applications.values())).encode())
+        return [*tables.values(), *applications.values()]
 
     @property
     def page(self) -> str:

@@ -16,11 +16,12 @@ STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "
 SMALL_WIDTH = 128
 
 
-def render_html(data: ReportData, tables: Sequence[Table] | None = None) -> str:
+def render_html(data: ReportData, tables: Sequence[Table] | None = None, applications: Sequence[Table] = ()) -> str:
     """The page as a string; all data in it is escaped.
 
     Args:
         tables: none: one of the report's rows.
+        applications: the tables of those that have run.
     """
     if tables is None:
         tables = [recall_table(data)] if data.rows else []
@@ -30,6 +31,7 @@ def render_html(data: ReportData, tables: Sequence[Table] | None = None) -> str:
         data=data,
         states=STATES,
         tables=[table.without_repeats() for table in tables],
+        applications=[table.without_repeats() for table in applications],
         comparisons=comparisons(data.rows),
         plots=[(plot, Markup(plot.svg)) for plot in plots(data)],
         display_name=display_name,

@@ -1,0 +1,1 @@
+"""What distilled pairs are good for, measured: one file an application, registered in `plugins.APPLICATIONS`."""

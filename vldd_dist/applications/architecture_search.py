@@ -1,0 +1,186 @@
+"""Architecture search: candidates are ranked by training them on few pairs in place of all (Zhao et al. 2006.05929, section 4).
+
+A candidate is a pair of heads on the frozen towers and the size of their joint space.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from pydantic import Field
+
+from vldd_dist.applications.base import BASELINES, DISTILLED, FULL, Application, Baselines, Figure
+from vldd_dist.applications.inputs import Inputs, select
+from vldd_dist.applications.result import Result
+from vldd_dist.applications.students import Students, Trained
+from vldd_dist.config.base import Distinct, Positive
+from vldd_dist.config.model import HeadSettings, ModelSettings
+from vldd_dist.errors import DivergenceError
+from vldd_dist.evaluation.evaluator import TrainingPairs
+from vldd_dist.seeding import numpy_generator
+
+if TYPE_CHECKING:
+    from vldd_dist.config.experiment import Experiment
+
+HEADS = (
+    HeadSettings(kind="linear"),
+    HeadSettings(kind="projection", dropout=0.0),
+    HeadSettings(kind="projection", dropout=0.3),
+)
+
+
+OTHER_SEED = f"{FULL}, another seed"
+Train = Callable[[Students], Trained]
+
+
+class Ranking(NamedTuple):
+    """Attributes:
+    validation: mean recall of each candidate, percent; 0 where it diverges.
+    test: the same on the test split, where it was asked for.
+    seconds: CPU time of all of them.
+    """
+
+    validation: list[float]
+    test: list[float]
+    seconds: float
+
+    @property
+    def first(self) -> int:
+        return max(range(len(self.validation)), key=self.validation.__getitem__)
+
+
+class ArchitectureSearch(Application):
+    """Kendall's tau with the ranking by all training pairs, and what the candidate ranked first loses."""
+
+    title: ClassVar[str] = "architecture search"
+    needs: ClassVar[frozenset[str]] = frozenset({"distilled"})
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("tau", "Kendall's tau", "higher", 2),
+        Figure("choice", "recall of its choice", "higher"),
+        Figure("regret", "regret", "lower"),
+        Figure("seconds", "CPU s", "lower"),
+        Figure("saved", "time saved, %", "higher"),
+    )
+    name: str = "architecture_search"
+    candidates: Positive = Field(36, description="How many architectures, drawn from all combinations of heads and joint_dims.")
+    joint_dims: Distinct[Positive] = Field([16, 64, 256, 1024], description="Sizes of the joint space.")
+    epochs: Positive = Field(6, description="On all training pairs, of which the best by validation counts.")
+    stopped_after: Positive = Field(1, description="Epochs of the baseline that stops training on all pairs early.")
+    baselines: Baselines = Field(["random", "k_center"], validate_default=True, description=BASELINES)
+
+    def problems(self, experiment: "Experiment") -> list[str]:
+        if self.candidates > (most := len(HEADS) ** 2 * len(self.joint_dims)):
+            return [
+                f"applications: architecture_search: candidates ({self.candidates}) is more than the {most} that there are: "
+                "lower it, or name more joint_dims"
+            ]
+        return []
+
+    def notes(self) -> list[str]:
+        return [
+            f"{self.candidates} heads and sizes of the joint space on frozen towers, ranked by validation recall of students "
+            f"trained on each row's pairs; full data: {self.epochs} epochs over all training pairs.",
+            "Tau is the rank correlation with full data, 1 for equal orders; full data's other seed is what can be reached.",
+            "Recall of its choice: test recall of the candidate it ranks first, trained on full data; regret: what that is "
+            "less than the recall of full data's own choice, which can be negative.",
+            "CPU s are of training and validating all candidates, not of making the pairs.",
+        ]
+
+    def models(self, given: ModelSettings, seed: int) -> list[ModelSettings]:
+        """The candidates, which differ from the given model in heads and joint space only."""
+        all_of_them = [*itertools.product(HEADS, HEADS, self.joint_dims)]
+        order = numpy_generator(seed, "architectures").permutation(len(all_of_them))[: self.candidates]
+        return [_with_heads(given, *all_of_them[number]) for number in sorted(order.tolist())]
+
+    def run(self, given: Inputs) -> list[Result]:
+        rankings = [*self._rankings(given)]
+        _, truth = rankings[0]
+        found: dict[str, list[Ranking]] = {}
+        for method, ranking in rankings:
+            found.setdefault(method, []).append(ranking)
+        return [
+            Result(
+                method=method,
+                setting=f"{given.count} pairs",
+                bound=method in (FULL, OTHER_SEED),
+                figures={
+                    "tau": [kendall_tau(truth.validation, one.validation) for one in own],
+                    "choice": [truth.test[one.first] for one in own],
+                    "regret": [truth.test[truth.first] - truth.test[one.first] for one in own],
+                    "seconds": [one.seconds for one in own],
+                    "saved": [100 * (1 - one.seconds / truth.seconds) for one in own],
+                },
+            )
+            for method, own in found.items()
+        ]
+
+    def _rankings(self, given: Inputs) -> Iterator[tuple[str, Ranking]]:
+        """(method, ranking), that of full data first."""
+        seed, other = given.seeds[0], max(given.seeds) + 1
+        progress = Counted(given, self.candidates * (3 + len(given.seeds) * (1 + len(self.baselines))))
+        rank = progress.rank
+
+        def on_all(epochs: int) -> Train:
+            return lambda students: students.on_split(given.train, given.validation, epochs)
+
+        def on_pairs(pairs: TrainingPairs) -> Train:
+            return lambda students: students.on_pairs(pairs, given.validation)
+
+        models = self.models(given.students.model, given.seed)
+        yield FULL, rank(models, seed, on_all(self.epochs), test=True)
+        yield OTHER_SEED, rank(models, other, on_all(self.epochs))
+        yield f"{FULL}, {self.stopped_after} of {self.epochs} epochs", rank(models, seed, on_all(self.stopped_after))
+        for one in given.seeds:
+            for method in self.baselines:
+                generator = numpy_generator(one, "baseline", method.name, given.count)
+                yield (
+                    method.label,
+                    rank(models, one, on_pairs(given.pairs(select(method, given.train, given.count, generator)))),
+                )
+            yield DISTILLED, rank(models, one, on_pairs(given.distilled_pairs().pairs))
+
+
+class Counted:
+    """Ranks candidates, and reports how many of all trainings are done."""
+
+    def __init__(self, given: Inputs, total: int) -> None:
+        self.given, self.done, self.total = given, 0, total
+
+    def rank(self, models: list[ModelSettings], seed: int, train: Train, *, test: bool = False) -> Ranking:
+        """Of candidates that are trained so."""
+        given, started = self.given, time.process_time()
+        validation, of_test, beside = [], [], 0.0
+        for model in models:
+            students = given.students.with_model(model).with_seed(seed)
+            try:
+                trained = train(students)
+            except DivergenceError:
+                # The last of a ranking, and no reason to end the search.
+                trained = None
+            validation.append(trained.validation if trained else 0.0)
+            if test:
+                before = time.process_time()
+                of_test.append(students.recall(trained.student, given.test) if trained else 0.0)
+                beside += time.process_time() - before
+            self.done += 1
+            given.report(self.done, self.total)
+        return Ranking(validation, of_test, time.process_time() - started - beside)
+
+
+def _with_heads(model: ModelSettings, image: HeadSettings, text: HeadSettings, joint_dim: int) -> ModelSettings:
+    towers = {
+        name: getattr(model, name).model_copy(update={"head": head, "train": "head"})
+        for name, head in (("image", image), ("text", text))
+    }
+    return model.model_copy(update=towers | {"joint_dim": joint_dim})
+
+
+def kendall_tau(a: list[float], b: list[float]) -> float:
+    """Kendall's tau-b of two lists of scores; 0 where one of them ranks nothing, for then there is no order to agree with."""
+    # Here, so that a description is read without scipy.
+    from scipy.stats import kendalltau
+
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        return 0.0
+    return float(kendalltau(a, b).statistic)

@@ -1,0 +1,75 @@
+"""What an application is."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
+
+from pydantic import AfterValidator
+
+from vldd_dist.applications.inputs import Inputs
+from vldd_dist.applications.result import Result
+from vldd_dist.config.base import AnyPlugin, Plugin, distinct, plugin_of
+from vldd_dist.coresets.base import Coreset
+from vldd_dist.plugins import CORESETS
+
+if TYPE_CHECKING:
+    from vldd_dist.config.experiment import Experiment
+
+# What distilled pairs and full data are called in results.
+DISTILLED, FULL = "distilled", "full data"
+
+
+class Figure(NamedTuple):
+    """A column of an application's table.
+
+    Attributes:
+        key: its name in `Result.figures`.
+        head: its name for people.
+        better: which of compared figures is marked; none: no one.
+    """
+
+    key: str
+    head: str
+    better: Literal["higher", "lower"] | None = None
+    decimals: int = 1
+
+
+class Application(Plugin):
+    """A use of distilled pairs with its baselines, and its settings.
+
+    Attributes:
+        title: of its table.
+        figures: the columns of its table.
+        needs: "distilled", the experiment's distilled pairs: it then runs once for each set of them, else once.
+    """
+
+    title: ClassVar[str]
+    figures: ClassVar[tuple[Figure, ...]]
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def run(self, given: Inputs) -> list[Result]:
+        """The rows of the table."""
+
+    @abstractmethod
+    def notes(self) -> list[str]:
+        """Sentences below the table: what each figure is."""
+
+    def problems(self, experiment: "Experiment") -> list[str]:
+        """What is wrong with these settings in this experiment, a sentence each."""
+        return []
+
+
+def _needs_no_expert(methods: list[Coreset]) -> list[Coreset]:
+    for method in methods:
+        if odd := sorted(method.needs - {"features"}) or (["means of several"] if method.remark else []):
+            raise ValueError(
+                f"{method.name}: a baseline of applications selects real pairs by their features, without {odd[0]}"
+            )
+    return methods
+
+
+# Coresets that applications compare with.
+Baselines = Annotated[
+    list[Annotated[AnyPlugin, plugin_of(CORESETS)]], AfterValidator(distinct), AfterValidator(_needs_no_expert)
+]
+BASELINES = "Coresets to compare with, selected by the features of the frozen towers: no expert is needed."

@@ -1,0 +1,65 @@
+"""An application's results as a table."""
+
+import statistics
+from collections.abc import Sequence
+
+from vldd_dist.applications.base import DISTILLED, Application, Figure
+from vldd_dist.applications.result import Result
+from vldd_dist.reporting.table import Cell, Column, Row, Section, Statistic, Table, Text
+
+
+def merged(results: Sequence[Result]) -> list[Result]:
+    """One for each setting and method, with the values of all: of several distillation seeds the same row is found anew."""
+    found: dict[tuple[str, str], Result] = {}
+    for result in results:
+        before = found.get((result.setting, result.method))
+        earlier = before.figures if before else {}
+        figures = {key: [*earlier.get(key, []), *values] for key, values in result.figures.items()}
+        found[result.setting, result.method] = result.model_copy(update={"figures": figures})
+    return [*found.values()]
+
+
+def application_table(application: Application, experiment: str, results: Sequence[Result]) -> Table:
+    """A section for each setting, in the order in which they come."""
+    settings: dict[str, list[Result]] = {}
+    for result in merged(results):
+        settings.setdefault(result.setting, []).append(result)
+    return Table(
+        title=f"{experiment}: {application.title}",
+        columns=[
+            Column(key="method", head="method"),
+            *(Column(key=figure.key, head=figure.head, figures=True) for figure in application.figures),
+        ],
+        sections=[
+            Section(
+                title=setting,
+                rows=[
+                    Row(
+                        cells=[
+                            Text(text=result.method.replace("_", "-")),
+                            *(_cell(figure, result, compared) for figure in application.figures),
+                        ],
+                        accent=result.method.startswith(DISTILLED),
+                    )
+                    for result in compared
+                ],
+            )
+            for setting, compared in settings.items()
+        ],
+        notes=[*application.notes(), "± is the population standard deviation over seeds."],
+    )
+
+
+def _cell(figure: Figure, result: Result, compared: list[Result]) -> Cell:
+    if not (values := result.figures.get(figure.key)):
+        return Text()
+    judged = [other.figures[figure.key] for other in compared if not other.bound and other.figures.get(figure.key)]
+    mean, means = statistics.mean(values), [statistics.mean(others) for others in judged]
+    best = (
+        figure.better is not None
+        and not result.bound
+        and len(means) > 1
+        and mean == {"higher": max, "lower": min}[figure.better](means)
+    )
+    spread = statistics.pstdev(values) if len(values) > 1 else None
+    return Statistic(mean=mean, std_students=spread, decimals=figure.decimals, best=best)

@@ -1,0 +1,17 @@
+"""applications: what distilled pairs are good for, measured."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from vldd_dist.config.base import HOW_TO_RUN, AnyPlugin, Resources, Section, distinct, plugin_of
+from vldd_dist.plugins import APPLICATIONS
+
+
+class ApplicationsSettings(Section):
+    """Uses of distilled pairs, each with its baselines. They need a frozen image tower (model.image.train: head)."""
+
+    run: Annotated[list[Annotated[AnyPlugin, plugin_of(APPLICATIONS)]], AfterValidator(distinct)] = Field(
+        [], description="Names of applications; {name: NAME, SETTING: VALUE} for one with settings (docs/applications.md)."
+    )
+    resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)

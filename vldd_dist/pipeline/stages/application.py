@@ -1,0 +1,130 @@
+"""An application: what distilled pairs are good for, beside its baselines (`vldd_dist.applications`)."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from vldd_dist.applications.base import Application
+from vldd_dist.applications.inputs import DistilledPairs, Inputs, PairNumbers, on_device
+from vldd_dist.applications.result import Result
+from vldd_dist.applications.students import Students
+from vldd_dist.artifacts.facts import Facts
+from vldd_dist.config.base import choose
+from vldd_dist.config.evaluation import EvaluationSettings
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.data.sources.base import SPLITS
+from vldd_dist.evaluation.evaluator import TrainingPairs
+from vldd_dist.events import Progress
+from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
+from vldd_dist.pipeline.evaluated_sets import protocol_of
+from vldd_dist.pipeline.inputs import load_retrieval_split
+from vldd_dist.pipeline.model_units import model_inputs, model_spec
+from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.plugins import APPLICATIONS
+
+
+class ApplicationFacts(Facts):
+    application: str
+    results: list[Result]
+
+
+def unit(graph: Units, number: int, pairs: int | None = None, seed: int | None = None) -> WorkUnit:
+    """The application with this number in the description; with the distilled set of M pairs and this seed, if it needs one."""
+    experiment = graph.experiment
+    application: Application = experiment.applications.run[number]
+    model = experiment.model
+    spec = {
+        "application": application.identity(),
+        "protocol": protocol_of(experiment, model.image.model),
+        "model": model_spec(model),
+        "seeds": experiment.evaluation.seeds,
+        "seed": experiment.seed,
+    }
+    inputs, label = {"dataset": graph.unit("dataset"), **model_inputs(graph, model)}, application.name.replace("_", " ")
+    if pairs is not None:
+        inputs["distillation"] = graph.unit("distillation", pairs, seed)
+        label += f" {pairs} pairs seed {seed}"
+    execution = {"encode_batch": experiment.evaluation.encode_batch}
+    return STAGE.new(experiment, spec, inputs, execution, label)
+
+
+def wanted(graph: Units) -> Iterable[Key]:
+    """Each application, with each distilled set where it needs one."""
+    for number in range(len(graph.experiment.applications.run)):
+        yield from keys_of(graph.experiment, number)
+
+
+def keys_of(experiment: Experiment, number: int) -> list[Key]:
+    """Keys of the units of the application with this number."""
+    if "distilled" not in experiment.applications.run[number].needs:
+        return [(number,)]
+    return [(number, pairs, seed) for pairs in experiment.distill.pairs for seed in experiment.distill.seeds]
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    application: Application = choose(APPLICATIONS, context.spec["application"])
+    results = application.run(inputs_of(context))
+    return {"application": application.name, "results": [result.model_dump(mode="json") for result in results]}
+
+
+def inputs_of(context: StageContext) -> Inputs:
+    """What the unit's application is given. Students' heads are trained on features that are there already."""
+    spec, model = context.spec, context.build_model(0)
+    train, validation, test = (load_retrieval_split(context, model, split) for split in SPLITS)
+    protocol = EvaluationSettings.model_validate(spec["protocol"] | {"encode_batch": context.execution["encode_batch"]})
+    dims = train.inputs.shape[1], train.texts.shape[1]
+    distilled = _distilled(context) if "distillation" in context.order.inputs else None
+    return Inputs(
+        train,
+        validation,
+        test,
+        Students(context.model_settings, *dims, protocol, context.device),
+        spec["seeds"],
+        spec["seed"],
+        distilled,
+        distilled.pairs.total if distilled else 0,
+        lambda done, total: context.report(Progress(done, total)),
+    )
+
+
+def _distilled(context: StageContext) -> DistilledPairs:
+    reader = context.reader("distillation")
+    rows, shared = read_rows(reader, "pairs"), read_tensors(reader, "shared.safetensors")
+    rows, shared = on_device(rows, context.device), on_device(shared, context.device)
+    pairs = TrainingPairs(rows, len(rows["images"]), shared=shared).in_model_inputs(context.build_model(0))
+    features = dict(pairs.rows)
+    features["images"] = features.pop("inputs")
+    return DistilledPairs(TrainingPairs(features, pairs.total, shared=shared), starting_numbers(context, reader.facts["start"]))
+
+
+def starting_numbers(context: StageContext, start: dict[str, Any]) -> PairNumbers | None:
+    """The training pairs that a distillation began as, from its `start`; none where it began as no real pairs."""
+    if "keys" not in start or "captions" not in start:
+        return None
+    wanted_pairs = dict.fromkeys(zip(start["keys"], start["captions"], strict=True))
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    image = caption = 0
+    for shard in context.dataset.splits["train"].shards:
+        for line in context.dataset.lines(shard):
+            for number, text in enumerate(line.captions):
+                if (line.key, text) in wanted_pairs:
+                    found.setdefault((line.key, text), (image, caption + number))
+            image, caption = image + 1, caption + len(line.captions)
+    numbers = [found[pair] for pair in wanted_pairs]
+    return PairNumbers(*(torch.tensor(column) for column in zip(*numbers, strict=True)))
+
+
+STAGE = StageSpec(
+    kind="application",
+    version=1,
+    title="applications",
+    section="applications",
+    result=ApplicationFacts,
+    unit=unit,
+    run=run,
+    priority=7,
+    wanted=wanted,
+    lower_for_memory="evaluation.encode_batch",
+)
