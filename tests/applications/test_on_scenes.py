@@ -84,7 +84,7 @@ def test_kendall_tau_by_counting_pairs() -> None:
         ),
         (
             "applications.run=[{name: architecture_search, baselines: [forgetting]}]",
-            r"forgetting: baselines here select real pairs by features alone, without forgetting",
+            r"forgetting: a baseline of applications selects real pairs by their features, without",
         ),
     ],
 )
