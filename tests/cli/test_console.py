@@ -1,6 +1,7 @@
 """Text of others on its way to a terminal: shown, and never obeyed."""
 
 import io
+import json
 from pathlib import Path
 from typing import get_args
 
@@ -116,15 +117,19 @@ def hostile_store(store: Store) -> Store:
     return store
 
 
-@pytest.mark.parametrize("command", ["show", "status", "list", *(f"table --as {form}" for form in get_args(Format))])
+COMMANDS = [*("show", "status", "list"), *(f"{name} --json" for name in ("show", "status", "list"))]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"table --as {form}" for form in get_args(Format))])
 def test_no_command_obeys_a_store(hostile_store: Store, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([*command.split(), hostile_store.url_of("distilled/x") if command == "show" else hostile_store.url])
+        main([*command.split(), hostile_store.url_of("distilled/x") if "show" in command else hostile_store.url])
     assert ended.value.code == 0
     said = capsys.readouterr()
     assert is_safe(said.out + said.err)
     assert "\nvldd: all is well" not in said.out
-    assert command == "list" or "x1b" in said.out
+    assert "list" in command or "x1b" in said.out or "u001b" in said.out
+    assert "--json" not in command or (said.out.isascii() and json.loads(said.out))
 
 
 def test_a_path_that_looks_like_markup_is_a_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +137,7 @@ def test_a_path_that_looks_like_markup_is_a_path(tmp_path: Path, capsys: pytest.
     for arguments, code, words in (
         (["run", "jobs/presets/scenes.yaml", "--store", store, "--plan"], 0, "a[/b]"),
         (["status", store], 0, "a[/b]: no experiment"),
-        (["list", store], 0, ""),
+        (["list", store], 4, "a[/b]: nothing was ever run with this store"),
         (["show", store], 4, "a[/b]/manifest.json: no such object"),
         (["gc", store, "--min-age-hours", "[/b]"], 2, "'--min-age-hours'"),
         (["[/b]"], 2, "No such command '[/b]'"),

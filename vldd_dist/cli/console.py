@@ -1,9 +1,11 @@
 """Printing, and the one place where untrusted text is made safe for a terminal."""
 
+import contextlib
+import json
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import typer
@@ -38,6 +40,30 @@ class SafeConsole(Console):
 def say(text: str, error: bool = False, newline: bool = True) -> None:
     """Print plain text."""
     typer.echo(escape_controls(text), err=error, nl=newline)
+
+
+def say_json(document: dict[str, Any]) -> None:
+    """Print one JSON document (RFC 8259), in ASCII: any text in it is escaped."""
+    text = json.dumps(document, indent=2, allow_nan=False)
+    # The one control character that JSON allows as it is.
+    typer.echo(text.replace("\x7f", "\\u007f"))
+
+
+@contextlib.contextmanager
+def nothing_on_stdout(wanted: bool) -> Iterator[None]:
+    """Standard output goes to standard error meanwhile, if wanted: also what libraries and child processes write there."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 class _SafeFormatter(logging.Formatter):

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from vldd_dist.cli.console import SafeConsole, say
+from vldd_dist.cli.console import SafeConsole, say, say_json
 from vldd_dist.cli.options import (
     DASHBOARD,
     Description,
+    Json,
     ListedStore,
     MaxRunning,
     Overrides,
@@ -121,28 +122,38 @@ def status(
     address: Annotated[
         str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="URL of a cluster's dashboard, to list its jobs too.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Show the status of the experiments in a store, from any machine that can read it."""
     from vldd_dist.artifacts.run_status import read_statuses
     from vldd_dist.monitoring.report_files import PAGE, key_of, report_names
-    from vldd_dist.monitoring.status import describe_status
+    from vldd_dist.monitoring.status import describe_status, status_document
     from vldd_dist.store.store import Store
 
     opened = Store(store)
     statuses, reports = read_statuses(opened), report_names(opened)
-    for found in statuses:
-        if isinstance(found, StoreError):
-            say(f"vldd: {found}", error=True)
-        else:
-            say(describe_status(found))
-            if found.experiment in reports:
-                say(f"  report: {one_line(opened.url_of(key_of(found.experiment, PAGE)))}")
-    if not statuses:
-        say(f"{opened.url}: no experiment has run in this store")
+    pages = {name: opened.url_of(key_of(name, PAGE)) for name in reports}
+    jobs: list[str] | None = None
     if address:
         from vldd_dist.ray_backend.submit import jobs_of
 
-        say("\n".join(map(one_line, jobs_of(store, address))) or f"{address} has no job for this store")
+        jobs = jobs_of(store, address)
+    whole = [found for found in statuses if not isinstance(found, StoreError)]
+    damaged = [found for found in statuses if isinstance(found, StoreError)]
+    for error in damaged:
+        say(f"vldd: {error}", error=True)
+    if as_json:
+        known = [status_document(found) | {"report": pages.get(found.experiment)} for found in whole]
+        say_json({"store": opened.url, "experiments": known, "damaged": [str(error) for error in damaged], "jobs": jobs})
+    else:
+        for found in whole:
+            say(describe_status(found))
+            if found.experiment in pages:
+                say(f"  report: {one_line(pages[found.experiment])}")
+        if not statuses:
+            say(f"{opened.url}: no experiment has run in this store")
+        if jobs is not None:
+            say("\n".join(map(one_line, jobs)) or f"{address} has no job for this store")
     exit_for_damaged(statuses)
 
 

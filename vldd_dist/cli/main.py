@@ -3,19 +3,22 @@
 import io
 import sys
 from collections.abc import Callable
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
 from vldd_dist.cli.console import log_warnings, say
 from vldd_dist.cli.data import data, init
+from vldd_dist.cli.examples import epilog
 from vldd_dist.cli.experiments import config, run, status, study, submit
 from vldd_dist.cli.sets import fetch, list_sets, show, verify
 from vldd_dist.cli.stores import doctor, gc
-from vldd_dist.cli.tables import table
+from vldd_dist.cli.tables import report, table
 from vldd_dist.errors import VlddError
 
 # Without markup: usage errors quote what was typed, and `[/b]` in a path is no markup.
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "init": init,
@@ -24,6 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "study": study,
     "submit": submit,
     "status": status,
+    "report": report,
     "table": table,
     "config": config,
     "fetch": fetch,
@@ -34,7 +38,22 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
 }
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, epilog=epilog(name))(command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        say(f"vldd {metadata.version('vldd_dist')}")
+        raise typer.Exit
+
+
+@app.callback()
+def vldd(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Distil a set of images and captions into a few pairs, on one machine or a Ray cluster."""
 
 
 def main(arguments: list[str] | None = None) -> None:

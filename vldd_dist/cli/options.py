@@ -60,6 +60,9 @@ Track = Annotated[
 MaxRunning = Annotated[int | None, typer.Option(min=1, help="Most units at once, to leave resources for other runs.")]
 
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
+
+
 SetUrl = Annotated[str, typer.Argument(metavar="URL", help="A distilled set: a folder, s3://..., any fsspec URL")]
 
 

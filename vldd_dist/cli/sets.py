@@ -3,19 +3,24 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from vldd_dist.cli.console import SafeConsole, say
+from vldd_dist.cli.console import SafeConsole, say, say_json
 from vldd_dist.cli.options import (
+    Json,
     ListedStore,
     SetUrl,
     exit_for_damaged,
 )
 from vldd_dist.control_characters import escape_controls, one_line
 from vldd_dist.errors import StoreError
+
+if TYPE_CHECKING:
+    from vldd_dist.distilled_set.manifest import DistilledManifest
+    from vldd_dist.store.store import Store
 
 
 def fetch(
@@ -24,7 +29,7 @@ def fetch(
     """Copy a distilled set and verify it; the same command resumes an interrupted copy."""
     from vldd_dist.distilled_set.fetch import fetch as fetch_set
 
-    with _byte_progress() as progress:
+    with _of_a_set(url), _byte_progress() as progress:
         manifest = fetch_set(url, folder, progress)
     say(f"{manifest.pairs} pairs in {folder}, verified")
 
@@ -33,41 +38,86 @@ def verify(url: SetUrl) -> None:
     """Check every object of a distilled set against its manifest."""
     from vldd_dist.distilled_set.fetch import verify as verify_set
 
-    with _byte_progress() as progress:
+    with _of_a_set(url), _byte_progress() as progress:
         manifest = verify_set(url, progress)
     say(f"{manifest.pairs} pairs, {len(manifest.objects)} objects: all as the manifest says")
 
 
-def show(url: SetUrl) -> None:
+def show(url: SetUrl, as_json: Json = False) -> None:
     """Print a distilled set's card and the URL of its preview."""
     from rich.markdown import Markdown
 
-    from vldd_dist.distilled_set.fetch import read_card
+    from vldd_dist.distilled_set.fetch import read_card, read_manifest
     from vldd_dist.store.store import Store
 
     store = Store(url)
+    with _of_a_set(url):
+        card = read_card(store)
+    pictures = store.url_of("preview.png")
+    if as_json:
+        manifest = read_manifest(store)
+        say_json(
+            {**_summary(store.url, manifest), "pictures": pictures, "card": card, "manifest": manifest.model_dump(mode="json")}
+        )
+        return
     # Escaped before layout, since a link's target becomes part of a terminal sequence. Targets are shown, not hidden in links.
-    card = Markdown(escape_controls(read_card(store)), hyperlinks=False)
     console = SafeConsole()
-    console.print(card)
-    console.print(f"pictures: {store.url_of('preview.png')}", markup=False, highlight=False, soft_wrap=True)
+    console.print(Markdown(escape_controls(card), hyperlinks=False))
+    console.print(f"pictures: {pictures}", markup=False, highlight=False, soft_wrap=True)
 
 
-def list_sets(store: ListedStore) -> None:
-    """List the distilled sets a store has published; exit code 4 if one of them is damaged."""
+def list_sets(store: ListedStore, as_json: Json = False) -> None:
+    """List the distilled sets a store has published; exit code 4 if there is none, or one of them is damaged."""
     from vldd_dist.distilled_set.fetch import published_sets
     from vldd_dist.store.store import Store
 
     opened = Store(store)
     found = published_sets(opened)
-    for folder, manifest in found.items():
-        if isinstance(manifest, StoreError):
-            say(f"vldd: {manifest}", error=True)
-        else:
-            mean = manifest.mean_recall()
+    if not found:
+        raise StoreError(_why_none(opened))
+    whole = {opened.url_of(key): one for key, one in found.items() if not isinstance(one, StoreError)}
+    damaged = {opened.url_of(key): one for key, one in found.items() if isinstance(one, StoreError)}
+    for error in damaged.values():
+        say(f"vldd: {error}", error=True)
+    if as_json:
+        errors = [{"url": url, "error": str(error)} for url, error in damaged.items()]
+        say_json({"store": opened.url, "sets": [_summary(url, one) for url, one in whole.items()], "damaged": errors})
+    else:
+        for url, one in whole.items():
+            mean = one.mean_recall()
             recall = "not evaluated" if mean is None else f"mean recall {mean:.1f} %"
-            say(f"{one_line(opened.url_of(folder))}  {manifest.pairs} pairs  {recall}")
+            say(f"{one_line(url)}  {one.pairs} pairs  {recall}")
     exit_for_damaged(found.values())
+
+
+def _summary(url: str, manifest: "DistilledManifest") -> dict[str, Any]:
+    return {"url": url, "pairs": manifest.pairs, "mean_recall": manifest.mean_recall()}
+
+
+def _why_none(store: "Store") -> str:
+    from vldd_dist.artifacts.units import is_store
+    from vldd_dist.distilled_set.manifest import MANIFEST
+
+    if is_store(store):
+        return f"{store.url}: no distilled set is published here yet: `vldd status {store.url}` says how far the run is"
+    if store.exists(MANIFEST):
+        return f"{store.url}: is a distilled set, not a store of them: `vldd show {store.url}` prints its card"
+    return f"{store.url}: nothing was ever run with this store: check the URL, or name it in `vldd run CONFIG --store ...`"
+
+
+@contextlib.contextmanager
+def _of_a_set(url: str) -> Iterator[None]:
+    """Say what is meant where the URL is that of a store."""
+    from vldd_dist.artifacts.units import is_store
+    from vldd_dist.store.store import MissingObject, Store
+
+    try:
+        yield
+    except MissingObject as error:
+        store = Store(url)
+        if is_store(store):
+            raise StoreError(f"{store.url}: is a store, not a distilled set: `vldd list {store.url}` names its sets") from error
+        raise
 
 
 @contextlib.contextmanager

@@ -1,12 +1,13 @@
 """Commands for the maintenance of a store, and for checking the machine."""
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated
 
 import typer
 
-from vldd_dist.cli.console import say
-from vldd_dist.cli.options import ListedStore, hours
+from vldd_dist.cli.console import nothing_on_stdout, say, say_json
+from vldd_dist.cli.options import Json, ListedStore, hours
 from vldd_dist.control_characters import one_line
 
 
@@ -37,11 +38,16 @@ def gc(
 
 def doctor(
     store: Annotated[str, typer.Argument(metavar="STORE", help="URL of a store to test, e.g. s3://bucket/prefix")],
+    as_json: Json = False,
 ) -> None:
     """Check what a run needs: the store, GPUs, DeepSpeed, versions. Leaves nothing behind; exit code 4 if a check fails."""
     from vldd_dist.ray_backend.doctor import examine
 
-    findings = examine(store)
-    for finding in findings:
-        say(f"{finding.verdict:4}  {finding.subject}: {finding.says}")
+    with nothing_on_stdout(as_json):
+        findings = examine(store)
+    if as_json:
+        say_json({"store": store, "findings": [asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            say(f"{finding.verdict:4}  {finding.subject}: {finding.says}")
     raise typer.Exit(4 if any(finding.verdict == "FAIL" for finding in findings) else 0)

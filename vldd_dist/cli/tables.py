@@ -1,14 +1,27 @@
-"""The command that prints tables: those of reports, and published ones."""
+"""Commands on reports: their tables, published ones, and the page."""
 
 from typing import Annotated, Literal
 
 import typer
 
 from vldd_dist.cli.console import SafeConsole, say
+from vldd_dist.cli.options import ListedStore
+from vldd_dist.control_characters import one_line
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.reporting.table import Table
 
 Format = Literal["terminal", "markdown", "latex", "csv"]
+
+
+def report(
+    store: ListedStore,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of the experiment, if the store has several.")] = None,
+) -> None:
+    """Write the report of what is in a store now, and print the URL of its page."""
+    from vldd_dist.monitoring.refresh import refresh_report
+    from vldd_dist.store.store import Store
+
+    say(one_line(refresh_report(Store(store), name)))
 
 
 def table(

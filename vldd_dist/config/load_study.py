@@ -58,6 +58,35 @@ def load_study(path: str | Path, overrides: list[str] | None = None) -> LoadedSt
     try:
         _change_base(tree)
         apply_overrides(tree["base"], overrides or [])
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return _checked_study(tree, path)
+
+
+def description_tree(described: Experiment | LoadedStudy) -> dict[str, Any]:
+    """Everything that it was loaded from, in one tree, which `read_description` reads."""
+    if isinstance(described, Experiment):
+        return described.model_dump(mode="json")
+    # The base has the changes of `set` and of the command line.
+    return described.study.model_dump(mode="json") | {"set": {}}
+
+
+def read_description(tree: dict[str, Any], source: str) -> Experiment | LoadedStudy:
+    """What `description_tree` made.
+
+    Raises:
+        ConfigError: this version reads no such description; the sentence names the source.
+    """
+    if STUDY_KEYS & tree.keys():
+        return _checked_study(tree, source)
+    try:
+        return Experiment.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {first_problem(error)}") from None
+
+
+def _checked_study(tree: dict[str, Any], path: Path | str) -> LoadedStudy:
+    try:
         study = Study.model_validate(tree)
         trees = list(study.trees())
     except ValidationError as error:
@@ -105,7 +134,7 @@ def _change_base(tree: dict[str, Any]) -> None:
             raise ValueError(f"set.{key}: {error}") from None
 
 
-def _experiments(trees: list[tuple[str, dict[str, Any]]], path: Path) -> dict[str, Experiment]:
+def _experiments(trees: list[tuple[str, dict[str, Any]]], path: Path | str) -> dict[str, Experiment]:
     experiments: dict[str, Experiment] = {}
     variant_of: dict[str, str] = {}
     for name, tree in trees:

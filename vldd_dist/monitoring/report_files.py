@@ -4,6 +4,7 @@ report/NAME/tables.json     of the experiment NAME: its tables, as `reporting.ta
 report/NAME/table.md        the same in Markdown
 report/NAME/index.html      the page
 report/NAME/summary.json    the rows of the recall table
+report/NAME/description.json what it is the report of, by which `vldd report` makes it again
 """
 
 import json
@@ -16,7 +17,7 @@ from vldd_dist.reporting.renderers.markdown import document
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
 
-FOLDER, TABLES, PAGE = "report", "tables.json", "index.html"
+FOLDER, TABLES, PAGE, DESCRIPTION = "report", "tables.json", "index.html", "description.json"
 
 
 class _File(BaseModel):
@@ -43,6 +44,23 @@ def report_names(store: Store) -> list[str]:
     return sorted(key.split("/")[1] for key in store.list(FOLDER) if key.count("/") == 2 and key.endswith(f"/{TABLES}"))
 
 
+def report_name(store: Store, name: str | None, file: str = TABLES) -> str:
+    """The name of the one experiment whose report has the file, or `name`, which must have it.
+
+    Raises:
+        StoreError: there is no report.
+        ConfigError: there are several and none is named, or none of this name.
+    """
+    found = sorted(key.split("/")[1] for key in store.list(FOLDER) if key.count("/") == 2 and key.endswith(f"/{file}"))
+    if not found:
+        raise StoreError(f"{store.url}: no report is in this store: run an experiment with --store {store.url} first")
+    if name is None and len(found) > 1:
+        raise ConfigError(f"{store.url} has the reports of {', '.join(found)}: name one of them after the store")
+    if name is not None and name not in found:
+        raise ConfigError(f"{store.url} has no report of {name}: it has {', '.join(found)}")
+    return name or found[0]
+
+
 def read_tables(store: Store, name: str | None) -> dict[str, Table]:
     """The tables of a report, by their names.
 
@@ -53,14 +71,7 @@ def read_tables(store: Store, name: str | None) -> dict[str, Table]:
         StoreError: there is no report, or it is damaged.
         ConfigError: there are several and none is named, or none of this name.
     """
-    found = report_names(store)
-    if not found:
-        raise StoreError(f"{store.url}: no report is in this store: run an experiment with --store {store.url} first")
-    if name is None and len(found) > 1:
-        raise ConfigError(f"{store.url} has the reports of {', '.join(found)}: name one of them after the store")
-    if name is not None and name not in found:
-        raise ConfigError(f"{store.url} has no report of {name}: it has {', '.join(found)}")
-    key = key_of(name or found[0], TABLES)
+    key = key_of(report_name(store, name), TABLES)
     try:
         return _File.model_validate(strict_json.parse(store.read(key))).tables
     except ValidationError as error:

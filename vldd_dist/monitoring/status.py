@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 from vldd_dist.artifacts.run_status import RunningUnit, RunStatus, StageStatus, known_event, write_status
 from vldd_dist.control_characters import one_line
@@ -94,13 +94,24 @@ class StatusWriter:
             logger.warning("the run's status was not written: %s", error)
 
 
+def is_outdated(status: RunStatus) -> bool:
+    """Whether its driver has died, or cannot write."""
+    return status.state == "running" and status.age_seconds > OUTDATED_SECONDS
+
+
+def status_document(status: RunStatus) -> dict[str, Any]:
+    """For a program: the fields of the status, its age, and whether it is outdated."""
+    fields = status.model_dump(mode="json", exclude={"schema_version", "kind"})
+    return fields | {"age_seconds": round(status.age_seconds, 1), "outdated": is_outdated(status)}
+
+
 def describe_status(status: RunStatus) -> str:
     """For a person: counts, what runs, what went wrong. One line each, whatever the stored texts contain."""
     age = status.age_seconds
     lines = [f"{status.experiment}: {status.state}, written {age:.0f} s ago"]
     if status.state == "running":
         lines[0] += f", {status.time_left}"
-        if age > OUTDATED_SECONDS:
+        if is_outdated(status):
             lines.append("  its driver has died or cannot reach the store: run the same command again to resume")
     # Stored in the order of names; a kind that only another version knows comes last.
     for kind, stage in sorted(status.stages.items(), key=lambda item: position_of(item[0])):

@@ -12,6 +12,7 @@ from vldd_dist.config.load_study import LoadedStudy
 from vldd_dist.errors import ConfigError, InterruptedRun
 from vldd_dist.monitoring.console import make_view
 from vldd_dist.monitoring.live_report import LiveReport, Reports, progress_of
+from vldd_dist.monitoring.refresh import write_description
 from vldd_dist.monitoring.run_state import RunState, View
 from vldd_dist.monitoring.status import StatusWriter
 from vldd_dist.monitoring.tracking import make_tracking
@@ -63,7 +64,7 @@ def run_experiment(
         return Reporter(graph, store)
 
     timeout = experiment.stall_timeout_seconds
-    return _run(experiment.name, graph.units(until), reporter, store, console, track, max_running, timeout)
+    return _run(experiment, graph.units(until), reporter, store, console, track, max_running, timeout)
 
 
 def run_study(
@@ -85,7 +86,7 @@ def run_study(
 
     timeout = max((one.stall_timeout_seconds or math.inf) for one in study.experiments.values())
     stall = None if timeout == math.inf else timeout
-    return _run(study.name, graph.units(until), reporter, store, console, track, max_running, stall)
+    return _run(study, graph.units(until), reporter, store, console, track, max_running, stall)
 
 
 def _refuse_memory(store: Store) -> None:
@@ -94,7 +95,7 @@ def _refuse_memory(store: Store) -> None:
 
 
 def _run(
-    name: str,
+    described: Experiment | LoadedStudy,
     units: list[WorkUnit],
     make_reporter: Callable[[], Reports],
     store: Store,
@@ -105,10 +106,12 @@ def _run(
 ) -> int:
     store.check_writable()
     _require_engine(units, store)
+    name = described.name
     trackers: list[View] = [make_tracking(description, name) for description in track]
     reporter, status = make_reporter(), StatusWriter(store, name)
     # In this order they end: the status before the report that is made of it.
     state = RunState([make_view(console), status, LiveReport(reporter, status), RayMetrics(), *trackers])
+    write_description(store, described)
     result = _run_units(units, store, state, status, max_running, stall_timeout_seconds)
     for unit, outcome in result.failed:
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)

@@ -1,0 +1,96 @@
+"""What programs read: `--json` says what the tables say, and nothing else is on standard output."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from tests.cli.test_cli import vldd
+from tests.test_readme import distilled_set
+from vldd_dist.artifacts.run_status import RunStatus, write_status
+from vldd_dist.artifacts.units import STORE_MARK, STORE_MARK_DATA
+from vldd_dist.cli.examples import EXAMPLES
+from vldd_dist.cli.main import COMMANDS, app
+from vldd_dist.distilled_set.write import save
+from vldd_dist.ray_backend import doctor
+from vldd_dist.store.store import Store
+
+
+@pytest.fixture
+def published(store: Store) -> Store:
+    """A set of five pairs, and the status of a run."""
+    store.write(STORE_MARK, STORE_MARK_DATA)
+    save(distilled_set(), store.url_of("distilled/x"))
+    stages = {"expert": {"total": 3, "done": 2, "failed": 0}}
+    fields = {"experiment": "x", "state": "running", "stages": stages, "running": [], "time_left": "about 2 min left"}
+    write_status(store, RunStatus.model_validate(fields | {"notices": []}))
+    return store
+
+
+def test_a_store_and_a_set_as_documents(published: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    url = published.url_of("distilled/x")
+    (said, table) = (vldd("list", published.url, *more, capsys=capsys)[1] for more in (["--json"], []))
+    listed = json.loads(said)
+    assert listed == {"store": published.url, "sets": [{"url": url, "pairs": 5, "mean_recall": None}], "damaged": []}
+    assert table == f"{url}  5 pairs  not evaluated\n"
+    shown = json.loads(vldd("show", url, "--json", capsys=capsys)[1])
+    assert shown["pairs"] == shown["manifest"]["pairs"] == 5
+    assert "# " in shown["card"]
+    (told, lines) = (vldd("status", published.url, *more, capsys=capsys)[1] for more in (["--json"], []))
+    (one,) = json.loads(told)["experiments"]
+    assert (one["experiment"], one["state"], one["outdated"], one["report"]) == ("x", "running", False, None)
+    assert one["stages"]["expert"] == {"total": 3, "done": 2, "failed": 0}
+    assert "2/3 done" in lines
+    assert one["time_left"] in lines
+
+
+def test_a_store_is_not_a_set_and_nothing_is_not_listed(
+    published: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = vldd("show", published.url, capsys=capsys)
+    assert (code, f"is a store, not a distilled set: `vldd list {published.url}`" in err) == (4, True)
+    code, _, err = vldd("list", published.url_of("distilled/x"), capsys=capsys)
+    assert (code, "is a distilled set, not a store of them: `vldd show" in err) == (4, True)
+    published.delete([f"distilled/x/{name}" for name in ("manifest.json",)])
+    code, out, err = vldd("list", published.url, "--json", capsys=capsys)
+    assert (code, out, "no distilled set is published here yet" in err) == (4, "", True)
+
+
+def test_what_libraries_print_is_not_in_the_document(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def examine(url: str) -> list[doctor.Finding]:
+        os.write(1, b"[Gloo] Rank 0 is connected\n")
+        print("compiling")
+        return [doctor.Finding("FAIL", "store", url)]
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    code, out, err = vldd("doctor", "x", "--json", capsys=capfd)
+    assert (code, json.loads(out)["findings"]) == (4, [{"verdict": "FAIL", "subject": "store", "says": "x"}])
+    assert "Gloo" in err
+    assert "compiling" in err
+
+
+def test_every_command_has_examples_that_are_commands() -> None:
+    group = typer.main.get_command(app)
+    assert EXAMPLES.keys() == COMMANDS.keys()
+    for name, lines in EXAMPLES.items():
+        for line in lines:
+            program, command, *arguments = shlex.split(line)
+            assert (program, command) == ("vldd", name)
+            # Refuses what it does not know.
+            group.commands[name].make_context(line, arguments)
+
+
+def test_the_version_and_completion() -> None:
+    program = Path(sys.executable).with_name("vldd")
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith("vldd ")
+    asked = os.environ | {"_VLDD_COMPLETE": "complete_bash", "COMP_WORDS": "vldd ver", "COMP_CWORD": "1"}
+    said = subprocess.run([program], env=asked, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["verify"]

@@ -1,0 +1,50 @@
+"""`vldd report`: the page is made again from the store alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.test_cli import vldd
+from tests.monitoring.test_report import commit_evaluations
+from vldd_dist.config.load_study import description_tree, load_study, read_description
+from vldd_dist.monitoring.refresh import write_description
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment
+
+
+def test_a_report_tells_what_was_committed_since(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = vldd("report", store.url, capsys=capsys)
+    assert (code, "no report is in this store" in err) == (4, True)
+    tree = experiment("coresets.methods=[random]", "experts.count=1", "distill.pairs=[3]")
+    write_description(store, tree)
+    page = store.url_of(f"report/{tree.name}/index.html")
+    assert vldd("report", store.url, capsys=capsys) == (0, f"{page}\n", "")
+    summary = f"report/{tree.name}/summary.json"
+    assert json.loads(store.read(summary))["rows"] == []
+    commit_evaluations(store, tree, iter([25.0] * 9))
+    assert vldd("report", store.url, tree.name, capsys=capsys)[0] == 0
+    assert {row["metrics"]["tr1"]["mean"] for row in json.loads(store.read(summary))["rows"]} == {25.0}
+    code, _, err = vldd("report", store.url, "other", capsys=capsys)
+    assert (code, f"has no report of other: it has {tree.name}" in err) == (2, True)
+
+
+def test_without_the_data_the_last_page_is_named(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = experiment()
+    lost = description_tree(tree)
+    lost["data"]["source"] = {"name": "folder", "path": "gone"}
+    store.write(f"report/{tree.name}/description.json", json.dumps(lost).encode())
+    code, _, err = vldd("report", store.url, capsys=capsys)
+    assert code in (2, 4)
+    assert f"the report as its run last wrote it is {store.url}" in err
+
+
+def test_a_study_is_read_as_it_ran(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    tree = {"name": "epochs", "base": "scenes", "set": {"experts.epochs": 9}, "vary": {"distill.pairs": [[3], [4]]}}
+    path.write_text(yaml.safe_dump(tree))
+    study = load_study(path, ["experts.epochs=7"])
+    again = read_description(json.loads(json.dumps(description_tree(study))), "x")
+    assert again.experiments == study.experiments
+    assert {one.experts.epochs for one in again.experiments.values()} == {7}

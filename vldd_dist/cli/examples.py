@@ -1,0 +1,28 @@
+"""What the help of each command ends with: command lines as people type them. A test parses each."""
+
+EXAMPLES: dict[str, list[str]] = {
+    "init": ["vldd init my-data --from photographs.csv", "vldd init my-data --from OWNER/NAME"],
+    "data": ["vldd data my-data/experiment.yaml --out look"],
+    "run": [
+        "vldd run scenes --plan",
+        "vldd run scenes --store results",
+        "vldd run scenes --store results --set 'distill.pairs=[50]'",
+    ],
+    "study": ["vldd study study.yaml --plan", "vldd study study.yaml --store s3://bucket/study"],
+    "submit": ["vldd submit scenes --store s3://bucket/scenes --address http://127.0.0.1:8265"],
+    "status": ["vldd status results", "vldd status s3://bucket/scenes --json"],
+    "report": ["vldd report results"],
+    "table": ["vldd table results", "vldd table results --as latex", "vldd table --published"],
+    "config": ["vldd config scenes --set experts.epochs=20"],
+    "list": ["vldd list results", "vldd list results --json"],
+    "show": ["vldd show results/distilled/scenes-20pairs-seed0-0123abcd"],
+    "fetch": ["vldd fetch s3://bucket/scenes/distilled/NAME my-pairs"],
+    "verify": ["vldd verify my-pairs"],
+    "gc": ["vldd gc results", "vldd gc results --delete"],
+    "doctor": ["vldd doctor s3://bucket/prefix"],
+}
+
+
+def epilog(name: str) -> str:
+    """The end of a command's help; its lines are kept apart."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[name])])

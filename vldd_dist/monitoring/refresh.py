@@ -1,0 +1,63 @@
+"""A report made again from the store alone: the run leaves its description beside it."""
+
+import json
+
+from vldd_dist import strict_json
+from vldd_dist.artifacts.run_status import read_statuses
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.load_study import LoadedStudy, description_tree, read_description
+from vldd_dist.errors import ConfigError, DataError, StoreError
+from vldd_dist.monitoring.live_report import Reports, progress_of
+from vldd_dist.monitoring.report_files import DESCRIPTION, PAGE, key_of, report_name
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.study_graph import StudyGraph
+from vldd_dist.store.store import Store
+
+
+def write_description(store: Store, described: Experiment | LoadedStudy) -> None:
+    """Leave what `refresh_report` needs. Raises StoreError."""
+    store.write(key_of(described.name, DESCRIPTION), (json.dumps(description_tree(described), indent=1) + "\n").encode())
+
+
+def refresh_report(store: Store, name: str | None) -> str:
+    """Write the report of what is committed now; returns the URL of its page.
+
+    Args:
+        name: of the experiment or study; None where the store has one.
+
+    Raises:
+        StoreError: nothing ran in this store, or it cannot be read.
+        ConfigError: there are several and none is named; or the description is of another version.
+        DataError: the data, by which units are named, are not to be had from here.
+    """
+    name = report_name(store, name, DESCRIPTION)
+    key, page = key_of(name, DESCRIPTION), store.url_of(key_of(name, PAGE))
+    try:
+        tree = strict_json.parse(store.read(key))
+    except ValueError as error:
+        raise StoreError(f"{store.url_of(key)}: {error}: run the experiment again to have it rewritten") from None
+    if not isinstance(tree, dict):
+        raise StoreError(f"{store.url_of(key)}: holds no description: run the experiment again to have it rewritten")
+    try:
+        reporter = _reporter(read_description(tree, store.url_of(key)), store)
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"{error} (the report as its run last wrote it is {page})") from None
+    for status in read_statuses(store):
+        if not isinstance(status, StoreError) and status.experiment == name:
+            reporter.write(progress_of(status))
+            return page
+    reporter.write()
+    return page
+
+
+def _reporter(described: Experiment | LoadedStudy, store: Store) -> Reports:
+    # Imported late: the plotting libraries take seconds, which a refused description need not wait for.
+    if isinstance(described, LoadedStudy):
+        graph = StudyGraph(described.experiments)
+        from vldd_dist.monitoring.study_report import StudyReporter
+
+        return StudyReporter(described.study, graph, store)
+    one = make_graph(described)
+    from vldd_dist.monitoring.report import Reporter
+
+    return Reporter(one, store)
