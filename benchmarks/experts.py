@@ -40,10 +40,10 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.config.load import load_experiment
-from vldd_dist.data.dataset import Dataset
-from vldd_dist.data.embeddings import CaptionEmbeddings
-from vldd_dist.data.pieces import Pieces
-from vldd_dist.data.stream import EpochStream
+from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
+from vldd_dist.data.prepared.pieces import Pieces
+from vldd_dist.data.prepared.stream import EpochStream
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graph import make_graph

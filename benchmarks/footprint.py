@@ -25,7 +25,7 @@ from vldd_dist.config.experts import ExpertSettings
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.memory_model import Step, expert_memory, peak, sizes_of, unroll_memory
 from vldd_dist.cost_model.memory_trace import MemoryTrace
-from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, unrolled_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE

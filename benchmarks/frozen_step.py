@@ -22,8 +22,8 @@ from torch import Tensor
 from benchmarks._measure import cpu_seconds, print_json
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.distillation.matching import matching_loss
-from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
+from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, scatter_to_pairs, unrolled_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.frozen_tower import FrozenTower

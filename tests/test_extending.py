@@ -16,7 +16,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
-from vldd_dist.data.dataset import Dataset
+from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.monitoring.report import Reporter
 from vldd_dist.monitoring.report_files import read_tables

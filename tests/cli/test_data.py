@@ -14,9 +14,9 @@ from PIL import Image
 from webdataset.writer import TarWriter
 
 from tests.cli.test_cli import vldd
+from tests.data.prepared.test_dataset import jpeg, karpathy
 from tests.data.tables import IMAGES, make_images, name_of, rows
 from tests.data.test_coco import coco
-from tests.data.test_dataset import jpeg, karpathy
 from vldd_dist.config.load import load_experiment
 
 CAPTIONS = [f"photo {number}, view 0" for number in range(IMAGES)]

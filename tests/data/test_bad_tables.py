@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.data.prepared.test_dataset import jpeg
 from tests.data.tables import IMAGES, as_csv, as_parquet, make_images, name_of, read, rows, table
-from tests.data.test_dataset import jpeg
 from tests.data.test_sources import FUZZ, JSON, TEXT, assert_raw_or_unreadable, damaged, result_of
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.sources.base import Source

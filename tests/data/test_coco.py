@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.data.prepared.test_dataset import identity, jpeg, karpathy
 from tests.data.tables import read, said
-from tests.data.test_dataset import identity, jpeg, karpathy
 from tests.data.test_sources import FUZZ, JSON, assert_raw_or_unreadable, result_of
 from vldd_dist.config.base import choose
 from vldd_dist.control_characters import one_line

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.data.prepared.test_dataset import identity, jpeg
 from tests.data.tables import read, said
-from tests.data.test_dataset import identity, jpeg
 from vldd_dist.config.base import choose
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.sources.base import Source

@@ -10,8 +10,8 @@ import pandas
 import pytest
 from pydantic import ValidationError
 
+from tests.data.prepared.test_dataset import jpeg
 from tests.data.tables import read, said
-from tests.data.test_dataset import jpeg
 from vldd_dist.config.base import choose
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.sources.base import Source

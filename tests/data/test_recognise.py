@@ -9,8 +9,8 @@ import datasets
 import pandas
 import pytest
 
+from tests.data.prepared.test_dataset import jpeg
 from tests.data.tables import IMAGES, make_images, name_of, rows
-from tests.data.test_dataset import jpeg
 from vldd_dist.data.recognise import recognise
 from vldd_dist.errors import DataError
 

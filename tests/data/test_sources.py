@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_dataset import identity, jpeg, karpathy, prepare, shards
+from tests.data.prepared.test_dataset import identity, jpeg, karpathy, prepare, shards
 from vldd_dist.config.base import choose
 from vldd_dist.config.data import DataSettings
 from vldd_dist.control_characters import one_line
-from vldd_dist.data import versions
+from vldd_dist.data.files import versions
 from vldd_dist.data.images import decode
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError

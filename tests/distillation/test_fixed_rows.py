@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.distillation.small_runs import PAIRS, SETTINGS, Problem, distillation, losses_of, start_pairs, stopped_run
-from vldd_dist.distillation.matching import distance_to, matching_loss
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
-from vldd_dist.distillation.unrolling import LocalUnrolling, Segment
+from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to, matching_loss
+from vldd_dist.distillation.student.unrolling import LocalUnrolling, Segment
 from vldd_dist.store.store import Store
 from vldd_dist.testing.unroll_problems import dual_encoder_case, relative
 

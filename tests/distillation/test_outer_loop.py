@@ -21,7 +21,6 @@ from tests.distillation.small_runs import (
     start_pairs,
     stopped_run,
 )
-from vldd_dist.distillation.blending import Blending
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import Experts
 from vldd_dist.distillation.history import History
@@ -30,7 +29,8 @@ from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import A
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.unrolling import Segment
+from vldd_dist.distillation.student.blending import Blending
+from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.errors import DivergenceError, InterruptedRun
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.retrieval.encode import measure

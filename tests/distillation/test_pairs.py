@@ -7,7 +7,7 @@ from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.model import HeadSettings
 from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.distillation.initialisations.real import random_indices
-from vldd_dist.distillation.matching import matching_loss
+from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError, DataError

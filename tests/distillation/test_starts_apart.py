@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from tests.distillation.small_runs import SETTINGS, Problem, distillation, start_pairs, stopped_run
-from vldd_dist.distillation.blending import Blending
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import Asynchronous
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut
 from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.distillation.unroll import Params
 from vldd_dist.store.store import Store
 

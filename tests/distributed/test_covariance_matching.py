@@ -11,7 +11,7 @@ from torch.nn import functional
 from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.data.real_batches import RealBatches
+from vldd_dist.data.prepared.real_batches import RealBatches
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.errors import ConfigError

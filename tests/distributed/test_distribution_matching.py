@@ -15,7 +15,7 @@ from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.data.real_batches import RealBatches
+from vldd_dist.data.prepared.real_batches import RealBatches
 from vldd_dist.distillation.objectives.distribution_matching import DistributionProblem
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.context import read_rows, read_tensors

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from vldd_dist.config.model import HeadSettings
-from vldd_dist.distillation.exchange import BatchExchange
-from vldd_dist.distillation.matching import distance_to
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
+from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import Draw
+from vldd_dist.distillation.student.exchange import BatchExchange
+from vldd_dist.distillation.student.unrolling import Segment, ShardedUnrolling
 from vldd_dist.distillation.unroll import scatter_to_pairs
-from vldd_dist.distillation.unrolling import Segment, ShardedUnrolling
 from vldd_dist.models.frozen_tower import CHUNK
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.testing.group import Group

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from vldd_dist.config.model import HeadSettings
-from vldd_dist.distillation.blending import Blend, Blending
-from vldd_dist.distillation.matching import distance_to
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
+from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
+from vldd_dist.distillation.student.blending import Blend, Blending
+from vldd_dist.distillation.student.unrolling import Segment, ShardedUnrolling
 from vldd_dist.distillation.unroll import EpsilonChoice
-from vldd_dist.distillation.unrolling import Segment, ShardedUnrolling
 from vldd_dist.models.losses.wbce import WeightedBCE
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import Ranks, rows_of

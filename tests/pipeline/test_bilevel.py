@@ -11,12 +11,12 @@ from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.data.real_batches import RealBatches
+from vldd_dist.data.prepared.real_batches import RealBatches
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.distillation.objectives.bilevel import with_noise
-from vldd_dist.distillation.student import Student
-from vldd_dist.distillation.teacher import Teacher, soft_cross_entropy
+from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
+from vldd_dist.distillation.student.student import Student
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
 from vldd_dist.pipeline.context import StageContext, read_rows

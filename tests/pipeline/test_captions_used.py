@@ -11,8 +11,8 @@ from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import choose
 from vldd_dist.coresets.candidates import Candidates
-from vldd_dist.data.pieces import Pieces
-from vldd_dist.data.shard_index import Shard
+from vldd_dist.data.prepared.pieces import Pieces
+from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.pipeline.context import read_rows, read_tensors
 from vldd_dist.pipeline.graph import make_graph

@@ -9,8 +9,8 @@ import torch
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.distillation.student.unrolling import LocalUnrolling
 from vldd_dist.distillation.unroll import EpsilonChoice
-from vldd_dist.distillation.unrolling import LocalUnrolling
 from vldd_dist.errors import ConfigError, VlddError
 from vldd_dist.events import Notice, Progress, UnitReport
 from vldd_dist.pipeline.context import read_tensors

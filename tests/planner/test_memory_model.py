@@ -35,7 +35,7 @@ from vldd_dist.cost_model.memory_model import (
 )
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.cost_model.text_memory import text_encoder_memory
-from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.frozen_tower import FrozenTower, largest_chunk

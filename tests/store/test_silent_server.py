@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from vldd_dist.data import range_reader as opener
-from vldd_dist.data.range_reader import open_shard
+from vldd_dist.data.files import range_reader as opener
+from vldd_dist.data.files.range_reader import open_shard
 from vldd_dist.errors import StoreError
 from vldd_dist.store import retry
 from vldd_dist.store import store as store_module

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from tests.unroll.test_unroll import student_case
 from vldd_dist.config.model import HeadSettings
-from vldd_dist.distillation.kinks import first_kink, refuse_kinked_student
-from vldd_dist.distillation.matching import distance_to
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
+from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
+from vldd_dist.distillation.student.kinks import first_kink, refuse_kinked_student
+from vldd_dist.distillation.student.unrolling import LocalUnrolling, Segment
 from vldd_dist.distillation.unroll import (
     Autograd,
     Differences,
@@ -20,7 +21,6 @@ from vldd_dist.distillation.unroll import (
     unroll_error,
 )
 from vldd_dist.distillation.unroll.check import CANDIDATE_EPSILONS
-from vldd_dist.distillation.unrolling import LocalUnrolling, Segment
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.image import create_backbone
 from vldd_dist.models.losses.infonce import InfoNCE

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks._measure import peak_memory
 from vldd_dist.config.model import HeadSettings
-from vldd_dist.distillation.student import Student
+from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import (
     Autograd,
     Differences,

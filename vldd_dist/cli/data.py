@@ -13,7 +13,7 @@ from vldd_dist.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vldd_dist.data.survey import Survey
+    from vldd_dist.data.preparation.survey import Survey
 
 
 def init(
@@ -63,7 +63,7 @@ def data(
     from rich.table import Table
 
     from vldd_dist.config.load import load_experiment
-    from vldd_dist.data.survey import carved_splits, remarks, rows, survey
+    from vldd_dist.data.preparation.survey import carved_splits, remarks, rows, survey
 
     settings = load_experiment(config, overrides)
     source, size = settings.data.source, settings.data.image_size
@@ -91,7 +91,7 @@ def data(
 
 
 def _write(folder: Path, title: str, surveys: list["Survey"], notes: list[str]) -> None:
-    from vldd_dist.data.survey import contact_sheet, rows
+    from vldd_dist.data.preparation.survey import contact_sheet, rows
     from vldd_dist.reporting.data_page import DataPage, render_data_page
 
     examples = [(found.split, [(_png(image), caption) for image, caption in found.thumbnails]) for found in surveys]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from vldd_dist.config.model import ModelSettings
-from vldd_dist.distillation.blending import Blend
-from vldd_dist.distillation.student import Student, without_fixed
+from vldd_dist.distillation.student.blending import Blend
+from vldd_dist.distillation.student.student import Student, without_fixed
 from vldd_dist.distillation.unroll import DoubleBackward, Params, full_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.frozen_tower import CHUNK, FrozenTower, model_inputs

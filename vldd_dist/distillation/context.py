@@ -17,9 +17,9 @@ from vldd_dist.sharding.ranks import SOLO, Ranks
 
 if TYPE_CHECKING:
     # They load the libraries that read shards.
-    from vldd_dist.data.dataset import Dataset
-    from vldd_dist.data.embeddings import CaptionEmbeddings
-    from vldd_dist.data.image_features import ImageFeatures
+    from vldd_dist.data.prepared.dataset import Dataset
+    from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
+    from vldd_dist.data.prepared.image_features import ImageFeatures
 
 
 def _not_asked_for(*arguments: Any) -> Any:

@@ -17,9 +17,9 @@ from torch import Tensor
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.experts import ExpertSettings
-from vldd_dist.data.embeddings import CaptionEmbeddings
-from vldd_dist.data.image_features import ImageFeatures
-from vldd_dist.data.stream import EpochStream
+from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
+from vldd_dist.data.prepared.image_features import ImageFeatures
+from vldd_dist.data.prepared.stream import EpochStream
 from vldd_dist.errors import DivergenceError
 from vldd_dist.events import Progress, Report
 from vldd_dist.experts.forgetting import ForgettingCounts

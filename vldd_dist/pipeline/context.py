@@ -15,10 +15,10 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Section
 from vldd_dist.config.model import ModelSettings
-from vldd_dist.data.dataset import Dataset
-from vldd_dist.data.embeddings import CaptionEmbeddings
-from vldd_dist.data.image_features import ImageFeatures
-from vldd_dist.data.pieces import Pieces
+from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
+from vldd_dist.data.prepared.image_features import ImageFeatures
+from vldd_dist.data.prepared.pieces import Pieces
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Report
 from vldd_dist.models.dual_encoder import DualEncoder, build

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.data.pieces import GROUPS, encode_groups
+from vldd_dist.data.prepared.pieces import GROUPS, encode_groups
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import Units
 from vldd_dist.pipeline.work_unit import WorkUnit

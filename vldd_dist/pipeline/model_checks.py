@@ -7,7 +7,7 @@ import torch
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.model import HeadSettings, ModelSettings, TextTowerSettings
-from vldd_dist.distillation.kinks import refuse_kinks
+from vldd_dist.distillation.student.kinks import refuse_kinks
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image import check_backbone_name, check_image_size, create_backbone

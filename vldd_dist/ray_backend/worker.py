@@ -14,7 +14,7 @@ import torch
 from ray.util.queue import Queue
 
 # An objective imports it when it is opened, so that it can be loaded without the libraries that read shards.
-import vldd_dist.data.real_batches
+import vldd_dist.data.prepared.real_batches
 
 # A publication imports it late.
 import vldd_dist.distilled_set.presentation  # noqa: F401

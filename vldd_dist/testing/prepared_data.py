@@ -8,9 +8,9 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.data import DataSettings
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.data.dataset import Dataset
-from vldd_dist.data.embeddings import CaptionEmbeddings, ShardTexts
-from vldd_dist.data.pieces import GROUPS, Pieces, encode_groups
+from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.data.prepared.embeddings import CaptionEmbeddings, ShardTexts
+from vldd_dist.data.prepared.pieces import GROUPS, Pieces, encode_groups
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.store.store import Store

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.distillation.matching import matching_loss
-from vldd_dist.distillation.student import Student, without_fixed
+from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
+from vldd_dist.distillation.student.student import Student, without_fixed
 from vldd_dist.distillation.unroll import Params, UnrollResult, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.frozen_tower import model_inputs

@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from vldd_dist.data.range_reader import open_shard
+from vldd_dist.data.files.range_reader import open_shard
+from vldd_dist.data.files.shards import reading
 from vldd_dist.data.recognise.found import LOOKED_FOR, Found, folder_of_images
-from vldd_dist.data.shards import reading
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.errors import DataError
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from vldd_dist.data.files.shards import IMAGE_EXTENSIONS
 from vldd_dist.data.recognise.annotations import annotation_file, is_annotation_file
 from vldd_dist.data.recognise.found import Found
-from vldd_dist.data.shards import IMAGE_EXTENSIONS
 from vldd_dist.data.sources.base import SPLIT_OF, SPLITS
 from vldd_dist.data.sources.hf_loading import SAVED, loading, split_names
 from vldd_dist.errors import DataError

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
+from vldd_dist.data.files.shards import IMAGE_EXTENSIONS
 from vldd_dist.data.recognise.found import Found, folder_of_images
-from vldd_dist.data.shards import IMAGE_EXTENSIONS
 from vldd_dist.data.sources.base import SPLIT_OF
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, PATH_COLUMNS
 from vldd_dist.data.sources.table import EXTENSIONS

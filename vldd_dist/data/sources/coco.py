@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 
 from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.image_folder import ImageFolder
-from vldd_dist.data.range_reader import open_shard
-from vldd_dist.data.shards import checked_captions, reading
+from vldd_dist.data.files.image_folder import ImageFolder
+from vldd_dist.data.files.range_reader import open_shard
+from vldd_dist.data.files.shards import checked_captions, reading
+from vldd_dist.data.files.versions import content_version
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.data.versions import content_version
 from vldd_dist.errors import DataError
 
 _CAPTIONS = "Caption file of the {} split (captions_*.json), a path or a URL{}."

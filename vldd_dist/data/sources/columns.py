@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.shards import checked_captions, is_text
+from vldd_dist.data.files.shards import checked_captions, is_text
 from vldd_dist.errors import DataError
 
 # By OpenCLIP, img2dataset and others; looked for where the description names none.

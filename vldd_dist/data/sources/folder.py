@@ -11,11 +11,11 @@ from pydantic import Field
 
 from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.image_folder import ImageFolder, local_path
-from vldd_dist.data.shards import IMAGE_EXTENSIONS, checked_captions, reading
+from vldd_dist.data.files.image_folder import ImageFolder, local_path
+from vldd_dist.data.files.shards import IMAGE_EXTENSIONS, checked_captions, reading
+from vldd_dist.data.files.versions import listing
 from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.data.versions import listing
 from vldd_dist.errors import DataError
 
 

@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 
 from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.image_folder import ImageFolder
+from vldd_dist.data.files.image_folder import ImageFolder
+from vldd_dist.data.files.tars import MAX_MEMBER_BYTES
+from vldd_dist.data.files.versions import listing
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_in, find_column
 from vldd_dist.data.sources.hf_loading import Rows, commit_of, load, loading
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.data.tars import MAX_MEMBER_BYTES
-from vldd_dist.data.versions import listing
 from vldd_dist.errors import DataError
 
 

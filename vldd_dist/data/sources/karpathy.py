@@ -13,9 +13,9 @@ from pydantic import Field
 
 from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.image_folder import ImageFolder
-from vldd_dist.data.regular_files import open_regular
-from vldd_dist.data.shards import checked_captions
+from vldd_dist.data.files.image_folder import ImageFolder
+from vldd_dist.data.files.regular_files import open_regular
+from vldd_dist.data.files.shards import checked_captions
 from vldd_dist.data.sources.base import Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, MissingData

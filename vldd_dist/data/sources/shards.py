@@ -7,11 +7,11 @@ from pydantic import Field
 
 from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.range_reader import open_shard
-from vldd_dist.data.shards import captions_of, expand, image_of, is_text, reading, samples_of
+from vldd_dist.data.files.range_reader import open_shard
+from vldd_dist.data.files.shards import captions_of, expand, image_of, is_text, reading, samples_of
+from vldd_dist.data.files.versions import versions_of
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.data.versions import versions_of
 from vldd_dist.errors import DataError
 
 

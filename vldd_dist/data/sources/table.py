@@ -10,8 +10,9 @@ from pydantic import AfterValidator, Field
 
 from vldd_dist.config.base import WHERE_IT_LIES
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.image_folder import ImageFolder
-from vldd_dist.data.shards import reading
+from vldd_dist.data.files.image_folder import ImageFolder
+from vldd_dist.data.files.shards import reading
+from vldd_dist.data.files.versions import content_version
 from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, Part, Samples, Source
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, PATH_COLUMNS, captions_in, find_column, text_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
@@ -19,7 +20,6 @@ from vldd_dist.data.sources.tables.base import Places, Row, Table
 from vldd_dist.data.sources.tables.index import RowIndex
 from vldd_dist.data.sources.tables.lines import JsonLines, SeparatedValues
 from vldd_dist.data.sources.tables.parquet import Parquet
-from vldd_dist.data.versions import content_version
 from vldd_dist.errors import DataError
 
 EXTENSIONS = {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet", "pq": "parquet"}

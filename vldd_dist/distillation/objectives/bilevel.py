@@ -16,17 +16,17 @@ from torch import Tensor
 
 from vldd_dist.config.base import NonNegative, Positive, Rate
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.exchange import BatchExchange, ImageInputs
 from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.unrolled import LOG_RATES, UnrolledObjective
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.real_features import RealFeatures
+from vldd_dist.distillation.real_data.real_features import RealFeatures
+from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches, inner_batch_size, part_of
-from vldd_dist.distillation.snapshot_shelf import shelf_for
-from vldd_dist.distillation.teacher import Teacher, soft_cross_entropy
+from vldd_dist.distillation.student.exchange import BatchExchange, ImageInputs
+from vldd_dist.distillation.student.snapshot_shelf import shelf_for
+from vldd_dist.distillation.student.unrolling import LocalUnrolling, Segment
 from vldd_dist.distillation.unroll import OuterLoss, Params, Sgd
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
-from vldd_dist.distillation.unrolling import LocalUnrolling, Segment
 from vldd_dist.models.dual_encoder import redraw_heads
 from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import call

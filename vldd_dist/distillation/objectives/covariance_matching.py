@@ -17,8 +17,8 @@ from vldd_dist.config.base import Positive, Rate
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.base import OuterProblem
 from vldd_dist.distillation.objectives.feature_matching import FeatureMatching, FeatureProblem
-from vldd_dist.distillation.online_model import OnlineModel, OnlineTraining
-from vldd_dist.distillation.real_features import RealFeatures
+from vldd_dist.distillation.real_data.online_model import OnlineModel, OnlineTraining
+from vldd_dist.distillation.real_data.real_features import RealFeatures
 
 
 class CovarianceMatching(FeatureMatching):

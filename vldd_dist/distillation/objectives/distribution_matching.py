@@ -13,12 +13,12 @@ from torch.nn import functional
 from vldd_dist.config.base import Positive, Rate
 from vldd_dist.distillation.clipping import clipped
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.mean_discrepancy import mean_discrepancy
-from vldd_dist.distillation.merged_teacher import between
 from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.feature_matching import FeatureMatching, FeatureProblem
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.real_features import RealFeatures
+from vldd_dist.distillation.real_data.mean_discrepancy import mean_discrepancy
+from vldd_dist.distillation.real_data.merged_teacher import between
+from vldd_dist.distillation.real_data.real_features import RealFeatures
 from vldd_dist.models.parameters import TOWERS, ParameterView
 from vldd_dist.seeding import derive_seed, numpy_generator
 

@@ -19,7 +19,7 @@ from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.base import OuterProblem
 from vldd_dist.distillation.objectives.covariance_matching import cross_covariance
 from vldd_dist.distillation.objectives.feature_matching import FeatureMatching, FeatureProblem
-from vldd_dist.distillation.whitening import whitened_moments
+from vldd_dist.distillation.real_data.whitening import whitened_moments
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment

@@ -8,8 +8,8 @@ from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.base import choose
 from vldd_dist.coresets.base import Coreset, groups
-from vldd_dist.data.mean_pairs import mean_pairs
-from vldd_dist.data.real_pairs import real_pairs
+from vldd_dist.data.prepared.mean_pairs import mean_pairs
+from vldd_dist.data.prepared.real_pairs import real_pairs
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.inputs import captions_selected_by, load_candidates
 from vldd_dist.pipeline.stage import StageSpec, Units

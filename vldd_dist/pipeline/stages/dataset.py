@@ -6,9 +6,9 @@ from pydantic import Field
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.data import DataSettings
-from vldd_dist.data.groups import groups_of
-from vldd_dist.data.merge import bad_images, count_duplicates, merged_splits, refuse_small_splits, summary
-from vldd_dist.data.shard_index import INDEX, encode_index
+from vldd_dist.data.preparation.groups import groups_of
+from vldd_dist.data.preparation.merge import bad_images, count_duplicates, merged_splits, refuse_small_splits, summary
+from vldd_dist.data.prepared.shard_index import INDEX, encode_index
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.grouped import read_groups, role_of
 from vldd_dist.pipeline.stage import StageSpec, Units

@@ -39,7 +39,7 @@ from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatc
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.unrolling import CHECKED_PAIRS
+from vldd_dist.distillation.student.unrolling import CHECKED_PAIRS
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.frozen_tower import largest_chunk

@@ -11,8 +11,8 @@ from vldd_dist.config.model import TextTowerSettings
 from vldd_dist.cost_model.memory_model import Terms
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.text_memory import text_encoder_memory
-from vldd_dist.data.embeddings import ShardTexts
-from vldd_dist.data.image_lines import read_lines
+from vldd_dist.data.prepared.embeddings import ShardTexts
+from vldd_dist.data.prepared.image_lines import read_lines
 from vldd_dist.models.identity import text_identity
 from vldd_dist.models.text import FrozenTextEncoder
 from vldd_dist.pipeline.context import StageContext

@@ -14,8 +14,8 @@ from vldd_dist.config.model import ImageTowerSettings, ModelSettings
 from vldd_dist.cost_model.io_model import has_features
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.cost_model.memory_trace import TraceOf
-from vldd_dist.data.image_lines import read_lines
 from vldd_dist.data.images import decode, to_tensor
+from vldd_dist.data.prepared.image_lines import read_lines
 from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.frozen_tower import frozen_tower

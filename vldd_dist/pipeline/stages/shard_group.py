@@ -6,8 +6,8 @@ from pydantic import Field
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.data import DataSettings
-from vldd_dist.data.groups import Group
-from vldd_dist.data.prepare import prepare_group
+from vldd_dist.data.preparation.groups import Group
+from vldd_dist.data.preparation.prepare import prepare_group
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit

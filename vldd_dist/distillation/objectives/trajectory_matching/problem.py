@@ -7,20 +7,20 @@ from typing import Any
 from torch import Tensor
 
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.exchange import BatchExchange, ImageInputs
 from vldd_dist.distillation.experts import ExpertAwaited, Experts
-from vldd_dist.distillation.kinks import refuse_kinked_student
-from vldd_dist.distillation.matching import distance_to
 from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import starts_by_pace
+from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
 from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcuts
 from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs, Snapshots, States
 from vldd_dist.distillation.objectives.unrolled import LOG_RATES
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
+from vldd_dist.distillation.student.exchange import BatchExchange, ImageInputs
+from vldd_dist.distillation.student.kinks import refuse_kinked_student
+from vldd_dist.distillation.student.unrolling import Segment, Unrolling
 from vldd_dist.distillation.unroll import EpsilonChoice
-from vldd_dist.distillation.unrolling import Segment, Unrolling
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Notice
 from vldd_dist.models.parameters import TOWERS

@@ -5,11 +5,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from vldd_dist.config.base import HOW_TO_RUN, NonNegative, Positive, Rate
-from vldd_dist.distillation.blending import Blending
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import Asynchronous
 from vldd_dist.distillation.objectives.trajectory_matching.shortcut import Shortcut
 from vldd_dist.distillation.objectives.trajectory_matching.states import Epochs
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
+from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.models.losses import Loss
 
 

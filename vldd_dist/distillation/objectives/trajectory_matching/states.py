@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from vldd_dist.distillation.experts import Experts
+from vldd_dist.distillation.student.unrolling import Unrolling
 from vldd_dist.distillation.unroll import Params
-from vldd_dist.distillation.unrolling import Unrolling
 from vldd_dist.models.parameters import TOWERS
 
 # Of the image and of the text tower.

@@ -1,0 +1,82 @@
+"""Shards on an S3 server: read in ranges, continued after faults, by spawned workers and by plain webdataset."""
+
+import io
+import random
+import tarfile
+import urllib.parse
+
+import pytest
+import torch
+import webdataset
+
+from vldd_dist.data.files import range_reader as opener
+from vldd_dist.data.files.range_reader import open_shard, register_openers
+from vldd_dist.data.files.shards import samples_of
+from vldd_dist.store.store import Store
+from vldd_dist.testing.faulty_proxy import FaultyProxy
+from vldd_dist.testing.s3_server import S3Server
+
+IMAGES = 40
+
+
+def tar_of_noise() -> bytes:
+    dice, buffer = random.Random(0), io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number in range(IMAGES):
+            for suffix, data in (("bin", dice.randbytes(50_000)), ("txt", f"caption {number}".encode())):
+                info = tarfile.TarInfo(f"{number:04d}.{suffix}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def shard(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a shard of 2 MB, read in ranges of 100 kB."""
+    monkeypatch.setattr(opener, "RANGE_BYTES", 100_000)
+    store = Store("s3://opener/x")
+    if not store.fs.exists("opener"):
+        store.fs.mkdir("opener")
+    store.write("a.tar", tar_of_noise())
+    return store.url_of("a.tar")
+
+
+def test_a_shard_is_read_in_ranges_no_further_than_asked(shard: str, s3: S3Server) -> None:
+    with open_shard(shard) as stream:
+        assert stream.read(50_000) == tar_of_noise()[:50_000]
+    with open_shard(shard) as stream:
+        assert stream.read() == tar_of_noise()
+        assert stream.read(1) == b""
+
+
+@pytest.mark.parametrize("fault", ["cut body", "SlowDown", "cut", "delay"])
+def test_a_fault_in_the_middle_of_a_tar_costs_a_range(shard: str, s3: S3Server, fault: str, proxy: FaultyProxy) -> None:
+    expected = [sample["txt"] for sample in samples_of("a.tar", io.BytesIO(tar_of_noise()))]
+    proxy.faults = [""] * 5 + [fault, "", "", fault, "", fault]
+    before = proxy.bytes_sent
+    with open_shard(shard) as stream:
+        found = [sample["txt"] for sample in samples_of(shard, stream)]
+    assert found == expected
+    assert not proxy.faults
+    assert proxy.bytes_sent - before < 1.3 * len(tar_of_noise()), "what had come was not asked for again"
+
+
+def test_plain_webdataset_in_spawned_workers(shard: str) -> None:
+    """A spawned process has no registered openers; `worker_init_fn` registers them."""
+    pipeline = webdataset.WebDataset(shard, shardshuffle=False).to_tuple("__key__", "txt")
+    loader = torch.utils.data.DataLoader(
+        pipeline, batch_size=None, num_workers=1, multiprocessing_context="spawn", worker_init_fn=register_openers
+    )
+    assert [key for key, _ in loader] == [f"{number:04d}" for number in range(IMAGES)]
+    register_openers()
+    assert len(list(pipeline)) == IMAGES
+
+
+def test_names_with_spaces_and_accents(s3: S3Server) -> None:
+    store = Store("s3://opener/x")
+    if not store.fs.exists("opener"):
+        store.fs.mkdir("opener")
+    store.write("a b é.tar", tar_of_noise())
+    with open_shard(store.url_of("a b é.tar")) as stream:
+        assert len(stream.read()) == len(tar_of_noise())
+    assert urllib.parse.quote("é") not in store.url_of("a b é.tar")

@@ -1,0 +1,160 @@
+"""A split is prepared in groups, and what is wrong between groups or between splits is found when they are put together."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.prepared.test_dataset import jpeg, karpathy, shards, tar
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.data import DataSettings
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.cost_model.io_model import data_size
+from vldd_dist.data.preparation.groups import Group, groups_of
+from vldd_dist.data.preparation.merge import count_duplicates
+from vldd_dist.data.prepared.shard_index import Shard, SplitInfo, decode_index, encode_index
+from vldd_dist.data.sources.scenes import Scenes
+from vldd_dist.errors import DataError, StoreError
+from vldd_dist.models.image import create_backbone
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.work_unit import in_dependency_order
+from vldd_dist.store.store import Store
+from vldd_dist.testing.prepared_data import prepare
+from vldd_dist.testing.tiny_experiment import run
+
+SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_images=4, image_size=16, shard_images=5)
+
+
+def one_split(folder: Path, images: int, **changes: Any) -> DataSettings:
+    """Shards of training images alone, two tars of them."""
+    for number in range(2):
+        members = {}
+        for image in range(number, images, 2):
+            members |= {f"{image:04d}.jpg": jpeg((image % 256, image // 256, 7)), f"{image:04d}.txt": f"image {image}".encode()}
+        tar(folder / f"{number}.tar", members)
+    return DataSettings(**{"source": {"name": "shards", "train": f"{folder}/*.tar"}, "image_size": 16} | changes)
+
+
+def test_groups_hold_the_images_of_one_piece(store: Store) -> None:
+    whole = prepare(store, SCENES)
+    in_groups = prepare(Store(f"{store.url}-groups"), SCENES.model_copy(update={"group_images": 10}))
+    assert len({shard.group for shard in whole.splits["train"].shards}) == 1
+    assert len({shard.group for shard in in_groups.splits["train"].shards}) == 3
+    assert in_groups.images("train").equal(whole.images("train"))
+    assert in_groups.captions("train") == whole.captions("train")
+    assert in_groups.pick("train", [21, 0, 12]).captions == whole.pick("train", [21, 0, 12]).captions
+
+
+def test_splits_that_the_source_lacks_are_taken_out_of_its_training_images(tmp_path: Path, store: Store) -> None:
+    dataset = prepare(store, one_split(tmp_path, 400, split={"val": 0.1, "test": 0.2}))
+    found = {split: {given[0] for given in dataset.captions(split)} for split in dataset.splits}
+    assert {split: len(captions) for split, captions in found.items()} == {"train": 283, "val": 50, "test": 67}
+    assert set.union(*found.values()) == {f"image {number}" for number in range(400)}
+    # More images change no other image's split.
+    more = prepare(store, one_split(tmp_path, 440, split={"val": 0.1, "test": 0.2}))
+    assert all(captions <= {given[0] for given in more.captions(split)} for split, captions in found.items())
+
+
+def test_limits_hold_for_splits_that_are_taken_out(tmp_path: Path, store: Store) -> None:
+    settings = one_split(tmp_path, 400, train_images=50, val_images=6, test_images=5)
+    assert len(list(groups_of(settings))) == 1
+    dataset = prepare(store, settings)
+    assert {split: info.images for split, info in dataset.splits.items()} == {"train": 50, "val": 6, "test": 5}
+    with pytest.raises(DataError, match=r"data.val_images: 100 asked for, the source has \d+: lower it"):
+        prepare(store, one_split(tmp_path, 400, val_images=100))
+
+
+def test_a_fraction_of_nothing_leaves_a_split_empty(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(DataError, match=r"the val split has no images: raise data.split.val"):
+        prepare(store, one_split(tmp_path, 40, split={"val": 0, "test": 0.2}))
+
+
+def test_a_group_survives_json() -> None:
+    for group in (*groups_of(SCENES), Group("train", (), (("val", 0.1), ("test", 0.2)), (("val", 3),))):
+        assert Group.from_json(group.as_json()) == group
+
+
+def test_images_in_two_splits_are_counted_and_said(tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    first, second, third = (jpeg((n, n, n)) for n in (10, 90, 170))
+    members = {"a.jpg": first, "a.txt": b"x", "b.jpg": second, "b.txt": b"y", "c.jpg": first, "c.txt": b"z"}
+    settings = shards(tmp_path, members)
+    tar(tmp_path / "val.tar", {"n.jpg": first, "n.txt": b"n"})
+    tar(tmp_path / "test.tar", {"n.jpg": third, "n.txt": b"n", "o.jpg": first, "o.txt": b"o"})
+    dataset = prepare(store, settings)
+    assert dataset.facts["duplicates"] == {"train, val": 2, "train, test": 2, "val, test": 1}
+    assert "2 images are in two splits, train, val" in caplog.text
+
+
+def test_an_image_that_is_named_in_two_splits_is_refused(tmp_path: Path, store: Store) -> None:
+    def twice(tree: dict[str, Any]) -> None:
+        tree["images"][3]["filename"] = "0.jpg"
+
+    with pytest.raises(DataError, match=r"the source has 0\.jpg both in the train and in the test split"):
+        prepare(store, karpathy(tmp_path, twice))
+
+
+def test_bad_images_are_judged_over_all_groups(tmp_path: Path, store: Store) -> None:
+    settings = one_split(tmp_path, 400, max_bad_fraction=0.01)
+    members = {f"{n}.jpg": jpeg((n, 0, 0)) if n > 3 else b"bad" for n in range(8)} | {f"{n}.txt": b"x" for n in range(8)}
+    tar(tmp_path / "2.tar", dict(sorted(members.items())))
+    # Of the third tar alone half.
+    dataset = prepare(store, settings)
+    assert dataset.facts["splits"]["train"]["bad_images"] == 4
+    with pytest.raises(DataError, match=r"4 of 408 images of the train split cannot be read, 4 of them in .*2\.tar"):
+        prepare(Store(f"{store.url}-again"), settings.model_copy(update={"max_bad_fraction": 0.009}))
+
+
+def test_a_group_without_a_usable_image_is_no_obstacle(tmp_path: Path, store: Store) -> None:
+    settings = one_split(tmp_path, 400, max_bad_fraction=0.01)
+    tar(tmp_path / "!.tar", {"0.jpg": b"bad", "0.txt": b"x"})
+    text = {"model": "minilm", "pooling": "mean"}
+    image = {"model": "test_nfnet", "weights": str(weights_file(tmp_path)), "train": "head", "head": {"kind": "linear"}}
+    model = {"image": image, "text": text, "joint_dim": 8}
+    graph = make_graph(Experiment(name="empty", data=settings, model=model, distill={"pairs": [1]}))
+    embeddings, features = graph.unit("caption_embeddings"), graph.unit("image_features", "test_nfnet")
+    run(store, in_dependency_order([embeddings, features]))
+    first = graph.unit("dataset").inputs["group_000000"]
+    assert UnitReader(store, first.kind, first.id).facts["splits"]["train"]["shards"] == []
+    found = [UnitReader(store, unit.kind, unit.id).facts for unit in (embeddings, features)]
+    assert (found[0]["captions"], found[0]["dim"]) == (400, 384)
+    assert found[1]["images"] == 400
+    assert found[1]["dim"] > 0
+
+
+def weights_file(folder: Path) -> Path:
+    path = folder / "tower.safetensors"
+    path.write_bytes(tensors.encode(create_backbone("test_nfnet", {}, pretrained=False, seed=0).state_dict()))
+    return path
+
+
+def test_a_plan_counts_what_is_taken_out_of_the_training_images() -> None:
+    class OneSplit(Scenes):
+        def own_splits(self) -> tuple[str, ...]:
+            return ("train",)
+
+    data = DataSettings(source=OneSplit(name="scenes"), split={"val": 0.1, "test": 0.05}, test_images=30)
+    found = data_size(Experiment(name="x", data=data, distill={"pairs": [1]}), None)
+    assert found is not None
+    assert found.images == {"train": 1700, "val": 200, "test": 30}
+
+
+def test_the_index_finds_shards_by_the_index_of_an_image() -> None:
+    info = SplitInfo.of([Shard("g", str(n), 10, 50, 10 * n, "0" * 64) for n in range(3)])
+    assert decode_index(encode_index({"train": info})) == {"train": info}
+    found = info.shards_with([25, 3, 9, 20, 3])
+    assert [(shard.name, positions) for shard, positions in found] == [("0", [1, 4, 2]), ("2", [3, 0])]
+
+
+def test_the_first_group_whose_fingerprints_cannot_be_read_is_named(tmp_path: Path, store: Store) -> None:
+    """Whichever of those that are read at once fails first."""
+    settings = SCENES.model_copy(update={"group_images": 5})
+    dataset = prepare(store, settings)
+    groups = [UnitReader(store, "shard_group", unit) for unit in dict.fromkeys(s.group for s in dataset.splits["train"].shards)]
+    assert len(groups) == 5
+    for group in groups[1:3]:
+        store.delete([group.info("fingerprints.safetensors").key])
+    with pytest.raises(StoreError, match=groups[1].manifest.unit):
+        count_duplicates(groups)

@@ -1,0 +1,316 @@
+"""From sources to shards and back: reproducible bytes, every image once an epoch, errors with a sentence."""
+
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from vldd_dist.config.base import choose
+from vldd_dist.config.data import DataSettings
+from vldd_dist.config.experts import AugmentSettings
+from vldd_dist.data.prepared import stream
+from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
+from vldd_dist.data.prepared.stream import EpochStream, PairBatch
+from vldd_dist.data.sources.base import Part, Source
+from vldd_dist.errors import ConfigError, DataError
+from vldd_dist.plugins import SOURCES
+from vldd_dist.store.store import Store
+from vldd_dist.testing.prepared_data import embed, prepare
+
+SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_images=4, image_size=16, shard_images=5)
+
+
+def identity(source: Source) -> list[dict[str, Any]]:
+    """What a new process says of the source's training split."""
+    fresh = type(source).model_validate(source.model_dump())
+    return [fresh.describe("train", part, seed=0) for part in fresh.parts("train", limit=None, images=100)]
+
+
+def jpeg(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (40, 30)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_preparation_is_byte_identical_and_reads_back(store: Store) -> None:
+    first, second = prepare(store, SCENES), prepare(Store(f"{store.url}-again"), SCENES)
+    assert first.splits == second.splits, "the tars' sha256 among them"
+    assert [shard.images for shard in first.splits["train"].shards] == [5, 5, 5, 5, 3]
+    images, captions = first.images("train"), first.captions("train")
+    assert images.shape == (23, 3, 16, 16)
+    assert images.dtype == torch.uint8
+    assert len({image.key for image in first.iterate("train")}) == 23
+    picked = first.pick("train", [20, 3, 3 + 5, 3])
+    assert torch.equal(picked.images, images[[20, 3, 8, 3]])
+    assert picked.captions == [captions[i] for i in (20, 3, 8, 3)]
+
+
+def epoch(dataset: Dataset, **changes: Any) -> list[PairBatch]:
+    arguments: dict[str, Any] = {
+        "seed": 1,
+        "epoch": 2,
+        "batch_size": 4,
+        "augment": AugmentSettings(),
+        "readers": 1,
+    }
+    return list(EpochStream(numbered(dataset), "train", **arguments | changes))
+
+
+def numbered(dataset: Dataset) -> CaptionEmbeddings:
+    """Embeddings of one number each, that of the caption among all captions."""
+    captions = sorted({caption for split in dataset.splits for given in dataset.captions(split) for caption in given})
+    return embed(dataset, {caption: torch.tensor([float(number)]) for number, caption in enumerate(captions)})
+
+
+def assert_same(one: list[PairBatch], other: list[PairBatch]) -> None:
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.entries, b.entries)
+        assert torch.equal(a.texts, b.texts)
+
+
+def test_an_epoch_shows_every_image_once_with_one_of_its_captions(store: Store) -> None:
+    dataset = prepare(store, SCENES)
+    embeddings, images = numbered(dataset), dataset.images("train")
+    batches = epoch(dataset, augment=None)
+    indices = torch.cat([batch.entries for batch in batches])
+    assert sorted(indices.tolist()) == list(range(23))
+    assert [len(batch.texts) for batch in batches] == [4, 4, 4, 4, 4, 3]
+    for batch in batches:
+        assert torch.equal(batch.images, images[batch.entries])
+        for text, index in zip(batch.texts, batch.entries.tolist(), strict=True):
+            own = embeddings.rows("train", [index] * 5, list(range(5)))
+            assert text in own
+    assert len({float(text) for batch in batches for text in batch.texts}) > 4
+
+
+def test_an_epoch_of_all_captions_shows_every_caption_once_with_its_image(store: Store) -> None:
+    dataset = prepare(store, SCENES)
+    embeddings, images, captions = numbered(dataset), dataset.images("train"), dataset.captions("train")
+    vectors, image_of = embeddings.of_split("train")
+    batches = epoch(dataset, augment=None, captions="all")
+    entries = torch.cat([batch.entries for batch in batches])
+    assert sorted(entries.tolist()) == list(range(len(vectors))) == list(range(sum(map(len, captions))))
+    assert [len(batch.texts) for batch in batches[:-1]] == [4] * (len(batches) - 1)
+    for batch in batches:
+        assert torch.equal(batch.images, images[image_of[batch.entries]])
+        assert torch.equal(batch.texts, vectors[batch.entries])
+    # Of one image the entries are apart.
+    assert len({index // 5 for index in entries[:25].tolist()}) > 10
+
+
+def test_of_all_captions_the_order_and_the_changes_depend_on_seed_and_epoch_only(store: Store) -> None:
+    dataset = prepare(store, SCENES)
+    plain = epoch(dataset, captions="all")
+    assert_same(plain, epoch(dataset, captions="all", readers=3))
+    entries, pictures = torch.cat([one.entries for one in plain]), torch.cat([one.images for one in plain])
+    other = torch.cat([one.entries for one in epoch(dataset, captions="all", epoch=3)])
+    assert entries.tolist() != other.tolist()
+    _, image_of = numbered(dataset).of_split("train")
+    of_first = pictures[image_of[entries] == 0]
+    assert len(of_first) == 5
+    assert len({picture.numpy().tobytes() for picture in of_first}) == 5, "each entry is augmented anew"
+    here = epoch(dataset, captions="all", rows=lambda size: (1, size))
+    assert all(torch.equal(part.images, whole.images[1:]) for part, whole in zip(here, plain, strict=True))
+
+
+def test_the_order_depends_on_seed_and_epoch_only(store: Store) -> None:
+    dataset = prepare(store, SCENES)
+    plain = epoch(dataset)
+    for readers in (2, 5):
+        assert_same(plain, epoch(dataset, readers=readers))
+    for change in ({"seed": 7}, {"epoch": 3}):
+        other = epoch(dataset, **change)
+        assert torch.cat([b.entries for b in other]).tolist() != torch.cat([b.entries for b in plain]).tolist()
+
+
+def test_a_window_mixes_shards(store: Store) -> None:
+    order = torch.cat([batch.entries for batch in epoch(prepare(store, SCENES))])
+    first_window = order[: 5 * (stream.WINDOW_SHARDS - 1)]
+    assert len({index // 5 for index in first_window[:5].tolist()}) > 1
+
+
+def test_more_readers_than_shards_are_refused(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"experts.readers \(6\) is more than the shards of the train split \(5\)"):
+        epoch(prepare(store, SCENES), readers=6)
+
+
+def karpathy(folder: Path, change: Callable[[dict[str, Any]], None] = lambda tree: None) -> DataSettings:
+    (folder / "images").mkdir()
+    entries = []
+    for number, split in enumerate(["train", "restval", "val", "test"]):
+        (folder / "images" / f"{number}.jpg").write_bytes(jpeg())
+        sentences = [{"raw": f"image {number} caption {i}"} for i in range(2)]
+        entries.append({"filename": f"{number}.jpg", "split": split, "sentences": sentences})
+    tree = {"images": entries}
+    change(tree)
+    (folder / "data.json").write_text(json.dumps(tree))
+    return DataSettings(
+        source={"name": "karpathy", "annotations": str(folder / "data.json"), "images": str(folder / "images")}, image_size=96
+    )
+
+
+def test_karpathy_reads_and_restval_is_training_data(tmp_path: Path, store: Store) -> None:
+    dataset = prepare(store, karpathy(tmp_path))
+    assert {name: info.images for name, info in dataset.splits.items()} == {"train": 2, "val": 1, "test": 1}
+    assert dataset.captions("train")[1] == ["image 1 caption 0", "image 1 caption 1"]
+    assert abs(int(dataset.images("train")[0, 0].float().mean()) - 200) < 4
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda tree: tree["images"][0].pop("split"), r"data.json: images\[0\].split: missing"),
+        (lambda tree: tree["images"][1].pop("sentences"), r"data.json: images\[1\].sentences: missing"),
+        (lambda tree: tree["images"][0]["sentences"][1].pop("raw"), r"images\[0\].sentences\[1\].raw: missing"),
+        (lambda tree: tree["images"][0].update(sentences=[]), r"images\[0\].sentences: empty"),
+        (lambda tree: tree["images"][0].update(sentences=[{"raw": "  "}]), r"images\[0\].sentences: empty"),
+        (lambda tree: tree["images"][0].update(filename="no.jpg"), r"no.jpg cannot be read"),
+        (lambda tree: tree.pop("images"), "images: missing"),
+        (lambda tree: tree["images"].pop(), "the test split has no images"),
+    ],
+)
+def test_bad_karpathy_input_is_one_sentence(
+    tmp_path: Path, store: Store, change: Callable[[dict[str, Any]], None], sentence: str
+) -> None:
+    with pytest.raises(DataError, match=sentence):
+        prepare(store, karpathy(tmp_path, change))
+    assert not [key for key in store.list("units/dataset") if key.endswith("manifest.json")]
+
+
+def tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def shards(folder: Path, members: dict[str, bytes] | None = None, **changes: Any) -> DataSettings:
+    good = {"a.jpg": jpeg(), "a.json": b'{"caption": "one"}', "b.png": jpeg(), "b.txt": b"two"}
+    for split in ("train", "val", "test"):
+        tar(folder / f"{split}.tar", members if members is not None and split == "train" else good)
+    urls = {split: str(folder / f"{split}.tar") for split in ("train", "val", "test")}
+    urls |= {name: changes.pop(name) for name in urls if name in changes}
+    return DataSettings(**{"source": {"name": "shards", **urls}, "image_size": 16} | changes)
+
+
+def test_img2dataset_shards_read(tmp_path: Path, store: Store) -> None:
+    shards(tmp_path)
+    for name in ("second", "third"):
+        shutil.copy(tmp_path / "train.tar", tmp_path / f"{name}.tar")
+    dataset = prepare(store, shards(tmp_path, train=f"{tmp_path}/{{train,second}}.tar::{tmp_path}/th*.tar"))
+    with pytest.raises(DataError, match=r"val\.tar is named for both train and val"):
+        identity(shards(tmp_path, train=f"{tmp_path}/{{train,val}}.tar").source)
+    assert dataset.splits["train"].images == 6
+    assert dataset.captions("train") == [["one"], ["two"]] * 3
+
+
+@pytest.mark.parametrize("key", ["./{}", "v1.0/{}", "./v1.0/x/{}", "k" * 120 + "{}", "é {}"])
+def test_any_key_of_a_shard_can_be_read_back(tmp_path: Path, store: Store, key: str) -> None:
+    members = {key.format(n) + end: data for n in "ab" for end, data in ((".jpg", jpeg()), (".txt", n.encode()))}
+    dataset = prepare(store, shards(tmp_path, members))
+    assert dataset.captions("train") == [["a"], ["b"]]
+    assert len({image.key for image in dataset.iterate("train")}) == 2
+
+
+@pytest.mark.parametrize(
+    ("members", "sentence"),
+    [
+        ({"a.jpg": b"no picture", "a.json": b'{"caption": "x"}'}, "train.tar: a: not a readable JPEG"),
+        ({"a.jpg": jpeg()[:300], "a.json": b'{"caption": "x"}'}, "train.tar: a: not a readable JPEG"),
+        ({"a.jpg": jpeg(), "a.json": b"{}"}, "a.json: captions: missing"),
+        ({"a.jpg": jpeg(), "a.json": b'{"captions": ["", " "]}'}, "a.json: captions: empty"),
+        ({"a.jpg": jpeg(), "a.json": b'{"captions": [3]}'}, "a.json: captions: expected a list of texts"),
+        ({"a.jpg": jpeg(), "a.json": b"{"}, "a.json: not JSON"),
+        ({"a.jpg": jpeg()}, "a.txt: missing"),
+        ({"a.pkl": b"\x80\x04N.", "a.txt": b"x"}, "a: no image"),
+        ({"../a.jpg": jpeg(), "../a.txt": b"x"}, "points outside the shard"),
+        (
+            {"a/b.jpg": jpeg(), "a/b.txt": b"x", "a-b.jpg": jpeg(), "a-b.txt": b"y"},
+            "train.tar: a-b: its key '00000-a-b' is another image's too",
+        ),
+        ({}, "the train split has no images"),
+    ],
+)
+def test_bad_shards_are_one_sentence(tmp_path: Path, store: Store, members: dict[str, bytes], sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        prepare(store, shards(tmp_path, members))
+    assert not [key for key in store.list("units/dataset") if key.endswith("manifest.json")]
+
+
+def test_a_tar_cut_in_the_middle_is_named(tmp_path: Path, store: Store) -> None:
+    settings = shards(tmp_path)
+    whole = (tmp_path / "train.tar").read_bytes()
+    (tmp_path / "train.tar").write_bytes(whole[:700])
+    with pytest.raises(DataError, match=r"train\.tar: not a whole WebDataset tar"):
+        prepare(store, settings)
+
+
+def test_some_bad_images_may_be_allowed(tmp_path: Path, store: Store) -> None:
+    members = {f"{n}.jpg": jpeg() if n else b"bad" for n in range(4)} | {f"{n}.txt": b"x" for n in range(4)}
+    members = dict(sorted(members.items()))
+    dataset = prepare(store, shards(tmp_path, members, max_bad_fraction=0.3))
+    assert dataset.facts["splits"]["train"]["bad_images"] == 1
+    with pytest.raises(DataError, match=r"1 of 4 images of the train split cannot be read, 1 of them in .*train\.tar"):
+        prepare(store, shards(tmp_path, members, max_bad_fraction=0.2))
+
+
+def test_samples_without_captions_or_image_are_bad_samples_too(tmp_path: Path, store: Store) -> None:
+    members = {"a.jpg": jpeg(), "b.txt": b"x", **{f"{n}.jpg": jpeg() for n in range(3)}, **{f"{n}.txt": b"x" for n in range(3)}}
+    dataset = prepare(store, shards(tmp_path, dict(sorted(members.items())), max_bad_fraction=0.5))
+    assert dataset.facts["splits"]["train"]["bad_images"] == 2
+    assert dataset.splits["train"].images == 3
+
+
+def test_sources_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none.*matches no shard"):
+        identity(shards(tmp_path, train=f"{tmp_path}/none*.tar").source)
+    with pytest.raises(DataError, match=r"data.source.train: the shard .*none\.tar cannot be read"):
+        identity(shards(tmp_path, train=f"{tmp_path}/none.tar").source)
+    for pattern in ("nosuch://bucket/a.tar", "nosuch://bucket/*.tar", "{0..", "pipe:echo no"):
+        with pytest.raises(DataError, match="cannot be read"):
+            identity(shards(tmp_path, train=pattern).source)
+    with pytest.raises(DataError, match=r"data.source.images"):
+        choose(SOURCES, {"name": "karpathy", "annotations": "x.json", "images": str(tmp_path / "no")}).describe(
+            "train", Part(0, 1), seed=0
+        )
+
+
+def test_more_images_asked_for_than_there_are(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(DataError, match=r"data.train_images: 5 asked for, the source has 2"):
+        prepare(store, shards(tmp_path, train_images=5))
+
+
+def test_embeddings_are_found_by_image_and_by_direction(store: Store) -> None:
+    dataset = prepare(store, SCENES)
+    embeddings = numbered(dataset)
+    texts, owner = embeddings.of_split("train")
+    assert texts.shape == (5 * 23, 1)
+    assert owner.tolist() == [image for image in range(23) for _ in range(5)]
+    assert torch.equal(embeddings.rows("train", [22, 0, 7], [4, 0, 2]), texts[[22 * 5 + 4, 0, 7 * 5 + 2]])
+    mean, std = embeddings.mean_and_std("train")
+    torch.testing.assert_close(mean, texts.mean(0))
+    torch.testing.assert_close(std, texts.std(0))
+
+
+def test_the_nearest_caption_is_one_of_the_split(tmp_path: Path, store: Store) -> None:
+    settings = shards(tmp_path, {"a.jpg": jpeg(), "a.txt": b"two", "b.jpg": jpeg(), "b.txt": b"train only"})
+    embeddings = embed(prepare(store, settings), dict(zip(["one", "two", "train only"], torch.eye(3), strict=True)))
+    towards_test = torch.tensor([[9.0, 0.2, 0.1]])
+    assert embeddings.nearest("test", towards_test)[0][0] == "one"
+    assert embeddings.nearest("train", towards_test)[0][0] == "two"
+
+
+def test_a_caption_with_separators_is_read_back(tmp_path: Path, store: Store) -> None:
+    caption = 'with\u2028separator, quote " and \n newline'
+    members = {"a.jpg": jpeg(), "a.json": json.dumps({"caption": caption}).encode()}
+    assert prepare(store, shards(tmp_path, members)).captions("train") == [[caption]]

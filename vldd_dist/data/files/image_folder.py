@@ -1,0 +1,125 @@
+"""Reading images by names that come from other people, out of one folder and from nowhere else.
+
+Errors do not say where a name stood: the caller puts that before.
+"""
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.range_reader import file_system
+from vldd_dist.data.files.regular_files import open_regular
+from vldd_dist.data.files.tars import MAX_MEMBER_BYTES
+from vldd_dist.data.in_order import in_order
+from vldd_dist.errors import DataError
+from vldd_dist.store.retry import retried
+
+# Requests at once to a remote folder, and images that wait in memory.
+REQUESTS, AHEAD = 16, 32
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A folder of images.
+
+    Attributes:
+        place: a local path or an fsspec URL.
+        setting: the key that names it, for error messages.
+    """
+
+    place: str
+    setting: str
+
+    def relative(self, name: str) -> str:
+        """A name as the normal form of its path within the folder. An absolute one may be given that lies in it.
+
+        Raises:
+            DataError: it leads out of the folder; links within it are its owner's own.
+        """
+        within = self._without_folder(name)
+        if within is None or "://" in within or within.startswith("/") or ".." in within.split("/"):
+            more = ": download it (img2dataset does)" if name.startswith(("http://", "https://")) else ""
+            raise DataError(f"{one_line(name)} leads out of {self.setting}{more or ': keep the images within it'}")
+        return posixpath.normpath(within)
+
+    def read(self, relative: str) -> bytes:
+        """The bytes of an image.
+
+        Args:
+            relative: as `relative` returns it.
+
+        Raises:
+            DataError: it is not there, no regular file or too large.
+        """
+        source = one_line(self.path(relative))
+        try:
+            data = self._local(relative) if self._root is not None else self._remote(relative)
+        except Exception as error:
+            # Client libraries of object stores raise exceptions of their own.
+            reason = (error.strerror if isinstance(error, OSError) else None) or _reason(error)
+            raise DataError(f"the file {source} cannot be read ({reason}): correct the folder or the entry") from None
+        if len(data) > MAX_MEMBER_BYTES:
+            raise DataError(f"the file {source} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the entry")
+        return data
+
+    def read_all(self, names: Iterable[str]) -> Iterator[bytes | DataError]:
+        """The bytes of each image, or why there are none, in order; of a remote folder several at once."""
+        if self._root is not None:
+            yield from map(self._read_or_error, names)
+            return
+        yield from in_order(self._read_or_error, names, threads=REQUESTS, ahead=AHEAD)
+
+    def path(self, relative: str) -> str:
+        """Where an image lies, for messages and for people."""
+        return posixpath.join(self.place, relative)
+
+    def _read_or_error(self, name: str) -> bytes | DataError:
+        try:
+            return self.read(name)
+        except DataError as error:
+            return error
+
+    def _without_folder(self, name: str) -> str | None:
+        """The name without the folder before it; none: it names another place."""
+        if "://" in name:
+            start = self.place.rstrip("/") + "/"
+            return name[len(start) :] if name.startswith(start) else None
+        if self._root is None or not name.startswith("/"):
+            return name
+        start = os.path.abspath(self._root).rstrip("/") + "/"
+        return name[len(start) :] if name.startswith(start) else None
+
+    def _local(self, relative: str) -> bytes:
+        assert self._root is not None
+        with open_regular(os.path.join(self._root, relative)) as file:
+            return file.read(MAX_MEMBER_BYTES + 1)
+
+    def _remote(self, relative: str) -> bytes:
+        filesystem, folder = self._opened
+        return retried(lambda seconds: filesystem.cat_file(posixpath.join(folder, relative), end=MAX_MEMBER_BYTES + 1))
+
+    @cached_property
+    def _root(self) -> str | None:
+        """The local folder; none: it is remote."""
+        return local_path(self.place)
+
+    @cached_property
+    def _opened(self) -> Any:
+        return file_system(self.place)
+
+
+def local_path(place: str) -> str | None:
+    """The path of a local place, which may be given as file://; none: it is remote."""
+    if place.startswith("file://"):
+        return place.removeprefix("file://")
+    return None if "://" in place else place
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValueError):
+        return "no name that a file can have"
+    return " ".join(f"{type(error).__name__} {error}".split())

@@ -1,0 +1,104 @@
+"""Opening local and remote shards. Remote ones are read ahead in ranges, and a range that fails is requested again, so that a
+cut connection costs one range and not the whole tar.
+"""
+
+import io
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import fsspec
+from fsspec.spec import AbstractFileSystem
+from webdataset.gopen import gopen_schemes
+
+from vldd_dist.data.files.regular_files import open_regular
+from vldd_dist.store.file_systems import open_file_system
+from vldd_dist.store.retry import retried
+
+RANGE_BYTES = 4 << 20
+RANGES_AHEAD = 2
+REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az", "hf")
+
+
+def open_shard(url: str, start: int = 0) -> io.BufferedIOBase:
+    """A stream of the object's bytes from byte `start` on, to be read sequentially. After retries it raises what the file
+    system raises."""
+    filesystem, path = file_system(url)
+    if "file" in _protocols(filesystem):
+        opened: io.BufferedIOBase = open_regular(path)
+    else:
+        size = retried(lambda seconds: filesystem.size(path))
+        if size is not None:
+            return io.BufferedReader(ResumingStream(filesystem, path, int(size), start), RANGE_BYTES)
+        opened = filesystem.open(path, "rb")
+    if start:
+        opened.seek(start)
+    return opened
+
+
+def register_openers(worker: int = 0) -> None:
+    """Make plain `webdataset` open remote URLs by `open_shard`. Also the `worker_init_fn` of a DataLoader that spawns
+    processes, which do not inherit the registration."""
+    for scheme in REMOTE_SCHEMES:
+        gopen_schemes[scheme] = _gopen
+
+
+def _gopen(url: str, mode: str = "rb", bufsize: int = -1, **options: Any) -> Any:
+    return open_shard(url) if mode == "rb" else fsspec.open(url, mode).open()
+
+
+def file_system(url: str) -> tuple[AbstractFileSystem, str]:
+    """A fresh file system, without cached credentials or listings, and the URL's path in it."""
+    scheme = url.partition("://")[0]
+    if scheme not in REMOTE_SCHEMES:
+        filesystem, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
+        return filesystem, path
+    filesystem = open_file_system(scheme, {}, attempts=1)
+    return filesystem, filesystem._strip_protocol(url)
+
+
+def _protocols(filesystem: AbstractFileSystem) -> tuple[str, ...]:
+    return (filesystem.protocol,) if isinstance(filesystem.protocol, str) else tuple(filesystem.protocol)
+
+
+class ResumingStream(io.RawIOBase):
+    """A remote object of `size` bytes, read sequentially from byte `start` on."""
+
+    def __init__(self, filesystem: AbstractFileSystem, path: str, size: int, start: int = 0) -> None:
+        self._filesystem, self._path, self._size = filesystem, path, size
+        self._asked = start
+        self._pool = ThreadPoolExecutor(RANGES_AHEAD)
+        self._ahead: deque[Future[bytes]] = deque()
+        self._current = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._ask()
+        if not self._current and self._ahead:
+            self._current = memoryview(self._ahead.popleft().result())
+            self._ask()
+        count = min(len(buffer), len(self._current))
+        buffer[:count] = self._current[:count]
+        self._current = self._current[count:]
+        return count
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        super().close()
+
+    def _ask(self) -> None:
+        while len(self._ahead) < RANGES_AHEAD and self._asked < self._size:
+            start, stop = self._asked, min(self._asked + RANGE_BYTES, self._size)
+            self._ahead.append(self._pool.submit(self._range, start, stop))
+            self._asked = stop
+
+    def _range(self, start: int, stop: int) -> bytes:
+        def fetch(seconds: float) -> bytes:
+            data = self._filesystem.cat_file(self._path, start=start, end=stop)
+            if len(data) != stop - start:
+                raise ConnectionError(f"{self._path}: received {len(data)} of {stop - start} bytes from {start}")
+            return data
+
+        return retried(fetch, stop - start)

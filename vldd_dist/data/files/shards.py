@@ -1,0 +1,167 @@
+"""Reading samples from WebDataset tars in bytes, a file or any fsspec URL. Nothing is unpickled, and no command is run."""
+
+import glob
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import braceexpand
+import fsspec
+from webdataset import utils
+from webdataset.tariterators import base_plus_ext
+
+from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.range_reader import register_openers
+from vldd_dist.data.files.tars import MAX_MEMBER_BYTES, members_of
+from vldd_dist.errors import DataError
+
+# webdataset refuses pickles and commands, whatever a URL or a member's name asks for.
+utils.enforce_security = True
+register_openers()
+
+MOST_SHARDS = 1_000_000
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)", re.ASCII)
+_LIST = re.compile(r"\{([^{}]*)\}")
+# Members that webdataset ignores too: `__meta__/...` and the like.
+META_MEMBER = re.compile(r"__[^/]*__($|/)")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+
+
+def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
+    """The samples of one tar in order: {"__key__": str, extension: bytes, ...} each. A sample that cannot be used has a
+    "__fault__" with the reason.
+
+    Raises:
+        DataError: the tar is incomplete, or a member's name points outside its folder.
+    """
+    sample: dict[str, Any] = {}
+    for member, content in members_of(name, data):
+        key, extension = base_plus_ext(member)
+        if key is None or META_MEMBER.match(member):
+            continue
+        if key.startswith("/") or ".." in key.split("/"):
+            raise DataError(f"{name}: member {one_line(key)!r} points outside the shard: the tar is refused")
+        if sample.get("__key__") != key:
+            if sample:
+                yield sample
+            sample = {"__key__": key}
+        _add(sample, member, extension.lower(), content)
+    if sample:
+        yield sample
+
+
+def _add(sample: dict[str, Any], member: str, extension: str, content: bytes | None) -> None:
+    if content is None:
+        sample["__fault__"] = f"{one_line(member)} is larger than {MAX_MEMBER_BYTES >> 20} MiB"
+    elif extension in ("__key__", "__fault__"):
+        sample["__fault__"] = f"{one_line(member)} has an extension that is not allowed"
+    elif extension in sample:
+        sample["__fault__"] = f"{one_line(member)} occurs twice"
+    else:
+        sample[extension] = content
+
+
+def image_of(sample: dict[str, Any]) -> bytes | None:
+    """The sample's encoded image; None if it has none."""
+    return next((sample[extension] for extension in IMAGE_EXTENSIONS if extension in sample), None)
+
+
+def captions_of(sample: dict[str, Any], source: str) -> list[str]:
+    """Captions from KEY.json ("captions": [...] or img2dataset's "caption": "...") or KEY.txt.
+
+    Raises:
+        DataError: there are none, or only empty ones.
+    """
+    captions: object = None
+    if "json" in sample:
+        try:
+            tree = json.loads(sample["json"])
+        except (ValueError, RecursionError):
+            raise DataError(f"{source}.json: not JSON, or nested too deeply") from None
+        if isinstance(tree, dict):
+            captions = tree.get("captions", tree.get("caption"))
+        where = f"{source}.json: captions"
+    else:
+        captions = sample["txt"].decode("utf-8", "replace") if "txt" in sample else None
+        where = f"{source}.txt"
+    return checked_captions([captions] if isinstance(captions, str) else captions, where)
+
+
+def checked_captions(captions: object, where: str) -> list[str]:
+    """Captions without surrounding white space. Raises DataError when there are none, they are not texts, or one contains a
+    lone surrogate (half a character, which JSON can express but no file can hold)."""
+    if captions is None:
+        raise DataError(f"{where}: missing: each image needs a list of captions")
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise DataError(f"{where}: expected a list of texts")
+    stripped = [caption.strip() for caption in captions if caption.strip()]
+    if not stripped:
+        raise DataError(f"{where}: empty: give at least one caption, or remove the image")
+    for caption in stripped:
+        if not is_text(caption):
+            raise DataError(f"{where}: {one_line(caption)!r} holds half of a surrogate pair: correct the text")
+    return stripped
+
+
+def is_text(text: str) -> bool:
+    """Whether the text has no lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Within the `with` block, any exception of a file system (OSError, unknown scheme, missing credentials) becomes a
+    DataError."""
+    try:
+        yield
+    except Exception as error:
+        cause = one_line(" ".join(str(error).split()))
+        raise DataError(f"{what} cannot be read ({cause}): correct the URL or the access to it") from None
+
+
+def expand(pattern: str) -> list[str]:
+    """The URLs of a pattern: parts separated by '::', with {000..012} braces and globs. The URLs of a glob are sorted.
+
+    Raises:
+        DataError: a part matches nothing, is malformed, means more than MOST_SHARDS shards, or its file system cannot be
+            reached.
+    """
+    urls: list[str] = []
+    for part in pattern.split("::"):
+        # Checked before the braces are expanded, which takes memory for all names.
+        if _count(part) > MOST_SHARDS:
+            raise DataError(f"{part[:200]}: the braces stand for more than {MOST_SHARDS:,} shards: correct the pattern")
+        with reading(part):
+            candidates = list(braceexpand.braceexpand(part))
+        for candidate in candidates:
+            with reading(candidate):
+                found = sorted(_glob(candidate)) if glob.has_magic(candidate) else [candidate]
+            if not found:
+                raise DataError(f"{candidate}: matches no shard: correct the pattern")
+            urls.extend(found)
+    return urls
+
+
+def _count(pattern: str) -> float:
+    """An upper bound of the number of names that the braces of a pattern expand to."""
+    ranges, lists = _RANGE.findall(pattern), _LIST.findall(pattern)
+    if any(len(bound) > 20 for pair in ranges for bound in pair):
+        return math.inf
+    return math.prod([abs(int(last) - int(first)) + 1 for first, last in ranges] + [text.count(",") + 1 for text in lists])
+
+
+def _glob(pattern: str) -> list[str]:
+    if "://" not in pattern:
+        return glob.glob(pattern)
+    filesystem, path = fsspec.core.url_to_fs(pattern)
+    # A cached listing may be out of date.
+    filesystem.invalidate_cache()
+    return [filesystem.unstrip_protocol(found) for found in filesystem.glob(path)]

@@ -1,0 +1,174 @@
+"""Preparing a group of a source as canonical shards: images are resized once, and the bytes of the tars depend on the content
+only.
+"""
+
+import io
+import json
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import torch
+
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.config.data import DataSettings
+from vldd_dist.data.images import decode, encode, resize
+from vldd_dist.data.preparation.bad_samples import BadSamples
+from vldd_dist.data.preparation.groups import Group
+from vldd_dist.data.prepared.image_lines import ImageLine, encode_lines
+from vldd_dist.data.sources.base import Samples, Source
+from vldd_dist.data.sources.sample import RawSample, UnreadableSample
+from vldd_dist.errors import DataError
+from vldd_dist.events import Progress, Report
+from vldd_dist.store.async_writer import AsyncWriter
+
+UPLOADS_AT_ONCE = 3
+# Stands for the fingerprint of a missing name. A real name has it with a probability of 2^-64.
+NAMELESS = 0
+
+
+class Member(NamedTuple):
+    """A prepared image. `extension` and `data`: of the encoded image; `description`: content of KEY.json; `fingerprint`: of the
+    image as the source has it."""
+
+    key: str
+    extension: str
+    data: bytes
+    description: dict[str, Any]
+    identity: str | None
+    fingerprint: int
+
+
+def prepare_group(settings: DataSettings, group: Group, seed: int, writer: UnitWriter, report: Report) -> dict[str, Any]:
+    """Write for each shard of the group `{split}-{number:06d}.tar`, with KEY.jpg (KEY.png up to 64 px) and KEY.json for each
+    image, and `{split}-{number:06d}.jsonl` (`image_lines`); and fingerprints of images and names, to find those that are in two
+    splits.
+
+    Returns:
+        Facts: `splits`: split -> {shards: [{name, images, captions, bytes}]}; `samples`: of the source; `bad`: {count, worst,
+        in_worst}.
+
+    Raises:
+        DataError: the source is damaged, or far more images cannot be used than max_bad_fraction allows (because they cannot
+            be read, or have the key of an earlier image).
+    """
+    with AsyncWriter(UPLOADS_AT_ONCE) as uploads:
+        preparation = _Preparation(settings, group, writer, uploads)
+        for member in preparation.members(_samples(settings.source, group, settings, seed)):
+            preparation.add(member)
+            report(Progress(preparation.taken, group.samples))
+        preparation.finish()
+    return preparation.facts()
+
+
+def _samples(source: Source, group: Group, settings: DataSettings, seed: int) -> Samples:
+    for part in group.parts:
+        yield from source.samples(group.split, part, image_size=settings.image_size, seed=seed)
+
+
+class _Preparation:
+    def __init__(self, settings: DataSettings, group: Group, writer: UnitWriter, uploads: AsyncWriter) -> None:
+        self.settings, self.group, self.writer, self.uploads = settings, group, writer, uploads
+        self.bad, self.seen, self.taken = BadSamples(group.split, settings.max_bad_fraction), 0, 0
+        self.keys: set[str] = set()
+        self.waiting: dict[str, list[Member]] = {split: [] for split in group.splits}
+        self.shards: dict[str, list[dict[str, Any]]] = {split: [] for split in group.splits}
+        self.counts = dict.fromkeys(group.splits, 0)
+        self.fingerprints: defaultdict[str, list[int]] = defaultdict(list)
+
+    def members(self, samples: Samples) -> Iterator[Member]:
+        """The usable samples, as long as some split takes more."""
+        for sample in samples:
+            self.seen += 1
+            if isinstance(sample, UnreadableSample):
+                self.bad.add(sample.error, sample.container, self.seen)
+                continue
+            try:
+                if sample.key in self.keys:
+                    raise DataError(f"{sample.source}: its key {sample.key!r} is another image's too: rename one of them")
+                self.keys.add(sample.key)
+                member = self._member(sample)
+            except DataError as error:
+                self.bad.add(error, sample.container, self.seen)
+                continue
+            yield member
+            if len(self.group.limits) == len(self.group.splits) and not any(map(self._takes_more, self.group.splits)):
+                return
+
+    def add(self, member: Member) -> None:
+        """Put an image into its split, unless that has enough."""
+        split = self.group.split_of(member.identity or member.key)
+        self.taken += 1
+        if not self._takes_more(split):
+            return
+        self.counts[split] += 1
+        self.fingerprints[f"{split}.images"].append(member.fingerprint)
+        self.fingerprints[f"{split}.names"].append(_fingerprint(member.identity.encode()) if member.identity else NAMELESS)
+        waiting = self.waiting[split]
+        waiting.append(member)
+        if len(waiting) == self.settings.shard_images:
+            self._write(split)
+
+    def finish(self) -> None:
+        for split, waiting in self.waiting.items():
+            if waiting:
+                self._write(split)
+        found = {name: torch.tensor(values, dtype=torch.int64) for name, values in self.fingerprints.items()}
+        self.writer.put("fingerprints.safetensors", tensors.encode(found))
+
+    def facts(self) -> dict[str, Any]:
+        worst, most = (self.bad.of_container.most_common(1) or [("", 0)])[0]
+        bad = {"count": self.bad.count, "worst": worst, "in_worst": most}
+        return {
+            "splits": {split: {"shards": shards} for split, shards in self.shards.items()},
+            "samples": self.seen,
+            "bad": bad,
+        }
+
+    def _takes_more(self, split: str) -> bool:
+        limit = dict(self.group.limits).get(split)
+        return limit is None or self.counts[split] < limit
+
+    def _member(self, sample: RawSample) -> Member:
+        image = decode(sample.image, sample.source) if isinstance(sample.image, bytes) else sample.image
+        extension, data = encode(resize(image, self.settings.image_size, self.settings.resize))
+        description = {"id": sample.key, "captions": sample.captions, **sample.extra}
+        fingerprint = _fingerprint(sample.image if isinstance(sample.image, bytes) else data)
+        return Member(sample.key, extension, data, description, sample.identity, fingerprint)
+
+    def _write(self, split: str) -> None:
+        members, self.waiting[split] = self.waiting[split], []
+        name = f"{split}-{len(self.shards[split]):06d}"
+        data, lines = tar_of(members)
+        self.uploads.submit(lambda: self.writer.put(f"{name}.tar", data))
+        self.uploads.submit(lambda: self.writer.put(f"{name}.jsonl", encode_lines(lines)))
+        captions = sum(len(line.captions) for line in lines)
+        self.shards[split].append({"name": name, "images": len(members), "captions": captions, "bytes": len(data)})
+
+
+def tar_of(members: list[Member]) -> tuple[bytes, list[ImageLine]]:
+    """A shard, and its lines."""
+    buffer, lines = io.BytesIO(), []
+    # PAX equals plain USTAR, unless a name is long or not ASCII.
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for key, extension, image, description, identity, _ in members:
+            _add(tar, f"{key}.{extension}", image)
+            padding = -len(image) % tarfile.BLOCKSIZE
+            lines.append(ImageLine(key, description["captions"], tar.offset - padding - len(image), len(image), identity))
+            _add(tar, f"{key}.json", json.dumps(description, ensure_ascii=False, sort_keys=True).encode())
+    return buffer.getvalue(), lines
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    # TarInfo's defaults (no owner, time 0) make the bytes of a second run identical.
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _fingerprint(data: bytes) -> int:
+    """64 bits of the sha256, as int64."""
+    return int.from_bytes(sha256(data).digest()[:8], "big", signed=True)

@@ -1,0 +1,101 @@
+"""A prepared data set in the store."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from hashlib import sha256
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.data.images import decode, to_tensor
+from vldd_dist.data.prepared.image_cache import DecodedImages
+from vldd_dist.data.prepared.image_lines import ImageLine, read_lines
+from vldd_dist.data.prepared.shard_index import INDEX, Shard, SplitInfo, decode_index
+from vldd_dist.store.node_cache import node_cache
+
+# Manifests of groups held in memory.
+OPEN_GROUPS = 64
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Attributes:
+    images: (M, 3, H, W) uint8.
+    captions: all captions of each image.
+    keys: of each image.
+    """
+
+    images: Tensor
+    captions: list[list[str]]
+    keys: list[str]
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An encoded image from a shard. `index` is its position in the split, in shard order."""
+
+    index: int
+    key: str
+    data: bytes
+
+
+class Dataset:
+    """The splits train, val and test of a dataset unit."""
+
+    def __init__(self, reader: UnitReader) -> None:
+        self.reader = reader
+        self.facts: dict[str, Any] = reader.facts
+        self.image_size: int = self.facts["image_size"]
+        self._group = lru_cache(OPEN_GROUPS)(lambda unit: UnitReader(reader.store, "shard_group", unit))
+
+    @cached_property
+    def splits(self) -> dict[str, SplitInfo]:
+        return decode_index(self.reader.read(INDEX))
+
+    def lines(self, shard: Shard) -> list[ImageLine]:
+        """Keys and captions of the shard's images. No image is read."""
+        return read_lines(self._group(shard.group), shard.name)
+
+    def read_shard(self, shard: Shard) -> list[EncodedImage]:
+        """The shard's images in order, encoded and verified."""
+        data = memoryview(self._group(shard.group).read(f"{shard.name}.tar"))
+        return [
+            EncodedImage(shard.first + position, line.key, bytes(data[line.start : line.start + line.size]))
+            for position, line in enumerate(self.lines(shard))
+        ]
+
+    def iterate(self, split: str) -> Iterator[EncodedImage]:
+        """Images in shard order, with one shard in memory at a time."""
+        for shard in self.splits[split].shards:
+            yield from self.read_shard(shard)
+
+    def captions(self, split: str) -> list[list[str]]:
+        """The captions of each image of a split. No image is read."""
+        return [line.captions for shard in self.splits[split].shards for line in self.lines(shard)]
+
+    def images(self, split: str) -> Tensor:
+        """All images of a split, (N, 3, H, W) uint8."""
+        return torch.stack([to_tensor(decode(image.data, image.key)) for image in self.iterate(split)])
+
+    def pick(self, split: str, indices: list[int]) -> Picked:
+        """These images, in this order. Of the shards that hold them only the images' own bytes are read."""
+        found: list[tuple[Tensor, list[str], str] | None] = [None] * len(indices)
+        for shard, positions in self.splits[split].shards_with(indices):
+            lines = self.lines(shard)
+            wanted = [lines[indices[position] - shard.first] for position in positions]
+            ranges = [(line.start, line.start + line.size) for line in wanted]
+            read = self._group(shard.group).read_ranges(f"{shard.name}.tar", ranges)
+            for position, line, data in zip(positions, wanted, read, strict=True):
+                found[position] = to_tensor(decode(data, line.key)), line.captions, line.key
+        images, captions, keys = zip(*(one for one in found if one is not None), strict=True)
+        return Picked(torch.stack(images), list(captions), list(keys))
+
+    def decoded(self, split: str, limit_bytes: int) -> DecodedImages | None:
+        """The node's cache of the split's decoded images; None when they would take more than `limit_bytes`."""
+        # Named by the content of the shards. The unit's id would not do: other stores may hold other shards under it.
+        info = self.splits[split]
+        content = sha256("".join(shard.sha256 for shard in info.shards).encode()).hexdigest()
+        return DecodedImages.open(node_cache(), content, info.images, self.image_size, limit_bytes)

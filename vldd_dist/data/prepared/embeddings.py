@@ -1,0 +1,90 @@
+"""Caption embeddings: the vector of each caption from the frozen text encoder, aligned with the shards."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.data.prepared.pieces import Piece, Pieces
+
+
+@dataclass(frozen=True)
+class ShardTexts:
+    """Attributes:
+    vectors: (C, D) float32, the captions of the shard's first image, then of its second, and so on.
+    first: (n + 1,) int64, the row of each image's first caption, and C.
+    """
+
+    vectors: Tensor
+    first: Tensor
+
+    def captions_of(self, position: int) -> int:
+        """How many captions an image has, by its position in the shard."""
+        return int(self.first[position + 1] - self.first[position])
+
+    def vector(self, position: int, number: int) -> Tensor:
+        """(D,), of one caption of an image."""
+        return self.vectors[int(self.first[position]) + number]
+
+    def as_piece(self) -> Piece:
+        return {"embeddings": self.vectors, "first": self.first}
+
+
+class CaptionEmbeddings:
+    """The embeddings of all captions of a data set, read shard by shard.
+
+    Attributes:
+        dim: D.
+    """
+
+    def __init__(self, dataset: Dataset, pieces: Pieces, dim: int) -> None:
+        self.dataset, self.pieces, self.dim = dataset, pieces, dim
+
+    def of_shard(self, number: int, split: str) -> ShardTexts:
+        """Of the shard with this number in the split."""
+        piece = self.pieces.of(self.dataset.splits[split].shards[number])
+        return ShardTexts(piece["embeddings"], piece["first"])
+
+    def rows(self, split: str, indices: list[int], numbers: list[int]) -> Tensor:
+        """(k, D): of each of these images the caption with the given number."""
+        found = torch.empty(len(indices), self.dim)
+        for shard, positions in self.dataset.splits[split].shards_with(indices):
+            piece = self.pieces.of(shard)
+            texts = ShardTexts(piece["embeddings"], piece["first"])
+            for position in positions:
+                found[position] = texts.vector(indices[position] - shard.first, numbers[position])
+        return found
+
+    def of_split(self, split: str) -> tuple[Tensor, Tensor]:
+        """All of a split: (C, D), grouped by image, and (C,) int64, the index of each caption's image."""
+        texts = [self.of_shard(number, split) for number in range(len(self.dataset.splits[split].shards))]
+        counts = torch.cat([one.first.diff() for one in texts])
+        return torch.cat([one.vectors for one in texts]), torch.arange(len(counts)).repeat_interleave(counts)
+
+    def mean_and_std(self, split: str) -> tuple[Tensor, Tensor]:
+        """(D,) float32 each, over all captions of a split, one shard in memory at a time."""
+        total, squares, count = torch.zeros(self.dim).double(), torch.zeros(self.dim).double(), 0
+        for number in range(len(self.dataset.splits[split].shards)):
+            vectors = self.of_shard(number, split).vectors.double()
+            total, squares, count = total + vectors.sum(0), squares + vectors.square().sum(0), count + len(vectors)
+        mean = total / count
+        variance = (squares - count * mean.square()) / max(count - 1, 1)
+        return mean.float(), variance.clamp(min=0).sqrt().float()
+
+    def nearest(self, split: str, vectors: Tensor) -> list[tuple[str, float]]:
+        """For each of the vectors (k, D), the caption of a split of the largest cosine similarity, and that similarity."""
+        queries = functional.normalize(vectors.float())
+        best = torch.full((len(queries),), -2.0)
+        rows, shards = torch.zeros(len(queries), dtype=torch.int64), torch.zeros(len(queries), dtype=torch.int64)
+        for number in range(len(self.dataset.splits[split].shards)):
+            cosine, row = (queries @ functional.normalize(self.of_shard(number, split).vectors).T).max(dim=1)
+            better = cosine > best
+            best[better], rows[better], shards[better] = cosine[better], row[better], number
+        captions: dict[int, list[str]] = {}
+        for number in shards.unique().tolist():
+            lines = self.dataset.lines(self.dataset.splits[split].shards[number])
+            captions[number] = [caption for line in lines for caption in line.captions]
+        where = zip(shards.tolist(), rows.tolist(), best.tolist(), strict=True)
+        return [(captions[shard][row], cosine) for shard, row, cosine in where]

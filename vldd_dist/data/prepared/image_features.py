@@ -1,0 +1,23 @@
+"""Features of a frozen image tower, each image's computed once, aligned with the shards."""
+
+import torch
+from torch import Tensor
+
+from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.data.prepared.pieces import Pieces
+from vldd_dist.data.prepared.shard_index import Shard
+
+
+class ImageFeatures:
+    """The features (N, F) float32 of all images of a data set, read shard by shard."""
+
+    def __init__(self, dataset: Dataset, pieces: Pieces) -> None:
+        self.dataset, self.pieces = dataset, pieces
+
+    def of_shard(self, shard: Shard) -> Tensor:
+        """(n, F)."""
+        return self.pieces.of(shard)["features"]
+
+    def of_split(self, split: str) -> Tensor:
+        """(N, F)."""
+        return torch.cat([self.of_shard(shard) for shard in self.dataset.splits[split].shards])

@@ -1,0 +1,190 @@
+"""Streaming a split for training: every image once an epoch, or every caption, in an order that depends on (seed, epoch, shard
+list) only. What is shown once is a training entry: an image with one of its captions drawn, or a caption with its image.
+
+The shards are permuted; the entries of each window of consecutive shards are pooled and permuted. Shards are read ahead, with
+their captions' embeddings, and images are decoded in threads (both release Python's global lock); the numbers of threads do not
+affect the order. Of a frozen image tower the features are streamed instead of the images.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from vldd_dist.config.experts import AugmentSettings, Captions
+from vldd_dist.data.augment import augment as augment_image
+from vldd_dist.data.images import decode, to_pil, to_tensor
+from vldd_dist.data.prepared.dataset import EncodedImage
+from vldd_dist.data.prepared.embeddings import CaptionEmbeddings, ShardTexts
+from vldd_dist.data.prepared.image_cache import DecodedImages
+from vldd_dist.data.prepared.image_features import ImageFeatures
+from vldd_dist.errors import ConfigError
+from vldd_dist.seeding import numpy_generator
+
+# Number of shards whose images are mixed. They are encoded, and a window takes little memory compared with a model.
+WINDOW_SHARDS = 4
+BATCHES_AHEAD = 2
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """A batch, or those rows of it that a rank computes.
+
+    Attributes:
+        images: (b, 3, H, W) uint8, augmented; of a stream of features (b, F) float32.
+        texts: (b, D) float32, the embedding of the entry's caption; where it is drawn, by (seed, epoch, image).
+        entries: (B,) int64, the whole batch's entries: indices in the split of their images or, where every caption is an
+            entry, of the captions, in the order of the images.
+        rows: the rows [start, stop) of the batch that `images` and `texts` hold.
+    """
+
+    images: Tensor
+    texts: Tensor
+    entries: Tensor
+    rows: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A training entry of a shard that was read.
+
+    Attributes:
+        image: encoded, or its features.
+        entry: its number, as in `PairBatch.entries`.
+        position: of the image in the shard.
+        caption: the number of the caption among the image's; none: it is drawn.
+    """
+
+    image: EncodedImage | Tensor
+    entry: int
+    position: int
+    texts: ShardTexts
+    caption: int | None
+
+
+class EpochStream:
+    """One epoch as an iterable of `PairBatch`; the last batch may be smaller.
+
+    Args:
+        captions: "one" of each image, or "all".
+        features: streamed instead of the images; none: images.
+        decoded: cache of the split's decoded images.
+        rows: for the size of a batch, the rows [start, stop) of it to decode.
+
+    Raises:
+        ConfigError: there are more readers than shards.
+    """
+
+    def __init__(
+        self,
+        embeddings: CaptionEmbeddings,
+        split: str,
+        *,
+        seed: int,
+        epoch: int,
+        batch_size: int,
+        augment: AugmentSettings | None,
+        readers: int,
+        captions: Captions = "one",
+        decoded: DecodedImages | None = None,
+        features: ImageFeatures | None = None,
+        rows: Callable[[int], tuple[int, int]] = lambda size: (0, size),
+    ) -> None:
+        self.embeddings, self.dataset, self.split = embeddings, embeddings.dataset, split
+        self.info, self.seed, self.epoch, self.features = self.dataset.splits[split], seed, epoch, features
+        self.batch_size, self.augment, self.readers, self.rows = batch_size, augment, readers, rows
+        self.decoded = decoded
+        # The number of each shard's first entry.
+        counts = [shard.images if captions == "one" else shard.captions for shard in self.info.shards]
+        self.captions, self.first = captions, [0, *accumulate(counts)]
+        if readers > len(self.info.shards):
+            raise ConfigError(
+                f"experts.readers ({readers}) is more than the shards of the {split} split ({len(self.info.shards)}): "
+                "lower it, or data.shard_images for more shards"
+            )
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        with ThreadPoolExecutor(self.readers) as readers:
+            order = numpy_generator(self.seed, "shards", self.epoch).permutation(len(self.info.shards))
+            read = _ahead(readers, self._read_shard, iter(order.tolist()), self.readers)
+            windows = ([item for shard in window for item in shard] for window in _batched(read, WINDOW_SHARDS))
+            yield from self._batches(self._order_of(windows))
+
+    def _read_shard(self, number: int) -> list[_Item]:
+        shard, texts = self.info.shards[number], self.embeddings.of_shard(number, self.split)
+        images = self.dataset.read_shard(shard) if self.features is None else self.features.of_shard(shard)
+        first = self.first[number]
+        if self.captions == "one":
+            return [_Item(image, first + position, position, texts, None) for position, image in enumerate(images)]
+        return [
+            _Item(image, first + int(texts.first[position]) + caption, position, texts, caption)
+            for position, image in enumerate(images)
+            for caption in range(texts.captions_of(position))
+        ]
+
+    def _order_of(self, windows: Iterator[list[In]]) -> Iterator[In]:
+        for number, window in enumerate(windows):
+            for position in numpy_generator(self.seed, "window", self.epoch, number).permutation(len(window)):
+                yield window[position]
+
+    def _batches(self, ordered: Iterator[_Item]) -> Iterator[PairBatch]:
+        workers = max(1, torch.get_num_threads(), min(4, (os.cpu_count() or 1) // 2))
+        with ThreadPoolExecutor(workers) as decoders:
+
+            def begin(group: list[_Item]) -> tuple[list[int], list[Future[tuple[Tensor, Tensor]]]]:
+                here = group[slice(*self.rows(len(group)))]
+                return [item.entry for item in group], [decoders.submit(self._load, item) for item in here]
+
+            for entries, pending in _looked_ahead(map(begin, _batched(ordered, self.batch_size)), BATCHES_AHEAD):
+                images, texts = zip(*(future.result() for future in pending), strict=True)
+                yield PairBatch(torch.stack(images), torch.stack(texts), torch.tensor(entries), self.rows(len(entries)))
+
+    def _load(self, item: _Item) -> tuple[Tensor, Tensor]:
+        image = item.image if isinstance(item.image, Tensor) else self._decode(item.image)
+        generator = numpy_generator(self.seed, "picture", self.epoch, item.entry)
+        number = item.caption
+        if number is None:
+            number = int(generator.integers(item.texts.captions_of(item.position)))
+        if self.augment is not None:
+            image = to_tensor(augment_image(to_pil(image), self.augment, generator))
+        return image, item.texts.vector(item.position, number)
+
+    def _decode(self, encoded: EncodedImage) -> Tensor:
+        if self.decoded is not None and (known := self.decoded.get(encoded.index)) is not None:
+            return known
+        image = to_tensor(decode(encoded.data, encoded.key))
+        if self.decoded is not None:
+            self.decoded.put(encoded.index, image)
+        return image
+
+
+def _batched(items: Iterable[In], size: int) -> Iterator[list[In]]:
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[In], Out], inputs: Iterator[In], depth: int) -> Iterator[Out]:
+    """The function's results in the order of the inputs, computed in the pool, at most `depth` ahead."""
+    pending: deque[Future[Out]] = deque(pool.submit(function, item) for item in islice(inputs, depth))
+    while pending:
+        done = pending.popleft().result()
+        pending.extend(pool.submit(function, item) for item in islice(inputs, 1))
+        yield done
+
+
+def _looked_ahead(items: Iterator[Out], depth: int) -> Iterator[Out]:
+    """The same items. `depth` further items are taken from the iterator before an item is returned."""
+    waiting = deque(islice(items, depth))
+    while waiting:
+        waiting.extend(islice(items, 1))
+        yield waiting.popleft()

@@ -1,0 +1,70 @@
+"""A model that is trained on real pairs beside the synthetic ones (CovMatch, Lee et al. 2510.18583)."""
+
+from dataclasses import dataclass
+
+import torch
+
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.real_data.real_features import RealFeatures
+from vldd_dist.models.dual_encoder import redraw_heads
+from vldd_dist.models.parameters import ParameterView
+from vldd_dist.seeding import derive_seed
+from vldd_dist.sharding.replicas import Replicas
+
+
+@dataclass(frozen=True)
+class OnlineTraining:
+    """Attributes:
+    lr_encoder: learning rate of the image backbone, as far as it is trained.
+    lr_heads: of the heads.
+    reset_every: outer steps from one start to the next.
+    """
+
+    lr_encoder: float
+    lr_heads: float
+    reset_every: int
+
+
+class OnlineModel:
+    """The context's model at an outer step. A reset gives it its starting weights and freshly drawn heads; since then it has
+    taken an SGD step of the contrastive loss on the real batch of each outer step, without dropout.
+
+    A function of (seed, step): a run that resumes takes the steps since the last reset again.
+    """
+
+    def __init__(self, context: RunContext, real: RealFeatures, settings: OnlineTraining) -> None:
+        self.context, self.real, self.settings, self.model = context, real, settings, context.model
+        self.seed = derive_seed(context.seed, "distillation", context.total, "heads")
+        view = ParameterView(self.model)
+        self._view, self._start = view, view.read()
+        encoder = [p for name, p in zip(view.names, view.parameters, strict=True) if name.startswith("image_backbone.")]
+        heads = [p for name, p in zip(view.names, view.parameters, strict=True) if not name.startswith("image_backbone.")]
+        groups = [
+            {"params": parameters, "lr": lr}
+            for parameters, lr in ((encoder, settings.lr_encoder), (heads, settings.lr_heads))
+            if parameters
+        ]
+        self._trained = Replicas(self.model, torch.optim.SGD(groups), context.ranks)
+        # The outer step whose weights the model has.
+        self._at = -1
+
+    def bring_to(self, step: int) -> None:
+        """Give the model the weights of this outer step."""
+        first = step - step % self.settings.reset_every
+        if not first <= self._at <= step:
+            self._reset(first)
+        while self._at < step:
+            self._train()
+
+    def _reset(self, step: int) -> None:
+        self._view.write(self._start)
+        redraw_heads(self.model, derive_seed(self.seed, step))
+        self._at = step
+
+    def _train(self) -> None:
+        inputs, texts, size = self.real.inputs(self._at)
+        ranks = self.context.ranks
+        self.model.gather_rows = ranks.rows_gatherer(size)
+        loss = self.context.loss(*self.model(inputs, texts)) / ranks.world_size
+        self._trained.step(loss)
+        self._at += 1
