@@ -1,18 +1,27 @@
 """Vision-language dataset distillation at cluster scale.
 
-    from vldd_dist import load_distilled
+    from vldd_dist import load_distilled, train_on
     distilled = load_distilled("s3://bucket/distilled/NAME")
+    train_on(distilled, image_tower, text_tower)
 
 The names below load what they need on first use: fetching a distilled set takes none of the training libraries.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
     from vldd_dist.distilled_set.distilled import DistilledSet
+    from vldd_dist.distilled_set.training import train_on
 
-__all__ = ["DistilledSet", "Experiment", "load_distilled"]
+__all__ = ["DistilledSet", "Experiment", "load_distilled", "train_on"]
+
+_WHERE = {
+    "DistilledSet": "vldd_dist.distilled_set.distilled",
+    "Experiment": "vldd_dist.config.experiment",
+    "train_on": "vldd_dist.distilled_set.training",
+}
 
 
 def load_distilled(url: str) -> "DistilledSet":
@@ -23,12 +32,6 @@ def load_distilled(url: str) -> "DistilledSet":
 
 
 def __getattr__(name: str) -> Any:
-    if name == "DistilledSet":
-        from vldd_dist.distilled_set.distilled import DistilledSet
-
-        return DistilledSet
-    if name == "Experiment":
-        from vldd_dist.config.experiment import Experiment
-
-        return Experiment
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'vldd_dist' has no attribute {name!r}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.test_readme import distilled_set
+from tests.test_readme import distilled_set, with_similarity
 from vldd_dist import load_distilled
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import to_json
@@ -93,15 +93,41 @@ def test_any_damaged_object_is_found_and_named(url: str) -> None:
     ],
 )
 def test_whole_objects_that_do_not_fit_together_are_refused(url: str, change: dict[str, torch.Tensor], name: str) -> None:
-    store = Store(url)
-    manifest = read_manifest(store)
-    pairs = tensors.encode(tensors.decode(store.read("pairs.safetensors"), "pairs") | change)
-    info = ObjectInfo.of("pairs.safetensors", pairs)
-    objects = manifest.objects | {"pairs.safetensors": info}
-    store.write("pairs.safetensors", pairs)
-    store.write("manifest.json", to_json(manifest.model_copy(update={"objects": objects})))
+    pairs = tensors.decode(Store(url).read("pairs.safetensors"), "pairs") | change
+    reseal(url, "pairs.safetensors", tensors.encode(pairs))
     with pytest.raises(StoreError, match=f"pairs.safetensors: '{name}' must"):
         load_distilled(url)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"number": torch.tensor([0, 1, 2, 3, 5])}, "'number' must hold each of 0 to 4 once"),
+        ({"number": torch.arange(5.0)}, r"'number' must be \(5,\) int64"),
+        ({"similarity": torch.zeros(5, 4)}, r"'similarity' must be \(5, 5\) float32"),
+        ({"phase": torch.zeros(5)}, r"'phase' must be \(5,\) int64"),
+        ({"number": None}, r"'number' must be \(5,\) int64"),
+    ],
+)
+def test_rows_that_the_loss_cannot_use_are_refused_when_the_set_is_loaded(
+    store: Store, change: dict[str, torch.Tensor | None], sentence: str
+) -> None:
+    distilled, url = with_similarity({"kind": "full"}), store.url_of("set")
+    save(distilled, url)
+    assert load_distilled(url).rows.keys() == distilled.rows.keys()
+    rows = {name: tensor for name, tensor in (distilled.rows | change).items() if tensor is not None}
+    reseal(url, "pairs.safetensors", tensors.encode(rows))
+    with pytest.raises(StoreError, match=rf"pairs\.safetensors: {sentence}"):
+        load_distilled(url)
+
+
+def reseal(url: str, name: str, content: bytes) -> None:
+    """Replace an object of a set, and its entry in the manifest."""
+    store = Store(url)
+    manifest = read_manifest(store)
+    store.write(name, content)
+    objects = manifest.objects | {name: ObjectInfo.of(name, content)}
+    store.write("manifest.json", to_json(manifest.model_copy(update={"objects": objects})))
 
 
 def test_fetch_verifies_and_is_idempotent(url: str, tmp_path: Path) -> None:

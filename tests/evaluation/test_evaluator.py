@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.distilled_set import training as student_module
 from vldd_dist.errors import DivergenceError
-from vldd_dist.evaluation import evaluator as student_module
 from vldd_dist.evaluation.evaluator import Choice, Evaluator, TrainingPairs, train_student
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.frozen_tower import FrozenTower

@@ -130,7 +130,8 @@ class DistilledSet:
         """Read and verify the objects of a set that are trained on.
 
         Raises:
-            StoreError: there is no set at the URL, or an object is not as the manifest says; the object is named.
+            StoreError: there is no set at the URL, an object is not as the manifest says, or the set cannot be trained on: its
+            loss is none of this package, or does not fit its tensors. The object is named.
         """
         store = Store(url)
         manifest = from_json(DistilledManifest, store.read(MANIFEST), store.url_of(MANIFEST))
@@ -140,7 +141,7 @@ class DistilledSet:
         lines = _verified(store, CAPTIONS, manifest.objects)
         captions = _decode_captions(lines, manifest.pairs, store.url_of(CAPTIONS))
         start_images = pairs.pop(START_IMAGES, None)
-        return cls(
+        loaded = cls(
             rows=pairs,
             recipe=manifest.recipe,
             captions=captions,
@@ -149,6 +150,20 @@ class DistilledSet:
             start_images=start_images,
             facts=manifest.facts,
         )
+        loaded._check_loss(store.url_of(files[0]), store.url_of(SHARED))
+        return loaded
+
+    def _check_loss(self, of_rows: str, of_shared: str) -> None:
+        """Raises StoreError for what the set's loss cannot be computed with."""
+        loss = self.loss
+        for source, check in (
+            (of_rows, lambda: loss.check_rows(self.rows, len(self))),
+            (of_shared, lambda: loss.check_shared(self.shared)),
+        ):
+            try:
+                check()
+            except ValueError as error:
+                raise StoreError(f"{source}: {error}: this is no distilled set of this package") from None
 
 
 def _verified(store: Store, name: str, objects: Mapping[str, ObjectInfo]) -> bytes:
@@ -172,6 +187,8 @@ def _check_shapes(named: Mapping[str, Tensor], count: int, source: str) -> None:
     for name, tensor in named.items():
         if tensor.ndim == 0 or len(tensor) != count:
             raise StoreError(f"{source}: {name!r} must have {count} rows: this is no distilled set of this package")
+    if PHASE in named and (named[PHASE].shape != (count,) or named[PHASE].dtype != torch.int64):
+        raise StoreError(f"{source}: {PHASE!r} must be ({count},) int64: this is no distilled set of this package")
     if START_IMAGES in named and named[START_IMAGES].shape != images.shape:
         raise StoreError(
             f"{source}: {START_IMAGES!r} must have the shape {tuple(images.shape)}: this is no distilled set of this package"

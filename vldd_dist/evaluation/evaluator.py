@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.distilled_set.manifest import PHASE
+from vldd_dist.distilled_set.training import phases_of, sgd, train_epochs
 from vldd_dist.errors import DivergenceError
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.frozen_tower import model_inputs
@@ -16,7 +17,6 @@ from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.retrieval.recall import Recall
-from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import SOLO, Ranks, rows_to_compute
 from vldd_dist.sharding.replicas import Replicas
@@ -113,22 +113,14 @@ def train_student(
     Args:
         pairs: in model inputs.
     """
-    model.train()
     ranks = pairs.ranks
     rows = dict(pairs.rows)
     inputs, texts = rows.pop("inputs"), rows.pop("texts")
     phases = _phases(rows.pop(PHASE, None), pairs)
-    optimiser = torch.optim.SGD(
-        ParameterView(model).parameters,
-        lr=learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
-    trained = Replicas(model, optimiser, ranks)
+    trained = Replicas(model, sgd(ParameterView(model).parameters, settings, learning_rate), ranks)
 
-    def part_of_loss(chosen: Tensor) -> Tensor:
+    def part_of_loss(batch: Tensor) -> Tensor:
         """This rank's part, 1/world of the loss of the whole batch."""
-        batch = chosen.sort().values
         parts = [batch[slice(*rows_to_compute(rank, ranks.world_size, len(batch)))] for rank in range(ranks.world_size)]
         exchange = Exchange(ranks, pairs.total, parts)
         model.gather_rows = gather_rows = ranks.rows_gatherer(len(batch))
@@ -136,24 +128,8 @@ def train_student(
         of_loss = {name: gather_rows(exchange.to_users(values)) for name, values in rows.items()}
         return loss(image_features, text_features, of_loss, pairs.shared) / ranks.world_size
 
-    def finite(part: Tensor) -> bool:
-        return math.isfinite(part.item())
-
-    devices = [inputs.device] if inputs.is_cuda else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed(seed, "student", "dropout"))
-        for epoch in range(settings.epochs * len(phases)):
-            numbers = phases[epoch // settings.epochs]
-            order = numbers[torch.from_numpy(numpy_generator(seed, "student", epoch).permutation(len(numbers)))]
-            for chosen in order.split(settings.batch_size):
-                part = part_of_loss(chosen)
-                trained.step(part)
-            if not finite(part):
-                return False
-    # Once more: the last step, too, can be the one that diverges.
-    model.eval()
-    with torch.no_grad():
-        return finite(part_of_loss(chosen))
+    parts = train_epochs([model], part_of_loss, trained.step, phases, settings, seed, inputs.device)
+    return math.isfinite(parts[-1])
 
 
 def _phases(own: Tensor | None, pairs: TrainingPairs) -> list[Tensor]:
@@ -164,5 +140,4 @@ def _phases(own: Tensor | None, pairs: TrainingPairs) -> list[Tensor]:
     """
     if own is None:
         return [torch.arange(pairs.total)]
-    of_all = torch.tensor([phase for part in pairs.ranks.all_gather(own.tolist()) for phase in part])
-    return [(of_all == phase).nonzero().flatten() for phase in of_all.unique().tolist()]
+    return phases_of(torch.tensor([phase for part in pairs.ranks.all_gather(own.tolist()) for phase in part]))

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from vldd_dist.config.model import ModelSettings
+from vldd_dist.distilled_set.training import freeze_norm_statistics
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
 from vldd_dist.models.image import (
     create_backbone,
     enable_grad_checkpointing,
     feature_size,
-    freeze_norm_statistics,
     load_backbone,
     make_trainable,
 )

@@ -136,13 +136,6 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
     return inject_adapter_in_model(config, backbone)
 
 
-def freeze_norm_statistics(module: nn.Module) -> None:
-    """Put layers with running statistics into evaluation mode, because a trajectory holds parameters but no statistics."""
-    for layer in module.modules():
-        if getattr(layer, "running_mean", None) is not None:
-            layer.eval()
-
-
 def refuse_backbone_dropout(model: nn.Module) -> None:
     """Raises ConfigError for a backbone with dropout. With several ranks each sees only its own rows, so the masks and the
     result would depend on the number of ranks. Heads see all rows on every rank and may have dropout."""

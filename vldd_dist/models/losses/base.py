@@ -85,6 +85,20 @@ class Loss(Plugin):
         """The rows of several sets of pairs as those of one, in whose batches pairs of two sets never meet."""
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
+    def check_rows(self, rows: Mapping[str, Tensor], total: int) -> None:
+        """Of all M = `total` pairs of a set that may come from anyone.
+
+        Raises:
+            ValueError: a row tensor that this loss owns is not of the shape and type that it learns; what is wrong.
+        """
+        for name, (start, _) in self.learned_rows(range(1), total).items():
+            _check_like(name, rows.get(name), start, (total, *start.shape[1:]))
+
+    def check_shared(self, shared: Mapping[str, Tensor]) -> None:
+        """The same of the shared tensors that this loss owns."""
+        for name, (start, _) in self.learned_shared().items():
+            _check_like(name, shared.get(name), start, tuple(start.shape))
+
     def learned_shared(self) -> dict[str, Learned]:
         """The shared tensors this loss owns."""
         return {}
@@ -97,3 +111,9 @@ class Loss(Plugin):
         """For people: the similarity (M, M) of all images, the rows, with all texts that its row tensors say; none: there is
         none."""
         return None
+
+
+def _check_like(name: str, given: Tensor | None, start: Tensor, shape: tuple[int, ...]) -> None:
+    if given is None or tuple(given.shape) != shape or given.dtype != start.dtype:
+        kind = str(start.dtype).removeprefix("torch.")
+        raise ValueError(f"{name!r} must be {shape} {kind}, as the set's loss has learned it")

@@ -39,6 +39,10 @@ class GradedLoss(CosineLoss):
     def of_real_pairs(self) -> Self:
         return super().of_real_pairs().model_copy(update={"similarity": NoSimilarity()})
 
+    def check_rows(self, rows: Mapping[str, Tensor], total: int) -> None:
+        super().check_rows(rows, total)
+        self.similarity.check_rows(rows, total)
+
     def joined_rows(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         others = [{name: rows for name, rows in part.items() if name not in self.similarity.owned} for part in parts]
         return super().joined_rows(others) | self.similarity.joined_rows(parts)

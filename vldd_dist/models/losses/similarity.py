@@ -34,6 +34,9 @@ class Similarity(Section):
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
         """As `Loss.learned_rows`."""
 
+    def check_rows(self, rows: Mapping[str, Tensor], total: int) -> None:
+        """As `Loss.check_rows`, of what the shapes do not say."""
+
     def joined_rows(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """As `Loss.joined_rows`, of the rows owned."""
         return {name: torch.cat([part[name] for part in parts]) for name in sorted(self.owned)}
@@ -92,6 +95,10 @@ class FullSimilarity(Similarity):
         places = torch.tensor(numbers, dtype=torch.int64)
         start = (places[:, None] == torch.arange(total)).float()
         return {FULL: Learned(start, self.lr), NUMBER: Learned(places, 0)}
+
+    def check_rows(self, rows: Mapping[str, Tensor], total: int) -> None:
+        if not torch.equal(rows[NUMBER].sort().values, torch.arange(total)):
+            raise ValueError(f"{NUMBER!r} must hold each of 0 to {total - 1} once: they are columns of {FULL!r}")
 
     def joined_rows(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Of pairs of two sets S is 0, and is not read."""

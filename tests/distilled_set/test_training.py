@@ -1,0 +1,90 @@
+"""Training on a set by its recipe: any two modules, and the same students as those of the tables."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tests.evaluation.test_evaluator import TEXT_DIM, model
+from tests.test_readme import RECIPE, distilled_set, with_similarity
+from vldd_dist import DistilledSet, train_on
+from vldd_dist.config.evaluation import EvaluationSettings
+from vldd_dist.distilled_set.manifest import NearestCaptions
+from vldd_dist.errors import DivergenceError
+from vldd_dist.evaluation.evaluator import TrainingPairs, train_student
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.frozen_tower import model_inputs
+
+
+def of_two_phases() -> DistilledSet:
+    generator = torch.Generator().manual_seed(1)
+    rows = {
+        "images": torch.randn(9, 3, 32, 32, generator=generator),
+        "texts": torch.randn(9, TEXT_DIM, generator=generator),
+        "phase": torch.tensor([0, 1, 0, 1, 0, 1, 0, 1, 0]),
+    }
+    recipe = RECIPE.model_copy(update={"batch_size": 2, "loss": {"name": "infonce", "lr_temperature": 0.1}})
+    shared = {"log_temperature": torch.tensor([-1.5])}
+    return DistilledSet(rows, recipe, [NearestCaptions(before="a", after="b", similarity=0.5)] * 9, shared)
+
+
+class ImageSide(nn.Module):
+    def __init__(self, student: DualEncoder) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.student.image_features(inputs)
+
+
+@pytest.mark.parametrize("train", ["full", "head"])
+def test_it_trains_the_students_of_the_tables(train: str) -> None:
+    """The same bits, of pairs in phases with a learned temperature; of a frozen backbone on its features."""
+    distilled, evaluated = of_two_phases(), model(train)
+    given = copy.deepcopy(evaluated)
+    pairs = TrainingPairs(distilled.rows, 9, shared=distilled.shared).in_model_inputs(evaluated)
+    recipe = distilled.recipe
+    settings = EvaluationSettings.model_validate(
+        recipe.model_dump(include={"epochs", "batch_size", "momentum", "weight_decay"})
+    )
+    assert train_student(evaluated, pairs, settings, recipe.learning_rate, distilled.loss, seed=4)
+    inputs = model_inputs(given, distilled.images) if train == "head" else None
+    if train == "head":
+        given.image_backbone.requires_grad_(False)
+    losses = train_on(distilled, ImageSide(given), given.text_head, inputs=inputs, seed=4)
+    assert len(losses) == 2 * recipe.epochs
+    for name, value in evaluated.state_dict().items():
+        assert torch.equal(value, given.state_dict()[name]), name
+
+
+def small_towers() -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    image_tower = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.LazyLinear(16))
+    return image_tower, nn.Linear(8, 16)
+
+
+def test_any_modules_learn_with_the_similarity_of_the_set() -> None:
+    distilled = with_similarity({"kind": "full"})
+    image_tower, text_tower = small_towers()
+    statistics = copy.deepcopy(image_tower[1].running_mean)
+    losses = train_on(distilled, image_tower, text_tower, learning_rate=0.05, epochs=20)
+    assert losses[-1] < losses[0] / 2
+    assert torch.equal(image_tower[1].running_mean, statistics)
+    assert not image_tower.training
+    state = torch.random.get_rng_state()
+    train_on(distilled, image_tower, text_tower, epochs=1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    # Another similarity is another loss.
+    distilled.rows["similarity"] = 1 - distilled.rows["similarity"]
+    assert train_on(distilled, *small_towers(), learning_rate=0.05, epochs=20) != losses
+
+
+def test_what_cannot_be_trained_is_a_sentence() -> None:
+    image_tower, text_tower = small_towers()
+    with pytest.raises(DivergenceError, match=r"at learning rate 1e\+30: give a lower learning_rate"):
+        train_on(distilled_set(), image_tower, text_tower, learning_rate=1e30)
+    with pytest.raises(ValueError, match="inputs has 4 rows for 5 pairs"):
+        train_on(distilled_set(), image_tower, text_tower, inputs=torch.zeros(4, 8))
+    with pytest.raises(ValueError, match="there is nothing to train"):
+        train_on(distilled_set(), nn.Flatten(), nn.Identity())
