@@ -26,6 +26,7 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graph import Graph, make_graph
 from vldd_dist.pipeline.schemas import schemas
 from vldd_dist.pipeline.stage import stage_of
+from vldd_dist.planner.plan import plan
 from vldd_dist.planner.show_plan import print_plan
 from vldd_dist.plugins import Registry
 from vldd_dist.reporting.renderers.markdown import markdown
@@ -185,7 +186,7 @@ def test_a_stage_is_planned_run_shown_and_in_the_schemas(enter, tmp_path: Path) 
     experiment, graph, store = run(tmp_path)
     assert facts(graph, store, "caption_lengths")["longest"] > 10
     console = Console(file=io.StringIO(), width=200)
-    print_plan(experiment, Store(str(tmp_path / "empty")), console)
+    print_plan(plan(experiment, Store(str(tmp_path / "empty"))), console)
     assert re.search(r"caption lengths\W+1\W+0\W+1\W", console.file.getvalue())
     assert "longest" in str(schemas()["caption_lengths.schema.json"])
     state = RunState([])

@@ -39,6 +39,35 @@ def test_a_plan_needs_no_store_and_says_what_variants_share(
         assert word in out
 
 
+def test_a_plan_as_a_document_and_as_a_narrow_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, name = tmp_path / "study.yaml", "with-a-name-that-is-as-long-as-a-label-of-a-variant-may-be"
+    changes = {name: {"distill.objective": "covariance_matching"}, "plain": {"experts.resources.gpu_memory_gib": 0.01}}
+    path.write_text(yaml.safe_dump({"name": "towers", "base": "scenes", "variants": changes}))
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = vldd("run", str(path), "--plan", *SETS, capsys=capsys)
+    code, document, err = vldd("run", str(path), "--plan", "--json", *SETS, capsys=capsys)
+    assert (code, err) == (0, "")
+    found = json.loads(document)
+    assert "…" not in out
+    assert max(len(line) for line in out.splitlines() if line.startswith(tuple("┏┃┡│├└"))) <= 80
+    for stage in found["stages"]:
+        figures = (stage[key] for key in ("units", "done", "to_run", "workers", "cpus", "gpus"))
+        assert re.search(rf"│ {stage['title']} +│ +" + " │ +".join(f"{figure:g}" for figure in figures), out), stage
+    (work,) = [one for one in found["work"] if one["kind"] == "distillation"]
+    assert (work["units"], work["unknown_units"]) == (2, 1)
+    assert re.search(r"distillations +│ +2 │ +> ", out)
+    (note,) = [note for note in found["notes"] if note.startswith("?: of distillations")]
+    assert "covariance_matching are not counted" in note
+    assert note in out
+    (expert,) = [need for need in found["needs"] if need["kind"] == "expert"]
+    assert (expert["experiment"], expert["fits"]) == ("towers-plain", False)
+    assert f"experts of towers-plain do not fit: {expert['mend']}" in out
+    assert f"{sum(expert['peak_of'].values()) / 2**20:.1f} MiB" in out
+    assert f"{found['sharing']['shared']} of the {sum(stage['units'] for stage in found['stages'])} units" in out
+
+
 def test_a_variant_is_printed_as_a_description(study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = vldd("config", study, "--variant", "vit", capsys=capsys)
     assert code == 0

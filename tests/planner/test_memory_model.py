@@ -42,6 +42,7 @@ from vldd_dist.models.frozen_tower import FrozenTower, largest_chunk
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.text import FrozenTextEncoder
 from vldd_dist.planner.estimator import Estimator, estimated_stages
+from vldd_dist.planner.plan import plan
 from vldd_dist.planner.show_plan import print_plan
 from vldd_dist.planner.suggestions import suggest
 from vldd_dist.store.store import Store
@@ -221,7 +222,7 @@ def test_a_rehearsal_follows_checkpointing_batches_and_frozen_towers() -> None:
 
 def planned(experiment: Experiment, store: Store) -> str:
     written = io.StringIO()
-    print_plan(experiment, store, Console(file=written, width=120))
+    print_plan(plan(experiment, store), Console(file=written, width=120))
     return written.getvalue()
 
 

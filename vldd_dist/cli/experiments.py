@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from vldd_dist.cli.console import SafeConsole, say, say_json
+from vldd_dist.cli.console import SafeConsole, nothing_on_stdout, say, say_json
 from vldd_dist.cli.options import (
     DASHBOARD,
     Description,
@@ -37,11 +37,12 @@ def run(
     until: Until = None,
     track: Track = None,
     max_running: MaxRunning = None,
+    as_json: Json = False,
 ) -> None:
     """Run an experiment or a study, or resume one: what is committed in the store is not made again."""
     from vldd_dist.config.load_study import load_description
 
-    _run(load_description(config, overrides), store, plan, until, track or [], max_running)
+    _run(load_description(config, overrides), store, plan, until, track or [], max_running, as_json)
 
 
 def study(
@@ -52,11 +53,12 @@ def study(
     until: Until = None,
     track: Track = None,
     max_running: MaxRunning = None,
+    as_json: Json = False,
 ) -> None:
     """Run a study: variants of one description, which share what they have in common, side by side in tables."""
     from vldd_dist.config.load_study import load_study
 
-    _run(load_study(config, overrides), store, plan, until, track or [], max_running)
+    _run(load_study(config, overrides), store, plan, until, track or [], max_running, as_json)
 
 
 def _run(
@@ -66,14 +68,13 @@ def _run(
     until: str | None,
     track: list[str],
     max_running: int | None,
+    as_json: bool,
 ) -> None:
     # Read when Ray is imported. We report a lost node in one line; Ray's own thirty are skipped, and so are its colour codes.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     from vldd_dist.config.load_study import LoadedStudy
     from vldd_dist.monitoring.published_figures import check_published
-    from vldd_dist.planner.show_plan import print_plan
-    from vldd_dist.planner.show_study_plan import print_study_plan
     from vldd_dist.ray_backend.run import run_experiment, run_study
     from vldd_dist.store.store import Store
 
@@ -81,18 +82,30 @@ def _run(
     if isinstance(description, LoadedStudy):
         check_published(description.study)
     if plan:
-        # Nothing is done in an empty store.
-        opened = Store(store or "memory://plan")
-        if isinstance(description, LoadedStudy):
-            print_study_plan(description, opened, console)
-        else:
-            print_plan(description, opened, console)
+        _plan(description, store, as_json, console)
         return
+    if as_json:
+        raise ConfigError("--json: is for --plan: a run prints what happens as it goes; `vldd status STORE --json` tells it")
     if store is None:
         raise ConfigError("--store: missing: name a folder or URL that keeps the results, for example --store results")
     if isinstance(description, LoadedStudy):
         raise typer.Exit(run_study(description, Store(store), console, until, track, max_running))
     raise typer.Exit(run_experiment(description, Store(store), console, until, track, max_running))
+
+
+def _plan(description: "Experiment | LoadedStudy", store: str | None, as_json: bool, console: SafeConsole) -> None:
+    from vldd_dist.planner.document import plan_document
+    from vldd_dist.planner.plan import plan
+    from vldd_dist.planner.show_plan import print_plan
+    from vldd_dist.store.store import Store
+
+    with nothing_on_stdout(as_json):
+        # Nothing is done in an empty store.
+        found = plan(description, Store(store or "memory://plan"))
+    if as_json:
+        say_json(plan_document(found))
+    else:
+        print_plan(found, console)
 
 
 def submit(

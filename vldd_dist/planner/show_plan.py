@@ -1,128 +1,116 @@
-"""What a run would do and take, as a person reads it."""
-
-from collections import Counter
+"""A plan as a person reads it. Nothing is cut off in a narrow terminal: names wrap, figures stay whole."""
 
 from rich.console import Console
 from rich.table import Table
 
-from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.experiment import Experiment
-from vldd_dist.cost_model.io_model import DataSize, Traffic, data_size, text_dim
+from vldd_dist.cost_model.io_model import Traffic
 from vldd_dist.cost_model.memory_model import GIB, RESERVED, Terms, peak
-from vldd_dist.errors import ConfigError
-from vldd_dist.pipeline.committed import committed_units
-from vldd_dist.pipeline.graph import Graph, make_graph
-from vldd_dist.pipeline.stage import all_stages
-from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.planner.estimator import Estimator, estimated_stages
-from vldd_dist.planner.stated_data import with_stated_data
-from vldd_dist.planner.suggestions import memory_limit, suggest
-from vldd_dist.planner.work import count_work, work_table
-from vldd_dist.store.store import Store
+from vldd_dist.pipeline.stage import StageSpec
+from vldd_dist.planner.plan import Plan
+from vldd_dist.planner.work import CORE_SUSTAINED, GPU_SUSTAINED, Work
 
 # Of a peak: what takes less is not named.
 WORTH_NAMING = 0.02
+PFLOP = 1e15
 
 
-def print_plan(experiment: Experiment, store: Store, console: Console) -> None:
-    """What a run would do, without doing it: a row a kind of unit; and what a unit takes, before anyone waits for a GPU. The
-    source's first samples are read.
-
-    Raises:
-        DataError: none of them is usable.
-    """
-    planned, notes = with_stated_data({experiment.name: experiment})
-    experiment = planned[experiment.name]
-    graph = make_graph(experiment)
-    units = graph.units()
-    done = committed_units(store, units)
-    check_source(graph, done)
-    print_units(f"Plan of {experiment.name} in {store.url}", units, done, console)
-
-    def known(unit: WorkUnit) -> UnitReader | None:
-        return UnitReader(store, unit.kind, unit.id) if unit.id in done else None
-
-    embeddings = graph.unit("caption_embeddings")
-    dim, certain = text_dim(experiment.model.text, known(embeddings))
-    if not certain:
-        notes.append(f"the embeddings' size of {experiment.model.text.model} is not known here: {dim} is assumed")
-    estimator, data = Estimator(dim), data_size(experiment, known(graph.unit("dataset")))
-    _print_needs(experiment, estimator, data, notes, console)
-    to_run = [unit for unit in units if unit.id not in done]
-    console.print(work_table(count_work([(experiment, to_run, data, estimator)])))
+def print_plan(plan: Plan, console: Console) -> None:
+    """Units, what one takes of memory and traffic, and the work and hours of all that is to run."""
+    _print_units(plan, console)
+    if plan.model:
+        _say(
+            f"The model has {_count(plan.model.parameters)} parameters, {_count(plan.model.trainable)} of them trainable; "
+            f"a snapshot takes {format_size(plan.model.snapshot)}.",
+            console,
+        )
+    if plan.sharing:
+        units = sum(stage.units for stage in plan.stages)
+        _say(
+            f"{plan.sharing.variants} variants; {plan.sharing.shared} of the {units} units are of more than one, and each is "
+            f"made once: {plan.sharing.asked} units would run in stores of their own.",
+            console,
+        )
+    _print_needs(plan, console)
+    _print_work(plan.work, console)
+    for note in plan.notes:
+        _say(note, console)
 
 
-def check_source(graph: Graph, done: set[str]) -> None:
-    """Read the source's first samples, unless it is prepared: then it need not be visible here.
-
-    Raises:
-        DataError: none of them is usable.
-    """
-    if graph.unit("dataset").id not in done:
-        source = graph.experiment.data.source
-        for split in source.own_splits():
-            source.check(split)
+def _table(title: str, *heads: str, names: int = 1) -> Table:
+    """A table whose first columns hold names, which wrap; figures do not."""
+    table = Table(title=title or None, title_justify="left")
+    for number, head in enumerate(heads):
+        is_name = number < names
+        table.add_column(head, justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold")
+    return table
 
 
-def print_units(title: str, units: list[WorkUnit], done: set[str], console: Console) -> None:
-    """A row a kind of unit."""
+def _say(sentence: str, console: Console, style: str = "") -> None:
+    console.print(sentence, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_units(plan: Plan, console: Console) -> None:
     # No title of the table, which would break a long URL into lines.
-    console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
-    table = Table()
-    for column in ("stage", "units", "done", "to run", "workers each", "CPUs a worker", "GPUs a worker"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
-    totals = Counter(unit.kind for unit in units)
-    finished = Counter(unit.kind for unit in units if unit.id in done)
-    asking = {unit.kind: unit for unit in units}
-    for stage in [stage for stage in all_stages() if stage.kind in totals]:
-        total, unit = totals[stage.kind], asking[stage.kind]
-        needs = unit.workers, f"{unit.resources.cpus:g}", f"{unit.resources.gpus:g}"
-        row = (total, finished[stage.kind], total - finished[stage.kind], *needs)
-        table.add_row(stage.title, *map(str, row))
+    _say(f"Plan of {plan.name} in {plan.store}", console, "bold")
+    table = _table("", "stage", "units", "done", "to run", "workers", "CPUs", "GPUs")
+    for one in plan.stages:
+        figures = (one.units, one.done, one.units - one.done, one.workers, f"{one.cpus:g}", f"{one.gpus:g}")
+        table.add_row(one.stage.title, *map(str, figures))
     console.print(table)
+    _say("Workers of one unit; CPUs and GPUs of one worker.", console)
 
 
-def _print_needs(
-    experiment: Experiment, estimator: Estimator, data: DataSize | None, notes: list[str], console: Console
-) -> None:
-    trace = estimator.trace(experiment.model, experiment.data.image_size)
-    snapshot = sum(trace.trainable_bytes.values())
-    if data is None:
-        notes.append("data: images and caption embeddings, whose number is known once the dataset is done")
-    console.print(
-        f"The model has {_count(trace.parameters)} parameters, {_count(trace.trainable)} of them trainable; "
-        f"a snapshot takes {format_size(snapshot)}.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+def _print_needs(plan: Plan, console: Console) -> None:
+    of = ["of"] if plan.sharing else []
+    title = "The largest unit of each stage" if plan.sharing else "What one unit takes"
+    table = _table(title, "stage", *of, "peak a rank", "GPU memory", "reads", "writes", names=1 + len(of))
+    for need in plan.needs:
+        name = [need.experiment] if plan.sharing else []
+        traffic = ("-", "-") if need.moved is None else _traffic(need.moved, need.measured)
+        memory = ("?", "?") if need.terms is None else (format_size(peak(need.terms)), _fits(peak(need.terms), need.limit))
+        table.add_row(need.stage.title, *name, *memory, *traffic)
+    console.print(table)
+    for need in plan.needs:
+        if need.terms and not plan.sharing:
+            _say(f"{need.stage.title}: {_breakdown(need.terms)}", console)
+        if need.mend:
+            of_variant = f" of {need.experiment}" if plan.sharing else ""
+            _say(f"{need.stage.title}{of_variant} do not fit: {need.mend}", console, "red")
+
+
+def _print_work(work: dict[StageSpec, Work], console: Console) -> None:
+    if not work:
+        _say("Nothing that is counted is left to run.", console)
+        return
+    table = _table("Work of what is to run", "stage", "units", "PFLOP", "GPU-hours", "core-hours", "writes, GiB")
+    for stage, one in work.items():
+        table.add_row(stage.title, *_figures(one))
+    if len(work) > 1:
+        table.add_section()
+        table.add_row("all", *_figures(sum(work.values(), Work())))
+    console.print(table)
+    _say(
+        f"At {GPU_SUSTAINED / 1e12:g} TFLOP/s a GPU and {CORE_SUSTAINED / 1e9:g} GFLOP/s a core, sustained; without decoding, "
+        "uploads and waiting.",
+        console,
     )
-    table = Table(title="What one unit takes")
-    for column in ("stage", "peak a rank", "GPU memory", "reads", "writes"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
-    sentences = []
-    for stage in estimated_stages():
-        moved = stage.traffic(experiment, estimator.trace, data) if stage.traffic else None
-        traffic = ("-", "-") if moved is None else _traffic(moved, data is not None and data.measured)
-        limit = memory_limit(stage.resources(experiment))
-        try:
-            terms = estimator.memory(experiment, stage)
-        except ConfigError as error:
-            notes.append(str(error))
-            table.add_row(stage.title, "?", "?", *traffic)
-            continue
-        if not terms:
-            continue
-        table.add_row(stage.title, format_size(peak(terms)), fits(peak(terms), limit), *traffic)
-        sentences.append(f"{stage.title}: {_breakdown(terms)}")
-        if limit is not None and peak(terms) > limit:
-            sentences.append(f"{stage.title} do not fit: {suggest(experiment, stage, limit, estimator)}")
-    console.print(table)
-    for sentence in [*sentences, *notes]:
-        fits_not = " do not fit: " in sentence
-        console.print(sentence, style="red" if fits_not else "", markup=False, highlight=False, soft_wrap=True)
 
 
-def fits(most: int, limit: int | None) -> str:
+def _figures(work: Work) -> list[str]:
+    """`?` where nothing is known; `> 1.20` where a part is."""
+    known = [work.flops / PFLOP, work.gpu_hours, work.core_hours]
+    if work.unknown == work.units:
+        figures = ["?"] * 3
+    else:
+        figures = [f"> {_number(figure)}" if work.unknown else _number(figure) for figure in known]
+    return [str(work.units), *figures, _number(work.writes / GIB)]
+
+
+def _number(figure: float) -> str:
+    return "<0.01" if 0 < figure < 0.005 else f"{figure:,.2f}" if figure else "0"
+
+
+def _fits(most: int, limit: int | None) -> str:
     """A peak against what a GPU has, in words; the limit is without `RESERVED`."""
     return "-" if limit is None else f"{format_size(limit + RESERVED)}: {'fits' if most <= limit else 'too small'}"
 

@@ -1,0 +1,67 @@
+"""A plan as one JSON document: bytes, hours and counts, null where a figure is not known."""
+
+from typing import Any
+
+from vldd_dist.cost_model.memory_model import RESERVED, peak
+from vldd_dist.planner.plan import Need, Plan
+from vldd_dist.planner.work import Work
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """Plain JSON values."""
+    return {
+        "name": plan.name,
+        "store": plan.store,
+        "stages": [
+            {
+                "kind": one.stage.kind,
+                "title": one.stage.title,
+                "units": one.units,
+                "done": one.done,
+                "to_run": one.units - one.done,
+                "workers": one.workers,
+                "cpus": one.cpus,
+                "gpus": one.gpus,
+            }
+            for one in plan.stages
+        ],
+        "model": plan.model
+        and {
+            "parameters": plan.model.parameters,
+            "trainable": plan.model.trainable,
+            "snapshot_bytes": plan.model.snapshot,
+        },
+        "sharing": plan.sharing and vars(plan.sharing),
+        "needs": [_need(need) for need in plan.needs],
+        "work": [{"kind": stage.kind, **_work(one)} for stage, one in plan.work.items()],
+        "total": _work(sum(plan.work.values(), Work())),
+        "notes": plan.notes,
+    }
+
+
+def _need(need: Need) -> dict[str, Any]:
+    most = None if need.terms is None else peak(need.terms)
+    moved = need.moved
+    return {
+        "kind": need.stage.kind,
+        "experiment": need.experiment,
+        "peak_bytes": most,
+        "peak_of": need.terms,
+        "gpu_memory_bytes": None if need.limit is None else need.limit + RESERVED,
+        "fits": None if need.limit is None or most is None else most <= need.limit,
+        "mend": need.mend,
+        "reads_bytes": None if moved is None or moved.data is None else moved.reads + moved.data,
+        "writes_bytes": moved and moved.writes,
+    }
+
+
+def _work(work: Work) -> dict[str, Any]:
+    """Figures of the units that are known; how many are not, beside."""
+    return {
+        "units": work.units,
+        "unknown_units": work.unknown,
+        "pflop": work.flops / 1e15,
+        "gpu_hours": work.gpu_hours,
+        "core_hours": work.core_hours,
+        "writes_bytes": work.writes,
+    }
