@@ -10,6 +10,7 @@ from vldd_dist.cli.console import SafeConsole, nothing_on_stdout, say, say_json
 from vldd_dist.cli.options import (
     DASHBOARD,
     Description,
+    Gpus,
     Json,
     ListedStore,
     MaxRunning,
@@ -33,6 +34,7 @@ def run(
     config: Description,
     store: StoreUrlOrPlan = None,
     overrides: Overrides = None,
+    gpus: Gpus = None,
     plan: Plan = False,
     until: Until = None,
     track: Track = None,
@@ -40,15 +42,25 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run an experiment or a study, or resume one: what is committed in the store is not made again."""
+    from vldd_dist.config.load import gpu_overrides
     from vldd_dist.config.load_study import load_description
 
-    _run(load_description(config, overrides), store, plan, until, track or [], max_running, as_json)
+    _run(
+        load_description(config, [*gpu_overrides(gpus), *(overrides or [])]),
+        store,
+        plan,
+        until,
+        track or [],
+        max_running,
+        as_json,
+    )
 
 
 def study(
     config: Description,
     store: StoreUrlOrPlan = None,
     overrides: Overrides = None,
+    gpus: Gpus = None,
     plan: Plan = False,
     until: Until = None,
     track: Track = None,
@@ -56,9 +68,11 @@ def study(
     as_json: Json = False,
 ) -> None:
     """Run a study: variants of one description, which share what they have in common, side by side in tables."""
+    from vldd_dist.config.load import gpu_overrides
     from vldd_dist.config.load_study import load_study
 
-    _run(load_study(config, overrides), store, plan, until, track or [], max_running, as_json)
+    described = load_study(config, [*gpu_overrides(gpus), *(overrides or [])])
+    _run(described, store, plan, until, track or [], max_running, as_json)
 
 
 def _run(
@@ -112,20 +126,24 @@ def submit(
     config: Description,
     store: StoreUrl,
     overrides: Overrides = None,
+    gpus: Gpus = None,
     address: Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="URL of the cluster's dashboard.")] = DASHBOARD,
     working_dir: Annotated[str, typer.Option(help="The folder that is uploaded to the cluster.")] = ".",
     track: Track = None,
     max_running: MaxRunning = None,
 ) -> None:
     """Submit an experiment or a study to a Ray cluster; submitting again resumes it, or finds it running."""
+    from vldd_dist.config.load import gpu_overrides
     from vldd_dist.config.load_study import load_description
     from vldd_dist.ray_backend.submit import next_commands
     from vldd_dist.ray_backend.submit import submit as submit_job
 
     more = [part for description in track or [] for part in ("--track", description)]
     more += ["--max-running", str(max_running)] if max_running else []
-    described = load_description(config, overrides)
-    job, started = submit_job(described, config, overrides or [], store, address, working_dir, more)
+    # Before the user's own, which are more particular.
+    changes = [*gpu_overrides(gpus), *(overrides or [])]
+    described = load_description(config, changes)
+    job, started = submit_job(described, config, changes, store, address, working_dir, more)
     say(f"{job} {'submitted' if started else 'is already running'}")
     say(next_commands(job, address, store))
 

@@ -60,6 +60,12 @@ Track = Annotated[
 MaxRunning = Annotated[int | None, typer.Option(min=1, help="Most units at once, to leave resources for other runs.")]
 
 
+Gpus = Annotated[
+    float | None,
+    typer.Option("--gpus", min=0, help="GPUs of each worker of every stage, as --set STAGE.resources.gpus=N for each."),
+]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 
 

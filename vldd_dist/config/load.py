@@ -38,6 +38,17 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
         raise ConfigError(f"{path}: {first_problem(error)}") from None
 
 
+def gpu_overrides(gpus: float | None) -> list[str]:
+    """Overrides that give each worker of every stage so many GPUs; nothing for none."""
+    if gpus is None:
+        return []
+    sections = {name: field.annotation for name, field in Experiment.model_fields.items()}
+    asking = [
+        name for name, kind in sections.items() if isinstance(kind, type) and "resources" in getattr(kind, "model_fields", {})
+    ]
+    return [f"{name}.resources.gpus={gpus:g}" for name in asking]
+
+
 def description_path(path: str | Path) -> Path:
     """The file itself, or the preset of this name where there is no such file."""
     return Path(path) if exists(Path(path)) else preset_path(str(path)) or Path(path)

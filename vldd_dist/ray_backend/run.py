@@ -1,6 +1,7 @@
 """The main job: plan, run what is missing, report."""
 
 import math
+import os
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.study_graph import StudyGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
+from vldd_dist.ray_backend.gpus import compare_gpus
 from vldd_dist.ray_backend.metrics import RayMetrics
 from vldd_dist.reporting.renderers.terminal import TerminalTable
 from vldd_dist.scheduler.controller import Controller
@@ -106,6 +108,10 @@ def _run(
 ) -> int:
     store.check_writable()
     _require_engine(units, store)
+    if "RAY_ADDRESS" not in os.environ:
+        done = committed_units(store, units)
+        missing = [unit for unit in units if unit.id not in done]
+        compare_gpus(missing, lambda text: console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True))
     name = described.name
     trackers: list[View] = [make_tracking(description, name) for description in track]
     reporter, status = make_reporter(), StatusWriter(store, name)

@@ -1,0 +1,50 @@
+"""GPUs are compared with what is asked for before anything runs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.test_cli import vldd
+from vldd_dist.config.load import gpu_overrides, load_experiment
+from vldd_dist.errors import ConfigError
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.ray_backend.gpus import compare_gpus
+from vldd_dist.testing.scripted_executor import make
+from vldd_dist.testing.tiny import TINY
+
+
+@pytest.mark.parametrize(("here", "asked", "lines"), [(0, 0, 0), (1, 0, 1), (2, 1, 0)])
+def test_a_gpu_that_nothing_uses_is_told(here: int, asked: float, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    said: list[str] = []
+    compare_gpus([make("dataset"), make("expert 0", gpus=asked)], said.append)
+    assert len(said) == lines
+    assert all("torch finds 1 GPU here, and no unit asks for one: --gpus 1" in line for line in said)
+
+
+@pytest.mark.parametrize(("here", "asked"), [(0, 1), (1, 2)])
+def test_a_gpu_that_is_not_there_is_refused(here: int, asked: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    with pytest.raises(ConfigError, match=f"expert 0 asks for {asked} GPU"):
+        compare_gpus([make("dataset"), make("expert 0", gpus=asked)], lambda line: None)
+
+
+def test_one_option_asks_for_every_stage_that_computes_and_a_key_of_its_own_wins() -> None:
+    experiment = load_experiment("scenes", [*TINY, *gpu_overrides(1), "experts.resources.gpus=0.5"])
+    asked = {unit.kind: unit.resources.gpus for unit in make_graph(experiment).units()}
+    assert asked.pop("expert") == 0.5
+    on_cpus = {kind for kind, gpus in asked.items() if gpus != 1}
+    assert on_cpus == {"shard_group", "dataset", "caption_embeddings", "publication"}, "these read, merge and write"
+    assert load_experiment("scenes", [*TINY, *gpu_overrides(None)]) == load_experiment("scenes", TINY)
+
+
+def test_gpus_that_are_not_there_are_refused_before_ray_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    sets = [part for override in TINY for part in ("--set", override)]
+    code, _, err = vldd("run", "scenes", "--store", str(tmp_path / "store"), "--gpus", "1", *sets, capsys=capsys)
+    assert (code, "and torch finds none on this machine" in err) == (2, True)
+    assert not list((tmp_path / "store").rglob("manifest.json"))
