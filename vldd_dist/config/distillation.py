@@ -40,7 +40,7 @@ class DistillSettings(Section):
         default_factory=lambda: choose(OBJECTIVES, "trajectory_matching"),
         description="The outer problem, whose gradient moves the pairs.",
     )
-    outer_steps: Positive = Field(2000)
+    outer_steps: Positive = Field(2000, description="Steps of the outer optimiser.")
     batch_size: Positive | None = Field(None, description="Pairs an inner step; none: all M (mini_batch_size).")
     precision: Precision = Field("fp32", description=f"{PRECISION} Not with finite_difference.")
     optimiser: Literal["sgd", "adam"] = Field("adam", description="Outer optimiser; adam uses betas (0.5, 0.9).")
@@ -103,7 +103,7 @@ class DistillationsSettings(DistillSettings):
     """The runs of an experiment: one for each budget and each seed."""
 
     pairs: Distinct[Positive] = Field([100], description="Budgets M: one run for each and each seed.")
-    seeds: Distinct[Seed] = [0]
+    seeds: Distinct[Seed] = Field([0], description="One run for each, of each budget: its draws and its start.")
     phases: list[Phase] = Field(
         [],
         max_length=20,

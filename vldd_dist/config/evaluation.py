@@ -13,10 +13,10 @@ class EvaluationSettings(Section):
     """The protocol: how students are trained on M pairs from the starting weights, coresets and distilled sets alike."""
 
     epochs: Positive = Field(100, description="Epochs of the student on the pairs.")
-    batch_size: Positive = Field(128)
+    batch_size: Positive = Field(128, description="Pairs a step.")
     learning_rates: Distinct[Rate] = Field([0.01, 0.1], description="Each set's is chosen on validation from this one list.")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9)
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of the students' sgd.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Weight decay of the students' sgd.")
     encode_batch: Annotated[Positive, HOW_TO_RUN] = Field(128, description="Images a forward pass when recall is measured.")
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
 

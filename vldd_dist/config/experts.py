@@ -45,12 +45,14 @@ class ExpertSettings(Section):
         "one",
         description="one: an epoch shows each image once, with one of its captions drawn anew; all: each caption once, with its image, as published (five times as many steps where an image has five).",
     )
-    batch_size: Positive = Field(128)
+    batch_size: Positive = Field(128, description="Pairs a step.")
     lr_image: Rate = Field(0.1, description="SGD learning rate of the image tower.")
     lr_text: Rate = Field(0.1, description="SGD learning rate of the text tower.")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.0)
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0)
-    augment: AugmentSettings | None = Field(default_factory=AugmentSettings)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Momentum of the experts' sgd.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight decay of the experts' sgd.")
+    augment: AugmentSettings | None = Field(
+        default_factory=AugmentSettings, description="How training images are augmented; none: not at all."
+    )
     readers: Annotated[Positive, HOW_TO_RUN] = Field(
         1, description="Shards read at once; at most the number of training shards."
     )

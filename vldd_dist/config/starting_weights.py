@@ -11,8 +11,8 @@ class PretrainSettings(Section):
     """Attribute classification on a disjoint set of built-in scenes (image.weights: attributes)."""
 
     images: Positive = Field(3000, description="Scenes drawn for it, disjoint from the experiment's.")
-    epochs: Positive = Field(8)
-    batch_size: Positive = Field(64)
+    epochs: Positive = Field(8, description="Epochs of the pretraining.")
+    batch_size: Positive = Field(64, description="Images a step.")
     lr: Rate = Field(1e-3, description="Adam learning rate.")
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
 
@@ -20,5 +20,5 @@ class PretrainSettings(Section):
 class EmbeddingSettings(Section):
     """Caption embeddings: each distinct caption goes through the frozen text tower once."""
 
-    batch_size: Annotated[Positive, HOW_TO_RUN] = Field(128)
+    batch_size: Annotated[Positive, HOW_TO_RUN] = Field(128, description="Captions that pass the text tower at once.")
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)

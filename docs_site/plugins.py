@@ -1,0 +1,41 @@
+"""The reference of the plug-ins: what each registry holds, with its settings."""
+
+import inspect
+from importlib import import_module
+
+from docs_site.fields import fields_table
+from vldd_dist.config.base import Plugin
+from vldd_dist.plugins import CORESETS, GRADIENTS, INITIALISATIONS, LOSSES, METRICS, OBJECTIVES, SOURCES, Registry
+
+# Registry -> the keys that name one of its plug-ins.
+KEYS = {
+    SOURCES: "data.source",
+    LOSSES: "model.loss, experts.loss",
+    INITIALISATIONS: "distill.initialise",
+    OBJECTIVES: "distill.objective",
+    GRADIENTS: "distill.objective.gradient",
+    CORESETS: "coresets.methods",
+    METRICS: "evaluation.metrics",
+}
+HEAD = """# Plug-ins
+
+A key that takes a plug-in takes its name, or a mapping of its name and its settings: `random`, `{name: table, train: pairs.csv}`.
+[Extending](../extending.md) says how to add one.
+"""
+
+
+def plugins_page() -> str:
+    return "\n".join([HEAD, *(part for registry, keys in KEYS.items() for part in _of(registry, keys))])
+
+
+def _of(registry: Registry, keys: str) -> list[str]:
+    parts = [f"## {registry.group.rpartition('.')[2].capitalize()}\n", f"Named by {', '.join(f'`{key}`' for key in keys.split(', '))}.\n"]
+    for name in registry.entries:
+        plugin = registry.load(name)
+        if inspect.isclass(plugin) and issubclass(plugin, Plugin):
+            said, table = plugin.__doc__, fields_table(plugin, leave_out=frozenset({"name"}))
+        else:
+            said, table = import_module(registry.entries[name].partition(":")[0]).__doc__, ""
+        first, *_ = inspect.cleandoc(said or "").split("\n\n")
+        parts += [f"### {name}\n", f"{first}\n", table]
+    return parts
