@@ -32,7 +32,9 @@ def _row(section: type[Section], name: str, found: dict[str, Any], definitions: 
     extra = field.json_schema_extra
     if isinstance(extra, dict) and extra.get("role"):
         text += " *Does not change the output.*"
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in (f"`{name}`", values(found, definitions), default, text)) + " |"
+    return (
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in (f"`{name}`", values(found, definitions), default, text)) + " |"
+    )
 
 
 def shown(value: Any) -> str:

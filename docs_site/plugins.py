@@ -5,7 +5,7 @@ from importlib import import_module
 
 from docs_site.fields import fields_table
 from vldd_dist.config.base import Plugin
-from vldd_dist.plugins import CORESETS, GRADIENTS, INITIALISATIONS, LOSSES, METRICS, OBJECTIVES, SOURCES, Registry
+from vldd_dist.plugins import APPLICATIONS, CORESETS, GRADIENTS, INITIALISATIONS, LOSSES, METRICS, OBJECTIVES, SOURCES, Registry
 
 # Registry -> the keys that name one of its plug-ins.
 KEYS = {
@@ -16,11 +16,12 @@ KEYS = {
     GRADIENTS: "distill.objective.gradient",
     CORESETS: "coresets.methods",
     METRICS: "evaluation.metrics",
+    APPLICATIONS: "applications.run",
 }
 HEAD = """# Plug-ins
 
-A key that takes a plug-in takes its name, or a mapping of its name and its settings: `random`, `{name: table, train: pairs.csv}`.
-[Extending](../extending.md) says how to add one.
+A key that takes a plug-in takes its name, or a mapping of its name and its settings: `random`,
+`{name: table, train: pairs.csv}`. [Extending](../extending.md) says how to add one.
 """
 
 
@@ -29,7 +30,8 @@ def plugins_page() -> str:
 
 
 def _of(registry: Registry, keys: str) -> list[str]:
-    parts = [f"## {registry.group.rpartition('.')[2].capitalize()}\n", f"Named by {', '.join(f'`{key}`' for key in keys.split(', '))}.\n"]
+    title = registry.group.rpartition(".")[2].capitalize()
+    parts = [f"## {title}\n", f"Named by {', '.join(f'`{key}`' for key in keys.split(', '))}.\n"]
     for name in registry.entries:
         plugin = registry.load(name)
         if inspect.isclass(plugin) and issubclass(plugin, Plugin):

@@ -13,8 +13,8 @@ HEAD = """# Settings
 Every key of a description, with what it takes, its default and what it is. `vldd config CONFIG` prints all of them with their
 values; `--set KEY=VALUE` changes one, for example `--set distill.outer_steps=500`. An unknown key is refused.
 
-A key marked *does not change the output* may be changed between runs without anything being made again. The settings of a source,
-a coreset, a loss, an objective and the other [plug-ins](plugins.md) belong to the plug-in.
+A key marked *does not change the output* may be changed between runs without anything being made again. The settings of a
+source, a coreset, a loss, an objective and the other [plug-ins](plugins.md) belong to the plug-in.
 """
 
 
@@ -27,12 +27,14 @@ def settings_page() -> str:
 
 def _sections(section: type[Section], path: str) -> Iterator[str]:
     """A heading and a table of each section, those within it after it."""
-    within = {name: found for name, found in _within(section)}
+    within = dict(_within(section))
     if path:
         level = "##" if "." not in path else "###"
         yield f"{level} {path}\n"
         yield f"{inspect.cleandoc(section.__doc__ or '')}\n"
-    table = fields_table(section, leave_out=frozenset(within))
+    # A section that may be none, or a list of them, has a row too: what the key itself means.
+    plain = {name for name, inner in within.items() if section.model_fields[name].annotation is inner}
+    table = fields_table(section, leave_out=frozenset(plain))
     if table:
         yield table
     for name, inner in within.items():

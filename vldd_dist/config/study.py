@@ -39,7 +39,7 @@ def _known_metric(name: str) -> str:
 class TableSettings(Section):
     """One table of a study: a row, or a column under each metric, for each set of students that it compares."""
 
-    title: str = Field(min_length=1, max_length=300)
+    title: str = Field(min_length=1, max_length=300, description="Printed above the table.")
     variants: Distinct[str] | None = Field(None, description="Names of the variants in it, in this order; none: all.")
     methods: Distinct[str] = Field(
         ["distilled"], description='Labels of coresets, "distilled" and "full" (all training pairs), in this order.'

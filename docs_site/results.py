@@ -1,0 +1,32 @@
+"""The pages of benchmarks/results: each is a page of the site, and the overview lists them with their commands."""
+
+import re
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "results"
+# A line of code, indented or in a fence, or in the text.
+COMMAND = re.compile(r"(?:python -m benchmarks\.|vldd )[^\n`]+")
+HEAD = """# Results
+
+What was measured. Each page has the commands that made its figures and says on which machine; they are files of the
+repository, in `benchmarks/results/`.
+
+| page | first command |
+|:---|:---|
+"""
+
+
+def result_files() -> list[Path]:
+    return sorted(FOLDER.glob("*.md"))
+
+
+def title_of(path: Path) -> str:
+    return path.read_text().partition("\n")[0].removeprefix("# ")
+
+
+def results_page() -> str:
+    rows = []
+    for path in result_files():
+        command = COMMAND.search(path.read_text())
+        rows.append(f"| [{title_of(path)}]({path.name}) | {f'`{command[0]}`' if command else ''} |")
+    return HEAD + "\n".join(rows) + "\n"

@@ -1,0 +1,73 @@
+"""The documentation's site: its references are complete, its links lead somewhere, and the commands that it names exist."""
+
+import logging
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from docs_site.links import translate_all
+from docs_site.plugins import KEYS, plugins_page
+from docs_site.settings import settings_page
+from vldd_dist.cli.main import app
+from vldd_dist.config.load import load_experiment
+from vldd_dist.plugins import REGISTRIES, STAGES
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+# At the start of a line, as one types it or after a prompt.
+COMMAND = re.compile(r"^(?: {4})?(?:\$ )?vldd ((?:[^\n#]|(?<=\S)#)*?)(?:\\\n\s*([^\n#]*))?(?:\s#|$)", re.MULTILINE)
+
+
+def keys_of(tree: object, path: str = "") -> set[str]:
+    """Dotted keys of a description."""
+    if not isinstance(tree, dict) or ("name" in tree and path):
+        return {path}
+    return {key for name, value in tree.items() for key in keys_of(value, f"{path}.{name}".strip("."))}
+
+
+def test_the_reference_has_every_setting_with_a_description() -> None:
+    page = settings_page()
+    rows = [row.strip("| ").split(" | ") for row in page.splitlines() if row.startswith("| `")]
+    assert [row[0] for row in rows if len(row) != 4 or len(row[3]) < 8] == []
+    tables = dict(re.findall(r"^##+ ([\w.]+)\n(.*?)(?=^#|\Z)", page, re.MULTILINE | re.DOTALL))
+    experiment = load_experiment("jobs/presets/scenes.yaml", []).model_dump(mode="json")
+    for key in keys_of(experiment):
+        section, _, name = key.rpartition(".")
+        if section.endswith("resources"):
+            section = "resources"
+        assert f"| `{name}` |" in (tables[section] if section else page), key
+
+
+def test_the_reference_has_every_plugin() -> None:
+    assert {registry.kind for registry in REGISTRIES} - {registry.kind for registry in KEYS} == {STAGES.kind}
+    page = plugins_page()
+    for registry in KEYS:
+        (part,) = re.findall(rf"^## {registry.group.rpartition('.')[2].capitalize()}\n(.*?)(?=^## |\Z)", page, re.M | re.DOTALL)
+        # Each has a sentence.
+        assert set(re.findall(r"^### (\w+)\n\n\S", part, re.MULTILINE)) == set(registry.entries)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_the_commands_exist(path: Path) -> None:
+    commands = typer.main.get_command(app).commands
+    for found in COMMAND.findall(path.read_text()):
+        name, *words = shlex.split(" ".join(found))
+        assert name in commands or name in ("--help", "--version"), found
+        known = {option for parameter in commands[name].params for option in parameter.opts} if name in commands else set()
+        used = {word.partition("=")[0] for word in words if word.startswith("--") and word.partition("=")[0] != "--help"}
+        assert used <= known, found
+
+
+def test_a_link_of_the_repository_is_one_of_the_site(caplog: pytest.LogCaptureFixture) -> None:
+    text = "[a](../../benchmarks/results/store.md#x), [b](../scaling.md), [code](../../vldd_dist/plugins.py), `[c](gone.md)`"
+    with caplog.at_level(logging.WARNING):
+        assert (
+            translate_all(text, "tutorials/cluster.md")
+            == "[a](../results/store.md#x), [b](../scaling.md), code, `[c](gone.md)`"
+        )
+        assert caplog.messages == []
+        translate_all("[d](../../gone.py)", "tutorials/cluster.md")
+    assert caplog.messages == ["docs/tutorials/cluster.md has a link to ../../gone.py, which is no file"]
