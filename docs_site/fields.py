@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from vldd_dist.config.base import Plugin, Section
+from vldd_dist.config.base import LARGEST, Plugin, Section
 
 LIMITS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
 NAMES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "object": "mapping"}
@@ -68,7 +68,7 @@ def values(found: dict[str, Any], definitions: dict[str, Any]) -> str:
     if kind == "array":
         items = found.get("prefixItems") or [found.get("items", {})]
         return "list of " + " or ".join(dict.fromkeys(values(one, definitions) for one in items))
-    limits = ", ".join(text.format(f"{found[key]:,}") for key, text in LIMITS.items() if key in found)
+    limits = ", ".join(text.format(found[key]) for key, text in LIMITS.items() if abs(found.get(key, LARGEST)) < LARGEST)
     # A plug-in is validated by its own class, of which this schema knows nothing.
     named = NAMES[kind] if kind else "a name, or a mapping"
     return f"{named} {limits}".strip()

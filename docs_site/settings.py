@@ -20,8 +20,8 @@ source, a coreset, a loss, an objective and the other [plug-ins](plugins.md) bel
 
 def settings_page() -> str:
     parts = [HEAD, *_sections(Experiment, ""), "## resources\n", "Wherever a section has the key `resources`.\n"]
-    parts += [fields_table(Resources), "# Studies\n", "The keys of a [study](../studies.md).\n"]
-    parts += [fields_table(Study), "## tables.NAME\n", fields_table(TableSettings)]
+    parts += [fields_table(Resources), "## Studies\n", "The keys of a [study](../studies.md).\n"]
+    parts += [fields_table(Study), "### tables.NAME\n", fields_table(TableSettings)]
     return "\n".join(parts)
 
 

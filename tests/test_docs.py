@@ -11,8 +11,10 @@ import typer
 from docs_site.links import translate_all
 from docs_site.plugins import KEYS, plugins_page
 from docs_site.settings import settings_page
+from tests.test_readme import distilled_set
 from vldd_dist.cli.main import app
 from vldd_dist.config.load import load_experiment
+from vldd_dist.distilled_set.write import save
 from vldd_dist.plugins import REGISTRIES, STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -71,3 +73,12 @@ def test_a_link_of_the_repository_is_one_of_the_site(caplog: pytest.LogCaptureFi
         assert caplog.messages == []
         translate_all("[d](../../gone.py)", "tutorials/cluster.md")
     assert caplog.messages == ["docs/tutorials/cluster.md has a link to ../../gone.py, which is no file"]
+
+
+def test_the_tutorial_trains_on_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(distilled_set(), "my-set")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/tutorials/use-a-set.md").read_text(), re.DOTALL)
+    made: dict[str, object] = {}
+    exec(code, made)
+    assert made["losses"][0] > made["losses"][-1] > 0

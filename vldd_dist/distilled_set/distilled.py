@@ -131,7 +131,7 @@ class DistilledSet:
 
         Raises:
             StoreError: there is no set at the URL, an object is not as the manifest says, or the set cannot be trained on: its
-            loss is none of this package, or does not fit its tensors. The object is named.
+                loss is none of this package, or does not fit its tensors. The object is named.
         """
         store = Store(url)
         manifest = from_json(DistilledManifest, store.read(MANIFEST), store.url_of(MANIFEST))
