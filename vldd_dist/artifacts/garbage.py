@@ -1,13 +1,14 @@
 """Garbage collection: objects that no manifest and no checkpoint lists, and unfinished multipart uploads, if they are older, by
-the store's clock, than any attempt that may still be running.
+the store's clock, than any attempt that may still be running. If asked to, also committed units that nobody goes on with.
 
 Only in a store with this package's mark, and only keys of the forms that this package writes; anything else is left alone.
 """
 
 import contextlib
 import re
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from vldd_dist.artifacts.checkpoints import keys_of_checkpoint
@@ -18,6 +19,8 @@ from vldd_dist.store.listing import Listed
 from vldd_dist.store.store import MissingObject, Store
 
 LOOKS = 5
+# The kind whose units name published sets.
+PUBLICATION = "publication"
 FOLDERS = ("units", "blobs", "distilled")
 PARALLEL_READS = 8
 
@@ -29,20 +32,47 @@ _ALONE = re.compile(r"blobs/(?P<start>[0-9a-f]{2})/(?P=start)[0-9a-f]{62}|(units
 
 
 @dataclass(frozen=True)
+class Keep:
+    """Which units are needed: the others are garbage, too.
+
+    Attributes:
+        units: as (kind, id).
+        published: publications and the sets that they published are kept, needed or not.
+    """
+
+    units: AbstractSet[tuple[str, str]]
+    published: bool = True
+
+    def frees(self, unit: str) -> bool:
+        """Whether a unit with this key prefix is not needed."""
+        _, kind, unit_id = unit.split("/")
+        return (kind, unit_id) not in self.units and not (self.published and kind == PUBLICATION)
+
+    def frees_set(self, folder: str) -> bool:
+        """Whether a published set is of a publication that is not needed."""
+        return not self.published and folder[-8:] not in {unit_id[:8] for kind, unit_id in self.units if kind == PUBLICATION}
+
+
+@dataclass(frozen=True)
 class Garbage:
-    """Keys of objects to remove, their size in bytes, and keys of multipart uploads to abort."""
+    """Keys of objects to remove, their size in bytes, and keys of multipart uploads to abort; `units`: the committed units
+    among them, as KIND/ID, with the published sets, as their folders."""
 
     keys: list[str]
     size: int
     uploads: list[str]
+    units: list[str] = field(default_factory=list)
 
 
-def find_garbage(store: Store, min_age: timedelta) -> Garbage:
+def find_garbage(store: Store, min_age: timedelta, keep: Keep | None = None) -> Garbage:
     """Objects under `units/`, `blobs/` and `distilled/` that nothing lists and that are older than `min_age`. A folder under
     `distilled/` counts as listed if it has a manifest. Checkpoints of a committed unit list nothing any more.
 
     The age protects running attempts, which write objects before the manifest or checkpoint record that lists them. The age of
-    an attempt is that of its newest object.
+    an attempt is that of its newest object. A unit that is not needed is as old as the newest object of all its attempts.
+
+    Args:
+        keep: which committed units are needed; none: all.
 
     Raises:
         StoreError: the store has no mark, or a manifest cannot be read: then nothing is known to be garbage.
@@ -56,16 +86,16 @@ def find_garbage(store: Store, min_age: timedelta) -> Garbage:
     before = store.now() - min_age
     for _ in range(LOOKS):
         with contextlib.suppress(MissingObject):
-            return _look(store, before)
+            return _look(store, before, keep)
     raise StoreError(f"{store.url}: units were committed during each of {LOOKS} attempts to read it: try again later")
 
 
-def remove_garbage(store: Store, garbage: Garbage, min_age: timedelta) -> None:
+def remove_garbage(store: Store, garbage: Garbage, min_age: timedelta, keep: Keep | None = None) -> None:
     """Remove what `find_garbage` found, except what has been listed or written again since."""
-    still = set(find_garbage(store, min_age).keys)
+    still = set(find_garbage(store, min_age, keep).keys)
     before = store.now() - min_age
-    # Checkpoint records first: a checkpoint of which some objects are gone must not be found.
-    for key in sorted(garbage.keys, key=lambda key: _CHECKPOINT.fullmatch(key) is None):
+    # Manifests and checkpoint records first: what lists objects that are gone must not be found.
+    for key in sorted(garbage.keys, key=lambda key: not (key.endswith("/manifest.json") or _CHECKPOINT.fullmatch(key))):
         with contextlib.suppress(MissingObject):
             if key in still and store.modified(key) <= before:
                 store.delete([key])
@@ -73,19 +103,40 @@ def remove_garbage(store: Store, garbage: Garbage, min_age: timedelta) -> None:
         store.abort_uploads(folder, before)
 
 
-def _look(store: Store, before: datetime) -> Garbage:
+def _look(store: Store, before: datetime, keep: Keep | None) -> Garbage:
     """Raises MissingObject when a manifest or record is gone since the listing: its objects may be listed elsewhere by now."""
     listed: dict[str, Listed] = {}
     for folder in FOLDERS:
         listed |= store.listing(folder, temporary=True)
-    named = _named(store, list(listed))
+    freed = _freed(listed, before, keep)
+    named = _named(store, [key for key in listed if _owner(key) not in freed])
     attempts: dict[str, list[str]] = {}
     for key in listed:
-        if key not in named and (attempt := _attempt_of(key)):
+        if key not in named and (attempt := _attempt_of(key, freed)):
             attempts.setdefault(attempt, []).append(key)
     keys = [key for written in attempts.values() if all(listed[key].modified <= before for key in written) for key in written]
     uploads = [key for folder in FOLDERS for key in store.abort_uploads(folder, before, abort=False)]
-    return Garbage(keys, sum(listed[key].size for key in keys), uploads)
+    units = [owner.removeprefix("units/") for owner in sorted(freed) if f"{owner}/manifest.json" in listed]
+    return Garbage(keys, sum(listed[key].size for key in keys), uploads, units)
+
+
+def _freed(listed: dict[str, Listed], before: datetime, keep: Keep | None) -> set[str]:
+    """Prefixes of the units and sets that are not needed, and of which every object is old."""
+    if keep is None:
+        return set()
+    owners = {key: owner for key in listed if (owner := _owner(key))}
+    young = {owner for key, owner in owners.items() if listed[key].modified > before}
+    frees = {owner: keep.frees(owner) if owner.startswith("units/") else keep.frees_set(owner) for owner in owners.values()}
+    return {owner for owner, is_free in frees.items() if is_free} - young
+
+
+def _owner(key: str) -> str:
+    """The unit's or published set's prefix; empty for a key of neither, or of no form that this package writes."""
+    for form in (_MANIFEST, _CHECKPOINT, _OF_ATTEMPT):
+        if match := form.fullmatch(key):
+            return match["unit"]
+    match = _PUBLISHED.fullmatch(key)
+    return match["folder"] if match else ""
 
 
 def _named(store: Store, keys: list[str]) -> set[str]:
@@ -106,9 +157,11 @@ def _named_by_manifest(store: Store, key: str) -> list[str]:
     return [info.key for info in manifest.objects.values()]
 
 
-def _attempt_of(key: str) -> str:
+def _attempt_of(key: str, freed: AbstractSet[str] = frozenset()) -> str:
     """A name for the objects that were written together: an attempt at a unit, a published set, or a single object. Empty for a
-    key that this package does not write."""
+    key that this package does not write. What is freed is one thing."""
+    if (owner := _owner(key)) in freed:
+        return owner
     if match := _OF_ATTEMPT.fullmatch(key) or _CHECKPOINT.fullmatch(key):
         return f"{match['unit']}/{match['attempt']}"
     if match := _PUBLISHED.fullmatch(key):

@@ -18,7 +18,7 @@ EXAMPLES: dict[str, list[str]] = {
     "show": ["vldd show results/distilled/scenes-20pairs-seed0-0123abcd"],
     "fetch": ["vldd fetch s3://bucket/scenes/distilled/NAME my-pairs"],
     "verify": ["vldd verify my-pairs"],
-    "gc": ["vldd gc results", "vldd gc results --delete"],
+    "gc": ["vldd gc results", "vldd gc results --keep scenes --keep study.yaml --delete"],
     "doctor": ["vldd doctor s3://bucket/prefix"],
 }
 

@@ -9,31 +9,50 @@ import typer
 from vldd_dist.cli.console import nothing_on_stdout, say, say_json
 from vldd_dist.cli.options import Json, ListedStore, hours
 from vldd_dist.control_characters import one_line
+from vldd_dist.errors import ConfigError
 
 
 def gc(
     store: ListedStore,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="Also what neither this description needs, nor another --keep, nor an experiment that runs now: name all that "
+            "you go on with.",
+        ),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="With --keep: also sets that no kept description publishes.")
+    ] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Remove them; without this option nothing changes.")] = False,
     min_age_hours: Annotated[
         float, typer.Option(min=0, callback=hours, help="Younger objects are kept: running work may need them.")
     ] = 24,
 ) -> None:
-    """List what dead attempts left in a store, and remove it if asked to."""
-    from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
+    """List what dead attempts left in a store, or what is no longer needed, and remove it if asked to."""
+    from vldd_dist.artifacts.garbage import Keep, find_garbage, remove_garbage
     from vldd_dist.store.store import Store
 
-    opened, min_age = Store(store), timedelta(hours=min_age_hours)
+    if published and not keep:
+        raise ConfigError("--published: goes with --keep CONFIG, which says what is needed")
+    opened, min_age, needed = Store(store), timedelta(hours=min_age_hours), None
+    if keep:
+        from vldd_dist.monitoring.kept_units import kept_units
+
+        needed = Keep(kept_units(opened, keep), published=not published)
     say(f"store: {one_line(opened.url)}")
-    garbage = find_garbage(opened, min_age)
+    garbage = find_garbage(opened, min_age, needed)
     for key in garbage.keys:
         say(one_line(key))
     for key in garbage.uploads:
         say(f"{one_line(key)} (an incomplete upload)")
     if delete:
-        remove_garbage(opened, garbage, min_age)
+        remove_garbage(opened, garbage, min_age, needed)
     verb = "removed" if delete else "could be removed with --delete"
     uploads = f" and {len(garbage.uploads)} incomplete uploads" if garbage.uploads else ""
-    say(f"{len(garbage.keys)} objects, {garbage.size / 2**20:.1f} MiB{uploads} {verb}")
+    units = f" ({len(garbage.units)} units and sets that are not needed)" if needed else ""
+    say(f"{len(garbage.keys)} objects{units}, {garbage.size / 2**20:.1f} MiB{uploads} {verb}")
 
 
 def doctor(

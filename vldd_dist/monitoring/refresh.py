@@ -11,12 +11,31 @@ from vldd_dist.monitoring.live_report import Reports, progress_of
 from vldd_dist.monitoring.report_files import DESCRIPTION, PAGE, key_of, report_name
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.study_graph import StudyGraph
-from vldd_dist.store.store import Store
+from vldd_dist.store.store import MissingObject, Store
 
 
 def write_description(store: Store, described: Experiment | LoadedStudy) -> None:
     """Leave what `refresh_report` needs. Raises StoreError."""
     store.write(key_of(described.name, DESCRIPTION), (json.dumps(description_tree(described), indent=1) + "\n").encode())
+
+
+def read_stored_description(store: Store, name: str) -> Experiment | LoadedStudy | None:
+    """What `write_description` left of the latest run of this name; none where there is nothing.
+
+    Raises:
+        StoreError: it is damaged.
+        ConfigError: this version reads no such description.
+    """
+    key = key_of(name, DESCRIPTION)
+    try:
+        tree = strict_json.parse(store.read(key))
+    except MissingObject:
+        return None
+    except ValueError as error:
+        raise StoreError(f"{store.url_of(key)}: {error}: run the experiment again to have it rewritten") from None
+    if not isinstance(tree, dict):
+        raise StoreError(f"{store.url_of(key)}: holds no description: run the experiment again to have it rewritten")
+    return read_description(tree, store.url_of(key))
 
 
 def refresh_report(store: Store, name: str | None) -> str:
@@ -31,15 +50,11 @@ def refresh_report(store: Store, name: str | None) -> str:
         DataError: the data, by which units are named, are not to be had from here.
     """
     name = report_name(store, name, DESCRIPTION)
-    key, page = key_of(name, DESCRIPTION), store.url_of(key_of(name, PAGE))
+    page = store.url_of(key_of(name, PAGE))
     try:
-        tree = strict_json.parse(store.read(key))
-    except ValueError as error:
-        raise StoreError(f"{store.url_of(key)}: {error}: run the experiment again to have it rewritten") from None
-    if not isinstance(tree, dict):
-        raise StoreError(f"{store.url_of(key)}: holds no description: run the experiment again to have it rewritten")
-    try:
-        reporter = _reporter(read_description(tree, store.url_of(key)), store)
+        described = read_stored_description(store, name)
+        assert described is not None, "it has just been listed"
+        reporter = _reporter(described, store)
     except (ConfigError, DataError) as error:
         raise type(error)(f"{error} (the report as its run last wrote it is {page})") from None
     for status in read_statuses(store):

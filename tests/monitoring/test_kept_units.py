@@ -1,0 +1,95 @@
+"""`vldd gc --keep`: what no kept description needs is freed, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.test_cli import vldd
+from vldd_dist.artifacts.run_status import RunStatus, write_status
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import is_done
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.load import load_experiment
+from vldd_dist.monitoring.refresh import write_description
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny import TINY
+
+SMALL = [*TINY, "distill.pairs=[3]", "coresets.methods=[random]", "experts.count=1"]
+NOW = ("--min-age-hours", "0")
+
+
+def committed(store: Store, *overrides: str) -> tuple[Experiment, list[WorkUnit]]:
+    """An experiment whose units each hold an object of their own and a blob that all experiments share."""
+    tree = load_experiment("scenes", [*SMALL, *overrides])
+    units = make_graph(tree).units()
+    for unit in units:
+        if not is_done(store, unit.kind, unit.id):
+            writer = UnitWriter(store, unit.kind, unit.id, {}, {})
+            writer.put("own", unit.id.encode())
+            writer.adopt("shared", writer.put_blob(b"shared by all"))
+            writer.adopt("blob", writer.put_blob(unit.id.encode()))
+            writer.commit({})
+    for unit in units:
+        if unit.kind == "publication":
+            for name in ("manifest.json", "pairs.safetensors"):
+                store.write(f"distilled/{tree.name}-3pairs-seed0-{unit.id[:8]}/{name}", b"{}")
+    return tree, units
+
+
+def done(store: Store, units: list[WorkUnit]) -> set[str]:
+    return {unit.id for unit in units if is_done(store, unit.kind, unit.id)}
+
+
+@pytest.fixture(autouse=True)
+def any_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the units are of no interest here."""
+    monkeypatch.setattr("vldd_dist.artifacts.manifests.UnitManifest.check_facts", lambda self, source: None)
+
+
+def test_what_no_kept_description_needs_is_freed(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, needed = committed(store, "name=kept")
+    _, other = committed(store, "name=other", "seed=5", "distill.outer_steps=7")
+    config = tmp_path / "kept.yaml"
+    config.write_text(yaml.safe_dump(kept.model_dump(mode="json")))
+    everything, shared = {unit.id for unit in other}, {unit.id for unit in needed}
+    # Young: nothing is freed.
+    assert "0 objects (0 units" in vldd("gc", store.url, "--keep", str(config), "--delete", capsys=capsys)[1]
+    code, said, _ = vldd("gc", store.url, "--keep", str(config), *NOW, capsys=capsys)
+    assert (code, done(store, other)) == (0, everything), "listed, not removed"
+    assert f"({len(everything - shared) - 1} units and sets that are not needed)" in said, "all but the publication"
+    assert vldd("gc", store.url, "--keep", str(config), "--delete", *NOW, capsys=capsys)[0] == 0
+    publication = {unit.id for unit in other if unit.kind == "publication"}
+    assert done(store, other) == shared & everything | publication
+    assert done(store, needed) == shared
+    assert len(store.list("distilled")) == 4
+    blobs = [store.read(key) for key in store.list("blobs")]
+    assert b"shared by all" in blobs
+    assert {blob.decode() for blob in blobs} == shared | publication | {"shared by all"}
+    assert vldd("gc", store.url, "--keep", str(config), "--published", "--delete", *NOW, capsys=capsys)[0] == 0
+    assert {key.split("/")[1][:4] for key in store.list("distilled")} == {"kept"}
+    assert done(store, other) == shared & everything
+
+
+def test_what_runs_is_safe_and_so_is_what_ran_under_the_name(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running, units = committed(store, "name=running", "seed=5")
+    kept, own = committed(store, "name=kept")
+    changed, more = committed(store, "name=kept", "seed=6")
+    write_description(store, changed)
+    config = tmp_path / "kept.yaml"
+    config.write_text(yaml.safe_dump(kept.model_dump(mode="json")))
+    fields = {"experiment": "running", "state": "running", "stages": {}, "running": [], "time_left": "", "notices": []}
+    write_status(store, RunStatus.model_validate(fields))
+    arguments = ("gc", store.url, "--keep", str(config), "--published", "--delete", *NOW)
+    code, _, err = vldd(*arguments, capsys=capsys)
+    assert (code, "running runs, and no description says what it needs" in err) == (4, True)
+    write_description(store, running)
+    assert "0 objects (0 units" in vldd(*arguments, capsys=capsys)[1]
+    assert all(done(store, one) == {unit.id for unit in one} for one in (units, own, more))
+    write_status(store, RunStatus.model_validate(fields | {"state": "done"}))
+    vldd(*arguments, capsys=capsys)
+    assert done(store, units) == {unit.id for unit in own + more} & {unit.id for unit in units}
