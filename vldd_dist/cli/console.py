@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -64,27 +63,3 @@ def nothing_on_stdout(wanted: bool) -> Iterator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
-
-
-class _SafeFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return escape_controls(super().format(record))
-
-
-class _StandardError(logging.StreamHandler):
-    """Looks up sys.stderr at each line, since it may be replaced."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self, logging.WARNING)
-        self.setFormatter(_SafeFormatter())
-
-    @property
-    def stream(self) -> Any:
-        return sys.stderr
-
-
-def log_warnings() -> None:
-    """Print warnings of this package on standard error. May be called more than once."""
-    logger = logging.getLogger("vldd_dist")
-    if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
-        logger.addHandler(_StandardError())

@@ -1,6 +1,7 @@
 """The `vldd` command: each command calls one function of the package."""
 
 import io
+import logging
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -8,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vldd_dist.cli.console import log_warnings, say
+from vldd_dist.cli.console import say
 from vldd_dist.cli.data import data, init
 from vldd_dist.cli.examples import epilog
 from vldd_dist.cli.experiments import config, run, status, study, submit
@@ -16,6 +17,7 @@ from vldd_dist.cli.sets import fetch, list_sets, show, verify
 from vldd_dist.cli.stores import doctor, gc
 from vldd_dist.cli.tables import report, table
 from vldd_dist.errors import VlddError
+from vldd_dist.logs import is_json, start_logging
 
 # Without markup: usage errors quote what was typed, and `[/b]` in a path is no markup.
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -63,8 +65,9 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A character that the terminal's encoding lacks is shown as an escape instead of raising.
             stream.reconfigure(errors="backslashreplace")
-    log_warnings()
     try:
+        # What a run does is printed by its view; as JSON it is lines like any other.
+        start_logging(logging.INFO if is_json() else logging.WARNING)
         app(arguments)
     except VlddError as error:
         say(f"vldd: {error}", error=True)

@@ -1,5 +1,6 @@
-"""What a person sees while units run: one live table on a terminal, plain lines elsewhere."""
+"""What a person sees while units run: one live table on a terminal, plain lines elsewhere, or lines of JSON."""
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vldd_dist.events import RunEvent
+from vldd_dist.logs import is_json, now_stamp
 from vldd_dist.monitoring.descriptions import describe_event, describe_figures
 from vldd_dist.monitoring.run_state import RunState, View
 from vldd_dist.monitoring.time_left import time_left
@@ -19,6 +21,8 @@ LIVE_INTERVAL_SECONDS = 0.25
 # Most running units that are listed, of each stage in the table and of all in the log; the others are counted.
 LIVE_UNITS, PLAIN_UNITS = 8, 20
 BAR_WIDTH = 20
+
+logger = logging.getLogger(__name__)
 
 
 class LiveView:
@@ -77,8 +81,7 @@ class PlainView:
         self.last = clock()
 
     def begin(self, state: RunState) -> None:
-        total, done = state.total.total(), state.done.total()
-        self._print(f"{total} units, {done} done before, {total - done} to run")
+        self._print(_at_the_start(state))
 
     def event(self, event: RunEvent, state: RunState) -> None:
         if message := describe_event(event, state):
@@ -99,8 +102,34 @@ class PlainView:
         """Nothing to clear."""
 
     def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(f"{now_stamp()} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class LogView:
+    """Every event as a log line, for programs: `VLDD_LOG=json`. Figures are in the status and the metrics."""
+
+    def begin(self, state: RunState) -> None:
+        logger.info(_at_the_start(state))
+
+    def event(self, event: RunEvent, state: RunState) -> None:
+        if message := describe_event(event, state):
+            unit = state.units.get(getattr(event, "unit_id", ""))
+            known = {"unit": unit.label if unit else None, "node": getattr(event, "node", None)}
+            logger.log(logging.WARNING if message.important else logging.INFO, message.text, extra=known)
+
+    def refresh(self, state: RunState) -> None:
+        """Only events."""
+
+    def end(self) -> None:
+        """Nothing to clear."""
+
+
+def _at_the_start(state: RunState) -> str:
+    total, done = state.total.total(), state.done.total()
+    return f"{total} units, {done} done before, {total - done} to run"
 
 
 def make_view(console: Console) -> View:
+    if is_json():
+        return LogView()
     return LiveView(console) if console.is_terminal else PlainView(console)

@@ -9,6 +9,7 @@ import torch
 from vldd_dist.artifacts.checkpoints import AlreadyCommitted
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.events import Report, UnitReport
+from vldd_dist.logs import bound
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.pipeline.work_unit import UnitOrder
@@ -31,11 +32,13 @@ def execute(
     inputs = {role: f"{kind}/{unit_id}" for role, (kind, unit_id) in order.inputs.items()}
     writer = UnitWriter(store, order.kind, order.id, order.spec, inputs)
     context = StageContext(order, store, writer, report if ranks.is_main else _nothing, ranks, should_stop)
-    try:
-        facts = stage_of(order.kind).run(context)
-    except AlreadyCommitted as stop:
-        logger.warning("%s: %s", order.label, stop)
-        return
+    with bound(attempt=writer.attempt):
+        logger.info("attempt %s at %s/%s begins", writer.attempt, order.kind, order.id)
+        try:
+            facts = stage_of(order.kind).run(context)
+        except AlreadyCommitted as stop:
+            logger.warning("%s", stop)
+            return
     written = ranks.all_gather(writer.objects)
     if ranks.is_main:
         for objects in written:

@@ -3,6 +3,7 @@ running."""
 
 import json
 import logging
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load_study import LoadedStudy
 from vldd_dist.errors import ConfigError
+from vldd_dist.logs import VARIABLE
 from vldd_dist.ray_backend.joining import TOKEN, first_line
 from vldd_dist.ray_backend.secret_files import EXCLUDES, check_named_files, check_working_dir, texts_of
 from vldd_dist.store.store import Store
@@ -104,6 +106,9 @@ def runtime_env(root: Path) -> dict[str, Any]:
     """The job's runtime environment: that of the working directory, which is uploaded without secrets."""
     path = root / "jobs" / "runtime_env.yaml"
     given = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
+    if VARIABLE in os.environ:
+        # Driver and workers write their lines as this command was told to.
+        given["env_vars"] = {**(given.get("env_vars") or {}), VARIABLE: os.environ[VARIABLE]}
     return given | {"working_dir": str(root), "excludes": [*(given.get("excludes") or []), *EXCLUDES]}
 
 

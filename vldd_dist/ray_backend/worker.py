@@ -3,7 +3,6 @@
 import logging
 import signal
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -20,6 +19,7 @@ import vldd_dist.data.prepared.real_batches
 import vldd_dist.distilled_set.presentation  # noqa: F401
 from vldd_dist.errors import VlddError
 from vldd_dist.events import Progress, UnitReport, WorkerStarted
+from vldd_dist.logs import bound, start_logging
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.outcome import DONE, InputAwaited, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
@@ -31,6 +31,8 @@ from vldd_dist.sharding.rendezvous import Rendezvous, join
 from vldd_dist.store.store import Store
 
 REPORT_INTERVAL_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
 
 load_all()
 
@@ -44,12 +46,18 @@ def answer(
         node: Ray's id of this process's node.
         rendezvous: host and port, for a unit of several ranks.
     """
-    try:
-        ranks = SOLO if rendezvous is None else _join(order, Rendezvous(*rendezvous), rank)
-    except RuntimeError as error:
-        cause = f"rank {rank} of {order.workers} could not join the others: {plain(str(error).strip().partition(chr(10))[0])}"
-        return asdict(Outcome("lost", cause, 1))
-    return asdict(replace(run_order(order, store, events, node, ranks), node=node))
+    start_logging()
+    with bound(unit=order.label, node=node):
+        try:
+            ranks = SOLO if rendezvous is None else _join(order, Rendezvous(*rendezvous), rank)
+        except RuntimeError as error:
+            cause = (
+                f"rank {rank} of {order.workers} could not join the others: {plain(str(error).strip().partition(chr(10))[0])}"
+            )
+            return asdict(Outcome("lost", cause, 1))
+        outcome = run_order(order, store, events, node, ranks)
+        logger.info("ended: %s%s", outcome.status, f", {outcome.cause}" if outcome.cause else "")
+        return asdict(replace(outcome, node=node))
 
 
 def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: Ranks = SOLO) -> Outcome:
@@ -76,7 +84,7 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
     except LostRank as error:
         return Outcome("lost", str(error), 1)
     except Exception as error:
-        logging.getLogger(__name__).error("%s\n%s", order.label, traceback.format_exc())
+        logger.exception("failed")
         return Outcome("broken" if is_of_the_machine(error) else "crashed", describe(error), 1)
 
 
