@@ -1,0 +1,68 @@
+"""The notebooks in examples/ run on a set that was made here, and are committed without outputs."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+
+from tests.test_readme import RECIPE
+from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.data.images import to_tensor
+from vldd_dist.data.scenes import draw_scenes
+from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.manifest import NearestCaptions
+from vldd_dist.distilled_set.write import save
+from vldd_dist.models.losses.wbce import WeightedBCE
+from vldd_dist.models.text import FrozenTextEncoder
+from vldd_dist.recall_metrics import with_mean
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
+PAIRS = 6
+
+
+def scenes_set() -> DistilledSet:
+    """Real scenes in place of distilled ones, with a similarity that is learned, at its start."""
+    text = {"model": "tiny-clip", "pooling": "projected"}
+    encoder = FrozenTextEncoder(TextTowerSettings(**text), torch.device("cpu"))
+    scenes = draw_scenes(PAIRS, 0, 32, 0)
+    pixels = torch.stack([to_tensor(scene.image) for scene in scenes])
+    captions = [scene.captions[0] for scene in scenes]
+    loss = WeightedBCE(similarity={"kind": "low_rank", "rank": 2})
+    return DistilledSet(
+        rows={"images": (pixels / 255 - 0.5) / 0.25, "texts": encoder.encode(captions, batch_size=PAIRS)}
+        | {name: learned.start for name, learned in loss.learned_rows(range(PAIRS), PAIRS).items()},
+        recipe=RECIPE.model_copy(update={"image_size": 32, "text_encoder": text, "loss": loss.model_dump(mode="json")}),
+        captions=[NearestCaptions(before=caption, after=caption, similarity=1.0) for caption in captions],
+        learned={"inner_lr_image": 0.1},
+        start_images=pixels,
+        facts={"recalls": {"distilled": [with_mean((50.0,) * 6)]}},
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("sets") / "scenes")
+    save(scenes_set(), folder)
+    return folder
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs(path: Path, saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.source for cell in cells if cell.outputs or cell.execution_count] == [], "clear all outputs"
+    given = {"VLDD_SET": saved, "VLDD_SOURCE": json.dumps({"name": "scenes"}), "VLDD_IMAGES": "30", "OMP_NUM_THREADS": "1"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    texts = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
+    pictures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+    shown = {
+        "look-into-a-set": (2, [f"{PAIRS} pairs, images (3, 32, 32)", "test_nfnet", "mean recall 50.0 %"]),
+        "train-on-a-set": (1, ["30 test images", "distilled  ", "random real pairs  "]),
+    }
+    assert pictures == shown[path.stem][0]
+    assert [words for words in shown[path.stem][1] if words not in texts] == []
