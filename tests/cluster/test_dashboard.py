@@ -1,6 +1,7 @@
 """The Grafana dashboard draws what a run registers."""
 
 import json
+import math
 import re
 from itertools import count
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from tests.cluster.recipes import CLUSTER
-from vldd_dist.events import Progress, UnitReported, UnitRetried, UnitStarted
+from vldd_dist.events import Progress, UnitFinished, UnitReported, UnitRetried, UnitStarted
 from vldd_dist.monitoring.run_state import RunState
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend import metrics as ray_metrics
@@ -22,39 +23,47 @@ VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"][
 QUERIES = [variable["definition"] for variable in VARIABLES.values() if variable["type"] == "query"]
 # Ray's own, on every metric.
 COMMON = {"SessionName", "instance"}
+# What Prometheus makes of a histogram, with the label `le`.
+OF_A_HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
 
 
 class Registered:
     """In place of Ray's classes: which metrics there are, with which labels they are set."""
 
     labels: ClassVar[dict[str, set[str]]] = {}
+    values: ClassVar[dict[tuple[str, ...], list[float]]] = {}
 
-    def __init__(self, name: str, description: str = "", tag_keys: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, name: str, description: str = "", tag_keys: tuple[str, ...] = (), boundaries: list[float] | None = None
+    ) -> None:
         self.name = name
-        self.labels[name] = set(tag_keys)
+        self.labels[name] = set(tag_keys) | ({"le"} if boundaries else set())
 
     def set(self, value: float, tags: dict[str, str]) -> None:
-        assert tags.keys() == self.labels[self.name]
+        assert tags.keys() == self.labels[self.name] - {"le"}
+        self.values.setdefault((self.name, *tags.values()), []).append(value)
 
-    def inc(self, value: float) -> None:
-        assert value == 1, "one event of a retry, whatever its text"
-        assert not self.labels[self.name]
+    inc = observe = set
 
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     """The labels of each metric, by the name under which Prometheus knows it."""
     monkeypatch.setattr(Registered, "labels", {})
-    monkeypatch.setattr(ray_metrics, "Gauge", Registered)
-    monkeypatch.setattr(ray_metrics, "Counter", Registered)
+    monkeypatch.setattr(Registered, "values", {})
+    for kind in ("Gauge", "Counter", "Histogram"):
+        monkeypatch.setattr(ray_metrics, kind, Registered)
     clock = count(0, 2 * ray_metrics.METRICS_SECONDS)
-    state = RunState([RayMetrics(lambda: float(next(clock)))])
+    state = RunState([RayMetrics("scenes", lambda: float(next(clock)))])
     unit = WorkUnit("expert", {"index": 0}, label="expert 0")
     state.begin([unit], set())
     state.event(UnitStarted(unit.id))
     state.event(UnitReported(unit.id, Progress(1, 2, **dict.fromkeys(ray_metrics.UNIT_GAUGES, 1.0))))
     state.refresh()
     state.event(UnitRetried(unit.id, "lost", "its machine ended"))
+    state.refresh()
+    state.event(UnitStarted(unit.id))
+    state.event(UnitFinished(unit.id, 90.0))
     state.refresh()
     return {f"ray_{name}": labels for name, labels in Registered.labels.items()}
 
@@ -70,11 +79,23 @@ def test_what_is_drawn_is_what_a_run_registers(registered: dict[str, set[str]]) 
     for expression in EXPRESSIONS + QUERIES:
         for name, selected in metrics_in(expression).items():
             if "vldd" in name:
+                name = OF_A_HISTOGRAM.sub("", name)
                 drawn.add(name)
                 assert selected - COMMON <= registered[name], expression
                 (grouped,) = re.findall(r"\bby \((.*?)\)", expression) or [""]
                 assert set(re.findall(r"\w+", grouped)) - COMMON <= registered[name], expression
+                assert "experiment" in selected or "label_values" in expression
     assert drawn == registered.keys()
+
+
+def test_an_ended_unit_leaves_no_figure_but_its_duration(registered: dict[str, set[str]]) -> None:
+    assert all("experiment" in labels for labels in registered.values())
+    for gauge in ray_metrics.UNIT_GAUGES.values():
+        first, *last = Registered.values[gauge, "scenes", "expert 0"]
+        assert first == 1
+        assert [math.isnan(value) for value in last] == [True]
+    assert Registered.values["vldd_unit_seconds", "scenes", "expert"] == [90.0]
+    assert Registered.values["vldd_retries_total", "scenes"] == [1], "one event of a retry, whatever its text"
 
 
 def test_other_metrics_are_rays_own() -> None:

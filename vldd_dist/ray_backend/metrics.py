@@ -1,11 +1,12 @@
 """A run's figures as Ray metrics: Prometheus scrapes them from the cluster, cluster/grafana/ draws them."""
 
+import math
 import time
 from collections.abc import Callable
 
-from ray.util.metrics import Counter, Gauge
+from ray.util.metrics import Counter, Gauge, Histogram
 
-from vldd_dist.events import RunEvent, UnitRetried
+from vldd_dist.events import RunEvent, UnitFinished, UnitRetried
 from vldd_dist.monitoring.run_state import RunState
 
 METRICS_SECONDS = 5
@@ -16,45 +17,82 @@ UNIT_GAUGES = {
     "loss": "vldd_loss",
     "validation": "vldd_validation",
 }
+# Upper bounds of the histogram of units' durations, seconds: from a coreset's to an expert's of days.
+DURATIONS = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 48 * 3600.0]
 
 
 class RayMetrics:
-    """A view that sets gauges every `METRICS_SECONDS`; Ray must be running when it is refreshed."""
+    """A view that sets gauges every `METRICS_SECONDS`; Ray must be running when it is refreshed.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        experiment: the name that every metric carries as a tag: several may run on a cluster.
+    """
+
+    def __init__(self, experiment: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tag = {"experiment": experiment}
         self._clock, self._set_at = clock, -float("inf")
         self._units: Gauge | None = None
         self._gauges: dict[str, Gauge] = {}
         self._retries: Counter | None = None
-        # Since the counter was last increased.
+        self._durations: Histogram | None = None
+        # Since the last refresh: (kind, seconds) of finished units, and units' attempts that are tried again.
+        self._finished: list[tuple[str, float]] = []
         self._new_retries = 0
+        # Unit id -> label, and the gauges that have a figure of it.
+        self._drawn: dict[str, tuple[str, set[str]]] = {}
 
     def begin(self, state: RunState) -> None:
         """Metrics are registered at the first refresh: Ray may not be running yet."""
 
     def event(self, event: RunEvent, state: RunState) -> None:
         self._new_retries += isinstance(event, UnitRetried)
+        if isinstance(event, UnitFinished):
+            self._finished.append((state.units[event.unit_id].kind, event.seconds))
 
     def refresh(self, state: RunState) -> None:
-        if self._clock() - self._set_at < METRICS_SECONDS:
+        if self._clock() - self._set_at < METRICS_SECONDS and not self._finished:
             return
         self._set_at = self._clock()
         if self._units is None:
-            self._units = Gauge("vldd_units", "Work units.", tag_keys=("kind", "state"))
-            self._retries = Counter("vldd_retries_total", "Attempts that ended and were tried again.")
-            self._gauges = {
-                field: Gauge(name, f"{field.replace('_', ' ')} of a unit.", tag_keys=("unit",))
-                for field, name in UNIT_GAUGES.items()
-            }
-        assert self._retries is not None
-        if self._new_retries:
-            self._retries.inc(self._new_retries)
-            self._new_retries = 0
+            self._register()
+        assert self._units is not None
+        self._record_events()
         self._set_units(state, self._units)
-        for running in state.running.values():
+        self._set_progress(state)
+
+    def _register(self) -> None:
+        self._units = Gauge("vldd_units", "Work units.", tag_keys=("experiment", "kind", "state"))
+        self._retries = Counter("vldd_retries_total", "Attempts that ended and were tried again.", tag_keys=("experiment",))
+        self._durations = Histogram(
+            "vldd_unit_seconds", "From a unit's start to its commit.", boundaries=DURATIONS, tag_keys=("experiment", "kind")
+        )
+        self._gauges = {
+            field: Gauge(name, f"{field.replace('_', ' ')} of a running unit.", tag_keys=("experiment", "unit"))
+            for field, name in UNIT_GAUGES.items()
+        }
+
+    def _record_events(self) -> None:
+        assert self._retries is not None
+        assert self._durations is not None
+        if self._new_retries:
+            self._retries.inc(self._new_retries, self._tag)
+            self._new_retries = 0
+        for kind, seconds in self._finished:
+            self._durations.observe(seconds, self._tag | {"kind": kind})
+        self._finished.clear()
+
+    def _set_progress(self, state: RunState) -> None:
+        for unit_id in self._drawn.keys() - state.running.keys():
+            label, fields = self._drawn.pop(unit_id)
+            for field in fields:
+                # Ray has no way to remove a series; this one is not drawn.
+                self._gauges[field].set(math.nan, self._tag | {"unit": label})
+        for unit_id, running in state.running.items():
+            label, fields = self._drawn.setdefault(unit_id, (running.unit.label, set()))
             for field, gauge in self._gauges.items():
                 if (value := getattr(running.progress, field, None)) is not None:
-                    gauge.set(value, {"unit": running.unit.label})
+                    gauge.set(value, self._tag | {"unit": label})
+                    fields.add(field)
 
     def _set_units(self, state: RunState, gauge: Gauge) -> None:
         running_by_kind = state.running_by_kind()
@@ -62,7 +100,7 @@ class RayMetrics:
             done, failed, running = state.done[kind], state.failed[kind], len(running_by_kind[kind])
             counts = {"done": done, "failed": failed, "running": running, "waiting": total - done - failed - running}
             for name, count in counts.items():
-                gauge.set(count, {"kind": kind, "state": name})
+                gauge.set(count, self._tag | {"kind": kind, "state": name})
 
     def end(self) -> None:
         """The last figures stay until Ray ends."""

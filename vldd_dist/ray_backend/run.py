@@ -116,7 +116,7 @@ def _run(
     trackers: list[View] = [make_tracking(description, name) for description in track]
     reporter, status = make_reporter(), StatusWriter(store, name)
     # In this order they end: the status before the report that is made of it.
-    state = RunState([make_view(console), status, LiveReport(reporter, status), RayMetrics(), *trackers])
+    state = RunState([make_view(console), status, LiveReport(reporter, status), RayMetrics(name), *trackers])
     write_description(store, described)
     result = _run_units(units, store, state, status, max_running, stall_timeout_seconds)
     for unit, outcome in result.failed:
