@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
     from vldd_dist.distilled_set.distilled import DistilledSet
     from vldd_dist.distilled_set.training import train_on
+    from vldd_dist.models.recipe_towers import build_towers
 
-__all__ = ["DistilledSet", "Experiment", "load_distilled", "train_on"]
+__all__ = ["DistilledSet", "Experiment", "build_towers", "load_distilled", "train_on"]
 
 _WHERE = {
     "DistilledSet": "vldd_dist.distilled_set.distilled",
     "Experiment": "vldd_dist.config.experiment",
+    "build_towers": "vldd_dist.models.recipe_towers",
     "train_on": "vldd_dist.distilled_set.training",
 }
 

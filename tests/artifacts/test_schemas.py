@@ -149,9 +149,9 @@ def test_the_previous_version_is_read_and_others_are_refused(store: Store) -> No
 @pytest.mark.parametrize(
     ("version", "mend"),
     [
-        (2, "make it again, or read it with the version of vldd_dist that wrote it"),
+        (3, "make it again, or read it with the version of vldd_dist that wrote it"),
         (1, "make it again"),
-        (4, "use a newer vldd_dist"),
+        (5, "use a newer vldd_dist"),
     ],
 )
 def test_a_set_of_another_version_is_refused_by_its_version(version: int, mend: str, store: Store) -> None:
@@ -160,7 +160,7 @@ def test_a_set_of_another_version_is_refused_by_its_version(version: int, mend: 
     save(distilled_set(), url)
     tree = {"schema_version": version, "kind": "distilled_set", "inner_lr_image": 0.1}
     store.write("distilled/s/manifest.json", json.dumps(tree).encode())
-    sentence = rf"distilled/s/manifest.json: schema version {version}; this vldd_dist reads 3: {mend}"
+    sentence = rf"distilled/s/manifest.json: schema version {version}; this vldd_dist reads 4: {mend}"
     for read in (DistilledSet.load, verify):
         with pytest.raises(StoreError, match=sentence):
             read(url)

@@ -10,13 +10,12 @@ import mlcroissant
 import numpy as np
 import pytest
 import webdataset
-import yaml
 from PIL import Image
 
 from tests.test_readme import distilled_set, with_similarity
 from vldd_dist import load_distilled
 from vldd_dist.distilled_set import presentation
-from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.card import render_card
 from vldd_dist.distilled_set.presentation import preview_shards
 from vldd_dist.distilled_set.write import save
 from vldd_dist.store.store import Store
@@ -67,14 +66,6 @@ def test_the_metadata_names_every_object_but_itself_and_the_manifest(folder: Pat
     assert named == {name: info["sha256"] for name, info in manifest.items() if name != "croissant.json"}
 
 
-@pytest.mark.parametrize(("pairs", "category"), [(5, "n<1K"), (1000, "1K<n<10K"), (10_000, "10K<n<100K"), (10**7, "n>1M")])
-def test_the_card_counts_as_the_hub_does(pairs: int, category: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = distilled_set()
-    monkeypatch.setattr(DistilledSet, "__len__", lambda self: pairs)
-    card = presentation.render_card(shown)
-    assert yaml.safe_load(card.split("---")[1])["size_categories"] == [category]
-
-
 def test_the_preview_is_an_image_of_the_pairs(folder: Path) -> None:
     store = Store(str(folder))
     preview = Image.open(io.BytesIO(store.read("preview.png")))
@@ -103,7 +94,7 @@ def test_a_learned_similarity_is_charged_and_shown(similarity: dict[str, Any], c
     assert f"{sum(shown.sizes.values()):,} bytes: images 15,360, texts 160" in card
     assert f"similarity ({similarity['kind']}, " in card
     assert "![similarity](similarity.png)" in card
-    assert "similarity" not in presentation.render_card(plain)
+    assert "similarity" not in render_card(plain)
     # Five squares a side: red on the diagonal, where the similarity begins at 1, and white beside it.
     drawn = np.asarray(Image.open(tmp_path / "set/similarity.png"))
     side = len(drawn) // 5

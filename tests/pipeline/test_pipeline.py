@@ -63,7 +63,9 @@ def test_the_published_set_stands_on_its_own(finished: Store, tmp_path: Path) ->
     batch = next(iter(torch.utils.data.DataLoader(distilled.as_dataset(), batch_size=4)))
     assert torch.equal(batch["images"], distilled.images)
     card = (moved / "README.md").read_text()
-    assert card.startswith("---\nlicense: other\nlicense_name: CC0-1.0")
+    assert card.startswith(
+        "---\npretty_name: 4 synthetic image-text pairs distilled from scenes\nlicense: cc0-1.0\nlanguage:\n- en\n"
+    )
     assert "| distilled |" in card
     assert "| random |" in card
     assert distilled.digest in card

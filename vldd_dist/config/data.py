@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vldd_dist.config.base import AnyPlugin, Positive, Section, plugin_of
+from vldd_dist.config.base import HOW_TO_RUN, AnyPlugin, Positive, Section, plugin_of
 from vldd_dist.plugins import SOURCES
 
 
@@ -19,6 +19,18 @@ class SplitFractions(Section):
         if self.val + self.test >= 1:
             raise ValueError(f"val ({self.val:g}) and test ({self.test:g}) leave nothing to train on: lower one of them")
         return self
+
+
+class CardSettings(Section):
+    """What a distilled set's card says of the data, in the words of the Hugging Face hub."""
+
+    name: str | None = Field(None, description="The data set's name for readers, e.g. Flickr30k; none: the source's.")
+    language: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] = Field(
+        [], description="Languages of the captions, ISO 639 codes such as en; none: the card names none."
+    )
+    datasets: list[str] = Field(
+        [], description="Where on the hub the data set is, e.g. nlphuji/flickr30k; none: the card names none."
+    )
 
 
 class DataSettings(Section):
@@ -48,6 +60,9 @@ class DataSettings(Section):
         4000, description="Images that one work unit prepares, about: more units for more workers, fewer for less overhead."
     )
     licence: str = Field("unknown", description="Licence of the images and captions, for the distilled set's card.")
+    card: Annotated[CardSettings, HOW_TO_RUN] = Field(
+        default_factory=CardSettings, description="What the distilled set's card says of the data beside the licence."
+    )
     max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         description="Largest fraction of a split's samples that may be unreadable (image or captions) at preparation; one more stops the run.",

@@ -18,6 +18,7 @@ from vldd_dist.artifacts.row_files import concatenated, row_file_name, row_files
 from vldd_dist.config.base import choose
 from vldd_dist.distilled_set.manifest import (
     CAPTIONS,
+    IMAGE_WEIGHTS,
     MANIFEST,
     PAIRS,
     PHASE,
@@ -47,6 +48,7 @@ class DistilledSet:
         captions: one for each pair.
         shared: what all pairs have in common, by name.
         learned: the same in numbers for a person, such as the inner learning rates.
+        image_weights: the timm state dict that the recipe's image tower starts with, where it comes with the set.
         start_images: (M, 3, H, W) uint8, the images before distillation, or None.
         facts: recalls (of this set and its coresets), data and its licence, provenance of the starting pairs.
     """
@@ -56,6 +58,7 @@ class DistilledSet:
     captions: list[NearestCaptions]
     shared: dict[str, Tensor] = field(default_factory=dict)
     learned: dict[str, float] = field(default_factory=dict)
+    image_weights: dict[str, Tensor] | None = None
     start_images: Tensor | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -147,6 +150,9 @@ class DistilledSet:
             captions=captions,
             shared=_decoded(store, SHARED, manifest.objects) if SHARED in manifest.objects else {},
             learned=manifest.learned,
+            image_weights=_decoded(store, IMAGE_WEIGHTS, manifest.objects)
+            if manifest.recipe.image_weights == "in the set"
+            else None,
             start_images=start_images,
             facts=manifest.facts,
         )

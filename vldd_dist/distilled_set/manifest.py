@@ -4,6 +4,7 @@ manifest.json        written last: schema version, recipe, facts, each object's 
 pairs.safetensors    a row for each pair: images, texts, what the loss adds, start_images; in several files if it is large
                      (`artifacts.row_files`)
 shared.safetensors   what all pairs have in common, if anything: logarithms of inner learning rates, what the loss adds
+image_weights.safetensors   the image tower's starting weights, unless they are random or public ones of timm
 captions.jsonl       one line a pair: the nearest training caption before and after distillation
 and what `presentation` adds for people and other tools
 """
@@ -22,6 +23,7 @@ from vldd_dist.strict_model import StrictModel
 
 MANIFEST, PAIRS, CAPTIONS = "manifest.json", "pairs", "captions.jsonl"
 SHARED = "shared.safetensors"
+IMAGE_WEIGHTS = "image_weights.safetensors"
 # A row (M,) int64 of pairs that were learned in phases: a student is trained on those of phase 0 for all epochs, then on those
 # of phase 1, and so on.
 PHASE = "phase"
@@ -42,14 +44,21 @@ class Recipe(StrictModel):
 
     image_model: str = Field(description="timm model")
     image_model_args: dict[str, Any]
-    image_weights: str = Field(description="where the starting weights came from: timm, random, or the unit that made them")
-    image_train: str
-    image_head: str
+    image_weights: Literal["timm", "random", "in the set"] = Field(
+        description="the starting weights: timm's public ones, random ones, or `image_weights.safetensors` of the set"
+    )
+    public_weights: dict[str, str] = Field({}, description="of timm: their name, where they are and their licence")
+    image_train: Literal["full", "lora", "head", "frozen"]
+    lora: dict[str, Any] | None = Field(None, description="low-rank adapters: rank, alpha, targets, dropout")
+    image_head: Literal["none", "linear", "projection"]
+    image_dropout: float = Field(0.0, description="of a projection head")
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     text_encoder: dict[str, Any] = Field(description="the encoder whose output space the text embeddings lie in")
-    text_head: str
+    text_train: Literal["head", "frozen"] = "head"
+    text_head: Literal["none", "linear", "projection"]
+    text_dropout: float = Field(0.0, description="of a projection head")
     joint_dim: int | None
     loss: dict[str, Any] = Field(description="name and settings")
     epochs: int
@@ -76,9 +85,9 @@ def _readable_facts(facts: dict[str, Any]) -> dict[str, Any]:
 class DistilledManifest(Sealed):
     """The commit of a distilled set."""
 
-    readable_versions: ClassVar[tuple[int, ...]] = (3,)
-    # Version 2 had the inner learning rates and the loss under keys of their own.
-    schema_version: Literal[3] = 3
+    readable_versions: ClassVar[tuple[int, ...]] = (4,)
+    # Version 3 named the unit that made the image weights, which nobody but its store has.
+    schema_version: Literal[4] = 4
     kind: Literal["distilled_set"] = "distilled_set"
     pairs: Count
     learned: dict[str, float] = Field(description="what was learned beside the pairs, in numbers")

@@ -5,7 +5,7 @@ import json
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.manifest import CAPTIONS, MANIFEST, SHARED, DistilledManifest
+from vldd_dist.distilled_set.manifest import CAPTIONS, IMAGE_WEIGHTS, MANIFEST, SHARED, DistilledManifest
 from vldd_dist.distilled_set.presentation import present
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo
@@ -18,6 +18,8 @@ def files_of(distilled: DistilledSet) -> dict[str, bytes]:
     files = {**distilled.encoded_pairs, CAPTIONS: captions.encode()}
     if distilled.shared:
         files[SHARED] = tensors.encode(distilled.shared)
+    if distilled.image_weights is not None:
+        files[IMAGE_WEIGHTS] = tensors.encode(distilled.image_weights)
     files |= present(distilled, files)
     manifest = DistilledManifest(
         pairs=len(distilled),

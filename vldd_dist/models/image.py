@@ -47,6 +47,21 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
             ) from None
 
 
+def public_weights(name: str) -> dict[str, str]:
+    """Of timm's pretrained weights of a model what is known: their full name, where they are, their licence."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        return {"name": name}
+    tag = f".{config.tag}" if config.tag else ""
+    found = {
+        "name": f"{config.architecture or name.partition('.')[0]}{tag}",
+        "hub": config.hf_hub_id,
+        "url": config.url,
+        "licence": config.license,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
 @torch.no_grad()
 def check_image_size(backbone: nn.Module, name: str, size: int) -> None:
     """Raises ConfigError for a backbone, on the meta device and in evaluation mode, that cannot see images of `size` pixels."""

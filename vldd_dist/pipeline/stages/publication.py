@@ -14,6 +14,7 @@ from vldd_dist.distilled_set.fetch import verify
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest, NearestCaptions, Recipe
 from vldd_dist.distilled_set.write import files_of
 from vldd_dist.errors import StoreError
+from vldd_dist.models.image import public_weights
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets, protocol_of
 from vldd_dist.pipeline.model_units import model_inputs, model_spec
@@ -49,6 +50,7 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
         "name": experiment.name,
         "model": model_spec(experiment.model),
         "protocol": protocol_of(experiment, experiment.model.image.model),
+        "card": experiment.data.card.model_dump(mode="json"),
     }
     return STAGE.new(experiment, spec, inputs, label=f"publication {pairs} pairs seed {seed}")
 
@@ -80,6 +82,7 @@ def publish(context: StageContext) -> dict[str, Any]:
         learned=objective.learned_numbers(shared) | context.model_settings.loss.learned_numbers(shared),
         start_images=model.denormalise(start["images"].to(context.device)).cpu(),
         captions=_nearest_captions(context, start["texts"], pairs["texts"]),
+        image_weights=_weights_in_the_set(context),
         recipe=_recipe(context),
         facts=_facts(context, run.facts, objective.name),
     )
@@ -133,20 +136,32 @@ def _nearest_captions(context: StageContext, before: torch.Tensor, after: torch.
     ]
 
 
+def _weights_in_the_set(context: StageContext) -> dict[str, torch.Tensor] | None:
+    """The image tower's starting weights, which nobody else has unless they are timm's or random."""
+    if context.model_settings.image.weights in ("timm", "random"):
+        return None
+    return read_tensors(context.reader("image_weights"), "weights.safetensors")
+
+
 def _recipe(context: StageContext) -> Recipe:
     model, protocol = context.model_settings, context.spec["protocol"]
     rates = [context.reader(role).facts["learning_rate"] for role in context.roles("recall.distilled.")]
     return Recipe(
         image_model=model.image.model,
         image_model_args=model.image.model_args,
-        image_weights=context.order.inputs.get("image_weights", ("", "random"))[1],
+        image_weights=model.image.weights if model.image.weights in ("timm", "random") else "in the set",
+        public_weights=public_weights(model.image.model) if model.image.weights == "timm" else {},
         image_train=model.image.train,
+        lora=model.image.lora.model_dump(mode="json") if model.image.train == "lora" else None,
         mean=model.image.mean,
         std=model.image.std,
         image_size=context.dataset.image_size,
         text_encoder=context.reader("embeddings").facts["encoder"],
         image_head=model.image.head.kind,
+        image_dropout=model.image.head.dropout,
+        text_train=model.text.train,
         text_head=model.text.head.kind,
+        text_dropout=model.text.head.dropout,
         joint_dim=model.joint_dim,
         loss=model.loss.model_dump(mode="json"),
         epochs=protocol["epochs"],
@@ -165,6 +180,7 @@ def _facts(context: StageContext, run: dict[str, Any], objective: str) -> dict[s
         recalls.setdefault(role.split(".")[1], []).append(context.reader(role).facts["test"])
     return {
         "data": context.dataset.facts,
+        "card": context.spec["card"],
         "recalls": recalls,
         "objective": objective,
         "start": run["start"],
@@ -176,7 +192,7 @@ def _facts(context: StageContext, run: dict[str, Any], objective: str) -> dict[s
 
 STAGE = StageSpec(
     kind="publication",
-    version=3,
+    version=4,
     title="publications",
     result=PublicationFacts,
     unit=unit,

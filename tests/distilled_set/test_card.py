@@ -1,0 +1,137 @@
+"""The card: a header that the hub reads, code that runs as it stands, pairs that `datasets` loads from the folder."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from datasets import load_dataset
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from tests.test_readme import RECIPE, distilled_set
+from vldd_dist import DistilledSet, build_towers, load_distilled
+from vldd_dist.distilled_set.card import render_card
+from vldd_dist.distilled_set.hub_header import licence_keys, size_category
+from vldd_dist.distilled_set.write import save
+from vldd_dist.errors import StoreError
+from vldd_dist.models.image import create_backbone, public_weights
+
+FACTS = {
+    "data": {"source": "karpathy", "licence": "CC BY 4.0"},
+    "card": {"name": "Flickr30K", "language": ["en"], "datasets": ["nlphuji/flickr30k"]},
+}
+
+
+def of_recipe(**changes: Any) -> DistilledSet:
+    shown = distilled_set()
+    shown.recipe, shown.facts = RECIPE.model_copy(update=changes), FACTS
+    return shown
+
+
+def test_the_hub_reads_the_header() -> None:
+    card = DatasetCard(render_card(of_recipe()))
+    assert isinstance(card.data, DatasetCardData)
+    known = {"license", "language", "pretty_name", "source_datasets", "size_categories", "task_categories"}
+    header = card.data.to_dict()
+    assert {name: header[name] for name in known} == {
+        "license": "cc-by-4.0",
+        "language": ["en"],
+        "pretty_name": "5 synthetic image-text pairs distilled from Flickr30K",
+        "source_datasets": ["nlphuji/flickr30k"],
+        "size_categories": ["n<1K"],
+        "task_categories": ["image-to-text", "text-to-image"],
+    }
+    assert header["configs"] == [{"config_name": "default", "data_files": [{"split": "train", "path": "pairs/*.tar"}]}]
+    # What is not known is not said.
+    plain = yaml.safe_load(render_card(distilled_set()).split("---")[1])
+    assert plain["license"] == "unknown"
+    assert not {"language", "source_datasets"} & set(plain)
+
+
+@pytest.mark.parametrize(
+    ("licence", "keys"),
+    [
+        ("CC0-1.0", {"license": "cc0-1.0"}),
+        ("CC BY-SA 4.0", {"license": "cc-by-sa-4.0"}),
+        ("GPL-3.0-or-later", {"license": "gpl-3.0"}),
+        ("ODbL-1.0", {"license": "odbl"}),
+        ("research only (Flickr8k)", {"license": "other", "license_name": "research-only-flickr8k"}),
+        ("☃", {"license": "other", "license_name": "unnamed"}),
+    ],
+)
+def test_a_licence_is_an_identifier_of_the_hub_or_has_a_name(licence: str, keys: dict[str, str]) -> None:
+    assert licence_keys(licence) == keys
+
+
+@pytest.mark.parametrize(
+    ("count", "category"), [(5, "n<1K"), (1000, "1K<n<10K"), (10_000, "10K<n<100K"), (10**7, "10M<n<100M"), (10**12, "n>1T")]
+)
+def test_the_card_counts_as_the_hub_does(count: int, category: str) -> None:
+    assert size_category(count) == category
+
+
+def test_datasets_loads_the_folder(tmp_path: Path) -> None:
+    save(distilled_set(), str(tmp_path / "set"))
+    loaded = load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(loaded) == 5
+    assert set(loaded["txt"]) == {"b"}
+    assert loaded[0]["json"] == {"before": "a", "after": "b", "similarity": 0.5}
+    for row, pixels in zip(loaded, distilled_set().pixels(), strict=True):
+        assert np.array_equal(np.asarray(row["png"]), pixels.permute(1, 2, 0).numpy())
+
+
+FROZEN = {"image_train": "head", "image_head": "linear", "text_head": "linear", "joint_dim": 16}
+BACKBONE = create_backbone("test_nfnet", {}, pretrained=False, seed=7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights"),
+    [({}, None), ({"image_weights": "in the set", **FROZEN}, BACKBONE.state_dict())],
+    ids=["random", "frozen, in the set"],
+)
+def test_its_code_runs(
+    changes: dict[str, Any], weights: dict[str, torch.Tensor] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    url, shown = str(tmp_path / "set"), of_recipe(**changes)
+    shown.image_weights = weights
+    save(shown, url)
+    card = (tmp_path / "set" / "README.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert [block.count("URL OF THIS FOLDER") for block in code] == [1, 1]
+    found: dict[str, Any] = {}
+    for block in code:
+        exec(block.replace("URL OF THIS FOLDER", url), found)
+    assert len(found["losses"]) == RECIPE.epochs
+    assert len(found["shown"]) == 5
+    for name, value in (weights or {}).items():
+        assert torch.equal(found["image_tower"].backbone.state_dict()[name], value)
+    with torch.no_grad():
+        features = found["image_tower"](shown.images)
+    assert features.shape == (5, *found["text_tower"](shown.texts).shape[1:])
+    assert ("`image_weights.safetensors` of this set" in card) == (weights is not None)
+
+
+def test_weights_that_the_recipe_says_are_in_the_set_must_be_there(tmp_path: Path) -> None:
+    save(of_recipe(image_weights="in the set"), str(tmp_path / "set"))
+    with pytest.raises(StoreError, match=r"lists no image_weights\.safetensors"):
+        load_distilled(str(tmp_path / "set"))
+
+
+def test_public_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = of_recipe(image_weights="timm", public_weights=public_weights("nfnet_l0"), image_model="nfnet_l0")
+    assert "public: timm nfnet_l0.ra2_in1k (https://huggingface.co/timm/nfnet_l0.ra2_in1k, licence " in render_card(shown)
+    asked: list[tuple[str, bool]] = []
+
+    def create(name: str, arguments: dict[str, Any], *, pretrained: bool, seed: int) -> torch.nn.Module:
+        asked.append((name, pretrained))
+        return create_backbone("test_nfnet", arguments, pretrained=False, seed=7)
+
+    for module in ("recipe_towers", "dual_encoder"):
+        monkeypatch.setattr(f"vldd_dist.models.{module}.create_backbone", create)
+    image_tower, _ = build_towers(shown)
+    assert asked == [("nfnet_l0.ra2_in1k", True), ("nfnet_l0", False)]
+    assert torch.equal(image_tower.backbone.state_dict()["stem.conv1.weight"], BACKBONE.state_dict()["stem.conv1.weight"])

@@ -1,0 +1,114 @@
+"""A distilled set's card: README.md, whose header the Hugging Face hub reads and whose code trains on the set."""
+
+from collections.abc import Mapping
+from importlib import resources
+from string import Template
+from typing import Any
+
+import yaml
+
+from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.hub_header import header_of, name_of_data
+from vldd_dist.distilled_set.manifest import IMAGE_WEIGHTS, Recipe
+from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS, mean_over_runs
+
+SIMILARITY = "similarity.png"
+
+
+# Read when the module is imported, because a worker's copy of this package may be removed while it runs.
+_TEMPLATE = resources.files("vldd_dist.distilled_set").joinpath("card.md").read_text()
+
+
+def render_card(distilled: DistilledSet) -> str:
+    """README.md with a YAML header as on the Hugging Face hub."""
+    phases = len(distilled.as_datasets())
+    recipe, facts, learned, pairs = distilled.recipe, distilled.facts, distilled.learned, len(distilled)
+    data = facts.get("data", {})
+    encoder = ", ".join(f"{key} {value}" for key, value in recipe.text_encoder.items())
+    return Template(_TEMPLATE).substitute(
+        header=yaml.safe_dump(header_of(distilled), sort_keys=False, allow_unicode=True).strip(),
+        pairs=pairs,
+        source=name_of_data(facts),
+        licence=data.get("licence", "unknown"),
+        image_size=recipe.image_size,
+        recalls=_recall_table(facts.get("recalls", {})),
+        image_model=recipe.image_model,
+        image_weights=_weights_of(recipe),
+        image_train=recipe.image_train,
+        image_head=recipe.image_head,
+        text_head=recipe.text_head,
+        joint_dim=recipe.joint_dim or "the image features' size",
+        text_encoder=encoder,
+        mean=", ".join(f"{value:g}" for value in recipe.mean),
+        std=", ".join(f"{value:g}" for value in recipe.std),
+        loss=_in_words(recipe.loss),
+        size=_size_of(distilled.sizes),
+        similarity=_SIMILARITY_SHOWN if distilled.loss.similarity_of(distilled.rows) is not None else "",
+        learned=", ".join(f"{name} {value:.4g}" for name, value in learned.items()) or "nothing",
+        training=_TRAINING[recipe.image_train in ("head", "frozen")],
+        of_phases=f" of each of the {phases} phases, one after the other" if phases > 1 else "",
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        learning_rate=f"{recipe.learning_rate:g}",
+        momentum=f"{recipe.momentum:g}",
+        weight_decay=f"{recipe.weight_decay:g}",
+        objective=str(facts.get("objective", "synthetic pairs learned by gradients")).replace("_", " "),
+        start=_start_of(facts.get("start", {})),
+        best=facts.get("outer_steps_to_best", "unknown"),
+        digest=distilled.digest,
+    )
+
+
+# Whether the backbone is frozen: then it sees each image once.
+_TRAINING = {
+    False: "losses = train_on(distilled, image_tower, text_tower)",
+    True: "features = image_tower.features(distilled.images)\n"
+    "losses = train_on(distilled, image_tower.head, text_tower, inputs=features)",
+}
+
+
+def _weights_of(recipe: Recipe) -> str:
+    """Where the image tower's starting weights are."""
+    if recipe.image_weights == "random":
+        return "random"
+    if recipe.image_weights == "in the set":
+        return f"`{IMAGE_WEIGHTS}` of this set"
+    public = recipe.public_weights
+    where = f"https://huggingface.co/{public['hub']}" if "hub" in public else public.get("url", "timm's")
+    return f"public: timm {public.get('name', recipe.image_model)} ({where}, licence {public.get('licence', 'unknown')})"
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    """`infonce, temperature 0.07`; settings within settings in brackets."""
+    said = {key: f"({_in_words(value)})" if isinstance(value, dict) else value for key, value in settings.items()}
+    return ", ".join(str(value) if key in ("name", "kind") else f"{key} {value}" for key, value in said.items())
+
+
+def _size_of(parts: Mapping[str, int]) -> str:
+    return f"{sum(parts.values()):,} bytes: " + ", ".join(f"{name} {size:,}" for name, size in parts.items())
+
+
+_SIMILARITY_SHOWN = f"""
+![similarity]({SIMILARITY})
+
+The learned similarity of images (rows) and texts (columns): blue below zero, white at zero, red above.
+"""
+
+
+def _start_of(start: dict[str, Any]) -> str:
+    images, texts, fixed = start.get("images", "unknown"), start.get("texts", "unknown"), start.get("fixed", [])
+    said = images if images == texts else f"images {images}, texts {texts}"
+    return said + (f"; {' and '.join(fixed)} were not learned" if fixed else "")
+
+
+def _recall_table(recalls: dict[str, list[dict[str, float]]]) -> str:
+    """A Markdown table with one row a method, averaged over seeds; the distilled set first."""
+    lines = [
+        f"| pairs | {' | '.join(DISPLAY_NAMES[metric] for metric in METRICS)} | seeds |",
+        "|---|" + "--:|" * (len(METRICS) + 1),
+    ]
+    for method in sorted(recalls, key=lambda name: (name != "distilled", name)):
+        runs = recalls[method]
+        cells = [f"{mean_over_runs(runs, metric):.1f}" for metric in METRICS]
+        lines.append(f"| {method} | " + " | ".join(cells) + f" | {len(runs)} |")
+    return "\n".join(lines)

@@ -1,0 +1,70 @@
+"""The towers of a distilled set's recipe, as the students on its card began. Needs timm, and peft where they have adapters."""
+
+from typing import Self
+
+from torch import Tensor, nn
+
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
+from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.frozen_tower import model_inputs
+from vldd_dist.models.image import create_backbone
+
+
+class RecipeImageTower(nn.Module):
+    """A timm backbone and its head: normalised images (B, 3, H, W) -> (B, d).
+
+    Attributes:
+        head: features of the backbone (B, F) -> (B, d).
+    """
+
+    def __init__(self, student: DualEncoder) -> None:
+        super().__init__()
+        self.backbone, self.head = student.image_backbone, student.image_head
+        # In a list, so that its text head is no part of this module.
+        self._student = [student]
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self._student[0].frozen_backbone:
+            self.backbone.eval()
+        return self
+
+    def features(self, images: Tensor) -> Tensor:
+        """What `head` takes, of a frozen backbone: (M, F) of normalised images (M, 3, H, W), in chunks and without a graph."""
+        return model_inputs(self._student[0], images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, d)."""
+        return self.head(self.backbone(images))
+
+
+def build_towers(distilled: DistilledSet, seed: int = 0) -> tuple[RecipeImageTower, nn.Module]:
+    """The image tower, and the head on text embeddings (B, D) -> (B, d), for `train_on`.
+
+    Args:
+        seed: draws heads and adapters, and a backbone whose weights are random.
+
+    Raises:
+        ConfigError: timm does not know the model, or cannot load its public weights.
+        DataError: the weights in the set are of another model.
+    """
+    recipe = distilled.recipe
+    weights = distilled.image_weights
+    if recipe.image_weights == "timm":
+        name = recipe.public_weights.get("name", recipe.image_model)
+        weights = create_backbone(name, recipe.image_model_args, pretrained=True, seed=0).state_dict()
+    image = ImageTowerSettings(
+        model=recipe.image_model,
+        model_args=recipe.image_model_args,
+        weights="random" if weights is None else recipe.image_weights,
+        mean=recipe.mean,
+        std=recipe.std,
+        train=recipe.image_train,
+        lora=LoraSettings.model_validate(recipe.lora or {}),
+        head=HeadSettings(kind=recipe.image_head, dropout=recipe.image_dropout),
+    )
+    text = TextTowerSettings(train=recipe.text_train, head=HeadSettings(kind=recipe.text_head, dropout=recipe.text_dropout))
+    settings = ModelSettings(image=image, text=text, joint_dim=recipe.joint_dim)
+    student = build(settings, distilled.texts.shape[1], weights, seed)
+    return RecipeImageTower(student), student.text_head
