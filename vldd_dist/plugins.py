@@ -152,6 +152,9 @@ APPLICATIONS = Registry(
     "application",
     {
         "architecture_search": "vldd_dist.applications.architecture_search:ArchitectureSearch",
+        "membership_inference": "vldd_dist.applications.membership_inference:MembershipInference",
+        "continual_learning": "vldd_dist.applications.continual_learning:ContinualLearning",
+        "one_shot_federated": "vldd_dist.applications.one_shot_federated:OneShotFederated",
     },
 )
 

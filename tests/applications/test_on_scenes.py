@@ -1,8 +1,16 @@
 """All applications on built-in scenes, by the units of an experiment; what they find is as it must be."""
 
+import numpy as np
 import pytest
+import torch
 
 from vldd_dist.applications.architecture_search import kendall_tau
+from vldd_dist.applications.continual_learning import forgetting
+from vldd_dist.applications.inputs import DistilledPairs, Inputs
+from vldd_dist.applications.membership_inference import MembershipInference, success
+from vldd_dist.applications.part_distillation import PartDistillation
+from vldd_dist.applications.parts import dirichlet_clients
+from vldd_dist.applications.students import Students
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
 from vldd_dist.errors import ConfigError
@@ -10,13 +18,20 @@ from vldd_dist.monitoring.report import Reporter
 from vldd_dist.monitoring.report_files import read_tables
 from vldd_dist.pipeline.graph import Graph, make_graph
 from vldd_dist.reporting.table import Statistic, Table
+from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import run
 
 PRESET = "jobs/presets/applications-scenes.yaml"
 APPLICATIONS = [
     "{name: architecture_search, candidates: 5, joint_dims: [4, 32], epochs: 2}",
+    "{name: membership_inference, references: 2}",
+    "{name: continual_learning, tasks: 3, pairs_a_task: 4, epochs: 2, distil: {outer_steps: 4, validate_every: 4}}",
+    "{name: one_shot_federated, clients: 3, clusters: 3, pairs: 3, epochs: 2, rounds: [1, 2], baselines: [random], "
+    "concentrations: [0.5], distil: {objective: covariance_matching, outer_steps: 4, validate_every: 4}}",
 ]
+# Numbers of a feature and of an embedding, float32.
+PAIR_KIB = (512 + 384) * 4 / 1024
 SMALL = [
     "data.train_images=200",
     "data.val_images=60",
@@ -68,6 +83,75 @@ def test_architecture_search(tables: dict[str, Table]) -> None:
     assert full["saved"].mean == 0
 
 
+def test_membership_inference(tables: dict[str, Table]) -> None:
+    table = tables["membership_inference"]
+    released = figures(table, "random", "members: the pairs it begins as")
+    assert (released["auc_nearest"].mean, released["tpr_nearest"].mean, released["own"].mean) == (1, 100, 100)
+    control = figures(table, "random", "members: the other training pairs")
+    assert all(abs(control[f"auc_{attack}"].mean - 0.5) < 0.15 for attack in ("nearest", "loss", "ratio"))
+    distilled = figures(table, "distilled", "members: the pairs it begins as")
+    assert distilled["auc_nearest"].mean > 0.6, "after few outer steps the pairs are still near their start"
+
+
+def test_continual_learning(tables: dict[str, Table]) -> None:
+    table = tables["continual_learning"]
+    memories = [figures(table, method) for method in ("random", "herding", "distilled")]
+    assert [one["kib"].mean for one in memories] == [pytest.approx(3 * 4 * PAIR_KIB)] * 3
+    full = figures(table, "full data")
+    assert "forgetting" not in full
+    assert all(one["recall"].mean < full["recall"].mean for one in memories)
+
+
+def test_one_shot_federated(tables: dict[str, Table]) -> None:
+    table = tables["one_shot_federated"]
+    once, twice, distilled = (figures(table, name) for name in ("FedAvg, 1 round", "FedAvg, 2 rounds", "distilled"))
+    assert twice["kib"].mean == 2 * once["kib"].mean
+    assert distilled["kib"].mean == figures(table, "random")["kib"].mean == pytest.approx(3 * 3 * PAIR_KIB)
+    assert figures(table, "full data")["recall"].mean > distilled["recall"].mean
+
+
+def test_clients_share_out_the_images_and_a_small_concentration_makes_them_unlike() -> None:
+    clusters = [torch.arange(start, start + 100) for start in (0, 100, 200, 300)]
+
+    def largest_share(concentration: float) -> float:
+        clients = dirichlet_clients(clusters, 4, concentration, 5, np.random.default_rng(0))
+        assert torch.equal(torch.cat(clients).sort().values, torch.arange(400)), "each image is one client's"
+        assert min(map(len, clients)) >= 5
+        counts = torch.stack([torch.bincount(images // 100, minlength=4) / len(images) for images in clients])
+        return float(counts.amax(dim=1).mean())
+
+    assert largest_share(0.1) > largest_share(100) + 0.2
+    with pytest.raises(ConfigError, match="fewer than 101 images: lower clients or pairs"):
+        dirichlet_clients(clusters, 4, 1.0, 101, np.random.default_rng(0))
+
+
+def test_forgetting_is_from_the_best_so_far() -> None:
+    """Task 0 ends 30 below its 50, task 1 ends 10 above what it was."""
+    assert forgetting([[40], [50, 20], [20, 30, 99]]) == pytest.approx((30 - 10) / 2)
+
+
+def test_success_of_an_attack() -> None:
+    """Of 200 others two may be above the threshold: the two largest are, and half of the members lie above the third."""
+    others = np.arange(200.0)
+    assert success(np.array([197.5, 300.0]), others) == (pytest.approx((198 + 200) / 400), 1.0)
+    assert success(np.array([196.5, 300.0]), others)[1] == 0.5
+
+
+def test_noise_as_a_start_keeps_no_pair() -> None:
+    """Membership of a set that began as noise has rows of the training pairs alone."""
+    generator = torch.Generator().manual_seed(0)
+    features, texts = torch.randn(30, 8, generator=generator), torch.randn(30, 6, generator=generator)
+    split = RetrievalSplit(features, texts, torch.arange(30))
+    described = experiment("model.joint_dim=4", "evaluation.epochs=2")
+    students = Students(described.model, 8, 6, described.evaluation, torch.device("cpu"))
+    distil = PartDistillation(outer_steps=2, validate_every=2)
+    pairs = distil.distil(students, split, split, 5)
+    assert pairs.rows["images"].shape == (5, 8)
+    given = Inputs(split, split, split, students, [0], 0, DistilledPairs(pairs), 5)
+    found = MembershipInference(references=1).run(given)
+    assert {result.setting for result in found if result.method == "distilled"} == {"members: the other training pairs"}
+
+
 def test_kendall_tau_by_counting_pairs() -> None:
     """Of the six pairs of four scores five are in the same order; and nothing agrees with a list that ranks nothing."""
     assert kendall_tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx((5 - 1) / 6)
@@ -85,6 +169,14 @@ def test_kendall_tau_by_counting_pairs() -> None:
         (
             "applications.run=[{name: architecture_search, baselines: [forgetting]}]",
             r"forgetting: a baseline of applications selects real pairs by their features, without",
+        ),
+        (
+            "applications.run=[{name: continual_learning, distil: {objective: bilevel}}]",
+            r"distil.objective: bilevel needs experts, which a part of the data has none of: set its teacher to 0",
+        ),
+        (
+            "model.loss={name: infonce, learn_temperature: true}",
+            r"applications.run: each part's pairs would learn a log_temperature of their own: let model.loss learn none",
         ),
     ],
 )

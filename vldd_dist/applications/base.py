@@ -25,12 +25,14 @@ class Figure(NamedTuple):
         key: its name in `Result.figures`.
         head: its name for people.
         better: which of compared figures is marked; none: no one.
+        group: a head above it and its neighbours of the same group.
     """
 
     key: str
     head: str
     better: Literal["higher", "lower"] | None = None
     decimals: int = 1
+    group: str = ""
 
 
 class Application(Plugin):

@@ -1,30 +1,18 @@
 """What an application is given: real pairs as features of a frozen tower, how students are trained, and the distilled set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vldd_dist.applications.students import Students
+from vldd_dist.applications.students import PairNumbers, Students, first_captions
 from vldd_dist.coresets.base import Coreset, groups
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.errors import ConfigError
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.retrieval.encode import RetrievalSplit
-
-
-class PairNumbers(NamedTuple):
-    """Real pairs of a split.
-
-    Attributes:
-        images, captions: (n,) int64, rows of the split's `inputs` and `texts`; caption i is of image i.
-    """
-
-    images: Tensor
-    captions: Tensor
 
 
 @dataclass(frozen=True)
@@ -61,23 +49,12 @@ class Inputs:
 
     def pairs(self, numbers: PairNumbers) -> TrainingPairs:
         """Training pairs, for students."""
-        rows = {"images": self.train.inputs[numbers.images], "texts": self.train.texts[numbers.captions]}
-        return TrainingPairs(on_device(rows, self.students.device), len(numbers.images))
+        return self.students.pairs(self.train, numbers)
 
     def distilled_pairs(self) -> DistilledPairs:
         """Of an application whose `needs` names them."""
         assert self.distilled is not None, "an application took distilled pairs that its `needs` does not name"
         return self.distilled
-
-
-def on_device(rows: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """The same rows there."""
-    return {name: tensor.to(device) for name, tensor in rows.items()}
-
-
-def first_captions(split: RetrievalSplit) -> Tensor:
-    """(N + 1,) int64: the row of each image's first caption, and C."""
-    return torch.searchsorted(split.image_of_caption, torch.arange(len(split.inputs) + 1))
 
 
 def one_caption_each(split: RetrievalSplit, images: Tensor, generator: np.random.Generator) -> PairNumbers:

@@ -2,8 +2,9 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,27 @@ class FeatureBackbone(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, F) -> (B, F)."""
         return features
+
+
+class PairNumbers(NamedTuple):
+    """Real pairs of a split.
+
+    Attributes:
+        images, captions: (n,) int64, rows of the split's `inputs` and `texts`; caption i is of image i.
+    """
+
+    images: Tensor
+    captions: Tensor
+
+
+def on_device(rows: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The same rows there."""
+    return {name: tensor.to(device) for name, tensor in rows.items()}
+
+
+def first_captions(split: RetrievalSplit) -> Tensor:
+    """(N + 1,) int64: the row of each image's first caption, and C."""
+    return torch.searchsorted(split.image_of_caption, torch.arange(len(split.inputs) + 1))
 
 
 @dataclass(frozen=True)
@@ -76,6 +98,11 @@ class Students:
             model = DualEncoder(FeatureBackbone(self.image_dim), self.model, self.text_dim)
         return model.to(self.device).eval()
 
+    def pairs(self, split: RetrievalSplit, numbers: PairNumbers) -> TrainingPairs:
+        """Real pairs of a split."""
+        rows = {"images": split.inputs[numbers.images], "texts": split.texts[numbers.captions]}
+        return TrainingPairs(on_device(rows, self.device), len(numbers.images))
+
     def on_pairs(self, pairs: TrainingPairs, validation: RetrievalSplit) -> Trained:
         """Trained as an evaluation's students are.
 
@@ -108,7 +135,7 @@ class Students:
         protocol, loss = self.protocol, self.model.loss.of_real_pairs()
         parameters = ParameterView(student).parameters
         optimiser = torch.optim.SGD(parameters, lr=rate, momentum=protocol.momentum, weight_decay=protocol.weight_decay)
-        first = torch.searchsorted(train.image_of_caption, torch.arange(len(train.inputs) + 1))
+        first = first_captions(train)
         for epoch in range(epochs):
             generator = numpy_generator(self.seed, "all pairs", epoch)
             captions = first[:-1] + torch.from_numpy(generator.integers(first.diff().numpy()))

@@ -28,7 +28,7 @@ def application_table(application: Application, experiment: str, results: Sequen
         title=f"{experiment}: {application.title}",
         columns=[
             Column(key="method", head="method"),
-            *(Column(key=figure.key, head=figure.head, figures=True) for figure in application.figures),
+            *(Column(key=figure.key, head=figure.head, group=figure.group, figures=True) for figure in application.figures),
         ],
         sections=[
             Section(

@@ -24,7 +24,7 @@ class Noise(Initialisation):
         return Start(images.to(device), texts.to(device), {})
 
 
-def noise_pairs(rows: range, shape: tuple[int, int, int], mean: Tensor, std: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def noise_pairs(rows: range, shape: tuple[int, ...], mean: Tensor, std: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Images (m, *shape), and texts (m, D) with the mean and spread (D,) of caption embeddings. Each pair draws by its number
     in `rows`."""
     width = len(mean)

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from vldd_dist.applications.base import Application
-from vldd_dist.applications.inputs import DistilledPairs, Inputs, PairNumbers, on_device
+from vldd_dist.applications.inputs import DistilledPairs, Inputs
 from vldd_dist.applications.result import Result
-from vldd_dist.applications.students import Students
+from vldd_dist.applications.students import PairNumbers, Students, on_device
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.config.base import choose
 from vldd_dist.config.evaluation import EvaluationSettings

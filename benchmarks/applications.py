@@ -1,0 +1,131 @@
+"""The applications on real photographs, in the space of a frozen backbone's features.
+
+    python -m benchmarks.applications --photographs DIR [--store DIR] [--only NAME ...] [--quick]
+
+DIR has flickr8k/ and weights/ as the preset flickr8k-cpu names them. Data, embeddings and features are made once in the store.
+The distilled pairs are learned in this process, from features as an application learns those of a part (bilevel, no experts):
+of all training pairs, beginning as random real pairs and as noise. --quick: one seed, fewer steps and candidates. The last line
+is JSON, of the distilled pairs and of random ones.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks._measure import print_json
+from vldd_dist.applications.architecture_search import ArchitectureSearch
+from vldd_dist.applications.base import DISTILLED, Application
+from vldd_dist.applications.continual_learning import ContinualLearning
+from vldd_dist.applications.inputs import DistilledPairs, Inputs, select
+from vldd_dist.applications.membership_inference import MembershipInference
+from vldd_dist.applications.one_shot_federated import OneShotFederated
+from vldd_dist.applications.part_distillation import START, PartDistillation
+from vldd_dist.applications.result import Result
+from vldd_dist.applications.tables import application_table
+from vldd_dist.config.load import load_experiment
+from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.stages.application import inputs_of
+from vldd_dist.reporting.renderers.markdown import markdown
+from vldd_dist.seeding import numpy_generator
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import DATA_KINDS, run, workspace
+
+PAIRS = 100
+FROM_NOISE = f"{DISTILLED} from noise"
+
+
+def applications(quick: bool) -> list[Application]:
+    objective = {"name": "bilevel", "teacher": 0, "inner_steps": 8, "skipped_steps": 20, "real_batch_size": 256}
+    parts = PartDistillation(objective=objective, outer_steps=30 if quick else 60, validate_every=15)
+    return [
+        ArchitectureSearch(candidates=12 if quick else 36, epochs=3 if quick else 6),
+        MembershipInference(references=4 if quick else 8),
+        ContinualLearning(distil=parts, epochs=3 if quick else 6),
+        OneShotFederated(distil=parts, epochs=3 if quick else 6, rounds=[1, 3] if quick else [1, 3, 10]),
+    ]
+
+
+def prepared(photographs: Path, store: Store, quick: bool) -> Inputs:
+    """What applications are given, without distilled pairs. Makes what is not in the store yet."""
+    shards, weights = photographs / "flickr8k", photographs / "weights"
+    experiment = load_experiment(
+        "jobs/presets/flickr8k-cpu.yaml",
+        [
+            f"data.source.train={shards}/flickr8k-train-{{000..005}}.tar",
+            f"data.source.val={shards}/flickr8k-val-000.tar",
+            f"data.source.test={shards}/flickr8k-test-000.tar",
+            f"model.image.weights={weights}/mobilenetv2_100_imagenet_fp16.safetensors",
+            f"evaluation.seeds=[{'0' if quick else '0, 1, 2'}]",
+            "evaluation.learning_rates=[0.1, 0.3]",
+            "applications.run=[continual_learning]",
+        ],
+    )
+    graph = make_graph(experiment)
+    run(store, [unit for unit in graph.units() if unit.kind in DATA_KINDS])
+    return replace(inputs_of(workspace(store, graph.wanted("application")[0])), count=PAIRS)
+
+
+def distilled(given: Inputs, outer_steps: int, *, noise: bool) -> DistilledPairs:
+    """Of all training pairs."""
+    settings = PartDistillation(
+        objective={"name": "bilevel", "teacher": 0}, outer_steps=outer_steps, validate_every=outer_steps // 2
+    )
+    start = None if noise else select(START, given.train, PAIRS, numpy_generator(given.seed, "benchmark start"))
+    pairs = settings.distil(given.students, given.train, given.validation, start or PAIRS)
+    return DistilledPairs(pairs, start)
+
+
+def results_of(application: Application, given: Inputs, from_noise: DistilledPairs | None) -> Iterator[Result]:
+    yield from application.run(given)
+    if from_noise is not None and isinstance(application, MembershipInference):
+        for result in application.run(replace(given, distilled=from_noise)):
+            if result.method == DISTILLED:
+                yield result.model_copy(update={"method": FROM_NOISE})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photographs", type=Path, required=True)
+    parser.add_argument("--store", help="keeps data, embeddings and features; none: a temporary folder")
+    parser.add_argument("--only", nargs="+", help="names of applications; none: all")
+    parser.add_argument("--quick", action="store_true", help="one seed, fewer steps, rounds and candidates")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    chosen = [one for one in applications(arguments.quick) if arguments.only is None or one.name in arguments.only]
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        given = prepared(arguments.photographs, Store(arguments.store or folder), arguments.quick)
+        from_noise = None
+        if any("distilled" in application.needs for application in chosen):
+            steps = 40 if arguments.quick else 100
+            given = replace(given, distilled=distilled(given, steps, noise=False))
+            from_noise = distilled(given, steps, noise=True)
+        for application in chosen:
+            started = time.process_time()
+            results = [*results_of(application, given, from_noise)]
+            print(markdown(application_table(application, "Flickr8k", results)))
+            print(f"{time.process_time() - started:.0f} CPU s\n", flush=True)
+            figures |= figures_of(application, results)
+    print_json(figures)
+
+
+def figures_of(application: Application, results: list[Result]) -> dict[str, float]:
+    """By application, setting, method and key."""
+    return {
+        "_".join(filter(None, (application.name, result.setting, result.method, key))).replace(" ", "_"): statistics.mean(
+            values
+        )
+        for result in results
+        if result.method in (DISTILLED, FROM_NOISE, START.label)
+        for key, values in result.figures.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

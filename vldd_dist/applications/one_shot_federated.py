@@ -1,0 +1,132 @@
+"""One-shot federated learning: each client uploads a few pairs once, on which the server trains (Zhou et al. 2009.07999).
+
+The baselines upload as many real pairs, or the student's parameters after each round (FedAvg, McMahan et al. 1602.05629).
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vldd_dist.applications.base import BASELINES, DISTILLED, FULL, Application, Baselines, Figure
+from vldd_dist.applications.inputs import Inputs, part_of, select
+from vldd_dist.applications.part_distillation import START, PartDistillation
+from vldd_dist.applications.parts import Clusters, dirichlet_clients, joined, set_bytes
+from vldd_dist.applications.result import Result
+from vldd_dist.applications.students import Students
+from vldd_dist.config.base import Distinct, Positive, Rate
+from vldd_dist.evaluation.evaluator import TrainingPairs
+from vldd_dist.models.parameters import ParameterView
+from vldd_dist.retrieval.encode import RetrievalSplit
+from vldd_dist.seeding import derive_seed, numpy_generator
+
+if TYPE_CHECKING:
+    from vldd_dist.config.experiment import Experiment
+
+# One of so many images of a client is kept for its own validation.
+HELD_BACK = 10
+
+
+class OneShotFederated(Application):
+    """Recall against what the clients upload."""
+
+    title: ClassVar[str] = "one-shot federated learning"
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("recall", "mean recall", "higher"),
+        Figure("kib", "uploaded, KiB", decimals=0),
+    )
+    name: str = "one_shot_federated"
+    clients: Annotated[int, Field(ge=2, le=1000)] = 10
+    clusters: Annotated[int, Field(ge=2, le=1000)] = Field(10, description="Of the captions, which are dealt to the clients.")
+    concentrations: Distinct[Rate] = Field(
+        [0.1, 0.5], description="Of the Dirichlet distribution: the smaller, the less alike."
+    )
+    pairs: Positive = Field(10, description="That each client uploads.")
+    rounds: Distinct[Positive] = Field([1, 10], description="Of FedAvg, with one epoch on each client's pairs a round.")
+    epochs: Positive = Field(6, description="On all pairs in one place, the bound.")
+    baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
+    distil: PartDistillation = PartDistillation()
+
+    def problems(self, experiment: "Experiment") -> list[str]:
+        return self.distil.problems(experiment)
+
+    def notes(self) -> list[str]:
+        return [
+            f"{self.clients} clients, to whom each of {self.clusters} clusters of captions is dealt by a Dirichlet draw.",
+            f"Distilled and real pairs: {self.pairs} a client, uploaded once as features and embeddings, on which the server "
+            "trains. FedAvg: the heads' parameters of every client in every round, after one epoch on its pairs.",
+            "Rates are chosen on the server's validation split. Full data: all pairs in one place, the bound.",
+        ]
+
+    def run(self, given: Inputs) -> list[Result]:
+        clusters = Clusters.of(given.train, self.clusters, derive_seed(given.seed, "clients") % 2**32).parts(given.train)
+        found: dict[tuple[str, str], dict[str, list[float]]] = {}
+        for position, seed in enumerate(given.seeds):
+            students = given.students.with_seed(seed)
+            bound = {
+                "recall": students.recall(students.on_split(given.train, given.validation, self.epochs).student, given.test)
+            }
+            for number, concentration in enumerate(self.concentrations):
+                generator = numpy_generator(seed, "clients", number)
+                dealt = dirichlet_clients(clusters, self.clients, concentration, self.pairs + HELD_BACK, generator)
+                for method, figures in [(FULL, bound), *self._measured(given, students, dealt)]:
+                    row = found.setdefault((f"Dirichlet {concentration:g}", method), {})
+                    for key, value in figures.items():
+                        row.setdefault(key, []).append(value)
+                given.report(position * len(self.concentrations) + number + 1, len(given.seeds) * len(self.concentrations))
+        return [
+            Result(method=method, setting=setting, figures=figures, bound=method == FULL)
+            for (setting, method), figures in sorted(found.items(), key=lambda item: item[0][0])
+        ]
+
+    def _measured(self, given: Inputs, students: Students, dealt: list[Tensor]) -> Iterator[tuple[str, dict[str, float]]]:
+        parts = [part_of(given.train, images) for images in dealt]
+        for rounds, recall, size in self._averaged(given, students, parts):
+            yield f"FedAvg, {rounds} round{'s' if rounds > 1 else ''}", {"recall": recall, "kib": size / 1024}
+        for method, uploaded in self._uploads(students, parts):
+            student = students.on_pairs(joined(uploaded), given.validation).student
+            yield method, {"recall": students.recall(student, given.test), "kib": sum(map(set_bytes, uploaded)) / 1024}
+
+    def _uploads(self, students: Students, parts: list[RetrievalSplit]) -> Iterator[tuple[str, list[TrainingPairs]]]:
+        for method in self.baselines:
+            generator = numpy_generator(students.seed, "upload", method.name)
+            yield (
+                method.label,
+                [students.pairs(part, select(method, part, self.pairs, generator)) for part in parts],
+            )
+        generator = numpy_generator(students.seed, "upload", DISTILLED)
+        yield DISTILLED, [self._distilled(students, part, generator) for part in parts]
+
+    def _distilled(self, students: Students, part: RetrievalSplit, generator: np.random.Generator) -> TrainingPairs:
+        """Of a client, which validates on pairs of its own that it does not distil."""
+        order = torch.from_numpy(generator.permutation(len(part.inputs)))
+        held_back, used = order.tensor_split([max(len(order) // HELD_BACK, 1)])
+        train, validation = (part_of(part, images.sort().values) for images in (used, held_back))
+        return self.distil.distil(students, train, validation, select(START, train, self.pairs, generator))
+
+    def _averaged(self, given: Inputs, students: Students, parts: list[RetrievalSplit]) -> Iterator[tuple[int, float, int]]:
+        """(rounds, test recall, bytes uploaded), of each number of rounds at the rate that then validates best."""
+        images, best = sum(len(part.inputs) for part in parts), dict[int, tuple[float, float]]()
+        for rate in students.protocol.learning_rates:
+            student = students.build()
+            view = ParameterView(student)
+            for done in range(1, max(self.rounds) + 1):
+                common, total = view.read(), None
+                for client, part in enumerate(parts):
+                    view.write(common)
+                    own = students.with_seed(derive_seed(students.seed, "round", done, client))
+                    for _ in own.epochs_on_split(student, part, rate, 1):
+                        pass
+                    mine = [parameter * (len(part.inputs) / images) for parameter in view.read()]
+                    total = mine if total is None else [a + b for a, b in zip(total, mine, strict=True)]
+                assert total is not None
+                view.write(total)
+                if done in self.rounds:
+                    validated = students.recall(student, given.validation)
+                    if done not in best or validated > best[done][0]:
+                        best[done] = validated, students.recall(student, given.test)
+        for rounds in self.rounds:
+            yield rounds, best[rounds][1], rounds * len(parts) * view.count * 4

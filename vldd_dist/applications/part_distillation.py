@@ -1,0 +1,134 @@
+"""Distilling a part of the training pairs inside an application: in the space of the frozen tower's features, with objectives
+that need no expert. What is learned are features and embeddings, not images (docs/decisions.md)."""
+
+import tempfile
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from vldd_dist.applications.students import PairNumbers, Students, first_captions
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.config.base import AnyPlugin, Positive, Rate, Section, choose, plugin_of
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.coresets.random import RandomPairs
+from vldd_dist.data.in_memory import in_memory
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.initialisations import starting_pairs
+from vldd_dist.distillation.initialisations.base import Initialisation, Start
+from vldd_dist.distillation.initialisations.noise import noise_pairs
+from vldd_dist.distillation.objectives import Objective
+from vldd_dist.distillation.outer_loop import Distillation
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.evaluation.evaluator import TrainingPairs
+from vldd_dist.models.losses import Loss
+from vldd_dist.plugins import OBJECTIVES
+from vldd_dist.retrieval.encode import RetrievalSplit
+from vldd_dist.seeding import derive_seed
+from vldd_dist.store.store import Store
+
+if TYPE_CHECKING:
+    from vldd_dist.config.experiment import Experiment
+
+
+# What parts' pairs begin as.
+START = RandomPairs(name="random")
+
+
+def _needs_no_expert(objective: Objective) -> Objective:
+    if "experts" in objective.needed():
+        hint = "set its teacher to 0" if objective.name == "bilevel" else "name bilevel with teacher: 0, or covariance_matching"
+        raise ValueError(f"{objective.name} needs experts, which a part of the data has none of: {hint}")
+    return objective
+
+
+class PartDistillation(Section):
+    """The outer loop's settings. The students are those of the application."""
+
+    objective: Annotated[AnyPlugin, plugin_of(OBJECTIVES), AfterValidator(_needs_no_expert)] = Field(
+        default_factory=lambda: choose(OBJECTIVES, {"name": "bilevel", "teacher": 0}), description="One that needs no expert."
+    )
+    outer_steps: Positive = Field(100)
+    validate_every: Positive = Field(25, description="Outer steps between validations; the best validated pairs are used.")
+    lr: Rate = Field(0.05, description="Outer learning rate of texts, and of features in units of their standard deviation.")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.95, description="Decay of the running average that is used.")
+
+    def problems(self, experiment: "Experiment") -> list[str]:
+        """What is wrong with the objective in this experiment."""
+        loss: Loss = experiment.model.loss
+        if learned := [*loss.learned_rows(range(1), 1), *loss.learned_shared()]:
+            return [f"applications.run: each part's pairs would learn a {learned[0]} of their own: let model.loss learn none"]
+        distill = experiment.distill.model_copy(update={"objective": self.objective, "workers": 1, "zero_stage": 0})
+        found: list[str] = self.objective.problems(experiment.model_copy(update={"distill": distill}))
+        return found
+
+    def distil(
+        self,
+        students: Students,
+        train: RetrievalSplit,
+        validation: RetrievalSplit,
+        start: PairNumbers | int,
+    ) -> TrainingPairs:
+        """Pairs learned from a split alone, `images` being features.
+
+        Args:
+            start: the pairs of `train` that they begin as; a number: so many pairs of Gaussian noise, with the mean and the
+                deviation of the features and embeddings.
+        """
+        count = start if isinstance(start, int) else len(start.images)
+        settings = DistillSettings(
+            initialise=_initialise(start),
+            objective=self.objective,
+            outer_steps=self.outer_steps,
+            validate_every=self.validate_every,
+            # Of a unit of minutes none is kept.
+            checkpoint_every=self.outer_steps + 1,
+            lr_images=self.lr * float(train.inputs.std(dim=0).mean()),
+            lr_texts=self.lr,
+            ema=self.ema,
+        )
+        embeddings, features = in_memory(train.inputs, train.texts, first_captions(train))
+        model = students.with_seed(derive_seed(students.seed, "distilled part")).build()
+        context = RunContext(
+            settings, count, students.seed, model, students.model.loss, embeddings, features, lambda event: None
+        )
+        pairs, rates = starting_pairs(context)
+
+        def validate(found: SyntheticPairs) -> float:
+            return students.on_pairs(TrainingPairs(found.rows, len(found), shared=found.shared), validation).validation
+
+        with tempfile.TemporaryDirectory() as folder, settings.objective.open(context) as problem:
+            writer = UnitWriter(Store(folder), "distillation", "part", {}, {})
+            distillation = Distillation(problem, pairs, rates, context, validate=validate, writer=writer)
+            distillation.run()
+        return TrainingPairs(distillation.best.rows, count, shared=distillation.best.shared)
+
+
+def _initialise(start: PairNumbers | int) -> Initialisation:
+    return _Noise() if isinstance(start, int) else _Chosen(images=start.images.tolist(), captions=start.captions.tolist())
+
+
+class _Chosen(Initialisation):
+    name: str = "chosen"
+    images: list[int]
+    captions: list[int]
+
+    def start(self, context: RunContext) -> Start:
+        features, texts = _of(context)
+        return Start(features[self.images].to(context.device), texts[self.captions].to(context.device), {})
+
+
+class _Noise(Initialisation):
+    name: str = "noise_of_features"
+    of_real_pairs: ClassVar[bool] = False
+
+    def start(self, context: RunContext) -> Start:
+        features, texts = _of(context)
+        drawn, embeddings = noise_pairs(context.rows, (features.shape[1],), texts.mean(dim=0), texts.std(dim=0), context.seed)
+        images = features.mean(dim=0) + features.std(dim=0) * drawn
+        return Start(images.to(context.device), embeddings.to(context.device), {})
+
+
+def _of(context: RunContext) -> tuple[Tensor, Tensor]:
+    assert context.image_features is not None
+    return context.image_features.of_split("train"), context.embeddings.of_split("train")[0]

@@ -1,0 +1,37 @@
+"""Training pairs in memory as a data set of one shard, for what reads embeddings and images' features of a data set."""
+
+from torch import Tensor
+
+from vldd_dist.data.dataset import Dataset
+from vldd_dist.data.embeddings import CaptionEmbeddings
+from vldd_dist.data.image_features import ImageFeatures
+from vldd_dist.data.pieces import Piece, Pieces
+from vldd_dist.data.shard_index import Shard, SplitInfo
+
+
+class _OnePiece(Pieces):
+    def __init__(self, piece: Piece) -> None:
+        self._piece = piece
+
+    def of(self, shard: Shard) -> Piece:
+        return self._piece
+
+
+class _OneShard(Dataset):
+    """Only its index can be read."""
+
+    def __init__(self, images: int, captions: int) -> None:
+        self.splits = {"train": SplitInfo.of([Shard("", "memory", images, captions, 0, "")])}
+
+
+def in_memory(features: Tensor, texts: Tensor, first: Tensor) -> tuple[CaptionEmbeddings, ImageFeatures]:
+    """The split train.
+
+    Args:
+        features: (N, F), of the images.
+        texts: (C, D), embeddings of their captions, grouped by image.
+        first: (N + 1,) int64, the row of each image's first caption, and C.
+    """
+    pieces = _OnePiece({"features": features, "embeddings": texts, "first": first})
+    dataset = _OneShard(len(features), len(texts))
+    return CaptionEmbeddings(dataset, pieces, texts.shape[1]), ImageFeatures(dataset, pieces)
