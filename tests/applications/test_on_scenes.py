@@ -24,23 +24,26 @@ from vldd_dist.testing.tiny_experiment import run
 
 PRESET = "jobs/presets/applications-scenes.yaml"
 APPLICATIONS = [
-    "{name: architecture_search, candidates: 5, joint_dims: [4, 32], epochs: 2}",
+    "{name: architecture_search, candidates: 4, joint_dims: [4, 32], epochs: 2, baselines: [random]}",
     "{name: membership_inference, references: 2}",
-    "{name: continual_learning, tasks: 3, pairs_a_task: 4, epochs: 2, distil: {outer_steps: 4, validate_every: 4}}",
-    "{name: one_shot_federated, clients: 3, clusters: 3, pairs: 3, epochs: 2, rounds: [1, 2], baselines: [random], "
+    "{name: continual_learning, tasks: 3, pairs_a_task: 4, epochs: 20, "
+    "distil: {objective: covariance_matching, outer_steps: 4, validate_every: 4}}",
+    "{name: one_shot_federated, clients: 3, clusters: 3, pairs: 3, epochs: 20, rounds: [1, 2], baselines: [random], "
     "concentrations: [0.5], distil: {objective: covariance_matching, outer_steps: 4, validate_every: 4}}",
 ]
 # Numbers of a feature and of an embedding, float32.
-PAIR_KIB = (512 + 384) * 4 / 1024
+PAIR_KIB = (192 + 384) * 4 / 1024
 SMALL = [
-    "data.train_images=200",
-    "data.val_images=60",
-    "data.test_images=60",
-    "data.shard_images=100",
-    "pretrain.images=400",
-    "pretrain.epochs=2",
-    "distill.outer_steps=20",
-    "distill.objective={name: bilevel, teacher: 0, real_batch_size: 100, inner_steps: 8, skipped_steps: 0}",
+    "data.train_images=150",
+    "data.val_images=40",
+    "data.test_images=40",
+    "data.shard_images=150",
+    "pretrain.images=300",
+    "pretrain.epochs=1",
+    "distill.outer_steps=8",
+    "distill.validate_every=8",
+    "experts.readers=1",
+    "distill.objective={name: bilevel, teacher: 0, real_batch_size: 100, inner_steps: 4, skipped_steps: 0}",
     "evaluation.epochs=20",
     "evaluation.learning_rates=[0.1]",
     "evaluation.seeds=[0, 1]",

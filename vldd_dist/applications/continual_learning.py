@@ -73,11 +73,11 @@ class ContinualLearning(Application):
         Figure("kib", "memory, KiB", decimals=0),
     )
     name: str = "continual_learning"
-    tasks: Annotated[int, Field(ge=2, le=100)] = 5
-    pairs_a_task: Positive = 20
+    tasks: Annotated[int, Field(ge=2, le=100)] = Field(5, description="Clusters of the captions.")
+    pairs_a_task: Positive = Field(20, description="Pairs that the memory keeps of each task.")
     epochs: Positive = Field(6, description="On all pairs: of joint training, and of each task where there is no memory.")
     baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
-    distil: PartDistillation = PartDistillation()
+    distil: PartDistillation = Field(PartDistillation(), description="How a task's pairs are distilled.")
 
     def problems(self, experiment: "Experiment") -> list[str]:
         return self.distil.problems(experiment)

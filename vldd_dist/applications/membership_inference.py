@@ -15,6 +15,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -68,7 +69,7 @@ class MembershipInference(Application):
         Figure("own", "nearest is its start, %", "lower"),
     )
     name: str = "membership_inference"
-    references: Positive = 8
+    references: Positive = Field(8, description="Students on random pairs, for the likelihood ratio.")
 
     def notes(self) -> list[str]:
         return [

@@ -39,7 +39,7 @@ class OneShotFederated(Application):
         Figure("kib", "uploaded, KiB", decimals=0),
     )
     name: str = "one_shot_federated"
-    clients: Annotated[int, Field(ge=2, le=1000)] = 10
+    clients: Annotated[int, Field(ge=2, le=1000)] = Field(10, description="Clients, of whom each has a part of the pairs.")
     clusters: Annotated[int, Field(ge=2, le=1000)] = Field(10, description="Of the captions, which are dealt to the clients.")
     concentrations: Distinct[Rate] = Field(
         [0.1, 0.5], description="Of the Dirichlet distribution: the smaller, the less alike."
@@ -48,7 +48,7 @@ class OneShotFederated(Application):
     rounds: Distinct[Positive] = Field([1, 10], description="Of FedAvg, with one epoch on each client's pairs a round.")
     epochs: Positive = Field(6, description="On all pairs in one place, the bound.")
     baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
-    distil: PartDistillation = PartDistillation()
+    distil: PartDistillation = Field(PartDistillation(), description="How a client distils its pairs.")
 
     def problems(self, experiment: "Experiment") -> list[str]:
         return self.distil.problems(experiment)

@@ -12,7 +12,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.base import AnyPlugin, Positive, Rate, Section, choose, plugin_of
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.coresets.random import RandomPairs
-from vldd_dist.data.in_memory import in_memory
+from vldd_dist.data.prepared.in_memory import in_memory
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.initialisations.base import Initialisation, Start
@@ -48,7 +48,7 @@ class PartDistillation(Section):
     objective: Annotated[AnyPlugin, plugin_of(OBJECTIVES), AfterValidator(_needs_no_expert)] = Field(
         default_factory=lambda: choose(OBJECTIVES, {"name": "bilevel", "teacher": 0}), description="One that needs no expert."
     )
-    outer_steps: Positive = Field(100)
+    outer_steps: Positive = Field(100, description="Outer steps, for each part of the data.")
     validate_every: Positive = Field(25, description="Outer steps between validations; the best validated pairs are used.")
     lr: Rate = Field(0.05, description="Outer learning rate of texts, and of features in units of their standard deviation.")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.95, description="Decay of the running average that is used.")

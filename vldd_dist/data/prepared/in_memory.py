@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from vldd_dist.data.dataset import Dataset
-from vldd_dist.data.embeddings import CaptionEmbeddings
-from vldd_dist.data.image_features import ImageFeatures
-from vldd_dist.data.pieces import Piece, Pieces
-from vldd_dist.data.shard_index import Shard, SplitInfo
+from vldd_dist.data.prepared.dataset import Dataset
+from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
+from vldd_dist.data.prepared.image_features import ImageFeatures
+from vldd_dist.data.prepared.pieces import Piece, Pieces
+from vldd_dist.data.prepared.shard_index import Shard, SplitInfo
 
 
 class _OnePiece(Pieces):
