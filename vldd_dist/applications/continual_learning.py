@@ -99,7 +99,7 @@ class ContinualLearning(Application):
                 for key, value in figures.items():
                     row.setdefault(key, []).append(value)
             given.report(position + 1, len(given.seeds))
-        return [Result(method=method, figures=figures, bound=method == FULL) for method, figures in found.items()]
+        return [Result(method=method, figures=figures, bound=method in (FULL, NO_MEMORY)) for method, figures in found.items()]
 
     def _measured(self, given: Inputs, tasks: Tasks, students: Students) -> Iterator[tuple[str, dict[str, float]]]:
         joint = students.on_split(given.train, given.validation, self.epochs).student
