@@ -1,9 +1,12 @@
 """Reading the recipes in cluster/."""
 
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from packaging.utils import canonicalize_name
@@ -20,6 +23,17 @@ RECIPES += [ROOT / "jobs/runtime_env.yaml"]
 
 def load(name: str) -> Any:
     return yaml.safe_load((CLUSTER / name).read_text())
+
+
+def rendered(overlay: str) -> dict[str, Any]:
+    """Kind -> document of cluster/kuberay/overlays/OVERLAY, as `kubectl apply -k` would send it; service accounts are left
+    out."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    command = ["kubectl", "kustomize", str(CLUSTER / "kuberay/overlays" / overlay)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    return {found["kind"]: found for found in yaml.safe_load_all(made.stdout) if found["kind"] != "ServiceAccount"}
 
 
 def pins(path: Path) -> dict[str, str]:

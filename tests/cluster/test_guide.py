@@ -71,7 +71,7 @@ def test_the_guides_commands_can_be_typed() -> None:
 
 def test_the_guide_names_what_there_is() -> None:
     named = re.findall(r"(?<![\w/.$~])(?:cluster|jobs|tests|docs)/[\w./-]*\w", GUIDE)
-    assert {"cluster/Dockerfile", "cluster/aws.yaml", "cluster/kuberay/rayjob.yaml"} <= set(named)
+    assert {"cluster/Dockerfile", "cluster/aws.yaml", "cluster/kuberay/base/raycluster.yaml"} <= set(named)
     assert [path for path in named if not (ROOT / path).exists()] == []
     assert all(find_spec(module) for module in re.findall(r"`(jobs\.\w+)`", GUIDE))
     for recipe in RECIPES:

@@ -12,11 +12,14 @@ import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from tests.cluster import kuberay
-from tests.cluster.recipes import CLUSTER, DOCKERFILE, ROOT, load, options_of_start, pins, refusals
+from tests.cluster.recipes import CLUSTER, DOCKERFILE, ROOT, load, options_of_start, pins, refusals, rendered
 from vldd_dist.config.load import load_experiment
 
-CLUSTER_CR, JOB_CR = load("kuberay/raycluster.yaml"), load("kuberay/rayjob.yaml")
-ACCOUNTS = list(yaml.safe_load_all((CLUSTER / "kuberay/service-accounts.yaml").read_text()))
+CLUSTER_CR, JOB_CR = load("kuberay/base/raycluster.yaml"), load("kuberay/job/rayjob.yaml")
+# As job/kustomization.yaml does.
+JOB_CR["spec"]["rayClusterSpec"] = CLUSTER_CR["spec"]
+ACCOUNTS = list(yaml.safe_load_all((CLUSTER / "kuberay/base/service-accounts.yaml").read_text()))
+OVERLAYS = sorted(path.parent.name for path in (CLUSTER / "kuberay/overlays").glob("*/kustomization.yaml"))
 
 
 def groups() -> list[dict[str, Any]]:
@@ -73,8 +76,26 @@ def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return result
 
 
-def test_the_jobs_cluster_is_the_standing_one() -> None:
-    assert JOB_CR["spec"]["rayClusterSpec"] == CLUSTER_CR["spec"]
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kubernetes_takes_what_an_overlay_makes(overlay: str) -> None:
+    ((kind, made),) = rendered(overlay).items()
+    assert kind == ("RayJob" if overlay.startswith("job") else "RayCluster")
+    assert refusals(made, kuberay.RAY_JOB if kind == "RayJob" else kuberay.RAY_CLUSTER) == []
+    spec = made["spec"]["rayClusterSpec"] if kind == "RayJob" else made["spec"]
+    (worker,) = spec["workerGroupSpecs"]
+    spot = {"cloud.google.com/gke-spot": "true"} if "spot" in overlay else None
+    assert worker["template"]["spec"].get("nodeSelector") == spot
+    in_queue = "kueue" in overlay
+    assert ("kueue.x-k8s.io/queue-name" in made["metadata"].get("labels", {})) == in_queue
+    assert spec["enableInTreeAutoscaling"] is not in_queue
+    assert (worker["minReplicas"] == worker["replicas"] == worker["maxReplicas"] > 0) == in_queue
+    assert made["spec"].get("shutdownAfterJobFinishes", False) == (in_queue and kind == "RayJob")
+
+
+@pytest.mark.parametrize("nodes", ["", "-spot"])
+def test_the_jobs_cluster_is_the_standing_one(nodes: str) -> None:
+    standing, job = rendered(f"cluster{nodes}")["RayCluster"], rendered(f"job{nodes}")["RayJob"]
+    assert job["spec"]["rayClusterSpec"] == standing["spec"]
 
 
 def test_ray_is_the_pinned_one_and_takes_the_start_parameters() -> None:
@@ -120,10 +141,10 @@ def test_pods_agree_with_themselves_and_with_the_image() -> None:
 
 
 def test_pods_of_workers_go_to_spot_nodes_and_the_heads_does_not() -> None:
-    head, worker = (group["template"]["spec"] for group in groups())
-    assert worker["nodeSelector"] == {"cloud.google.com/gke-spot": "true"}
+    spec = rendered("cluster-spot")["RayCluster"]["spec"]
+    head, worker = (group["template"]["spec"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]))
     assert {toleration["key"] for toleration in worker["tolerations"]} >= {"cloud.google.com/gke-spot", "nvidia.com/gpu"}
-    assert not head["nodeSelector"]
+    assert not head.get("nodeSelector")
     assert "tolerations" not in head
     stop = worker["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
     assert int(stop.rpartition(" ")[2]) < worker["terminationGracePeriodSeconds"]
