@@ -29,6 +29,8 @@ from vldd_dist.applications.part_distillation import START, PartDistillation
 from vldd_dist.applications.result import Result
 from vldd_dist.applications.tables import application_table
 from vldd_dist.config.load import load_experiment
+from vldd_dist.distillation.objectives import Objective
+from vldd_dist.distillation.objectives.bilevel import Bilevel
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.stages.application import inputs_of
 from vldd_dist.reporting.renderers.markdown import markdown
@@ -41,14 +43,20 @@ FROM_NOISE = f"{DISTILLED} from noise"
 
 
 def applications(quick: bool) -> list[Application]:
-    objective = {"name": "bilevel", "teacher": 0, "inner_steps": 8, "skipped_steps": 20, "real_batch_size": 256}
-    parts = PartDistillation(objective=objective, outer_steps=30 if quick else 60, validate_every=15)
+    epochs, rounds = (3, [1, 3]) if quick else (6, [1, 3, 10])
+    of_tasks = PartDistillation(objective=bilevel(8, 20, 256), outer_steps=30 if quick else 60, validate_every=15)
+    of_clients = PartDistillation(objective=bilevel(5, 10, 128), outer_steps=20 if quick else 60, validate_every=20)
     return [
-        ArchitectureSearch(candidates=12 if quick else 36, epochs=3 if quick else 6),
+        ArchitectureSearch(candidates=12 if quick else 36, epochs=epochs),
         MembershipInference(references=4 if quick else 8),
-        ContinualLearning(distil=parts, epochs=3 if quick else 6),
-        OneShotFederated(distil=parts, epochs=3 if quick else 6, rounds=[1, 3] if quick else [1, 3, 10]),
+        ContinualLearning(distil=of_tasks, epochs=epochs),
+        OneShotFederated(distil=of_clients, epochs=epochs, rounds=rounds),
     ]
+
+
+def bilevel(inner_steps: int, skipped_steps: int, real_batch_size: int) -> Objective:
+    """Without experts as teachers."""
+    return Bilevel(teacher=0, inner_steps=inner_steps, skipped_steps=skipped_steps, real_batch_size=real_batch_size)
 
 
 def prepared(photographs: Path, store: Store, quick: bool) -> Inputs:
@@ -73,9 +81,7 @@ def prepared(photographs: Path, store: Store, quick: bool) -> Inputs:
 
 def distilled(given: Inputs, outer_steps: int, *, noise: bool) -> DistilledPairs:
     """Of all training pairs."""
-    settings = PartDistillation(
-        objective={"name": "bilevel", "teacher": 0}, outer_steps=outer_steps, validate_every=outer_steps // 2
-    )
+    settings = PartDistillation(objective=Bilevel(teacher=0), outer_steps=outer_steps, validate_every=outer_steps // 2)
     start = None if noise else select(START, given.train, PAIRS, numpy_generator(given.seed, "benchmark start"))
     pairs = settings.distil(given.students, given.train, given.validation, start or PAIRS)
     return DistilledPairs(pairs, start)
