@@ -43,6 +43,7 @@ HEALTH = {
 
 
 LOOPBACK = "127.0.0.1"
+DASHBOARD = 8265
 AGENT_SECONDS = 120.0
 AGENTS = DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX.encode()
 
@@ -52,6 +53,12 @@ def free_port() -> int:
     with socket() as probe:
         probe.bind((LOOPBACK, 0))
         return probe.getsockname()[1]
+
+
+def is_taken(port: int) -> bool:
+    """Whether somebody listens on a port of this machine."""
+    with socket() as probe:
+        return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def ensure_token() -> None:
@@ -71,7 +78,7 @@ def ensure_token() -> None:
             path.chmod(0o600)
 
 
-def start_cluster(nodes: int, cpus: int, dashboard_port: int = 8265) -> Cluster:
+def start_cluster(nodes: int, cpus: int, dashboard_port: int = DASHBOARD) -> Cluster:
     """The head with its dashboard, and `nodes` nodes of `cpus` CPU cores each."""
     ensure_token()
     head = {
@@ -80,8 +87,8 @@ def start_cluster(nodes: int, cpus: int, dashboard_port: int = 8265) -> Cluster:
         "include_dashboard": True,
         "dashboard_host": LOOPBACK,
         "dashboard_port": dashboard_port,
-        # Its own is one for all clusters of a machine, and a job is submitted to the agent of the head.
-        "dashboard_agent_listen_port": free_port(),
+        # Ray's is one for all clusters of a machine, and a job is submitted to the agent of the head.
+        "dashboard_agent_listen_port": (agent_port := free_port()),
         "_system_config": HEALTH,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -89,7 +96,19 @@ def start_cluster(nodes: int, cpus: int, dashboard_port: int = 8265) -> Cluster:
         add_node(cluster, cpus)
     cluster.wait_for_nodes()
     wait_for_agents(cluster.gcs_address, nodes + 1)
+    # An agent is known a moment before it answers.
+    for port in (agent_port, dashboard_port):
+        wait_for_port(port)
     return cluster
+
+
+def wait_for_port(port: int) -> None:
+    """Until somebody of this machine listens on the port."""
+    deadline = time.monotonic() + AGENT_SECONDS
+    while not is_taken(port):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nobody listens on port {port} after {AGENT_SECONDS:g} s: see /tmp/ray/session_latest/logs")
+        time.sleep(0.1)
 
 
 def wait_for_agents(gcs_address: str, nodes: int) -> None:
@@ -107,19 +126,24 @@ def add_node(cluster: Cluster, cpus: int) -> Any:
     # Nodes of one machine share the session's folder. In one folder for the packages of jobs a node that comes would replace
     # those that the workers of others stand in.
     packages = f"runtime_resources_{secrets.token_hex(4)}"
-    return cluster.add_node(num_cpus=cpus, node_ip_address=LOOPBACK, runtime_env_dir_name=packages)
+    # An agent whose port another cluster has would not start.
+    ports = {"dashboard_agent_listen_port": free_port()}
+    return cluster.add_node(num_cpus=cpus, node_ip_address=LOOPBACK, runtime_env_dir_name=packages, **ports)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A Ray cluster of several nodes on this machine.")
     parser.add_argument("--nodes", type=int, default=2, help="nodes that work")
     parser.add_argument("--cpus", type=int, default=1, help="CPU cores of each")
-    parser.add_argument("--dashboard-port", type=int, default=8265)
+    parser.add_argument("--dashboard-port", type=int, help=f"{DASHBOARD}, or a free one where another Ray has that")
     arguments = parser.parse_args()
-    cluster = start_cluster(arguments.nodes, arguments.cpus, arguments.dashboard_port)
+    dashboard_port = arguments.dashboard_port or (free_port() if is_taken(DASHBOARD) else DASHBOARD)
+    if is_taken(dashboard_port):
+        parser.error(f"--dashboard-port {dashboard_port}: somebody listens there, another Ray perhaps: name another port")
+    cluster = start_cluster(arguments.nodes, arguments.cpus, dashboard_port)
     print(f"{arguments.nodes} nodes of {arguments.cpus} CPUs are up; in another shell:", flush=True)
     print(f"  export RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']}")
-    print(f"  export RAY_API_SERVER_ADDRESS=http://{LOOPBACK}:{arguments.dashboard_port}")
+    print(f"  export RAY_API_SERVER_ADDRESS=http://{LOOPBACK}:{dashboard_port}")
     print("  vldd submit jobs/presets/scenes.yaml --store $PWD/cluster-store")
     print("Ctrl-C ends it; what is committed stays in the store.", flush=True)
     stopped = threading.Event()

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray.job_submission import JobSubmissionClient
 
-from cluster.local import ensure_token
+from cluster.local import ensure_token, free_port
 from tests.cluster.local_cluster import LocalCluster
 from vldd_dist.testing.listening import LOOPBACK, listening_sockets
 
@@ -49,6 +50,23 @@ def without_token(program: str, *arguments: str, **more: str) -> subprocess.Comp
     return subprocess.run(
         [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.ray
+def test_beside_another_cluster_jobs_are_taken_as_soon_as_it_is_up(cluster: LocalCluster) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "cluster.local", "--nodes", "1", "--dashboard-port"]
+    taken = cluster.dashboard.rpartition(":")[2]
+    refused = subprocess.run([*command, taken], capture_output=True, text=True, check=False)
+    assert (refused.returncode, "somebody listens there" in refused.stderr) == (2, True)
+    with subprocess.Popen([*command, str(port)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert "are up" in other.stdout.readline()
+        client = JobSubmissionClient(f"http://127.0.0.1:{port}")
+        job = client.submit_job(entrypoint="true", entrypoint_num_cpus=0)
+        assert job in {known.submission_id for known in client.list_jobs()}
+        other.terminate()
+        assert other.wait(60) == 0
 
 
 @pytest.mark.ray

@@ -85,7 +85,7 @@ class RayMetrics:
         for unit_id in self._drawn.keys() - state.running.keys():
             label, fields = self._drawn.pop(unit_id)
             for field in fields:
-                # Ray has no way to remove a series; this one is not drawn.
+                # By NaN Ray drops the series at its next export, else it stays for two.
                 self._gauges[field].set(math.nan, self._tag | {"unit": label})
         for unit_id, running in state.running.items():
             label, fields = self._drawn.setdefault(unit_id, (running.unit.label, set()))
