@@ -13,6 +13,7 @@ from docs_site.plugins import KEYS, plugins_page
 from docs_site.settings import settings_page
 from tests.test_readme import distilled_set
 from vldd_dist.cli.main import app
+from vldd_dist.config.base import Plugin, Section
 from vldd_dist.config.load import load_experiment
 from vldd_dist.distilled_set.write import save
 from vldd_dist.plugins import REGISTRIES, STAGES
@@ -23,11 +24,11 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 COMMAND = re.compile(r"^(?: {4})?(?:\$ )?vldd ((?:[^\n#]|(?<=\S)#)*?)(?:\\\n\s*([^\n#]*))?(?:\s#|$)", re.MULTILINE)
 
 
-def keys_of(tree: object, path: str = "") -> set[str]:
-    """Dotted keys of a description."""
-    if not isinstance(tree, dict) or ("name" in tree and path):
+def keys_of(value: object, path: str = "") -> set[str]:
+    """Dotted keys of a description. A plug-in is one: its settings are elsewhere."""
+    if not isinstance(value, Section) or isinstance(value, Plugin):
         return {path}
-    return {key for name, value in tree.items() for key in keys_of(value, f"{path}.{name}".strip("."))}
+    return {key for name in type(value).model_fields for key in keys_of(getattr(value, name), f"{path}.{name}".strip("."))}
 
 
 def test_the_reference_has_every_setting_with_a_description() -> None:
@@ -35,8 +36,7 @@ def test_the_reference_has_every_setting_with_a_description() -> None:
     rows = [row.strip("| ").split(" | ") for row in page.splitlines() if row.startswith("| `")]
     assert [row[0] for row in rows if len(row) != 4 or len(row[3]) < 8] == []
     tables = dict(re.findall(r"^##+ ([\w.]+)\n(.*?)(?=^#|\Z)", page, re.MULTILINE | re.DOTALL))
-    experiment = load_experiment("jobs/presets/scenes.yaml", []).model_dump(mode="json")
-    for key in keys_of(experiment):
+    for key in keys_of(load_experiment("jobs/presets/scenes.yaml", [])):
         section, _, name = key.rpartition(".")
         if section.endswith("resources"):
             section = "resources"
