@@ -3,11 +3,13 @@
 import itertools
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from vldd_dist.artifacts import unit_writer
 from vldd_dist.artifacts.run_status import read_statuses
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.cli.main import main
@@ -60,6 +62,16 @@ def test_spreads_over_runs_and_over_students_are_kept_apart(store: Store) -> Non
     assert rows["full"]["metrics"]["tr1"]["std_students"] is None
     assert rows["random"]["metrics"]["tr1"]["std_students"] is None
     assert rows["distilled"]["of_full_data"] == pytest.approx(100 * np.mean(runs) / np.mean(experts))
+
+
+def test_what_the_units_took_is_in_the_report(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each unit takes a second: its writer looks at the clock when it begins and when it commits.
+    monkeypatch.setattr(unit_writer, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+    tree = experiment("coresets.methods=[]", "experts.count=2", "evaluation.resources={cpus: 2}")
+    found = commit_evaluations(store, tree, itertools.repeat(10.0))
+    (cost,) = Reporter(make_graph(tree), store).collect().costs
+    assert [key for _, key in cost.units] == [f"units/evaluation/{unit.id}/manifest.json" for unit, _ in found]
+    assert (cost.seconds, cost.core_seconds, cost.gpu_seconds, cost.untimed) == (len(found), 2 * len(found), 0, 0)
 
 
 def test_two_experiments_in_one_store_have_reports_and_statuses_of_their_own(

@@ -11,12 +11,14 @@ from vldd_dist.reporting.data import (
     Gallery,
     GalleryItem,
     Progress,
+    PublishedSet,
     ReportData,
     Row,
     Stage,
+    StageCost,
     aggregate,
-    png_bytes,
 )
+from vldd_dist.reporting.pictures import encode_picture
 
 HOSTILE_CAPTION = 'a dog <script>alert("x")</script> & a "cat"'
 
@@ -53,6 +55,17 @@ def progress(state: Literal["running", "done", "failed", "stopped"], running: in
         running=[(label.format(index), "4,211/9,000, 12.31 outer steps/s, loss 1.234") for index in range(running)],
         time_left="about 93 min 20 s left",
         notices=[f"expert {index}: tried again, {'its process or machine ended: ' + 'x' * 90} <node>" for index in range(3)],
+    )
+
+
+def published(url: str) -> PublishedSet:
+    return PublishedSet(url=url, digest="ab" * 32, folder="distilled/scenes-10pairs-seed0", files=["README.md", "preview.png"])
+
+
+def took(name: str, seconds: float, gpus: int, untimed: int = 0) -> StageCost:
+    units = [(f"{name} #{number}", f"units/{name}/{number}/manifest.json") for number in range(2)]
+    return StageCost(
+        name=name, seconds=seconds, core_seconds=2 * seconds, gpu_seconds=gpus * seconds, untimed=untimed, units=units
     )
 
 
@@ -106,18 +119,20 @@ def report() -> ReportData:
                 seed=0,
                 items=[
                     GalleryItem(
-                        before_png=png_bytes(generator.random((3, 32, 32))) if index else None,
-                        after_png=png_bytes(generator.random((3, 32 if index else 160, 32 if index else 160))),
+                        before=encode_picture(generator.random((3, 32, 32))) if index else None,
+                        after=encode_picture(generator.random((3, 32 if index else 160, 32 if index else 160))),
                         caption_before="a red square",
                         caption_after=HOSTILE_CAPTION,
                         similarity=0.83,
                     )
                     for index in range(2)
                 ],
-                similarity_png=png_bytes(generator.random((3, 400, 400))),
+                pages=[("1 to 10", "pairs/ab-1.html")],
+                similarity_png=encode_picture(generator.random((3, 400, 400))),
             )
         ],
         failures=[("distillation of 20 pairs, seed 1", "the loss became NaN <here>")],
         store="s3://bucket/experiments/scenes",
-        distilled_sets=[("s3://bucket/experiments/scenes/distilled/scenes-10pairs-seed0", "ab" * 32)],
+        distilled_sets=[published("s3://bucket/experiments/scenes/distilled/scenes-10pairs-seed0")],
+        costs=[took("experts", 7325.0, gpus=0), took("distillation runs", 61.0, gpus=1, untimed=1)],
     )

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from vldd_dist.recall_metrics import METRICS
-from vldd_dist.reporting.data import aggregate, png_bytes
+from vldd_dist.reporting.data import aggregate
+from vldd_dist.reporting.pictures import encode_picture
 
 
 def recalls(values: np.ndarray) -> list[list[dict[str, float]]]:
@@ -56,10 +57,10 @@ def test_no_student_is_an_error(runs):
 def test_png_holds_the_picture_whatever_its_type():
     pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8)
     for picture in (pixels, pixels / 255):
-        decoded = np.asarray(Image.open(io.BytesIO(png_bytes(picture))))
+        decoded = np.asarray(Image.open(io.BytesIO(encode_picture(picture))))
         np.testing.assert_array_equal(decoded.transpose(2, 0, 1), pixels)
 
 
 def test_pixels_outside_the_range_are_clipped():
-    decoded = np.asarray(Image.open(io.BytesIO(png_bytes(np.array([-0.5, 0.0, 1.5]).reshape(3, 1, 1)))))
+    decoded = np.asarray(Image.open(io.BytesIO(encode_picture(np.array([-0.5, 0.0, 1.5]).reshape(3, 1, 1)))))
     assert decoded.tolist() == [[[0, 0, 255]]]

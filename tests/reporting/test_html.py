@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.reporting.sample import HOSTILE_CAPTION, large, progress, report
+from tests.reporting.sample import HOSTILE_CAPTION, large, progress, published, report
 from vldd_dist.reporting.data import ReportData
-from vldd_dist.reporting.html import render_html
+from vldd_dist.reporting.html import render_html, render_pairs_page
 from vldd_dist.reporting.plots import plots
 from vldd_dist.testing.tiny import HANG_SECONDS
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "input"}
 
 
 class Page(HTMLParser):
@@ -57,7 +57,8 @@ def page(html: str) -> Page:
 def test_every_row_figure_and_picture_is_there(page: Page):
     scopes = Counter(attributes.get("scope") for attributes in page.all("th"))
     # The methods, and the first number of pairs of each of four groups.
-    assert scopes == {"col": 12, "rowgroup": 1, "row": len(report().rows) + 4}
+    # In short: 5 columns and 2 budgets; run times: 5 columns, 2 stages and their sum.
+    assert scopes == {"col": 12 + 5 + 5, "rowgroup": 1, "row": len(report().rows) + 4 + 2 + 3}
     assert len(page.all("svg")) == len(plots(report()))
     # Two pairs, one of whose starts was not kept, and the learned similarity.
     assert len(page.all("img")) == 4
@@ -83,7 +84,7 @@ def test_nothing_is_loaded_from_elsewhere(html: str, page: Page):
         for name in ("src", "srcset", "data", "xlink:href", "poster", "action")
         if name in attributes
     ]
-    assert all(value.startswith(("data:image/png;base64,", "#")) for value in loading)
+    assert all(value.startswith(("data:image/png;base64,", "data:image/jpeg;base64,", "#")) for value in loading)
     assert page.all("link") == []
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
     assert "@import" not in html
@@ -97,13 +98,45 @@ def test_ids_are_unique_and_references_resolve(html: str, page: Page):
 
 
 def test_small_pictures_keep_their_pixels(page: Page):
-    assert [attributes.get("class") for attributes in page.all("img")] == [None, "small", "small", None]
+    assert [attributes.get("class") for attributes in page.all("img")] == ["after", "before small", "after small", None]
 
 
-def test_only_web_addresses_become_links():
-    sets = [(url, "ab" * 32) for url in ("https://example.org/set", "s3://bucket/set", "javascript:alert(1)")]
+def test_only_web_addresses_and_files_of_the_store_become_links():
+    sets = [published(url) for url in ("https://example.org/set", "s3://bucket/set", "javascript:alert(1)")]
     page = Page(render_html(report().model_copy(update={"distilled_sets": sets})))
-    assert [attributes["href"] for attributes in page.all("a")] == ["https://example.org/set"]
+    targets = [str(attributes["href"]) for attributes in page.all("a")]
+    assert [target for target in targets if ":" in target] == ["https://example.org/set"]
+    assert "../../distilled/scenes-10pairs-seed0/preview.png" in targets
+    assert "../../units/distillation%20runs/1/manifest.json" in targets
+
+
+def test_links_within_the_page_have_their_target(html: str, page: Page):
+    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    inside = {str(attributes["href"])[1:] for attributes in page.all("a") if str(attributes["href"]).startswith("#")}
+    assert inside
+    assert inside <= ids
+    assert {attributes["for"] for attributes in page.all("label")} <= ids
+
+
+def test_run_times_are_summed(page: Page):
+    text = " ".join(" ".join(page.texts).split())
+    assert "experts 2 2 h 02 min 4.07 0.00" in text
+    assert "all 4 2 h 03 min 4.10 0.02" in text
+    assert "Units without a recorded time, which are not in the sums: 1." in text
+
+
+def test_a_page_of_pairs_leads_to_its_neighbours_and_back():
+    gallery = (
+        report()
+        .galleries[0]
+        .model_copy(update={"first": 50, "pairs": 52, "pages": [("1 to 50", "a-1.html"), ("51 to 52", "a-51.html")]})
+    )
+    page = Page(render_pairs_page("scenes", gallery, "a-51.html", "../index.html"))
+    assert "52 pairs, seed 0: 51 to 52" in page.texts
+    targets = {attributes["href"] for attributes in page.all("a")}
+    assert {"../index.html", "a-1.html"} <= targets
+    assert "a-51.html" not in targets
+    assert [attributes["alt"] for attributes in page.all("img")][-1] == "Pair 52 after distillation"
 
 
 def test_an_experiment_with_nothing_done_still_has_a_page():

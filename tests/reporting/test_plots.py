@@ -1,13 +1,16 @@
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
 from tests.reporting.sample import report
-from vldd_dist.reporting.plots import INK, _running_mean, plots
+from vldd_dist.reporting.drawing import INK
+from vldd_dist.reporting.plots import _running_mean, plots
 
 
 def test_every_curve_has_its_figure():
     assert [plot.title for plot in plots(report())] == [
+        "Recall against pairs",
         "Experts",
         *(
             title.format(pairs)
@@ -38,6 +41,18 @@ def test_figures_are_inline_svg_in_the_pages_ink():
 def test_yardsticks_are_named_in_the_legend():
     recall = next(plot for plot in plots(report()) if plot.title == "Recall during distillation, 20 pairs")
     assert all(f">{name}</text>" in recall.svg for name in ("full data", "random", "herding", "seed 0"))
+
+
+def test_points_say_their_values_where_they_are_drawn():
+    recall = plots(report())[0]
+    circles = [one for one in ElementTree.fromstring(recall.svg).iter() if one.get("class") == "value"]
+    said = {one[0].text: (float(one.get("cx", "")), float(one.get("cy", ""))) for one in circles}
+    low, high, full = (
+        said[name] for name in ("distilled, pairs 10: 10 %", "distilled, pairs 20: 16 %", "full data, 2,000 images: 55 %")
+    )
+    assert low[0] < high[0] == full[0]
+    # Recall is linear from the bottom up.
+    assert (low[1] - high[1]) / 6 == pytest.approx((high[1] - full[1]) / 39, rel=0.02)
 
 
 def test_running_mean_of_the_last_values():

@@ -47,6 +47,7 @@ class UnitManifest(Sealed):
         spec, inputs: what determined the unit's output (inputs: role -> KIND/ID).
         objects: name -> key, size and checksums.
         facts: small results, plain JSON; `StageSpec.result` has the fields of each kind.
+        seconds: of wall time, that the attempt took which committed it; of a resumed unit those since it was resumed.
     """
 
     schema_version: Literal[2] = 2
@@ -57,6 +58,7 @@ class UnitManifest(Sealed):
     objects: dict[str, ObjectInfo]
     facts: dict[str, Any]
     created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    seconds: float | None = Field(None, ge=0)
     versions: dict[str, str] = Field(default_factory=lambda: installed_versions())
 
     def check_facts(self, source: str) -> None:

@@ -1,6 +1,7 @@
 """Writing one attempt at a work unit: objects, checkpoints, and the commit."""
 
 import logging
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -35,6 +36,7 @@ class UnitWriter:
         self.objects: dict[str, ObjectInfo] = {}
         self.checkpoints = UnitCheckpoints(store, self.prefix, self.attempt, self._write)
         self._store_is_marked = False
+        self._began_at = time.monotonic()
 
     def put(self, name: str, data: bytes) -> ObjectInfo:
         """Write an object of this attempt and list it in the manifest to come."""
@@ -91,8 +93,9 @@ class UnitWriter:
             StoreError: an object is missing; checkpoints that need it are removed, so that the next attempt makes it again.
         """
         manifest = UnitManifest(
-            kind=self.kind, unit=self.unit_id, spec=self.spec, inputs=self.inputs, objects=self.objects, facts=facts
-        )
+            kind=self.kind, unit=self.unit_id, spec=self.spec, inputs=self.inputs, objects=self.objects, facts=facts,
+            seconds=round(time.monotonic() - self._began_at, 3),
+        )  # fmt: skip
         manifest.check_facts(self.prefix)
         self._check_objects()
         self._mark_store()

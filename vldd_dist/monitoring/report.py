@@ -9,10 +9,9 @@ from torch import Tensor
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.sources.base import SPLITS
-from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.heat_map import heat_map
+from vldd_dist.monitoring.galleries import write_gallery
 from vldd_dist.monitoring.measured import Measured
-from vldd_dist.monitoring.report_files import PAGE, key_of, write_tables
+from vldd_dist.monitoring.report_files import MARKDOWN, PAGE, TABLES, key_of, write_tables
 from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
 from vldd_dist.pipeline.graph import Graph
@@ -23,18 +22,16 @@ from vldd_dist.reporting.data import (
     DistillationCurve,
     ExpertCurve,
     Gallery,
-    GalleryItem,
     Progress,
     ReportData,
-    png_bytes,
 )
 from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.table import Table
 from vldd_dist.reporting.tables import recall_table, summary
 from vldd_dist.store.store import Store
 
-# Images are embedded in the page: at most GALLERY_ITEMS pairs of each of GALLERIES sets.
-GALLERY_ITEMS, GALLERIES = 20, 12
+# Images are embedded in the page: at most some pairs of each of GALLERIES sets.
+GALLERIES = 12
 Value = TypeVar("Value")
 
 
@@ -90,11 +87,9 @@ class Reporter:
             failures=[(unit.label, outcome.cause) for unit, outcome in failures],
             progress=progress,
             store=self.store.url,
-            distilled_sets=[
-                (self.store.url_of(facts["folder"]), facts["digest"])
-                for unit in self.graph.wanted("publication")
-                if (facts := self._measured.facts(unit))
-            ],
+            distilled_sets=self._measured.published(self.graph),
+            costs=self._measured.costs(self.graph.units()),
+            files=["summary.json", TABLES, MARKDOWN],
         )
 
     @staticmethod
@@ -160,21 +155,5 @@ class Reporter:
         return experiment.distill.objective.learned_numbers(shared) | experiment.model.loss.learned_numbers(shared)
 
     def _gallery(self, unit: WorkUnit) -> Gallery:
-        distilled = DistilledSet.load(self.store.url_of(self._reader(unit).facts["folder"]))
-        images = distilled.pixels()
-        before, similarity = distilled.start_images, distilled.loss.similarity_of(distilled.rows)
-        return Gallery(
-            pairs=len(images),
-            seed=unit.inputs["distillation"].spec["seed"],
-            items=[
-                GalleryItem(
-                    before_png=png_bytes(before[index]) if before is not None else None,
-                    after_png=png_bytes(images[index]),
-                    caption_before=caption.before,
-                    caption_after=caption.after,
-                    similarity=caption.similarity,
-                )
-                for index, caption in enumerate(distilled.captions[:GALLERY_ITEMS])
-            ],
-            similarity_png=None if similarity is None else heat_map(similarity),
-        )
+        seed = unit.inputs["distillation"].spec["seed"]
+        return write_gallery(self.store, self.experiment.name, unit.id, self._reader(unit).facts["folder"], seed)

@@ -4,6 +4,7 @@ report/NAME/tables.json     of the experiment NAME: its tables, as `reporting.ta
 report/NAME/table.md        the same in Markdown
 report/NAME/index.html      the page
 report/NAME/summary.json    the rows of the recall table
+report/NAME/pairs/          pages of all pairs of each distilled set that has more than the page shows
 report/NAME/description.json what it is the report of, by which `vldd report` makes it again
 """
 
@@ -17,7 +18,7 @@ from vldd_dist.reporting.renderers.markdown import document
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
 
-FOLDER, TABLES, PAGE, DESCRIPTION = "report", "tables.json", "index.html", "description.json"
+FOLDER, TABLES, MARKDOWN, PAGE, DESCRIPTION = "report", "tables.json", "table.md", "index.html", "description.json"
 
 
 class _File(BaseModel):
@@ -36,7 +37,7 @@ def write_tables(store: Store, name: str, tables: dict[str, Table]) -> None:
     """Write the tables of a report, by their names. Raises StoreError."""
     tree = {"tables": {key: table.model_dump(mode="json") for key, table in tables.items()}}
     store.write(key_of(name, TABLES), (json.dumps(tree, indent=1) + "\n").encode())
-    store.write(key_of(name, "table.md"), document(list(tables.values())).encode())
+    store.write(key_of(name, MARKDOWN), document(list(tables.values())).encode())
 
 
 def report_names(store: Store) -> list[str]:

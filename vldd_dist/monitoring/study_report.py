@@ -61,12 +61,8 @@ class StudyReporter:
             failures=[(unit.label, outcome.cause) for unit, outcome in failures],
             progress=progress,
             store=self.store.url,
-            distilled_sets=[
-                (self.store.url_of(facts["folder"]), facts["digest"])
-                for graph in self.graph.graphs.values()
-                for unit in graph.wanted("publication")
-                if (facts := self._measured.facts(unit))
-            ],
+            distilled_sets=[one for graph in self.graph.graphs.values() for one in self._measured.published(graph)],
+            costs=self._measured.costs(self._units),
         )
 
     def _changes(self, variant: str) -> str:

@@ -1,10 +1,8 @@
 """The data of a report: plain values that tables, plots and the page are made of."""
 
-import io
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from vldd_dist.recall_metrics import DISPLAY_NAMES, FULL, METRICS
@@ -73,8 +71,8 @@ class DistillationCurve(_Value):
 class GalleryItem(_Value):
     """One synthetic pair before and after distillation; texts are shown as their nearest training captions."""
 
-    before_png: bytes | None = Field(description="None if the start was not stored.")
-    after_png: bytes
+    before: bytes | None = Field(description="The image's start, PNG or JPEG; None if it was not stored.")
+    after: bytes = Field(description="PNG or JPEG.")
     caption_before: str
     caption_after: str
     similarity: float = Field(description="Cosine between the distilled text and `caption_after`.")
@@ -85,8 +83,32 @@ class Gallery(_Value):
 
     pairs: int
     seed: int
+    first: int = Field(0, description="Which of the set's pairs is the first item.")
     items: list[GalleryItem]
+    pages: list[tuple[str, str]] = Field(
+        [], description="(what it shows, path from the report's folder) of the pages of all pairs."
+    )
     similarity_png: bytes | None = Field(None, description="Of images, the rows, and texts, where the loss learned one.")
+
+
+class PublishedSet(_Value):
+    """A distilled set in the store."""
+
+    url: str
+    digest: str = Field(description="sha256, as `vldd verify` compares it.")
+    folder: str = Field(description="Its key in the store.")
+    files: list[str] = Field(description="What a reader may want of it, by path in the folder.")
+
+
+class StageCost(_Value):
+    """What the committed units of a kind took."""
+
+    name: str
+    seconds: float = Field(description="Sum over units of the wall time of the attempt that committed each.")
+    core_seconds: float = Field(description="The same, times the CPU cores that each unit asked for.")
+    gpu_seconds: float = Field(description="The same, times the GPUs.")
+    untimed: int = Field(description="Units whose manifest has no time: they are not in the sums.")
+    units: list[tuple[str, str]] = Field(description="(label, key of the manifest in the store).")
 
 
 class Stage(_Value):
@@ -120,7 +142,9 @@ class ReportData(_Value):
     galleries: list[Gallery]
     failures: list[tuple[str, str]] = Field(description="(label of the unit, cause).")
     store: str = Field(description="URL of the experiment's store.")
-    distilled_sets: list[tuple[str, str]] = Field(description="(URL, sha256) of each distilled set published.")
+    distilled_sets: list[PublishedSet]
+    costs: list[StageCost] = []
+    files: list[str] = Field(["tables.json", "table.md"], description="What lies beside the page.")
     progress: Progress | None = None
 
 
@@ -163,17 +187,3 @@ def _stat(runs: list[list[float]]) -> Stat:
         std_runs=float(np.std(means)) if len(runs) > 1 else None,
         std_students=float(np.mean(within)) if within else None,
     )
-
-
-def png_bytes(image: Any) -> bytes:
-    """Encode an image as PNG.
-
-    Args:
-        image: a tensor or array (3, H, W), uint8, or floating point in 0..1 (learned pixels outside are clipped).
-    """
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8:
-        pixels = (pixels.clip(0.0, 1.0) * 255).round().astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(file, format="PNG")
-    return file.getvalue()

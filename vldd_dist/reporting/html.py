@@ -1,19 +1,19 @@
 """The report as one self-contained HTML page: no script, no external resource."""
 
-import struct
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from markupsafe import Markup
 
-from vldd_dist.reporting.data import ReportData, display_name
+from vldd_dist.reporting.data import Gallery, ReportData, display_name
 from vldd_dist.reporting.html_environment import html_environment
-from vldd_dist.reporting.plots import plots
+from vldd_dist.reporting.plots import RECALL_PLOT, plots
 from vldd_dist.reporting.table import Table, shown
 from vldd_dist.reporting.tables import comparisons, recall_table
 
 STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "interrupted"}
-# Narrower images are enlarged pixel by pixel, not smoothed.
-SMALL_WIDTH = 128
+# From the folder of a report, report/NAME/, to the store.
+TO_STORE = "../../"
 
 
 def render_html(data: ReportData, tables: Sequence[Table] | None = None, applications: Sequence[Table] = ()) -> str:
@@ -25,21 +25,35 @@ def render_html(data: ReportData, tables: Sequence[Table] | None = None, applica
     """
     if tables is None:
         tables = [recall_table(data)] if data.rows else []
-    environment = html_environment()
-    environment.filters["is_small"] = _is_small
-    return environment.get_template("report.html.j2").render(
-        data=data,
-        states=STATES,
-        tables=[table.without_repeats() for table in tables],
-        applications=[table.without_repeats() for table in applications],
-        comparisons=comparisons(data.rows),
-        plots=[(plot, Markup(plot.svg)) for plot in plots(data)],
-        display_name=display_name,
-        shown=shown,
+    drawn = [(plot, Markup(plot.svg)) for plot in plots(data)]
+    first = next(((plot, svg) for plot, svg in drawn if plot.title == RECALL_PLOT), None)
+    return (
+        html_environment()
+        .get_template("report.html.j2")
+        .render(
+            data=data,
+            states=STATES,
+            tables=[table.without_repeats() for table in tables],
+            applications=[table.without_repeats() for table in applications],
+            comparisons=comparisons(data.rows),
+            first=first,
+            plots=[(plot, svg) for plot, svg in drawn if plot.title != RECALL_PLOT],
+            in_store=lambda key: TO_STORE + quote(key),
+            display_name=display_name,
+            shown=shown,
+        )
     )
 
 
-def _is_small(png: bytes) -> bool:
-    # PNG: 8 bytes of signature, 4 of chunk length, 4 of chunk type, then the width.
-    (width,) = struct.unpack_from(">I", png, 16)
-    return width < SMALL_WIDTH
+def render_pairs_page(name: str, gallery: Gallery, own: str, report: str) -> str:
+    """One of the pages that show all pairs of a distilled set.
+
+    Args:
+        name: of the experiment.
+        own, report: paths of this page as `gallery.pages` has it, and of the report, both from this page's folder.
+    """
+    last = gallery.first + len(gallery.items)
+    title = f"{gallery.pairs:,} pairs, seed {gallery.seed}: {gallery.first + 1:,} to {last:,}"
+    return (
+        html_environment().get_template("pairs.html.j2").render(name=name, title=title, gallery=gallery, own=own, report=report)
+    )

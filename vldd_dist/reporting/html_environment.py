@@ -4,9 +4,14 @@ import base64
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from vldd_dist.reporting.pictures import is_png, is_small
+
 
 def html_environment() -> Environment:
-    """Escapes all text; a name that a template misses is an error. `data_uri` is a filter for PNG bytes."""
+    """Escapes all text; a name that a template misses is an error.
+
+    Filters: `data_uri` and `is_small` of pictures, `duration` of seconds.
+    """
     environment = Environment(
         loader=PackageLoader("vldd_dist.reporting"),
         autoescape=True,
@@ -14,5 +19,16 @@ def html_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["data_uri"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode()
+    environment.filters |= {"data_uri": _data_uri, "is_small": is_small, "duration": _duration}
     return environment
+
+
+def _data_uri(picture: bytes) -> str:
+    kind = "png" if is_png(picture) else "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"

@@ -1,64 +1,26 @@
-"""The report's figures as inline SVG: the same data gives the same bytes, and lines and text take the page's text colour."""
+"""The report's figures."""
 
-import io
-import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from itertools import chain, cycle
-from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from vldd_dist.recall_metrics import DISTILLED, FULL
-from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, ReportData, display_name
+from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, ReportData, Row, display_name
+from vldd_dist.reporting.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Plot, drawing, legend_below
 
-# A contrast of at least 3:1 on white and on near-black.
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d85c6", "#d27c1e", "#2e9b6a", "#d9536a", "#9673c4", "#848b94"
 COLOURS = (ORANGE, GREEN, RED, PURPLE, GREY)
 # Of coresets, in the order of the description; the first again after the last.
 CORESET_COLOURS = (ORANGE, GREEN, RED, PURPLE)
-# Placeholder for the text colour in matplotlib's output, replaced by currentColor.
-INK = "#010203"
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.15,
-    "lines.linewidth": 1.6,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK),
-}
 SMOOTHED_FRACTION = 0.05
-
-
-@dataclass
-class Plot:
-    """A finished figure.
-
-    Attributes:
-        title, caption: what it shows and how to read it.
-        summary: text alternative for readers who cannot see it.
-        svg: markup of one `<svg>` element.
-    """
-
-    title: str
-    caption: str
-    summary: str
-    svg: str = field(default="", repr=False)
+RECALL_PLOT = "Recall against pairs"
 
 
 def plots(data: ReportData) -> list[Plot]:
-    """Every figure of a report that has data."""
-    drawn = [experts_plot(data.experts)] if data.experts else []
+    """Every figure of a report that has data; recall against pairs comes first."""
+    drawn = [recall_plot(data.rows)] if any(row.method == DISTILLED and row.image_model is None for row in data.rows) else []
+    drawn += [experts_plot(data.experts)] if data.experts else []
     for pairs in sorted({run.pairs for run in data.runs}):
         runs = [run for run in data.runs if run.pairs == pairs]
         levels: dict[str, float] = {
@@ -72,6 +34,55 @@ def plots(data: ReportData) -> list[Plot]:
     return drawn
 
 
+def recall_plot(rows: list[Row]) -> Plot:
+    """Mean test recall against the number of pairs, a line for each method; full data as a level.
+
+    Args:
+        rows: those of other image towers are left out; one at least is of distilled pairs.
+    """
+    own = [row for row in rows if row.image_model is None]
+    limited = sorted((row for row in own if row.method != FULL), key=lambda row: row.pairs)
+    methods = [*dict.fromkeys(row.method for row in own if row.method not in (FULL, DISTILLED)), DISTILLED]
+    budgets = sorted({row.pairs for row in limited})
+    last = limited[-1].pairs
+    plot = Plot(
+        RECALL_PLOT,
+        "Mean test recall of students trained on as many pairs. Bars: the standard deviation over runs, of a single"
+        " run that over its students. Dashed: all real pairs.",
+        "; ".join(
+            f"{display_name(row.method)}, {row.pairs:,} pairs: {row.metrics['mean'].mean:.1f} %"
+            for row in own
+            if row.method == DISTILLED or row.method == FULL
+        )
+        + ".",
+    )
+    with drawing(plot, "pairs", "mean recall, %", height=3.9) as axes:
+        colours = cycle(CORESET_COLOURS)
+        for method in methods:
+            line = [row for row in limited if row.method == method]
+            means = [row.metrics["mean"].mean for row in line]
+            spreads = [row.metrics["mean"].std_runs or row.metrics["mean"].std_students or 0.0 for row in line]
+            pairs = [row.pairs for row in line]
+            is_main = method == DISTILLED
+            axes.errorbar(
+                pairs, means, spreads, color=BLUE if is_main else next(colours), marker="o", markersize=5 if is_main else 3,
+                linewidth=2.2 if is_main else 1.2, capsize=2, label=display_name(method),
+            )  # fmt: skip
+            plot.say_values(display_name(method), zip(pairs, means, strict=True), "pairs", " %")
+        for row in own:
+            if row.method == FULL:
+                level = row.metrics["mean"].mean
+                axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2, label=f"full data ({row.pairs:,})")
+                plot.values.append((last, level, f"full data, {row.pairs:,} images: {level:.4g} %"))
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(budgets))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda pairs, _: f"{pairs:,.0f}"))
+        axes.set_ylim(bottom=0)
+        legend_below(axes)
+    return plot
+
+
 def loss_plot(run: DistillationCurve) -> Plot:
     """The outer loss against outer steps: total and its terms, raw (light) and smoothed."""
     window = max(1, int(len(run.loss) * SMOOTHED_FRACTION))
@@ -81,12 +92,13 @@ def loss_plot(run: DistillationCurve) -> Plot:
         " In trajectory matching a tower's term of 1 means that the student ended as far from the expert as it started.",
         f"The loss goes from {run.loss[0]:.3g} to {run.loss[-1]:.3g} in {len(run.loss):,} outer steps.",
     )
-    with _drawing(plot, "outer step", "outer loss") as axes:
+    with drawing(plot, "outer step", "outer loss") as axes:
         steps = np.arange(1, len(run.loss) + 1)
         lines, colours = {"total": run.loss, **run.terms}, chain([BLUE], cycle(COLOURS))
         for (label, values), colour in zip(lines.items(), colours, strict=False):
             axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
             axes.plot(steps, _running_mean(values, window), color=colour, label=label)
+            plot.say_values(label, zip(steps, _running_mean(values, window), strict=True), "step")
         axes.legend()
     return plot
 
@@ -107,16 +119,17 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> 
         + ", ".join(f"{display_name(method)} {level:.1f} %" for method, level in levels.items())
         + ".",
     )
-    with _drawing(plot, "outer step", "mean recall, %", height=3.9) as axes:
+    with drawing(plot, "outer step", "mean recall, %", height=3.9) as axes:
         for shade, run in zip(np.linspace(1.0, 0.45, len(runs)), runs, strict=True):
             steps, recalls = _columns(run.validation, 2)
             axes.plot(steps, recalls, color=BLUE, alpha=shade, marker="o", markersize=3, label=f"seed {run.seed}")
+            plot.say_values(f"seed {run.seed}", run.validation, "step", " %")
         colours = cycle(CORESET_COLOURS)
         for method, level in levels.items():
             colour = GREY if method == FULL else next(colours)
             axes.axhline(level, color=colour, linestyle="--", linewidth=1.2, label=display_name(method))
         axes.set_ylim(bottom=0)
-        _legend_below(axes)
+        legend_below(axes)
     return plot
 
 
@@ -127,9 +140,10 @@ def learned_plot(run: DistillationCurve) -> Plot:
         "What all pairs have in common, after each outer step.",
         "; ".join(f"{_in_words(name)} from {values[0]:.3g} to {values[-1]:.3g}" for name, values in run.learned.items()) + ".",
     )
-    with _drawing(plot, "outer step", "value") as axes:
+    with drawing(plot, "outer step", "value") as axes:
         for colour, (name, values) in zip(cycle(COLOURS), run.learned.items(), strict=False):
             axes.plot(np.arange(1, len(values) + 1), values, color=colour, label=_in_words(name))
+            plot.say_values(_in_words(name), enumerate(values, 1), "step")
         axes.legend()
     return plot
 
@@ -146,40 +160,13 @@ def experts_plot(experts: list[ExpertCurve]) -> Plot:
         "Mean validation recall after each epoch on all real pairs, one line an expert; epoch 0 is the start.",
         f"{len(experts)} experts end between {min(last):.1f} and {max(last):.1f} %.",
     )
-    with _drawing(plot, "epoch", "mean recall, %") as axes:
+    with drawing(plot, "epoch", "mean recall, %") as axes:
         for expert in experts:
             axes.plot(expert.epochs, expert.validation_mean, color=BLUE, alpha=max(0.5, 1 / len(experts)))
+            plot.say_values(f"expert {expert.expert}", zip(expert.epochs, expert.validation_mean, strict=True), "epoch", " %")
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return plot
-
-
-@contextmanager
-def _drawing(plot: Plot, x_label: str, y_label: str, height: float = 3.3) -> Iterator[Axes]:
-    """Yields axes to draw on, and sets `plot.svg` afterwards. `height` of the figure is in inches."""
-    # The salt makes ids reproducible, and unique among the figures of a page.
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": plot.title}):
-        figure = Figure(figsize=(5.4, height), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        yield axes
-        file = io.StringIO()
-        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
-    plot.svg = _inline(file.getvalue())
-
-
-def _inline(document: str) -> str:
-    """Turn an SVG document into an element of a page: without prolog, fixed size and unreferenced group ids."""
-    svg = document[document.index("<svg") :]
-    head, body = svg.split(">", 1)
-    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-    return f'{head} aria-hidden="true" focusable="false">' + re.sub(r'<g id="[^"]*"', "<g", body).replace(INK, "currentColor")
-
-
-def _legend_below(axes: Axes) -> None:
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
 
 
 def _columns(points: Iterable[tuple[float, ...]], count: int) -> list[list[float]]:
