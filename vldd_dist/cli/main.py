@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -40,7 +41,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
 }
 for name, command in COMMANDS.items():
-    app.command(name, epilog=epilog(name))(command)
+    # In the list of commands its beginning, which fits a line.
+    beginning = re.split(r"[:;.]", command.__doc__ or "")[0]
+    app.command(name, short_help=beginning, epilog=epilog(name))(command)
 
 
 def _print_version(asked: bool) -> None:
