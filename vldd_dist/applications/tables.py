@@ -7,6 +7,8 @@ from vldd_dist.applications.base import DISTILLED, Application, Figure
 from vldd_dist.applications.result import Result
 from vldd_dist.reporting.table import Cell, Column, Row, Section, Statistic, Table, Text
 
+SPREAD = "± is the population standard deviation over seeds."
+
 
 def merged(results: Sequence[Result]) -> list[Result]:
     """One for each setting and method, with the values of all: of several distillation seeds the same row is found anew."""
@@ -46,8 +48,12 @@ def application_table(application: Application, experiment: str, results: Sequen
             )
             for setting, compared in settings.items()
         ],
-        notes=[*application.notes(), "± is the population standard deviation over seeds."],
+        notes=[*application.notes(), *([SPREAD] if _has_spread(settings) else [])],
     )
+
+
+def _has_spread(settings: dict[str, list[Result]]) -> bool:
+    return any(len(values) > 1 for rows in settings.values() for row in rows for values in row.figures.values())
 
 
 def _cell(figure: Figure, result: Result, compared: list[Result]) -> Cell:
