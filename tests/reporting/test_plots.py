@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.reporting.sample import report
-from vldd_dist.reporting.drawing import INK
+from vldd_dist.reporting.drawing import INK, as_file
 from vldd_dist.reporting.plots import _running_mean, plots
 
 
@@ -53,6 +53,13 @@ def test_points_say_their_values_where_they_are_drawn():
     assert low[0] < high[0] == full[0]
     # Recall is linear from the bottom up.
     assert (low[1] - high[1]) / 6 == pytest.approx((high[1] - full[1]) / 39, rel=0.02)
+
+
+def test_a_figure_of_its_own_needs_no_page():
+    root = ElementTree.fromstring(as_file(plots(report())[0]))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert {one.get("fill") for one in root.iter() if one.get("class") == "value"} == {"transparent"}
+    assert "currentColor" not in ElementTree.tostring(root, encoding="unicode")
 
 
 def test_running_mean_of_the_last_values():

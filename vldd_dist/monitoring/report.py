@@ -11,7 +11,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.monitoring.galleries import write_gallery
 from vldd_dist.monitoring.measured import Measured
-from vldd_dist.monitoring.report_files import MARKDOWN, PAGE, TABLES, key_of, write_tables
+from vldd_dist.monitoring.report_files import CHART, MARKDOWN, PAGE, TABLES, key_of, write_tables
 from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
 from vldd_dist.pipeline.graph import Graph
@@ -25,7 +25,9 @@ from vldd_dist.reporting.data import (
     Progress,
     ReportData,
 )
+from vldd_dist.reporting.drawing import as_file
 from vldd_dist.reporting.html import render_html
+from vldd_dist.reporting.plots import has_recall_plot, recall_plot
 from vldd_dist.reporting.table import Table
 from vldd_dist.reporting.tables import recall_table, summary
 from vldd_dist.store.store import Store
@@ -57,6 +59,8 @@ class Reporter:
         summary_key = key_of(self.experiment.name, "summary.json")
         self.store.write(summary_key, (json.dumps(summary(data), indent=1) + "\n").encode())
         write_tables(self.store, self.experiment.name, tables | applications)
+        if has_recall_plot(data.rows):
+            self.store.write(key_of(self.experiment.name, CHART), as_file(recall_plot(data.rows)))
         self.store.write(self.page, render_html(data, applications=list(applications.values())).encode())
         return [*tables.values(), *applications.values()]
 
@@ -69,11 +73,12 @@ class Reporter:
         """What the report shows. Raises StoreError."""
         self._measured.refresh(self.graph.units())
         done = self._measured.done
+        rows = self._measured.rows(self.graph)
         distilled = [(chosen, self.graph.unit(*chosen.source)) for chosen in self.sets if chosen.method == DISTILLED]
         return ReportData(
             name=self.experiment.name,
             description=self._description(),
-            rows=self._measured.rows(self.graph),
+            rows=rows,
             experts=self._experts(),
             runs=[
                 self._once(self._known_curves, unit, partial(self._curve, chosen, unit))
@@ -89,7 +94,7 @@ class Reporter:
             store=self.store.url,
             distilled_sets=self._measured.published(self.graph),
             costs=self._measured.costs(self.graph.units()),
-            files=["summary.json", TABLES, MARKDOWN],
+            files=["summary.json", TABLES, MARKDOWN, *([CHART] if has_recall_plot(rows) else [])],
         )
 
     @staticmethod

@@ -4,6 +4,7 @@ report/NAME/tables.json     of the experiment NAME: its tables, as `reporting.ta
 report/NAME/table.md        the same in Markdown
 report/NAME/index.html      the page
 report/NAME/summary.json    the rows of the recall table
+report/NAME/recall.svg      recall against pairs, where pairs are distilled
 report/NAME/pairs/          pages of all pairs of each distilled set that has more than the page shows
 report/NAME/description.json what it is the report of, by which `vldd report` makes it again
 """
@@ -18,7 +19,8 @@ from vldd_dist.reporting.renderers.markdown import document
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
 
-FOLDER, TABLES, MARKDOWN, PAGE, DESCRIPTION = "report", "tables.json", "table.md", "index.html", "description.json"
+FOLDER = "report"
+TABLES, MARKDOWN, PAGE, CHART, DESCRIPTION = "tables.json", "table.md", "index.html", "recall.svg", "description.json"
 
 
 class _File(BaseModel):

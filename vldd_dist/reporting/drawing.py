@@ -77,6 +77,11 @@ def drawing(plot: Plot, x_label: str, y_label: str, height: float = 3.3) -> Iter
         plot.svg = _inline(file.getvalue()).replace("</svg>", f"{_areas(plot, axes, height)}</svg>")
 
 
+def as_file(plot: Plot) -> bytes:
+    """The figure as a file that stands alone, legible on white and on near-black."""
+    return plot.svg.replace("currentColor", GREY).encode() + b"\n"
+
+
 def legend_below(axes: Axes) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
 
@@ -88,7 +93,7 @@ def _areas(plot: Plot, axes: Axes, height: float) -> str:
     circles, drawn_at = [], axes.transData.transform([(x, y) for x, y, _ in plot.values])
     for (across, up), (_, _, text) in zip(drawn_at, plot.values, strict=True):
         place = f'cx="{across:.1f}" cy="{height * POINTS_PER_INCH - up:.1f}" r="{VALUE_RADIUS}"'
-        circles.append(f'<circle class="value" {place}><title>{escape(text)}</title></circle>')
+        circles.append(f'<circle class="value" fill="transparent" {place}><title>{escape(text)}</title></circle>')
     return "".join(circles)
 
 

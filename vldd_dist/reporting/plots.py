@@ -19,7 +19,7 @@ RECALL_PLOT = "Recall against pairs"
 
 def plots(data: ReportData) -> list[Plot]:
     """Every figure of a report that has data; recall against pairs comes first."""
-    drawn = [recall_plot(data.rows)] if any(row.method == DISTILLED and row.image_model is None for row in data.rows) else []
+    drawn = [recall_plot(data.rows)] if has_recall_plot(data.rows) else []
     drawn += [experts_plot(data.experts)] if data.experts else []
     for pairs in sorted({run.pairs for run in data.runs}):
         runs = [run for run in data.runs if run.pairs == pairs]
@@ -32,6 +32,11 @@ def plots(data: ReportData) -> list[Plot]:
         for run in runs:
             drawn += [loss_plot(run), *([learned_plot(run)] if run.learned else [])]
     return drawn
+
+
+def has_recall_plot(rows: list[Row]) -> bool:
+    """Whether there are distilled pairs to draw."""
+    return any(row.method == DISTILLED and row.image_model is None for row in rows)
 
 
 def recall_plot(rows: list[Row]) -> Plot:
