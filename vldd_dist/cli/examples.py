@@ -17,7 +17,11 @@ EXAMPLES: dict[str, list[str]] = {
     "list": ["vldd list results", "vldd list results --json"],
     "show": ["vldd show results/distilled/scenes-20pairs-seed0-0123abcd"],
     "fetch": ["vldd fetch s3://bucket/scenes/distilled/NAME my-pairs"],
-    "verify": ["vldd verify my-pairs"],
+    "verify": ["vldd verify my-pairs", "vldd verify hf://datasets/USER/NAME"],
+    "push": [
+        "vldd push results/distilled/NAME hf://datasets/USER/NAME",
+        "vldd push my-pairs s3://bucket/sets/my-pairs --replace",
+    ],
     "gc": ["vldd gc results", "vldd gc results --keep scenes --keep study.yaml --delete"],
     "doctor": ["vldd doctor s3://bucket/prefix"],
 }

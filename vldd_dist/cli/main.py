@@ -14,7 +14,7 @@ from vldd_dist.cli.console import say
 from vldd_dist.cli.data import data, init
 from vldd_dist.cli.examples import epilog
 from vldd_dist.cli.experiments import config, run, status, study, submit
-from vldd_dist.cli.sets import fetch, list_sets, show, verify
+from vldd_dist.cli.sets import fetch, list_sets, push, show, verify
 from vldd_dist.cli.stores import doctor, gc
 from vldd_dist.cli.tables import report, table
 from vldd_dist.errors import VlddError
@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "config": config,
     "fetch": fetch,
     "verify": verify,
+    "push": push,
     "show": show,
     "list": list_sets,
     "gc": gc,

@@ -43,6 +43,25 @@ def verify(url: SetUrl) -> None:
     say(f"{manifest.pairs} pairs, {len(manifest.objects)} objects: all as the manifest says")
 
 
+def push(
+    url: SetUrl,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="hf://datasets/USER/NAME, a folder, s3://..., gs://...")],
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite another set, or other files, that are there.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="A data set that is made on the hub is for everybody; else it is private.")
+    ] = False,
+) -> None:
+    """Copy a distilled set to where others find it, and verify it before and after; nobody sees a part of it.
+
+    On the hub the set is one commit, by the token of `hf auth login` or HF_TOKEN; who may see an existing data set stays.
+    """
+    from vldd_dist.distilled_set.push import push as push_set
+
+    with _of_a_set(url), _byte_progress() as progress:
+        manifest = push_set(url, target, replace=replace, public=public, progress=progress)
+    say(f"{manifest.pairs} pairs at {one_line(target)}, verified")
+
+
 def show(url: SetUrl, as_json: Json = False) -> None:
     """Print a distilled set's card and the URL of its preview."""
     from rich.markdown import Markdown

@@ -11,6 +11,24 @@ from vldd_dist.store import retry, s3, web
 PART_ATTEMPTS = 5
 
 
+# A write to the hub is a commit: it holds sets, and no experiment.
+HUB = "hf"
+# Scheme -> the extra of this package that brings its library.
+EXTRAS = {
+    **dict.fromkeys(s3.SCHEMES, "s3"),
+    **dict.fromkeys(("gs", "gcs"), "gcs"),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "azure"),
+    HUB: "hf",
+}
+
+
+def missing_library(scheme: str, error: ImportError) -> str:
+    """What to install for a scheme, as the end of a sentence."""
+    if extra := EXTRAS.get(scheme):
+        return f"{scheme}:// needs the extra {extra!r}: pip install 'vldd_dist[{extra}]'"
+    return f"{scheme}:// needs another library: {' '.join(str(error).split())}"
+
+
 def open_file_system(scheme: str, given: dict[str, Any], attempts: int) -> AbstractFileSystem:
     """An fsspec file system.
 

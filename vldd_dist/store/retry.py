@@ -81,9 +81,10 @@ def retried(operation: Callable[[float], Out], size: int = 0) -> Out:
 
 
 def _http_status(error: BaseException) -> int:
-    """The HTTP status that an error of aiohttp or gcsfs carries, or 0."""
+    """The HTTP status that an error of aiohttp, gcsfs or huggingface_hub carries, or 0."""
     # aiohttp's errors have `code` too, but warn when it is read.
-    told = str(getattr(error, "status", None) or getattr(error, "code", ""))
+    answer = getattr(getattr(error, "response", None), "status_code", None)
+    told = str(answer or getattr(error, "status", None) or getattr(error, "code", ""))
     return int(told) if told.isdecimal() else 0
 
 

@@ -3,7 +3,7 @@
 A write replaces the object atomically and is checked against what the store then holds. `create` is the conditional put on
 which commits rely: a hard link for local files, If-None-Match for S3, a lock for memory. Transient faults are retried with
 jitter for `retry.DEADLINE_SECONDS`; a refusal (no permission, no bucket) is an error at once. Credentials come from the
-environment, a profile or a role, and appear in no message, pickle or object. http(s) URLs can only be read.
+environment, a profile or a role, and appear in no message, pickle or object. http(s) and hf URLs can only be read.
 """
 
 import builtins
@@ -24,7 +24,7 @@ from fsspec.spec import AbstractFileSystem
 
 from vldd_dist.errors import StoreError
 from vldd_dist.store import s3, web
-from vldd_dist.store.file_systems import PART_ATTEMPTS, open_file_system
+from vldd_dist.store.file_systems import HUB, PART_ATTEMPTS, missing_library, open_file_system
 from vldd_dist.store.listing import NEVER, Listed, find_objects
 from vldd_dist.store.local_files import create_file, replace_file
 from vldd_dist.store.remote_writes import create_object, is_multipart, put_object
@@ -52,7 +52,7 @@ class Store:
     """Objects under one URL, by keys such as `units/expert/ID/manifest.json` (relative, separated by '/').
 
     Args:
-        url: a folder, or a file://, s3://, gs:// or memory:// URL without credentials; http(s):// for reading only.
+        url: a folder, or a file://, s3://, gs:// or memory:// URL without credentials; http(s):// and hf:// for reading only.
         storage_options: further arguments of the fsspec file system, an endpoint for instance; never shown.
 
     Raises:
@@ -96,7 +96,7 @@ class Store:
         try:
             return open_file_system(self.scheme, self.storage_options, attempts)
         except ImportError as error:
-            raise StoreError(f"{self.url}: {error}; install the package's extra for it, e.g. vldd_dist[s3]") from None
+            raise StoreError(f"{self.url}: {missing_library(self.scheme, error)}") from None
 
     @property
     def is_local(self) -> bool:
@@ -107,6 +107,8 @@ class Store:
         """Raises StoreError when the scheme can only be read."""
         if self.scheme in web.SCHEMES:
             raise StoreError(f"{self.url}: {self.scheme}:// can only be read: write to a folder, file://, s3:// or gs://")
+        if self.scheme == HUB:
+            raise StoreError(f"{self.url}: hf:// can only be read: write elsewhere, then `vldd push` a distilled set there")
 
     def url_of(self, key: str) -> str:
         """The full URL of a key or a key prefix."""

@@ -1,0 +1,240 @@
+"""Pushing a set: verified before and after, never seen by halves, and never over something else unless asked."""
+
+from collections.abc import Sequence
+from hashlib import sha1
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.dirfs import DirFileSystem
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.hf_api import RepoFile
+
+from tests.test_readme import distilled_set, with_similarity
+from vldd_dist import load_distilled
+from vldd_dist.cli.main import main
+from vldd_dist.distilled_set.fetch import fetch, read_manifest, verify
+from vldd_dist.distilled_set.hub import place_on_hub, push_to_hub
+from vldd_dist.distilled_set.push import push
+from vldd_dist.distilled_set.write import save
+from vldd_dist.errors import StoreError
+from vldd_dist.store import file_systems
+from vldd_dist.store.objects import sha256_hex
+from vldd_dist.store.store import Store
+from vldd_dist.testing.s3_server import S3Server
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> tuple[str, str]:
+    """Two sets; the second has a file that the first has not."""
+    urls = str(tmp_path / "one"), str(tmp_path / "other")
+    save(distilled_set(), urls[0])
+    save(with_similarity({"kind": "full"}), urls[1])
+    return urls
+
+
+def tree(folder: str | Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_to_a_folder(sets: tuple[str, str], tmp_path: Path) -> None:
+    one, other = sets
+    target = str(tmp_path / "target")
+    push(other, target)
+    assert tree(target) == tree(other)
+    push(other, target)
+    with pytest.raises(StoreError, match="another distilled set is there: name another place, or give --replace"):
+        push(one, target)
+    assert tree(target) == tree(other)
+    push(one, target, replace=True)
+    assert tree(target) == tree(one)
+
+
+def test_what_is_no_set_is_not_written_over_and_what_a_push_left_is(sets: tuple[str, str], tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "captions.jsonl").write_bytes((Path(sets[0]) / "captions.jsonl").read_bytes())
+    (target / "mine.txt").write_text("mine")
+    (target / "README.md").write_text("my project")
+    with pytest.raises(StoreError, match=r"README\.md: another file is there"):
+        push(sets[0], str(target))
+    assert (target / "README.md").read_text() == "my project"
+    (target / "README.md").unlink()
+    push(sets[0], str(target))
+    assert tree(target) == tree(sets[0]) | {"mine.txt": b"mine"}
+
+
+def test_a_damaged_set_is_not_pushed(sets: tuple[str, str], tmp_path: Path) -> None:
+    (Path(sets[0]) / "preview.png").write_bytes(b"x")
+    with pytest.raises(StoreError, match=r"preview\.png: .*damaged"):
+        push(sets[0], str(tmp_path / "target"))
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_reader_never_sees_a_mixture(sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before each write of a replacement there is no set; after the last there is the new one."""
+    target, seen = str(tmp_path / "target"), []
+    push(sets[0], target)
+    original = Store.write
+
+    def write(self: Store, key: str, data: bytes) -> None:
+        seen.append(Store(target).exists("manifest.json"))
+        original(self, key, data)
+
+    monkeypatch.setattr(Store, "write", write)
+    push(sets[1], target, replace=True)
+    assert len(seen) == len(read_manifest(Store(target)).objects)
+    assert not any(seen)
+
+
+def test_from_object_storage_and_to_it(sets: tuple[str, str], s3: S3Server, tmp_path: Path) -> None:
+    bucket = Store("s3://pushed/sets")
+    bucket.fs.mkdir("pushed")
+    push(sets[0], bucket.url_of("a"))
+    push(bucket.url_of("a"), str(tmp_path / "back"))
+    assert tree(tmp_path / "back") == tree(sets[0])
+    push(sets[1], bucket.url_of("a"), replace=True)
+    assert load_distilled(bucket.url_of("a")).digest == load_distilled(sets[1]).digest
+    assert len(bucket.list("a")) == len(tree(sets[1]))
+
+
+class Hub:
+    """What `push_to_hub` asks of huggingface_hub.HfApi, for one data set in memory."""
+
+    def __init__(self, files: dict[str, bytes] | None = None, loses: str = "") -> None:
+        self.files, self.loses, self.commits, self.private = {".gitattributes": b"", **(files or {})}, loses, 0, None
+
+    def create_repo(self, repo_id: str, *, repo_type: str, private: bool, exist_ok: bool) -> None:
+        assert (repo_id, repo_type, exist_ok) == ("user/name", "dataset", True)
+        self.private = private
+
+    def repo_info(self, **where: Any) -> Any:
+        return SimpleNamespace(sha=f"commit {self.commits}")
+
+    def list_repo_files(self, **where: Any) -> list[str]:
+        return list(self.files)
+
+    def hf_hub_download(self, filename: str, **where: Any) -> Path:
+        path = Path(self.folder) / "downloaded"
+        path.write_bytes(self.files[filename])
+        return path
+
+    folder = ""
+
+    def create_commit(self, operations: Sequence[Any], parent_commit: str, **rest: Any) -> Any:
+        assert parent_commit == f"commit {self.commits}"
+        self.commits += 1
+        for operation in operations:
+            if isinstance(operation, CommitOperationAdd):
+                self.files[operation.path_in_repo] = Path(operation.path_or_fileobj).read_bytes()
+            elif isinstance(operation, CommitOperationDelete):
+                del self.files[operation.path_in_repo]
+        return SimpleNamespace(oid=f"commit {self.commits}")
+
+    def get_paths_info(self, paths: list[str], revision: str, **where: Any) -> list[RepoFile]:
+        assert revision == f"commit {self.commits}"
+        return [self._info(path, self.files[path]) for path in paths if path != self.loses]
+
+    def _info(self, path: str, data: bytes) -> RepoFile:
+        large = path.endswith((".safetensors", ".tar", ".png"))
+        lfs = {"size": len(data), "oid": sha256_hex(data), "pointerSize": 100} if large else None
+        return RepoFile(path=path, size=len(data), oid=sha1(b"blob %d\0" % len(data) + data).hexdigest(), lfs=lfs)
+
+
+def to_hub(url: str, hub: Hub, *, replace: bool = False, public: bool = False) -> None:
+    hub.folder = str(Path(url).parent)
+    files = {name: Path(url) / name for name in tree(url)}
+    push_to_hub(files, verify(url), "hf://datasets/user/name", replace=replace, public=public, api=hub)  # type: ignore[arg-type]
+
+
+def test_to_the_hub_in_one_commit(sets: tuple[str, str]) -> None:
+    one, other = sets
+    hub = Hub()
+    to_hub(other, hub)
+    assert (hub.commits, hub.private) == (1, True)
+    assert hub.files == tree(other) | {".gitattributes": b""}
+    to_hub(other, hub)
+    assert hub.commits == 1
+    with pytest.raises(StoreError, match="another distilled set is there: name another data set, or give --replace"):
+        to_hub(one, hub)
+    to_hub(one, hub, replace=True, public=True)
+    assert (hub.commits, hub.private) == (2, False)
+    assert hub.files == tree(one) | {".gitattributes": b""}
+
+
+def test_what_the_hub_holds_otherwise_is_a_sentence(sets: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StoreError, match=r"other files \(data\.csv\) are there"):
+        to_hub(sets[0], Hub({"data.csv": b"x"}))
+    with pytest.raises(StoreError, match=r"preview\.png: the hub does not hold what was sent"):
+        to_hub(sets[0], Hub(loses="preview.png"))
+    for error, words in (
+        (OfflineModeIsEnabled("https://host/?token=secret"), "HF_HUB_OFFLINE is set"),
+        (answer(401), "log in by `hf auth login`, or set HF_TOKEN"),
+        (answer(412), "was changed while it was pushed to: push again"),
+        (answer(500), r"failed \(HTTP 500\): push again"),
+    ):
+
+        def refuse(self: Hub, error: OSError = error, **where: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(Hub, "repo_info", refuse)
+        with pytest.raises(StoreError, match=words) as refused:
+            to_hub(sets[0], Hub())
+        assert "secret" not in str(refused.value)
+
+
+def answer(status: int) -> OSError:
+    error = OSError("https://host/?token=secret")
+    error.response = SimpleNamespace(status_code=status)  # type: ignore[attr-defined]
+    return error
+
+
+def test_places_on_the_hub() -> None:
+    assert place_on_hub("hf://datasets/user/name") == ("user/name", None)
+    assert place_on_hub("hf://datasets/user/my.name@v1/") == ("user/my.name", "v1")
+    for url in ("hf://user/name", "hf://datasets/name", "hf://datasets/user/name/folder", "hf://models/user/name"):
+        with pytest.raises(StoreError, match="hf://datasets/USER/NAME"):
+            place_on_hub(url)
+
+
+def test_a_set_is_read_from_the_hub(sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By fsspec, of which a folder stands in for the hub's file system."""
+    Path(sets[0]).parent.joinpath("datasets/user").mkdir(parents=True)
+    Path(sets[0]).rename(tmp_path / "datasets/user/name@v1")
+    local = DirFileSystem(str(tmp_path), fs=fsspec.filesystem("file"))
+    monkeypatch.setattr(file_systems.fsspec, "filesystem", lambda scheme, **options: {"hf": local}[scheme])
+    url = "hf://datasets/user/name@v1"
+    digest = load_distilled(url).digest
+    verify(url)
+    fetch(url, tmp_path / "fetched")
+    monkeypatch.undo()
+    assert load_distilled(str(tmp_path / "fetched")).digest == digest
+    with pytest.raises(StoreError, match="hf:// can only be read: write elsewhere, then `vldd push`"):
+        save(distilled_set(), url)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "extra"), [("s3", "s3"), ("gs", "gcs"), ("gcs", "gcs"), ("az", "azure"), ("abfs", "azure"), ("hf", "hf")]
+)
+def test_a_library_that_is_not_installed_is_named_by_its_extra(
+    scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(scheme: str, **options: Any) -> None:
+        raise ImportError("Install it")
+
+    monkeypatch.setattr(file_systems.fsspec, "filesystem", absent)
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", f"{scheme}://place/user/name"])
+    assert ended.value.code == 4
+    assert f"{scheme}:// needs the extra '{extra}': pip install 'vldd_dist[{extra}]'" in capsys.readouterr().err
+
+
+def test_the_command(sets: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, code in (([sets[0]], 0), ([sets[1]], 4), ([sets[1], "--replace"], 0)):
+        with pytest.raises(SystemExit) as ended:
+            main(["push", arguments[0], str(tmp_path / "target"), *arguments[1:]])
+        assert ended.value.code == code, capsys.readouterr()
+    assert tree(tmp_path / "target") == tree(sets[1])

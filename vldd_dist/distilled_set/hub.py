@@ -1,0 +1,121 @@
+"""A distilled set as a data set of the Hugging Face hub: hf://datasets/USER/NAME, or .../NAME@REVISION."""
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from hashlib import sha1
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vldd_dist.artifacts.manifests import from_json
+from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
+from vldd_dist.errors import StoreError
+from vldd_dist.store.objects import DamagedObject, sha256_hex
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+HUB = "hf://"
+# What the hub itself puts into a data set.
+OF_THE_HUB = {".gitattributes"}
+
+
+def push_to_hub(
+    files: Mapping[str, Path],
+    manifest: DistilledManifest,
+    url: str,
+    *,
+    replace: bool,
+    public: bool,
+    api: "HfApi | None" = None,
+) -> None:
+    """Upload a set in one commit, and compare what the hub then holds with it. A data set that does not exist is made; the
+    visibility of one that exists stays.
+
+    Args:
+        files: name in the data set -> file here, the manifest among them.
+        api: none: with the token that huggingface_hub finds (HF_TOKEN, or that of `hf auth login`).
+
+    Raises:
+        StoreError: the URL is not of a data set, the hub refuses or cannot be reached, or holds something else.
+    """
+    name, revision = place_on_hub(url)
+    with _hub_errors(url):
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+        api = HfApi() if api is None else api
+        where: dict[str, Any] = {"repo_id": name, "repo_type": "dataset", "revision": revision}
+        api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
+        head = api.repo_info(**where).sha
+        there = set(api.list_repo_files(**where | {"revision": head})) - OF_THE_HUB
+        held = _read(api, where | {"revision": head}, MANIFEST) if MANIFEST in there else None
+        if held != files[MANIFEST].read_bytes():
+            if there and not replace:
+                what = "another distilled set is" if held is not None else f"other files ({', '.join(sorted(there)[:3])}) are"
+                raise StoreError(f"{url}: {what} there: name another data set, or give --replace")
+            operations: list[Any] = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
+            operations += [CommitOperationDelete(path) for path in sorted(_objects_of(held) & there - set(files))]
+            words = f"{manifest.pairs} distilled image-text pairs"
+            # On the head that was looked at: a commit that came in between is not overwritten.
+            head = api.create_commit(operations=operations, commit_message=words, parent_commit=head, **where).oid
+        found = {info.path: info for info in api.get_paths_info(paths=list(files), **where | {"revision": head})}
+        for path, file in files.items():
+            if not _is_held(found.get(path), file.read_bytes()):
+                raise DamagedObject(f"{url}/{path}: the hub does not hold what was sent: push again with --replace")
+
+
+def place_on_hub(url: str) -> tuple[str, str | None]:
+    """USER/NAME and the revision of a URL. Raises StoreError when it is not that of a data set."""
+    match = re.fullmatch(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w.-]+))?/?", url)
+    if match is None:
+        raise StoreError(f"{url}: a distilled set on the hub is at hf://datasets/USER/NAME or hf://datasets/USER/NAME@REVISION")
+    return match[1], match[2]
+
+
+def _read(api: "HfApi", where: Mapping[str, Any], path: str) -> bytes:
+    return Path(api.hf_hub_download(filename=path, **where)).read_bytes()
+
+
+def _objects_of(manifest: bytes | None) -> set[str]:
+    """Names of the objects of the set that is there; none if that is not known."""
+    with contextlib.suppress(StoreError):
+        if manifest is not None:
+            return set(from_json(DistilledManifest, manifest, MANIFEST).objects)
+    return set()
+
+
+def _is_held(info: Any, data: bytes) -> bool:
+    """Whether what the hub says of a file is true of these bytes: sha256 of a large file, else git's own digest."""
+    if info is None or info.size != len(data):
+        return False
+    if info.lfs is not None:
+        return bool(info.lfs.sha256 == sha256_hex(data))
+    return bool(info.blob_id == sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest())
+
+
+@contextlib.contextmanager
+def _hub_errors(url: str) -> Iterator[None]:
+    """Errors of huggingface_hub become a StoreError with a sentence, which holds no token."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except ImportError:
+        raise StoreError(f"{url}: needs huggingface_hub: pip install 'vldd_dist[hf]'") from None
+    except ValueError as error:
+        raise StoreError(f"{url}: the hub refuses it ({' '.join(str(error).split())[:160]}): correct the URL") from None
+    except OSError as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        kind = type(error).__name__
+        if status in (401, 403) or "Token" in kind:
+            raise StoreError(
+                f"{url}: the hub refuses access: log in by `hf auth login`, or set HF_TOKEN to a token that may write there"
+            ) from None
+        if status in (409, 412):
+            raise StoreError(f"{url}: the data set was changed while it was pushed to: push again") from None
+        if status == 404:
+            raise StoreError(f"{url}: there is no such data set or revision, or the token may not see it") from None
+        if "Offline" in kind:
+            raise StoreError(f"{url}: HF_HUB_OFFLINE is set: unset it to reach the hub") from None
+        said = f"HTTP {status}" if status else kind
+        raise StoreError(f"{url}: the hub cannot be reached or failed ({said}): push again") from None
