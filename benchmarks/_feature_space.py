@@ -90,7 +90,7 @@ class FeatureSpace:
         """Heads drawn by the seed on features."""
         pixels = context.build_model(0)
         model = DualEncoder(Identity(feature_size(pixels.image_backbone)), context.model_settings, pixels.text_dim)
-        redraw_heads(model, seed)
+        redraw_heads(model.heads, seed)
         return model.eval()
 
     def evaluator(self, context: StageContext, seed: int) -> Evaluator:

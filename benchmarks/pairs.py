@@ -35,7 +35,7 @@ from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.student.unrolling import make_unrolling
+from vldd_dist.distillation.student.making import make_unrolling
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import TOWERS, ParameterView

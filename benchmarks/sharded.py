@@ -27,8 +27,10 @@ from benchmarks._measure import peak_memory, print_json
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
+from vldd_dist.distillation.student.local import LocalUnrolling
+from vldd_dist.distillation.student.on_ranks import ShardedUnrolling
 from vldd_dist.distillation.student.sharded import ShardedFirstOrder
-from vldd_dist.distillation.student.unrolling import LocalUnrolling, Segment, ShardedUnrolling
+from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import ParameterView

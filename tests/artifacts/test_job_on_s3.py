@@ -116,5 +116,5 @@ def test_the_readme_example_trains_straight_from_s3(store: Store, environment: d
     (folder, *_) = published_sets(store)
     (code,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL)
     code = code.replace('"URL"', repr(store.url_of(folder)))
-    code += "\nimport sys; print(loss.item() >= 0, {'ray', 'deepspeed', 'timm', 'transformers'} & set(sys.modules))"
+    code += "\nimport sys; print(losses[-1] >= 0, {'ray', 'deepspeed', 'timm', 'transformers'} & set(sys.modules))"
     assert "True set()" in command("-c", code, environment=environment, folder=tmp_path)

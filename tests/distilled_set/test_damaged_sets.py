@@ -77,13 +77,13 @@ def test_a_card_without_a_header_is_shown_as_it_is(url: str, card: str, capsys: 
     [
         (lambda data: data[:100], "not JSON"),
         (lambda data: data.replace(b'"pairs": 5', b'"pairs": 6'), "its seal does not match its content"),
-        (lambda data: data.replace(b'"schema_version": 3', b'"schema_version": true'), "schema version True; this vldd_dist"),
+        (lambda data: data.replace(b'"schema_version": 4', b'"schema_version": true'), "schema version True; this vldd_dist"),
         (lambda data: b'{"schema_version": 1, "pairs": NaN}', "not finite (NaN)"),
         (lambda data: b'{"schema_version": 1, "pairs": 1e999}', "not finite (1e999)"),
         (lambda data: b'{"schema_version": 1, "pairs": "\\ud800"}', "half a surrogate pair"),
         (lambda data: b'{"schema_version": 1, "pairs": ' + b"[" * 10**5 + b"]" * 10**5 + b"}", "nested deeper than 64"),
         (lambda data: b'{"schema_version": 1, "pairs": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
-        (lambda data: seal({"schema_version": 3, "pairs": 5}), "learned: Field required"),
+        (lambda data: seal({"schema_version": 4, "pairs": 5}), "learned: Field required"),
     ],
 )
 def test_a_damaged_set_is_named_and_the_others_are_listed(

@@ -48,10 +48,12 @@ def start(ranks: Ranks, url: str, overrides: list[str]) -> tuple[StageContext, R
     return context, inputs, starting_pairs(inputs)[0]
 
 
-def found_gradient(ranks: Ranks, url: str, overrides: list[str], step: int) -> OuterGradient:
-    """This rank's part."""
+def found_gradient(ranks: Ranks, url: str, overrides: list[str], step: int, before: int = 0) -> OuterGradient:
+    """This rank's part, after that many steps whose gradients are dropped."""
     _, inputs, pairs = start(ranks, url, overrides)
     with inputs.settings.objective.open(inputs) as problem:
+        for earlier in range(step - before, step):
+            problem.gradient(earlier, pairs)
         found = problem.gradient(step, pairs)
     return found._replace(rows=found.rows + inputs.rows.start)
 

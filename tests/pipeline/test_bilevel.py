@@ -16,7 +16,8 @@ from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.distillation.objectives.bilevel import with_noise
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
-from vldd_dist.distillation.student.student import Student
+from vldd_dist.distillation.student.local import LocalUnrolling
+from vldd_dist.distillation.student.unrolling import RealRows
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
 from vldd_dist.pipeline.context import StageContext, read_rows
@@ -149,18 +150,20 @@ def test_a_teacher_is_the_mean_of_the_experts_cosines(prepared: Store) -> None:
     for name, tensor in mixed.row_gradients.items():
         assert relative(tensor, 0.75 * alone.row_gradients[name] + 0.25 * taught.row_gradients[name]) < 1e-4
     context = context_of(prepared, trees[2])
-    student = Student(context.build_model(0), trees[2].model.loss, dropout=True, fused_attention=False)
-    teacher = Teacher(student, run_context(context, trees[2].distill.run_settings(), student.model).open_experts(None))
-    inputs = torch.randn(4, student.model.image_backbone.num_features)
-    texts = torch.randn(4, student.model.text_dim)
+    model, settings = context.build_model(0), trees[2].distill.objective
+    unrolling = LocalUnrolling(model, trees[2].model.loss, settings, None)
+    teacher = Teacher(unrolling, run_context(context, trees[2].distill.run_settings(), model).open_experts(None))
+    inputs, texts = torch.randn(4, model.image_backbone.num_features), torch.randn(4, model.text_dim)
     wanted = []
     for role in context.roles("expert_"):
         trajectory = Trajectory(context.reader(role), SnapshotCache())
         last = {**trajectory.snapshot(trajectory.epochs[-1], "image"), **trajectory.snapshot(trajectory.epochs[-1], "text")}
-        features = torch.func.functional_call(student.model.eval(), last, (inputs, texts))
+        features = torch.func.functional_call(model.eval(), last, (inputs, texts))
         wanted.append(functional.cosine_similarity(features[0][:, None], features[1][None], dim=2))
     assert len(wanted) == trees[2].experts.count > 1
-    torch.testing.assert_close(teacher.similarities(inputs, texts), torch.stack(wanted).mean(dim=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        teacher.similarities(RealRows(inputs, texts, 4)), torch.stack(wanted).mean(dim=0), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_soft_cross_entropy_is_that_of_its_definition() -> None:
@@ -175,10 +178,10 @@ def test_the_soft_cross_entropy_is_that_of_its_definition() -> None:
 
 def test_noise_has_the_size_asked_for_and_is_drawn_anew_each_step() -> None:
     rows = torch.randn(4000, 8, generator=torch.Generator().manual_seed(1)) * 3
-    one, other = (with_noise(rows, 0.5, torch.Generator().manual_seed(seed)) - rows for seed in (0, 1))
+    one, other = (with_noise(rows, 4000, 0.5, torch.Generator().manual_seed(seed)) - rows for seed in (0, 1))
     assert float(one.std()) == pytest.approx(1.5, rel=0.02)
     assert not torch.equal(one, other)
-    assert with_noise(rows, 0.0, torch.Generator()) is rows
+    assert with_noise(rows, 4000, 0.0, torch.Generator()) is rows
 
 
 def test_what_is_fixed_has_no_gradient_and_does_not_change_the_other(prepared: Store) -> None:
@@ -204,7 +207,7 @@ def test_a_distillation_needs_no_expert_and_moves_all_it_learns(prepared: Store)
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["distill.workers=2"], "bilevel runs in one process: set distill.workers to 1"),
+        (["distill.workers=2", "distill.objective.gradient=full"], "full keeps one graph in one process: set exact"),
         (["distill.objective.gradient=finite_difference"], "finite_difference is not checked for distill.objective: bilevel"),
     ],
 )

@@ -1,7 +1,7 @@
 """The dual encoder: an image tower and a head on caption embeddings, meeting in a joint space."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Self
 
@@ -19,6 +19,8 @@ from vldd_dist.models.image import (
     load_backbone,
     make_trainable,
 )
+
+HEADS = ("image_head", "text_head")
 
 
 class DualEncoder(nn.Module):
@@ -57,6 +59,11 @@ class DualEncoder(nn.Module):
         self.gather_rows: Callable[[Tensor], Tensor] = _as_they_are
         self.register_buffer("mean", torch.tensor(settings.image.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(settings.image.std)[:, None, None], persistent=False)
+
+    @property
+    def heads(self) -> list[nn.Module]:
+        """In the order of `HEADS`."""
+        return [getattr(self, name) for name in HEADS]
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -114,12 +121,16 @@ def _as_they_are(rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def redraw_heads(model: DualEncoder, seed: int) -> None:
-    """Give the heads that are trained fresh starting weights, a function of the seed alone. They are drawn as `build` draws
-    them, but are not the same ones for the same seed."""
+def redraw_heads(heads: Sequence[nn.Module], seed: int) -> None:
+    """Give those heads that are trained fresh starting weights, a function of the seed alone. They are drawn as `build` draws
+    them, but are not the same ones for the same seed.
+
+    Args:
+        heads: a model's `heads`, or copies of them.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for head in (model.image_head, model.text_head):
+        for head in heads:
             if any(parameter.requires_grad for parameter in head.parameters()):
                 # On the CPU, so that every device draws alike.
                 fresh = copy.deepcopy(head).cpu()

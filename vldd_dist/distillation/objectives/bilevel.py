@@ -23,15 +23,16 @@ from vldd_dist.distillation.real_data.real_features import RealFeatures
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches, inner_batch_size, part_of
 from vldd_dist.distillation.student.exchange import BatchExchange, ImageInputs
+from vldd_dist.distillation.student.making import make_unrolling
 from vldd_dist.distillation.student.snapshot_shelf import shelf_for
-from vldd_dist.distillation.student.unrolling import LocalUnrolling, Segment
-from vldd_dist.distillation.unroll import OuterLoss, Params, Sgd
-from vldd_dist.distillation.unroll.protocol import replayed_randomness
-from vldd_dist.models.dual_encoder import redraw_heads
+from vldd_dist.distillation.student.unrolling import RealRows, Segment, Unrolling
+from vldd_dist.distillation.unroll import OuterLoss, Sgd
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.image import refuse_backbone_dropout
 from vldd_dist.models.losses.cosine import cosines
-from vldd_dist.models.parameters import call
 from vldd_dist.plugins import GRADIENTS
 from vldd_dist.seeding import derive_seed, numpy_generator
+from vldd_dist.sharding.ranks import SOLO, Ranks
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
@@ -77,21 +78,25 @@ class Bilevel(UnrolledObjective):
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OuterProblem]:
-        context.model.bf16_backbone = context.settings.precision == "bf16"
+        settings = context.settings
+        context.model.bf16_backbone = settings.precision == "bf16"
+        size = inner_batch_size(settings.batch_size, context.total)
         with shelf_for(self.offload_snapshots) as shelf:
-            unrolling = LocalUnrolling(context.model, context.loss, self, shelf)
-            teacher = Teacher(unrolling.student, context.open_experts(None)) if self.teacher else None
+            unrolling = make_unrolling(context.model, context.loss, self, shelf, context.ranks, settings.zero_stage, size)
+            teacher = Teacher(unrolling, context.open_experts(unrolling.part)) if self.teacher else None
             yield BilevelProblem(self, context, unrolling, teacher)
 
     def problems(self, experiment: "Experiment") -> list[str]:
-        distill, key, found = experiment.distill, "distill.objective", []
-        if distill.workers > 1 or distill.zero_stage:
-            found.append(f"{key}: bilevel runs in one process: set distill.workers to 1 and distill.zero_stage to 0")
+        key, found = "distill.objective", [*self.problems_on_ranks(experiment)]
         if GRADIENTS.load(self.gradient).first_order_only:
             found.append(f"{key}.gradient: {self.gradient} is not checked for {key}: bilevel: set exact")
         if self.teacher and experiment.model.loss.first_temperature() is None:
             found.append(f"{key}.teacher: model.loss: {experiment.model.loss.name} has no temperature: set {key}.teacher to 0")
         return found
+
+    def refuse_on_ranks(self, model: DualEncoder) -> None:
+        # The student has its dropout on the real pairs.
+        refuse_backbone_dropout(model)
 
     def needed(self) -> frozenset[str]:
         return self.needs if self.teacher else self.needs - {"experts"}
@@ -117,12 +122,14 @@ class BilevelProblem(OuterProblem):
         teacher: of the outer loss; none where `settings.teacher` is 0.
     """
 
-    def __init__(self, settings: Bilevel, context: RunContext, unrolling: LocalUnrolling, teacher: Teacher | None) -> None:
+    def __init__(self, settings: Bilevel, context: RunContext, unrolling: Unrolling, teacher: Teacher | None) -> None:
         self.settings, self.context, self.unrolling, self.teacher = settings, context, unrolling, teacher
         self.seed = derive_seed(context.seed, "distillation", context.total)
         self.real = RealFeatures(context, unrolling.tower, settings.real_batch_size)
         self.shared_of_loss = list(context.loss.learned_shared())
         self.inputs = ImageInputs(unrolling.tower)
+        # Before the teacher or a step gives the model other weights.
+        self.fresh_start = unrolling.fresh_starts()
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         settings, context = self.settings, self.context
@@ -130,14 +137,16 @@ class BilevelProblem(OuterProblem):
         generator = numpy_generator(self.seed, "bilevel", step)
         skip = int(generator.integers(settings.skipped_steps + 1)) if step % 2 else 0
         size = inner_batch_size(context.settings.batch_size, context.total)
-        parts = [part_of(draw_batches(generator, context.total, size, skip + settings.inner_steps), 0, 1)]
+        batches, world_size = (
+            draw_batches(generator, context.total, size, skip + settings.inner_steps),
+            context.ranks.world_size,
+        )
+        parts = [part_of(batches, rank, world_size) for rank in range(world_size)]
         pairs, tower = self.inputs.of(pairs)
         graph_limit = context.settings.tower_graph_mib << 20
         exchange = BatchExchange(context.ranks, tower, pairs, context.total, parts, graph_limit)
-        student = self.unrolling.student
-        redraw_heads(student.model, derive_seed(self.seed, "heads", step))
         segment = Segment(
-            student.view.read(),
+            self.fresh_start(derive_seed(self.seed, "heads", step)),
             self._outer(step),
             rates,
             exchange.batches,
@@ -154,37 +163,37 @@ class BilevelProblem(OuterProblem):
         )
 
     def _outer(self, step: int) -> OuterLoss:
-        """The loss of an outer step's real pairs, (1,), as a function of the student's end. The student runs with its
-        dropout here, whatever `dropout` says of its steps."""
-        student, seed = self.unrolling.student, derive_seed(self.seed, "outer loss", step)
-        inputs, texts, _ = self.real.inputs(step)
+        """The loss of an outer step's real pairs, (1,), as a function of the student's end."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "noise", step) % 2**63)
-        inputs, texts = (with_noise(tensor, self.settings.noise, generator) for tensor in (inputs, texts))
-        loss, share, teacher = self.context.loss, self.settings.teacher, self.teacher
-        temperature = loss.first_temperature()
-        taught = teacher.similarities(inputs, texts) if teacher else None
+        inputs, texts, total = self.real.inputs(step)
+        scale, ranks = self.settings.noise, self.context.ranks
+        inputs, texts = (with_noise(tensor, total, scale, generator, ranks) for tensor in (inputs, texts))
+        rows = RealRows(inputs, texts, total)
+        loss, share, temperature = self.context.loss, self.settings.teacher, self.context.loss.first_temperature()
+        taught = self.teacher.similarities(rows) if self.teacher else None
 
-        def outer(theta: Params) -> Tensor:
-            training = student.model.training
-            student.model.train()
-            try:
-                with replayed_randomness(seed, 0, inputs.device):
-                    features = call(student.model, student.view, theta, inputs, texts)
-            finally:
-                student.model.train(training)
-            of_pairs = loss(*features)
+        def of_features(images: Tensor, texts: Tensor) -> Tensor:
+            of_pairs = loss(images, texts)
             if taught is None or temperature is None:
-                return of_pairs[None]
-            of_teacher = soft_cross_entropy(cosines(*features) / temperature, taught / temperature)
-            return torch.lerp(of_pairs, of_teacher, share)[None]
+                return of_pairs
+            of_teacher = soft_cross_entropy(cosines(images, texts) / temperature, taught / temperature)
+            return torch.lerp(of_pairs, of_teacher, share)
 
-        return outer
+        return self.unrolling.loss_of_rows(rows, derive_seed(self.seed, "outer loss", step), of_features)
 
 
-def with_noise(rows: Tensor, scale: float, generator: torch.Generator) -> Tensor:
-    """Rows (B, ...) with Gaussian noise of `scale` times the mean over features of their standard deviation; one row has none,
-    and stays as it is. The noise is drawn on the CPU, so that every device draws alike."""
-    if scale == 0 or len(rows) < 2:
+def with_noise(rows: Tensor, total: int, scale: float, generator: torch.Generator, ranks: Ranks = SOLO) -> Tensor:
+    """Rows with Gaussian noise of `scale` times the mean over features of their standard deviation over all rows; a single row
+    has none, and stays as it is. The noise is drawn on the CPU, so that all devices and any number of ranks draw alike.
+
+    Args:
+        rows: (b, ...), this rank's `rows_to_compute` of `total`.
+    """
+    if scale == 0 or total < 2:
         return rows
-    noise = torch.randn(rows.shape, generator=generator).to(rows)
-    return rows + scale * rows.std(dim=0).mean() * noise
+    owned, computed = ranks.rows(total), ranks.rows_to_compute(total)
+    counted = rows[: owned[1] - owned[0]]
+    mean = ranks.all_reduce(counted.sum(dim=0)) / total
+    deviation = (ranks.all_reduce((counted - mean).square().sum(dim=0)) / (total - 1)).sqrt()
+    noise = torch.randn((total, *rows.shape[1:]), generator=generator)[slice(*computed)].to(rows)
+    return rows + scale * deviation.mean() * noise

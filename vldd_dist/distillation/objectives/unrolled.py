@@ -1,7 +1,7 @@
 """What objectives have in common that train a student on the pairs for a few steps and differentiate through them."""
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator, Field
@@ -15,6 +15,9 @@ from vldd_dist.models.image import refuse_backbone_dropout
 from vldd_dist.models.losses import Learned
 from vldd_dist.models.parameters import TOWERS
 from vldd_dist.plugins import GRADIENTS
+
+if TYPE_CHECKING:
+    from vldd_dist.config.experiment import Experiment
 
 # (2,) natural logarithms of the inner learning rates of the image and the text tower. The logarithm is what is learned: a rate
 # cannot turn negative (docs/decisions.md).
@@ -63,6 +66,15 @@ class UnrolledObjective(Objective):
     def refuse_on_ranks(self, model: DualEncoder) -> None:
         if self.dropout:
             refuse_backbone_dropout(model)
+
+    def problems_on_ranks(self, experiment: "Experiment") -> Iterator[str]:
+        """What keeps it from several ranks or an engine, where they are asked for."""
+        distill = experiment.distill
+        if GRADIENTS.load(self.gradient).derivatives is None and (distill.workers > 1 or distill.zero_stage):
+            yield (
+                f"distill.objective.gradient: {self.gradient} keeps one graph in one process: set exact, or distill.workers to "
+                "1 and zero_stage to 0"
+            )
 
     def inner_rates(self, shared: Mapping[str, Tensor], step: int) -> Tensor:
         """(2,), of the image and the text tower. Raises DivergenceError where one is of no use any more."""

@@ -58,7 +58,7 @@ class OnlineModel:
 
     def _reset(self, step: int) -> None:
         self._view.write(self._start)
-        redraw_heads(self.model, derive_seed(self.seed, step))
+        redraw_heads(self.model.heads, derive_seed(self.seed, step))
         self._at = step
 
     def _train(self) -> None:

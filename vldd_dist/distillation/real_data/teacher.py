@@ -6,42 +6,30 @@ from torch import Tensor
 from torch.nn import functional
 
 from vldd_dist.distillation.experts import Experts
-from vldd_dist.distillation.student.student import Student
+from vldd_dist.distillation.student.unrolling import RealRows, Unrolling
 from vldd_dist.models.losses.cosine import cosines
-from vldd_dist.models.parameters import call
+from vldd_dist.models.parameters import TOWERS
 
 
 class Teacher:
     """All experts together, with the parameters of their last epoch.
 
     Args:
-        student: of the experts' model.
+        unrolling: of the experts' model; on several ranks each keeps its shards of the experts.
         experts: all are committed; they are read here.
     """
 
-    def __init__(self, student: Student, experts: Experts) -> None:
-        self.student = student
-        device = student.model.mean.device
-        self.parameters = []
-        for index in range(experts.count):
-            trajectory = experts[index]
-            image, text = (trajectory.snapshot(trajectory.epochs[-1], tower) for tower in ("image", "text"))
-            self.parameters.append([tensor.to(device) for tensor in student.view.from_dicts(image, text)])
+    def __init__(self, unrolling: Unrolling, experts: Experts) -> None:
+        self.unrolling = unrolling
+        last = ((experts[index], experts[index].epochs[-1]) for index in range(experts.count))
+        self.parameters = [
+            unrolling.theta(*(trajectory.snapshot(epoch, tower) for tower in TOWERS)) for trajectory, epoch in last
+        ]
 
-    @torch.no_grad()
-    def similarities(self, inputs: Tensor, texts: Tensor) -> Tensor:
-        """(B, B), images by texts: the mean over experts of the cosines, without dropout.
-
-        Args:
-            inputs: model inputs (B, ...).
-            texts: (B, D).
-        """
-        model, training = self.student.model, self.student.model.training
-        model.eval()
-        try:
-            found = [cosines(*call(model, self.student.view, theta, inputs, texts)) for theta in self.parameters]
-        finally:
-            model.train(training)
+    def similarities(self, rows: RealRows) -> Tensor:
+        """(B, B) of all rows, images by texts: the mean over experts of the cosines, without dropout. All ranks
+        call together."""
+        found = [cosines(*self.unrolling.features(theta, rows)) for theta in self.parameters]
         return torch.stack(found).mean(dim=0)
 
 

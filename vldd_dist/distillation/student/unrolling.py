@@ -1,42 +1,18 @@
-"""The student as trajectory matching sees it: snapshots in, gradients of the pairs out, on one process or on several ranks."""
+"""The student as objectives see it: where it starts and what it steps on in, gradients of the pairs out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from vldd_dist.artifacts.trajectories import ShardSlices
 from vldd_dist.distillation.student.blending import Blend
-from vldd_dist.distillation.student.sharded import ShardedDoubleBackward, ShardedFirstOrder
-from vldd_dist.distillation.student.student import Fixed, Student, without_fixed
-from vldd_dist.distillation.unroll import (
-    PLAIN,
-    EpsilonChoice,
-    FirstOrder,
-    Gradient,
-    OuterLoss,
-    Params,
-    Sgd,
-    Shelf,
-    StepDerivatives,
-    UnrollResult,
-    choose_epsilon,
-    inner_products,
-    swept_gradient,
-    unrolled_gradient,
-)
-from vldd_dist.models.attention import set_unfused_attention, unfused_attention
+from vldd_dist.distillation.student.student import Fixed, without_fixed
+from vldd_dist.distillation.unroll import PLAIN, EpsilonChoice, OuterLoss, Params, Sgd, UnrollResult
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.frozen_tower import FrozenTower, frozen_tower
-from vldd_dist.models.losses import Loss
-from vldd_dist.models.parameters import TOWERS, ParameterView
-from vldd_dist.plugins import GRADIENTS
-from vldd_dist.sharding.engine import shard_model
-from vldd_dist.sharding.ranks import SOLO, Ranks
-from vldd_dist.sharding.skeleton import Skeleton
+from vldd_dist.models.frozen_tower import FrozenTower
 
 # Pairs an inner step of the small unroll on which finite differences are checked: `exact` is to fit where the unroll fits, and
 # the check is to cost less than an outer step.
@@ -98,6 +74,25 @@ class Segment:
         return [learned for learned, _ in parts], [fixed for _, fixed in parts]
 
 
+# Joint features of all rows, (B, d) each -> a scalar.
+FeatureLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RealRows:
+    """Rows that the student is judged on.
+
+    Attributes:
+        inputs: model inputs (b, ...) of this rank's `rows_to_compute`.
+        texts: (b, D), of the same.
+        total: B, over all ranks.
+    """
+
+    inputs: Tensor
+    texts: Tensor
+    total: int
+
+
 class Unrolling(Protocol):
     """Attributes:
     model: the student's.
@@ -122,6 +117,23 @@ class Unrolling(Protocol):
         """A snapshot's towers as the student's parameters, or this rank's shards of them."""
         ...
 
+    def fresh_starts(self) -> Callable[[int], Params]:
+        """From a seed to the model's weights as they are at this call, with heads drawn anew, in the form of `theta`."""
+        ...
+
+    def features(self, theta: Params, rows: RealRows) -> tuple[Tensor, Tensor]:
+        """Joint features of all rows, (B, d) each, without dropout and without a graph."""
+        ...
+
+    def loss_of_rows(self, rows: RealRows, seed: int, loss: FeatureLoss) -> OuterLoss:
+        """The outer loss of the student's end on some rows, a term (1,). The student runs with its dropout, whatever
+        `UnrollSettings.dropout` says of its steps.
+
+        Args:
+            seed: of the dropout masks.
+        """
+        ...
+
     def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
         """Of the outer loss, with respect to what is learned of this rank's rows of the inner batches, the shared tensors
         and the rates.
@@ -140,155 +152,12 @@ class Unrolling(Protocol):
         ...
 
 
-class LocalUnrolling:
-    """One process, any gradient."""
-
-    part: ShardSlices | None = None
-
-    def __init__(self, model: DualEncoder, loss: Loss, settings: UnrollSettings, shelf: Shelf | None) -> None:
-        self.model, self.settings, self.shelf = model, settings, shelf
-        # Before the student, which gives up fused attention for a second derivative that the tower does not take.
-        self.tower = frozen_tower(model)
-        self.way: Gradient = GRADIENTS.load(settings.gradient)
-        self.student = Student(model, loss, dropout=settings.dropout, fused_attention=self.way.first_order_only)
-        self.towers: Sequence[int] = self.student.towers
-
-    def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
-        device = self.model.mean.device
-        return tuple(tensor.to(device) for tensor in self.student.view.from_dicts(dict(image), dict(text)))
-
-    def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
-        return self._gradient(self.way, segment, relative_epsilon)
-
-    def check_differences(self, segment: Segment, known: float | None) -> EpsilonChoice:
-        few = segment.of_few_pairs(CHECKED_PAIRS)
-        with unfused_attention(self.model):
-            exact = self._gradient(GRADIENTS.load("exact"), few)
-        return choose_epsilon(partial(self.gradient, few), exact, inner_products, known)
-
-    def _gradient(self, way: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
-        self.student.seed, self.student.blend = segment.seed, segment.blend
-        learned, self.student.fixed = segment.parted()
-        return unrolled_gradient(
-            way,
-            self.student,
-            segment.start,
-            segment.rates,
-            learned,
-            segment.outer,
-            self.settings.difference,
-            shared=segment.shared,
-            relative_epsilon=relative_epsilon,
-            shelf=self.shelf,
-            sgd=segment.sgd,
-        )
-
-
-class ShardedUnrolling:
-    """Several ranks, or DeepSpeed on one; any gradient but `full`.
-
-    Args:
-        model: the same on every rank; it is put on the ranks here.
-        batch_size: pairs of an inner step, over all ranks.
-    """
-
-    def __init__(
-        self,
-        model: DualEncoder,
-        loss: Loss,
-        settings: UnrollSettings,
-        shelf: Shelf | None,
-        ranks: Ranks,
-        zero_stage: int,
-        batch_size: int,
-    ) -> None:
-        self.model, self.settings, self.shelf, self.ranks = model, settings, shelf, ranks
-        self.tower = frozen_tower(model)
-        self.way: Gradient = GRADIENTS.load(settings.gradient)
-        model.train(settings.dropout)
-        model.gather_rows = ranks.rows_gatherer(batch_size)
-        view = ParameterView(model)
-        self.towers: Sequence[int] = [TOWERS.index(tower) for tower in view.towers]
-        self.names = view.names
-        self.skeleton = Skeleton(model)
-        set_unfused_attention(self.skeleton.model)
-        # The outer loop writes the parameters; the engine's own steps are never taken.
-        sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), zero_stage, ranks)
-        self.layout = sharded.layout
-        self.passes = ShardedFirstOrder(sharded, model, loss, ranks)
-        owned = list(zip(view.names, view.towers, self.layout.own, strict=True))
-        self.part: ShardSlices | None = {
-            tower: {name: elements for name, owner, elements in owned if owner == tower} for tower in TOWERS
-        }
-
-    def first_order(self) -> FirstOrder:
-        return self.passes
-
-    def second_order(self) -> StepDerivatives:
-        return ShardedDoubleBackward(self.passes, self.skeleton)
-
-    def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
-        given, device = {**image, **text}, self.model.mean.device
-        return tuple(given[name].to(device) for name in self.names)
-
-    def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
-        assert self.way.derivatives is not None, "one graph over all steps is for one process: refused with the description"
-        return self._swept(self.way.derivatives(self, self.settings.difference, relative_epsilon), segment)
-
-    def check_differences(self, segment: Segment, known: float | None) -> EpsilonChoice:
-        gather_rows, world_size = self.model.gather_rows, self.ranks.world_size
-        smallest = self.ranks.all_gather(min(len(batch[0]) for batch in segment.batches))
-        rows = min(max(CHECKED_PAIRS // world_size, 1), *smallest)
-        few = segment.of_few_pairs(rows)
-        self._gather_rows(self.ranks.rows_gatherer(rows * world_size))
-        try:
-            exact = self._swept(self.second_order(), few) if self.ranks.all_agree(self._exact_fits()) else None
-            return choose_epsilon(partial(self.gradient, few), exact, self.passes.inner_products, known)
-        finally:
-            self._gather_rows(gather_rows)
-
-    def _swept(self, derivatives: StepDerivatives, segment: Segment) -> UnrollResult:
-        self.passes.seed, self.passes.blend = segment.seed, segment.blend
-        learned, self.passes.fixed = segment.parted()
-        result = swept_gradient(
-            derivatives,
-            self.towers,
-            segment.start,
-            segment.rates,
-            learned,
-            segment.outer,
-            segment.shared,
-            update_adjoint=self.way.update_adjoint,
-            shelf=self.shelf,
-            sgd=segment.sgd,
-        )
-        # Each rank has the gradient of its part of the loss.
-        return replace(result, shared=[self.ranks.all_reduce(part) for part in result.shared])
-
-    def _gather_rows(self, gather_rows: Callable[[Tensor], Tensor]) -> None:
-        self.model.gather_rows = gather_rows
-        self.skeleton.model.gather_rows = gather_rows
-
-    def _exact_fits(self) -> bool:
-        """Whole theta, v, gradient and products, and their like as a graph, beside what this rank holds already."""
-        device = self.model.mean.device
-        if device.type != "cuda":
-            return True
-        free, _ = torch.cuda.mem_get_info(device)
-        whole = sum(shape.numel() for shape in self.layout.shapes) * torch.float32.itemsize
-        return 8 * whole < free
-
-
-def make_unrolling(
-    model: DualEncoder,
-    loss: Loss,
-    settings: UnrollSettings,
-    shelf: Shelf | None,
-    ranks: Ranks,
-    zero_stage: int,
-    batch_size: int,
-) -> Unrolling:
-    """As the settings and the number of ranks ask."""
-    if ranks is SOLO and zero_stage == 0:
-        return LocalUnrolling(model, loss, settings, shelf)
-    return ShardedUnrolling(model, loss, settings, shelf, ranks, zero_stage, batch_size)
+@contextmanager
+def in_mode(model: DualEncoder, *, training: bool) -> Iterator[None]:
+    """Within the `with` block, the model is in training or in evaluation mode."""
+    before = model.training
+    model.train(training)
+    try:
+        yield
+    finally:
+        model.train(before)

@@ -31,11 +31,7 @@ def _of_gradient(settings: MatchingSettings, experiment: "Experiment") -> Iterat
             f"distill.precision: bf16 with {KEY}.gradient: {settings.gradient}: the difference of two passes drowns in the "
             "rounding of one (docs/decisions.md); set precision to fp32 or gradient to exact"
         )
-    if way.derivatives is None and (distill.workers > 1 or distill.zero_stage):
-        yield (
-            f"{KEY}.gradient: {settings.gradient} keeps one graph in one process: set exact, or distill.workers to 1 and "
-            "zero_stage to 0"
-        )
+    yield from settings.problems_on_ranks(experiment)
 
 
 def _of_experts(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:

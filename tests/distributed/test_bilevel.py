@@ -1,0 +1,64 @@
+"""The bilevel objective on several ranks, replicated and sharded, against one process."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from tests.distributed.feature_runs import found_gradient, prepare
+from vldd_dist.sharding.ranks import SOLO
+from vldd_dist.store.store import Store
+from vldd_dist.testing.group import Group
+from vldd_dist.testing.unroll_problems import relative
+
+# Five pairs in minibatches of four, and seven real pairs, so that the ranks' rows differ in number. Noise, a teacher, dropout
+# on the real pairs, and at odd outer steps inner steps that are not differentiated.
+OVERRIDES = [
+    "distill.pairs=[5]",
+    "distill.batch_size=4",
+    "distill.objective={name: bilevel, real_batch_size: 7, inner_steps: 3, skipped_steps: 4}",
+    # Rounding grows with the rates.
+    "distill.objective.inner_lr_image=0.05",
+    "distill.objective.inner_lr_text=0.05",
+    "experts.count=2",
+    "model.text.head={kind: projection, dropout: 0.2}",
+]
+HEADS = ["model.image.train=head", "model.image.head={kind: projection, dropout: 0.2}", "model.joint_dim=16"]
+# (what of the image tower is trained, world size, ZeRO stage, which is refused where only heads are)
+WAYS = [("head", 2, 0), ("head", 3, 0), ("full", 1, 3), ("full", 2, 0), ("full", 2, 2), ("full", 2, 3), ("full", 3, 0)]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
+    """By what of the image tower is trained."""
+    stores = {}
+    for train, overrides in (("head", HEADS), ("full", [])):
+        stores[train] = Store(str(tmp_path_factory.mktemp(train)))
+        prepare(stores[train], [*OVERRIDES, *overrides])
+    return stores
+
+
+@pytest.mark.parametrize(("train", "world_size", "stage"), WAYS)
+def test_ranks_find_the_gradient_of_one_process(
+    train: str, world_size: int, stage: int, prepared: dict[str, Store], group: Callable[[int], Group]
+) -> None:
+    overrides = [*OVERRIDES, *(HEADS if train == "head" else [])]
+    wanted = found_gradient(SOLO, prepared[train].url, overrides, 3)
+    on_ranks = [*overrides, f"distill.zero_stage={stage}"]
+    parts = group(world_size).run(found_gradient, prepared[train].url, on_ranks, 3)
+    assert torch.cat([part.rows for part in parts]).tolist() == wanted.rows.tolist()
+    for part in parts:
+        assert part.terms["real_pairs"] == pytest.approx(wanted.terms["real_pairs"], rel=1e-5)
+        assert relative(part.shared_gradients["log_rates"], wanted.shared_gradients["log_rates"]) < 1e-3
+    for name, gradient in wanted.row_gradients.items():
+        assert float(gradient.norm()) > 0
+        assert relative(torch.cat([part.row_gradients[name] for part in parts]), gradient) < 1e-3, name
+
+
+def test_a_second_outer_step_starts_as_the_first(prepared: dict[str, Store], group: Callable[[int], Group]) -> None:
+    """What a step leaves in the model's parameters is not where the next student starts."""
+    overrides = list(OVERRIDES)
+    alone = group(2).run(found_gradient, prepared["full"].url, overrides, 3)
+    after_others = group(2).run(found_gradient, prepared["full"].url, overrides, 3, 2)
+    for one, other in zip(alone, after_others, strict=True):
+        assert relative(other.row_gradients["texts"], one.row_gradients["texts"]) < 1e-6

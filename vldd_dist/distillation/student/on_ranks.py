@@ -1,0 +1,182 @@
+"""The student's unroll on several ranks, or on a DeepSpeed engine."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from vldd_dist.artifacts.trajectories import ShardSlices
+from vldd_dist.distillation.student.sharded import ShardedDoubleBackward, ShardedFirstOrder
+from vldd_dist.distillation.student.unrolling import (
+    CHECKED_PAIRS,
+    FeatureLoss,
+    RealRows,
+    Segment,
+    UnrollSettings,
+    in_mode,
+)
+from vldd_dist.distillation.unroll import (
+    EpsilonChoice,
+    FirstOrder,
+    Gradient,
+    OuterLoss,
+    Params,
+    Shelf,
+    StepDerivatives,
+    UnrollResult,
+    choose_epsilon,
+    swept_gradient,
+)
+from vldd_dist.distillation.unroll.protocol import replayed_randomness
+from vldd_dist.models.attention import set_unfused_attention
+from vldd_dist.models.dual_encoder import HEADS, DualEncoder, redraw_heads
+from vldd_dist.models.frozen_tower import frozen_tower
+from vldd_dist.models.losses import Loss
+from vldd_dist.models.parameters import TOWERS, ParameterView
+from vldd_dist.plugins import GRADIENTS
+from vldd_dist.sharding.engine import shard_model
+from vldd_dist.sharding.ranks import Ranks
+from vldd_dist.sharding.skeleton import Skeleton
+
+
+class ShardedUnrolling:
+    """Several ranks, or DeepSpeed on one; any gradient but `full`.
+
+    Args:
+        model: the same on every rank; it is put on the ranks here.
+        batch_size: pairs of an inner step, over all ranks.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        loss: Loss,
+        settings: UnrollSettings,
+        shelf: Shelf | None,
+        ranks: Ranks,
+        zero_stage: int,
+        batch_size: int,
+    ) -> None:
+        self.model, self.settings, self.shelf, self.ranks = model, settings, shelf, ranks
+        self.tower = frozen_tower(model)
+        self.way: Gradient = GRADIENTS.load(settings.gradient)
+        model.train(settings.dropout)
+        model.gather_rows = ranks.rows_gatherer(batch_size)
+        view = ParameterView(model)
+        self.towers: Sequence[int] = [TOWERS.index(tower) for tower in view.towers]
+        self.names = view.names
+        self.skeleton = Skeleton(model)
+        set_unfused_attention(self.skeleton.model)
+        # Before the engine takes them apart.
+        self.heads = [copy.deepcopy(head).cpu() for head in model.heads]
+        # The outer loop writes the parameters; the engine's own steps are never taken.
+        sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), zero_stage, ranks)
+        self.layout = sharded.layout
+        self.passes = ShardedFirstOrder(sharded, model, loss, ranks)
+        owned = list(zip(view.names, view.towers, self.layout.own, strict=True))
+        self.part: ShardSlices | None = {
+            tower: {name: elements for name, owner, elements in owned if owner == tower} for tower in TOWERS
+        }
+
+    def first_order(self) -> FirstOrder:
+        return self.passes
+
+    def second_order(self) -> StepDerivatives:
+        return ShardedDoubleBackward(self.passes, self.skeleton)
+
+    def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
+        given, device = {**image, **text}, self.model.mean.device
+        return tuple(given[name].to(device) for name in self.names)
+
+    def fresh_starts(self) -> Callable[[int], Params]:
+        begun = self.passes.model.read()
+
+        def start(seed: int) -> Params:
+            redraw_heads(self.heads, seed)
+            drawn = {
+                f"{name}.{path}": parameter.detach().flatten()
+                for name, head in zip(HEADS, self.heads, strict=True)
+                for path, parameter in head.named_parameters()
+            }
+            return [
+                drawn[name][slice(*own)].to(shard) if name in drawn else shard.clone()
+                for name, own, shard in zip(self.names, self.layout.own, begun, strict=True)
+            ]
+
+        return start
+
+    @torch.no_grad()
+    def features(self, theta: Params, rows: RealRows) -> tuple[Tensor, Tensor]:
+        with in_mode(self.model, training=False), self._gathering(rows.total):
+            self.passes.model.write(theta)
+            found: tuple[Tensor, Tensor] = self.passes.model(rows.inputs, rows.texts)
+            return found
+
+    def loss_of_rows(self, rows: RealRows, seed: int, loss: FeatureLoss) -> OuterLoss:
+        engine, world_size = self.passes.model, self.ranks.world_size
+
+        def outer(theta: Params) -> Tensor:
+            with in_mode(self.model, training=True), self._gathering(rows.total):
+                engine.write(theta)
+                with torch.enable_grad(), replayed_randomness(seed, 0, rows.inputs.device):
+                    value = loss(*engine(rows.inputs, rows.texts))
+                    gradient = engine.backward(value / world_size)
+            # An engine has no graph from its shards to the loss: the gradient that it made is given to autograd.
+            linear = [((shard - shard.detach()) * part).sum() for shard, part in zip(theta, gradient, strict=True)]
+            return (value.detach() + torch.stack(linear).sum())[None]
+
+        return outer
+
+    def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
+        assert self.way.derivatives is not None, "one graph over all steps is for one process: refused with the description"
+        return self._swept(self.way.derivatives(self, self.settings.difference, relative_epsilon), segment)
+
+    def check_differences(self, segment: Segment, known: float | None) -> EpsilonChoice:
+        world_size = self.ranks.world_size
+        smallest = self.ranks.all_gather(min(len(batch[0]) for batch in segment.batches))
+        rows = min(max(CHECKED_PAIRS // world_size, 1), *smallest)
+        few = segment.of_few_pairs(rows)
+        with self._gathering(rows * world_size):
+            exact = self._swept(self.second_order(), few) if self.ranks.all_agree(self._exact_fits()) else None
+            return choose_epsilon(partial(self.gradient, few), exact, self.passes.inner_products, known)
+
+    def _swept(self, derivatives: StepDerivatives, segment: Segment) -> UnrollResult:
+        self.passes.seed, self.passes.blend = segment.seed, segment.blend
+        learned, self.passes.fixed = segment.parted()
+        result = swept_gradient(
+            derivatives,
+            self.towers,
+            segment.start,
+            segment.rates,
+            learned,
+            segment.outer,
+            segment.shared,
+            update_adjoint=self.way.update_adjoint,
+            shelf=self.shelf,
+            sgd=segment.sgd,
+        )
+        # Each rank has the gradient of its part of the loss.
+        return replace(result, shared=[self.ranks.all_reduce(part) for part in result.shared])
+
+    @contextmanager
+    def _gathering(self, total: int) -> Iterator[None]:
+        """Within the `with` block, the model's batches have so many rows, over all ranks."""
+        usual, other = self.model.gather_rows, self.ranks.rows_gatherer(total)
+        self.model.gather_rows = self.skeleton.model.gather_rows = other
+        try:
+            yield
+        finally:
+            self.model.gather_rows = self.skeleton.model.gather_rows = usual
+
+    def _exact_fits(self) -> bool:
+        """Whole theta, v, gradient and products, and their like as a graph, beside what this rank holds already."""
+        device = self.model.mean.device
+        if device.type != "cuda":
+            return True
+        free, _ = torch.cuda.mem_get_info(device)
+        whole = sum(shape.numel() for shape in self.layout.shapes) * torch.float32.itemsize
+        return 8 * whole < free
