@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from vldd_dist.applications.students import FeatureBackbone
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.distillation.initialisations import starting_pairs
@@ -33,22 +34,6 @@ from vldd_dist.testing.tiny_experiment import run, workspace
 
 # What a distillation and the coresets read.
 PREPARED = ("distillation", "evaluation", "publication")
-
-
-class Identity(nn.Module):
-    """A backbone whose inputs are features (B, F).
-
-    Attributes:
-        num_features: F, as timm names it.
-    """
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, F) -> (B, F)."""
-        return features
 
 
 @dataclass(frozen=True)
@@ -89,7 +74,7 @@ class FeatureSpace:
     def student(self, context: StageContext, seed: int) -> DualEncoder:
         """Heads drawn by the seed on features."""
         pixels = context.build_model(0)
-        model = DualEncoder(Identity(feature_size(pixels.image_backbone)), context.model_settings, pixels.text_dim)
+        model = DualEncoder(FeatureBackbone(feature_size(pixels.image_backbone)), context.model_settings, pixels.text_dim)
         redraw_heads(model.heads, seed)
         return model.eval()
 

@@ -36,7 +36,7 @@ class UnrolledObjective(Objective):
     inner_steps: Positive = Field(8, description="Student steps an outer step (syn_steps).")
     gradient: Annotated[str, AfterValidator(_known_gradient)] = Field(
         "exact",
-        description="How the unroll is differentiated: full, exact, finite_difference, tesla (README.md, The gradient).",
+        description="How the unroll is differentiated: full, exact, finite_difference, tesla (docs/methods.md).",
     )
     dropout: bool = Field(False, description="Run the student with its dropout (masks replayed) instead of without.")
     inner_lr_image: Rate = Field(0.1, description="Inner learning rate of the image tower at the start (lr_teacher_img).")
