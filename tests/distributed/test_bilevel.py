@@ -1,14 +1,22 @@
 """The bilevel objective on several ranks, replicated and sharded, against one process."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.distributed.feature_runs import found_gradient, prepare
-from vldd_dist.sharding.ranks import SOLO
+from tests.distributed.stopping import execute_until
+from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.pipeline.context import read_rows
+from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
+from vldd_dist.testing.tiny_experiment import experiment, units_of
 from vldd_dist.testing.unroll_problems import relative
 
 # Five pairs in minibatches of four, and seven real pairs, so that the ranks' rows differ in number. Noise, a teacher, dropout
@@ -53,6 +61,42 @@ def test_ranks_find_the_gradient_of_one_process(
     for name, gradient in wanted.row_gradients.items():
         assert float(gradient.norm()) > 0
         assert relative(torch.cat([part.row_gradients[name] for part in parts]), gradient) < 1e-3, name
+
+
+# SGD, because Adam's first step is only the sign of the gradient; at rates that move the pairs by more than rounding.
+RUN = [
+    *OVERRIDES,
+    "distill.outer_steps=2",
+    "distill.validate_every=1",
+    "distill.checkpoint_every=2",
+    "distill.optimiser=sgd",
+    "distill.lr_images=10",
+    "distill.lr_texts=10",
+]
+
+
+def distil(ranks: Ranks, url: str, stage: int) -> dict[str, Tensor]:
+    """A whole run with validation; this rank's rows at its end."""
+    overrides = [*RUN, f"distill.workers={ranks.world_size}", f"distill.zero_stage={stage}"]
+    (unit,) = units_of(experiment(*overrides), "distillation")
+    written = execute_until(ranks, url, unit, None)
+    (rows,) = [data for name, data in written.items() if name.startswith("rows")]
+    return tensors.decode(rows, "rows")
+
+
+def test_a_run_on_an_engine_ends_where_one_process_does(
+    prepared: dict[str, Store], tmp_path: Path, group: Callable[[int], Group]
+) -> None:
+    for name in ("alone", "together"):
+        shutil.copytree(prepared["full"].root, tmp_path / name)
+    wanted = distil(SOLO, str(tmp_path / "alone"), 0)
+    parts = group(2).run(distil, str(tmp_path / "together"), 3)
+    (unit,) = units_of(experiment(*RUN), "distillation")
+    start = read_rows(UnitReader(Store(str(tmp_path / "alone")), "distillation", unit.id), "start")
+    for name in ("images", "texts"):
+        way = wanted[f"pairs/{name}"] - start[name]
+        assert float(way.norm()) > 1e-3, name
+        assert relative(torch.cat([part[f"pairs/{name}"] for part in parts]) - start[name], way) < 1e-3, name
 
 
 def test_a_second_outer_step_starts_as_the_first(prepared: dict[str, Store], group: Callable[[int], Group]) -> None:
