@@ -20,8 +20,8 @@ from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder, redraw_heads
-from vldd_dist.models.frozen_tower import FrozenTower
-from vldd_dist.models.image import feature_size
+from vldd_dist.models.image.backbone import feature_size
+from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.inputs import load_retrieval_split

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vldd_dist.config.experts import AugmentSettings
 from vldd_dist.data.augment import augment
 from vldd_dist.data.files.shards import captions_of, image_of, samples_of
-from vldd_dist.models.image import create_backbone
+from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.losses.infonce import InfoNCE
 
 DIM = 128

@@ -26,7 +26,7 @@ from vldd_dist.distillation.objectives.trajectory_matching.distance import match
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, scatter_to_pairs, unrolled_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.models.losses.infonce import InfoNCE
 
 TOWER, IMAGE_SIZE, PAIRS, STEPS, TEXT_DIM = "mobilenetv2_100", 128, 100, 8, 384

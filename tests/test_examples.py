@@ -16,7 +16,7 @@ from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import NearestCaptions
 from vldd_dist.distilled_set.write import save
 from vldd_dist.models.losses.wbce import WeightedBCE
-from vldd_dist.models.text import FrozenTextEncoder
+from vldd_dist.models.text.encoder import FrozenTextEncoder
 from vldd_dist.recall_metrics import with_mean
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))

@@ -11,7 +11,7 @@ from vldd_dist.distillation.objectives.trajectory_matching.distance import match
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError, DataError
-from vldd_dist.models.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
 
 

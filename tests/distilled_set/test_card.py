@@ -17,7 +17,7 @@ from vldd_dist.distilled_set.card import render_card
 from vldd_dist.distilled_set.hub_header import licence_keys, size_category
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
-from vldd_dist.models.image import create_backbone, public_weights
+from vldd_dist.models.image.backbone import create_backbone, public_weights
 
 FACTS = {
     "data": {"source": "karpathy", "licence": "CC BY 4.0"},

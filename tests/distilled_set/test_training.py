@@ -14,7 +14,7 @@ from vldd_dist.distilled_set.manifest import NearestCaptions
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import TrainingPairs, train_student
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.frozen_tower import model_inputs
+from vldd_dist.models.inputs import model_inputs
 
 
 def of_two_phases() -> DistilledSet:

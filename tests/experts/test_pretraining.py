@@ -13,7 +13,7 @@ from vldd_dist.errors import DivergenceError
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.experts import pretraining
 from vldd_dist.experts.pretraining import PRETRAINING_OFFSET, pretrain_on_attributes
-from vldd_dist.models.image import create_backbone, load_backbone
+from vldd_dist.models.image.backbone import create_backbone, load_backbone
 from vldd_dist.seeding import numpy_generator
 
 

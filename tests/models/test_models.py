@@ -11,7 +11,7 @@ from torch import nn
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.image import create_backbone, feature_size, refuse_backbone_dropout
+from vldd_dist.models.image.backbone import create_backbone, feature_size, refuse_backbone_dropout
 from vldd_dist.models.parameters import ParameterView
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}, "weights": "random"}

@@ -11,7 +11,7 @@ from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.errors import ConfigError, DataError
-from vldd_dist.models.image import create_backbone
+from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.monitoring.measured import Measured
 from vldd_dist.pipeline.graph import Graph, make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit

@@ -38,9 +38,9 @@ from vldd_dist.cost_model.text_memory import text_encoder_memory
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.models.frozen_tower import FrozenTower, largest_chunk
+from vldd_dist.models.image.frozen_tower import FrozenTower, largest_chunk
 from vldd_dist.models.losses.infonce import InfoNCE
-from vldd_dist.models.text import FrozenTextEncoder
+from vldd_dist.models.text.encoder import FrozenTextEncoder
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.plan import plan
 from vldd_dist.planner.show_plan import print_plan

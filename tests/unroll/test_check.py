@@ -23,7 +23,7 @@ from vldd_dist.distillation.unroll import (
 )
 from vldd_dist.distillation.unroll.check import CANDIDATE_EPSILONS
 from vldd_dist.errors import ConfigError
-from vldd_dist.models.image import create_backbone
+from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.testing.unroll_problems import TEXT_DIM, Case, dual_encoder_case, flat, relative
 

@@ -10,7 +10,7 @@ from vldd_dist.plugins import LOSSES
 # Values of `image.weights` that name weights; any other is a file.
 NAMED_WEIGHTS = ("timm", "random", "attributes")
 
-# What each of them is, and of which encoders: models/text_poolings.py.
+# What each of them is, and of which encoders: models/text/poolings.py.
 PoolingName = Literal["cls", "mean", "eos", "projected"]
 
 

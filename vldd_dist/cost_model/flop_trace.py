@@ -10,7 +10,8 @@ from torch.utils.flop_counter import flop_registry
 from vldd_dist.cost_model.memory_trace import META, MemoryTrace
 from vldd_dist.distillation.unroll import DoubleBackward
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.frozen_tower import FrozenTower, model_inputs
+from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.inputs import model_inputs
 
 # Of so many pairs a step is counted. The scores of a batch, quadratic in it, are nothing beside the towers.
 COUNTED = 8

@@ -7,7 +7,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.model import ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.data.sources.base import SPLITS, Source
-from vldd_dist.models.text_architecture import find_architecture
+from vldd_dist.models.text.architecture import find_architecture
 
 # Of a prepared image, measured on photographs and scenes: JPEG of quality 95, PNG up to 64 pixels; and its place in a tar.
 JPEG_BYTES_A_PIXEL, PNG_BYTES_A_PIXEL, TAR_BYTES = 0.6, 2.0, 2560

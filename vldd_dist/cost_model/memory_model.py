@@ -15,7 +15,7 @@ from vldd_dist.config.experts import ExpertSettings
 from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder, TowerPass
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
-from vldd_dist.models.frozen_tower import chunks_of, kept_chunks
+from vldd_dist.models.image.frozen_tower import chunks_of, kept_chunks
 from vldd_dist.sharding.deepspeed_engine import bucket_elements
 
 GIB = 2**30

@@ -16,7 +16,8 @@ from vldd_dist.distillation.student.blending import Blend
 from vldd_dist.distillation.student.student import Student, without_fixed
 from vldd_dist.distillation.unroll import DoubleBackward, Params, full_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.frozen_tower import CHUNK, FrozenTower, model_inputs
+from vldd_dist.models.image.frozen_tower import CHUNK, FrozenTower
+from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
 from vldd_dist.models.losses import Learned, Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView

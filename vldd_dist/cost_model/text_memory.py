@@ -7,7 +7,7 @@ import torch
 from vldd_dist.config.model import TextTowerSettings
 from vldd_dist.cost_model.memory_model import Terms
 from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
-from vldd_dist.models.text_architecture import find_architecture
+from vldd_dist.models.text.architecture import find_architecture
 
 
 def text_encoder_memory(settings: TextTowerSettings, batch_size: int) -> Terms:

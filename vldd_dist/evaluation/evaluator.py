@@ -12,7 +12,7 @@ from vldd_dist.distilled_set.manifest import PHASE
 from vldd_dist.distilled_set.training import phases_of, sgd, train_epochs
 from vldd_dist.errors import DivergenceError
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.frozen_tower import model_inputs
+from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure

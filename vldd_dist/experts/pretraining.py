@@ -16,7 +16,7 @@ from vldd_dist.data.images import to_tensor
 from vldd_dist.data.scenes import attribute_vector, draw_scenes
 from vldd_dist.errors import DivergenceError
 from vldd_dist.events import Progress, Report
-from vldd_dist.models.image import feature_size
+from vldd_dist.models.image.backbone import feature_size
 from vldd_dist.seeding import derive_seed, numpy_generator
 
 # The number of the first scene used here. The scenes of an experiment's splits have other numbers.

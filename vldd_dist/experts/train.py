@@ -25,7 +25,7 @@ from vldd_dist.events import Progress, Report
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.state import ExpertState
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.frozen_tower import frozen_tower
+from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import ParameterView

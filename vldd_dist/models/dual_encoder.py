@@ -12,7 +12,7 @@ from vldd_dist.config.model import ModelSettings
 from vldd_dist.distilled_set.training import freeze_norm_statistics
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
-from vldd_dist.models.image import (
+from vldd_dist.models.image.backbone import (
     create_backbone,
     enable_grad_checkpointing,
     feature_size,

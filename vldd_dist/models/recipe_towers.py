@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.frozen_tower import model_inputs
-from vldd_dist.models.image import create_backbone
+from vldd_dist.models.image.backbone import create_backbone
+from vldd_dist.models.inputs import model_inputs
 
 
 class RecipeImageTower(nn.Module):

@@ -10,8 +10,8 @@ from vldd_dist.config.model import HeadSettings, ModelSettings, TextTowerSetting
 from vldd_dist.distillation.student.kinks import refuse_kinks
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.models.image import check_backbone_name, check_image_size, create_backbone
-from vldd_dist.models.text_architecture import find_architecture
+from vldd_dist.models.image.backbone import check_backbone_name, check_image_size, create_backbone
+from vldd_dist.models.text.architecture import find_architecture
 from vldd_dist.pipeline.model_units import model_named
 
 

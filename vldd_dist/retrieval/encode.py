@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.frozen_tower import frozen_tower
+from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.retrieval.recall import Recall, recall
 from vldd_dist.sharding.ranks import SOLO, Ranks
 

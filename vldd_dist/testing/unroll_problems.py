@@ -12,7 +12,7 @@ from vldd_dist.distillation.objectives.trajectory_matching.distance import match
 from vldd_dist.distillation.student.student import Student, without_fixed
 from vldd_dist.distillation.unroll import Params, UnrollResult, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.models.frozen_tower import model_inputs
+from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses import Learned, Loss
 from vldd_dist.models.losses.base import NONE
 from vldd_dist.models.losses.infonce import InfoNCE

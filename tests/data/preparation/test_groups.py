@@ -17,7 +17,7 @@ from vldd_dist.data.preparation.merge import count_duplicates
 from vldd_dist.data.prepared.shard_index import Shard, SplitInfo, decode_index, encode_index
 from vldd_dist.data.sources.scenes import Scenes
 from vldd_dist.errors import DataError, StoreError
-from vldd_dist.models.image import create_backbone
+from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.pipeline.graph import make_graph
 from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.store.store import Store

@@ -28,7 +28,7 @@ from vldd_dist.distillation.student.snapshot_shelf import shelf_for
 from vldd_dist.distillation.student.unrolling import RealRows, Segment, Unrolling
 from vldd_dist.distillation.unroll import OuterLoss, Sgd
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.image import refuse_backbone_dropout
+from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.plugins import GRADIENTS
 from vldd_dist.seeding import derive_seed, numpy_generator

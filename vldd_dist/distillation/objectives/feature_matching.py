@@ -11,7 +11,7 @@ from vldd_dist.distillation.objectives.base import Objective, OuterGradient, Out
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import part_of
 from vldd_dist.distillation.student.exchange import BatchExchange, ImageInputs
-from vldd_dist.models.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_tower import FrozenTower
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment

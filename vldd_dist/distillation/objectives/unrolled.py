@@ -11,7 +11,7 @@ from vldd_dist.config.base import HOW_TO_RUN, Positive, Rate
 from vldd_dist.distillation.objectives.base import Objective
 from vldd_dist.errors import DivergenceError
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.image import refuse_backbone_dropout
+from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.models.losses import Learned
 from vldd_dist.models.parameters import TOWERS
 from vldd_dist.plugins import GRADIENTS

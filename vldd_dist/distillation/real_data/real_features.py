@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.models.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.seeding import derive_seed
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import Part
 from vldd_dist.distillation.unroll import Params, scatter_to_pairs
-from vldd_dist.models.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import Ranks
 

@@ -34,7 +34,7 @@ from vldd_dist.distillation.unroll import (
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.attention import set_unfused_attention
 from vldd_dist.models.dual_encoder import HEADS, DualEncoder, redraw_heads
-from vldd_dist.models.frozen_tower import frozen_tower
+from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView
 from vldd_dist.plugins import GRADIENTS

@@ -12,7 +12,7 @@ from vldd_dist.distillation.student.blending import Blend
 from vldd_dist.distillation.student.student import Fixed, without_fixed
 from vldd_dist.distillation.unroll import PLAIN, EpsilonChoice, OuterLoss, Params, Sgd, UnrollResult
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.frozen_tower import FrozenTower
+from vldd_dist.models.image.frozen_tower import FrozenTower
 
 # Pairs an inner step of the small unroll on which finite differences are checked: `exact` is to fit where the unroll fits, and
 # the check is to cost less than an outer step.

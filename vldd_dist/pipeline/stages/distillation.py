@@ -42,7 +42,7 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.student.unrolling import CHECKED_PAIRS
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.models.frozen_tower import largest_chunk
+from vldd_dist.models.image.frozen_tower import largest_chunk
 from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.evaluated_sets import make_evaluator, protocol_of
 from vldd_dist.pipeline.inputs import load_retrieval_split

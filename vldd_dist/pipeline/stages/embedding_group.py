@@ -13,8 +13,8 @@ from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.text_memory import text_encoder_memory
 from vldd_dist.data.prepared.embeddings import ShardTexts
 from vldd_dist.data.prepared.image_lines import read_lines
-from vldd_dist.models.identity import text_identity
-from vldd_dist.models.text import FrozenTextEncoder
+from vldd_dist.models.text.encoder import FrozenTextEncoder
+from vldd_dist.models.text.identity import text_identity
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.grouped import group_unit, shards_of
 from vldd_dist.pipeline.stage import StageSpec, Units

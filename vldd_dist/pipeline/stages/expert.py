@@ -13,7 +13,7 @@ from vldd_dist.cost_model.memory_model import Step, Terms, drops_gradients, expe
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import expert_flops
 from vldd_dist.experts.train import ExpertInputs, ExpertTraining
-from vldd_dist.models.image import refuse_backbone_dropout
+from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.inputs import load_retrieval_split
 from vldd_dist.pipeline.model_units import expert_model, model_inputs, model_spec

@@ -18,7 +18,7 @@ from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.prepared.image_lines import read_lines
 from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.models.frozen_tower import frozen_tower
+from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.grouped import group_unit, shards_of
 from vldd_dist.pipeline.model_units import model_named, tower_spec

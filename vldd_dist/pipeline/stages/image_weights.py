@@ -8,8 +8,8 @@ from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.starting_weights import PretrainSettings
 from vldd_dist.experts.pretraining import pretrain_on_attributes
-from vldd_dist.models.identity import weights_identity
-from vldd_dist.models.image import create_backbone
+from vldd_dist.models.image.backbone import create_backbone
+from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.model_units import model_named
 from vldd_dist.pipeline.stage import StageSpec, Units

@@ -14,7 +14,7 @@ from vldd_dist.distilled_set.fetch import verify
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest, NearestCaptions, Recipe
 from vldd_dist.distilled_set.write import files_of
 from vldd_dist.errors import StoreError
-from vldd_dist.models.image import public_weights
+from vldd_dist.models.image.backbone import public_weights
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets, protocol_of
 from vldd_dist.pipeline.model_units import model_inputs, model_spec

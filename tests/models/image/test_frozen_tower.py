@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vldd_dist.models.batch_norm_folding import fold_batch_norms
-from vldd_dist.models.channels_last import gains_from_channels_last
-from vldd_dist.models.frozen_tower import CHUNK, FrozenTower, chunks_of
-from vldd_dist.models.image import create_backbone, enable_grad_checkpointing
+from vldd_dist.models.image.backbone import create_backbone, enable_grad_checkpointing
+from vldd_dist.models.image.batch_norm_folding import fold_batch_norms
+from vldd_dist.models.image.channels_last import gains_from_channels_last
+from vldd_dist.models.image.frozen_tower import CHUNK, FrozenTower, chunks_of
 from vldd_dist.testing.unroll_problems import relative
 
 SIZE = 64

@@ -8,9 +8,10 @@ from typing import Any
 
 from vldd_dist.config.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
-from vldd_dist.models import _torchvision, tiny_clip  # noqa: F401  (the first before transformers)
-from vldd_dist.models.identity import text_folder
-from vldd_dist.models.text_poolings import POOLINGS, Family, Pooling
+from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)
+from vldd_dist.models.text import tiny_clip
+from vldd_dist.models.text.identity import text_folder
+from vldd_dist.models.text.poolings import POOLINGS, Family, Pooling
 
 # transformers' `model_type`s of encoders whose states do not depend on padding; positions are counted from the number of the
 # padding token, or from zero.

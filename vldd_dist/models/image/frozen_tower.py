@@ -12,9 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vldd_dist.models.batch_norm_folding import fold_batch_norms
-from vldd_dist.models.channels_last import gains_from_channels_last
-from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.image.batch_norm_folding import fold_batch_norms
+from vldd_dist.models.image.channels_last import gains_from_channels_last
 from vldd_dist.models.live_memory import LiveMemory
 
 # Number of images whose activations are in memory at once, and that keep or lose their graph together.
@@ -164,15 +163,3 @@ class FeaturesWithGraph:
             chunk = self._graphs.pop(0) if self._graphs else self._tower.chunk_with_graph(images)
             pixels.copy_(chunk.pixel_gradients(gradient))
         return found
-
-
-def frozen_tower(model: DualEncoder) -> FrozenTower | None:
-    """The tower of a model with a frozen backbone, in the backbone's precision; none where the backbone moves: then its inputs
-    are the images."""
-    return FrozenTower(model.image_backbone, bf16=model.bf16_backbone) if model.frozen_backbone else None
-
-
-def model_inputs(model: DualEncoder, images: Tensor) -> Tensor:
-    """`DualEncoder.inputs` of normalised images (M, 3, H, W), without a graph: the features of a frozen backbone, (M, F)."""
-    tower = frozen_tower(model)
-    return tower.features(images) if tower else images

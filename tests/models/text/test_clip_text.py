@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from vldd_dist.config.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
-from vldd_dist.models import tiny_clip
-from vldd_dist.models.text import FrozenTextEncoder
+from vldd_dist.models.text import tiny_clip
+from vldd_dist.models.text.encoder import FrozenTextEncoder
 
 CPU = torch.device("cpu")
 CAPTIONS = ["a red circle", "a small blue star left of a large red circle", "star", ""]

@@ -8,9 +8,9 @@ import torch
 from vldd_dist.config.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, UnitReport
-from vldd_dist.models import identity
-from vldd_dist.models.identity import text_identity
-from vldd_dist.models.text import FrozenTextEncoder
+from vldd_dist.models.text import identity
+from vldd_dist.models.text.encoder import FrozenTextEncoder
+from vldd_dist.models.text.identity import text_identity
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "circle", "star", "left", "of", "large", "small"]
 CAPTIONS = ["a red circle", "a small blue star left of a large red circle", "star", ""]

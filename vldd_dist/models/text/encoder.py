@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from vldd_dist.config.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, Report
-from vldd_dist.models import _torchvision, tiny_clip  # noqa: F401  (the first before transformers)
-from vldd_dist.models.identity import text_folder, text_identity
-from vldd_dist.models.text_architecture import TextArchitecture, cannot_be_loaded, fit_architecture, read_config
+from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)
+from vldd_dist.models.text import tiny_clip
+from vldd_dist.models.text.architecture import TextArchitecture, cannot_be_loaded, fit_architecture, read_config
+from vldd_dist.models.text.identity import text_folder, text_identity
 
 
 class FrozenTextEncoder:

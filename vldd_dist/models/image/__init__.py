@@ -1,0 +1,1 @@
+"""Image towers: backbones, and frozen ones as they compute fastest."""

@@ -1,0 +1,1 @@
+"""Frozen text encoders: from captions to embeddings."""
