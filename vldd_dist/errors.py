@@ -47,3 +47,7 @@ class StoreError(VlddError):
 
 class DivergenceError(VlddError):
     """Training or distillation has diverged: a loss is NaN, or grows without bound."""
+
+
+class DeviceMemoryError(VlddError):
+    """A unit needs more memory than its GPU, or its machine, has."""

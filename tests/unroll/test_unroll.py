@@ -227,9 +227,7 @@ def test_passes_of_a_sweep(name: str, difference: str, passes: int) -> None:
 @pytest.mark.parametrize("name", ["exact", "finite_difference"])
 def test_offloaded_snapshots_give_the_same_bits(name: str, device: str, tmp_path: Path) -> None:
     case = dual_encoder_case()
-    case.student.model.to(device)
-    case.theta, case.target = ([tensor.to(device) for tensor in tensors] for tensors in (case.theta, case.target))
-    case.batches = [[tensor.to(device) for tensor in batch] for batch in case.batches]
+    case = case.to(torch.device(device))
     here = case.gradient(name, "forward")
     shelves: list[Shelf] = [OnHost(), OnDisk(tmp_path)]
     for shelf in shelves:

@@ -11,6 +11,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.events import Report, UnitReport
 from vldd_dist.logs import bound
 from vldd_dist.pipeline.context import StageContext
+from vldd_dist.pipeline.out_of_memory import naming_what_to_lower
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.sharding.ranks import SOLO, Ranks
@@ -34,8 +35,10 @@ def execute(
     context = StageContext(order, store, writer, report if ranks.is_main else _nothing, ranks, should_stop)
     with bound(attempt=writer.attempt):
         logger.info("attempt %s at %s/%s begins", writer.attempt, order.kind, order.id)
+        stage = stage_of(order.kind)
         try:
-            facts = stage_of(order.kind).run(context)
+            with naming_what_to_lower(stage, order.label):
+                facts = stage.run(context)
         except AlreadyCommitted as stop:
             logger.warning("%s", stop)
             return

@@ -70,6 +70,17 @@ class Case:
         learned = [batch for batch, _ in parts]
         return unrolled_gradient(name, self.student, self.theta, self.rates, learned, outer, difference, **options)
 
+    def to(self, device: torch.device) -> Self:
+        """The same case on a device."""
+
+        def moved(tensors: Params) -> list[Tensor]:
+            return [tensor.to(device) for tensor in tensors]
+
+        self.student.model.to(device)
+        self.theta, self.target, self.shared = moved(self.theta), moved(self.target), moved(self.shared)
+        self.rates, self.batches = self.rates.to(device), [moved(batch) for batch in self.batches]
+        return self
+
     def in_model_inputs(self) -> Self:
         """The same case with the inputs of the image tower's trainable part in place of the images."""
         self.batches = [[model_inputs(self.student.model, images), *rest] for images, *rest in self.batches]

@@ -6,6 +6,9 @@ with e = epsilon: <g, v> is the derivative of the loss along v, and derivatives 
 at th from the first pass: one pass a step instead of two, and an error of first order in epsilon.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -47,6 +50,20 @@ class Autograd:
         return inner_products(a, b)
 
 
+@contextmanager
+def _all_bits_of_fp32() -> Iterator[None]:
+    """Within the `with` block, no product on a GPU rounds its factors to TF32, as convolutions do unless torch is told
+    otherwise: its 10 bits of mantissa do not see a shift of `RELATIVE_EPSILONS`. The flags are the process's, and so those of
+    the backward pass's threads."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = False
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
 class Differences:
     """Implements `StepDerivatives` approximately.
 
@@ -63,7 +80,8 @@ class Differences:
         """Raises ValueError for parameters of less than 32 bits, whose rounding is larger than the difference."""
         if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in theta):
             raise ValueError("finite differences need fp32 parameters: in 16 bits the difference of gradients is rounding")
-        gradient, batch_gradient = self.first_order.gradients(theta, batch, step, of_batch=not self.central)
+        with _all_bits_of_fp32():
+            gradient, batch_gradient = self.first_order.gradients(theta, batch, step, of_batch=not self.central)
         return StepGradient(gradient, None if self.central else batch_gradient)
 
     def products(
@@ -95,9 +113,9 @@ class Differences:
     def _along(
         self, theta: Params, batch: Params, step: int, v: Params, epsilon: float, *, of_theta: bool
     ) -> tuple[list[Tensor], list[Tensor]]:
-        return self.first_order.gradients(
-            torch._foreach_add(list(theta), list(v), alpha=epsilon), batch, step, of_theta=of_theta
-        )
+        shifted = torch._foreach_add(list(theta), list(v), alpha=epsilon)
+        with _all_bits_of_fp32():
+            return self.first_order.gradients(shifted, batch, step, of_theta=of_theta)
 
     def _norm(self, tensors: Params) -> float:
         return float(self.inner_products(tensors, tensors).sum().sqrt())

@@ -1,0 +1,66 @@
+"""A unit that finds no memory ends with one sentence, and keeps its checkpoint."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from vldd_dist.artifacts.units import is_done
+from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem
+from vldd_dist.errors import DeviceMemoryError
+from vldd_dist.pipeline.execute import execute
+from vldd_dist.pipeline.out_of_memory import naming_what_to_lower
+from vldd_dist.pipeline.stage import stage_of
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import digests, experiment, run, units_of
+
+OF_CUDA = (
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.06 GiB is free. "
+    "Process 1 has 78.04 GiB memory in use."
+)
+
+
+def test_an_outer_step_without_memory_says_what_to_lower_and_its_checkpoint_stays(
+    finished: Store, without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, (unit,) = without("distillation"), units_of(experiment(), "distillation")
+    gradient, steps = MatchingProblem.gradient, []
+
+    def failing(self: MatchingProblem, step: int, pairs: object) -> object:
+        steps.append(step)
+        if steps == [0, 1, 2, 3]:
+            raise torch.OutOfMemoryError(OF_CUDA)
+        return gradient(self, step, pairs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(MatchingProblem, "gradient", failing)
+    with pytest.raises(DeviceMemoryError) as raised:
+        execute(unit.order(), store, lambda event: None)
+    assert str(raised.value) == (
+        f"{unit.label} ran out of memory (it asked for 2.50 GiB more, the GPU has 79.11 GiB): lower distill.batch_size or "
+        "distill.objective.inner_steps, or raise distill.resources to a device with more memory, where it goes on from its "
+        "last checkpoint; --plan says what fits"
+    )
+    assert not is_done(store, unit.kind, unit.id)
+    run(store, [unit])
+    # A checkpoint was stored after two steps.
+    assert steps == [0, 1, 2, 3, 2, 3, 4, 5]
+    assert digests(store, unit) == digests(finished, unit)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+)
+def test_other_allocators_are_known(error: Exception) -> None:
+    said = r"^dataset ran out of memory: lower data.train_images; --plan"
+    with pytest.raises(DeviceMemoryError, match=said), naming_what_to_lower(stage_of("dataset"), "dataset"):
+        raise error
+
+
+def test_a_mistake_stays_a_mistake() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), naming_what_to_lower(stage_of("dataset"), "dataset"):
+        raise RuntimeError("shapes do not fit")

@@ -1,0 +1,30 @@
+"""Finite differences and the precision that torch is set to."""
+
+import torch
+from torch import Tensor
+
+from vldd_dist.distillation.student.student import Student
+from vldd_dist.distillation.unroll import Params
+from vldd_dist.testing.unroll_problems import dual_encoder_case
+
+
+def test_differences_are_of_gradients_in_all_bits_of_fp32() -> None:
+    """On a GPU torch rounds the factors of convolutions to TF32 unless it is told otherwise, and `exact` may."""
+    seen: dict[str, set[tuple[bool, bool]]] = {}
+
+    class Watched(Student):
+        def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
+            flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+            seen.setdefault(name, set()).add(flags)
+            return super().loss(theta, batch, step)
+
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        for name in ("exact", "finite_difference"):
+            case = dual_encoder_case(steps=2)
+            case.student.__class__ = Watched
+            case.gradient(name, "forward")
+        assert seen == {"exact": {(True, True)}, "finite_difference": {(False, False)}}
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
