@@ -23,7 +23,7 @@ from vldd_dist.models.dual_encoder import DualEncoder, redraw_heads
 from vldd_dist.models.image.backbone import feature_size
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.inputs import load_retrieval_split
 from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.pipeline.work_unit import WorkUnit

@@ -8,8 +8,8 @@ from typing import Any
 from cluster.local import free_port, start_cluster
 from vldd_dist.config.load import load_experiment
 from vldd_dist.events import RunEvent, UnitRetried
-from vldd_dist.monitoring.run_state import RunState
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.store.store import Store

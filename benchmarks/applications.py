@@ -31,7 +31,7 @@ from vldd_dist.applications.tables import application_table
 from vldd_dist.config.load import load_experiment
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.bilevel import Bilevel
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.stages.application import inputs_of
 from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.seeding import numpy_generator

@@ -46,7 +46,7 @@ from vldd_dist.data.prepared.pieces import Pieces
 from vldd_dist.data.prepared.stream import EpochStream
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import DATA_KINDS

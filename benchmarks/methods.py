@@ -28,7 +28,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load_study import LoadedStudy, load_study
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.recall_metrics import DISTILLED
 from vldd_dist.store.store import Store
 

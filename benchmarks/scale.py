@@ -32,10 +32,10 @@ from rich.table import Table
 from benchmarks._measure import FreshProcess, peak_memory, print_json
 from vldd_dist.config.load import load_experiment
 from vldd_dist.events import Progress, UnitReported
-from vldd_dist.monitoring.console import LiveView, PlainView
-from vldd_dist.monitoring.run_state import RunState
-from vldd_dist.monitoring.status import StatusWriter
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.monitoring.live.console import LiveView, PlainView
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.status import StatusWriter
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller

@@ -18,12 +18,12 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.errors import ConfigError, StoreError
-from vldd_dist.monitoring.report import Reporter
-from vldd_dist.monitoring.report_files import read_tables
-from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.reports.report import Reporter
+from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graph import Graph, make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
 from vldd_dist.pipeline.schemas import schemas
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.planner.plan import plan

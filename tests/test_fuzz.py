@@ -20,7 +20,7 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.distilled_set.fetch import read_card, read_manifest
 from vldd_dist.distilled_set.manifest import DistilledManifest
 from vldd_dist.errors import VlddError
-from vldd_dist.monitoring.status import describe_status
+from vldd_dist.monitoring.live.status import describe_status
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
 from vldd_dist.testing.bad_input.seals import seal

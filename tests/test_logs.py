@@ -13,8 +13,8 @@ from rich.console import Console
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import UnitFailed, UnitStarted
 from vldd_dist.logs import bound, start_logging
-from vldd_dist.monitoring.console import LogView, PlainView, make_view
-from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.live.console import LogView, PlainView, make_view
+from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.ray_backend import worker
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import make

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import scale
 from benchmarks.scaling_model import SOURCES, STUDENTS, describe, model, tables, trace_of
 from vldd_dist.artifacts.run_status import read_statuses
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"

@@ -14,9 +14,9 @@ from vldd_dist.applications.students import Students
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
 from vldd_dist.errors import ConfigError
-from vldd_dist.monitoring.report import Reporter
-from vldd_dist.monitoring.report_files import read_tables
-from vldd_dist.pipeline.graph import Graph, make_graph
+from vldd_dist.monitoring.reports.report import Reporter
+from vldd_dist.monitoring.reports.report_files import read_tables
+from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.store.store import Store

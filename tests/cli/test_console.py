@@ -24,9 +24,9 @@ from vldd_dist.distilled_set.manifest import NearestCaptions
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.events import RunNotice
-from vldd_dist.monitoring.console import LiveView, PlainView
-from vldd_dist.monitoring.report_files import write_tables
-from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.live.console import LiveView, PlainView
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.reports.report_files import write_tables
 from vldd_dist.reporting.table import Column, Published, Row, Section, Text
 from vldd_dist.reporting.table import Table as ResultTable
 from vldd_dist.store.objects import ObjectInfo

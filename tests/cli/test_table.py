@@ -12,7 +12,7 @@ import pytest
 from tests.reporting.sample import report
 from tests.reporting.test_table import table
 from vldd_dist.cli.main import main
-from vldd_dist.monitoring.report_files import key_of, write_tables
+from vldd_dist.monitoring.reports.report_files import key_of, write_tables
 from vldd_dist.reporting.tables import recall_table
 from vldd_dist.store.store import Store
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from cluster.local import free_port, start_cluster
 from tests.cluster.local_cluster import LocalCluster
 from tests.cluster.test_run import LONGER
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.ray_backend.run import run_experiment
 from vldd_dist.store.store import Store
 from vldd_dist.testing.listening import running_processes

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.recipes import CLUSTER
 from vldd_dist.events import Progress, UnitFinished, UnitReported, UnitRetried, UnitStarted
-from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend import metrics as ray_metrics
 from vldd_dist.ray_backend.metrics import RayMetrics

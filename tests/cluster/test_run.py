@@ -19,9 +19,9 @@ import pytest
 from vldd_dist.artifacts.run_status import read_statuses
 from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.events import UnitReport
-from vldd_dist.monitoring.status import describe_status
+from vldd_dist.monitoring.live.status import describe_status
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import HANG_SECONDS, TINY
@@ -44,7 +44,7 @@ JOB = ("-m", "jobs.run")
 # The same, and its status is written twice a second: a test waits for what it says.
 WATCHED_JOB = (
     "-c",
-    "import runpy, vldd_dist.monitoring.status as status; status.WRITE_SECONDS = 0.5; "
+    "import runpy, vldd_dist.monitoring.live.status as status; status.WRITE_SECONDS = 0.5; "
     "runpy.run_module('jobs.run', run_name='__main__')",
 )
 

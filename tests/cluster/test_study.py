@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from vldd_dist.config.load_study import load_study
-from vldd_dist.pipeline.study_graph import StudyGraph
+from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.testing.tiny import HANG_SECONDS
 

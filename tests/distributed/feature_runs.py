@@ -9,7 +9,7 @@ from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store

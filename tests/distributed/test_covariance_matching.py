@@ -17,7 +17,7 @@ from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.ranks import SOLO, Ranks

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.test_run import checkpoints, finish, start, wait_for, workers_of
 from tests.distributed.stopping import execute_until
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.group import Group
 from vldd_dist.testing.tiny import TINY

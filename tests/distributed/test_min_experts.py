@@ -11,7 +11,7 @@ from vldd_dist.distillation.sampling import Sampler
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.outcome import InputAwaited
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks

@@ -7,7 +7,7 @@ import pytest
 
 from vldd_dist.artifacts.manifests import CheckpointRecord, from_json
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of
 

@@ -18,7 +18,7 @@ from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.train import ExpertTraining
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import read_tensors
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of

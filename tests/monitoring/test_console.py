@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from vldd_dist.events import Progress, UnitFailed, UnitFinished, UnitReported, UnitStarted
-from vldd_dist.monitoring.console import LIVE_UNITS, PLAIN_UNITS, LiveView, PlainView, make_view
-from vldd_dist.monitoring.run_state import RunState
-from vldd_dist.monitoring.time_left import TimeLeft, time_left
+from vldd_dist.monitoring.live.console import LIVE_UNITS, PLAIN_UNITS, LiveView, PlainView, make_view
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.time_left import TimeLeft, time_left
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity

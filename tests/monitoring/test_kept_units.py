@@ -11,8 +11,8 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load import load_experiment
-from vldd_dist.monitoring.refresh import write_description
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.monitoring.reports.refresh import write_description
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import TINY

@@ -13,11 +13,11 @@ from tests.pipeline.conftest import finished  # noqa: F401 (a fixture)
 from vldd_dist.artifacts.run_status import RunningUnit, RunStatus
 from vldd_dist.errors import StoreError
 from vldd_dist.events import UnitStarted
-from vldd_dist.monitoring.live_report import LISTED, PAUSE_FACTOR, REPORT_SECONDS, LiveReport, progress_of
-from vldd_dist.monitoring.report import Reporter
-from vldd_dist.monitoring.run_state import RunState
-from vldd_dist.monitoring.status import StatusWriter
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.monitoring.live.live_report import LISTED, PAUSE_FACTOR, REPORT_SECONDS, LiveReport, progress_of
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.status import StatusWriter
+from vldd_dist.monitoring.reports.report import Reporter
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import Progress
 from vldd_dist.store.store import Store

@@ -14,11 +14,11 @@ from vldd_dist.artifacts.run_status import read_statuses
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.cli.main import main
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.monitoring.report import Reporter
-from vldd_dist.monitoring.report_files import read_tables
-from vldd_dist.monitoring.run_state import RunState
-from vldd_dist.monitoring.status import StatusWriter
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.status import StatusWriter
+from vldd_dist.monitoring.reports.report import Reporter
+from vldd_dist.monitoring.reports.report_files import read_tables
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.recall_metrics import METRICS
 from vldd_dist.store.store import Store

@@ -16,8 +16,8 @@ from vldd_dist.events import (
     UnitWaits,
     WorkerStarted,
 )
-from vldd_dist.monitoring.descriptions import Message, describe_event, describe_figures
-from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.live.descriptions import Message, describe_event, describe_figures
+from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.testing.scripted_executor import make
 
 

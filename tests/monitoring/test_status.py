@@ -10,10 +10,10 @@ from vldd_dist.artifacts.run_status import RunStatus, read_statuses, write_statu
 from vldd_dist.cli.main import main
 from vldd_dist.errors import StoreError
 from vldd_dist.events import Notice, Progress, UnitFailed, UnitFinished, UnitReported, UnitRetried, UnitStarted
-from vldd_dist.monitoring.console import PlainView
-from vldd_dist.monitoring.descriptions import SILENT_SECONDS
-from vldd_dist.monitoring.run_state import RunState, View
-from vldd_dist.monitoring.status import StatusWriter, describe_status
+from vldd_dist.monitoring.live.console import PlainView
+from vldd_dist.monitoring.live.descriptions import SILENT_SECONDS
+from vldd_dist.monitoring.live.run_state import RunState, View
+from vldd_dist.monitoring.live.status import StatusWriter, describe_status
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 

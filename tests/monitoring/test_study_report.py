@@ -7,10 +7,10 @@ import yaml
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.load_study import LoadedStudy, load_study
-from vldd_dist.monitoring.report_files import read_tables
-from vldd_dist.monitoring.study_report import StudyReporter
+from vldd_dist.monitoring.reports.report_files import read_tables
+from vldd_dist.monitoring.reports.study_report import StudyReporter
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets
-from vldd_dist.pipeline.study_graph import StudyGraph
+from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import TINY

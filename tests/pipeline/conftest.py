@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import experiment, run
 

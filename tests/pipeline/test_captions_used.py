@@ -15,7 +15,7 @@ from vldd_dist.data.prepared.pieces import Pieces
 from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.pipeline.context import read_rows, read_tensors
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.inputs import load_expert
 from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.plugins import CORESETS

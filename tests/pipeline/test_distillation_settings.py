@@ -14,7 +14,7 @@ from vldd_dist.distillation.unroll import EpsilonChoice
 from vldd_dist.errors import ConfigError, VlddError
 from vldd_dist.events import Notice, Progress, UnitReport
 from vldd_dist.pipeline.context import read_tensors
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import experiment, run, units_of
 

@@ -12,8 +12,8 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.image.backbone import create_backbone
-from vldd_dist.monitoring.measured import Measured
-from vldd_dist.pipeline.graph import Graph, make_graph
+from vldd_dist.monitoring.reports.measured import Measured
+from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import experiment, run

@@ -10,9 +10,9 @@ from vldd_dist import load_distilled
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.monitoring.report import Reporter
+from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.pipeline.context import read_rows
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of

@@ -6,7 +6,7 @@ import torch
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.context import read_rows, read_tensors
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.plugins import LOSSES
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import experiment, run, units_of

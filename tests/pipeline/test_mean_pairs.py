@@ -11,7 +11,7 @@ from vldd_dist.coresets.base import groups
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.data.prepared import mean_pairs
 from vldd_dist.pipeline.context import read_tensors
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.plugins import CORESETS
 from vldd_dist.seeding import numpy_generator
 from vldd_dist.store.store import Store

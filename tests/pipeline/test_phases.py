@@ -9,7 +9,7 @@ from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.context import read_rows
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.stages.expert import kept_epochs
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import experiment, run, units_of

@@ -11,8 +11,8 @@ import torch
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.errors import StoreError
-from vldd_dist.monitoring.report import Reporter
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.monitoring.reports.report import Reporter
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import experiment, run, units_of
 

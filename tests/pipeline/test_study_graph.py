@@ -1,7 +1,7 @@
 """A study's graph: every question once, whoever asks it."""
 
-from vldd_dist.pipeline.graph import make_graph
-from vldd_dist.pipeline.study_graph import StudyGraph
+from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.testing.tiny_experiment import experiment
 
 VARIANTS = {

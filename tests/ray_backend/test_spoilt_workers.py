@@ -17,13 +17,13 @@ import ray
 
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.base import Resources
-from vldd_dist.monitoring.run_state import RunState
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.joining import start_ray
 from vldd_dist.scheduler.controller import Controller
-from vldd_dist.scheduler.failure_policy import RetryBudget
+from vldd_dist.scheduler.failures.failure_policy import RetryBudget
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import Notices

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from vldd_dist.events import RunEvent, UnitReported
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
-from vldd_dist.scheduler.admission import Admission
 from vldd_dist.scheduler.dependencies import Dependencies
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.failure_policy import RetryBudget
-from vldd_dist.scheduler.ready_queue import ReadyQueue
+from vldd_dist.scheduler.failures.failure_policy import RetryBudget
+from vldd_dist.scheduler.failures.retries import Retries
 from vldd_dist.scheduler.result import RunResult
-from vldd_dist.scheduler.retries import Retries
 from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.settlement import Settlement
-from vldd_dist.scheduler.submission import Submission
+from vldd_dist.scheduler.submitting.admission import Admission
+from vldd_dist.scheduler.submitting.ready_queue import ReadyQueue
+from vldd_dist.scheduler.submitting.submission import Submission
 
 
 @dataclass

@@ -1,7 +1,7 @@
 import pytest
 
-from vldd_dist.scheduler.admission import MAX_QUEUED, Admission
 from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.submitting.admission import MAX_QUEUED, Admission
 from vldd_dist.testing.scripted_executor import make
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from vldd_dist.errors import InterruptedRun
-from vldd_dist.scheduler.capacity_timeout import TIMEOUT_SECONDS, CapacityTimeout
+from vldd_dist.scheduler.submitting.capacity_timeout import TIMEOUT_SECONDS, CapacityTimeout
 
 
 def test_a_person_is_told_once_and_the_run_gives_up_in_the_end() -> None:

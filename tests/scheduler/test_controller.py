@@ -6,7 +6,7 @@ import pytest
 
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.failure_policy import RetryBudget, may_retry
+from vldd_dist.scheduler.failures.failure_policy import RetryBudget, may_retry
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import CRASHED, LOST, REFUSED, graph, make, run
 

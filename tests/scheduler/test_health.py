@@ -4,8 +4,8 @@ from tests.scheduler.parts import Parts
 from vldd_dist.events import Progress, UnitFinished, UnitPaused, UnitReported, UnitRetried
 from vldd_dist.pipeline.outcome import DONE
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.health import HEALTH_SECONDS, HealthChecks
-from vldd_dist.scheduler.stragglers import CONSECUTIVE_CHECKS, MIN_PEERS, WARM_UP_SECONDS
+from vldd_dist.scheduler.failures.health import HEALTH_SECONDS, HealthChecks
+from vldd_dist.scheduler.failures.stragglers import CONSECUTIVE_CHECKS, MIN_PEERS, WARM_UP_SECONDS
 from vldd_dist.testing.scripted_executor import make
 
 

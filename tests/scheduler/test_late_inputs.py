@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from vldd_dist.events import Progress, UnitReported
-from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.failures.stragglers import MAX_MOVES, SLOWDOWN, WARM_UP_SECONDS
 from vldd_dist.scheduler.result import RunResult
-from vldd_dist.scheduler.stragglers import MAX_MOVES, SLOWDOWN, WARM_UP_SECONDS
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import DONE, REFUSED, Notices, ScriptedExecutor, make
 

@@ -6,15 +6,15 @@ import pytest
 
 from vldd_dist.errors import ConfigError, InterruptedRun
 from vldd_dist.events import Notice, UnitReported, WorkerStarted
-from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
-from vldd_dist.scheduler.admission import MAX_QUEUED
-from vldd_dist.scheduler.capacity_timeout import TIMEOUT_SECONDS
 from vldd_dist.scheduler.controller import WORKER_START_SECONDS, Controller
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.ready_queue import MAX_OVERTAKEN
 from vldd_dist.scheduler.result import RunResult
+from vldd_dist.scheduler.submitting.admission import MAX_QUEUED
+from vldd_dist.scheduler.submitting.capacity_timeout import TIMEOUT_SECONDS
+from vldd_dist.scheduler.submitting.ready_queue import MAX_OVERTAKEN
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import LOST, REFUSED, Notices, ScriptedExecutor, graph, make, run
 

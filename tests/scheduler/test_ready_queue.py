@@ -1,6 +1,6 @@
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.ready_queue import MAX_OVERTAKEN, ReadyQueue
-from vldd_dist.scheduler.resource_set import ResourceSet
+from vldd_dist.scheduler.submitting.ready_queue import MAX_OVERTAKEN, ReadyQueue
+from vldd_dist.scheduler.submitting.resource_set import ResourceSet
 from vldd_dist.testing.scripted_executor import make
 
 

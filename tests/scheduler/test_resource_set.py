@@ -1,5 +1,5 @@
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.resource_set import ResourceSet
+from vldd_dist.scheduler.submitting.resource_set import ResourceSet
 from vldd_dist.testing.scripted_executor import make
 
 

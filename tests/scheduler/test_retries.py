@@ -5,20 +5,20 @@ from dataclasses import replace
 import pytest
 
 from vldd_dist.events import Progress, UnitReported, UnitRetried, WorkerStarted
-from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.stage import all_stages
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.failure_policy import (
+from vldd_dist.scheduler.failures.failure_policy import (
     RetryBudget,
     final_outcome,
     may_retry,
     pause_before_retry,
     with_node_losses,
 )
-from vldd_dist.scheduler.health import HEALTH_SECONDS
+from vldd_dist.scheduler.failures.health import HEALTH_SECONDS
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import CRASHED, LOST, Notices, ScriptedExecutor, make

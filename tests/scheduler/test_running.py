@@ -2,9 +2,16 @@
 
 from vldd_dist.events import Notice, Progress, UnitReported, WorkerStarted
 from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.scheduler.failures.stall_timeout import StallTimeout
+from vldd_dist.scheduler.failures.stragglers import (
+    CONSECUTIVE_CHECKS,
+    MAX_MOVES,
+    MIN_PEERS,
+    SLOWDOWN,
+    WARM_UP_SECONDS,
+    Stragglers,
+)
 from vldd_dist.scheduler.running import RunningUnits
-from vldd_dist.scheduler.stall_timeout import StallTimeout
-from vldd_dist.scheduler.stragglers import CONSECUTIVE_CHECKS, MAX_MOVES, MIN_PEERS, SLOWDOWN, WARM_UP_SECONDS, Stragglers
 from vldd_dist.testing.scripted_executor import make
 
 

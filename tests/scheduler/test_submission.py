@@ -1,8 +1,8 @@
 from tests.scheduler.parts import Parts
 from vldd_dist.events import CapacityChanged, UnitStarted
-from vldd_dist.scheduler.admission import MAX_QUEUED
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.submission import CAPACITY_SECONDS
+from vldd_dist.scheduler.submitting.admission import MAX_QUEUED
+from vldd_dist.scheduler.submitting.submission import CAPACITY_SECONDS
 from vldd_dist.testing.scripted_executor import make
 
 

@@ -88,7 +88,7 @@ def _run(
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     from vldd_dist.config.load_study import LoadedStudy
-    from vldd_dist.monitoring.published_figures import check_published
+    from vldd_dist.monitoring.reports.published_figures import check_published
     from vldd_dist.ray_backend.run import run_experiment, run_study
     from vldd_dist.store.store import Store
 
@@ -157,8 +157,8 @@ def status(
 ) -> None:
     """Show the status of the experiments in a store, from any machine that can read it."""
     from vldd_dist.artifacts.run_status import read_statuses
-    from vldd_dist.monitoring.report_files import PAGE, key_of, report_names
-    from vldd_dist.monitoring.status import describe_status, status_document
+    from vldd_dist.monitoring.live.status import describe_status, status_document
+    from vldd_dist.monitoring.reports.report_files import PAGE, key_of, report_names
     from vldd_dist.store.store import Store
 
     opened = Store(store)

@@ -38,7 +38,7 @@ def gc(
         raise ConfigError("--published: goes with --keep CONFIG, which says what is needed")
     opened, min_age, needed = Store(store), timedelta(hours=min_age_hours), None
     if keep:
-        from vldd_dist.monitoring.kept_units import kept_units
+        from vldd_dist.monitoring.reports.kept_units import kept_units
 
         needed = Keep(kept_units(opened, keep), published=not published)
     say(f"store: {one_line(opened.url)}")

@@ -18,7 +18,7 @@ def report(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of the experiment, if the store has several.")] = None,
 ) -> None:
     """Write the report of what is in a store now, and print the URL of its page."""
-    from vldd_dist.monitoring.refresh import refresh_report
+    from vldd_dist.monitoring.reports.refresh import refresh_report
     from vldd_dist.store.store import Store
 
     say(one_line(refresh_report(Store(store), name)))
@@ -39,7 +39,7 @@ def table(
         return
     if store is None:
         raise ConfigError("STORE is missing: name the URL of an experiment's store")
-    from vldd_dist.monitoring.report_files import read_tables
+    from vldd_dist.monitoring.reports.report_files import read_tables
     from vldd_dist.store.store import Store
 
     tables = read_tables(Store(store), name)

@@ -10,9 +10,9 @@ from vldd_dist.cost_model.io_model import DataSize, Traffic, data_size, text_dim
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.committed import committed_units
-from vldd_dist.pipeline.graph import Graph, make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
+from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.pipeline.stage import StageSpec, all_stages
-from vldd_dist.pipeline.study_graph import StudyGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.stated_data import with_stated_data

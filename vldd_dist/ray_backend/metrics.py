@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from vldd_dist.events import RunEvent, UnitFinished, UnitRetried
-from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState
 
 METRICS_SECONDS = 5
 # Field of `events.Progress` -> name of the gauge.

@@ -11,15 +11,15 @@ from rich.console import Console
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load_study import LoadedStudy
 from vldd_dist.errors import ConfigError, InterruptedRun
-from vldd_dist.monitoring.console import make_view
-from vldd_dist.monitoring.live_report import LiveReport, Reports, progress_of
-from vldd_dist.monitoring.refresh import write_description
-from vldd_dist.monitoring.run_state import RunState, View
-from vldd_dist.monitoring.status import StatusWriter
-from vldd_dist.monitoring.tracking import make_tracking
+from vldd_dist.monitoring.live.console import make_view
+from vldd_dist.monitoring.live.live_report import LiveReport, Reports, progress_of
+from vldd_dist.monitoring.live.run_state import RunState, View
+from vldd_dist.monitoring.live.status import StatusWriter
+from vldd_dist.monitoring.live.tracking import make_tracking
+from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.pipeline.committed import committed_units
-from vldd_dist.pipeline.graph import make_graph
-from vldd_dist.pipeline.study_graph import StudyGraph
+from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.gpus import compare_gpus
@@ -61,7 +61,7 @@ def run_experiment(
 
     def reporter() -> Reports:
         # Imported late: the plotting libraries take seconds, which a refused description need not wait for.
-        from vldd_dist.monitoring.report import Reporter
+        from vldd_dist.monitoring.reports.report import Reporter
 
         return Reporter(graph, store)
 
@@ -82,7 +82,7 @@ def run_study(
     graph = StudyGraph(study.experiments)
 
     def reporter() -> Reports:
-        from vldd_dist.monitoring.study_report import StudyReporter
+        from vldd_dist.monitoring.reports.study_report import StudyReporter
 
         return StudyReporter(study.study, graph, store)
 

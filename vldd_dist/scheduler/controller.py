@@ -11,19 +11,19 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.events import RunNotice, UnitReported
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.scheduler.admission import Admission
-from vldd_dist.scheduler.capacity_timeout import CapacityTimeout
 from vldd_dist.scheduler.dependencies import Dependencies
 from vldd_dist.scheduler.executor import Executor
-from vldd_dist.scheduler.failure_policy import RetryBudget
-from vldd_dist.scheduler.health import HealthChecks
+from vldd_dist.scheduler.failures.failure_policy import RetryBudget
+from vldd_dist.scheduler.failures.health import HealthChecks
+from vldd_dist.scheduler.failures.retries import Retries
 from vldd_dist.scheduler.observer import RunObserver
-from vldd_dist.scheduler.ready_queue import ReadyQueue
 from vldd_dist.scheduler.result import RunResult
-from vldd_dist.scheduler.retries import Retries
 from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.settlement import Settlement
-from vldd_dist.scheduler.submission import Submission
+from vldd_dist.scheduler.submitting.admission import Admission
+from vldd_dist.scheduler.submitting.capacity_timeout import CapacityTimeout
+from vldd_dist.scheduler.submitting.ready_queue import ReadyQueue
+from vldd_dist.scheduler.submitting.submission import Submission
 from vldd_dist.store.store import Store
 
 POLL_SECONDS = 0.25

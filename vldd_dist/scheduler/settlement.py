@@ -7,9 +7,9 @@ from vldd_dist.events import RunEvent, UnitBlocked, UnitFailed, UnitFinished, Un
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.dependencies import Dependencies
+from vldd_dist.scheduler.failures.retries import Retries
 from vldd_dist.scheduler.result import RunResult
-from vldd_dist.scheduler.retries import Retries
-from vldd_dist.scheduler.submission import Submission
+from vldd_dist.scheduler.submitting.submission import Submission
 
 
 class Settlement:

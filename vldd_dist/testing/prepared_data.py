@@ -11,7 +11,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings, ShardTexts
 from vldd_dist.data.prepared.pieces import GROUPS, Pieces, encode_groups
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import run

@@ -7,14 +7,14 @@ from rich.console import Console
 
 from vldd_dist.config.base import Resources
 from vldd_dist.events import RunEvent, UnitReported
-from vldd_dist.monitoring.console import PlainView
-from vldd_dist.monitoring.descriptions import describe_event
-from vldd_dist.monitoring.run_state import RunState, View
+from vldd_dist.monitoring.live.console import PlainView
+from vldd_dist.monitoring.live.descriptions import describe_event
+from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.failure_policy import RetryBudget
+from vldd_dist.scheduler.failures.failure_policy import RetryBudget
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 

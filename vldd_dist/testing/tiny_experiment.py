@@ -7,7 +7,7 @@ from vldd_dist.config.load import load_experiment
 from vldd_dist.events import Report
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import TINY

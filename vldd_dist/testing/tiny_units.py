@@ -8,7 +8,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.load import load_experiment
 from vldd_dist.distilled_set.fetch import published_sets, verify
 from vldd_dist.distilled_set.manifest import NearestCaptions
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import TINY

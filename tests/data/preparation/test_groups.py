@@ -18,7 +18,7 @@ from vldd_dist.data.prepared.shard_index import Shard, SplitInfo, decode_index, 
 from vldd_dist.data.sources.scenes import Scenes
 from vldd_dist.errors import DataError, StoreError
 from vldd_dist.models.image.backbone import create_backbone
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.store.store import Store
 from vldd_dist.testing.prepared_data import prepare

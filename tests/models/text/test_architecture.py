@@ -13,7 +13,7 @@ from vldd_dist.cost_model.io_model import COMMON_TEXT_DIM, text_dim
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.text.architecture import FAMILIES, find_architecture, fit_architecture
 from vldd_dist.models.text.poolings import POOLINGS
-from vldd_dist.pipeline.graph import make_graph
+from vldd_dist.pipeline.graphs.experiment import make_graph
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 50}
 ENCODER = {**SIZES, "max_position_embeddings": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

@@ -102,7 +102,7 @@ def import_data(config: str, store: str, *overrides: str) -> None:
     from vldd_dist.config.load import load_experiment
     from vldd_dist.errors import VlddError
     from vldd_dist.pipeline.execute import execute
-    from vldd_dist.pipeline.graph import make_graph
+    from vldd_dist.pipeline.graphs.experiment import make_graph
     from vldd_dist.pipeline.work_unit import in_dependency_order
     from vldd_dist.store.store import Store
 

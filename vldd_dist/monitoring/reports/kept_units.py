@@ -6,10 +6,10 @@ from vldd_dist.artifacts.run_status import read_statuses
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load_study import LoadedStudy, load_description
 from vldd_dist.errors import StoreError
-from vldd_dist.monitoring.refresh import read_stored_description
-from vldd_dist.monitoring.status import is_outdated
-from vldd_dist.pipeline.graph import make_graph
-from vldd_dist.pipeline.study_graph import StudyGraph
+from vldd_dist.monitoring.live.status import is_outdated
+from vldd_dist.monitoring.reports.refresh import read_stored_description
+from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 

@@ -16,8 +16,8 @@ from vldd_dist.data.prepared.image_lines import read_lines
 from vldd_dist.models.text.encoder import FrozenTextEncoder
 from vldd_dist.models.text.identity import text_identity
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.grouped import group_unit, shards_of
 from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stages.data.grouped import group_unit, shards_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from vldd_dist.events import RunEvent
 from vldd_dist.logs import is_json, now_stamp
-from vldd_dist.monitoring.descriptions import describe_event, describe_figures
-from vldd_dist.monitoring.run_state import RunState, View
-from vldd_dist.monitoring.time_left import time_left
+from vldd_dist.monitoring.live.descriptions import describe_event, describe_figures
+from vldd_dist.monitoring.live.run_state import RunState, View
+from vldd_dist.monitoring.live.time_left import time_left
 from vldd_dist.pipeline.stage import title_of
 
 PLAIN_INTERVAL_SECONDS = 20.0

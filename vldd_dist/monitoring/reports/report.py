@@ -9,12 +9,12 @@ from torch import Tensor
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.sources.base import SPLITS
-from vldd_dist.monitoring.galleries import write_gallery
-from vldd_dist.monitoring.measured import Measured
-from vldd_dist.monitoring.report_files import CHART, MARKDOWN, PAGE, TABLES, key_of, write_tables
+from vldd_dist.monitoring.reports.galleries import write_gallery
+from vldd_dist.monitoring.reports.measured import Measured
+from vldd_dist.monitoring.reports.report_files import CHART, MARKDOWN, PAGE, TABLES, key_of, write_tables
 from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
-from vldd_dist.pipeline.graph import Graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.recall_metrics import DISTILLED

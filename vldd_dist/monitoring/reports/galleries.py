@@ -7,7 +7,7 @@ from torch import Tensor
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.heat_map import heat_map
 from vldd_dist.distilled_set.manifest import NearestCaptions
-from vldd_dist.monitoring.report_files import PAGE, key_of
+from vldd_dist.monitoring.reports.report_files import PAGE, key_of
 from vldd_dist.reporting.data import Gallery, GalleryItem
 from vldd_dist.reporting.html import render_pairs_page
 from vldd_dist.reporting.pictures import encode_picture

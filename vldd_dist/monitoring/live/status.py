@@ -11,9 +11,9 @@ from vldd_dist.artifacts.run_status import RunningUnit, RunStatus, StageStatus, 
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import StoreError
 from vldd_dist.events import RunEvent
-from vldd_dist.monitoring.descriptions import describe_event, describe_figures
-from vldd_dist.monitoring.run_state import RunState
-from vldd_dist.monitoring.time_left import time_left
+from vldd_dist.monitoring.live.descriptions import describe_event, describe_figures
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.time_left import time_left
 from vldd_dist.pipeline.stage import position_of, title_of
 from vldd_dist.store.store import Store
 

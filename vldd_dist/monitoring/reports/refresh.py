@@ -7,10 +7,10 @@ from vldd_dist.artifacts.run_status import read_statuses
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load_study import LoadedStudy, description_tree, read_description
 from vldd_dist.errors import ConfigError, DataError, StoreError
-from vldd_dist.monitoring.live_report import Reports, progress_of
-from vldd_dist.monitoring.report_files import DESCRIPTION, PAGE, key_of, report_name
-from vldd_dist.pipeline.graph import make_graph
-from vldd_dist.pipeline.study_graph import StudyGraph
+from vldd_dist.monitoring.live.live_report import Reports, progress_of
+from vldd_dist.monitoring.reports.report_files import DESCRIPTION, PAGE, key_of, report_name
+from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.store.store import MissingObject, Store
 
 
@@ -69,10 +69,10 @@ def _reporter(described: Experiment | LoadedStudy, store: Store) -> Reports:
     # Imported late: the plotting libraries take seconds, which a refused description need not wait for.
     if isinstance(described, LoadedStudy):
         graph = StudyGraph(described.experiments)
-        from vldd_dist.monitoring.study_report import StudyReporter
+        from vldd_dist.monitoring.reports.study_report import StudyReporter
 
         return StudyReporter(described.study, graph, store)
     one = make_graph(described)
-    from vldd_dist.monitoring.report import Reporter
+    from vldd_dist.monitoring.reports.report import Reporter
 
     return Reporter(one, store)

@@ -10,8 +10,8 @@ from vldd_dist.data.preparation.groups import groups_of
 from vldd_dist.data.preparation.merge import bad_images, count_duplicates, merged_splits, refuse_small_splits, summary
 from vldd_dist.data.prepared.shard_index import INDEX, encode_index
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.grouped import read_groups, role_of
 from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stages.data.grouped import read_groups, role_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 

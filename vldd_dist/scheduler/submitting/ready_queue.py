@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.scheduler.resource_set import ResourceSet
+from vldd_dist.scheduler.submitting.resource_set import ResourceSet
 
 # How often later units may overtake one that does not fit; after that, they must leave free what it lacks.
 MAX_OVERTAKEN = 20

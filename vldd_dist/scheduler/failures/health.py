@@ -1,12 +1,12 @@
 """Ending units that hang, and moving those that are much slower than their peers."""
 
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.scheduler.admission import Admission
 from vldd_dist.scheduler.executor import Executor
+from vldd_dist.scheduler.failures.stall_timeout import StallTimeout
+from vldd_dist.scheduler.failures.stragglers import Stragglers
 from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.settlement import Settlement
-from vldd_dist.scheduler.stall_timeout import StallTimeout
-from vldd_dist.scheduler.stragglers import Stragglers
+from vldd_dist.scheduler.submitting.admission import Admission
 
 # Between two checks.
 HEALTH_SECONDS = 10.0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.scheduler.failure_policy import (
+from vldd_dist.scheduler.failures.failure_policy import (
     AVOID_NODE,
     RetryBudget,
     final_outcome,

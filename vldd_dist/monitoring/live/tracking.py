@@ -9,8 +9,8 @@ from functools import partial
 
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import RunEvent
-from vldd_dist.monitoring.run_state import RunState
-from vldd_dist.monitoring.trackers import TRACKERS, Tracker
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.trackers import TRACKERS, Tracker
 
 TRACK_SECONDS = 5
 # Fields of `events.Progress` that are drawn.

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from vldd_dist.events import CapacityChanged, RunEvent, UnitStarted
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.scheduler.admission import Admission
 from vldd_dist.scheduler.executor import Executor
-from vldd_dist.scheduler.ready_queue import ReadyQueue
 from vldd_dist.scheduler.running import RunningUnit, RunningUnits
+from vldd_dist.scheduler.submitting.admission import Admission
+from vldd_dist.scheduler.submitting.ready_queue import ReadyQueue
 
 # How often the executor is asked for the machines' capacity while units run.
 CAPACITY_SECONDS = 1.0

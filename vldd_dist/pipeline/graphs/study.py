@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.pipeline.graph import Graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
 
 

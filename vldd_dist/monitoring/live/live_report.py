@@ -10,9 +10,9 @@ from typing import Protocol
 from vldd_dist.artifacts.run_status import RunStatus
 from vldd_dist.errors import VlddError
 from vldd_dist.events import RunEvent
-from vldd_dist.monitoring.descriptions import describe_figures
-from vldd_dist.monitoring.run_state import RunState
-from vldd_dist.monitoring.status import StatusWriter
+from vldd_dist.monitoring.live.descriptions import describe_figures
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.status import StatusWriter
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.stage import title_of
 from vldd_dist.pipeline.work_unit import WorkUnit

@@ -7,8 +7,8 @@ from pydantic import Field
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.models.text.identity import text_identity
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.grouped import aligned_units, write_groups
 from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stages.data.grouped import aligned_units, write_groups
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 

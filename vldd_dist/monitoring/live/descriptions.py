@@ -16,7 +16,7 @@ from vldd_dist.events import (
     UnitStarted,
     UnitWaits,
 )
-from vldd_dist.monitoring.run_state import RunState
+from vldd_dist.monitoring.live.run_state import RunState
 
 # A unit is shown as silent after this time without a report, which is longer than most steps between two reports.
 SILENT_SECONDS = 120.0

@@ -2,7 +2,7 @@
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.errors import ConfigError
-from vldd_dist.pipeline.model_checks import check_models
+from vldd_dist.pipeline.graphs.model_checks import check_models
 from vldd_dist.pipeline.stage import all_stages, milestones, stage_of
 from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
 

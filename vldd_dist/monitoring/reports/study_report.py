@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from vldd_dist.config.study import Study, TableSettings
-from vldd_dist.monitoring.measured import Measured
-from vldd_dist.monitoring.published_figures import published_of
-from vldd_dist.monitoring.report_files import PAGE, key_of, write_tables
+from vldd_dist.monitoring.reports.measured import Measured
+from vldd_dist.monitoring.reports.published_figures import published_of
+from vldd_dist.monitoring.reports.report_files import PAGE, key_of, write_tables
+from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.pipeline.study_graph import StudyGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import Progress, ReportData
 from vldd_dist.reporting.html import render_html

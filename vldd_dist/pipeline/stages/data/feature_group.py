@@ -20,9 +20,9 @@ from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.pipeline.context import StageContext, read_tensors
-from vldd_dist.pipeline.grouped import group_unit, shards_of
 from vldd_dist.pipeline.model_units import model_named, tower_spec
 from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stages.data.grouped import group_unit, shards_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from vldd_dist.monitoring.run_state import RunState, UnitState
+from vldd_dist.monitoring.live.run_state import RunState, UnitState
 
 
 @dataclass(frozen=True)

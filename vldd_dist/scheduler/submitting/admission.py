@@ -7,7 +7,7 @@ autoscaler acts on what waits.
 
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.resource_set import NOTHING, SCALE, ResourceSet
+from vldd_dist.scheduler.submitting.resource_set import NOTHING, SCALE, ResourceSet
 
 # Most units that are queued beyond the capacity.
 MAX_QUEUED = 32

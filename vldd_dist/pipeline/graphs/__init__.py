@@ -1,0 +1,1 @@
+"""From a description to the graph of its work units."""

@@ -1,0 +1,1 @@
+"""What becomes of units that fail, hang, or are much slower than their peers."""
