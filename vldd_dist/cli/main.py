@@ -1,5 +1,7 @@
 """The `vldd` command: each command calls one function of the package."""
 
+import atexit
+import gc as garbage
 import io
 import logging
 import re
@@ -65,6 +67,8 @@ def vldd(
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a failure is one sentence on standard error and an exit code (0 done, 2 usage or configuration,
     3 interrupted and resumable, 4 data or storage, 1 anything else)."""
+    # Else the interpreter looks for garbage among all modules when it ends, for a second where torch is loaded.
+    atexit.register(garbage.freeze)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A character that the terminal's encoding lacks is shown as an escape instead of raising.

@@ -5,6 +5,8 @@ can be imported, report that, and end the process. Pickled by reference, a funct
 placeholder, and every later task of that process would fail.
 """
 
+import gc
+import importlib
 import os
 import pickle
 import sys
@@ -17,6 +19,8 @@ from vldd_dist.ray_backend import exceptions
 
 # How long a process that is about to end waits until its answer is sent.
 SEND_SECONDS = 10
+
+WORKER = "vldd_dist.ray_backend.worker"
 
 # Fields of `pipeline.outcome.Outcome`.
 Answer = dict[str, Any]
@@ -41,13 +45,26 @@ def run(payload: bytes, events: Any, rendezvous: tuple[str, int] | None = None, 
     node = ray.get_runtime_context().get_node_id()
     try:
         ensure_working_directory()
-        # Everything that any unit needs: later the folder that the modules come from may be gone.
-        from vldd_dist.ray_backend import worker as ray_worker
-
+        ray_worker = import_worker()
         order, store = pickle.loads(payload)
     except Exception as error:
         return broken(error, node)
     return ray_worker.answer(order, store, events, node, rendezvous, rank)
+
+
+def import_worker() -> Any:
+    """The module `worker`, with everything that any unit needs: later the folder that the modules come from may be gone."""
+    if WORKER in sys.modules:
+        return sys.modules[WORKER]
+    # A million objects come that stay. To look through them for garbage while they come, and again later and when the process
+    # ends, would take a third of the time.
+    gc.disable()
+    try:
+        worker = importlib.import_module(WORKER)
+    finally:
+        gc.enable()
+    gc.freeze()
+    return worker
 
 
 def ensure_working_directory() -> None:
