@@ -84,8 +84,8 @@ class FeatureSpace:
         settings = self.experiment.evaluation_on(self.experiment.model.image.model)
         return Evaluator(lambda: copy.deepcopy(base), settings, context.model_settings.loss, seed)
 
-    def distil(self) -> TrainingPairs:
-        """The pairs of the unit's run that validate best, `images` (M, F)."""
+    def distil(self) -> tuple[TrainingPairs, float]:
+        """The pairs of the unit's run that validate best, `images` (M, F), and their validation recall, percent."""
         context, settings = self.context, self.experiment.distill.run_settings()
         pixels = context.build_model(derive_seed(self.unit.spec["seed"], "student"))
         pairs, rates = starting_pairs(run_context(context, settings, pixels))
@@ -105,8 +105,8 @@ class FeatureSpace:
         with tempfile.TemporaryDirectory() as folder, settings.objective.open(inputs) as problem:
             writer = UnitWriter(Store(folder), "distillation", "0", {}, {})
             distillation = Distillation(problem, pairs, rates, inputs, validate=validate, writer=writer)
-            distillation.run()
-        return TrainingPairs(distillation.best.rows, len(pairs), shared=distillation.best.shared)
+            facts = distillation.run()
+        return TrainingPairs(distillation.best.rows, len(pairs), shared=distillation.best.shared), facts["best_validation"]
 
     def recalls(self, pairs: TrainingPairs) -> list[float]:
         """The mean of the six test recalls, percent, of a student for each evaluation seed. Validation chooses its rate."""

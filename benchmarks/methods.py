@@ -3,17 +3,18 @@
     python -m benchmarks.methods --photographs DIR [--store DIR] [--methods NAME ...] [--pairs M ...]
 
 DIR has flickr8k/ and weights/ as the preset methods-flickr8k names them. What the variants need (data, features, experts,
-coresets) is made once in the store; then each variant's distillation runs in this process. Every set, coresets and random pairs
-too, is judged by students of the same protocol: five seeds, the learning rate from one list by validation, the test split once.
-The last line is JSON: ours_mean_100, best_published_mean_100, best_coreset_mean_100, full_mean, ours_over_published,
-ours_share_of_full.
+coresets) is made once in the store, and so are the distillations' figures: a run that is cut goes on where it was. Every
+method has the same tuning: its outer learning rates times each of --rates at the first budget, one seed each, chosen by
+validation; then --seeds distillations of each budget. Every set, coresets and random pairs too, is judged by students of the
+same protocol: five seeds, the learning rate from one list by validation, the test split once. The last line is JSON:
+ours_mean_100, best_published_mean_100, best_coreset_mean_100, full_mean, ours_over_published, ours_share_of_full.
 """
 
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,17 +22,20 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._feature_space import FeatureSpace, set_bytes
+from benchmarks._feature_space import FeatureSpace
 from benchmarks._measure import print_json
+from benchmarks._method_runs import KeptFigures, MethodRun, method_run
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.load_study import LoadedStudy, load_study
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.recall_metrics import DISTILLED
 from vldd_dist.store.store import Store
 
+KINDS = ("full", "coreset", "published", "ours", "ablation")
 PRESET, BASE, OURS = "jobs/presets/methods-flickr8k.yaml", "vldd", "bilevel"
 # With --quick: these alone, shorter.
 QUICK = ("vldd", "lors", "covmatch", OURS)
@@ -42,24 +46,35 @@ console = Console(width=140)
 
 
 class Row(NamedTuple):
-    """A method's students.
+    """A line of the table.
 
     Attributes:
         kind: full, coreset, published, ours or ablation.
-        recalls: means of six test recalls, percent, one a student.
-        seconds: CPU, of its distillation.
+        means: of six test recalls, percent: one a distillation (over its students), one a student where nothing is distilled.
+        students: the standard deviation over the students of a distillation, the mean over distillations.
+        seconds: CPU, of a distillation.
     """
 
     name: str
     kind: str
     pairs: int
-    recalls: list[float]
-    size: int
-    seconds: float
+    means: list[float]
+    students: float | None = None
+    rate: float | None = None
+    size: int | None = None
+    seconds: float | None = None
 
     @property
     def mean(self) -> float:
-        return statistics.mean(self.recalls)
+        return statistics.mean(self.means)
+
+    @property
+    def deviation(self) -> float | None:
+        return deviation(self.means)
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def read_study(photographs: Path, changes: list[str]) -> LoadedStudy:
@@ -76,16 +91,20 @@ def read_study(photographs: Path, changes: list[str]) -> LoadedStudy:
     )
 
 
-def coreset_rows(space: FeatureSpace, pairs: int, only: Collection[str] | None) -> Iterator[Row]:
+def coreset_rows(kept: KeptFigures, space: FeatureSpace, pairs: int, only: Collection[str] | None) -> Iterator[Row]:
     """Of each coreset one selection a seed, judged by one student, as in an experiment."""
     graph, found = make_graph(space.experiment), dict[str, list[float]]()
     for chosen in evaluated_sets(space.experiment):
         if chosen.method != DISTILLED and (only is None or chosen.method in only):
             unit = graph.unit(*chosen.source)
-            rows = read_rows(UnitReader(space.store, unit.kind, unit.id), "pairs")
-            found.setdefault(chosen.method, []).extend(space.with_students([chosen.seed]).recalls(space.of_pixels(rows)))
+
+            def measure(unit: WorkUnit = unit, seed: int = chosen.seed) -> list[float]:
+                rows = read_rows(UnitReader(space.store, unit.kind, unit.id), "pairs")
+                return space.with_students([seed]).recalls(space.of_pixels(rows))
+
+            found.setdefault(chosen.method, []).extend(kept.once(f"{chosen.method} {unit.id} {chosen.seed}", space, measure))
     for method, recalls in found.items():
-        yield Row(method, "coreset", pairs, recalls, 0, 0.0)
+        yield Row(method, "coreset", pairs, recalls)
 
 
 def main() -> None:
@@ -94,30 +113,48 @@ def main() -> None:
     parser.add_argument("--store", help="keeps what the variants need; none: a temporary folder")
     parser.add_argument("--methods", nargs="+", help="variants of the preset; none: all")
     parser.add_argument("--pairs", nargs="+", type=int, default=[100])
-    parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, fewer outer steps")
+    parser.add_argument("--rates", nargs="+", type=float, default=[0.5, 1, 2, 4], help="multiples of the outer learning rates")
+    parser.add_argument("--seeds", type=int, default=5, help="distillations of a row")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{', '.join(QUICK)}, fewer outer steps, one distillation, no tuning"
+    )
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rates, arguments.seeds = [1.0], 1
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*measure_all(arguments, Store(arguments.store or folder))]
+        rows = [*measure_all(arguments, Path(arguments.store or folder))]
     show(rows)
 
 
-def measure_all(arguments: argparse.Namespace, store: Store) -> Iterator[Row]:
-    quick = arguments.quick
+def measure_all(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    quick, store = arguments.quick, Store(str(folder))
     study = read_study(arguments.photographs, QUICK_CHANGES if quick else [])
     names = arguments.methods or (QUICK if quick else list(study.experiments))
     steps = QUICK_STEPS if quick else None
+    kept = KeptFigures(folder / "method_runs.jsonl")
     base = FeatureSpace.prepare(of_budget(study.experiments[BASE], arguments.pairs[0], steps), store)
-    yield from told(iter([Row("full", "full", 0, base.full_data(epochs=6 if quick else 20), 0, 0.0)]))
-    for pairs in arguments.pairs:
-        for name in names:
-            space = FeatureSpace.prepare(of_budget(study.experiments[name], pairs, steps), store)
-            yield from told(coreset_rows(space, pairs, QUICK_CORESETS if quick else None))
-            started = time.process_time()
-            found = space.distil()
-            seconds = time.process_time() - started
-            kind = "ours" if name == OURS else "ablation" if name.startswith(OURS) else "published"
-            yield from told(iter([Row(name, kind, found.total, space.recalls(found), set_bytes(found.rows), seconds)]))
+    epochs = 6 if quick else 20
+    yield told(Row("full", "full", 0, kept.once(f"full {epochs}", base, lambda: base.full_data(epochs))))
+    for name in names:
+        rate: float | None = None
+        for pairs in arguments.pairs:
+            experiment = of_budget(study.experiments[name], pairs, steps)
+            space = FeatureSpace.prepare(experiment, store)
+            for row in coreset_rows(kept, space, pairs, QUICK_CORESETS if quick else None):
+                yield told(row)
+            run = partial(method_run, kept, store, name, experiment)
+            if rate is None:
+                rate = max((run(factor, 0) for factor in arguments.rates), key=lambda found: found.validation).rate
+            yield told(row_of([run(rate, seed) for seed in range(arguments.seeds)], pairs))
+
+
+def row_of(runs: Sequence[MethodRun], pairs: int) -> Row:
+    first = runs[0]
+    kind = "ours" if first.method == OURS else "ablation" if first.method.startswith(OURS) else "published"
+    students = statistics.mean(deviation(run.recalls) or 0.0 for run in runs) if len(first.recalls) > 1 else None
+    seconds = statistics.median(run.seconds for run in runs)
+    return Row(first.method, kind, pairs, [run.mean for run in runs], students, first.rate, first.size, seconds)
 
 
 def of_budget(experiment: Experiment, pairs: int, outer_steps: int | None) -> Experiment:
@@ -130,34 +167,35 @@ def of_budget(experiment: Experiment, pairs: int, outer_steps: int | None) -> Ex
     )
 
 
-def told(rows: Iterator[Row]) -> Iterator[Row]:
-    for row in rows:
-        # At once, where the output is a file too.
-        print(f"{row.name}, {row.pairs} pairs: {row.mean:.1f}, {row.seconds:.0f} CPU s", flush=True)
-        yield row
+def told(row: Row) -> Row:
+    # At once, where the output is a file too.
+    print(f"{row.name}, {row.pairs or 'all'} pairs: {row.mean:.1f}, {row.seconds or 0:.0f} CPU s", flush=True)
+    return row
 
 
 def show(rows: list[Row]) -> None:
     """The table and the line of JSON, of 100 pairs where they were measured."""
     full = next(row.mean for row in rows if row.kind == "full")
-    columns = ("method", "pairs", "mean of six recalls", "std", "of full data, %", "KiB", "CPU s")
-    table = Table(*columns, title="Flickr8k, feature space")
-    for row in rows:
-        spread = statistics.stdev(row.recalls) if len(row.recalls) > 1 else 0.0
-        size, seconds = (f"{value:.0f}" if value else "" for value in (row.size / 1024, row.seconds))
-        share = f"{100 * row.mean / full:.0f}"
-        table.add_row(row.name, str(row.pairs or ""), f"{row.mean:.1f}", f"{spread:.1f}", share, size, seconds)
+    columns = ("method", "pairs", "mean", "± runs", "± students", "runs", "of full data, %", "rate", "KiB", "CPU s")
+    table = Table(*columns, title="Flickr8k, feature space: mean of six test recalls, percent")
+    for row in sorted(rows, key=lambda row: (row.pairs, KINDS.index(row.kind))):
+        figures = (f"{value:.1f}" if value is not None else "" for value in (row.mean, row.deviation, row.students))
+        sizes = (
+            f"{value:g}" if value else ""
+            for value in (row.rate, row.size and round(row.size / 1024), row.seconds and round(row.seconds))
+        )
+        table.add_row(row.name, str(row.pairs or "all"), *figures, str(len(row.means)), f"{100 * row.mean / full:.0f}", *sizes)
     console.print(table)
 
-    figures = {"full_mean": full}
+    found = {"full_mean": full}
     for kind in ("ours", "published", "coreset"):
         if means := [row.mean for row in rows if row.kind == kind and row.pairs in (99, 100)]:
-            figures["ours_mean_100" if kind == "ours" else f"best_{kind}_mean_100"] = max(means)
-    if ours := figures.get("ours_mean_100"):
-        figures["ours_share_of_full"] = ours / full
-        if published := figures.get("best_published_mean_100"):
-            figures["ours_over_published"] = ours / published
-    print_json(figures)
+            found["ours_mean_100" if kind == "ours" else f"best_{kind}_mean_100"] = max(means)
+    if ours := found.get("ours_mean_100"):
+        found["ours_share_of_full"] = ours / full
+        if published := found.get("best_published_mean_100"):
+            found["ours_over_published"] = ours / published
+    print_json(found)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""The distillations that `benchmarks.methods` compares, and the file that keeps what was measured."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from benchmarks._feature_space import FeatureSpace, set_bytes
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.store.store import Store
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """One distillation, judged by students on the test split.
+
+    Attributes:
+        rate: the outer learning rates as a multiple of the preset's.
+        seed: of the distillation.
+        validation: of the best validated pairs, mean of six recalls, percent.
+        recalls: means of six test recalls, percent, one a student.
+        size: of the pairs, bytes.
+        seconds: of CPU, with the validations.
+    """
+
+    method: str
+    pairs: int
+    rate: float
+    seed: int
+    validation: float
+    recalls: list[float]
+    size: int
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        return statistics.mean(self.recalls)
+
+
+class KeptFigures:
+    """Figures in a file of one JSON object a line, so that none is measured twice. Processes may share the file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def once(self, name: str, space: FeatureSpace, measure: Callable[[], Any]) -> Any:
+        """What `measure` returned, or returns now, for this experiment under this name."""
+        asked = f"{name} {space.unit.id} {space.experiment.evaluation.model_dump_json()}"
+        key = sha256(asked.encode()).hexdigest()[:16]
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        for kept in map(json.loads, lines):
+            if kept["key"] == key:
+                return kept["figures"]
+        figures = measure()
+        with self.file.open("a") as file:
+            file.write(json.dumps({"key": key, "name": name, "figures": figures}) + "\n")
+        return figures
+
+
+def method_run(kept: KeptFigures, store: Store, method: str, experiment: Experiment, rate: float, seed: int) -> MethodRun:
+    """One distillation with this seed and the outer learning rates of images and texts times `rate`."""
+    distill = experiment.distill
+    update = {"lr_images": distill.lr_images * rate, "lr_texts": distill.lr_texts * rate, "seeds": [seed]}
+    experiment = experiment.model_copy(update={"distill": distill.model_copy(update=update)})
+    space = FeatureSpace.prepare(experiment, store)
+
+    def measure() -> dict[str, Any]:
+        started = time.process_time()
+        pairs, validation = space.distil()
+        seconds = time.process_time() - started
+        size, budget = set_bytes(pairs.rows), experiment.distill.pairs[0]
+        return asdict(MethodRun(method, budget, rate, seed, validation, space.recalls(pairs), size, seconds))
+
+    return MethodRun(**kept.once(method, space, measure))
