@@ -8,7 +8,7 @@ import yaml
 
 from tests.cli.test_cli import vldd
 from tests.monitoring.test_report import commit_evaluations
-from vldd_dist.config.load_study import description_tree, load_study, read_description
+from vldd_dist.config.load_study import LoadedStudy, description_tree, load_study, read_description
 from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import experiment
@@ -44,7 +44,18 @@ def test_a_study_is_read_as_it_ran(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     tree = {"name": "epochs", "base": "scenes", "set": {"experts.epochs": 9}, "vary": {"distill.pairs": [[3], [4]]}}
     path.write_text(yaml.safe_dump(tree))
-    study = load_study(path, ["experts.epochs=7"])
-    again = read_description(json.loads(json.dumps(description_tree(study))), "x")
-    assert again.experiments == study.experiments
+    again = read_again(load_study(path, ["experts.epochs=7"]))
     assert {one.experts.epochs for one in again.experiments.values()} == {7}
+
+
+@pytest.mark.parametrize("preset", ["paper-scenes", "paper-flickr30k"])
+def test_a_study_with_tables_is_read_as_it_ran(preset: str) -> None:
+    study = load_study(preset, [])
+    assert read_again(study).study.tables == study.study.tables
+
+
+def read_again(study: LoadedStudy) -> LoadedStudy:
+    again = read_description(json.loads(json.dumps(description_tree(study))), "x")
+    assert isinstance(again, LoadedStudy)
+    assert again.experiments == study.experiments
+    return again

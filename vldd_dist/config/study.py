@@ -54,7 +54,9 @@ class TableSettings(Section):
     metrics: Distinct[Annotated[str, AfterValidator(_known_metric)]] = Field(
         list(METRICS), description="Columns: recalls of the test split, and their mean."
     )
-    published: Distinct[str] = Field([], description="Names of published tables (`vldd table --published`) to set beside.")
+    published: Distinct[str] | None = Field(
+        None, description="Names of published tables (`vldd table --published`) to set beside; none: none."
+    )
 
 
 class Study(Section):

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from vldd_dist.reporting.data import Gallery, ReportData, display_name
+from vldd_dist.reporting.drawing import Plot
 from vldd_dist.reporting.html_environment import html_environment
 from vldd_dist.reporting.plots import RECALL_PLOT, plots
 from vldd_dist.reporting.table import Table, shown
@@ -16,16 +17,19 @@ STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "
 TO_STORE = "../../"
 
 
-def render_html(data: ReportData, tables: Sequence[Table] | None = None, applications: Sequence[Table] = ()) -> str:
+def render_html(
+    data: ReportData, tables: Sequence[Table] | None = None, applications: Sequence[Table] = (), charts: Sequence[Plot] = ()
+) -> str:
     """The page as a string; all data in it is escaped.
 
     Args:
         tables: none: one of the report's rows.
         applications: the tables of those that have run.
+        charts: drawn before the figures of the data.
     """
     if tables is None:
         tables = [recall_table(data)] if data.rows else []
-    drawn = [(plot, Markup(plot.svg)) for plot in plots(data)]
+    drawn = [(plot, Markup(plot.svg)) for plot in (*charts, *plots(data))]
     first = next(((plot, svg) for plot, svg in drawn if plot.title == RECALL_PLOT), None)
     return (
         html_environment()

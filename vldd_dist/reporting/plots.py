@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from itertools import chain, cycle
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from vldd_dist.recall_metrics import DISTILLED, FULL
@@ -79,13 +80,18 @@ def recall_plot(rows: list[Row]) -> Plot:
                 level = row.metrics["mean"].mean
                 axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2, label=f"full data ({row.pairs:,})")
                 plot.values.append((last, level, f"full data, {row.pairs:,} images: {level:.4g} %"))
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(budgets))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda pairs, _: f"{pairs:,.0f}"))
+        label_budgets(axes, budgets)
         axes.set_ylim(bottom=0)
         legend_below(axes)
     return plot
+
+
+def label_budgets(axes: Axes, budgets: list[int]) -> None:
+    """An axis of numbers of pairs, in logarithms, that names these."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(budgets))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda pairs, _: f"{pairs:,.0f}"))
 
 
 def loss_plot(run: DistillationCurve) -> Plot:

@@ -53,7 +53,7 @@ def study_table(layout: Layout, results: dict[str, list[Row]], published: Publis
     Args:
         results: variant -> what is measured of it so far. What is not has an empty cell.
     """
-    found = dict(_asked(layout, results))
+    found = dict(asked(layout, results))
     figures = list(_figures(layout, list(found), published))
     heads = [head for head in _heads(layout) if head.key != layout.across]
     shares = layout.across is None and any(_share(question, found, results) is not None for question in found)
@@ -126,7 +126,7 @@ def _figures(layout: Layout, questions: list[Question], published: PublishedOf) 
                 yield _Figure(column, metric, value, layout.across, is_published)
 
 
-def _asked(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[Question, Row]]:
+def asked(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[Question, Row]]:
     """What is measured of what the table has a place for: full data first, then by the number of pairs."""
     rows = [
         (Question(variant, row.method, row.pairs, row.image_model), row)

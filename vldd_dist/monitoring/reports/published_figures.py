@@ -14,7 +14,7 @@ def published_of(study: Study, table: str) -> PublishedOf:
         ConfigError: there is no published table of a name that is asked for.
     """
     try:
-        asked = [published_table(name) for name in study.table_settings()[table].published]
+        asked = [published_table(name) for name in study.table_settings()[table].published or []]
     except ValueError as error:
         raise ConfigError(f"tables.{table}.published: {error}") from None
 

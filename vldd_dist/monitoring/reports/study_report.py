@@ -11,6 +11,7 @@ from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import Progress, ReportData
 from vldd_dist.reporting.html import render_html
+from vldd_dist.reporting.study_plots import study_plot
 from vldd_dist.reporting.study_tables import Layout, study_table
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
@@ -37,13 +38,21 @@ class StudyReporter:
         """
         self._measured.refresh(self._units)
         rows = {variant: self._measured.rows(graph) for variant, graph in self.graph.graphs.items()}
-        tables = {
-            name: study_table(self._layout(settings), rows, self._published[name])
-            for name, settings in self.study.table_settings().items()
+        layouts = {name: self._layout(settings) for name, settings in self.study.table_settings().items()}
+        tables = {name: study_table(layout, rows, self._published[name]) for name, layout in layouts.items()}
+        # Tables of one question with other metrics have one figure.
+        drawn = {plot.summary: plot for layout in layouts.values() if (plot := study_plot(layout, rows))}
+        applications = {
+            f"{variant}-{name}": table
+            for variant, graph in self.graph.graphs.items()
+            for name, table in self._measured.application_tables(graph).items()
         }
-        write_tables(self.store, self.study.name, tables)
-        self.store.write(self.page, render_html(self._data(progress, failures), list(tables.values())).encode())
-        return list(tables.values())
+        write_tables(self.store, self.study.name, tables | applications)
+        page = render_html(
+            self._data(progress, failures), list(tables.values()), list(applications.values()), list(drawn.values())
+        )
+        self.store.write(self.page, page.encode())
+        return [*tables.values(), *applications.values()]
 
     @property
     def page(self) -> str:

@@ -1,0 +1,47 @@
+"""Figures of a study: what they compare, and where it is drawn."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.reporting.test_study_tables import RESULTS
+from vldd_dist.reporting.study_plots import study_plot
+from vldd_dist.reporting.study_tables import Layout
+
+
+def said(layout: Layout) -> dict[str, tuple[float, float]]:
+    """What points say -> where they are drawn."""
+    plot = study_plot(layout, RESULTS)
+    assert plot is not None
+    circles = [one for one in ElementTree.fromstring(plot.svg).iter() if one.get("class") == "value"]
+    return {one[0].text or "": (float(one.get("cx", "")), float(one.get("cy", ""))) for one in circles}
+
+
+def test_several_numbers_of_pairs_are_lines() -> None:
+    found = said(Layout("T", ["nfnet", "vit"], ["full", "random", "distilled"]))
+    assert set(found) == {
+        "nfnet, random, pairs 10: 6 %",
+        "nfnet, random, pairs 20: 9 %",
+        "nfnet, distilled, pairs 10: 21 %",
+        "nfnet, distilled, pairs 20: 32 %",
+        "vit, distilled, pairs 10: 16 %",
+        "nfnet, full data: 42 %",
+        "vit, full data: 20 %",
+    }
+    high, low = found["nfnet, full data: 42 %"][1], found["vit, full data: 20 %"][1]
+    assert (found["nfnet, distilled, pairs 20: 32 %"][1] - high) / (low - high) == pytest.approx(10 / 22, rel=0.02)
+
+
+def test_one_number_of_pairs_is_bars_in_the_order_of_the_table() -> None:
+    found = said(Layout("T", ["nfnet", "vit"], ["full", "distilled"], pairs=[10], other_image_models=True))
+    assert [name for name, _ in sorted(found.items(), key=lambda one: one[1][1])] == [
+        "nfnet, full data: 42 %",
+        "vit, full data: 20 %",
+        "nfnet, distilled: 21 %",
+        "nfnet, distilled, on resnet: 8 %",
+        "vit, distilled: 16 %",
+    ]
+
+
+def test_nothing_measured_has_no_figure() -> None:
+    assert study_plot(Layout("T", ["vit"], ["random"]), RESULTS) is None

@@ -1,0 +1,90 @@
+"""The figures of a study: what a table compares, at a glance."""
+
+from collections.abc import Sequence
+from itertools import cycle
+
+from vldd_dist.recall_metrics import DISTILLED, FULL
+from vldd_dist.reporting.data import Row, Stat, display_name
+from vldd_dist.reporting.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, Plot, drawing, legend_below
+from vldd_dist.reporting.plots import label_budgets
+from vldd_dist.reporting.study_tables import Layout, Question, asked
+
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
+# Inches.
+BAR_HEIGHT, FRAME_HEIGHT = 0.26, 0.9
+CAPTION = "Mean of the six test recalls. Error bars: the standard deviation over runs, of a single run that over its students."
+
+Measured = tuple[Question, Stat]
+
+
+def study_plot(layout: Layout, results: dict[str, list[Row]]) -> Plot | None:
+    """Lines over the number of pairs, or bars where the table has one number of pairs; none where nothing is measured.
+
+    Args:
+        results: variant -> what is measured of it so far.
+    """
+    found = [(question, row.metrics["mean"]) for question, row in asked(layout, results)]
+    limited = [one for one in found if one[0].method != FULL]
+    if not limited:
+        return None
+    summary = "; ".join(f"{_name(q, layout)}, {q.pairs:,} pairs: {stat.mean:.1f} %" for q, stat in found) + "."
+    plot = Plot(layout.title, CAPTION, summary)
+    if len({question.pairs for question, _ in limited}) == 1:
+        _bars(plot, layout, found)
+    else:
+        _lines(plot, layout, limited, [one for one in found if one[0].method == FULL])
+    return plot
+
+
+def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequence[Measured]) -> None:
+    lines: dict[str, list[Measured]] = {}
+    for question, stat in limited:
+        lines.setdefault(_name(question, layout), []).append((question, stat))
+    # Distilled pairs have the first colours, as in the report of an experiment.
+    named = sorted(lines, key=lambda name: lines[name][0][0].method != DISTILLED)
+    colours = dict(zip(named, cycle(COLOURS), strict=False))
+    with drawing(plot, "pairs", "mean recall, %", height=3.9) as axes:
+        for name, line in lines.items():
+            pairs, means = [question.pairs for question, _ in line], [stat.mean for _, stat in line]
+            is_main = line[0][0].method == DISTILLED
+            axes.errorbar(
+                pairs, means, [_spread(stat) for _, stat in line], color=colours[name], marker="o", markersize=4 if is_main else 3,
+                linewidth=2 if is_main else 1.2, capsize=2, label=name,
+            )  # fmt: skip
+            plot.say_values(name, zip(pairs, means, strict=True), "pairs", " %")
+        for question, stat in full:
+            axes.axhline(stat.mean, color=GREY, linestyle="--", linewidth=1.2)
+            plot.values.append((limited[-1][0].pairs, stat.mean, f"{_name(question, layout)}: {stat.mean:.4g} %"))
+        label_budgets(axes, sorted({question.pairs for question, _ in limited}))
+        axes.set_ylim(bottom=0)
+        legend_below(axes)
+
+
+def _bars(plot: Plot, layout: Layout, found: Sequence[Measured]) -> None:
+    """One a row of the table, from the top."""
+    with drawing(plot, "mean recall, %", "", height=FRAME_HEIGHT + BAR_HEIGHT * len(found)) as axes:
+        places = range(len(found))
+        names = [_name(question, layout) for question, _ in found]
+        means = [stat.mean for _, stat in found]
+        colours = [GREY if q.method == FULL else BLUE if q.method == DISTILLED else ORANGE for q, _ in found]
+        axes.barh(places, means, xerr=[_spread(stat) for _, stat in found], color=colours, ecolor=INK, height=0.7)
+        axes.set_axisbelow(True)
+        axes.set_yticks(places, names)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        for place, name, mean in zip(places, names, means, strict=True):
+            plot.values.append((mean, place, f"{name}: {mean:.4g} %"))
+
+
+def _spread(stat: Stat) -> float:
+    return stat.std_runs or stat.std_students or 0.0
+
+
+def _name(question: Question, layout: Layout) -> str:
+    """What tells it from the others of its table."""
+    parts = [
+        question.variant if len(layout.variants) > 1 else "",
+        display_name(question.method) if len(layout.methods) > 1 else "",
+        f"on {question.image_model}" if question.image_model else "",
+    ]
+    return ", ".join(filter(None, parts)) or display_name(question.method)
