@@ -48,8 +48,8 @@ def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequen
             pairs, means = [question.pairs for question, _ in line], [stat.mean for _, stat in line]
             is_main = line[0][0].method == DISTILLED
             axes.errorbar(
-                pairs, means, [_spread(stat) for _, stat in line], color=colours[name], marker="o", markersize=4 if is_main else 3,
-                linewidth=2 if is_main else 1.2, capsize=2, label=name,
+                pairs, means, [_spread(stat) for _, stat in line], color=colours[name], label=name,
+                marker="o", markersize=4 if is_main else 3, linewidth=2 if is_main else 1.2, capsize=2,
             )  # fmt: skip
             plot.say_values(name, zip(pairs, means, strict=True), "pairs", " %")
         for question, stat in full:
