@@ -112,7 +112,7 @@ def measure_rank(ranks: Ranks, name: str, steps: int, repeats: int) -> RankFigur
     batches = [[tensor[slice(*ranks.rows(PAIRS))].clone() for tensor in batch] for batch in make_batches(steps)]
     theta = sum(tensor.nbytes for tensor in start_whole)
     settings = TrajectoryMatching(gradient="finite_difference")
-    unrolling = ShardedUnrolling(model, InfoNCE(), settings, None, ranks, 3, PAIRS)
+    unrolling = ShardedUnrolling(model, InfoNCE(), settings, None, ranks, "zero3", PAIRS)
     start, target = ([shard.clone() for shard in unrolling.layout.cut(whole)] for whole in (start_whole, target_whole))
     del start_whole, target_whole
     seen: list[int] = []
@@ -145,7 +145,7 @@ def exact_on_rank(ranks: Ranks, name: str, steps: int) -> tuple[list[list[Tensor
     model = make_model(name)
     start, target = make_ends(model)
     batches = [[tensor[slice(*ranks.rows(PAIRS))] for tensor in batch] for batch in make_batches(steps)]
-    unrolling = ShardedUnrolling(model, InfoNCE(), TrajectoryMatching(), None, ranks, 3, PAIRS)
+    unrolling = ShardedUnrolling(model, InfoNCE(), TrajectoryMatching(), None, ranks, "zero3", PAIRS)
     cut = unrolling.layout.cut
     outer = distance_to(cut(target), cut(start), unrolling.towers, ranks)
     result = unrolling.gradient(Segment(cut(start), outer, RATES, batches, (), 0), None)

@@ -144,7 +144,7 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ("model.image.head.kind=linear", "model.joint_dim is needed"),
         ("distill.workers=11", "distill.workers (11) is more than the pairs of a step (10): lower it"),
         ("experts.workers=65", "experts.workers (65) is more than the pairs of a step (64): lower it"),
-        ("distill.zero_stage=4", "distill.zero_stage"),
+        ("distill.sharding=zero4", "distill.sharding"),
         ("experts.lr_image=.inf", "experts.lr_image: Input should be a finite number"),
         ("distill.objective.max_loss=.nan", "distill.objective.max_loss: Input should be a finite number"),
         ("model.image.mean=[0.5, .inf, 0.5]", "model.image.mean.1: Input should be a finite number"),
@@ -206,8 +206,8 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         (["distill.workers=2", "distill.objective.gradient=full"], "full keeps one graph in one process"),
         (["distill.precision=bf16", "distill.objective.gradient=finite_difference"], "drowns in the rounding of one"),
         (
-            ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=8", "experts.zero_stage=3"],
-            "experts.zero_stage (3) shards what moves",
+            ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=8", "experts.sharding=zero3"],
+            "experts.sharding (zero3) shards what moves",
         ),
     ],
 )

@@ -12,6 +12,7 @@ from tests.distributed.feature_runs import found_gradient, prepare
 from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.base import Sharding
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
@@ -32,8 +33,13 @@ OVERRIDES = [
     "model.text.head={kind: projection, dropout: 0.2}",
 ]
 HEADS = ["model.image.train=head", "model.image.head={kind: projection, dropout: 0.2}", "model.joint_dim=16"]
-# (what of the image tower is trained, world size, ZeRO stage, which is refused where only heads are)
-WAYS = [("head", 2, 0), ("head", 3, 0), ("full", 1, 3), ("full", 2, 0), ("full", 2, 2), ("full", 2, 3), ("full", 3, 0)]
+# (what of the image tower is trained, world size, sharding, which is refused where only heads are)
+WAYS = [
+    *(("head", world, "none") for world in (2, 3)),
+    *(("full", world, "none") for world in (2, 3)),
+    ("full", 1, "zero3"),
+    *(("full", 2, sharding) for sharding in ("zero2", "zero3", "fsdp")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +52,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
     return stores
 
 
-@pytest.mark.parametrize(("train", "world_size", "stage"), WAYS)
+@pytest.mark.parametrize(("train", "world_size", "sharding"), WAYS)
 def test_ranks_find_the_gradient_of_one_process(
-    train: str, world_size: int, stage: int, prepared: dict[str, Store], group: Callable[[int], Group]
+    train: str, world_size: int, sharding: Sharding, prepared: dict[str, Store], group: Callable[[int], Group]
 ) -> None:
     overrides = [*OVERRIDES, *(HEADS if train == "head" else [])]
     wanted = found_gradient(SOLO, prepared[train].url, overrides, 3)
-    on_ranks = [*overrides, f"distill.zero_stage={stage}"]
+    on_ranks = [*overrides, f"distill.sharding={sharding}"]
     parts = group(world_size).run(found_gradient, prepared[train].url, on_ranks, 3)
     assert torch.cat([part.rows for part in parts]).tolist() == wanted.rows.tolist()
     for part in parts:
@@ -75,9 +81,9 @@ RUN = [
 ]
 
 
-def distil(ranks: Ranks, url: str, stage: int) -> dict[str, Tensor]:
+def distil(ranks: Ranks, url: str, sharding: Sharding) -> dict[str, Tensor]:
     """A whole run with validation; this rank's rows at its end."""
-    overrides = [*RUN, f"distill.workers={ranks.world_size}", f"distill.zero_stage={stage}"]
+    overrides = [*RUN, f"distill.workers={ranks.world_size}", f"distill.sharding={sharding}"]
     (unit,) = units_of(experiment(*overrides), "distillation")
     written = execute_until(ranks, url, unit, None)
     (rows,) = [data for name, data in written.items() if name.startswith("rows")]
@@ -89,8 +95,8 @@ def test_a_run_on_an_engine_ends_where_one_process_does(
 ) -> None:
     for name in ("alone", "together"):
         shutil.copytree(prepared["full"].root, tmp_path / name)
-    wanted = distil(SOLO, str(tmp_path / "alone"), 0)
-    parts = group(2).run(distil, str(tmp_path / "together"), 3)
+    wanted = distil(SOLO, str(tmp_path / "alone"), "none")
+    parts = group(2).run(distil, str(tmp_path / "together"), "fsdp")
     (unit,) = units_of(experiment(*RUN), "distillation")
     start = read_rows(UnitReader(Store(str(tmp_path / "alone")), "distillation", unit.id), "start")
     for name in ("images", "texts"):

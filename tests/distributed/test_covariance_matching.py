@@ -160,7 +160,5 @@ def test_a_distillation_without_experts_lowers_its_loss(
 def test_unsupported_settings_are_refused_with_the_description() -> None:
     with pytest.raises(ConfigError, match=r"log_temperature cannot be learned by .* without a student"):
         described("model.loss.learn_temperature=true")
-    with pytest.raises(
-        ConfigError, match=r"distill\.zero_stage shards a student, and .*covariance_matching has none: set it to 0"
-    ):
-        described("distill.zero_stage=3")
+    with pytest.raises(ConfigError, match=r"distill\.sharding shards a student, and .*covariance_matching has none: set none"):
+        described("distill.sharding=zero3")

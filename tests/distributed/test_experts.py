@@ -11,6 +11,7 @@ from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.base import Sharding
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
@@ -83,20 +84,26 @@ def ways(store: Store, overrides: list[str]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("world", "stage", "model"),
-    [(2, 0, []), (3, 0, []), (2, 1, []), (2, 2, []), (2, 3, []), (2, 3, VIT_LORA), (3, 0, ALL)],
-    ids=["2-0", "3-0", "2-1", "2-2", "2-3", "2-3-lora", "3-0-all-captions"],
+    ("world", "sharding", "model"),
+    [
+        *((2, sharding, []) for sharding in ("none", "zero1", "zero2", "zero3")),
+        *((3, sharding, []) for sharding in ("none", "fsdp")),
+        (2, "zero3", VIT_LORA),
+        (2, "fsdp", VIT_LORA),
+        (3, "none", ALL),
+    ],
+    ids=lambda value: "-".join(part.partition("=")[2] for part in value) if isinstance(value, list) else str(value),
 )
 def test_the_number_of_ranks_does_not_change_the_trajectory(
     world: int,
-    stage: int,
+    sharding: Sharding,
     model: list[str],
     copy: Callable[[str], Store],
     alone: Callable[[list[str]], Store],
     group: Groups,
 ) -> None:
     together = copy("together")
-    sharded = [*model, f"experts.workers={world}", f"experts.zero_stage={stage}"]
+    sharded = [*model, f"experts.workers={world}", f"experts.sharding={sharding}"]
     group(world).run(train, together.url, sharded)
     # Rounding errors grow from step to step, and of all captions there are five times as many: 2e-5, 1e-4, 3e-4 by epoch.
     limit = 5e-4 if model == ALL else 1e-4
@@ -109,16 +116,29 @@ def test_the_number_of_ranks_does_not_change_the_trajectory(
     assert f"epoch-0002/image-{world:05d}-of-{world:05d}.safetensors" in names
 
 
-@pytest.mark.parametrize(("before", "after", "stage"), [(2, 3, 0), (2, 1, 3), (1, 2, 2), (1, 2, 3)])
-def test_an_expert_resumes_with_another_number_of_ranks(
-    before: int, after: int, stage: int, copy: Callable[[str], Store], alone: Callable[[list[str]], Store], group: Groups
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((2, "none"), (3, "none")),
+        ((2, "zero3"), (1, "none")),
+        ((1, "none"), (2, "zero2")),
+        ((2, "fsdp"), (3, "zero3")),
+        ((2, "zero3"), (3, "fsdp")),
+    ],
+)
+def test_an_expert_resumes_with_another_number_of_ranks_and_sharding(
+    before: tuple[int, Sharding],
+    after: tuple[int, Sharding],
+    copy: Callable[[str], Store],
+    alone: Callable[[list[str]], Store],
+    group: Groups,
 ) -> None:
     broken = copy("broken")
-    for world, stop_at in ((before, 2), (after, None)):
+    for (world, sharding), stop_at in ((before, 2), (after, None)):
         if world == 1:
             train(SOLO, broken.url, [], stop_at)
         else:
-            group(world).run(train, broken.url, [f"experts.workers={world}", f"experts.zero_stage={stage}"], stop_at)
+            group(world).run(train, broken.url, [f"experts.workers={world}", f"experts.sharding={sharding}"], stop_at)
     for found, wanted in zip(ways(broken, []), ways(alone([]), []), strict=True):
         assert relative(found, wanted) < 1e-4
 

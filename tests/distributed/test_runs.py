@@ -11,6 +11,7 @@ from torch import Tensor
 from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.base import Sharding
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.sharding.ranks import SOLO, Ranks
@@ -90,12 +91,12 @@ def assert_equal_runs(store: Store, images: Tensor, other: Store, other_images: 
     assert wanted_curves["shared.log_temperature"].unique().numel() == 6
 
 
-@pytest.mark.parametrize(("world", "stage"), [(2, 0), (3, 0), (2, 3)])
+@pytest.mark.parametrize(("world", "sharding"), [(2, "none"), (3, "none"), (2, "zero3"), (3, "fsdp")])
 def test_the_number_of_ranks_does_not_change_the_result(
-    world: int, stage: int, copy: Callable[[str], Store], alone: tuple[Store, Tensor], group: Groups
+    world: int, sharding: Sharding, copy: Callable[[str], Store], alone: tuple[Store, Tensor], group: Groups
 ) -> None:
     together = copy("together")
-    ways = [f"distill.workers={world}", f"distill.zero_stage={stage}"]
+    ways = [f"distill.workers={world}", f"distill.sharding={sharding}"]
     parts = group(world).run(distil, together.url, ways)
     assert_equal_runs(*alone, together, torch.cat(parts))
     (_, facts, _), (_, facts_together, objects) = result(alone[0], []), result(together, ways)
@@ -106,8 +107,8 @@ def test_the_number_of_ranks_does_not_change_the_result(
     ]
 
 
-@pytest.mark.parametrize("stage", [0, 3])
-def test_ranks_find_starts_and_shortcuts_together(stage: int, copy: Callable[[str], Store], group: Groups) -> None:
+@pytest.mark.parametrize("sharding", ["none", "zero3"])
+def test_ranks_find_starts_and_shortcuts_together(sharding: Sharding, copy: Callable[[str], Store], group: Groups) -> None:
     """Lengths of an expert's path, and of its towers' ways, are sums over the ranks' shards."""
     here, there = copy("here"), copy("there")
     ways = [
@@ -116,7 +117,7 @@ def test_ranks_find_starts_and_shortcuts_together(stage: int, copy: Callable[[st
         "distill.objective.max_start_epoch=2",
     ]
     images = distil(SOLO, here.url, ways)
-    parts = group(2).run(distil, there.url, [*ways, "distill.workers=2", f"distill.zero_stage={stage}"])
+    parts = group(2).run(distil, there.url, [*ways, "distill.workers=2", f"distill.sharding={sharding}"])
     (wanted, facts, _), (found, facts_there, _) = result(here, ways), result(there, ways)
     assert facts_there["objective"] == facts["objective"]
     assert {len(starts) for starts in facts["objective"]["starts"].values()} == {2}

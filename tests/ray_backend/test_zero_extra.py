@@ -14,8 +14,8 @@ from vldd_dist.testing.tiny_experiment import experiment, units_of
 
 def test_a_sharded_run_is_refused_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deepspeed", None)
-    tree, store = experiment("experts.zero_stage=1"), Store(str(tmp_path))
-    with pytest.raises(ConfigError, match=r"^zero_stage above 0 needs DeepSpeed: install .*vldd_dist\[zero\], or set 0$"):
+    tree, store = experiment("experts.sharding=zero1"), Store(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"^sharding: zero1 to zero3 needs DeepSpeed: install vldd_dist\[zero\], or .* fsdp$"):
         run.run_experiment(tree, store, Console(quiet=True))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [], "before anything is written"
     # A finished run only reports.

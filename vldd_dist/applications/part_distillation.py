@@ -58,7 +58,7 @@ class PartDistillation(Section):
         loss: Loss = experiment.model.loss
         if learned := [*loss.learned_rows(range(1), 1), *loss.learned_shared()]:
             return [f"applications.run: each part's pairs would learn a {learned[0]} of their own: let model.loss learn none"]
-        distill = experiment.distill.model_copy(update={"objective": self.objective, "workers": 1, "zero_stage": 0})
+        distill = experiment.distill.model_copy(update={"objective": self.objective, "workers": 1, "sharding": "none"})
         found: list[str] = self.objective.problems(experiment.model_copy(update={"distill": distill}))
         return found
 

@@ -36,7 +36,7 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 # Of at least one value, each once.
 Distinct = Annotated[list[Item], Field(min_length=1, max_length=10_000), AfterValidator(distinct)]
 Rate = Annotated[float, Field(gt=0)]
-ZeroStage = Literal[0, 1, 2, 3]
+Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
 Precision = Literal["fp32", "bf16"]
 PRECISION = "Of the backbone's forward and backward passes; parameters, heads, the loss and sums of gradients are fp32."
 

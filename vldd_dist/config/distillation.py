@@ -15,7 +15,7 @@ from vldd_dist.config.base import (
     Resources,
     Section,
     Seed,
-    ZeroStage,
+    Sharding,
     choose,
     plugin_of,
 )
@@ -62,9 +62,9 @@ class DistillSettings(Section):
     workers: Annotated[Positive, HOW_TO_RUN] = Field(
         1, description="Ranks of one run; each owns its rows of the pairs and asks for `resources`."
     )
-    zero_stage: Annotated[ZeroStage, HOW_TO_RUN] = Field(
-        0,
-        description="How the student lies on the ranks: 0 whole on each; 1, 2 whole, gradients in shards by DeepSpeed; 3 in shards. Snapshots and the adjoint are sharded at every stage.",
+    sharding: Annotated[Sharding, HOW_TO_RUN] = Field(
+        "none",
+        description="How the student lies on the ranks. none: whole on each; zero1, zero2: whole, its gradients in shards by DeepSpeed; zero3: in shards by DeepSpeed; fsdp: in shards by torch. Snapshots and the adjoint are in shards with each of them.",
     )
     rank_timeout_seconds: Annotated[Positive, HOW_TO_RUN] = Field(
         600,

@@ -183,10 +183,10 @@ def _rank_problems(experiment: Experiment) -> list[str]:
     for section, workers, batch in (("distill", distill.workers, smallest), ("experts", experts.workers, experts.batch_size)):
         if workers > batch:
             problems.append(f"{section}.workers ({workers}) is more than the pairs of a step ({batch}): lower it")
-    for section, stage in (("distill", distill.zero_stage), ("experts", experts.zero_stage)):
-        if stage and image.train in ("head", "frozen"):
+    for section, sharding in (("distill", distill.sharding), ("experts", experts.sharding)):
+        if sharding != "none" and image.train in ("head", "frozen"):
             problems.append(
-                f"{section}.zero_stage ({stage}) shards what moves, and with model.image.train: {image.train} only heads do: "
-                "set it to 0"
+                f"{section}.sharding ({sharding}) shards what moves, and with model.image.train: {image.train} only heads do: "
+                "set it to none"
             )
     return problems

@@ -14,7 +14,7 @@ from vldd_dist.config.base import (
     Rate,
     Resources,
     Section,
-    ZeroStage,
+    Sharding,
     choose,
 )
 from vldd_dist.plugins import LOSSES
@@ -64,8 +64,9 @@ class ExpertSettings(Section):
     workers: Annotated[Positive, HOW_TO_RUN] = Field(
         1, description="Ranks that train one expert together; each asks for `resources`."
     )
-    zero_stage: Annotated[ZeroStage, HOW_TO_RUN] = Field(
-        0, description="DeepSpeed ZeRO stage: 0 replicas, 1 momentum sharded, 2 gradients too, 3 parameters too."
+    sharding: Annotated[Sharding, HOW_TO_RUN] = Field(
+        "none",
+        description="How an expert lies on its ranks. none: whole on each; zero1, zero2, zero3: by DeepSpeed, its momentum in shards, its gradients too, its parameters too; fsdp: all in shards by torch.",
     )
     rank_timeout_seconds: Annotated[Positive, HOW_TO_RUN] = Field(
         600, description="A rank that does not answer the others for so long is given up, and the epoch starts again."

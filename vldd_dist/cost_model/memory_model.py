@@ -9,6 +9,7 @@ memory: a worker that prepares data holds five shards at most (one that fills, o
 import math
 from dataclasses import dataclass
 
+from vldd_dist.config.base import Sharding
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experts import ExpertSettings
@@ -35,12 +36,15 @@ class Sizes:
         frozen: F, what does not.
         module: the largest single module.
         tower: what a frozen image tower has beside the model; none where the tower moves.
+        block, outside: the largest of the blocks that FSDP gathers one by one, and what is in none of them.
     """
 
     trainable: int
     frozen: int
     module: int
     tower: int | None = None
+    block: int = 0
+    outside: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,52 +105,63 @@ def per_rank(total: int, workers: int) -> int:
     return math.ceil(total / workers)
 
 
-def student_memory(sizes: Sizes, workers: int, stage: int) -> Terms:
+def student_memory(sizes: Sizes, workers: int, sharding: Sharding) -> Terms:
     """What a student takes before it does anything.
 
-    - student: P + F on each rank; at stage 3 (P + F) / W, the largest module whole and two buckets ahead of it.
-    - frozen tower: what it has beside the student, which at stage 3 holds none of it whole.
-    - engine: from stage 1 on a master copy P / W, which newer DeepSpeed does without at stage 3, and gradients P / W; and a
-      bucket of them, at stages 1 and 2 what P fills of it.
+    - student: P + F on each rank; with zero3 (P + F) / W, the largest module whole and two buckets ahead of it; with fsdp
+      (P + F) / W, what is outside of blocks, a block and the next one ahead of it, and what came of it from the ranks.
+    - frozen tower: what it has beside the student, which holds none of it whole where it is in shards.
+    - engine: of ZeRO a master copy P / W, which newer DeepSpeed does without with zero3, and gradients P / W; and a bucket of
+      them, with zero1 and zero2 what P fills of it. Of FSDP gradients P / W; those of a block whole, twice, or those of what is
+      outside.
     """
     whole, part = sizes.trainable + sizes.frozen, per_rank(sizes.trainable, workers)
     bucket = FP32 * bucket_elements(whole // FP32)
-    tower = {} if sizes.tower is None else {"frozen tower": sizes.tower + (sizes.frozen if stage == 3 else 0)}
-    if stage == 0:
+    tower = {} if sizes.tower is None else {"frozen tower": sizes.tower + (sizes.frozen if is_in_shards(sharding) else 0)}
+    if sharding == "none":
         return {"student": whole} | tower
-    if stage < 3:
+    if sharding == "fsdp":
+        student = per_rank(whole, workers) + sizes.outside + 3 * sizes.block
+        engine = part + sizes.outside + max(2 * sizes.block, sizes.outside)
+        return {"student": student, "engine": engine} | tower
+    if not is_in_shards(sharding):
         return {"student": whole, "engine": 2 * part + min(sizes.trainable, bucket)} | tower
     student = per_rank(whole, workers) + sizes.module + min(whole, 2 * bucket)
     return {"student": student, "engine": 2 * part + bucket} | tower
 
 
-def first_order_memory(sizes: Sizes, first: int, workers: int, stage: int) -> int:
-    """A pass with its gradients: all P of them at stages 0 and 1, which on several ranks are then copied into one vector to
-    be summed; at stages 2 and 3 (`drops_gradients`) each goes into the engine's buckets as soon as it is made."""
-    return first if workers == 1 or drops_gradients(stage) else max(first, 2 * sizes.trainable)
+def first_order_memory(sizes: Sizes, first: int, workers: int, sharding: Sharding) -> int:
+    """A pass with its gradients: all P of them with none and zero1, which on several ranks are then copied into one vector
+    to be summed; with others (`drops_gradients`) each goes into the engine's buckets as soon as it is made."""
+    return first if workers == 1 or drops_gradients(sharding) else max(first, 2 * sizes.trainable)
 
 
-def drops_gradients(stage: int) -> bool:
-    """Whether no rank has the whole gradient at a stage."""
-    return stage >= 2
+def drops_gradients(sharding: Sharding) -> bool:
+    """Whether no rank ever has the whole gradient."""
+    return sharding not in ("none", "zero1")
+
+
+def is_in_shards(sharding: Sharding) -> bool:
+    """Whether no rank ever has all parameters."""
+    return sharding in ("zero3", "fsdp")
 
 
 def expert_memory(sizes: Sizes, step: Step, settings: ExpertSettings) -> Terms:
     """An expert's training step.
 
     - student, engine: see `student_memory`.
-    - momentum: P; P / W from stage 1 on; 0 without.
+    - momentum: P, and P / W in shards; 0 without.
     - batch: the pairs of the step, ceil(B / W).
     - activations: see `first_order_memory`; or a batch of images encoded, as in validation; weight decay makes a copy of the
       gradients.
     """
-    workers, stage, p = settings.workers, settings.zero_stage, sizes.trainable
+    workers, sharding, p = settings.workers, settings.sharding, sizes.trainable
     assert step.first is not None
-    owned = per_rank(p, workers) if stage else p
+    owned = p if sharding == "none" else per_rank(p, workers)
     decayed = owned * (2 if settings.weight_decay else 1)
-    activations = max(first_order_memory(sizes, step.first, workers, stage), decayed, step.encoding)
+    activations = max(first_order_memory(sizes, step.first, workers, sharding), decayed, step.encoding)
     momentum = owned if settings.momentum else 0
-    return student_memory(sizes, workers, stage) | {"momentum": momentum, "batch": step.batch, "activations": activations}
+    return student_memory(sizes, workers, sharding) | {"momentum": momentum, "batch": step.batch, "activations": activations}
 
 
 def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
@@ -158,13 +173,13 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
       first step); where snapshots are offloaded p, the one in use. The forward scheme keeps T b of the way there, too.
     - vectors: adjoint and direction 2 p. Differences add the gradient ahead, the shifted parameters and the last step's
       gradient, 3 p and b; the forward scheme 2 p.
-    - gathered: `exact` on several ranks has parameters and direction whole, 2 P, and F at stage 3; differences P below it.
+    - gathered: `exact` on several ranks has parameters and direction whole, 2 P, and F in shards; differences P out of shards.
     - activations: of ceil(B / W) pairs. `exact`, `tesla`: graph, gradient and products of a step differentiated twice; or, on
       one rank, the graph and gradient with the end of the student's way, and the outer loss's differences and gradient, 3 p.
       `full`: all T steps. Differences: see `first_order_memory`.
     """
     objective: UnrolledObjective = settings.objective
-    workers, stage, steps = settings.workers, settings.zero_stage, objective.inner_steps
+    workers, in_shards, steps = settings.workers, is_in_shards(settings.sharding), objective.inner_steps
     p, b = per_rank(sizes.trainable, workers), step.gradients
     if objective.gradient == "full":
         assert step.full is not None
@@ -177,21 +192,21 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
         return {
             "snapshots": max(waiting + (0 if central else steps * b), (steps - 1) * b),
             "vectors": 5 * p + b if central else 4 * p,
-            "gathered": sizes.trainable if workers > 1 and stage < 3 else 0,
-            "activations": first_order_memory(sizes, step.first, workers, stage),
+            "gathered": sizes.trainable if workers > 1 and not in_shards else 0,
+            "activations": first_order_memory(sizes, step.first, workers, settings.sharding),
         }
     assert step.second is not None
     in_sweep = {"snapshots": max(waiting, (steps - 1) * b), "vectors": 2 * p, "activations": step.second.peak}
     if is_sharded(settings):
         whole = 2 * sizes.trainable if workers > 1 else 0
-        return in_sweep | {"gathered": whole + (sizes.frozen if stage == 3 else 0)}
+        return in_sweep | {"gathered": whole + (sizes.frozen if in_shards else 0)}
     at_end = {"snapshots": waiting, "vectors": 3 * p, "activations": step.second.graph}
     return max(in_sweep, at_end, key=peak)
 
 
 def is_sharded(settings: DistillSettings) -> bool:
     """Whether the student of several ranks is used."""
-    return settings.workers > 1 or settings.zero_stage > 0
+    return settings.workers > 1 or settings.sharding != "none"
 
 
 def pairs_memory(pairs: int, pair: PairSize, settings: DistillSettings) -> Terms:
@@ -221,7 +236,7 @@ def distillation_memory(
     workers, steps, p = settings.workers, objective.inner_steps, per_rank(sizes.trainable, settings.workers)
     used, learned = (used_pairs(pairs, settings) * size for size in (pair.used, pair.learned))
     kept, back = tower_memory(step.tower, used_pairs(pairs, settings), settings)
-    resident = student_memory(sizes, workers, settings.zero_stage) | pairs_memory(pairs, pair, settings)
+    resident = student_memory(sizes, workers, settings.sharding) | pairs_memory(pairs, pair, settings)
     working = resident | {"expert": held * p, "batches": steps * step.batch + used}
     gradients = {"pairs' gradients": steps * step.gradients + learned}
     moments = [
@@ -233,7 +248,7 @@ def distillation_memory(
     waiting = (steps - 1) * p if objective.offload_snapshots == "none" else p
     if objective.real_rows():
         assert step.first is not None
-        real = first_order_memory(sizes, step.first, workers, settings.zero_stage)
+        real = first_order_memory(sizes, step.first, workers, settings.sharding)
         moments.append(working | {"snapshots": waiting, "vectors": 2 * p, "outer loss": real})
     if step.check is not None:
         moments.append(working | {"snapshots": waiting, "vectors": 2 * p, "check of differences": step.check.peak})
@@ -273,7 +288,7 @@ def other_distillation_memory(
     own_pairs = per_rank(objective.used_pairs(pairs), workers)
     own, (_, back) = own_pairs * pair.learned, tower_memory(step.tower, own_pairs, settings)
     snapshots = (3 if "experts" in objective.needed() else int(objective.trains_model())) * sizes.trainable
-    resident = student_memory(sizes, workers, 0) | pairs_memory(pairs, pair, settings) | {"snapshots": snapshots}
+    resident = student_memory(sizes, workers, "none") | pairs_memory(pairs, pair, settings) | {"snapshots": snapshots}
     working = resident | {"real batch": step.batch, "real moments": step.kept}
     moments = [
         working | {"pairs' gradients": own, "activations": back},
@@ -281,7 +296,7 @@ def other_distillation_memory(
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
     if step.first is not None:
-        moments.append(working | {"activations": first_order_memory(sizes, step.first, workers, 0)})
+        moments.append(working | {"activations": first_order_memory(sizes, step.first, workers, "none")})
     return max(moments, key=peak)
 
 
@@ -294,7 +309,7 @@ def evaluation_memory(sizes: Sizes, step: Step, settings: EvaluationSettings, wo
     """
     assert step.first is not None
     p, whole = sizes.trainable, sizes.trainable + sizes.frozen
-    in_step = first_order_memory(sizes, step.first, workers, 0)
+    in_step = first_order_memory(sizes, step.first, workers, "none")
     return {
         "student": whole,
         "best so far": whole if len(settings.learning_rates) > 1 else 0,
@@ -318,4 +333,11 @@ def student_step_memory(trace: MemoryTrace, settings: EvaluationSettings, pairs:
 def sizes_of(trace: MemoryTrace) -> Sizes:
     """Bytes of the traced dual encoder."""
     tower = trace.tower_bytes if trace.frozen_backbone else None
-    return Sizes(sum(trace.trainable_bytes.values()), trace.frozen_bytes, trace.module_bytes, tower)
+    return Sizes(
+        sum(trace.trainable_bytes.values()),
+        trace.frozen_bytes,
+        trace.module_bytes,
+        tower,
+        trace.block_bytes,
+        trace.outside_bytes,
+    )

@@ -21,6 +21,7 @@ from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
 from vldd_dist.models.losses import Learned, Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView
+from vldd_dist.sharding.blocks import blocks_of
 
 META = torch.device("meta")
 
@@ -94,6 +95,7 @@ class MemoryTrace:
         trainable_bytes: P, by tower.
         frozen_bytes: F.
         module_bytes: the largest module's own parameters.
+        block_bytes, outside_bytes: the largest of the model's blocks, and what is in none of them.
     """
 
     def __init__(self, settings: ModelSettings, text_dim: int, image_size: int) -> None:
@@ -104,6 +106,8 @@ class MemoryTrace:
         model = self.model()
         own = [sum(p.nbytes for p in module.parameters(recurse=False)) for module in model.modules()]
         self.module_bytes = max(own)
+        blocks = [sum(p.nbytes for p in block.parameters()) for block in blocks_of(model)]
+        self.block_bytes, self.outside_bytes = max(blocks, default=0), sum(own) - sum(blocks)
         self.parameters = sum(p.numel() for p in model.parameters())
         view = ParameterView(model)
         self.trainable = view.count

@@ -100,7 +100,7 @@ class ExpertTraining:
         inputs.model.bf16_backbone = settings.precision == "bf16"
         # Both before the model is put on the ranks.
         self.tower, skeleton = frozen_tower(inputs.model), Skeleton(inputs.model)
-        self.model = shard_model(inputs.model, optimiser, settings.zero_stage, inputs.ranks)
+        self.model = shard_model(inputs.model, optimiser, settings.sharding, inputs.ranks)
         self.state = ExpertState(self.model, inputs.model, skeleton, writer, inputs.ranks)
         self.curves = Curves()
         dataset = inputs.embeddings.dataset

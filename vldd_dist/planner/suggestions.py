@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from vldd_dist.config.base import Resources
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.cost_model.memory_model import GIB, RESERVED, peak
+from vldd_dist.cost_model.memory_model import GIB, RESERVED, is_in_shards, peak
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.errors import ConfigError
@@ -131,8 +131,8 @@ class _Search:
     def _more_workers(self) -> list[Way]:
         section = getattr(self.experiment, self.section)
         more = [{f"{self.section}.workers": n} for n in WORKERS if n > section.workers]
-        sharded = [change | {f"{self.section}.zero_stage": 3} for change in more]
-        return [way for way in (more, sharded if section.zero_stage < 3 else []) if way]
+        sharded = [change | {f"{self.section}.sharding": "fsdp"} for change in more]
+        return [way for way in (more, sharded if not is_in_shards(section.sharding) else []) if way]
 
     def _halved(self, key: str) -> Way:
         section, name = key.split(".")

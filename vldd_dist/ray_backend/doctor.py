@@ -171,10 +171,10 @@ def _deepspeed() -> Iterator[Finding]:
     try:
         module = importlib.import_module("deepspeed")
     except ModuleNotFoundError as error:
-        yield Finding("NOTE", "DeepSpeed", f"not installed ({error}): zero_stage above 0 needs the extra vldd_dist[zero]")
+        yield Finding("NOTE", "DeepSpeed", f"not installed ({error}): sharding: zero1 to zero3 needs the extra vldd_dist[zero]")
         return
     except Exception as error:  # its import runs compilers and probes drivers
-        yield Finding("NOTE", "DeepSpeed", f"not usable ({type(error).__name__}: {error}): sharded students need it")
+        yield Finding("NOTE", "DeepSpeed", f"not usable ({type(error).__name__}: {error}): sharding: zero1 to zero3 needs it")
         return
     locks = stale_locks(Path(os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")).expanduser())
     for lock in locks:

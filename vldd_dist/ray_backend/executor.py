@@ -61,7 +61,7 @@ class RayExecutor:
 
     def submit(self, order: UnitOrder) -> None:
         kind: Callable[[UnitOrder, Store, Queue], Attempt] = TaskAttempt
-        if order.workers > 1 or order.execution.get("zero_stage"):
+        if order.workers > 1 or order.execution.get("sharding", "none") != "none":
             kind = GroupAttempt
         elif order.attempt == "actor":
             kind = ExpertAttempt

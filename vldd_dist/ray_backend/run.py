@@ -28,7 +28,7 @@ from vldd_dist.reporting.renderers.terminal import TerminalTable
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.result import RunResult
-from vldd_dist.sharding.deepspeed_engine import require_deepspeed
+from vldd_dist.sharding.engine import require_engine
 from vldd_dist.store.store import Store
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -131,9 +131,10 @@ def _run(
 
 def _require_engine(units: list[WorkUnit], store: Store) -> None:
     """At the start: the first sharded unit may come hours later. A run that finds its sharded units done needs no engine."""
-    sharded = [unit for unit in units if unit.execution.get("zero_stage")]
-    if sharded and {unit.id for unit in sharded} - committed_units(store, sharded):
-        require_deepspeed()
+    sharded = [unit for unit in units if unit.execution.get("sharding", "none") != "none"]
+    if missing := {unit.id for unit in sharded} - (committed_units(store, sharded) if sharded else set()):
+        for sharding in sorted({unit.execution["sharding"] for unit in sharded if unit.id in missing}):
+            require_engine(sharding)
 
 
 def _run_units(

@@ -1,1 +1,1 @@
-"""Several ranks working on one model: their collectives, which elements each rank holds, and the DeepSpeed engine."""
+"""Several ranks working on one model: their collectives, which elements each rank holds, and the engines."""

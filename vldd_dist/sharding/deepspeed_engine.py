@@ -23,7 +23,7 @@ def bucket_elements(parameters: int) -> int:
 def require_deepspeed() -> None:
     """Raises ConfigError where DeepSpeed is not installed. Does not import it."""
     if find_spec("deepspeed") is None:
-        raise ConfigError("zero_stage above 0 needs DeepSpeed: install vldd_dist with its extra, vldd_dist[zero], or set 0")
+        raise ConfigError("sharding: zero1 to zero3 needs DeepSpeed: install vldd_dist[zero], or choose fsdp")
 
 
 def make_engine(model: nn.Module, optimiser: torch.optim.Optimizer, stage: int) -> Any:

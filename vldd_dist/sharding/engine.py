@@ -1,6 +1,6 @@
-"""Models on several ranks: replicated on each, or partitioned by DeepSpeed ZeRO.
+"""Models on several ranks: replicated on each, or partitioned by DeepSpeed ZeRO or torch's FSDP2.
 
-Both implementations have a `layout` that says which elements of the trainable parameters each rank holds. Parameters are
+All implementations have a `layout` that says which elements of the trainable parameters each rank holds. Parameters are
 written and read as shards of that layout, and gradients are returned as such shards, summed over the ranks. Each rank
 computes a partial loss; the whole loss is the sum of the partial losses of all ranks.
 """
@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from vldd_dist.config.base import Sharding
+from vldd_dist.sharding.deepspeed_engine import require_deepspeed
 from vldd_dist.sharding.layout import Layout
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.sharding.replicas import Replicas
@@ -60,17 +62,38 @@ class ShardedModel(Protocol):
         """One step of the optimiser along the gradient of the whole loss."""
         ...
 
-    def whole(self, parameter: nn.Parameter) -> Tensor:
-        """A frozen parameter, whole on this rank for as long as the result is referenced. A collective."""
+    def whole(self, name: str) -> Tensor:
+        """The frozen parameter of this name, whole on this rank for as long as the result is referenced. A collective."""
         ...
 
 
-def shard_model(model: nn.Module, optimiser: torch.optim.Optimizer, stage: int, ranks: Ranks) -> ShardedModel:
+def shard_model(model: nn.Module, optimiser: torch.optim.Optimizer, sharding: Sharding, ranks: Ranks) -> ShardedModel:
     """Put a model on the ranks.
 
     Args:
         model: equal on all ranks, on this rank's device; it must not be used directly afterwards.
         optimiser: of the trainable parameters, in the order of the layout.
-        stage: 0: replicated on each rank; 1 to 3: partitioned by that stage of DeepSpeed's ZeRO.
+        sharding: none: replicated on each rank; zero1 to zero3: partitioned by that stage of DeepSpeed's ZeRO; fsdp: by torch.
+
+    Raises:
+        ConfigError: what it needs is not installed.
     """
-    return Replicas(model, optimiser, ranks) if stage == 0 else ZeroModel(model, optimiser, stage, ranks)
+    if sharding == "none":
+        return Replicas(model, optimiser, ranks)
+    require_engine(sharding)
+    if sharding == "fsdp":
+        # Imported here, because distributed tensors take a while to load.
+        from vldd_dist.sharding.fsdp_model import FsdpModel
+
+        return FsdpModel(model, optimiser, ranks)
+    return ZeroModel(model, optimiser, int(sharding.removeprefix("zero")), ranks)
+
+
+def require_engine(sharding: Sharding) -> None:
+    """Raises ConfigError where what shards a model so is not installed."""
+    if sharding == "fsdp":
+        from vldd_dist.sharding.fsdp_model import require_fsdp
+
+        require_fsdp()
+    elif sharding != "none":
+        require_deepspeed()

@@ -36,6 +36,18 @@ class Layout:
 
         return cls(ranks, shapes, [[cut(rank, shape) for shape in shapes] for rank in range(ranks.world_size)])
 
+    @classmethod
+    def by_rows(cls, ranks: Ranks, shapes: Sequence[torch.Size]) -> "Layout":
+        """Each parameter cut along its first dimension into shards of equal length, the last ones shorter or empty, as FSDP
+        does; one without dimensions lies on rank 0."""
+
+        def cut(rank: int, shape: torch.Size) -> tuple[int, int]:
+            rows, width = (shape[0], prod(shape[1:])) if shape else (1, 1)
+            length = -(-rows // ranks.world_size)
+            return min(rank * length, rows) * width, min((rank + 1) * length, rows) * width
+
+        return cls(ranks, shapes, [[cut(rank, shape) for shape in shapes] for rank in range(ranks.world_size)])
+
     @property
     def own(self) -> Sequence[tuple[int, int]]:
         """This rank's ranges."""

@@ -66,5 +66,5 @@ class Replicas:
         self.optimiser.zero_grad()
         return gradients
 
-    def whole(self, parameter: nn.Parameter) -> Tensor:
-        return parameter.detach()
+    def whole(self, name: str) -> Tensor:
+        return self.model.get_parameter(name).detach()

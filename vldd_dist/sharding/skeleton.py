@@ -20,7 +20,8 @@ class Skeleton:
     """
 
     def __init__(self, model: DualEncoder) -> None:
-        self.frozen = {name: parameter for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        # Not the parameters: an engine replaces them by shards, and these would keep them whole.
+        self.frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         empty: dict[int, Tensor] = {
             id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
             for parameter in model.parameters()
@@ -32,7 +33,7 @@ class Skeleton:
     @contextmanager
     def with_frozen(self, model: ShardedModel) -> Iterator[DualEncoder]:
         """Within the `with` block, the frozen parameters are on this rank."""
-        with self._filled((name, model.whole(source)) for name, source in self.frozen.items()):
+        with self._filled((name, model.whole(name)) for name in self.frozen):
             yield self.model
 
     @contextmanager

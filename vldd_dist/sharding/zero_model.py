@@ -25,7 +25,7 @@ class ZeroModel:
         self.in_shards = stage == 3
         self.has_momentum = any(group.get("momentum") for group in optimiser.param_groups)
         shapes = [parameter.shape for parameter in self.parameters]
-        self.engine = make_engine(model, optimiser, stage)
+        self.model, self.engine = model, make_engine(model, optimiser, stage)
         if self.has_momentum:
             _begin_momentum(self.engine.optimizer, stage)
         if stage == 3:
@@ -74,11 +74,11 @@ class ZeroModel:
         self.engine.backward(partial_loss * self.ranks.world_size)
         self.engine.step()
 
-    def whole(self, parameter: nn.Parameter) -> Tensor:
+    def whole(self, name: str) -> Tensor:
+        parameter: Any = self.model.get_parameter(name)
         if self.stage < 3:
             return parameter.detach()
-        shape = parameter.ds_shape  # type: ignore[attr-defined]
-        shard = parameter.ds_tensor.view(-1)  # type: ignore[attr-defined]
+        shape, shard = parameter.ds_shape, parameter.ds_tensor.view(-1)
         if self.ranks.world_size == 1:
             return shard[: shape.numel()].view(shape)
         flat = shard.new_empty(self.ranks.world_size * len(shard))

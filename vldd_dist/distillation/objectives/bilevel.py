@@ -82,7 +82,7 @@ class Bilevel(UnrolledObjective):
         context.model.bf16_backbone = settings.precision == "bf16"
         size = inner_batch_size(settings.batch_size, context.total)
         with shelf_for(self.offload_snapshots) as shelf:
-            unrolling = make_unrolling(context.model, context.loss, self, shelf, context.ranks, settings.zero_stage, size)
+            unrolling = make_unrolling(context.model, context.loss, self, shelf, context.ranks, settings.sharding, size)
             teacher = Teacher(unrolling, context.open_experts(unrolling.part)) if self.teacher else None
             yield BilevelProblem(self, context, unrolling, teacher)
 

@@ -24,8 +24,8 @@ class FeatureMatching(Objective):
         loss, found = experiment.model.loss, []
         if learned := [*loss.learned_rows(range(1), 1), *loss.learned_shared()]:
             found.append(f"model.loss: {learned[0]} cannot be learned by distill.objective: {self.name}, without a student")
-        if experiment.distill.zero_stage:
-            found.append(f"distill.zero_stage shards a student, and distill.objective: {self.name} has none: set it to 0")
+        if experiment.distill.sharding != "none":
+            found.append(f"distill.sharding shards a student, and distill.objective: {self.name} has none: set none")
         return found
 
 

@@ -70,10 +70,10 @@ class UnrolledObjective(Objective):
     def problems_on_ranks(self, experiment: "Experiment") -> Iterator[str]:
         """What keeps it from several ranks or an engine, where they are asked for."""
         distill = experiment.distill
-        if GRADIENTS.load(self.gradient).derivatives is None and (distill.workers > 1 or distill.zero_stage):
+        if GRADIENTS.load(self.gradient).derivatives is None and (distill.workers > 1 or distill.sharding != "none"):
             yield (
                 f"distill.objective.gradient: {self.gradient} keeps one graph in one process: set exact, or distill.workers to "
-                "1 and zero_stage to 0"
+                "1 and sharding to none"
             )
 
     def inner_rates(self, shared: Mapping[str, Tensor], step: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The student's unroll, as the settings and the number of ranks ask."""
 
+from vldd_dist.config.base import Sharding
 from vldd_dist.distillation.student.local import LocalUnrolling
 from vldd_dist.distillation.student.on_ranks import ShardedUnrolling
 from vldd_dist.distillation.student.unrolling import Unrolling, UnrollSettings
@@ -15,10 +16,10 @@ def make_unrolling(
     settings: UnrollSettings,
     shelf: Shelf | None,
     ranks: Ranks,
-    zero_stage: int,
+    sharding: Sharding,
     batch_size: int,
 ) -> Unrolling:
     """As the settings and the number of ranks ask."""
-    if ranks is SOLO and zero_stage == 0:
+    if ranks is SOLO and sharding == "none":
         return LocalUnrolling(model, loss, settings, shelf)
-    return ShardedUnrolling(model, loss, settings, shelf, ranks, zero_stage, batch_size)
+    return ShardedUnrolling(model, loss, settings, shelf, ranks, sharding, batch_size)

@@ -1,4 +1,4 @@
-"""The student's unroll on several ranks, or on a DeepSpeed engine."""
+"""The student's unroll on several ranks, or on an engine that shards it."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.artifacts.trajectories import ShardSlices
+from vldd_dist.config.base import Sharding
 from vldd_dist.distillation.student.sharded import ShardedDoubleBackward, ShardedFirstOrder
 from vldd_dist.distillation.student.unrolling import (
     CHECKED_PAIRS,
@@ -44,7 +45,7 @@ from vldd_dist.sharding.skeleton import Skeleton
 
 
 class ShardedUnrolling:
-    """Several ranks, or DeepSpeed on one; any gradient but `full`.
+    """Several ranks, or an engine on one; any gradient but `full`.
 
     Args:
         model: the same on every rank; it is put on the ranks here.
@@ -58,7 +59,7 @@ class ShardedUnrolling:
         settings: UnrollSettings,
         shelf: Shelf | None,
         ranks: Ranks,
-        zero_stage: int,
+        sharding: Sharding,
         batch_size: int,
     ) -> None:
         self.model, self.settings, self.shelf, self.ranks = model, settings, shelf, ranks
@@ -74,7 +75,7 @@ class ShardedUnrolling:
         # Before the engine takes them apart.
         self.heads = [copy.deepcopy(head).cpu() for head in model.heads]
         # The outer loop writes the parameters; the engine's own steps are never taken.
-        sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), zero_stage, ranks)
+        sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), sharding, ranks)
         self.layout = sharded.layout
         self.passes = ShardedFirstOrder(sharded, model, loss, ranks)
         owned = list(zip(view.names, view.towers, self.layout.own, strict=True))

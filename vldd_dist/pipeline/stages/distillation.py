@@ -88,7 +88,7 @@ def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkU
         "encode_batch": experiment.evaluation.encode_batch,
         "settings": settings.model_dump(mode="json"),
         # The executor reads these: they say how the ranks are started, and when one of them is given up.
-        "zero_stage": settings.zero_stage,
+        "sharding": settings.sharding,
         "rank_timeout_seconds": settings.rank_timeout_seconds,
     }
     inputs = {"dataset": graph.unit("dataset"), **model_inputs(graph, experiment.model)}
@@ -211,7 +211,7 @@ def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
     elif objective.gradient == "finite_difference":
         checked = min(rows, per_rank(CHECKED_PAIRS, settings.workers))
         check = trace.second_order(checked, dropout=dropout, with_theta=True, fixed=fixed, blend=blend)
-        keep = not drops_gradients(settings.zero_stage)
+        keep = not drops_gradients(settings.sharding)
         first = trace.first_order(rows, training=dropout, of_batch=True, keep=keep, fixed=fixed, blend=blend)
         step = replace(step, first=first, check=check)
     else:

@@ -92,7 +92,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     rows = per_rank(settings.batch_size, settings.workers)
     step = Step(
         rows * trace.input_bytes,
-        first=trace.first_order(rows, training=True, of_batch=False, keep=not drops_gradients(settings.zero_stage)),
+        first=trace.first_order(rows, training=True, of_batch=False, keep=not drops_gradients(settings.sharding)),
         encoding=trace.encoding(experiment.evaluation.encode_batch),
     )
     return expert_memory(sizes_of(trace), step, settings)

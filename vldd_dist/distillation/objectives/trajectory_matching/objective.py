@@ -28,7 +28,7 @@ class TrajectoryMatching(MatchingSettings):
         batch_size = inner_batch_size(settings.batch_size, context.total)
         with shelf_for(self.offload_snapshots) as shelf:
             loss = self.inner_loss(context.loss)
-            unrolling = make_unrolling(context.model, loss, self, shelf, context.ranks, settings.zero_stage, batch_size)
+            unrolling = make_unrolling(context.model, loss, self, shelf, context.ranks, settings.sharding, batch_size)
             seed = derive_seed(context.seed, "distillation", context.total)
             yield MatchingProblem(self, context, unrolling, context.open_experts(unrolling.part), seed)
 

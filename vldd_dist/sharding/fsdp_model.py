@@ -1,0 +1,143 @@
+"""A model partitioned over the ranks by torch's FSDP2 (`fully_shard`)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from vldd_dist.errors import ConfigError
+from vldd_dist.sharding.blocks import blocks_of
+from vldd_dist.sharding.layout import Layout
+from vldd_dist.sharding.ranks import Ranks
+from vldd_dist.sharding.replicas import parameters_of
+
+
+def require_fsdp() -> None:
+    """Raises ConfigError where torch's FSDP2 cannot sum gradients by gloo."""
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise ConfigError(f"sharding: fsdp needs a newer torch than {torch.__version__}: update it, or choose zero3")
+
+
+class FsdpModel:
+    """See `engine.ShardedModel`; a rank holds rows of each parameter, cut along its first dimension.
+
+    Each of the network's blocks is gathered for its own passes; what is outside of them is gathered from the start of a forward
+    pass to the end of the backward pass. Parameters without dimensions, which FSDP cannot cut, are replicas, owned by rank 0.
+
+    Attributes:
+        held: what this rank holds of each trainable parameter: (rows, ...), or () of one without dimensions. The optimiser's
+            parameters; their memory is FSDP's.
+    """
+
+    in_shards = True
+
+    def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, ranks: Ranks) -> None:
+        trainable = parameters_of(optimiser)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self.layout = Layout.by_rows(ranks, [parameter.shape for parameter in trainable])
+        self.model, self.optimiser, self.ranks = model, optimiser, ranks
+        self._root = _shard(model, ranks)
+        # Now, because FSDP swaps a module's parameters for gathered ones and back.
+        self._by_name = dict(model.named_parameters())
+        self.parameters = [self._by_name[names[id(parameter)]] for parameter in trainable]
+        self.held = [nn.Parameter(_local(parameter)) for parameter in self.parameters]
+        # On tensors that are not distributed a step is a few fused operations.
+        held = iter(self.held)
+        for group in optimiser.param_groups:
+            group["params"] = [next(held) for _ in group["params"]]
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.model(*inputs)
+
+    @torch.no_grad()
+    def write(self, shards: Sequence[Tensor]) -> None:
+        # What is outside of blocks is still gathered after a forward pass without a backward pass.
+        self._root.reshard()
+        for held, value in zip(self.held, self._as_held(shards), strict=True):
+            held.copy_(value)
+
+    def read(self) -> list[Tensor]:
+        return [shard.clone() for shard in self._as_shards([held.detach() for held in self.held])]
+
+    def read_momentum(self) -> list[Tensor]:
+        buffers = [self.optimiser.state[held].get("momentum_buffer") for held in self.held]
+        return [] if any(buffer is None for buffer in buffers) else [shard.clone() for shard in self._as_shards(buffers)]
+
+    def write_momentum(self, shards: Sequence[Tensor]) -> None:
+        if not shards:
+            return
+        for held, value in zip(self.held, self._as_held(shards), strict=True):
+            self.optimiser.state[held]["momentum_buffer"] = value.clone()
+
+    def backward(self, partial_loss: Tensor) -> list[Tensor]:
+        partial_loss.backward()
+        return self._as_shards(self._gradients())
+
+    def step(self, partial_loss: Tensor) -> None:
+        partial_loss.backward()
+        for held, gradient in zip(self.held, self._gradients(), strict=True):
+            held.grad = gradient
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+    def whole(self, name: str) -> Tensor:
+        parameter = self._by_name[name]
+        if parameter.dim() == 0:
+            return parameter.detach()
+        return Layout.by_rows(self.ranks, [parameter.shape]).gather([_local(parameter).reshape(-1)])[0]
+
+    @torch.no_grad()
+    def _gradients(self) -> list[Tensor]:
+        """What this rank holds of the gradient of the whole loss, shaped as `held`."""
+        gradients = [torch.zeros_like(h) if p.grad is None else _local(p.grad) for p, h in self._pairs()]
+        for parameter in self.parameters:
+            parameter.grad = None
+        return self._summed_scalars(gradients)
+
+    def _pairs(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        return list(zip(self.parameters, self.held, strict=True))
+
+    def _as_shards(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Views (n,) of what this rank owns of tensors shaped as `held`."""
+        owned = (stop - start for start, stop in self.layout.own)
+        return [tensor.reshape(-1)[:length] for tensor, length in zip(tensors, owned, strict=True)]
+
+    def _as_held(self, shards: Sequence[Tensor]) -> list[Tensor]:
+        """The inverse of `_as_shards`."""
+        return self._summed_scalars(
+            [
+                shard.view(held.shape) if len(shard) == held.numel() else shard.new_zeros(held.shape)
+                for shard, held in zip(shards, self.held, strict=True)
+            ]
+        )
+
+    def _summed_scalars(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The tensors, of which those without dimensions are summed over the ranks."""
+        places = [place for place, tensor in enumerate(tensors) if tensor.dim() == 0]
+        if places:
+            sums = self.ranks.all_reduce(torch.stack([tensors[place] for place in places]))
+            for place, value in zip(places, sums, strict=True):
+                tensors[place] = value
+        return tensors
+
+
+def _shard(model: nn.Module, ranks: Ranks) -> FSDPModule:
+    """Cut the parameters of the model's blocks, then all others; gradients are summed over the ranks, not averaged. Returns
+    the model."""
+    mesh = init_device_mesh(next(model.parameters()).device.type, (ranks.world_size,))
+    whole = {parameter for parameter in model.parameters() if parameter.dim() == 0}
+    for module in (*blocks_of(model), model):
+        part = fully_shard(module, mesh=mesh, ignored_params=whole)
+        part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)
+    return part
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """A view of this rank's rows of a distributed tensor; of another the tensor itself."""
+    tensor = tensor.detach()
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
