@@ -1,29 +1,37 @@
-"""A student in shards (ZeRO 3, central differences) on 1, 2 and 4 ranks: memory, time, communication, and the gradient's error.
+"""Students and experts whole on each rank, in shards by DeepSpeed ZeRO 3, and by FSDP2, on 1, 2 and 4 ranks: memory,
+communication, time, and the gradient's error.
 
     python -m benchmarks.sharded [--quick]
 
-Ranks are processes of one thread each on this machine, connected by gloo. `state` is what a rank holds between two passes: its
-shards of the parameters, the engine's copy and buffers, gradients, snapshots, adjoint, and the expert's two snapshots; in
-bytes of distinct tensors, the maximum at the start of a pass, without the pairs. It should fall as 1/world. `peak` is the
-growth of the process's resident set during the unroll. Communication is counted by the usual cost of each collective (Thakur
-et al. 2005) and compared with two all-gathers and one reduce-scatter of the parameters for each pass, the minimum for ZeRO 3,
-with three passes for each inner step. The error is that of `exact` on 2 and 3 ranks against one process, relative l2 over the
-gradients of the pairs and of the rates. The last line is JSON: state_fraction_2, state_fraction_4, gradient_error_2,
-gradient_error_3, comm_ratio (the worst over the numbers of ranks).
+Ranks are processes of one thread each on this machine, connected by gloo. Two steps are measured: an outer step of a student
+(central differences) and a training step of an expert (SGD with momentum). `state` is what a rank holds between two passes: its
+parameters, the engine's copy and buffers, gradients; of a student snapshots, adjoint, and both ends; of an expert momentum. It
+is in bytes of distinct tensors, the maximum at the start of a pass, without the pairs; in shards it should fall as 1/world.
+`peak` is the growth of the process's resident set during a step that is not its first. `moved` is what all ranks send in a step
+by the usual cost of each collective (Thakur et al. 2005), compared with two all-gathers and one reduce-scatter of the
+parameters for each pass, the least of a model in shards. Seconds are the median of the slowest rank's; the kinds of sharding
+take turns. The error is that of `exact` against one process, relative l2 over the gradients of the pairs and of the rates. The
+last line is JSON: STEP.SHARDING.RANKS.{state, moved, time} (ratios to one rank, to the least, to `none`) and
+gradient_error.SHARDING.RANKS.
 """
 
 import argparse
 import gc
+import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks._measure import peak_memory, print_json
+from vldd_dist.config.base import Sharding
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
@@ -34,12 +42,15 @@ from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import ParameterView
+from vldd_dist.sharding.engine import shard_model
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.testing.group import Group
 
 IMAGE_SIZE, PAIRS, TEXT_DIM = 64, 12, 384
 RATES = torch.tensor([0.01, 0.01])
 MIB = 2**20
+ENGINES: tuple[Sharding, ...] = ("zero3", "fsdp")
+SHARDINGS: tuple[Sharding, ...] = ("none", *ENGINES)
 
 
 def make_model(name: str) -> DualEncoder:
@@ -89,77 +100,129 @@ def live_bytes() -> int:
     gc.collect()
     storages: dict[int, int] = {}
     for each in gc.get_objects():
-        # Not isinstance, because some objects of torch print a warning then.
-        if issubclass(type(each), Tensor) and each.device.type == "cpu":
+        # Not isinstance, because some objects of torch print a warning then. A distributed tensor's memory is its shard's.
+        if issubclass(type(each), Tensor) and not issubclass(type(each), DTensor) and each.device.type == "cpu":
             storage = each.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
 
 
-class RankFigures(NamedTuple):
-    """Of one rank: bytes, seconds per outer step, and bytes moved per inner step."""
+class Figures(NamedTuple):
+    """Of one rank: bytes held between two passes, growth of the process, bytes moved in a step, seconds of a step."""
 
     state: int
     peak: int
-    seconds: float
-    moved: float
-    theta: int
+    moved: int
+    seconds: list[float]
 
 
-def measure_rank(ranks: Ranks, name: str, steps: int, repeats: int) -> RankFigures:
+class Measured:
+    """A step of one kind of sharding that can be repeated, and what a rank holds for it.
+
+    Args:
+        make: makes what a step works on. Returns the step, which calls its argument between passes, and the bytes of its pairs.
+    """
+
+    def __init__(self, ranks: Ranks, make: "Callable[[], tuple[Step, int]]") -> None:
+        before = live_bytes()
+        self.step, pairs = make()
+        # The first step also traces the model and loads the kernels.
+        self.step(_nothing)
+        seen: list[int] = []
+        self.step(lambda: seen.append(live_bytes()))
+        with Moved(ranks) as moved:
+            _, self.peak = peak_memory(lambda: self.step(_nothing))
+        self.state, self.moved = max(seen) - before - pairs, moved.bytes
+        self.seconds: list[float] = []
+
+    def time(self) -> None:
+        began = time.perf_counter()
+        self.step(_nothing)
+        self.seconds.append(time.perf_counter() - began)
+
+    def figures(self) -> Figures:
+        return Figures(self.state, self.peak, self.moved, self.seconds)
+
+
+Step = Callable[[Callable[[], object]], object]
+
+
+def _nothing() -> None:
+    """Of a step that is not watched."""
+
+
+def make_outer_step(ranks: Ranks, sharding: Sharding, name: str, steps: int) -> tuple[Step, int]:
     model = make_model(name)
     start_whole, target_whole = make_ends(model)
     batches = [[tensor[slice(*ranks.rows(PAIRS))].clone() for tensor in batch] for batch in make_batches(steps)]
-    theta = sum(tensor.nbytes for tensor in start_whole)
     settings = TrajectoryMatching(gradient="finite_difference")
-    unrolling = ShardedUnrolling(model, InfoNCE(), settings, None, ranks, "zero3", PAIRS)
+    unrolling = ShardedUnrolling(model, InfoNCE(), settings, None, ranks, sharding, PAIRS)
     start, target = ([shard.clone() for shard in unrolling.layout.cut(whole)] for whole in (start_whole, target_whole))
-    del start_whole, target_whole
-    seen: list[int] = []
     gradients = ShardedFirstOrder.gradients
 
-    def watched(self: ShardedFirstOrder, *arguments: Any, **named: Any) -> Any:
-        seen.append(live_bytes())
-        return gradients(self, *arguments, **named)
+    def step(between: Callable[[], object]) -> object:
+        def watched(self: ShardedFirstOrder, *arguments: Any, **named: Any) -> Any:
+            between()
+            return gradients(self, *arguments, **named)
 
-    def unroll() -> None:
-        unrolling.gradient(Segment(start, distance_to(target, start, unrolling.towers, ranks), RATES, batches, (), 0), 1e-4)
+        ShardedFirstOrder.gradients = watched  # type: ignore[method-assign]
+        segment = Segment(start, distance_to(target, start, unrolling.towers, ranks), RATES, batches, (), 0)
+        result = unrolling.gradient(segment, 1e-4)
+        ShardedFirstOrder.gradients = gradients  # type: ignore[method-assign]
+        return result
 
-    # The first unroll also traces the model and loads the kernels.
-    unroll()
-    apart = sum(tensor.nbytes for batch in batches for tensor in batch)
-    ShardedFirstOrder.gradients = watched  # type: ignore[method-assign]
-    unroll()
-    ShardedFirstOrder.gradients = gradients  # type: ignore[method-assign]
-    _, peak = peak_memory(unroll)
-    with Moved(ranks) as moved:
-        unroll()
-    began = time.perf_counter()
+    return step, sum(tensor.nbytes for batch in batches for tensor in batch)
+
+
+def make_expert_step(ranks: Ranks, sharding: Sharding, name: str) -> tuple[Step, int]:
+    model, loss = make_model(name).train(), InfoNCE()
+    model.gather_rows = ranks.rows_gatherer(PAIRS)
+    images, texts = (tensor[slice(*ranks.rows(PAIRS))].clone() for tensor in make_batches(1)[0])
+    optimiser = torch.optim.SGD(ParameterView(model).parameters, lr=1e-3, momentum=0.9)
+    expert = shard_model(model, optimiser, sharding, ranks)
+
+    def step(between: Callable[[], object]) -> None:
+        between()
+        expert.step(loss(*expert(images, texts)) / ranks.world_size)
+
+    return step, images.nbytes + texts.nbytes
+
+
+def measure_rank(ranks: Ranks, name: str, steps: int, repeats: int) -> dict[str, dict[str, Figures]]:
+    """Sharding -> step -> its figures. The kinds of sharding take turns, so that other load falls on all of them."""
+    measured = {
+        sharding: {
+            "outer step": Measured(ranks, partial(make_outer_step, ranks, sharding, name, steps)),
+            "expert's step": Measured(ranks, partial(make_expert_step, ranks, sharding, name)),
+        }
+        for sharding in SHARDINGS
+    }
     for _ in range(repeats):
-        unroll()
-    seconds = (time.perf_counter() - began) / repeats
-    return RankFigures(max(seen) - apart, peak, seconds, moved.bytes / steps, theta)
+        for of_sharding in measured.values():
+            for one in of_sharding.values():
+                one.time()
+    return {sharding: {step: one.figures() for step, one in found.items()} for sharding, found in measured.items()}
 
 
-def exact_on_rank(ranks: Ranks, name: str, steps: int) -> tuple[list[list[Tensor]], Tensor]:
+def exact_on_rank(ranks: Ranks, sharding: Sharding, name: str, steps: int) -> tuple[list[list[Tensor]], Tensor]:
     model = make_model(name)
     start, target = make_ends(model)
     batches = [[tensor[slice(*ranks.rows(PAIRS))] for tensor in batch] for batch in make_batches(steps)]
-    unrolling = ShardedUnrolling(model, InfoNCE(), TrajectoryMatching(), None, ranks, "zero3", PAIRS)
+    unrolling = ShardedUnrolling(model, InfoNCE(), TrajectoryMatching(), None, ranks, sharding, PAIRS)
     cut = unrolling.layout.cut
     outer = distance_to(cut(target), cut(start), unrolling.towers, ranks)
     result = unrolling.gradient(Segment(cut(start), outer, RATES, batches, (), 0), None)
     return [list(batch) for batch in result.batches], result.rates
 
 
-def gradient_error(world: int, name: str, steps: int) -> float:
+def gradient_error(world: int, sharding: Sharding, name: str, steps: int) -> float:
     model = make_model(name)
     start, target = make_ends(model)
     unrolling = LocalUnrolling(model, InfoNCE(), TrajectoryMatching(), None)
     segment = Segment(start, distance_to(target, start, unrolling.towers), RATES, make_batches(steps), (), 0)
     wanted = unrolling.gradient(segment, None)
     group = Group(world)
-    parts = group.run(exact_on_rank, name, steps)
+    parts = group.run(exact_on_rank, sharding, name, steps)
     group.close()
     joined = [torch.cat([batches[step][k] for batches, _ in parts]) for step in range(steps) for k in (0, 1)]
     pairs = [tensor for batch in wanted.batches for tensor in batch]
@@ -172,46 +235,61 @@ def _relative(found: list[Tensor], wanted: list[Tensor]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A student in shards on several ranks.")
-    parser.add_argument("--quick", action="store_true", help="a small student, one repeat")
+    parser = argparse.ArgumentParser(description="Students and experts in shards on several ranks.")
+    parser.add_argument("--quick", action="store_true", help="a small network, two inner steps, one repeat")
     quick = parser.parse_args().quick
-    name, steps, repeats = ("vit_tiny_patch16_224", 3, 1) if quick else ("vit_small_patch16_224", 4, 2)
+    name, steps, repeats = ("vit_tiny_patch16_224", 2, 1) if quick else ("vit_small_patch16_224", 2, 3)
     torch.set_num_threads(1)
-    found: dict[int, list[RankFigures]] = {}
+    theta = sum(tensor.nbytes for tensor in ParameterView(make_model(name)).parameters)
+    found: dict[int, list[dict[str, dict[str, Figures]]]] = {}
     for world in (1, 2, 4):
         group = Group(world)
         found[world] = group.run(measure_rank, name, steps, repeats)
         group.close()
-    table = Table(title=f"{name}, {IMAGE_SIZE} px, {PAIRS} pairs, {steps} inner steps, ZeRO 3, central differences")
-    for heading in ("ranks", "state MiB", "of 1 rank", "peak MiB", "s a step", "moved MiB", "of the least"):
+    last: dict[str, float] = {}
+    # Passes of a step: three for each inner step of central differences.
+    for step, passes in (("outer step", 3 * steps), ("expert's step", 1)):
+        title = f"{name} ({theta / MIB:.0f} MiB), {step}, {IMAGE_SIZE} px, {PAIRS} pairs"
+        last |= _print_table(found, step, passes * theta, title)
+    for world in (2, 3):
+        for sharding in ENGINES:
+            last[f"gradient_error.{sharding}.{world}"] = gradient_error(world, sharding, "vit_tiny_patch16_224", 2)
+    print_json(last)
+
+
+def _print_table(found: dict[int, list[dict[str, dict[str, Figures]]]], step: str, passed: int, title: str) -> dict[str, float]:
+    """Returns the ratios, by name. `passed`: bytes of the parameters, once for each pass of a step."""
+    table, ratios = Table(title=title), dict[str, float]()
+    for heading in ("ranks", "sharding", "state MiB", "of 1 rank", "peak MiB", "moved MiB", "of the least", "s", "of none"):
         table.add_column(heading, justify="right")
-    fractions, comm_ratios = {}, []
-    for world, figures in found.items():
-        worst = max(figures, key=lambda rank: rank.state)
-        fractions[world] = worst.state / found[1][0].state
-        least = 9 * (world - 1) * worst.theta
-        ratio = worst.moved / least if least else 0.0
-        comm_ratios.append(ratio)
-        peak, seconds = max(rank.peak for rank in figures), max(rank.seconds for rank in figures)
-        table.add_row(
-            str(world),
-            f"{worst.state / MIB:.0f}",
-            f"{fractions[world]:.3f}",
-            f"{peak / MIB:.0f}",
-            f"{seconds:.1f}",
-            f"{worst.moved / MIB:.0f}",
-            f"{ratio:.3f}" if least else "-",
-        )
-    Console(width=100).print(table)
-    print_json(
-        {
-            "state_fraction_2": round(fractions[2], 3),
-            "state_fraction_4": round(fractions[4], 3),
-            "gradient_error_2": gradient_error(2, "vit_tiny_patch16_224", 2),
-            "gradient_error_3": gradient_error(3, "vit_tiny_patch16_224", 2),
-            "comm_ratio": round(max(comm_ratios), 3),
-        }
-    )
+    for world, ranks in found.items():
+        seconds = {kind: _median_of_slowest([rank[kind][step].seconds for rank in ranks]) for kind in SHARDINGS}
+        for sharding in SHARDINGS:
+            figures = [rank[sharding][step] for rank in ranks]
+            state, moved = max(one.state for one in figures), figures[0].moved
+            fraction, least = state / found[1][0][sharding][step].state, 3 * (world - 1) * passed
+            times = seconds[sharding] / seconds["none"]
+            table.add_row(
+                str(world),
+                sharding,
+                f"{state / MIB:.0f}",
+                f"{fraction:.3f}",
+                f"{max(one.peak for one in figures) / MIB:.0f}",
+                f"{moved / MIB:.0f}",
+                f"{moved / least:.3f}" if least else "-",
+                f"{seconds[sharding]:.2f}",
+                f"{times:.2f}",
+            )
+            if world > 1 and sharding in ENGINES:
+                values = {"state": fraction, "moved": moved / least, "time": times}
+                ratios |= {f"{step}.{sharding}.{world}.{what}": round(value, 3) for what, value in values.items()}
+    Console(width=120).print(table)
+    return ratios
+
+
+def _median_of_slowest(seconds: list[list[float]]) -> float:
+    """From the seconds of each rank's repeats."""
+    return statistics.median(max(repeat) for repeat in zip(*seconds, strict=True))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A model partitioned over the ranks by torch's FSDP2 (`fully_shard`)."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,8 @@ class FsdpModel:
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self.layout = Layout.by_rows(ranks, [parameter.shape for parameter in trainable])
         self.model, self.optimiser, self.ranks = model, optimiser, ranks
+        # Nothing writes into the model's outputs; of a block's this is the network's business.
+        warnings.filterwarnings("ignore", rf"FSDP2-wrapped module \(FSDP{type(model).__name__}\) returned a view", UserWarning)
         self._root = _shard(model, ranks)
         # Now, because FSDP swaps a module's parameters for gathered ones and back.
         self._by_name = dict(model.named_parameters())
