@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 # Two workers at least, four at most: a worker takes up to 3 GiB.
 PARALLEL := -n auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: setup demo test test-fast test-servers lint type docs bench wheel image clean
+.PHONY: setup demo test test-fast test-servers gpu lint type docs bench wheel image clean
 
 setup: .venv/.ready
 
@@ -38,6 +38,11 @@ test-fast: setup
 # What speaks to an S3 server or a browser, which must be real ones: Ceph's and Chromium.
 test-servers: setup
 	VLDD_REQUIRE_CEPH=1 VLDD_REQUIRE_BROWSER=1 $(BIN)/pytest $(PARALLEL) -m 's3 or browser'
+
+# On a machine with a CUDA GPU: the tests that need one, and checks and figures in nine minutes (build/gpu/gpu.md).
+gpu: setup
+	$(BIN)/pytest -m gpu -rs
+	$(BIN)/python -m benchmarks.gpu --minutes 9 --out build/gpu
 
 lint: setup
 	$(BIN)/ruff check .

@@ -50,6 +50,24 @@ def peak_memory(function: Callable[[], Result]) -> tuple[Result, int]:
     return result, max(resident("VmHWM") - before, 0)
 
 
+def peak_of_tensors(function: Callable[[], object]) -> int:
+    """The most bytes that torch's CPU allocator had given out in a call, from the profiler's record of every allocation and
+    release."""
+    # Only who measures tensors loads torch.
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        function()
+    assert profiled.profiler is not None
+    assert profiled.profiler.kineto_results is not None
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live = highest = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        highest = max(highest, live)
+    return highest
+
+
 def resident(field: str) -> int:
     """Bytes by /proc/self/status: VmRSS, the resident set now, or VmHWM, its peak."""
     for line in Path("/proc/self/status").read_text().splitlines():

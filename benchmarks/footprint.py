@@ -10,58 +10,28 @@ GPU's allocator; the aim of 20 % refers to it. Ratios are estimate over measurem
 import argparse
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
-from benchmarks._measure import FreshProcess, peak_memory, print_json
-from vldd_dist.config.distillation import DistillSettings
-from vldd_dist.config.experts import ExpertSettings
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.cost_model.memory_model import Step, expert_memory, peak, sizes_of, unroll_memory
-from vldd_dist.cost_model.memory_trace import MemoryTrace
-from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import Params, unrolled_gradient
+from benchmarks._measure import FreshProcess, peak_memory, peak_of_tensors, print_json
+from benchmarks._memory_cases import EXPERT, STEPS, Case, estimate, unroll
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import ParameterView
 
-IMAGE_SIZE, TEXT_DIM, STEPS = 64, 384, 4
-EXPERT = ExpertSettings(momentum=0.9, weight_decay=5e-4)
+IMAGE_SIZE = 64
 GRADIENTS = ("full", "exact", "finite_difference")
 MIB = 2**20
 
 
-@dataclass(frozen=True)
-class Case:
-    """A student, and a batch whose activations are large compared with the error of measurement."""
-
-    model: str
-    arguments: dict[str, Any]
-    train: str
-    pairs: int
-
-    @property
-    def name(self) -> str:
-        return self.model.removesuffix("_patch16_224") + (", LoRA" if self.train == "lora" else "")
-
-    @property
-    def settings(self) -> ModelSettings:
-        image = {"model": self.model, "model_args": self.arguments, "weights": "random", "train": self.train}
-        text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
-        return ModelSettings(image=ImageTowerSettings.model_validate(image), text=text)
-
-
 CASES = (
-    Case("test_vit", {"img_size": IMAGE_SIZE}, "full", 256),
-    Case("vit_tiny_patch16_224", {"img_size": IMAGE_SIZE}, "full", 48),
-    Case("vit_tiny_patch16_224", {"img_size": IMAGE_SIZE}, "lora", 64),
-    Case("nf_regnet_b1", {}, "full", 24),
+    Case("test_vit", {"img_size": IMAGE_SIZE}, "full", 256, IMAGE_SIZE),
+    Case("vit_tiny_patch16_224", {"img_size": IMAGE_SIZE}, "full", 48, IMAGE_SIZE),
+    Case("vit_tiny_patch16_224", {"img_size": IMAGE_SIZE}, "lora", 64, IMAGE_SIZE),
+    Case("nf_regnet_b1", {}, "full", 24, IMAGE_SIZE),
 )
 
 
@@ -72,49 +42,21 @@ class Measured(NamedTuple):
     resident: int
 
 
-def estimate(case: Case, what: str) -> int:
-    """The plan's estimate in bytes."""
-    trace = MemoryTrace(case.settings, TEXT_DIM, IMAGE_SIZE)
-    sizes, batch = sizes_of(trace), case.pairs * trace.input_bytes
-    if what == "expert":
-        first = trace.first_order(case.pairs, training=True, of_batch=False, keep=True)
-        terms = expert_memory(sizes, Step(batch, first=first), EXPERT)
-        return terms["momentum"] + terms["activations"]
-    if what == "full":
-        step = Step(batch, full=trace.full_graph(case.pairs, dropout=False))
-    elif what == "exact":
-        step = Step(batch, second=trace.second_order(case.pairs, dropout=False, with_theta=True))
-    else:
-        step = Step(batch, first=trace.first_order(case.pairs, training=False, of_batch=True, keep=True))
-    return peak(unroll_memory(sizes, step, DistillSettings(objective={"gradient": what, "inner_steps": STEPS})))
-
-
 def measure(case: Case, what: str) -> Measured:
     """Runs in a process of its own."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = build(case.settings, TEXT_DIM, None, 0)
-    make = _expert_steps if what == "expert" else _unroll
-    make(model, what, 2)()
-    work = make(model, what, case.pairs)
+    model = build(case.settings, case.text_dim, None, 0)
+    make = _expert_steps if what == "expert" else unroll
+    make(model, case, what, 2)()
+    work = make(model, case, what, case.pairs)
     resident = peak_memory(work)[1]
-    return Measured(_peak_of_tensors(work), resident)
+    return Measured(peak_of_tensors(work), resident)
 
 
-def _unroll(model: DualEncoder, gradient: str, pairs: int) -> Callable[[], object]:
-    student = Student(model, InfoNCE(), dropout=False, fused_attention=gradient == "finite_difference")
-    start, target = student.view.read(), student.view.read()
-    batches = [_batch(pairs) for _ in range(STEPS)]
-
-    def outer(end: Params) -> Tensor:
-        return torch.stack([(a - b).square().sum() for a, b in zip(end, target, strict=True)]).sum()
-
-    return lambda: unrolled_gradient(gradient, student, start, torch.tensor([0.01, 0.01]), batches, outer)
-
-
-def _expert_steps(model: DualEncoder, what: str, pairs: int) -> Callable[[], object]:
+def _expert_steps(model: DualEncoder, case: Case, what: str, pairs: int) -> Callable[[], object]:
     model.train()
-    parameters, batch = ParameterView(model).parameters, _batch(pairs)
+    parameters, batch = ParameterView(model).parameters, case.batch(pairs, model.mean.device)
 
     def two_steps() -> None:
         optimiser = torch.optim.SGD(parameters, lr=1e-3, momentum=EXPERT.momentum, weight_decay=EXPERT.weight_decay)
@@ -126,23 +68,6 @@ def _expert_steps(model: DualEncoder, what: str, pairs: int) -> Callable[[], obj
             optimiser.zero_grad()
 
     return two_steps
-
-
-def _batch(pairs: int) -> list[Tensor]:
-    return [torch.randn(pairs, 3, IMAGE_SIZE, IMAGE_SIZE), torch.randn(pairs, TEXT_DIM)]
-
-
-def _peak_of_tensors(work: Callable[[], object]) -> int:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        work()
-    assert profiled.profiler is not None
-    assert profiled.profiler.kineto_results is not None
-    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = highest = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        highest = max(highest, live)
-    return highest
 
 
 def main() -> None:

@@ -56,10 +56,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
 # Must run first: selection by marks looks at the items afterwards.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a server, ranks or a browser by their fixtures; put the longest groups first."""
+    """Mark the tests that need a server, ranks, a browser or a GPU by their fixtures; put the longest groups first."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        for name, needed in (("s3", "server"), ("ranks", "group"), ("browser", "browser")):
+        for name, needed in (("s3", "server"), ("ranks", "group"), ("browser", "browser"), ("gpu", "gpu")):
             if needed in fixtures:
                 item.add_marker(name)
     order = list(GROUPS)

@@ -70,15 +70,15 @@ class Case:
         learned = [batch for batch, _ in parts]
         return unrolled_gradient(name, self.student, self.theta, self.rates, learned, outer, difference, **options)
 
-    def to(self, device: torch.device) -> Self:
-        """The same case on a device."""
+    def to(self, target: torch.device | torch.dtype) -> Self:
+        """The same case on a device, or in another precision."""
 
         def moved(tensors: Params) -> list[Tensor]:
-            return [tensor.to(device) for tensor in tensors]
+            return [tensor.to(target) for tensor in tensors]
 
-        self.student.model.to(device)
+        self.student.model.to(target)
         self.theta, self.target, self.shared = moved(self.theta), moved(self.target), moved(self.shared)
-        self.rates, self.batches = self.rates.to(device), [moved(batch) for batch in self.batches]
+        self.rates, self.batches = self.rates.to(target), [moved(batch) for batch in self.batches]
         return self
 
     def in_model_inputs(self) -> Self:

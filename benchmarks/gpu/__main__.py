@@ -1,0 +1,101 @@
+"""`python -m benchmarks.gpu --minutes 9 --out DIR [--quick] [--device cpu --tiny]`: checks and figures of one GPU.
+
+It needs the package's core, timm, transformers and peft, neither Ray nor a network: weights are random. DIR gets
+parts/NAME.json of each part as it goes, and results.json and gpu.md, renewed after each part. The last line is one JSON object.
+The exit code is 0 where all checks are well; figures that did not come are named, and no failure.
+"""
+
+import argparse
+import json
+import platform
+import signal
+import sys
+from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.notes import write_json
+from benchmarks.gpu.parts import PARTS
+from benchmarks.gpu.report import page
+from benchmarks.gpu.run_parts import Result, run_parts
+
+# Imports -> what is installed by pip.
+NEEDED = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "timm": "timm",
+    "transformers": "transformers",
+    "peft": "peft",
+    "pydantic": "pydantic",
+    "safetensors": "safetensors",
+    "fsspec": "fsspec",
+    "yaml": "pyyaml",
+    "tenacity": "tenacity",
+    "PIL": "pillow",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="Checks and figures of one GPU.")
+    parser.add_argument("--minutes", type=float, default=9, help="for everything")
+    parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="a folder for the results")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--quick", action="store_true", help="all checks, and figures of two students")
+    parser.add_argument("--tiny", action="store_true", help="the same of small networks, to try the command out")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="PART", help="these parts alone: " + ", ".join(p.name for p in PARTS)
+    )
+    options = parser.parse_args()
+    if missing := [name for module, name in NEEDED.items() if find_spec(module) is None]:
+        parser.error(f"{', '.join(missing)}: not installed here: pip install {' '.join(missing)}")
+    if unknown := set(options.only) - {part.name for part in PARTS}:
+        parser.error(f"--only: there is no part {', '.join(sorted(unknown))}: the parts are {', '.join(p.name for p in PARTS)}")
+    # An end by `timeout` or a scheduler ends the running part too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    usual = [part.name for part in PARTS if (part.quick or not options.quick) and (part.tiny or not options.tiny)]
+    parts = [part for part in PARTS if part.name in (options.only or usual)]
+    options.out.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "device": options.device,
+        "tiny": options.tiny,
+        "machine": platform.platform(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "timm", "transformers", "peft", "numpy")},
+    }
+
+    def renew(results: list[Result]) -> None:
+        write_json(options.out / "results.json", {"facts": facts, "parts": results})
+        (options.out / "gpu.md").write_text(page(facts, results))
+        last = results[-1]
+        print(f"{last['part']}: {last['status']}, {last['seconds']:g} s", *last["problems"][:3], sep="\n  ", flush=True)
+
+    results = run_parts(
+        parts, options.out / "parts", device=options.device, tiny=options.tiny, budget=60 * options.minutes, renew=renew
+    )
+    print(json.dumps(summary(results), allow_nan=False), flush=True)
+    return int(any(result["kind"] == "check" and result["status"] != "ok" for result in results))
+
+
+def summary(results: list[Result]) -> dict[str, Any]:
+    """The last line."""
+    checks = Counter(result["status"] for result in results if result["kind"] == "check")
+    return {
+        "checks_ok": checks["ok"],
+        "checks_not_ok": checks.total() - checks["ok"],
+        "figures": sum(len(result.get("rows", [])) for result in results if result["kind"] == "figures"),
+        "seconds": round(sum(result["seconds"] for result in results), 1),
+        "parts": {result["part"]: result["status"] for result in results},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "?"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

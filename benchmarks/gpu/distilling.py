@@ -1,0 +1,127 @@
+"""A run of distillation by trajectory matching with random weights, random pairs and an expert that is held in memory: the
+product's own outer loop, without data sets and their libraries."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from vldd_dist.artifacts.trajectories import ShardSlices
+from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.model import ModelSettings
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.experts import Experts
+from vldd_dist.distillation.initialisations.base import Initialisation, Start, starting_pairs
+from vldd_dist.distillation.initialisations.noise import noise_pairs
+from vldd_dist.distillation.outer_loop import Distillation
+from vldd_dist.models.dual_encoder import DualEncoder, build
+from vldd_dist.models.losses.infonce import InfoNCE
+from vldd_dist.models.parameters import TOWERS, ParameterView
+from vldd_dist.sharding.ranks import SOLO, Ranks
+from vldd_dist.store.store import Store
+
+SEED = 3
+# How far the expert goes in an epoch, of a tensor's own size, and at least.
+WAY, LEAST = 0.02, 1e-3
+
+Snapshot = dict[str, dict[str, Tensor]]
+
+
+class RandomPairs(Initialisation):
+    """Pairs that their numbers determine."""
+
+    of_real_pairs: ClassVar[bool] = False
+    name: str = "random_pairs"
+    image_size: int
+    text_dim: int
+
+    def start(self, context: RunContext) -> Start:
+        mean, std = torch.zeros(self.text_dim), torch.ones(self.text_dim)
+        images, texts = noise_pairs(context.rows, (3, self.image_size, self.image_size), mean, std, SEED)
+        return Start(images.to(context.device), texts.to(context.device), {})
+
+
+def new_model(settings: ModelSettings, text_dim: int, device: torch.device) -> DualEncoder:
+    """With random weights, drawn on the device: of a large model that is quick on a GPU."""
+    with device:
+        return build(settings, text_dim, None, 0)
+
+
+def run_settings(image_size: int, text_dim: int, **changes: Any) -> DistillSettings:
+    """Of a run with random pairs; the inner rates suit random weights."""
+    objective = {"max_start_epoch": 0, "inner_lr_image": 0.01, "inner_lr_text": 0.01} | changes.pop("objective", {})
+    start = RandomPairs(image_size=image_size, text_dim=text_dim)
+    return DistillSettings(initialise=start, objective=objective, **changes)
+
+
+@contextmanager
+def distilling(
+    model: DualEncoder,
+    settings: DistillSettings,
+    pairs: int,
+    store: Store,
+    *,
+    ranks: Ranks = SOLO,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Distillation]:
+    """A run at its first outer step, or to be resumed from what the store holds."""
+    epochs = [_snapshot(model, epoch) for epoch in range(2)]
+    # The captions' embeddings: whoever starts from random pairs and matches trajectories reads none.
+    nothing: Any = None
+
+    def open_experts(slices: ShardSlices | None) -> Experts:
+        return Experts(1, lambda index: _Held(epochs, slices))  # type: ignore[arg-type, return-value]
+
+    context = RunContext(
+        settings,
+        pairs,
+        SEED,
+        model,
+        InfoNCE(),
+        nothing,
+        nothing,
+        lambda event: None,
+        ranks,
+        open_experts,
+    )
+    with settings.objective.open(context) as problem:
+        start, rates = starting_pairs(context)
+        yield Distillation(
+            problem,
+            start,
+            rates,
+            context,
+            validate=lambda pairs: 0.0,
+            writer=UnitWriter(store, "distillation", "0", {}, {}),
+            should_stop=should_stop,
+        )
+
+
+class _Held:
+    """A trajectory in the host's memory, of which a rank gets its slices."""
+
+    def __init__(self, epochs: Sequence[Snapshot], slices: ShardSlices | None) -> None:
+        self.epochs, self.slices = epochs, slices
+
+    def snapshot(self, epoch: int, tower: str) -> Mapping[str, Tensor]:
+        whole = self.epochs[epoch][tower]
+        if self.slices is None:
+            return whole
+        return {name: whole[name].flatten()[start:stop] for name, (start, stop) in self.slices[tower].items()}
+
+    def prefetch(self, epoch: int, towers: Sequence[str]) -> None:
+        """It is there."""
+
+
+def _snapshot(model: DualEncoder, epoch: int) -> Snapshot:
+    """The model's parameters, so many epochs on a random way."""
+    view, generator = ParameterView(model), torch.Generator(model.mean.device).manual_seed(SEED)
+
+    def moved(value: Tensor) -> Tensor:
+        size = (WAY * value.square().mean().sqrt()).clamp(min=LEAST)
+        return (value + epoch * size * torch.randn(value.shape, generator=generator, device=value.device)).cpu()
+
+    return {tower: {name: moved(value) for name, value in view.as_dict(tower).items()} for tower in TOWERS}

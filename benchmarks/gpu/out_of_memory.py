@@ -1,0 +1,90 @@
+"""An outer step for which there is no memory: the run ends in a sentence, and goes on from its checkpoint when there is."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu.distilling import distilling, new_model, run_settings
+from benchmarks.gpu.notes import Notes
+from benchmarks.gpu.place import Place
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.distillation.objectives.base import OuterGradient
+from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.errors import DeviceMemoryError
+from vldd_dist.pipeline.out_of_memory import naming_what_to_lower
+from vldd_dist.pipeline.stage import stage_of
+from vldd_dist.store.store import Store
+
+SIZE, TEXT_DIM, PAIRS, STEPS, FAILS = 64, 16, 64, 4, 3
+# What the process may take beyond what it has when memory gets short; an outer step takes several times as much.
+ROOM = 16 * 2**20
+# More than any machine has.
+TOO_MUCH = 2**50
+
+
+def run(place: Place, notes: Notes) -> None:
+    """Memory gets short before the last outer step, after a checkpoint of two."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with naming_what_to_lower(stage_of("distillation"), "distillation"):
+                _run(place, Path(folder), short=True)
+        except DeviceMemoryError as error:
+            sentence = str(error)
+            notes.remark(f"it said: {sentence}")
+            for word in ("distill.batch_size", "distill.objective.inner_steps", "its last checkpoint"):
+                if word not in sentence:
+                    notes.wrong(f"the sentence does not name {word}")
+            notes.row(what="one sentence", holds="\n" not in sentence)
+        else:
+            notes.wrong("an outer step without memory went on")
+        place.free()
+        taken = _run(place, Path(folder), short=False)
+        notes.row(what="goes on from its checkpoint", holds=taken == [2, 3], outer_steps=str(taken))
+        if taken != [2, 3]:
+            notes.wrong(f"the resumed run took the outer steps {taken}, not 2 and 3")
+
+
+def _run(place: Place, folder: Path, *, short: bool) -> list[int]:
+    """The outer steps that were taken."""
+    text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
+    image = ImageTowerSettings(model="test_vit", model_args={"img_size": SIZE}, weights="random")
+    model = new_model(ModelSettings(image=image, text=text), TEXT_DIM, place.device)
+    settings = run_settings(
+        SIZE,
+        TEXT_DIM,
+        objective={"inner_steps": 2, "gradient": "exact"},
+        outer_steps=STEPS,
+        validate_every=STEPS,
+        checkpoint_every=2,
+    )
+    steps: list[int] = []
+    with distilling(model, settings, PAIRS, Store(str(folder))) as run:
+        gradient = run.problem.gradient
+
+        def watched(step: int, pairs: SyntheticPairs) -> OuterGradient:
+            steps.append(step)
+            if not (short and step == FAILS):
+                return gradient(step, pairs)
+            with _little_memory(place):
+                return gradient(step, pairs)
+
+        run.problem.gradient = watched  # type: ignore[method-assign]
+        run.run()
+    return steps
+
+
+@contextmanager
+def _little_memory(place: Place) -> Iterator[None]:
+    """Within the `with` block the process gets little more memory than it has; on a CPU it is asked for too much at once."""
+    if not place.on_gpu:
+        torch.empty(TOO_MUCH, device=place.device)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(place.device).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(place.device) + ROOM) / total, place.device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, place.device)

@@ -1,0 +1,92 @@
+"""Seconds and memory of an outer step by each gradient, one after the other in one process."""
+
+import statistics
+import tempfile
+from functools import partial
+
+from benchmarks.gpu.distilling import distilling, new_model, run_settings
+from benchmarks.gpu.notes import Cell, Notes
+from benchmarks.gpu.place import Place, rounding
+from benchmarks.gpu.students import TEXT_DIM, image_size, model_flops, settings_of
+from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.model import ModelSettings
+from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.cost_model.work_model import outer_step_flops
+from vldd_dist.pipeline.out_of_memory import is_out_of_memory
+from vldd_dist.store.store import Store
+
+# Row -> gradient, difference, precision; in order of worth, the first one is what ratios are to. Differences are taken in fp32
+# whatever torch is set to, and refuse bf16.
+ROWS = {
+    "exact": ("exact", "central", "tf32"),
+    "central differences": ("finite_difference", "central", "torch"),
+    "exact, as torch rounds": ("exact", "central", "torch"),
+    "exact, bf16": ("exact", "central", "bf16"),
+    "forward differences": ("finite_difference", "forward", "torch"),
+    "tesla": ("tesla", "central", "tf32"),
+    "full": ("full", "central", "tf32"),
+}
+REPEATS = 3
+# A step that takes longer is measured once.
+LONG = 3.0
+
+
+def run(place: Place, notes: Notes, student: str, batch: int, steps: int) -> None:
+    """The product's outer step: snapshots read from the host's memory, the unroll, the outer optimiser."""
+    if place.tiny:
+        batch, steps = 4, 2
+    settings = settings_of(student, place)
+    trace = MemoryTrace(model_flops(settings), TEXT_DIM, image_size(place))
+    first: tuple[float, float] | None = None
+    for name, (gradient, difference, precision) in ROWS.items():
+        cells: dict[str, Cell] = {"gradient": name, "precision": "fp32" if gradient == "finite_difference" else precision}
+        objective = {"gradient": gradient, "difference": difference, "inner_steps": steps}
+        described = run_settings(
+            image_size(place),
+            TEXT_DIM,
+            objective=objective,
+            outer_steps=100,
+            batch_size=batch,
+            precision="bf16" if precision == "bf16" else "fp32",
+        )
+        try:
+            seconds, peak = _measured(place, settings, described, batch, precision)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            notes.row(**cells, said="out of memory")
+            continue
+        finally:
+            place.free()
+        first = first or (seconds, peak)
+        flops = outer_step_flops(trace, described, batch)
+        assert flops is not None
+        # Of `tesla` the products along the parameters are counted, which it does not make.
+        rate = None if gradient == "tesla" else flops / seconds / 1e12
+        sheet = place.data_sheet(precision)
+        notes.row(
+            **cells,
+            seconds=seconds,
+            time_ratio=seconds / first[0],
+            peak_mib=peak / 2**20,
+            memory_ratio=peak / first[1],
+            tflop_per_second=rate,
+            share_of_data_sheet=sheet and rate and rate / sheet,
+        )
+
+
+def _measured(
+    place: Place, settings: ModelSettings, described: DistillSettings, batch: int, precision: str
+) -> tuple[float, float]:
+    """Seconds, a median after a first step that loads kernels; bytes beside the student and the pairs."""
+    # Anew each time: a gradient sets which kernels its student's attention uses.
+    model = new_model(settings, TEXT_DIM, place.device)
+    with (
+        rounding(precision),
+        tempfile.TemporaryDirectory() as folder,
+        distilling(model, described, batch, Store(folder)) as running,
+    ):
+        once = place.seconds(lambda: running.outer_step(0))
+        repeats = 1 if place.tiny or once > LONG else REPEATS
+        taken = [place.seconds(partial(running.outer_step, step)) for step in range(1, 1 + repeats)]
+        return statistics.median(taken), float(place.peak_bytes(lambda: running.outer_step(1 + repeats)))

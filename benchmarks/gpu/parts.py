@@ -1,0 +1,62 @@
+"""The parts in order of worth: checks first, then figures, those first that say most. Standard library only."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Part:
+    """Attributes:
+    entry: `module:function`, called as function(place, notes, **arguments).
+    seconds: its time limit; of what remains of the whole budget it gets no more.
+    quick, tiny: is run with --quick, with --tiny, too.
+    """
+
+    name: str
+    kind: Literal["check", "figures"]
+    title: str
+    entry: str
+    seconds: int
+    arguments: dict[str, Any] = field(default_factory=dict)
+    quick: bool = True
+    tiny: bool = True
+
+
+STUDENTS = {
+    "nfnet_l0": "nfnet_l0",
+    "vit_b": "ViT-B/16",
+    "vit_b_lora": "ViT-B/16, LoRA",
+    "vit_l": "ViT-L/16, checkpointing",
+}
+
+
+def _outer_steps(batch: int, steps: int, seconds: int, *, quick: bool) -> list[Part]:
+    return [
+        Part(
+            f"step_{student}_b{batch}_t{steps}",
+            "figures",
+            f"An outer step of {title}, {batch} pairs, {steps} inner steps",
+            "benchmarks.gpu.outer_steps:run",
+            seconds,
+            {"student": student, "batch": batch, "steps": steps},
+            quick and student in ("nfnet_l0", "vit_b_lora"),
+            quick and student == "vit_b_lora",
+        )
+        for student, title in STUDENTS.items()
+    ]
+
+
+PARTS = [
+    Part("device", "figures", "What the device does at most", "benchmarks.gpu.device:run", 30),
+    Part("gradients", "check", "The gradients on the device against fp64", "benchmarks.gpu.gradients:run", 90),
+    Part("memory", "check", "The planned memory against the allocator's", "benchmarks.gpu.memory:run", 60),
+    Part("out_of_memory", "check", "An outer step without memory", "benchmarks.gpu.out_of_memory:run", 40),
+    Part("resume", "check", "A stopped distillation goes on to the same bits", "benchmarks.gpu.resume:run", 50),
+    Part("ranks", "check", "Two ranks", "benchmarks.gpu.ranks:run", 60),
+    *_outer_steps(20, 8, 45, quick=True),
+    Part("experts", "figures", "Training an expert", "benchmarks.gpu.experts:run", 45),
+    Part("evaluation", "figures", "Evaluating a set", "benchmarks.gpu.evaluation:run", 45),
+    *_outer_steps(100, 8, 45, quick=False),
+    *_outer_steps(20, 16, 40, quick=False),
+    *_outer_steps(100, 16, 60, quick=False),
+]

@@ -1,0 +1,97 @@
+"""Two ranks find the gradient that one process finds: on one device by gloo, on two GPUs by NCCL."""
+
+import multiprocessing
+import os
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from benchmarks.gpu.distilling import distilling, new_model, run_settings
+from benchmarks.gpu.notes import Notes
+from benchmarks.gpu.place import Place, rounding
+from vldd_dist.artifacts import tensors
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.sharding.ranks import SOLO, Ranks
+from vldd_dist.sharding.rendezvous import Rendezvous, join, open_rendezvous
+from vldd_dist.store.store import Store
+
+SIZE, TEXT_DIM, WORLD = 32, 16, 2
+# Not a multiple of the ranks.
+PAIRS = 5
+# Relative l2 error of a gradient against one process's; differences are those of fp32 sums in another order.
+LIMITS = {"exact": 1e-4, "finite_difference": 1e-2}
+WAIT = timedelta(seconds=30)
+
+
+def run(place: Place, notes: Notes) -> None:
+    """Each gradient, and NCCL where there are two GPUs."""
+    backends = ["gloo"]
+    if place.on_gpu and torch.cuda.device_count() >= WORLD:
+        backends.append("nccl")
+    else:
+        notes.remark("NCCL takes two GPUs: not checked here")
+    alone = {gradient: _gradient(SOLO, place.device, gradient) for gradient in LIMITS}
+    for backend in backends:
+        parts = _on_ranks(backend, place.device)
+        for gradient, limit in LIMITS.items():
+            for name, wanted in alone[gradient].items():
+                whole = torch.cat([part[f"{gradient}/{name}"] for part in parts])
+                notes.check(f"{backend}: {gradient}, {name}", float((whole - wanted).norm() / wanted.norm()), limit)
+
+
+def _gradient(ranks: Ranks, device: torch.device, gradient: str) -> dict[str, Tensor]:
+    """Of this rank's rows, at the first outer step."""
+    text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
+    image = ImageTowerSettings(model="test_vit", model_args={"img_size": SIZE}, weights="random")
+    model = new_model(ModelSettings(image=image, text=text), TEXT_DIM, device)
+    settings = run_settings(SIZE, TEXT_DIM, objective={"inner_steps": 2, "gradient": gradient}, workers=ranks.world_size)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        rounding("fp32"),
+        distilling(model, settings, PAIRS, Store(folder), ranks=ranks) as run,
+    ):
+        found = run.problem.gradient(0, run.pairs)
+    return {name: value.cpu() for name, value in found.row_gradients.items()}
+
+
+def _on_ranks(backend: str, device: torch.device) -> list[dict[str, Tensor]]:
+    # Forked from the process that the parts are forked from: everything is loaded there.
+    context = multiprocessing.get_context("forkserver")
+    meeting, server = open_rendezvous("127.0.0.1", WORLD)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{rank}.safetensors") for rank in range(WORLD)]
+        processes = [
+            context.Process(target=_rank, args=(meeting, rank, backend, device.type, file)) for rank, file in enumerate(files)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        del server
+        if any(process.exitcode for process in processes):
+            raise RuntimeError(
+                f"{backend}: the ranks ended with {[process.exitcode for process in processes]}; the log says why"
+            )
+        return [tensors.decode(file.read_bytes(), file.name) for file in files]
+
+
+def _rank(meeting: Rendezvous, rank: int, backend: str, device_type: str, file: Path) -> None:
+    if device_type == "cpu":
+        torch.set_num_threads(1)
+    device = torch.device(device_type)
+    if backend == "nccl":
+        # A rank sees its own GPU alone; CUDA has not looked yet.
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)
+        ranks = join(meeting, rank, WORLD, device=device, timeout=WAIT)
+    else:
+        # `join` takes NCCL for GPUs, which refuses two ranks on one.
+        store = dist.TCPStore(meeting.host, meeting.port, WORLD, is_master=False, timeout=WAIT)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=WORLD, timeout=WAIT)
+        ranks = Ranks(rank, WORLD)
+    found = {f"{gradient}/{name}": value for gradient in LIMITS for name, value in _gradient(ranks, device, gradient).items()}
+    file.write_bytes(tensors.encode(found))
+    dist.destroy_process_group()

@@ -1,0 +1,106 @@
+"""A distillation that is stopped and goes on from its checkpoint, in a new model, against one that was not."""
+
+import hashlib
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.distilling import distilling, new_model, run_settings
+from benchmarks.gpu.notes import Notes
+from benchmarks.gpu.place import Place
+from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.distillation.outer_loop import Distillation
+from vldd_dist.errors import InterruptedRun
+from vldd_dist.store.store import Store
+
+SIZE, TEXT_DIM, PAIRS, STEPS, STOP = 32, 16, 6, 6, 3
+STUDENTS = {
+    "NFNet": {"model": "test_nfnet"},
+    "ViT, LoRA": {"model": "test_vit", "model_args": {"img_size": SIZE}, "train": "lora"},
+    "frozen NFNet": {"model": "test_nfnet", "train": "head", "head": HeadSettings(kind="linear")},
+}
+
+
+def run(place: Place, notes: Notes) -> None:
+    """Asked of deterministic algorithms; of torch's usual ones it is told what differs."""
+    # Read when cuBLAS is first used: deterministic algorithms want its workspaces fixed.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    for student in list(STUDENTS)[: 1 if place.tiny else None]:
+        for deterministic in (True,) if place.tiny else (True, False):
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                # An operation without a deterministic form warns, so that all of them are named.
+                torch.use_deterministic_algorithms(deterministic, warn_only=True)
+                straight, resumed = _both(student, place)
+            digests = [_digest(tensors) for tensors in (straight, resumed)]
+            off = [_difference(straight[name], resumed[name]) for name in straight]
+            how = "deterministic" if deterministic else "usual"
+            notes.row(
+                what=f"{student}: {how} algorithms",
+                same=digests[0] == digests[1],
+                largest_difference=max(off),
+                digest=digests[0][:12],
+                resumed=digests[1][:12],
+            )
+            lacking = sorted(
+                {str(one.message).partition(" does not have")[0] for one in said if "deterministic" in str(one.message)}
+            )
+            if deterministic and lacking:
+                notes.remark(f"{student}: without a deterministic form: {'; '.join(lacking)[:300]}")
+            if digests[0] != digests[1]:
+                differing = [name for name, value in zip(straight, off, strict=True) if value]
+                sentence = f"{student}: a resumed run differs in {', '.join(differing)}, {how} algorithms"
+                (notes.wrong if deterministic else notes.remark)(sentence)
+    torch.use_deterministic_algorithms(False)
+
+
+def _both(student: str, place: Place) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    with tempfile.TemporaryDirectory() as folder:
+        straight = _run(student, place, Path(folder, "straight"))
+        steps = iter(range(STEPS + 1))
+        assert _run(student, place, Path(folder, "stopped"), lambda: next(steps) == STOP) == {}
+        return straight, _run(student, place, Path(folder, "stopped"))
+
+
+def _run(student: str, place: Place, folder: Path, should_stop: Callable[[], bool] = lambda: False) -> dict[str, Tensor]:
+    """What the run ends with; nothing where it is stopped."""
+    text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
+    image = ImageTowerSettings(weights="random", **STUDENTS[student])  # type: ignore[arg-type]
+    joint = None if image.head.kind == "none" else 16
+    model = new_model(ModelSettings(image=image, text=text, joint_dim=joint), TEXT_DIM, place.device)
+    settings = run_settings(
+        SIZE,
+        TEXT_DIM,
+        objective={"inner_steps": 2, "gradient": "exact"},
+        outer_steps=STEPS,
+        validate_every=STEPS,
+        checkpoint_every=2,
+        batch_size=4,
+    )
+    with distilling(model, settings, PAIRS, Store(str(folder)), should_stop=should_stop) as run:
+        try:
+            run.run()
+        except InterruptedRun:
+            return {}
+        return _end(run)
+
+
+def _end(run: Distillation) -> dict[str, Tensor]:
+    return {**run.pairs.rows, **run.pairs.shared, **run.history.as_tensors()}
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    return float((a.double() - b.double()).abs().max())

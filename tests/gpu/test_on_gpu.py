@@ -1,0 +1,50 @@
+"""The product on a CUDA GPU: `make gpu`."""
+
+import pytest
+import torch
+
+from vldd_dist.artifacts.units import is_done
+from vldd_dist.errors import DeviceMemoryError
+from vldd_dist.evaluation.evaluator import TrainingPairs
+from vldd_dist.pipeline.execute import execute
+from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.store.store import Store
+from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
+
+
+@pytest.mark.parametrize("name", ["full", "exact", "finite_difference"])
+def test_a_gpu_finds_the_gradient_that_a_cpu_finds(name: str, gpu: torch.device) -> None:
+    wanted = flat(dual_encoder_case().to(torch.float64).gradient("full"))
+    # With convolutions as torch rounds them: in TF32 where second derivatives are taken, in fp32 for differences.
+    found = flat(dual_encoder_case().to(gpu).gradient(name))
+    assert found.is_cuda
+    assert relative(found.cpu().double(), wanted) < 0.03
+
+
+def test_a_tiny_experiment_runs_on_a_gpu_from_data_to_publication(gpu: torch.device, store: Store) -> None:
+    described = experiment("device=cuda")
+    run(store, make_graph(described).units())
+    assert all(is_done(store, unit.kind, unit.id) for unit in make_graph(described).units())
+
+
+def test_differences_are_checked_and_taken_on_a_gpu(gpu: torch.device, store: Store) -> None:
+    """An NFNet whose convolutions torch would run in TF32."""
+    tower = ["model.image.model=test_nfnet", "model.image.train=full", "distill.objective.gradient=finite_difference"]
+    (unit,) = units_of(experiment("device=cuda", *tower), "distillation")
+    run(store, [one for one in make_graph(experiment("device=cuda", *tower)).units() if one.kind != "publication"])
+    assert is_done(store, unit.kind, unit.id)
+
+
+def test_want_of_memory_on_a_gpu_is_a_sentence(gpu: torch.device, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(self: TrainingPairs, model: object) -> TrainingPairs:
+        torch.empty(2**50, dtype=torch.uint8, device=gpu)
+        raise AssertionError("a GPU has no such memory")
+
+    described = experiment("device=cuda")
+    *before, last = [unit for unit in make_graph(described).units() if unit.kind not in ("evaluation", "publication")]
+    assert last.kind == "distillation"
+    run(store, before)
+    monkeypatch.setattr(TrainingPairs, "in_model_inputs", too_much)
+    with pytest.raises(DeviceMemoryError, match=r"ran out of memory .*lower distill\.batch_size"):
+        execute(last.order(), store, lambda event: None)
