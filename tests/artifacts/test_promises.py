@@ -2,7 +2,6 @@
 object."""
 
 import contextlib
-import multiprocessing
 import os
 import traceback
 from collections import defaultdict
@@ -26,6 +25,7 @@ from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.sharding.checkpoints import newest_checkpoint
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
+from vldd_dist.testing.processes import loaded_process
 from vldd_dist.testing.s3_server import S3Server
 from vldd_dist.testing.tiny import HANG_SECONDS
 from vldd_dist.testing.tiny_units import copy_all_but, digests, first_of, read_everything, with_other_last_bits
@@ -43,10 +43,8 @@ def test_death_after_any_operation_leaves_nothing_partial(kind: str, finished: S
     store.fs.mkdir(bucket)
     copy_all_but(finished, store, unit)
     report = tmp_path / "report"
-    # Spawned, so that it has no threads when it forks; each killed process is forked from it, which saves a start of Python.
-    spawned = multiprocessing.get_context("spawn").Process(
-        target=_die_at_every_operation, args=(store.url, unit.order(), digests(finished, unit), str(report))
-    )
+    # It has no threads when it forks the processes that are killed.
+    spawned = loaded_process(_die_at_every_operation, store.url, unit.order(), digests(finished, unit), str(report))
     spawned.start()
     spawned.join(HANG_SECONDS)
     text = report.read_text()
@@ -57,8 +55,6 @@ def test_death_after_any_operation_leaves_nothing_partial(kind: str, finished: S
 
 
 def _die_at_every_operation(url: str, order: UnitOrder, expected: dict[str, Any], report: str) -> None:
-    import vldd_dist.pipeline.stages  # noqa: F401  (before the forks, once for all)
-
     with open(report, "w", buffering=1) as file:
         for life in range(1, 200):
             died = _in_fork(lambda life=life: _live(url, order, life), file)

@@ -1,6 +1,5 @@
 """P3 on an S3 server: two processes make one unit; one commits, the other notices it and stops."""
 
-import multiprocessing
 from datetime import timedelta
 from queue import Empty
 from typing import Any
@@ -13,6 +12,7 @@ from vldd_dist.events import UnitReport
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store
+from vldd_dist.testing.processes import loaded_process, loaded_processes
 from vldd_dist.testing.s3_server import S3Server
 from vldd_dist.testing.tiny import HANG_SECONDS
 from vldd_dist.testing.tiny_units import copy_all_but, digests, first_of
@@ -49,11 +49,10 @@ def test_one_commits_and_the_other_finds_out_and_stops(kind: str, finished: Stor
     store = Store(f"s3://{bucket}/x")
     store.fs.mkdir(bucket)
     copy_all_but(finished, store, unit)
-    context = multiprocessing.get_context("spawn")
+    context = loaded_processes()
     barrier, committed, first_is_done = context.Barrier(TWO), context.Queue(), context.Event()
     first, second = (
-        context.Process(target=_make, args=(store.url, unit.order(), barrier, committed, waits))
-        for waits in (None, first_is_done)
+        loaded_process(_make, store.url, unit.order(), barrier, committed, waits) for waits in (None, first_is_done)
     )
     first.start()
     second.start()
@@ -79,9 +78,9 @@ def test_two_that_finish_at_once_leave_one_whole_unit(finished: Store, s3: S3Ser
     store = Store("s3://writers-at-once/x")
     store.fs.mkdir("writers-at-once")
     copy_all_but(finished, store, unit)
-    context = multiprocessing.get_context("spawn")
+    context = loaded_processes()
     barrier, committed = context.Barrier(TWO), context.Queue()
-    writers = [context.Process(target=_make, args=(store.url, unit.order(), barrier, committed, None)) for _ in range(TWO)]
+    writers = [loaded_process(_make, store.url, unit.order(), barrier, committed, None) for _ in range(TWO)]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -1,7 +1,6 @@
 """Units: partial results are never read, damage is found and named, checkpoints, concurrent writers."""
 
 import contextlib
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from vldd_dist.sharding.checkpoints import newest_checkpoint
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
+from vldd_dist.testing.processes import loaded_processes
 from vldd_dist.testing.tiny import HANG_SECONDS
 
 
@@ -168,7 +168,7 @@ def _commit_in_process(url: str, number: int, barrier: object) -> None:
 
 
 def test_two_processes_that_commit_leave_one_whole_result(store: Store) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = loaded_processes()
     barrier = context.Barrier(3)
     processes = [context.Process(target=_commit_in_process, args=(store.url, n, barrier)) for n in range(3)]
     for process in processes:

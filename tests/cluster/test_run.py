@@ -1,7 +1,6 @@
 """The main job by its real command, with real Ray processes: killed workers, a killed driver, a signal."""
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store
+from vldd_dist.testing.processes import loaded_process, loaded_processes
 from vldd_dist.testing.tiny import HANG_SECONDS, TINY
 from vldd_dist.testing.tiny_experiment import experiment
 
@@ -208,10 +208,10 @@ def test_a_second_run_beside_an_orphan_of_the_first(undisturbed: Path, tmp_path:
         shutil.rmtree(store / "units" / unit.kind / unit.id)
     for folder in ("units/publication", "distilled", "report"):
         shutil.rmtree(store / folder)
-    context = multiprocessing.get_context("spawn")
+    context = loaded_processes()
     begun, written = context.Event(), context.Array("i", len(raced))
     orders = {unit.kind: unit.order() for unit in raced}
-    orphan = context.Process(target=keep_at_it, args=(str(store), orders, begun, written))
+    orphan = loaded_process(keep_at_it, str(store), orders, begun, written)
     orphan.start()
     try:
         assert begun.wait(HANG_SECONDS)

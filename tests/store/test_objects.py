@@ -1,6 +1,5 @@
 """Objects read in blocks, the node's cache, slices of trajectories, and uploads in the background."""
 
-import multiprocessing
 import os
 import threading
 import time
@@ -22,6 +21,7 @@ from vldd_dist.store.async_writer import AsyncWriter
 from vldd_dist.store.node_cache import NodeCache, node_cache
 from vldd_dist.store.objects import ObjectInfo, read_object, read_ranges, sha256_hex
 from vldd_dist.store.store import Store
+from vldd_dist.testing.processes import loaded_processes
 from vldd_dist.testing.s3_server import S3Server
 from vldd_dist.testing.tiny import HANG_SECONDS
 
@@ -137,7 +137,7 @@ def _fill(folder: str, count: str, barrier: object) -> None:
 
 
 def test_one_process_fills_while_the_others_wait(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = loaded_processes()
     barrier = context.Barrier(3)
     (tmp_path / "count").mkdir()
     arguments = (str(tmp_path / "cache"), str(tmp_path / "count"), barrier)

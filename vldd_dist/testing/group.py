@@ -1,6 +1,5 @@
 """Groups of real processes that communicate by gloo, for tests and benchmarks."""
 
-import multiprocessing
 import os
 import traceback
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import torch
 
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.sharding.rendezvous import Rendezvous, join, open_rendezvous
+from vldd_dist.testing.processes import loaded_processes, take_environment
 
 TIMEOUT = timedelta(seconds=300)
 
@@ -22,9 +22,8 @@ class Group:
     def __init__(self, world_size: int, timeout: timedelta = TIMEOUT) -> None:
         self.world_size = world_size
         meeting, self._server = open_rendezvous("127.0.0.1", world_size)
-        spawn = multiprocessing.get_context("spawn")
         self._pools = [
-            ProcessPoolExecutor(1, mp_context=spawn, initializer=_enter, initargs=(meeting, rank, world_size, timeout))
+            ProcessPoolExecutor(1, loaded_processes(), _enter, (dict(os.environ), meeting, rank, world_size, timeout))
             for rank in range(world_size)
         ]
 
@@ -41,8 +40,9 @@ class Group:
 _ranks: Ranks
 
 
-def _enter(meeting: Rendezvous, rank: int, world_size: int, timeout: timedelta) -> None:
+def _enter(variables: dict[str, str], meeting: Rendezvous, rank: int, world_size: int, timeout: timedelta) -> None:
     global _ranks
+    take_environment(variables)
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     _ranks = join(meeting, rank, world_size, device=torch.device("cpu"), timeout=timeout)

@@ -1,0 +1,31 @@
+"""Processes of tests and benchmarks. Each is a fork of one that has loaded everything and does nothing else: to import it takes
+seconds."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any
+
+
+def loaded_processes() -> ForkServerContext:
+    """What starts them. They have the environment variables that this process had when the first one started."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vldd_dist.testing.loaded"])
+    return context
+
+
+def loaded_process(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """One that will call `target`, with the environment variables that this process has now."""
+    return loaded_processes().Process(target=_call, args=(dict(os.environ), target, arguments))
+
+
+def take_environment(variables: dict[str, str]) -> None:
+    """Have these environment variables and no others."""
+    os.environ.clear()
+    os.environ.update(variables)
+
+
+def _call(variables: dict[str, str], target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    take_environment(variables)
+    target(*arguments)
