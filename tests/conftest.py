@@ -1,5 +1,6 @@
 """Shared by the tests of several folders: one thread, no network, a small experiment, a store, an S3 server."""
 
+import gc
 import os
 import secrets
 import shutil
@@ -64,6 +65,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(name)
     order = list(GROUPS)
     items.sort(key=lambda item: order.index(group) if (group := group_of(item.nodeid)) in order else len(order))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected by now stays: no later search for garbage looks at it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
