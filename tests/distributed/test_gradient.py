@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from vldd_dist.distillation.objectives.trajectory_matching.distance import dista
 from vldd_dist.distillation.student.blending import Blend, Blending
 from vldd_dist.distillation.student.on_ranks import ShardedUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
-from vldd_dist.distillation.unroll import EpsilonChoice
+from vldd_dist.distillation.unroll import EpsilonChoice, UnrollResult
 from vldd_dist.models.losses.wbce import WeightedBCE
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import Ranks, rows_of
@@ -80,14 +81,20 @@ def sharded_gradient(
     }
 
 
+@cache
+def of_one_process(student: str, gradient: str, blend: Blend | None) -> tuple[Case, UnrollResult]:
+    """The case, and the gradient that it has in one process."""
+    case = dual_encoder_case(**STUDENTS[student]).in_model_inputs()
+    case.student.blend = blend
+    return case, case.gradient(gradient)
+
+
 def compare(
     group: Group, student: str, sharding: Sharding, gradient: str, against: str, blend: Blend | None = None
 ) -> dict[str, float]:
     """Relative errors of the group's gradients."""
     parts = group.run(sharded_gradient, student, sharding, gradient, blend)
-    case = dual_encoder_case(**STUDENTS[student]).in_model_inputs()
-    case.student.blend = blend
-    wanted = case.gradient(against)
+    case, wanted = of_one_process(student, against, blend)
     steps = range(len(case.batches))
     width = range(len(case.batches[0]) - len(case.fixed))
     joined = [torch.cat([part["rows"][step][k] for part in parts]).flatten() for step in steps for k in width]
