@@ -55,6 +55,8 @@ def test_death_after_any_operation_leaves_nothing_partial(kind: str, finished: S
 
 
 def _die_at_every_operation(url: str, order: UnitOrder, expected: dict[str, Any], report: str) -> None:
+    import s3fs  # noqa: F401  (before the forks, once for all)
+
     with open(report, "w", buffering=1) as file:
         for life in range(1, 200):
             died = _in_fork(lambda life=life: _live(url, order, life), file)
