@@ -96,7 +96,7 @@ def test_a_run_on_an_engine_ends_where_one_process_does(
     for name in ("alone", "together"):
         shutil.copytree(prepared["full"].root, tmp_path / name)
     wanted = distil(SOLO, str(tmp_path / "alone"), "none")
-    parts = group(2).run(distil, str(tmp_path / "together"), "fsdp")
+    parts = group(2).run(distil, str(tmp_path / "together"), "zero3")
     (unit,) = units_of(experiment(*RUN), "distillation")
     start = read_rows(UnitReader(Store(str(tmp_path / "alone")), "distillation", unit.id), "start")
     for name in ("images", "texts"):

@@ -126,7 +126,7 @@ def test_the_number_of_ranks_does_not_change_the_trajectory(
         ((2, "zero3"), (3, "fsdp")),
     ],
 )
-def test_an_expert_resumes_with_another_number_of_ranks_and_sharding(
+def test_an_expert_resumes_with_other_ranks_and_sharding(
     before: tuple[int, Sharding],
     after: tuple[int, Sharding],
     copy: Callable[[str], Store],

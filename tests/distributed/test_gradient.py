@@ -124,7 +124,7 @@ def compare(
             if student not in ("nfnet", "relu", "head only")
             for ranks in ((3, "zero2"), (2, "zero3"))
         ),
-        *((student, 3, "fsdp") for student in ("relu", "vit with checkpointing", "lora vit", "a loss that learns")),
+        *((student, 3, "fsdp") for student in ("relu", "vit with checkpointing", "lora vit")),
     ],
 )
 def test_exact_on_ranks_is_the_full_gradient(group: Groups, student: str, sharding: Sharding, world: int) -> None:
@@ -137,11 +137,8 @@ def test_exact_on_ranks_is_the_full_gradient(group: Groups, student: str, shardi
     ("student", "world", "sharding"),
     [
         *(("nfnet", *ranks) for ranks in ((1, "zero3"), (2, "none"), (2, "zero2"), (2, "zero3"), (3, "zero3"), (3, "fsdp"))),
-        *(
-            (student, 2, sharding)
-            for student in ("vit with checkpointing", "lora vit")
-            for sharding in ("none", "zero3", "fsdp")
-        ),
+        *((student, 2, sharding) for student in ("vit with checkpointing", "lora vit") for sharding in ("none", "zero3")),
+        ("vit with checkpointing", 2, "fsdp"),
         *((student, 2, "none") for student in ("a loss that learns", "a low-rank similarity", "a full similarity")),
     ],
 )
@@ -203,40 +200,39 @@ def test_ranks_blend_rows_of_each_other(group: Groups, world: int) -> None:
 
 
 def double_backward_through_the_engine(ranks: Ranks, sharding: Sharding) -> str:
-    """The straightforward Hessian product through the engine. Returns whether it works, is wrong, or fails."""
+    """The images' gradient differentiated again, through the engine. Returns whether it works, is wrong, or fails."""
     from vldd_dist.models.losses.infonce import InfoNCE
     from vldd_dist.models.parameters import ParameterView
     from vldd_dist.sharding.engine import shard_model
 
     case = dual_encoder_case(**STUDENTS["vit"])
     view = ParameterView(case.student.model)
-    sharded: Any = shard_model(case.student.model, torch.optim.SGD(view.parameters, lr=1.0), sharding, ranks)
+    sharded = shard_model(case.student.model, torch.optim.SGD(view.parameters, lr=1.0), sharding, ranks)
     images, texts = (tensor.clone().requires_grad_() for tensor in case.batches[0])
     try:
         loss = InfoNCE()(*sharded(images, texts))
-        gradient = torch.autograd.grad(loss, sharded.parameters, create_graph=True)
-        squares = sum((g.square().sum() for g in gradient), torch.zeros(()))
-        (product,) = torch.autograd.grad(squares, images)
+        (gradient,) = torch.autograd.grad(loss, images, create_graph=True)
+        (product,) = torch.autograd.grad(gradient.square().sum(), images)
     except RuntimeError as error:
         return f"fails: {error}"
     # Compared with the same product in one process.
     reference = dual_encoder_case(**STUDENTS["vit"]).student
     inputs, embeddings = (tensor.clone().requires_grad_() for tensor in case.batches[0])
-    theta = [value.requires_grad_() for value in reference.view.read()]
-    right = torch.autograd.grad(reference.loss(theta, [inputs, embeddings], 0), theta, create_graph=True)
-    (wanted,) = torch.autograd.grad(sum((g.square().sum() for g in right), torch.zeros(())), inputs)
+    (right,) = torch.autograd.grad(reference.loss(reference.view.read(), [inputs, embeddings], 0), inputs, create_graph=True)
+    (wanted,) = torch.autograd.grad(right.square().sum(), inputs)
     return "works" if relative(product, wanted) < 1e-4 else "is wrong"
 
 
-def test_double_backward_through_an_engine_fails() -> None:
+@pytest.mark.parametrize("sharding", ["zero3", "fsdp"])
+def test_double_backward_through_an_engine_fails(sharding: Sharding) -> None:
     """This is why `ShardedDoubleBackward` computes on a skeleton. In a group of its own, because an engine cannot be used
     afterwards."""
     alone = Group(1)
     try:
-        found = [alone.run(double_backward_through_the_engine, sharding)[0] for sharding in ("fsdp", "zero3")]
+        (found,) = alone.run(double_backward_through_the_engine, sharding)
     finally:
         alone.close()
-    assert "works" not in found, "then ShardedDoubleBackward need not gather parameters"
+    assert found != "works", "then ShardedDoubleBackward need not gather parameters"
 
 
 def exchanged(ranks: Ranks, total: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A run that needs DeepSpeed where it is not installed."""
+"""A run that needs DeepSpeed where it is not installed, or a newer torch."""
 
 import sys
 from pathlib import Path
@@ -21,3 +21,9 @@ def test_a_sharded_run_is_refused_at_its_start(tmp_path: Path, monkeypatch: pyte
     # A finished run only reports.
     monkeypatch.setattr(run, "committed_units", lambda store, units: {unit.id for unit in units})
     run._require_engine(units_of(tree, "expert"), store)
+
+
+def test_a_run_that_torch_cannot_shard_is_refused_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("torch.distributed.fsdp.FSDPModule.set_force_sum_reduction_for_comms", raising=False)
+    with pytest.raises(ConfigError, match=r"^sharding: fsdp needs a newer torch than .*: update it, or choose zero3$"):
+        run.run_experiment(experiment("distill.sharding=fsdp"), Store(str(tmp_path)), Console(quiet=True))
