@@ -235,9 +235,9 @@ def _relative(found: list[Tensor], wanted: list[Tensor]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Students and experts in shards on several ranks.")
-    parser.add_argument("--quick", action="store_true", help="a small network, two inner steps, one repeat")
+    parser.add_argument("--quick", action="store_true", help="a network a quarter as large")
     quick = parser.parse_args().quick
-    name, steps, repeats = ("vit_tiny_patch16_224", 2, 1) if quick else ("vit_small_patch16_224", 2, 3)
+    name, steps, repeats = f"vit_{'tiny' if quick else 'small'}_patch16_224", 2, 3
     torch.set_num_threads(1)
     theta = sum(tensor.nbytes for tensor in ParameterView(make_model(name)).parameters)
     found: dict[int, list[dict[str, dict[str, Figures]]]] = {}

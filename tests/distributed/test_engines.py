@@ -1,5 +1,6 @@
 """Every way in which a model lies on ranks, against one process: `ShardedModel`'s operations one by one."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vldd_dist.config.base import Sharding
+from vldd_dist.models.image.backbone import create_backbone
+from vldd_dist.sharding.blocks import blocks_of
 from vldd_dist.sharding.engine import shard_model
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.testing.group import Group
@@ -86,3 +89,23 @@ def test_ranks_do_what_one_process_does(world: int, sharding: Sharding, group: C
         for name, tensors in wanted.items():
             for one, other in zip(found[name], tensors, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "most"),
+    [
+        ("test_vit", {"Block": 6}, 0.8),
+        ("test_resnet", {"BasicBlock": 3, "Bottleneck": 1}, 0.95),
+        # Of its stem two convolutions, of its stages the two that are large enough.
+        ("test_nfnet", {"ScaledStdConv2d": 2, "NormFreeBlock": 2}, 0.75),
+    ],
+)
+def test_blocks_are_what_a_tower_repeats(name: str, kinds: dict[str, int], most: float) -> None:
+    """They do not overlap, and hold most of the parameters."""
+    model = create_backbone(name, {}, pretrained=False, seed=0)
+    blocks = blocks_of(model)
+    assert Counter(type(block).__name__ for block in blocks) == kinds
+    inside = [id(parameter) for block in blocks for parameter in block.parameters()]
+    assert len(set(inside)) == len(inside)
+    elements = sum(parameter.numel() for block in blocks for parameter in block.parameters())
+    assert elements > most * sum(parameter.numel() for parameter in model.parameters())
