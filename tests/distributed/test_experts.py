@@ -125,6 +125,7 @@ def test_the_number_of_ranks_does_not_change_the_trajectory(
         ((2, "fsdp"), (3, "zero3")),
         ((2, "zero3"), (3, "fsdp")),
     ],
+    ids=lambda value: f"{value[0]}-{value[1]}",
 )
 def test_an_expert_resumes_with_other_ranks_and_sharding(
     before: tuple[int, Sharding],
