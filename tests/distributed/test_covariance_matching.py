@@ -1,6 +1,7 @@
 """Covariance matching against its definition, on one and on two ranks, and a whole distillation without experts."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from torch.nn import functional
 from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.cost_model.flop_trace import FlopCount, FlopTrace
+from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.data.prepared.real_batches import RealBatches
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.base import OuterGradient
@@ -38,6 +41,7 @@ OVERRIDES = [
 ]
 STEP = 8
 FIXED = "distill.objective.train_model=false"
+KEPT = "distill.lr_images=0"
 
 
 def described(*overrides: str) -> Experiment:
@@ -100,6 +104,21 @@ def by_definition(store: Store, trains: bool) -> tuple[list[float], Tensor, Tens
     terms = [(1.5 * covariances[0] - covariances[1]).square().sum(), 0.3 * sum(d.square().sum() for d in apart)]
     of_images, of_texts = torch.autograd.grad(terms[0] + terms[1], [images, texts])
     return [term.item() for term in terms], of_images, of_texts
+
+
+@pytest.mark.parametrize("changes", [[], [FIXED], [KEPT], [KEPT, FIXED]])
+def test_an_outer_step_has_the_operations_of_the_plan(changes: list[str], prepared: Store) -> None:
+    """Apart from heads and the covariances."""
+    context, settings = context_of(prepared, SOLO), described(*changes).distill.run_settings()
+    inputs = run_context(context, settings, context.build_model(0))
+    pairs, _ = starting_pairs(inputs)
+    pairs = replace(pairs, fixed=settings.fixed())
+    costs = FlopTrace(MemoryTrace(described().model, pairs.texts.shape[1], 32))
+    with settings.objective.open(inputs) as problem:
+        problem.gradient(STEP - 1, pairs)
+        with FlopCount() as counted:
+            problem.gradient(STEP, pairs)
+    assert counted.total == pytest.approx(settings.objective.step_flops(costs, settings, 5), rel=0.05)
 
 
 @pytest.mark.parametrize("trains", [False, True])

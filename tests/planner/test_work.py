@@ -4,16 +4,19 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.flop_trace import COUNTED, FlopTrace
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import peak
 from vldd_dist.cost_model.memory_trace import MemoryTrace
-from vldd_dist.cost_model.work_model import distillation_flops, expert_flops, outer_step_flops, student_flops
+from vldd_dist.cost_model.work_model import distillation_flops, expert_flops, student_flops
+from vldd_dist.distillation.objectives.base import Objective
 from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatching
 from vldd_dist.distillation.unroll import full_gradient
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.planner.estimator import estimated_stages
+from vldd_dist.planner.estimator import Estimator, estimated_stages
+from vldd_dist.planner.work import count_work
 from vldd_dist.testing.tiny_experiment import experiment, units_of
 
 TEXT_DIM = 24
@@ -29,6 +32,10 @@ def traced(*overrides: str) -> tuple[Experiment, MemoryTrace]:
 
 
 NO_EXPERTS = CovarianceMatching()
+
+
+def outer_step_flops(trace: MemoryTrace, settings: DistillSettings, pairs: int) -> float | None:
+    return settings.objective.step_flops(FlopTrace(trace), settings, pairs)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -128,9 +135,19 @@ def test_a_run_reads_the_snapshots_that_it_can_reach() -> None:
     assert read(*many, f"{at}min_start_epoch=1") == 3 * 2
 
 
-def test_an_objective_that_is_not_modelled_has_no_figure() -> None:
-    described, trace = traced("distill.objective=covariance_matching")
-    assert outer_step_flops(trace, described.distill, 4) is None
+class Unknown(CovarianceMatching):
+    step_flops = Objective.step_flops
+
+
+def test_an_objective_that_does_not_say_has_no_figure() -> None:
+    described, trace = traced()
+    unknown = described.model_copy(update={"distill": described.distill.model_copy(update={"objective": Unknown()})})
+    data = data_size(described, None)
+    assert data is not None
+    assert distillation_flops(unknown, trace, data, 4) is None
+    (unit,) = units_of(described, "distillation")
+    _, notes = count_work([(unknown, [unit], data, Estimator(TEXT_DIM))])
+    assert notes == ["?: of distillations, because operations of the objective covariance_matching are not counted"]
 
 
 @pytest.mark.parametrize(

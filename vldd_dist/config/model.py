@@ -95,3 +95,8 @@ class ModelSettings(Section):
         default_factory=lambda: choose(LOSSES, "infonce"),
         description="The loss of students, and of experts where experts.loss names no other.",
     )
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the image tower is frozen, with weights that all models share: its features are units' output."""
+        return self.image.train in ("head", "frozen") and self.image.weights != "random"

@@ -36,10 +36,11 @@ class FlopCount(TorchDispatchMode):
 
 
 class FlopTrace:
-    """What passes take, for each pair or image. The trace remembers what was counted."""
+    """What passes take, for each pair or image: `objectives.base.PassCosts`. The trace remembers what was counted."""
 
     def __init__(self, trace: MemoryTrace) -> None:
         self._trace = trace
+        self.frozen_backbone, self.has_features = trace.frozen_backbone, trace.has_features
 
     @property
     def training(self) -> float:

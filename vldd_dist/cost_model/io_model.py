@@ -106,11 +106,6 @@ def traffic_of(splits: dict[str, bool], data: DataSize | None, trace: MemoryTrac
     return Traffic(found, reads, writes)
 
 
-def has_features(model: ModelSettings) -> bool:
-    """Whether the image tower is frozen and its features are units' output."""
-    return model.image.train in ("head", "frozen") and model.image.weights != "random"
-
-
 def weights_bytes(model: ModelSettings, trace: MemoryTrace) -> int:
     """Bytes of the image tower's starting weights, where they lie in the store."""
     return 0 if model.image.weights == "random" else trace.trainable_bytes["image"] + trace.frozen_bytes

@@ -96,9 +96,11 @@ class MemoryTrace:
         frozen_bytes: F.
         module_bytes: the largest module's own parameters.
         block_bytes, outside_bytes: the largest of the model's blocks, and what is in none of them.
+        has_features: of the settings; here the weights are random, and never loaded.
     """
 
     def __init__(self, settings: ModelSettings, text_dim: int, image_size: int) -> None:
+        self.has_features = settings.has_features
         image = settings.image.model_copy(update={"weights": "random"})
         self.settings = settings.model_copy(update={"image": image})
         self.text_dim, self.image_size = text_dim, image_size

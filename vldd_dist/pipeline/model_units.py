@@ -4,7 +4,6 @@ from typing import Any
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
-from vldd_dist.cost_model.io_model import has_features
 from vldd_dist.models.losses import Loss
 from vldd_dist.pipeline.stage import Units
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -33,7 +32,7 @@ def model_inputs(graph: Units, model: ModelSettings) -> dict[str, WorkUnit]:
     if model.image.weights != "random":
         inputs["image_weights"] = graph.unit("image_weights", model.image.model)
         # Random weights of a frozen tower are other ones for each expert.
-        if has_features(model):
+        if model.has_features:
             inputs["image_features"] = graph.unit("image_features", model.image.model)
     return inputs
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import Field
 from torch import Tensor
@@ -15,7 +15,39 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Learned
 
 if TYPE_CHECKING:
+    from vldd_dist.config.distillation import DistillSettings
     from vldd_dist.config.experiment import Experiment
+
+
+class PassCosts(Protocol):
+    """Floating-point operations of a dual encoder's passes, of one pair or image.
+
+    Attributes:
+        training: a forward and backward pass of what is trained; the features of a frozen image tower are given.
+        encoding: an image through the image tower.
+        pixels: an image through the image tower as a fixed one, and back to its pixels.
+        frozen_backbone: images enter the student as features.
+        has_features: those of real images are computed once for all, and given.
+    """
+
+    @property
+    def training(self) -> float: ...
+
+    @property
+    def encoding(self) -> float: ...
+
+    @property
+    def pixels(self) -> float: ...
+
+    @property
+    def frozen_backbone(self) -> bool: ...
+
+    @property
+    def has_features(self) -> bool: ...
+
+    def second_order(self, fixed: frozenset[str]) -> float:
+        """An inner step that is differentiated twice: its gradient and the products with it, without those of what is fixed."""
+        ...
 
 
 class OuterGradient(NamedTuple):
@@ -133,6 +165,11 @@ class Objective(Plugin):
     def used_pairs(self, pairs: int) -> int:
         """How many of M synthetic pairs take part in an outer step at most."""
         return pairs
+
+    def step_flops(self, costs: PassCosts, settings: "DistillSettings", pairs: int) -> float | None:
+        """Floating-point operations of an outer step with M synthetic pairs, for a plan; none: not known. Neither losses nor
+        optimisers are counted, which take no products of matrices."""
+        return None
 
     def first_experts(self, count: int) -> int:
         """How many of `count` experts, the first ones, must be committed before a run starts."""

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem
+from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem, PassCosts
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import part_of
 from vldd_dist.distillation.student.exchange import BatchExchange, ImageInputs
 from vldd_dist.models.image.frozen_tower import FrozenTower
 
 if TYPE_CHECKING:
+    from vldd_dist.config.distillation import DistillSettings
     from vldd_dist.config.experiment import Experiment
 
 
@@ -27,6 +28,16 @@ class FeatureMatching(Objective):
         if experiment.distill.sharding != "none":
             found.append(f"distill.sharding shards a student, and distill.objective: {self.name} has none: set none")
         return found
+
+    def step_flops(self, costs: PassCosts, settings: "DistillSettings", pairs: int) -> float:
+        """As of the base: images through the tower and back to their pixels, real ones through it where their features are not
+        given, and a step of the model on these where it takes one. Heads on features are little beside a tower."""
+        moves = self.trains_model() and not costs.frozen_backbone
+        # The features of images that keep their start are computed once where the tower keeps its weights.
+        of_fixed = costs.encoding if moves else 0
+        synthetic = of_fixed if "images" in settings.fixed() else costs.pixels
+        real = (0 if costs.has_features else costs.encoding) + (costs.training if self.trains_model() else 0)
+        return self.used_pairs(pairs) * synthetic + self.real_rows() * real
 
 
 class FeatureProblem(OuterProblem):

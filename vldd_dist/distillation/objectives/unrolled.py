@@ -8,7 +8,8 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from vldd_dist.config.base import HOW_TO_RUN, Positive, Rate
-from vldd_dist.distillation.objectives.base import Objective
+from vldd_dist.distillation.objectives.base import Objective, PassCosts
+from vldd_dist.distillation.sampling import inner_batch_size
 from vldd_dist.errors import DivergenceError
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
@@ -17,6 +18,7 @@ from vldd_dist.models.parameters import TOWERS
 from vldd_dist.plugins import GRADIENTS
 
 if TYPE_CHECKING:
+    from vldd_dist.config.distillation import DistillSettings
     from vldd_dist.config.experiment import Experiment
 
 # (2,) natural logarithms of the inner learning rates of the image and the text tower. The logarithm is what is learned: a rate
@@ -86,3 +88,25 @@ class UnrolledObjective(Objective):
     def plain_steps(self) -> float:
         """How many steps, in the mean, a student takes before those that are differentiated."""
         return 0
+
+    def step_flops(self, costs: PassCosts, settings: "DistillSettings", pairs: int) -> float:
+        """As of the base.
+
+        - `exact`: T - 1 gradients on the way there, T steps differentiated twice on the way back; `full` as many, in one graph;
+          `tesla` the same, for the products along the parameters are not told apart.
+        - differences: central 3 T - 1 gradients, forward 2 T.
+        - steps before those that are differentiated: a gradient each; and a gradient of the outer loss on real pairs.
+        - frozen tower: each pair that takes part goes through it and back to its pixels; images that keep their start do not.
+        """
+        steps, batch, fixed = self.inner_steps, inner_batch_size(settings.batch_size, pairs), settings.fixed()
+        used = min(pairs, steps * batch)
+        tower = used * costs.pixels if costs.frozen_backbone and "images" not in fixed else 0
+        if GRADIENTS.load(self.gradient).first_order_only:
+            return self.passes_of_differences() * batch * costs.training + tower
+        plain = steps - 1 + self.plain_steps()
+        inner = batch * (plain * costs.training + steps * costs.second_order(fixed))
+        return inner + tower + self.real_rows() * costs.training
+
+    def passes_of_differences(self) -> int:
+        """Gradients that an inner minibatch takes where derivatives are differences of them."""
+        raise NotImplementedError(f"{self.name} refuses finite differences")

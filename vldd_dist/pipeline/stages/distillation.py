@@ -14,7 +14,7 @@ from vldd_dist.artifacts.trajectories import ShardSlices, Trajectory
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.cost_model.io_model import DataSize, Traffic, has_features, traffic_of, weights_bytes
+from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import (
     PairSize,
     Step,
@@ -193,7 +193,7 @@ def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
     if not isinstance(objective := settings.objective, UnrolledObjective):
         rows, real = (per_rank(count, settings.workers) for count in (objective.used_pairs(pairs), objective.real_rows()))
         step = Step(
-            real * (trace.input_bytes if has_features(experiment.model) else trace.pair_bytes),
+            real * (trace.input_bytes if experiment.model.has_features else trace.pair_bytes),
             first=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
             tower=trace.tower(largest_chunk(rows)),
             kept=4 * objective.kept_numbers(trace.input_bytes // 4 - trace.text_dim, trace.text_dim),
@@ -244,7 +244,7 @@ def _traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, ear
     checkpoint = trace.pair_bytes + (1 + moments + bool(settings.ema)) * trace.learned_bytes(settings.fixed())
     checkpoints = settings.outer_steps // settings.checkpoint_every
     writes = max(settings.pairs) * checkpoints * checkpoint + 2 * (earlier + max(settings.pairs)) * trace.pair_bytes
-    features = has_features(experiment.model)
+    features = experiment.model.has_features
     splits = {"val": features}
     if settings.initialise.reads_real_pairs():
         # The blocks around the images of a start: of small shards all.

@@ -11,7 +11,7 @@ from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.model import ModelSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
-from vldd_dist.cost_model.io_model import DataSize, Traffic, has_features, traffic_of, weights_bytes
+from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Terms, peak, sizes_of, student_step_memory
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import student_flops
@@ -127,13 +127,13 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     """In: pairs, and the splits that are measured. Out: a manifest."""
     trace = traces(experiment.model, experiment.data.image_size)
     reads = max(experiment.distill.pairs) * trace.pair_bytes + weights_bytes(experiment.model, trace)
-    return traffic_of(dict.fromkeys(["val", "test"], has_features(experiment.model)), data, trace, reads=reads, writes=0)
+    return traffic_of(dict.fromkeys(["val", "test"], experiment.model.has_features), data, trace, reads=reads, writes=0)
 
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float:
     """Of a student on the unit's pairs, chosen on validation and measured on the test split; or of an expert's measurement."""
     model = ModelSettings.model_validate(unit.spec["model"])
-    trace, given = traces(model, experiment.data.image_size), has_features(model)
+    trace, given = traces(model, experiment.data.image_size), model.has_features
     measured = 0 if given else data.images["test"] * FlopTrace(trace).encoding
     if "pairs" not in unit.inputs:
         return measured

@@ -8,7 +8,7 @@ from pydantic import Field
 from vldd_dist.artifacts.facts import Count, Facts, Recalls
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.experts import ExpertSettings
-from vldd_dist.cost_model.io_model import DataSize, Traffic, has_features, traffic_of, weights_bytes
+from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Step, Terms, drops_gradients, expert_memory, per_rank, sizes_of
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import expert_flops
@@ -105,7 +105,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
     snapshot = sum(trace.trainable_bytes.values())
     checkpoints = (settings.epochs + 1) * snapshot + (settings.epochs * snapshot if settings.momentum else 0)
     writes = len(kept_epochs(experiment)) * snapshot + checkpoints
-    features = has_features(experiment.model)
+    features = experiment.model.has_features
     splits = {"train": features and settings.augment is None, "val": features}
     return traffic_of(splits, data, trace, reads=weights_bytes(experiment.model, trace), writes=writes)
 

@@ -114,6 +114,9 @@ class MatchingSettings(UnrolledObjective):
     def reached_epochs(self) -> frozenset[int]:
         return self.matched_epochs().union(self.straightened_epochs())
 
+    def passes_of_differences(self) -> int:
+        return 3 * self.inner_steps - 1 if self.difference == "central" else 2 * self.inner_steps
+
     def held_snapshots(self, experts: int) -> int:
         return 2
 

@@ -11,7 +11,6 @@ from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.model import ImageTowerSettings, ModelSettings
-from vldd_dist.cost_model.io_model import has_features
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.data.images import decode, to_tensor
@@ -84,7 +83,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     wait in the host's memory."""
     found: list[Terms] = [{}]
     for model in (model_named(experiment, name) for name in experiment.image_models()):
-        if has_features(model):
+        if model.has_features:
             trace = traces(model, experiment.data.image_size)
             # Making the tower is part of what is traced.
             activations = trace.encoding(experiment.evaluation.encode_batch) - trace.tower_bytes
