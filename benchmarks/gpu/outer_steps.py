@@ -10,8 +10,8 @@ from benchmarks.gpu.place import Place, rounding
 from benchmarks.gpu.students import TEXT_DIM, image_size, model_flops, settings_of
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.model import ModelSettings
+from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.memory_trace import MemoryTrace
-from vldd_dist.cost_model.work_model import outer_step_flops
 from vldd_dist.pipeline.out_of_memory import is_out_of_memory
 from vldd_dist.store.store import Store
 
@@ -59,7 +59,7 @@ def run(place: Place, notes: Notes, student: str, batch: int, steps: int) -> Non
         finally:
             place.free()
         first = first or (seconds, peak)
-        flops = outer_step_flops(trace, described, batch)
+        flops = described.objective.step_flops(FlopTrace(trace), described, batch)
         assert flops is not None
         # Of `tesla` the products along the parameters are counted, which it does not make.
         rate = None if gradient == "tesla" else flops / seconds / 1e12
