@@ -1,7 +1,5 @@
 """What one unit of a kind takes of a rank's memory, from an experiment's description."""
 
-import json
-
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.model import ModelSettings
 from vldd_dist.cost_model.memory_model import Terms
@@ -15,8 +13,12 @@ def estimated_stages() -> list[StageSpec]:
     return [stage for stage in all_stages() if stage.memory is not None]
 
 
+# (its settings as JSON, size of the caption embeddings, pixels) -> the trace of a dual encoder, which takes seconds.
+_traces: dict[tuple[str, int, int], MemoryTrace] = {}
+
+
 class Estimator:
-    """Traces each dual encoder once.
+    """Traces each dual encoder once in a process.
 
     Args:
         text_dim: size of the caption embeddings.
@@ -24,14 +26,13 @@ class Estimator:
 
     def __init__(self, text_dim: int) -> None:
         self.text_dim = text_dim
-        self._traces: dict[str, MemoryTrace] = {}
 
     def trace(self, model: ModelSettings, image_size: int) -> MemoryTrace:
         """Of a dual encoder on images of so many pixels."""
-        key = json.dumps([model.model_dump(mode="json"), image_size], sort_keys=True)
-        if key not in self._traces:
-            self._traces[key] = MemoryTrace(model, self.text_dim, image_size)
-        return self._traces[key]
+        key = (model.model_dump_json(), self.text_dim, image_size)
+        if key not in _traces:
+            _traces[key] = MemoryTrace(model, self.text_dim, image_size)
+        return _traces[key]
 
     def memory(self, experiment: Experiment, stage: StageSpec) -> Terms:
         """The worst moment of a rank, by what takes the memory; of several budgets the largest, of several models the worst.
