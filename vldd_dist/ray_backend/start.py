@@ -54,17 +54,17 @@ def run(payload: bytes, events: Any, rendezvous: tuple[str, int] | None = None, 
 
 def import_worker() -> Any:
     """The module `worker`, with everything that any unit needs: later the folder that the modules come from may be gone."""
-    if WORKER in sys.modules:
-        return sys.modules[WORKER]
-    # A million objects come that stay. To look through them for garbage while they come, and again later and when the process
-    # ends, would take a third of the time.
-    gc.disable()
+    first = WORKER not in sys.modules
+    if first:
+        # A million objects come that stay. To look through them for garbage while they come, and again later and when the
+        # process ends, would take a third of the time.
+        gc.disable()
     try:
-        worker = importlib.import_module(WORKER)
+        return importlib.import_module(WORKER)
     finally:
-        gc.enable()
-    gc.freeze()
-    return worker
+        if first:
+            gc.freeze()
+            gc.enable()
 
 
 def ensure_working_directory() -> None:
