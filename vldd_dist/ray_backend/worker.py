@@ -15,8 +15,9 @@ from ray.util.queue import Queue
 # An objective imports it when it is opened, so that it can be loaded without the libraries that read shards.
 import vldd_dist.data.prepared.real_batches
 
-# A publication imports it late.
-import vldd_dist.distilled_set.presentation  # noqa: F401
+# A publication imports it late, an engine the other.
+import vldd_dist.distilled_set.presentation
+import vldd_dist.sharding.fsdp_model  # noqa: F401
 from vldd_dist.errors import VlddError
 from vldd_dist.events import Progress, UnitReport, WorkerStarted
 from vldd_dist.logs import bound, start_logging
