@@ -17,6 +17,7 @@ from vldd_dist.distillation.experts import Experts
 from vldd_dist.distillation.initialisations.base import Initialisation, Start, starting_pairs
 from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.distillation.outer_loop import Distillation
+from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import TOWERS, ParameterView
@@ -118,10 +119,11 @@ class _Held:
 
 def _snapshot(model: DualEncoder, epoch: int) -> Snapshot:
     """The model's parameters, so many epochs on a random way."""
-    view, generator = ParameterView(model), torch.Generator(model.mean.device).manual_seed(SEED)
+    view = ParameterView(model)
 
     def moved(value: Tensor) -> Tensor:
         size = (WAY * value.square().mean().sqrt()).clamp(min=LEAST)
-        return (value + epoch * size * torch.randn(value.shape, generator=generator, device=value.device)).cpu()
+        return (value + epoch * size * torch.randn_like(value)).cpu()
 
-    return {tower: {name: moved(value) for name, value in view.as_dict(tower).items()} for tower in TOWERS}
+    with replayed_randomness(SEED, epoch, model.mean.device):
+        return {tower: {name: moved(value) for name, value in view.as_dict(tower).items()} for tower in TOWERS}
