@@ -84,6 +84,7 @@ class Moved(TorchDispatchMode):
             "c10d._allgather_base_.default": once,
             "c10d._reduce_scatter_base_.default": once,
             "c10d.allreduce_.default": 2 * once,
+            "c10d.broadcast_.default": once,
         }
 
     def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
