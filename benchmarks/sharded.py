@@ -7,8 +7,8 @@ Ranks are processes of one thread each on this machine, connected by gloo. Two s
 (central differences) and a training step of an expert (SGD with momentum). `state` is what a rank holds between two passes: its
 parameters, the engine's copy and buffers, gradients; of a student snapshots, adjoint, and both ends; of an expert momentum. It
 is in bytes of distinct tensors, the maximum at the start of a pass, without the pairs; in shards it should fall as 1/world.
-`peak` is the growth of the process's resident set during a step that is not its first. `moved` is what all ranks send in a step
-by the usual cost of each collective (Thakur et al. 2005), compared with two all-gathers and one reduce-scatter of the
+`peak` is what torch's allocator gives out during a step, above what lies there at its start. `moved` is what all ranks send in a
+step by the usual cost of each collective (Thakur et al. 2005), compared with two all-gathers and one reduce-scatter of the
 parameters for each pass, the least of a model in shards. Seconds are the median of the slowest rank's; the kinds of sharding
 take turns. The error is that of `exact` against one process, relative l2 over the gradients of the pairs and of the rates. The
 last line is JSON: STEP.SHARDING.RANKS.{state, moved, time} (ratios to one rank, to the least, to `none`) and
@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks._measure import peak_memory, print_json
+from benchmarks._measure import print_json
 from vldd_dist.config.base import Sharding
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
@@ -44,6 +44,7 @@ from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.sharding.engine import shard_model
 from vldd_dist.sharding.ranks import Ranks
+from vldd_dist.testing.allocated import allocated_peak
 from vldd_dist.testing.group import Group
 
 IMAGE_SIZE, PAIRS, TEXT_DIM = 64, 12, 384
@@ -109,7 +110,7 @@ def live_bytes() -> int:
 
 
 class Figures(NamedTuple):
-    """Of one rank: bytes held between two passes, growth of the process, bytes moved in a step, seconds of a step."""
+    """Of one rank: bytes held between two passes, bytes allocated above them, bytes moved in a step, seconds of a step."""
 
     state: int
     peak: int
@@ -131,7 +132,8 @@ class Measured:
         self.step(_nothing)
         seen: list[int] = []
         with Moved(ranks) as moved:
-            _, self.peak = peak_memory(lambda: self.step(lambda: seen.append(live_bytes())))
+            self.step(lambda: seen.append(live_bytes()))
+        self.peak = allocated_peak(lambda: self.step(_nothing))
         self.state, self.moved = max(seen) - before - pairs, moved.bytes
         self.seconds: list[float] = []
 

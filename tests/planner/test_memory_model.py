@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.experiment import Experiment
@@ -46,25 +44,12 @@ from vldd_dist.planner.plan import plan
 from vldd_dist.planner.show_plan import print_plan
 from vldd_dist.planner.suggestions import suggest
 from vldd_dist.store.store import Store
+from vldd_dist.testing.allocated import allocated_peak
 from vldd_dist.testing.prepared_data import prepare
 from vldd_dist.testing.tiny import TINY
 
 MIB = 2**20
 TEXT_DIM, STEPS = 384, 3
-
-
-def allocated_peak(work: Callable[[], object]) -> int:
-    """Bytes that torch's CPU allocator has given out at most, above those before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        work()
-    assert profiled.profiler is not None
-    assert profiled.profiler.kineto_results is not None
-    live = highest = 0
-    for event in sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            highest = max(highest, live)
-    return highest
 
 
 @pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
