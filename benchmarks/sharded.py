@@ -7,8 +7,8 @@ Ranks are processes of one thread each on this machine, connected by gloo. Two s
 (central differences) and a training step of an expert (SGD with momentum). `state` is what a rank holds between two passes: its
 parameters, the engine's copy and buffers, gradients; of a student snapshots, adjoint, and both ends; of an expert momentum. It
 is in bytes of distinct tensors, the maximum at the start of a pass, without the pairs; in shards it should fall as 1/world.
-`peak` is what torch's allocator gives out during a step, above what lies there at its start. `moved` is what all ranks send in a
-step by the usual cost of each collective (Thakur et al. 2005), compared with two all-gathers and one reduce-scatter of the
+`peak` is what torch's allocator gives out during a step, above what lies there at its start. `moved` is what all ranks send in
+a step by the usual cost of each collective (Thakur et al. 2005), compared with two all-gathers and one reduce-scatter of the
 parameters for each pass, the least of a model in shards. Seconds are the median of the slowest rank's; the kinds of sharding
 take turns. The error is that of `exact` against one process, relative l2 over the gradients of the pairs and of the rates. The
 last line is JSON: STEP.SHARDING.RANKS.{state, moved, time} (ratios to one rank, to the least, to `none`) and
