@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vldd_dist.config.base import Sharding
 from vldd_dist.config.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
@@ -35,12 +36,12 @@ def problem() -> tuple[Case, dict[str, Tensor]]:
     return case, {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
-def outer_step(ranks: Ranks, stage: int, limit: int) -> dict[str, Any]:
+def outer_step(ranks: Ranks, sharding: Sharding, limit: int) -> dict[str, Any]:
     """This rank's pairs, their gradients, and how many images passed the tower."""
     case, rows = problem()
     owned, model = slice(*ranks.rows(PAIRS)), case.student.model
     passed: list[int] = []
-    unrolling = ShardedUnrolling(model, case.student.layout.loss, TrajectoryMatching(), None, ranks, stage, USED)
+    unrolling = ShardedUnrolling(model, case.student.layout.loss, TrajectoryMatching(), None, ranks, sharding, USED)
     assert unrolling.tower is not None
     # The first image of a size is also encoded to choose the layout.
     unrolling.tower.features(rows["images"][:1])
@@ -65,11 +66,22 @@ def by_the_backbone() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("world", "stage", "limit"), [(1, 0, 1 << 30), (2, 0, 0), (2, 0, 1 << 30), (2, 1, 1 << 30), (2, 3, 1 << 30), (3, 3, 0)]
+    ("world", "sharding", "limit"),
+    [
+        (1, "none", 1 << 30),
+        (2, "none", 0),
+        (2, "none", 1 << 30),
+        (2, "zero1", 1 << 30),
+        (2, "zero3", 1 << 30),
+        (3, "zero3", 0),
+        (3, "fsdp", 0),
+    ],
 )
-def test_a_step_is_that_of_the_backbone_and_passes_used_images_once(world: int, stage: int, limit: int, group: Groups) -> None:
+def test_a_step_is_that_of_the_backbone_and_passes_used_images_once(
+    world: int, sharding: Sharding, limit: int, group: Groups
+) -> None:
     """Also where parameters lie in shards, and where the ranks' images make different numbers of chunks."""
-    parts, wanted = group(world).run(outer_step, stage, limit), by_the_backbone()
+    parts, wanted = group(world).run(outer_step, sharding, limit), by_the_backbone()
     assert torch.cat([part["rows"] for part in parts]).tolist() == list(range(USED))
     for name in ("images", "texts"):
         assert relative(torch.cat([part[name] for part in parts]), wanted[name]) < 1e-5

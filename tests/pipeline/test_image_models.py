@@ -129,3 +129,11 @@ def test_what_cannot_be_made_is_refused_before_anything_runs(entry: str, changes
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"model.image.weights: \S+none.safetensors, for test_vit, cannot be read"):
         make_graph(tree(f"{{model: test_vit, weights: {tmp_path / 'none.safetensors'}}}"))
+
+
+@pytest.mark.parametrize("section", ["experts", "distill"])
+def test_deepspeed_is_refused_for_a_model_with_parameters_without_dimensions(section: str) -> None:
+    at = ["model.image.model=dm_nfnet_f0", f"{section}.workers=2", f"{section}.resources.cpus=1"]
+    with pytest.raises(ConfigError, match=f"^{section}.sharding: zero2: .* as .*gain of dm_nfnet_f0: set .* fsdp or none"):
+        make_graph(experiment(*at, f"{section}.sharding=zero2"))
+    make_graph(experiment(*at, f"{section}.sharding=fsdp"))

@@ -13,7 +13,7 @@ from vldd_dist.events import Report
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import make_graph
-from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import TINY
 
@@ -34,18 +34,24 @@ def experiment(*overrides: str) -> Experiment:
 
 
 def run(store: Store, units: list[WorkUnit], report: Report = lambda event: None) -> None:
-    """Run the units that the store lacks. Those of data, which many tests share, are made once in a process: the next store
+    """Run the units that the store lacks. Those of scenes, which many tests share, are made once in a process: the next store
     gets a copy, as a store has it that another run left them in."""
     for unit in units:
         if is_done(store, unit.kind, unit.id):
             continue
-        if unit.kind not in DATA_KINDS:
+        if unit.kind not in DATA_KINDS or not _of_scenes(unit):
             execute(unit.order(), store, report)
         elif is_done(_made(), unit.kind, unit.id):
             _copy(unit, _made(), store)
         else:
             execute(unit.order(), store, report)
             _copy(unit, store, _made())
+
+
+def _of_scenes(unit: WorkUnit) -> bool:
+    """Whether all its images are drawn; those of files may change under the same unit."""
+    groups = [one for one in in_dependency_order([unit]) if one.kind == "shard_group"]
+    return all(group.spec["source"]["name"] == "scenes" for group in groups)
 
 
 @cache

@@ -4,6 +4,7 @@ import json
 from functools import cache
 
 import torch
+from torch import nn
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.model import HeadSettings, ModelSettings, TextTowerSettings
@@ -30,6 +31,7 @@ def check_models(experiment: Experiment) -> None:
         except ConfigError as error:
             raise error if name == own else ConfigError(f"evaluation.image_models: with {name}, {error}") from None
     _refuse_kinks(experiment)
+    _refuse_scalars(experiment)
 
 
 # These two are remembered, because a study has many descriptions of few models.
@@ -55,12 +57,25 @@ def _check_dual_encoder(described: str, text_dim: int | None, image_size: int) -
 
 def _refuse_kinks(experiment: Experiment) -> None:
     """Before experts are trained for a distillation that would refuse the student when it starts."""
-    image = experiment.model.image
     smooth = any(phase.objective.wants_smooth_student() for phase in experiment.distill.of_phases())
-    if smooth and image.train in (
-        "full",
-        "lora",
-    ):
-        with torch.device("meta"):
-            backbone = create_backbone(image.model, image.model_args, pretrained=False, seed=0)
-        refuse_kinks(backbone, "image_backbone")
+    if smooth and experiment.model.image.train in ("full", "lora"):
+        refuse_kinks(_backbone(experiment), "image_backbone")
+
+
+def _refuse_scalars(experiment: Experiment) -> None:
+    """On several ranks DeepSpeed fails where a parameter has no dimensions, as the gains of dm_nfnet."""
+    for key, section in (("experts", experiment.experts), ("distill", experiment.distill)):
+        if section.workers > 1 and section.sharding.startswith("zero"):
+            scalars = [name for name, parameter in _backbone(experiment).named_parameters() if parameter.dim() == 0]
+            if scalars:
+                raise ConfigError(
+                    f"{key}.sharding: {section.sharding}: DeepSpeed cannot cut a parameter without dimensions, as "
+                    f"{scalars[0]} of {experiment.model.image.model}: set {key}.sharding to fsdp or none"
+                )
+
+
+def _backbone(experiment: Experiment) -> nn.Module:
+    """Without memory for its weights."""
+    image = experiment.model.image
+    with torch.device("meta"):
+        return create_backbone(image.model, image.model_args, pretrained=False, seed=0)
