@@ -13,7 +13,7 @@ NAMES = sorted({(file, name) for page in PAGES.values() for file, name in NAMED.
 HEADINGS = ("| | promise |", "| fault or bad input |", "| | what |")
 
 
-@pytest.mark.parametrize(("file", "name"), NAMES, ids="::".join)
+@pytest.mark.parametrize(("file", "name"), NAMES, ids=["::".join(one) for one in NAMES])
 def test_it_exists(file: str, name: str) -> None:
     path = ROOT / file
     assert path.is_file()
