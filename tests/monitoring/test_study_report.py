@@ -7,10 +7,12 @@ import yaml
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.load_study import LoadedStudy, load_study
+from vldd_dist.monitoring.reports.published_figures import published_of
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.monitoring.reports.study_report import StudyReporter
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.graphs.study import StudyGraph
+from vldd_dist.reporting.study_tables import ALL_VARIANTS, Question
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import TINY
@@ -77,3 +79,15 @@ def test_a_variant_added_later_leaves_what_is_made(tmp_path: Path) -> None:
     later = StudyGraph(written(tmp_path, {"nfnet": {}, "vit": VIT, "noise": {"distill.initialise": "noise"}}).experiments)
     new = {unit.kind for unit in later.units() if unit.id not in {one.id for one in first.units()}}
     assert new == {"distillation", "evaluation", "publication"}
+
+
+def test_what_is_published_of_full_data_stands_beside_that_of_all_variants(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    table = {"title": "T", "methods": ["full", "distilled"], "published": ["mdm-flickr30k"]}
+    tree = {"name": "s", "base": "scenes", "variants": {"other": {}, "nfnet-bert": VIT}, "tables": {"one": table}}
+    path.write_text(yaml.safe_dump(tree))
+    published = published_of(load_study(path, TINY).study, "one")
+    found = published(Question(ALL_VARIANTS, "full", 29_000, None), "mean")
+    assert found is not None
+    assert found == published(Question("nfnet-bert", "full", 29_000, None), "mean")
+    assert published(Question("other", "full", 29_000, None), "mean") is None

@@ -99,3 +99,13 @@ def test_both_spreads_are_kept() -> None:
     table = study_table(Layout("T", ["nfnet"], ["distilled"], pairs=[20], metrics=["mean"]), RESULTS, nothing)
     (cell,) = [cell for cell in table.sections[0].rows[0].cells if isinstance(cell, Statistic)]
     assert (cell.mean, cell.std_runs, cell.std_students) == (32.0, 0.0, 1.5)
+
+
+def test_full_data_that_all_variants_share_stand_there_once() -> None:
+    shared = {"nfnet": RESULTS["nfnet"], "texts": [RESULTS["nfnet"][0], row("distilled", 10, (12.0,))]}
+    layout = Layout("T", ["texts", "nfnet"], ["full", "distilled"], pairs=[10], metrics=["mean"])
+    assert lines(study_table(layout, shared, nothing))[2:] == [
+        ["800", "", "full data", "42.0 ±2.0", ""],
+        ["10", "texts", "distilled", "12.0", "29"],
+        ["", "nfnet", "distilled", "**21.0 ±1.0**", "50"],
+    ]

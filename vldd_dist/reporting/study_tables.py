@@ -11,6 +11,9 @@ from vldd_dist.reporting.table import Cell, Column, Number, Published, Section, 
 from vldd_dist.reporting.table import Row as Line
 from vldd_dist.reporting.tables import OF_FULL_DATA, OF_FULL_DATA_NOTE, of_full_data, remarks, spread_note
 
+# In place of a variant's name.
+ALL_VARIANTS = ""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -35,7 +38,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class Question:
-    """One set of students: what a figure is of."""
+    """One set of students: what a figure is of.
+
+    Attributes:
+        variant: a name, or ALL_VARIANTS.
+    """
 
     variant: str
     method: str
@@ -127,7 +134,8 @@ def _figures(layout: Layout, questions: list[Question], published: PublishedOf) 
 
 
 def asked(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[Question, Row]]:
-    """What is measured of what the table has a place for: full data first, then by the number of pairs."""
+    """What is measured of what the table has a place for: full data first, then by the number of pairs. Full data that all
+    variants have in common stand there once, of no variant."""
     rows = [
         (Question(variant, row.method, row.pairs, row.image_model), row)
         for variant in layout.variants
@@ -136,7 +144,11 @@ def asked(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[Quest
         and (row.method == FULL or layout.pairs is None or row.pairs in layout.pairs)
         and (row.image_model is None or layout.other_image_models)
     ]
-    order = {name: number for number, name in enumerate([*layout.variants, *layout.methods])}
+    full = [row for question, row in rows if question.method == FULL]
+    if layout.across != "variant" and len(full) == len(layout.variants) > 1 and all(row == full[0] for row in full):
+        common = Question(ALL_VARIANTS, FULL, full[0].pairs, full[0].image_model)
+        rows = [(common, full[0]), *(one for one in rows if one[0].method != FULL)]
+    order = {name: number for number, name in enumerate([ALL_VARIANTS, *layout.variants, *layout.methods])}
     yield from sorted(rows, key=lambda one: (one[0].method != FULL, one[0].pairs, order[one[0].variant], order[one[0].method]))
 
 

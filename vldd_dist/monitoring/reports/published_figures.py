@@ -3,7 +3,7 @@
 from vldd_dist.config.study import Study
 from vldd_dist.errors import ConfigError
 from vldd_dist.reporting.published import published_table
-from vldd_dist.reporting.study_tables import PublishedOf, Question
+from vldd_dist.reporting.study_tables import ALL_VARIANTS, PublishedOf, Question
 from vldd_dist.reporting.table import Published
 
 
@@ -13,14 +13,18 @@ def published_of(study: Study, table: str) -> PublishedOf:
     Raises:
         ConfigError: there is no published table of a name that is asked for.
     """
+    settings = study.table_settings()[table]
     try:
-        asked = [published_table(name) for name in study.table_settings()[table].published or []]
+        asked = [published_table(name) for name in settings.published or []]
     except ValueError as error:
         raise ConfigError(f"tables.{table}.published: {error}") from None
 
     def published(question: Question, metric: str) -> Published | None:
-        key = question.variant, question.method, question.pairs, metric, question.image_model
-        return next((cell for one in asked if (cell := one.cell(*key)) is not None), None)
+        # What all variants have in common may be published of any of them.
+        variants = settings.variants or list(study.changes()) if question.variant == ALL_VARIANTS else [question.variant]
+        key = question.method, question.pairs, metric, question.image_model
+        cells = (one.cell(variant, *key) for one in asked for variant in variants)
+        return next((cell for cell in cells if cell is not None), None)
 
     return published
 
