@@ -58,6 +58,13 @@ def run_settings(image_size: int, text_dim: int, **changes: Any) -> DistillSetti
     return DistillSettings(initialise=start, objective=objective, **changes)
 
 
+def short_run(image_size: int, text_dim: int, outer_steps: int, **changes: Any) -> DistillSettings:
+    """Of a run that stores where it is after every second outer step."""
+    objective = {"inner_steps": 2, "gradient": "exact"}
+    often = {"outer_steps": outer_steps, "validate_every": outer_steps, "checkpoint_every": 2}
+    return run_settings(image_size, text_dim, objective=objective, **often, **changes)
+
+
 @contextmanager
 def distilling(
     model: DualEncoder,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.distilling import distilling, new_model, run_settings
+from benchmarks.gpu.distilling import distilling, new_model, short_run
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.place import Place
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
@@ -52,14 +52,7 @@ def _run(place: Place, folder: Path, *, short: bool) -> list[int]:
     text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
     image = ImageTowerSettings(model="test_vit", model_args={"img_size": SIZE}, weights="random")
     model = new_model(ModelSettings(image=image, text=text), TEXT_DIM, place.device)
-    settings = run_settings(
-        SIZE,
-        TEXT_DIM,
-        objective={"inner_steps": 2, "gradient": "exact"},
-        outer_steps=STEPS,
-        validate_every=STEPS,
-        checkpoint_every=2,
-    )
+    settings = short_run(SIZE, TEXT_DIM, STEPS)
     steps: list[int] = []
     with distilling(model, settings, PAIRS, Store(str(folder))) as run:
         gradient = run.problem.gradient

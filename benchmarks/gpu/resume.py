@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.distilling import distilling, new_model, run_settings
+from benchmarks.gpu.distilling import distilling, new_model, short_run
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.place import Place
 from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
@@ -73,15 +73,7 @@ def _run(student: str, place: Place, folder: Path, should_stop: Callable[[], boo
     image = ImageTowerSettings(weights="random", **STUDENTS[student])  # type: ignore[arg-type]
     joint = None if image.head.kind == "none" else 16
     model = new_model(ModelSettings(image=image, text=text, joint_dim=joint), TEXT_DIM, place.device)
-    settings = run_settings(
-        SIZE,
-        TEXT_DIM,
-        objective={"inner_steps": 2, "gradient": "exact"},
-        outer_steps=STEPS,
-        validate_every=STEPS,
-        checkpoint_every=2,
-        batch_size=4,
-    )
+    settings = short_run(SIZE, TEXT_DIM, STEPS, batch_size=4)
     with distilling(model, settings, PAIRS, Store(str(folder)), should_stop=should_stop) as run:
         try:
             run.run()

@@ -9,6 +9,8 @@ import yaml
 
 from tests.cli.test_cli import vldd
 from vldd_dist.config.load import load_experiment
+from vldd_dist.distillation.objectives.base import Objective
+from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatching
 from vldd_dist.testing.tiny import TINY
 
 
@@ -46,6 +48,8 @@ def test_a_plan_as_a_document_and_as_a_narrow_table(
     changes = {name: {"distill.objective": "covariance_matching"}, "plain": {"experts.resources.gpu_memory_gib": 0.01}}
     path.write_text(yaml.safe_dump({"name": "towers", "base": "scenes", "variants": changes}))
     monkeypatch.setenv("COLUMNS", "80")
+    # As an objective of somebody else, which does not say what a step takes.
+    monkeypatch.setattr(CovarianceMatching, "step_flops", Objective.step_flops)
     _, out, _ = vldd("run", str(path), "--plan", *SETS, capsys=capsys)
     code, document, err = vldd("run", str(path), "--plan", "--json", *SETS, capsys=capsys)
     assert (code, err) == (0, "")
@@ -56,8 +60,11 @@ def test_a_plan_as_a_document_and_as_a_narrow_table(
         figures = (stage[key] for key in ("units", "done", "to_run", "workers", "cpus", "gpus"))
         assert re.search(rf"│ {stage['title']} +│ +" + " │ +".join(f"{figure:g}" for figure in figures), out), stage
     (work,) = [one for one in found["work"] if one["kind"] == "distillation"]
-    assert (work["units"], work["unknown_units"]) == (2, 0)
-    assert re.search(r"distillations +│ +2 │ +[^ ?>]", out)
+    assert (work["units"], work["unknown_units"]) == (2, 1)
+    assert re.search(r"distillations +│ +2 │ +> ", out)
+    (note,) = [note for note in found["notes"] if note.startswith("?: of distillations")]
+    assert "covariance_matching are not counted" in note
+    assert note in out
     (expert,) = [need for need in found["needs"] if need["kind"] == "expert"]
     assert (expert["experiment"], expert["fits"]) == ("towers-plain", False)
     assert f"experts of towers-plain do not fit: {expert['mend']}" in out
