@@ -24,8 +24,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def naming_what_to_lower(stage: StageSpec, label: str) -> Iterator[None]:
-    """Within the `with` block, want of memory raises DeviceMemoryError. What the unit has stored stays: a checkpoint is none of
-    what failed.
+    """Within the `with` block, an error of an allocator becomes DeviceMemoryError. The unit's checkpoints stay in the store.
 
     Args:
         label: the unit's.

@@ -132,9 +132,11 @@ def _run(
 def _require_engine(units: list[WorkUnit], store: Store) -> None:
     """At the start: the first sharded unit may come hours later. A run that finds its sharded units done needs no engine."""
     sharded = [unit for unit in units if unit.execution.get("sharding", "none") != "none"]
-    if missing := {unit.id for unit in sharded} - (committed_units(store, sharded) if sharded else set()):
-        for sharding in sorted({unit.execution["sharding"] for unit in sharded if unit.id in missing}):
-            require_engine(sharding)
+    if not sharded:
+        return
+    done = committed_units(store, sharded)
+    for sharding in sorted({unit.execution["sharding"] for unit in sharded if unit.id not in done}):
+        require_engine(sharding)
 
 
 def _run_units(

@@ -30,8 +30,8 @@ class FeatureMatching(Objective):
         return found
 
     def step_flops(self, costs: PassCosts, settings: "DistillSettings", pairs: int) -> float:
-        """As of the base: images through the tower and back to their pixels, real ones through it where their features are not
-        given, and a step of the model on these where it takes one. Heads on features are little beside a tower."""
+        """As `Objective.step_flops` says: synthetic images through the tower and back to their pixels; real images through it
+        where their features are not given; a training step on real pairs where the model takes one. Heads are not counted."""
         moves = self.trains_model() and not costs.frozen_backbone
         # The features of images that keep their start are computed once where the tower keeps its weights.
         of_fixed = costs.encoding if moves else 0

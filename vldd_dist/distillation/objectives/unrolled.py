@@ -90,7 +90,7 @@ class UnrolledObjective(Objective):
         return 0
 
     def step_flops(self, costs: PassCosts, settings: "DistillSettings", pairs: int) -> float:
-        """As of the base.
+        """As `Objective.step_flops` says. T inner steps cost:
 
         - `exact`: T - 1 gradients on the way there, T steps differentiated twice on the way back; `full` as many, in one graph;
           `tesla` the same, for the products along the parameters are not told apart.
