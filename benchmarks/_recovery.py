@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from cluster.local import free_port, start_cluster
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.events import RunEvent, UnitRetried
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.graphs.experiment import make_graph

@@ -28,7 +28,7 @@ from vldd_dist.applications.one_shot_federated import OneShotFederated
 from vldd_dist.applications.part_distillation import START, PartDistillation
 from vldd_dist.applications.result import Result
 from vldd_dist.applications.tables import application_table
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.bilevel import Bilevel
 from vldd_dist.pipeline.graphs.experiment import make_graph

@@ -38,8 +38,8 @@ from benchmarks._photographs import write_shards
 from benchmarks._published_expert import PublishedExpert
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.experts import AugmentSettings
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.sections.experts import AugmentSettings
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.pieces import Pieces

@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks._measure import cpu_seconds, print_json
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, scatter_to_pairs, unrolled_gradient

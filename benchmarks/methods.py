@@ -27,7 +27,7 @@ from benchmarks._measure import print_json
 from benchmarks._method_runs import KeptFigures, MethodRun, method_run
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load_study import LoadedStudy, load_study
+from vldd_dist.config.loading.load_study import LoadedStudy, load_study
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.graphs.experiment import make_graph

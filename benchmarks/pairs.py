@@ -27,8 +27,8 @@ from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.distillation import DistillSettings
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import Experts
 from vldd_dist.distillation.initialisations.noise import noise_pairs

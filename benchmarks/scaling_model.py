@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.cost_model.io_model import COMMON_TEXT_DIM, JPEG_BYTES_A_PIXEL, TAR_BYTES, DataSize
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.data.prepared.shard_index import Shard, SplitInfo, encode_index

@@ -32,7 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks._measure import print_json
 from vldd_dist.config.base import Sharding
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
 from vldd_dist.distillation.student.local import LocalUnrolling

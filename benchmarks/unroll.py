@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks._measure import FreshProcess, cpu_seconds, peak_memory, print_json
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import DoubleBackward, Params, UnrollResult, unrolled_gradient

@@ -14,7 +14,7 @@ from docs_site.settings import settings_page
 from tests.test_readme import distilled_set
 from vldd_dist.cli.main import app
 from vldd_dist.config.base import Plugin, Section
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distilled_set.write import save
 from vldd_dist.plugins import REGISTRIES, STAGES
 

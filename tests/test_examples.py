@@ -9,7 +9,7 @@ import torch
 from nbclient import NotebookClient
 
 from tests.test_readme import RECIPE
-from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.data.images import to_tensor
 from vldd_dist.data.scenes import draw_scenes
 from vldd_dist.distilled_set.distilled import DistilledSet

@@ -15,7 +15,7 @@ from vldd_dist import load_distilled, plugins
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.monitoring.live.run_state import RunState

@@ -15,7 +15,7 @@ from vldd_dist.events import UnitFailed, UnitStarted
 from vldd_dist.logs import bound, start_logging
 from vldd_dist.monitoring.live.console import LogView, PlainView, make_view
 from vldd_dist.monitoring.live.run_state import RunState
-from vldd_dist.ray_backend import worker
+from vldd_dist.ray_backend.workers import worker
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import make
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vldd_dist.artifacts.trajectories import ShardSlices
 from vldd_dist.artifacts.unit_writer import UnitWriter
-from vldd_dist.config.distillation import DistillSettings
-from vldd_dist.config.model import ModelSettings
+from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import Experts
 from vldd_dist.distillation.initialisations.base import Initialisation, Start, starting_pairs

@@ -8,7 +8,7 @@ from benchmarks.gpu.distilling import SEED, new_model
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.place import Place, rounding
 from benchmarks.gpu.students import TEXT_DIM, image_size, settings_of
-from vldd_dist.config.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationSettings
 from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.evaluation.evaluator import TrainingPairs, train_student
 from vldd_dist.models.losses.infonce import InfoNCE

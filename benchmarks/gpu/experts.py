@@ -6,7 +6,7 @@ from benchmarks.gpu.distilling import new_model
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.place import Place, rounding
 from benchmarks.gpu.students import TEXT_DIM, image_size, model_flops, settings_of
-from vldd_dist.config.model import ModelSettings
+from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.models.losses.infonce import InfoNCE

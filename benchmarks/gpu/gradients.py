@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.place import Place, rounding
-from vldd_dist.config.model import HeadSettings
+from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.student.kinks import refuse_kinked_student
 from vldd_dist.distillation.unroll import UnrollResult
 from vldd_dist.errors import ConfigError

@@ -10,7 +10,7 @@ import torch
 from benchmarks.gpu.distilling import distilling, new_model, short_run
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.place import Place
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import DeviceMemoryError

@@ -8,8 +8,8 @@ from benchmarks.gpu.distilling import distilling, new_model, run_settings
 from benchmarks.gpu.notes import Cell, Notes
 from benchmarks.gpu.place import Place, rounding
 from benchmarks.gpu.students import TEXT_DIM, image_size, model_flops, settings_of
-from vldd_dist.config.distillation import DistillSettings
-from vldd_dist.config.model import ModelSettings
+from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.pipeline.out_of_memory import is_out_of_memory

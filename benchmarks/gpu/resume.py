@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.gpu.distilling import distilling, new_model, short_run
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.place import Place
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.errors import InterruptedRun
 from vldd_dist.store.store import Store

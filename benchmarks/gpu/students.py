@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.gpu.place import Place
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 
 TEXT_DIM = 768
 IMAGE_SIZE, TINY_SIZE = 224, 32

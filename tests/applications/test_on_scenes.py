@@ -12,7 +12,7 @@ from vldd_dist.applications.part_distillation import PartDistillation
 from vldd_dist.applications.parts import dirichlet_clients
 from vldd_dist.applications.students import Students
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.monitoring.reports.report_files import read_tables

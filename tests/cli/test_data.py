@@ -17,7 +17,7 @@ from tests.cli.test_cli import vldd
 from tests.data.prepared.test_dataset import jpeg, karpathy
 from tests.data.tables import IMAGES, make_images, name_of, rows
 from tests.data.test_coco import coco
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 
 CAPTIONS = [f"photo {number}, view 0" for number in range(IMAGES)]
 SPLITS = ["train", "train", "val", "test"]

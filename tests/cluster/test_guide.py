@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from tests.cluster.recipes import RECIPES, ROOT
 from vldd_dist.cli.main import app
-from vldd_dist.ray_backend.secret_files import SECRET_NAMES
+from vldd_dist.ray_backend.submitting.secret_files import SECRET_NAMES
 
 
 def test_a_submission_sends_the_package_and_little_else(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 
 from tests.cluster import kuberay
 from tests.cluster.recipes import CLUSTER, DOCKERFILE, ROOT, load, options_of_start, pins, refusals, rendered
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 
 CLUSTER_CR, JOB_CR = load("kuberay/base/raycluster.yaml"), load("kuberay/job/rayjob.yaml")
 # As job/kustomization.yaml does.

@@ -20,7 +20,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from tests.cluster.kuberay import ANY, COUNT, FLAG, TEXT, closed, many, one_of
 from tests.cluster.recipes import CLUSTER, DOCKERFILE, RECIPES, ROOT, load, options_of_start, pins, refusals
-from vldd_dist.ray_backend.secret_files import SECRET_NAMES
+from vldd_dist.ray_backend.submitting.secret_files import SECRET_NAMES
 
 
 def prepared(recipe: dict[str, Any]) -> dict[str, Any]:

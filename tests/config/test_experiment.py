@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load import load_experiment
-from vldd_dist.config.load_study import load_description
+from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.loading.load_study import load_description
 from vldd_dist.errors import ConfigError
 
 PRESETS = sorted(Path("jobs/presets").glob("*.yaml"))

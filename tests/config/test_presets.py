@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vldd_dist.config.load import load_experiment
-from vldd_dist.config.presets import FOLDERS, preset_names
+from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.loading.presets import FOLDERS, preset_names
 from vldd_dist.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

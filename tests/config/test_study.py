@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load import load_experiment
-from vldd_dist.config.load_study import LoadedStudy, load_description, load_study
+from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.loading.load_study import LoadedStudy, load_description, load_study
 from vldd_dist.errors import ConfigError
 
 

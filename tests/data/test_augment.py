@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vldd_dist.config.experts import AugmentSettings
+from vldd_dist.config.sections.experts import AugmentSettings
 from vldd_dist.data import augment as module
 from vldd_dist.data.augment import OPERATIONS, augment
 from vldd_dist.seeding import numpy_generator

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.data.prepared.test_dataset import identity, jpeg, karpathy, prepare, shards
 from vldd_dist.config.base import choose
-from vldd_dist.config.data import DataSettings
+from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files import versions
 from vldd_dist.data.images import decode

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vldd_dist.artifacts.unit_writer import UnitWriter
-from vldd_dist.config.distillation import DistillSettings
-from vldd_dist.config.evaluation import EvaluationSettings
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import Experts
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching

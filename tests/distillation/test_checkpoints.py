@@ -5,7 +5,7 @@ import torch
 
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
-from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillSettings
 from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs

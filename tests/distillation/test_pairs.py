@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vldd_dist.config.distillation import DistillSettings
-from vldd_dist.config.model import HeadSettings
+from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.distillation.initialisations.real import random_indices
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss

@@ -17,7 +17,7 @@ from tests.test_readme import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.manifests import UnitManifest, to_json
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.data import DataSettings
+from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.files.shards import expand
 from vldd_dist.distilled_set.fetch import fetch, read_manifest, verify
 from vldd_dist.distilled_set.write import save

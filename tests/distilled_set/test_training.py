@@ -9,7 +9,7 @@ from torch import nn
 from tests.evaluation.test_evaluator import TEXT_DIM, model
 from tests.test_readme import RECIPE, distilled_set, with_similarity
 from vldd_dist import DistilledSet, train_on
-from vldd_dist.config.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationSettings
 from vldd_dist.distilled_set.manifest import NearestCaptions
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import TrainingPairs, train_student

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.config.base import Sharding
-from vldd_dist.config.model import HeadSettings
+from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
 from vldd_dist.distillation.pairs import SyntheticPairs

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vldd_dist.config.evaluation import EvaluationSettings
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distilled_set import training as student_module
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import Choice, Evaluator, TrainingPairs, train_student

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks.gpu.distilling import distilling, run_settings
-from vldd_dist.config.evaluation import EvaluationSettings
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.wbce import WeightedBCE

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.image.backbone import create_backbone, feature_size, refuse_backbone_dropout

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.errors import DataError
 from vldd_dist.models.attention import set_unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder, build

@@ -10,7 +10,7 @@ from vldd_dist.artifacts.run_status import RunStatus, write_status
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit

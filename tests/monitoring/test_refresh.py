@@ -8,7 +8,7 @@ import yaml
 
 from tests.cli.test_cli import vldd
 from tests.monitoring.test_report import commit_evaluations
-from vldd_dist.config.load_study import LoadedStudy, description_tree, load_study, read_description
+from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, load_study, read_description
 from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import experiment

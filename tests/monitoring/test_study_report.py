@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.load_study import LoadedStudy, load_study
+from vldd_dist.config.loading.load_study import LoadedStudy, load_study
 from vldd_dist.monitoring.reports.published_figures import published_of
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.monitoring.reports.study_report import StudyReporter

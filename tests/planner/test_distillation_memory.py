@@ -2,7 +2,7 @@
 
 import pytest
 
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.cost_model.memory_model import peak
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.planner.estimator import Estimator, estimated_stages

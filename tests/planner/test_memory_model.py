@@ -11,11 +11,11 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.experts import ExpertSettings
-from vldd_dist.config.load import load_experiment
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.experts import ExpertSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import (
     GIB,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.sections.distillation import DistillSettings
 from vldd_dist.cost_model.flop_trace import COUNTED, FlopTrace
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import peak

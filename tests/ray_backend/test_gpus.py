@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.cli.test_cli import vldd
-from vldd_dist.config.load import gpu_overrides, load_experiment
+from vldd_dist.config.loading.load import gpu_overrides, load_experiment
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.ray_backend.gpus import compare_gpus

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.unroll.test_unroll import student_case
-from vldd_dist.config.model import HeadSettings
+from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
 from vldd_dist.distillation.student.kinks import first_kink, refuse_kinked_student

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._measure import peak_memory
-from vldd_dist.config.model import HeadSettings
+from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import (
     Autograd,

@@ -15,7 +15,7 @@ from vldd_dist.applications.inputs import Inputs, select
 from vldd_dist.applications.result import Result
 from vldd_dist.applications.students import Students, Trained
 from vldd_dist.config.base import Distinct, Positive
-from vldd_dist.config.model import HeadSettings, ModelSettings
+from vldd_dist.config.sections.model import HeadSettings, ModelSettings
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.seeding import numpy_generator

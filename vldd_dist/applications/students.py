@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vldd_dist.config.evaluation import EvaluationSettings
-from vldd_dist.config.model import ModelSettings
+from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder

@@ -28,7 +28,7 @@ def init(
     """Look at your images and captions, and write a description that runs."""
     from vldd_dist.cli.first_experiment import describe_experiment
     from vldd_dist.config.base import choose
-    from vldd_dist.config.load import load_experiment
+    from vldd_dist.config.loading.load import load_experiment
     from vldd_dist.data.recognise import recognise
     from vldd_dist.plugins import SOURCES
 
@@ -62,7 +62,7 @@ def data(
     """Look at the source of an experiment: counts, captions, sizes, what cannot be read, some images."""
     from rich.table import Table
 
-    from vldd_dist.config.load import load_experiment
+    from vldd_dist.config.loading.load import load_experiment
     from vldd_dist.data.preparation.survey import carved_splits, remarks, rows, survey
 
     settings = load_experiment(config, overrides)

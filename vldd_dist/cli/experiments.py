@@ -27,7 +27,7 @@ from vldd_dist.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
-    from vldd_dist.config.load_study import LoadedStudy
+    from vldd_dist.config.loading.load_study import LoadedStudy
 
 
 def run(
@@ -42,8 +42,8 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run an experiment or a study, or resume one: what is committed in the store is not made again."""
-    from vldd_dist.config.load import gpu_overrides
-    from vldd_dist.config.load_study import load_description
+    from vldd_dist.config.loading.load import gpu_overrides
+    from vldd_dist.config.loading.load_study import load_description
 
     _run(
         load_description(config, [*gpu_overrides(gpus), *(overrides or [])]),
@@ -68,8 +68,8 @@ def study(
     as_json: Json = False,
 ) -> None:
     """Run a study: variants of one description, which share what they have in common, side by side in tables."""
-    from vldd_dist.config.load import gpu_overrides
-    from vldd_dist.config.load_study import load_study
+    from vldd_dist.config.loading.load import gpu_overrides
+    from vldd_dist.config.loading.load_study import load_study
 
     described = load_study(config, [*gpu_overrides(gpus), *(overrides or [])])
     _run(described, store, plan, until, track or [], max_running, as_json)
@@ -87,7 +87,7 @@ def _run(
     # Read when Ray is imported. We report a lost node in one line; Ray's own thirty are skipped, and so are its colour codes.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
-    from vldd_dist.config.load_study import LoadedStudy
+    from vldd_dist.config.loading.load_study import LoadedStudy
     from vldd_dist.monitoring.reports.published_figures import check_published
     from vldd_dist.ray_backend.run import run_experiment, run_study
     from vldd_dist.store.store import Store
@@ -133,10 +133,10 @@ def submit(
     max_running: MaxRunning = None,
 ) -> None:
     """Submit an experiment or a study to a Ray cluster; submitting again resumes it, or finds it running."""
-    from vldd_dist.config.load import gpu_overrides
-    from vldd_dist.config.load_study import load_description
-    from vldd_dist.ray_backend.submit import next_commands
-    from vldd_dist.ray_backend.submit import submit as submit_job
+    from vldd_dist.config.loading.load import gpu_overrides
+    from vldd_dist.config.loading.load_study import load_description
+    from vldd_dist.ray_backend.submitting.submit import next_commands
+    from vldd_dist.ray_backend.submitting.submit import submit as submit_job
 
     more = [part for description in track or [] for part in ("--track", description)]
     more += ["--max-running", str(max_running)] if max_running else []
@@ -166,7 +166,7 @@ def status(
     pages = {name: opened.url_of(key_of(name, PAGE)) for name in reports}
     jobs: list[str] | None = None
     if address:
-        from vldd_dist.ray_backend.submit import jobs_of
+        from vldd_dist.ray_backend.submitting.submit import jobs_of
 
         jobs = jobs_of(store, address)
     whole = [found for found in statuses if not isinstance(found, StoreError)]
@@ -194,7 +194,7 @@ def config(
     variant: Annotated[str | None, typer.Option(help="Of a study: the variant to print; else all of them.")] = None,
 ) -> None:
     """Print the resolved description: every key with its value. A study's variant can be run alone by what is printed."""
-    from vldd_dist.config.load_study import LoadedStudy, load_description
+    from vldd_dist.config.loading.load_study import LoadedStudy, load_description
 
     described = load_description(config, overrides)
     tree = described.model_dump(mode="json")

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from vldd_dist.config.data import SplitFractions
+from vldd_dist.config.sections.data import SplitFractions
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.sources.base import SPLITS, Source
 

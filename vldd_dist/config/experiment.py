@@ -5,15 +5,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from vldd_dist.config.applications import ApplicationsSettings
 from vldd_dist.config.base import Positive, Section, Seed
-from vldd_dist.config.coresets import CoresetSettings
-from vldd_dist.config.data import DataSettings
-from vldd_dist.config.distillation import DistillationsSettings
-from vldd_dist.config.evaluation import EvaluationSettings, EvaluationsSettings, ImageModelSettings
-from vldd_dist.config.experts import ExpertsSettings
-from vldd_dist.config.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
-from vldd_dist.config.starting_weights import EmbeddingSettings, PretrainSettings
+from vldd_dist.config.sections.applications import ApplicationsSettings
+from vldd_dist.config.sections.coresets import CoresetSettings
+from vldd_dist.config.sections.data import DataSettings
+from vldd_dist.config.sections.distillation import DistillationsSettings
+from vldd_dist.config.sections.evaluation import EvaluationSettings, EvaluationsSettings, ImageModelSettings
+from vldd_dist.config.sections.experts import ExpertsSettings
+from vldd_dist.config.sections.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
+from vldd_dist.config.sections.starting_weights import EmbeddingSettings, PretrainSettings
 
 # Each of a run's units is known to its driver.
 MOST_UNITS = 1_000_000

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.model import ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.data.sources.base import SPLITS, Source
 from vldd_dist.models.text.architecture import find_architecture

@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass
 
 from vldd_dist.config.base import Sharding
-from vldd_dist.config.distillation import DistillSettings
-from vldd_dist.config.evaluation import EvaluationSettings
-from vldd_dist.config.experts import ExpertSettings
+from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder, TowerPass
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective

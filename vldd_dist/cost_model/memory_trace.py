@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from vldd_dist.config.model import ModelSettings
+from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.distillation.student.blending import Blend
 from vldd_dist.distillation.student.student import Student, without_fixed
 from vldd_dist.distillation.unroll import DoubleBackward, Params, full_gradient

@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.cost_model.memory_model import Terms
 from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
 from vldd_dist.models.text.architecture import find_architecture

@@ -3,8 +3,8 @@ counted, which take no products of matrices, nor the frozen text encoder, which 
 
 import math
 
-from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.sections.evaluation import EvaluationSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.io_model import DataSize
 from vldd_dist.cost_model.memory_trace import MemoryTrace

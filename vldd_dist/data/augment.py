@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from vldd_dist.config.experts import AugmentSettings
+from vldd_dist.config.sections.experts import AugmentSettings
 
 Operation = Callable[[Image.Image, float, float], Image.Image]
 

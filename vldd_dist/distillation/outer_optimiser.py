@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from vldd_dist.config.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillSettings
 from vldd_dist.distillation.pairs import SyntheticPairs
 
 BETAS, EPSILON = (0.5, 0.9), 1e-8

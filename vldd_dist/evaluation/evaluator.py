@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from vldd_dist.config.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationSettings
 from vldd_dist.distilled_set.manifest import PHASE
 from vldd_dist.distilled_set.training import phases_of, sgd, train_epochs
 from vldd_dist.errors import DivergenceError

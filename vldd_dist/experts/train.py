@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
-from vldd_dist.config.experts import ExpertSettings
+from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
 from vldd_dist.data.prepared.stream import EpochStream

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from vldd_dist.config.model import ModelSettings
+from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.distilled_set.training import freeze_norm_statistics
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from vldd_dist.config.model import HeadSettings
+from vldd_dist.config.sections.model import HeadSettings
 
 
 class ProjectionHead(nn.Module):

@@ -4,7 +4,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.image.backbone import create_backbone

@@ -14,7 +14,7 @@ from vldd_dist.artifacts.row_files import concatenated, row_files_of
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Section
-from vldd_dist.config.model import ModelSettings
+from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.sections.evaluation import EvaluationSettings
 from vldd_dist.evaluation.evaluator import Evaluator
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import Key

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
+from vldd_dist.config.sections.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
 from vldd_dist.models.losses import Loss
 from vldd_dist.pipeline.stage import Units
 from vldd_dist.pipeline.work_unit import WorkUnit

@@ -1,7 +1,7 @@
 """What one unit of a kind takes of a rank's memory, from an experiment's description."""
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.model import ModelSettings
+from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.cost_model.memory_model import Terms
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.errors import ConfigError

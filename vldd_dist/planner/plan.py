@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load_study import LoadedStudy
+from vldd_dist.config.loading.load_study import LoadedStudy
 from vldd_dist.cost_model.io_model import DataSize, Traffic, data_size, text_dim
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.errors import ConfigError

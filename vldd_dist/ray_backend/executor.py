@@ -12,9 +12,9 @@ from vldd_dist.errors import InterruptedRun
 from vldd_dist.events import UnitReported
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
-from vldd_dist.ray_backend.attempts import Attempt, ExpertAttempt, GroupAttempt, TaskAttempt
 from vldd_dist.ray_backend.joining import join_cluster, start_ray
-from vldd_dist.ray_backend.messages import decode
+from vldd_dist.ray_backend.workers.attempts import Attempt, ExpertAttempt, GroupAttempt, TaskAttempt
+from vldd_dist.ray_backend.workers.messages import decode
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.store.store import Store
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load_study import LoadedStudy
+from vldd_dist.config.loading.load_study import LoadedStudy
 from vldd_dist.errors import ConfigError, InterruptedRun
 from vldd_dist.monitoring.live.console import make_view
 from vldd_dist.monitoring.live.live_report import LiveReport, Reports, progress_of

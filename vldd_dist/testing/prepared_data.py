@@ -6,8 +6,8 @@ from torch import Tensor
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.data import DataSettings
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings, ShardTexts
 from vldd_dist.data.prepared.pieces import GROUPS, Pieces, encode_groups

@@ -8,7 +8,7 @@ from functools import cache
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import STORE_MARK, UnitReader, is_done, manifest_key, prefix_of
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.events import Report
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.execute import execute

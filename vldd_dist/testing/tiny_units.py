@@ -5,7 +5,7 @@ from typing import Any
 
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distilled_set.fetch import published_sets, verify
 from vldd_dist.distilled_set.manifest import NearestCaptions
 from vldd_dist.pipeline.graphs.experiment import make_graph

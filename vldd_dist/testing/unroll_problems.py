@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from vldd_dist.config.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.student import Student, without_fixed
 from vldd_dist.distillation.unroll import Params, UnrollResult, unrolled_gradient

@@ -9,8 +9,8 @@ import pytest
 from tests.data.prepared.test_dataset import jpeg, karpathy, shards, tar
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.data import DataSettings
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.data.preparation.groups import Group, groups_of
 from vldd_dist.data.preparation.merge import count_duplicates

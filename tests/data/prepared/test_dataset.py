@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from vldd_dist.config.base import choose
-from vldd_dist.config.data import DataSettings
-from vldd_dist.config.experts import AugmentSettings
+from vldd_dist.config.sections.data import DataSettings
+from vldd_dist.config.sections.experts import AugmentSettings
 from vldd_dist.data.prepared import stream
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings

@@ -7,8 +7,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from vldd_dist.config.load import load_experiment
-from vldd_dist.config.model import PoolingName, TextTowerSettings
+from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.sections.model import PoolingName, TextTowerSettings
 from vldd_dist.cost_model.io_model import COMMON_TEXT_DIM, text_dim
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.text.architecture import FAMILIES, find_architecture, fit_architecture

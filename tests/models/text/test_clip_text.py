@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.encoder import FrozenTextEncoder

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.models.text import identity

@@ -7,7 +7,7 @@ from hashlib import sha256
 import pytest
 import torch
 
-from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.data.scenes import attribute_vector, draw_scenes
 from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.encoder import FrozenTextEncoder

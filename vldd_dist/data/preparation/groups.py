@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from vldd_dist.config.data import DataSettings
+from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.sources.base import SPLITS, Part, Source
 
 

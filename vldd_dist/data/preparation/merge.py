@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.data import DataSettings
+from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.in_order import in_order
 from vldd_dist.data.preparation.bad_samples import too_many
 from vldd_dist.data.preparation.prepare import NAMELESS

@@ -14,7 +14,7 @@ import torch
 
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
-from vldd_dist.config.data import DataSettings
+from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.images import decode, encode, resize
 from vldd_dist.data.preparation.bad_samples import BadSamples
 from vldd_dist.data.preparation.groups import Group

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from PIL import Image
 
-from vldd_dist.config.data import DataSettings
+from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.images import decode, resize
 from vldd_dist.data.sources.base import SPLITS, Part, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample

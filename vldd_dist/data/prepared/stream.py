@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vldd_dist.config.experts import AugmentSettings, Captions
+from vldd_dist.config.sections.experts import AugmentSettings, Captions
 from vldd_dist.data.augment import augment as augment_image
 from vldd_dist.data.images import decode, to_pil, to_tensor
 from vldd_dist.data.prepared.dataset import EncodedImage

@@ -15,8 +15,8 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Learned
 
 if TYPE_CHECKING:
-    from vldd_dist.config.distillation import DistillSettings
     from vldd_dist.config.experiment import Experiment
+    from vldd_dist.config.sections.distillation import DistillSettings
 
 
 class PassCosts(Protocol):

@@ -14,8 +14,8 @@ from vldd_dist.distillation.student.exchange import BatchExchange, ImageInputs
 from vldd_dist.models.image.frozen_tower import FrozenTower
 
 if TYPE_CHECKING:
-    from vldd_dist.config.distillation import DistillSettings
     from vldd_dist.config.experiment import Experiment
+    from vldd_dist.config.sections.distillation import DistillSettings
 
 
 class FeatureMatching(Objective):

@@ -18,8 +18,8 @@ from vldd_dist.models.parameters import TOWERS
 from vldd_dist.plugins import GRADIENTS
 
 if TYPE_CHECKING:
-    from vldd_dist.config.distillation import DistillSettings
     from vldd_dist.config.experiment import Experiment
+    from vldd_dist.config.sections.distillation import DistillSettings
 
 # (2,) natural logarithms of the inner learning rates of the image and the text tower. The logarithm is what is learned: a rate
 # cannot turn negative (docs/decisions.md).

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vldd_dist.config.model import ImageTowerSettings, LoraSettings
+from vldd_dist.config.sections.model import ImageTowerSettings, LoraSettings
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models import _torchvision  # noqa: F401  (before timm)
 

@@ -4,7 +4,7 @@ from hashlib import file_digest
 
 import fsspec
 
-from vldd_dist.config.model import ImageTowerSettings
+from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.errors import DataError
 
 

@@ -6,7 +6,7 @@ No weights are read, so that a description is refused before anything runs.
 from dataclasses import dataclass
 from typing import Any
 
-from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)
 from vldd_dist.models.text import tiny_clip

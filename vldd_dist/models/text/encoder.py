@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, Report
 from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)

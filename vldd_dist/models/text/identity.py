@@ -6,7 +6,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.text import tiny_clip
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from vldd_dist.config.model import PoolingName
+from vldd_dist.config.sections.model import PoolingName
 
 # Text models that are fed and pooled in the same ways; see `text_architecture`.
 Family = Literal["bidirectional encoder", "T5", "CLIP", "SigLIP"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from vldd_dist.artifacts.run_status import read_statuses
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load_study import LoadedStudy, load_description
+from vldd_dist.config.loading.load_study import LoadedStudy, load_description
 from vldd_dist.errors import StoreError
 from vldd_dist.monitoring.live.status import is_outdated
 from vldd_dist.monitoring.reports.refresh import read_stored_description

@@ -5,7 +5,7 @@ import json
 from vldd_dist import strict_json
 from vldd_dist.artifacts.run_status import read_statuses
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load_study import LoadedStudy, description_tree, read_description
+from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, read_description
 from vldd_dist.errors import ConfigError, DataError, StoreError
 from vldd_dist.monitoring.live.live_report import Reports, progress_of
 from vldd_dist.monitoring.reports.report_files import DESCRIPTION, PAGE, key_of, report_name

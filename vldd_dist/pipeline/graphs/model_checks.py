@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.model import HeadSettings, ModelSettings, TextTowerSettings
+from vldd_dist.config.sections.model import HeadSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.student.kinks import refuse_kinks
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build

@@ -11,8 +11,8 @@ from vldd_dist.applications.result import Result
 from vldd_dist.applications.students import PairNumbers, Students, on_device
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.config.base import choose
-from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.sections.evaluation import EvaluationSettings
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.events import Progress

@@ -12,8 +12,8 @@ from vldd_dist.artifacts.row_files import row_file_name
 from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import ShardSlices, Trajectory
 from vldd_dist.artifacts.units import is_done
-from vldd_dist.config.distillation import DistillSettings
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.sections.distillation import DistillSettings
 from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import (
     PairSize,

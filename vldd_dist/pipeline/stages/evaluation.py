@@ -7,9 +7,9 @@ from pydantic import Field
 
 from vldd_dist.artifacts.facts import Facts, Recalls
 from vldd_dist.config.base import choose
-from vldd_dist.config.evaluation import EvaluationSettings
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.model import ModelSettings
+from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Terms, peak, sizes_of, student_step_memory

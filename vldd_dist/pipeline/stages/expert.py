@@ -7,7 +7,7 @@ from pydantic import Field
 
 from vldd_dist.artifacts.facts import Count, Facts, Recalls
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.experts import ExpertSettings
+from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Step, Terms, drops_gradients, expert_memory, per_rank, sizes_of
 from vldd_dist.cost_model.memory_trace import TraceOf

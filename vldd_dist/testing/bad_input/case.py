@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from vldd_dist.config.load import description_path
+from vldd_dist.config.loading.load import description_path
 
 SCENES = str(description_path("scenes"))
 ANY = frozenset({0, 2, 4})

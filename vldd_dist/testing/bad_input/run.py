@@ -99,7 +99,7 @@ def vldd(arguments: list[str]) -> None:
 def import_data(config: str, store: str, *overrides: str) -> None:
     """The first stages of `vldd run`, with the command's way to fail."""
     from vldd_dist.cli.console import say
-    from vldd_dist.config.load import load_experiment
+    from vldd_dist.config.loading.load import load_experiment
     from vldd_dist.errors import VlddError
     from vldd_dist.pipeline.execute import execute
     from vldd_dist.pipeline.graphs.experiment import make_graph

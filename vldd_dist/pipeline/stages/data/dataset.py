@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from vldd_dist.artifacts.facts import Count, Facts
-from vldd_dist.config.data import DataSettings
+from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.preparation.groups import groups_of
 from vldd_dist.data.preparation.merge import bad_images, count_duplicates, merged_splits, refuse_small_splits, summary
 from vldd_dist.data.prepared.shard_index import INDEX, encode_index

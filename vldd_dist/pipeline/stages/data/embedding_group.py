@@ -7,7 +7,7 @@ import torch
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.model import TextTowerSettings
+from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.cost_model.memory_model import Terms
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.text_memory import text_encoder_memory

@@ -10,7 +10,7 @@ from torch import Tensor
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.model import ImageTowerSettings, ModelSettings
+from vldd_dist.config.sections.model import ImageTowerSettings, ModelSettings
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.data.images import decode, to_tensor

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from vldd_dist.artifacts.facts import Count, Facts
-from vldd_dist.config.data import DataSettings
+from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.preparation.groups import Group
 from vldd_dist.data.preparation.prepare import prepare_group
 from vldd_dist.pipeline.context import StageContext

@@ -13,8 +13,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
-from vldd_dist.ray_backend import exceptions, start
-from vldd_dist.ray_backend.errors import LOST, outcome_of_error
+from vldd_dist.ray_backend.workers import exceptions, start
+from vldd_dist.ray_backend.workers.errors import LOST, outcome_of_error
 from vldd_dist.store.store import Store
 
 # When a rank fails because another one is gone, the others get this time to fail too; the rank that does not is the one gone.

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from vldd_dist.config.base import HOW_TO_RUN, AnyPlugin, Distinct, Positive, Rate, Resources, Section, Seed, distinct, plugin_of
-from vldd_dist.config.model import ImageTowerSettings
+from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.plugins import METRICS
 
 

@@ -16,11 +16,11 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load_study import LoadedStudy
+from vldd_dist.config.loading.load_study import LoadedStudy
 from vldd_dist.errors import ConfigError
 from vldd_dist.logs import VARIABLE
 from vldd_dist.ray_backend.joining import TOKEN, first_line
-from vldd_dist.ray_backend.secret_files import EXCLUDES, check_named_files, check_working_dir, texts_of
+from vldd_dist.ray_backend.submitting.secret_files import EXCLUDES, check_named_files, check_working_dir, texts_of
 from vldd_dist.store.store import Store
 
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)

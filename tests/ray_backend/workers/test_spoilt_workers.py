@@ -33,7 +33,7 @@ pytestmark = pytest.mark.ray
 
 # A unit takes seconds; after so many its process is not the one that was meant.
 RESCUE_SECONDS = 60.0
-PACKAGE = Path(__file__).parents[2] / "vldd_dist"
+PACKAGE = Path(__file__).parents[3] / "vldd_dist"
 
 
 class Joined(RayExecutor):

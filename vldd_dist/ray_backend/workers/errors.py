@@ -14,7 +14,7 @@ from ray.exceptions import (
 )
 
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.ray_backend.exceptions import describe, plain
+from vldd_dist.ray_backend.workers.exceptions import describe, plain
 
 # The node is gone or cannot be reached, or a placement group was removed because another node is gone.
 NODE_ERRORS = (

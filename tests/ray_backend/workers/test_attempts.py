@@ -11,12 +11,12 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError,
 
 from vldd_dist.events import Progress, UnitReported
 from vldd_dist.pipeline.outcome import DONE, Outcome
-from vldd_dist.ray_backend import attempts as ray_work
 from vldd_dist.ray_backend import executor as executor_module
-from vldd_dist.ray_backend.attempts import GroupAttempt, outcome_of, worst
-from vldd_dist.ray_backend.errors import LOST
 from vldd_dist.ray_backend.executor import RayExecutor
-from vldd_dist.ray_backend.messages import encode
+from vldd_dist.ray_backend.workers import attempts as ray_work
+from vldd_dist.ray_backend.workers.attempts import GroupAttempt, outcome_of, worst
+from vldd_dist.ray_backend.workers.errors import LOST
+from vldd_dist.ray_backend.workers.messages import encode
 from vldd_dist.store.store import Store
 
 # Unit id, and what its worker sent.

@@ -21,10 +21,10 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import DataError
-from vldd_dist.ray_backend.errors import outcome_of_error
-from vldd_dist.ray_backend.exceptions import describe, is_of_the_machine, plain
+from vldd_dist.ray_backend.workers.errors import outcome_of_error
+from vldd_dist.ray_backend.workers.exceptions import describe, is_of_the_machine, plain
 
 
 def raised(action: object) -> Exception:
@@ -85,7 +85,7 @@ def test_a_cause_is_that_of_the_innermost_exception_at_a_line_of_ours() -> None:
     here = f"{Path(__file__).name}:{read.__code__.co_firstlineno + 1}"
     assert describe(raised(read)) == f"OSError at {here}: [Errno 5] bad disk : 'f'"
     missing = raised(lambda: load_experiment("no/such/file.yaml"))
-    assert describe(missing).startswith("ConfigError at config/load.py:")
+    assert describe(missing).startswith("ConfigError at config/loading/load.py:")
     assert describe(task_error(ValueError("no"))) == "ValueError at pipeline/stages.py:7: no"
     # Both ends: what a long message ends with is mostly the reason.
     long = describe(ValueError("begin " + "x" * 1000 + " end"))

@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vldd_dist.config import strict_yaml
 from vldd_dist.config.base import UNKNOWN_KEY
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.loading import strict_yaml
+from vldd_dist.config.loading.presets import preset_names, preset_path
 from vldd_dist.config.overrides import set_key
-from vldd_dist.config.presets import preset_names, preset_path
 from vldd_dist.errors import ConfigError
 
 MOST_BYTES = 1 << 18

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[2]
 # In an installed package; in a repository that was uploaded without its symbolic links.
 FOLDERS = (PACKAGE / "presets", PACKAGE.parent / "jobs" / "presets")
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.load import apply_overrides, description_path, exists, first_problem, load_experiment, read_tree
+from vldd_dist.config.loading.load import apply_overrides, description_path, exists, first_problem, load_experiment, read_tree
 from vldd_dist.config.overrides import set_key
 from vldd_dist.config.study import Study
 from vldd_dist.errors import ConfigError

@@ -8,9 +8,9 @@ import pytest
 from ray._private.runtime_env.packaging import create_package
 from ray._private.runtime_env.working_dir import upload_working_dir_if_needed
 
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
-from vldd_dist.ray_backend.submit import runtime_env, submit
+from vldd_dist.ray_backend.submitting.submit import runtime_env, submit
 
 NOBODY = "http://127.0.0.1:9"
 SECRETS = [

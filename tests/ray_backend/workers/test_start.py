@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def late_needs(path: Path) -> set[str]:
@@ -19,7 +19,7 @@ def late_needs(path: Path) -> set[str]:
 
 def test_a_worker_that_has_begun_needs_nothing_of_our_package_any_more() -> None:
     """The folder it comes from may be gone by then."""
-    program = "import sys, vldd_dist.ray_backend.worker; print(*sys.modules)"
+    program = "import sys, vldd_dist.ray_backend.workers.worker; print(*sys.modules)"
     loaded = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
     assert "vldd_dist.distilled_set.presentation" in loaded
     paths = {name: ROOT / f"{name.replace('.', '/')}.py" for name in loaded if name.startswith("vldd_dist.")}

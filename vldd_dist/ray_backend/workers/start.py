@@ -15,12 +15,12 @@ from typing import Any
 
 import ray
 
-from vldd_dist.ray_backend import exceptions
+from vldd_dist.ray_backend.workers import exceptions
 
 # How long a process that is about to end waits until its answer is sent.
 SEND_SECONDS = 10
 
-WORKER = "vldd_dist.ray_backend.worker"
+WORKER = "vldd_dist.ray_backend.workers.worker"
 
 # Fields of `pipeline.outcome.Outcome`.
 Answer = dict[str, Any]

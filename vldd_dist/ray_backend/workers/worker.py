@@ -25,8 +25,8 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.outcome import DONE, InputAwaited, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.plugins import load_all
-from vldd_dist.ray_backend.exceptions import describe, is_of_the_machine, plain
-from vldd_dist.ray_backend.messages import encode
+from vldd_dist.ray_backend.workers.exceptions import describe, is_of_the_machine, plain
+from vldd_dist.ray_backend.workers.messages import encode
 from vldd_dist.sharding.ranks import SOLO, LostRank, Ranks
 from vldd_dist.sharding.rendezvous import Rendezvous, join
 from vldd_dist.store.store import Store

@@ -7,7 +7,7 @@ import pytest
 
 from vldd_dist.events import Notice, Progress, UnitReport, UnitReported, WorkerStarted
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.ray_backend.messages import decode, encode
+from vldd_dist.ray_backend.workers.messages import decode, encode
 
 
 @pytest.mark.parametrize("report", [WorkerStarted(), Progress(5, None, loss=1.5), Notice("a slow store")])

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from vldd_dist.config.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
-from vldd_dist.ray_backend.submit import jobs_of, next_commands, submission_name, submit
+from vldd_dist.ray_backend.submitting.submit import jobs_of, next_commands, submission_name, submit
 
 PRESET = "jobs/presets/scenes.yaml"
 NOBODY = "http://127.0.0.1:9"

@@ -1,0 +1,1 @@
+"""Descriptions and studies from files, presets and `--set`."""

@@ -1,0 +1,1 @@
+"""The sections of a description, a file each."""

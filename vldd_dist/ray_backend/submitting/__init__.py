@@ -1,0 +1,1 @@
+"""Jobs sent to a running cluster."""

@@ -1,0 +1,1 @@
+"""Attempts at units, and what runs in the processes of workers."""
