@@ -137,10 +137,8 @@ class BilevelProblem(OuterProblem):
         generator = numpy_generator(self.seed, "bilevel", step)
         skip = int(generator.integers(settings.skipped_steps + 1)) if step % 2 else 0
         size = inner_batch_size(context.settings.batch_size, context.total)
-        batches, world_size = (
-            draw_batches(generator, context.total, size, skip + settings.inner_steps),
-            context.ranks.world_size,
-        )
+        batches = draw_batches(generator, context.total, size, skip + settings.inner_steps)
+        world_size = context.ranks.world_size
         parts = [part_of(batches, rank, world_size) for rank in range(world_size)]
         pairs, tower = self.inputs.of(pairs)
         graph_limit = context.settings.tower_graph_mib << 20
