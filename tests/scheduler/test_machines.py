@@ -306,10 +306,10 @@ def silent(store: Store, begins: float | None, until: float) -> list[str]:
 
 
 def test_a_unit_that_no_single_machine_can_take_is_told_and_ends_the_run(store: Store) -> None:
-    told = "wide asks for 3 CPUs and 0 GPUs, the machines have 4 and 0 together: waiting for one machine with as much free"
+    told = "wide asks for 3 CPUs and 0 GPUs, the machines have 4 and 0 in total: waiting for one machine with that much free"
     assert silent(store, None, until=WORKER_START_SECONDS - 2) == []
     assert silent(store, None, until=WORKER_START_SECONDS + 2) == [told]
-    with pytest.raises(InterruptedRun, match="together, and none started it within 60 minutes"):
+    with pytest.raises(InterruptedRun, match="in total, and none started it within 60 minutes"):
         silent(store, None, until=2 * TIMEOUT_SECONDS)
 
 

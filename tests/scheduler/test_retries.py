@@ -72,10 +72,13 @@ def test_what_fails_on_a_machine_that_lives_is_tried_again_elsewhere_after_pause
     assert [event.status for event in view.events if isinstance(event, UnitRetried)] == [outcome.status] * 3
     assert [notice.startswith("a: tried again, ") for notice in view.notices] == [True, True, True, False]
     if outcome is KILLED:
-        assert "killed 4 times on machines that live, most likely for want of memory: lower experts.batch_size" in failed.cause
+        assert (
+            "killed 4 times on machines that are still alive, most likely because memory ran out: lower experts.batch_size"
+            in failed.cause
+        )
         assert "raise experts.resources.cpus" in failed.cause
     else:
-        assert failed.cause == "no module; tried 4 times: check the machines and what is installed on them"
+        assert failed.cause == "no module; tried 4 times: check the machines and the packages installed on them"
 
 
 def test_each_kind_of_failure_has_a_budget_of_its_own(store: Store) -> None:

@@ -1,7 +1,7 @@
-"""The controller: runs what is missing, in the order of the graph, as many units at once as the resources allow.
+"""The controller: runs the units that are missing from the store, inputs first, as many at once as the resources allow.
 
-It keeps no state of its own: the store says what is committed, so that it can be killed at any time and the same command
-resumes. The decisions are made by the classes it connects.
+It keeps no state between runs. The store says what is committed, so the controller can be killed at any time and the same
+command resumes the run. The decisions are made by the classes that it connects.
 """
 
 import time
@@ -27,18 +27,18 @@ from vldd_dist.scheduler.submitting.submission import Submission
 from vldd_dist.store.store import Store
 
 POLL_SECONDS = 0.25
-# Workers usually start within seconds: after this time without any, a person is told.
+# Workers usually start within seconds. If none has started after this time, the user is told.
 WORKER_START_SECONDS = 60.0
 
 
 class Controller:
     """Args:
     units: every unit of the plan, inputs first.
-    make_executor: called only when something is missing, since starting Ray takes seconds.
-    observer: gets every event.
-    should_stop: asked at every poll; true ends the run as Ctrl-C does.
-    max_running: most units at once, at least 1, to leave resources for other runs; None: as many as fit.
-    stall_timeout_seconds: a unit that reports nothing for this time is ended and tried again elsewhere; None: never.
+    make_executor: called only when a unit is missing, because starting Ray takes seconds.
+    observer: receives every event.
+    should_stop: called at every poll; if it returns True, the run ends as with Ctrl-C.
+    max_running: the largest number of units at once, at least 1, to leave resources for other runs; None: as many as fit.
+    stall_timeout_seconds: a unit that reports nothing for this long is stopped and tried again elsewhere; None: never.
     clock, sleep: in seconds.
     """
 
@@ -65,12 +65,12 @@ class Controller:
         self._capacity_timeout = CapacityTimeout(lambda text: observer.event(RunNotice(text)), clock)
 
     def run(self) -> RunResult:
-        """Run all missing units; a failed one stops only those that need it.
+        """Run all missing units. A failed unit stops only the units that need it.
 
         Raises:
-            ConfigError: a unit asks for more than the machines ever had, and there will be no others.
-            InterruptedRun: all machines were lost and none came back, or none ever came.
-            KeyboardInterrupt: `should_stop` said so. Everything running was ended; the store holds what was committed.
+            ConfigError: a unit asks for more than the machines ever had, and no machines will be added.
+            InterruptedRun: all machines were lost and none came back, or none ever joined.
+            KeyboardInterrupt: `should_stop` returned True. All running units were stopped; committed units stay in the store.
         """
         units = list(self.units.values())
         committed = committed_units(self._store, units)
@@ -109,7 +109,7 @@ class Controller:
             else:
                 self._sleep(POLL_SECONDS)
             ended = executor.wait(POLL_SECONDS)
-            # Reports first: they say on which node an attempt ran.
+            # Reports come first, because they say on which node an attempt ran.
             for reported in executor.reports():
                 self._take_report(reported, submission)
             for unit_id, outcome in ended:
@@ -126,13 +126,13 @@ class Controller:
             self._observer.event(reported)
 
     def _check_capacity(self) -> None:
-        """Where no worker runs, sleep (an idle executor's `wait` returns at once) and in the end give up."""
+        """While no worker runs, sleep (an idle executor's `wait` returns at once) and give up after a timeout."""
         if self._running.any_worker_started:
             self._capacity_timeout.reset()
         elif started := next(iter(self._running), None):
-            # All machines together have the resources; whether a single one has them shows when a worker starts.
-            problem = f"{self._admission.shortfall(started.unit)} together"
-            self._capacity_timeout.wait(problem, "one machine with as much free", "none started it", WORKER_START_SECONDS)
+            # All machines together have enough. Whether a single machine has enough is known only when a worker starts.
+            problem = f"{self._admission.shortfall(started.unit)} in total"
+            self._capacity_timeout.wait(problem, "one machine with that much free", "none started it", WORKER_START_SECONDS)
         elif self._retries.any_paused:
             self._sleep(POLL_SECONDS)
         else:

@@ -1,4 +1,5 @@
-"""Which units wait for which inputs. A unit that ends costs time by the number of its users, not by the size of the graph."""
+"""Which units wait for which inputs. Handling the end of a unit takes time proportional to the number of units that use it,
+not to the size of the graph."""
 
 from collections import defaultdict
 from collections.abc import Collection
@@ -13,14 +14,15 @@ class Dependencies:
 
     def __init__(self, committed: Collection[str] = ()) -> None:
         self._committed = set(committed)
-        # Failed, or blocked by a failed one: will never be committed in this run.
+        # Units that failed or are blocked by a failed unit: they will not be committed in this run.
         self._failed: set[str] = set()
-        # Waiting unit -> number of inputs it still lacks; input -> units that wait for it.
+        # Waiting unit -> number of inputs that are not committed yet.
         self._lacking: dict[str, int] = {}
+        # Input -> units that wait for it.
         self._users: dict[str, list[str]] = defaultdict(list)
 
     def add(self, unit_id: str, inputs: Collection[str]) -> bool:
-        """Let a unit wait for those of the inputs that are not committed. Returns whether it is ready, since all are."""
+        """Make a unit wait for those of its inputs that are not committed. Returns whether it is ready: all are committed."""
         missing = set(inputs) - self._committed
         if missing:
             self._lacking[unit_id] = len(missing)
@@ -29,11 +31,11 @@ class Dependencies:
         return not missing
 
     def commit(self, unit_id: str) -> list[str]:
-        """A unit is committed: returns the units that are ready now."""
+        """Record that a unit is committed. Returns the units that became ready."""
         self._committed.add(unit_id)
         ready = []
         for user_id in self._users.pop(unit_id, ()):
-            # Not among them: blocked by another input.
+            # A unit that another failed input blocks is no longer waiting.
             if user_id in self._lacking:
                 self._lacking[user_id] -= 1
                 if not self._lacking[user_id]:
@@ -42,7 +44,7 @@ class Dependencies:
         return ready
 
     def fail(self, unit_id: str) -> list[str]:
-        """A unit will never be committed: returns the waiting units that need it, directly or through others."""
+        """Record that a unit will not be committed. Returns the waiting units that need it, directly or through others."""
         self._failed.add(unit_id)
         blocked: list[str] = []
         pending = [unit_id]
@@ -55,5 +57,5 @@ class Dependencies:
         return blocked
 
     def has_failed(self, unit_id: str) -> bool:
-        """Whether it failed, or is blocked by one that did."""
+        """Whether the unit failed or is blocked by a unit that failed."""
         return unit_id in self._failed

@@ -1,4 +1,4 @@
-"""What the controller needs of whatever runs units: Ray, or a script in tests."""
+"""The interface to what runs units: Ray, or a scripted executor in tests."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,10 +10,10 @@ from vldd_dist.pipeline.work_unit import UnitOrder
 
 @dataclass(frozen=True)
 class Capacity:
-    """CPUs and GPUs of all machines together, reserved or not.
+    """CPUs and GPUs of all machines together, whether reserved or free.
 
     Attributes:
-        may_grow: units that wait for resources may cause an autoscaler to add machines.
+        may_grow: whether an autoscaler may add machines for units that wait for resources.
     """
 
     cpus: float
@@ -31,15 +31,15 @@ class Executor(Protocol):
         ...
 
     def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
-        """(unit id, outcome) of attempts that ended since the last call. Blocks until the first one ends or the timeout."""
+        """(unit id, outcome) of each attempt that ended since the last call. Blocks until one ends or the timeout passes."""
         ...
 
     def stop(self, unit_id: str) -> Outcome | None:
-        """End an attempt; nothing more is reported of it. Returns its outcome if it had ended already."""
+        """Stop an attempt; nothing more is reported about it. Returns its outcome if it had already ended."""
         ...
 
     def reports(self) -> list[UnitReported]:
-        """What units reported since the last call, in order."""
+        """The reports that units sent since the last call, in order."""
         ...
 
     def is_alive(self, node: str) -> bool:
@@ -47,5 +47,5 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """End everything still running. What units committed stays in the store."""
+        """Stop all running attempts. Committed units stay in the store."""
         ...

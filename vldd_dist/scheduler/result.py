@@ -1,4 +1,4 @@
-"""What became of the units of a run."""
+"""The result of a run: what happened to each of its units."""
 
 from dataclasses import dataclass, field
 
@@ -9,10 +9,10 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 @dataclass
 class RunResult:
     """Attributes:
-    ran: units this run committed.
-    found: units that were committed before.
-    failed: units that are not tried again, with how the last attempt ended.
-    blocked: units that need the output of a failed one.
+    ran: units that this run committed.
+    found: units that were already committed when it started.
+    failed: units that are not tried again, each with the outcome of its last attempt.
+    blocked: units that need the output of a failed unit.
     """
 
     ran: list[WorkUnit] = field(default_factory=list)
@@ -22,5 +22,5 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0, or that of the first failed unit."""
+        """0, or the exit code of the first failed unit."""
         return self.failed[0][1].exit_code if self.failed else 0

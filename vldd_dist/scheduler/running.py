@@ -1,4 +1,4 @@
-"""The units that run, by what they report: since when, where and how fast, and when they last reported."""
+"""The running units and what is known about each: when it started, its node, its speed, and when it last reported."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,10 +10,11 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 @dataclass
 class RunningUnit:
     """Attributes:
-    started_at: when its resources were reserved, seconds of the clock.
-    heard_at: when it last reported anything, or was started.
-    worker_started: it has reported, so its worker runs; before, the worker may still wait for a machine.
-    node: id of the node it runs on, once it has reported.
+    started_at: clock time in seconds at which its resources were reserved.
+    heard_at: clock time of its last report; `started_at` before its first.
+    worker_started: whether it has reported, so that its worker must be running; before that, the worker may still be
+        waiting for a machine.
+    node: id of the node on which it runs; known once it has reported.
     speed: samples or steps per second in its latest progress report.
     """
 
@@ -27,13 +28,13 @@ class RunningUnit:
 
 class RunningUnits:
     """Args:
-    clock: seconds.
+    clock: in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._units: dict[str, RunningUnit] = {}
-        # How many workers have started: kept, since it is asked for at every poll.
+        # The number of units with `worker_started`, counted as they change because it is needed at every poll.
         self._workers = 0
 
     def __iter__(self) -> Iterator[RunningUnit]:
@@ -54,7 +55,7 @@ class RunningUnits:
         self._units[unit.id] = RunningUnit(unit, now, now)
 
     def report(self, reported: UnitReported) -> None:
-        """Take note of what a running unit reports."""
+        """Record a report of a running unit."""
         running = self._units[reported.unit_id]
         running.heard_at = self.clock()
         self._workers += not running.worker_started
@@ -64,7 +65,7 @@ class RunningUnits:
             running.speed = reported.report.speed
 
     def end(self, unit_id: str) -> tuple[RunningUnit, float]:
-        """Forget the unit; returns what was known of it, and the seconds since it was started."""
+        """Remove a unit. Returns what was known about it and the seconds since it was started."""
         running = self._units.pop(unit_id)
         self._workers -= running.worker_started
         return running, self.clock() - running.started_at

@@ -1,4 +1,4 @@
-"""What follows from the end of an attempt: the unit is done, waits for an input, is tried again, or has failed."""
+"""What happens after an attempt ends: the unit is done, waits for an input, is tried again, or has failed."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,10 +14,10 @@ from vldd_dist.scheduler.submitting.submission import Submission
 
 class Settlement:
     """Args:
-    units: all of the plan, by id.
+    units: id -> unit, for all units of the plan.
     make_ready: puts a unit into the ready queue.
-    is_alive: whether a node, by its id, is still part of the cluster.
-    result: filled while units end.
+    is_alive: whether the node with this id is still part of the cluster.
+    result: filled in as units end.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Settlement:
         self._make_ready, self._is_alive, self._emit, self._result = make_ready, is_alive, emit, result
 
     def attempt_ended(self, unit: WorkUnit, outcome: Outcome) -> None:
-        """An attempt that was submitted has ended."""
+        """Handle the end of an attempt."""
         ended, seconds = self._submission.end(unit)
         if outcome.node is None:
             outcome = replace(outcome, node=ended.node)
@@ -56,12 +56,12 @@ class Settlement:
             self._retry_or_fail(unit, outcome)
 
     def decide_paused(self) -> None:
-        """Decide on the failed attempts whose pause is over."""
+        """Retry or fail the units whose pause after a failed attempt is over."""
         for unit_id, outcome in self._retries.ended_pauses():
             self._retry_or_fail(self._units[unit_id], outcome)
 
     def moved(self, unit: WorkUnit, cause: str) -> None:
-        """A straggler was stopped, to run elsewhere."""
+        """Queue a straggler again, after it was stopped so that it runs on another node."""
         self._submission.end(unit)
         self._make_ready(unit)
         self._emit(UnitRetried(unit.id, "slow", cause))

@@ -186,6 +186,6 @@ def assert_said(result: RunResult, notices: list[str], how: str) -> None:
     assert [": tried again, " in notice for notice in notices] == [True, True, True, False]
     assert outcome.cause.startswith(f"{how}")
     assert outcome.cause.endswith(
-        "; killed 4 times on machines that live, most likely for want of memory: lower experts.batch_size, or raise "
-        "experts.resources.cpus so that fewer units share a machine"
+        "; killed 4 times on machines that are still alive, most likely because memory ran out: lower experts.batch_size, "
+        "or raise experts.resources.cpus so that fewer units share a machine"
     )

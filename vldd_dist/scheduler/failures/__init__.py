@@ -1,1 +1,1 @@
-"""What becomes of units that fail, hang, or are much slower than their peers."""
+"""How the scheduler treats units that fail, hang, or run much slower than others of their kind."""

@@ -1,4 +1,5 @@
-"""What follows from how an attempt ended: pure functions, with a retry budget for each class of failure."""
+"""Whether and when a unit is tried again after a failed attempt: pure functions, and a retry budget for each class of
+failure."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,12 +11,13 @@ from vldd_dist.pipeline.stage import stage_of
 
 @dataclass(frozen=True)
 class RetryBudget:
-    """How often one unit may be tried again, by class of failure (`Outcome.status`). Lost machines are nobody's fault; a
-    program error rarely goes away; a worker that was killed, or broke, on a machine that lives often does so again.
+    """How often one unit may be tried again, for each class of failure (`Outcome.status`). The budget for lost machines is
+    large because the unit did not cause the loss. A program error rarely goes away. A worker that was killed or broke on a
+    machine that is still alive often fails in the same way again.
 
     Attributes:
-        pauses: seconds before the first, second, ... retry of a unit that was killed or broke; the last holds for all further
-            ones.
+        pauses: seconds before the first, second, ... retry of a unit whose status is killed or broken; the last value is used
+            for all further retries.
     """
 
     lost: int = 20
@@ -25,12 +27,12 @@ class RetryBudget:
     pauses: tuple[float, ...] = (1.0, 5.0, 30.0)
 
 
-# Classes of failure that the node may have caused: retried after a pause, and on another node if there is one.
+# Failures that the node may have caused: the unit is retried after a pause, on another node if there is one.
 AVOID_NODE = ("broken", "killed")
 
 
 def may_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: RetryBudget) -> bool:
-    """Whether a unit is tried again whose attempt ended with `outcome`, after `earlier` failed attempts."""
+    """Whether to retry a unit whose attempt ended with `outcome`, after the failed attempts `earlier`."""
     limit: dict[str, int] = {
         "lost": budget.lost,
         "crashed": budget.crashed,
@@ -41,14 +43,15 @@ def may_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: RetryBudget)
 
 
 def pause_before_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: RetryBudget) -> float:
-    """Seconds until it is decided whether, and where, the unit is tried again; 0: at once."""
+    """Seconds to wait before deciding whether and where to retry the unit; 0: decide at once."""
     if outcome.status not in AVOID_NODE or not budget.pauses:
         return 0.0
     return budget.pauses[min(_count(outcome, earlier), len(budget.pauses) - 1)]
 
 
 def with_node_losses(outcomes: Sequence[Outcome], is_alive: Callable[[str], bool]) -> list[Outcome]:
-    """The same outcomes, with `killed` turned into `lost` where the node is gone by now: on a dying node, workers die first."""
+    """The same outcomes, with `killed` replaced by `lost` where the node has left the cluster since: on a dying node, the
+    workers die first."""
     return [
         replace(outcome, status="lost")
         if outcome.status == "killed" and outcome.node is not None and not is_alive(outcome.node)
@@ -58,22 +61,22 @@ def with_node_losses(outcomes: Sequence[Outcome], is_alive: Callable[[str], bool
 
 
 def final_outcome(outcome: Outcome, earlier: Sequence[Outcome], kind: str) -> Outcome:
-    """The outcome of a unit of this kind that is not tried again, with advice in its cause."""
+    """The outcome of a unit of this kind that is not tried again, with advice added to its cause."""
     attempts = _count(outcome, earlier) + 1
     if outcome.status == "killed":
         stage = stage_of(kind)
         fewer = f", or raise {stage.section}.resources.cpus so that fewer units share a machine" if stage.section else ""
         advice = (
-            f"killed {attempts} times on machines that live, most likely for want of memory: lower "
+            f"killed {attempts} times on machines that are still alive, most likely because memory ran out: lower "
             f"{stage.lower_for_memory}{fewer}"
         )
         return replace(outcome, cause=f"{outcome.cause}; {advice}")
     if outcome.status == "broken":
-        advice = f"tried {attempts} times: check the machines and what is installed on them"
+        advice = f"tried {attempts} times: check the machines and the packages installed on them"
         return replace(outcome, cause=f"{outcome.cause}; {advice}")
     return outcome
 
 
 def _count(outcome: Outcome, earlier: Sequence[Outcome]) -> int:
-    """Earlier attempts that failed in the same class."""
+    """The number of earlier attempts with the same status."""
     return Counter(past.status for past in earlier)[outcome.status]

@@ -1,4 +1,4 @@
-"""Ending units that hang, and moving those that are much slower than their peers."""
+"""Stopping units that hang, and moving units that are much slower than others of their kind."""
 
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.scheduler.executor import Executor
@@ -8,14 +8,14 @@ from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.settlement import Settlement
 from vldd_dist.scheduler.submitting.admission import Admission
 
-# Between two checks.
+# Time between two checks.
 HEALTH_SECONDS = 10.0
 
 
 class HealthChecks:
     """Args:
     stall_timeout_seconds: see `StallTimeout`.
-    avoid: unit id -> node on which it should not run again; moved units are added.
+    avoid: unit id -> node on which it should not run again; units that are moved are added.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class HealthChecks:
         self._checked_at = -float("inf")
 
     def check(self) -> bool:
-        """To be called at every poll; does something every `HEALTH_SECONDS`. Returns whether units hung."""
+        """Check the running units. Call it at every poll; it checks every `HEALTH_SECONDS`. Returns whether any unit hung."""
         if self._running.clock() - self._checked_at < HEALTH_SECONDS:
             return False
         self._checked_at = self._running.clock()
@@ -50,7 +50,7 @@ class HealthChecks:
 
     def _move_stragglers(self) -> None:
         for unit, cause in self._stragglers.slow():
-            # Unless its resources are free a second time, it would only wait for those it has.
+            # Move it only if there is room for it besides the resources it holds: else it would wait to get the same ones back.
             if not self._admission.fits(unit):
                 continue
             self._avoid[unit.id] = self._running[unit.id].node

@@ -1,4 +1,4 @@
-"""The failed attempts of each unit, and whether and where it is tried again."""
+"""The failed attempts of each unit, and the decision whether and where it is tried again."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from vldd_dist.scheduler.failures.failure_policy import (
 
 class Retries:
     """Args:
-        clock: seconds.
+        clock: in seconds.
 
     Attributes:
         avoid: unit id -> node on which it should not run again.
@@ -27,7 +27,7 @@ class Retries:
         self.avoid: dict[str, str | None] = {}
         self._budget, self._clock = budget, clock
         self._attempts: dict[str, list[Outcome]] = defaultdict(list)
-        # Unit id -> when its pause ends, and how its attempt ended.
+        # Unit id -> (clock time at which its pause ends, outcome of its last attempt).
         self._paused: dict[str, tuple[float, Outcome]] = {}
 
     @property
@@ -35,14 +35,14 @@ class Retries:
         return bool(self._paused)
 
     def pause(self, unit_id: str, outcome: Outcome) -> float:
-        """Begin the pause after a failed attempt. Returns its seconds; 0: there is none, call `decide` now."""
+        """Start the pause after a failed attempt. Returns its length in seconds; 0: no pause, so call `decide` now."""
         seconds = pause_before_retry(outcome, self._attempts[unit_id], self._budget)
         if seconds:
             self._paused[unit_id] = (self._clock() + seconds, outcome)
         return seconds
 
     def ended_pauses(self) -> list[tuple[str, Outcome]]:
-        """Units whose pause is over: `decide` is due."""
+        """Remove and return the units whose pause is over, for which `decide` must now be called."""
         now = self._clock()
         ended = [(unit_id, outcome) for unit_id, (until, outcome) in self._paused.items() if now >= until]
         for unit_id, _ in ended:
@@ -50,11 +50,11 @@ class Retries:
         return ended
 
     def decide(self, unit: WorkUnit, outcome: Outcome, is_alive: Callable[[str], bool]) -> tuple[bool, Outcome]:
-        """Whether the unit is tried again, and the outcome as it counts: with the node's loss considered, and advice in
-        `cause` if it is the last.
+        """Returns whether the unit is tried again, and its outcome: `lost` instead of `killed` if the node is gone, and with
+        advice in `cause` if it is not tried again.
 
         Args:
-            is_alive: whether a node, by its id, is still part of the cluster.
+            is_alive: whether the node with this id is still part of the cluster.
         """
         outcome, *earlier = with_node_losses([outcome, *self._attempts[unit.id]], is_alive)
         if not may_retry(outcome, earlier, self._budget):

@@ -1,4 +1,4 @@
-"""Units that have not reported anything for longer than a timeout: they are assumed to hang."""
+"""Finds units that have reported nothing for longer than a timeout and are therefore assumed to hang."""
 
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.running import RunningUnits
@@ -6,14 +6,14 @@ from vldd_dist.scheduler.running import RunningUnits
 
 class StallTimeout:
     """Args:
-    seconds: the timeout; None: no unit is ever assumed to hang.
+    seconds: the timeout; None: units are never assumed to hang.
     """
 
     def __init__(self, seconds: float | None, running: RunningUnits) -> None:
         self._seconds, self._running = seconds, running
 
     def stalled(self) -> list[tuple[WorkUnit, str]]:
-        """Units that should be ended, and why."""
+        """The units that should be stopped, each with the reason."""
         if self._seconds is None:
             return []
         now = self._running.clock()

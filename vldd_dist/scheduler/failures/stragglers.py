@@ -1,4 +1,4 @@
-"""Units much slower than others of their kind: something is wrong with their machine, and they should run elsewhere."""
+"""Finds units that are much slower than others of their kind: their machine probably has a problem, so they should be moved."""
 
 from collections import Counter, defaultdict
 from statistics import median
@@ -6,13 +6,13 @@ from statistics import median
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.running import RunningUnits
 
-# A unit is judged after this time, if there are this many others to compare it with.
+# A unit is judged once it has run this long, if there are at least this many others to compare it with.
 WARM_UP_SECONDS, MIN_PEERS = 120.0, 3
-# It is slow if the others' median speed is more than this many times its own.
+# It is slow if the median speed of the others is more than this many times its own.
 SLOWDOWN = 3.0
 # It is moved when it is slow in this many checks in a row: a validation or a slow store may delay any unit for a while.
 CONSECUTIVE_CHECKS = 3
-# A unit is moved at most this often: machines may differ by design.
+# A unit is moved at most this many times, because a cluster may have machines of different speeds on purpose.
 MAX_MOVES = 2
 
 Group = tuple[str, int | None]
@@ -23,20 +23,20 @@ class Stragglers:
 
     def __init__(self, running: RunningUnits) -> None:
         self._running = running
-        # Latest speed of each unit of a group, ended ones included.
+        # Group -> unit id -> latest speed, including units that have ended.
         self._speeds: dict[Group, dict[str, float]] = defaultdict(dict)
         self._moves: Counter[str] = Counter()
         self._slow_checks: Counter[str] = Counter()
 
     def slow(self) -> list[tuple[WorkUnit, str]]:
-        """Units that should be moved, and why. To be called at even intervals."""
-        now, found = self._running.clock(), []
-        candidates = []
+        """The units that should be moved, each with the reason. Call it at regular intervals."""
+        now = self._running.clock()
+        candidates, slow = [], []
         for running in self._running:
             unit, speed = running.unit, running.speed
             if speed is not None:
                 self._speeds[_group(unit)][unit.id] = speed
-                # Of several ranks, any may be the slow one.
+                # A unit of several ranks stays: any of its nodes may be the slow one.
                 movable = unit.workers == 1 and self._moves[unit.id] < MAX_MOVES
                 if movable and now - running.started_at >= WARM_UP_SECONDS:
                     candidates.append((unit, speed))
@@ -47,16 +47,16 @@ class Stragglers:
                 continue
             self._slow_checks[unit.id] += 1
             if self._slow_checks[unit.id] >= CONSECUTIVE_CHECKS:
-                found.append((unit, f"{usual / speed:.1f} times as slow as others of its kind"))
-        return found
+                slow.append((unit, f"{usual / speed:.1f} times as slow as others of its kind"))
+        return slow
 
     def moved(self, unit: WorkUnit) -> None:
-        """The unit was ended, to run elsewhere: forget the speed it had."""
+        """Record that the unit was stopped to run on another node, and forget its speed."""
         self._moves[unit.id] += 1
         del self._slow_checks[unit.id]
         self._speeds[_group(unit)].pop(unit.id, None)
 
 
 def _group(unit: WorkUnit) -> Group:
-    """Units whose speeds can be compared: distillations of different budgets differ by design."""
+    """The group of units whose speeds can be compared: distillations of different numbers of pairs are not comparable."""
     return unit.kind, unit.spec.get("pairs")

@@ -1,1 +1,1 @@
-"""Which units start next: those that are ready, and that the machines have room for."""
+"""Decides which units start next: ready units that fit the machines."""

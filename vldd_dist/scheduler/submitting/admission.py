@@ -1,28 +1,28 @@
-"""Which units may be submitted now: the capacity of the machines, and what is reserved of it.
+"""Which units may be submitted now, given the capacity of the machines and the part of it that is reserved.
 
-A submitted unit is first queued, then admitted: its resources are reserved, because by this count they are free, or because
-its worker has reported. Where the machines may grow, some units are submitted beyond the capacity and stay queued, since an
-autoscaler acts on what waits.
+A submitted unit is first queued and then admitted. Admitting it reserves its resources, either because they are free by this
+count or because its worker has reported. Where an autoscaler may add machines, some units are submitted beyond the capacity
+and stay queued, because an autoscaler reacts to waiting work.
 """
 
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.submitting.resource_set import NOTHING, SCALE, ResourceSet
 
-# Most units that are queued beyond the capacity.
+# The largest number of units that are queued beyond the capacity.
 MAX_QUEUED = 32
 
 
 class Admission:
     """Args:
-        max_running: most submitted units at once, at least 1; None: as many as fit.
+        max_running: the largest number of submitted units at once, at least 1; None: as many as fit.
 
     Attributes:
-        capacity: of all machines, as last asked for.
-        peak: of each resource the largest capacity since the run began.
+        capacity: of all machines together, at the last update.
+        peak: the largest capacity of each resource since the run began.
         may_grow: whether an autoscaler may add machines.
-        submitted: ids of all units that are submitted and have not ended.
-        queued: those of them whose resources are not reserved, by id, in the order of submission.
+        submitted: ids of all units that were submitted and have not ended.
+        queued: id -> unit, for the submitted units whose resources are not reserved, in the order of submission.
     """
 
     def __init__(self, max_running: int | None = None) -> None:
@@ -34,7 +34,7 @@ class Admission:
         self.queued: dict[str, WorkUnit] = {}
 
     def update(self, capacity: Capacity) -> None:
-        """Take note of what the machines have now."""
+        """Set the present capacity of the machines."""
         self.capacity = ResourceSet.of(capacity)
         self.peak = self.peak.maximum(self.capacity)
         self.may_grow = capacity.may_grow
@@ -44,37 +44,38 @@ class Admission:
         return self.capacity.minus(self._reserved)
 
     def fits(self, unit: WorkUnit) -> bool:
-        """Whether the unit's resources are free now."""
+        """Whether enough resources are free for the unit now."""
         return self.free.covers(ResourceSet.of(unit))
 
     def may_submit(self) -> bool:
-        """Whether `max_running` allows one more."""
+        """Whether `max_running` allows one more unit."""
         return self.max_running is None or len(self.submitted) < self.max_running
 
     def may_queue(self) -> bool:
-        """Whether one more unit may be submitted that does not fit now."""
+        """Whether one more unit that does not fit now may be submitted."""
         return len(self.queued) < MAX_QUEUED and self.may_submit()
 
     def queued_within_capacity(self) -> list[ResourceSet]:
-        """What queued units ask for that the present machines could run, once others have ended."""
-        return [wanted for unit in self.queued.values() if self.capacity.covers(wanted := ResourceSet.of(unit))]
+        """Requests of the queued units that the present machines could run once other units have ended."""
+        requests = [ResourceSet.of(unit) for unit in self.queued.values()]
+        return [request for request in requests if self.capacity.covers(request)]
 
     def submit(self, unit: WorkUnit) -> None:
         self.submitted.add(unit.id)
         self.queued[unit.id] = unit
 
     def admit(self, unit_id: str) -> WorkUnit | None:
-        """Reserve a queued unit's resources, even beyond the capacity. Returns the unit; None if it is not queued."""
+        """Reserve a queued unit's resources, even beyond the capacity. Returns the unit, or None if it is not queued."""
         if unit := self.queued.pop(unit_id, None):
             self._reserved = self._reserved.plus(ResourceSet.of(unit))
         return unit
 
     def release(self, unit: WorkUnit) -> None:
-        """An admitted unit ended."""
+        """Free the resources of an admitted unit that has ended."""
         self.submitted.remove(unit.id)
         self._reserved = self._reserved.minus(ResourceSet.of(unit))
 
     def shortfall(self, unit: WorkUnit) -> str:
-        """What the unit asks for and what there is, for messages."""
-        has = f"{self.capacity.cpus / SCALE:g} and {self.capacity.gpus / SCALE:g}"
-        return f"{unit.label} asks for {unit.cpus:g} CPUs and {unit.gpus:g} GPUs, the machines have {has}"
+        """What the unit asks for and what the machines have, for messages."""
+        available = f"{self.capacity.cpus / SCALE:g} and {self.capacity.gpus / SCALE:g}"
+        return f"{unit.label} asks for {unit.cpus:g} CPUs and {unit.gpus:g} GPUs, the machines have {available}"

@@ -1,49 +1,49 @@
-"""The timeout of a run that waits for machines while none of its units runs, and the notice to a person."""
+"""The timeout of a run that waits for machines while none of its units runs, and the notice to the user."""
 
 from collections.abc import Callable
 
 from vldd_dist.errors import InterruptedRun
 
-# Preempted machines may come back, and an autoscaler takes minutes to add some.
+# Preempted machines may come back, and an autoscaler takes minutes to add machines.
 TIMEOUT_SECONDS = 3600.0
 
 
 class CapacityTimeout:
     """Args:
-    notice: tells a person.
-    clock: seconds.
+    notice: shows a line of text to the user.
+    clock: in seconds.
     """
 
     def __init__(self, notice: Callable[[str], None], clock: Callable[[], float]) -> None:
         self._notice, self._clock = notice, clock
         self._awaited: str | None = None
         self._since = 0.0
-        self._told = False
+        self._notified = False
 
     def reset(self) -> None:
-        """A unit runs, or just ended."""
+        """Stop waiting, because a unit runs or has just ended."""
         self._awaited = None
 
     def wait(self, problem: str, awaited: str, in_vain: str, notice_after: float = 0.0) -> None:
-        """To be called at every poll while no unit runs; does not block.
+        """Continue to wait. Call it at every poll while no unit runs; it does not block.
 
         Args:
-            problem: why none runs.
-            awaited: what is waited for; the timeout starts again when it changes.
-            in_vain: what did not happen, for the error.
-            notice_after: seconds before a person is told, for waits that usually end by themselves.
+            problem: why no unit runs.
+            awaited: what the run waits for; the timeout starts again when this changes.
+            in_vain: what did not happen, for the error message.
+            notice_after: seconds before the user is told, for waits that usually end by themselves.
 
         Raises:
             InterruptedRun: `TIMEOUT_SECONDS` have passed.
         """
         if awaited != self._awaited:
-            self._awaited, self._since, self._told = awaited, self._clock(), False
+            self._awaited, self._since, self._notified = awaited, self._clock(), False
         waited = self._clock() - self._since
-        if waited >= notice_after and not self._told:
-            self._told = True
+        if waited >= notice_after and not self._notified:
+            self._notified = True
             self._notice(f"{problem}: waiting for {awaited}")
         if waited >= TIMEOUT_SECONDS:
             raise InterruptedRun(
                 f"{problem}, and {in_vain} within {TIMEOUT_SECONDS / 60:g} minutes: what was committed is in the store; run "
-                "the same command again when there are more or larger machines, or lower what the unit asks for"
+                "the same command again when there are more or larger machines, or lower the resources that the unit asks for"
             )

@@ -8,15 +8,16 @@ from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.submitting.resource_set import ResourceSet
 
-# How often later units may overtake one that does not fit; after that, they must leave free what it lacks.
+# How often later units may overtake a unit that does not fit. After that, they must not take resources that it lacks.
 MAX_OVERTAKEN = 20
 
 
 class ReadyQueue:
-    """One heap for all units with the same resource request, so that `take` looks at the first of each only.
+    """A priority queue with one heap for each resource request, so that `take` looks only at the first unit of each heap.
 
-    The order is that of `StageSpec.priority`, then of the plan. Later units may overtake one that does not fit, `MAX_OVERTAKEN`
-    times; after that, only those that take nothing it lacks. A unit larger than the whole cluster holds up none.
+    Units are ordered by `StageSpec.priority`, then by their position in the plan. Later units may overtake one that does not
+    fit `MAX_OVERTAKEN` times; after that, only units that take nothing it lacks may. A unit that is larger than the whole
+    cluster delays no other unit.
     """
 
     def __init__(self) -> None:
@@ -28,15 +29,15 @@ class ReadyQueue:
 
     def add(self, unit: WorkUnit, position: int) -> None:
         """Args:
-        position: in the plan.
+        position: index of the unit in the plan.
         """
         heappush(self._heaps[ResourceSet.of(unit)], (stage_of(unit.kind).priority, position, unit))
 
     def take(self, free: ResourceSet, capacity: ResourceSet, promised: Iterable[ResourceSet] = ()) -> WorkUnit | None:
-        """Remove and return the next unit that may start now; None if there is none.
+        """Remove and return the next unit that may start now, or None.
 
         Args:
-            promised: requests of units outside this queue that nothing taken here may delay.
+            promised: requests of units outside this queue, which a unit taken from it must not delay.
         """
         promised = list(promised)
         too_large: list[ResourceSet] = []
@@ -52,7 +53,7 @@ class ReadyQueue:
         return None
 
     def take_first(self) -> WorkUnit | None:
-        """Remove and return the next unit, whether it fits or not."""
+        """Remove and return the next unit, whether or not it fits."""
         return self._pop(self._in_order()[0]) if self._heaps else None
 
     def first(self, within: ResourceSet | None = None) -> WorkUnit | None:

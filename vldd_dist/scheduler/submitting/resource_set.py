@@ -1,23 +1,23 @@
-"""Amounts of CPUs and GPUs in exact arithmetic."""
+"""Numbers of CPUs and GPUs in exact arithmetic."""
 
 from typing import NamedTuple, Self
 
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.executor import Capacity
 
-# Amounts are whole multiples of 1/10,000, as in Ray: three times 0.1 of a GPU must be exactly 0.3.
+# Amounts are integer multiples of 1/10,000, as in Ray, so that three times 0.1 GPUs is exactly 0.3.
 SCALE = 10_000
 
 
 class ResourceSet(NamedTuple):
-    """CPUs and GPUs in units of 1 / `SCALE`. Negative where machines left and the units on them have not ended yet."""
+    """CPUs and GPUs in units of 1 / `SCALE`. A free amount is negative while units on machines that left have not ended yet."""
 
     cpus: int
     gpus: int
 
     @classmethod
-    def of(cls, given: WorkUnit | Capacity) -> Self:
-        return cls(round(given.cpus * SCALE), round(given.gpus * SCALE))
+    def of(cls, owner: WorkUnit | Capacity) -> Self:
+        return cls(round(owner.cpus * SCALE), round(owner.gpus * SCALE))
 
     def plus(self, other: "ResourceSet") -> "ResourceSet":
         return ResourceSet(self.cpus + other.cpus, self.gpus + other.gpus)
@@ -30,12 +30,12 @@ class ResourceSet(NamedTuple):
         return ResourceSet(max(self.cpus, other.cpus), max(self.gpus, other.gpus))
 
     def covers(self, request: "ResourceSet") -> bool:
-        """Whether there is enough of every resource that `request` asks for."""
-        return all(not asked or asked <= have for have, asked in zip(self, request, strict=True))
+        """Whether this is enough of every resource that `request` asks for."""
+        return all(not asked or asked <= available for available, asked in zip(self, request, strict=True))
 
     def leaves_enough_for(self, waiting: "ResourceSet", after: "ResourceSet") -> bool:
-        """Whether giving `after` away takes nothing that `waiting` is short of: of each resource that `after` uses, what is
-        left still covers `waiting`."""
+        """Whether a unit that asks for `after` can start without delaying one that asks for `waiting`: for each resource that
+        `after` uses, the rest still covers `waiting`."""
         return all(not taken or free - taken >= needed for free, taken, needed in zip(self, after, waiting, strict=True))
 
 

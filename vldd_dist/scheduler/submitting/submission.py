@@ -1,4 +1,4 @@
-"""Submitting ready units: those that fit, and where the machines may grow some beyond that."""
+"""Submitting ready units: those that fit and, where an autoscaler may add machines, some more."""
 
 from collections.abc import Callable
 
@@ -9,16 +9,16 @@ from vldd_dist.scheduler.running import RunningUnit, RunningUnits
 from vldd_dist.scheduler.submitting.admission import Admission
 from vldd_dist.scheduler.submitting.ready_queue import ReadyQueue
 
-# How often the executor is asked for the machines' capacity while units run.
+# Time between two requests for the machines' capacity while units run.
 CAPACITY_SECONDS = 1.0
 
 
 class Submission:
-    """Moves units from the ready queue to the executor, and keeps the reservations of those that run.
+    """Moves units from the ready queue to the executor, and reserves the resources of those that run.
 
     Args:
         avoid: unit id -> node on which it should not run.
-        clock: seconds.
+        clock: in seconds.
     """
 
     def __init__(
@@ -36,27 +36,28 @@ class Submission:
         self._asked_at = -float("inf")
 
     def submit_ready(self) -> None:
-        """Submit all that may be submitted now."""
+        """Submit all units that may be submitted now."""
         if self._clock() - self._asked_at >= CAPACITY_SECONDS:
             self._ask_capacity()
         self._submit_fitting()
         if not self._admission.submitted:
-            # Machines may have joined since it was last asked for.
+            # Machines may have joined since the last request.
             self._ask_capacity()
             self._submit_fitting()
         if self._admission.may_grow and not self._admission.queued_within_capacity():
-            # Refilled while a large unit waits in it, Ray's queue would always hold small ones that overtake it.
+            # While a queued unit waits that the machines could run, no others are added to Ray's queue: small ones would always
+            # overtake a large one.
             self._submit_beyond()
 
     def start(self, unit_id: str) -> None:
-        """A submitted unit runs, or will at once; nothing happens if that is known."""
+        """Record that a submitted unit runs, or will start at once. Does nothing if this is already recorded."""
         if unit := self._admission.admit(unit_id):
             self._running.start(unit)
             self._emit(UnitStarted(unit.id))
 
     def end(self, unit: WorkUnit) -> tuple[RunningUnit, float]:
-        """A submitted unit's attempt ended; returns what was known of it, and the seconds since it started."""
-        # Still queued here: it ran although by this count its resources were not free.
+        """Record that an attempt ended. Returns what was known about the unit and the seconds since it started."""
+        # A unit that is still queued here ran although its resources were not free by this count.
         self.start(unit.id)
         self._admission.release(unit)
         return self._running.end(unit.id)
@@ -72,7 +73,7 @@ class Submission:
         for queued in list(admission.queued.values()):
             if admission.fits(queued):
                 self.start(queued.id)
-        # Ray reserves nothing for a large unit in its queue: what is free is kept for the first of them.
+        # Ray reserves nothing for a large unit in its queue, so free resources are kept here for the first such unit.
         promised = admission.queued_within_capacity()[:1]
         while admission.may_submit() and (unit := self._ready.take(admission.free, admission.capacity, promised)):
             self._submit(unit)
