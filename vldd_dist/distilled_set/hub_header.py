@@ -5,8 +5,8 @@ from typing import Any
 
 from vldd_dist.distilled_set.distilled import DistilledSet
 
-# Identifiers of the hub for licences of data and text (https://huggingface.co/docs/hub/repositories-licenses). They are SPDX's
-# in lower case, but for those below.
+# The hub's identifiers of licences for data and text (https://huggingface.co/docs/hub/repositories-licenses). They are the SPDX
+# identifiers in lower case, except for those in OTHER_SPELLINGS.
 LICENCES = frozenset({
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0",
     "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0",
@@ -22,7 +22,7 @@ OTHER_SPELLINGS = {
     "c-uda-1.0": "c-uda",
     "cc0": "cc0-1.0",
 }
-# Limits of the hub's categories of size.
+# Upper limits of the hub's size categories.
 SIZES = {
     name: 10**power
     for power, name in zip(range(3, 13), ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"], strict=True)
@@ -30,9 +30,9 @@ SIZES = {
 
 
 def header_of(distilled: DistilledSet) -> dict[str, Any]:
-    """The header's keys; what is not known is left out."""
+    """The keys of the header; unknown ones are left out."""
     card, count = distilled.facts.get("card", {}), len(distilled)
-    given = {
+    keys = {
         "pretty_name": f"{count} synthetic image-text pairs distilled from {name_of_data(distilled.facts)}",
         **licence_keys(distilled.facts.get("data", {}).get("licence", "unknown")),
         "language": card.get("language"),
@@ -42,16 +42,16 @@ def header_of(distilled: DistilledSet) -> dict[str, Any]:
         "tags": ["dataset-distillation", "vision-language", "retrieval", "synthetic", "webdataset"],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "pairs/*.tar"}]}],
     }
-    return {key: value for key, value in given.items() if value}
+    return {key: value for key, value in keys.items() if value}
 
 
 def name_of_data(facts: dict[str, Any]) -> str:
-    """The name of the real data for readers."""
+    """The name of the real data, as the card shows it."""
     return str(facts.get("card", {}).get("name") or facts.get("data", {}).get("source", "unknown"))
 
 
 def licence_keys(licence: str) -> dict[str, str]:
-    """The hub's identifier of a licence; of another one `other` and a name in the hub's letters."""
+    """The hub's identifier of a licence. If it has none: `other`, and a name in the characters that the hub allows."""
     key = re.sub(r"-(only|or-later)$", "", re.sub(r"[\s_]+", "-", licence.strip().lower()))
     key = OTHER_SPELLINGS.get(key, key)
     if key in LICENCES:
@@ -60,7 +60,7 @@ def licence_keys(licence: str) -> dict[str, str]:
 
 
 def size_category(count: int) -> str:
-    """The hub's category of so many rows."""
+    """The hub's size category for a number of rows."""
     lower = ""
     for name, limit in SIZES.items():
         if count < limit:
