@@ -21,7 +21,7 @@ KEYS = {
 HEAD = """# Plug-ins
 
 A key that takes a plug-in takes its name, or a mapping of its name and its settings: `random`,
-`{name: table, train: pairs.csv}`. [Extending](../extending.md) says how to add one.
+`{name: table, path: pairs.csv}`. [Extending](../extending.md) says how to add one.
 """
 
 
