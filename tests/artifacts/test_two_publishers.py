@@ -117,7 +117,7 @@ def test_a_set_of_other_pairs_is_not_written_over(store: Store) -> None:
     store.delete([*store.list(folder), MANIFEST])
     other.rows["images"] += 1
     save(other, store.url_of(folder))
-    with pytest.raises(StoreError, match=f"{folder}: a distilled set of other pairs is there"):
+    with pytest.raises(StoreError, match=f"{folder}: contains a distilled set of other pairs"):
         run(store)
     assert read_manifest(Store(store.url_of(folder))).objects["pairs.safetensors"].sha256 == other.digest
 

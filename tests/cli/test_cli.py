@@ -72,7 +72,7 @@ def test_a_plan_reads_the_first_samples(tmp_path: Path, capsys: pytest.CaptureFi
             2,
             "timm has no 'test_nfnett'; near: test_nfnet",
         ),
-        (["run", SCENES, "--store", "memory://x"], 2, "lives in one process"),
+        (["run", SCENES, "--store", "memory://x"], 2, "exists in one process only"),
         (["run", SCENES, "--store", "gopher://x"], 4, "unknown scheme"),
         (["run", SCENES, "--store", "FILE/store"], 4, "there is a file where a folder should be"),
         (

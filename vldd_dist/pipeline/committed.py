@@ -7,6 +7,6 @@ from vldd_dist.store.store import Store
 
 
 def committed_units(store: Store, units: Iterable[WorkUnit]) -> set[str]:
-    """Ids of the units whose manifest is in the store. One listing, however many units there are."""
+    """Ids of the units whose manifest is in the store. Lists the store once, whatever the number of units."""
     manifests = {key for key in store.list("units") if key.endswith("/manifest.json")}
     return {unit.id for unit in units if f"units/{unit.kind}/{unit.id}/manifest.json" in manifests}

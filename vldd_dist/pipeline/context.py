@@ -1,4 +1,4 @@
-"""What a stage's runner gets: the inputs of its unit, opened when they are first used, and a writer for its output."""
+"""The context in which a stage runs: the inputs of its unit, opened when they are first used, and a writer for its output."""
 
 import re
 from collections.abc import Callable
@@ -31,7 +31,12 @@ SectionType = TypeVar("SectionType", bound=Section)
 
 @dataclass(frozen=True)
 class StageContext:
-    """One unit's inputs, opened on demand, and its output; `ranks` are the processes that make it together."""
+    """The inputs of one unit, opened on demand, and its output.
+
+    Attributes:
+        ranks: the processes that make the unit together.
+        should_stop: whether the unit was asked to store a checkpoint and end.
+    """
 
     order: UnitOrder
     store: Store
@@ -53,7 +58,7 @@ class StageContext:
         return UnitReader(self.store, kind, unit_id)
 
     def roles(self, prefix: str) -> list[str]:
-        """Roles that begin so, the numbers in them in the order of numbers: expert_999 before expert_1000."""
+        """Roles that begin with the prefix, sorted so that numbers in them are in numerical order: expert_999, expert_1000."""
         return sorted((role for role in self.order.inputs if role.startswith(prefix)), key=_words_and_numbers)
 
     @cached_property
@@ -67,25 +72,25 @@ class StageContext:
 
     @cached_property
     def image_features(self) -> ImageFeatures | None:
-        """Those of a frozen image tower; none where the unit's images go through the tower."""
+        """The stored features of a frozen image tower; None if the unit passes its images through the tower itself."""
         if "image_features" not in self.order.inputs:
             return None
         return ImageFeatures(self.dataset, Pieces(self.reader("image_features"), "feature_group"))
 
     @cached_property
     def device(self) -> torch.device:
-        """cuda for workers that were given a GPU, unless the description says otherwise."""
+        """cuda if the worker was given a GPU, else cpu, unless the description sets `device`."""
         wanted = self.execution["device"]
         if wanted == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"device: cuda, but {self.order.label} sees no GPU: set device: auto or give it resources.gpus")
+            raise ConfigError(f"device: cuda, but {self.order.label} sees no GPU: set device: auto or raise resources.gpus")
         return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and self.order.gpus > 0) else "cpu")
 
     def settings(self, section: type[SectionType], name: str) -> SectionType:
-        """A section of the description: what determines the output is in the spec under this name, the rest in `execution`."""
+        """A section of the description: fields that determine the output are in `spec[name]`, the others in `execution`."""
         return section.model_validate(self.spec[name] | self.execution_of(section))
 
     def execution_of(self, section: type[Section]) -> dict[str, Any]:
-        """The fields of a section that only say how to run."""
+        """The fields of a section that say how to run the unit and do not affect its output."""
         return {name: self.execution[name] for name in section.execution_names()}
 
     @property
@@ -93,7 +98,7 @@ class StageContext:
         return ModelSettings.model_validate(self.spec["model"])
 
     def build_model(self, head_seed: int) -> DualEncoder:
-        """The dual encoder at its starting weights, on the worker's device."""
+        """The dual encoder with its starting weights, on the worker's device."""
         weights: dict[str, Tensor] | None = None
         if "image_weights" in self.order.inputs:
             weights = read_tensors(self.reader("image_weights"), "weights.safetensors")
@@ -102,16 +107,16 @@ class StageContext:
 
 
 def read_tensors(reader: UnitReader, name: str) -> dict[str, Tensor]:
-    """A safetensors object of a unit, verified."""
+    """The tensors of a safetensors object of a unit, after its digest was checked."""
     return tensors.decode(reader.read(name), reader.url(name))
 
 
 def read_rows(reader: UnitReader, name: str) -> dict[str, Tensor]:
-    """Tensors of many rows that lie in one object or in parts."""
+    """Tensors whose rows are stored in one object or, if several ranks wrote them, in one object for each rank."""
     parts = row_files_of(name, reader.manifest.objects, reader.store.url_of(reader.prefix))
     return concatenated((read_tensors(reader, part) for part in parts), reader.store.url_of(reader.prefix))
 
 
 def _words_and_numbers(role: str) -> list[str | int]:
-    # Every other part is a number, so that numbers meet numbers.
+    # The parts alternate between text and number, so that sorting compares numbers with numbers only.
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", role)]

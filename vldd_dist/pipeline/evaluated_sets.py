@@ -18,12 +18,12 @@ class EvaluatedSet:
     """One set of pairs.
 
     Attributes:
-        method: "distilled", or the name of a coreset's method.
-        pairs: M.
-        seed: of the distillation, or of the selection.
+        method: "distilled", or the name of a coreset method.
+        pairs: M, the number of pairs.
+        seed: of the distillation, or of the coreset's selection.
         source: (kind, *key) of the unit that makes the pairs.
-        evaluation_seeds: one student for each, on each image model.
-        remark: of a coreset whose pairs are not real ones, what tables say of them.
+        evaluation_seeds: one student is trained for each, on each image model.
+        remark: what tables say about a coreset whose pairs are not real pairs; None for other sets.
     """
 
     method: str
@@ -35,14 +35,14 @@ class EvaluatedSet:
     remark: str | None = None
 
     def evaluations(self, image_model: str | None = None) -> Iterator[Key]:
-        """Keys of its evaluations, on all image models or on one."""
+        """Keys of the set's evaluations, on one image model or, by default, on all."""
         for name in self.image_models if image_model is None else (image_model,):
             for seed in self.evaluation_seeds:
                 yield "pairs", self.source, seed, name
 
 
 def evaluated_sets(experiment: Experiment) -> list[EvaluatedSet]:
-    """Coresets first, then distilled sets. A coreset is selected anew for each evaluation seed, by another expert each time."""
+    """Coresets first, then distilled sets. For each evaluation seed a coreset is selected again, using another expert."""
     models, seeds = tuple(experiment.image_models()), tuple(experiment.evaluation.seeds)
     return [*_coresets(experiment, models), *_distilled(experiment, models, seeds)]
 
@@ -63,11 +63,12 @@ def _distilled(experiment: Experiment, models: tuple[str, ...], seeds: tuple[int
 
 
 def protocol_of(experiment: Experiment, image_model: str) -> dict[str, Any]:
-    """How students of an image model are trained and chosen, as JSON values: part of the spec of every unit that trains one."""
+    """How students with this image model are trained and chosen, as JSON values. It is part of the spec of every unit that
+    trains a student."""
     return experiment.evaluation_on(image_model).identity()
 
 
 def make_evaluator(context: StageContext, protocol: dict[str, Any], seed: int) -> Evaluator:
-    """Trains students by a protocol, with heads drawn from the seed."""
+    """An evaluator that trains students by the protocol. Their heads are initialised from the seed."""
     settings = EvaluationSettings.model_validate(protocol | {"encode_batch": context.execution["encode_batch"]})
     return Evaluator(lambda: context.build_model(derive_seed(seed, "head")), settings, context.model_settings.loss, seed)

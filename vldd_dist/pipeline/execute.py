@@ -1,4 +1,4 @@
-"""One attempt at a unit, on one process or on several ranks."""
+"""One attempt at a unit, in one process or on several ranks."""
 
 import logging
 import os
@@ -23,11 +23,13 @@ logger = logging.getLogger(__name__)
 def execute(
     order: UnitOrder, store: Store, report: Report, ranks: Ranks = SOLO, should_stop: Callable[[], bool] = lambda: False
 ) -> None:
-    """One attempt at a unit: run it and commit its manifest, unless another writer is found to have done so. Of several ranks
-    all call it; the first one reports and commits what all have written. A long unit that is to stop stores where it is.
+    """Run one attempt at a unit and commit its manifest, unless another writer has already committed the unit.
+
+    If the unit has several ranks, each of them calls this; rank 0 sends reports and commits the objects of all ranks. When
+    `should_stop` returns True, a long unit stores a checkpoint and ends.
 
     Raises:
-        VlddError: with a sentence for the user; anything else is a mistake of the program.
+        VlddError: with a sentence for the user. Any other exception is a bug.
     """
     _limit_threads(max(1, int(order.cpus)))
     inputs = {role: f"{kind}/{unit_id}" for role, (kind, unit_id) in order.inputs.items()}
@@ -50,14 +52,14 @@ def execute(
 
 
 def _limit_threads(count: int) -> None:
-    """No unit computes on more CPUs than it asks for."""
-    # The number of threads shapes the order of sums: it is part of what makes a rerun equal.
+    """Keep the process from computing on more CPUs than the unit asks for."""
+    # The number of threads also determines the order of summation, so a rerun gives equal bits only with the same number.
     torch.set_num_threads(count)
-    # Of the text encoder's tokenizer, which else takes all of the machine. It looks at the second at each call, at the first
-    # when it first uses threads.
+    # These two limit the text encoder's tokenizer, which would use all cores of the machine. It reads TOKENIZERS_PARALLELISM
+    # at each call, and RAYON_NUM_THREADS when it first uses threads.
     os.environ["RAYON_NUM_THREADS"] = str(count)
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if count > 1 else "false"
 
 
 def _nothing(event: UnitReport) -> None:
-    """Of several ranks one reports."""
+    """Drops the report: of several ranks, only rank 0 reports."""

@@ -1,4 +1,4 @@
-"""What several stages make of their inputs."""
+"""Loading inputs in forms that several stages need."""
 
 import torch
 
@@ -12,7 +12,7 @@ from vldd_dist.retrieval.encode import RetrievalSplit, retrieval_split
 
 
 def load_retrieval_split(context: StageContext, model: DualEncoder, split: str) -> RetrievalSplit:
-    """A split as `measure` takes it, for models like this one."""
+    """A split in the form that `measure` expects, for models with the same frozen towers as this one."""
     texts, image_of_caption = context.embeddings.of_split(split)
     if context.image_features is not None:
         return RetrievalSplit(context.image_features.of_split(split), texts, image_of_caption)
@@ -31,7 +31,7 @@ def load_expert(context: StageContext) -> DualEncoder:
 
 
 def load_candidates(context: StageContext) -> Candidates:
-    """The training pairs with what the unit's inputs say of them: an expert's features, its forgetting counts."""
+    """The training pairs, with an expert's features and forgetting counts of them if the unit has these as inputs."""
     features, counts = {}, {}
     if "features" in context.order.inputs:
         features = read_tensors(context.reader("features"), "features.safetensors")
@@ -48,5 +48,5 @@ def load_candidates(context: StageContext) -> Candidates:
 
 
 def captions_selected_by(candidates: Candidates, indices: list[int]) -> list[int] | None:
-    """For each image the number of the caption whose feature it was selected by; none where captions played no part."""
+    """For each image, the number of the caption whose feature was used to select it; None if captions were not used."""
     return None if candidates.caption is None else candidates.caption[torch.tensor(indices)].tolist()

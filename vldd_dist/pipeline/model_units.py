@@ -1,4 +1,4 @@
-"""What building a dual encoder takes: the part of a unit's spec that names the model, and the units it reads."""
+"""What a unit needs to build a dual encoder: the part of its spec that describes the model, and the input units."""
 
 from typing import Any
 
@@ -10,41 +10,42 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 
 
 def model_named(experiment: Experiment, image_model: str) -> ModelSettings:
-    """The experiment's dual encoder with another image model; the experiment's own under its own name."""
+    """The experiment's dual encoder with this image model in place of its own, which may be given too."""
     return experiment.model.model_copy(update={"image": experiment.image_tower(image_model)})
 
 
 def expert_model(experiment: Experiment) -> ModelSettings:
-    """The experiment's dual encoder as experts are trained: with their own loss where they have one."""
+    """The experiment's dual encoder as experts use it: with `experts.loss` if that is set."""
     loss = experiment.experts.loss or experiment.model.loss
     return on_real_pairs(experiment.model.model_copy(update={"loss": loss}))
 
 
 def on_real_pairs(model: ModelSettings) -> ModelSettings:
-    """As it is trained on real pairs: what its loss would learn of synthetic ones makes no other units of these."""
+    """The model for training on real pairs: its loss without what it learns of synthetic pairs, so that those settings do not
+    change the ids of units that use real pairs."""
     loss: Loss = model.loss
     return model.model_copy(update={"loss": loss.of_real_pairs()})
 
 
 def model_inputs(graph: Units, model: ModelSettings) -> dict[str, WorkUnit]:
-    """Units that hold caption embeddings, the image tower's starting weights, and its features where it is frozen."""
+    """The units that hold the caption embeddings, the image tower's starting weights and, if it is frozen, its features."""
     inputs = {"embeddings": graph.unit("caption_embeddings")}
     if model.image.weights != "random":
         inputs["image_weights"] = graph.unit("image_weights", model.image.model)
-        # Random weights of a frozen tower are other ones for each expert.
+        # Features of a frozen tower with random weights are not stored, because each expert draws its own weights.
         if model.has_features:
             inputs["image_features"] = graph.unit("image_features", model.image.model)
     return inputs
 
 
 def tower_spec(image: ImageTowerSettings) -> dict[str, Any]:
-    """What a frozen tower's features depend on beside its weights: fields of the image tower's section."""
+    """The fields of the image tower's section on which a frozen tower's features depend, apart from its weights."""
     return image.model_dump(mode="json", include={"model", "model_args", "mean", "std"})
 
 
 def model_spec(model: ModelSettings) -> dict[str, Any]:
-    """A weights file is replaced by "file": its content is in the id of the `image_weights` unit, and where it lies does not
-    change the model."""
+    """The model's part of a spec. The path of a weights file is replaced by "file", because the path does not change the model;
+    the file's content is part of the id of the `image_weights` unit."""
     spec = model.identity()
     if model.image.weights not in NAMED_WEIGHTS:
         spec["image"]["weights"] = "file"

@@ -1,4 +1,4 @@
-"""A unit that does not fit its device: a sentence that says what to lower, in place of a traceback."""
+"""Out-of-memory errors: a unit that does not fit its device ends with a sentence that says which setting to lower."""
 
 import re
 from collections.abc import Iterator
@@ -9,41 +9,42 @@ import torch
 from vldd_dist.errors import DeviceMemoryError
 from vldd_dist.pipeline.stage import StageSpec
 
-# What torch's libraries say beside `torch.OutOfMemoryError`: allocators of the CPU and of CUDA, cuBLAS, cuDNN.
-_SAID = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
+# Phrases in the RuntimeErrors of torch's CPU and CUDA allocators, cuBLAS and cuDNN, which are not `torch.OutOfMemoryError`.
+_PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
 _ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)")
 _CAPACITY = re.compile(r"total capacity of ([\d.]+ \w+)")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the machine, had no memory left."""
+    """Whether the error says that a device or the machine ran out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _SAID)
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _PHRASES)
 
 
 @contextmanager
 def naming_what_to_lower(stage: StageSpec, label: str) -> Iterator[None]:
-    """Within the `with` block, an error of an allocator becomes DeviceMemoryError. The unit's checkpoints stay in the store.
+    """Within the `with` block, raise DeviceMemoryError in place of an allocator's error. The unit's checkpoints stay in the
+    store.
 
     Args:
-        label: the unit's.
+        label: of the unit.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        room = f", or raise {stage.section}.resources to a device with more memory" if stage.section else ""
-        stored = ", where it goes on from its last checkpoint" if room and stage.stores_when_stopped else ""
-        advice = f"lower {stage.lower_for_memory}{room}{stored}; --plan says what fits"
+        larger_device = f", or raise {stage.section}.resources to a device with more memory" if stage.section else ""
+        resumes = ", where it goes on from its last checkpoint" if larger_device and stage.stores_when_stopped else ""
+        advice = f"lower {stage.lower_for_memory}{larger_device}{resumes}; --plan says what fits"
         raise DeviceMemoryError(f"{label} ran out of memory{_sizes(str(error))}: {advice}") from error
 
 
-def _sizes(said: str) -> str:
-    found = [
-        text.format(match[1])
-        for text, match in (("it asked for {} more", _ASKED.search(said)), ("the GPU has {}", _CAPACITY.search(said)))
-        if match
-    ]
-    return f" ({', '.join(found)})" if found else ""
+def _sizes(message: str) -> str:
+    parts = []
+    if asked := _ASKED.search(message):
+        parts.append(f"it asked for {asked[1]} more")
+    if capacity := _CAPACITY.search(message):
+        parts.append(f"the GPU has {capacity[1]}")
+    return f" ({', '.join(parts)})" if parts else ""

@@ -9,15 +9,19 @@ class Outcome:
     """The end of one attempt at a unit.
 
     Attributes:
-        status: done; refused (the user's input or the store: trying again cannot help); crashed (our program or a library
-            raised in the unit); broken (what is around the unit failed: imports, the runtime environment, the working
-            directory, Ray's messages, or it reports nothing any more); killed (the worker process died, its machine lives);
-            lost (the machine died: nobody's fault); waits (it has gone as far as it can without the input `awaits`, and
-            stored that).
-        cause: one sentence, empty when done.
-        exit_code: what a command that ends because of it returns.
-        awaits: a unit's id.
-        node: Ray's id of the node it ran on, where that is known.
+        status: one of
+            done;
+            refused: an error in the user's input or in the store, so that another attempt cannot help;
+            crashed: our code, or a library that it called, raised an exception;
+            broken: something around the unit failed (imports, the runtime environment, the working directory, Ray's
+            messages), or the unit stopped reporting;
+            killed: the worker process died, but its machine is alive;
+            lost: the machine died;
+            waits: the unit cannot continue without the input `awaits` and has stored a checkpoint.
+        cause: one sentence; empty when done.
+        exit_code: the exit code of a command that ends because of this outcome.
+        awaits: id of the unit it waits for.
+        node: Ray's id of the node it ran on, if known.
     """
 
     status: Literal["done", "refused", "crashed", "broken", "killed", "lost", "waits"]
@@ -31,10 +35,10 @@ DONE = Outcome("done")
 
 
 class InputAwaited(Exception):
-    """Raised by a unit that could start but cannot end without an input that is not committed yet.
+    """Raised by a unit that was able to start but cannot finish without an input that is not committed yet.
 
     Attributes:
-        role: of that input.
+        role: the role of that input.
     """
 
     def __init__(self, role: str) -> None:

@@ -1,5 +1,5 @@
-"""Pairs learned in phases (PTM-ST, Guo et al. 2603.25388): each phase is a unit of its own, which has the unit of the phase
-before as an input, and puts its own pairs behind that one's. Students are trained on the phases one after the other."""
+"""Pairs learned in phases (PTM-ST, Guo et al. 2603.25388). Each phase is a unit, with the unit of the previous phase as an
+input, and appends its pairs to those of the previous phase. Students are trained on the phases one after the other."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ from vldd_dist.distilled_set.manifest import PHASE
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.seeding import derive_seed
 
-# The role of the unit of the phase before.
+# The role of the previous phase's unit among a unit's inputs.
 EARLIER = "earlier"
 
-# (name of the rows, rows of this phase's pairs) -> those of all pairs so far.
+# (name of the stored rows, rows of this phase's pairs) -> rows of the pairs of all phases up to this one.
 Join = Callable[[str, Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class UnitPhase:
-    """What of a run is its phase's.
+    """The phase that a distillation's unit runs.
 
     Attributes:
-        pairs: that are learned.
-        seed: of the run.
-        join: puts them behind those of the earlier phases.
+        pairs: the number of pairs that this phase learns.
+        seed: of this phase.
+        join: appends the phase's pairs to those of the earlier phases.
     """
 
     pairs: int
@@ -37,7 +37,7 @@ class UnitPhase:
 
     @classmethod
     def of(cls, context: StageContext) -> "UnitPhase":
-        """Of a distillation's unit; without phases of all pairs."""
+        """The phase of a distillation's unit. Without phases in the description it covers all pairs."""
         spec = context.spec
         if (phase := spec.get("phase")) is None:
             return cls(spec["pairs"], spec["seed"], lambda _, rows: dict(rows))
@@ -59,7 +59,7 @@ class UnitPhase:
 
 
 def joined_start(context: StageContext, own: dict[str, Any]) -> dict[str, Any]:
-    """The provenance of the starts of all pairs so far."""
+    """The provenance of the starting pairs of all phases up to this one, from that of this phase (`own`)."""
     if EARLIER not in context.order.inputs:
         return own
     before = context.reader(EARLIER).facts["start"]
@@ -67,7 +67,8 @@ def joined_start(context: StageContext, own: dict[str, Any]) -> dict[str, Any]:
 
 
 def experiments_of_phases(experiment: Experiment) -> Iterator[tuple[int, Experiment]]:
-    """For each phase the pairs of the earlier ones, of the largest budget, and the experiment with the phase's settings."""
+    """For each phase: the number of pairs of the earlier phases, for the largest number of pairs, and the experiment with the
+    phase's settings."""
     earlier = 0
     for settings in experiment.distill.of_phases():
         yield earlier, experiment.model_copy(update={"distill": settings})

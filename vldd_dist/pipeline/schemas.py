@@ -1,8 +1,8 @@
-"""JSON Schemas of the files in a store, generated from the models that read and write them.
+"""JSON Schemas of the files in a store, generated from the models that read and write them. To write them:
 
     python -m vldd_dist.pipeline.schemas storage_schemas
 
-writes them; a test checks that the committed files are up to date.
+A test checks that the files in the repository are up to date.
 """
 
 import json
@@ -17,7 +17,7 @@ from vldd_dist.artifacts.run_status import RunStatus
 from vldd_dist.distilled_set.manifest import DistilledManifest, NearestCaptions
 from vldd_dist.pipeline.stage import StageSpec, all_stages
 
-# The schema's name of a kind of unit, where its result is called otherwise.
+# Kind of unit -> name of its schema, where the two differ.
 RESULTS = {"expert": "trajectory", "distillation": "run"}
 
 
@@ -28,7 +28,7 @@ def _unit_model(stage: StageSpec) -> type[BaseModel]:
 
 
 def models() -> dict[str, type[BaseModel]]:
-    """Name of a schema -> what reads and writes it; the results of all registered stages among them."""
+    """Name of a schema -> the model that reads and writes such files, including the manifests of all registered stages."""
     return {
         **{RESULTS.get(stage.kind, stage.kind): _unit_model(stage) for stage in all_stages()},
         "checkpoint": CheckpointRecord,
@@ -39,7 +39,7 @@ def models() -> dict[str, type[BaseModel]]:
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """File name -> JSON Schema (2020-12) with an $id that carries the schema's version."""
+    """File name -> JSON Schema (2020-12), whose $id contains the schema's version."""
     return {f"{name}.schema.json": _schema(name, model) for name, model in models().items()}
 
 

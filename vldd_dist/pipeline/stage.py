@@ -1,4 +1,4 @@
-"""A stage: everything there is to say about one kind of work unit, in one object."""
+"""A stage: everything that defines one kind of work unit, in one object."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import STAGES
 
-# Tells one unit of a kind from another, for example an expert's index.
+# Identifies a unit among those of its kind, for example an expert by its index.
 Key = tuple[Any, ...]
 
 
@@ -25,32 +25,32 @@ class Units(Protocol):
     experiment: Experiment
 
     def unit(self, kind: str, *key: object) -> WorkUnit:
-        """The unit of a kind with a key."""
+        """The unit of this kind with this key."""
         ...
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One kind of work unit. Its place in `plugins.STAGES` is its place in tables: stages in the order in which they begin.
+    """One kind of work unit. Tables list stages in the order of `plugins.STAGES`, which is the order in which they begin.
 
     Attributes:
-        version: raised when the code changes what it makes from the same spec; older outputs are then made again.
-        title: plural, in progress, plans and reports.
-        section: of the description, whose `resources` (and `workers`) its workers ask for; none: one CPU.
-        result: the facts in a unit's manifest.
+        version: raised when the code computes something else from the same spec, so that older outputs are made again.
+        title: a plural, for progress, plans and reports.
+        section: section of the description with the `resources` (and `workers`) of its workers; None: one CPU.
+        result: the model of the facts in a unit's manifest.
         unit: (graph, *key) -> the unit with that key: spec, inputs, execution, label.
-        wanted: keys of the units that a run ends with; those that others need as inputs are found through them.
+        wanted: keys of the units that are results of a run. Units that are only inputs of others are found through these.
         run: what a worker does; returns the facts.
-        priority: of units that are ready the one with the smallest number starts first: what takes long goes first.
-        milestone: the value of `--until` that ends a run with this stage; none: it ends with a later one.
-        attempt: task: a worker process that further units may use (without a GPU); actor: a process of its own.
-        stores_when_stopped: a stopped attempt stores a checkpoint; it is asked first, then ended.
-        lower_for_memory: keys of the description that lower what a unit takes of memory.
-        memory: (experiment, traces) -> bytes of a rank's device at its worst moment, nothing where the experiment has no such
-            units; none: not estimated.
-        traffic: (experiment, traces, size of the dataset) -> bytes read and written; none: not estimated.
-        flops: (experiment, traces, size of the dataset, unit) -> floating-point operations of a unit, none where its objective
-            is not modelled; no function: not worth counting.
+        priority: of the ready units, the one with the smallest number starts first. Long units have small numbers.
+        milestone: the value of `--until` that ends a run with this stage; None: the stage cannot be named there.
+        attempt: task: a worker process that later units may use (unless it was given a GPU); actor: a process of its own.
+        stores_when_stopped: an attempt that is stopped stores a checkpoint, so it is asked to stop before it is killed.
+        lower_for_memory: keys of the description that lower the memory of a unit, for messages.
+        memory: (experiment, traces) -> bytes of device memory of one rank at its peak, by name; empty if the experiment has no
+            such units. None: not estimated.
+        traffic: (experiment, traces, size of the dataset) -> bytes read and written. None: not estimated.
+        flops: (experiment, traces, size of the dataset, unit) -> floating-point operations of a unit, or None if its objective
+            has no cost model. None in place of the function: negligible.
     """
 
     kind: str
@@ -71,14 +71,14 @@ class StageSpec:
     flops: Callable[[Experiment, TraceOf, DataSize, WorkUnit], float | None] | None = None
 
     def resources(self, experiment: Experiment) -> Resources:
-        """What one worker asks for."""
+        """The resources of one worker."""
         if self.section is None:
             return Resources()
         resources: Resources = getattr(experiment, self.section).resources
         return resources
 
     def workers(self, experiment: Experiment) -> int:
-        """Ranks that make a unit together."""
+        """The number of ranks of a unit."""
         workers: int = getattr(getattr(experiment, self.section or "", None), "workers", 1)
         return workers
 
@@ -93,7 +93,7 @@ class StageSpec:
         resources: Resources | None = None,
         later: frozenset[str] = frozenset(),
     ) -> WorkUnit:
-        """A unit of this kind; what the stage says of all its units is filled in."""
+        """A unit of this kind, with the fields that are the same for all units of the stage filled in."""
         return WorkUnit(
             self.kind,
             spec,
@@ -111,24 +111,24 @@ class StageSpec:
 
 @cache
 def stage_of(kind: str) -> StageSpec:
-    """Raises ValueError for an unknown kind."""
+    """The stage of a kind of unit. Raises ValueError if the kind is unknown."""
     stage: StageSpec = STAGES.load(kind)
     assert stage.kind == kind, f"plugins.STAGES has {stage.kind} under {kind}"
     return stage
 
 
 def all_stages() -> list[StageSpec]:
-    """In the order of `plugins.STAGES`."""
+    """All stages, in the order of `plugins.STAGES`."""
     return [stage_of(kind) for kind in STAGES]
 
 
 def title_of(kind: str) -> str:
-    """A stage's title; of a kind that this version does not know, its name."""
+    """The title of the stage; the kind itself if this version does not know it."""
     return stage_of(kind).title if kind in STAGES else kind
 
 
 def position_of(kind: str) -> int:
-    """In tables: stages in the order in which they begin, unknown kinds last."""
+    """Sort key for tables: the stage's position in `plugins.STAGES`; unknown kinds come last."""
     kinds = list(STAGES)
     return kinds.index(kind) if kind in kinds else len(kinds)
 

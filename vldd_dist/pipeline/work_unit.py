@@ -1,4 +1,4 @@
-"""Work units: everything that costs time, named by a hash of what determines its output."""
+"""Work units: all work that takes time is cut into units, each identified by a hash of what determines its output."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from vldd_dist.config.base import Resources
 
-# A worker process that further units may use, or a process of its own.
+# task: a worker process that later units may use; actor: a process of its own.
 Attempt = Literal["task", "actor"]
 
 
@@ -20,13 +20,14 @@ class WorkUnit:
     Attributes:
         kind: a name in `plugins.STAGES`.
         spec: what determines the output, apart from the inputs; plain JSON values.
-        inputs: role -> the unit whose output plays it.
+        inputs: role -> input unit.
         execution: how to run it, without effect on the output (readers, checkpoint interval, device); plain JSON values.
-        resources: what a worker asks Ray for.
-        label: what people read in progress and errors.
-        workers: ranks that make it together, each with `resources`.
-        later: roles of inputs without which it may start; it ends its attempt (`InputAwaited`) when it comes to need one.
-        version, attempt, stores_when_stopped: of its stage (`StageSpec`).
+        resources: what one worker asks Ray for.
+        label: its name in progress and error messages.
+        workers: the number of ranks that make it together, each with `resources`.
+        later: roles of inputs without which it may start. Its attempt ends (`InputAwaited`) when it needs one that is not
+            committed.
+        version, attempt, stores_when_stopped: as in its stage (`StageSpec`).
     """
 
     kind: str
@@ -53,7 +54,7 @@ class WorkUnit:
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits: the question this unit answers."""
+        """16 hex digits: a hash of what determines the output."""
         question = {
             "kind": self.kind,
             "version": self.version,
@@ -63,7 +64,11 @@ class WorkUnit:
         return sha256(json.dumps(question, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
     def order(self, avoid: str | None = None) -> "UnitOrder":
-        """What travels to a worker."""
+        """The order that is sent to a worker.
+
+        Args:
+            avoid: node on which the unit should not run.
+        """
         return UnitOrder(
             kind=self.kind,
             id=self.id,
@@ -82,8 +87,13 @@ class WorkUnit:
 
 @dataclass(frozen=True)
 class UnitOrder:
-    """A unit without its graph: the inputs by kind and id, as a worker finds them in the store; `cpus` and `gpus` of one
-    worker; `avoid`, the node where it was too slow."""
+    """A unit as it is sent to a worker, without its graph.
+
+    Attributes:
+        inputs: role -> (kind, id), by which the worker finds the input in the store.
+        cpus, gpus: of one worker.
+        avoid: node on which it should not run, because an earlier attempt failed or was slow there.
+    """
 
     kind: str
     id: str
@@ -100,7 +110,7 @@ class UnitOrder:
 
 
 def in_dependency_order(targets: list[WorkUnit]) -> list[WorkUnit]:
-    """Targets and all they need, inputs before users, each question once."""
+    """The targets and all their direct and indirect inputs, each unit once, inputs before the units that use them."""
     seen: dict[str, WorkUnit] = {}
 
     def visit(unit: WorkUnit) -> Iterator[WorkUnit]:

@@ -1,4 +1,5 @@
-"""`vldd doctor`: tries what a run needs of the machine, store and cluster. Each finding is one line that says what to do."""
+"""`vldd doctor`: checks that the store, this machine and the cluster provide what a run needs. Each finding is one line, which
+says what to do."""
 
 import importlib
 import multiprocessing
@@ -21,13 +22,16 @@ from vldd_dist.sharding.rendezvous import Rendezvous, join, leave, open_rendezvo
 from vldd_dist.store.node_cache import node_cache
 from vldd_dist.store.store import Store
 
+# Clock skew above the first is a NOTE, above the second a FAIL.
 NOTED_SKEW_SECONDS, REFUSED_SKEW_SECONDS = 30, 900
+# How long the two test ranks may take.
 PAIR_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`verdict`: ok; NOTE: a run works, with the limitation named; FAIL: a run would not work."""
+    """The result of a check. `verdict` is ok, NOTE (a run works, with the limitation that is named), or FAIL (a run would
+    not work)."""
 
     verdict: Literal["ok", "NOTE", "FAIL"]
     subject: str
@@ -35,7 +39,7 @@ class Finding:
 
 
 def examine(url: str) -> list[Finding]:
-    """All checks; one that fails does not stop the others."""
+    """Run all checks on this machine and the store at the URL. A failed check does not stop the others."""
     findings: list[Finding] = []
     for subject, check in (
         ("store", lambda: _store(url)),
@@ -51,9 +55,9 @@ def examine(url: str) -> list[Finding]:
             findings.extend(check())
         except VlddError as error:
             findings.append(Finding("FAIL", subject, str(error)))
-        except Exception as error:  # whatever drivers, disks and libraries do
-            first = str(error).strip().partition("\n")[0]
-            findings.append(Finding("FAIL", subject, f"{type(error).__name__}: {first}"))
+        except Exception as error:  # drivers, disks and libraries may raise anything
+            first_line = str(error).strip().partition("\n")[0]
+            findings.append(Finding("FAIL", subject, f"{type(error).__name__}: {first_line}"))
     return findings
 
 
@@ -67,8 +71,8 @@ def _store(url: str) -> Iterator[Finding]:
         yield Finding(
             "NOTE",
             "conditional put",
-            "not supported by this server: a manifest that exists is kept, but if two writers commit the same unit at the same "
-            "instant, the later manifest stands; both are complete and equivalent, so results do not change",
+            "not supported by this server: an existing manifest is kept, but if two writers commit the same unit at the same "
+            "instant, the later manifest replaces the earlier; both are complete and equivalent, so results do not change",
         )
 
 
@@ -79,34 +83,34 @@ def _clock(url: str) -> Iterator[Finding]:
         skew = (store.modified(key) - datetime.now(UTC)).total_seconds()
     finally:
         store.delete([key])
-    said = f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the store's"
+    difference = f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the store's"
     if abs(skew) > REFUSED_SKEW_SECONDS:
         yield Finding(
-            "FAIL", "clock", f"{said}: object stores refuse signatures that far off: set the clock, for example by NTP"
+            "FAIL", "clock", f"{difference}: object stores refuse signatures that far off: set the clock, for example by NTP"
         )
     elif abs(skew) > NOTED_SKEW_SECONDS:
-        yield Finding("NOTE", "clock", f"{said}: ages in `vldd status` and `vldd gc` are off by as much")
+        yield Finding("NOTE", "clock", f"{difference}: the ages that `vldd status` and `vldd gc` use are off by as much")
     else:
         yield Finding("ok", "clock", "agrees with the store's")
 
 
 def _ranks() -> Iterator[Finding]:
-    """Two processes join and run an all-reduce, as the ranks of a unit do."""
+    """Start two processes that join and run an all-reduce, as the ranks of a unit do."""
     device = "cuda" if torch.cuda.device_count() > 1 else "cpu"
     rendezvous, server = open_rendezvous("127.0.0.1", 2)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         sums = [pool.submit(_sum_of_ranks, rendezvous, rank, device) for rank in (0, 1)]
         try:
-            found = [future.result(timeout=PAIR_SECONDS) for future in sums]
-        except Exception as error:  # whatever a network or driver does
+            results = [future.result(timeout=PAIR_SECONDS) for future in sums]
+        except Exception as error:  # a network or driver may raise anything
             yield Finding("FAIL", "ranks", f"two ranks on {device} cannot communicate: {type(error).__name__}: {error}")
             return
     del server
     backend = "NCCL" if device == "cuda" else "gloo"
-    verdict: Literal["ok", "FAIL"] = "ok" if found == [3.0, 3.0] else "FAIL"
-    yield Finding(
-        verdict, "ranks", f"an all-reduce over two ranks by {backend}" + ("" if verdict == "ok" else " gave a wrong sum")
-    )
+    if results == [3.0, 3.0]:
+        yield Finding("ok", "ranks", f"an all-reduce over two ranks by {backend} succeeded")
+    else:
+        yield Finding("FAIL", "ranks", f"an all-reduce over two ranks by {backend} gave a wrong sum")
 
 
 def _sum_of_ranks(rendezvous: Rendezvous, rank: int, device_type: str) -> float:
@@ -114,14 +118,14 @@ def _sum_of_ranks(rendezvous: Rendezvous, rank: int, device_type: str) -> float:
     if device_type == "cuda":
         torch.cuda.set_device(device)
     ranks = join(rendezvous, rank, 2, device=device, timeout=timedelta(seconds=PAIR_SECONDS))
-    found = float(ranks.all_reduce(torch.ones(1, device=device) * (rank + 1)))
+    total = float(ranks.all_reduce(torch.ones(1, device=device) * (rank + 1)))
     leave()
-    return found
+    return total
 
 
 def _cluster() -> Iterator[Finding]:
     if "RAY_ADDRESS" not in os.environ:
-        yield Finding("NOTE", "cluster", "RAY_ADDRESS is not set: a run starts Ray on this machine")
+        yield Finding("NOTE", "cluster", "RAY_ADDRESS is not set, so a run starts Ray on this machine")
         return
     import ray
 
@@ -136,7 +140,7 @@ def _cluster() -> Iterator[Finding]:
 def _cache() -> Iterator[Finding]:
     cache = node_cache()
     if cache.limit_bytes == 0:
-        yield Finding("NOTE", "node's cache", "off (VLDD_CACHE_GIB=0): remote snapshots and shards are fetched each time")
+        yield Finding("NOTE", "node's cache", "off (VLDD_CACHE_GIB=0): remote snapshots and shards are downloaded at each use")
         return
     try:
         cache.open().close()
@@ -153,12 +157,12 @@ def _cache() -> Iterator[Finding]:
             "set VLDD_CACHE_DIR to a folder on another disk",
         )
     else:
-        yield Finding("ok", "node's cache", f"{cache.folder}: up to {limit:g} GiB, {available:.1f} free")
+        yield Finding("ok", "node's cache", f"{cache.folder}: limit {limit:g} GiB, {available:.1f} GiB free on its disk")
 
 
 def _gpu() -> Iterator[Finding]:
     if not torch.cuda.is_available():
-        yield Finding("NOTE", "GPU", "torch finds none: runs use the CPU (a GPU needs a CUDA build of torch and a driver)")
+        yield Finding("NOTE", "GPU", "torch finds none, so runs use the CPU (a GPU needs a CUDA build of torch and a driver)")
         return
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -173,7 +177,7 @@ def _deepspeed() -> Iterator[Finding]:
     except ModuleNotFoundError as error:
         yield Finding("NOTE", "DeepSpeed", f"not installed ({error}): sharding: zero1 to zero3 needs the extra vldd_dist[zero]")
         return
-    except Exception as error:  # its import runs compilers and probes drivers
+    except Exception as error:  # importing it runs compilers and probes drivers
         yield Finding("NOTE", "DeepSpeed", f"not usable ({type(error).__name__}: {error}): sharding: zero1 to zero3 needs it")
         return
     locks = stale_locks(Path(os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")).expanduser())
@@ -182,11 +186,11 @@ def _deepspeed() -> Iterator[Finding]:
             "FAIL", "DeepSpeed", f"{lock}: left by a compilation that was killed, and later ones wait for it: remove the file"
         )
     if not locks:
-        yield Finding("ok", "DeepSpeed", f"{module.__version__}, no stale lock")
+        yield Finding("ok", "DeepSpeed", f"{module.__version__}, no stale lock files")
 
 
 def stale_locks(folder: Path) -> list[Path]:
-    """Locks of torch's extension builds below the folder."""
+    """Lock files of torch's extension builds below the folder."""
     return sorted(folder.glob("**/lock"))
 
 

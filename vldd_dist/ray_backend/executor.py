@@ -1,4 +1,4 @@
-"""Running units on Ray: attempts that run, attempts that ended, reports through one queue."""
+"""Running units on Ray: starts attempts, collects their outcomes, and receives their reports through one queue."""
 
 import os
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from vldd_dist.ray_backend.workers.messages import decode
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.store.store import Store
 
-# How long a stopped distillation may take to store its state.
+# How long a distillation that is stopped may take to store a checkpoint.
 STOP_SECONDS = 10
 
 
 class RayExecutor:
-    """An `Executor` on the cluster that RAY_ADDRESS names, or on a Ray that it starts on this machine.
+    """An `Executor` on the cluster that RAY_ADDRESS names; without RAY_ADDRESS it starts Ray on this machine.
 
     Raises:
         ConfigError: the cluster cannot be joined.
@@ -36,9 +36,9 @@ class RayExecutor:
         self._join()
         self.queue = self._make_queue()
         self.running: dict[str, Attempt] = {}
-        # Reports that were read from the queue and not asked for yet.
+        # Reports that were read from the queue and not yet returned by `reports`.
         self._reports: list[UnitReported] = []
-        # Unit id -> outcome that a worker process sent before it ended itself.
+        # Unit id -> outcome that a worker process sent through the queue before it exited.
         self._sent_outcomes: dict[str, Outcome] = {}
 
     def _join(self) -> None:
@@ -48,7 +48,7 @@ class RayExecutor:
             join_cluster(os.environ["RAY_ADDRESS"])
 
     def _make_queue(self) -> Queue:
-        # On the driver's node: the loss of any other node must not take the queue with it.
+        # On the driver's node, so that the loss of another node does not destroy the queue.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
@@ -56,7 +56,7 @@ class RayExecutor:
         resources = ray.cluster_resources()
         if self.owns_cluster and not resources.get("CPU"):
             raise InterruptedRun("Ray died on this machine: what was committed is in the store; run the same command to resume")
-        # Ray does not tell whether a cluster that others started has an autoscaler.
+        # Ray does not say whether a cluster that somebody else started has an autoscaler, so assume that it may.
         return Capacity(resources.get("CPU", 0.0), resources.get("GPU", 0.0), may_grow=not self.owns_cluster)
 
     def submit(self, order: UnitOrder) -> None:
@@ -72,22 +72,21 @@ class RayExecutor:
         if not references:
             return []
         ray.wait(references, num_returns=1, timeout=timeout_seconds)
-        # One call for all: a call for each of hundreds of attempts takes longer than a poll.
+        # One call for all attempts: with hundreds of them, a call for each would take longer than a poll.
         ready = set(ray.wait(references, num_returns=len(references), timeout=0)[0])
-        ended = [
-            (unit_id, self._sent_or(unit_id, outcome))
-            for unit_id, attempt in self.running.items()
-            # A group may also end by a timeout of its own.
-            if (isinstance(attempt, GroupAttempt) or not ready.isdisjoint(attempt.references))
-            and (outcome := attempt.outcome())
-        ]
+        ended = []
+        for unit_id, attempt in self.running.items():
+            # A group may also end by a timeout of its own, without a reference becoming ready.
+            may_have_ended = isinstance(attempt, GroupAttempt) or not ready.isdisjoint(attempt.references)
+            if may_have_ended and (outcome := attempt.outcome()):
+                ended.append((unit_id, self._sent_or(unit_id, outcome)))
         for unit_id, _ in ended:
             self.running.pop(unit_id).stop()
         return ended
 
     def _sent_or(self, unit_id: str, outcome: Outcome) -> Outcome:
-        """The outcome that the worker sent by the queue before it ended itself, which looks to Ray as if it was killed; else
-        `outcome`."""
+        """The outcome that the worker sent through the queue before it exited, if it did; else `outcome`. Ray reports a worker
+        that exits by itself as killed."""
         if outcome.status == "killed":
             self._read_queue()
             return self._sent_outcomes.pop(unit_id, outcome)
@@ -110,8 +109,8 @@ class RayExecutor:
         except (Empty, ActorUnavailableError):
             return
         except RayError:
-            # The queue's process or node died: what it held is lost, the work is not. Units started from now on report to a
-            # new queue.
+            # The queue's process or node died. The reports in it are lost, but no work is. Units started from now on use a new
+            # queue.
             self.queue = self._make_queue()
             return
         for unit_id, message in messages:
@@ -122,7 +121,7 @@ class RayExecutor:
                 self._reports.append(decoded)
 
     def is_alive(self, node: str) -> bool:
-        return any(known["NodeID"] == node and known["Alive"] for known in ray.nodes())
+        return any(entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes())
 
     def close(self) -> None:
         tasks = [attempt for attempt in self.running.values() if isinstance(attempt, TaskAttempt)]

@@ -14,7 +14,7 @@ from ray.exceptions import AuthenticationError, RayError
 
 from vldd_dist.errors import ConfigError, InterruptedRun
 
-# How often starting Ray on this machine is tried.
+# How many times starting Ray on this machine is tried.
 STARTS = 3
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 PROBE_SECONDS = 10
@@ -27,47 +27,47 @@ logger = logging.getLogger(__name__)
 
 
 def start_ray(**options: Any) -> None:
-    """Start Ray on this machine. Its services listen on 127.0.0.1 only. Its processes get 30 s to start, which may be too
-    little on a busy machine: tried again.
+    """Start Ray on this machine. Its services listen on 127.0.0.1 only. Ray gives its processes 30 s to start, which may be too
+    short on a busy machine, so a failed start is tried again.
 
     Args:
         options: for `ray.init`.
 
     Raises:
-        InterruptedRun: it did not start in `STARTS` tries.
+        InterruptedRun: Ray did not start in `STARTS` tries.
     """
-    for left in reversed(range(STARTS)):
+    for tries_left in reversed(range(STARTS)):
         try:
             with _loopback():
-                # "local": without an address Ray joins whatever cluster was last started on this machine.
+                # "local" starts a new Ray; without an address, Ray joins the cluster that was last started on this machine.
                 ray.init(address="local", include_dashboard=False, **QUIET, **options)
             return
         except Exception as error:  # Ray raises nothing narrower here.
             ray.shutdown()
-            if not left:
+            if not tries_left:
                 raise InterruptedRun(
                     f"Ray did not start on this machine in {STARTS} tries ({first_line(error)}): run the same command again "
                     "when the machine is less busy"
                 ) from None
-            logger.warning("Ray did not start on this machine (%s): tried again", first_line(error))
+            logger.warning("Ray did not start on this machine (%s): trying again", first_line(error))
 
 
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """Ray that starts within the `with` block takes 127.0.0.1 for this machine's address, as it does by default on macOS. Its
-    processes read that from the environment, this process has read it when it imported Ray. `_node_ip_address="127.0.0.1"`
-    has no effect: `ray.init` replaces it by an address that other machines reach."""
+    """If Ray is started within the `with` block, it uses 127.0.0.1 as this machine's address, as by default on macOS. Ray's
+    processes read the setting from the environment; this process read it when it imported Ray, so it is changed in the module.
+    `_node_ip_address="127.0.0.1"` has no effect, because `ray.init` replaces it by an address that other machines can reach."""
     name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    given, enabled = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    variable, enabled = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
     os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = enabled
-        if given is None:
+        if variable is None:
             del os.environ[name]
         else:
-            os.environ[name] = given
+            os.environ[name] = variable
 
 
 def join_cluster(address: str) -> None:
@@ -92,12 +92,12 @@ def join_cluster(address: str) -> None:
 
 
 def _probe(address: str) -> None:
-    """Ask the cluster's control service one question: with a wrong token `ray.init` gives up after 20 seconds, and does not say
-    why; where nobody answers it takes minutes, this 40 seconds.
+    """Send one request to the cluster's control service, to fail early. With a wrong token, `ray.init` gives up after 20 s
+    without saying why. If nothing answers at the address, `ray.init` takes minutes, and this takes 40 s.
 
     Raises:
         AuthenticationError: the token is wrong or missing.
-        RpcError: nobody answers.
+        RpcError: nothing answers.
     """
     # Other forms ("auto", "ray://...") are resolved by `ray.init`.
     if re.fullmatch(r"[^/]+:\d+", address):
@@ -105,5 +105,5 @@ def _probe(address: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what Ray says: the rest is a page."""
+    """The first line of Ray's message, which may be a page long."""
     return str(error).strip().partition("\n")[0][:200]

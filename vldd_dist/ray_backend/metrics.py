@@ -1,4 +1,4 @@
-"""A run's figures as Ray metrics: Prometheus scrapes them from the cluster, cluster/grafana/ draws them."""
+"""A run's figures as Ray metrics. Prometheus scrapes them from the cluster; the dashboard in cluster/grafana/ shows them."""
 
 import math
 import time
@@ -17,15 +17,15 @@ UNIT_GAUGES = {
     "loss": "vldd_loss",
     "validation": "vldd_validation",
 }
-# Upper bounds of the histogram of units' durations, seconds: from a coreset's to an expert's of days.
+# Bucket bounds of the histogram of unit durations in seconds: from a coreset's second to the days of a large expert.
 DURATIONS = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 48 * 3600.0]
 
 
 class RayMetrics:
-    """A view that sets gauges every `METRICS_SECONDS`; Ray must be running when it is refreshed.
+    """A view that sets gauges every `METRICS_SECONDS`. Ray must be running when it is refreshed.
 
     Args:
-        experiment: the name that every metric carries as a tag: several may run on a cluster.
+        experiment: name of the experiment. Each metric has it as a tag, because a cluster may run several experiments.
     """
 
     def __init__(self, experiment: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,14 +35,14 @@ class RayMetrics:
         self._gauges: dict[str, Gauge] = {}
         self._retries: Counter | None = None
         self._durations: Histogram | None = None
-        # Since the last refresh: (kind, seconds) of finished units, and units' attempts that are tried again.
+        # Since the last refresh: (kind, seconds) of each finished unit, and the number of retries.
         self._finished: list[tuple[str, float]] = []
         self._new_retries = 0
-        # Unit id -> label, and the gauges that have a figure of it.
+        # Unit id -> its label, and the gauges that have a value for it.
         self._drawn: dict[str, tuple[str, set[str]]] = {}
 
     def begin(self, state: RunState) -> None:
-        """Metrics are registered at the first refresh: Ray may not be running yet."""
+        """Does nothing. Metrics are registered at the first refresh, because Ray may not be running yet."""
 
     def event(self, event: RunEvent, state: RunState) -> None:
         self._new_retries += isinstance(event, UnitRetried)
@@ -85,7 +85,7 @@ class RayMetrics:
         for unit_id in self._drawn.keys() - state.running.keys():
             label, fields = self._drawn.pop(unit_id)
             for field in fields:
-                # By NaN Ray drops the series at its next export, else it stays for two.
+                # With NaN, Ray drops the series at its next export; otherwise the last value would stay for two exports.
                 self._gauges[field].set(math.nan, self._tag | {"unit": label})
         for unit_id, running in state.running.items():
             label, fields = self._drawn.setdefault(unit_id, (running.unit.label, set()))
@@ -103,4 +103,4 @@ class RayMetrics:
                 gauge.set(count, self._tag | {"kind": kind, "state": name})
 
     def end(self) -> None:
-        """The last figures stay until Ray ends."""
+        """Does nothing. The last values stay until Ray ends."""

@@ -1,4 +1,4 @@
-"""The main job: plan, run what is missing, report."""
+"""The main job: makes the graph, runs the units that are missing, and writes the report."""
 
 import math
 import os
@@ -46,21 +46,21 @@ def run_experiment(
 
     Args:
         until: the milestone of the last stage to run; None: all stages.
-        track: NAME=TARGET each, see `monitoring.trackers`.
-        max_running: most units at once, at least 1; None: as many as fit.
+        track: experiment trackers, each as NAME=TARGET (see `monitoring.live.trackers`).
+        max_running: the largest number of units at once, at least 1; None: as many as fit.
 
     Returns:
-        The exit code: 0, or that of the first failed unit (the others were run).
+        The exit code: 0, or that of the first failed unit. Units that do not need a failed unit were run.
 
     Raises:
         VlddError: the experiment cannot be planned, or the store cannot be used.
-        InterruptedRun: Ctrl-C or SIGTERM, or the machines are gone; the same command resumes.
+        InterruptedRun: Ctrl-C, SIGTERM, or loss of all machines; the same command resumes the run.
     """
     _refuse_memory(store)
     graph = make_graph(experiment)
 
     def reporter() -> Reports:
-        # Imported late: the plotting libraries take seconds, which a refused description need not wait for.
+        # Imported late, because importing the plotting libraries takes seconds and a bad description should fail at once.
         from vldd_dist.monitoring.reports.report import Reporter
 
         return Reporter(graph, store)
@@ -77,7 +77,7 @@ def run_study(
     track: Sequence[str] = (),
     max_running: int | None = None,
 ) -> int:
-    """The same for a study: what its variants share is run once."""
+    """The same as `run_experiment` for a study. Units that several variants share are run once."""
     _refuse_memory(store)
     graph = StudyGraph(study.experiments)
 
@@ -93,7 +93,9 @@ def run_study(
 
 def _refuse_memory(store: Store) -> None:
     if store.url.startswith("memory://"):
-        raise ConfigError("--store memory://: lives in one process, and workers are other processes: use file:// or s3://")
+        raise ConfigError(
+            "--store memory://: such a store exists in one process only, and workers are other processes: use file:// or s3://"
+        )
 
 
 def _run(
@@ -115,14 +117,14 @@ def _run(
     name = described.name
     trackers: list[View] = [make_tracking(description, name) for description in track]
     reporter, status = make_reporter(), StatusWriter(store, name)
-    # In this order they end: the status before the report that is made of it.
+    # Views end in this order: the status must end before the report, which reads it.
     state = RunState([make_view(console), status, LiveReport(reporter, status), RayMetrics(name), *trackers])
     write_description(store, described)
     result = _run_units(units, store, state, status, max_running, stall_timeout_seconds)
     for unit, outcome in result.failed:
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
     if result.blocked:
-        console.print(f"{len(result.blocked)} units were not run, because they need the output of a failed one", style="red")
+        console.print(f"{len(result.blocked)} units were not run, because they need the output of a failed unit", style="red")
     for table in reporter.write(progress_of(status.now(state, status.state)), result.failed):
         console.print(TerminalTable(table))
     console.print(f"report: {store.url_of(reporter.page)}", markup=False, highlight=False, soft_wrap=True)
@@ -130,7 +132,8 @@ def _run(
 
 
 def _require_engine(units: list[WorkUnit], store: Store) -> None:
-    """At the start: the first sharded unit may come hours later. A run that finds its sharded units done needs no engine."""
+    """Check when the run starts that the engines of sharded units can be imported, because the first such unit may run hours
+    later. If all sharded units are committed, no engine is needed."""
     sharded = [unit for unit in units if unit.execution.get("sharding", "none") != "none"]
     if not sharded:
         return
@@ -147,16 +150,16 @@ def _run_units(
     max_running: int | None,
     stall_timeout_seconds: float | None,
 ) -> RunResult:
-    """Run the units and set the status's final state."""
+    """Run the units, and set the final state of the status."""
     stops: list[int] = []
 
     def handle_signals() -> list[Any]:
-        # The loop asks for this flag: an exception raised in a handler can get lost in the callback that it interrupts.
+        # The controller polls this list. An exception raised in a signal handler can get lost in a callback that it interrupts.
         return [signal.signal(number, lambda received, frame: stops.append(received)) for number in STOPPING_SIGNALS]
 
     def make_executor() -> Executor:
         executor = RayExecutor(store)
-        # Again, since Ray has installed a handler of its own, which ends the process.
+        # Install the handlers again, because Ray has installed its own, which ends the process.
         handle_signals()
         return executor
 

@@ -97,7 +97,7 @@ def test_the_home_directory_is_not_sent(folder: str, tmp_path: Path, monkeypatch
     fill(home, ["config.yaml"])
     monkeypatch.setenv("HOME", str(home))
     root = (tmp_path / folder).resolve()
-    with pytest.raises(ConfigError, match=f"^--working-dir {root}: it contains your home directory"):
+    with pytest.raises(ConfigError, match=f"^--working-dir {root}: contains your home directory"):
         submit(load_experiment("jobs/presets/scenes.yaml"), str(home / "config.yaml"), [], "s3://a/b", NOBODY, str(root))
 
 

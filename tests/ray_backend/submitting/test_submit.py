@@ -24,7 +24,7 @@ def test_the_name_is_that_of_the_question() -> None:
     ("store", "working_dir", "sentence"),
     [
         ("s3://bucket/a", ".", r"^--address http://127.0.0.1:9: the cluster cannot be reached"),
-        ("somewhere", ".", r"^--store somewhere: a job has another working directory: use a URL or an absolute path"),
+        ("somewhere", ".", r"^--store somewhere: a job runs in another working directory: use a URL or an absolute path"),
         ("s3://bucket/a", "{tmp}", r"scenes.yaml: is outside the working directory"),
     ],
 )

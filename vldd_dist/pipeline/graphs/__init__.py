@@ -1,1 +1,1 @@
-"""From a description to the graph of its work units."""
+"""Turns a description into the graph of its work units."""

@@ -1,4 +1,4 @@
-"""Whether the models of a description can be made: refused before anything runs, without a weight."""
+"""Checks, before anything runs, that the models of a description can be built. No weights are loaded."""
 
 import json
 from functools import cache
@@ -17,10 +17,10 @@ from vldd_dist.pipeline.model_units import model_named
 
 
 def check_models(experiment: Experiment) -> None:
-    """The text encoder, and the dual encoder with each image model that students are evaluated on.
+    """Check the text encoder, and the dual encoder with each image model on which students are evaluated.
 
     Raises:
-        ConfigError: with the key and the mend.
+        ConfigError: a model cannot be built; the message names the key and says what to change.
     """
     own, text_dim = experiment.model.image.model, _text_dim(experiment.model.text)
     for name in experiment.image_models():
@@ -34,13 +34,13 @@ def check_models(experiment: Experiment) -> None:
     _refuse_scalars(experiment)
 
 
-# These two are remembered, because a study has many descriptions of few models.
+# The next two functions are cached, because the many experiments of a study use few different models.
 @cache
 def _text_dim(settings: TextTowerSettings) -> int | None:
-    """Size of the caption embeddings. None for a model of a hub that cannot be reached from here: the workers, which may reach
-    it, check it again."""
-    found = find_architecture(settings, ask_hub=False) or find_architecture(settings, ask_hub=True)
-    return found.dim if found else None
+    """Size of the caption embeddings. None for a model on a hub that this machine cannot reach; the workers, which may be able
+    to reach it, check the model again."""
+    architecture = find_architecture(settings, ask_hub=False) or find_architecture(settings, ask_hub=True)
+    return architecture.dim if architecture else None
 
 
 @cache
@@ -48,7 +48,7 @@ def _check_dual_encoder(described: str, text_dim: int | None, image_size: int) -
     settings = ModelSettings.model_validate_json(described)
     image, text = settings.image.model_copy(update={"weights": "random"}), settings.text
     if text_dim is None:
-        # A head that takes any size.
+        # The size is unknown: use a head that accepts any size.
         text_dim, text = 1, text.model_copy(update={"head": HeadSettings(kind="linear"), "train": "head"})
     with torch.device("meta"):
         model = build(settings.model_copy(update={"image": image, "text": text}), text_dim, None, 0)
@@ -56,26 +56,26 @@ def _check_dual_encoder(described: str, text_dim: int | None, image_size: int) -
 
 
 def _refuse_kinks(experiment: Experiment) -> None:
-    """Before experts are trained for a distillation that would refuse the student when it starts."""
+    """Refuse a student that the distillation would refuse at its start, after the experts have been trained."""
     smooth = any(phase.objective.wants_smooth_student() for phase in experiment.distill.of_phases())
     if smooth and experiment.model.image.train in ("full", "lora"):
         refuse_kinks(_backbone(experiment), "image_backbone")
 
 
 def _refuse_scalars(experiment: Experiment) -> None:
-    """On several ranks DeepSpeed fails where a parameter has no dimensions, as the gains of dm_nfnet."""
+    """Refuse models with a zero-dimensional parameter (such as the gains of dm_nfnet) where DeepSpeed shards them: it fails."""
     for key, section in (("experts", experiment.experts), ("distill", experiment.distill)):
         if section.workers > 1 and section.sharding.startswith("zero"):
             scalars = [name for name, parameter in _backbone(experiment).named_parameters() if parameter.dim() == 0]
             if scalars:
                 raise ConfigError(
-                    f"{key}.sharding: {section.sharding}: DeepSpeed cannot cut a parameter without dimensions, as "
+                    f"{key}.sharding: {section.sharding}: DeepSpeed cannot shard a parameter without dimensions, such as "
                     f"{scalars[0]} of {experiment.model.image.model}: set {key}.sharding to fsdp or none"
                 )
 
 
 def _backbone(experiment: Experiment) -> nn.Module:
-    """Without memory for its weights."""
+    """The image backbone on the meta device, which allocates no memory for the weights."""
     image = experiment.model.image
     with torch.device("meta"):
         return create_backbone(image.model, image.model_args, pretrained=False, seed=0)

@@ -1,4 +1,4 @@
-"""From a study to one graph: variants share every unit that answers the same question."""
+"""The graph of a study. Variants share every unit with the same id."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ class StudyGraph:
 
     def __init__(self, experiments: Mapping[str, Experiment]) -> None:
         self.graphs: dict[str, Graph] = {}
-        # Reading a source's index takes seconds for each of its splits: once for all variants of the same data.
+        # Reading a source's index takes seconds for each split, so variants with the same data share it.
         datasets: dict[str, WorkUnit] = {}
         for variant, experiment in experiments.items():
             data = experiment.model_dump_json(include={"data", "seed", "device"})
@@ -29,26 +29,26 @@ class StudyGraph:
             self.graphs[variant] = graph
 
     def units(self, until: str | None = None) -> list[WorkUnit]:
-        """Every unit once, inputs first, labelled by the variants that it is of.
+        """Every unit once, inputs first. The labels name the variants that need the unit.
 
         Args:
-            until: a milestone, as of `Graph.units`.
+            until: a milestone, as in `Graph.units`.
         """
         users = self._users(until)
         every = in_dependency_order([unit for graph in self.graphs.values() for unit in graph.units(until)])
         return [replace(unit, label=self._label(unit, users[unit.id])) for unit in every]
 
     def shared(self, until: str | None = None) -> list[WorkUnit]:
-        """The units of more than one variant."""
+        """The units that more than one variant needs."""
         users = self._users(until)
         return [unit for unit in self.units(until) if len(users[unit.id]) > 1]
 
     def asked(self, until: str | None = None) -> int:
-        """How many units the variants would be, each run in a store of its own."""
+        """The total number of units if each variant ran in a store of its own."""
         return sum(len(graph.units(until)) for graph in self.graphs.values())
 
     def owners(self) -> Iterator[tuple[Graph, list[WorkUnit]]]:
-        """(a variant's graph, its units that no earlier variant has): together every unit once."""
+        """(graph of a variant, those of its units that no earlier variant has). Together these are all units, each once."""
         seen: set[str] = set()
         for graph in self.graphs.values():
             new = [unit for unit in graph.units() if unit.id not in seen]

@@ -1,4 +1,4 @@
-"""An application: what distilled pairs are good for, beside its baselines (`vldd_dist.applications`)."""
+"""An application of distilled pairs, compared with baselines (`vldd_dist.applications`)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -31,7 +31,7 @@ class ApplicationFacts(Facts):
 
 
 def unit(graph: Units, number: int, pairs: int | None = None, seed: int | None = None) -> WorkUnit:
-    """The application with this number in the description; with the distilled set of M pairs and this seed, if it needs one."""
+    """The application with this index in the description and, if it needs one, the distilled set of M pairs with this seed."""
     experiment = graph.experiment
     application: Application = experiment.applications.run[number]
     model = experiment.model
@@ -51,13 +51,13 @@ def unit(graph: Units, number: int, pairs: int | None = None, seed: int | None =
 
 
 def wanted(graph: Units) -> Iterable[Key]:
-    """Each application, with each distilled set where it needs one."""
+    """Each application; an application that needs a distilled set once for each set."""
     for number in range(len(graph.experiment.applications.run)):
         yield from keys_of(graph.experiment, number)
 
 
 def keys_of(experiment: Experiment, number: int) -> list[Key]:
-    """Keys of the units of the application with this number."""
+    """Keys of the units of the application with this index in the description."""
     if "distilled" not in experiment.applications.run[number].needs:
         return [(number,)]
     return [(number, pairs, seed) for pairs in experiment.distill.pairs for seed in experiment.distill.seeds]
@@ -70,7 +70,7 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 def inputs_of(context: StageContext) -> Inputs:
-    """What the unit's application is given. Students' heads are trained on features that are there already."""
+    """The inputs of the unit's application. Images are encoded once, and students train only their heads on these features."""
     spec, model = context.spec, context.build_model(0)
     train, validation, test = (load_retrieval_split(context, model, split) for split in SPLITS)
     protocol = EvaluationSettings.model_validate(spec["protocol"] | {"encode_batch": context.execution["encode_batch"]})
@@ -100,19 +100,26 @@ def _distilled(context: StageContext) -> DistilledPairs:
 
 
 def starting_numbers(context: StageContext, start: dict[str, Any]) -> PairNumbers | None:
-    """The training pairs that a distillation began as, from its `start`; none where it began as no real pairs."""
+    """The image and caption numbers of the training pairs from which a distillation started.
+
+    Args:
+        start: the `start` facts of the distillation's unit.
+
+    Returns:
+        None if the distillation did not start from real pairs.
+    """
     if "keys" not in start or "captions" not in start:
         return None
-    wanted_pairs = dict.fromkeys(zip(start["keys"], start["captions"], strict=True))
-    found: dict[tuple[str, str], tuple[int, int]] = {}
+    starting_pairs = dict.fromkeys(zip(start["keys"], start["captions"], strict=True))
+    numbers_of: dict[tuple[str, str], tuple[int, int]] = {}
     image = caption = 0
     for shard in context.dataset.splits["train"].shards:
         for line in context.dataset.lines(shard):
             for number, text in enumerate(line.captions):
-                if (line.key, text) in wanted_pairs:
-                    found.setdefault((line.key, text), (image, caption + number))
+                if (line.key, text) in starting_pairs:
+                    numbers_of.setdefault((line.key, text), (image, caption + number))
             image, caption = image + 1, caption + len(line.captions)
-    numbers = [found[pair] for pair in wanted_pairs]
+    numbers = [numbers_of[pair] for pair in starting_pairs]
     return PairNumbers(*(torch.tensor(column) for column in zip(*numbers, strict=True)))
 
 

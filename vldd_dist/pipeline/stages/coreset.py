@@ -1,4 +1,4 @@
-"""A coreset: M real pairs, or means of some, by one of the methods in `plugins.CORESETS`."""
+"""A coreset: M real pairs, or means of real pairs, chosen by one of the methods in `plugins.CORESETS`."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ from vldd_dist.seeding import numpy_generator
 
 
 class CoresetFacts(Facts):
-    keys: list[str] = Field(description="of the real pairs; of means of several the one in the middle")
+    keys: list[str] = Field(description="keys of the real pairs; for a mean of several pairs, of the pair that represents it")
     captions: list[str]
-    means_of: list[Count] = Field(default=[], description="how many real pairs each pair is the mean of; empty for real pairs")
+    means_of: list[Count] = Field(default=[], description="number of real pairs averaged into each pair; empty for real pairs")
 
 
 def unit(graph: Units, method: Coreset, pairs: int, seed: int, expert: int) -> WorkUnit:
-    """One selection, by the features or forgetting counts of the expert with this index where the method needs them."""
+    """One selection. If the method needs features or forgetting counts, they are those of the expert with this index."""
     inputs = {"dataset": graph.unit("dataset"), "embeddings": graph.unit("caption_embeddings")}
     if "features" in method.needs:
         inputs["features"] = graph.unit("features", expert)
@@ -36,20 +36,20 @@ def unit(graph: Units, method: Coreset, pairs: int, seed: int, expert: int) -> W
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Select, and store the images with the embeddings of the captions they were selected by."""
+    """Select pairs, and store the images with the embeddings of the captions that were used to select them."""
     spec = context.spec
     method: Coreset = choose(CORESETS, spec["method"])
     generator = numpy_generator(spec["seed"], "coreset", method.name, spec["pairs"])
     candidates = load_candidates(context)
-    found = groups(method, candidates, spec["pairs"], generator)
-    indices = [int(group[0]) for group in found]
+    selected = groups(method, candidates, spec["pairs"], generator)
+    indices = [int(group[0]) for group in selected]
     numbers = captions_selected_by(candidates, indices)
     chosen = real_pairs(context.dataset, context.embeddings, indices, numbers, spec["seed"])
     images, texts, means = chosen.images, chosen.texts, {}
     if method.remark is not None:
         assert candidates.caption is not None
-        images, texts = mean_pairs(context.dataset, context.embeddings, found, candidates.caption)
-        means = {"means_of": [len(group) for group in found]}
+        images, texts = mean_pairs(context.dataset, context.embeddings, selected, candidates.caption)
+        means = {"means_of": [len(group) for group in selected]}
     context.writer.put("pairs.safetensors", tensors.encode({"images": images, "texts": texts}))
     return {"keys": chosen.keys, "captions": chosen.captions} | means
 

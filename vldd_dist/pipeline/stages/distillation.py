@@ -1,4 +1,4 @@
-"""A distillation: M synthetic pairs learned from the experts' trajectories (`vldd_dist.distillation`)."""
+"""A distillation: learns M synthetic pairs (`vldd_dist.distillation`)."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -64,14 +64,18 @@ class DistillationFacts(Facts):
     objective: dict[str, Any] = Field(
         default={},
         description=(
-            "what the objective adds: of trajectory matching by finite differences `difference_check`, of "
-            "`asynchronous: {auto: true}` the `starts` found"
+            "facts that the objective adds: `difference_check` for trajectory matching by finite differences, `starts` for "
+            "`asynchronous: {auto: true}`"
         ),
     )
 
 
 def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkUnit:
-    """One run with M pairs; of several phases the last, or an earlier one with the pairs so far."""
+    """The distillation of M pairs with this seed.
+
+    Args:
+        phase: index of a phase, whose unit has the pairs of the phases up to it; None: the last phase.
+    """
     experiment, distill = graph.experiment, graph.experiment.distill
     number, counts = len(distill.phases) - 1 if phase is None else phase, distill.pairs_of_phases(pairs)
     settings = distill.of_phases()[number].run_settings()
@@ -87,7 +91,7 @@ def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkU
     execution = {
         "encode_batch": experiment.evaluation.encode_batch,
         "settings": settings.model_dump(mode="json"),
-        # The executor reads these: they say how the ranks are started, and when one of them is given up.
+        # The executor reads these two: how the ranks are started, and after what time a silent rank counts as lost.
         "sharding": settings.sharding,
         "rank_timeout_seconds": settings.rank_timeout_seconds,
     }
@@ -108,20 +112,20 @@ def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkU
 
 
 def wanted(graph: Units) -> Iterable[Key]:
-    """Each budget with each seed."""
+    """Each number of pairs with each seed."""
     settings = graph.experiment.distill
     return ((pairs, seed) for pairs in settings.pairs for seed in settings.seeds)
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Distil, from the newest checkpoint if there is one."""
+    """Run the distillation, starting from the newest checkpoint if there is one."""
     spec, ranks, phase = context.spec, context.ranks, UnitPhase.of(context)
     settings = DistillSettings.model_validate(context.execution["settings"])
     model = context.build_model(derive_seed(spec["seed"], "student"))
     if ranks.world_size > 1:
         settings.objective.refuse_on_ranks(model)
     evaluator = make_evaluator(context, spec["validation"], derive_seed(spec["seed"], "validation"))
-    # The features of the students' own tower: one of random weights is drawn by the seed.
+    # Encode the split with a student's own tower: if its weights are random, they depend on the seed.
     validation = load_retrieval_split(context, evaluator.build_student(), "val")
 
     def validate(pairs: SyntheticPairs) -> float:
@@ -148,7 +152,7 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 def run_context(context: StageContext, settings: DistillSettings, model: DualEncoder) -> RunContext:
-    """The unit's inputs, as the run's initialisation and objective take them."""
+    """The unit's inputs in the form that the initialisation and the objective expect."""
     roles, store, phase = context.roles("expert_"), context.store, UnitPhase.of(context)
 
     def open_experts(slices: ShardSlices | None) -> Experts:
@@ -175,11 +179,14 @@ def run_context(context: StageContext, settings: DistillSettings, model: DualEnc
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
-    """The largest budget, at the worst of unroll, check of differences, the pairs' own step and validation; of several phases
-    the worst, beside the pairs of those before it."""
-    size, phases = traces(experiment.model, experiment.data.image_size).pair_bytes, experiments_of_phases(experiment)
-    found = [_memory(one, traces, earlier) | ({"earlier phases": earlier * size} if earlier else {}) for earlier, one in phases]
-    return max(found, key=peak)
+    """The peak for the largest number of pairs: the maximum over the unroll, the check of finite differences, the update of the
+    pairs, and validation. With several phases, that of the phase with the highest peak, including the earlier phases' pairs."""
+    pair_bytes = traces(experiment.model, experiment.data.image_size).pair_bytes
+    of_phases = []
+    for earlier, phase in experiments_of_phases(experiment):
+        terms = _memory(phase, traces, earlier)
+        of_phases.append(terms | {"earlier phases": earlier * pair_bytes} if earlier else terms)
+    return max(of_phases, key=peak)
 
 
 def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
@@ -222,11 +229,11 @@ def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
-    """In: the snapshots that can be drawn, once each, and the first pairs. Out: checkpoints (the pairs, of what is learned the
-    best, the average and the moments), the best pairs and the first, with those of earlier phases, which are read. Of several
-    phases the one with the most."""
-    found = [_traffic(one, traces, data, earlier) for earlier, one in experiments_of_phases(experiment)]
-    return max(found, key=lambda traffic: traffic.reads + traffic.writes)
+    """Reads: each snapshot that can be drawn, once; the starting pairs; the pairs of earlier phases. Writes: checkpoints (the
+    pairs and, for what is learned of them, the best values, the average and the optimiser's moments), and the best and the
+    starting pairs, including those of earlier phases. With several phases, the one with the most traffic."""
+    of_phases = [_traffic(phase, traces, data, earlier) for earlier, phase in experiments_of_phases(experiment)]
+    return max(of_phases, key=lambda traffic: traffic.reads + traffic.writes)
 
 
 def _traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, earlier: int) -> Traffic:
@@ -247,7 +254,7 @@ def _traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, ear
     features = experiment.model.has_features
     splits = {"val": features}
     if settings.initialise.reads_real_pairs():
-        # The blocks around the images of a start: of small shards all.
+        # Reads only the blocks of the shards that contain the starting images. If the shards are small, these are all blocks.
         splits["train"] = False
         if "real_batches" in objective.needed() and features and data is not None:
             reads += data.images["train"] * (trace.input_bytes - 4 * trace.text_dim)
@@ -258,12 +265,12 @@ def _traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, ear
 
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float | None:
-    """Of a run with the unit's budget, or of its phase."""
+    """The operations of the unit's distillation, or of its phase."""
     trace, spec = traces(experiment.model, experiment.data.image_size), unit.spec
     phase = spec.get("phase", {"number": 0, "pairs": spec["pairs"]})
     settings = experiment.distill.of_phases()[phase["number"]]
-    own = phase["pairs"]
-    return distillation_flops(experiment.model_copy(update={"distill": settings}), trace, data, own, spec["pairs"] - own)
+    pairs = phase["pairs"]
+    return distillation_flops(experiment.model_copy(update={"distill": settings}), trace, data, pairs, spec["pairs"] - pairs)
 
 
 STAGE = StageSpec(

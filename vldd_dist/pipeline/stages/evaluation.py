@@ -31,15 +31,15 @@ from vldd_dist.retrieval.recall import recall
 
 class EvaluationFacts(Facts):
     test: Recalls
-    learning_rate: float | None = Field(None, description="of the student, chosen on validation")
-    metrics: dict[str, float] = Field(default={}, description="further metrics of the test split, by name")
+    learning_rate: float | None = Field(None, description="learning rate of the student, chosen on the validation split")
+    metrics: dict[str, float] = Field(default={}, description="further metrics on the test split, by name")
     validation: list[tuple[float, Recalls]] = Field(default=[], description="(learning rate, recalls)")
 
 
 def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -> WorkUnit:
     """Args:
-    role: expert: the expert is measured; pairs: a student is trained on the unit's pairs.
-    evaluated: (kind, *key) of the unit that is evaluated.
+    role: "expert": the expert is evaluated; "pairs": a student is trained on the unit's pairs and evaluated.
+    evaluated: (kind, *key) of the unit with the expert or the pairs.
     """
     experiment = graph.experiment
     source = graph.unit(*evaluated)
@@ -62,7 +62,7 @@ def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -
 
 
 def wanted(graph: Units) -> Iterable[Key]:
-    """Each expert (full data), then each set of pairs with each of its seeds and image models."""
+    """Each expert (trained on the full data), then each set of pairs with each of its seeds and image models."""
     experiment = graph.experiment
     for index in range(experiment.experts.count):
         yield "expert", ("expert", index), 0, experiment.model.image.model
@@ -71,11 +71,11 @@ def wanted(graph: Units) -> Iterable[Key]:
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """The test split is measured once, at the end."""
+    """Evaluate. The learning rate is chosen on the validation split; the test split is used once, at the end."""
     if "expert" in context.order.inputs:
         return _test(context, load_expert(context))
     evaluator = make_evaluator(context, context.spec["protocol"], context.spec["seed"])
-    # A frozen tower of random weights is drawn by the seed: validation is measured on the students' own.
+    # Validation uses a student's own tower: if a frozen tower has random weights, they depend on the seed.
     model = evaluator.build_student()
     choice = evaluator.choose(_training_pairs(context, model), load_retrieval_split(context, model, "val"))
     return {
@@ -89,7 +89,7 @@ def _test(context: StageContext, model: DualEncoder) -> dict[str, Any]:
     """Recall and the further metrics on the test split."""
     split = load_retrieval_split(context, model, "test")
     images, texts = joint_features(model, split, context.execution["encode_batch"])
-    metrics: list[Metric] = [choose(METRICS, given) for given in context.spec["metrics"]]
+    metrics: list[Metric] = [choose(METRICS, settings) for settings in context.spec["metrics"]]
     return {
         "test": recall(images, texts, split.image_of_caption).as_dict(),
         "metrics": {metric.label: metric.measure(images, texts, split.image_of_caption) for metric in metrics},
@@ -97,7 +97,7 @@ def _test(context: StageContext, model: DualEncoder) -> dict[str, Any]:
 
 
 def _training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:
-    """Synthetic pairs as they are; a coreset's images normalised for the image tower."""
+    """The pairs of the unit's input. A coreset's images are normalised here; synthetic images are stored normalised."""
     reader = context.reader("pairs")
     rows, shared = read_rows(reader, "pairs"), {}
     if reader.manifest.kind == "coreset":
@@ -112,34 +112,34 @@ def _training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
-    """A student's training on the largest budget, of several image models the worst."""
+    """The peak while a student is trained on the largest number of pairs; the maximum over the image models."""
     pairs = max(experiment.distill.pairs)
-    found = []
+    of_models = []
     for name in experiment.image_models():
         trace = traces(model_named(experiment, name), experiment.data.image_size)
         sizes = sizes_of(trace)
-        beside = {"pairs": pairs * trace.pair_bytes, "standing by": sizes.trainable + sizes.frozen}
-        found.append(beside | student_step_memory(trace, experiment.evaluation_on(name), pairs, 1))
-    return max(found, key=peak)
+        held = {"pairs": pairs * trace.pair_bytes, "standing by": sizes.trainable + sizes.frozen}
+        of_models.append(held | student_step_memory(trace, experiment.evaluation_on(name), pairs, 1))
+    return max(of_models, key=peak)
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
-    """In: pairs, and the splits that are measured. Out: a manifest."""
+    """Reads the pairs and the validation and test splits. Writes only a manifest."""
     trace = traces(experiment.model, experiment.data.image_size)
     reads = max(experiment.distill.pairs) * trace.pair_bytes + weights_bytes(experiment.model, trace)
     return traffic_of(dict.fromkeys(["val", "test"], experiment.model.has_features), data, trace, reads=reads, writes=0)
 
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float:
-    """Of a student on the unit's pairs, chosen on validation and measured on the test split; or of an expert's measurement."""
+    """The operations of encoding the test split and, unless an expert is evaluated, of training and validating students."""
     model = ModelSettings.model_validate(unit.spec["model"])
-    trace, given = traces(model, experiment.data.image_size), model.has_features
-    measured = 0 if given else data.images["test"] * FlopTrace(trace).encoding
+    trace, has_features = traces(model, experiment.data.image_size), model.has_features
+    test = 0 if has_features else data.images["test"] * FlopTrace(trace).encoding
     if "pairs" not in unit.inputs:
-        return measured
-    validation = 0 if given else data.images["val"]
+        return test
+    validation_images = 0 if has_features else data.images["val"]
     settings = EvaluationSettings.model_validate(unit.spec["protocol"])
-    return student_flops(trace, settings, unit.inputs["pairs"].spec["pairs"], validation) + measured
+    return student_flops(trace, settings, unit.inputs["pairs"].spec["pairs"], validation_images) + test
 
 
 STAGE = StageSpec(

@@ -1,4 +1,4 @@
-"""An expert: a dual encoder trained on all real pairs, its trajectory kept (`vldd_dist.experts`)."""
+"""An expert: a dual encoder trained on all real pairs, whose trajectory is stored (`vldd_dist.experts`)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -24,12 +24,12 @@ from vldd_dist.seeding import derive_seed
 
 class ExpertFacts(Facts):
     loss: list[float] = Field(description="mean training loss of each epoch")
-    validation: list[Recalls] = Field(description="epoch by epoch, epoch 0 before training")
-    epochs: list[Count] = Field(description="epochs whose snapshots are kept")
+    validation: list[Recalls] = Field(description="recalls after each epoch; the first, epoch 0, is before training")
+    epochs: list[Count] = Field(description="epochs whose snapshots are stored")
 
 
 def kept_epochs(experiment: Experiment) -> list[int]:
-    """Epochs whose snapshots an expert keeps: those that distillation can reach and the last, or all."""
+    """Epochs whose snapshots an expert stores: all, or those that the distillation can use and the last."""
     settings, distill = experiment.experts, experiment.distill
     if settings.keep == "all":
         return list(range(settings.epochs + 1))
@@ -38,7 +38,7 @@ def kept_epochs(experiment: Experiment) -> list[int]:
 
 
 def unit(graph: Units, index: int) -> WorkUnit:
-    """The expert with this index: every draw of its training derives from the seed and the index."""
+    """The expert with this index. All random draws of its training derive from the seed and the index."""
     experiment = graph.experiment
     training = ExpertSettings.model_validate(experiment.experts.model_dump(include=set(ExpertSettings.model_fields)))
     spec = {
@@ -59,7 +59,7 @@ def wanted(graph: Units) -> Iterable[Key]:
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Train, from the newest checkpoint if there is one."""
+    """Train the expert, starting from the newest checkpoint if there is one."""
     spec = context.spec
     model = context.build_model(derive_seed(spec["seed"], "expert", spec["index"], "head"))
     if context.ranks.world_size > 1:
@@ -87,7 +87,7 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
-    """A training step, or a batch encoded for validation."""
+    """The larger peak of a training step and of encoding a batch for validation."""
     settings, trace = experiment.experts, traces(experiment.model, experiment.data.image_size)
     rows = per_rank(settings.batch_size, settings.workers)
     step = Step(
@@ -99,8 +99,8 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
-    """In: training and validation split, starting weights. Out: snapshots, and a checkpoint after each epoch and before the
-    first."""
+    """Reads the training and validation splits and the starting weights. Writes snapshots, and a checkpoint before the first
+    epoch and after each epoch."""
     settings, trace = experiment.experts, traces(experiment.model, experiment.data.image_size)
     snapshot = sum(trace.trainable_bytes.values())
     checkpoints = (settings.epochs + 1) * snapshot + (settings.epochs * snapshot if settings.momentum else 0)
@@ -111,7 +111,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> T
 
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float:
-    """Of one expert."""
+    """The operations of training one expert."""
     return expert_flops(experiment, traces(experiment.model, experiment.data.image_size), data)
 
 

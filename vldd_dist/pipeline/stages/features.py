@@ -1,4 +1,4 @@
-"""Joint features of every training image and one of its captions, by a trained expert."""
+"""Features of every training image and of one of its captions in the joint space of a trained expert."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -30,7 +30,7 @@ class FeaturesFacts(Facts):
 
 
 def unit(graph: Units, expert: int) -> WorkUnit:
-    """By the expert with this index."""
+    """The features computed by the expert with this index."""
     experiment = graph.experiment
     return STAGE.new(
         experiment,
@@ -46,20 +46,21 @@ def unit(graph: Units, expert: int) -> WorkUnit:
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """The number of each image's caption is stored with its feature: pairs that are selected by features keep that caption."""
+    """Encode the training split. The number of each image's drawn caption is stored with the features, so that a pair that is
+    selected by its features keeps this caption."""
     model, seed, size = load_expert(context), context.spec["seed"], context.execution["encode_batch"]
     images, texts, drawn = [], [], []
     for number, shard in enumerate(context.dataset.splits["train"].shards):
-        given = context.embeddings.of_shard(number, "train")
-        chosen = [drawn_caption(seed, shard.first + i, given.captions_of(i)) for i in range(shard.images)]
-        vectors = torch.stack([given.vector(position, caption) for position, caption in enumerate(chosen)])
+        embeddings = context.embeddings.of_shard(number, "train")
+        chosen = [drawn_caption(seed, shard.first + i, embeddings.captions_of(i)) for i in range(shard.images)]
+        vectors = torch.stack([embeddings.vector(position, caption) for position, caption in enumerate(chosen)])
         images.append(_image_features(context, model, shard).cpu())
         texts.append(encode_texts(model, vectors, size).cpu())
         drawn += chosen
         context.report(Progress(len(drawn), context.dataset.splits["train"].images))
-    found = {"image": torch.cat(images), "text": torch.cat(texts), "caption": torch.tensor(drawn)}
-    context.writer.put("features.safetensors", tensors.encode(found))
-    return {"images": len(found["image"]), "dim": found["image"].shape[1]}
+    features = {"image": torch.cat(images), "text": torch.cat(texts), "caption": torch.tensor(drawn)}
+    context.writer.put("features.safetensors", tensors.encode(features))
+    return {"images": len(features["image"]), "dim": features["image"].shape[1]}
 
 
 def _image_features(context: StageContext, model: DualEncoder, shard: Shard) -> Tensor:

@@ -1,4 +1,4 @@
-"""Publishing: a run's best pairs become a distilled set that stands on its own, with its recalls on the card."""
+"""Publishing: writes a distillation's best pairs as a self-contained distilled set, with its recalls on the card."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -29,13 +29,13 @@ AGREED = ".agreed"
 
 
 class PublicationFacts(Facts):
-    folder: str = Field(description="of the distilled set, in this store")
-    size_bytes: Count = Field(description="of the numbers a student is trained on: what the set costs")
-    digest: str = Field(description="sha256 of its pairs.safetensors; of several files, the sha256 of their sha256s")
+    folder: str = Field(description="folder of the distilled set in this store")
+    size_bytes: Count = Field(description="bytes of the tensors on which a student is trained: the size of the set")
+    digest: str = Field(description="sha256 of pairs.safetensors; if there are several files, the sha256 of their sha256s")
 
 
 def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
-    """Of the distillation with M pairs and this seed, with the recalls of the coresets of the same size."""
+    """The publication of the distillation of M pairs with this seed, with the recalls of the coresets of the same size."""
     experiment = graph.experiment
     inputs = {
         "dataset": graph.unit("dataset"),
@@ -62,14 +62,15 @@ def wanted(graph: Units) -> Iterable[Key]:
 
 
 def publish(context: StageContext) -> dict[str, Any]:
-    """Write `distilled/NAME-Mpairs-seedS-ID/` and return where it is and its digest. ID is the publication's: the same pairs
-    judged anew, by more seeds say, make another card and so another folder.
+    """Write `distilled/NAME-Mpairs-seedS-ID/` and return its folder, size and digest. ID is that of the publication: if the
+    same pairs are evaluated again, for example with more seeds, the card differs and a new folder is written.
 
-    All attempts write to one folder, and may differ in the last bits, of a caption's similarity say: the bytes are agreed on
-    before the first of them is written there, or are those of an earlier attempt that left a whole set.
+    All attempts write to the same folder, but may compute bytes that differ, for example in the last bits of a caption's
+    similarity. So the attempts agree on the bytes before any of them writes there. If an earlier attempt left a complete set
+    of the same pairs, that set is kept.
 
     Raises:
-        StoreError: another set lies in the folder.
+        StoreError: the folder contains a set of other pairs.
     """
     run = context.reader("distillation")
     pairs, start = read_rows(run, "pairs"), read_rows(run, "start")
@@ -90,35 +91,35 @@ def publish(context: StageContext) -> dict[str, Any]:
         f"distilled/{context.spec['name']}-{len(pairs['images'])}pairs-seed{run.manifest.spec['seed']}-{context.order.id[:8]}"
     )
     place = Store(context.store.url_of(folder), **context.store.storage_options)
-    found = _whole_set(place, distilled)
-    digest = found or _write_agreed(context, place, files_of(distilled))
+    digest = _digest_of_existing(place, distilled) or _write_agreed(context, place, files_of(distilled))
     return {"folder": folder, "size_bytes": sum(distilled.sizes.values()), "digest": digest}
 
 
-def _whole_set(place: Store, distilled: DistilledSet) -> str | None:
-    """The digest of an equal set there; none where there is none, or a damaged one, which is then written again.
+def _digest_of_existing(place: Store, distilled: DistilledSet) -> str | None:
+    """The digest of a complete set of the same pairs that is already there. None if there is no set or a damaged one, which is
+    then written again.
 
     Raises:
-        StoreError: the pairs there are others.
+        StoreError: a set of other pairs is there.
     """
     try:
         manifest = verify(place.url)
-        there = DistilledSet.load(place.url)
+        existing = DistilledSet.load(place.url).rows
     except (MissingObject, DamagedObject):
         return None
-    rows = there.rows
-    if set(rows) != set(distilled.rows) or not all(torch.equal(rows[name], own) for name, own in distilled.rows.items()):
-        raise StoreError(f"{place.url}: a distilled set of other pairs is there: remove or rename it, and start again")
+    same_names = set(existing) == set(distilled.rows)
+    if not same_names or not all(torch.equal(existing[name], rows) for name, rows in distilled.rows.items()):
+        raise StoreError(f"{place.url}: contains a distilled set of other pairs: remove or rename it, and start again")
     return manifest.digest(place.url_of(MANIFEST))
 
 
 def _write_agreed(context: StageContext, place: Store, files: dict[str, bytes]) -> str:
-    # With an ending of their own: in a unit's folder `manifest.json` is its commit.
+    # The suffix is needed because `manifest.json` in a unit's folder commits the unit.
     agreed = context.writer.agree({f"{name}{AGREED}": data for name, data in files.items()})
     files = {name.removesuffix(AGREED): data for name, data in agreed.items()}
     manifest = files.pop(MANIFEST)
     if place.exists(MANIFEST) and place.read(MANIFEST) != manifest:
-        # Of a damaged set: nobody shall read it half written over.
+        # The set is damaged. Remove its manifest first, so that nobody reads the set while it is being overwritten.
         place.delete([MANIFEST])
     for name, data in files.items():
         place.write(name, data)
@@ -127,7 +128,7 @@ def _write_agreed(context: StageContext, place: Store, files: dict[str, bytes]) 
 
 
 def _nearest_captions(context: StageContext, before: torch.Tensor, after: torch.Tensor) -> list[NearestCaptions]:
-    """Texts are learned as vectors: each is shown as the training caption nearest to it."""
+    """The training captions nearest to the texts, which are learned as vectors, before and after the distillation."""
     return [
         NearestCaptions(before=caption_before, after=caption_after, similarity=cosine)
         for (caption_before, _), (caption_after, cosine) in zip(
@@ -137,7 +138,7 @@ def _nearest_captions(context: StageContext, before: torch.Tensor, after: torch.
 
 
 def _weights_in_the_set(context: StageContext) -> dict[str, torch.Tensor] | None:
-    """The image tower's starting weights, which nobody else has unless they are timm's or random."""
+    """The image tower's starting weights, if others cannot get them elsewhere: None for timm's and for random weights."""
     if context.model_settings.image.weights in ("timm", "random"):
         return None
     return read_tensors(context.reader("image_weights"), "weights.safetensors")
@@ -166,7 +167,7 @@ def _recipe(context: StageContext) -> Recipe:
         loss=model.loss.model_dump(mode="json"),
         epochs=protocol["epochs"],
         batch_size=protocol["batch_size"],
-        # The one chosen on validation by most seeds.
+        # The rate that most seeds chose on the validation split.
         learning_rate=max(sorted(rates), key=rates.count),
         momentum=protocol["momentum"],
         weight_decay=protocol["weight_decay"],
@@ -174,7 +175,7 @@ def _recipe(context: StageContext) -> Recipe:
 
 
 def _facts(context: StageContext, run: dict[str, Any], objective: str) -> dict[str, Any]:
-    """Test recalls, one a seed, of this set and of the coresets of its size; data and provenance."""
+    """Facts for the card: the test recalls of this set and of the coresets of its size, one per seed; data; provenance."""
     recalls: dict[str, list[dict[str, float]]] = {}
     for role in context.roles("recall."):
         recalls.setdefault(role.split(".")[1], []).append(context.reader(role).facts["test"])

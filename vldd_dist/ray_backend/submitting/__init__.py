@@ -1,1 +1,1 @@
-"""Jobs sent to a running cluster."""
+"""Submitting jobs to a running cluster."""

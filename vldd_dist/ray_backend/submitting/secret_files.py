@@ -1,4 +1,4 @@
-"""Files that a submission never uploads, whatever the ignore files of the working directory say."""
+"""Files that a submission never uploads, whatever the ignore files in the working directory say."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +10,9 @@ from vldd_dist.errors import ConfigError
 
 _TEXT = ("json", "yaml", "yml", "toml", "ini", "cfg", "conf", "csv", "txt", "xml")
 
-# Names of files and folders at any depth, as in .gitignore; .dockerignore repeats them.
+# Patterns of file and folder names at any depth, as in .gitignore. Keep .dockerignore the same.
 SECRET_NAMES = (
-    # Configuration of tools, with keys and tokens; .git contains the URLs of remotes.
+    # Configuration of tools, which may contain keys and tokens; .git contains the URLs of remotes.
     *(
         ".env*",
         "*.env",
@@ -32,7 +32,7 @@ SECRET_NAMES = (
     # Private keys and certificates.
     *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.ppk", "*.kdbx", "*.gpg", "*.ovpn"),
     *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
-    # Keys of service accounts and users, by the names under which clouds offer them for download.
+    # Keys of service accounts and users, under the names that clouds give them for download.
     *("*key*.json", "*service*account*.json", "rootkey*.csv", "*accesskey*.csv", "credentials"),
     *(f"*{word}*.{ending}" for word in ("credential", "secret", "password") for ending in _TEXT),
 )
@@ -42,7 +42,7 @@ def _in_any_case(pattern: str) -> str:
     return "".join(f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter for letter in pattern)
 
 
-# For `excludes` of Ray's runtime environment, after a user's own: the last pattern that matches decides.
+# For `excludes` in Ray's runtime environment. They must come after the user's own, because the last matching pattern decides.
 EXCLUDES = [_in_any_case(name) for name in SECRET_NAMES]
 
 
@@ -50,23 +50,23 @@ def check_working_dir(root: Path) -> None:
     """Refuse a working directory that contains the home directory.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: it contains the home directory.
     """
     if Path.home().resolve().is_relative_to(root):
         raise ConfigError(
-            f"--working-dir {root}: it contains your home directory, all of which would be uploaded: "
+            f"--working-dir {root}: contains your home directory, all of which would be uploaded: "
             "put the description and the code in a folder of their own"
         )
 
 
 def check_named_files(root: Path, names: dict[str, str]) -> None:
-    """Refuse a description that names a file which is never uploaded.
+    """Refuse a description that names a file that is never uploaded.
 
     Args:
         names: key of the description -> path of a file, absolute or relative to `root`.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: it names such a file.
     """
     spec = GitIgnoreSpec.from_lines(EXCLUDES)
     for where, name in names.items():
@@ -76,7 +76,7 @@ def check_named_files(root: Path, names: dict[str, str]) -> None:
 
 
 def texts_of(description: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(key as in `--set`, value) of each string in a description."""
+    """(key as in `--set`, value) for each string in a description."""
     for key, value in description.items():
         if isinstance(value, dict):
             yield from texts_of(value, f"{prefix}{key}.")

@@ -17,32 +17,33 @@ from vldd_dist.ray_backend.workers import exceptions, start
 from vldd_dist.ray_backend.workers.errors import LOST, outcome_of_error
 from vldd_dist.store.store import Store
 
-# When a rank fails because another one is gone, the others get this time to fail too; the rank that does not is the one gone.
+# When a rank fails because another rank is gone, the remaining ranks get this long to fail as well. A rank that is still
+# silent then is the one that caused the failure.
 GRACE_SECONDS = 10
 
-# By value: see `start`.
+# Send these modules by value; `start` says why.
 for module in (exceptions, start):
     ray.cloudpickle.register_pickle_by_value(module)
 
 
 class Attempt(Protocol):
     """Attributes:
-    references: Ray objects of the running calls; `outcome` may have changed when one is ready.
+    references: Ray object references of the running calls; when one is ready, the attempt may have ended.
     """
 
     references: list[ray.ObjectRef]
 
     def outcome(self) -> Outcome | None:
-        """How it ended; None while it runs."""
+        """How the attempt ended; None while it runs."""
         ...
 
     def stop(self) -> None:
-        """End it if it is still running, and free its resources."""
+        """Stop the attempt if it is still running, and free its resources."""
         ...
 
 
 def _options(order: UnitOrder) -> dict[str, Any]:
-    """Ray's options for the unit's resources, on another node than the one to avoid if there is one."""
+    """Ray's options for the unit's resources, and for another node than `order.avoid`, if there is one."""
     options: dict[str, Any] = {"num_cpus": order.cpus, "num_gpus": order.gpus}
     if order.avoid is not None:
         options |= {"label_selector": {"ray.io/node-id": f"!{order.avoid}"}, "fallback_strategy": [{"label_selector": {}}]}
@@ -50,18 +51,19 @@ def _options(order: UnitOrder) -> dict[str, Any]:
 
 
 class TaskAttempt:
-    """A unit as a Ray task, whose process other units may use after it, unless it was given a GPU."""
+    """A unit as a Ray task. Other units may use its process after it, unless it was given a GPU."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
-        # Not by `.options`: only of a function declared with GPUs does Ray end the process after a call. A process keeps the
-        # GPU on which it first computed, whichever the next task is given.
+        # The resources are given to `ray.remote` and not to `.options`, because Ray ends the process after a call only if the
+        # function was declared with GPUs. The process must end: it keeps using the GPU on which it first computed, even if the
+        # next task is given another one.
         task = ray.remote(max_retries=0, name=order.label, **_options(order))(start.run_task)
         self.references = [task.remote(_payload(order, store), order.id, events)]
         self._ended = False
         self.stores_when_asked = order.stores_when_stopped
 
     def ask_to_stop(self) -> None:
-        """Interrupt it, so that it stores its state and ends."""
+        """Interrupt the attempt, so that it stores a checkpoint and ends."""
         ray.cancel(self.references[0], force=False)
 
     def outcome(self) -> Outcome | None:
@@ -70,7 +72,7 @@ class TaskAttempt:
         return outcome
 
     def stop(self) -> None:
-        # Ray aborts the driver when a task is cancelled that has just ended.
+        # Cancelling a task that has just ended makes Ray abort the driver.
         if not self._ended:
             ray.cancel(self.references[0], force=True)
 
@@ -79,7 +81,7 @@ class ExpertAttempt:
     """An expert in a process of its own."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
-        # Kept, since Ray ends an actor without a handle.
+        # Keep the handle: Ray ends an actor that has none.
         self.actor = ray.remote(start.ExpertActor).options(max_restarts=0, **_options(order)).remote()
         self.references = [self.actor.run.remote(_payload(order, store), events)]
 
@@ -91,7 +93,7 @@ class ExpertAttempt:
 
 
 class GroupAttempt:
-    """A unit of several ranks; if one fails, all are ended."""
+    """A unit of several ranks. If one rank fails, all are stopped."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
         needs = {"CPU": order.cpus} | ({"GPU": order.gpus} if order.gpus else {})
@@ -129,7 +131,8 @@ class GroupAttempt:
     def _grace_is_over(self) -> bool:
         if self._failed_at is None:
             return False
-        # A failure of a rank's own is final. Of ranks that lost another one, the rest is awaited: it tells which one is gone.
+        # A rank's own failure is final. If ranks failed only because they lost another one, wait for the rest, to learn which
+        # rank is gone.
         only_losses = all(outcome.status in ("lost", "done", "waits") for outcome in self._ended.values())
         return time.monotonic() - self._failed_at > (GRACE_SECONDS if only_losses else 0)
 
@@ -140,10 +143,10 @@ class GroupAttempt:
 
 
 def worst(ended: dict[int, Outcome], world: int, timeout: timedelta) -> Outcome:
-    """The outcome of a group: a rank's own failure before those of ranks that only lost another one.
+    """The outcome of a group. A rank's own failure takes precedence over failures of ranks that only lost another rank.
 
     Args:
-        ended: rank -> outcome, of the ranks that have ended.
+        ended: rank -> outcome, for the ranks that have ended.
         timeout: of collective operations, for the message.
     """
     for status in ("refused", "crashed", "broken", "killed"):
@@ -152,7 +155,7 @@ def worst(ended: dict[int, Outcome], world: int, timeout: timedelta) -> Outcome:
                 return outcome if status == "refused" else replace(outcome, cause=f"rank {rank} of {world}: {outcome.cause}")
     lost = {rank: outcome.cause for rank, outcome in sorted(ended.items()) if outcome.status == "lost"}
     if not lost:
-        # Done or waiting: the same on all ranks.
+        # Done or waiting, which is the same on all ranks.
         return next(iter(ended.values()))
     if silent := sorted(set(range(world)) - set(ended)):
         hung = f"rank {', '.join(map(str, silent))} of {world}"
@@ -164,7 +167,7 @@ def worst(ended: dict[int, Outcome], world: int, timeout: timedelta) -> Outcome:
 
 
 def outcome_of(reference: ray.ObjectRef) -> Outcome | None:
-    """What the worker returned, or else what Ray says of its end; None while it runs."""
+    """The outcome that the worker returned or, if it returned none, the outcome for Ray's error; None while it runs."""
     ready, _ = ray.wait([reference], timeout=0)
     if not ready:
         return None

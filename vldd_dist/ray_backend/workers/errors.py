@@ -1,4 +1,4 @@
-"""From Ray's errors to outcomes: one pure function that tells the class of failure."""
+"""The outcome for each of Ray's errors, that is, the class of failure: one pure function."""
 
 from ray.exceptions import (
     ActorDiedError,
@@ -16,7 +16,7 @@ from ray.exceptions import (
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.ray_backend.workers.exceptions import describe, plain
 
-# The node is gone or cannot be reached, or a placement group was removed because another node is gone.
+# Errors of a node that is gone or unreachable, or of a placement group that was removed because another node is gone.
 NODE_ERRORS = (
     ActorPlacementGroupRemoved,
     ActorUnavailableError,
@@ -26,14 +26,14 @@ NODE_ERRORS = (
     ObjectLostError,
     TaskPlacementGroupRemoved,
 )
-# From the message of Ray's control service: the exception has no field for it.
+# Part of the message of Ray's control service; the exception has no field for this.
 WORKER_DIED = "its worker process has died"
 LOST, KILLED = "its process or machine ended", "its process was killed"
 
 
 def outcome_of_error(error: Exception) -> Outcome:
-    """The outcome for what `ray.get` raised. What a unit's code raises is returned as an outcome by the worker, so this is
-    about failures around the unit.
+    """The outcome for an exception that `ray.get` raised. It concerns a failure around the unit, because a worker returns
+    exceptions of a unit's own code as outcomes.
     """
     if isinstance(error, OutOfMemoryError):
         return Outcome("killed", f"{KILLED} by Ray because its machine was short of memory: {_first_line(error)}", 1)

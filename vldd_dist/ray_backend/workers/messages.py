@@ -1,9 +1,10 @@
-"""Reports on their way from workers to the driver, through Ray's queue.
+"""The messages that workers send to the driver through Ray's queue.
 
-They travel as plain dicts: the queue's process, and a worker in which our modules cannot be imported, need none of our classes.
+They are plain dicts, so that neither the queue's process nor a worker in which our modules cannot be imported needs our
+classes:
 
     {"report": "Progress", "node": NODE, "fields": {"done": 5, ...}}    a report, from `worker`
-    {"ended": {"status": ..., ...}}                                     the outcome of a process that ends itself, from `start`
+    {"ended": {"status": ..., ...}}                                     the outcome of a process that exits, from `start`
 """
 
 from dataclasses import asdict
@@ -20,7 +21,7 @@ def encode(report: UnitReport, node: str) -> dict[str, Any]:
 
 
 def decode(unit_id: str, message: dict[str, Any]) -> UnitReported | Outcome:
-    """What a message says of the unit: a report, or how its attempt ended."""
+    """A message as a report of the unit, or as the outcome of its attempt."""
     if "ended" in message:
         return Outcome(**message["ended"])
     return UnitReported(unit_id, _REPORTS[message["report"]](**message["fields"]), message["node"])

@@ -1,8 +1,8 @@
-"""What Ray runs in a worker process: standard library and Ray only.
+"""The functions and classes that Ray runs in a worker process. This module uses only the standard library and Ray.
 
-Ray pickles these functions and classes by value, and our arguments travel as bytes: so they run even where none of our modules
-can be imported, report that, and end the process. Pickled by reference, a function whose import failed would be replaced by a
-placeholder, and every later task of that process would fail.
+Ray pickles them by value, and their arguments are sent as bytes. So they run even where our modules cannot be imported, report
+that, and end the process. If they were pickled by reference and the import failed, Ray would put a placeholder in their place,
+and every later task of that process would fail.
 """
 
 import gc
@@ -17,17 +17,17 @@ import ray
 
 from vldd_dist.ray_backend.workers import exceptions
 
-# How long a process that is about to end waits until its answer is sent.
+# How long a process that is about to exit waits for its answer to be sent.
 SEND_SECONDS = 10
 
 WORKER = "vldd_dist.ray_backend.workers.worker"
 
-# Fields of `pipeline.outcome.Outcome`.
+# The fields of `pipeline.outcome.Outcome`.
 Answer = dict[str, Any]
 
 
 def run_task(payload: bytes, unit_id: str, events: Any) -> Answer:
-    """One attempt at a unit, in a process that later tasks use too, unless this one spoils it.
+    """Run one attempt at a unit. Later tasks use the same process, unless this attempt crashed or broke.
 
     Args:
         payload: pickled (order, store).
@@ -35,13 +35,13 @@ def run_task(payload: bytes, unit_id: str, events: Any) -> Answer:
     """
     answer = run(payload, events)
     if answer["status"] in ("crashed", "broken"):
-        # Half-imported modules, or a GPU context after an error, would make the next task fail.
+        # Partly imported modules, or a GPU context after an error, would make the next task fail too.
         leave(answer, unit_id, events)
     return answer
 
 
 def run(payload: bytes, events: Any, rendezvous: tuple[str, int] | None = None, rank: int = 0) -> Answer:
-    """One attempt at a unit. Never raises: the driver could be unable to unpickle the exception."""
+    """Run one attempt at a unit. It never raises, because the driver might be unable to unpickle the exception."""
     node = ray.get_runtime_context().get_node_id()
     try:
         ensure_working_directory()
@@ -53,26 +53,26 @@ def run(payload: bytes, events: Any, rendezvous: tuple[str, int] | None = None, 
 
 
 def import_worker() -> Any:
-    """The module `worker`, with everything that any unit needs: later the folder that the modules come from may be gone."""
-    first = WORKER not in sys.modules
-    if first:
-        # A million objects come that stay. To look through them for garbage while they come, and again later and when the
-        # process ends, would take a third of the time.
+    """Import `worker`, and with it everything that any unit needs, because the folder of the modules may be removed later."""
+    is_first_import = WORKER not in sys.modules
+    if is_first_import:
+        # The imports create a million objects that stay. Searching them for garbage, during the imports, later, and when the
+        # process exits, would take a third of the time.
         gc.disable()
     try:
         return importlib.import_module(WORKER)
     finally:
-        if first:
+        if is_first_import:
             gc.freeze()
             gc.enable()
 
 
 def ensure_working_directory() -> None:
-    """Change to a directory that exists. Ray's copy of the job's package, where workers run, may have been removed."""
+    """Change to an existing directory if the working directory, Ray's copy of the job's files, was removed."""
     try:
         os.getcwd()
     except FileNotFoundError:
-        # Removed and unpacked again, it has the same path.
+        # If Ray unpacked the files again, they have the same path as before.
         same_path = os.environ.get("PWD", "")
         os.chdir(same_path if os.path.isdir(same_path) else tempfile.gettempdir())
 
@@ -87,7 +87,7 @@ def broken(error: BaseException, node: str) -> Answer:
 
 
 def leave(answer: Answer, unit_id: str, events: Any) -> None:
-    """Send the answer through the queue and end this process: Ray returns no result of a process that ends."""
+    """Send the answer through the queue, because Ray returns no result from a process that exits, and end this process."""
     try:
         ray.get(events.actor.put_nowait.remote((unit_id, {"ended": answer})), timeout=SEND_SECONDS)
     finally:
@@ -107,7 +107,7 @@ class RankActor:
     """The process of one rank."""
 
     def open(self, world: int) -> tuple[str, int] | Answer:
-        """On rank 0: opens the rendezvous of all ranks; returns its host and port, or the answer of a failed attempt."""
+        """On rank 0: open the rendezvous of all ranks. Returns its host and port, or the answer of a failed attempt."""
         try:
             ensure_working_directory()
             from vldd_dist.sharding.rendezvous import open_rendezvous

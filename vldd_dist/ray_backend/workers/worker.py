@@ -1,4 +1,4 @@
-"""One attempt at a unit, in a worker process. Importing this module imports everything of ours that any unit needs."""
+"""Runs one attempt at a unit in a worker process. Importing this module imports all our modules that any unit needs."""
 
 import logging
 import signal
@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from ray.util.queue import Queue
 
-# An objective imports it when it is opened, so that it can be loaded without the libraries that read shards.
+# These three are otherwise imported late: the first when an objective is opened, so that objectives can be loaded without the
+# libraries that read shards; the others by a publication and by an engine.
 import vldd_dist.data.prepared.real_batches
-
-# A publication imports it late, an engine the other.
 import vldd_dist.distilled_set.presentation
 import vldd_dist.sharding.fsdp_model  # noqa: F401
 from vldd_dist.errors import VlddError
@@ -41,11 +40,11 @@ load_all()
 def answer(
     order: UnitOrder, store: Store, events: Queue, node: str, rendezvous: tuple[str, int] | None, rank: int
 ) -> dict[str, Any]:
-    """Run a unit and return the fields of the attempt's `Outcome`: a dict can be read where our modules are missing.
+    """Run a unit. Returns the fields of the attempt's `Outcome` as a dict, which can be read without our modules.
 
     Args:
         node: Ray's id of this process's node.
-        rendezvous: host and port, for a unit of several ranks.
+        rendezvous: host and port, if the unit has several ranks.
     """
     start_logging()
     with bound(unit=order.label, node=node):
@@ -62,15 +61,15 @@ def answer(
 
 
 def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: Ranks = SOLO) -> Outcome:
-    """One attempt at a unit; never raises."""
-    last = 0.0
+    """Run one attempt at a unit; never raises."""
+    last_sent = 0.0
 
     def report(event: UnitReport) -> None:
-        nonlocal last
+        nonlocal last_sent
         now = time.monotonic()
-        # Progress between two intervals is dropped, except the last.
-        if not isinstance(event, Progress) or event.done == event.total or now - last >= REPORT_INTERVAL_SECONDS:
-            last = now
+        # At most one progress report is sent in each interval, except for the final one.
+        if not isinstance(event, Progress) or event.done == event.total or now - last_sent >= REPORT_INTERVAL_SECONDS:
+            last_sent = now
             events.actor.put_nowait.remote((order.id, encode(event, node)))
 
     report(WorkerStarted())
@@ -91,8 +90,8 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Yields whether the task was cancelled since it started: Ray cancels by SIGINT, which must not raise in the middle of a
-    step."""
+    """Yields a function that returns whether the task was cancelled. Ray cancels a task by SIGINT, which must not raise
+    KeyboardInterrupt in the middle of a step."""
     received: list[int] = []
     previous = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
     try:

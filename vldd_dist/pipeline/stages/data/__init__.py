@@ -1,1 +1,1 @@
-"""Stages that prepare data, once for all others: shards, caption embeddings, image features, image weights."""
+"""Stages that prepare data for all other stages: shards, caption embeddings, image features, image weights."""

@@ -1,4 +1,4 @@
-"""Caption embeddings: the index of the groups' embeddings."""
+"""The embeddings of all captions: an index of the `embedding_group` units."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 class CaptionEmbeddingsFacts(Facts):
     captions: Count
     dim: Count
-    encoder: dict[str, Any] = Field(description="encoder, revision, pooling and preprocessing that made the vectors")
+    encoder: dict[str, Any] = Field(description="encoder, revision, pooling and preprocessing that produced the vectors")
 
 
 def unit(graph: Units) -> WorkUnit:
-    """Of all captions of the data set."""
+    """The index for all captions of the dataset."""
     spec = {"text": text_identity(graph.experiment.model.text)}
     inputs = {"dataset": graph.unit("dataset"), **aligned_units(graph, "embedding_group")}
     return STAGE.new(graph.experiment, spec, inputs, label="caption embeddings")

@@ -1,4 +1,4 @@
-"""The prepared data set: the index of its groups' shards."""
+"""The prepared dataset: an index of the shards of its `shard_group` units."""
 
 from typing import Any
 
@@ -19,20 +19,20 @@ class SplitFacts(Facts):
     images: Count
     captions: Count
     shards: Count
-    bytes: Count = Field(description="of all its tars")
+    bytes: Count = Field(description="total size of its tars")
     bad_images: Count = Field(description="images of the source that could not be read and were left out")
 
 
 class DatasetFacts(Facts):
     splits: dict[str, SplitFacts]
-    duplicates: dict[str, Count] = Field(description='"SPLIT, SPLIT" -> images that are byte for byte in both')
-    image_size: Count = Field(description="pixels, square")
+    duplicates: dict[str, Count] = Field(description='"SPLIT, SPLIT" -> number of images with identical bytes in both')
+    image_size: Count = Field(description="width and height in pixels")
     source: str
     licence: str
 
 
 def unit(graph: Units) -> WorkUnit:
-    """Of all groups of the source."""
+    """The dataset of all groups of the source."""
     data = graph.experiment.data
     groups = {role_of(number): graph.unit("shard_group", number, group) for number, group in enumerate(groups_of(data))}
     execution = {"settings": data.model_dump(mode="json")}
@@ -40,7 +40,7 @@ def unit(graph: Units) -> WorkUnit:
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Check what concerns several groups, and write the index."""
+    """Run the checks that concern all groups together, and write the index."""
     settings = DataSettings.model_validate(context.execution["settings"])
     groups = read_groups(context)
     splits = merged_splits(groups)

@@ -1,4 +1,4 @@
-"""Caption embeddings of a group: each distinct caption of it goes through the frozen text tower once."""
+"""Caption embeddings of a group of shards. Each distinct caption is encoded once by the frozen text encoder."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class EmbeddingGroupFacts(Facts):
 
 
 def unit(graph: Units, number: int) -> WorkUnit:
-    """Of the group of shards with this number."""
+    """The embeddings of the group of shards with this number."""
     text, settings = graph.experiment.model.text, graph.experiment.embeddings
     return STAGE.new(
         graph.experiment,
@@ -41,23 +41,24 @@ def unit(graph: Units, number: int) -> WorkUnit:
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Encode, and store a piece for each shard."""
+    """Encode the captions, and store the embeddings of each shard in one object."""
     encoder = FrozenTextEncoder(TextTowerSettings.model_validate(context.execution["text"]), context.device)
     group = context.reader("shards")
-    captions = {shard: [line.captions for line in read_lines(group, shard)] for shard in shards_of(group)}
-    distinct = list(dict.fromkeys(caption for images in captions.values() for image in images for caption in image))
+    # Shard -> the captions of each of its images.
+    captions_of = {shard: [line.captions for line in read_lines(group, shard)] for shard in shards_of(group)}
+    every = [caption for images in captions_of.values() for captions in images for caption in captions]
+    distinct = list(dict.fromkeys(every))
     vectors = encoder.encode(distinct, context.execution["batch_size"], context.report)
     row_of = {caption: row for row, caption in enumerate(distinct)}
-    for shard, images in captions.items():
-        rows = torch.tensor([row_of[caption] for image in images for caption in image])
-        counts = torch.tensor([0, *(len(image) for image in images)])
+    for shard, images in captions_of.items():
+        rows = torch.tensor([row_of[caption] for captions in images for caption in captions])
+        counts = torch.tensor([0, *(len(captions) for captions in images)])
         context.writer.put(f"{shard}.safetensors", tensors.encode(ShardTexts(vectors[rows], counts.cumsum(0)).as_piece()))
-    total = sum(len(image) for images in captions.values() for image in images)
-    return {"captions": total, "distinct": len(distinct), "dim": vectors.shape[1], "encoder": encoder.identity}
+    return {"captions": len(every), "distinct": len(distinct), "dim": vectors.shape[1], "encoder": encoder.identity}
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
-    """The encoder and a batch; the vectors wait in the host's memory."""
+    """The encoder and one batch. The embeddings are kept in host memory."""
     return text_encoder_memory(experiment.model.text, experiment.embeddings.batch_size)
 
 

@@ -1,4 +1,4 @@
-"""Features of a group's images by a frozen image tower, before its head."""
+"""Features of the images of a group of shards, computed by a frozen image tower (without the head)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +31,7 @@ class FeatureGroupFacts(Facts):
 
 
 def unit(graph: Units, number: int, image_model: str) -> WorkUnit:
-    """Of the group of shards with this number."""
+    """The features of the group of shards with this number."""
     experiment = graph.experiment
     image = model_named(experiment, image_model).image
     return STAGE.new(
@@ -44,26 +44,26 @@ def unit(graph: Units, number: int, image_model: str) -> WorkUnit:
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Encode, and store a piece for each shard."""
+    """Encode the images, and store the features of each shard in one object."""
     model, group = _model(context), context.reader("shards")
     tower = frozen_tower(model)
     assert tower is not None
     images = dim = 0
     total = sum(shard["images"] for split in group.facts["splits"].values() for shard in split["shards"])
     for shard in shards_of(group):
-        found = []
+        encoded = []
         for batch in _batches(context, shard):
-            found.append(tower.features(model.normalise(batch.to(context.device))).cpu())
+            encoded.append(tower.features(model.normalise(batch.to(context.device))).cpu())
             images += len(batch)
             context.report(Progress(images, total))
-        features = torch.cat(found)
+        features = torch.cat(encoded)
         dim = features.shape[1]
         context.writer.put(f"{shard}.safetensors", tensors.encode({"features": features}))
     return {"images": images, "dim": dim}
 
 
 def _model(context: StageContext) -> DualEncoder:
-    """With any head: features come before it. Its weights are the input's, whatever they are called."""
+    """The model with the weights of the unit's input. Its head is not used, so it may be any."""
     tower = ImageTowerSettings.model_validate(context.spec["tower"] | {"weights": "timm", "train": "frozen"})
     weights = read_tensors(context.reader("image_weights"), "weights.safetensors")
     settings = ModelSettings(image=tower)
@@ -74,21 +74,21 @@ def _batches(context: StageContext, shard: str) -> Iterator[Tensor]:
     group, size = context.reader("shards"), context.execution["encode_batch"]
     data, lines = group.read(f"{shard}.tar"), read_lines(group, shard)
     for first in range(0, len(lines), size):
-        some = lines[first : first + size]
-        yield torch.stack([to_tensor(decode(data[line.start : line.start + line.size], line.key)) for line in some])
+        batch = lines[first : first + size]
+        yield torch.stack([to_tensor(decode(data[line.start : line.start + line.size], line.key)) for line in batch])
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
-    """The tower and a batch of images, of several image models the worst; nothing where no tower is frozen. Images and features
-    wait in the host's memory."""
-    found: list[Terms] = [{}]
+    """The tower and one batch of images, the maximum over the image models; empty if no tower is frozen. Images and features
+    are kept in host memory."""
+    of_models: list[Terms] = [{}]
     for model in (model_named(experiment, name) for name in experiment.image_models()):
         if model.has_features:
             trace = traces(model, experiment.data.image_size)
-            # Making the tower is part of what is traced.
+            # The traced pass also builds the frozen tower, which is a term of its own.
             activations = trace.encoding(experiment.evaluation.encode_batch) - trace.tower_bytes
-            found.append({"image tower": trace.frozen_bytes, "folded": trace.tower_bytes, "activations": activations})
-    return max(found, key=peak)
+            of_models.append({"image tower": trace.frozen_bytes, "folded": trace.tower_bytes, "activations": activations})
+    return max(of_models, key=peak)
 
 
 STAGE = StageSpec(

@@ -1,4 +1,4 @@
-"""Units a group of shards, and the index of them: what caption embeddings and image features have in common."""
+"""What caption embeddings and image features have in common: one unit for each group of shards, and an index of them."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,17 +13,17 @@ READERS = 16
 
 
 def role_of(number: int) -> str:
-    """The role of a group's unit among the inputs of an index; roles sort as numbers do."""
+    """The role of a group's unit among the inputs of an index. Padded with zeros, so that roles sort like numbers."""
     return f"{PREFIX}{number:06d}"
 
 
 def group_unit(graph: Units, number: int) -> WorkUnit:
-    """The unit of the shards of a group."""
+    """The `shard_group` unit with this number."""
     return graph.unit("dataset").inputs[role_of(number)]
 
 
 def aligned_units(graph: Units, kind: str, *key: object) -> dict[str, WorkUnit]:
-    """Role -> the unit of this kind for each group of shards; roles as in the dataset's inputs."""
+    """Role -> unit of this kind, for each group of shards. The roles are those of the dataset's inputs."""
     count = len(graph.unit("dataset").inputs)
     return {role_of(number): graph.unit(kind, number, *key) for number in range(count)}
 
@@ -34,15 +34,15 @@ def shards_of(group: UnitReader) -> list[str]:
 
 
 def read_groups(context: StageContext) -> list[UnitReader]:
-    """The unit's inputs that are of one group each, in order."""
+    """Readers of the unit's inputs for the groups, in the order of the groups."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(context.reader, context.roles(PREFIX)))
 
 
 def write_groups(context: StageContext) -> list[UnitReader]:
-    """Write the index that `data.pieces` reads, and return the units of the groups in order."""
+    """Write the index that `data.prepared.pieces` reads. Returns readers of the groups' units, in order."""
     groups = read_groups(context)
-    # A unit's inputs are in its manifest as KIND/ID.
+    # A manifest names each input of its unit as KIND/ID.
     unit_of = {group.manifest.inputs["shards"].partition("/")[2]: group.manifest.unit for group in groups}
     context.writer.put(GROUPS, encode_groups(unit_of))
     return groups

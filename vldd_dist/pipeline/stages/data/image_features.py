@@ -1,4 +1,4 @@
-"""Features of all images by a frozen image tower: the index of the groups' features."""
+"""The features of all images by a frozen image tower: an index of the `feature_group` units."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class ImageFeaturesFacts(Facts):
 
 
 def unit(graph: Units, image_model: str) -> WorkUnit:
-    """By the timm model of this name."""
+    """The features computed by the timm model of this name."""
     spec = {"tower": tower_spec(model_named(graph.experiment, image_model).image)}
     inputs = {"dataset": graph.unit("dataset"), **aligned_units(graph, "feature_group", image_model)}
     return STAGE.new(graph.experiment, spec, inputs, label=f"features of {image_model}")

@@ -1,4 +1,4 @@
-"""The image tower's starting weights, in the store once, so that no worker needs a hub or the user's disk."""
+"""The image tower's starting weights, copied into the store so that workers need neither a hub nor the user's disk."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class ImageWeightsFacts(Facts):
 
 
 def unit(graph: Units, image_model: str) -> WorkUnit:
-    """Of a timm model of this name."""
+    """The starting weights of the timm model of this name."""
     experiment = graph.experiment
     image = model_named(experiment, image_model).image
     spec: dict[str, Any] = {"model": image.model, "model_args": image.model_args}
@@ -42,7 +42,7 @@ def unit(graph: Units, image_model: str) -> WorkUnit:
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Pretrain, ask timm, or read a file."""
+    """Pretrain on attributes, download the weights from timm, or read them from a file."""
     spec = context.spec
     if "attributes" in spec:
         weights = pretrain_on_attributes(

@@ -1,4 +1,4 @@
-"""A group of the data set: WebDataset shards of resized images with their captions. Many workers prepare one each."""
+"""A group of the dataset: WebDataset shards of resized images with their captions. Groups are prepared in parallel."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 
-# Settings of the data on which the shards depend, beside the source's.
+# Keys of `data` on which the shards depend, apart from `data.source`.
 SETTINGS = ("image_size", "resize", "shard_images")
 
 
 class ShardFacts(Facts):
-    name: str = Field(description="of NAME.tar, of NAME.jsonl, and of the pieces aligned with them")
+    name: str = Field(description="NAME in NAME.tar, NAME.jsonl, and the names of the embeddings and features of this shard")
     images: Count
     captions: Count
-    bytes: Count = Field(description="of the tar")
+    bytes: Count = Field(description="size of the tar")
 
 
 class GroupSplitFacts(Facts):
@@ -28,19 +28,19 @@ class GroupSplitFacts(Facts):
 
 
 class BadFacts(Facts):
-    count: Count = Field(description="samples of the source that could not be used and were left out")
-    worst: str = Field(description="the shard or folder with the most of them")
-    in_worst: Count = Field(description="how many of them lie there")
+    count: Count = Field(description="number of samples of the source that could not be used and were left out")
+    worst: str = Field(description="the shard or folder that contains the most of them")
+    in_worst: Count = Field(description="how many of them it contains")
 
 
 class ShardGroupFacts(Facts):
     splits: dict[str, GroupSplitFacts]
-    samples: Count = Field(description="of the source, bad ones included")
+    samples: Count = Field(description="number of samples of the source, including bad ones")
     bad: BadFacts
 
 
 def unit(graph: Units, number: int, group: Group) -> WorkUnit:
-    """The source's content is in the spec, not where it lies."""
+    """The group with this number. Its spec describes the content of the source, not its location."""
     data, seed = graph.experiment.data, graph.experiment.seed
     identity = data.identity()
     spec = {
@@ -54,7 +54,7 @@ def unit(graph: Units, number: int, group: Group) -> WorkUnit:
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Read the group's part of the source and write its shards."""
+    """Read the group's part of the source, and write its shards."""
     settings = DataSettings.model_validate(context.execution["settings"])
     group = Group.from_json(context.spec["group"])
     return prepare_group(settings, group, context.execution["seed"], context.writer, context.report)
