@@ -80,7 +80,7 @@ def test_a_plan_reads_the_first_samples(tmp_path: Path, capsys: pytest.CaptureFi
             4,
             "none.safetensors, for test_nfnet, cannot be read",
         ),
-        (["run", SCENES], 2, "--store: missing: name a folder or URL that keeps the results"),
+        (["run", SCENES], 2, "--store: missing: name a folder or URL for the results"),
         (["walk"], 2, "No such command 'walk'"),
     ],
 )

@@ -132,7 +132,7 @@ def test_a_description_of_what_is_there(
     assert re.search(r"images\W+\d+", out)
     code, _, err = vldd("init", str(tmp_path / "My first"), "--from", str(place), capsys=capsys)
     assert code == 2
-    assert "experiment.yaml is there already: name another folder, or remove it" in err
+    assert "experiment.yaml already exists: name another folder, or remove it" in err
 
 
 def nothing(folder: Path) -> Path:

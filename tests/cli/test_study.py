@@ -80,7 +80,7 @@ def test_a_variant_is_printed_as_a_description(study: str, tmp_path: Path, capsy
     assert load_experiment(tmp_path / "vit.yaml") == load_experiment("scenes", overrides)
     code, _, err = vldd("config", study, "--variant", "vitt", capsys=capsys)
     assert code == 2
-    assert "has the variants: nfnet, vit" in err
+    assert f"the variants of {study} are nfnet, vit" in err
 
 
 def test_an_experiment_is_no_study(capsys: pytest.CaptureFixture[str]) -> None:

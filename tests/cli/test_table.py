@@ -65,9 +65,9 @@ def test_several_tables_of_one_report(store: Store, vldd_table: Any) -> None:
     assert out.index("## 1\n") < out.index("## 2 \\| 2\n")
     assert vldd_table("--as", "latex")[1].count(r"\begin{tabular}") == 2
     code, _, err = vldd_table("--as", "csv")
-    assert (code, "--as csv: the report has the tables one, two: name one with --table" in err) == (2, True)
+    assert (code, "--as csv: prints one table, and the report has one, two: name one with --table" in err) == (2, True)
     assert vldd_table("--as", "csv", "--table", "two")[0] == 0
-    assert "--table three: the report has the tables one, two" in vldd_table("--table", "three")[2]
+    assert "--table three: there is no such table: the report has one, two" in vldd_table("--table", "three")[2]
 
 
 def test_a_store_without_a_report(vldd_table: Any) -> None:
@@ -79,7 +79,7 @@ def test_a_store_without_a_report(vldd_table: Any) -> None:
 def test_a_report_of_which_nothing_is_measured_yet(store: Store, vldd_table: Any) -> None:
     write_tables(store, "scenes", {})
     assert vldd_table()[0] == 4
-    assert "the report has no table yet: no student has been evaluated" in vldd_table()[2]
+    assert "the report has no table yet, because no student has been evaluated" in vldd_table()[2]
 
 
 @pytest.mark.parametrize(

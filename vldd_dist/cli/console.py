@@ -1,4 +1,4 @@
-"""Printing, and the one place where untrusted text is made safe for a terminal."""
+"""Printing. This is the one place where untrusted text is made safe for a terminal."""
 
 import contextlib
 import json
@@ -18,17 +18,17 @@ FILE_WIDTH = 140
 
 
 class SafeConsole(Console):
-    """A rich console that does not interpret markup in the text it prints, and escapes control characters in it; those of its
-    own styles and cursor movements are kept."""
+    """A rich console that does not interpret markup in the text that it prints, and escapes control characters in it. The
+    control sequences of its own styles and cursor movements are kept."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
         if not self.is_terminal and "COLUMNS" not in os.environ:
-            # A file or a job's log has no width: wide enough for a table of recalls.
+            # A file or a job's log has no width of its own: use one that is wide enough for a table of recalls.
             self.width = FILE_WIDTH
 
     def render_str(self, text: str, **options: Any) -> Text:
-        # Before layout: an escape is wider than the character it stands for.
+        # Escape before layout, because an escape is wider than the character that it stands for.
         return super().render_str(escape_controls(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -42,15 +42,16 @@ def say(text: str, error: bool = False, newline: bool = True) -> None:
 
 
 def say_json(document: dict[str, Any]) -> None:
-    """Print one JSON document (RFC 8259), in ASCII: any text in it is escaped."""
+    """Print one JSON document (RFC 8259) in ASCII, with all other characters escaped."""
     text = json.dumps(document, indent=2, allow_nan=False)
-    # The one control character that JSON allows as it is.
+    # DEL is the one control character that `json.dumps` does not escape.
     typer.echo(text.replace("\x7f", "\\u007f"))
 
 
 @contextlib.contextmanager
 def nothing_on_stdout(wanted: bool) -> Iterator[None]:
-    """Standard output goes to standard error meanwhile, if wanted: also what libraries and child processes write there."""
+    """If `wanted`, redirect standard output to standard error within the `with` block, including what libraries and child
+    processes write."""
     if not wanted:
         yield
         return

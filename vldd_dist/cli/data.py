@@ -1,4 +1,4 @@
-"""Commands on the user's own data: a first description, and a look at what a source has."""
+"""Commands for the user's own data: write a first description, and look at a source."""
 
 import io
 from pathlib import Path
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write experiment.yaml; made if it is not there.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for experiment.yaml; created if it does not exist.")],
     place: Annotated[
         str,
         typer.Option(
-            "--from", metavar="PATH", help="The images and captions: a folder, a table, a JSON file, tars, OWNER/NAME."
+            "--from",
+            metavar="PATH",
+            help="The images and captions: a folder, a table, a JSON file, tars, or a dataset on the hub (OWNER/NAME).",
         ),
     ],
 ) -> None:
-    """Look at your images and captions, and write a description that runs."""
+    """Look at your images and captions, and write a first description that runs."""
     from vldd_dist.cli.first_experiment import describe_experiment
     from vldd_dist.config.base import choose
     from vldd_dist.config.loading.load import load_experiment
@@ -34,7 +36,7 @@ def init(
 
     path = folder / "experiment.yaml"
     if path.exists():
-        raise ConfigError(f"{path} is there already: name another folder, or remove it")
+        raise ConfigError(f"{path} already exists: name another folder, or remove it")
     found = recognise(place)
     say(f"{found.what}.")
     source = choose(SOURCES, found.source)
@@ -54,12 +56,12 @@ def init(
 def data(
     config: Description,
     overrides: Overrides = None,
-    limit: Annotated[int, typer.Option(min=1, help="Samples of each split that are looked at.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, help="The number of samples to read from each split.")] = 1000,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write data.html and contact-sheet.png into this folder.")
     ] = None,
 ) -> None:
-    """Look at the source of an experiment: counts, captions, sizes, what cannot be read, some images."""
+    """Show what the source of an experiment contains: counts, captions, sizes, unreadable samples, some images."""
     from rich.table import Table
 
     from vldd_dist.config.loading.load import load_experiment

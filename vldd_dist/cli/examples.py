@@ -1,4 +1,4 @@
-"""What the help of each command ends with: command lines as people type them. A test parses each."""
+"""The examples at the end of each command's help. A test parses each of them."""
 
 EXAMPLES: dict[str, list[str]] = {
     "init": ["vldd init my-data --from photographs.csv", "vldd init my-data --from OWNER/NAME"],
@@ -28,5 +28,6 @@ EXAMPLES: dict[str, list[str]] = {
 
 
 def epilog(name: str) -> str:
-    """The end of a command's help; its lines are kept apart."""
+    """The end of a command's help."""
+    # \b keeps click from joining the lines.
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[name])])

@@ -1,4 +1,4 @@
-"""Commands that run an experiment, here or on a cluster, and show its status."""
+"""Commands that run an experiment on this machine or on a cluster, and show its status."""
 
 import os
 from typing import TYPE_CHECKING, Annotated
@@ -41,7 +41,7 @@ def run(
     max_running: MaxRunning = None,
     as_json: Json = False,
 ) -> None:
-    """Run an experiment or a study, or resume one: what is committed in the store is not made again."""
+    """Run or resume an experiment or a study: work that is already committed in the store is not repeated."""
     from vldd_dist.config.loading.load import gpu_overrides
     from vldd_dist.config.loading.load_study import load_description
 
@@ -67,7 +67,7 @@ def study(
     max_running: MaxRunning = None,
     as_json: Json = False,
 ) -> None:
-    """Run a study: variants of one description, which share what they have in common, side by side in tables."""
+    """Run a study: several variants of an experiment, compared in tables. Work that variants share is done once."""
     from vldd_dist.config.loading.load import gpu_overrides
     from vldd_dist.config.loading.load_study import load_study
 
@@ -84,7 +84,8 @@ def _run(
     max_running: int | None,
     as_json: bool,
 ) -> None:
-    # Read when Ray is imported. We report a lost node in one line; Ray's own thirty are skipped, and so are its colour codes.
+    # Ray reads these two when it is imported. We report a lost node in one line, so Ray's thirty lines are skipped, as are its
+    # colour codes.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     from vldd_dist.config.loading.load_study import LoadedStudy
@@ -99,9 +100,9 @@ def _run(
         _plan(description, store, as_json, console)
         return
     if as_json:
-        raise ConfigError("--json: is for --plan: a run prints what happens as it goes; `vldd status STORE --json` tells it")
+        raise ConfigError("--json: works with --plan only: for the status of a run, use `vldd status STORE --json`")
     if store is None:
-        raise ConfigError("--store: missing: name a folder or URL that keeps the results, for example --store results")
+        raise ConfigError("--store: missing: name a folder or URL for the results, for example --store results")
     if isinstance(description, LoadedStudy):
         raise typer.Exit(run_study(description, Store(store), console, until, track, max_running))
     raise typer.Exit(run_experiment(description, Store(store), console, until, track, max_running))
@@ -114,12 +115,12 @@ def _plan(description: "Experiment | LoadedStudy", store: str | None, as_json: b
     from vldd_dist.store.store import Store
 
     with nothing_on_stdout(as_json):
-        # Nothing is done in an empty store.
-        found = plan(description, Store(store or "memory://plan"))
+        # Without --store, plan for an empty store.
+        planned = plan(description, Store(store or "memory://plan"))
     if as_json:
-        say_json(plan_document(found))
+        say_json(plan_document(planned))
     else:
-        print_plan(found, console)
+        print_plan(planned, console)
 
 
 def submit(
@@ -132,7 +133,7 @@ def submit(
     track: Track = None,
     max_running: MaxRunning = None,
 ) -> None:
-    """Submit an experiment or a study to a Ray cluster; submitting again resumes it, or finds it running."""
+    """Submit an experiment or a study to a Ray cluster. Submitting again resumes it if its job has ended."""
     from vldd_dist.config.loading.load import gpu_overrides
     from vldd_dist.config.loading.load_study import load_description
     from vldd_dist.ray_backend.submitting.submit import next_commands
@@ -140,7 +141,7 @@ def submit(
 
     more = [part for description in track or [] for part in ("--track", description)]
     more += ["--max-running", str(max_running)] if max_running else []
-    # Before the user's own, which are more particular.
+    # The user's own come last, so that they take precedence.
     changes = [*gpu_overrides(gpus), *(overrides or [])]
     described = load_description(config, changes)
     job, started = submit_job(described, config, changes, store, address, working_dir, more)
@@ -151,7 +152,7 @@ def submit(
 def status(
     store: ListedStore,
     address: Annotated[
-        str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="URL of a cluster's dashboard, to list its jobs too.")
+        str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="URL of a cluster's dashboard: list its jobs too.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -169,18 +170,18 @@ def status(
         from vldd_dist.ray_backend.submitting.submit import jobs_of
 
         jobs = jobs_of(store, address)
-    whole = [found for found in statuses if not isinstance(found, StoreError)]
-    damaged = [found for found in statuses if isinstance(found, StoreError)]
+    readable = [status for status in statuses if not isinstance(status, StoreError)]
+    damaged = [status for status in statuses if isinstance(status, StoreError)]
     for error in damaged:
         say(f"vldd: {error}", error=True)
     if as_json:
-        known = [status_document(found) | {"report": pages.get(found.experiment)} for found in whole]
-        say_json({"store": opened.url, "experiments": known, "damaged": [str(error) for error in damaged], "jobs": jobs})
+        documents = [status_document(status) | {"report": pages.get(status.experiment)} for status in readable]
+        say_json({"store": opened.url, "experiments": documents, "damaged": [str(error) for error in damaged], "jobs": jobs})
     else:
-        for found in whole:
-            say(describe_status(found))
-            if found.experiment in pages:
-                say(f"  report: {one_line(pages[found.experiment])}")
+        for status in readable:
+            say(describe_status(status))
+            if status.experiment in pages:
+                say(f"  report: {one_line(pages[status.experiment])}")
         if not statuses:
             say(f"{opened.url}: no experiment has run in this store")
         if jobs is not None:
@@ -191,16 +192,17 @@ def status(
 def config(
     config: Description,
     overrides: Overrides = None,
-    variant: Annotated[str | None, typer.Option(help="Of a study: the variant to print; else all of them.")] = None,
+    variant: Annotated[str | None, typer.Option(help="The variant of a study to print; by default all variants.")] = None,
 ) -> None:
-    """Print the resolved description: every key with its value. A study's variant can be run alone by what is printed."""
+    """Print the resolved description: every key with its value. What it prints for a variant of a study can be run alone."""
     from vldd_dist.config.loading.load_study import LoadedStudy, load_description
 
     described = load_description(config, overrides)
     tree = described.model_dump(mode="json")
     if variant is not None:
         if not (isinstance(described, LoadedStudy) and variant in tree):
-            names = ", ".join(tree) if isinstance(described, LoadedStudy) else "none, for it is no study"
-            raise ConfigError(f"--variant {variant}: {config} has the variants: {names}")
+            if not isinstance(described, LoadedStudy):
+                raise ConfigError(f"--variant {variant}: {config} is not a study, so it has no variants: leave out --variant")
+            raise ConfigError(f"--variant {variant}: the variants of {config} are {', '.join(tree)}")
         tree = tree[variant]
     say(yaml.safe_dump(tree, sort_keys=False), newline=False)

@@ -1,4 +1,4 @@
-"""The description that `vldd init` writes: sizes that end in minutes on a CPU."""
+"""The description that `vldd init` writes. Its sizes are chosen so that a first run ends in minutes on a CPU."""
 
 import importlib.util
 import os
@@ -11,17 +11,17 @@ from vldd_dist.config.sections.data import SplitFractions
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.sources.base import SPLITS, Source
 
-# A first run is to take minutes on a CPU: a frozen tower allows more training images and pairs than a tiny one trained whole.
+# A first run should take minutes on a CPU: a frozen tower allows more training images and pairs than a tiny one trained whole.
 MOST_IMAGES = 20_000
 MOST_PAIRS, MOST_PAIRS_WHOLE_TOWER = 100, 20
 MINILM, MINILM_ON_A_HUB = "minilm", "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def describe_experiment(found: Found, source: Source, folder: str) -> str:
-    """The YAML text.
+    """The text of experiment.yaml.
 
     Args:
-        folder: that it will lie in; the experiment is called like it.
+        folder: the folder for the file; the experiment gets its name.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -53,7 +53,7 @@ def describe_experiment(found: Found, source: Source, folder: str) -> str:
 
 
 def _sizes(images: int | None, most_pairs: int) -> dict[str, int]:
-    """Budget, batch and epochs for a number of training images; None: the number is not known, and is taken to be large."""
+    """Number of pairs, batch size and epochs for a number of training images; None: unknown, assumed to be large."""
     if images is None:
         return {"pairs": most_pairs, "batch": 128, "epochs": 5}
     batch = max(2, min(128, 1 << max(images // 8, 1).bit_length() - 1))
@@ -67,4 +67,4 @@ def _source(settings: dict[str, Any]) -> str:
 
 def _counted(counts: dict[str, int | None]) -> str:
     known = [f"{split} {count:,}" for split, count in counts.items() if count is not None]
-    return f"# Images: {', '.join(known)}." if known else "# How many images it has is known once they are prepared."
+    return f"# Images: {', '.join(known)}." if known else "# The number of images will be known once they are prepared."

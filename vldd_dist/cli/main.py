@@ -1,4 +1,4 @@
-"""The `vldd` command: each command calls one function of the package."""
+"""The `vldd` program. Each of its commands calls one function of the package."""
 
 import atexit
 import gc as garbage
@@ -22,7 +22,7 @@ from vldd_dist.cli.tables import report, table
 from vldd_dist.errors import VlddError
 from vldd_dist.logs import is_json, start_logging
 
-# Without markup: usage errors quote what was typed, and `[/b]` in a path is no markup.
+# Without markup, because usage errors quote what was typed, and `[/b]` in a path must not be read as markup.
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -44,7 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
 }
 for name, command in COMMANDS.items():
-    # In the list of commands its beginning, which fits a line.
+    # The list of commands shows the first clause of the docstring.
     beginning = re.split(r"[:;.]", command.__doc__ or "")[0]
     app.command(name, short_help=beginning, epilog=epilog(name))(command)
 
@@ -65,16 +65,16 @@ def vldd(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; a failure is one sentence on standard error and an exit code (0 done, 2 usage or configuration,
+    """Run a command. A failure prints one sentence on standard error and sets the exit code (0 done, 2 usage or configuration,
     3 interrupted and resumable, 4 data or storage, 1 anything else)."""
-    # Else the interpreter looks for garbage among all modules when it ends, for a second where torch is loaded.
+    # Otherwise the interpreter searches all modules for garbage when it exits, which takes a second if torch is loaded.
     atexit.register(garbage.freeze)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A character that the terminal's encoding lacks is shown as an escape instead of raising.
             stream.reconfigure(errors="backslashreplace")
     try:
-        # What a run does is printed by its view; as JSON it is lines like any other.
+        # The view of a run prints its events. With VLDD_LOG=json, events are log lines of level INFO.
         start_logging(logging.INFO if is_json() else logging.WARNING)
         app(arguments)
     except VlddError as error:

@@ -7,10 +7,10 @@ import typer
 
 from vldd_dist.errors import StoreError
 
-ListedStore = Annotated[str, typer.Argument(metavar="STORE", help="URL of an experiment's store")]
+ListedStore = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of an experiment's store.")]
 
 
-# A thousand years: datetime cannot go back much further.
+# A thousand years, because datetime cannot go back much further.
 MAX_HOURS = 24 * 365 * 1000
 
 
@@ -18,66 +18,72 @@ DASHBOARD = "http://127.0.0.1:8265"
 
 
 Description = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="YAML description of the experiment, or a preset's name, e.g. scenes")
+    str, typer.Argument(metavar="CONFIG", help="YAML description of the experiment, or the name of a preset, e.g. scenes.")
 ]
 
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. --set 'distill.pairs=[20, 50]'"),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. --set 'distill.pairs=[20, 50]'; repeatable."),
 ]
 
 
 StoreUrl = Annotated[
     str,
-    typer.Option("--store", metavar="URL", help="Where the experiment keeps its results: a folder, file://, s3://, gs://"),
+    typer.Option("--store", metavar="URL", help="Where to keep the results: a folder, file://, s3://, gs://."),
 ]
 
 
 StoreUrlOrPlan = Annotated[
     str | None,
     typer.Option(
-        "--store", metavar="URL", help="Where the results are kept: a folder, file://, s3://, gs://. --plan needs none."
+        "--store", metavar="URL", help="Where to keep the results: a folder, file://, s3://, gs://. Optional with --plan."
     ),
 ]
 
 
-Plan = Annotated[bool, typer.Option("--plan", help="Print what would run and what it needs, and stop.")]
+Plan = Annotated[bool, typer.Option("--plan", help="Print what would run and what it would need, and exit.")]
 
 
 Until = Annotated[
     str | None,
-    typer.Option("--until", metavar="STAGE", help="The last stage to run, e.g. experts; everything it needs is run too."),
+    typer.Option("--until", metavar="STAGE", help="Stop after this stage, e.g. experts. The stages that it needs run too."),
 ]
 
 
 Track = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=TARGET", help="Track curves: tensorboard=DIR, wandb=PROJECT, mlflow=URI"),
+    typer.Option(
+        metavar="NAME=TARGET", help="Send curves to an experiment tracker: tensorboard=DIR, wandb=PROJECT, mlflow=URI."
+    ),
 ]
 
 
-MaxRunning = Annotated[int | None, typer.Option(min=1, help="Most units at once, to leave resources for other runs.")]
+MaxRunning = Annotated[
+    int | None, typer.Option(min=1, help="Run at most this many units at once, to leave resources for other runs.")
+]
 
 
 Gpus = Annotated[
     float | None,
-    typer.Option("--gpus", min=0, help="GPUs of each worker of every stage, as --set STAGE.resources.gpus=N for each."),
+    typer.Option("--gpus", min=0, help="GPUs of each worker, in every stage: sets resources.gpus of all sections."),
 ]
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 
 
-SetUrl = Annotated[str, typer.Argument(metavar="URL", help="A distilled set: a folder, s3://..., any fsspec URL")]
+SetUrl = Annotated[str, typer.Argument(metavar="URL", help="A distilled set: a folder, s3://..., or any fsspec URL.")]
 
 
 def hours(hours: float) -> float:
+    """Check a number of hours. Raises typer.BadParameter."""
     if not 0 <= hours <= MAX_HOURS:
         raise typer.BadParameter(f"{hours:g} is not a number of hours between 0 and {MAX_HOURS:,}")
     return hours
 
 
-def exit_for_damaged(found: Iterable[object]) -> None:
-    if any(isinstance(each, StoreError) for each in found):
+def exit_for_damaged(results: Iterable[object]) -> None:
+    """End the command with the exit code of a StoreError if one of the results is such an error."""
+    if any(isinstance(result, StoreError) for result in results):
         raise typer.Exit(StoreError.exit_code)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def fetch(
-    url: SetUrl, folder: Annotated[Path, typer.Argument(help="Folder to create; it exists only once the set is complete")]
+    url: SetUrl, folder: Annotated[Path, typer.Argument(help="Folder to create; it appears only when the set is complete.")]
 ) -> None:
-    """Copy a distilled set and verify it; the same command resumes an interrupted copy."""
+    """Copy a distilled set and verify it. The same command resumes an interrupted copy."""
     from vldd_dist.distilled_set.fetch import fetch as fetch_set
 
     with _of_a_set(url), _byte_progress() as progress:
@@ -46,14 +46,15 @@ def verify(url: SetUrl) -> None:
 def push(
     url: SetUrl,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="hf://datasets/USER/NAME, a folder, s3://..., gs://...")],
-    replace: Annotated[bool, typer.Option("--replace", help="Overwrite another set, or other files, that are there.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite another set, or other files, at the target.")] = False,
     public: Annotated[
-        bool, typer.Option("--public", help="A data set that is made on the hub is for everybody; else it is private.")
+        bool, typer.Option("--public", help="Make a new dataset on the hub public; by default it is private.")
     ] = False,
 ) -> None:
-    """Copy a distilled set to where others find it, and verify it before and after; nobody sees a part of it.
+    """Publish a copy of a distilled set, verified before and after: nobody sees an incomplete set.
 
-    On the hub the set is one commit, by the token of `hf auth login` or HF_TOKEN; who may see an existing data set stays.
+    On the hub the set is one commit, made with the token of `hf auth login` or HF_TOKEN. The visibility of an existing dataset
+    does not change.
     """
     from vldd_dist.distilled_set.push import push as push_set
 
@@ -79,34 +80,35 @@ def show(url: SetUrl, as_json: Json = False) -> None:
             {**_summary(store.url, manifest), "pictures": pictures, "card": card, "manifest": manifest.model_dump(mode="json")}
         )
         return
-    # Escaped before layout, since a link's target becomes part of a terminal sequence. Targets are shown, not hidden in links.
+    # Escape before layout, because a link's target would become part of a terminal sequence. Targets are printed as text.
     console = SafeConsole()
     console.print(Markdown(escape_controls(card), hyperlinks=False))
     console.print(f"pictures: {pictures}", markup=False, highlight=False, soft_wrap=True)
 
 
 def list_sets(store: ListedStore, as_json: Json = False) -> None:
-    """List the distilled sets a store has published; exit code 4 if there is none, or one of them is damaged."""
+    """List the distilled sets that are published in a store; the exit code is 4 if there is none, or if one is damaged."""
     from vldd_dist.distilled_set.fetch import published_sets
     from vldd_dist.store.store import Store
 
     opened = Store(store)
-    found = published_sets(opened)
-    if not found:
+    published = published_sets(opened)
+    if not published:
         raise StoreError(_why_none(opened))
-    whole = {opened.url_of(key): one for key, one in found.items() if not isinstance(one, StoreError)}
-    damaged = {opened.url_of(key): one for key, one in found.items() if isinstance(one, StoreError)}
+    manifests = {opened.url_of(key): one for key, one in published.items() if not isinstance(one, StoreError)}
+    damaged = {opened.url_of(key): one for key, one in published.items() if isinstance(one, StoreError)}
     for error in damaged.values():
         say(f"vldd: {error}", error=True)
     if as_json:
+        sets = [_summary(url, manifest) for url, manifest in manifests.items()]
         errors = [{"url": url, "error": str(error)} for url, error in damaged.items()]
-        say_json({"store": opened.url, "sets": [_summary(url, one) for url, one in whole.items()], "damaged": errors})
+        say_json({"store": opened.url, "sets": sets, "damaged": errors})
     else:
-        for url, one in whole.items():
-            mean = one.mean_recall()
+        for url, manifest in manifests.items():
+            mean = manifest.mean_recall()
             recall = "not evaluated" if mean is None else f"mean recall {mean:.1f} %"
-            say(f"{one_line(url)}  {one.pairs} pairs  {recall}")
-    exit_for_damaged(found.values())
+            say(f"{one_line(url)}  {manifest.pairs} pairs  {recall}")
+    exit_for_damaged(published.values())
 
 
 def _summary(url: str, manifest: "DistilledManifest") -> dict[str, Any]:
@@ -114,11 +116,12 @@ def _summary(url: str, manifest: "DistilledManifest") -> dict[str, Any]:
 
 
 def _why_none(store: "Store") -> str:
+    """Why the store has no published set, for the error message."""
     from vldd_dist.artifacts.units import is_store
     from vldd_dist.distilled_set.manifest import MANIFEST
 
     if is_store(store):
-        return f"{store.url}: no distilled set is published here yet: `vldd status {store.url}` says how far the run is"
+        return f"{store.url}: no distilled set is published here yet: `vldd status {store.url}` shows how far the run is"
     if store.exists(MANIFEST):
         return f"{store.url}: is a distilled set, not a store of them: `vldd show {store.url}` prints its card"
     return f"{store.url}: nothing was ever run with this store: check the URL, or name it in `vldd run CONFIG --store ...`"
@@ -126,7 +129,7 @@ def _why_none(store: "Store") -> str:
 
 @contextlib.contextmanager
 def _of_a_set(url: str) -> Iterator[None]:
-    """Say what is meant where the URL is that of a store."""
+    """If an object is missing because the URL is that of a store and not of a distilled set, say so."""
     from vldd_dist.artifacts.units import is_store
     from vldd_dist.store.store import MissingObject, Store
 
@@ -135,13 +138,13 @@ def _of_a_set(url: str) -> Iterator[None]:
     except MissingObject as error:
         store = Store(url)
         if is_store(store):
-            raise StoreError(f"{store.url}: is a store, not a distilled set: `vldd list {store.url}` names its sets") from error
+            raise StoreError(f"{store.url}: is a store, not a distilled set: `vldd list {store.url}` lists its sets") from error
         raise
 
 
 @contextlib.contextmanager
 def _byte_progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar of bytes with speed and time left on a terminal; nothing elsewhere."""
+    """On a terminal, show a progress bar of bytes with speed and time left. Yields a function that takes (done, total)."""
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True, disable=not SafeConsole(stderr=True).is_terminal) as bar:
         task = bar.add_task("")

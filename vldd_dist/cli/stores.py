@@ -1,4 +1,4 @@
-"""Commands for the maintenance of a store, and for checking the machine."""
+"""Commands that free space in a store and check the machine."""
 
 from dataclasses import asdict
 from datetime import timedelta
@@ -18,24 +18,27 @@ def gc(
         list[str] | None,
         typer.Option(
             metavar="CONFIG",
-            help="Also what neither this description needs, nor another --keep, nor an experiment that runs now: name all that "
-            "you go on with.",
+            help="Also list all units that neither this description, nor another --keep, nor a running experiment needs. Name "
+            "every description that you still need.",
         ),
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="With --keep: also sets that no kept description publishes.")
+        bool, typer.Option("--published", help="With --keep: also list distilled sets that no kept description publishes.")
     ] = False,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove them; without this option nothing changes.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed; otherwise nothing changes.")] = False,
     min_age_hours: Annotated[
-        float, typer.Option(min=0, callback=hours, help="Younger objects are kept: running work may need them.")
+        float, typer.Option(min=0, callback=hours, help="Keep younger objects, because running work may need them.")
     ] = 24,
 ) -> None:
-    """List what dead attempts left in a store, or what is no longer needed, and remove it if asked to."""
+    """List files in a store that are not needed, and remove them if asked to.
+
+    These are files that interrupted attempts left and, with --keep, units that no named description needs.
+    """
     from vldd_dist.artifacts.garbage import Keep, find_garbage, remove_garbage
     from vldd_dist.store.store import Store
 
     if published and not keep:
-        raise ConfigError("--published: goes with --keep CONFIG, which says what is needed")
+        raise ConfigError("--published: requires --keep CONFIG, which says what is needed")
     opened, min_age, needed = Store(store), timedelta(hours=min_age_hours), None
     if keep:
         from vldd_dist.monitoring.reports.kept_units import kept_units
@@ -56,10 +59,13 @@ def gc(
 
 
 def doctor(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="URL of a store to test, e.g. s3://bucket/prefix")],
+    store: Annotated[str, typer.Argument(metavar="STORE", help="URL of a store to test, e.g. s3://bucket/prefix.")],
     as_json: Json = False,
 ) -> None:
-    """Check what a run needs: the store, GPUs, DeepSpeed, versions. Leaves nothing behind; exit code 4 if a check fails."""
+    """Check that a run will find what it needs: store, clock, cache, GPUs, DeepSpeed, ranks, cluster, versions.
+
+    It leaves nothing behind. The exit code is 4 if a check fails.
+    """
     from vldd_dist.ray_backend.doctor import examine
 
     with nothing_on_stdout(as_json):

@@ -1,4 +1,4 @@
-"""Commands on reports: their tables, published ones, and the page."""
+"""Commands for reports: write the page, print the tables, print published tables."""
 
 from typing import Annotated, Literal
 
@@ -15,9 +15,9 @@ Format = Literal["terminal", "markdown", "latex", "csv"]
 
 def report(
     store: ListedStore,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of the experiment, if the store has several.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The experiment, if the store has several.")] = None,
 ) -> None:
-    """Write the report of what is in a store now, and print the URL of its page."""
+    """Write the report of what a store contains now, and print the URL of its page."""
     from vldd_dist.monitoring.reports.refresh import refresh_report
     from vldd_dist.store.store import Store
 
@@ -25,12 +25,15 @@ def report(
 
 
 def table(
-    store: Annotated[str | None, typer.Argument(metavar="STORE", help="URL of an experiment's store.")] = None,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of the experiment, if the store has several.")] = None,
-    only: Annotated[str | None, typer.Option("--table", metavar="TABLE", help="Of a report with several tables: one.")] = None,
-    form: Annotated[Format, typer.Option("--as", help="latex needs the package booktabs; csv has all numbers.")] = "terminal",
+    store: Annotated[str | None, typer.Argument(metavar="STORE", help="Folder or URL of an experiment's store.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The experiment, if the store has several.")] = None,
+    only: Annotated[str | None, typer.Option("--table", metavar="TABLE", help="Print only this table of the report.")] = None,
+    form: Annotated[
+        Format, typer.Option("--as", help="latex needs the package booktabs; csv has all numbers, unrounded.")
+    ] = "terminal",
     published: Annotated[
-        bool, typer.Option("--published", help="What papers have published: with a table's name for STORE, or a list of all.")
+        bool,
+        typer.Option("--published", help="List tables that papers have published; with a table's name for STORE, print it."),
     ] = False,
 ) -> None:
     """Print the tables of a report in a store, from any machine that can read it."""
@@ -38,19 +41,19 @@ def table(
         _published(store, form)
         return
     if store is None:
-        raise ConfigError("STORE is missing: name the URL of an experiment's store")
+        raise ConfigError("STORE is missing: name the folder or URL of an experiment's store")
     from vldd_dist.monitoring.reports.report_files import read_tables
     from vldd_dist.store.store import Store
 
     tables = read_tables(Store(store), name)
     if not tables:
-        raise StoreError(f"{store}: the report has no table yet: no student has been evaluated")
+        raise StoreError(f"{store}: the report has no table yet, because no student has been evaluated")
     if only is not None:
         if only not in tables:
-            raise ConfigError(f"--table {only}: the report has the tables {', '.join(tables)}")
+            raise ConfigError(f"--table {only}: there is no such table: the report has {', '.join(tables)}")
         tables = {only: tables[only]}
     if form == "csv" and len(tables) != 1:
-        raise ConfigError(f"--as csv: the report has the tables {', '.join(tables)}: name one with --table")
+        raise ConfigError(f"--as csv: prints one table, and the report has {', '.join(tables)}: name one with --table")
     _print(list(tables.values()), form)
 
 
@@ -58,14 +61,14 @@ def _published(name: str | None, form: Format) -> None:
     from vldd_dist.reporting.published import published_table, published_tables
 
     if name is None:
-        for key, each in published_tables().items():
-            say(f"{key}: {each.title}. {each.source}")
+        for key, published in published_tables().items():
+            say(f"{key}: {published.title}. {published.source}")
         return
     try:
-        found = published_table(name)
+        table = published_table(name).table()
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    _print([found.table()], form)
+    _print([table], form)
 
 
 def _print(tables: list[Table], form: Format) -> None:
@@ -76,8 +79,8 @@ def _print(tables: list[Table], form: Format) -> None:
 
     if form == "terminal":
         console = SafeConsole()
-        for each in tables:
-            console.print(TerminalTable(each))
+        for table in tables:
+            console.print(TerminalTable(table))
     elif form == "markdown":
         say(document(tables), newline=False)
     else:
