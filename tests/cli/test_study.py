@@ -31,7 +31,7 @@ def test_a_plan_needs_no_store_and_says_what_variants_share(
 ) -> None:
     code, out, err = vldd(command, study, "--plan", *SETS, capsys=capsys)
     assert (code, err) == (0, "")
-    found = re.search(r"2 variants; (\d+) of the (\d+) units are of more than one.*: (\d+) units would run", out)
+    found = re.search(r"2 variants share (\d+) of the (\d+) units, .* in separate stores, (\d+) units would run", out)
     assert found is not None
     shared, units, asked = map(int, found.groups())
     # Of two variants each shared unit is asked for twice.
@@ -62,8 +62,8 @@ def test_a_plan_as_a_document_and_as_a_narrow_table(
     (work,) = [one for one in found["work"] if one["kind"] == "distillation"]
     assert (work["units"], work["unknown_units"]) == (2, 1)
     assert re.search(r"distillations +│ +2 │ +> ", out)
-    (note,) = [note for note in found["notes"] if note.startswith("?: of distillations")]
-    assert "covariance_matching are not counted" in note
+    (note,) = [note for note in found["notes"] if note.startswith("?: the work of distillations")]
+    assert "covariance_matching does not count its operations" in note
     assert note in out
     (expert,) = [need for need in found["needs"] if need["kind"] == "expert"]
     assert (expert["experiment"], expert["fits"]) == ("towers-plain", False)
@@ -101,7 +101,7 @@ def test_a_plan_goes_without_data_that_are_not_here_and_refuses_damaged_ones(
     data = {"name": "karpathy", "annotations": str(tmp_path / "data.json"), "images": str(tmp_path)}
     sets = [*SETS, "--set", f"data.source={json.dumps(data)}"]
     code, out, _ = vldd("run", "scenes", "--plan", *sets, capsys=capsys)
-    assert (code, "the data are not here, and counted as the description states" in out) == (0, True)
+    assert (code, "the data are not here, so the plan uses the numbers in the description" in out) == (0, True)
     (tmp_path / "data.json").write_text("{")
     code, _, err = vldd("run", "scenes", "--plan", *sets, capsys=capsys)
     assert (code, "data.json: not JSON" in err) == (4, True)

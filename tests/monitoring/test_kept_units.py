@@ -86,7 +86,7 @@ def test_what_runs_is_safe_and_so_is_what_ran_under_the_name(
     write_status(store, RunStatus.model_validate(fields))
     arguments = ("gc", store.url, "--keep", str(config), "--published", "--delete", *NOW)
     code, _, err = vldd(*arguments, capsys=capsys)
-    assert (code, "running runs, and no description says what it needs" in err) == (4, True)
+    assert (code, "running runs, and no description says which units it needs" in err) == (4, True)
     write_description(store, running)
     assert "0 objects (0 units" in vldd(*arguments, capsys=capsys)[1]
     assert all(done(store, one) == {unit.id for unit in one} for one in (units, own, more))

@@ -37,7 +37,7 @@ def test_without_the_data_the_last_page_is_named(store: Store, capsys: pytest.Ca
     store.write(f"report/{tree.name}/description.json", json.dumps(lost).encode())
     code, _, err = vldd("report", store.url, capsys=capsys)
     assert code in (2, 4)
-    assert f"the report as its run last wrote it is {store.url}" in err
+    assert f"the report that the run last wrote is {store.url}" in err
 
 
 def test_a_study_is_read_as_it_ran(tmp_path: Path) -> None:

@@ -147,7 +147,9 @@ def test_an_objective_that_does_not_say_has_no_figure() -> None:
     assert distillation_flops(unknown, trace, data, 4) is None
     (unit,) = units_of(described, "distillation")
     _, notes = count_work([(unknown, [unit], data, Estimator(TEXT_DIM))])
-    assert notes == ["?: of distillations, because operations of the objective covariance_matching are not counted"]
+    assert notes == [
+        "?: the work of distillations is unknown, because the objective covariance_matching does not count its operations"
+    ]
 
 
 @pytest.mark.parametrize(

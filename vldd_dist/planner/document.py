@@ -1,4 +1,4 @@
-"""A plan as one JSON document: bytes, hours and counts, null where a figure is not known."""
+"""A plan as one JSON document: bytes, hours and counts; null means that a figure is not known."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from vldd_dist.planner.work import Work
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
-    """Plain JSON values."""
+    """The plan as plain JSON values."""
     return {
         "name": plan.name,
         "store": plan.store,
@@ -40,15 +40,15 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 
 
 def _need(need: Need) -> dict[str, Any]:
-    most = None if need.terms is None else peak(need.terms)
+    peak_bytes = None if need.terms is None else peak(need.terms)
     moved = need.moved
     return {
         "kind": need.stage.kind,
         "experiment": need.experiment,
-        "peak_bytes": most,
+        "peak_bytes": peak_bytes,
         "peak_of": need.terms,
         "gpu_memory_bytes": None if need.limit is None else need.limit + RESERVED,
-        "fits": None if need.limit is None or most is None else most <= need.limit,
+        "fits": None if need.limit is None or peak_bytes is None else peak_bytes <= need.limit,
         "mend": need.mend,
         "reads_bytes": None if moved is None or moved.data is None else moved.reads + moved.data,
         "writes_bytes": moved and moved.writes,
@@ -56,7 +56,7 @@ def _need(need: Need) -> dict[str, Any]:
 
 
 def _work(work: Work) -> dict[str, Any]:
-    """Figures of the units that are known; how many are not, beside."""
+    """The figures of the units for which they are known, and the number of units for which they are not."""
     return {
         "units": work.units,
         "unknown_units": work.unknown,

@@ -1,4 +1,4 @@
-"""What one unit of a kind takes of a rank's memory, from an experiment's description."""
+"""Estimates the memory of a rank for one unit of each kind, from an experiment's description."""
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.model import ModelSettings
@@ -9,11 +9,11 @@ from vldd_dist.pipeline.stage import StageSpec, all_stages
 
 
 def estimated_stages() -> list[StageSpec]:
-    """Stages that say what their units take."""
+    """The stages that have a memory model."""
     return [stage for stage in all_stages() if stage.memory is not None]
 
 
-# (its settings as JSON, size of the caption embeddings, pixels) -> the trace of a dual encoder, which takes seconds.
+# (settings as JSON, size of the caption embeddings, image size in pixels) -> trace of the dual encoder. A trace takes seconds.
 _traces: dict[tuple[str, int, int], MemoryTrace] = {}
 
 
@@ -28,17 +28,17 @@ class Estimator:
         self.text_dim = text_dim
 
     def trace(self, model: ModelSettings, image_size: int) -> MemoryTrace:
-        """Of a dual encoder on images of so many pixels."""
+        """The trace of a dual encoder for images of this size in pixels."""
         key = (model.model_dump_json(), self.text_dim, image_size)
         if key not in _traces:
             _traces[key] = MemoryTrace(model, self.text_dim, image_size)
         return _traces[key]
 
     def memory(self, experiment: Experiment, stage: StageSpec) -> Terms:
-        """The worst moment of a rank, by what takes the memory; of several budgets the largest, of several models the worst.
+        """The memory of a rank at its peak, in bytes by name; the maximum over the numbers of pairs and the image models.
 
         Raises:
-            ConfigError: the model cannot be made, or its passes cannot be traced.
+            ConfigError: the model cannot be built, or its passes cannot be traced.
         """
         assert stage.memory is not None
         try:
@@ -47,5 +47,5 @@ class Estimator:
             reason = " ".join(str(error).split())[:160]
             raise ConfigError(
                 f"model.image.model: a pass of {experiment.model.image.model} at {experiment.data.image_size} pixels "
-                f"cannot be traced ({reason}): no estimate of its memory"
+                f"cannot be traced ({reason}), so its memory is not estimated"
             ) from error

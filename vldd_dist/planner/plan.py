@@ -1,4 +1,4 @@
-"""What a run would do and take, as values: `show_plan` prints them, `document` makes JSON of them."""
+"""A plan: what a run would do and what it would need, as plain values. `show_plan` prints it; `document` turns it into JSON."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from vldd_dist.store.store import Store
 
 @dataclass(frozen=True)
 class StageUnits:
-    """Units of one kind; `workers` of one unit, `cpus` and `gpus` of one worker."""
+    """The units of one kind. `workers` is for one unit; `cpus` and `gpus` are for one worker."""
 
     stage: StageSpec
     units: int
@@ -35,14 +35,14 @@ class StageUnits:
 
 @dataclass(frozen=True)
 class Need:
-    """What one unit of a stage takes; of several experiments the one that takes most.
+    """What one unit of a stage needs; of several experiments, the one whose unit needs the most memory.
 
     Attributes:
-        terms: a rank's memory at its worst moment, by what takes it; none: its passes cannot be traced.
-        limit: bytes of its GPU for tensors; none: no GPU is described.
-        moved: none where it is not estimated.
-        measured: the dataset's size, in `moved`, was read in the store.
-        mend: what to set, where it does not fit.
+        terms: bytes of memory of a rank at its peak, by name; None if its passes cannot be traced.
+        limit: bytes of GPU memory for tensors; None if the description names no GPU memory.
+        moved: bytes read and written; None if not estimated.
+        measured: whether the dataset's size in `moved` was read from the store, and not estimated.
+        mend: which settings to change if the unit does not fit.
     """
 
     stage: StageSpec
@@ -56,7 +56,7 @@ class Need:
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Numbers of parameters, and bytes of a snapshot of those that are trained."""
+    """Numbers of parameters, and bytes of a snapshot of the trainable ones."""
 
     parameters: int
     trainable: int
@@ -65,7 +65,8 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Sharing:
-    """Of a study: its variants, units of more than one, and units if each variant had a store of its own."""
+    """How the variants of a study share units: the number of variants, of units that several variants need, and of all units
+    if each variant ran in a store of its own."""
 
     variants: int
     shared: int
@@ -74,7 +75,8 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Plan:
-    """`model` of an experiment, `sharing` of a study; `notes`: sentences on what is assumed or not known."""
+    """The plan of an experiment (with `model`) or of a study (with `sharing`). `notes` are sentences about assumptions and
+    unknown figures."""
 
     name: str
     store: str
@@ -87,14 +89,14 @@ class Plan:
 
 
 def plan(described: Experiment | LoadedStudy, store: Store) -> Plan:
-    """Of a run in the store, without doing it. The sources' first samples are read.
+    """Plan a run in the store, without running anything. The first samples of each source are read.
 
     Raises:
-        DataError: none of them is usable.
+        DataError: no sample that was read is usable.
     """
     is_study = isinstance(described, LoadedStudy)
-    given = described.experiments if isinstance(described, LoadedStudy) else {described.name: described}
-    experiments, notes = with_stated_data(given)
+    as_described = described.experiments if isinstance(described, LoadedStudy) else {described.name: described}
+    experiments, notes = with_stated_data(as_described)
     study = StudyGraph(experiments) if is_study else None
     single = None if study else make_graph(experiments[described.name])
     graphs = list(study.graphs.values()) if study else [single] if single else []
@@ -107,7 +109,7 @@ def plan(described: Experiment | LoadedStudy, store: Store) -> Plan:
     needs = [need for stage in estimated_stages() if (need := _need(stage, planned, notes))]
     work, reasons = count_work(planned)
     if any(data is None for _, _, data, _ in planned):
-        notes.append("data: images and caption embeddings, whose number is known once the dataset is done")
+        notes.append("data: images and caption embeddings; their number will be known once the dataset is prepared")
     return Plan(
         name=described.name,
         store=store.url,
@@ -121,10 +123,10 @@ def plan(described: Experiment | LoadedStudy, store: Store) -> Plan:
 
 
 def _check_source(graph: Graph, done: set[str]) -> None:
-    """Read the source's first samples, unless it is prepared: then it need not be visible here.
+    """Read the first samples of the source, unless the dataset is already prepared: then this machine may not see the source.
 
     Raises:
-        DataError: none of them is usable.
+        DataError: no sample that was read is usable.
     """
     if graph.unit("dataset").id not in done:
         source = graph.experiment.data.source
@@ -135,53 +137,56 @@ def _check_source(graph: Graph, done: set[str]) -> None:
 def _stages(units: list[WorkUnit], done: set[str]) -> list[StageUnits]:
     totals = Counter(unit.kind for unit in units)
     finished = Counter(unit.kind for unit in units if unit.id in done)
-    asking = {unit.kind: unit for unit in units}
+    one_of_kind = {unit.kind: unit for unit in units}
     return [
         StageUnits(stage, totals[kind], finished[kind], unit.workers, unit.resources.cpus, unit.resources.gpus)
         for stage in all_stages()
-        if (unit := asking.get(kind := stage.kind))
+        if (unit := one_of_kind.get(kind := stage.kind))
     ]
 
 
 def _planned(owners: list[tuple[Graph, list[WorkUnit]]], done: set[str], store: Store, notes: list[str]) -> list[Planned]:
-    """Experiment after experiment, with the units that no earlier one has."""
+    """For each experiment, the units to run that no earlier experiment has, the size of its data, and an estimator."""
     estimators: dict[int, Estimator] = {}
+    # Id of a `dataset` unit -> size of its data.
     sizes: dict[str, DataSize | None] = {}
+    # Text encoder -> assumed size of its embeddings.
     assumed: dict[str, int] = {}
-    found: list[Planned] = []
+    planned: list[Planned] = []
 
-    def known(unit: WorkUnit) -> UnitReader | None:
+    def reader_if_done(unit: WorkUnit) -> UnitReader | None:
         return UnitReader(store, unit.kind, unit.id) if unit.id in done else None
 
-    for graph, own in owners:
+    for graph, units in owners:
         dataset = graph.unit("dataset")
         if dataset.id not in sizes:
-            sizes[dataset.id] = data_size(graph.experiment, known(dataset))
-        dim, certain = text_dim(graph.experiment.model.text, known(graph.unit("caption_embeddings")))
-        if not certain:
+            sizes[dataset.id] = data_size(graph.experiment, reader_if_done(dataset))
+        dim, is_known = text_dim(graph.experiment.model.text, reader_if_done(graph.unit("caption_embeddings")))
+        if not is_known:
             assumed[graph.experiment.model.text.model] = dim
-        to_run = [unit for unit in own if unit.id not in done]
-        found.append((graph.experiment, to_run, sizes[dataset.id], estimators.setdefault(dim, Estimator(dim))))
-    notes += [f"the embeddings' size of {model} is not known here: {dim} is assumed" for model, dim in assumed.items()]
-    return found
+        to_run = [unit for unit in units if unit.id not in done]
+        planned.append((graph.experiment, to_run, sizes[dataset.id], estimators.setdefault(dim, Estimator(dim))))
+    notes += [f"the size of the embeddings of {model} is not known here; {dim} is assumed" for model, dim in assumed.items()]
+    return planned
 
 
 def _need(stage: StageSpec, planned: list[Planned], notes: list[str]) -> Need | None:
-    """None where no experiment has such units."""
-    found: list[tuple[int, int, Terms | None]] = []
+    """The need of the experiment whose unit takes the most memory; None if no experiment has such units."""
+    # (peak bytes or -1 if unknown, index of the experiment, memory by name).
+    estimates: list[tuple[int, int, Terms | None]] = []
     for number, (experiment, _, _, estimator) in enumerate(planned):
         try:
             terms = estimator.memory(experiment, stage)
         except ConfigError as error:
             if str(error) not in notes:
                 notes.append(str(error))
-            found.append((-1, number, None))
+            estimates.append((-1, number, None))
         else:
             if terms:
-                found.append((peak(terms), number, terms))
-    if not found:
+                estimates.append((peak(terms), number, terms))
+    if not estimates:
         return None
-    most, number, largest = max(found, key=lambda one: one[0])
+    peak_bytes, number, largest = max(estimates, key=lambda estimate: estimate[0])
     experiment, _, data, estimator = planned[number]
     limit = memory_limit(stage.resources(experiment))
     return Need(
@@ -191,7 +196,7 @@ def _need(stage: StageSpec, planned: list[Planned], notes: list[str]) -> Need | 
         limit=limit,
         moved=stage.traffic(experiment, estimator.trace, data) if stage.traffic else None,
         measured=data is not None and data.measured,
-        mend=suggest(experiment, stage, limit, estimator) if limit is not None and most > limit else None,
+        mend=suggest(experiment, stage, limit, estimator) if limit is not None and peak_bytes > limit else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""A plan as a person reads it. Nothing is cut off in a narrow terminal: names wrap, figures stay whole."""
+"""Prints a plan for people. Nothing is cut off in a narrow terminal: names wrap, and figures stay on one line."""
 
 from rich.console import Console
 from rich.table import Table
@@ -9,13 +9,13 @@ from vldd_dist.pipeline.stage import StageSpec
 from vldd_dist.planner.plan import Plan
 from vldd_dist.planner.work import CORE_SUSTAINED, GPU_SUSTAINED, Work
 
-# Of a peak: what takes less is not named.
+# Parts of a peak that are smaller than this fraction are not printed.
 WORTH_NAMING = 0.02
 PFLOP = 1e15
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """Units, what one takes of memory and traffic, and the work and hours of all that is to run."""
+    """Print the units, the memory and traffic of one unit of each stage, and the work left to do."""
     _print_units(plan, console)
     if plan.model:
         _say(
@@ -26,8 +26,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     if plan.sharing:
         units = sum(stage.units for stage in plan.stages)
         _say(
-            f"{plan.sharing.variants} variants; {plan.sharing.shared} of the {units} units are of more than one, and each is "
-            f"made once: {plan.sharing.asked} units would run in stores of their own.",
+            f"{plan.sharing.variants} variants share {plan.sharing.shared} of the {units} units, each of which runs once; in "
+            f"separate stores, {plan.sharing.asked} units would run.",
             console,
         )
     _print_needs(plan, console)
@@ -37,7 +37,7 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 
 def _table(title: str, *heads: str, names: int = 1) -> Table:
-    """A table whose first columns hold names, which wrap; figures do not."""
+    """A table whose first `names` columns contain names, which may wrap; the other columns contain figures, which do not."""
     table = Table(title=title or None, title_justify="left")
     for number, head in enumerate(heads):
         is_name = number < names
@@ -50,20 +50,20 @@ def _say(sentence: str, console: Console, style: str = "") -> None:
 
 
 def _print_units(plan: Plan, console: Console) -> None:
-    # No title of the table, which would break a long URL into lines.
+    # Not as the title of the table, which would break a long URL into lines.
     _say(f"Plan of {plan.name} in {plan.store}", console, "bold")
     table = _table("", "stage", "units", "done", "to run", "workers", "CPUs", "GPUs")
     for one in plan.stages:
         figures = (one.units, one.done, one.units - one.done, one.workers, f"{one.cpus:g}", f"{one.gpus:g}")
         table.add_row(one.stage.title, *map(str, figures))
     console.print(table)
-    _say("Workers of one unit; CPUs and GPUs of one worker.", console)
+    _say("The workers are for each unit, the CPUs and GPUs for each worker.", console)
 
 
 def _print_needs(plan: Plan, console: Console) -> None:
     of = ["of"] if plan.sharing else []
-    title = "The largest unit of each stage" if plan.sharing else "What one unit takes"
-    table = _table(title, "stage", *of, "peak a rank", "GPU memory", "reads", "writes", names=1 + len(of))
+    title = "Needs of the largest unit of each stage" if plan.sharing else "Needs of one unit of each stage"
+    table = _table(title, "stage", *of, "peak per rank", "GPU memory", "reads", "writes", names=1 + len(of))
     for need in plan.needs:
         name = [need.experiment] if plan.sharing else []
         traffic = ("-", "-") if need.moved is None else _traffic(need.moved, need.measured)
@@ -80,9 +80,9 @@ def _print_needs(plan: Plan, console: Console) -> None:
 
 def _print_work(work: dict[StageSpec, Work], console: Console) -> None:
     if not work:
-        _say("Nothing that is counted is left to run.", console)
+        _say("No work is left to run, apart from stages that take little time.", console)
         return
-    table = _table("Work of what is to run", "stage", "units", "PFLOP", "GPU-hours", "core-hours", "writes, GiB")
+    table = _table("Work left to run", "stage", "units", "PFLOP", "GPU-hours", "core-hours", "writes, GiB")
     for stage, one in work.items():
         table.add_row(stage.title, *_figures(one))
     if len(work) > 1:
@@ -90,19 +90,19 @@ def _print_work(work: dict[StageSpec, Work], console: Console) -> None:
         table.add_row("all", *_figures(sum(work.values(), Work())))
     console.print(table)
     _say(
-        f"At {GPU_SUSTAINED / 1e12:g} TFLOP/s a GPU and {CORE_SUSTAINED / 1e9:g} GFLOP/s a core, sustained; without decoding, "
-        "uploads and waiting.",
+        f"At a sustained {GPU_SUSTAINED / 1e12:g} TFLOP/s per GPU and {CORE_SUSTAINED / 1e9:g} GFLOP/s per core; the time for "
+        "decoding, uploads and waiting is not included.",
         console,
     )
 
 
 def _figures(work: Work) -> list[str]:
-    """`?` where nothing is known; `> 1.20` where a part is."""
-    known = [work.flops / PFLOP, work.gpu_hours, work.core_hours]
+    """The cells of a row: `?` if no unit's figures are known, `> 1.20` if only those of some units are."""
+    sums = [work.flops / PFLOP, work.gpu_hours, work.core_hours]
     if work.unknown == work.units:
         figures = ["?"] * 3
     else:
-        figures = [f"> {_number(figure)}" if work.unknown else _number(figure) for figure in known]
+        figures = [f"> {_number(figure)}" if work.unknown else _number(figure) for figure in sums]
     return [str(work.units), *figures, _number(work.writes / GIB)]
 
 
@@ -110,19 +110,19 @@ def _number(figure: float) -> str:
     return "<0.01" if 0 < figure < 0.005 else f"{figure:,.2f}" if figure else "0"
 
 
-def _fits(most: int, limit: int | None) -> str:
-    """A peak against what a GPU has, in words; the limit is without `RESERVED`."""
-    return "-" if limit is None else f"{format_size(limit + RESERVED)}: {'fits' if most <= limit else 'too small'}"
+def _fits(peak_bytes: int, limit: int | None) -> str:
+    """The GPU's memory, and whether the peak fits. The limit does not include `RESERVED`."""
+    return "-" if limit is None else f"{format_size(limit + RESERVED)}: {'fits' if peak_bytes <= limit else 'too small'}"
 
 
 def _breakdown(terms: Terms) -> str:
-    """The peak's parts, largest first."""
+    """The parts of a peak, largest first."""
     named = sorted(((size, name) for name, size in terms.items() if size >= WORTH_NAMING * peak(terms)), reverse=True)
     return ", ".join(f"{name} {format_size(size)}" for size, name in named)
 
 
 def _traffic(moved: Traffic, measured: bool) -> tuple[str, str]:
-    """What is read, and what is written."""
+    """The bytes read and the bytes written, as text. `~` marks an estimate of the dataset's size."""
     if moved.data is None:
         reads = f"{format_size(moved.reads)} + data"
     else:
@@ -131,7 +131,7 @@ def _traffic(moved: Traffic, measured: bool) -> tuple[str, str]:
 
 
 def format_size(size: int) -> str:
-    """Bytes for a person."""
+    """A number of bytes as text."""
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.1f} MiB"
 
 

@@ -1,4 +1,4 @@
-"""Planning without the data: by the counts that the description states."""
+"""Planning without the data, from the numbers of images that the description states."""
 
 from collections.abc import Mapping
 
@@ -9,27 +9,32 @@ from vldd_dist.plugins import SOURCES
 
 
 def with_stated_data(experiments: Mapping[str, Experiment]) -> tuple[dict[str, Experiment], list[str]]:
-    """The experiments, those whose data are not here with made-up data of the stated size, and a sentence for each such source.
+    """Replace sources that this machine cannot see by synthetic data of the stated size.
+
+    Returns:
+        The experiments by name, and a sentence for each replaced source.
 
     Raises:
-        DataError: a source is not here, and its counts are not stated.
+        DataError: a source is not here, and the description does not state its numbers of images.
     """
-    found: dict[str, Experiment] = {}
+    plannable: dict[str, Experiment] = {}
+    # Settings of the data as JSON -> why its source is not here.
     missing: dict[str, str] = {}
     for name, experiment in experiments.items():
         error = missing.get(key := experiment.data.model_dump_json()) or _problem(experiment)
-        found[name] = experiment
+        plannable[name] = experiment
         if error is not None:
             if None in experiment.data.limits.values():
-                raise DataError(f"{error} (or state data.train_images, val_images and test_images to plan without the data)")
+                raise DataError(f"{error} (or set data.train_images, val_images and test_images to plan without the data)")
             missing[key] = error
             data = experiment.data.model_copy(update={"source": choose(SOURCES, "scenes")})
-            found[name] = experiment.model_copy(update={"data": data})
-    return found, [f"the data are not here, and counted as the description states ({error})" for error in set(missing.values())]
+            plannable[name] = experiment.model_copy(update={"data": data})
+    assumption = "the data are not here, so the plan uses the numbers in the description"
+    return plannable, [f"{assumption} ({error})" for error in set(missing.values())]
 
 
 def _problem(experiment: Experiment) -> str | None:
-    """Why the source is not here. What is here and damaged is refused as by a run."""
+    """Why the source is not here; None if it is. A source that is here and damaged raises the same error as in a run."""
     source = experiment.data.source
     try:
         for split in source.own_splits():

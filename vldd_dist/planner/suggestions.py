@@ -1,4 +1,5 @@
-"""What to change when a unit does not fit its GPU: changes are tried on the estimate, so that what is proposed does fit."""
+"""Suggests settings to change if a unit does not fit its GPU. Each change is checked with the memory estimate, so that what is
+suggested does fit."""
 
 from typing import Any
 
@@ -13,27 +14,30 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.stage import StageSpec
 from vldd_dist.planner.estimator import Estimator
 
+# The largest number of alternatives in a suggestion.
 PROPOSED = 3
+# Numbers of workers, and of halvings of a batch size, that are tried.
 WORKERS = (2, 4, 8)
 HALVINGS = 4
-# Of units that only encode: kind -> what says how much at once.
+# Kinds of units that only encode -> the key that sets how much they encode at once.
 ENCODED_AT_ONCE = {"embedding_group": "embeddings.batch_size", "feature_group": "evaluation.encode_batch"}
 
 # Key -> value.
 Change = dict[str, Any]
-# Changes in one direction, each less memory than the one before.
-Way = list[Change]
+# Changes of the same kind. Each needs less memory than the one before it.
+Series = list[Change]
 
 
 def memory_limit(resources: Resources) -> int | None:
-    """Bytes of GPU memory for a worker's tensors: its part of the GPU without `RESERVED`; none when no GPU is described."""
+    """Bytes of GPU memory for a worker's tensors: its part of the GPU, less `RESERVED`. None without `gpu_memory_gib`."""
     if resources.gpu_memory_gib is None:
         return None
     return round(min(resources.gpus or 1, 1) * resources.gpu_memory_gib * GIB) - RESERVED
 
 
 def suggest(experiment: Experiment, stage: StageSpec, limit: int, estimator: Estimator) -> str:
-    """What to set so that a unit fits `limit` bytes: up to three ways, each enough; else several at once; else a larger GPU."""
+    """What to set so that a unit fits into `limit` bytes: up to three alternatives, each of which is enough; if there is none,
+    several changes together; if they are not enough, a larger GPU."""
     return _Search(experiment, stage, limit, estimator).sentence()
 
 
@@ -43,20 +47,20 @@ class _Search:
         self.section = str(stage.section)
 
     def sentence(self) -> str:
-        found: list[str] = []
+        alternatives: list[str] = []
         groups = self._groups()
         for group in groups:
-            if fitting := next((change for way in group if (change := self._first_that_fits(way))), None):
-                found.append(f"{_said(fitting)} ({self._gib(fitting)})")
-            if len(found) == PROPOSED:
+            if fitting := next((change for series in group if (change := self._first_that_fits(series))), None):
+                alternatives.append(f"{_said(fitting)} ({self._gib(fitting)})")
+            if len(alternatives) == PROPOSED:
                 break
-        return f"set {', or '.join(found)}" if found else self._together([group[-1][-1] for group in groups])
+        return f"set {', or '.join(alternatives)}" if alternatives else self._together([group[-1][-1] for group in groups])
 
     def _together(self, changes: list[Change]) -> str:
-        """All at once, without those that are not needed, the last first."""
+        """A suggestion to make several changes. Starting from the last, changes that are not needed are left out."""
         if not self._fits(_merged(changes)):
             return (
-                f"no change tried is enough, not even {_said(_merged(changes))} together ({self._gib(_merged(changes))}): take "
+                f"no change tried is enough, not even {_said(_merged(changes))} together ({self._gib(_merged(changes))}): use "
                 f"GPUs with more memory ({self.section}.resources) or a smaller model.image.model"
             )
         for change in reversed(changes):
@@ -65,14 +69,15 @@ class _Search:
                 changes = fewer
         return f"set {_said(_merged(changes))} together ({self._gib(_merged(changes))})"
 
-    def _first_that_fits(self, way: Way) -> Change | None:
-        if not self._fits(way[-1]):
+    def _first_that_fits(self, series: Series) -> Change | None:
+        """The first change of the series that is enough, by binary search."""
+        if not self._fits(series[-1]):
             return None
-        low, high = 0, len(way) - 1
+        low, high = 0, len(series) - 1
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if self._fits(way[middle]) else (middle + 1, high)
-        return way[high]
+            low, high = (low, middle) if self._fits(series[middle]) else (middle + 1, high)
+        return series[high]
 
     def _fits(self, change: Change) -> bool:
         size = self._size(change)
@@ -83,7 +88,7 @@ class _Search:
         return "?" if size is None else f"{size / GIB:.1f} GiB of {(self.limit + RESERVED) / GIB:g}"
 
     def _size(self, change: Change) -> int | None:
-        """The peak with a change; none where the description or the model does not allow it."""
+        """The peak in bytes after a change; None if the description or the model does not allow the change."""
         tree = self.experiment.model_dump(mode="json")
         for key, value in change.items():
             *sections, leaf = key.split(".")
@@ -96,13 +101,14 @@ class _Search:
         except (ValidationError, ConfigError):
             return None
 
-    def _groups(self) -> list[list[Way]]:
-        """What changes least first; of a group the first way that leads to the end is enough."""
+    def _groups(self) -> list[list[Series]]:
+        """Groups of changes, the least intrusive first. Of each group at most one change is suggested: that of the first series
+        that has one that is enough."""
         if self.stage.kind in ENCODED_AT_ONCE:
             batch = self._halved(ENCODED_AT_ONCE[self.stage.kind])
             return [[batch]] if batch else []
         image, distill = self.experiment.model.image, self.experiment.distill
-        groups: list[list[Way]] = []
+        groups: list[list[Series]] = []
         checkpointing: list[Change] = []
         if not image.grad_checkpointing and image.train in ("full", "lora"):
             checkpointing = [{"model.image.grad_checkpointing": True}]
@@ -114,7 +120,7 @@ class _Search:
         is_frozen = image.train in ("head", "frozen") or not isinstance(distill.objective, UnrolledObjective)
         if is_frozen and distill.tower_graph_mib:
             groups.insert(0, [[{"distill.tower_graph_mib": 0}]])
-        gradients: Way = []
+        gradients: Series = []
         if isinstance(objective := distill.objective, UnrolledObjective):
             if objective.offload_snapshots == "none":
                 groups.insert(0, [[{"distill.objective.offload_snapshots": "cpu"}]])
@@ -125,16 +131,16 @@ class _Search:
                 gradients += [gradients[-1] | change for change in checkpointing]
         validations = self._halved("evaluation.batch_size")
         both = [one | other for one, other in zip(batch, validations, strict=False)]
-        smaller = [way for way in (batch, validations, both) if way]
+        smaller = [series for series in (batch, validations, both) if series]
         return [group for group in (*groups, [gradients] if gradients else [], self._more_workers(), smaller) if group]
 
-    def _more_workers(self) -> list[Way]:
+    def _more_workers(self) -> list[Series]:
         section = getattr(self.experiment, self.section)
         more = [{f"{self.section}.workers": n} for n in WORKERS if n > section.workers]
         sharded = [change | {f"{self.section}.sharding": "fsdp"} for change in more]
-        return [way for way in (more, sharded if not is_in_shards(section.sharding) else []) if way]
+        return [series for series in (more, sharded if not is_in_shards(section.sharding) else []) if series]
 
-    def _halved(self, key: str) -> Way:
+    def _halved(self, key: str) -> Series:
         section, name = key.split(".")
         size = getattr(getattr(self.experiment, section), name) or max(self.experiment.distill.pairs)
         return [{key: size >> halving} for halving in range(1, HALVINGS + 1) if size >> halving >= WORKERS[-1]]

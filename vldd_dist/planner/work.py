@@ -1,4 +1,4 @@
-"""How long the units to run would take: floating-point operations over what a device sustains."""
+"""How long the units to run would take: their floating-point operations divided by what a device sustains."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from vldd_dist.pipeline.stage import StageSpec, all_stages, stage_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.planner.estimator import Estimator
 
-# FLOP/s that training sustains: about a third of what an A100 has in TF32, and what one core of a server has in fp32.
+# FLOP/s that training sustains: about a third of the TF32 peak of an A100, and the fp32 rate of one core of a server.
 GPU_SUSTAINED, CORE_SUSTAINED = 50e12, 30e9
 HOUR = 3600.0
-NO_COUNT = "the number of images is not known before the dataset is made"
+NO_COUNT = "the number of images is not known before the dataset is prepared"
 
 
 @dataclass
 class Work:
-    """Of one stage's units that are not done.
+    """The work of those units of a stage that are not done.
 
     Attributes:
-        unknown: units whose operations are not known; they are in `units` and `writes`, and not in the other figures.
-        gpu_hours, core_hours: of units that ask for GPUs, and of the others.
-        writes: bytes, checkpoints included.
+        unknown: number of units whose operations are not known. They are included in `units` and `writes` only.
+        gpu_hours, core_hours: hours of the units that ask for GPUs, and of the other units.
+        writes: bytes written, including checkpoints.
     """
 
     units: int = 0
@@ -44,30 +44,31 @@ class Work:
             self.core_hours += flops / CORE_SUSTAINED / HOUR
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(*(own + another for own, another in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return Work(*(ours + theirs for ours, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-# (experiment, its units that are to run, size of its data, estimator for its captions' size).
+# (experiment, its units to run, size of its data, estimator for the size of its caption embeddings).
 Planned = tuple[Experiment, list[WorkUnit], DataSize | None, Estimator]
 
 
 def count_work(planned: Iterable[Planned]) -> tuple[dict[StageSpec, Work], list[str]]:
-    """Stage -> its work, and a sentence for each reason why some of it is not known."""
-    found: dict[StageSpec, Work] = {}
+    """Stage -> its work, and a sentence for each reason why some of the work is not known."""
+    work_of: dict[StageSpec, Work] = {}
     reasons: dict[str, None] = {}
     for experiment, units, data, estimator in planned:
         for unit in units:
             stage = stage_of(unit.kind)
             if stage.flops is not None:
                 flops = None if data is None else stage.flops(experiment, estimator.trace, data, unit)
-                work = found.setdefault(stage, Work())
+                work = work_of.setdefault(stage, Work())
                 work.add(flops, unit.gpus > 0)
                 if flops is None:
-                    reasons[f"?: of {stage.title}, because {NO_COUNT if data is None else _not_modelled(experiment)}"] = None
+                    reason = NO_COUNT if data is None else _not_modelled(experiment)
+                    reasons[f"?: the work of {stage.title} is unknown, because {reason}"] = None
                 if stage.traffic is not None:
                     work.writes += stage.traffic(experiment, estimator.trace, data).writes
-    return {stage: found[stage] for stage in all_stages() if stage in found}, list(reasons)
+    return {stage: work_of[stage] for stage in all_stages() if stage in work_of}, list(reasons)
 
 
 def _not_modelled(experiment: Experiment) -> str:
-    return f"operations of the objective {experiment.distill.objective.name} are not counted"
+    return f"the objective {experiment.distill.objective.name} does not count its operations"

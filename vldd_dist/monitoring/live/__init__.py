@@ -1,1 +1,1 @@
-"""A run as it goes on: its state, and the views of it."""
+"""Monitoring of a run while it goes on: its state, and the views that show or store it."""

@@ -1,4 +1,4 @@
-"""What a person sees while units run: one live table on a terminal, plain lines elsewhere, or lines of JSON."""
+"""The output of a run: a live table on a terminal, plain lines elsewhere, or log lines in JSON."""
 
 import logging
 import time
@@ -18,7 +18,8 @@ from vldd_dist.pipeline.stage import title_of
 
 PLAIN_INTERVAL_SECONDS = 20.0
 LIVE_INTERVAL_SECONDS = 0.25
-# Most running units that are listed, of each stage in the table and of all in the log; the others are counted.
+# The largest number of running units that are listed, for each stage in the table and for all in the plain lines. The others
+# are only counted.
 LIVE_UNITS, PLAIN_UNITS = 8, 20
 BAR_WIDTH = 20
 
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class LiveView:
-    """A table redrawn in place: a row for each stage, with a line for each running unit."""
+    """A table that is redrawn in place: a row for each stage, with a line for each running unit."""
 
     def __init__(self, console: Console) -> None:
         self.live = Live(console=console, auto_refresh=False, transient=True)
@@ -37,12 +38,12 @@ class LiveView:
         self.refresh(state)
 
     def event(self, event: RunEvent, state: RunState) -> None:
-        # The rest is in the table.
+        # Other events are visible in the table.
         if (message := describe_event(event, state)) and message.important:
             self.live.console.print(Text(message.text, style="yellow"))
 
     def refresh(self, state: RunState) -> None:
-        # A poll ends as soon as a unit does, and the table of a large run takes longer to draw than a unit to settle.
+        # Limit the rate: polls end as soon as a unit does, and in a large run drawing takes longer than handling the event.
         if state.clock() - self._drawn_at >= LIVE_INTERVAL_SECONDS:
             self._drawn_at = state.clock()
             self.live.update(self._render(state), refresh=True)
@@ -74,7 +75,8 @@ class LiveView:
 
 
 class PlainView:
-    """Lines for logs: what started and ended, and a summary every `PLAIN_INTERVAL_SECONDS`. No control characters."""
+    """Lines for logs, without control characters: each start and end of a unit, and a summary every
+    `PLAIN_INTERVAL_SECONDS`."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console, self.clock = console, clock
@@ -106,7 +108,7 @@ class PlainView:
 
 
 class LogView:
-    """Every event as a log line, for programs: `VLDD_LOG=json`. Figures are in the status and the metrics."""
+    """Every event as a log line, for programs (`VLDD_LOG=json`). Progress is in the status and the metrics."""
 
     def begin(self, state: RunState) -> None:
         logger.info(_at_the_start(state))
@@ -114,11 +116,11 @@ class LogView:
     def event(self, event: RunEvent, state: RunState) -> None:
         if message := describe_event(event, state):
             unit = state.units.get(getattr(event, "unit_id", ""))
-            known = {"unit": unit.label if unit else None, "node": getattr(event, "node", None)}
-            logger.log(logging.WARNING if message.important else logging.INFO, message.text, extra=known)
+            fields = {"unit": unit.label if unit else None, "node": getattr(event, "node", None)}
+            logger.log(logging.WARNING if message.important else logging.INFO, message.text, extra=fields)
 
     def refresh(self, state: RunState) -> None:
-        """Only events."""
+        """Does nothing: only events are logged."""
 
     def end(self) -> None:
         """Nothing to clear."""
@@ -130,6 +132,7 @@ def _at_the_start(state: RunState) -> str:
 
 
 def make_view(console: Console) -> View:
+    """The view for this console and the log format."""
     if is_json():
         return LogView()
     return LiveView(console) if console.is_terminal else PlainView(console)

@@ -1,4 +1,4 @@
-"""Events and figures in words: the only place that turns them into text."""
+"""Turns events and figures into text. No other module does."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from vldd_dist.events import (
 )
 from vldd_dist.monitoring.live.run_state import RunState
 
-# A unit is shown as silent after this time without a report, which is longer than most steps between two reports.
+# After this time without a report a unit is shown as silent. Most steps between two reports are shorter.
 SILENT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Message:
     """Attributes:
-    important: a person should read it: a retry, a failure, a notice.
+    important: whether the user should read it: retries, failures, and notices.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Message:
 
 
 def describe_event(event: RunEvent, state: RunState) -> Message | None:
-    """One line; None where an event is of no interest to people by itself."""
+    """One line of text; None for events that need no line."""
     match event:
         case RunNotice(text):
             return Message(text, important=True)
@@ -55,10 +55,10 @@ def describe_event(event: RunEvent, state: RunState) -> Message | None:
 
 
 def describe_figures(figures: Mapping[str, Any]) -> str:
-    """How far a unit is, how fast, how well, and for how long it has been silent, if that is long.
+    """The progress, speed, loss and recall of a unit as text, and for how long it has been silent, if that is long.
 
     Args:
-        figures: as of `UnitState.figures`, or as stored in a status; each may be missing.
+        figures: as `UnitState.figures` returns them, or as stored in a status; each may be missing.
     """
     parts = []
     if figures.get("total"):

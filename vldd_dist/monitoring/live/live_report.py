@@ -1,4 +1,4 @@
-"""The report while a run goes on: written again every minute or so, on a thread of its own."""
+"""The report while a run goes on: it is rewritten about every minute, in a separate thread."""
 
 import logging
 import time
@@ -19,16 +19,17 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import Progress, Stage
 from vldd_dist.reporting.table import Table
 
-# The pause between two reports: at least REPORT_SECONDS, and at least PAUSE_FACTOR times what the last report took.
+# The time between the starts of two reports: at least REPORT_SECONDS, and at least PAUSE_FACTOR times as long as writing the
+# last one took.
 REPORT_SECONDS, PAUSE_FACTOR = 60, 20
-# Running units and latest notices that are listed.
+# The largest number of running units, and of latest notices, in a report.
 LISTED = 12
 
 logger = logging.getLogger(__name__)
 
 
 class Reports(Protocol):
-    """Makes the report of what runs: an experiment's or a study's."""
+    """Writes the report of an experiment or of a study."""
 
     @property
     def page(self) -> str:
@@ -36,15 +37,15 @@ class Reports(Protocol):
         ...
 
     def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
-        """Write it, and return its tables. Raises StoreError."""
+        """Write the report, and return its tables. Raises StoreError."""
         ...
 
 
 class LiveReport:
-    """A view. A report that cannot be written does not stop the run.
+    """A view that rewrites the report. If a report cannot be written, the run continues.
 
     Args:
-        status: knows the run's state; it must end before this view.
+        status: the view with the run's status, which must end before this view.
     """
 
     def __init__(self, reporter: Reports, status: StatusWriter, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,10 +55,10 @@ class LiveReport:
         self._began_at, self._seconds = -float("inf"), 0.0
 
     def begin(self, state: RunState) -> None:
-        """Nothing is done that was not reported before."""
+        """Does nothing: there is no new result yet."""
 
     def event(self, event: RunEvent, state: RunState) -> None:
-        """Notices come from the status."""
+        """Does nothing: notices come from the status."""
 
     def refresh(self, state: RunState) -> None:
         if self._writing is not None and not self._writing.done():
@@ -67,7 +68,7 @@ class LiveReport:
             self._writing = self._pool.submit(self._write, self._status.now(state, "running"))
 
     def end(self) -> None:
-        """Report an interruption. The report of a run that ended by itself is written by the caller, who knows its result."""
+        """Write a report if the run was interrupted. If it ended by itself, the caller has the result and writes the report."""
         self._pool.shutdown()
         if self._status.run is not None and self._status.state == "stopped":
             self._write(self._status.now(self._status.run, "stopped"))
@@ -82,7 +83,7 @@ class LiveReport:
 
 
 def progress_of(status: RunStatus) -> Progress:
-    """A status as the report shows it."""
+    """The status of a run in the form that a report shows."""
     listed = [(unit.label, describe_figures(unit.event) or "started") for unit in status.running[:LISTED]]
     if len(status.running) > LISTED:
         listed.append((f"and {len(status.running) - LISTED} more", ""))

@@ -1,4 +1,4 @@
-"""The state of a run in numbers, from its events. Views render it: terminal, status, metrics, trackers, report."""
+"""The state of a run, computed from its events. Views show or store it: terminal, status, metrics, trackers, report."""
 
 import time
 from collections import Counter, defaultdict
@@ -26,10 +26,10 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 
 @dataclass
 class UnitState:
-    """A unit that runs. Times are seconds of the run's clock.
+    """A running unit. Times are in seconds of the run's clock.
 
     Attributes:
-        heard_at: when it last reported anything, or was started.
+        heard_at: time of its last report; `started_at` before its first.
         progress: its latest progress report.
     """
 
@@ -40,49 +40,48 @@ class UnitState:
 
     @property
     def fraction(self) -> float | None:
-        """How far it says it is, 0..1."""
+        """Its reported progress in 0..1; None if it has reported none."""
         return self.progress.done / self.progress.total if self.progress and self.progress.total else None
 
     def figures(self, now: float) -> dict[str, Any]:
-        """Its latest progress, field by field, and `silent_seconds` since it last reported anything."""
-        known = asdict(self.progress) if self.progress else {}
-        return {name: value for name, value in known.items() if value is not None} | {
-            "silent_seconds": round(now - self.heard_at, 1)
-        }
+        """The fields of its latest progress report that are set, and `silent_seconds`, the time since its last report."""
+        fields = asdict(self.progress) if self.progress else {}
+        reported = {name: value for name, value in fields.items() if value is not None}
+        return reported | {"silent_seconds": round(now - self.heard_at, 1)}
 
 
 class View(Protocol):
-    """Shows a run, or writes it somewhere. A view must not block: it is called from the controller's loop."""
+    """Shows or stores the state of a run. A view must not block, because the controller's loop calls it."""
 
     def begin(self, state: "RunState") -> None:
-        """Before anything runs."""
+        """Called once, before anything runs."""
         ...
 
     def event(self, event: RunEvent, state: "RunState") -> None:
-        """Something happened; the state includes it."""
+        """Called for each event, after the state was updated with it."""
         ...
 
     def refresh(self, state: "RunState") -> None:
-        """Several times a second."""
+        """Called several times a second."""
         ...
 
     def end(self) -> None:
-        """The run is over; nothing follows."""
+        """Called once, when the run is over."""
         ...
 
 
 class RunState:
-    """Follows a run (a `scheduler.observer.RunObserver`) and passes everything on to the views.
+    """Follows a run (it is a `scheduler.observer.RunObserver`), and passes events on to the views.
 
     Attributes:
-        units: of the plan, by id.
-        one_of_kind: kind -> one of its units: all of a kind ask for the same resources.
-        cpus, gpus: of all machines, by which the estimate of the time left divides.
-        max_running: most units at once; None: as many as fit.
-        total, done, failed: number of units by kind; `failed` includes those that a failed one blocks.
-        running: the units that run, by id.
-        timed, seconds: of the units that this run finished, by kind: how many, and their seconds together.
-        began_at: when the run began, seconds of the clock.
+        units: id -> unit, for all units of the plan.
+        one_of_kind: kind -> one of its units; all units of a kind ask for the same resources.
+        cpus, gpus: of all machines together, for the estimate of the time left.
+        max_running: the largest number of units at once; None: as many as fit.
+        total, done, failed: kind -> number of units. `failed` includes units that a failed unit blocks.
+        running: id -> state of the running unit.
+        timed, seconds: kind -> number of units that this run finished, and the sum of their durations.
+        began_at: clock time in seconds at which the run began.
     """
 
     def __init__(self, views: Sequence[View], clock: Callable[[], float] = time.monotonic) -> None:
@@ -148,8 +147,8 @@ class RunState:
                 self.cpus, self.gpus = cpus, gpus
 
     def running_by_kind(self) -> dict[str, list[UnitState]]:
-        """What runs of each kind."""
-        found: dict[str, list[UnitState]] = defaultdict(list)
+        """Kind -> its running units."""
+        by_kind: dict[str, list[UnitState]] = defaultdict(list)
         for running in self.running.values():
-            found[running.unit.kind].append(running)
-        return found
+            by_kind[running.unit.kind].append(running)
+        return by_kind

@@ -1,4 +1,4 @@
-"""A run's status in the store, for whoever asks with `vldd status`."""
+"""A run's status in the store, which `vldd status` prints."""
 
 import logging
 import time
@@ -18,9 +18,9 @@ from vldd_dist.pipeline.stage import position_of, title_of
 from vldd_dist.store.store import Store
 
 WRITE_SECONDS = 15
-# The latest ones are kept.
+# The number of latest notices that are kept.
 MAX_NOTICES = 20
-# A running status older than this was left by a driver that died or cannot write.
+# If the status of a running run is older than this, its driver has died or cannot write.
 OUTDATED_SECONDS = 4 * WRITE_SECONDS
 
 State = Literal["running", "done", "failed", "stopped"]
@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 
 class StatusWriter:
-    """A view that writes `artifacts.run_status` every `WRITE_SECONDS`, on a thread of its own, and once more at the end.
+    """A view that writes `artifacts.run_status` every `WRITE_SECONDS`, in a separate thread, and once more at the end.
 
-    A store that refuses the status does not stop the run: if it refuses more than that, the units fail by themselves.
+    If the status cannot be written, the run continues: if the store is broken, units that write to it fail anyway.
 
     Attributes:
-        state: how the run ended; to be set before `end`.
+        state: how the run ended; must be set before `end`.
     """
 
     def __init__(self, store: Store, experiment: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,13 +54,13 @@ class StatusWriter:
             self.notices.append(message.text)
 
     def refresh(self, state: RunState) -> None:
-        # A slow store makes statuses rarer, not the loop slower.
+        # If the store is slow, statuses are written less often, and the loop does not wait.
         if self.clock() - self._written_at >= WRITE_SECONDS and (self._writing is None or self._writing.done()):
             self._written_at = self.clock()
             self._writing = self._pool.submit(self._write, self.now(state, "running"))
 
     def end(self) -> None:
-        """Write how the run ended."""
+        """Write the final status."""
         self._pool.shutdown()
         if self.run is not None:
             self._write(self.now(self.run, self.state))
@@ -95,25 +95,25 @@ class StatusWriter:
 
 
 def is_outdated(status: RunStatus) -> bool:
-    """Whether its driver has died, or cannot write."""
+    """Whether the run's driver has died or cannot write."""
     return status.state == "running" and status.age_seconds > OUTDATED_SECONDS
 
 
 def status_document(status: RunStatus) -> dict[str, Any]:
-    """For a program: the fields of the status, its age, and whether it is outdated."""
+    """The status for programs: its fields, its age, and whether it is outdated."""
     fields = status.model_dump(mode="json", exclude={"schema_version", "kind"})
     return fields | {"age_seconds": round(status.age_seconds, 1), "outdated": is_outdated(status)}
 
 
 def describe_status(status: RunStatus) -> str:
-    """For a person: counts, what runs, what went wrong. One line each, whatever the stored texts contain."""
+    """The status for people: counts, running units, notices. Line breaks in stored texts are removed."""
     age = status.age_seconds
     lines = [f"{status.experiment}: {status.state}, written {age:.0f} s ago"]
     if status.state == "running":
         lines[0] += f", {status.time_left}"
         if is_outdated(status):
             lines.append("  its driver has died or cannot reach the store: run the same command again to resume")
-    # Stored in the order of names; a kind that only another version knows comes last.
+    # Stages are stored in alphabetical order. A kind that this version does not know comes last.
     for kind, stage in sorted(status.stages.items(), key=lambda item: position_of(item[0])):
         failed = f", {stage.failed} failed" if stage.failed else ""
         lines.append(f"  {title_of(kind):<20} {stage.done}/{stage.total} done{failed}")

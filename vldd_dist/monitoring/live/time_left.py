@@ -1,4 +1,4 @@
-"""How much longer a run takes, from the durations seen so far."""
+"""Estimates the time left in a run from the durations of its units so far."""
 
 import math
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from vldd_dist.monitoring.live.run_state import RunState, UnitState
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """An estimate.
+    """An estimate of the time left.
 
     Attributes:
-        complete: every kind of unit to come has been timed; else the estimate is a lower bound.
+        complete: whether the duration of every kind of unit left is known; if not, the estimate is a lower bound.
     """
 
     seconds: float
@@ -26,7 +26,8 @@ class TimeLeft:
 
 
 def time_left(state: RunState) -> TimeLeft:
-    """The work that is left over what there is of the scarcest resource; at least what the longest running unit still takes."""
+    """The remaining work divided by the capacity of the scarcest resource, and at least the time that the slowest running unit
+    still needs."""
     cpu_seconds = gpu_seconds = unit_seconds = longest = 0.0
     complete = True
     running_by_kind, now = state.running_by_kind(), state.clock()
@@ -38,18 +39,19 @@ def time_left(state: RunState) -> TimeLeft:
         if seconds is None:
             complete = False
             continue
-        left = [_seconds_left(unit, seconds, now) for unit in running]
-        of_kind = (open_units - len(running)) * seconds + sum(left)
-        cpu_seconds += of_kind * state.one_of_kind[kind].cpus
-        gpu_seconds += of_kind * state.one_of_kind[kind].gpus
-        unit_seconds += of_kind
-        longest = max([longest, *left])
-    of_machines = max(cpu_seconds / max(state.cpus, 1.0), gpu_seconds / (state.gpus or math.inf))
-    return TimeLeft(max(of_machines, unit_seconds / (state.max_running or math.inf), longest), complete)
+        left_of_running = [_seconds_left(unit, seconds, now) for unit in running]
+        left_of_kind = (open_units - len(running)) * seconds + sum(left_of_running)
+        cpu_seconds += left_of_kind * state.one_of_kind[kind].cpus
+        gpu_seconds += left_of_kind * state.one_of_kind[kind].gpus
+        unit_seconds += left_of_kind
+        longest = max([longest, *left_of_running])
+    by_resources = max(cpu_seconds / max(state.cpus, 1.0), gpu_seconds / (state.gpus or math.inf))
+    by_max_running = unit_seconds / (state.max_running or math.inf)
+    return TimeLeft(max(by_resources, by_max_running, longest), complete)
 
 
 def _seconds_per_unit(state: RunState, kind: str, running: list[UnitState]) -> float | None:
-    """From finished units, else from how far the running ones are."""
+    """The mean duration of the finished units or, if there are none, an estimate from the progress of the running ones."""
     if count := state.timed[kind]:
         return state.seconds[kind] / count
     now = state.clock()

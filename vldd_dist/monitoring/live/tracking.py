@@ -1,4 +1,4 @@
-"""Sampling a run's curves for an experiment tracker: `vldd run ... --track tensorboard=DIR`."""
+"""Samples the curves of a run for an experiment tracker: `vldd run ... --track tensorboard=DIR`."""
 
 import contextlib
 import logging
@@ -13,33 +13,34 @@ from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.trackers import TRACKERS, Tracker
 
 TRACK_SECONDS = 5
-# Fields of `events.Progress` that are drawn.
+# Fields of `events.Progress` that are sent to the tracker.
 CURVES = ("loss", "validation", "samples_per_second", "steps_per_second", "difference_error")
 
-# (label of the unit, step, figures)
+# (label of the unit, step, figures by name)
 Point = tuple[str, int, dict[str, float]]
 
 logger = logging.getLogger(__name__)
 
 
 class Tracking:
-    """A view that hands a tracker what is new, every `TRACK_SECONDS`, on a thread of its own: a slow server makes curves
-    coarser, not the run slower."""
+    """A view that sends new figures to a tracker every `TRACK_SECONDS`, in a separate thread. If the server is slow, the curves
+    have fewer points, and the run does not wait."""
 
     def __init__(self, tracker: Tracker, clock: Callable[[], float] = time.monotonic) -> None:
         self._tracker: Tracker | None = tracker
         self._clock, self._drawn_at = clock, -float("inf")
-        # By unit id: its label, and the step drawn last.
+        # Unit id -> its label, for units that were running.
         self._labels: dict[str, str] = {}
+        # Unit id -> the last step that was sent.
         self._steps: dict[str, int] = {}
         self._pool = ThreadPoolExecutor(1)
         self._drawing: Future[None] | None = None
 
     def begin(self, state: RunState) -> None:
-        """Nothing to draw yet."""
+        """Does nothing: there are no figures yet."""
 
     def event(self, event: RunEvent, state: RunState) -> None:
-        """Figures are sampled from the state."""
+        """Does nothing: figures are sampled from the state."""
 
     def refresh(self, state: RunState) -> None:
         busy = self._drawing is not None and not self._drawing.done()
@@ -70,7 +71,7 @@ class Tracking:
             return
         try:
             call(tracker)
-        except Exception as error:  # Whatever a tracking server, its client or a disk raises: curves are not worth a run.
+        except Exception as error:  # A tracking server, its client or a disk may raise anything; that must not stop the run.
             logger.warning("curves are no longer tracked: %s", " ".join(str(error).split())[:300])
             self._tracker = None
             with contextlib.suppress(Exception):
@@ -85,15 +86,15 @@ def _draw(points: list[Point], ended: list[str], tracker: Tracker) -> None:
 
 
 def make_tracking(description: str, experiment: str) -> Tracking:
-    """The view for NAME=TARGET, where TARGET is a folder for tensorboard, a project for wandb, a tracking URI for mlflow.
+    """The view for NAME=TARGET. TARGET is a folder for tensorboard, a project for wandb, and a tracking URI for mlflow.
 
     Raises:
-        ConfigError: there is no such tracker, its package is not installed, or it cannot be reached.
+        ConfigError: there is no such tracker, its package is not installed, or its server cannot be reached.
     """
     name, _, target = description.partition("=")
     if name not in TRACKERS or not target:
-        known = ", ".join(f"{name}=TARGET" for name in TRACKERS)
-        raise ConfigError(f"--track {description}: expected one of {known}")
+        choices = ", ".join(f"{name}=TARGET" for name in TRACKERS)
+        raise ConfigError(f"--track {description}: expected one of {choices}")
     make, package = TRACKERS[name]
     try:
         return Tracking(make(target, experiment))

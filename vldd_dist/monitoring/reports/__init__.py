@@ -1,1 +1,1 @@
-"""Reports of what a store holds."""
+"""Reports of the results in a store."""

@@ -1,4 +1,4 @@
-"""The pictures of a distilled set in a report: the first on its page, all of them on pages of their own."""
+"""The images of a distilled set in a report: the first pairs on the report's page, all pairs on separate pages."""
 
 from collections.abc import Sequence
 
@@ -13,22 +13,23 @@ from vldd_dist.reporting.html import render_pairs_page
 from vldd_dist.reporting.pictures import encode_picture
 from vldd_dist.store.store import Store
 
-# Pictures are embedded in a page.
+# The number of pairs on the report's page and on each of the other pages. It is limited, because images are embedded in the
+# pages.
 FIRST_ITEMS, PAGE_ITEMS = 20, 50
-# Of larger sets the pages show the first pairs.
+# Of a larger set, only this many pairs are shown.
 MOST_ITEMS = 1000
 
 
 def write_gallery(store: Store, name: str, publication: str, folder: str, seed: int) -> Gallery:
-    """What the report's page shows of a set; pages of all pairs are written unless they are there.
+    """Returns what the report's page shows of a set. Writes the pages with all pairs, unless they exist.
 
     Args:
         name: of the experiment.
-        publication: the id of the unit that published the set.
-        folder: the set's key in the store.
+        publication: id of the unit that published the set.
+        folder: key of the set in the store.
 
     Raises:
-        StoreError: as any read or write.
+        StoreError: a read or write failed.
     """
     distilled = DistilledSet.load(store.url_of(folder))
     images, count = distilled.pixels(), len(distilled.captions)

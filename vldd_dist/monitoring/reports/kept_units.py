@@ -1,4 +1,4 @@
-"""The units that descriptions need: what `vldd gc --keep` never frees."""
+"""The units that `vldd gc --keep` must not remove."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,11 +15,11 @@ from vldd_dist.store.store import Store
 
 
 def kept_units(store: Store, configs: Sequence[str]) -> set[tuple[str, str]]:
-    """(kind, id) of every unit that is needed by a description, by what ran in this store under its name (with other `--set`,
-    perhaps), or by an experiment that runs now.
+    """(kind, id) of every unit that is needed by one of the descriptions, by the latest run in this store under the name of one
+    (perhaps with other `--set`), or by an experiment that runs now.
 
     Raises:
-        ConfigError, DataError: a description cannot be read, or its units cannot be named from here.
+        ConfigError, DataError: a description cannot be read, or its graph cannot be made on this machine.
         StoreError: an experiment runs, and the store does not say which units it needs.
     """
     return {(unit.kind, unit.id) for described in _needed(store, configs) for unit in _units(described)}
@@ -32,13 +32,13 @@ def _needed(store: Store, configs: Sequence[str]) -> Iterator[Experiment | Loade
             yield ran
     for status in read_statuses(store):
         if isinstance(status, StoreError):
-            raise StoreError(f"{status} (and what it runs may not be freed)")
+            raise StoreError(f"{status} (so the units that this run needs are not known)")
         if status.state == "running":
             if running := read_stored_description(store, status.experiment):
                 yield running
             elif not is_outdated(status):
                 raise StoreError(
-                    f"{store.url}: {status.experiment} runs, and no description says what it needs: wait for its end"
+                    f"{store.url}: {status.experiment} runs, and no description says which units it needs: wait for its end"
                 )
 
 

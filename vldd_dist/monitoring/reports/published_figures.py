@@ -1,4 +1,4 @@
-"""Published figures beside the tables of a study."""
+"""Looks up the published figures that the tables of a study show beside its own."""
 
 from vldd_dist.config.study import Study
 from vldd_dist.errors import ConfigError
@@ -8,28 +8,29 @@ from vldd_dist.reporting.table import Published
 
 
 def published_of(study: Study, table: str) -> PublishedOf:
-    """The figures to set beside those of a table; of several published tables the first that has one.
+    """A function that finds the published figure for a cell of this table, in the first of the named published tables that
+    has it.
 
     Raises:
-        ConfigError: there is no published table of a name that is asked for.
+        ConfigError: there is no published table with one of the names.
     """
     settings = study.table_settings()[table]
     try:
-        asked = [published_table(name) for name in settings.published or []]
+        sources = [published_table(name) for name in settings.published or []]
     except ValueError as error:
         raise ConfigError(f"tables.{table}.published: {error}") from None
 
     def published(question: Question, metric: str) -> Published | None:
-        # What all variants have in common may be published of any of them.
+        # A result that all variants share may be published for any of them.
         variants = settings.variants or list(study.changes()) if question.variant == ALL_VARIANTS else [question.variant]
         key = question.method, question.pairs, metric, question.image_model
-        cells = (one.cell(variant, *key) for one in asked for variant in variants)
+        cells = (source.cell(variant, *key) for source in sources for variant in variants)
         return next((cell for cell in cells if cell is not None), None)
 
     return published
 
 
 def check_published(study: Study) -> None:
-    """Raises ConfigError as `published_of`, before anything runs."""
+    """Check the names of published tables before anything runs. Raises ConfigError as `published_of` does."""
     for table in study.table_settings():
         published_of(study, table)

@@ -1,4 +1,4 @@
-"""A report made again from the store alone: the run leaves its description beside it."""
+"""Writes a report again from the store alone: a run stores its description beside its report."""
 
 import json
 
@@ -15,16 +15,16 @@ from vldd_dist.store.store import MissingObject, Store
 
 
 def write_description(store: Store, described: Experiment | LoadedStudy) -> None:
-    """Leave what `refresh_report` needs. Raises StoreError."""
+    """Store the description, which `refresh_report` needs. Raises StoreError."""
     store.write(key_of(described.name, DESCRIPTION), (json.dumps(description_tree(described), indent=1) + "\n").encode())
 
 
 def read_stored_description(store: Store, name: str) -> Experiment | LoadedStudy | None:
-    """What `write_description` left of the latest run of this name; none where there is nothing.
+    """The description that the latest run of this name stored; None if there is none.
 
     Raises:
         StoreError: it is damaged.
-        ConfigError: this version reads no such description.
+        ConfigError: this version cannot read it.
     """
     key = key_of(name, DESCRIPTION)
     try:
@@ -34,20 +34,20 @@ def read_stored_description(store: Store, name: str) -> Experiment | LoadedStudy
     except ValueError as error:
         raise StoreError(f"{store.url_of(key)}: {error}: run the experiment again to have it rewritten") from None
     if not isinstance(tree, dict):
-        raise StoreError(f"{store.url_of(key)}: holds no description: run the experiment again to have it rewritten")
+        raise StoreError(f"{store.url_of(key)}: is not a description: run the experiment again to have it rewritten")
     return read_description(tree, store.url_of(key))
 
 
 def refresh_report(store: Store, name: str | None) -> str:
-    """Write the report of what is committed now; returns the URL of its page.
+    """Write the report of what is committed now. Returns the URL of its page.
 
     Args:
-        name: of the experiment or study; None where the store has one.
+        name: of the experiment or study; may be None if the store has only one.
 
     Raises:
         StoreError: nothing ran in this store, or it cannot be read.
-        ConfigError: there are several and none is named; or the description is of another version.
-        DataError: the data, by which units are named, are not to be had from here.
+        ConfigError: the store has several and none is named, or the description is of another version.
+        DataError: this machine cannot read the data, which determine the ids of the units.
     """
     name = report_name(store, name, DESCRIPTION)
     page = store.url_of(key_of(name, PAGE))
@@ -56,7 +56,7 @@ def refresh_report(store: Store, name: str | None) -> str:
         assert described is not None, "it has just been listed"
         reporter = _reporter(described, store)
     except (ConfigError, DataError) as error:
-        raise type(error)(f"{error} (the report as its run last wrote it is {page})") from None
+        raise type(error)(f"{error} (the report that the run last wrote is {page})") from None
     for status in read_statuses(store):
         if not isinstance(status, StoreError) and status.experiment == name:
             reporter.write(progress_of(status))
@@ -66,13 +66,14 @@ def refresh_report(store: Store, name: str | None) -> str:
 
 
 def _reporter(described: Experiment | LoadedStudy, store: Store) -> Reports:
-    # Imported late: the plotting libraries take seconds, which a refused description need not wait for.
+    # The reporters are imported after the graph is made, because importing the plotting libraries takes seconds and a bad
+    # description should fail at once.
     if isinstance(described, LoadedStudy):
-        graph = StudyGraph(described.experiments)
+        study_graph = StudyGraph(described.experiments)
         from vldd_dist.monitoring.reports.study_report import StudyReporter
 
-        return StudyReporter(described.study, graph, store)
-    one = make_graph(described)
+        return StudyReporter(described.study, study_graph, store)
+    graph = make_graph(described)
     from vldd_dist.monitoring.reports.report import Reporter
 
-    return Reporter(one, store)
+    return Reporter(graph, store)

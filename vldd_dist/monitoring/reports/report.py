@@ -1,4 +1,4 @@
-"""The report of an experiment, from its manifests: `report/NAME/{index.html,summary.json,tables.json,table.md}`."""
+"""Writes the report of an experiment from its manifests: `report/NAME/{index.html,summary.json,tables.json,table.md}`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -32,13 +32,13 @@ from vldd_dist.reporting.table import Table
 from vldd_dist.reporting.tables import recall_table, summary
 from vldd_dist.store.store import Store
 
-# Images are embedded in the page: at most some pairs of each of GALLERIES sets.
+# The largest number of distilled sets whose images are shown. It is limited, because images are embedded in the page.
 GALLERIES = 12
 Value = TypeVar("Value")
 
 
 class Reporter:
-    """Makes reports of an experiment from what is committed. What was read is cached, since committed units do not change."""
+    """Writes reports of an experiment from its committed units. What it reads is cached, because they do not change."""
 
     def __init__(self, graph: Graph, store: Store) -> None:
         self.experiment, self.graph, self.store = graph.experiment, graph, store
@@ -51,7 +51,7 @@ class Reporter:
         """Read newly committed units, and write the files of the report.
 
         Raises:
-            StoreError: as any read or write.
+            StoreError: a read or write failed.
         """
         data = self.collect(progress, failures)
         tables = {"recall": recall_table(data)} if data.rows else {}
@@ -70,7 +70,7 @@ class Reporter:
         return key_of(self.experiment.name, PAGE)
 
     def collect(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> ReportData:
-        """What the report shows. Raises StoreError."""
+        """Everything that the report shows. Raises StoreError."""
         self._measured.refresh(self.graph.units())
         done = self._measured.done
         rows = self._measured.rows(self.graph)
@@ -98,10 +98,10 @@ class Reporter:
         )
 
     @staticmethod
-    def _once(known: dict[str, Value], unit: WorkUnit, read: Callable[[], Value]) -> Value:
-        if unit.id not in known:
-            known[unit.id] = read()
-        return known[unit.id]
+    def _once(cache: dict[str, Value], unit: WorkUnit, read: Callable[[], Value]) -> Value:
+        if unit.id not in cache:
+            cache[unit.id] = read()
+        return cache[unit.id]
 
     def _reader(self, unit: WorkUnit) -> UnitReader:
         return UnitReader(self.store, unit.kind, unit.id)
@@ -111,8 +111,8 @@ class Reporter:
         facts = self._measured.facts(self.graph.unit("dataset")) or {}
         splits = facts.get("splits", {})
         images = {split: splits[split]["images"] for split in SPLITS if split in splits}
-        twice = {pair: count for pair, count in facts.get("duplicates", {}).items() if count}
-        duplicates = "".join(f"; {count:,} images are in two splits, {pair}" for pair, count in twice.items())
+        duplicated = {pair: count for pair, count in facts.get("duplicates", {}).items() if count}
+        duplicates = "".join(f"; {count:,} images are in two splits, {pair}" for pair, count in duplicated.items())
         return {
             "data": f"{experiment.data.source.name}, "
             + ", ".join(f"{count:,} {split}" for split, count in images.items())

@@ -1,12 +1,12 @@
-"""The files of reports. A store may hold several experiments, and each has a report of its own:
+"""The files of reports. A store may contain several experiments, and each has its own report. That of the experiment NAME:
 
-report/NAME/tables.json     of the experiment NAME: its tables, as `reporting.table.Table`
+report/NAME/tables.json     its tables, as `reporting.table.Table`
 report/NAME/table.md        the same in Markdown
 report/NAME/index.html      the page
 report/NAME/summary.json    the rows of the recall table
-report/NAME/recall.svg      recall against pairs, where pairs are distilled
-report/NAME/pairs/          pages of all pairs of each distilled set that has more than the page shows
-report/NAME/description.json what it is the report of, by which `vldd report` makes it again
+report/NAME/recall.svg      plot of recall against pairs, if pairs are distilled
+report/NAME/pairs/          pages with all pairs of each distilled set that has more than the page shows
+report/NAME/description.json the description of the experiment, from which `vldd report` writes the report again
 """
 
 import json
@@ -31,48 +31,48 @@ class _File(BaseModel):
 
 
 def key_of(name: str, file: str) -> str:
-    """The key in the store of a file of the report of the experiment NAME."""
+    """The key in the store of a file of the report of the experiment with this name."""
     return f"{FOLDER}/{name}/{file}"
 
 
 def write_tables(store: Store, name: str, tables: dict[str, Table]) -> None:
-    """Write the tables of a report, by their names. Raises StoreError."""
+    """Write the tables (by name) of the report of the experiment `name`. Raises StoreError."""
     tree = {"tables": {key: table.model_dump(mode="json") for key, table in tables.items()}}
     store.write(key_of(name, TABLES), (json.dumps(tree, indent=1) + "\n").encode())
     store.write(key_of(name, MARKDOWN), document(list(tables.values())).encode())
 
 
 def report_names(store: Store) -> list[str]:
-    """Names of the experiments whose reports are in a store. Raises StoreError."""
+    """Names of the experiments that have a report in the store. Raises StoreError."""
     return sorted(key.split("/")[1] for key in store.list(FOLDER) if key.count("/") == 2 and key.endswith(f"/{TABLES}"))
 
 
 def report_name(store: Store, name: str | None, file: str = TABLES) -> str:
-    """The name of the one experiment whose report has the file, or `name`, which must have it.
+    """`name` if its report has the file; if `name` is None, the only experiment whose report has it.
 
     Raises:
         StoreError: there is no report.
-        ConfigError: there are several and none is named, or none of this name.
+        ConfigError: there are several and none is named, or there is none with this name.
     """
-    found = sorted(key.split("/")[1] for key in store.list(FOLDER) if key.count("/") == 2 and key.endswith(f"/{file}"))
-    if not found:
+    names = sorted(key.split("/")[1] for key in store.list(FOLDER) if key.count("/") == 2 and key.endswith(f"/{file}"))
+    if not names:
         raise StoreError(f"{store.url}: no report is in this store: run an experiment with --store {store.url} first")
-    if name is None and len(found) > 1:
-        raise ConfigError(f"{store.url} has the reports of {', '.join(found)}: name one of them after the store")
-    if name is not None and name not in found:
-        raise ConfigError(f"{store.url} has no report of {name}: it has {', '.join(found)}")
-    return name or found[0]
+    if name is None and len(names) > 1:
+        raise ConfigError(f"{store.url} has the reports of {', '.join(names)}: name one of them after the store")
+    if name is not None and name not in names:
+        raise ConfigError(f"{store.url} has no report of {name}: it has {', '.join(names)}")
+    return name or names[0]
 
 
 def read_tables(store: Store, name: str | None) -> dict[str, Table]:
-    """The tables of a report, by their names.
+    """The tables of a report, by name.
 
     Args:
-        name: of the experiment; None where the store has one report.
+        name: of the experiment; may be None if the store has only one report.
 
     Raises:
         StoreError: there is no report, or it is damaged.
-        ConfigError: there are several and none is named, or none of this name.
+        ConfigError: there are several and none is named, or there is none with this name.
     """
     key = key_of(report_name(store, name), TABLES)
     try:

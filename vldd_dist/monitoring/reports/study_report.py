@@ -1,4 +1,4 @@
-"""The report of a study: its tables, made of what is committed of all variants."""
+"""Writes the report of a study: its tables, from the committed units of all variants."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,10 @@ from vldd_dist.store.store import Store
 
 
 class StudyReporter:
-    """Makes reports of a study.
+    """Writes reports of a study.
 
     Raises:
-        ConfigError: a table asks for published figures that are not known.
+        ConfigError: a table names published figures that do not exist.
     """
 
     def __init__(self, study: Study, graph: StudyGraph, store: Store) -> None:
@@ -31,16 +31,16 @@ class StudyReporter:
         self._published = {name: published_of(study, name) for name in study.table_settings()}
 
     def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
-        """Read newly committed units, and write the report of the tables.
+        """Read newly committed units, and write the report.
 
         Raises:
-            StoreError: as any read or write.
+            StoreError: a read or write failed.
         """
         self._measured.refresh(self._units)
         rows = {variant: self._measured.rows(graph) for variant, graph in self.graph.graphs.items()}
         layouts = {name: self._layout(settings) for name, settings in self.study.table_settings().items()}
         tables = {name: study_table(layout, rows, self._published[name]) for name, layout in layouts.items()}
-        # Tables of one question with other metrics have one figure.
+        # Tables that differ only in their metrics have the same plot, which is shown once.
         drawn = {plot.summary: plot for layout in layouts.values() if (plot := study_plot(layout, rows))}
         applications = {
             f"{variant}-{name}": table
@@ -75,7 +75,7 @@ class StudyReporter:
         )
 
     def _changes(self, variant: str) -> str:
-        """What makes it another experiment than the base."""
+        """The settings in which the variant differs from the base, as text."""
         changes = self.study.changes()[variant]
         return ", ".join(f"{key}: {value}" for key, value in changes.items()) or "the base"
 
