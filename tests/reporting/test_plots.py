@@ -18,7 +18,7 @@ def test_every_curve_has_its_figure():
             for title in (
                 "Recall during distillation, {} pairs",
                 "Outer loss, {} pairs, seed 0",
-                "Learned beside the pairs, {} pairs, seed 0",
+                "Learned besides the pairs, {} pairs, seed 0",
             )
         ),
     ]

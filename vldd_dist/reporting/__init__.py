@@ -1,4 +1,5 @@
-"""Results for people: tables, figures and one self-contained HTML page.
+"""Results for people: tables, figures, and a self-contained HTML page.
 
-`data.ReportData` is everything a report is made of. `monitoring.report` gathers it from the store; this package reads none.
+`data.ReportData` contains everything that a report shows. `monitoring.reports.report` gathers it from the store; this package
+does not read the store.
 """

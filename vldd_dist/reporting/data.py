@@ -1,4 +1,4 @@
-"""The data of a report: plain values that tables, plots and the page are made of."""
+"""The data of a report: plain values from which tables, plots and the page are made."""
 
 from typing import Literal
 
@@ -9,12 +9,13 @@ from vldd_dist.recall_metrics import DISPLAY_NAMES, FULL, METRICS
 
 
 def metric_name(metric: str) -> str:
-    """What a table calls a metric."""
-    return {str(name): shown for name, shown in DISPLAY_NAMES.items()}.get(metric, metric.replace("_", " "))
+    """The name of a metric in tables."""
+    display_names = {str(name): display_name for name, display_name in DISPLAY_NAMES.items()}
+    return display_names.get(metric, metric.replace("_", " "))
 
 
 def display_name(method: str) -> str:
-    """What a table or plot calls a method."""
+    """The name of a method in tables and plots."""
     return "full data" if method == FULL else method.replace("_", "-")
 
 
@@ -23,33 +24,35 @@ class _Value(BaseModel):
 
 
 class Stat(_Value):
-    """A metric over the students of one row: recalls and their mean in percent. Deviations are of the population (divisor n, as
-    in published results on this task)."""
+    """Statistics of a metric over the students of one row. Recalls and their mean are in percent. Standard deviations are those
+    of the population (divisor n), as in published results on this task."""
 
-    mean: float = Field(description="Over runs, of the mean over each run's students.")
-    std_runs: float | None = Field(description="Deviation over runs of the mean over each one's students; none for one run.")
+    mean: float = Field(description="Mean over runs of the mean over each run's students.")
+    std_runs: float | None = Field(
+        description="Standard deviation over runs of the mean over each run's students; None for a single run."
+    )
     std_students: float | None = Field(
-        description="Deviation over the students of a run, averaged over the runs that have several; none where none has."
+        description="Standard deviation over the students of a run, averaged over the runs with several; None if there is none."
     )
 
 
 class Row(_Value):
     """Test recall of the students trained on sets of one method and size.
 
-    A run is what is drawn anew: an expert for full data, a selection for a coreset, a distillation.
+    A run is an expert for full data, a selection for a coreset, and a distillation for distilled pairs.
     """
 
     method: str
     pairs: int
-    image_model: str | None = Field(None, description="The student's image tower in a cross-architecture row, else None.")
+    image_model: str | None = Field(None, description="The students' image tower in a cross-architecture row, else None.")
     metrics: dict[str, Stat] = Field(description="The recalls and their mean, then further metrics.")
     runs: int = Field(gt=0, description="Number of runs that have an evaluated student.")
-    students: int = Field(gt=0, description="Number of evaluated students, of all runs.")
-    remark: str | None = Field(None, description="What the pairs are, where they are neither real nor distilled.")
+    students: int = Field(gt=0, description="Number of evaluated students of all runs.")
+    remark: str | None = Field(None, description="What the pairs are, if they are neither real nor distilled.")
 
 
 class ExpertCurve(_Value):
-    """Training of an expert: mean validation recall in percent at each of `epochs`, loss of each trained epoch."""
+    """Training of an expert: mean validation recall in percent at each of `epochs`, and the loss of each trained epoch."""
 
     expert: int
     epochs: list[int]
@@ -58,21 +61,23 @@ class ExpertCurve(_Value):
 
 
 class DistillationCurve(_Value):
-    """A distillation run: the outer loss and what is learned beside the pairs at each outer step, validation now and then."""
+    """A distillation: the outer loss at each outer step, the validation recalls, and what is learned besides the pairs."""
 
     pairs: int
     seed: int
     loss: list[float]
-    terms: dict[str, list[float]] = Field(description="Of the loss, by name.")
+    terms: dict[str, list[float]] = Field(description="The terms of the loss at each outer step, by name.")
     validation: list[tuple[int, float]] = Field(description="(outer step, mean validation recall in percent).")
-    learned: dict[str, list[float]] = Field(description="Such as the inner learning rates, by name, after each outer step.")
+    learned: dict[str, list[float]] = Field(
+        description="Learned numbers besides the pairs, such as inner learning rates, after each outer step, by name."
+    )
 
 
 class GalleryItem(_Value):
     """One synthetic pair before and after distillation; texts are shown as their nearest training captions."""
 
-    before: bytes | None = Field(description="The image's start, PNG or JPEG; None if it was not stored.")
-    after: bytes = Field(description="PNG or JPEG.")
+    before: bytes | None = Field(description="The starting image, PNG or JPEG; None if it was not stored.")
+    after: bytes = Field(description="The distilled image, PNG or JPEG.")
     caption_before: str
     caption_after: str
     similarity: float = Field(description="Cosine between the distilled text and `caption_after`.")
@@ -83,31 +88,33 @@ class Gallery(_Value):
 
     pairs: int
     seed: int
-    first: int = Field(0, description="Which of the set's pairs is the first item.")
+    first: int = Field(0, description="Index of the first item among the set's pairs.")
     items: list[GalleryItem]
     pages: list[tuple[str, str]] = Field(
-        [], description="(what it shows, path from the report's folder) of the pages of all pairs."
+        [], description="(title, path from the report's folder) of each page, if there are pages with all pairs."
     )
-    similarity_png: bytes | None = Field(None, description="Of images, the rows, and texts, where the loss learned one.")
+    similarity_png: bytes | None = Field(
+        None, description="The learned similarity of images (rows) and texts (columns), if the loss learned one."
+    )
 
 
 class PublishedSet(_Value):
     """A distilled set in the store."""
 
     url: str
-    digest: str = Field(description="sha256, as `vldd verify` compares it.")
+    digest: str = Field(description="sha256, which `vldd verify` compares.")
     folder: str = Field(description="Its key in the store.")
-    files: list[str] = Field(description="What a reader may want of it, by path in the folder.")
+    files: list[str] = Field(description="Paths in the folder of files that readers of the report may want.")
 
 
 class StageCost(_Value):
-    """What the committed units of a kind took."""
+    """The run times of the committed units of a kind."""
 
     name: str
-    seconds: float = Field(description="Sum over units of the wall time of the attempt that committed each.")
+    seconds: float = Field(description="Sum over units of the wall time of the attempt that committed the unit.")
     core_seconds: float = Field(description="The same, times the CPU cores that each unit asked for.")
-    gpu_seconds: float = Field(description="The same, times the GPUs.")
-    untimed: int = Field(description="Units whose manifest has no time: they are not in the sums.")
+    gpu_seconds: float = Field(description="The same, times the GPUs that each unit asked for.")
+    untimed: int = Field(description="Number of units whose manifest has no time; they are not in the sums.")
     units: list[tuple[str, str]] = Field(description="(label, key of the manifest in the store).")
 
 
@@ -132,10 +139,10 @@ class Progress(_Value):
 
 
 class ReportData(_Value):
-    """Everything a report shows."""
+    """Everything that a report shows."""
 
     name: str
-    description: dict[str, str] = Field(description="What the experiment is: name -> value, both for display.")
+    description: dict[str, str] = Field(description="The main settings of the experiment: name -> value, both for display.")
     rows: list[Row]
     experts: list[ExpertCurve]
     runs: list[DistillationCurve]
@@ -144,7 +151,7 @@ class ReportData(_Value):
     store: str = Field(description="URL of the experiment's store.")
     distilled_sets: list[PublishedSet]
     costs: list[StageCost] = []
-    files: list[str] = Field(["tables.json", "table.md"], description="What lies beside the page.")
+    files: list[str] = Field(["tables.json", "table.md"], description="Files beside the page to which it links.")
     progress: Progress | None = None
 
 
@@ -158,11 +165,11 @@ def aggregate(
     """The row of a method and size.
 
     Args:
-        runs: of each run its students; of each student the recalls, their mean and further metrics. Shown are the recalls and
-            the further metrics that every student has.
+        runs: for each run, its students; for each student, the recalls, their mean and further metrics. The row has the
+            recalls, their mean, and those further metrics that every student has.
 
     Raises:
-        ValueError: there is no run, or one without a student.
+        ValueError: there is no run, or a run has no student.
     """
     if not runs or not all(runs):
         raise ValueError(f"{method}, {pairs} pairs: no recalls to aggregate")

@@ -1,4 +1,4 @@
-"""A look at a source of data as one self-contained HTML page: no script, no external resource."""
+"""The page that `vldd data --out` writes about a source: one self-contained HTML file without scripts or external resources."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from vldd_dist.reporting.html_environment import html_environment
 class DataPage:
     """Attributes:
     title: names the source.
-    columns: the splits.
-    rows: name of a figure, and a text for each split.
+    columns: the names of the splits.
+    rows: (name of a figure, a text for each split).
     notes: sentences below the table.
-    examples: for each split its name, and of some images the PNG and a caption.
+    examples: (name of a split, [(image as PNG, caption), ...]).
     """
 
     title: str
@@ -23,5 +23,5 @@ class DataPage:
 
 
 def render_data_page(page: DataPage) -> str:
-    """The page; all text in it is escaped."""
+    """The page as HTML. All text in it is escaped."""
     return html_environment().get_template("data.html.j2").render(page=page)

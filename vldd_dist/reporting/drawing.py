@@ -1,4 +1,4 @@
-"""Drawing figures as inline SVG: the same data gives the same bytes, lines and text take the page's text colour, and points say
+"""Draws figures as inline SVG. The same data gives the same bytes, lines and text use the page's text colour, and points show
 their values when the pointer is over them."""
 
 import io
@@ -13,7 +13,7 @@ from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# A contrast of at least 3:1 on white and on near-black.
+# These have a contrast of at least 3:1 on white and on near-black.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d85c6", "#d27c1e", "#2e9b6a", "#d9536a", "#9673c4", "#848b94"
 # Placeholder for the text colour in matplotlib's output, replaced by currentColor.
 INK = "#010203"
@@ -30,9 +30,9 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK),
 }
-# Of SVG: its lengths are in points.
+# Lengths in matplotlib's SVG are in points.
 POINTS_PER_INCH = 72
-# Radius of the area around a point in which its value is shown, in points; and the most such areas of one curve.
+# Radius in points of the area around a point in which its value is shown, and the largest number of such areas of a curve.
 VALUE_RADIUS, VALUES_OF_A_CURVE = 5, 60
 
 
@@ -44,7 +44,7 @@ class Plot:
         title, caption: what it shows and how to read it.
         summary: text alternative for readers who cannot see it.
         svg: markup of one `<svg>` element.
-        values: (x, y, text) of points that say their value, in data coordinates.
+        values: (x, y, text) of points that show their value; x and y are data coordinates.
     """
 
     title: str
@@ -54,7 +54,7 @@ class Plot:
     values: list[tuple[float, float, str]] = field(default_factory=list, repr=False)
 
     def say_values(self, name: str, points: Iterable[tuple[float, float]], x_name: str, unit: str = "") -> None:
-        """Have a curve say its values, at evenly chosen points if it has many."""
+        """Make a curve show its values; if it has many points, at some of them, evenly spaced."""
         points = list(points)
         stride = -(-len(points) // VALUES_OF_A_CURVE) or 1
         for x, y in points[::stride]:
@@ -63,7 +63,7 @@ class Plot:
 
 @contextmanager
 def drawing(plot: Plot, x_label: str, y_label: str, height: float = 3.3) -> Iterator[Axes]:
-    """Yields axes to draw on, and sets `plot.svg` afterwards. `height` of the figure is in inches."""
+    """Yields axes to draw on, and sets `plot.svg` afterwards. `height` is that of the figure, in inches."""
     # The salt makes ids reproducible, and unique among the figures of a page.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": plot.title}):
         figure = Figure(figsize=(5.4, height), dpi=POINTS_PER_INCH, layout="constrained")
@@ -78,7 +78,7 @@ def drawing(plot: Plot, x_label: str, y_label: str, height: float = 3.3) -> Iter
 
 
 def as_file(plot: Plot) -> bytes:
-    """The figure as a file that stands alone, legible on white and on near-black."""
+    """The figure as an SVG file, legible on white and on near-black."""
     return plot.svg.replace("currentColor", GREY).encode() + b"\n"
 
 
@@ -87,18 +87,19 @@ def legend_below(axes: Axes) -> None:
 
 
 def _areas(plot: Plot, axes: Axes, height: float) -> str:
-    """A circle around each value, which shows its text when the pointer is over it."""
+    """A transparent circle around each value, which shows its text when the pointer is over it."""
     if not plot.values:
         return ""
-    circles, drawn_at = [], axes.transData.transform([(x, y) for x, y, _ in plot.values])
-    for (across, up), (_, _, text) in zip(drawn_at, plot.values, strict=True):
-        place = f'cx="{across:.1f}" cy="{height * POINTS_PER_INCH - up:.1f}" r="{VALUE_RADIUS}"'
+    circles, positions = [], axes.transData.transform([(x, y) for x, y, _ in plot.values])
+    for (x, y), (_, _, text) in zip(positions, plot.values, strict=True):
+        # In SVG, y grows downwards.
+        place = f'cx="{x:.1f}" cy="{height * POINTS_PER_INCH - y:.1f}" r="{VALUE_RADIUS}"'
         circles.append(f'<circle class="value" fill="transparent" {place}><title>{escape(text)}</title></circle>')
     return "".join(circles)
 
 
 def _inline(document: str) -> str:
-    """Turn an SVG document into an element of a page: without prolog, fixed size and unreferenced group ids."""
+    """Turn an SVG document into an element for a page, without the prolog, the fixed size, and unreferenced group ids."""
     svg = document[document.index("<svg") :]
     head, body = svg.split(">", 1)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)

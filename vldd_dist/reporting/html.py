@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: no script, no external resource."""
+"""The report as one self-contained HTML page, without scripts or external resources."""
 
 from collections.abc import Sequence
 from urllib.parse import quote
@@ -13,19 +13,19 @@ from vldd_dist.reporting.table import Table, shown
 from vldd_dist.reporting.tables import comparisons, recall_table
 
 STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "interrupted"}
-# From the folder of a report, report/NAME/, to the store.
+# The path from a report's folder, report/NAME/, to the store.
 TO_STORE = "../../"
 
 
 def render_html(
     data: ReportData, tables: Sequence[Table] | None = None, applications: Sequence[Table] = (), charts: Sequence[Plot] = ()
 ) -> str:
-    """The page as a string; all data in it is escaped.
+    """The page as HTML. All data in it is escaped.
 
     Args:
-        tables: none: one of the report's rows.
-        applications: the tables of those that have run.
-        charts: drawn before the figures of the data.
+        tables: the recall tables; None: one table of the report's rows.
+        applications: tables of the applications that have run.
+        charts: figures to show before those of `data`.
     """
     if tables is None:
         tables = [recall_table(data)] if data.rows else []
@@ -54,7 +54,8 @@ def render_pairs_page(name: str, gallery: Gallery, own: str, report: str) -> str
 
     Args:
         name: of the experiment.
-        own, report: paths of this page as `gallery.pages` has it, and of the report, both from this page's folder.
+        own: path of this page, as in `gallery.pages`.
+        report: path of the report's page, from the folder of this page.
     """
     last = gallery.first + len(gallery.items)
     title = f"{gallery.pairs:,} pairs, seed {gallery.seed}: {gallery.first + 1:,} to {last:,}"

@@ -1,4 +1,4 @@
-"""The templates of the HTML pages."""
+"""The Jinja environment of the HTML pages."""
 
 import base64
 
@@ -8,9 +8,9 @@ from vldd_dist.reporting.pictures import is_png, is_small
 
 
 def html_environment() -> Environment:
-    """Escapes all text; a name that a template misses is an error.
+    """An environment that escapes all text and raises for undefined names.
 
-    Filters: `data_uri` and `is_small` of pictures, `duration` of seconds.
+    Filters: `data_uri` and `is_small` for images, `duration` for seconds.
     """
     environment = Environment(
         loader=PackageLoader("vldd_dist.reporting"),

@@ -1,4 +1,4 @@
-"""Images as a page shows them."""
+"""Encodes images for HTML pages."""
 
 import io
 from typing import Any
@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-# Narrower images are enlarged pixel by pixel and kept exactly; others are compressed, since a page embeds all it shows.
+# Images narrower than this are stored losslessly and enlarged without smoothing. Others are compressed, because a page embeds
+# all its images.
 SMALL_WIDTH = 128
 QUALITY = 92
 
 
 def encode_picture(image: Any) -> bytes:
-    """PNG of a small image, else JPEG.
+    """A small image as PNG, a larger one as JPEG.
 
     Args:
-        image: a tensor or array (3, H, W), uint8, or floating point in 0..1 (learned pixels outside are clipped).
+        image: a tensor or array (3, H, W), uint8, or floating point in 0..1 (values outside are clipped).
     """
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
@@ -30,7 +31,7 @@ def encode_picture(image: Any) -> bytes:
 
 
 def is_small(picture: bytes) -> bool:
-    """Whether a page enlarges it pixel by pixel."""
+    """Whether a page enlarges the image without smoothing."""
     with Image.open(io.BytesIO(picture)) as image:
         return image.width < SMALL_WIDTH
 

@@ -1,4 +1,4 @@
-"""The report's figures."""
+"""The figures of an experiment's report."""
 
 from collections.abc import Iterable
 from itertools import chain, cycle
@@ -12,14 +12,14 @@ from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, ReportData,
 from vldd_dist.reporting.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Plot, drawing, legend_below
 
 COLOURS = (ORANGE, GREEN, RED, PURPLE, GREY)
-# Of coresets, in the order of the description; the first again after the last.
+# Colours of coresets, in the order of the description; they repeat after the last.
 CORESET_COLOURS = (ORANGE, GREEN, RED, PURPLE)
 SMOOTHED_FRACTION = 0.05
 RECALL_PLOT = "Recall against pairs"
 
 
 def plots(data: ReportData) -> list[Plot]:
-    """Every figure of a report that has data; recall against pairs comes first."""
+    """All figures for which there is data; recall against pairs comes first."""
     drawn = [recall_plot(data.rows)] if has_recall_plot(data.rows) else []
     drawn += [experts_plot(data.experts)] if data.experts else []
     for pairs in sorted({run.pairs for run in data.runs}):
@@ -36,15 +36,15 @@ def plots(data: ReportData) -> list[Plot]:
 
 
 def has_recall_plot(rows: list[Row]) -> bool:
-    """Whether there are distilled pairs to draw."""
+    """Whether there are results of distilled pairs to draw."""
     return any(row.method == DISTILLED and row.image_model is None for row in rows)
 
 
 def recall_plot(rows: list[Row]) -> Plot:
-    """Mean test recall against the number of pairs, a line for each method; full data as a level.
+    """Mean test recall against the number of pairs, with a line for each method and a horizontal line for full data.
 
     Args:
-        rows: those of other image towers are left out; one at least is of distilled pairs.
+        rows: at least one of them is of distilled pairs. Rows with other image towers are left out.
     """
     own = [row for row in rows if row.image_model is None]
     limited = sorted((row for row in own if row.method != FULL), key=lambda row: row.pairs)
@@ -53,8 +53,8 @@ def recall_plot(rows: list[Row]) -> Plot:
     last = limited[-1].pairs
     plot = Plot(
         RECALL_PLOT,
-        "Mean test recall of students trained on as many pairs. Bars: the standard deviation over runs, of a single"
-        " run that over its students. Dashed: all real pairs.",
+        "Mean test recall of students against the number of pairs they were trained on. Bars: the standard deviation over"
+        " runs or, for a single run, over its students. Dashed: all real pairs.",
         "; ".join(
             f"{display_name(row.method)}, {row.pairs:,} pairs: {row.metrics['mean'].mean:.1f} %"
             for row in own
@@ -87,7 +87,7 @@ def recall_plot(rows: list[Row]) -> Plot:
 
 
 def label_budgets(axes: Axes, budgets: list[int]) -> None:
-    """An axis of numbers of pairs, in logarithms, that names these."""
+    """Make the x axis logarithmic, with ticks at these numbers of pairs."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(budgets))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -95,12 +95,12 @@ def label_budgets(axes: Axes, budgets: list[int]) -> None:
 
 
 def loss_plot(run: DistillationCurve) -> Plot:
-    """The outer loss against outer steps: total and its terms, raw (light) and smoothed."""
+    """The outer loss and its terms against outer steps, raw (light) and smoothed."""
     window = max(1, int(len(run.loss) * SMOOTHED_FRACTION))
     plot = Plot(
         f"Outer loss, {run.pairs:,} pairs, seed {run.seed}",
-        f"Each outer step (light) and the mean of the last {window}."
-        " In trajectory matching a tower's term of 1 means that the student ended as far from the expert as it started.",
+        f"Light: the loss of each outer step. Dark: its mean over the last {window} steps."
+        " In trajectory matching, a term of 1 means that the student's tower ended as far from the expert's as it started.",
         f"The loss goes from {run.loss[0]:.3g} to {run.loss[-1]:.3g} in {len(run.loss):,} outer steps.",
     )
     with drawing(plot, "outer step", "outer loss") as axes:
@@ -115,7 +115,7 @@ def loss_plot(run: DistillationCurve) -> Plot:
 
 
 def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> Plot:
-    """Validation recall over outer steps, for all runs of one number of pairs.
+    """Validation recall against outer steps, for all runs with one number of pairs.
 
     Args:
         runs: one for each seed.
@@ -124,7 +124,7 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> 
     best = max((recall for run in runs for _, recall in run.validation), default=float("nan"))
     plot = Plot(
         f"Recall during distillation, {runs[0].pairs:,} pairs",
-        "Mean validation recall of students trained on the pairs so far. Dashed: mean test recall of the full data "
+        "Mean validation recall of students trained on the pairs at each point. Dashed: mean test recall of full data "
         "and of coresets of this size.",
         f"Best validation recall {best:.1f} %; "
         + ", ".join(f"{display_name(method)} {level:.1f} %" for method, level in levels.items())
@@ -145,10 +145,10 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> 
 
 
 def learned_plot(run: DistillationCurve) -> Plot:
-    """What is learned beside the pairs against outer steps."""
+    """Learned numbers besides the pairs against outer steps."""
     plot = Plot(
-        f"Learned beside the pairs, {run.pairs:,} pairs, seed {run.seed}",
-        "What all pairs have in common, after each outer step.",
+        f"Learned besides the pairs, {run.pairs:,} pairs, seed {run.seed}",
+        "Learned numbers that all pairs share, after each outer step.",
         "; ".join(f"{_in_words(name)} from {values[0]:.3g} to {values[-1]:.3g}" for name, values in run.learned.items()) + ".",
     )
     with drawing(plot, "outer step", "value") as axes:
@@ -164,11 +164,11 @@ def _in_words(name: str) -> str:
 
 
 def experts_plot(experts: list[ExpertCurve]) -> Plot:
-    """Validation recall of every expert after each epoch."""
+    """Validation recall of each expert after each epoch."""
     last = [expert.validation_mean[-1] for expert in experts]
     plot = Plot(
         "Experts",
-        "Mean validation recall after each epoch on all real pairs, one line an expert; epoch 0 is the start.",
+        "Mean validation recall of each expert after each epoch of training on all real pairs; epoch 0 is before training.",
         f"{len(experts)} experts end between {min(last):.1f} and {max(last):.1f} %.",
     )
     with drawing(plot, "epoch", "mean recall, %") as axes:
@@ -185,7 +185,7 @@ def _columns(points: Iterable[tuple[float, ...]], count: int) -> list[list[float
 
 
 def _running_mean(values: list[float], window: int) -> np.ndarray:
-    """Mean of each value and the up to `window` - 1 before it."""
+    """For each value, the mean of it and of up to `window` - 1 values before it."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)

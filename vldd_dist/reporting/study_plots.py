@@ -1,4 +1,4 @@
-"""The figures of a study: what a table compares, at a glance."""
+"""The figures of a study: each shows what one of its tables compares."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -12,27 +12,27 @@ from vldd_dist.reporting.study_tables import Layout, Question, asked
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
 # Inches.
 BAR_HEIGHT, FRAME_HEIGHT = 0.26, 0.9
-CAPTION = "Mean of the six test recalls. Error bars: the standard deviation over runs, of a single run that over its students."
+CAPTION = "Mean of the six test recalls. Error bars: the standard deviation over runs or, for a single run, over its students."
 
 Measured = tuple[Question, Stat]
 
 
 def study_plot(layout: Layout, results: dict[str, list[Row]]) -> Plot | None:
-    """Lines over the number of pairs, or bars where the table has one number of pairs; none where nothing is measured.
+    """Lines over the numbers of pairs, or bars if the table has only one number of pairs. None if there are no results.
 
     Args:
-        results: variant -> what is measured of it so far.
+        results: variant -> its results so far.
     """
-    found = [(question, row.metrics["mean"]) for question, row in asked(layout, results)]
-    limited = [one for one in found if one[0].method != FULL]
+    measured = [(question, row.metrics["mean"]) for question, row in asked(layout, results)]
+    limited = [(question, stat) for question, stat in measured if question.method != FULL]
     if not limited:
         return None
-    summary = "; ".join(f"{_name(q, layout)}, {q.pairs:,} pairs: {stat.mean:.1f} %" for q, stat in found) + "."
+    summary = "; ".join(f"{_name(q, layout)}, {q.pairs:,} pairs: {stat.mean:.1f} %" for q, stat in measured) + "."
     plot = Plot(layout.title, CAPTION, summary)
     if len({question.pairs for question, _ in limited}) == 1:
-        _bars(plot, layout, found)
+        _bars(plot, layout, measured)
     else:
-        _lines(plot, layout, limited, [one for one in found if one[0].method == FULL])
+        _lines(plot, layout, limited, [(question, stat) for question, stat in measured if question.method == FULL])
     return plot
 
 
@@ -40,7 +40,7 @@ def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequen
     lines: dict[str, list[Measured]] = {}
     for question, stat in limited:
         lines.setdefault(_name(question, layout), []).append((question, stat))
-    # Distilled pairs have the first colours, as in the report of an experiment.
+    # Distilled pairs get the first colours, as in the report of an experiment.
     named = sorted(lines, key=lambda name: lines[name][0][0].method != DISTILLED)
     colours = dict(zip(named, cycle(COLOURS), strict=False))
     with drawing(plot, "pairs", "mean recall, %", height=3.9) as axes:
@@ -60,14 +60,14 @@ def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequen
         legend_below(axes)
 
 
-def _bars(plot: Plot, layout: Layout, found: Sequence[Measured]) -> None:
-    """One a row of the table, from the top."""
-    with drawing(plot, "mean recall, %", "", height=FRAME_HEIGHT + BAR_HEIGHT * len(found)) as axes:
-        places = range(len(found))
-        names = [_name(question, layout) for question, _ in found]
-        means = [stat.mean for _, stat in found]
-        colours = [GREY if q.method == FULL else BLUE if q.method == DISTILLED else ORANGE for q, _ in found]
-        axes.barh(places, means, xerr=[_spread(stat) for _, stat in found], color=colours, ecolor=INK, height=0.7)
+def _bars(plot: Plot, layout: Layout, measured: Sequence[Measured]) -> None:
+    """One bar for each row of the table, in the order of the rows."""
+    with drawing(plot, "mean recall, %", "", height=FRAME_HEIGHT + BAR_HEIGHT * len(measured)) as axes:
+        places = range(len(measured))
+        names = [_name(question, layout) for question, _ in measured]
+        means = [stat.mean for _, stat in measured]
+        colours = [GREY if q.method == FULL else BLUE if q.method == DISTILLED else ORANGE for q, _ in measured]
+        axes.barh(places, means, xerr=[_spread(stat) for _, stat in measured], color=colours, ecolor=INK, height=0.7)
         axes.set_axisbelow(True)
         axes.set_yticks(places, names)
         axes.invert_yaxis()
@@ -81,7 +81,7 @@ def _spread(stat: Stat) -> float:
 
 
 def _name(question: Question, layout: Layout) -> str:
-    """What tells it from the others of its table."""
+    """A name that distinguishes the question from the others in its table."""
     parts = [
         question.variant if len(layout.variants) > 1 else "",
         display_name(question.method) if len(layout.methods) > 1 else "",

@@ -1,4 +1,4 @@
-"""The tables of a study: results of several variants side by side, with published figures beside them."""
+"""The tables of a study: the results of several variants, with published figures beside them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,11 +20,11 @@ class Layout:
     """What a table shows, and where.
 
     Attributes:
-        variants, methods: in this order.
-        pairs: the numbers of pairs; none: all.
-        other_image_models: with students of other image towers than the variant's.
-        across: what has a column of its own under each metric; none: all have rows.
-        metrics: names, in this order.
+        variants, methods: names, in the order of the table.
+        pairs: the numbers of pairs to show; None: all.
+        other_image_models: whether to show students with other image towers than the variant's.
+        across: whether each method, or each variant, has its own column under each metric; None: each has its own rows.
+        metrics: names, in the order of the table.
     """
 
     title: str
@@ -38,7 +38,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Question:
-    """One set of students: what a figure is of.
+    """Identifies the set of students from which a figure was measured.
 
     Attributes:
         variant: a name, or ALL_VARIANTS.
@@ -50,15 +50,15 @@ class Question:
     image_model: str | None
 
 
-# The published figure of a metric, where there is one.
+# (question, metric) -> the published figure, or None.
 PublishedOf = Callable[[Question, str], Published | None]
 
 
 def study_table(layout: Layout, results: dict[str, list[Row]], published: PublishedOf) -> Table:
-    """A section for each number of pairs; the best of it is marked.
+    """The table, with a section for each number of pairs, in which the best value of each metric is marked.
 
     Args:
-        results: variant -> what is measured of it so far. What is not has an empty cell.
+        results: variant -> its results so far. The cells of missing results are empty.
     """
     found = dict(asked(layout, results))
     figures = list(_figures(layout, list(found), published))
@@ -97,8 +97,8 @@ class _Figure:
     """A column of figures.
 
     Attributes:
-        metric: its name.
-        value: the method or variant that the column is of; none: each row's own.
+        metric: name of the metric.
+        value: the method or variant whose results the column shows; None: that of each row.
     """
 
     column: Column
@@ -121,7 +121,8 @@ class _Figure:
 
 
 def _figures(layout: Layout, questions: list[Question], published: PublishedOf) -> Iterator[_Figure]:
-    """For each metric a column, or one for each of what goes across; beside it what is published of it."""
+    """For each metric one column, or one for each value of `layout.across`; beside it the column of published figures, if there
+    are any."""
     names = {"method": layout.methods, "variant": layout.variants}.get(layout.across or "")
     values = [name for name in names if any(_value(q, layout.across) == name for q in questions)] if names else [None]
     for metric in layout.metrics:
@@ -134,8 +135,8 @@ def _figures(layout: Layout, questions: list[Question], published: PublishedOf) 
 
 
 def asked(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[Question, Row]]:
-    """What is measured of what the table has a place for: full data first, then by the number of pairs. Full data that all
-    variants have in common stand there once, of no variant."""
+    """The results that have a place in the table: full data first, then by the number of pairs. If all variants have the same
+    result for full data, it is listed once, for ALL_VARIANTS."""
     rows = [
         (Question(variant, row.method, row.pairs, row.image_model), row)
         for variant in layout.variants
@@ -147,13 +148,18 @@ def asked(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[Quest
     full = [row for question, row in rows if question.method == FULL]
     if layout.across != "variant" and len(full) == len(layout.variants) > 1 and all(row == full[0] for row in full):
         common = Question(ALL_VARIANTS, FULL, full[0].pairs, full[0].image_model)
-        rows = [(common, full[0]), *(one for one in rows if one[0].method != FULL)]
+        rows = [(common, full[0]), *((question, row) for question, row in rows if question.method != FULL)]
     order = {name: number for number, name in enumerate([ALL_VARIANTS, *layout.variants, *layout.methods])}
-    yield from sorted(rows, key=lambda one: (one[0].method != FULL, one[0].pairs, order[one[0].variant], order[one[0].method]))
+
+    def sort_key(result: tuple[Question, Row]) -> tuple[bool, int, int, int]:
+        question, _ = result
+        return question.method != FULL, question.pairs, order[question.variant], order[question.method]
+
+    yield from sorted(rows, key=sort_key)
 
 
 def _lines(questions: list[Question], layout: Layout) -> list[list[Question]]:
-    """The questions of each line: one, or those that differ in what goes across."""
+    """The questions of each line: a single one, or those that differ only in the value of `layout.across`."""
     if layout.across is None:
         return [[question] for question in questions]
     lines: dict[tuple[object, ...], list[Question]] = {}
@@ -164,7 +170,7 @@ def _lines(questions: list[Question], layout: Layout) -> list[list[Question]]:
 
 
 def _heads(layout: Layout) -> list[Column]:
-    """Columns of labels: what all rows have in common needs none."""
+    """The columns of labels. A label that is the same in all rows is left out."""
     heads = [Column(key="pairs", head="pairs", once=True)]
     if len(layout.variants) > 1:
         heads.append(Column(key="variant", head="variant", once=True))
@@ -200,7 +206,7 @@ def _value(question: Question, across: str | None) -> str | None:
 
 
 def _best(rows: list[Row], metric: str) -> float | None:
-    """The highest mean of those that are compared; none where there is nothing to compare."""
+    """The highest mean of the rows; None if there is only one row."""
     return max(row.metrics[metric].mean for row in rows) if len(rows) > 1 else None
 
 

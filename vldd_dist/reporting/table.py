@@ -1,4 +1,4 @@
-"""A table of results as plain values: what it says, not how it is drawn. One file in `renderers` for each way to draw it."""
+"""A table of results as plain values, independent of how it is drawn. Each format has a file in `renderers`."""
 
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -11,49 +11,49 @@ class _Value(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-# On one line, whatever white space was given.
+# Text on one line: each run of white space becomes one space.
 Line = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
 
 
 class Text(_Value):
-    """A label, or nothing."""
+    """A label, or an empty cell."""
 
     kind: Literal["text"] = "text"
     text: Line = ""
 
 
 class Number(_Value):
-    """A count or a ratio, shown with a comma between thousands."""
+    """A count or a ratio, shown with commas between thousands."""
 
     kind: Literal["number"] = "number"
     value: int | float
-    decimals: int = Field(0, ge=0, description="Shown after the point.")
+    decimals: int = Field(0, ge=0, description="Number of decimal places shown.")
 
 
 class Statistic(_Value):
-    """A measured mean and its spreads, all in the column's unit."""
+    """A measured mean and its standard deviations, all in the column's unit."""
 
     kind: Literal["statistic"] = "statistic"
     mean: float
-    std_runs: float | None = Field(None, description="Standard deviation over runs; none for one run.")
-    std_students: float | None = Field(None, description="Standard deviation over the students of a run; none for one student.")
-    decimals: int = Field(1, ge=0, description="Shown after the point.")
-    best: bool = Field(False, description="The best of those that it is compared with.")
+    std_runs: float | None = Field(None, description="Standard deviation over runs; None for one run.")
+    std_students: float | None = Field(None, description="Standard deviation over the students of a run; None for one student.")
+    decimals: int = Field(1, ge=0, description="Number of decimal places shown.")
+    best: bool = Field(False, description="Whether it is the best of the values with which it is compared.")
 
     @property
     def spread(self) -> float | None:
-        """The one that is shown: over runs where there are several, else over students."""
+        """The standard deviation that is shown: over runs if there are several, else over students."""
         return self.std_students if self.std_runs is None else self.std_runs
 
 
 class Published(_Value):
-    """A figure that others have published, not measured here."""
+    """A figure that others have published; it was not measured here."""
 
     kind: Literal["published"] = "published"
     mean: float
-    std: float | None = Field(None, description="As published; of what is in the source.")
-    decimals: int = Field(1, ge=0, description="Shown after the point.")
-    best: bool = Field(False, description="The best of those that it is compared with.")
+    std: float | None = Field(None, description="Standard deviation as published; the source says over what.")
+    decimals: int = Field(1, ge=0, description="Number of decimal places shown.")
+    best: bool = Field(False, description="Whether it is the best of the values with which it is compared.")
     source: Line = Field(description="Paper, version and table.")
 
     @property
@@ -65,57 +65,57 @@ Cell = Annotated[Text | Number | Statistic | Published, Field(discriminator="kin
 
 
 class Column(_Value):
-    """A column: of labels, or of figures of one quantity."""
+    """A column of labels, or of figures for one quantity."""
 
-    key: Line = Field(min_length=1, description="Its name for machines, unlike that of any other column.")
-    head: Line = Field(description="Its name for people.")
-    group: Line = Field("", description="A head above it and its neighbours of the same group.")
-    figures: bool = Field(False, description="Holds numbers, else labels.")
-    once: bool = Field(False, description="What equals the cell above it in its section is not shown again.")
-    detail: bool = Field(False, description="Only on the page and in CSV.")
+    key: Line = Field(min_length=1, description="Its name for programs, unique in the table.")
+    head: Line = Field(description="Its heading.")
+    group: Line = Field("", description="A heading above it and above neighbouring columns with the same group.")
+    figures: bool = Field(False, description="Whether it contains numbers; otherwise it contains labels.")
+    once: bool = Field(False, description="Whether a cell that equals the cell above it in its section is left empty.")
+    detail: bool = Field(False, description="Whether it is shown only on the page and in CSV.")
 
 
 class Row(_Value):
     """A cell for each column."""
 
     cells: list[Cell]
-    accent: bool = Field(False, description="One that the table is about, set off on the page.")
+    accent: bool = Field(False, description="Whether the row is emphasised on the page.")
 
 
 class Section(_Value):
     """Rows that are compared with each other."""
 
-    title: Line = Field("", description="Shown above the first of neighbouring sections that have the same.")
+    title: Line = Field("", description="Shown above the first of neighbouring sections with the same title.")
     rows: list[Row] = Field(min_length=1)
 
 
 class Table(_Value):
-    """Attributes are as read; the methods say what every way to draw it has in common."""
+    """A table. The methods do what all renderers have in common."""
 
     title: Line
     columns: list[Column] = Field(min_length=1)
     sections: list[Section]
-    notes: list[Line] = Field([], description="Sentences below it.")
+    notes: list[Line] = Field([], description="Sentences below the table.")
 
     @model_validator(mode="after")
     def _fits(self) -> "Table":
         keys = [column.key for column in self.columns]
-        if twice := next((key for key in keys if keys.count(key) > 1), None):
-            raise ValueError(f"two columns have the key {twice!r}: give each its own")
+        if duplicate := next((key for key in keys if keys.count(key) > 1), None):
+            raise ValueError(f"two columns have the key {duplicate!r}: give each its own")
         for row in (row for section in self.sections for row in section.rows):
             if len(row.cells) != len(keys):
                 raise ValueError(f"a row has {len(row.cells)} cells in a table of {len(keys)} columns")
         return self
 
     def without_details(self) -> "Table":
-        """Without its `detail` columns."""
+        """The table without its `detail` columns."""
         kept = [position for position, column in enumerate(self.columns) if not column.detail]
         return self._with_rows(
             [self.columns[position] for position in kept], lambda row, above: [row.cells[position] for position in kept]
         )
 
     def without_repeats(self) -> "Table":
-        """With nothing in a cell of a `once` column that equals the cell above it in its section."""
+        """The table with those cells of `once` columns emptied that equal the cell above them in their section."""
 
         def cells(row: Row, above: Row | None) -> list[Cell]:
             repeats = [
@@ -139,14 +139,14 @@ class Table(_Value):
         return Table(title=self.title, columns=columns, sections=sections, notes=self.notes)
 
     def titled_sections(self) -> Iterator[tuple[str, Section]]:
-        """Each section with the title to show above it, or none."""
+        """(title to show above the section, or "", section) for each section."""
         previous = ""
         for section in self.sections:
             yield (section.title if section.title != previous else ""), section
             previous = section.title
 
     def head_groups(self) -> list[tuple[str, int]]:
-        """(head above columns, how many columns it spans) from left to right; the head is empty where there is none."""
+        """(group heading, number of columns it spans) from left to right; the heading is "" for columns without a group."""
         return [(group, len(list(columns))) for group, columns in groupby(column.group for column in self.columns)]
 
     def sources(self) -> dict[str, str]:
@@ -156,7 +156,7 @@ class Table(_Value):
         return {source: f"[{number}]" for number, source in enumerate(sources, 1)}
 
     def all_notes(self) -> list[str]:
-        """The notes, then one for each source of published figures."""
+        """The notes, followed by one for each source of published figures."""
         return [*self.notes, *(f"{mark} As published: {source}." for source, mark in self.sources().items())]
 
 
@@ -165,8 +165,8 @@ class Shown(_Value):
 
     Attributes:
         main: the label, number or mean.
-        spread: without its sign; empty if there is none.
-        mark: of the source of a published figure.
+        spread: the standard deviation without "±"; empty if there is none.
+        mark: reference to the source of a published figure, such as "[1]".
     """
 
     main: str
@@ -176,8 +176,10 @@ class Shown(_Value):
 
 
 def shown(cell: Cell, marks: dict[str, str]) -> Shown:
-    """Args:
-    marks: `Table.sources`.
+    """The cell as text.
+
+    Args:
+        marks: the result of `Table.sources`.
     """
     if isinstance(cell, Text):
         return Shown(main=cell.text)

@@ -1,4 +1,4 @@
-"""The recall table of a report, as a table to draw and as JSON."""
+"""The recall table of a report, as a `Table` and as JSON."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from vldd_dist.reporting.data import ReportData, Row, display_name, metric_name
 from vldd_dist.reporting.table import Cell, Column, Number, Section, Statistic, Table, Text
 from vldd_dist.reporting.table import Row as Line
 
-# (the rows of a kind, what their runs are), in the order of a table.
+# Method, or "" for coresets -> (what its rows are, what its runs are), in the order of a table.
 RUNS = {FULL: ("full data", "experts"), "": ("coresets", "selections"), DISTILLED: ("distilled pairs", "distillation runs")}
 OF_FULL_DATA = "of full data, %"
 OF_FULL_DATA_NOTE = f"{OF_FULL_DATA.capitalize()}: the mean divided by that of full data with the same towers."
@@ -16,14 +16,14 @@ OF_FULL_DATA_NOTE = f"{OF_FULL_DATA.capitalize()}: the mean divided by that of f
 
 @dataclass(frozen=True)
 class Budget:
-    """Rows that are compared: students with the same image tower, trained on the same number of pairs."""
+    """Rows that are compared with each other: students with the same image tower, trained on the same number of pairs."""
 
     pairs: int
     image_model: str | None
     rows: list[Row]
 
     def is_best(self, row: Row, metric: str) -> bool:
-        """Whether no other row has a higher mean; False if there is no other row, and of metrics beside recall."""
+        """Whether no other row has a higher mean. False if there is no other row, and for metrics other than recall."""
         return (
             metric in METRICS
             and len(self.rows) > 1
@@ -33,7 +33,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean recall of distilled pairs, of the best coreset of as many real pairs, of full data, with the experiment's towers."""
+    """Mean recall, with the experiment's own towers, of distilled pairs, of the best coreset of as many real pairs, and of full
+    data."""
 
     pairs: int
     distilled: float
@@ -42,8 +43,8 @@ class Comparison:
 
 
 def budgets(rows: list[Row]) -> list[Budget]:
-    """Group rows: full data first, then by ascending number of pairs; then the same for each other image tower. Within a
-    budget coresets keep their order, and distilled pairs come last."""
+    """Group the rows: full data first, then by ascending number of pairs; then the same for each other image tower. Within a
+    group, coresets keep their order, and distilled pairs come last."""
     groups: dict[tuple[str, bool, int], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.image_model or "", row.method != FULL, row.pairs), []).append(row)
@@ -54,7 +55,7 @@ def budgets(rows: list[Row]) -> list[Budget]:
 
 
 def comparisons(rows: list[Row]) -> list[Comparison]:
-    """One for each number of distilled pairs."""
+    """A comparison for each number of distilled pairs."""
     own = [row for row in rows if row.image_model is None]
     full = next((row for row in own if row.method == FULL), None)
     return [
@@ -88,7 +89,7 @@ def metrics_of(rows: list[Row]) -> list[str]:
 
 
 def of_full_data(row: Row, rows: list[Row]) -> float | None:
-    """The row's mean recall in percent of that of full data with the same towers; none where that is not measured, or zero."""
+    """The row's mean recall in percent of that of full data with the same towers; None if the latter is unknown or zero."""
     full = [other for other in rows if other.method == FULL and other.image_model == row.image_model]
     if not full or full[0].metrics["mean"].mean == 0:
         return None
@@ -96,7 +97,7 @@ def of_full_data(row: Row, rows: list[Row]) -> float | None:
 
 
 def spread_note(rows: list[Row]) -> str:
-    """The sentence that says what ± is of which rows: a `Stat` has a spread over runs, or of one run over its students."""
+    """The sentence that says what ± means for which rows: the spread over runs or, for a single run, over its students."""
     spreads = []
     for kind, (name, runs) in RUNS.items():
         own = [row for row in rows if kind == (row.method if row.method in RUNS else "")]
@@ -114,7 +115,7 @@ def spread_note(rows: list[Row]) -> str:
 
 
 def summary(data: ReportData) -> dict[str, Any]:
-    """The rows as JSON values; only cross-architecture rows have `image_model`, only rows with full data to compare with
+    """The rows as JSON values. Only cross-architecture rows have `image_model`; only rows that can be compared with full data have
     `of_full_data`."""
     rows = []
     for row in (row for budget in budgets(data.rows) for row in budget.rows):
@@ -125,7 +126,8 @@ def summary(data: ReportData) -> dict[str, Any]:
 
 
 def recall_table(data: ReportData) -> Table:
-    """A section for each number of pairs, with its best values marked; sections of other image towers are titled so."""
+    """The table, with a section for each number of pairs, in which the best values are marked. Sections with other image towers
+    have a title that says so."""
     metrics, notes = metrics_of(data.rows), [spread_note(data.rows), *remarks(data.rows)]
     columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
     if any(of_full_data(row, data.rows) is not None for row in data.rows):
@@ -164,7 +166,7 @@ def recall_table(data: ReportData) -> Table:
 
 
 def _figure(key: str, budget: Budget, row: Row, rows: list[Row]) -> Cell:
-    """A metric of a row, or its part of full data."""
+    """The cell for a metric of a row, or for its recall in percent of full data."""
     if key == "of_full_data":
         part = of_full_data(row, rows)
         return Text() if part is None else Number(value=part, decimals=1)

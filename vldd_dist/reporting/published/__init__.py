@@ -1,17 +1,17 @@
-"""Figures that papers have published, to stand beside measured ones.
+"""Figures from papers, which tables show beside measured ones.
 
-One YAML file a published table. A table for each of its data sets has the name FILE-DATASET:
+Each published table is a YAML file. For each dataset in it there is a table with the name FILE-DATASET. The format of a file:
 
     title: what it shows
     source: paper, version and table, as far as they are known
     url: of the paper
     read_in: where the figures were read, if not in the paper itself
-    notes: [how they were measured, where that differs from ours]
+    notes: [how they were measured, if that differs from how we measure]
     rows:
       - {dataset: flickr30k, variant: nfnet-bert, method: distilled, pairs: 100, tr1: 9.9, ir1: {mean: 4.7, std: 0.2}}
 
-`variant` names the encoders or the question as the presets of studies do, `method` as tables do ("full", a coreset's label,
-"distilled"; the name of a method in a table that compares several), `image_model` the students' image tower if it is another.
+`variant` is the name of a variant in the presets of studies. `method` is as in our tables ("full", a coreset's label,
+"distilled"), or the name of a method if the table compares several. `image_model` is the students' image tower, if it differs.
 """
 
 import difflib
@@ -32,26 +32,26 @@ class _Value(BaseModel):
 
 
 class Figure(_Value):
-    """In percent."""
+    """A published mean in percent, with its standard deviation if that is published."""
 
     mean: float = Field(ge=0, le=100)
     std: float | None = Field(None, ge=0, le=100)
 
 
 class PublishedRow(_Value):
-    """What is published of one set of students."""
+    """The published figures of one set of students."""
 
     dataset: str
     variant: str
     method: str
-    pairs: int | None = Field(None, gt=0, description="None of full data.")
+    pairs: int | None = Field(None, gt=0, description="Number of pairs; None for full data.")
     image_model: str | None = None
-    figures: dict[str, Figure] = Field(min_length=1, description="By metric.")
+    figures: dict[str, Figure] = Field(min_length=1, description="Metric -> figure.")
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """In a file the metrics stand beside the keys, and a number is a mean."""
+        """Collect the metrics, which are keys of the row in a file, into `figures`. A plain number is a mean."""
         figures = {metric: given[metric] for metric in METRICS if metric in given}
         rest = {key: value for key, value in given.items() if key not in figures}
         return rest | {
@@ -60,7 +60,7 @@ class PublishedRow(_Value):
 
 
 class PublishedTable(_Value):
-    """The rows of one data set."""
+    """The rows of one dataset."""
 
     title: str
     source: str
@@ -72,14 +72,14 @@ class PublishedTable(_Value):
     @model_validator(mode="after")
     def _each_question_once(self) -> "PublishedTable":
         keys = [row.model_dump_json(exclude={"figures"}) for row in self.rows]
-        if twice := next((key for key in keys if keys.count(key) > 1), None):
-            raise ValueError(f"two rows answer one question: {twice}")
+        if duplicate := next((key for key in keys if keys.count(key) > 1), None):
+            raise ValueError(f"two rows answer one question: {duplicate}: remove one of them")
         return self
 
     def cell(
         self, variant: str, method: str, pairs: int | None, metric: str, image_model: str | None = None
     ) -> Published | None:
-        """The figure of a metric, or None. Full data has no number of pairs here."""
+        """The figure of a metric, or None. For full data, `pairs` is ignored."""
         pairs = None if method == "full" else pairs
         for row in self.rows:
             if (row.variant, row.method, row.pairs, row.image_model) == (variant, method, pairs, image_model):
@@ -87,7 +87,7 @@ class PublishedTable(_Value):
         return None
 
     def table(self) -> Table:
-        """All of it; the metrics and labels that no row has are left out."""
+        """All rows as a table. Metrics and labels that no row has are left out."""
         metrics = [metric for metric in METRICS if any(metric in row.figures for row in self.rows)]
         towers = any(row.image_model for row in self.rows)
 
@@ -122,19 +122,20 @@ class PublishedTable(_Value):
 
 @cache
 def published_tables() -> dict[str, PublishedTable]:
-    """All of them by name."""
-    found = {}
+    """Name -> published table, for all of them."""
+    tables = {}
     for file in sorted(files(__name__).iterdir(), key=lambda file: file.name):
         if file.name.endswith(".yaml"):
             tree = yaml.safe_load(file.read_text(encoding="utf-8"))
             for dataset in dict.fromkeys(row["dataset"] for row in tree["rows"]):
                 rows = [row for row in tree["rows"] if row["dataset"] == dataset]
-                found[f"{file.name.removesuffix('.yaml')}-{dataset}"] = PublishedTable.model_validate(tree | {"rows": rows})
-    return found
+                name = f"{file.name.removesuffix('.yaml')}-{dataset}"
+                tables[name] = PublishedTable.model_validate(tree | {"rows": rows})
+    return tables
 
 
 def published_table(name: str) -> PublishedTable:
-    """Raises ValueError where there is none of this name."""
+    """The published table with this name. Raises ValueError if there is none."""
     tables = published_tables()
     if name not in tables:
         near = difflib.get_close_matches(name, tables, n=1)

@@ -1,1 +1,1 @@
-"""How a `reporting.table.Table` is drawn: one file a format."""
+"""Renderers of `reporting.table.Table`, one file for each format."""

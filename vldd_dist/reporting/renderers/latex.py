@@ -1,4 +1,4 @@
-"""A table in LaTeX, with the rules of booktabs."""
+"""A table in LaTeX, with rules of the package booktabs."""
 
 import re
 
@@ -13,7 +13,7 @@ _ESCAPES = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    # In braces, since `\\[` would take it for a length.
+    # In braces, because LaTeX reads a bracket after `\\` as a length.
     "[": "{[}",
     "]": "{]}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -22,7 +22,7 @@ _SPECIAL = re.compile("|".join(map(re.escape, _ESCAPES)))
 
 
 def latex(table: Table) -> str:
-    """A `table` with the title and the notes as its caption. The document needs the package booktabs, nothing else."""
+    """A `table` environment with the title and the notes as its caption. The document needs only the package booktabs."""
     table, marks = table.without_repeats().without_details(), table.sources()
     body: list[str] = []
     for title, section in table.titled_sections():
@@ -49,12 +49,12 @@ def latex(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX sets as it is."""
+    """The text with special characters escaped."""
     return _SPECIAL.sub(lambda match: _ESCAPES[match[0]], text)
 
 
 def _group_heads(table: Table) -> list[str]:
-    """The row of group heads and the rules below them, if there are any."""
+    """The row of group headings and the rules below them; empty if there are no groups."""
     groups, heads, rules, first = table.head_groups(), [], [], 1
     for group, width in groups:
         heads.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(group)}}}" if group else " & ".join([""] * width))

@@ -9,8 +9,8 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|~])")
 
 
 def markdown(table: Table) -> str:
-    """The table and its notes, without the title. Of grouped columns each head begins with its group's: there is one row of
-    heads."""
+    """The table and its notes, without the title. Markdown has only one row of headings, so the heading of a grouped column
+    begins with that of its group."""
     table, marks = table.without_repeats().without_details(), table.sources()
     lines = [
         _line([escape(f"{column.group} {column.head}".strip()) for column in table.columns]),
@@ -25,14 +25,14 @@ def markdown(table: Table) -> str:
 
 
 def document(tables: Sequence[Table]) -> str:
-    """One table, or several, each below its title."""
+    """A single table without a title, or several tables, each below its title."""
     if len(tables) == 1:
         return markdown(tables[0])
     return "\n".join(f"## {escape(table.title)}\n\n{markdown(table)}" for table in tables)
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """The text with special characters escaped."""
     return _SPECIAL.sub(r"\\\1", text)
 
 

@@ -17,8 +17,8 @@ GAP = 2
 
 @dataclass(frozen=True)
 class TerminalTable:
-    """For a console's `print`; the best figures are bold, and titles of sections have a column. Words are broken where the
-    terminal is too narrow for the longest of each column, and only there. Text is never read as markup."""
+    """A table for a rich console's `print`. The best figures are bold, and section titles have their own column. Words are
+    broken only if the terminal is too narrow for the longest word of each column. Text is never read as markup."""
 
     table: Table
 
@@ -48,26 +48,27 @@ class TerminalTable:
 
 
 def _widths(texts: Sequence[Sequence[str]], space: int) -> Sequence[int | None]:
-    """Of each column: wide enough for its words, and as far as there is space, from the left, for its lines. None where even
-    the words need more: rich then breaks them evenly.
+    """The width of each column: wide enough for its longest word and, from left to right as long as there is space, for its
+    longest line. None for all columns if there is not even space for the words; rich then breaks them evenly.
 
     Args:
-        texts: of each column the head and the cells.
+        texts: for each column, its heading and its cells.
+        space: width of the terminal.
     """
     words = [max((Line(word).cell_len for text in column for word in text.split()), default=0) for column in texts]
     lines = [max(Line(line).cell_len for text in column for line in text.split("\n")) for column in texts]
-    left = space - sum(words) - GAP * (len(texts) + 1)
-    if left < 0:
+    spare = space - sum(words) - GAP * (len(texts) + 1)
+    if spare < 0:
         return [None] * len(texts)
     widths = []
     for word, line in zip(words, lines, strict=True):
-        widths.append(min(line, word + left))
-        left -= widths[-1] - word
+        widths.append(min(line, word + spare))
+        spare -= widths[-1] - word
     return widths
 
 
 def _heads(table: Table) -> list[str]:
-    """With a line above for the groups, if there are any, which stands over the first column of each."""
+    """The headings. If there are groups, each has a line above, with the group's name over its first column."""
     groups = [line for group, width in table.head_groups() for line in (group, *[""] * (width - 1))]
     above = [f"{group}\n" if any(groups) else "" for group in groups]
     return [group + column.head for group, column in zip(above, table.columns, strict=True)]
