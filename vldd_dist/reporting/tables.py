@@ -115,8 +115,8 @@ def spread_note(rows: list[Row]) -> str:
 
 
 def summary(data: ReportData) -> dict[str, Any]:
-    """The rows as JSON values. Only cross-architecture rows have `image_model`; only rows that can be compared with full data have
-    `of_full_data`."""
+    """The rows as JSON values. Only cross-architecture rows have `image_model`. Only rows that can be compared with full data
+    have `of_full_data`."""
     rows = []
     for row in (row for budget in budgets(data.rows) for row in budget.rows):
         part = of_full_data(row, data.rows)
