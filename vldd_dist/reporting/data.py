@@ -10,7 +10,7 @@ from vldd_dist.recall_metrics import DISPLAY_NAMES, FULL, METRICS
 
 def metric_name(metric: str) -> str:
     """The name of a metric in tables."""
-    display_names = {str(name): display_name for name, display_name in DISPLAY_NAMES.items()}
+    display_names = {str(name): shown for name, shown in DISPLAY_NAMES.items()}
     return display_names.get(metric, metric.replace("_", " "))
 
 
