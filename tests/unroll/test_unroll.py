@@ -19,7 +19,7 @@ from vldd_dist.distillation.unroll import (
     OnDisk,
     OnHost,
     Params,
-    Shelf,
+    SnapshotStack,
     StepGradient,
     StepProducts,
     scatter_to_pairs,
@@ -229,11 +229,11 @@ def test_offloaded_snapshots_give_the_same_bits(name: str, device: str, tmp_path
     case = dual_encoder_case()
     case = case.to(torch.device(device))
     here = case.gradient(name, "forward")
-    shelves: list[Shelf] = [OnHost(), OnDisk(tmp_path)]
-    for shelf in shelves:
-        # Twice: a shelf serves one unroll after the other.
+    stacks: list[SnapshotStack] = [OnHost(), OnDisk(tmp_path)]
+    for stack in stacks:
+        # Twice: a stack serves one unroll after the other.
         for _ in range(2):
-            offloaded = case.gradient(name, "forward", shelf=shelf)
+            offloaded = case.gradient(name, "forward", snapshots=stack)
             assert flat(offloaded).device.type == device
             assert torch.equal(flat(here), flat(offloaded))
             assert torch.equal(here.rates, offloaded.rates)

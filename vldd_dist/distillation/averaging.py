@@ -1,4 +1,4 @@
-"""The running average of the pairs (PTM-ST, Guo et al. 2603.25388, publish it)."""
+"""The running average of the pairs, which is published in their place (PTM-ST, Guo et al. 2603.25388)."""
 
 import torch
 
@@ -6,18 +6,18 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 
 
 class RunningAverage:
-    """After n outer steps the mean of the pairs after steps 1..n, of which step n - k has a weight in proportion to decay^k.
+    """After n outer steps, the mean of the pairs after steps 1..n; the weight of step n - k is proportional to decay^k.
 
-    The published average begins as the pairs' start and keeps a weight of decay^n for it, which of a run of a few hundred steps
-    is much: here it has none.
+    In the published code the average starts as the initial pairs, which keep a weight of decay^n. That is a lot in a run of a
+    few hundred steps, so here the initial pairs have no weight.
 
     Args:
-        pairs: which the outer loop moves in place.
-        decay: 0 for the pairs themselves.
+        pairs: the pairs that the outer loop moves in place.
+        decay: 0 for no averaging: the value is the pairs themselves.
 
     Attributes:
-        value: the average: what is validated and published; before the first step the start.
-        kept: the same, where it takes memory of its own.
+        value: the average, which is validated and published; before the first step the initial pairs.
+        kept: the average if it has memory of its own; None for decay 0.
     """
 
     def __init__(self, pairs: SyntheticPairs, decay: float) -> None:
@@ -31,6 +31,6 @@ class RunningAverage:
         if self.kept is None:
             return
         weight = (1 - self.decay) / (1 - self.decay**done)
-        for own, new in ((self.kept.rows, self.pairs.rows), (self.kept.shared, self.pairs.shared)):
-            for name, tensor in self.kept.learned(own).items():
-                tensor.lerp_(new[name], weight)
+        for averages, values in ((self.kept.rows, self.pairs.rows), (self.kept.shared, self.pairs.shared)):
+            for name, tensor in self.kept.learned(averages).items():
+                tensor.lerp_(values[name], weight)

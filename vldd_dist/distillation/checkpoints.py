@@ -1,8 +1,8 @@
-"""A distillation's checkpoint: each rank writes its rows, any number of ranks reads them.
+"""Checkpoints of a distillation. Each rank writes its own rows, and any number of ranks can read them.
 
-rows.safetensors      the pairs, of what moves the best pairs, the running average and the outer optimiser's state, a row for
-                      each pair; in several files (`artifacts.row_files`) if there are several ranks
-shared.safetensors    equal on all ranks: of the shared tensors the same, the curves
+rows.safetensors      one row for each pair: the pairs; of the tensors that are learned also the best pairs, the running average
+                      and the state of the outer optimiser. With several ranks, a file each (`artifacts.row_files`)
+shared.safetensors    the same for the shared tensors, and the curves; equal on all ranks, so that rank 0 writes it
 """
 
 import logging
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 class LoopState(NamedTuple):
-    """What a checkpoint holds beside facts and curves.
+    """The tensors of a checkpoint, except the curves.
 
     Attributes:
-        average: of the pairs; none where it is not kept.
+        average: the running average of the pairs; None if there is none.
     """
 
     pairs: SyntheticPairs
@@ -38,37 +38,39 @@ class LoopState(NamedTuple):
     average: SyntheticPairs | None = None
 
     def copies(self) -> dict[str, SyntheticPairs]:
-        """Other values of what moves, by name."""
+        """The other versions of the pairs, by name."""
         return {"best": self.best} | ({} if self.average is None else {"average": self.average})
 
 
 class RunCheckpoints:
-    """Args:
-    total: pairs over all ranks.
+    """Writes and reads a run's checkpoints.
+
+    Args:
+        total: number of pairs over all ranks.
     """
 
     def __init__(self, writer: UnitWriter, ranks: Ranks, total: int) -> None:
         self.writer, self.ranks, self.total = writer, ranks, total
 
     def save(self, step: int, state: LoopState, curves: dict[str, Tensor], facts: dict[str, Any], uploads: AsyncWriter) -> None:
-        """Keep the state after `step` outer steps."""
+        """Store the state after `step` outer steps, in the background."""
         objects = {row_file_name(ROWS, self.ranks.rank, self.ranks.world_size): tensors.encode(_rows(state))}
         if self.ranks.is_main:
-            objects[SHARED] = tensors.encode(_shared(state) | _named("curves", curves))
+            objects[SHARED] = tensors.encode(_shared(state) | _prefixed("curves", curves))
         save_together(self.writer, self.ranks, step, objects, lambda: facts, uploads)
 
     def restore(self, state: LoopState) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-        """Load the newest checkpoint that is whole into the state.
+        """Load the newest complete checkpoint into the state.
 
         Returns:
-            (outer steps done, curves, facts), or None if there is no checkpoint, or one of an earlier version.
+            (outer steps done, curves, facts), or None if there is no checkpoint, or only one of an earlier version.
         """
 
-        def wanted(name: str) -> bool:
+        def is_needed(name: str) -> bool:
             place = row_file_place(ROWS, name)
             return name == SHARED or (place is not None and bool(self._own_rows(*place)))
 
-        checkpoint = newest_checkpoint(self.writer, self.ranks, wanted)
+        checkpoint = newest_checkpoint(self.writer, self.ranks, is_needed)
         if checkpoint is None:
             return None
         if not any(row_file_place(ROWS, name) for name in checkpoint.listed):
@@ -83,34 +85,41 @@ class RunCheckpoints:
         return range(max(first, start), min(end, stop))
 
     def _load(self, checkpoint: Checkpoint, state: LoopState) -> dict[str, Tensor]:
+        """Copies the checkpoint's tensors into those of the state; returns the curves."""
         source = f"checkpoint of outer step {checkpoint.step}"
-        kept, (start, _) = _rows(state), self.ranks.rows(self.total)
+        state_rows = _rows(state)
+        first_of_rank, _ = self.ranks.rows(self.total)
         files = row_files_of(ROWS, checkpoint.listed, source)
         for index, file in enumerate(files):
-            if own := self._own_rows(index, len(files)):
-                first, _ = rows_of(index, len(files), self.total)
-                for key, value in tensors.decode(checkpoint.read(file), source).items():
-                    kept[key][own.start - start : own.stop - start] = value[own.start - first : own.stop - first]
+            own = self._own_rows(index, len(files))
+            if not own:
+                continue
+            first_of_file, _ = rows_of(index, len(files), self.total)
+            in_state = slice(own.start - first_of_rank, own.stop - first_of_rank)
+            in_file = slice(own.start - first_of_file, own.stop - first_of_file)
+            for key, value in tensors.decode(checkpoint.read(file), source).items():
+                state_rows[key][in_state] = value[in_file]
         shared = tensors.decode(checkpoint.read(SHARED), source)
         for key, tensor in _shared(state).items():
             tensor.copy_(shared[key])
         return {name.removeprefix("curves/"): tensor for name, tensor in shared.items() if name.startswith("curves/")}
 
 
-def _named(prefix: str, named: dict[str, Tensor]) -> dict[str, Tensor]:
+def _prefixed(prefix: str, named: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}/{name}": tensor for name, tensor in named.items()}
 
 
 def _rows(state: LoopState) -> dict[str, Tensor]:
-    """What has a row for each pair, sharing memory with the state."""
-    named = _named("pairs", state.pairs.rows) | _named("outer", state.outer.rows_state())
+    """The tensors that have a row for each pair; they share memory with the state."""
+    named = _prefixed("pairs", state.pairs.rows) | _prefixed("outer", state.outer.rows_state())
     for prefix, pairs in state.copies().items():
-        named |= _named(prefix, pairs.learned(pairs.rows))
+        named |= _prefixed(prefix, pairs.learned(pairs.rows))
     return named
 
 
 def _shared(state: LoopState) -> dict[str, Tensor]:
-    named = _named("pairs", state.pairs.shared) | _named("outer", state.outer.shared_state())
+    """The same for the shared tensors."""
+    named = _prefixed("pairs", state.pairs.shared) | _prefixed("outer", state.outer.shared_state())
     for prefix, pairs in state.copies().items():
-        named |= _named(prefix, pairs.learned(pairs.shared))
+        named |= _prefixed(prefix, pairs.learned(pairs.shared))
     return named

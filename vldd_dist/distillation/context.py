@@ -1,4 +1,4 @@
-"""What a run of distillation gives to its initialisation and its objective."""
+"""The inputs that a distillation run gives to its initialisation and its objective."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from vldd_dist.models.losses import Loss
 from vldd_dist.sharding.ranks import SOLO, Ranks
 
 if TYPE_CHECKING:
-    # They load the libraries that read shards.
+    # These modules load the libraries that read shards.
     from vldd_dist.data.prepared.dataset import Dataset
     from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
     from vldd_dist.data.prepared.image_features import ImageFeatures
 
 
 def _not_asked_for(*arguments: Any) -> Any:
-    raise AssertionError("an objective or initialisation took an input that its `needs` does not name")
+    raise AssertionError("an objective or initialisation used an input that its `needs` does not name")
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,16 @@ class RunContext:
     """One run, on one of its ranks.
 
     Attributes:
-        total: M pairs over all ranks.
+        total: M, the number of pairs over all ranks.
         seed: every random draw derives from it.
         model: a dual encoder at its starting weights, on its device, the same on all ranks.
-        embeddings: of the captions of the real pairs, with their dataset.
-        image_features: of the real images by a frozen backbone; none where the images go through the backbone.
-        open_experts: the experts' trajectories, read as far as a rank needs them (none: whole); for whoever needs "experts".
-        features: joint features of the training images and of one caption each, `image` and `text` (N, d), and the number of
-            that caption `caption` (N,), by a trained expert; for whoever needs "features".
-        report: of progress.
+        embeddings: the embeddings of the real captions, with their dataset.
+        image_features: the features of the real images by a frozen backbone; None if the images go through the backbone.
+        report: reports progress.
+        open_experts: opens the experts' trajectories, of which only the given slices are read (None: everything). Only for a
+            plug-in whose `needs` has "experts".
+        features: joint features of the training images and of one caption of each, by a trained expert: `image` and `text`
+            (N, d), and `caption` (N,), the number of that caption. Only for a plug-in whose `needs` has "features".
     """
 
     settings: DistillSettings
@@ -64,5 +65,5 @@ class RunContext:
 
     @property
     def rows(self) -> range:
-        """Numbers of this rank's pairs."""
+        """Indices of this rank's pairs."""
         return range(*self.ranks.rows(self.total))

@@ -1,4 +1,4 @@
-"""The experts a run draws from: opened when first drawn, for some may be trained only while the run goes on."""
+"""The experts that a run draws from. Each is opened when first drawn, because some may not be trained when the run starts."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ from vldd_dist.artifacts.trajectories import Trajectory
 
 
 class ExpertAwaited(Exception):
-    """A run has come to an outer step that may draw an expert which is not committed yet; its checkpoint is stored.
+    """The next outer step may draw an expert that is not committed yet. The run has stored a checkpoint.
 
     Attributes:
-        index: of the expert.
+        index: the expert's index.
     """
 
     def __init__(self, index: int) -> None:
@@ -18,10 +18,12 @@ class ExpertAwaited(Exception):
 
 
 class Experts:
-    """Args:
-    count: all there will be.
-    open_trajectory: of the expert with this index, which is committed.
-    is_committed: whether that one is.
+    """The trajectories of the experts, by index.
+
+    Args:
+        count: number of experts, including those that are not trained yet.
+        open_trajectory: expert index -> its trajectory; called for committed experts only.
+        is_committed: expert index -> whether it is committed.
     """
 
     def __init__(
@@ -40,5 +42,5 @@ class Experts:
         return self._opened[index]
 
     def first_missing(self, indices: range) -> int | None:
-        """The first of these that is not committed."""
+        """The first of these experts that is not committed; None if all are."""
         return next((index for index in indices if not self._is_committed(index)), None)

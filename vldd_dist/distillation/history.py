@@ -10,11 +10,13 @@ from torch import Tensor
 
 @dataclass
 class History:
-    """Attributes:
-    losses: the outer loss at each outer step, the sum of its terms.
-    terms: of the outer loss, by name: its value at each outer step.
-    shared: the shared tensors, by name: their values (n numbers) after each outer step.
-    validation: (outer step, mean recall in percent) at each validation.
+    """The curves, one entry for each outer step.
+
+    Attributes:
+        losses: the outer loss, the sum of its terms.
+        terms: the values of each term of the outer loss, by name.
+        shared: the values of each shared tensor after the step (n numbers), by name.
+        validation: (outer step, mean recall in percent) at each validation.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -23,7 +25,7 @@ class History:
     validation: list[tuple[int, float]] = field(default_factory=list)
 
     def add(self, terms: Mapping[str, float], shared: Mapping[str, Tensor]) -> None:
-        """One outer step."""
+        """Append the values of one outer step."""
         self.losses.append(sum(terms.values()))
         for name, value in terms.items():
             self.terms.setdefault(name, []).append(value)
@@ -31,11 +33,11 @@ class History:
             self.shared.setdefault(name, []).append(tensor.flatten().tolist())
 
     def best_validation(self) -> tuple[int, float]:
-        """(outer step, recall) of the first of the best validations."""
+        """(outer step, recall) of the best validation; of equal ones the first."""
         return max(self.validation, key=lambda entry: entry[1])
 
     def as_tensors(self) -> dict[str, Tensor]:
-        """`loss` (S,), `terms.NAME` (S,) and `shared.NAME` (S, n), float64, a row an outer step."""
+        """`loss` (S,), `terms.NAME` (S,) and `shared.NAME` (S, n), float64, with one row for each of S outer steps."""
         named: dict[str, Any] = {"loss": self.losses}
         named |= {f"terms.{name}": values for name, values in self.terms.items()}
         named |= {f"shared.{name}": values for name, values in self.shared.items()}
@@ -43,7 +45,7 @@ class History:
 
     @classmethod
     def from_tensors(cls, curves: Mapping[str, Tensor], validation: list[tuple[int, float]]) -> "History":
-        """What `as_tensors` gave."""
+        """The inverse of `as_tensors`."""
         by_kind: dict[str, dict[str, Any]] = {"loss": {}, "terms": {}, "shared": {}}
         for path, values in curves.items():
             kind, _, name = path.partition(".")

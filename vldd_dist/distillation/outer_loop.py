@@ -1,8 +1,8 @@
 """The outer loop: move the synthetic pairs along the gradient of an objective, validate, checkpoint.
 
-The loop's whole state is the pairs, their running average, the outer optimiser, the best validated pairs, the curves and what
-the objective keeps; every draw of outer step n derives from (seed, n). A checkpoint of that state resumes to the same bits. Of
-several ranks each runs this loop on its rows of the pairs; what is not a row is alike on all.
+The whole state of the loop is the pairs, their running average, the outer optimiser, the best validated pairs, the curves and
+the objective's own state, and every random draw of outer step n derives from (seed, n). So a run that resumes from a checkpoint
+ends in the same bits. With several ranks each runs this loop on its own rows of the pairs; everything else is the same on all.
 """
 
 import math
@@ -23,24 +23,25 @@ from vldd_dist.errors import DivergenceError, InterruptedRun
 from vldd_dist.events import Progress
 from vldd_dist.store.async_writer import AsyncWriter
 
-# Mean of the six validation recalls of students trained on the pairs, percent.
+# Pairs -> mean of the six validation recalls of students trained on them, in percent.
 Validate = Callable[[SyntheticPairs], float]
 
+# Outer steps over which the loss is averaged before it is compared with the objective's `max_loss`.
 DIVERGENCE_WINDOW = 20
 
 
 class Distillation:
-    """One run: `run()` goes from the newest checkpoint, or the start, to the last outer step.
+    """One run. `run()` takes it from the newest checkpoint, or from the start, to the last outer step.
 
     Args:
-        problem: of the objective in the context's settings.
-        pairs: this rank's rows at their start, on the device of the student.
-        rates: the outer learning rate of each of their tensors, by name.
-        validate: what "best" means; called by all ranks at once.
-        should_stop: asked before each outer step; all ranks must be told the same.
+        problem: the outer problem of the objective in the context's settings.
+        pairs: this rank's rows at their start, on the student's device; moved in place.
+        rates: the outer learning rate of each tensor of the pairs, by name.
+        validate: measures the pairs to find the best ones; all ranks call it together.
+        should_stop: asked before each outer step; must answer the same on all ranks.
 
     Attributes:
-        best: this rank's rows of the pairs to publish, after `run`.
+        best: this rank's rows of the best validated pairs, which are to be published after `run`.
     """
 
     def __init__(
@@ -66,21 +67,20 @@ class Distillation:
         """Returns the facts of the run.
 
         Raises:
-            DivergenceError: the outer loss is NaN, infinite or beyond the objective's `max_loss`.
-            ConfigError: the objective's settings do not serve, or serve no longer, on this student.
-            InterruptedRun: it was asked to stop.
-            Exception: what `OuterProblem.awaited` gave: run it again when that is there. Like the former, it has stored where
-                it is.
+            DivergenceError: the outer loss is NaN, infinite or above the objective's `max_loss`.
+            ConfigError: the objective's settings do not work, or no longer work, with this student.
+            InterruptedRun: `should_stop` asked the run to stop; its state is stored.
+            Exception: what `OuterProblem.awaited` returned; the run's state is stored. Run it again when that input exists.
         """
         first = self._restore()
         if first == 0:
             self.problem.begin(self.pairs)
             self._validate(0)
-        # A checkpoint's upload runs beside the outer steps that follow it.
+        # Checkpoints are uploaded in the background while the next outer steps run.
         with AsyncWriter() as uploads:
-            ending = self._run_outer_steps(first, uploads)
-        if ending is not None:
-            raise ending
+            reason_to_end = self._run_outer_steps(first, uploads)
+        if reason_to_end is not None:
+            raise reason_to_end
         best_step, best_recall = self.history.best_validation()
         return {
             "best_step": best_step,
@@ -91,13 +91,13 @@ class Distillation:
         }
 
     def _run_outer_steps(self, first: int, uploads: AsyncWriter) -> Exception | None:
-        """Returns why the steps had to end; none after the last."""
+        """Returns why the run must end before its last outer step; None after the last."""
         settings, started = self.settings, time.monotonic()
         for step in range(first, settings.outer_steps):
-            if (ending := self._must_end(step)) is not None:
+            if (reason := self._reason_to_end(step)) is not None:
                 if step > first:
                     self._checkpoint(step, uploads)
-                return ending
+                return reason
             if step + 1 < settings.outer_steps:
                 self.problem.prefetch(step + 1)
             self.outer_step(step)
@@ -116,18 +116,18 @@ class Distillation:
             self.report(replace(progress, **self.problem.figures()))
         return None
 
-    def _must_end(self, step: int) -> Exception | None:
+    def _reason_to_end(self, step: int) -> Exception | None:
         if self.should_stop():
             return InterruptedRun(f"stopped after {step} outer steps, which are stored")
         return self.problem.awaited(step)
 
     def outer_step(self, step: int) -> None:
         """Move the pairs once; `step` counts from 0."""
-        found = self.problem.gradient(step, self.pairs)
-        self._refuse_divergence(step, sum(found.terms.values()))
-        self.outer.step(found.rows, found.row_gradients, found.shared_gradients)
+        gradient = self.problem.gradient(step, self.pairs)
+        self._refuse_divergence(step, sum(gradient.terms.values()))
+        self.outer.step(gradient.rows, gradient.row_gradients, gradient.shared_gradients)
         self.average.update(step + 1)
-        self.history.add(found.terms, self.pairs.shared)
+        self.history.add(gradient.terms, self.pairs.shared)
 
     def _refuse_divergence(self, step: int, loss: float) -> None:
         objective = self.settings.objective
@@ -155,10 +155,11 @@ class Distillation:
         return LoopState(self.pairs, self.best, self.outer, self.average.kept)
 
     def _restore(self) -> int:
-        found = self.checkpoints.restore(self._state())
-        if found is None:
+        """Returns the number of outer steps done; 0 without a checkpoint."""
+        checkpoint = self.checkpoints.restore(self._state())
+        if checkpoint is None:
             return 0
-        step, curves, facts = found
+        step, curves, facts = checkpoint
         self.history = History.from_tensors(curves, facts["validation"])
         self.problem.restore(facts["objective"])
         return step

@@ -8,15 +8,16 @@ from torch import Tensor
 
 @dataclass
 class SyntheticPairs:
-    """Named tensors. Of several ranks each has the rows `Ranks.rows(M)`, and all have the same shared tensors.
+    """The named tensors that are learned. With several ranks, each has its `Ranks.rows(M)` of the rows, and all have the same
+    shared tensors.
 
     Attributes:
-        rows: a row for each pair: `images` (M, 3, H, W) float32, normalised as the image tower wants them; `texts` (M, D)
-            float32, in the frozen text tower's output space; and what the loss adds.
-        shared: what all pairs have in common, (n, ...) each: what the objective adds (the inner learning rates' logarithms) and
-            the loss (a temperature's).
-        start: where the pairs began: image keys and captions for a start from real pairs.
-        fixed: names of the tensors that keep their start: never moved, and without a gradient.
+        rows: tensors with a row for each pair: `images` (M, 3, H, W) float32, normalised for the image tower; `texts` (M, D)
+            float32, in the output space of the frozen text encoder; and those that the loss adds.
+        shared: tensors (n, ...) that all pairs share: those that the objective adds (the logarithms of the inner learning
+            rates) and those that the loss adds (the logarithm of a temperature).
+        start: provenance of the initial pairs: image keys and captions if they were real pairs.
+        fixed: names of the tensors that keep their initial values; they get no gradient.
     """
 
     rows: dict[str, Tensor]
@@ -36,21 +37,21 @@ class SyntheticPairs:
         return self.rows["texts"]
 
     def with_inputs(self, inputs: Tensor) -> "SyntheticPairs":
-        """The same with what stands for the images, (M, ...)."""
+        """The same pairs with model inputs (M, ...) in place of the images."""
         return SyntheticPairs(self.rows | {"images": inputs}, self.shared, self.start, self.fixed)
 
     def copy_(self, other: "SyntheticPairs") -> None:
-        """Take the other's values of what moves."""
-        for own, others in ((self.rows, other.rows), (self.shared, other.shared)):
-            for name, tensor in self.learned(own).items():
-                tensor.copy_(others[name])
+        """Copy the values of the learned tensors from other pairs."""
+        for targets, sources in ((self.rows, other.rows), (self.shared, other.shared)):
+            for name, tensor in self.learned(targets).items():
+                tensor.copy_(sources[name])
 
     def learned(self, named: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Of its rows or shared tensors those that move."""
+        """Those of the given rows or shared tensors that are not fixed."""
         return {name: tensor for name, tensor in named.items() if name not in self.fixed}
 
     def clone(self) -> "SyntheticPairs":
-        """A copy; what is fixed is shared with it."""
+        """A copy, which shares the fixed tensors."""
         rows, shared = (
             {name: tensor if name in self.fixed else tensor.detach().clone() for name, tensor in named.items()}
             for named in (self.rows, self.shared)

@@ -1,5 +1,4 @@
-"""What an outer step of trajectory matching works on: an expert, a start, the inner minibatches, and which rank computes which
-of their pairs."""
+"""What an outer step draws: an expert, a start, the inner minibatches; and which rank computes which of their pairs."""
 
 import math
 from collections.abc import Sequence
@@ -18,8 +17,8 @@ class Part:
     """A rank's rows of the inner minibatches.
 
     Attributes:
-        used: (U,) int64, the pairs in any of them, ascending: of the others the rank computes nothing.
-        places: for each inner step its pairs (b,) as indices into `used`.
+        used: (U,) int64, ascending: the pairs that are in any of these minibatches.
+        places: for each inner step its pairs (b,), as indices into `used`.
     """
 
     used: Tensor
@@ -28,12 +27,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Draw:
-    """A function of (seed, outer step) alone, whatever the number of ranks.
+    """The draws of one outer step. They depend on the seed and the step only, not on the number of ranks.
 
     Attributes:
         expert: index of the expert.
-        starts: epochs of the expert's image and text tower that the student starts from.
-        batches: for each inner step its pairs (B,) int64, distinct, ascending.
+        starts: epochs of the expert from which the student's image and text tower start.
+        batches: for each inner step the indices (B,) int64 of its pairs, distinct and ascending.
     """
 
     expert: int
@@ -46,15 +45,15 @@ class Draw:
 
 
 def part_of(batches: Sequence[Tensor], rank: int, world_size: int) -> Part:
-    """A rank's rows: of each minibatch an equal run. Batches ascend and each rank owns a run of the pairs, so that most pairs
-    are computed where they lie."""
-    runs = [batch[slice(*rows_of(rank, world_size, len(batch)))] for batch in batches]
-    used = torch.unique(torch.cat(runs))
-    return Part(used, [torch.searchsorted(used, run) for run in runs])
+    """A rank's rows: an equal, contiguous slice of each minibatch. Minibatches are ascending and each rank owns a contiguous
+    range of the pairs, so most pairs are computed on the rank that owns them."""
+    slices = [batch[slice(*rows_of(rank, world_size, len(batch)))] for batch in batches]
+    used = torch.unique(torch.cat(slices))
+    return Part(used, [torch.searchsorted(used, rows) for rows in slices])
 
 
 def inner_batch_size(batch_size: int | None, pairs: int) -> int:
-    """Pairs an inner step: all of them where the description says none or more than there are."""
+    """Pairs of an inner step: `batch_size`, or all pairs if it is None or larger than their number."""
     return min(batch_size or pairs, pairs)
 
 
@@ -64,11 +63,11 @@ class Sampler:
 
     Attributes:
         pairs: M, over all ranks.
-        experts: how many there will be.
-        batch_size: pairs an inner step.
-        starts: what starts are drawn from: epochs of the image and of the text tower.
-        min_experts: how many experts the first outer step draws from; none: all.
-        outer_steps: of the whole run.
+        experts: number of experts, including those not trained yet.
+        batch_size: pairs of an inner step.
+        starts: the starts to draw from: epochs of the image and of the text tower.
+        min_experts: how many experts the first outer step draws from; None: all.
+        outer_steps: number of outer steps of the whole run.
     """
 
     pairs: int
@@ -81,15 +80,16 @@ class Sampler:
     seed: int
 
     def pool(self, outer_step: int) -> int:
-        """From how many of the experts, the first ones, this outer step draws: of all, or `min_experts` at first and one more
-        every so often until half of the outer steps are done. Not a matter of when they were trained: a rerun draws alike."""
+        """The number n such that this outer step draws from the first n experts. Without `min_experts` it is all of them;
+        otherwise n grows evenly from `min_experts` to all over the first half of the outer steps. It does not depend on when
+        the experts were trained, so that a rerun makes the same draws."""
         if self.min_experts is None:
             return self.experts
         later = self.experts - self.min_experts
         return min(self.experts, self.min_experts + 2 * outer_step * later // self.outer_steps)
 
     def draw(self, outer_step: int) -> Draw:
-        """Expert, starts and minibatches of an outer step."""
+        """The draws of an outer step."""
         generator = numpy_generator(self.seed, "outer", outer_step)
         expert = int(generator.integers(self.pool(outer_step)))
         starts = self.starts[int(generator.integers(len(self.starts)))]
@@ -97,11 +97,13 @@ class Sampler:
 
 
 def draw_batches(generator: np.random.Generator, pairs: int, batch_size: int, steps: int) -> list[Tensor]:
-    """Of each inner step its pairs (B,) int64, distinct, ascending. They run through permutations of all pairs, each cut into
-    whole batches; what remains of one when fewer than a batch do is left out, for a batch across two permutations could hold a
-    pair twice, and a pair is no negative of itself."""
-    of_one = pairs // batch_size
-    used = of_one * batch_size
-    permutations = [generator.permutation(pairs)[:used] for _ in range(math.ceil(steps / of_one))]
+    """For each inner step the indices (B,) int64 of its pairs, distinct and ascending.
+
+    The batches are cut from permutations of all pairs. The rest of a permutation that does not fill a batch is dropped, because
+    a batch across two permutations could hold a pair twice, and a pair must not be a negative of itself.
+    """
+    batches_each = pairs // batch_size
+    used = batches_each * batch_size
+    permutations = [generator.permutation(pairs)[:used] for _ in range(math.ceil(steps / batches_each))]
     batches = torch.from_numpy(np.concatenate(permutations)).split(batch_size)[:steps]
     return [batch.sort().values for batch in batches]

@@ -24,7 +24,7 @@ from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches, inner_batch_size, part_of
 from vldd_dist.distillation.student.exchange import BatchExchange, ImageInputs
 from vldd_dist.distillation.student.making import make_unrolling
-from vldd_dist.distillation.student.snapshot_shelf import shelf_for
+from vldd_dist.distillation.student.snapshot_offload import snapshot_stack
 from vldd_dist.distillation.student.unrolling import RealRows, Segment, Unrolling
 from vldd_dist.distillation.unroll import OuterLoss, Sgd
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -81,8 +81,8 @@ class Bilevel(UnrolledObjective):
         settings = context.settings
         context.model.bf16_backbone = settings.precision == "bf16"
         size = inner_batch_size(settings.batch_size, context.total)
-        with shelf_for(self.offload_snapshots) as shelf:
-            unrolling = make_unrolling(context.model, context.loss, self, shelf, context.ranks, settings.sharding, size)
+        with snapshot_stack(self.offload_snapshots) as snapshots:
+            unrolling = make_unrolling(context.model, context.loss, self, snapshots, context.ranks, settings.sharding, size)
             teacher = Teacher(unrolling, context.open_experts(unrolling.part)) if self.teacher else None
             yield BilevelProblem(self, context, unrolling, teacher)
 

@@ -21,7 +21,7 @@ from vldd_dist.distillation.unroll import (
     Gradient,
     OuterLoss,
     Params,
-    Shelf,
+    SnapshotStack,
     UnrollResult,
     choose_epsilon,
     inner_products,
@@ -41,8 +41,8 @@ class LocalUnrolling:
 
     part: ShardSlices | None = None
 
-    def __init__(self, model: DualEncoder, loss: Loss, settings: UnrollSettings, shelf: Shelf | None) -> None:
-        self.model, self.settings, self.shelf = model, settings, shelf
+    def __init__(self, model: DualEncoder, loss: Loss, settings: UnrollSettings, snapshots: SnapshotStack | None) -> None:
+        self.model, self.settings, self.snapshots = model, settings, snapshots
         # Before the student, which gives up fused attention for a second derivative that the tower does not take.
         self.tower = frozen_tower(model)
         self.way: Gradient = GRADIENTS.load(settings.gradient)
@@ -95,6 +95,6 @@ class LocalUnrolling:
             self.settings.difference,
             shared=segment.shared,
             relative_epsilon=relative_epsilon,
-            shelf=self.shelf,
+            snapshots=self.snapshots,
             sgd=segment.sgd,
         )

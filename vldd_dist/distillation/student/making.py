@@ -4,7 +4,7 @@ from vldd_dist.config.base import Sharding
 from vldd_dist.distillation.student.local import LocalUnrolling
 from vldd_dist.distillation.student.on_ranks import ShardedUnrolling
 from vldd_dist.distillation.student.unrolling import Unrolling, UnrollSettings
-from vldd_dist.distillation.unroll import Shelf
+from vldd_dist.distillation.unroll import SnapshotStack
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Loss
 from vldd_dist.sharding.ranks import SOLO, Ranks
@@ -14,12 +14,12 @@ def make_unrolling(
     model: DualEncoder,
     loss: Loss,
     settings: UnrollSettings,
-    shelf: Shelf | None,
+    snapshots: SnapshotStack | None,
     ranks: Ranks,
     sharding: Sharding,
     batch_size: int,
 ) -> Unrolling:
     """As the settings and the number of ranks ask."""
     if ranks is SOLO and sharding == "none":
-        return LocalUnrolling(model, loss, settings, shelf)
-    return ShardedUnrolling(model, loss, settings, shelf, ranks, sharding, batch_size)
+        return LocalUnrolling(model, loss, settings, snapshots)
+    return ShardedUnrolling(model, loss, settings, snapshots, ranks, sharding, batch_size)

@@ -26,7 +26,7 @@ from vldd_dist.distillation.unroll import (
     Gradient,
     OuterLoss,
     Params,
-    Shelf,
+    SnapshotStack,
     StepDerivatives,
     UnrollResult,
     choose_epsilon,
@@ -57,12 +57,12 @@ class ShardedUnrolling:
         model: DualEncoder,
         loss: Loss,
         settings: UnrollSettings,
-        shelf: Shelf | None,
+        snapshots: SnapshotStack | None,
         ranks: Ranks,
         sharding: Sharding,
         batch_size: int,
     ) -> None:
-        self.model, self.settings, self.shelf, self.ranks = model, settings, shelf, ranks
+        self.model, self.settings, self.snapshots, self.ranks = model, settings, snapshots, ranks
         self.tower = frozen_tower(model)
         self.way: Gradient = GRADIENTS.load(settings.gradient)
         model.train(settings.dropout)
@@ -157,7 +157,7 @@ class ShardedUnrolling:
             segment.outer,
             segment.shared,
             update_adjoint=self.way.update_adjoint,
-            shelf=self.shelf,
+            snapshots=self.snapshots,
             sgd=segment.sgd,
         )
         # Each rank has the gradient of its part of the loss.

@@ -1,24 +1,26 @@
-"""The gradient of the unroll: how the end of a few SGD steps depends on the batches and the learning rates.
+"""The gradient of the unroll: how the parameters after a few SGD steps depend on the batches and on the learning rates.
 
-With g(th, b) = grad_th loss(th, b), the student steps th_{t+1} = th_t - a * g(th_t, b_t), a one rate a tower. For an
-outer loss L(th_T), lam_T = dL/dth_T, the sweep back over the stored th_0..th_T needs one step's graph at a time:
+Let g(th, b) = grad_th loss(th, b). The student steps th_{t+1} = th_t - a * g(th_t, b_t), where a is the learning rate of the
+tower that each tensor belongs to. For an outer loss L(th_T), start from the adjoint lam_T = dL/dth_T and sweep back over the
+stored th_0..th_T. Only one step's graph is alive at a time:
 
     dL/db_t  = -grad_b <g(th_t, b_t), a*lam_{t+1}>
     dL/da   += -<g(th_t, b_t), lam_{t+1}>             (tower by tower)
     lam_t    = lam_{t+1} - grad_th <g(th_t, b_t), a*lam_{t+1}>
 
-With momentum m and weight decay w the step is th_{t+1} = th_t - a * u_{t+1}, u_{t+1} = m * u_t + g(th_t, b_t) + w * th_t. The
-direction a*lam_{t+1} is then v_t = a*lam_{t+1} + m * v_{t+1}, the rate's gradient is that of u, and
+With momentum m and weight decay w the step is th_{t+1} = th_t - a * u_{t+1}, u_{t+1} = m * u_t + g(th_t, b_t) + w * th_t. Then
+v_t = a*lam_{t+1} + m * v_{t+1} takes the place of a*lam_{t+1}, u_{t+1} takes the place of g in dL/da, and
 
     lam_t    = lam_{t+1} - w * v_t - grad_th <g(th_t, b_t), v_t>
 
-A tensor that enters every step, a learned temperature say, has the sum of its dL/db_t over the steps as its gradient.
+The gradient of a tensor that enters every step, such as a learned temperature, is the sum of its dL/db_t over the steps.
 
 `full` keeps one graph over all steps, as the published code does; `exact` differentiates each step twice;
-`finite_difference` replaces the second derivative by a difference of gradients; `tesla` leaves lam at lam_T
+`finite_difference` replaces the second derivative by a difference of gradients; `tesla` keeps lam at lam_T
 (Cui et al. 2211.10586), which is not the gradient and is here for comparison.
 
-This package imports torch and nothing of ours: an engine that shards the parameters implements `StepDerivatives`.
+This package imports torch, numpy and nothing else of this repository. An engine that shards the parameters implements
+`StepDerivatives`.
 """
 
 from collections.abc import Sequence
@@ -44,7 +46,7 @@ from vldd_dist.distillation.unroll.protocol import (
     UnrollResult,
     inner_products,
 )
-from vldd_dist.distillation.unroll.snapshot_stack import OnDisk, OnHost, Shelf
+from vldd_dist.distillation.unroll.snapshot_stack import OnDisk, OnHost, SnapshotStack
 from vldd_dist.distillation.unroll.sweep import scatter_to_pairs, swept_gradient
 from vldd_dist.distillation.unroll.tesla import TESLA
 
@@ -63,7 +65,7 @@ __all__ = [
     "Params",
     "Passes",
     "Sgd",
-    "Shelf",
+    "SnapshotStack",
     "StepDerivatives",
     "StepGradient",
     "StepProducts",
@@ -91,14 +93,18 @@ def unrolled_gradient(
     *,
     shared: Params = (),
     relative_epsilon: float | None = None,
-    shelf: Shelf | None = None,
+    snapshots: SnapshotStack | None = None,
     sgd: Sgd = PLAIN,
 ) -> UnrollResult:
-    """The gradient by one of `GRADIENTS`, on one process; see `swept_gradient` for the arguments. `difference` and
-    `relative_epsilon` concern finite_difference, `shelf` all but full.
+    """Compute the gradient on one process, by one of `GRADIENTS`. The other arguments are those of `swept_gradient`.
+
+    Args:
+        gradient: a name in `GRADIENTS`, or a `Gradient`.
+        difference, relative_epsilon: see `Differences`; used by finite_difference only.
+        snapshots: used by every gradient except full.
 
     Raises:
-        ValueError: no such gradient, a rate that is not positive, 16-bit parameters for finite_difference.
+        ValueError: the gradient is unknown, a rate is not positive, or finite_difference is given 16-bit parameters.
     """
     if isinstance(gradient, str):
         if gradient not in GRADIENTS:
@@ -116,13 +122,13 @@ def unrolled_gradient(
         outer,
         shared,
         update_adjoint=gradient.update_adjoint,
-        shelf=shelf,
+        snapshots=snapshots,
         sgd=sgd,
     )
 
 
 class _WholePasses:
-    """Implements `Passes` for a student whose parameters are whole here."""
+    """Implements `Passes` for a student whose parameters are all in this process."""
 
     def __init__(self, problem: InnerProblem) -> None:
         self.problem = problem

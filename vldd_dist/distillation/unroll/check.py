@@ -1,6 +1,7 @@
-"""Do finite differences agree with second derivatives on this student, and by which epsilon? A whole unroll's gradient tells.
+"""Measures whether finite differences agree with exact second derivatives on a student, and chooses their epsilon.
 
-One inner step does not: where a network has kinks the errors of the steps multiply (docs/decisions.md).
+The gradients of a whole unroll are compared, not those of one inner step: if the network has kinks, the errors of the steps
+multiply (docs/decisions.md).
 """
 
 import math
@@ -13,15 +14,15 @@ from torch import Tensor
 
 from vldd_dist.distillation.unroll.protocol import Params, UnrollResult
 
-# |epsilon v| / |th| that are tried; docs/decisions.md has the error of each on several students.
+# Values of |epsilon v| / |th| to try; docs/decisions.md has the error of each on several students.
 CANDIDATE_EPSILONS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 
-# Of two vectors, tensor by tensor: summed over the ranks where each has a part.
+# (tensors,) inner products of two vectors, tensor by tensor; summed over the ranks if each rank has a part of the vectors.
 InnerProducts = Callable[[Params, Params], Tensor]
 
 
 class EpsilonChoice(NamedTuple):
-    """The best relative epsilon, its relative l2 error, and what the error was measured against."""
+    """The best relative epsilon, its relative l2 error, and what the error was measured against (for messages)."""
 
     relative_epsilon: float
     error: float
@@ -32,45 +33,50 @@ def choose_epsilon(
     by_differences: Callable[[float], UnrollResult],
     exact: UnrollResult | None,
     inner_products: InnerProducts,
-    known: float | None = None,
+    chosen: float | None = None,
 ) -> EpsilonChoice:
-    """The candidate whose unroll agrees best with `exact`'s; without one, with a neighbouring candidate's.
+    """Choose the candidate whose gradient agrees best with `exact`, or without `exact` with that of a neighbouring candidate.
 
-    Unrolls by two epsilons agree only where both are right: rounding falls with epsilon and the next order of the expansion
-    grows with it.
+    The gradients of two epsilons agree only if both are accurate: a smaller epsilon has a larger rounding error, and a larger
+    epsilon a larger error of truncation.
 
     Args:
         by_differences: relative epsilon -> the gradient of the unroll.
-        exact: the same by second derivatives; none where these do not fit.
-        known: one of the candidates, to be measured alone.
+        exact: the same gradient by second derivatives; None if their memory does not fit.
+        chosen: a candidate that was chosen before; only its error is measured.
     """
-    unroll = cache(by_differences)
+    gradient_at = cache(by_differences)
 
-    def error(epsilon: float) -> float:
-        found = unroll_error(unroll(epsilon), unroll(_neighbour(epsilon)) if exact is None else exact, inner_products)
-        return found if math.isfinite(found) else math.inf
+    def error_of(epsilon: float) -> float:
+        reference = gradient_at(_neighbour(epsilon)) if exact is None else exact
+        error = unroll_error(gradient_at(epsilon), reference, inner_products)
+        return error if math.isfinite(error) else math.inf
 
-    errors = {epsilon: error(epsilon) for epsilon in (CANDIDATE_EPSILONS if known is None else (known,))}
+    candidates = CANDIDATE_EPSILONS if chosen is None else (chosen,)
+    errors = {epsilon: error_of(epsilon) for epsilon in candidates}
     best = min(errors, key=errors.__getitem__)
     return EpsilonChoice(best, errors[best], "another epsilon" if exact is None else "exact")
 
 
 def _neighbour(epsilon: float) -> float:
-    """The next larger candidate, of the largest the next smaller one."""
+    """The next larger candidate; for the largest candidate the next smaller one."""
     position = CANDIDATE_EPSILONS.index(epsilon)
     return CANDIDATE_EPSILONS[position + 1 if position + 1 < len(CANDIDATE_EPSILONS) else position - 1]
 
 
-def unroll_error(found: UnrollResult, wanted: UnrollResult, inner_products: InnerProducts) -> float:
-    """The relative l2 error of the gradient of the images or the texts, over all inner steps, the worse of the two.
+def unroll_error(result: UnrollResult, reference: UnrollResult, inner_products: InnerProducts) -> float:
+    """The largest relative l2 error, over all inner steps, of the gradients of a batch's tensors (images, texts).
 
-    Not of the rates' gradient: it passes through zero where the rates are at their best, and it is made of the same products.
+    The gradient of the rates is left out: it passes through zero where the rates are optimal, so that a relative error says
+    nothing, and it is computed from the same products.
     """
     errors = []
-    for position in range(len(wanted.batches[0])):
-        ours, theirs = ([batch[position] for batch in result.batches] for result in (found, wanted))
-        off = torch._foreach_sub(ours, theirs)
-        error, size = (float(inner_products(a, a).double().sum()) for a in (off, theirs))
-        errors.append((error / size) ** 0.5 if size > 0 else float(error > 0))
-    # Not max(), which may pass over NaN.
+    for position in range(len(reference.batches[0])):
+        gradient = [batch[position] for batch in result.batches]
+        expected = [batch[position] for batch in reference.batches]
+        difference = torch._foreach_sub(gradient, expected)
+        squared_error = float(inner_products(difference, difference).double().sum())
+        squared_size = float(inner_products(expected, expected).double().sum())
+        errors.append((squared_error / squared_size) ** 0.5 if squared_size > 0 else float(squared_error > 0))
+    # The max of a tensor is NaN if any error is; Python's max() may skip NaN.
     return float(torch.tensor(errors).max())

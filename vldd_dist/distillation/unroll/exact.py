@@ -1,7 +1,7 @@
 """Second derivatives of one inner step by double backward.
 
-Forward-over-reverse (dual numbers through the gradient) gives the same products, for more memory and at best a tenth less time
-(figures: docs/decisions.md). So there is one way here.
+Forward-over-reverse differentiation (dual numbers through the gradient) gives the same products, but takes more memory and
+saves at most a tenth of the time (figures: docs/decisions.md). So it is not offered.
 """
 
 import torch
@@ -31,33 +31,39 @@ class DoubleBackward:
         if last:
             return self._with_graph(theta, batch, step)
         with torch.enable_grad():
-            at = leaves(theta)
-            return StepGradient(torch.autograd.grad(step_loss(self.problem, at, batch, step), at))
+            theta_leaves = leaves(theta)
+            return StepGradient(torch.autograd.grad(step_loss(self.problem, theta_leaves, batch, step), theta_leaves))
 
     def products(
         self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
         first = first or self._with_graph(theta, batch, step)
         assert first.leaves is not None
-        at, on = first.leaves
-        # A parameter that enters the loss linearly has no second derivative along itself.
+        theta_leaves, batch_leaves = first.leaves
+        # allow_unused: the gradient need not depend on a parameter that enters the loss linearly.
         products = torch.autograd.grad(
-            first.theta, [*at, *on] if with_theta else on, list(v), allow_unused=True, materialize_grads=True
+            first.theta,
+            [*theta_leaves, *batch_leaves] if with_theta else batch_leaves,
+            list(v),
+            allow_unused=True,
+            materialize_grads=True,
         )
-        products_theta = products[: len(at)] if with_theta else None
-        return StepProducts(products_theta, products[-len(on) :], [g.detach() for g in first.theta])
+        theta_products = products[: len(theta_leaves)] if with_theta else None
+        return StepProducts(theta_products, products[-len(batch_leaves) :], [g.detach() for g in first.theta])
 
     def _with_graph(self, theta: Params, batch: Params, step: int) -> StepGradient:
         with torch.enable_grad():
-            at, on = leaves(theta), leaves(batch)
-            gradient = torch.autograd.grad(step_loss(self.problem, at, on, step), at, create_graph=True)
-        return StepGradient(gradient, leaves=(at, on))
+            theta_leaves, batch_leaves = leaves(theta), leaves(batch)
+            loss = step_loss(self.problem, theta_leaves, batch_leaves, step)
+            gradient = torch.autograd.grad(loss, theta_leaves, create_graph=True)
+        return StepGradient(gradient, leaves=(theta_leaves, batch_leaves))
 
     def inner_products(self, a: Params, b: Params) -> Tensor:
         return inner_products(a, b)
 
 
 def by_double_backward(passes: Passes, difference: str, relative_epsilon: float | None) -> StepDerivatives:
+    """See `Gradient.derivatives`; the last two arguments are for finite_difference."""
     return passes.second_order()
 
 

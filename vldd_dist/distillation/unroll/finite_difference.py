@@ -1,9 +1,10 @@
-"""Second derivatives of one inner step by a difference of gradients along v: for smooth networks, without a graph twice.
+"""Second derivatives of one inner step by a difference of gradients along v, without double backward; for smooth networks.
 
     grad_th <g, v> ~ (g(th + e v) - g(th - e v)) / 2e,   grad_b <g, v> ~ (grad_b loss(th + e v) - grad_b loss(th - e v)) / 2e
 
-with e = epsilon: <g, v> is the derivative of the loss along v, and derivatives commute. The forward scheme takes the gradients
-at th from the first pass: one pass a step instead of two, and an error of first order in epsilon.
+where e = epsilon. This holds because <g, v> is the derivative of the loss along v, and derivatives commute. The forward scheme
+uses the gradients at th from the forward sweep in place of those at th - e v. It takes one pass a step instead of two, and its
+error is of first order in epsilon instead of second.
 """
 
 from collections.abc import Iterator
@@ -26,13 +27,13 @@ from vldd_dist.distillation.unroll.protocol import (
     step_loss,
 )
 
-# |epsilon v| / |th| unless `choose_epsilon` finds a better one. Measured in fp32 against the full graph (docs/decisions.md):
-# smaller ones drown in rounding, larger ones in the next order of the expansion, which the forward scheme meets earlier.
+# |epsilon v| / |th| unless `choose_epsilon` finds a better one; measured in fp32 against the full graph (docs/decisions.md).
+# With a smaller epsilon rounding dominates the error; with a larger one truncation does, and earlier in the forward scheme.
 RELATIVE_EPSILONS = {"central": 5e-5, "forward": 3e-5}
 
 
 class Autograd:
-    """Implements `FirstOrder` for a student whose parameters are whole here."""
+    """Implements `FirstOrder` for a student whose parameters are all in this process."""
 
     def __init__(self, problem: InnerProblem) -> None:
         self.problem = problem
@@ -41,10 +42,11 @@ class Autograd:
         self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
     ) -> tuple[list[Tensor], list[Tensor]]:
         with torch.enable_grad():
-            at, on = leaves(theta) if of_theta else [], leaves(batch) if of_batch else []
-            loss = step_loss(self.problem, at or theta, on or batch, step)
-            gradients = list(torch.autograd.grad(loss, [*at, *on]))
-        return gradients[: len(at)], gradients[len(at) :]
+            theta_leaves = leaves(theta) if of_theta else []
+            batch_leaves = leaves(batch) if of_batch else []
+            loss = step_loss(self.problem, theta_leaves or theta, batch_leaves or batch, step)
+            gradients = list(torch.autograd.grad(loss, [*theta_leaves, *batch_leaves]))
+        return gradients[: len(theta_leaves)], gradients[len(theta_leaves) :]
 
     def inner_products(self, a: Params, b: Params) -> Tensor:
         return inner_products(a, b)
@@ -52,24 +54,23 @@ class Autograd:
 
 @contextmanager
 def _all_bits_of_fp32() -> Iterator[None]:
-    """Within the `with` block, no product on a GPU rounds its factors to TF32, as convolutions do unless torch is told
-    otherwise: its 10 bits of mantissa do not see a shift of `RELATIVE_EPSILONS`. The flags are the process's, and so those of
-    the backward pass's threads."""
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    products.allow_tf32 = convolutions.allow_tf32 = False
+    """Disables TF32 on GPUs within the `with` block. Convolutions use it by default, and its 10 bits of mantissa lose a shift
+    by `RELATIVE_EPSILONS`. The flags hold for the whole process, so also for the threads of the backward pass."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 class Differences:
     """Implements `StepDerivatives` approximately.
 
     Args:
-        difference: central (two passes a step) or forward (one).
-        relative_epsilon: |epsilon v| / |th|; none: the scheme's of `RELATIVE_EPSILONS`.
+        difference: "central" (two passes a step) or "forward" (one).
+        relative_epsilon: |epsilon v| / |th|; None: the scheme's default in `RELATIVE_EPSILONS`.
     """
 
     def __init__(self, first_order: FirstOrder, difference: str = "central", relative_epsilon: float | None = None) -> None:
@@ -77,9 +78,9 @@ class Differences:
         self.relative_epsilon = relative_epsilon or RELATIVE_EPSILONS[difference]
 
     def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
-        """Raises ValueError for parameters of less than 32 bits, whose rounding is larger than the difference."""
+        """Raises ValueError for 16-bit parameters: their rounding error is larger than the difference of the gradients."""
         if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in theta):
-            raise ValueError("finite differences need fp32 parameters: in 16 bits the difference of gradients is rounding")
+            raise ValueError("finite differences need fp32 parameters: in 16 bits the difference is rounding error")
         with _all_bits_of_fp32():
             gradient, batch_gradient = self.first_order.gradients(theta, batch, step, of_batch=not self.central)
         return StepGradient(gradient, None if self.central else batch_gradient)
@@ -87,32 +88,36 @@ class Differences:
     def products(
         self, theta: Params, batch: Params, step: int, v: Params, first: StepGradient | None, with_theta: bool
     ) -> StepProducts:
-        size = self._norm(v)
-        # A direction without length: products with zero, whatever the step.
-        epsilon = self.relative_epsilon * self._norm(theta) / size if size else 1.0
-        ahead_theta, ahead_batch = self._along(theta, batch, step, v, epsilon, of_theta=with_theta or self.central)
+        v_norm = self._norm(v)
+        # For v = 0 all products are zero, whatever epsilon is.
+        epsilon = self.relative_epsilon * self._norm(theta) / v_norm if v_norm else 1.0
+        # The gradients at th + epsilon v. From here on they become the products, in place.
+        theta_products, batch_products = self._shifted_gradients(
+            theta, batch, step, v, epsilon, of_theta=with_theta or self.central
+        )
         if self.central:
-            behind_theta, behind_batch = self._along(theta, batch, step, v, -epsilon, of_theta=True)
-            torch._foreach_sub_(ahead_theta, behind_theta)
-            # The mean of both sides: g up to the second order in epsilon.
-            gradient: Params = torch._foreach_add(behind_theta, ahead_theta, alpha=0.5)
+            behind_theta, behind_batch = self._shifted_gradients(theta, batch, step, v, -epsilon, of_theta=True)
+            torch._foreach_sub_(theta_products, behind_theta)
+            # The mean of both sides is g up to an error of second order in epsilon.
+            gradient: Params = torch._foreach_add(behind_theta, theta_products, alpha=0.5)
             width = 2 * epsilon
         else:
             assert first is not None
             assert first.batch is not None
             gradient, behind_batch, width = first.theta, list(first.batch), epsilon
             if with_theta:
-                torch._foreach_sub_(ahead_theta, list(gradient))
-        torch._foreach_sub_(ahead_batch, behind_batch)
-        torch._foreach_div_(ahead_batch, width)
+                torch._foreach_sub_(theta_products, list(gradient))
+        torch._foreach_sub_(batch_products, behind_batch)
+        torch._foreach_div_(batch_products, width)
         if not with_theta:
-            return StepProducts(None, ahead_batch, gradient)
-        torch._foreach_div_(ahead_theta, width)
-        return StepProducts(ahead_theta, ahead_batch, gradient)
+            return StepProducts(None, batch_products, gradient)
+        torch._foreach_div_(theta_products, width)
+        return StepProducts(theta_products, batch_products, gradient)
 
-    def _along(
+    def _shifted_gradients(
         self, theta: Params, batch: Params, step: int, v: Params, epsilon: float, *, of_theta: bool
     ) -> tuple[list[Tensor], list[Tensor]]:
+        """The gradients of theta and of the batch at theta + epsilon v."""
         shifted = torch._foreach_add(list(theta), list(v), alpha=epsilon)
         with _all_bits_of_fp32():
             return self.first_order.gradients(shifted, batch, step, of_theta=of_theta)

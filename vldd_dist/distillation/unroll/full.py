@@ -27,28 +27,28 @@ def full_gradient(
     shared: Params = (),
     sgd: Sgd = PLAIN,
 ) -> UnrollResult:
-    """As `swept_gradient`, with every step's graph alive until the end."""
+    """Returns what `swept_gradient` returns. The graphs of all differentiated steps are in memory until the end."""
     with torch.enable_grad():
-        on = [leaves(batch) for batch in batches]
-        in_all = leaves(shared)
-        (learned_rates,) = leaves([rates])
-        at = leaves(theta)
-        velocity = [torch.zeros_like(p) for p in at]
-        for step, batch in enumerate(on):
-            kept = step >= sgd.skip
-            gradient = torch.autograd.grad(step_loss(problem, at, [*batch, *in_all], step), at, create_graph=kept)
-            velocity = [sgd.momentum * u + g + sgd.weight_decay * p for u, g, p in zip(velocity, gradient, at, strict=True)]
-            at = [p - learned_rates[tower] * u for p, u, tower in zip(at, velocity, problem.towers, strict=True)]
-            if not kept:
-                at, velocity = leaves(at), [u.detach() for u in velocity]
-        terms = outer(at)
-        wanted = [learned_rates, *in_all, *(tensor for batch in on[sgd.skip :] for tensor in batch)]
-        rate_gradients, *rest = torch.autograd.grad(terms.sum(), wanted)
-    shared_gradients, flat = rest[: len(in_all)], rest[len(in_all) :]
+        batch_leaves = [leaves(batch) for batch in batches]
+        shared_leaves = leaves(shared)
+        (rate_leaf,) = leaves([rates])
+        params = leaves(theta)
+        velocity = [torch.zeros_like(p) for p in params]
+        for step, batch in enumerate(batch_leaves):
+            differentiated = step >= sgd.skip
+            loss = step_loss(problem, params, [*batch, *shared_leaves], step)
+            gradient = torch.autograd.grad(loss, params, create_graph=differentiated)
+            velocity = [sgd.momentum * u + g + sgd.weight_decay * p for u, g, p in zip(velocity, gradient, params, strict=True)]
+            params = [p - rate_leaf[tower] * u for p, u, tower in zip(params, velocity, problem.towers, strict=True)]
+            if not differentiated:
+                params, velocity = leaves(params), [u.detach() for u in velocity]
+        terms = outer(params)
+        differentiated_leaves = [tensor for batch in batch_leaves[sgd.skip :] for tensor in batch]
+        rate_gradients, *rest = torch.autograd.grad(terms.sum(), [rate_leaf, *shared_leaves, *differentiated_leaves])
+    shared_gradients, flat = rest[: len(shared_leaves)], rest[len(shared_leaves) :]
     width = len(batches[0])
-    return UnrollResult(
-        terms.detach(), [flat[i : i + width] for i in range(0, len(flat), width)], rate_gradients, shared_gradients
-    )
+    batch_gradients = [flat[start : start + width] for start in range(0, len(flat), width)]
+    return UnrollResult(terms.detach(), batch_gradients, rate_gradients, shared_gradients)
 
 
 FULL = Gradient(None)

@@ -1,4 +1,4 @@
-"""What the unroll asks of a student, and what it gives back."""
+"""What the unroll needs from a student, and what it returns."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,17 +8,18 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+# Tensors in a fixed order: a student's parameters, a batch, or a vector laid out as either.
 Params = Sequence[Tensor]
-# theta_T -> (towers,) terms of the outer loss, differentiable; the loss is their sum.
+# theta_T -> (towers,) terms of the outer loss, differentiable; the outer loss is their sum.
 OuterLoss = Callable[[Params], Tensor]
 
 
 class InnerProblem(Protocol):
-    """A student: a differentiable loss of its parameters and a batch.
+    """A student: its loss as a differentiable function of its parameters and a batch.
 
     Attributes:
-        towers: for each parameter tensor the index of its tower, and so of its learning rate.
-        seed: of the dropout masks; step t's masks derive from (seed, t), whoever evaluates the loss.
+        towers: for each parameter tensor the index of its tower, which is the index of its learning rate.
+        seed: of the dropout masks. Those of step t derive from (seed, t), so that every evaluation of the step draws the same.
     """
 
     @property
@@ -28,16 +29,16 @@ class InnerProblem(Protocol):
     def seed(self) -> int: ...
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
-        """The scalar loss of a batch at theta: the step's own tensors, then the tensors that all steps share."""
+        """The scalar loss at theta. `batch` holds the tensors of this step, then the tensors that all steps share."""
         ...
 
 
 class Sgd(NamedTuple):
-    """How the student steps: velocity <- momentum * velocity + g + weight_decay * theta; theta <- theta - rate * velocity.
+    """The student's optimiser: velocity <- momentum * velocity + g + weight_decay * theta; theta <- theta - rate * velocity.
 
     Attributes:
-        skip: so many of the first steps are taken without being differentiated: the gradient is that of the steps after them,
-            their start held fixed (truncated back-propagation).
+        skip: number of first steps that are taken but not differentiated. The gradient is that of the remaining steps from a
+            fixed start (truncated back-propagation).
     """
 
     momentum: float = 0.0
@@ -46,7 +47,7 @@ class Sgd(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether a step is the rate times the gradient."""
+        """Whether a step is the rate times the gradient, without momentum and weight decay."""
         return self.momentum == self.weight_decay == 0
 
 
@@ -59,8 +60,8 @@ class StepGradient:
 
     Attributes:
         theta: g(th, b).
-        batch: grad_b of the loss, where `products` will need it.
-        leaves: theta and batch at the ends of the graph that `theta` still carries; none when it carries none.
+        batch: grad_b loss(th, b), if `products` will need it.
+        leaves: the leaves (theta, batch) of the graph that the tensors of `theta` carry; None if they carry no graph.
     """
 
     theta: Params
@@ -73,9 +74,9 @@ class StepProducts:
     """Second derivatives of one inner step along a direction v.
 
     Attributes:
-        theta: grad_th <g, v>; none when not asked for.
+        theta: grad_th <g, v>; None if it was not asked for.
         batch: grad_b <g, v>.
-        gradient: g itself, a by-product.
+        gradient: g, which is computed on the way.
     """
 
     theta: Params | None
@@ -84,10 +85,10 @@ class StepProducts:
 
 
 class StepDerivatives(Protocol):
-    """One way to differentiate an inner step; a sharded engine implements it over its shards."""
+    """One way to differentiate an inner step. An engine that shards the parameters implements it on its shards."""
 
     def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:
-        """g(theta, batch). `last`: this step's products come next, so its graph may be kept for them."""
+        """g(theta, batch). If `last`, this is the last step: its products are computed next, so its graph may be kept."""
         ...
 
     def products(
@@ -95,34 +96,35 @@ class StepDerivatives(Protocol):
     ) -> StepProducts:
         """The products with v.
 
-        `first` is what `gradient` returned: as it was for the last step; of earlier steps only if it holds `batch`, and
-        then with `theta` recovered from the step it made, up to rounding.
+        Args:
+            first: what `gradient` returned for this step. For the last step it is unchanged. For an earlier step it is given
+                only if it holds `batch`; its `theta` is then recomputed from the snapshots, which is exact up to rounding.
+            with_theta: whether the product with respect to theta is needed.
         """
         ...
 
     def inner_products(self, a: Params, b: Params) -> Tensor:
-        """(len(a),) inner products, tensor by tensor, of two vectors laid out as theta (one all-reduce where they are
-        shards)."""
+        """(len(a),) inner products, tensor by tensor, of two vectors laid out as theta; one all-reduce if they are sharded."""
         ...
 
 
 class FirstOrder(Protocol):
-    """A student of which only first derivatives are to be had, as from an engine that shards its parameters."""
+    """A student that offers only first derivatives, such as an engine that shards its parameters."""
 
     def gradients(
         self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The loss's gradients of theta and of the batch by one ordinary forward and backward pass; an empty list where not
-        asked for."""
+        """The gradients of the loss with respect to theta and to the batch, by one forward and backward pass; an empty list for
+        one that is not asked for."""
         ...
 
     def inner_products(self, a: Params, b: Params) -> Tensor:
-        """As `StepDerivatives.inner_products`; of vectors laid out as a batch too."""
+        """As `StepDerivatives.inner_products`; also for vectors laid out as a batch."""
         ...
 
 
 class Passes(Protocol):
-    """A student's passes, from which a `Gradient` makes its step derivatives: whole on one process, or on several ranks."""
+    """What a `Gradient` builds its step derivatives from, for a student on one process or on several ranks."""
 
     def first_order(self) -> FirstOrder: ...
 
@@ -136,11 +138,11 @@ class Gradient:
     """One way to differentiate the unroll.
 
     Attributes:
-        derivatives: (passes, difference scheme, relative epsilon) -> an inner step's derivatives for the sweep; none: no
-            sweep, one autograd graph over all steps, on one process.
+        derivatives: (passes, difference scheme, relative epsilon) -> the derivatives of an inner step, for the sweep. None: one
+            autograd graph over all steps instead of a sweep, on one process.
         update_adjoint: whether the sweep updates the adjoint from step to step.
-        first_order_only: no second derivative is taken: any kernel and any sharding will do, but activations must be smooth,
-            and the result is checked against `exact`.
+        first_order_only: whether no second derivative is taken. Then any kernel and any sharding can be used, but activations
+            must be smooth, and the result is checked against `exact`.
     """
 
     derivatives: Callable[[Passes, str, float | None], StepDerivatives] | None
@@ -153,9 +155,9 @@ class UnrollResult:
     """The outer loss and its gradients.
 
     Attributes:
-        terms: (towers,) the outer loss, tower by tower.
-        batches: for each inner step that is differentiated the gradient of each tensor of its batch.
-        rates: (towers,) the gradient of the inner learning rates.
+        terms: (towers,) terms of the outer loss.
+        batches: for each differentiated inner step, the gradient of each tensor of its batch.
+        rates: (towers,) gradient of the inner learning rates.
         shared: the gradient of each tensor that enters every inner step, summed over the steps.
     """
 
@@ -167,23 +169,24 @@ class UnrollResult:
 
 @contextlib.contextmanager
 def replayed_randomness(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Every evaluation of inner step t draws the same dropout masks, and leaves the global generators as they were."""
+    """Within the `with` block, random numbers derive from (seed, step), so that each evaluation of an inner step draws the same
+    dropout masks. The global generators are restored at the end."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed((seed * 1_000_003 + step) % 2**63)
         yield
 
 
 def step_loss(problem: InnerProblem, theta: Params, batch: Params, step: int) -> Tensor:
-    """The student's loss with the masks of its step."""
+    """The student's loss, with the dropout masks of the step."""
     with replayed_randomness(problem.seed, step, batch[0].device):
         return problem.loss(theta, batch, step)
 
 
 def inner_products(a: Params, b: Params) -> Tensor:
-    """(len(a),) inner products, tensor by tensor, of vectors that are whole here."""
+    """(len(a),) inner products, tensor by tensor, of vectors that are not sharded."""
     return torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)])
 
 
 def leaves(tensors: Params) -> list[Tensor]:
-    """The same values as fresh leaves of a graph."""
+    """The same values as new leaves of an autograd graph."""
     return [tensor.detach().requires_grad_() for tensor in tensors]

@@ -1,4 +1,4 @@
-"""Where the unroll's snapshots wait for the sweep back: with the student, in the host's memory, or on its disk."""
+"""Where the unroll keeps its snapshots until the sweep back: on the student's device, in host memory, or on disk."""
 
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
@@ -10,50 +10,50 @@ from torch import Tensor
 from vldd_dist.distillation.unroll.protocol import Params
 
 
-class Shelf(Protocol):
-    """A stack of snapshots."""
+class SnapshotStack(Protocol):
+    """A stack of snapshots (last in, first out)."""
 
     def push(self, tensors: Params) -> None:
-        """Keep the values; the caller does not change them."""
+        """Keep the values. The caller must not change them afterwards."""
         ...
 
     def pop(self) -> Params:
-        """The snapshot pushed last, on the device it came from."""
+        """Remove the snapshot pushed last, and return it on the device that it came from."""
         ...
 
 
 class InPlace:
-    """Where they are."""
+    """Keeps references to the tensors, on the student's device."""
 
     def __init__(self) -> None:
-        self._held: list[Params] = []
+        self._snapshots: list[Params] = []
 
     def push(self, tensors: Params) -> None:
-        self._held.append(list(tensors))
+        self._snapshots.append(list(tensors))
 
     def pop(self) -> Params:
-        return self._held.pop()
+        return self._snapshots.pop()
 
 
 class OnHost:
-    """In the host's memory."""
+    """Keeps copies in host memory."""
 
     def __init__(self) -> None:
-        self._held: list[tuple[torch.device, Params]] = []
+        self._snapshots: list[tuple[torch.device, Params]] = []
 
     def push(self, tensors: Params) -> None:
-        self._held.append((tensors[0].device, [tensor.cpu() for tensor in tensors]))
+        self._snapshots.append((tensors[0].device, [tensor.cpu() for tensor in tensors]))
 
     def pop(self) -> Params:
-        device, tensors = self._held.pop()
+        device, tensors = self._snapshots.pop()
         return [tensor.to(device) for tensor in tensors]
 
 
 class OnDisk:
-    """In a folder, one file a snapshot, written over by the next unroll.
+    """Writes each snapshot to a file of its own, which the next unroll overwrites.
 
     Args:
-        folder: exists, and is this process's alone.
+        folder: exists, and is used by this process only.
 
     Raises:
         OSError: the disk is full or gone.
@@ -61,25 +61,25 @@ class OnDisk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._held: list[list[_Look]] = []
+        self._layouts: list[list[_TensorLayout]] = []
 
     def push(self, tensors: Params) -> None:
-        with open(self._file(len(self._held)), "wb") as file:
+        with open(self._file(len(self._layouts)), "wb") as file:
             for tensor in tensors:
                 tensor.detach().cpu().flatten().view(torch.uint8).numpy().tofile(file)
-        self._held.append([_Look(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors])
+        self._layouts.append([_TensorLayout(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors])
 
     def pop(self) -> Params:
-        looks = self._held.pop()
-        with open(self._file(len(self._held)), "rb") as file:
-            return [look.read(file) for look in looks]
+        layouts = self._layouts.pop()
+        with open(self._file(len(self._layouts)), "rb") as file:
+            return [layout.read(file) for layout in layouts]
 
     def _file(self, position: int) -> Path:
         return self.folder / f"{position:04d}.snapshot"
 
 
-class _Look(NamedTuple):
-    """What a tensor's bytes do not tell."""
+class _TensorLayout(NamedTuple):
+    """What is needed beside its bytes to restore a tensor."""
 
     shape: torch.Size
     dtype: torch.dtype

@@ -1,4 +1,4 @@
-"""TESLA (Cui et al. 2211.10586): the adjoint stays that of the last step. Not the gradient; here for comparison with LoRS."""
+"""TESLA (Cui et al. 2211.10586), used by LoRS: the adjoint stays lam_T. This is not the gradient; it is here for comparison."""
 
 from vldd_dist.distillation.unroll.exact import by_double_backward
 from vldd_dist.distillation.unroll.protocol import Gradient

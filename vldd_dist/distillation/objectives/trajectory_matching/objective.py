@@ -11,7 +11,7 @@ from vldd_dist.distillation.objectives.trajectory_matching.problem import Matchi
 from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings
 from vldd_dist.distillation.sampling import inner_batch_size
 from vldd_dist.distillation.student.making import make_unrolling
-from vldd_dist.distillation.student.snapshot_shelf import shelf_for
+from vldd_dist.distillation.student.snapshot_offload import snapshot_stack
 from vldd_dist.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class TrajectoryMatching(MatchingSettings):
         settings = context.settings
         context.model.bf16_backbone = settings.precision == "bf16"
         batch_size = inner_batch_size(settings.batch_size, context.total)
-        with shelf_for(self.offload_snapshots) as shelf:
+        with snapshot_stack(self.offload_snapshots) as snapshots:
             loss = self.inner_loss(context.loss)
-            unrolling = make_unrolling(context.model, loss, self, shelf, context.ranks, settings.sharding, batch_size)
+            unrolling = make_unrolling(context.model, loss, self, snapshots, context.ranks, settings.sharding, batch_size)
             seed = derive_seed(context.seed, "distillation", context.total)
             yield MatchingProblem(self, context, unrolling, context.open_experts(unrolling.part), seed)
 

@@ -1,0 +1,43 @@
+"""The snapshot stack that `distill.objective.offload_snapshots` asks for."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vldd_dist.distillation.unroll import OnDisk, OnHost, Params, SnapshotStack
+from vldd_dist.errors import StoreError
+
+
+class SnapshotDisk(OnDisk):
+    """`OnDisk` whose errors say what to do."""
+
+    def push(self, tensors: Params) -> None:
+        try:
+            super().push(tensors)
+        except OSError as error:
+            raise StoreError(
+                f"distill.objective.offload_snapshots: nvme: {self.folder}: {error.strerror or error}: set "
+                "VLDD_SCRATCH_DIR to a folder with enough space"
+            ) from None
+
+
+@contextmanager
+def snapshot_stack(offload: str) -> Iterator[SnapshotStack | None]:
+    """Opens a stack for the unroll's snapshots. Its folder on disk is deleted at the end of the `with` block.
+
+    Args:
+        offload: "none" (yields None: snapshots stay on the student's device), "cpu" or "nvme".
+
+    Raises:
+        StoreError: the folder that VLDD_SCRATCH_DIR names does not exist, or its disk is full.
+    """
+    if offload != "nvme":
+        yield OnHost() if offload == "cpu" else None
+        return
+    scratch = os.environ.get("VLDD_SCRATCH_DIR")
+    if scratch and not Path(scratch).is_dir():
+        raise StoreError(f"VLDD_SCRATCH_DIR: {scratch}: no such folder: create it or name another")
+    with TemporaryDirectory(prefix="vldd-snapshots-", dir=scratch) as folder:
+        yield SnapshotDisk(Path(folder))
