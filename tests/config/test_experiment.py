@@ -117,7 +117,7 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ),
         (
             ["distill.objective.asynchronous={}", "model.text={train: frozen, head: {kind: none}}"],
-            "distill.objective.asynchronous draws the starts of two towers apart, and with model.text.train: frozen one moves",
+            "distill.objective.asynchronous draws separate starts for two towers, but with model.text.train: frozen only one",
         ),
         (
             "distill.objective.shortcut={last_epoch: 9}",
@@ -125,7 +125,7 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ),
         (
             "distill.objective.shortcut={first_epoch: 1}",
-            "distill.objective.shortcut goes from epoch 1 to 3 and what is matched from 0 to 3: set",
+            "distill.objective.shortcut goes from epoch 1 to 3, but 0 to 3 are matched: set",
         ),
         ("distill.objective.blend={}", "distill.objective.blend mixes the features of a frozen backbone"),
         ("distill.objective.blend={beta: 0}", "distill.objective.blend.beta"),

@@ -51,7 +51,7 @@ def test_what_is_matched_lies_on_the_straight_way(apart: Asynchronous | None, pr
     for step in range(12):
         drawn = of.sampler.draw(step)
         seen.add(drawn.starts)
-        for state, ahead in zip(of.states.at(drawn.expert, *of._ends(drawn)), (0, 1), strict=True):
+        for state, ahead in zip(of.states.at(drawn.expert, *of._start_and_target(drawn)), (0, 1), strict=True):
             ours = named(of, state)
             for tower, start in zip(("image", "text"), drawn.starts, strict=True):
                 path = [epoch[tower] for epoch in problem.experts[drawn.expert].epochs]
@@ -86,7 +86,7 @@ def test_each_tower_starts_where_it_is_drawn_to_and_ends_so_many_epochs_on(probl
         drawn = of.sampler.draw(step)
         drawn_starts.add(drawn.starts)
         epochs = problem.experts[drawn.expert].epochs
-        for state, ahead in zip(of.states.at(drawn.expert, *of._ends(drawn)), (0, 2), strict=True):
+        for state, ahead in zip(of.states.at(drawn.expert, *of._start_and_target(drawn)), (0, 2), strict=True):
             ours = named(of, state)
             for tower, start in zip(("image", "text"), drawn.starts, strict=True):
                 for name, tensor in epochs[start + ahead][tower].items():

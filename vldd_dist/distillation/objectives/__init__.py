@@ -1,4 +1,4 @@
-"""Outer problems, one file each: what the synthetic pairs are moved to lower."""
+"""Objectives, one file each: the outer losses that the synthetic pairs are moved to lower."""
 
 from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem
 

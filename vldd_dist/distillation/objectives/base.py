@@ -1,4 +1,5 @@
-"""What an objective is: the outer problem, as the outer loop knows it."""
+"""The interfaces of an objective: its settings (`Objective`), and the outer problem that the outer loop calls
+(`OuterProblem`)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class PassCosts(Protocol):
-    """Floating-point operations of a dual encoder's passes, of one pair or image.
+    """Floating-point operations of a dual encoder's passes, for one pair or one image.
 
     Attributes:
-        training: a forward and backward pass of what is trained; the features of a frozen image tower are given.
-        encoding: an image through the image tower.
-        pixels: an image through the image tower as a fixed one, and back to its pixels.
-        frozen_backbone: images enter the student as features.
-        has_features: those of real images are computed once for all, and given.
+        training: a forward and backward pass of the trained parts; if the image backbone is frozen, from its features on.
+        encoding: a forward pass of an image through the image tower.
+        pixels: a forward pass of an image through the image tower with fixed weights, and a backward pass to its pixels.
+        frozen_backbone: whether the backbone is frozen, so that images enter the student as features.
+        has_features: whether the features of the real images are computed once, before the run.
     """
 
     @property
@@ -46,7 +47,8 @@ class PassCosts(Protocol):
     def has_features(self) -> bool: ...
 
     def second_order(self, fixed: frozenset[str]) -> float:
-        """An inner step that is differentiated twice: its gradient and the products with it, without those of what is fixed."""
+        """An inner step that is differentiated twice: its gradient and the second derivatives along v, except those with
+        respect to the tensors named in `fixed`."""
         ...
 
 
@@ -54,10 +56,12 @@ class OuterGradient(NamedTuple):
     """The outer loss of one step and its gradient.
 
     Attributes:
-        terms: by name, the same on all ranks; the outer loss is their sum.
-        rows: (K,) int64 distinct indices of this rank's pairs that took part.
-        row_gradients: of row tensors (K, ...) by name, of the whole loss. Of those in `SyntheticPairs.fixed` none is needed.
-        shared_gradients: of shared tensors by name, the same on all ranks. What is not named here is not moved.
+        terms: the terms of the outer loss by name, the same on all ranks; the loss is their sum.
+        rows: (K,) int64, distinct indices, among this rank's rows, of the pairs that took part.
+        row_gradients: the gradients (K, ...) of the row tensors by name, those of the loss over all ranks. Tensors in
+            `SyntheticPairs.fixed` need none.
+        shared_gradients: the gradients of the shared tensors by name, the same on all ranks. A tensor that is not named here
+            does not move.
     """
 
     terms: dict[str, float]
@@ -67,40 +71,40 @@ class OuterGradient(NamedTuple):
 
 
 class OuterProblem(ABC):
-    """An objective at work, on one of the ranks of a run. All ranks call it together; every draw of a step derives from the
-    seed and the step, so that a resumed run ends in the same bits."""
+    """An objective during a run, on one of its ranks. All ranks call each method together. Every random draw of a step derives
+    from the seed and the step, so that a resumed run ends in the same bits."""
 
     def begin(self, pairs: SyntheticPairs) -> None:  # noqa: B027
-        """Called before the first outer step of a run, not where it resumes.
+        """Called before the first outer step of a run, but not when it resumes.
 
         Raises:
-            ConfigError: the settings do not serve this student.
+            ConfigError: the settings do not work with this student.
         """
 
     def awaited(self, step: int) -> Exception | None:
-        """Why an outer step cannot be taken yet; the run stores where it is and ends with it. None: it can."""
+        """The reason why an outer step cannot be taken yet, or None. The run stores a checkpoint, then raises it."""
         return None
 
     def prefetch(self, step: int) -> None:  # noqa: B027
-        """Start to read what an outer step will need, in the background."""
+        """Start to read, in the background, what an outer step will need."""
 
     @abstractmethod
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
-        """Of the outer loss at these pairs; `step` counts from 0.
+        """The outer loss at these pairs and its gradient; `step` counts from 0.
 
         Raises:
-            DivergenceError: the pairs are of no more use.
+            DivergenceError: no gradient can be computed from these pairs any more.
         """
 
     def state(self) -> dict[str, Any]:
-        """JSON values that a checkpoint keeps, and in the end the facts of the run."""
+        """The problem's state as JSON values, which each checkpoint and the facts of the finished run hold."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Take what `state` gave."""
+        """Restore what `state` returned."""
 
     def figures(self) -> dict[str, Any]:
-        """What to report beside the loss: fields of `events.Progress`."""
+        """Fields of `events.Progress` to report beside the loss."""
         return {}
 
 
@@ -108,81 +112,88 @@ class Objective(Plugin):
     """The settings of an outer problem.
 
     Attributes:
-        needs: inputs of the run: "experts" (`RunContext.open_experts`), "real_batches" (training pairs at every step).
-        advice: what to change when the loss diverges.
+        needs: inputs that the run needs: "experts" (`RunContext.open_experts`), "real_batches" (real training pairs at every
+            step).
+        advice: what to change when the loss diverges, for the error message.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     advice: ClassVar[str] = "lower distill.lr_images or distill.lr_texts"
     max_loss: Rate | None = Field(
         None,
-        description="A loss whose mean over 20 outer steps is larger stops the run as diverged; none: only NaN and infinity.",
+        description="The run stops as diverged when the mean loss of 20 outer steps exceeds it; none: only at NaN or infinity.",
     )
 
     @abstractmethod
     def open(self, context: RunContext) -> AbstractContextManager[OuterProblem]:
-        """The problem of a run, and what it holds open meanwhile. It may take `context.model` for itself."""
+        """A context manager that yields the outer problem of a run and releases its resources afterwards. The problem may
+        change the weights and the mode of `context.model`."""
 
     def needed(self) -> frozenset[str]:
-        """`needs`, or of them what these settings need."""
+        """Those of `needs` that are needed with these settings."""
         return self.needs
 
     def in_short(self) -> str:
-        """For a table."""
+        """A short description for a table."""
         return self.name.replace("_", " ")
 
     def learned_shared(self) -> dict[str, Learned]:
-        """The shared tensors this objective learns beside the pairs, such as inner learning rates."""
+        """The shared tensors that this objective learns beside the pairs, such as inner learning rates."""
         return {}
 
     def learned_numbers(self, shared: Mapping[str, Tensor]) -> dict[str, float]:
-        """What its shared tensors say, in numbers for a card."""
+        """The values of these shared tensors, for the card of the distilled set."""
         return {}
 
     def problems(self, experiment: "Experiment") -> list[str]:
-        """What is wrong with these settings in this experiment, a sentence each."""
+        """What is wrong with these settings in this experiment, one sentence each."""
         return []
 
     def wants_smooth_student(self) -> bool:
-        """Whether activations with a kink are to be refused (`kinks`)."""
+        """Whether a student whose activations have kinks must be refused (`student.kinks`)."""
         return False
 
     def refuse_on_ranks(self, model: DualEncoder) -> None:
-        """Raises ConfigError for a model whose results would depend on the number of ranks."""
+        """Raises ConfigError for a model with which the result would depend on the number of ranks."""
 
     def real_rows(self) -> int:
-        """How many real pairs an outer step reads."""
+        """The number of real pairs that an outer step reads."""
         return 0
 
     def trains_model(self) -> bool:
-        """Whether the model takes a training step on these real pairs, too."""
+        """Whether the model also takes a training step on these real pairs."""
         return False
 
     def kept_numbers(self, image_dim: int, text_dim: int) -> int:
-        """How many float32 a run keeps of all real pairs, from the sizes of an image's features and a caption's embedding."""
+        """The number of float32 values that a run keeps in memory about all real pairs.
+
+        Args:
+            image_dim: size of an image's features.
+            text_dim: size of a caption's embedding.
+        """
         return 0
 
     def used_pairs(self, pairs: int) -> int:
-        """How many of M synthetic pairs take part in an outer step at most."""
+        """The largest number of M synthetic pairs that take part in an outer step."""
         return pairs
 
     def step_flops(self, costs: PassCosts, settings: "DistillSettings", pairs: int) -> float | None:
-        """Floating-point operations of an outer step with M synthetic pairs, for a plan; none: not known. Neither losses nor
-        optimisers are counted, which take no products of matrices."""
+        """Floating-point operations of an outer step with M synthetic pairs, for a plan; None if unknown. Losses and optimisers
+        are not counted, because they multiply no matrices."""
         return None
 
     def first_experts(self, count: int) -> int:
-        """How many of `count` experts, the first ones, must be committed before a run starts."""
+        """The number n such that the first n of `count` experts must be committed before a run starts."""
         return count if "experts" in self.needed() else 0
 
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
-        """How many of the experts' snapshots a run reads at most, each once."""
+        """The largest number of expert snapshots that a run reads; each is read once."""
         return 0
 
     def held_snapshots(self, experts: int) -> int:
-        """How many of the experts' snapshots a run holds at once."""
+        """The number of expert snapshots that a run holds in memory at once."""
         return 0
 
     def reached_epochs(self) -> frozenset[int]:
-        """The epochs whose snapshots of an expert may be read."""
+        """The epochs of an expert whose snapshots a run may read."""
         return frozenset()

@@ -1,9 +1,9 @@
-"""Bilevel distillation: the pairs are moved to lower the contrastive loss, on real pairs, of a student trained on them.
+"""Bilevel distillation: the pairs are moved to lower the loss on real pairs of a student that is trained on the synthetic ones.
 
-The student is trained as the evaluation's students are: from fresh heads, by SGD with momentum and weight decay. The gradient
-goes back through its last steps (truncated back-propagation through training from a random place of it, Feng et al.
-2310.02379). Two things keep the pairs from fitting the training images better than others: noise on the real features, and
-targets that are in part the experts' similarities (figures: benchmarks/results/methods.md).
+The student is trained like the students of the evaluation: from freshly drawn heads, by SGD with momentum and weight decay. The
+gradient goes back through a window of its training that ends at a random step (random truncated back-propagation through time,
+Feng et al. 2310.02379). Two measures against overfitting to the training images: noise on the real features, and targets that
+are partly the experts' similarities (figures: benchmarks/results/methods.md).
 """
 
 from collections.abc import Iterator
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 
 
 class Bilevel(UnrolledObjective):
-    """The loss of real pairs at the end of a student's training on the synthetic ones."""
+    """The outer loss is the loss on real pairs of a student that was trained on the synthetic ones."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"real_batches", "experts"})
-    # Of finite differences, which are refused here: an unrolling has it among its settings.
+    # `UnrollSettings` asks for the scheme of finite differences. It is not used, because finite differences are refused here.
     difference: ClassVar[str] = "central"
     name: str = "bilevel"
     inner_steps: Positive = Field(15, description="The student's last steps, through which the gradient goes.")
     skipped_steps: NonNegative = Field(
         40,
         description=(
-            "At every other outer step the student first takes 0 to so many steps that are not differentiated, so that the "
-            "pairs serve late in its training as well as early."
+            "At every other outer step the student first takes a random number of steps, 0 to this many, that are not "
+            "differentiated, so that the pairs are useful late in its training as well as early."
         ),
     )
     student_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of the student's SGD.")
@@ -64,15 +64,15 @@ class Bilevel(UnrolledObjective):
     noise: Annotated[float, Field(ge=0)] = Field(
         0.5,
         description=(
-            "Gaussian noise on what enters the student of real pairs (features of a frozen backbone, or images; and texts), in "
-            "units of the batch's standard deviation."
+            "Gaussian noise on the real pairs that the student is measured on (images, or features of a frozen backbone; and "
+            "texts), in units of the batch's standard deviation."
         ),
     )
     teacher: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5,
         description=(
-            "Share of the outer loss whose targets are the experts' similarities of the real pairs (the mean of their cosines, "
-            "of the last epoch, over the loss's temperature) instead of each pair's own; 0: no expert is needed."
+            "Weight, 0 to 1, of an outer loss whose targets are the experts' similarities of the real pairs (their mean cosine "
+            "at the last epoch, divided by the temperature of model.loss); the rest is model.loss itself. 0: no experts needed."
         ),
     )
 
@@ -87,15 +87,16 @@ class Bilevel(UnrolledObjective):
             yield BilevelProblem(self, context, unrolling, teacher)
 
     def problems(self, experiment: "Experiment") -> list[str]:
-        key, found = "distill.objective", [*self.problems_on_ranks(experiment)]
+        key, problems = "distill.objective", [*self.problems_on_ranks(experiment)]
         if GRADIENTS.load(self.gradient).first_order_only:
-            found.append(f"{key}.gradient: {self.gradient} is not checked for {key}: bilevel: set exact")
+            problems.append(f"{key}.gradient: {self.gradient} is not checked for {key}: bilevel: set exact")
         if self.teacher and experiment.model.loss.first_temperature() is None:
-            found.append(f"{key}.teacher: model.loss: {experiment.model.loss.name} has no temperature: set {key}.teacher to 0")
-        return found
+            loss = experiment.model.loss.name
+            problems.append(f"{key}.teacher: model.loss: {loss} has no temperature: set {key}.teacher to 0")
+        return problems
 
     def refuse_on_ranks(self, model: DualEncoder) -> None:
-        # The student has its dropout on the real pairs.
+        # On the real pairs the student always runs with its dropout.
         refuse_backbone_dropout(model)
 
     def needed(self) -> frozenset[str]:
@@ -115,11 +116,11 @@ class Bilevel(UnrolledObjective):
 
 
 class BilevelProblem(OuterProblem):
-    """At each outer step a student with fresh heads.
+    """Each outer step trains a student with freshly drawn heads, and differentiates its loss on real pairs.
 
     Args:
-        unrolling: of the student; the context's model is its.
-        teacher: of the outer loss; none where `settings.teacher` is 0.
+        unrolling: the student's unroll; it uses the context's model.
+        teacher: makes the soft targets of the outer loss; None if `settings.teacher` is 0.
     """
 
     def __init__(self, settings: Bilevel, context: RunContext, unrolling: Unrolling, teacher: Teacher | None) -> None:
@@ -128,7 +129,7 @@ class BilevelProblem(OuterProblem):
         self.real = RealFeatures(context, unrolling.tower, settings.real_batch_size)
         self.shared_of_loss = list(context.loss.learned_shared())
         self.inputs = ImageInputs(unrolling.tower)
-        # Before the teacher or a step gives the model other weights.
+        # Reads the starting weights, so it must come before a teacher's pass or a step changes them.
         self.fresh_start = unrolling.fresh_starts()
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
@@ -155,43 +156,45 @@ class BilevelProblem(OuterProblem):
         )
         result = self.unrolling.gradient(segment, None)
         rows, row_gradients = exchange.gradients(result.batches)
-        of_loss = dict(zip(self.shared_of_loss, result.shared, strict=True))
-        return OuterGradient(
-            {"real_pairs": result.terms.item()}, rows, row_gradients, {LOG_RATES: result.rates * rates} | of_loss
-        )
+        loss_gradients = dict(zip(self.shared_of_loss, result.shared, strict=True))
+        # d/d(log rate) = rate * d/d(rate).
+        shared_gradients = {LOG_RATES: result.rates * rates} | loss_gradients
+        return OuterGradient({"real_pairs": result.terms.item()}, rows, row_gradients, shared_gradients)
 
     def _outer(self, step: int) -> OuterLoss:
-        """The loss of an outer step's real pairs, (1,), as a function of the student's end."""
+        """The outer loss: theta_T -> (1,), the loss on the real pairs of this outer step."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "noise", step) % 2**63)
         inputs, texts, total = self.real.inputs(step)
         scale, ranks = self.settings.noise, self.context.ranks
         inputs, texts = (with_noise(tensor, total, scale, generator, ranks) for tensor in (inputs, texts))
         rows = RealRows(inputs, texts, total)
-        loss, share, temperature = self.context.loss, self.settings.teacher, self.context.loss.first_temperature()
-        taught = self.teacher.similarities(rows) if self.teacher else None
+        loss, weight, temperature = self.context.loss, self.settings.teacher, self.context.loss.first_temperature()
+        targets = self.teacher.similarities(rows) if self.teacher else None
 
-        def of_features(images: Tensor, texts: Tensor) -> Tensor:
-            of_pairs = loss(images, texts)
-            if taught is None or temperature is None:
-                return of_pairs
-            of_teacher = soft_cross_entropy(cosines(images, texts) / temperature, taught / temperature)
-            return torch.lerp(of_pairs, of_teacher, share)
+        def loss_of_features(images: Tensor, texts: Tensor) -> Tensor:
+            pair_loss = loss(images, texts)
+            if targets is None or temperature is None:
+                return pair_loss
+            teacher_loss = soft_cross_entropy(cosines(images, texts) / temperature, targets / temperature)
+            return torch.lerp(pair_loss, teacher_loss, weight)
 
-        return self.unrolling.loss_of_rows(rows, derive_seed(self.seed, "outer loss", step), of_features)
+        return self.unrolling.loss_of_rows(rows, derive_seed(self.seed, "outer loss", step), loss_of_features)
 
 
 def with_noise(rows: Tensor, total: int, scale: float, generator: torch.Generator, ranks: Ranks = SOLO) -> Tensor:
-    """Rows with Gaussian noise of `scale` times the mean over features of their standard deviation over all rows; a single row
-    has none, and stays as it is. The noise is drawn on the CPU, so that all devices and any number of ranks draw alike.
+    """Add Gaussian noise to the rows. Its standard deviation is `scale` times that of the features over all rows, averaged over
+    the features; a single row has none and is returned unchanged. The noise is drawn on the CPU, so that it is the same on all
+    devices and for any number of ranks.
 
     Args:
-        rows: (b, ...), this rank's `rows_to_compute` of `total`.
+        rows: (b, ...), this rank's `rows_to_compute` of `total` rows.
     """
     if scale == 0 or total < 2:
         return rows
     owned, computed = ranks.rows(total), ranks.rows_to_compute(total)
-    counted = rows[: owned[1] - owned[0]]
-    mean = ranks.all_reduce(counted.sum(dim=0)) / total
-    deviation = (ranks.all_reduce((counted - mean).square().sum(dim=0)) / (total - 1)).sqrt()
+    # A rank that owns no row computes another rank's first row, which must not be counted twice.
+    own_rows = rows[: owned[1] - owned[0]]
+    mean = ranks.all_reduce(own_rows.sum(dim=0)) / total
+    deviation = (ranks.all_reduce((own_rows - mean).square().sum(dim=0)) / (total - 1)).sqrt()
     noise = torch.randn((total, *rows.shape[1:]), generator=generator)[slice(*computed)].to(rows)
     return rows + scale * deviation.mean() * noise

@@ -1,8 +1,8 @@
-"""Covariance matching: synthetic pairs whose image and text features covary as those of real pairs do (CovMatch, Lee et al.
-2510.18583).
+"""Covariance matching: match the cross-covariance of image and text features of synthetic pairs to that of real pairs
+(CovMatch, Lee et al. 2510.18583).
 
-Published, both encoders take the contrastive steps, and input token embeddings are learned; here the text encoder is frozen and
-its output is learned.
+In the published method both encoders take the contrastive steps, and input token embeddings are learned. Here the text encoder
+is frozen and its output is learned.
 """
 
 from collections.abc import Iterator
@@ -22,25 +22,25 @@ from vldd_dist.distillation.real_data.real_features import RealFeatures
 
 
 class CovarianceMatching(FeatureMatching):
-    """|rho C_real - C_synthetic|^2 (Frobenius), C the cross-covariance of backbone features and caption embeddings, and a
-    weighted squared distance of the mean joint features, tower by tower."""
+    """The outer loss is |rho C_real - C_synthetic|^2 (Frobenius), where C is the cross-covariance of backbone features and
+    caption embeddings, plus the weighted squared distances of the mean joint features of images and of texts."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"real_batches"})
     name: str = "covariance_matching"
-    real_batch_size: Positive = Field(128, description="Real pairs an outer step.")
-    rho: Rate = Field(1.0, description="The real cross-covariance is multiplied by it (published: 2 at 100 pairs, else 1).")
-    mean_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="Weight of the distance of means.")
+    real_batch_size: Positive = Field(128, description="Real pairs of an outer step.")
+    rho: Rate = Field(1.0, description="Factor of the real cross-covariance (published: 2 at 100 pairs, else 1).")
+    mean_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="Weight of the distance of the means.")
     train_model: bool = Field(
         True,
         description=(
-            "After each outer step the model takes a contrastive step on the real batch, in all that model.*.train lets move; "
-            "false: it keeps its starting weights."
+            "After each outer step, train the parts of the model that model.*.train names with one contrastive step on the "
+            "real batch; false: it keeps its starting weights."
         ),
     )
-    lr_encoder: Rate = Field(0.01, description="Learning rate of these steps, image backbone.")
-    lr_heads: Rate = Field(0.1, description="Learning rate of these steps, heads.")
+    lr_encoder: Rate = Field(0.01, description="Learning rate of the image backbone in these training steps.")
+    lr_heads: Rate = Field(0.1, description="Learning rate of the heads in these training steps.")
     reset_every: Positive = Field(
-        50, description="Outer steps after which the model is back at its starting weights, with freshly drawn heads."
+        50, description="Every so many outer steps the model is reset to its starting weights, with freshly drawn heads."
     )
 
     def real_rows(self) -> int:
@@ -55,7 +55,7 @@ class CovarianceMatching(FeatureMatching):
 
 
 class CovarianceProblem(FeatureProblem):
-    """All synthetic pairs against a real mini-batch at every step."""
+    """Each outer step compares all synthetic pairs with a real minibatch."""
 
     def __init__(self, settings: CovarianceMatching, context: RunContext) -> None:
         super().__init__(context, follow=settings.train_model)
@@ -73,12 +73,12 @@ class CovarianceProblem(FeatureProblem):
         real, synthetic = self.real.all_rows(step), (features, texts)
         difference = settings.rho * cross_covariance(*real) - cross_covariance(*synthetic)
         distances = [
-            (head(ours).mean(dim=0) - head(theirs).mean(dim=0)).square().sum()
-            for head, ours, theirs in zip(heads, synthetic, real, strict=True)
+            (head(synthetic_rows).mean(dim=0) - head(real_rows).mean(dim=0)).square().sum()
+            for head, synthetic_rows, real_rows in zip(heads, synthetic, real, strict=True)
         ]
         return {"covariance": difference.square().sum(), "means": settings.mean_weight * torch.stack(distances).sum()}
 
 
 def cross_covariance(a: Tensor, b: Tensor) -> Tensor:
-    """(F, D), unbiased, of the columns of (n, F) and (n, D); of one row zero."""
+    """The unbiased (F, D) cross-covariance of the columns of `a` (n, F) and `b` (n, D); zero for a single row."""
     return (a - a.mean(dim=0)).T @ (b - b.mean(dim=0)) / max(len(a) - 1, 1)

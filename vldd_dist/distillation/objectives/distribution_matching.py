@@ -1,5 +1,5 @@
-"""Distribution matching (MDM, 2605.23482): to teachers between states of the experts, synthetic pairs are distributed as real
-ones are, both in what image and text have in common and in what tells them apart."""
+"""Distribution matching (MDM, 2605.23482): match the distributions of synthetic and real pairs in the feature space of
+teachers, both for the sum of the image and text features (what they have in common) and for their difference."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,34 +27,34 @@ if TYPE_CHECKING:
 
 
 class DistributionMatching(FeatureMatching):
-    """The loss of the synthetic pairs to a teacher, and the weighted maximum mean discrepancies of both kinds of pairs in v + t
-    and in v - t, each of norm one, v and t the joint features of norm one. The teacher is drawn at every outer step: an expert,
-    and two of its epochs, between which it lies."""
+    """The outer loss is model.loss of the synthetic pairs, plus the weighted maximum mean discrepancies between synthetic and
+    real pairs of v + t and of v - t, where v and t are the teacher's joint features. v, t, their sum and their difference are
+    scaled to norm one. Each outer step draws a teacher: an expert, and two of its epochs, whose states are merged."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"experts", "real_batches"})
     name: str = "distribution_matching"
-    real_batch_size: Positive = Field(256, description="Real pairs an outer step.")
-    pairs_a_step: Positive = Field(64, description="Synthetic pairs an outer step, drawn at random; at most all M.")
+    real_batch_size: Positive = Field(256, description="Real pairs of an outer step.")
+    pairs_a_step: Positive = Field(64, description="Synthetic pairs of an outer step, drawn at random; at most all M.")
     last_epoch: Annotated[int, Field(ge=2)] = Field(
-        5, description="A teacher lies between two epochs of an expert out of 1 to last_epoch."
+        5, description="A teacher merges the states of an expert after two epochs, drawn from 1 to last_epoch."
     )
     sum_weight: Annotated[float, Field(ge=0)] = Field(0.8, description="Weight of the discrepancy of v + t.")
     difference_weight: Annotated[float, Field(ge=0)] = Field(0.8, description="Weight of the discrepancy of v - t.")
-    width: Rate = Field(0.5, description="Of the kernel exp(-angle^2 / (2 width^2)), in radians.")
-    clip: Rate | None = Field(1.0, description="Largest norm of the gradient of all pairs; none: as it is.")
+    width: Rate = Field(0.5, description="Width of the kernel exp(-angle^2 / (2 width^2)), in radians.")
+    clip: Rate | None = Field(1.0, description="The gradient of all pairs is clipped to this norm; none: not clipped.")
 
     def problems(self, experiment: "Experiment") -> list[str]:
-        found, epochs = super().problems(experiment), experiment.experts.epochs
+        problems, epochs = super().problems(experiment), experiment.experts.epochs
         if self.last_epoch > epochs:
-            found.append(
+            problems.append(
                 f"distill.objective.last_epoch ({self.last_epoch}) is more than experts.epochs ({epochs}): lower it, or train "
                 "longer"
             )
         if (workers := experiment.distill.workers) > self.pairs_a_step:
-            found.append(
+            problems.append(
                 f"distill.workers ({workers}) is more than distill.objective.pairs_a_step ({self.pairs_a_step}): lower it"
             )
-        return found
+        return problems
 
     def real_rows(self) -> int:
         return self.real_batch_size
@@ -74,7 +74,7 @@ class DistributionMatching(FeatureMatching):
 
 
 class DistributionProblem(FeatureProblem):
-    """Drawn synthetic pairs against a real mini-batch at every step, to a teacher that the whole model becomes."""
+    """Each outer step draws synthetic pairs, a real minibatch and a teacher, whose weights it writes into the model."""
 
     def __init__(self, settings: DistributionMatching, context: RunContext) -> None:
         super().__init__(context, follow=True)
@@ -82,7 +82,7 @@ class DistributionProblem(FeatureProblem):
         self.real = RealFeatures(context, self.tower, settings.real_batch_size)
         self.seed = derive_seed(context.seed, "distillation", context.total)
         self.view = ParameterView(self.model)
-        # The loss is differentiated in the pairs only.
+        # The loss is differentiated with respect to the pairs only.
         self.model.requires_grad_(False)
 
     def drawn(self, step: int) -> Tensor:
@@ -90,7 +90,7 @@ class DistributionProblem(FeatureProblem):
         return torch.from_numpy(permutation)[: self.settings.used_pairs(self.context.total)].sort().values
 
     def teacher(self, step: int) -> tuple[int, int, int]:
-        """An expert, and two of its epochs."""
+        """The teacher of an outer step: an expert, and the two of its epochs to merge."""
         generator = numpy_generator(self.seed, "teacher", step)
         expert = int(generator.integers(self.experts.count))
         first, second = generator.choice(self.settings.last_epoch, 2, replace=False)
@@ -108,10 +108,10 @@ class DistributionProblem(FeatureProblem):
         self.view.write([between(*tensors) for tensors in zip(*states, strict=True)])
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
-        found = super().gradient(step, pairs)
+        gradient = super().gradient(step, pairs)
         if self.settings.clip is None:
-            return found
-        return found._replace(row_gradients=clipped(found.row_gradients, self.settings.clip, self.context.ranks))
+            return gradient
+        return gradient._replace(row_gradients=clipped(gradient.row_gradients, self.settings.clip, self.context.ranks))
 
     def terms(self, step: int, features: Tensor, texts: Tensor) -> dict[str, Tensor]:
         settings = self.settings
@@ -126,5 +126,5 @@ class DistributionProblem(FeatureProblem):
         return mean_discrepancy(functional.normalize(a), functional.normalize(b), self.settings.width)
 
     def _joint(self, features: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, d) each, of norm one."""
+        """The joint features of images and texts, (B, d) each, of norm one."""
         return functional.normalize(self.model.image_head(features)), functional.normalize(self.model.text_head(texts))

@@ -1,4 +1,4 @@
-"""What objectives have in common that compare features of synthetic and of real pairs, and unroll no student."""
+"""The common part of the objectives that compare features of synthetic and real pairs, without a student."""
 
 from abc import abstractmethod
 from typing import TYPE_CHECKING
@@ -19,33 +19,37 @@ if TYPE_CHECKING:
 
 
 class FeatureMatching(Objective):
-    """Settings of such an objective."""
+    """The settings of such an objective."""
 
     def problems(self, experiment: "Experiment") -> list[str]:
-        loss, found = experiment.model.loss, []
+        loss, problems = experiment.model.loss, []
         if learned := [*loss.learned_rows(range(1), 1), *loss.learned_shared()]:
-            found.append(f"model.loss: {learned[0]} cannot be learned by distill.objective: {self.name}, without a student")
+            problems.append(
+                f"model.loss: {learned[0]} cannot be learned by distill.objective: {self.name}, which works without a student: "
+                "choose another of either"
+            )
         if experiment.distill.sharding != "none":
-            found.append(f"distill.sharding shards a student, and distill.objective: {self.name} has none: set none")
-        return found
+            problems.append(f"distill.sharding shards a student, and distill.objective: {self.name} has none: set none")
+        return problems
 
     def step_flops(self, costs: PassCosts, settings: "DistillSettings", pairs: int) -> float:
-        """As `Objective.step_flops` says: synthetic images through the tower and back to their pixels; real images through it
-        where their features are not given; a training step on real pairs where the model takes one. Heads are not counted."""
+        """See `Objective.step_flops`. Counts the synthetic images through the tower and back to their pixels; the real images
+        through the tower, unless their features are given; and the model's training step, if it takes one. Heads are not
+        counted."""
         moves = self.trains_model() and not costs.frozen_backbone
-        # The features of images that keep their start are computed once where the tower keeps its weights.
-        of_fixed = costs.encoding if moves else 0
-        synthetic = of_fixed if "images" in settings.fixed() else costs.pixels
+        # Of fixed images, the features are computed once, unless the tower's weights change.
+        fixed_images = costs.encoding if moves else 0
+        synthetic = fixed_images if "images" in settings.fixed() else costs.pixels
         real = (0 if costs.has_features else costs.encoding) + (costs.training if self.trains_model() else 0)
         return self.used_pairs(pairs) * synthetic + self.real_rows() * real
 
 
 class FeatureProblem(OuterProblem):
-    """Synthetic pairs against real ones at every step. Each rank encodes an equal part of the pairs; the features of all are
-    gathered, and each rank takes 1/world of the loss as its part.
+    """Compares synthetic with real pairs at each outer step. Each rank encodes an equal part of the synthetic pairs; the
+    features of all of them are gathered, and each rank differentiates 1/world_size of the same loss.
 
     Args:
-        follow: the model's weights change between outer steps.
+        follow: whether the model's weights change between outer steps.
     """
 
     def __init__(self, context: RunContext, *, follow: bool) -> None:
@@ -57,18 +61,18 @@ class FeatureProblem(OuterProblem):
 
     @abstractmethod
     def terms(self, step: int, features: Tensor, texts: Tensor) -> dict[str, Tensor]:
-        """The loss's terms of this outer step, by name, scalars.
+        """The terms of the outer loss at this step: scalars by name.
 
         Args:
-            features: (B, F), the backbone's of the drawn pairs' images.
-            texts: (B, D), their embeddings.
+            features: (B, F) backbone features of the images of the drawn pairs.
+            texts: (B, D) their text embeddings.
         """
 
     def prepare(self, step: int) -> None:
-        """Give the model the weights of this outer step."""
+        """Set the model's weights for this outer step."""
 
     def drawn(self, step: int) -> Tensor:
-        """(B,) int64, distinct, ascending: the pairs that take part."""
+        """(B,) int64 indices of the pairs that take part, distinct and ascending; all of them unless a subclass draws some."""
         return torch.arange(self.context.total)
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:

@@ -1,4 +1,4 @@
-"""What objectives have in common that train a student on the pairs for a few steps and differentiate through them."""
+"""The common part of the objectives that train a student on the pairs for a few steps and differentiate through these steps."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
     from vldd_dist.config.sections.distillation import DistillSettings
 
-# (2,) natural logarithms of the inner learning rates of the image and the text tower. The logarithm is what is learned: a rate
-# cannot turn negative (docs/decisions.md).
+# Name of the shared tensor (2,): natural logarithms of the inner learning rates of the image and the text tower. The logarithm
+# is learned, so that a rate cannot become negative (docs/decisions.md).
 LOG_RATES = "log_rates"
 
 
@@ -32,7 +32,7 @@ def _known_gradient(name: str) -> str:
 
 
 class UnrolledObjective(Objective):
-    """The student's steps, which all of these objectives have."""
+    """The settings of the student's steps."""
 
     advice: ClassVar[str] = "lower distill.lr_images, distill.lr_texts, distill.objective.lr_rates or the inner learning rates"
     inner_steps: Positive = Field(8, description="Student steps an outer step (syn_steps).")
@@ -40,7 +40,7 @@ class UnrolledObjective(Objective):
         "exact",
         description="How the unroll is differentiated: full, exact, finite_difference, tesla (docs/methods.md).",
     )
-    dropout: bool = Field(False, description="Run the student with its dropout (masks replayed) instead of without.")
+    dropout: bool = Field(False, description="Train the student with its dropout (each inner step replays its masks).")
     inner_lr_image: Rate = Field(0.1, description="Inner learning rate of the image tower at the start (lr_teacher_img).")
     inner_lr_text: Rate = Field(0.1, description="Inner learning rate of the text tower at the start (lr_teacher_txt).")
     lr_rates: Annotated[float, Field(ge=0)] = Field(
@@ -49,7 +49,8 @@ class UnrolledObjective(Objective):
     offload_snapshots: Annotated[Literal["none", "cpu", "nvme"], HOW_TO_RUN] = Field(
         "none",
         description=(
-            "Where the unroll's snapshots wait: with the student, in the host's memory, or on its disk (VLDD_SCRATCH_DIR)."
+            "Where the unroll keeps its snapshots: on the student's device (none), in host memory (cpu), or on disk, in "
+            "VLDD_SCRATCH_DIR (nvme)."
         ),
     )
 
@@ -70,7 +71,7 @@ class UnrolledObjective(Objective):
             refuse_backbone_dropout(model)
 
     def problems_on_ranks(self, experiment: "Experiment") -> Iterator[str]:
-        """What keeps it from several ranks or an engine, where they are asked for."""
+        """Why the settings cannot run on several ranks or an engine, if the experiment asks for them."""
         distill = experiment.distill
         if GRADIENTS.load(self.gradient).derivatives is None and (distill.workers > 1 or distill.sharding != "none"):
             yield (
@@ -79,24 +80,24 @@ class UnrolledObjective(Objective):
             )
 
     def inner_rates(self, shared: Mapping[str, Tensor], step: int) -> Tensor:
-        """(2,), of the image and the text tower. Raises DivergenceError where one is of no use any more."""
+        """(2,) inner learning rates of the image and the text tower. Raises DivergenceError if one is zero or not finite."""
         rates = shared[LOG_RATES].exp()
         if not bool((rates.isfinite() & (rates > 0)).all()):
             raise DivergenceError(f"the inner learning rates are {rates.tolist()} at outer step {step}: {self.advice}")
         return rates
 
     def plain_steps(self) -> float:
-        """How many steps, in the mean, a student takes before those that are differentiated."""
+        """The mean number of steps that a student takes before those that are differentiated."""
         return 0
 
     def step_flops(self, costs: PassCosts, settings: "DistillSettings", pairs: int) -> float:
-        """As `Objective.step_flops` says. T inner steps cost:
+        """See `Objective.step_flops`. T inner steps cost:
 
-        - `exact`: T - 1 gradients on the way there, T steps differentiated twice on the way back; `full` as many, in one graph;
-          `tesla` the same, for the products along the parameters are not told apart.
-        - differences: central 3 T - 1 gradients, forward 2 T.
-        - steps before those that are differentiated: a gradient each; and a gradient of the outer loss on real pairs.
-        - frozen tower: each pair that takes part goes through it and back to its pixels; images that keep their start do not.
+        - `exact`: T - 1 gradients forward, and T steps differentiated twice on the way back. `full` costs the same, in one
+          graph. `tesla` is counted alike, although it does not take the products with respect to the parameters.
+        - `finite_difference`: central 3 T - 1 gradients, forward 2 T.
+        - Steps before those that are differentiated: one gradient each. An outer loss on real pairs: one gradient.
+        - A frozen backbone: a pass of each used image through it and back to the pixels, unless the images are fixed.
         """
         steps, batch, fixed = self.inner_steps, inner_batch_size(settings.batch_size, pairs), settings.fixed()
         used = min(pairs, steps * batch)
@@ -108,5 +109,5 @@ class UnrolledObjective(Objective):
         return inner + tower + self.real_rows() * costs.training
 
     def passes_of_differences(self) -> int:
-        """Gradients that an inner minibatch takes where derivatives are differences of them."""
+        """The number of gradients that finite differences take for all inner steps of an outer step."""
         raise NotImplementedError(f"{self.name} refuses finite differences")

@@ -1,9 +1,9 @@
-"""Whitened covariance matching (after APM, ICML 2026): the cross-covariance of synthetic pairs is to be that of all real pairs
-where both are whitened.
+"""Whitened covariance matching (after APM, ICML 2026): match the whitened cross-covariance of the synthetic pairs to that of
+all real pairs.
 
-With the squared error |H W V^T - I|^2 in place of InfoNCE the best linear map between centred image features H and texts V is
-W = (H^T H)^-1 H^T V (V^T V)^-1, closed form: what a set of pairs teaches is its whitened cross-covariance. Both are whitened by
-the covariances of the real pairs, for those of few synthetic pairs have no inverse.
+With the squared error |H W V^T - I|^2 in place of InfoNCE, the best linear map between centred image features H and texts V has
+the closed form W = (H^T H)^-1 H^T V (V^T V)^-1. So what a model learns from a set of pairs is their whitened cross-covariance.
+Both sides are whitened by the covariances of the real pairs, because those of a few synthetic pairs have no inverse.
 """
 
 from collections.abc import Iterator
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
 
 
 class WhitenedMatching(FeatureMatching):
-    """|S_v^(-1/2) (C_real - C_synthetic) S_l^(-1/2)|^2 (Frobenius), C the cross-covariance of backbone features and caption
-    embeddings, S their covariances over the training pairs, and a weighted squared distance of the whitened means. What is real
-    is computed once, so that the backbone must be frozen."""
+    """The outer loss is |S_v^(-1/2) (C_real - C_synthetic) S_l^(-1/2)|^2 (Frobenius), plus a weighted squared distance of the
+    whitened means. C is the cross-covariance of backbone features and caption embeddings; S_v and S_l are their covariances
+    over the training pairs. The moments of the real pairs are computed once, so the backbone must be frozen."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"real_batches"})
     name: str = "whitened_matching"
     ridge: Rate = Field(
-        1.0, description="Added to both covariances, as a part of their mean variance; small ones match what is noise, too."
+        1.0, description="Added to both covariances, in units of their mean variance; with a small one noise is matched too."
     )
     caption_subsets: Positive = Field(
-        5, description="Outer step n takes caption n modulo this number of each image (modulo the captions it has)."
+        5, description="Outer step n uses caption n modulo this number of each image (modulo the number of its captions)."
     )
     mean_weight: Annotated[float, Field(ge=0)] = Field(
-        0.1, description="Weight of the distance of means; 0: centred pairs only."
+        0.1, description="Weight of the distance of the means; 0: only the covariance is matched."
     )
 
     def problems(self, experiment: "Experiment") -> list[str]:
-        found, image = super().problems(experiment), experiment.model.image
+        problems, image = super().problems(experiment), experiment.model.image
         if image.train not in ("head", "frozen") or image.weights == "random":
-            found.append(
+            problems.append(
                 "distill.objective: whitened_matching computes the real features once: set model.image.train to head or "
-                "frozen, and model.image.weights to other than random"
+                "frozen, and model.image.weights to something other than random"
             )
-        return found
+        return problems
 
     def kept_numbers(self, image_dim: int, text_dim: int) -> int:
         return image_dim**2 + text_dim**2 + self.caption_subsets * image_dim * text_dim
@@ -60,20 +60,20 @@ class WhitenedMatching(FeatureMatching):
 
 
 class WhitenedProblem(FeatureProblem):
-    """All synthetic pairs against the moments of all real ones. Every rank computes these, alike."""
+    """Each outer step compares all synthetic pairs with the moments of all real ones, which every rank computes itself."""
 
     def __init__(self, settings: WhitenedMatching, context: RunContext) -> None:
         super().__init__(context, follow=False)
         self.settings = settings
         assert context.image_features is not None
-        found = whitened_moments(context.image_features, context.embeddings, settings.caption_subsets, settings.ridge)
+        moments = whitened_moments(context.image_features, context.embeddings, settings.caption_subsets, settings.ridge)
         device = context.device
-        self.image, self.text, self.cross = (matrix.to(device) for matrix in (found.image, found.text, found.cross))
-        self.mean, self.means = (mean.to(device) for mean in found.means)
+        self.image, self.text, self.cross = (matrix.to(device) for matrix in (moments.image, moments.text, moments.cross))
+        self.mean, self.means = (mean.to(device) for mean in moments.means)
 
     def terms(self, step: int, features: Tensor, texts: Tensor) -> dict[str, Tensor]:
         subset = step % self.settings.caption_subsets
         images, texts = (features - self.mean) @ self.image, (texts - self.means[subset]) @ self.text
         difference = self.cross[subset] - cross_covariance(images, texts)
-        apart = torch.cat([images.mean(dim=0), texts.mean(dim=0)]).square().sum()
-        return {"covariance": difference.square().sum(), "means": self.settings.mean_weight * apart}
+        distance = torch.cat([images.mean(dim=0), texts.mean(dim=0)]).square().sum()
+        return {"covariance": difference.square().sum(), "means": self.settings.mean_weight * distance}

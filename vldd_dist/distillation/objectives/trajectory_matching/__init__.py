@@ -1,5 +1,5 @@
-"""Trajectory matching: a student trained on the pairs for a few steps is to end where an expert ended (Cazenavette et al.
-2203.11932; Wu et al. 2308.07545, 3.3)."""
+"""Trajectory matching: a student that trains on the pairs for a few steps should reach the parameters that an expert reached by
+training on real pairs (Cazenavette et al. 2203.11932; Wu et al. 2308.07545, section 3.3)."""
 
 from vldd_dist.distillation.objectives.trajectory_matching.objective import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.problem import MatchingProblem

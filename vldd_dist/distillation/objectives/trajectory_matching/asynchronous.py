@@ -1,5 +1,5 @@
-"""Start epochs of the towers drawn apart (AMD, Asynchronous Matching with Dynamic sampling, ICLR 2026): image and text towers
-learn at different paces, so the states that serve one as a start need not be those that serve the other."""
+"""Separate start epochs for the two towers (AMD, Asynchronous Matching with Dynamic sampling, ICLR 2026): image and text towers
+learn at different paces, so good start epochs for one need not be good for the other."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -16,54 +16,53 @@ from vldd_dist.sharding.ranks import Ranks
 
 
 class Asynchronous(Section):
-    """The image tower starts at one epoch and the text tower, independently, at another; each is to reach its expert's state
-    `expert_epochs` later."""
+    """The image and the text tower start at independently drawn epochs. Each should reach the expert's state `expert_epochs`
+    after its own start."""
 
     image: Distinct[NonNegative] | None = Field(None, description="Start epochs of the image tower; none: all starts.")
     text: Distinct[NonNegative] | None = Field(None, description="Start epochs of the text tower; none: all starts.")
     auto: bool = Field(
         False,
         description=(
-            "Of all starts each tower has those at which the experts move it the more: with r the image tower's way over the "
-            "text tower's, those of r at least, or at most, its median."
+            "Choose the start epochs of each tower by how far the experts move it. With r = the image tower's distance / the "
+            "text tower's distance, the image tower gets the starts where r is at least its median, the text tower those where "
+            "r is at most its median."
         ),
     )
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def _auto_excludes_starts(self) -> Self:
         if self.auto and (self.image or self.text):
             raise ValueError("auto finds the starts of both towers: leave image and text out, or auto")
         return self
 
-    def starts(self, every: Sequence[int]) -> list[Epochs]:
-        """What is drawn from.
-
-        Args:
-            every: all starts.
-        """
-        return list(product(self.image or every, self.text or every))
+    def starts(self, all_starts: Sequence[int]) -> list[Epochs]:
+        """The pairs of start epochs to draw from; `all_starts` are those of a tower for which none are given."""
+        return list(product(self.image or all_starts, self.text or all_starts))
 
 
 def starts_by_pace(
-    states: States, experts: range, every: Sequence[int], expert_epochs: int, ranks: Ranks
+    states: States, experts: range, all_starts: Sequence[int], expert_epochs: int, ranks: Ranks
 ) -> tuple[list[int], list[int]]:
-    """The starts of the image and of the text tower by the rule of `Asynchronous.auto`.
+    """The start epochs of the image and of the text tower by the rule of `Asynchronous.auto`.
 
     Args:
-        states: the experts' own.
-        experts: whose ways count, their mean.
-        every: all starts.
-        expert_epochs: how far on a start's target is.
+        states: the experts' states as they were trained.
+        experts: indices of the experts over which the distances are averaged.
+        all_starts: the start epochs to choose from.
+        expert_epochs: epochs from a start to its target.
     """
     ratios = []
-    for start in every:
-        ways = torch.zeros(2, dtype=torch.float64)
+    for start in all_starts:
+        # (2,): summed over the experts, the distance from start to target of the image and of the text tower.
+        distances = torch.zeros(2, dtype=torch.float64)
         for expert in experts:
             squares = squared_lengths(*states.at(expert, (start, start), (start + expert_epochs,) * 2))
-            owners = torch.tensor(list(states.towers), device=squares.device)
-            of_towers = squares.new_zeros(2).index_add_(0, owners, squares)
-            ways += ranks.all_reduce(of_towers).sqrt().cpu()
-        ratios.append(float(ways[0] / ways[1]))
+            tower_indices = torch.tensor(list(states.towers), device=squares.device)
+            tower_squares = squares.new_zeros(2).index_add_(0, tower_indices, squares)
+            distances += ranks.all_reduce(tower_squares).sqrt().cpu()
+        ratios.append(float(distances[0] / distances[1]))
     middle = median(ratios)
-    pairs = list(zip(every, ratios, strict=True))
-    return [start for start, ratio in pairs if ratio >= middle], [start for start, ratio in pairs if ratio <= middle]
+    image_starts = [start for start, ratio in zip(all_starts, ratios, strict=True) if ratio >= middle]
+    text_starts = [start for start, ratio in zip(all_starts, ratios, strict=True) if ratio <= middle]
+    return image_starts, text_starts

@@ -1,4 +1,4 @@
-"""What is wrong with the settings of trajectory matching in an experiment, a sentence each."""
+"""Checks of the settings of trajectory matching against the rest of the experiment; one sentence for each problem."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ KEY = "distill.objective"
 
 
 def problems_of(settings: MatchingSettings, experiment: "Experiment") -> list[str]:
-    """All of them."""
+    """All problems of the settings."""
     return [
         *_of_gradient(settings, experiment),
         *_of_experts(settings, experiment),
@@ -25,11 +25,11 @@ def problems_of(settings: MatchingSettings, experiment: "Experiment") -> list[st
 
 
 def _of_gradient(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:
-    distill, way = experiment.distill, GRADIENTS.load(settings.gradient)
-    if way.first_order_only and distill.precision == "bf16":
+    first_order_only = GRADIENTS.load(settings.gradient).first_order_only
+    if first_order_only and experiment.distill.precision == "bf16":
         yield (
-            f"distill.precision: bf16 with {KEY}.gradient: {settings.gradient}: the difference of two passes drowns in the "
-            "rounding of one (docs/decisions.md); set precision to fp32 or gradient to exact"
+            f"distill.precision: bf16 with {KEY}.gradient: {settings.gradient}: the rounding error of bf16 is larger than the "
+            "difference of the two passes (docs/decisions.md); set precision to fp32 or gradient to exact"
         )
     yield from settings.problems_on_ranks(experiment)
 
@@ -56,15 +56,15 @@ def _of_experts(settings: MatchingSettings, experiment: "Experiment") -> Iterato
         )
     if settings.shortcut is None:
         return
-    first, straight = min(matched), settings.straightened_epochs()
-    if not matched <= set(straight):
+    first, shortcut = min(matched), settings.shortcut_epochs()
+    if not matched <= set(shortcut):
         yield (
-            f"{KEY}.shortcut goes from epoch {straight.start} to {straight.stop - 1} and what is matched from {first} to "
-            f"{last}: set {KEY}.shortcut.first_epoch to at most {first} and last_epoch to at least {last}, or leave both out"
+            f"{KEY}.shortcut goes from epoch {shortcut.start} to {shortcut.stop - 1}, but {first} to {last} are matched: set "
+            f"{KEY}.shortcut.first_epoch to at most {first} and last_epoch to at least {last}, or leave both out"
         )
-    elif straight[-1] > experts.epochs:
+    elif shortcut[-1] > experts.epochs:
         yield (
-            f"{KEY}.shortcut.last_epoch ({straight[-1]}) is more than experts.epochs ({experts.epochs}): lower it or train "
+            f"{KEY}.shortcut.last_epoch ({shortcut[-1]}) is more than experts.epochs ({experts.epochs}): lower it or train "
             "longer"
         )
 
@@ -73,8 +73,8 @@ def _of_starts(settings: MatchingSettings, experiment: "Experiment") -> Iterator
     frozen = [tower for tower in TOWERS if getattr(experiment.model, tower).train == "frozen"]
     if settings.asynchronous is not None and frozen:
         yield (
-            f"{KEY}.asynchronous draws the starts of two towers apart, and with model.{frozen[0]}.train: frozen one moves: "
-            "leave it out"
+            f"{KEY}.asynchronous draws separate starts for two towers, but with model.{frozen[0]}.train: frozen only one is "
+            "trained: leave it out"
         )
 
 
@@ -90,6 +90,6 @@ def _of_blending(settings: MatchingSettings, experiment: "Experiment") -> Iterat
     train = experiment.model.image.train
     if settings.blend is not None and train not in ("head", "frozen"):
         yield (
-            f"{KEY}.blend mixes the features of a frozen backbone, and with model.image.train: {train} it moves: set "
+            f"{KEY}.blend mixes the features of a frozen backbone, but model.image.train: {train} trains the backbone: set "
             f"model.image.train to head, or leave {KEY}.blend out"
         )

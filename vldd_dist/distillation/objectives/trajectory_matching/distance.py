@@ -1,4 +1,4 @@
-"""The outer loss: how far the student ends from the expert (Cazenavette et al. 2203.11932; Wu et al. 2308.07545, eq. 3)."""
+"""The matching loss: how far the student ends from the expert (Cazenavette et al. 2203.11932; Wu et al. 2308.07545, eq. 3)."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,33 +13,36 @@ TOWERS = ("image", "text")
 
 
 def matching_loss(theta: Params, start: Params, target: Params, towers: Sequence[int], ranks: Ranks = SOLO) -> Tensor:
-    """Squared distance of the student's end from the expert's, over the expert's own squared way, tower by tower.
+    """|theta - target|^2 / |start - target|^2 for each tower: the student's squared distance from the target, relative to the
+    squared distance that the expert moved.
 
     Args:
-        theta, start, target: parameters of the student's end, of both at their start, of the expert's end; of several ranks
-            each its shards.
+        theta: the student's parameters after its steps; with several ranks this rank's shards.
+        start: the expert's parameters where the student started, likewise.
+        target: the expert's parameters that the student should reach, likewise.
         towers: 0 (image) or 1 (text) for each tensor.
 
     Returns:
-        (2,) terms of the image and the text tower; their sum is the loss. A tower without parameters gives 0.
+        (2,) terms of the image and the text tower; the loss is their sum. The term of a tower without parameters is 0.
 
     Raises:
-        DataError: the expert's tower did not move, so there is nothing to match.
+        DataError: the expert's tower did not move, so that there is nothing to match.
     """
     terms = []
     for tower, name in enumerate(TOWERS):
-        owned = [entry for entry, owner in zip(zip(theta, start, target, strict=True), towers, strict=True) if owner == tower]
-        if not owned:
+        indices = [index for index, owner in enumerate(towers) if owner == tower]
+        if not indices:
             terms.append(theta[0].new_zeros(()))
             continue
-        distance = ranks.all_reduce_of_parts(torch.stack([(end - goal).square().sum() for end, _, goal in owned]).sum())
-        way = ranks.all_reduce(torch.stack([(begin - goal).square().sum() for _, begin, goal in owned]).sum())
-        if not bool(way > 0):
+        remaining = torch.stack([(theta[index] - target[index]).square().sum() for index in indices]).sum()
+        moved = torch.stack([(start[index] - target[index]).square().sum() for index in indices]).sum()
+        remaining, moved = ranks.all_reduce_of_parts(remaining), ranks.all_reduce(moved)
+        if not bool(moved > 0):
             raise DataError(f"the expert's {name} tower did not move between the snapshots: there is nothing to match")
-        terms.append(distance / way)
+        terms.append(remaining / moved)
     return torch.stack(terms)
 
 
 def distance_to(target: Params, start: Params, towers: Sequence[int], ranks: Ranks = SOLO) -> Callable[[Params], Tensor]:
-    """The matching loss as a function of the student's end; see `matching_loss`."""
+    """The matching loss as a function of the student's parameters; see `matching_loss`."""
     return lambda theta: matching_loss(theta, start, target, towers, ranks)

@@ -1,4 +1,4 @@
-"""Trajectory matching as a plug-in."""
+"""The plug-in of trajectory matching."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class TrajectoryMatching(MatchingSettings):
-    """Squared distance of the student's end from the expert's, over the expert's own squared way, image and text apart."""
+    """The outer loss is the student's squared distance from the expert's target, relative to the squared distance that the
+    expert moved; one term for each tower."""
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OuterProblem]:

@@ -1,4 +1,4 @@
-"""Trajectory matching at work."""
+"""Trajectory matching during a run."""
 
 from dataclasses import replace
 from itertools import product
@@ -28,15 +28,15 @@ from vldd_dist.seeding import derive_seed
 
 
 class MatchingProblem(OuterProblem):
-    """Draws an expert and a start, unrolls the student, differentiates.
+    """Each outer step draws an expert and a start, unrolls the student from there and differentiates the matching loss.
 
     Args:
         seed: every draw of an outer step derives from it and the step.
 
     Attributes:
-        epsilon_choice: of finite differences, once it is made.
-        differences: (outer step, relative error) at each check of finite differences.
-        paced: the starts of the image and of the text tower, of `asynchronous: {auto: true}` once they are found.
+        epsilon_choice: the epsilon of finite differences, once chosen.
+        differences: (outer step, relative error) of each check of finite differences.
+        auto_starts: the start epochs of the image and of the text tower by `asynchronous: {auto: true}`, once found.
     """
 
     def __init__(
@@ -54,20 +54,20 @@ class MatchingProblem(OuterProblem):
             context.settings.outer_steps,
             self.seed,
         )
-        # The experts' own, and as they are matched.
+        # The experts' states as they were trained, and as they are matched.
         self.snapshots = Snapshots(experts, unrolling)
-        straight = settings.straightened_epochs()
-        self.states: States = Shortcuts(self.snapshots, straight, context.ranks) if straight else self.snapshots
-        self.paced: tuple[list[int], list[int]] | None = None
+        shortcut = settings.shortcut_epochs()
+        self.states: States = Shortcuts(self.snapshots, shortcut, context.ranks) if shortcut else self.snapshots
+        self.auto_starts: tuple[list[int], list[int]] | None = None
         self.shared_of_loss = list(context.loss.learned_shared())
         self.epsilon_choice: EpsilonChoice | None = None
         self.differences: list[tuple[int, float]] = []
         self.inputs = ImageInputs(unrolling.tower)
-        # So many of the first experts are known to be committed.
-        self._present = 0
+        # The first experts, this many, are known to be committed.
+        self._committed = 0
 
     def begin(self, pairs: SyntheticPairs) -> None:
-        """Raises ConfigError where finite differences do not agree with `exact` on this student."""
+        """Raises ConfigError if finite differences do not agree with `exact` on this student."""
         if self.settings.asynchronous is not None and self.settings.asynchronous.auto:
             self._find_starts()
         if self.settings.wants_smooth_student():
@@ -75,61 +75,62 @@ class MatchingProblem(OuterProblem):
             self._check_differences(0, pairs)
 
     def awaited(self, step: int) -> Exception | None:
-        """The first expert of this step's pool that is not committed."""
+        """Waits for the first expert that this step may draw and that is not committed yet."""
         pool, ranks = self.sampler.pool(step), self.context.ranks
-        if self._present < pool:
-            # One rank looks: all must see the same.
-            missing = ranks.broadcast(self.experts.first_missing(range(self._present, pool)) if ranks.is_main else None)
+        if self._committed < pool:
+            # Only rank 0 asks the store, so that all ranks act on the same answer.
+            missing = ranks.broadcast(self.experts.first_missing(range(self._committed, pool)) if ranks.is_main else None)
             if missing is not None:
                 return ExpertAwaited(missing)
-            self._present = pool
+            self._committed = pool
         return None
 
     def prefetch(self, step: int) -> None:
-        drawn = self.sampler.draw(step)
-        if drawn.expert < self._present:
-            self.states.prefetch(drawn.expert, *self._ends(drawn))
+        draw = self.sampler.draw(step)
+        if draw.expert < self._committed:
+            self.states.prefetch(draw.expert, *self._start_and_target(draw))
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         if self.epsilon_choice and step and step % self.settings.check_every == 0:
             self._check_differences(step, pairs)
         rates = self.settings.inner_rates(pairs.shared, step)
-        drawn = self.sampler.draw(step)
-        exchange = self._exchange(drawn, pairs, self.context.settings.tower_graph_mib << 20)
-        segment = self._segment(step, drawn, exchange, rates, pairs)
+        draw = self.sampler.draw(step)
+        exchange = self._exchange(draw, pairs, self.context.settings.tower_graph_mib << 20)
+        segment = self._segment(step, draw, exchange, rates, pairs)
         result = self.unrolling.gradient(segment, self.epsilon_choice and self.epsilon_choice.relative_epsilon)
         rows, row_gradients = exchange.gradients(result.batches)
-        of_loss = dict(zip(self.shared_of_loss, result.shared, strict=True))
+        loss_gradients = dict(zip(self.shared_of_loss, result.shared, strict=True))
         terms = dict(zip(TOWERS, result.terms.tolist(), strict=True))
-        return OuterGradient(terms, rows, row_gradients, {LOG_RATES: result.rates * rates} | of_loss)
+        # d/d(log rate) = rate * d/d(rate).
+        return OuterGradient(terms, rows, row_gradients, {LOG_RATES: result.rates * rates} | loss_gradients)
 
     def state(self) -> dict[str, Any]:
-        """The choices at the start, and the errors of differences since."""
+        """What was chosen at the start of the run, and the errors of finite differences since."""
         state: dict[str, Any] = {}
-        if self.paced:
-            state["starts"] = dict(zip(TOWERS, self.paced, strict=True))
+        if self.auto_starts:
+            state["starts"] = dict(zip(TOWERS, self.auto_starts, strict=True))
         if self.epsilon_choice:
             state["difference_check"] = self.epsilon_choice._asdict() | {"later": self.differences[1:]}
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
         if starts := state.get("starts"):
-            self._take_starts((starts["image"], starts["text"]))
+            self._use_starts((starts["image"], starts["text"]))
         if check := state.get("difference_check"):
             self.epsilon_choice = EpsilonChoice(check["relative_epsilon"], check["error"], check["against"])
-            self.differences = [(0, check["error"]), *((at, error) for at, error in check["later"])]
+            self.differences = [(0, check["error"]), *((step, error) for step, error in check["later"])]
 
     def figures(self) -> dict[str, Any]:
         return {"difference_error": self.differences[-1][1]} if self.differences else {}
 
-    def _exchange(self, drawn: Draw, pairs: SyntheticPairs, graph_limit: int) -> BatchExchange:
+    def _exchange(self, draw: Draw, pairs: SyntheticPairs, graph_limit: int) -> BatchExchange:
         ranks = self.context.ranks
-        parts = [drawn.part(rank, ranks.world_size) for rank in range(ranks.world_size)]
+        parts = [draw.part(rank, ranks.world_size) for rank in range(ranks.world_size)]
         pairs, tower = self.inputs.of(pairs)
         return BatchExchange(ranks, tower, pairs, self.context.total, parts, graph_limit)
 
-    def _segment(self, step: int, drawn: Draw, exchange: BatchExchange, rates: Tensor, pairs: SyntheticPairs) -> Segment:
-        start, target = self.states.at(drawn.expert, *self._ends(drawn))
+    def _segment(self, step: int, draw: Draw, exchange: BatchExchange, rates: Tensor, pairs: SyntheticPairs) -> Segment:
+        start, target = self.states.at(draw.expert, *self._start_and_target(draw))
         return Segment(
             start,
             distance_to(target, start, self.unrolling.towers, self.context.ranks),
@@ -141,40 +142,40 @@ class MatchingProblem(OuterProblem):
             blend.of_step(derive_seed(self.seed, "blend", step)) if (blend := self.settings.blend) else None,
         )
 
-    def _ends(self, drawn: Draw) -> tuple[Epochs, Epochs]:
-        """Of the stretch that is matched."""
-        image, text = drawn.starts
-        return drawn.starts, (image + self.settings.expert_epochs, text + self.settings.expert_epochs)
+    def _start_and_target(self, draw: Draw) -> tuple[Epochs, Epochs]:
+        """The epochs that the student starts from and should reach."""
+        image, text = draw.starts
+        return draw.starts, (image + self.settings.expert_epochs, text + self.settings.expert_epochs)
 
     def _find_starts(self) -> None:
-        """From the experts that the run starts with."""
+        """Choose the start epochs of `asynchronous: {auto: true}`, from the experts that the run starts with."""
         settings, experts = self.settings, range(self.settings.first_experts(self.experts.count))
-        found = starts_by_pace(self.snapshots, experts, settings.starts(), settings.expert_epochs, self.context.ranks)
-        self._take_starts(found)
-        self.context.report(Notice(f"start epochs of the image tower {found[0]}, of the text tower {found[1]}"))
+        starts = starts_by_pace(self.snapshots, experts, settings.starts(), settings.expert_epochs, self.context.ranks)
+        self._use_starts(starts)
+        self.context.report(Notice(f"start epochs of the image tower {starts[0]}, of the text tower {starts[1]}"))
 
-    def _take_starts(self, found: tuple[list[int], list[int]]) -> None:
-        self.paced = found
-        self.sampler = replace(self.sampler, starts=list(product(*found)))
+    def _use_starts(self, starts: tuple[list[int], list[int]]) -> None:
+        self.auto_starts = starts
+        self.sampler = replace(self.sampler, starts=list(product(*starts)))
 
     def _check_differences(self, step: int, pairs: SyntheticPairs) -> None:
-        """Choose the epsilon of finite differences at outer step 0; later, see that it still serves."""
-        drawn, tolerance = self.sampler.draw(step), self.settings.check_tolerance
-        known = self.epsilon_choice and self.epsilon_choice.relative_epsilon
-        # No gradient is carried from here to the pixels.
-        exchange = self._exchange(drawn, pairs, graph_limit=0)
-        segment = self._segment(step, drawn, exchange, pairs.shared[LOG_RATES].exp(), pairs)
-        found = self.unrolling.check_differences(segment, known)
-        if not found.error <= tolerance:
+        """Choose the epsilon of finite differences at outer step 0; at later steps check that it still works."""
+        draw, tolerance = self.sampler.draw(step), self.settings.check_tolerance
+        epsilon_in_use = self.epsilon_choice and self.epsilon_choice.relative_epsilon
+        # The check propagates no gradient to the pixels, so no graph of the tower is kept.
+        exchange = self._exchange(draw, pairs, graph_limit=0)
+        segment = self._segment(step, draw, exchange, pairs.shared[LOG_RATES].exp(), pairs)
+        choice = self.unrolling.check_differences(segment, epsilon_in_use)
+        if not choice.error <= tolerance:
             raise ConfigError(
-                f"distill.objective.gradient: at outer step {step} finite_difference is off by {found.error:.2g} against "
-                f"{found.against} over {self.settings.inner_steps} inner steps, more than distill.objective.check_tolerance "
-                f"({tolerance:g}): differences are of no use for networks with kinks, nor where the loss bends this sharply; "
-                "set distill.objective.gradient: exact"
+                f"distill.objective.gradient: at outer step {step} finite_difference is off by {choice.error:.2g} against "
+                f"{choice.against} over {self.settings.inner_steps} inner steps, more than distill.objective.check_tolerance "
+                f"({tolerance:g}): finite differences fail for networks with kinks, and where the loss is strongly curved; set "
+                "distill.objective.gradient: exact"
             )
-        self.differences.append((step, found.error))
+        self.differences.append((step, choice.error))
         if self.epsilon_choice is None:
-            self.epsilon_choice = found
+            self.epsilon_choice = choice
             self.context.report(
-                Notice(f"finite differences are off by {found.error:.1e} against {found.against} over an unroll")
+                Notice(f"finite differences are off by {choice.error:.1e} against {choice.against} over an unroll")
             )

@@ -1,4 +1,4 @@
-"""The settings of trajectory matching, and what follows from them alone."""
+"""The settings of trajectory matching, and quantities that are computed from them alone."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -14,30 +14,30 @@ from vldd_dist.models.losses import Loss
 
 
 class MatchingSettings(UnrolledObjective):
-    """See `TrajectoryMatching`."""
+    """The settings of `TrajectoryMatching`."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"experts"})
     name: str = "trajectory_matching"
     expert_epochs: Positive = Field(1, description="Epochs of the expert that the student's steps must match.")
-    min_start_epoch: NonNegative = Field(0, description="The first of the epochs that start snapshots are drawn from.")
+    min_start_epoch: NonNegative = Field(0, description="The first epoch of the experts that the student may start from.")
     max_start_epoch: NonNegative = Field(
-        2, description="Start snapshots are drawn from min_start_epoch and every start_stride epochs on, up to max_start_epoch."
+        2, description="Start epochs are min_start_epoch and every start_stride-th epoch after it, up to max_start_epoch."
     )
     start_stride: Positive = Field(
-        1, description="Epochs between two starts. Of what lies between, experts keep only the targets."
+        1, description="Epochs between two starts. Experts store only the snapshots of starts and targets."
     )
     asynchronous: Asynchronous | None = Field(
         None,
         description=(
-            "{}, {auto: true} or {image: [0, 1], text: [1, 2]}: start epochs of the towers are drawn apart (AMD). None: both "
-            "towers start at the same."
+            "{}, {auto: true} or {image: [0, 1], text: [1, 2]}: the start epochs of the two towers are drawn independently "
+            "(AMD). None: both towers start at the same epoch."
         ),
     )
     shortcut: Shortcut | None = Field(
         None,
         description=(
-            "{} or {first_epoch: 0, last_epoch: 5}: experts go straight from one snapshot to the other, at their own pace "
-            "(PTM-ST); experts keep all snapshots between. None: as they went."
+            "{} or {first_epoch: 0, last_epoch: 5}: match the straight line between two snapshots of the expert, followed at "
+            "the expert's own pace (PTM-ST). Experts store all snapshots between the two. None: match the expert's own path."
         ),
     )
     blend: Blending | None = Field(
@@ -50,7 +50,7 @@ class MatchingSettings(UnrolledObjective):
     min_experts: Positive | None = Field(
         None,
         description=(
-            "A run starts when so many experts, the first ones, are committed; the others join its draws one by one over the "
+            "The run starts when the first experts, this many, are committed. The others join its draws one by one over the "
             "first half of its outer steps. None: it waits for all, and draws from all."
         ),
     )
@@ -58,22 +58,22 @@ class MatchingSettings(UnrolledObjective):
     temperature: Rate | None = Field(
         None,
         description=(
-            "Temperature of the loss in the student's steps, where it is another than the experts' and the evaluation's "
-            "(published: 1 / log(1 / 0.07) = 0.376); none: that of model.loss."
+            "Temperature of the loss in the student's steps, if it differs from that of the experts and the evaluation "
+            "(published: 1 / log(1 / 0.07) = 0.376). None: the temperature of model.loss."
         ),
     )
     max_loss: Rate | None = Field(
         20.0,
         description=(
-            "A matching loss whose mean over 20 outer steps is larger stops the run as diverged (2 = neither tower of the "
-            "student has moved)."
+            "The run stops as diverged when the mean matching loss of 20 outer steps exceeds it (2 means that neither tower of "
+            "the student has moved)."
         ),
     )
     check_tolerance: Annotated[Rate, HOW_TO_RUN] = Field(
         0.05,
         description=(
-            "Largest relative error of an unroll's gradient against `exact`, on a few pairs, at start-up and later "
-            "(finite_difference)."
+            "Largest relative error of finite_difference against `exact`, for the gradient of an unroll on a few pairs, at the "
+            "start and every check_every outer steps."
         ),
     )
     check_every: Annotated[Positive, HOW_TO_RUN] = Field(
@@ -81,13 +81,12 @@ class MatchingSettings(UnrolledObjective):
     )
 
     def inner_loss(self, loss: Loss) -> Loss:
-        """What the student's steps lower. Raises ValueError where the loss cannot be had at this temperature."""
+        """The loss of the student's steps. Raises ValueError if the loss cannot have this temperature."""
         return loss if self.temperature is None else loss.at_temperature(self.temperature)
 
     def in_short(self) -> str:
-        more = {"asynchronous": self.asynchronous, "shortcut": self.shortcut, "blended": self.blend}
-        named = ["", *(word for word, setting in more.items() if setting is not None)]
-        return f"{super().in_short()}{', '.join(named)}"
+        variants = {"asynchronous": self.asynchronous, "shortcut": self.shortcut, "blended": self.blend}
+        return ", ".join([super().in_short(), *(name for name, setting in variants.items() if setting is not None)])
 
     def first_experts(self, count: int) -> int:
         return count if self.min_experts is None else self.min_experts
@@ -97,22 +96,22 @@ class MatchingSettings(UnrolledObjective):
         return range(self.min_start_epoch, self.max_start_epoch + 1, self.start_stride)
 
     def starts_of_towers(self) -> list[Epochs]:
-        """What is drawn from, before `Asynchronous.auto` narrows it."""
-        every = self.starts()
-        return [(start, start) for start in every] if self.asynchronous is None else self.asynchronous.starts(every)
+        """The pairs of start epochs to draw from, before `Asynchronous.auto` narrows them."""
+        starts = self.starts()
+        return [(start, start) for start in starts] if self.asynchronous is None else self.asynchronous.starts(starts)
 
     def matched_epochs(self) -> frozenset[int]:
         """All starts and their targets."""
-        starts = {start for epochs in self.starts_of_towers() for start in epochs}
-        return frozenset(epoch for start in starts for epoch in (start, start + self.expert_epochs))
+        starts = frozenset(start for epochs in self.starts_of_towers() for start in epochs)
+        return starts | {start + self.expert_epochs for start in starts}
 
-    def straightened_epochs(self) -> range:
-        """Of a shortcut; without one nothing."""
+    def shortcut_epochs(self) -> range:
+        """The epochs from the first to the last snapshot of the shortcut; empty without one."""
         matched = self.matched_epochs()
         return range(0) if self.shortcut is None else self.shortcut.epochs(min(matched), max(matched))
 
     def reached_epochs(self) -> frozenset[int]:
-        return self.matched_epochs().union(self.straightened_epochs())
+        return self.matched_epochs().union(self.shortcut_epochs())
 
     def passes_of_differences(self) -> int:
         return 3 * self.inner_steps - 1 if self.difference == "central" else 2 * self.inner_steps
@@ -121,9 +120,9 @@ class MatchingSettings(UnrolledObjective):
         return 2
 
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
-        """At most: those of the epochs that can be reached, once each, and no more than the outer steps take."""
-        every = len(self.reached_epochs())
-        of_a_step = 2 if self.shortcut is None else every
-        paced = self.asynchronous is not None and self.asynchronous.auto
-        at_once = self.first_experts(experts) * len(self.matched_epochs()) if paced else 0
-        return min(experts * every, at_once + outer_steps * of_a_step)
+        """No more than all snapshots that can be reached, and no more than the start of the run and its outer steps read."""
+        all_epochs = len(self.reached_epochs())
+        read_by_step = 2 if self.shortcut is None else all_epochs
+        auto = self.asynchronous is not None and self.asynchronous.auto
+        read_at_start = self.first_experts(experts) * len(self.matched_epochs()) if auto else 0
+        return min(experts * all_epochs, read_at_start + outer_steps * read_by_step)

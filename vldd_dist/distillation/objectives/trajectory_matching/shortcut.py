@@ -1,5 +1,5 @@
-"""Shortcut trajectories (PTM-ST, Guo et al. 2603.25388): the straight way between two states of an expert, gone at the pace of
-the expert."""
+"""Shortcut trajectories (PTM-ST, Guo et al. 2603.25388): the straight line between two states of an expert, followed at the
+pace of the expert."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ from vldd_dist.sharding.ranks import Ranks
 
 
 class Shortcut(Section):
-    """In place of theta(t) the experts' states are (1 - beta(t)) theta(a) + beta(t) theta(b), tensor by tensor; beta(t) is the
-    length of the expert's path from epoch a to t as a part of that from a to b, with a point an epoch."""
+    """The expert's state theta(t) is replaced by (1 - beta(t)) theta(a) + beta(t) theta(b), tensor by tensor. beta(t) is the
+    length of the expert's path from epoch a to epoch t, divided by that from a to b, where the path has one point an epoch."""
 
-    first_epoch: NonNegative | None = Field(None, description="a; none: the first start.")
-    last_epoch: Positive | None = Field(None, description="b; none: the last target.")
+    first_epoch: NonNegative | None = Field(None, description="Epoch a, where the line starts; none: the first start.")
+    last_epoch: Positive | None = Field(None, description="Epoch b, where the line ends; none: the last target.")
 
     def epochs(self, first: int, last: int) -> range:
-        """From a to b.
+        """The epochs from a to b.
 
         Args:
             first, last: the first start and the last target.
@@ -31,41 +31,43 @@ class Shortcut(Section):
 
 
 class Shortcuts:
-    """Implements `States`.
+    """Implements `States` by points on the line.
 
     Args:
-        states: the experts' own.
-        epochs: from a to b.
+        states: the experts' states as they were trained.
+        epochs: the epochs from a to b.
     """
 
     def __init__(self, states: States, epochs: range, ranks: Ranks) -> None:
         self.states, self.epochs, self.ranks, self.towers = states, epochs, ranks, states.towers
-        # By expert (epochs, tensors): beta, float64.
-        self._parts: dict[int, list[list[float]]] = {}
+        # Expert -> beta as nested lists (epochs, tensors).
+        self._betas: dict[int, list[list[float]]] = {}
 
     def at(self, expert: int, *moments: Epochs) -> list[Params]:
-        if expert not in self._parts:
-            self._parts[expert] = self._parts_of(expert)
+        if expert not in self._betas:
+            self._betas[expert] = self._measure_betas(expert)
         begin, end = self.states.at(expert, *self._ends())
-        return [self._between(begin, end, self._betas(expert, epochs)) for epochs in moments]
+        return [self._interpolate(begin, end, self._betas_at(expert, epochs)) for epochs in moments]
 
     def prefetch(self, expert: int, *moments: Epochs) -> None:
-        known = expert in self._parts
-        self.states.prefetch(expert, *(self._ends() if known else [(epoch, epoch) for epoch in self.epochs]))
+        # The first time an expert is used, its whole path is read, to measure beta.
+        is_measured = expert in self._betas
+        self.states.prefetch(expert, *(self._ends() if is_measured else [(epoch, epoch) for epoch in self.epochs]))
 
     def _ends(self) -> list[Epochs]:
         return [(epoch, epoch) for epoch in (self.epochs[0], self.epochs[-1])]
 
-    def _betas(self, expert: int, epochs: Epochs) -> list[float]:
-        rows = [self._parts[expert][self.epochs.index(epoch)] for epoch in epochs]
-        return [rows[tower][number] for number, tower in enumerate(self.towers)]
+    def _betas_at(self, expert: int, epochs: Epochs) -> list[float]:
+        """beta of each tensor at the epoch of its tower."""
+        betas_of_towers = [self._betas[expert][self.epochs.index(epoch)] for epoch in epochs]
+        return [betas_of_towers[tower][index] for index, tower in enumerate(self.towers)]
 
     @staticmethod
-    def _between(begin: Params, end: Params, betas: Sequence[float]) -> Params:
+    def _interpolate(begin: Params, end: Params, betas: Sequence[float]) -> Params:
         return tuple(torch.lerp(a, b, beta) for a, b, beta in zip(begin, end, betas, strict=True))
 
-    def _parts_of(self, expert: int) -> list[list[float]]:
-        """From squared lengths of the steps between epochs, which are sums over the ranks. Reads the whole path."""
+    def _measure_betas(self, expert: int) -> list[list[float]]:
+        """Reads the expert's whole path. With several ranks, the squared lengths of its steps are summed over the ranks."""
         steps: list[Tensor] = []
         (before,) = self.states.at(expert, (self.epochs[0],) * 2)
         for epoch in self.epochs[1:]:
@@ -73,13 +75,13 @@ class Shortcuts:
             steps.append(squared_lengths(before, after))
             before = after
         lengths = self.ranks.all_reduce(torch.stack(steps)).sqrt()
-        passed = torch.cat([torch.zeros_like(lengths[:1]), lengths.cumsum(dim=0)])
-        # A tensor that does not move is the same at both ends, whatever its beta.
-        parts: list[list[float]] = (passed / passed[-1].where(passed[-1] > 0, 1)).tolist()
-        return parts
+        path = torch.cat([torch.zeros_like(lengths[:1]), lengths.cumsum(dim=0)])
+        # A tensor that does not move has a path of length 0. It is the same at both ends, so any beta is right.
+        betas: list[list[float]] = (path / path[-1].where(path[-1] > 0, 1)).tolist()
+        return betas
 
 
 def squared_lengths(before: Params, after: Params) -> Tensor:
-    """(tensors,) float64, squared distances tensor by tensor; of a rank's shards their part."""
+    """(tensors,) float64 squared distances, tensor by tensor; for shards only this rank's part of them."""
     squares = [(b - a).square().sum(dtype=torch.float64) for a, b in zip(before, after, strict=True)]
     return torch.stack(squares)

@@ -1,4 +1,4 @@
-"""The experts' states, as a student starts from them and is to reach them."""
+"""The states of the experts that a student starts from and should reach."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,30 +8,32 @@ from vldd_dist.distillation.student.unrolling import Unrolling
 from vldd_dist.distillation.unroll import Params
 from vldd_dist.models.parameters import TOWERS
 
-# Of the image and of the text tower.
+# An epoch of the image tower and one of the text tower.
 Epochs = tuple[int, int]
 
 
 class States(Protocol):
-    """Attributes:
-    towers: for each tensor of a state the index of its tower.
+    """The states of the experts by epoch.
+
+    Attributes:
+        towers: for each tensor of a state the index of its tower.
     """
 
     @property
     def towers(self) -> Sequence[int]: ...
 
     def at(self, expert: int, *moments: Epochs) -> list[Params]:
-        """An expert's state at each of these moments, as the student's parameters or this rank's shards of them. All ranks
-        call together."""
+        """An expert's state at each of these moments, as the student's parameters or this rank's shards of them. All ranks must
+        call it together."""
         ...
 
     def prefetch(self, expert: int, *moments: Epochs) -> None:
-        """Start to read in the background what `at` will need."""
+        """Start to read, in the background, what `at` will need."""
         ...
 
 
 class Snapshots:
-    """Implements `States`: as the experts were trained."""
+    """Implements `States` by the snapshots of the experts' training."""
 
     def __init__(self, experts: Experts, unrolling: Unrolling) -> None:
         self.experts, self.unrolling, self.towers = experts, unrolling, unrolling.towers
