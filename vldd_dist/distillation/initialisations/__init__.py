@@ -1,4 +1,4 @@
-"""Starts of the synthetic pairs, one file each."""
+"""Initialisations of the synthetic pairs, one file each."""
 
 from vldd_dist.distillation.initialisations.base import Initialisation, Start, starting_pairs
 

@@ -1,4 +1,4 @@
-"""Images from one start, texts from another."""
+"""Separate initialisations of images and texts."""
 
 from typing import Annotated
 
@@ -13,15 +13,15 @@ One = Annotated[AnyPlugin, plugin_of(INITIALISATIONS)]
 
 
 class Apart(Initialisation):
-    """Images and texts each by their own initialisation; `{images: noise, texts: real}` in a description. By one and the same
-    they are of the same pairs."""
+    """Images and texts each have their own initialisation: `{images: noise, texts: real}` in a description. If both are the
+    same, each text belongs to its image."""
 
     name: str = "apart"
-    images: One = Field(default_factory=lambda: choose(INITIALISATIONS, "real"), description="Start of the images.")
-    texts: One = Field(default_factory=lambda: choose(INITIALISATIONS, "real"), description="Start of the texts.")
+    images: One = Field(default_factory=lambda: choose(INITIALISATIONS, "real"), description="Initialisation of the images.")
+    texts: One = Field(default_factory=lambda: choose(INITIALISATIONS, "real"), description="Initialisation of the texts.")
 
     @model_validator(mode="after")
-    def _of_one_choice(self) -> "Apart":
+    def _same_real_pairs(self) -> "Apart":
         if self.images != self.texts and self.images.of_real_pairs and self.texts.of_real_pairs:
             raise ValueError(
                 f"images: {self.images.label} and texts: {self.texts.label} choose different real pairs, so that no text would "

@@ -1,4 +1,4 @@
-"""What an initialisation is, and the pairs that a run starts from."""
+"""The interface of an initialisation, and the pairs that a run starts from."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 
 @dataclass(frozen=True)
 class Start:
-    """This rank's rows of the pairs, before distillation.
+    """This rank's rows of the initial pairs.
 
     Attributes:
         images: (m, 3, H, W) float32, normalised.
         texts: (m, D) float32.
-        provenance: for the card, alike on all ranks: keys and captions of real pairs.
+        provenance: keys and captions of the real pairs over all ranks, for the card; the same on all ranks.
     """
 
     images: Tensor
@@ -28,11 +28,11 @@ class Start:
 
 
 class Initialisation(Plugin):
-    """Where synthetic pairs begin.
+    """The initial values of the synthetic pairs.
 
     Attributes:
-        needs: inputs of the run beside the dataset: "features" (`RunContext.features`).
-        of_real_pairs: whether images and texts are those of real pairs, so that one of them belongs to no other start's.
+        needs: inputs that the run needs beside the dataset: "features" (`RunContext.features`).
+        of_real_pairs: whether it takes real pairs, so that its images only match its own texts.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -40,18 +40,18 @@ class Initialisation(Plugin):
 
     @abstractmethod
     def start(self, context: RunContext) -> Start:
-        """The pairs `context.rows`, which are the same whatever the number of ranks."""
+        """The initial pairs `context.rows`. Each pair must be the same for any number of ranks."""
 
     def all_needs(self) -> frozenset[str]:
-        """Its own, or those of the initialisations it is made of."""
+        """Its `needs`, or those of the initialisations that it combines."""
         return self.needs
 
     def reads_real_pairs(self) -> bool:
-        """Whether training images are read for it."""
+        """Whether it reads training images."""
         return self.of_real_pairs
 
     def sources(self) -> dict[str, str]:
-        """For the card: what images and texts begin as."""
+        """What images and texts are initialised with, for the card."""
         return {"images": self.label, "texts": self.label}
 
 
@@ -59,13 +59,14 @@ def start_from_real(context: RunContext, indices: list[int], numbers: list[int] 
     """This rank's rows of a start from real pairs.
 
     Args:
-        indices: of the M training images, over all ranks.
-        numbers: which caption of each; none: drawn.
+        indices: indices of the M training images, over all ranks.
+        numbers: the number of the caption of each; None: one is drawn.
     """
     own = slice(context.rows.start, context.rows.stop)
     numbers = numbers if numbers is None else numbers[own]
     images, texts, captions, keys = real_pairs(context.dataset, context.embeddings, indices[own], numbers, context.seed)
-    all_captions, all_keys = ([one for part in context.ranks.all_gather(mine) for one in part] for mine in (captions, keys))
+    all_captions = [caption for part in context.ranks.all_gather(captions) for caption in part]
+    all_keys = [key for part in context.ranks.all_gather(keys) for key in part]
     return Start(
         context.model.normalise(images.to(context.device)),
         texts.to(context.device),
@@ -74,20 +75,20 @@ def start_from_real(context: RunContext, indices: list[int], numbers: list[int] 
 
 
 def starting_pairs(context: RunContext) -> tuple[SyntheticPairs, dict[str, float]]:
-    """This rank's pairs as the run starts, and the outer learning rate of each of their tensors by name."""
+    """This rank's rows of the pairs at the start of the run, and the outer learning rate of each of their tensors, by name."""
     settings, device = context.settings, context.device
     start = settings.initialise.start(context)
-    of_rows = context.loss.learned_rows(context.rows, context.total)
-    of_all = settings.objective.learned_shared() | context.loss.learned_shared()
-    rates = settings.rates() | {name: one.lr for name, one in (of_rows | of_all).items()}
+    learned_rows = context.loss.learned_rows(context.rows, context.total)
+    learned_shared = settings.objective.learned_shared() | context.loss.learned_shared()
+    rates = settings.rates() | {name: learned.lr for name, learned in (learned_rows | learned_shared).items()}
     fixed = frozenset(name for name, rate in rates.items() if rate == 0)
-    pairs = SyntheticPairs(
-        {"images": start.images, "texts": start.texts} | {name: one.start.to(device) for name, one in of_rows.items()},
-        {name: one.start.to(device) for name, one in of_all.items()},
+    rows = {"images": start.images, "texts": start.texts}
+    rows |= {name: learned.start.to(device) for name, learned in learned_rows.items()}
+    shared = {name: learned.start.to(device) for name, learned in learned_shared.items()}
+    provenance = (
         {"initialise": settings.initialise.name}
         | settings.initialise.sources()
         | {"fixed": sorted(fixed & settings.rates().keys())}
-        | start.provenance,
-        fixed,
+        | start.provenance
     )
-    return pairs, rates
+    return SyntheticPairs(rows, shared, provenance, fixed), rates

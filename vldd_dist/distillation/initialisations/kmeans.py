@@ -1,4 +1,4 @@
-"""Real pairs near the centres of k-means."""
+"""Real pairs nearest to the centres of k-means clusters."""
 
 from typing import ClassVar
 
@@ -10,18 +10,20 @@ from vldd_dist.seeding import derive_seed
 
 
 class KMeansPairs(Initialisation):
-    """The training pairs nearest to the M centres of an expert's joint features, image and text side by side."""
+    """The training pairs nearest to the M k-means centres of an expert's joint features (image and text features
+    concatenated)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
     name: str = "kmeans"
 
     def start(self, context: RunContext) -> Start:
         """Raises ConfigError when there are fewer training images than pairs."""
-        # On one rank: on another kind of machine the last bits of the centres may be others, and so the choice.
-        return start_from_real(context, *context.ranks.broadcast(self._choose(context) if context.ranks.is_main else ([], [])))
+        # Rank 0 chooses for all: on different kinds of machines the centres may differ in their last bits, and so the choice.
+        choice = context.ranks.broadcast(self._choose(context) if context.ranks.is_main else ([], []))
+        return start_from_real(context, *choice)
 
     def _choose(self, context: RunContext) -> tuple[list[int], list[int]]:
-        """Indices of images, and the number of the caption by which each was chosen."""
+        """Indices of M images, and for each the number of the caption whose features were used."""
         features = context.features()
         if context.total > len(features["image"]):
             raise ConfigError(

@@ -12,7 +12,8 @@ from vldd_dist.seeding import derive_seed
 
 
 class Noise(Initialisation):
-    """Images of unit variance; texts with the mean and spread of the training captions' embeddings, feature by feature."""
+    """Images of mean zero and unit variance; texts with the mean and standard deviation, feature by feature, of the embeddings
+    of the training captions."""
 
     of_real_pairs: ClassVar[bool] = False
     name: str = "noise"
@@ -25,8 +26,8 @@ class Noise(Initialisation):
 
 
 def noise_pairs(rows: range, shape: tuple[int, ...], mean: Tensor, std: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Images (m, *shape), and texts (m, D) with the mean and spread (D,) of caption embeddings. Each pair draws by its number
-    in `rows`."""
+    """Noise images (m, *shape), and noise texts (m, D) with this mean and standard deviation (D,). The draw of a pair depends
+    only on the seed and the pair's index in `rows`."""
     width = len(mean)
     drawn = [
         torch.randn(prod(shape) + width, generator=torch.Generator().manual_seed(derive_seed(seed, "noise", row)))

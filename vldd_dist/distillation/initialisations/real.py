@@ -1,4 +1,4 @@
-"""Real pairs, drawn at random."""
+"""Randomly drawn real pairs."""
 
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.initialisations.base import Initialisation, Start, start_from_real
@@ -7,7 +7,7 @@ from vldd_dist.seeding import numpy_generator
 
 
 class RealPairs(Initialisation):
-    """M distinct training images, drawn by seed, and a caption of each."""
+    """M distinct training images drawn at random, and a random caption of each."""
 
     name: str = "real"
 
@@ -18,7 +18,7 @@ class RealPairs(Initialisation):
 
 
 def random_indices(images: int, pairs: int, seed: int) -> list[int]:
-    """M distinct images of N, drawn by seed."""
+    """Indices of M distinct images of N, drawn from the seed. Raises ConfigError if M is more than N."""
     if pairs > images:
         raise ConfigError(f"distill.pairs ({pairs}) is more than the training images ({images}): lower it")
     return numpy_generator(seed, "start", pairs).choice(images, pairs, replace=False).tolist()

@@ -1,4 +1,4 @@
-"""A model that is trained on real pairs beside the synthetic ones (CovMatch, Lee et al. 2510.18583)."""
+"""A model that is trained on real pairs while the synthetic pairs are learned (CovMatch, Lee et al. 2510.18583)."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,12 @@ from vldd_dist.sharding.replicas import Replicas
 
 @dataclass(frozen=True)
 class OnlineTraining:
-    """Attributes:
-    lr_encoder: learning rate of the image backbone, as far as it is trained.
-    lr_heads: of the heads.
-    reset_every: outer steps from one start to the next.
+    """How the model is trained.
+
+    Attributes:
+        lr_encoder: learning rate of the trained parameters of the image backbone.
+        lr_heads: learning rate of the heads.
+        reset_every: outer steps between resets.
     """
 
     lr_encoder: float
@@ -26,10 +28,11 @@ class OnlineTraining:
 
 
 class OnlineModel:
-    """The context's model at an outer step. A reset gives it its starting weights and freshly drawn heads; since then it has
-    taken an SGD step of the contrastive loss on the real batch of each outer step, without dropout.
+    """Brings the context's model to the state of an outer step. At a reset it gets its starting weights and freshly drawn
+    heads. After each outer step it takes one SGD step of the contrastive loss, without dropout, on the real batch of that
+    outer step.
 
-    A function of (seed, step): a run that resumes takes the steps since the last reset again.
+    The state depends only on (seed, step): a resumed run repeats the steps since the last reset.
     """
 
     def __init__(self, context: RunContext, real: RealFeatures, settings: OnlineTraining) -> None:
@@ -45,26 +48,26 @@ class OnlineModel:
             if parameters
         ]
         self._trained = Replicas(self.model, torch.optim.SGD(groups), context.ranks)
-        # The outer step whose weights the model has.
-        self._at = -1
+        # The outer step whose weights the model has; -1 before the first reset.
+        self._step = -1
 
     def bring_to(self, step: int) -> None:
         """Give the model the weights of this outer step."""
         first = step - step % self.settings.reset_every
-        if not first <= self._at <= step:
+        if not first <= self._step <= step:
             self._reset(first)
-        while self._at < step:
+        while self._step < step:
             self._train()
 
     def _reset(self, step: int) -> None:
         self._view.write(self._start)
         redraw_heads(self.model.heads, derive_seed(self.seed, step))
-        self._at = step
+        self._step = step
 
     def _train(self) -> None:
-        inputs, texts, size = self.real.inputs(self._at)
+        inputs, texts, size = self.real.inputs(self._step)
         ranks = self.context.ranks
         self.model.gather_rows = ranks.rows_gatherer(size)
         loss = self.context.loss(*self.model(inputs, texts)) / ranks.world_size
         self._trained.step(loss)
-        self._at += 1
+        self._step += 1

@@ -1,4 +1,4 @@
-"""What objectives that compare synthetic pairs with real ones read of the real ones at an outer step."""
+"""The real pairs that an objective compares with the synthetic ones at an outer step."""
 
 import torch
 from torch import Tensor
@@ -9,26 +9,27 @@ from vldd_dist.seeding import derive_seed
 
 
 class RealFeatures:
-    """Batches of real pairs by the number of the outer step: a function of (seed, step), on any number of ranks.
+    """A batch of real pairs for each outer step. It depends only on (seed, step), not on the number of ranks.
 
     Args:
-        tower: of the model; none where its backbone is not frozen, and images are its inputs.
+        tower: the model's frozen backbone; None if the backbone is trained, so that the model takes images.
         batch_size: B, over all ranks.
     """
 
     def __init__(self, context: RunContext, tower: FrozenTower | None, batch_size: int) -> None:
-        # Here, so that this module loads without the libraries that read shards.
+        # Imported here so that this module can be imported without the libraries that read shards.
         from vldd_dist.data.prepared.real_batches import RealBatches
 
         self.context, self.tower = context, tower
         seed = derive_seed(context.seed, "distillation", context.total, "real")
         self._batches = RealBatches(context.embeddings, context.image_features, batch_size, seed, context.ranks.rows_to_compute)
-        # The last step and what was read for it.
+        # The step read last, and its batch.
         self._last: tuple[int, tuple[Tensor, Tensor, int]] | None = None
 
     def read(self, step: int) -> tuple[Tensor, Tensor, int]:
-        """Of this rank's rows (b, ...) the normalised images or, where a frozen backbone's are kept, their features (b, F); the
-        captions' embeddings (b, D); and B. Steps in order are read once, and the last one may be asked for again."""
+        """This rank's rows of the batch: normalised images (b, 3, H, W), or features (b, F) if those of a frozen backbone are
+        stored; caption embeddings (b, D); and B. Each step is read once if steps come in order; the last may be asked for
+        again."""
         if self._last is None or step != self._last[0]:
             batch, device = self._batches[step], self.context.device
             images, texts = batch.images.to(device), batch.texts.to(device)
@@ -37,7 +38,7 @@ class RealFeatures:
         return self._last[1]
 
     def inputs(self, step: int) -> tuple[Tensor, Tensor, int]:
-        """The same, with model inputs in place of the images."""
+        """The same as `read`, with model inputs in place of the images."""
         images, texts, size = self.read(step)
         if self.context.model.frozen_backbone:
             images = self._features(images)
@@ -45,7 +46,7 @@ class RealFeatures:
 
     @torch.no_grad()
     def all_rows(self, step: int) -> tuple[Tensor, Tensor]:
-        """Backbone features (B, F) and embeddings (B, D) of all ranks' rows."""
+        """Backbone features (B, F) and caption embeddings (B, D) of the whole batch."""
         images, texts, size = self.read(step)
         gather_rows = self.context.ranks.rows_gatherer(size)
         return gather_rows(self._features(images)), gather_rows(texts)

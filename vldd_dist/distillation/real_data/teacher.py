@@ -1,5 +1,5 @@
-"""Experts as teachers: their similarities of real pairs, which say more than which text is an image's own (Hinton et al.
-1503.02531)."""
+"""Experts as teachers: their similarities between all real images and texts are soft targets, which carry more information than
+which text belongs to which image (Hinton et al. 1503.02531)."""
 
 import torch
 from torch import Tensor
@@ -12,29 +12,30 @@ from vldd_dist.models.parameters import TOWERS
 
 
 class Teacher:
-    """All experts together, with the parameters of their last epoch.
+    """The mean of all experts, each with the parameters of its last epoch.
 
     Args:
-        unrolling: of the experts' model; on several ranks each keeps its shards of the experts.
-        experts: all are committed; they are read here.
+        unrolling: runs a model like the experts'; with several ranks each keeps its shards of the experts in memory.
+        experts: all must be committed; they are read here.
     """
 
     def __init__(self, unrolling: Unrolling, experts: Experts) -> None:
         self.unrolling = unrolling
-        last = ((experts[index], experts[index].epochs[-1]) for index in range(experts.count))
-        self.parameters = [
-            unrolling.theta(*(trajectory.snapshot(epoch, tower) for tower in TOWERS)) for trajectory, epoch in last
-        ]
+        self.parameters = []
+        for index in range(experts.count):
+            trajectory = experts[index]
+            self.parameters.append(unrolling.theta(*(trajectory.snapshot(trajectory.epochs[-1], tower) for tower in TOWERS)))
 
     def similarities(self, rows: RealRows) -> Tensor:
-        """(B, B) of all rows, images by texts: the mean over experts of the cosines, without dropout. All ranks
-        call together."""
-        found = [cosines(*self.unrolling.features(theta, rows)) for theta in self.parameters]
-        return torch.stack(found).mean(dim=0)
+        """(B, B) similarities of all rows, images by texts: the mean of the experts' cosines, without dropout. All ranks must
+        call it together."""
+        similarities = [cosines(*self.unrolling.features(theta, rows)) for theta in self.parameters]
+        return torch.stack(similarities).mean(dim=0)
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of softmax(logits) against softmax(targets), the mean over rows and over columns of both (B, B)."""
+    """Cross-entropy of softmax(logits) against softmax(targets), both (B, B); the mean of the row-wise and the column-wise
+    one."""
     return (
         functional.cross_entropy(logits, targets.softmax(dim=1)) + functional.cross_entropy(logits.T, targets.T.softmax(dim=1))
     ) / 2

@@ -1,1 +1,2 @@
-"""The student: a dual encoder whose trainable parameters come from outside, and its unroll on one process or several ranks."""
+"""The student, a dual encoder that gets its trainable parameters as arguments, and its unroll on one process or several
+ranks."""

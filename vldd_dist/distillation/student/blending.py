@@ -1,5 +1,5 @@
-"""Blended features: in a student's step each pair's features are mixed with those of another pair of its minibatch (RepBlend,
-Zhang et al. 2505.14705), which keeps the features of one modality apart from each other."""
+"""Blended features: each step of the student mixes the features of each pair with those of another pair of its minibatch
+(RepBlend, Zhang et al. 2505.14705), which keeps the features within one modality from collapsing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from torch import Tensor, from_numpy
 from vldd_dist.config.base import Rate, Section
 from vldd_dist.seeding import numpy_generator
 
-# Of all rows of a minibatch (B, ...) as many mixed ones.
+# All rows of a minibatch (B, ...) -> the mixed rows (B, ...).
 Mix = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Blend:
-    """The mixes of one outer step: a function of the seed, the inner step and the number of rows alone, so that every pass over
-    an inner step, and every rank, mixes alike.
+    """The mixing of one outer step. It depends only on the seed, the inner step and the number of rows, so that every pass over
+    an inner step, and every rank, mixes in the same way.
 
     Attributes:
         beta: see `Blending`.
-        seed: of the outer step.
+        seed: seed of the outer step.
     """
 
     beta: float
     seed: int
 
     def at(self, step: int) -> Mix:
-        """Of an inner step."""
+        """The mixing function of an inner step."""
 
         def mix(rows: Tensor) -> Tensor:
             generator = numpy_generator(self.seed, "blend", step)
@@ -40,11 +40,12 @@ class Blend:
 
 
 class Blending(Section):
-    """z <- lambda z + (1 - lambda) z_pi for the features z (B, F) of the frozen image backbone and the texts (B, D) alike,
-    before the heads: one lambda ~ Beta(beta, beta) and one permutation pi for an inner step. The loss's rows are not mixed."""
+    """z <- lambda z + (1 - lambda) z_pi, before the heads, both for the features z (B, F) of the frozen image backbone and for
+    the texts z (B, D). Each inner step draws one lambda ~ Beta(beta, beta) and one permutation pi. The loss's row tensors are
+    not mixed."""
 
     beta: Rate = Field(1.0, description="Both parameters of the Beta distribution; 1 is uniform.")
 
     def of_step(self, seed: int) -> Blend:
-        """The mixes of an outer step with this seed."""
+        """The mixing of the outer step that has this seed."""
         return Blend(self.beta, seed)

@@ -1,4 +1,5 @@
-"""The inner batches of an outer step on several ranks: rows come from their owners, and their gradients go back."""
+"""The inner batches of an outer step on several ranks: rows are fetched from the ranks that own them, and gradients sent
+back."""
 
 from collections.abc import Sequence
 
@@ -13,11 +14,11 @@ from vldd_dist.sharding.ranks import Ranks
 
 
 class ImageInputs:
-    """What the images of pairs enter a batch as.
+    """Turns the images of pairs into what a batch needs of them.
 
     Args:
-        tower: of a student with a frozen backbone; none: images enter as they are.
-        moves: its weights change between outer steps.
+        tower: the frozen backbone of the student; None: the student takes the images themselves.
+        moves: whether the tower's weights change between outer steps.
     """
 
     def __init__(self, tower: FrozenTower | None, *, moves: bool = False) -> None:
@@ -25,8 +26,8 @@ class ImageInputs:
         self._features: Tensor | None = None
 
     def of(self, pairs: SyntheticPairs) -> tuple[SyntheticPairs, FrozenTower | None]:
-        """The pairs as `BatchExchange` takes them, and the tower that their images still have to pass. Of images that keep
-        their start, this rank's rows, the features are made once."""
+        """The pairs as `BatchExchange` takes them, and the tower that their images still have to pass through, if any. The
+        features of fixed images (this rank's rows) are computed once and replace the images."""
         if self.tower is None or "images" not in pairs.fixed:
             return pairs, self.tower
         if self._features is None or self.moves:
@@ -35,18 +36,18 @@ class ImageInputs:
 
 
 class BatchExchange:
-    """One rank's rows of the inner batches, and the way back from them, to be gone once.
+    """One rank's rows of the inner batches, and the way back from their gradients to those of the pairs, which is used once.
 
     Args:
-        tower: of a student with a frozen backbone; none where `pairs` has its features in place of the images.
-        pairs: this rank's rows of the `total`.
-        parts: of the draw, by rank.
-        graph_limit: bytes of the tower's graphs to keep until `gradients`.
+        tower: the frozen backbone that the images have to pass through; None if `pairs` already holds model inputs.
+        pairs: this rank's rows of the `total` pairs.
+        parts: by rank, the rows of the minibatches that it computes.
+        graph_limit: bytes of the tower's autograd graphs that may be kept until `gradients`.
 
     Attributes:
-        batches: for each inner step the model inputs (b, ...) of its images, its texts (b, D), and what the loss adds to the
-            rows, in the order of `pairs.rows`.
-        fixed: places in a batch of what is not learned.
+        batches: for each inner step the model inputs (b, ...) of its images, its texts (b, D) and the loss's row tensors
+            (b, ...), in the order of `pairs.rows`.
+        fixed: positions in a batch of the tensors that are not learned.
     """
 
     def __init__(
@@ -63,22 +64,25 @@ class BatchExchange:
         used = {name: self.exchange.to_users(rows) for name, rows in pairs.rows.items()}
         self.fixed = frozenset(place for place, name in enumerate(used) if name in pairs.fixed)
         self.learned = list(pairs.learned(used))
-        # A frozen backbone's features, made once for a pair and outer step; with a backbone that moves the images themselves.
+        # With a frozen backbone, the features of each used pair are computed once for an outer step.
         self.encoded = tower.features_with_graph(used["images"], graph_limit) if tower else None
         if self.encoded:
             used["images"] = self.encoded.features
         self.batches: list[Params] = [[rows[places] for rows in used.values()] for places in self.part.places]
 
     def gradients(self, batches: Sequence[Params]) -> tuple[Tensor, dict[str, Tensor]]:
-        """From the gradients of what is learned of the batches, or of the last ones, to those of the pairs.
+        """Sum the gradients of the batches into gradients of the pairs, on the ranks that own them.
+
+        Args:
+            batches: for each inner step, or for the last ones, the gradients of the learned tensors of its batch.
 
         Returns:
-            Rows (K,) of this rank's pairs, and by name the gradients (K, ...) of their tensors.
+            The indices (K,) of this rank's pairs that took part, and by name the gradients (K, ...) of their tensors.
         """
         sums = scatter_to_pairs(batches, self.part.places[-len(batches) :], len(self.part.used))
-        of_rows = dict(zip(self.learned, sums, strict=True))
+        used_gradients = dict(zip(self.learned, sums, strict=True))
         if self.encoded:
-            of_rows["images"] = self.encoded.pixel_gradients(of_rows["images"])
-        owned = {name: self.exchange.to_owners(gradient) for name, gradient in of_rows.items()}
+            used_gradients["images"] = self.encoded.pixel_gradients(used_gradients["images"])
+        owned = {name: self.exchange.to_owners(gradient) for name, gradient in used_gradients.items()}
         rows, _ = owned[self.learned[0]]
         return rows, {name: gradient for name, (_, gradient) in owned.items()}

@@ -1,12 +1,12 @@
-"""Modules whose derivative jumps: differences of gradients across a jump are of no use, whatever the step."""
+"""Finds modules whose derivative jumps (kinks): across a jump, a difference of gradients is wrong for any epsilon."""
 
 from torch import nn
 
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import DualEncoder
 
-# Names of classes in lower case, timm's memory-efficient variants without their "me". Not here: CELU, and ELU with
-# its usual alpha, whose first derivative does not jump.
+# Class names in lower case; timm's memory-efficient variants without their suffix "me". CELU, and ELU with its default alpha,
+# are not listed, because their first derivative does not jump.
 KINKED = {
     "hardmish",
     "hardshrink",
@@ -22,13 +22,13 @@ KINKED = {
     "softshrink",
     "threshold",
 }
-# Gates of channels: a few units an image, each on the mean of a whole map, which an inner step hardly moves. NFNets and
-# RegNets have ReLU there, and their differences are as good as with SiLU in its place (docs/decisions.md).
+# Channel gates have only a few units an image, each computed from the mean of a whole feature map, which an inner step hardly
+# changes. NFNets and RegNets use ReLU there, and finite differences are as accurate as with SiLU (docs/decisions.md).
 GATES = {"semodule", "squeezeexcite", "squeezeexcitecl"}
 
 
 def refuse_kinked_student(model: DualEncoder) -> None:
-    """`refuse_kinks` for what moves. A frozen backbone is not in the unroll."""
+    """`refuse_kinks` for the trained parts of the model. A frozen backbone is not part of the unroll."""
     if not model.frozen_backbone:
         refuse_kinks(model.image_backbone, "image_backbone")
     refuse_kinks(model.image_head, "image_head")
@@ -36,19 +36,19 @@ def refuse_kinked_student(model: DualEncoder) -> None:
 
 
 def refuse_kinks(part: nn.Module, name: str) -> None:
-    """Raises ConfigError for a part of a student that has an activation with a kink, or takes a maximum: finite differences are
-    not its gradient. Kinks of plain functions are not seen here."""
-    if found := first_kink(part):
-        place, kind = found
+    """Raises ConfigError if a part of the student has an activation with a kink or a max pooling, for which finite differences
+    do not give the gradient. Kinks in functions that are not modules are not found."""
+    if kink := first_kink(part):
+        path, kind = kink
         raise ConfigError(
             "distill.objective.gradient: finite_difference needs a smooth student, and "
-            f"{f'{name}.{place}'.rstrip('.')} is a {kind}, whose derivative jumps: set distill.objective.gradient: exact"
+            f"{f'{name}.{path}'.rstrip('.')} is a {kind}, whose derivative jumps: set distill.objective.gradient: exact"
         )
 
 
 def first_kink(module: nn.Module) -> tuple[str, str] | None:
-    """(name, class) of the first kinked module in it; none if it has none."""
-    gates = tuple(f"{name}." for name, inner in module.named_modules() if _names(inner) & GATES)
+    """(path, class name) of the first module with a kink in `module`, gates excepted; None if there is none."""
+    gates = tuple(f"{name}." for name, inner in module.named_modules() if _class_names(inner) & GATES)
     for name, inner in module.named_modules():
         if is_kinked(inner) and not name.startswith(gates):
             return name, type(inner).__name__
@@ -56,13 +56,14 @@ def first_kink(module: nn.Module) -> tuple[str, str] | None:
 
 
 def is_kinked(module: nn.Module) -> bool:
-    """Whether a module itself, not what is in it, has a derivative that jumps. The maximum over a window jumps like ReLU:
-    where another pixel becomes the largest, the gradient goes elsewhere."""
-    names = _names(module)
+    """Whether the derivative of a module itself jumps, apart from its submodules. Max pooling counts: where another pixel
+    becomes the largest, the gradient jumps to that pixel."""
+    names = _class_names(module)
     if isinstance(module, nn.ELU) and module.alpha != 1:
         return True
     return bool(names & KINKED) or any("maxpool" in name or "avgmax" in name for name in names)
 
 
-def _names(module: nn.Module) -> set[str]:
+def _class_names(module: nn.Module) -> set[str]:
+    """Names, as in `KINKED`, of the module's class and its base classes."""
     return {kind.__name__.lower().removesuffix("me") for kind in type(module).__mro__}

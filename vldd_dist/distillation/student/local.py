@@ -37,16 +37,16 @@ from vldd_dist.plugins import GRADIENTS
 
 
 class LocalUnrolling:
-    """One process, any gradient."""
+    """Implements `Unrolling` in one process, for any gradient."""
 
     part: ShardSlices | None = None
 
     def __init__(self, model: DualEncoder, loss: Loss, settings: UnrollSettings, snapshots: SnapshotStack | None) -> None:
         self.model, self.settings, self.snapshots = model, settings, snapshots
-        # Before the student, which gives up fused attention for a second derivative that the tower does not take.
+        # Made before the student, which may switch off fused attention for its second derivatives; the tower can keep it.
         self.tower = frozen_tower(model)
-        self.way: Gradient = GRADIENTS.load(settings.gradient)
-        self.student = Student(model, loss, dropout=settings.dropout, fused_attention=self.way.first_order_only)
+        self.method: Gradient = GRADIENTS.load(settings.gradient)
+        self.student = Student(model, loss, dropout=settings.dropout, fused_attention=self.method.first_order_only)
         self.towers: Sequence[int] = self.student.towers
 
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
@@ -54,7 +54,7 @@ class LocalUnrolling:
         return tuple(tensor.to(device) for tensor in self.student.view.from_dicts(dict(image), dict(text)))
 
     def fresh_starts(self) -> Callable[[int], Params]:
-        # The student's steps leave the model's own parameters as they are.
+        # The student's steps do not change the model's own parameters, so they can be read later.
         def start(seed: int) -> Params:
             redraw_heads(self.model.heads, seed)
             return self.student.view.read()
@@ -74,19 +74,19 @@ class LocalUnrolling:
         return outer
 
     def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
-        return self._gradient(self.way, segment, relative_epsilon)
+        return self._gradient(self.method, segment, relative_epsilon)
 
-    def check_differences(self, segment: Segment, known: float | None) -> EpsilonChoice:
-        few = segment.of_few_pairs(CHECKED_PAIRS)
+    def check_differences(self, segment: Segment, epsilon_in_use: float | None) -> EpsilonChoice:
+        small_segment = segment.of_few_pairs(CHECKED_PAIRS)
         with unfused_attention(self.model):
-            exact = self._gradient(GRADIENTS.load("exact"), few)
-        return choose_epsilon(partial(self.gradient, few), exact, inner_products, known)
+            exact = self._gradient(GRADIENTS.load("exact"), small_segment)
+        return choose_epsilon(partial(self.gradient, small_segment), exact, inner_products, epsilon_in_use)
 
-    def _gradient(self, way: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
+    def _gradient(self, method: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
         self.student.seed, self.student.blend = segment.seed, segment.blend
-        learned, self.student.fixed = segment.parted()
+        learned, self.student.fixed = segment.learned_and_fixed()
         return unrolled_gradient(
-            way,
+            method,
             self.student,
             segment.start,
             segment.rates,

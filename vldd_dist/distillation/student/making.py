@@ -1,4 +1,4 @@
-"""The student's unroll, as the settings and the number of ranks ask."""
+"""Makes the implementation of the student's unroll that a run needs."""
 
 from vldd_dist.config.base import Sharding
 from vldd_dist.distillation.student.local import LocalUnrolling
@@ -19,7 +19,12 @@ def make_unrolling(
     sharding: Sharding,
     batch_size: int,
 ) -> Unrolling:
-    """As the settings and the number of ranks ask."""
+    """The student's unroll: in one process, or on several ranks or a sharding engine.
+
+    Args:
+        snapshots: where the unroll keeps its snapshots; None: on the student's device.
+        batch_size: pairs of an inner step, over all ranks.
+    """
     if ranks is SOLO and sharding == "none":
         return LocalUnrolling(model, loss, settings, snapshots)
     return ShardedUnrolling(model, loss, settings, snapshots, ranks, sharding, batch_size)

@@ -1,4 +1,4 @@
-"""The student's unroll on several ranks, or on an engine that shards it."""
+"""The student's unroll on several ranks, or on an engine that shards its parameters."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,10 +45,10 @@ from vldd_dist.sharding.skeleton import Skeleton
 
 
 class ShardedUnrolling:
-    """Several ranks, or an engine on one; any gradient but `full`.
+    """Implements `Unrolling` on several ranks, or with an engine on one; for any gradient except `full`.
 
     Args:
-        model: the same on every rank; it is put on the ranks here.
+        model: the same on every rank; it is replicated or sharded here.
         batch_size: pairs of an inner step, over all ranks.
     """
 
@@ -64,7 +64,7 @@ class ShardedUnrolling:
     ) -> None:
         self.model, self.settings, self.snapshots, self.ranks = model, settings, snapshots, ranks
         self.tower = frozen_tower(model)
-        self.way: Gradient = GRADIENTS.load(settings.gradient)
+        self.method: Gradient = GRADIENTS.load(settings.gradient)
         model.train(settings.dropout)
         model.gather_rows = ranks.rows_gatherer(batch_size)
         view = ParameterView(model)
@@ -72,9 +72,9 @@ class ShardedUnrolling:
         self.names = view.names
         self.skeleton = Skeleton(model)
         set_unfused_attention(self.skeleton.model)
-        # Before the engine takes them apart.
+        # Copied before the engine shards them.
         self.heads = [copy.deepcopy(head).cpu() for head in model.heads]
-        # The outer loop writes the parameters; the engine's own steps are never taken.
+        # The engine requires an optimiser, but its steps are never taken: the unroll writes the parameters itself.
         sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), sharding, ranks)
         self.layout = sharded.layout
         self.passes = ShardedFirstOrder(sharded, model, loss, ranks)
@@ -90,11 +90,11 @@ class ShardedUnrolling:
         return ShardedDoubleBackward(self.passes, self.skeleton)
 
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
-        given, device = {**image, **text}, self.model.mean.device
-        return tuple(given[name].to(device) for name in self.names)
+        snapshot, device = {**image, **text}, self.model.mean.device
+        return tuple(snapshot[name].to(device) for name in self.names)
 
     def fresh_starts(self) -> Callable[[int], Params]:
-        begun = self.passes.model.read()
+        starting_shards = self.passes.model.read()
 
         def start(seed: int) -> Params:
             redraw_heads(self.heads, seed)
@@ -105,7 +105,7 @@ class ShardedUnrolling:
             }
             return [
                 drawn[name][slice(*own)].to(shard) if name in drawn else shard.clone()
-                for name, own, shard in zip(self.names, self.layout.own, begun, strict=True)
+                for name, own, shard in zip(self.names, self.layout.own, starting_shards, strict=True)
             ]
 
         return start
@@ -114,8 +114,8 @@ class ShardedUnrolling:
     def features(self, theta: Params, rows: RealRows) -> tuple[Tensor, Tensor]:
         with in_mode(self.model, training=False), self._gathering(rows.total):
             self.passes.model.write(theta)
-            found: tuple[Tensor, Tensor] = self.passes.model(rows.inputs, rows.texts)
-            return found
+            features: tuple[Tensor, Tensor] = self.passes.model(rows.inputs, rows.texts)
+            return features
 
     def loss_of_rows(self, rows: RealRows, seed: int, loss: FeatureLoss) -> OuterLoss:
         engine, world_size = self.passes.model, self.ranks.world_size
@@ -126,28 +126,30 @@ class ShardedUnrolling:
                 with torch.enable_grad(), replayed_randomness(seed, 0, rows.inputs.device):
                     value = loss(*engine(rows.inputs, rows.texts))
                     gradient = engine.backward(value / world_size)
-            # An engine has no graph from its shards to the loss: the gradient that it made is given to autograd.
+            # An engine has no autograd graph from its shards to the loss. These terms are zero and have the gradient that the
+            # engine computed, so that autograd finds it.
             linear = [((shard - shard.detach()) * part).sum() for shard, part in zip(theta, gradient, strict=True)]
             return (value.detach() + torch.stack(linear).sum())[None]
 
         return outer
 
     def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
-        assert self.way.derivatives is not None, "one graph over all steps is for one process: refused with the description"
-        return self._swept(self.way.derivatives(self, self.settings.difference, relative_epsilon), segment)
+        assert self.method.derivatives is not None, "`full` needs one process: the description was checked for that"
+        return self._sweep(self.method.derivatives(self, self.settings.difference, relative_epsilon), segment)
 
-    def check_differences(self, segment: Segment, known: float | None) -> EpsilonChoice:
+    def check_differences(self, segment: Segment, epsilon_in_use: float | None) -> EpsilonChoice:
         world_size = self.ranks.world_size
         smallest = self.ranks.all_gather(min(len(batch[0]) for batch in segment.batches))
+        # The same number on every rank.
         rows = min(max(CHECKED_PAIRS // world_size, 1), *smallest)
-        few = segment.of_few_pairs(rows)
+        small_segment = segment.of_few_pairs(rows)
         with self._gathering(rows * world_size):
-            exact = self._swept(self.second_order(), few) if self.ranks.all_agree(self._exact_fits()) else None
-            return choose_epsilon(partial(self.gradient, few), exact, self.passes.inner_products, known)
+            exact = self._sweep(self.second_order(), small_segment) if self.ranks.all_agree(self._exact_fits()) else None
+            return choose_epsilon(partial(self.gradient, small_segment), exact, self.passes.inner_products, epsilon_in_use)
 
-    def _swept(self, derivatives: StepDerivatives, segment: Segment) -> UnrollResult:
+    def _sweep(self, derivatives: StepDerivatives, segment: Segment) -> UnrollResult:
         self.passes.seed, self.passes.blend = segment.seed, segment.blend
-        learned, self.passes.fixed = segment.parted()
+        learned, self.passes.fixed = segment.learned_and_fixed()
         result = swept_gradient(
             derivatives,
             self.towers,
@@ -156,25 +158,26 @@ class ShardedUnrolling:
             learned,
             segment.outer,
             segment.shared,
-            update_adjoint=self.way.update_adjoint,
+            update_adjoint=self.method.update_adjoint,
             snapshots=self.snapshots,
             sgd=segment.sgd,
         )
-        # Each rank has the gradient of its part of the loss.
+        # Each rank has the gradient of its own part of the loss.
         return replace(result, shared=[self.ranks.all_reduce(part) for part in result.shared])
 
     @contextmanager
     def _gathering(self, total: int) -> Iterator[None]:
-        """Within the `with` block, the model's batches have so many rows, over all ranks."""
-        usual, other = self.model.gather_rows, self.ranks.rows_gatherer(total)
-        self.model.gather_rows = self.skeleton.model.gather_rows = other
+        """Within the `with` block, the model gathers batches of `total` rows over all ranks."""
+        before = self.model.gather_rows
+        self.model.gather_rows = self.skeleton.model.gather_rows = self.ranks.rows_gatherer(total)
         try:
             yield
         finally:
-            self.model.gather_rows = self.skeleton.model.gather_rows = usual
+            self.model.gather_rows = self.skeleton.model.gather_rows = before
 
     def _exact_fits(self) -> bool:
-        """Whole theta, v, gradient and products, and their like as a graph, beside what this rank holds already."""
+        """Whether the memory of `exact` fits on this rank: unsharded theta, v, gradient and products, and as much for the
+        graph."""
         device = self.model.mean.device
         if device.type != "cuda":
             return True

@@ -1,10 +1,12 @@
-"""The student on several ranks: `unroll`'s protocols over shards.
+"""The student on several ranks: the protocols of `unroll` on shards.
 
-Theta, the snapshots, the adjoint and the expert's snapshots are lists of this rank's shards (n,), one a parameter; a batch is
-this rank's rows of an inner step's pairs, and the shared tensors. Every rank encodes its rows, the rows are gathered, and each
-computes the same loss over all of them and takes 1/world of it as its part: the loss is the sum of the parts. Collectives with
-true adjoints make every derivative the sum of the parts' derivatives (docs/decisions.md): of rows that sum is here, for they
-lie on one rank; of a shared tensor each rank has its part, and one all-reduce after the sweep makes the sum.
+Theta, the snapshots, the adjoint and the expert's snapshots are lists of this rank's shards (n,), one for each parameter. A
+batch is this rank's rows of an inner step's pairs, followed by the shared tensors.
+
+Every rank encodes its rows; the features are gathered; each rank computes the same loss over all rows and takes 1/world_size of
+it as its part, so that the loss is the sum of the parts. The collectives have true adjoints, so every derivative is the sum of
+the derivatives of the parts (docs/decisions.md). The gradient of a row is already that sum, because a row lies on one rank. Of
+the gradient of a shared tensor each rank has its part, and one all-reduce after the sweep sums them.
 """
 
 from collections.abc import Sequence
@@ -25,16 +27,16 @@ from vldd_dist.sharding.skeleton import Skeleton
 
 
 class ShardedFirstOrder:
-    """Implements `unroll.FirstOrder` on a model that lies on the ranks.
+    """Implements `unroll.FirstOrder` on a model that is replicated or sharded over the ranks.
 
     Args:
-        model: a dual encoder on the ranks, its parameters in the order of theta.
-        encoder: what it was made of, which gathers rows.
+        model: the dual encoder on the ranks, with its parameters in the order of theta.
+        encoder: the dual encoder that `model` was made of; it gathers rows.
 
     Attributes:
-        seed: of the dropout masks, as an `unroll.InnerProblem` has it.
-        fixed: of each inner step's batch what is not learned, this rank's rows; nothing where empty.
-        blend: of the features of all rows, as a `Student` has it.
+        seed: seed of the dropout masks, as in `unroll.InnerProblem`.
+        fixed: for each inner step, this rank's rows of the tensors that are not learned; empty if all are learned.
+        blend: mixing of the features of all rows, as in `Student`.
     """
 
     def __init__(self, model: ShardedModel, encoder: DualEncoder, loss: Loss, ranks: Ranks) -> None:
@@ -46,21 +48,23 @@ class ShardedFirstOrder:
     def gradients(
         self, theta: Params, batch: Params, step: int, *, of_theta: bool = True, of_batch: bool = True
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """As the protocol says; the engine makes theta's gradient in any case."""
+        """See `unroll.FirstOrder`. The engine computes the gradient of theta in any case."""
         self.model.write(theta)
         with torch.enable_grad(), replayed_randomness(self.seed, step, batch[0].device):
-            on = [tensor.detach().requires_grad_(of_batch) for tensor in batch]
-            inputs, texts, *learned = self.whole(on, step)
+            batch_leaves = [tensor.detach().requires_grad_(of_batch) for tensor in batch]
+            inputs, texts, *learned = self.whole(batch_leaves, step)
             gradient = self.model.backward(self.part(self.model(inputs, texts, self.mix(step)), learned, self.encoder))
-        of_batch_gradient = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in on if of_batch]
-        return gradient if of_theta else [], of_batch_gradient
+        batch_gradient = [
+            torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in batch_leaves if of_batch
+        ]
+        return gradient if of_theta else [], batch_gradient
 
     def whole(self, batch: Params, step: int) -> list[Tensor]:
-        """An inner step's batch with what is fixed."""
+        """The batch of an inner step, with its fixed tensors."""
         return with_fixed(batch, self.fixed[step] if self.fixed else {})
 
     def mix(self, step: int) -> Mix | None:
-        """What an inner step does to the features of all rows."""
+        """The mixing function of an inner step; None if features are not mixed."""
         return self.blend.at(step) if self.blend else None
 
     def part(self, features: tuple[Tensor, Tensor], learned: Params, encoder: DualEncoder) -> Tensor:
@@ -72,13 +76,13 @@ class ShardedFirstOrder:
 
 
 class ShardedDoubleBackward:
-    """Implements `unroll.StepDerivatives` exactly: parameters are whole on each rank for the length of a step's second pass.
+    """Implements `unroll.StepDerivatives` exactly. During the second pass of a step each rank holds the unsharded parameters.
 
-    An engine that gathers parameters in hooks has no second derivative, so the pass runs on a skeleton of the model's modules,
-    which gets every tensor from outside.
+    An engine that gathers parameters in hooks cannot be differentiated twice. So the pass runs on a skeleton of the model's
+    modules, which gets all its tensors as arguments.
 
     Args:
-        skeleton: of the same model.
+        skeleton: the skeleton of the same model.
     """
 
     def __init__(self, first_order: ShardedFirstOrder, skeleton: Skeleton) -> None:
@@ -94,11 +98,11 @@ class ShardedDoubleBackward:
         layout = self.first_order.model.layout
         local = DoubleBackward(_LossPart(self.skeleton, self.first_order))
         with self.skeleton.with_frozen(self.first_order.model):
-            found = local.products(layout.gather(theta), batch, step, layout.gather(v), None, with_theta=True)
+            products = local.products(layout.gather(theta), batch, step, layout.gather(v), None, with_theta=True)
         return StepProducts(
-            layout.scatter_sum(found.theta) if with_theta and found.theta is not None else None,
-            found.batch,
-            layout.scatter_sum(found.gradient),
+            layout.scatter_sum(products.theta) if with_theta and products.theta is not None else None,
+            products.batch,
+            layout.scatter_sum(products.gradient),
         )
 
     def inner_products(self, a: Params, b: Params) -> Tensor:
@@ -106,11 +110,11 @@ class ShardedDoubleBackward:
 
 
 class _LossPart:
-    """A rank's part of the student's loss as an `unroll.InnerProblem` over whole parameters."""
+    """A rank's part of the student's loss, as an `unroll.InnerProblem` of the unsharded parameters."""
 
     def __init__(self, skeleton: Skeleton, first_order: ShardedFirstOrder) -> None:
         self.skeleton, self.first_order = skeleton, first_order
-        # The sweep knows the towers; here no rate is asked for.
+        # Not used here: the sweep, which applies the rates, has the towers.
         self.towers: Sequence[int] = []
         self.seed = first_order.seed
 

@@ -1,4 +1,4 @@
-"""The student: a dual encoder whose trainable parameters come from outside, as the unroll wants it."""
+"""The student: a dual encoder that gets its trainable parameters as arguments, which is what the unroll needs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,28 +11,29 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView, call
 
-# What of an inner step's batch is not learned, and so is none of the unroll's tensors: its place in the batch -> the tensor.
+# The tensors of an inner step's batch that are not learned, so that the unroll does not see them: position in the batch ->
+# tensor.
 Fixed = Mapping[int, Tensor]
 
 
-def without_fixed(batch: Params, places: frozenset[int]) -> tuple[list[Tensor], Fixed]:
-    """A batch's learned tensors, and those in these places."""
-    fixed = {place: batch[place] for place in places}
-    return [tensor for place, tensor in enumerate(batch) if place not in places], fixed
+def without_fixed(batch: Params, positions: frozenset[int]) -> tuple[list[Tensor], Fixed]:
+    """Separate a batch into its learned tensors and the fixed ones, which are at these positions."""
+    fixed = {position: batch[position] for position in positions}
+    return [tensor for position, tensor in enumerate(batch) if position not in positions], fixed
 
 
 def with_fixed(learned: Params, fixed: Fixed) -> list[Tensor]:
-    """The batch again, followed by whatever followed its learned tensors."""
+    """Put the fixed tensors back among the learned ones. The shared tensors, which follow the learned ones, stay at the end."""
     rest = iter(learned)
-    return [fixed[place] if place in fixed else next(rest) for place in range(len(learned) + len(fixed))]
+    return [fixed[position] if position in fixed else next(rest) for position in range(len(learned) + len(fixed))]
 
 
 class BatchLayout:
-    """Which tensor of an inner step's batch is which: model inputs (b, ...), texts (b, D), the loss's row tensors (b, ...), and
-    after them its shared tensors.
+    """The order of the tensors of an inner step: model inputs (b, ...), texts (b, D), the loss's row tensors (b, ...), then its
+    shared tensors.
 
     Attributes:
-        rows, shared: names of the loss's tensors, in this order.
+        rows, shared: names of the loss's row tensors and shared tensors, in this order.
     """
 
     def __init__(self, loss: Loss) -> None:
@@ -43,8 +44,8 @@ class BatchLayout:
         """The loss of all rows of a batch.
 
         Args:
-            features: (B, d) each, of all ranks' rows.
-            learned: of a batch what follows the texts; this rank's rows of row tensors.
+            features: joint features of images and texts, (B, d) each, for the rows of all ranks.
+            learned: the tensors that follow the texts; of row tensors this rank's rows.
             model: gathers rows.
         """
         rows = [model.gather_rows(tensor) for tensor in learned[: len(self.rows)]]
@@ -59,20 +60,20 @@ class Student:
     """Implements `unroll.InnerProblem` for a dual encoder.
 
     Args:
-        model: supplies everything that does not move; its own trainable parameters are not used.
-        dropout: train with dropout, the masks of an inner step replayed by the unroll from `seed` and the step.
-        fused_attention: let attention use kernels without a second derivative (finite differences need none).
+        model: provides the modules and the frozen tensors; its own trainable parameters are not used.
+        dropout: train with dropout. The unroll draws the masks of an inner step from `seed` and the step, the same each time.
+        fused_attention: allow attention kernels that have no second derivative (finite differences need none).
 
     Attributes:
-        fixed: of each inner step's batch what is not learned; nothing where empty.
-        blend: of the features that enter the heads; none: they are not mixed.
+        fixed: for each inner step the tensors of its batch that are not learned; empty if all are learned.
+        blend: mixing of the features that enter the heads; None: they are not mixed.
     """
 
     def __init__(self, model: DualEncoder, loss: Loss, *, dropout: bool, fused_attention: bool) -> None:
         self.model, self.layout = model, BatchLayout(loss)
         self.view = ParameterView(model)
         self.towers: Sequence[int] = [TOWERS.index(tower) for tower in self.view.towers]
-        # Drawn anew for each outer step.
+        # Set anew for each outer step.
         self.seed = 0
         self.fixed: Sequence[Fixed] = ()
         self.blend: Blend | None = None
@@ -81,7 +82,7 @@ class Student:
             set_unfused_attention(model)
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
-        """The loss of a batch, laid out as `BatchLayout` says but without what is fixed, at parameters theta: a scalar."""
+        """The scalar loss at parameters theta of a batch that is laid out like `BatchLayout`, but without the fixed tensors."""
         inputs, texts, *learned = with_fixed(batch, self.fixed[step] if self.fixed else {})
         mix = self.blend.at(step) if self.blend else None
         features = call(self.model, self.view, theta, inputs, texts, mix)

@@ -1,4 +1,4 @@
-"""The student as objectives see it: where it starts and what it steps on in, gradients of the pairs out."""
+"""The interface through which objectives use the student: a start and batches in, gradients out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,18 +14,18 @@ from vldd_dist.distillation.unroll import PLAIN, EpsilonChoice, OuterLoss, Param
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.frozen_tower import FrozenTower
 
-# Pairs an inner step of the small unroll on which finite differences are checked: `exact` is to fit where the unroll fits, and
-# the check is to cost less than an outer step.
+# Pairs of an inner step in the small unroll on which finite differences are checked. Few, so that the memory of `exact` fits
+# wherever the unroll fits, and the check costs less than an outer step.
 CHECKED_PAIRS = 8
 
 
 class UnrollSettings(Protocol):
-    """How a student is unrolled: settings of the objective.
+    """The settings of an objective that say how its student is unrolled.
 
     Attributes:
         gradient: a name in `plugins.GRADIENTS`.
-        difference: central or forward, the scheme of finite differences.
-        dropout: run the student with its dropout.
+        difference: the scheme of finite differences, "central" or "forward".
+        dropout: whether the student runs with its dropout.
     """
 
     @property
@@ -40,17 +40,17 @@ class UnrollSettings(Protocol):
 
 @dataclass(frozen=True)
 class Segment:
-    """What one outer step unrolls: where the student starts, the batches of its steps, and the loss of where it ends.
+    """What one outer step unrolls: the student's start, the batches of its steps, and the outer loss of its end.
 
     Attributes:
-        start: where the student starts, as the student's parameters or this rank's shards of them.
-        outer: the outer loss of its end, in the same form: terms (n,), differentiable, whose sum is the loss.
+        start: theta_0, the student's parameters or this rank's shards of them.
+        outer: theta_T, in the same form -> differentiable terms (n,) of the outer loss, which is their sum.
         rates: (2,) inner learning rates of the image and the text tower.
-        batches: of each inner step this rank's rows: model inputs (b, ...), texts (b, D), the loss's row tensors.
+        batches: for each inner step this rank's rows: model inputs (b, ...), texts (b, D), the loss's row tensors (b, ...).
         shared: the loss's shared tensors.
-        seed: of the dropout masks.
-        fixed: places in a batch of the tensors that are not learned, and get no gradient.
-        blend: of the features in the student's steps; none: they are not mixed.
+        seed: seed of the dropout masks.
+        fixed: positions in a batch of the tensors that are not learned and get no gradient.
+        blend: mixing of the features in the student's steps; None: they are not mixed.
         sgd: the student's momentum and weight decay, and how many of its first steps are not differentiated.
     """
 
@@ -65,27 +65,27 @@ class Segment:
     sgd: Sgd = PLAIN
 
     def of_few_pairs(self, pairs: int) -> "Segment":
-        """With the first pairs of each batch alone."""
+        """The same segment with only the first `pairs` rows of each batch."""
         return replace(self, batches=[[tensor[:pairs] for tensor in batch] for batch in self.batches])
 
-    def parted(self) -> tuple[list[Params], list[Fixed]]:
-        """Of each batch what is learned, and what is not."""
+    def learned_and_fixed(self) -> tuple[list[Params], list[Fixed]]:
+        """For each batch its learned tensors, and its fixed ones."""
         parts = [without_fixed(batch, self.fixed) for batch in self.batches]
         return [learned for learned, _ in parts], [fixed for _, fixed in parts]
 
 
-# Joint features of all rows, (B, d) each -> a scalar.
+# Joint features of the images and texts of all rows, (B, d) each -> a scalar loss.
 FeatureLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class RealRows:
-    """Rows that the student is judged on.
+    """Real pairs on which the outer loss measures the student.
 
     Attributes:
-        inputs: model inputs (b, ...) of this rank's `rows_to_compute`.
-        texts: (b, D), of the same.
-        total: B, over all ranks.
+        inputs: model inputs (b, ...) of the images of this rank's `rows_to_compute`.
+        texts: (b, D) text embeddings of the same rows.
+        total: B, the number of rows over all ranks.
     """
 
     inputs: Tensor
@@ -94,11 +94,14 @@ class RealRows:
 
 
 class Unrolling(Protocol):
-    """Attributes:
-    model: the student's.
-    tower: of a frozen backbone: makes the pairs' model inputs, and carries gradients from there to the pixels.
-    part: what this rank needs of a snapshot; none: everything.
-    towers: of each of the student's parameters, 0 (image) or 1 (text).
+    """The student's unroll.
+
+    Attributes:
+        model: the student's model.
+        tower: the frozen backbone, which turns images into model inputs and propagates gradients back to the pixels; None if
+            the backbone is trained.
+        part: the slices of a snapshot that this rank needs; None: everything.
+        towers: for each parameter of the student 0 (image) or 1 (text).
     """
 
     @property
@@ -114,40 +117,40 @@ class Unrolling(Protocol):
     def towers(self) -> Sequence[int]: ...
 
     def theta(self, image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> Params:
-        """A snapshot's towers as the student's parameters, or this rank's shards of them."""
+        """The student's parameters, or this rank's shards of them, from the image and the text tower of a snapshot."""
         ...
 
     def fresh_starts(self) -> Callable[[int], Params]:
-        """From a seed to the model's weights as they are at this call, with heads drawn anew, in the form of `theta`."""
+        """A function: seed -> the model's weights at the time of this call with newly drawn heads, in the form of `theta`."""
         ...
 
     def features(self, theta: Params, rows: RealRows) -> tuple[Tensor, Tensor]:
-        """Joint features of all rows, (B, d) each, without dropout and without a graph."""
+        """Joint features of the images and texts of all rows, (B, d) each, without dropout and without a graph."""
         ...
 
     def loss_of_rows(self, rows: RealRows, seed: int, loss: FeatureLoss) -> OuterLoss:
-        """The outer loss of the student's end on some rows, a term (1,). The student runs with its dropout, whatever
-        `UnrollSettings.dropout` says of its steps.
+        """An outer loss that measures the student on some rows: theta_T -> (1,). The student runs with its dropout there, even
+        if `UnrollSettings.dropout` is off for its steps.
 
         Args:
-            seed: of the dropout masks.
+            seed: seed of the dropout masks.
         """
         ...
 
     def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
-        """Of the outer loss, with respect to what is learned of this rank's rows of the inner batches, the shared tensors
-        and the rates.
+        """The gradient of the outer loss with respect to the learned tensors of this rank's rows of the inner batches, the
+        shared tensors and the rates.
 
         Args:
-            relative_epsilon: of finite differences.
+            relative_epsilon: epsilon of finite differences, see `Differences`.
         """
         ...
 
-    def check_differences(self, segment: Segment, known: float | None) -> EpsilonChoice:
-        """Finite differences against `exact` over all inner steps, on a few pairs of each batch.
+    def check_differences(self, segment: Segment, epsilon_in_use: float | None) -> EpsilonChoice:
+        """Compare finite differences with `exact` over all inner steps, on a few pairs of each batch.
 
         Args:
-            known: the relative epsilon in use; none: the best of several is chosen.
+            epsilon_in_use: the relative epsilon to check; None: choose the best of several.
         """
         ...
 
