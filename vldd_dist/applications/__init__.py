@@ -1,1 +1,1 @@
-"""What distilled pairs are good for, measured: one file an application, registered in `plugins.APPLICATIONS`."""
+"""Measures uses of distilled pairs: one file for each application, registered in `plugins.APPLICATIONS`."""

@@ -1,4 +1,4 @@
-"""Architecture search: candidates are ranked by training them on few pairs in place of all (Zhao et al. 2006.05929, section 4).
+"""Architecture search: rank candidates by training them on few pairs instead of all (Zhao et al. 2006.05929, section 4).
 
 A candidate is a pair of heads on the frozen towers and the size of their joint space.
 """
@@ -35,10 +35,12 @@ Train = Callable[[Students], Trained]
 
 
 class Ranking(NamedTuple):
-    """Attributes:
-    validation: mean recall of each candidate, percent; 0 where it diverges.
-    test: the same on the test split, where it was asked for.
-    seconds: CPU time of all of them.
+    """How one way of training scores the candidates.
+
+    Attributes:
+        validation: mean validation recall of each candidate, in percent; 0 if its training diverges.
+        test: the same on the test split; empty if it was not asked for.
+        seconds: CPU time of training and validating all candidates.
     """
 
     validation: list[float]
@@ -47,11 +49,13 @@ class Ranking(NamedTuple):
 
     @property
     def first(self) -> int:
+        """Index of the candidate ranked first."""
         return max(range(len(self.validation)), key=self.validation.__getitem__)
 
 
 class ArchitectureSearch(Application):
-    """Kendall's tau with the ranking by all training pairs, and what the candidate ranked first loses."""
+    """Measures how well students trained on few pairs rank architectures: Kendall's tau with the ranking by all training
+    pairs, and the recall lost by the candidate ranked first."""
 
     title: ClassVar[str] = "architecture search"
     needs: ClassVar[frozenset[str]] = frozenset({"distilled"})
@@ -63,9 +67,11 @@ class ArchitectureSearch(Application):
         Figure("saved", "time saved, %", "higher"),
     )
     name: str = "architecture_search"
-    candidates: Positive = Field(36, description="How many architectures, drawn from all combinations of heads and joint_dims.")
+    candidates: Positive = Field(
+        36, description="Number of architectures, drawn from all combinations of heads and joint_dims."
+    )
     joint_dims: Distinct[Positive] = Field([16, 64, 256, 1024], description="Sizes of the joint space.")
-    epochs: Positive = Field(6, description="On all training pairs, of which the best by validation counts.")
+    epochs: Positive = Field(6, description="Epochs of training on all pairs; the epoch that validates best counts.")
     stopped_after: Positive = Field(1, description="Epochs of the baseline that stops training on all pairs early.")
     baselines: Baselines = Field(["random", "k_center"], validate_default=True, description=BASELINES)
 
@@ -81,45 +87,44 @@ class ArchitectureSearch(Application):
         return [
             f"{self.candidates} heads and sizes of the joint space on frozen towers, ranked by validation recall of students "
             f"trained on each row's pairs; full data: {self.epochs} epochs over all training pairs.",
-            "Tau is the rank correlation with full data, 1 for equal orders; full data's other seed is what can be reached.",
-            "Recall of its choice: test recall of the candidate it ranks first, trained on full data; regret: what that is "
-            "less than the recall of full data's own choice, which can be negative.",
-            "CPU s are of training and validating all candidates, not of making the pairs.",
+            "Tau is the rank correlation with full data, 1 for equal orders; full data with another seed is what can be reached.",
+            "Recall of its choice: test recall of the candidate it ranks first, trained on full data. Regret: how much lower "
+            "that is than the recall of full data's own choice; it can be negative.",
+            "CPU s: time to train and validate all candidates, without the time to make the pairs.",
         ]
 
     def models(self, given: ModelSettings, seed: int) -> list[ModelSettings]:
-        """The candidates, which differ from the given model in heads and joint space only."""
-        all_of_them = [*itertools.product(HEADS, HEADS, self.joint_dims)]
-        order = numpy_generator(seed, "architectures").permutation(len(all_of_them))[: self.candidates]
-        return [_with_heads(given, *all_of_them[number]) for number in sorted(order.tolist())]
+        """The candidates, which differ from the given model only in their heads and the size of the joint space."""
+        combinations = [*itertools.product(HEADS, HEADS, self.joint_dims)]
+        drawn = numpy_generator(seed, "architectures").permutation(len(combinations))[: self.candidates]
+        return [_with_heads(given, *combinations[number]) for number in sorted(drawn.tolist())]
 
     def run(self, given: Inputs) -> list[Result]:
         rankings = [*self._rankings(given)]
         _, truth = rankings[0]
-        found: dict[str, list[Ranking]] = {}
+        rankings_by_method: dict[str, list[Ranking]] = {}
         for method, ranking in rankings:
-            found.setdefault(method, []).append(ranking)
+            rankings_by_method.setdefault(method, []).append(ranking)
         return [
             Result(
                 method=method,
                 setting=f"{given.count} pairs",
                 bound=method in (FULL, OTHER_SEED),
                 figures={
-                    "tau": [kendall_tau(truth.validation, one.validation) for one in own],
-                    "choice": [truth.test[one.first] for one in own],
-                    "regret": [truth.test[truth.first] - truth.test[one.first] for one in own],
-                    "seconds": [one.seconds for one in own],
-                    "saved": [100 * (1 - one.seconds / truth.seconds) for one in own],
+                    "tau": [kendall_tau(truth.validation, ranking.validation) for ranking in of_method],
+                    "choice": [truth.test[ranking.first] for ranking in of_method],
+                    "regret": [truth.test[truth.first] - truth.test[ranking.first] for ranking in of_method],
+                    "seconds": [ranking.seconds for ranking in of_method],
+                    "saved": [100 * (1 - ranking.seconds / truth.seconds) for ranking in of_method],
                 },
             )
-            for method, own in found.items()
+            for method, of_method in rankings_by_method.items()
         ]
 
     def _rankings(self, given: Inputs) -> Iterator[tuple[str, Ranking]]:
-        """(method, ranking), that of full data first."""
-        seed, other = given.seeds[0], max(given.seeds) + 1
-        progress = Counted(given, self.candidates * (3 + len(given.seeds) * (1 + len(self.baselines))))
-        rank = progress.rank
+        """(method, ranking) for each way of training; the one of full data first."""
+        seed, other_seed = given.seeds[0], max(given.seeds) + 1
+        rank = Ranker(given, self.candidates * (3 + len(given.seeds) * (1 + len(self.baselines)))).rank
 
         def on_all(epochs: int) -> Train:
             return lambda students: students.on_split(given.train, given.validation, epochs)
@@ -129,43 +134,41 @@ class ArchitectureSearch(Application):
 
         models = self.models(given.students.model, given.seed)
         yield FULL, rank(models, seed, on_all(self.epochs), test=True)
-        yield OTHER_SEED, rank(models, other, on_all(self.epochs))
+        yield OTHER_SEED, rank(models, other_seed, on_all(self.epochs))
         yield f"{FULL}, {self.stopped_after} of {self.epochs} epochs", rank(models, seed, on_all(self.stopped_after))
-        for one in given.seeds:
+        for seed in given.seeds:
             for method in self.baselines:
-                generator = numpy_generator(one, "baseline", method.name, given.count)
-                yield (
-                    method.label,
-                    rank(models, one, on_pairs(given.pairs(select(method, given.train, given.count, generator)))),
-                )
-            yield DISTILLED, rank(models, one, on_pairs(given.distilled_pairs().pairs))
+                generator = numpy_generator(seed, "baseline", method.name, given.count)
+                pairs = given.pairs(select(method, given.train, given.count, generator))
+                yield method.label, rank(models, seed, on_pairs(pairs))
+            yield DISTILLED, rank(models, seed, on_pairs(given.distilled_pairs().pairs))
 
 
-class Counted:
-    """Ranks candidates, and reports how many of all trainings are done."""
+class Ranker:
+    """Ranks candidates, and reports how many trainings are done of the `total` that the search takes."""
 
     def __init__(self, given: Inputs, total: int) -> None:
         self.given, self.done, self.total = given, 0, total
 
     def rank(self, models: list[ModelSettings], seed: int, train: Train, *, test: bool = False) -> Ranking:
-        """Of candidates that are trained so."""
+        """Train each candidate with this seed by `train`; if `test`, also measure it on the test split."""
         given, started = self.given, time.process_time()
-        validation, of_test, beside = [], [], 0.0
+        validation, test_recalls, test_seconds = [], [], 0.0
         for model in models:
             students = given.students.with_model(model).with_seed(seed)
             try:
                 trained = train(students)
             except DivergenceError:
-                # The last of a ranking, and no reason to end the search.
+                # It counts as the worst candidate; the search goes on.
                 trained = None
             validation.append(trained.validation if trained else 0.0)
             if test:
                 before = time.process_time()
-                of_test.append(students.recall(trained.student, given.test) if trained else 0.0)
-                beside += time.process_time() - before
+                test_recalls.append(students.recall(trained.student, given.test) if trained else 0.0)
+                test_seconds += time.process_time() - before
             self.done += 1
             given.report(self.done, self.total)
-        return Ranking(validation, of_test, time.process_time() - started - beside)
+        return Ranking(validation, test_recalls, time.process_time() - started - test_seconds)
 
 
 def _with_heads(model: ModelSettings, image: HeadSettings, text: HeadSettings, joint_dim: int) -> ModelSettings:
@@ -177,8 +180,8 @@ def _with_heads(model: ModelSettings, image: HeadSettings, text: HeadSettings, j
 
 
 def kendall_tau(a: list[float], b: list[float]) -> float:
-    """Kendall's tau-b of two lists of scores; 0 where one of them ranks nothing, for then there is no order to agree with."""
-    # Here, so that a description is read without scipy.
+    """Kendall's tau-b of two lists of scores; 0 if all scores of a list are equal, because then it has no order."""
+    # Imported here so that descriptions can be read without scipy.
     from scipy.stats import kendalltau
 
     if len(set(a)) == 1 or len(set(b)) == 1:

@@ -1,4 +1,4 @@
-"""What an application is."""
+"""The interface of an application."""
 
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
@@ -23,9 +23,10 @@ class Figure(NamedTuple):
 
     Attributes:
         key: its name in `Result.figures`.
-        head: its name for people.
-        better: which of compared figures is marked; none: no one.
-        group: a head above it and its neighbours of the same group.
+        head: the column's head.
+        better: whether the highest or the lowest figure is marked as the best; None: none is marked.
+        decimals: decimals shown.
+        group: a common head above neighbouring columns of the same group.
     """
 
     key: str
@@ -36,12 +37,13 @@ class Figure(NamedTuple):
 
 
 class Application(Plugin):
-    """A use of distilled pairs with its baselines, and its settings.
+    """The settings of a use of distilled pairs and of its baselines.
 
     Attributes:
-        title: of its table.
+        title: the title of its table.
         figures: the columns of its table.
-        needs: "distilled", the experiment's distilled pairs: it then runs once for each set of them, else once.
+        needs: "distilled" if it needs the experiment's distilled pairs. It then runs once for each distilled set; otherwise
+            once.
     """
 
     title: ClassVar[str]
@@ -54,24 +56,25 @@ class Application(Plugin):
 
     @abstractmethod
     def notes(self) -> list[str]:
-        """Sentences below the table: what each figure is."""
+        """Sentences to print below the table, which explain the figures."""
 
     def problems(self, experiment: "Experiment") -> list[str]:
-        """What is wrong with these settings in this experiment, a sentence each."""
+        """What is wrong with these settings in this experiment, one sentence each."""
         return []
 
 
 def _needs_no_expert(methods: list[Coreset]) -> list[Coreset]:
     for method in methods:
-        if odd := sorted(method.needs - {"features"}) or (["means of several"] if method.remark else []):
+        if unavailable := sorted(method.needs - {"features"}) or (["means of several"] if method.remark else []):
             raise ValueError(
-                f"{method.name}: a baseline of applications selects real pairs by their features, without {odd[0]}"
+                f"{method.name}: a baseline of applications selects real pairs by their features, without {unavailable[0]}: "
+                "choose another coreset"
             )
     return methods
 
 
-# Coresets that applications compare with.
+# The coresets that an application compares with.
 Baselines = Annotated[
     list[Annotated[AnyPlugin, plugin_of(CORESETS)]], AfterValidator(distinct), AfterValidator(_needs_no_expert)
 ]
-BASELINES = "Coresets to compare with, selected by the features of the frozen towers: no expert is needed."
+BASELINES = "Coresets to compare with, selected by the features of the frozen towers, so that no expert is needed."

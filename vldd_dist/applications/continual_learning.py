@@ -1,8 +1,8 @@
-"""Continual learning from a memory: tasks come one after the other, and a student is trained from scratch on what was kept of
-all of them (GDumb, Prabhu et al., ECCV 2020).
+"""Continual learning with a memory: tasks arrive one after the other, and after each a student is trained from scratch on the
+pairs that the memory holds of all tasks so far (GDumb, Prabhu et al., ECCV 2020).
 
-A task is a cluster of captions. The memory has as many pairs of each task whatever they are, as features and embeddings, so
-that real and distilled ones take the same bytes.
+A task is a cluster of captions. The memory holds the same number of pairs of each task, as features and embeddings, so that
+real and distilled pairs take the same number of bytes.
 """
 
 from collections.abc import Iterator
@@ -28,15 +28,19 @@ if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
 
 NO_MEMORY = "no memory"
-# Test recall of each task seen so far, percent: a row for each time a task was learned.
+# Row t: after task t was learned, the test recall of tasks 0 to t, in percent.
 History = list[list[float]]
 
 
 class Tasks:
-    """The parts of each split.
+    """The tasks: each has a part of each split.
+
+    Args:
+        count: number of tasks.
+        pairs: pairs that the memory holds of each task.
 
     Raises:
-        ConfigError: a task has fewer training images than pairs, or none to validate or test on.
+        ConfigError: a task has fewer training images than `pairs`, or no validation or test image.
     """
 
     def __init__(self, given: Inputs, count: int, pairs: int) -> None:
@@ -55,16 +59,16 @@ class Tasks:
                 )
 
     def seen(self, task: int) -> RetrievalSplit:
-        """The validation pairs of this task and of those before it."""
+        """The validation pairs of this task and of all tasks before it."""
         return part_of(self.given.validation, torch.cat(self.validation_images[: task + 1]).sort().values)
 
     def recalls(self, students: Students, student: DualEncoder, task: int) -> list[float]:
-        """Of each task so far, on its own test pairs."""
+        """The recall of each task up to this one, on the task's own test pairs."""
         return [students.recall(student, part) for part in self.test[: task + 1]]
 
 
 class ContinualLearning(Application):
-    """Final recall and forgetting with a memory of distilled pairs and of real ones."""
+    """Compares memories of distilled and of real pairs by the final recall and by forgetting."""
 
     title: ClassVar[str] = "continual learning"
     figures: ClassVar[tuple[Figure, ...]] = (
@@ -73,9 +77,11 @@ class ContinualLearning(Application):
         Figure("kib", "memory, KiB", decimals=0),
     )
     name: str = "continual_learning"
-    tasks: Annotated[int, Field(ge=2, le=100)] = Field(5, description="Clusters of the captions.")
+    tasks: Annotated[int, Field(ge=2, le=100)] = Field(5, description="Number of tasks; each is a cluster of captions.")
     pairs_a_task: Positive = Field(20, description="Pairs that the memory keeps of each task.")
-    epochs: Positive = Field(6, description="On all pairs: of joint training, and of each task where there is no memory.")
+    epochs: Positive = Field(
+        6, description="Epochs of training on all pairs: of all tasks at once, and of each task in turn without a memory."
+    )
     baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
     distil: PartDistillation = Field(PartDistillation(), description="How a task's pairs are distilled.")
 
@@ -86,22 +92,25 @@ class ContinualLearning(Application):
         return [
             f"{self.tasks} tasks, clusters of the captions, {self.pairs_a_task} pairs of each kept as features and embeddings; "
             "the student is trained from scratch on the memory after each task.",
-            "Final mean recall: the mean of the six test recalls over all test pairs, after the last task. Forgetting: how far "
-            "the recall of an earlier task's own test pairs ends below its best, in the mean over these tasks.",
-            "No memory: one student goes on from task to task on all pairs of each. Full data: all tasks at once, the bound.",
+            "Final mean recall: the mean of the six recalls on all test pairs, after the last task. Forgetting: how far the "
+            "final recall on an earlier task's own test pairs is below its best, averaged over these tasks.",
+            "No memory: one student is trained on all pairs of each task in turn. Full data: all tasks at once, the bound.",
         ]
 
     def run(self, given: Inputs) -> list[Result]:
-        tasks, found = Tasks(given, self.tasks, self.pairs_a_task), dict[str, dict[str, list[float]]]()
+        tasks = Tasks(given, self.tasks, self.pairs_a_task)
+        # Method -> figure -> a value for each seed.
+        rows: dict[str, dict[str, list[float]]] = {}
         for position, seed in enumerate(given.seeds):
-            for method, figures in self._measured(given, tasks, given.students.with_seed(seed)):
-                row = found.setdefault(method, {})
+            for method, figures in self._measure(given, tasks, given.students.with_seed(seed)):
+                row = rows.setdefault(method, {})
                 for key, value in figures.items():
                     row.setdefault(key, []).append(value)
             given.report(position + 1, len(given.seeds))
-        return [Result(method=method, figures=figures, bound=method in (FULL, NO_MEMORY)) for method, figures in found.items()]
+        return [Result(method=method, figures=figures, bound=method in (FULL, NO_MEMORY)) for method, figures in rows.items()]
 
-    def _measured(self, given: Inputs, tasks: Tasks, students: Students) -> Iterator[tuple[str, dict[str, float]]]:
+    def _measure(self, given: Inputs, tasks: Tasks, students: Students) -> Iterator[tuple[str, dict[str, float]]]:
+        """(method, its figures by name) for one seed."""
         joint = students.on_split(given.train, given.validation, self.epochs).student
         yield FULL, {"recall": students.recall(joint, given.test)}
         student, history = self._without_memory(tasks, students)
@@ -121,23 +130,21 @@ class ContinualLearning(Application):
             )
 
     def _memories(self, tasks: Tasks, students: Students) -> Iterator[tuple[str, list[TrainingPairs]]]:
-        """Of each method what it keeps of each task."""
+        """(method, the pairs that it keeps of each task)."""
         for method in self.baselines:
             generator = numpy_generator(students.seed, "memory", method.name)
             chosen = [select(method, part, self.pairs_a_task, generator) for part in tasks.train]
             yield method.label, [students.pairs(part, numbers) for part, numbers in zip(tasks.train, chosen, strict=True)]
         generator = numpy_generator(students.seed, "memory", DISTILLED)
         starts = [select(START, part, self.pairs_a_task, generator) for part in tasks.train]
-        yield (
-            DISTILLED,
-            [
-                self.distil.distil(students, train, validation, start)
-                for train, validation, start in zip(tasks.train, tasks.validation, starts, strict=True)
-            ],
-        )
+        distilled = [
+            self.distil.distil(students, train, validation, start)
+            for train, validation, start in zip(tasks.train, tasks.validation, starts, strict=True)
+        ]
+        yield DISTILLED, distilled
 
     def _without_memory(self, tasks: Tasks, students: Students) -> tuple[DualEncoder, History]:
-        """At the rate whose student ends best by validation."""
+        """The final student and its recalls, at the learning rate whose final student validates best."""
         best: tuple[float, DualEncoder, History] | None = None
         for rate in students.protocol.learning_rates:
             student, history = students.build(), []
@@ -153,7 +160,8 @@ class ContinualLearning(Application):
 
 
 def forgetting(history: History) -> float:
-    """The mean over all tasks but the last of the best earlier recall less the final one (Chaudhry et al. 1801.10112)."""
+    """The best earlier recall of a task minus its final one, averaged over all tasks but the last (Chaudhry et al.
+    1801.10112)."""
     final, earlier = history[-1], history[:-1]
     lost = [max(row[task] for row in earlier[task:]) - final[task] for task in range(len(earlier))]
     return sum(lost) / len(lost)

@@ -1,4 +1,4 @@
-"""What an application is given: real pairs as features of a frozen tower, how students are trained, and the distilled set."""
+"""The inputs of an application: real pairs as features of a frozen tower, how students are trained, and the distilled pairs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,9 +17,11 @@ from vldd_dist.retrieval.encode import RetrievalSplit
 
 @dataclass(frozen=True)
 class DistilledPairs:
-    """Attributes:
-    pairs: M, `images` being features (M, F).
-    start: the training pairs they began as; none for a start from noise.
+    """The distilled pairs of an experiment.
+
+    Attributes:
+        pairs: M pairs, with features (M, F) as their `images`.
+        start: the training pairs from which their distillation started; None if it started from noise.
     """
 
     pairs: TrainingPairs
@@ -28,13 +30,16 @@ class DistilledPairs:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Attributes:
-    train, validation, test: features (N, F) of all images, embeddings (C, D) of all captions.
-    seeds: of students, and of what is drawn beside them: whatever has a spread is measured once for each.
-    seed: of what is the same for all of them.
-    distilled: for applications that need it.
-    count: M, of the distilled pairs and of the real ones they are compared with.
-    report: (done, of how many); called now and then.
+    """The inputs of a run of an application.
+
+    Attributes:
+        train, validation, test: features (N, F) of all images and embeddings (C, D) of all captions of a split.
+        students: makes and trains the students.
+        seeds: seeds of the students and of the other random draws; each figure is measured once for each seed.
+        seed: seed of the draws that are the same for all `seeds`.
+        distilled: the distilled pairs, for an application whose `needs` names them.
+        count: M, the number of distilled pairs, and of the real pairs that they are compared with.
+        report: reports progress: (done, total).
     """
 
     train: RetrievalSplit
@@ -48,32 +53,34 @@ class Inputs:
     report: Callable[[int, int], None] = field(default=lambda done, total: None)
 
     def pairs(self, numbers: PairNumbers) -> TrainingPairs:
-        """Training pairs, for students."""
+        """The training pairs with these numbers, to train students on."""
         return self.students.pairs(self.train, numbers)
 
     def distilled_pairs(self) -> DistilledPairs:
-        """Of an application whose `needs` names them."""
-        assert self.distilled is not None, "an application took distilled pairs that its `needs` does not name"
+        """The distilled pairs; only for an application whose `needs` names them."""
+        assert self.distilled is not None, "an application used distilled pairs that its `needs` does not name"
         return self.distilled
 
 
 def one_caption_each(split: RetrievalSplit, images: Tensor, generator: np.random.Generator) -> PairNumbers:
-    """Images (n,) of a split, each with one of its captions, drawn."""
+    """The images (n,) of a split, each with one of its captions drawn at random."""
     first = first_captions(split)
     counts = (first[images + 1] - first[images]).numpy()
     return PairNumbers(images, first[images] + torch.from_numpy(generator.integers(counts)))
 
 
 def part_of(split: RetrievalSplit, images: Tensor) -> RetrievalSplit:
-    """The split of these images (n,), ascending, and all of their captions."""
-    place = torch.full((len(split.inputs),), -1)
-    place[images] = torch.arange(len(images))
-    owner = place[split.image_of_caption]
+    """The part of a split with only these images (n,), in ascending order, and all of their captions."""
+    # For each image its index in the part, or -1; then the same for each caption.
+    new_index = torch.full((len(split.inputs),), -1)
+    new_index[images] = torch.arange(len(images))
+    owner = new_index[split.image_of_caption]
     return RetrievalSplit(split.inputs[images], split.texts[owner >= 0], owner[owner >= 0])
 
 
 def select(method: Coreset, split: RetrievalSplit, count: int, generator: np.random.Generator) -> PairNumbers:
-    """A coreset of a split by its images' features and one embedding each in place of an expert's, so that no expert is needed.
+    """Select a coreset of a split. The method gets the features of each image and the embedding of one of its captions in place
+    of an expert's joint features, so that no expert is needed.
 
     Raises:
         ConfigError: more pairs are asked for than there are images.

@@ -1,13 +1,16 @@
-"""Membership inference: what released pairs tell of the real pairs that they were made from.
+"""Membership inference: can an attacker tell from released pairs whether a real pair was among those they were made from?
 
-The attacker has the released pairs, the frozen towers, and other pairs like those it asks about. Three scores of a real pair:
+The attacker has the released pairs, the frozen towers, and other real pairs of the same kind. It scores a real pair in three
+ways:
 
-- nearest: its largest cosine similarity to a released pair, image and text features of norm one side by side;
-- loss: minus its contrastive loss, against the pairs of the validation split, by a student trained on the released pairs;
-- likelihood ratio: the same, less its mean over students that never saw the pair, trained on as many random training pairs
-  (Carlini et al. 2112.03570, offline and with one variance for all pairs; reference students stand for shadow distillations).
+- nearest: the largest cosine similarity of the pair (normalised image and text features, concatenated) to a released pair;
+- loss: minus the contrastive loss of the pair, against the pairs of the validation split, under a student that is trained on
+  the released pairs;
+- likelihood ratio: the loss score minus its mean over reference students, which never saw the pair and are trained on the same
+  number of random training pairs (Carlini et al. 2112.03570, offline and with one variance for all pairs; the reference
+  students replace shadow distillations).
 
-It bounds no other attacker's success, and says nothing of differential privacy.
+The result is no bound on other attackers and no statement about differential privacy.
 """
 
 from collections.abc import Iterator
@@ -34,21 +37,23 @@ from vldd_dist.seeding import derive_seed, numpy_generator
 START, OTHERS = "members: the pairs it begins as", "members: the other training pairs"
 FALSE_POSITIVES = 0.01
 ATTACKS = {"nearest": "nearest", "loss": "loss", "ratio": "likelihood ratio"}
-# Of a loss that divides similarities by nothing.
+# The temperature for a loss that has none.
 TEMPERATURE = 0.07
 
 
 class Pairs(NamedTuple):
-    """Features (n, F) and embeddings (n, D)."""
+    """Image features (n, F) and caption embeddings (n, D)."""
 
     images: Tensor
     texts: Tensor
 
 
 class Reference(NamedTuple):
-    """Attributes:
-    student: trained on random pairs.
-    seen: (m,) int64, their images.
+    """A reference student.
+
+    Attributes:
+        student: trained on m random training pairs.
+        seen: (m,) int64, the images of these pairs.
     """
 
     student: DualEncoder
@@ -56,7 +61,7 @@ class Reference(NamedTuple):
 
 
 class MembershipInference(Application):
-    """Success of three attacks on the distilled pairs and on as many random real pairs."""
+    """Measures the success of three attacks on the distilled pairs, and on the same number of random real pairs."""
 
     title: ClassVar[str] = "membership inference"
     needs: ClassVar[frozenset[str]] = frozenset({"distilled"})
@@ -69,38 +74,39 @@ class MembershipInference(Application):
         Figure("own", "nearest is its start, %", "lower"),
     )
     name: str = "membership_inference"
-    references: Positive = Field(8, description="Students on random pairs, for the likelihood ratio.")
+    references: Positive = Field(8, description="Number of reference students, for the likelihood ratio.")
 
     def notes(self) -> list[str]:
         return [
-            "AUC: of telling members from the test split's pairs, 0.5 for guessing; TPR: members found where 1 % of the others "
-            "are taken for members, 1 % for guessing. The lower, marked, is the more private.",
-            "Random: as many real training pairs, released as they are. The other training pairs left no trace in it: that row "
-            "is a control.",
-            "Nearest is its start: released pairs whose nearest training image is the one they began as.",
-            f"Three attackers, {self.references} reference students and no shadow distillation: no bound on others, and no "
-            "differential privacy.",
+            "AUC: how well members are told from the pairs of the test split, 0.5 for guessing. TPR: share of members found "
+            "when 1 % of the others are taken for members, 1 % for guessing. Lower is more private; the lowest is marked.",
+            "Random: the same number of real training pairs, released unchanged. The other training pairs had no influence on "
+            "them, so that row is a control.",
+            "Nearest is its start: share of released pairs whose nearest training image is the one they started from.",
+            f"Three attackers, {self.references} reference students and no shadow distillation: no bound on other attackers, "
+            "and no statement about differential privacy.",
         ]
 
     def run(self, given: Inputs) -> list[Result]:
-        found: dict[tuple[str, str], dict[str, list[float]]] = {}
+        # (setting, method) -> figure -> a value for each seed.
+        rows: dict[tuple[str, str], dict[str, list[float]]] = {}
         for position, seed in enumerate(given.seeds):
             references = [*self._references(given, seed)]
             for method, pairs, start in self._released(given, seed):
                 for setting, figures in self._attack(given, seed, pairs, start, references):
-                    row = found.setdefault((setting, method), {})
+                    row = rows.setdefault((setting, method), {})
                     for key, value in figures.items():
                         row.setdefault(key, []).append(value)
             given.report(position + 1, len(given.seeds))
         return [
             Result(method=method, setting=setting, figures=figures)
             for setting in (START, OTHERS)
-            for (of, method), figures in found.items()
-            if of == setting
+            for (row_setting, method), figures in rows.items()
+            if row_setting == setting
         ]
 
     def _released(self, given: Inputs, seed: int) -> Iterator[tuple[str, TrainingPairs, PairNumbers | None]]:
-        """(method, released pairs, the training pairs they began as)."""
+        """(method, released pairs, the training pairs they started from; None: noise)."""
         drawn = self._random(given, seed, "released")
         yield RandomPairs(name="random").label, given.pairs(drawn), drawn
         distilled = given.distilled_pairs()
@@ -121,50 +127,55 @@ class MembershipInference(Application):
     def _attack(
         self, given: Inputs, seed: int, released: TrainingPairs, start: PairNumbers | None, references: list[Reference]
     ) -> Iterator[tuple[str, dict[str, float]]]:
+        """(setting, figures): for the training pairs that the released ones started from, if any, and for the other ones."""
         generator = numpy_generator(seed, "membership", "captions")
         members = one_caption_each(given.train, torch.arange(len(given.train.inputs)), generator)
         if start is not None:
             members.captions[start.images] = start.captions
-        asked = [_pairs(given.train, members), _pairs(given.test, _all_images(given.test, generator))]
+        # The pairs to score: all training pairs, and the test pairs as non-members.
+        scored = [_pairs(given.train, members), _pairs(given.test, _all_images(given.test, generator))]
         gallery = _pairs(given.validation, _all_images(given.validation, generator))
         student = given.students.with_seed(seed).on_pairs(released, given.validation).student
         temperature = given.students.model.loss.first_temperature() or TEMPERATURE
-        confidences = [confidence(student, pairs, gallery, temperature) for pairs in asked]
-        expected = self._expected(references, asked, gallery, temperature)
-        theirs = joint_features(released.rows["images"].cpu(), released.rows["texts"].cpu())
+        confidences = [confidence(student, pairs, gallery, temperature) for pairs in scored]
+        expected = self._expected(references, scored, gallery, temperature)
+        released_features = joint_features(released.rows["images"].cpu(), released.rows["texts"].cpu())
         scores = {
-            "nearest": [(joint_features(*pairs) @ theirs.T).amax(dim=1) for pairs in asked],
+            "nearest": [(joint_features(*pairs) @ released_features.T).amax(dim=1) for pairs in scored],
             "loss": confidences,
-            "ratio": [own - mean for own, mean in zip(confidences, expected, strict=True)],
+            "ratio": [value - mean for value, mean in zip(confidences, expected, strict=True)],
         }
-        began = torch.zeros(len(members.images), dtype=torch.bool)
+        is_start = torch.zeros(len(members.images), dtype=torch.bool)
         if start is not None:
-            began[start.images] = True
-            nearest = (theirs @ joint_features(*asked[0]).T).argmax(dim=1)
+            is_start[start.images] = True
+            nearest = (released_features @ joint_features(*scored[0]).T).argmax(dim=1)
             own = {"own": 100 * float((nearest == start.images).double().mean())}
-            yield START, self._figures(scores, began) | own
-        if not began.all():
-            yield OTHERS, self._figures(scores, ~began)
+            yield START, self._figures(scores, is_start) | own
+        if not is_start.all():
+            yield OTHERS, self._figures(scores, ~is_start)
 
     @staticmethod
-    def _figures(scores: dict[str, list[Tensor]], asked: Tensor) -> dict[str, float]:
+    def _figures(scores: dict[str, list[Tensor]], selected: Tensor) -> dict[str, float]:
+        """The figures of each attack for the selected training pairs, (N,) bool, as members."""
         figures: dict[str, float] = {}
         for key, (members, others) in scores.items():
-            auc, tpr = success(members[asked].numpy(), others.numpy())
+            auc, tpr = success(members[selected].numpy(), others.numpy())
             figures |= {f"auc_{key}": auc, f"tpr_{key}": 100 * tpr}
         return figures
 
     @staticmethod
-    def _expected(references: list[Reference], asked: list[Pairs], gallery: Pairs, temperature: float) -> list[Tensor]:
-        """Of training and of test pairs the mean confidence of students that never saw the pair's image; of a training image
-        that all have seen, of all of them."""
-        found = [torch.stack([confidence(one.student, pairs, gallery, temperature) for one in references]) for pairs in asked]
-        unseen = torch.ones(len(references), len(asked[0].images), dtype=torch.bool)
-        for number, one in enumerate(references):
-            unseen[number, one.seen] = False
+    def _expected(references: list[Reference], scored: list[Pairs], gallery: Pairs, temperature: float) -> list[Tensor]:
+        """For each training pair and each test pair, the mean confidence of the reference students that never saw its image;
+        for a training image that all have seen, of all of them."""
+        training, test = (
+            torch.stack([confidence(reference.student, pairs, gallery, temperature) for reference in references])
+            for pairs in scored
+        )
+        unseen = torch.ones(len(references), len(scored[0].images), dtype=torch.bool)
+        for number, reference in enumerate(references):
+            unseen[number, reference.seen] = False
         unseen[:, ~unseen.any(dim=0)] = True
-        of_members = (found[0] * unseen).sum(dim=0) / unseen.sum(dim=0)
-        return [of_members, found[1].mean(dim=0)]
+        return [(training * unseen).sum(dim=0) / unseen.sum(dim=0), test.mean(dim=0)]
 
 
 def _all_images(split: RetrievalSplit, generator: np.random.Generator) -> PairNumbers:
@@ -177,15 +188,15 @@ def _pairs(split: RetrievalSplit, numbers: PairNumbers) -> Pairs:
 
 @torch.no_grad()
 def confidence(student: DualEncoder, pairs: Pairs, gallery: Pairs, temperature: float) -> Tensor:
-    """(n,) minus the contrastive loss, both ways, of each pair alone against the gallery's pairs."""
+    """(n,) minus the contrastive loss, in both directions, of each pair by itself against the pairs of the gallery."""
     device = student.mean.device
     student.eval()
     (v, t), (others_v, others_t) = (
         (
-            functional.normalize(student.image_features(of.images.to(device))) / temperature,
-            functional.normalize(student.text_features(of.texts.to(device))),
+            functional.normalize(student.image_features(rows.images.to(device))) / temperature,
+            functional.normalize(student.text_features(rows.texts.to(device))),
         )
-        for of in (pairs, gallery)
+        for rows in (pairs, gallery)
     )
     own = (v * t).sum(dim=1, keepdim=True)
     to_texts, to_images = torch.cat([own, v @ others_t.T], dim=1), torch.cat([own, t @ others_v.T], dim=1)
@@ -193,9 +204,9 @@ def confidence(student: DualEncoder, pairs: Pairs, gallery: Pairs, temperature: 
 
 
 def success(members: np.ndarray, others: np.ndarray) -> tuple[float, float]:
-    """Area under the ROC curve of scores that are to be larger for members, and the share of members found where at most
+    """The area under the ROC curve of scores that should be larger for members, and the share of members found when at most
     `FALSE_POSITIVES` of the others are taken for members."""
-    # Here, so that a description is read without scikit-learn.
+    # Imported here so that descriptions can be read without scikit-learn.
     from sklearn.metrics import roc_auc_score, roc_curve
 
     is_member = np.concatenate([np.ones(len(members)), np.zeros(len(others))])

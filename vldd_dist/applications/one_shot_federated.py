@@ -1,6 +1,7 @@
-"""One-shot federated learning: each client uploads a few pairs once, on which the server trains (Zhou et al. 2009.07999).
+"""One-shot federated learning: each client uploads a few pairs once, and the server trains on them (Zhou et al. 2009.07999).
 
-The baselines upload as many real pairs, or the student's parameters after each round (FedAvg, McMahan et al. 1602.05629).
+The baselines upload the same number of real pairs, or the student's parameters after each round (FedAvg, McMahan et al.
+1602.05629).
 """
 
 from collections.abc import Iterator
@@ -26,12 +27,12 @@ from vldd_dist.seeding import derive_seed, numpy_generator
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
 
-# One of so many images of a client is kept for its own validation.
+# One in this many images of a client is kept for the client's own validation.
 HELD_BACK = 10
 
 
 class OneShotFederated(Application):
-    """Recall against what the clients upload."""
+    """Compares what clients can upload by the recall of the server's student and the bytes uploaded."""
 
     title: ClassVar[str] = "one-shot federated learning"
     figures: ClassVar[tuple[Figure, ...]] = (
@@ -39,14 +40,17 @@ class OneShotFederated(Application):
         Figure("kib", "uploaded, KiB", decimals=0),
     )
     name: str = "one_shot_federated"
-    clients: Annotated[int, Field(ge=2, le=1000)] = Field(10, description="Clients, of whom each has a part of the pairs.")
-    clusters: Annotated[int, Field(ge=2, le=1000)] = Field(10, description="Of the captions, which are dealt to the clients.")
-    concentrations: Distinct[Rate] = Field(
-        [0.1, 0.5], description="Of the Dirichlet distribution: the smaller, the less alike."
+    clients: Annotated[int, Field(ge=2, le=1000)] = Field(10, description="Number of clients; each has a part of the pairs.")
+    clusters: Annotated[int, Field(ge=2, le=1000)] = Field(
+        10, description="Number of clusters of captions; each is divided among the clients."
     )
-    pairs: Positive = Field(10, description="That each client uploads.")
-    rounds: Distinct[Positive] = Field([1, 10], description="Of FedAvg, with one epoch on each client's pairs a round.")
-    epochs: Positive = Field(6, description="On all pairs in one place, the bound.")
+    concentrations: Distinct[Rate] = Field(
+        [0.1, 0.5],
+        description="Concentrations of the Dirichlet distribution; the smaller, the more the clients' data differ.",
+    )
+    pairs: Positive = Field(10, description="Pairs that each client uploads.")
+    rounds: Distinct[Positive] = Field([1, 10], description="Rounds of FedAvg; a round is one epoch on each client's pairs.")
+    epochs: Positive = Field(6, description="Epochs of training on all pairs in one place, the bound.")
     baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
     distil: PartDistillation = Field(PartDistillation(), description="How a client distils its pairs.")
 
@@ -55,78 +59,83 @@ class OneShotFederated(Application):
 
     def notes(self) -> list[str]:
         return [
-            f"{self.clients} clients, to whom each of {self.clusters} clusters of captions is dealt by a Dirichlet draw.",
-            f"Distilled and real pairs: {self.pairs} a client, uploaded once as features and embeddings, on which the server "
-            "trains. FedAvg: the heads' parameters of every client in every round, after one epoch on its pairs.",
-            "Rates are chosen on the server's validation split. Full data: all pairs in one place, the bound.",
+            f"{self.clients} clients, among whom each of {self.clusters} clusters of captions is divided by a Dirichlet draw.",
+            f"Distilled and real pairs: each client uploads {self.pairs} once, as features and embeddings, and the server "
+            "trains on them. FedAvg: each client uploads its heads' parameters in every round, after one epoch on its pairs.",
+            "Learning rates are chosen on the server's validation split. Full data: all pairs in one place, the bound.",
         ]
 
     def run(self, given: Inputs) -> list[Result]:
         clusters = Clusters.of(given.train, self.clusters, derive_seed(given.seed, "clients") % 2**32).parts(given.train)
-        found: dict[tuple[str, str], dict[str, list[float]]] = {}
+        # (setting, method) -> figure -> a value for each seed.
+        rows: dict[tuple[str, str], dict[str, list[float]]] = {}
         for position, seed in enumerate(given.seeds):
             students = given.students.with_seed(seed)
-            bound = {
-                "recall": students.recall(students.on_split(given.train, given.validation, self.epochs).student, given.test)
-            }
+            trained_on_all = students.on_split(given.train, given.validation, self.epochs).student
+            bound = {"recall": students.recall(trained_on_all, given.test)}
             for number, concentration in enumerate(self.concentrations):
                 generator = numpy_generator(seed, "clients", number)
-                dealt = dirichlet_clients(clusters, self.clients, concentration, self.pairs + HELD_BACK, generator)
-                for method, figures in [(FULL, bound), *self._measured(given, students, dealt)]:
-                    row = found.setdefault((f"Dirichlet {concentration:g}", method), {})
+                client_images = dirichlet_clients(clusters, self.clients, concentration, self.pairs + HELD_BACK, generator)
+                for method, figures in [(FULL, bound), *self._measure(given, students, client_images)]:
+                    row = rows.setdefault((f"Dirichlet {concentration:g}", method), {})
                     for key, value in figures.items():
                         row.setdefault(key, []).append(value)
                 given.report(position * len(self.concentrations) + number + 1, len(given.seeds) * len(self.concentrations))
         return [
             Result(method=method, setting=setting, figures=figures, bound=method == FULL)
-            for (setting, method), figures in sorted(found.items(), key=lambda item: item[0][0])
+            for (setting, method), figures in sorted(rows.items(), key=lambda item: item[0][0])
         ]
 
-    def _measured(self, given: Inputs, students: Students, dealt: list[Tensor]) -> Iterator[tuple[str, dict[str, float]]]:
-        parts = [part_of(given.train, images) for images in dealt]
-        for rounds, recall, size in self._averaged(given, students, parts):
+    def _measure(
+        self, given: Inputs, students: Students, client_images: list[Tensor]
+    ) -> Iterator[tuple[str, dict[str, float]]]:
+        """(method, its figures by name) for one seed and one division of the images among the clients."""
+        parts = [part_of(given.train, images) for images in client_images]
+        for rounds, recall, size in self._federated_averaging(given, students, parts):
             yield f"FedAvg, {rounds} round{'s' if rounds > 1 else ''}", {"recall": recall, "kib": size / 1024}
         for method, uploaded in self._uploads(students, parts):
             student = students.on_pairs(joined(uploaded), given.validation).student
             yield method, {"recall": students.recall(student, given.test), "kib": sum(map(set_bytes, uploaded)) / 1024}
 
     def _uploads(self, students: Students, parts: list[RetrievalSplit]) -> Iterator[tuple[str, list[TrainingPairs]]]:
+        """(method, the pairs that each client uploads)."""
         for method in self.baselines:
             generator = numpy_generator(students.seed, "upload", method.name)
-            yield (
-                method.label,
-                [students.pairs(part, select(method, part, self.pairs, generator)) for part in parts],
-            )
+            yield method.label, [students.pairs(part, select(method, part, self.pairs, generator)) for part in parts]
         generator = numpy_generator(students.seed, "upload", DISTILLED)
         yield DISTILLED, [self._distilled(students, part, generator) for part in parts]
 
     def _distilled(self, students: Students, part: RetrievalSplit, generator: np.random.Generator) -> TrainingPairs:
-        """Of a client, which validates on pairs of its own that it does not distil."""
+        """A client's distilled pairs. It validates on pairs of its own, which it holds back from the distillation."""
         order = torch.from_numpy(generator.permutation(len(part.inputs)))
         held_back, used = order.tensor_split([max(len(order) // HELD_BACK, 1)])
         train, validation = (part_of(part, images.sort().values) for images in (used, held_back))
         return self.distil.distil(students, train, validation, select(START, train, self.pairs, generator))
 
-    def _averaged(self, given: Inputs, students: Students, parts: list[RetrievalSplit]) -> Iterator[tuple[int, float, int]]:
-        """(rounds, test recall, bytes uploaded), of each number of rounds at the rate that then validates best."""
-        images, best = sum(len(part.inputs) for part in parts), dict[int, tuple[float, float]]()
+    def _federated_averaging(
+        self, given: Inputs, students: Students, parts: list[RetrievalSplit]
+    ) -> Iterator[tuple[int, float, int]]:
+        """(rounds, test recall, bytes uploaded) for each number of rounds, at the learning rate that validates best for it."""
+        total_images = sum(len(part.inputs) for part in parts)
+        # Rounds -> (validation recall, test recall) at the best learning rate so far.
+        best: dict[int, tuple[float, float]] = {}
         for rate in students.protocol.learning_rates:
             student = students.build()
             view = ParameterView(student)
-            for done in range(1, max(self.rounds) + 1):
-                common, total = view.read(), None
+            for round_number in range(1, max(self.rounds) + 1):
+                common, average = view.read(), None
                 for client, part in enumerate(parts):
                     view.write(common)
-                    own = students.with_seed(derive_seed(students.seed, "round", done, client))
-                    for _ in own.epochs_on_split(student, part, rate, 1):
+                    client_students = students.with_seed(derive_seed(students.seed, "round", round_number, client))
+                    for _ in client_students.epochs_on_split(student, part, rate, 1):
                         pass
-                    mine = [parameter * (len(part.inputs) / images) for parameter in view.read()]
-                    total = mine if total is None else [a + b for a, b in zip(total, mine, strict=True)]
-                assert total is not None
-                view.write(total)
-                if done in self.rounds:
+                    weighted = [parameter * (len(part.inputs) / total_images) for parameter in view.read()]
+                    average = weighted if average is None else [a + b for a, b in zip(average, weighted, strict=True)]
+                assert average is not None
+                view.write(average)
+                if round_number in self.rounds:
                     validated = students.recall(student, given.validation)
-                    if done not in best or validated > best[done][0]:
-                        best[done] = validated, students.recall(student, given.test)
+                    if round_number not in best or validated > best[round_number][0]:
+                        best[round_number] = validated, students.recall(student, given.test)
         for rounds in self.rounds:
             yield rounds, best[rounds][1], rounds * len(parts) * view.count * 4

@@ -1,5 +1,5 @@
-"""Distilling a part of the training pairs inside an application: in the space of the frozen tower's features, with objectives
-that need no expert. What is learned are features and embeddings, not images (docs/decisions.md)."""
+"""Distils a part of the training pairs inside an application, with an objective that needs no expert. Image features of the
+frozen tower and text embeddings are learned, not images (docs/decisions.md)."""
 
 import tempfile
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
 
 
-# What parts' pairs begin as.
+# The pairs of a part start from random real pairs.
 START = RandomPairs(name="random")
 
 
@@ -43,15 +43,16 @@ def _needs_no_expert(objective: Objective) -> Objective:
 
 
 class PartDistillation(Section):
-    """The outer loop's settings. The students are those of the application."""
+    """Settings of the outer loop for a part of the data. The students are those of the application."""
 
     objective: Annotated[AnyPlugin, plugin_of(OBJECTIVES), AfterValidator(_needs_no_expert)] = Field(
-        default_factory=lambda: choose(OBJECTIVES, {"name": "bilevel", "teacher": 0}), description="One that needs no expert."
+        default_factory=lambda: choose(OBJECTIVES, {"name": "bilevel", "teacher": 0}),
+        description="An objective that needs no expert.",
     )
-    outer_steps: Positive = Field(100, description="Outer steps, for each part of the data.")
+    outer_steps: Positive = Field(100, description="Outer steps for each part of the data.")
     validate_every: Positive = Field(25, description="Outer steps between validations; the best validated pairs are used.")
     lr: Rate = Field(0.05, description="Outer learning rate of texts, and of features in units of their standard deviation.")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.95, description="Decay of the running average that is used.")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.95, description="Decay of the running average of the pairs; 0: none.")
 
     def problems(self, experiment: "Experiment") -> list[str]:
         """What is wrong with the objective in this experiment."""
@@ -69,11 +70,11 @@ class PartDistillation(Section):
         validation: RetrievalSplit,
         start: PairNumbers | int,
     ) -> TrainingPairs:
-        """Pairs learned from a split alone, `images` being features.
+        """Learn pairs from one split; their `images` are features.
 
         Args:
-            start: the pairs of `train` that they begin as; a number: so many pairs of Gaussian noise, with the mean and the
-                deviation of the features and embeddings.
+            start: the pairs of `train` to start from; or a number of pairs to start from Gaussian noise, with the mean and the
+                standard deviation of the features and embeddings.
         """
         count = start if isinstance(start, int) else len(start.images)
         settings = DistillSettings(
@@ -81,7 +82,7 @@ class PartDistillation(Section):
             objective=self.objective,
             outer_steps=self.outer_steps,
             validate_every=self.validate_every,
-            # Of a unit of minutes none is kept.
+            # More than all outer steps: no checkpoint is written, because a run takes only minutes.
             checkpoint_every=self.outer_steps + 1,
             lr_images=self.lr * float(train.inputs.std(dim=0).mean()),
             lr_texts=self.lr,
@@ -94,8 +95,8 @@ class PartDistillation(Section):
         )
         pairs, rates = starting_pairs(context)
 
-        def validate(found: SyntheticPairs) -> float:
-            return students.on_pairs(TrainingPairs(found.rows, len(found), shared=found.shared), validation).validation
+        def validate(learned: SyntheticPairs) -> float:
+            return students.on_pairs(TrainingPairs(learned.rows, len(learned), shared=learned.shared), validation).validation
 
         with tempfile.TemporaryDirectory() as folder, settings.objective.open(context) as problem:
             writer = UnitWriter(Store(folder), "distillation", "part", {}, {})
@@ -109,26 +110,31 @@ def _initialise(start: PairNumbers | int) -> Initialisation:
 
 
 class _Chosen(Initialisation):
+    """Features and embeddings of these images and captions of the part."""
+
     name: str = "chosen"
     images: list[int]
     captions: list[int]
 
     def start(self, context: RunContext) -> Start:
-        features, texts = _of(context)
+        features, texts = _real_rows(context)
         return Start(features[self.images].to(context.device), texts[self.captions].to(context.device), {})
 
 
 class _Noise(Initialisation):
+    """Gaussian noise with the mean and standard deviation of the part's features and embeddings."""
+
     name: str = "noise_of_features"
     of_real_pairs: ClassVar[bool] = False
 
     def start(self, context: RunContext) -> Start:
-        features, texts = _of(context)
+        features, texts = _real_rows(context)
         drawn, embeddings = noise_pairs(context.rows, (features.shape[1],), texts.mean(dim=0), texts.std(dim=0), context.seed)
         images = features.mean(dim=0) + features.std(dim=0) * drawn
         return Start(images.to(context.device), embeddings.to(context.device), {})
 
 
-def _of(context: RunContext) -> tuple[Tensor, Tensor]:
+def _real_rows(context: RunContext) -> tuple[Tensor, Tensor]:
+    """Features (N, F) and embeddings (C, D) of the part."""
     assert context.image_features is not None
     return context.image_features.of_split("train"), context.embeddings.of_split("train")[0]

@@ -1,4 +1,4 @@
-"""What an application finds, as its unit's manifest keeps it."""
+"""A result of an application, as it is stored in its unit's manifest."""
 
 from pydantic import Field
 

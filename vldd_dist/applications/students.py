@@ -1,4 +1,5 @@
-"""Students on features of a frozen image tower: heads, trained on pairs by the evaluation's protocol or on a whole split."""
+"""Students on the features of a frozen image tower. Only their heads are trained, on pairs (by the evaluation's protocol) or
+on a whole split."""
 
 import copy
 import math
@@ -20,10 +21,10 @@ from vldd_dist.seeding import derive_seed, numpy_generator
 
 
 class FeatureBackbone(nn.Module):
-    """A backbone whose inputs are features (B, F) already.
+    """A backbone whose inputs already are features (B, F), which it returns.
 
     Attributes:
-        num_features: F, as timm names it.
+        num_features: F; timm's name for it.
     """
 
     def __init__(self, num_features: int) -> None:
@@ -36,10 +37,10 @@ class FeatureBackbone(nn.Module):
 
 
 class PairNumbers(NamedTuple):
-    """Real pairs of a split.
+    """Real pairs of a split, by number.
 
     Attributes:
-        images, captions: (n,) int64, rows of the split's `inputs` and `texts`; caption i is of image i.
+        images, captions: (n,) int64, row numbers in the split's `inputs` and `texts`; entry i of both is pair i.
     """
 
     images: Tensor
@@ -47,20 +48,22 @@ class PairNumbers(NamedTuple):
 
 
 def on_device(rows: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """The same rows there."""
+    """The same rows on this device."""
     return {name: tensor.to(device) for name, tensor in rows.items()}
 
 
 def first_captions(split: RetrievalSplit) -> Tensor:
-    """(N + 1,) int64: the row of each image's first caption, and C."""
+    """(N + 1,) int64: for each image the row of its first caption, then the number C of captions."""
     return torch.searchsorted(split.image_of_caption, torch.arange(len(split.inputs) + 1))
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Attributes:
-    student: the one that validates best.
-    validation: its mean recall, percent.
+    """A trained student.
+
+    Attributes:
+        student: the one that validates best, of those trained with each learning rate.
+        validation: its mean validation recall, in percent.
     """
 
     student: DualEncoder
@@ -69,13 +72,13 @@ class Trained:
 
 @dataclass(frozen=True)
 class Students:
-    """How they are made, trained and chosen.
+    """How students are made, trained and chosen.
 
     Attributes:
-        model: its image tower is frozen.
+        model: the model's settings; its image tower is frozen.
         image_dim, text_dim: F and D.
-        protocol: of training on pairs; of training on a split its optimiser, batch size and list of rates.
-        seed: of heads, order and dropout.
+        protocol: the protocol for training on pairs; training on a split uses its optimiser, batch size and learning rates.
+        seed: seed of the heads, the order of the pairs and dropout.
     """
 
     model: ModelSettings
@@ -92,31 +95,31 @@ class Students:
         return replace(self, model=model)
 
     def build(self) -> DualEncoder:
-        """At its starting weights, which the seed draws."""
+        """A student at its starting weights, which are drawn from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "head"))
             model = DualEncoder(FeatureBackbone(self.image_dim), self.model, self.text_dim)
         return model.to(self.device).eval()
 
     def pairs(self, split: RetrievalSplit, numbers: PairNumbers) -> TrainingPairs:
-        """Real pairs of a split."""
+        """The real pairs of a split with these numbers, as training pairs."""
         rows = {"images": split.inputs[numbers.images], "texts": split.texts[numbers.captions]}
         return TrainingPairs(on_device(rows, self.device), len(numbers.images))
 
     def on_pairs(self, pairs: TrainingPairs, validation: RetrievalSplit) -> Trained:
-        """Trained as an evaluation's students are.
+        """Train on pairs, by the evaluation's protocol.
 
         Raises:
-            DivergenceError: at every learning rate.
+            DivergenceError: training diverges at every learning rate.
         """
         choice = Evaluator(self.build, self.protocol, self.model.loss, self.seed).choose(pairs, validation)
         return Trained(choice.student, choice.recall.mean)
 
     def on_split(self, train: RetrievalSplit, validation: RetrievalSplit, epochs: int) -> Trained:
-        """Trained on all pairs of a split; of all rates and epochs the best.
+        """Train on all pairs of a split; the best student over all learning rates and epochs is kept.
 
         Raises:
-            DivergenceError: at every learning rate before the end of the first epoch.
+            DivergenceError: at every learning rate training diverges in the first epoch.
         """
         best: Trained | None = None
         for rate in self.protocol.learning_rates:
@@ -130,8 +133,8 @@ class Students:
         return best
 
     def epochs_on_split(self, student: DualEncoder, train: RetrievalSplit, rate: float, epochs: int) -> Iterator[int]:
-        """Train in place on every image once an epoch, with one of its captions drawn anew; yields after each epoch, and ends
-        early where the loss is no longer finite."""
+        """Train in place. Each epoch takes every image once, with one of its captions drawn at random. Yields after each epoch,
+        and ends early when the loss is not finite."""
         protocol, loss = self.protocol, self.model.loss.of_real_pairs()
         parameters = ParameterView(student).parameters
         optimiser = torch.optim.SGD(parameters, lr=rate, momentum=protocol.momentum, weight_decay=protocol.weight_decay)
@@ -154,5 +157,5 @@ class Students:
             yield epoch
 
     def recall(self, student: DualEncoder, split: RetrievalSplit) -> float:
-        """The mean of the six, percent."""
+        """The mean of the six recalls, in percent."""
         return measure(student, split, self.protocol.encode_batch).mean

@@ -11,18 +11,19 @@ SPREAD = "± is the population standard deviation over seeds."
 
 
 def merged(results: Sequence[Result]) -> list[Result]:
-    """One for each setting and method, with the values of all: of several distillation seeds the same row is found anew."""
-    found: dict[tuple[str, str], Result] = {}
+    """One result for each setting and method, with the values of all results for it; there are several if there are several
+    distillation seeds."""
+    by_row: dict[tuple[str, str], Result] = {}
     for result in results:
-        before = found.get((result.setting, result.method))
+        before = by_row.get((result.setting, result.method))
         earlier = before.figures if before else {}
         figures = {key: [*earlier.get(key, []), *values] for key, values in result.figures.items()}
-        found[result.setting, result.method] = result.model_copy(update={"figures": figures})
-    return [*found.values()]
+        by_row[result.setting, result.method] = result.model_copy(update={"figures": figures})
+    return [*by_row.values()]
 
 
 def application_table(application: Application, experiment: str, results: Sequence[Result]) -> Table:
-    """A section for each setting, in the order in which they come."""
+    """The table, with a section for each setting in the order of the results."""
     settings: dict[str, list[Result]] = {}
     for result in merged(results):
         settings.setdefault(result.setting, []).append(result)
