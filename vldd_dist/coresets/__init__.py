@@ -1,1 +1,2 @@
-"""Coresets: M real pairs or means of some, the baselines of distilled sets; one file a method (`plugins.CORESETS`)."""
+"""Coresets: M real pairs, or means of real pairs, as baselines for distilled sets; one file for each method
+(`plugins.CORESETS`)."""

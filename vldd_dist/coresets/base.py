@@ -1,4 +1,4 @@
-"""What a coreset method is."""
+"""The interface of a coreset method."""
 
 from abc import abstractmethod
 from typing import ClassVar
@@ -17,7 +17,7 @@ class Coreset(Plugin):
     Attributes:
         needs: what it reads of the candidates beside their number: "features" (joint features by an expert), "forgetting"
             (an expert's forgetting counts).
-        remark: what tables say of its pairs, where they are not real pairs.
+        remark: a remark that tables print about its pairs if they are not real pairs.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -25,19 +25,20 @@ class Coreset(Plugin):
 
     @abstractmethod
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """(count,) int64, distinct indices of training pairs; count is at most their number."""
+        """(count,) int64, distinct indices of training pairs; `count` is at most the number of candidates."""
 
     def groups(self, candidates: Candidates, count: int, generator: np.random.Generator) -> list[Tensor]:
-        """For each pair the training pairs (n,) int64 that it is the mean of, its images' pixels and its captions' embeddings.
-        The first of them stands for the pair where keys and captions are shown. Only with a remark n may be above 1."""
+        """For each pair of the coreset the indices (n,) int64 of the training pairs that are averaged: the pixels of their
+        images and the embeddings of their captions. Where keys and captions are shown, those of the first are. n may be above
+        1 only for a method with a `remark`."""
         return list(self.select(candidates, count, generator).split(1))
 
 
 def groups(method: Coreset, candidates: Candidates, count: int, generator: np.random.Generator) -> list[Tensor]:
-    """`Coreset.groups` of a method.
+    """Call `Coreset.groups` of a method.
 
     Raises:
-        ConfigError: more pairs are asked for than there are.
+        ConfigError: `count` is more than the number of candidates.
     """
     if count > candidates.images:
         raise ConfigError(f"distill.pairs ({count}) is more than the training images ({candidates.images}): lower it")

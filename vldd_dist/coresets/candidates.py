@@ -1,4 +1,4 @@
-"""What coresets choose from."""
+"""The training pairs that a coreset is selected from."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from vldd_dist.data.medoids import joint_features
 
 @dataclass(frozen=True)
 class Candidates:
-    """N training pairs as a trained expert sees them.
+    """N training pairs, described by a trained expert. Only the fields that the method's `needs` names are set.
 
     Attributes:
         images: N.
-        image, text: (N, d) joint features of each image and one of its captions.
-        events: (N,) int64 forgetting events.
-        ever_learned: (N,) bool.
-        caption: (N,) int64, which of its captions the text feature is of.
+        image, text: (N, d) joint features of each image and of one of its captions.
+        events: (N,) int64, number of forgetting events.
+        ever_learned: (N,) bool, whether the expert ever learned the pair.
+        caption: (N,) int64, the number of the caption that `text` was computed from.
     """
 
     images: int
@@ -27,7 +27,7 @@ class Candidates:
     caption: Tensor | None = None
 
     def joint(self) -> Tensor:
-        """(N, 2d) both features, each of norm one, side by side."""
+        """(N, 2d): image and text features, each of norm one, concatenated."""
         assert self.image is not None
         assert self.text is not None
         return joint_features(self.image, self.text)

@@ -11,12 +11,12 @@ from vldd_dist.coresets.candidates import Candidates
 
 
 class ClipScore(Coreset):
-    """Pairs whose image and caption are most similar to an expert."""
+    """Pairs whose image and caption have the most similar features under an expert."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """The largest cosines of the joint features, the first ones among equals."""
+        """The pairs with the largest cosine of their joint features; of equal ones the first."""
         assert candidates.image is not None
         assert candidates.text is not None
         cosines = functional.cosine_similarity(candidates.image.double(), candidates.text.double())

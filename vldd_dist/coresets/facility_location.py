@@ -1,4 +1,4 @@
-"""Facility location: pairs of which each other pair has a similar one (Wei, Iyer and Bilmes 2015)."""
+"""Facility location: pairs such that every training pair is similar to one of them (Wei, Iyer and Bilmes 2015)."""
 
 from typing import ClassVar
 
@@ -9,32 +9,35 @@ from torch import Tensor
 from vldd_dist.coresets.base import Coreset
 from vldd_dist.coresets.candidates import Candidates
 
-# Columns of the matrix of similarities in memory at once, of N float64 each.
+# Columns of the similarity matrix, N float64 each, that are in memory at once.
 COLUMNS = 32
 
 
 class FacilityLocation(Coreset):
-    """Pairs of which each other pair has a similar one."""
+    """Pairs such that every training pair is similar to one of them."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """Greedy maximisation of sum_i max_(j chosen) s_ij, s the inner product of image and text features side by side.
+        """Greedy maximisation of sum_i max_(j chosen) s_ij, where s_ij is the inner product of the concatenated image and text
+        features.
 
-        The gain of a pair only falls as others are chosen, so gains of earlier rounds are upper bounds, and only pairs whose
-        bound is above the best gain of this round are computed again (Minoux 1978): the choice is that of the whole matrix.
+        The gain of a pair can only fall as others are chosen, so its gain in an earlier round is an upper bound. Only the gains
+        of pairs whose bound is above the best gain of this round are computed again (Minoux 1978). The choice is the same as
+        with the full similarity matrix.
         """
         features = candidates.joint().double()
-        # No similarity is below -2, that of opposite images and texts.
+        # The smallest possible similarity is -2, for opposite image and text features.
         nearest = torch.full((len(features),), -2.0, dtype=torch.float64)
         gains = features @ features.sum(dim=0) + 2 * len(features)
         chosen = []
         for _ in range(count):
+            # Which gains are those of this round.
             fresh = torch.zeros(len(features), dtype=torch.bool)
             while not fresh[best := int(gains.argmax())]:
                 stale = gains.masked_fill(fresh, -torch.inf).topk(min(COLUMNS, len(features))).indices
                 columns = features @ features[stale].T
-                # Chosen pairs stay out.
+                # The minimum keeps the gains of chosen pairs at -inf.
                 gains[stale] = (columns - nearest[:, None]).clamp(min=0).sum(dim=0).minimum(gains[stale])
                 fresh[stale] = True
             chosen.append(best)

@@ -1,4 +1,4 @@
-"""Forgetting (Toneva et al. 1812.05159): pairs an expert learned and forgot most often."""
+"""Forgetting (Toneva et al. 1812.05159): pairs that an expert learned and forgot most often."""
 
 from typing import ClassVar
 
@@ -16,7 +16,8 @@ class Forgetting(Coreset):
     needs: ClassVar[frozenset[str]] = frozenset({"forgetting"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """Most events first, pairs never learned before all others (as the paper counts them), ties at random."""
+        """The pairs with the most forgetting events. Pairs that were never learned come before all others, as in the paper;
+        ties are broken at random."""
         assert candidates.events is not None
         assert candidates.ever_learned is not None
         events = torch.where(candidates.ever_learned, candidates.events, candidates.events.max() + 1)

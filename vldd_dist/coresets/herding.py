@@ -16,17 +16,18 @@ class Herding(Coreset):
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """Greedy: the next pair brings the chosen pairs' mean feature closest to the mean of all N. O(count N d)."""
+        """Greedy: choose the pair that brings the mean feature of the chosen pairs closest to the mean of all N. O(count N
+        d)."""
         features = candidates.joint().double()
         mean, squares = features.mean(dim=0), features.square().sum(dim=1)
         total = torch.zeros_like(mean)
-        taken = torch.zeros(len(features), dtype=torch.bool)
+        is_chosen = torch.zeros(len(features), dtype=torch.bool)
         chosen = []
         for size in range(1, count + 1):
-            # |mean - (total + f) / size|^2 without what is the same for all f.
+            # |mean - (total + f) / size|^2, without the terms that are the same for all f.
             distance = squares / size**2 - 2 * (features @ (mean - total / size)) / size
-            index = int(distance.masked_fill(taken, torch.inf).argmin())
+            index = int(distance.masked_fill(is_chosen, torch.inf).argmin())
             chosen.append(index)
-            taken[index] = True
+            is_chosen[index] = True
             total += features[index]
         return torch.tensor(chosen)

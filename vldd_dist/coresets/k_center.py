@@ -1,4 +1,4 @@
-"""k-center (Sener and Savarese 1708.00489): pairs that leave no other pair far away."""
+"""k-center (Sener and Savarese 1708.00489): pairs such that no training pair is far from all of them."""
 
 from typing import ClassVar
 
@@ -11,17 +11,17 @@ from vldd_dist.coresets.candidates import Candidates
 
 
 class KCenter(Coreset):
-    """Pairs that leave no other pair far away."""
+    """Pairs such that no training pair is far from all of them."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """Farthest-first from a random start: at most twice the optimal radius. O(count N d)."""
+        """Farthest-first traversal from a random start, whose radius is at most twice the optimal one. O(count N d)."""
         features = candidates.joint().double()
         chosen = [int(generator.integers(len(features)))]
         nearest = (features - features[chosen[0]]).square().sum(dim=1)
         while len(chosen) < count:
-            # Chosen pairs are at distance 0; marking them keeps duplicates of a chosen pair from being it.
+            # Chosen pairs get -1. If only duplicates of them are left, at distance 0, argmax must not choose a pair twice.
             nearest[chosen[-1]] = -1
             chosen.append(int(nearest.argmax()))
             nearest = torch.minimum(nearest, (features - features[chosen[-1]]).square().sum(dim=1))

@@ -1,4 +1,4 @@
-"""k-means medoids: pairs in the middle of each cluster of an expert's joint features."""
+"""k-means medoids: the pairs nearest to the centres of clusters of an expert's joint features."""
 
 from typing import ClassVar
 
@@ -12,10 +12,10 @@ from vldd_dist.data.medoids import medoids
 
 
 class KMeans(Coreset):
-    """Pairs nearest to the centres of k-means on image and text features side by side."""
+    """The pairs nearest to the k-means centres of the concatenated image and text features."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """One pair for each of `count` centres."""
+        """The pair nearest to each of `count` centres."""
         return torch.tensor(medoids(candidates.joint(), count, int(generator.integers(2**32))))

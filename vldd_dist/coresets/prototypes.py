@@ -1,6 +1,6 @@
-"""Prototypes without training (PDS, 2602.19756): means of the pairs that a cluster of images and a cluster of texts share.
+"""Training-free prototypes (PDS, 2602.19756): means of the pairs that a cluster of images and a cluster of texts share.
 
-The published method has a diffusion model draw an image from each prototype's embedding. Here an image is the mean of pixels.
+In the published method a diffusion model generates an image from each prototype's embedding. Here an image is a mean of pixels.
 """
 
 from typing import Annotated, ClassVar
@@ -16,55 +16,58 @@ from vldd_dist.coresets.candidates import Candidates
 
 
 class Prototypes(Coreset):
-    """Means of the pairs that a cluster of images and one of texts have in common."""
+    """Means of the pairs that a cluster of images and a cluster of texts have in common."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
     remark: ClassVar[str | None] = "means of real pairs, made without distillation"
     dropped: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.2,
-        description="Part of the training pairs that is left out: those of the least similar image and caption.",
+        description="Fraction of the training pairs that is left out: those whose image and caption are least similar.",
     )
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """The real pairs that stand for the prototypes."""
+        """The first real pair of each prototype."""
         return torch.stack([group[0] for group in self.groups(candidates, count, generator)])
 
     def groups(self, candidates: Candidates, count: int, generator: np.random.Generator) -> list[Tensor]:
-        """k-means of images and of texts, `count` clusters each, and the assignment of the ones to the others with most pairs
-        in common. Where a cluster of images shares no pair with its cluster of texts, the prototype is one real pair: of those
-        in no prototype the nearest to both centres."""
-        # Here, so that only who clusters loads them.
+        """Cluster images and texts by k-means into `count` clusters each, and match each cluster of images with one of texts so
+        that the matched clusters share as many pairs as possible. If two matched clusters share no pair, the prototype is one
+        real pair: the one nearest to both centres among those that are in no prototype."""
+        # Imported here so that other coresets work without loading scipy.
         from scipy.optimize import linear_sum_assignment
 
         assert candidates.image is not None
         assert candidates.text is not None
         image, text = (functional.normalize(features.double()) for features in (candidates.image, candidates.text))
-        left = max(count, len(image) - int(self.dropped * len(image)))
-        kept = (image * text).sum(dim=1).argsort(descending=True, stable=True)[:left].sort().values
+        kept_count = max(count, len(image) - int(self.dropped * len(image)))
+        kept = (image * text).sum(dim=1).argsort(descending=True, stable=True)[:kept_count].sort().values
         seed = int(generator.integers(2**32))
-        clusters = [_k_means(features[kept].numpy(), count, seed) for features in (image, text)]
-        (of_image, image_centres), (of_text, text_centres) = clusters
+        image_clusters, image_centres = _k_means(image[kept].numpy(), count, seed)
+        text_clusters, text_centres = _k_means(text[kept].numpy(), count, seed)
+        # (count, count): the number of pairs that a cluster of images and a cluster of texts share.
         shared = np.zeros((count, count))
-        np.add.at(shared, (of_image, of_text), 1)
+        np.add.at(shared, (image_clusters, text_clusters), 1)
+        # For each cluster of images the matched cluster of texts.
         matched = linear_sum_assignment(shared, maximize=True)[1]
         joint, centres = torch.cat([image, text], dim=1)[kept], np.concatenate([image_centres, text_centres[matched]], axis=1)
-        groups = [np.flatnonzero((of_image == cluster) & (of_text == matched[cluster])) for cluster in range(count)]
-        taken = np.zeros(len(kept), dtype=bool)
-        taken[np.concatenate(groups)] = True
+        groups = [np.flatnonzero((image_clusters == cluster) & (text_clusters == matched[cluster])) for cluster in range(count)]
+        is_used = np.zeros(len(kept), dtype=bool)
+        is_used[np.concatenate(groups)] = True
         for cluster, group in enumerate(groups):
             distance = (joint - torch.from_numpy(centres[cluster])).square().sum(dim=1).numpy()
             if len(group) == 0:
-                groups[cluster] = np.array([np.where(taken, np.inf, distance).argmin()])
-                taken[groups[cluster]] = True
+                groups[cluster] = np.array([np.where(is_used, np.inf, distance).argmin()])
+                is_used[groups[cluster]] = True
             else:
-                middle = joint[group].mean(dim=0)
-                groups[cluster] = group[(joint[group] - middle).square().sum(dim=1).argsort(stable=True).numpy()]
+                # The pair nearest to the mean comes first.
+                mean = joint[group].mean(dim=0)
+                groups[cluster] = group[(joint[group] - mean).square().sum(dim=1).argsort(stable=True).numpy()]
         return [kept[torch.from_numpy(group)] for group in groups]
 
 
 def _k_means(points: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The cluster of each of the points (n, d), and the centres (count, d)."""
+    """The cluster (n,) of each of the points (n, d), and the centres (count, d)."""
     from sklearn.cluster import KMeans
 
-    found = KMeans(count, n_init=1, random_state=seed).fit(points)
-    return found.labels_, found.cluster_centers_
+    fitted = KMeans(count, n_init=1, random_state=seed).fit(points)
+    return fitted.labels_, fitted.cluster_centers_

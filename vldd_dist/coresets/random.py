@@ -1,4 +1,4 @@
-"""Pairs drawn at random."""
+"""Randomly drawn pairs."""
 
 import numpy as np
 import torch
@@ -9,8 +9,8 @@ from vldd_dist.coresets.candidates import Candidates
 
 
 class RandomPairs(Coreset):
-    """Each subset is equally likely."""
+    """Pairs drawn at random; each subset is equally likely."""
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
-        """Without replacement, each subset equally likely."""
+        """Drawn without replacement."""
         return torch.from_numpy(generator.choice(candidates.images, count, replace=False))

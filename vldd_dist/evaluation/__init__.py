@@ -1,1 +1,1 @@
-"""Recall, and students trained on pairs."""
+"""Evaluates pairs by the recall of students that are trained on them."""

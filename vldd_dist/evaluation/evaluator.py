@@ -1,4 +1,4 @@
-"""Students trained from the starting weights on M pairs: how a coreset or a distilled set is judged."""
+"""Evaluates a coreset or a distilled set: students are trained on its M pairs from the starting weights."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -24,13 +24,13 @@ from vldd_dist.sharding.replicas import Replicas
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """What a student is trained on; of several ranks each has the rows `ranks.rows(total)`.
+    """The pairs that a student is trained on. With several ranks, each has the rows `ranks.rows(total)`.
 
     Attributes:
-        rows: `images` (M, 3, H, W) float32, normalised, `texts` (M, D), of synthetic pairs what the loss adds, and `phase` (M,)
-            int64 of those learned in phases. As `in_model_inputs` returns them, `inputs` in place of `images`.
-        total: M over all ranks.
-        shared: of synthetic pairs, by name.
+        rows: `images` (M, 3, H, W) float32, normalised, and `texts` (M, D); for synthetic pairs also the loss's row tensors,
+            and `phase` (M,) int64 if they were learned in phases. After `in_model_inputs`, `inputs` in place of `images`.
+        total: M, over all ranks.
+        shared: the loss's shared tensors by name, for synthetic pairs.
     """
 
     rows: Mapping[str, Tensor]
@@ -39,20 +39,20 @@ class TrainingPairs:
     shared: Mapping[str, Tensor] = field(default_factory=dict)
 
     def in_model_inputs(self, model: DualEncoder) -> "TrainingPairs":
-        """The same with `inputs`, what models with the image tower of this one are trained on: the images, or their features by
-        a frozen backbone, (M, F)."""
+        """The same pairs with `inputs` in place of `images`, for training models with the same image tower: the images, or
+        their features (M, F) if the backbone is frozen."""
         others = {name: rows for name, rows in self.rows.items() if name != "images"}
         return replace(self, rows=others | {"inputs": model_inputs(model, self.rows["images"])})
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The protocol, the same for every set of pairs and every number of ranks: each has a whole student, computes its rows of
-    a batch, and they sum their gradients.
+    """The evaluation protocol, which is the same for every set of pairs and any number of ranks. Each rank has a replica of the
+    student and computes its rows of each batch; the gradients are summed over the ranks.
 
     Attributes:
-        build_student: a dual encoder at its starting weights, on its device; called anew for each learning rate.
-        seed: of the order of the pairs and of dropout.
+        build_student: returns a dual encoder at its starting weights, on its device; called once for each learning rate.
+        seed: seed of the order of the pairs and of dropout.
     """
 
     build_student: Callable[[], DualEncoder]
@@ -61,17 +61,17 @@ class Evaluator:
     seed: int
 
     def choose(self, pairs: TrainingPairs, validation: RetrievalSplit) -> "Choice":
-        """Train one student for each learning rate of the list and keep the one that validates best.
+        """Train one student with each learning rate of the settings, and keep the one that validates best.
 
         Raises:
-            DivergenceError: every learning rate of the list ended in NaN.
+            DivergenceError: training diverges at every learning rate.
         """
         recalls: dict[float, Recall] = {}
         encoded: TrainingPairs | None = None
         best: tuple[float, DualEncoder] | None = None
         for rate in self.settings.learning_rates:
             student = self.build_student()
-            # Every student begins with the same weights, so a frozen backbone sees the images once.
+            # All students start from the same weights, so the features of a frozen backbone are computed only once.
             encoded = encoded or pairs.in_model_inputs(student)
             if not train_student(student, encoded, self.settings, rate, self.loss, self.seed):
                 continue
@@ -107,37 +107,39 @@ def train_student(
     loss: Loss,
     seed: int,
 ) -> bool:
-    """Train in place with SGD; False when the loss became NaN or infinite. Of pairs in phases, on one phase after the other,
-    each for all epochs.
+    """Train in place with SGD. Pairs that were learned in phases are used phase by phase, each for all epochs.
 
     Args:
-        pairs: in model inputs.
+        pairs: with `inputs`, see `TrainingPairs.in_model_inputs`.
+
+    Returns:
+        False if the loss became NaN or infinite.
     """
     ranks = pairs.ranks
     rows = dict(pairs.rows)
     inputs, texts = rows.pop("inputs"), rows.pop("texts")
     phases = _phases(rows.pop(PHASE, None), pairs)
-    trained = Replicas(model, sgd(ParameterView(model).parameters, settings, learning_rate), ranks)
+    replicas = Replicas(model, sgd(ParameterView(model).parameters, settings, learning_rate), ranks)
 
-    def part_of_loss(batch: Tensor) -> Tensor:
-        """This rank's part, 1/world of the loss of the whole batch."""
+    def partial_loss(batch: Tensor) -> Tensor:
+        """This rank's part of the loss of a batch of pair indices: 1/world_size of the loss of the whole batch."""
         parts = [batch[slice(*rows_to_compute(rank, ranks.world_size, len(batch)))] for rank in range(ranks.world_size)]
         exchange = Exchange(ranks, pairs.total, parts)
         model.gather_rows = gather_rows = ranks.rows_gatherer(len(batch))
         image_features, text_features = model(exchange.to_users(inputs), exchange.to_users(texts))
-        of_loss = {name: gather_rows(exchange.to_users(values)) for name, values in rows.items()}
-        return loss(image_features, text_features, of_loss, pairs.shared) / ranks.world_size
+        loss_rows = {name: gather_rows(exchange.to_users(values)) for name, values in rows.items()}
+        return loss(image_features, text_features, loss_rows, pairs.shared) / ranks.world_size
 
-    parts = train_epochs([model], part_of_loss, trained.step, phases, settings, seed, inputs.device)
-    return math.isfinite(parts[-1])
+    losses = train_epochs([model], partial_loss, replicas.step, phases, settings, seed, inputs.device)
+    return math.isfinite(losses[-1])
 
 
-def _phases(own: Tensor | None, pairs: TrainingPairs) -> list[Tensor]:
-    """The numbers of each phase's pairs.
+def _phases(own_phases: Tensor | None, pairs: TrainingPairs) -> list[Tensor]:
+    """For each phase the indices of its pairs.
 
     Args:
-        own: the phase of each of this rank's pairs; none: there are no phases.
+        own_phases: the phase of each of this rank's pairs; None: there are no phases.
     """
-    if own is None:
+    if own_phases is None:
         return [torch.arange(pairs.total)]
-    return phases_of(torch.tensor([phase for part in pairs.ranks.all_gather(own.tolist()) for phase in part]))
+    return phases_of(torch.tensor([phase for part in pairs.ranks.all_gather(own_phases.tolist()) for phase in part]))

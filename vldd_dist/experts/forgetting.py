@@ -1,4 +1,4 @@
-"""Counting what an expert learns and forgets, for the forgetting coreset."""
+"""Counts how often an expert learns and forgets each training pair, for the forgetting coreset."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,13 @@ from torch import Tensor
 
 @dataclass
 class ForgettingCounts:
-    """Forgetting events of each training entry (Toneva et al. 1812.05159), adapted to retrieval: an entry is learned while its
-    image ranks its caption first within its batch, and forgotten when it was learned at its last visit and is not any more.
+    """Forgetting events of each training entry (Toneva et al. 1812.05159), adapted to retrieval. An entry is an image with one
+    caption. It is learned if its image ranks its caption first within the batch. It is forgotten if it was learned at its last
+    visit and is not learned now.
 
-    An epoch visits an entry once, so that no batch holds one twice. Where each caption is an entry, each has counts of its own:
-    that an image finds one caption and not another is nothing forgotten. `of_images` sums them up for the coreset, which
-    chooses images.
+    An epoch visits each entry once, so no batch contains one twice. If every caption makes an entry of its own, each has its
+    own counts, because an image that finds one caption but not another has forgotten nothing. `of_images` sums them up for the
+    coreset, which selects images.
 
     Attributes:
         events: (N,) int64.
@@ -34,18 +35,23 @@ class ForgettingCounts:
         )
 
     def visit(self, entries: Tensor, learned: Tensor) -> None:
-        """Count a batch: `entries` (B,) int64, distinct, and whether each is `learned` (B,) bool now."""
+        """Count a batch: `entries` (B,) int64, distinct indices, and `learned` (B,) bool, whether each is learned now."""
         self.events[entries] += self.learned[entries] & ~learned
         self.learned[entries] = learned
         self.ever[entries] |= learned
 
     def of_images(self, captions: list[int]) -> "ForgettingCounts":
-        """Of images with so many entries each, in order: the events of all of them; learned where every one is, ever learned
-        where any was."""
-        image, counts = torch.arange(len(captions)).repeat_interleave(torch.tensor(captions)), len(captions)
-        unlearned = torch.zeros(counts, dtype=torch.int64).index_add_(0, image, (~self.learned).long())
-        ever = torch.zeros(counts, dtype=torch.int64).index_add_(0, image, self.ever.long())
-        events = torch.zeros(counts, dtype=torch.int64).index_add_(0, image, self.events)
+        """Counts by image, from counts by caption: the sum of the events; learned if all captions are, ever learned if any was.
+
+        Args:
+            captions: for each image the number of its captions, which are consecutive entries.
+        """
+        images = len(captions)
+        # (N,): the image of each entry.
+        image = torch.arange(images).repeat_interleave(torch.tensor(captions))
+        unlearned = torch.zeros(images, dtype=torch.int64).index_add_(0, image, (~self.learned).long())
+        ever = torch.zeros(images, dtype=torch.int64).index_add_(0, image, self.ever.long())
+        events = torch.zeros(images, dtype=torch.int64).index_add_(0, image, self.events)
         return ForgettingCounts(events, unlearned == 0, ever > 0)
 
     def as_tensors(self) -> dict[str, Tensor]:

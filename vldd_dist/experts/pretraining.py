@@ -1,4 +1,4 @@
-"""A pretrained image tower without a download: attribute classification on built-in scenes.
+"""Pretrains an image tower without a download, by attribute classification on built-in scenes.
 
 The method assumes a pretrained image tower; with random weights, twenty distilled pairs gain little. On machines without
 pretrained weights the tower is first trained to recognise shapes, colours, sizes, backgrounds and relations, on scenes
@@ -37,7 +37,7 @@ def pretrain_on_attributes(
     """Train a timm backbone (num_classes=0) and a linear classifier, which is discarded, with Adam on binary cross-entropy.
 
     Args:
-        mean, std: (3,) to normalise pixels in 0..1.
+        mean, std: (3,), to normalise pixels in 0..1.
 
     Returns:
         The backbone's state dict, on the CPU.

@@ -49,7 +49,7 @@ class ExpertState:
 
     @contextmanager
     def whole(self) -> Iterator[DualEncoder]:
-        """The expert with all its parameters on this rank, to measure its recall."""
+        """Within the `with` block, the expert has all its parameters on this rank, so that its recall can be measured."""
         if not self.model.in_shards:
             yield self.encoder
             return
@@ -60,7 +60,7 @@ class ExpertState:
         """Save a checkpoint of the epoch. The tensors are copied before this returns, so training can go on.
 
         Args:
-            keep: the trajectory keeps this epoch: its snapshots are written as blobs, and the checkpoint refers to them.
+            keep: whether the trajectory keeps this epoch. Its snapshots are then written as blobs, which the checkpoint lists.
         """
         rank, world = self.ranks.rank, self.ranks.world_size
         shards = dict(zip(self.names, self.model.read(), strict=True))
@@ -72,7 +72,7 @@ class ExpertState:
         if not keep:
             objects |= {snapshot_name(epoch, tower, rank, world): data for tower, data in parameters.items()}
         elif world == 1:
-            # Uploads run one by one in this order: the checkpoint finds the snapshots written.
+            # Uploads run one at a time in this order, so the snapshots are written before the checkpoint lists them.
             uploads.submit(lambda: self._add(write_snapshots(self.writer, epoch, parameters)))
         else:
             for infos in self.ranks.all_gather(write_snapshots(self.writer, epoch, parameters, rank, world)):

@@ -51,7 +51,8 @@ class ExpertInputs:
 
     Attributes:
         model: with its starting weights, on its device, equal on all ranks.
-        features: of a frozen backbone, where they are the same in every epoch; none: images go through the backbone.
+        features: the images' features by a frozen backbone, if they are the same in every epoch; None: images go through the
+            backbone.
     """
 
     model: DualEncoder
@@ -67,7 +68,8 @@ class ExpertTraining:
     """One expert. `run()` trains from the newest checkpoint, or from the start, to the last epoch.
 
     Args:
-        seed, index: of the experiment and of the expert; every random draw derives from them and the epoch.
+        seed: the experiment's seed; every random draw derives from it, the index and the epoch.
+        index: the expert's number.
         kept_epochs: the epochs whose snapshots the trajectory keeps.
         encode_batch: images in a forward pass when recall is measured.
     """
@@ -98,7 +100,7 @@ class ExpertTraining:
             weight_decay=settings.weight_decay,
         )
         inputs.model.bf16_backbone = settings.precision == "bf16"
-        # Both before the model is put on the ranks.
+        # Both are made before the model is sharded.
         self.tower, skeleton = frozen_tower(inputs.model), Skeleton(inputs.model)
         self.model = shard_model(inputs.model, optimiser, settings.sharding, inputs.ranks)
         self.state = ExpertState(self.model, inputs.model, skeleton, writer, inputs.ranks)
