@@ -1,4 +1,4 @@
-"""The dual encoder: an image tower and a head on caption embeddings, meeting in a joint space."""
+"""The dual encoder: an image tower and a head on caption embeddings, which map into a joint space."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ HEADS = ("image_head", "text_head")
 
 
 class DualEncoder(nn.Module):
-    """Both towers without their frozen text encoder: from normalised images and from caption embeddings to the joint space.
+    """Both towers, but without the frozen text encoder: from normalised images and from caption embeddings to the joint space.
 
     Shapes: B images or captions, D caption embedding size, d size of the joint space.
     """
@@ -52,17 +52,17 @@ class DualEncoder(nn.Module):
             self.image_head.requires_grad_(False)
         if settings.text.train == "frozen":
             self.text_head.requires_grad_(False)
-        # Whether `forward`, or a frozen backbone's tower, runs the backbone in bfloat16. Parameters, heads and sums stay as
-        # they are.
+        # Whether `forward`, or the `FrozenTower` of a frozen backbone, runs the backbone in bfloat16 by autocast. Parameters
+        # and heads stay in fp32.
         self.bf16_backbone = False
-        # From the features of a rank's rows to those of all ranks, differentiable. The identity for a single process.
-        self.gather_rows: Callable[[Tensor], Tensor] = _as_they_are
+        # This rank's rows -> the rows of all ranks, differentiable. The identity for a single process.
+        self.gather_rows: Callable[[Tensor], Tensor] = _identity
         self.register_buffer("mean", torch.tensor(settings.image.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(settings.image.std)[:, None, None], persistent=False)
 
     @property
     def heads(self) -> list[nn.Module]:
-        """In the order of `HEADS`."""
+        """The heads, in the order of `HEADS`."""
         return [getattr(self, name) for name in HEADS]
 
     def train(self, mode: bool = True) -> Self:
@@ -96,16 +96,16 @@ class DualEncoder(nn.Module):
         ranks.
 
         Args:
-            mix: of what enters the heads, all rows (B, ...), as many others; none: as they are.
+            mix: applied to all rows (B, ...) of features and of embeddings before the heads, see `Blending`; None: not mixed.
         """
-        # Not entered otherwise: the meta device that the planner traces on has no autocast.
+        # Autocast is entered only if needed, because the meta device on which the planner traces has none.
         with torch.autocast(inputs.device.type, torch.bfloat16) if self.bf16_backbone else nullcontext():
             features = inputs if self.frozen_backbone else self.image_backbone(inputs)
         features = features.to(embeddings.dtype)
-        of_images, of_texts = self.gather_rows(features), self.gather_rows(embeddings)
+        all_features, all_embeddings = self.gather_rows(features), self.gather_rows(embeddings)
         if mix is not None:
-            of_images, of_texts = mix(of_images), mix(of_texts)
-        return self.image_head(of_images), self.text_head(of_texts)
+            all_features, all_embeddings = mix(all_features), mix(all_embeddings)
+        return self.image_head(all_features), self.text_head(all_embeddings)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> float32, normalised with the image tower's mean and std."""
@@ -116,14 +116,14 @@ class DualEncoder(nn.Module):
         return ((images * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def _as_they_are(rows: Tensor) -> Tensor:
+def _identity(rows: Tensor) -> Tensor:
     return rows
 
 
 @torch.no_grad()
 def redraw_heads(heads: Sequence[nn.Module], seed: int) -> None:
-    """Give those heads that are trained fresh starting weights, a function of the seed alone. They are drawn as `build` draws
-    them, but are not the same ones for the same seed.
+    """Draw new starting weights for the heads that are trained. They depend on the seed only, and have the distribution of
+    those that `build` draws, but not the same values for the same seed.
 
     Args:
         heads: a model's `heads`, or copies of them.
@@ -132,21 +132,22 @@ def redraw_heads(heads: Sequence[nn.Module], seed: int) -> None:
         torch.manual_seed(seed)
         for head in heads:
             if any(parameter.requires_grad for parameter in head.parameters()):
-                # On the CPU, so that every device draws alike.
+                # Drawn on the CPU, so that the weights are the same for every device.
                 fresh = copy.deepcopy(head).cpu()
                 for module in fresh.modules():
-                    if callable(draw := getattr(module, "reset_parameters", None)):
-                        draw()
+                    if callable(reset_parameters := getattr(module, "reset_parameters", None)):
+                        reset_parameters()
                 head.load_state_dict(fresh.state_dict())
 
 
 def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tensor] | None, head_seed: int) -> DualEncoder:
-    """A dual encoder with its starting weights. Heads and adapters are drawn by seed.
+    """A dual encoder with its starting weights.
 
     Args:
         text_dim: size of the caption embeddings.
         image_weights: timm state dict of the backbone. None if and only if settings.image.weights is random; the backbone is
-            then drawn by `head_seed` too.
+            then drawn from `head_seed` too.
+        head_seed: seed of the heads and the adapters.
 
     Raises:
         ConfigError: unknown model, feature sizes that do not fit together, or LoRA targets that match nothing.

@@ -1,4 +1,4 @@
-"""What a dual encoder's trainable part takes: images, or the features of a frozen backbone."""
+"""The inputs of a dual encoder's trainable part: images, or the features of a frozen backbone."""
 
 from torch import Tensor
 
@@ -7,12 +7,13 @@ from vldd_dist.models.image.frozen_tower import FrozenTower
 
 
 def frozen_tower(model: DualEncoder) -> FrozenTower | None:
-    """The tower of a model with a frozen backbone, in the backbone's precision; none where the backbone moves: then its inputs
-    are the images."""
+    """The tower of a model with a frozen backbone, in the model's precision; None if the backbone is trained, so that the
+    model's inputs are images."""
     return FrozenTower(model.image_backbone, bf16=model.bf16_backbone) if model.frozen_backbone else None
 
 
 def model_inputs(model: DualEncoder, images: Tensor) -> Tensor:
-    """`DualEncoder.inputs` of normalised images (M, 3, H, W), without a graph: the features of a frozen backbone, (M, F)."""
+    """`DualEncoder.inputs` of normalised images (M, 3, H, W), without a graph: the images, or features (M, F) by a frozen
+    backbone."""
     tower = frozen_tower(model)
     return tower.features(images) if tower else images

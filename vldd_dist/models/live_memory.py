@@ -1,4 +1,4 @@
-"""The memory that tensors take, now and at most, counted from the operations that create them.
+"""Measures the current and the peak memory of tensors, by counting the storages that operations create.
 
 It needs no allocator: a pass over tensors on the "meta" device, which have shapes but no memory, gives the peak that the same
 pass has on a GPU. Memory that a kernel allocates and frees internally (a convolution's workspace) is not counted.
@@ -27,7 +27,7 @@ class LiveMemory(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
-        # Addresses of live storages. An address may be reused after its storage is freed.
+        # Addresses of the storages seen so far and not freed. An address may be reused after its storage is freed.
         self._known: set[int] = set()
 
     def __torch_dispatch__(
@@ -63,15 +63,16 @@ class LiveMemory(TorchDispatchMode):
 def fused_attention_on_meta() -> Iterator[None]:
     """Within the `with` block, attention on "meta" keeps what a fused kernel keeps on a GPU or CPU, and not the (N, N) scores.
 
-    Replaces torch's function in this process. A torch function mode would not do: it is inactive while checkpoints recompute.
+    It replaces torch's function in this process. A torch function mode would not work, because it is inactive while gradient
+    checkpointing recomputes activations.
     """
     original = functional.scaled_dot_product_attention
 
     def fused(*args: Any, **kwargs: Any) -> Tensor:
-        given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | kwargs
-        if given.pop("enable_gqa", False):
+        named = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | kwargs
+        if named.pop("enable_gqa", False):
             return original(*args, **kwargs)
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(**given)[0]
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(**named)[0]
 
     functional.scaled_dot_product_attention = fused
     try:

@@ -1,4 +1,4 @@
-"""A view of a dual encoder's trainable parameters: what a trajectory holds, and what a student's inner steps update."""
+"""A view of a dual encoder's trainable parameters, which trajectories hold and a student's inner steps update."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -47,19 +47,21 @@ class ParameterView:
         return {name: parameter.detach() for name, parameter, owner in owned if owner == tower}
 
     def from_dicts(self, image: dict[str, Tensor], text: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Tensors in the view's order. Raises DataError when a tower's names or shapes are not this model's."""
+        """The tensors of both towers in the order of the view. Raises DataError if names or shapes are not those of this
+        model."""
         for tower, tensors in zip(TOWERS, (image, text), strict=True):
-            if odd := sorted(set(tensors) ^ set(self.as_dict(tower))):
+            if unmatched := sorted(set(tensors) ^ set(self.as_dict(tower))):
                 raise DataError(
-                    f"a snapshot of the {tower} tower does not fit the model: {odd[0]} is in one of them only ({len(odd)} such)"
+                    f"a snapshot of the {tower} tower does not fit the model: {unmatched[0]} is in one of them only "
+                    f"({len(unmatched)} such)"
                 )
-        given = image | text
+        snapshot = image | text
         for name, parameter in zip(self.names, self.parameters, strict=True):
-            if given[name].shape != parameter.shape:
+            if snapshot[name].shape != parameter.shape:
                 raise DataError(
-                    f"a snapshot does not fit the model: {name} is {tuple(given[name].shape)}, not {tuple(parameter.shape)}"
+                    f"a snapshot does not fit the model: {name} is {tuple(snapshot[name].shape)}, not {tuple(parameter.shape)}"
                 )
-        return tuple(given[name] for name in self.names)
+        return tuple(snapshot[name] for name in self.names)
 
 
 def call(
@@ -78,7 +80,7 @@ def call(
     if not model.recomputes:
         return torch.func.functional_call(model, dict(zip(view.names, theta, strict=True)), (inputs, embeddings, mix))
     # functional_call restores the model's own parameters on return, and the backward pass would recompute activations with
-    # those. A copy of the modules, but of no tensor, keeps theta for as long as the graph exists.
+    # those. A copy of the modules, with theta in them and no tensor copied, keeps theta for as long as the graph exists.
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     tensors |= {id(own): value for own, value in zip(view.parameters, theta, strict=True)}
     return copy.deepcopy(model, tensors)(inputs, embeddings, mix)

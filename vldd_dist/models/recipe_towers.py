@@ -1,4 +1,5 @@
-"""The towers of a distilled set's recipe, as the students on its card began. Needs timm, and peft where they have adapters."""
+"""The towers of a distilled set's recipe, with the starting weights of the students on its card. Needs timm, and peft if they
+have adapters."""
 
 from typing import Self
 
@@ -21,7 +22,7 @@ class RecipeImageTower(nn.Module):
     def __init__(self, student: DualEncoder) -> None:
         super().__init__()
         self.backbone, self.head = student.image_backbone, student.image_head
-        # In a list, so that its text head is no part of this module.
+        # In a list, so that torch does not register the student, with its text head, as a submodule.
         self._student = [student]
 
     def train(self, mode: bool = True) -> Self:
@@ -31,7 +32,8 @@ class RecipeImageTower(nn.Module):
         return self
 
     def features(self, images: Tensor) -> Tensor:
-        """What `head` takes, of a frozen backbone: (M, F) of normalised images (M, 3, H, W), in chunks and without a graph."""
+        """The input of `head` for a frozen backbone: features (M, F) of normalised images (M, 3, H, W), without a graph. The
+        images are processed in chunks."""
         return model_inputs(self._student[0], images)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -43,7 +45,7 @@ def build_towers(distilled: DistilledSet, seed: int = 0) -> tuple[RecipeImageTow
     """The image tower, and the head on text embeddings (B, D) -> (B, d), for `train_on`.
 
     Args:
-        seed: draws heads and adapters, and a backbone whose weights are random.
+        seed: seed of the heads and adapters, and of a backbone with random weights.
 
     Raises:
         ConfigError: timm does not know the model, or cannot load its public weights.

@@ -1,1 +1,1 @@
-"""Image towers: backbones, and frozen ones as they compute fastest."""
+"""Image towers: backbones, and fast frozen towers."""

@@ -48,23 +48,23 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
 
 
 def public_weights(name: str) -> dict[str, str]:
-    """Of timm's pretrained weights of a model what is known: their full name, where they are, their licence."""
+    """What timm knows about its pretrained weights of a model: their full name, location and licence."""
     config = timm.get_pretrained_cfg(name)
     if config is None:
         return {"name": name}
     tag = f".{config.tag}" if config.tag else ""
-    found = {
+    facts = {
         "name": f"{config.architecture or name.partition('.')[0]}{tag}",
         "hub": config.hf_hub_id,
         "url": config.url,
         "licence": config.license,
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in facts.items() if value}
 
 
 @torch.no_grad()
 def check_image_size(backbone: nn.Module, name: str, size: int) -> None:
-    """Raises ConfigError for a backbone, on the meta device and in evaluation mode, that cannot see images of `size` pixels."""
+    """Raises ConfigError if a backbone, on the meta device and in evaluation mode, does not accept images of `size` pixels."""
     try:
         backbone(torch.empty(1, 3, size, size, device="meta"))
     except NotImplementedError:

@@ -1,5 +1,5 @@
-"""Batch norm in evaluation mode is an affine map with constant coefficients: folded into the convolution before it, it costs
-nothing (Jacob et al. 1712.05877, 3.2)."""
+"""Folds batch norms into the convolutions before them. In evaluation mode a batch norm is an affine map with constant
+coefficients, so that it costs nothing once folded (Jacob et al. 1712.05877, section 3.2)."""
 
 from collections import Counter
 from typing import Any
@@ -19,15 +19,16 @@ NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 
 @torch.no_grad()
 def fold_batch_norms(backbone: nn.Module) -> None:
-    """Replace, in place, each convolution that a batch norm follows by one that does both, and the batch norm by what it holds
-    beside the norm: nothing, or an activation (timm's BatchNormAct2d).
+    """Fold each batch norm that follows a convolution into that convolution, in place. The batch norm is replaced by the rest
+    of its module: nothing, or an activation (timm's BatchNormAct2d).
 
-    Only where the result is certainly the same: nothing else sees the convolution's output, and neither layer runs twice or
-    lends its parameters. A backbone whose forward pass cannot be followed without numbers (it branches on shapes) stays as it
-    is.
+    This is done only if the result is certainly the same: nothing else reads the convolution's output, neither layer runs
+        twice,
+    and their parameters are not used elsewhere. A backbone that cannot be traced symbolically, for example because it branches
+    on shapes, is not changed.
 
     Args:
-        backbone: in evaluation mode. Its parameters and buffers are not written to, but replaced.
+        backbone: in evaluation mode. Its parameters and buffers are replaced, not written to.
     """
     for convolution_name, norm_name in _foldable(backbone):
         convolution: Any = backbone.get_submodule(convolution_name)
@@ -41,24 +42,25 @@ def fold_batch_norms(backbone: nn.Module) -> None:
 
 
 class _Tracer(fx.Tracer):
-    """Follows the forward pass down to convolutions and norms, which it does not enter."""
+    """Traces the forward pass down to convolutions and norms, which are leaves."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (*CONVOLUTIONS, *NORMS)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _foldable(backbone: nn.Module) -> list[tuple[str, str]]:
-    """Names of a convolution and the norm that follows it."""
+    """The names of each convolution and batch norm that can be folded."""
     modules = dict(backbone.named_modules())
     if not any(type(module) in NORMS for module in modules.values()):
         return []
     try:
         nodes = list(_Tracer().trace(backbone).nodes)
     except Exception:
-        # A model's own code that meets stand-ins for tensors can fail in any way.
+        # The model's own code can fail in any way on the proxies that tracing passes for tensors.
         return []
     calls = Counter(node.target for node in nodes if node.op == "call_module")
-    lent = [node.target for node in nodes if node.op == "get_attr"]
+    # Parameters that are read outside of their module.
+    read_directly = [node.target for node in nodes if node.op == "get_attr"]
 
     def runs_once(node: Any, kinds: tuple[type[nn.Module], ...]) -> bool:
         return (
@@ -66,7 +68,7 @@ def _foldable(backbone: nn.Module) -> list[tuple[str, str]]:
             and node.op == "call_module"
             and type(modules[str(node.target)]) in kinds
             and calls[node.target] == 1
-            and not any(str(name).startswith(f"{node.target}.") for name in lent)
+            and not any(str(name).startswith(f"{node.target}.") for name in read_directly)
         )
 
     return [

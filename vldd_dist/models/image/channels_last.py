@@ -1,4 +1,4 @@
-"""Which backbones are faster on images in channels-last layout."""
+"""Decides which backbones are faster on images in channels-last layout."""
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,14 @@ GAINING_SHARE = 0.75
 
 @torch.no_grad()
 def gains_from_channels_last(backbone: nn.Module, images: Tensor) -> bool:
-    """Whether dense and depthwise convolutions do three quarters of the backbone's multiplications, on a CPU.
+    """Whether dense and depthwise convolutions do at least three quarters of the backbone's multiplications; always False on a
+    GPU, which was not measured.
 
-    No time is measured here: the layout changes the last bits of the results, so for a resumed run to end in the same bits it
-    is a function of the model and the images' size alone. On GPUs, which were not measured, the layout stays as it is.
+    The decision depends only on the model and the size of the images, not on a time measured here: the layout changes the last
+    bits of the results, and a resumed run must end in the same bits.
 
     Args:
-        images: (B, 3, H, W), of which only the size counts.
+        images: (B, 3, H, W); only their size and device are used.
     """
     if images.device.type not in ("cpu", "meta") or not any(isinstance(module, nn.Conv2d) for module in backbone.modules()):
         return False

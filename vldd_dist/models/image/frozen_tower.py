@@ -1,7 +1,7 @@
 """Frozen image towers: features, and a vector-Jacobian product from features to pixels.
 
 If the backbone is frozen, an image's features are always the same. Then a student's training computes them once, the unroll
-runs on features, and its gradient is carried to the pixels once at the end of an outer step.
+runs on features, and its gradient is propagated to the pixels once, at the end of an outer step.
 """
 
 import copy
@@ -16,48 +16,49 @@ from vldd_dist.models.image.batch_norm_folding import fold_batch_norms
 from vldd_dist.models.image.channels_last import gains_from_channels_last
 from vldd_dist.models.live_memory import LiveMemory
 
-# Number of images whose activations are in memory at once, and that keep or lose their graph together.
+# Most images of a chunk. The activations of one chunk are in memory at once, and its graph is kept or dropped as a whole.
 CHUNK = 32
 
 
 def chunks_of(images: int) -> int:
-    """Into how many chunks of equal size, but for one image, so many images are cut."""
+    """The number of chunks that this many images are split into. Their sizes differ by at most one."""
     return max(math.ceil(images / CHUNK), 1)
 
 
 def largest_chunk(images: int) -> int:
-    """Images in a chunk of so many."""
+    """The number of images in the largest chunk of this many images."""
     return math.ceil(images / chunks_of(images))
 
 
 def kept_chunks(chunks: int, graph_bytes: int, limit: int) -> int:
-    """How many chunks keep their graph until the backward pass.
+    """The number of chunks that keep their graph until the backward pass.
 
     Args:
-        graph_bytes: of one chunk.
+        graph_bytes: bytes of the graph of one chunk.
         limit: bytes that all kept graphs may take together.
     """
     return min(chunks, limit // max(graph_bytes, 1))
 
 
 class FrozenTower:
-    """A frozen backbone as it computes fastest: a private copy of its modules, with batch norms folded into convolutions, on
-    images in channels-last layout where that is faster. Features and gradients are those of the backbone within rounding.
+    """A fast copy of a frozen backbone: batch norms are folded into convolutions, and images are in channels-last layout where
+    that is faster. Features and gradients are those of the backbone up to rounding.
 
     The backbone is not changed. Tensors that folding does not replace are shared with it, so its weights must not change
-    while the tower is in use. On several ranks each has the whole tower: it is made before the backbone is sharded.
+    while the tower is in use. With several ranks each has the whole tower, so it must be made before the backbone is sharded.
 
     Args:
         backbone: (B, 3, H, W) -> (B, F).
         bf16: run it in bfloat16.
-        follow: the backbone's weights change in place, between uses of the tower, which then has the same: nothing is folded.
+        follow: whether the backbone's weights may change in place between uses of the tower, which then follows them. In that
+            case nothing is folded.
 
     Attributes:
-        own_bytes: of parameters that are not shared with the backbone.
+        own_bytes: bytes of the parameters that are not shared with the backbone.
     """
 
     def __init__(self, backbone: nn.Module, *, bf16: bool = False, follow: bool = False) -> None:
-        # Parameters of their own on the same memory, which outlive the partitioning of the backbone's.
+        # New Parameter objects on the same memory, because sharding the backbone replaces the contents of its own ones.
         tensors: dict[int, Tensor] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in backbone.parameters()}
         tensors |= {id(buffer): buffer for buffer in backbone.buffers()}
         self.backbone, self.bf16 = copy.deepcopy(backbone, tensors).eval(), bf16
@@ -65,9 +66,9 @@ class FrozenTower:
         if not follow:
             fold_batch_norms(self.backbone)
         self.own_bytes = sum(parameter.nbytes for parameter in self.backbone.parameters() if parameter not in shared)
-        # By the shape of an image.
+        # Shape of an image -> whether its layout is changed.
         self._channels_last: dict[torch.Size, bool] = {}
-        # By the shape of a chunk.
+        # Shape of a chunk -> bytes of its graph.
         self._graph_bytes: dict[torch.Size, int] = {}
 
     @torch.no_grad()
@@ -76,19 +77,21 @@ class FrozenTower:
         return torch.cat([self._run(chunk) for chunk in images.tensor_split(chunks_of(len(images)))])
 
     def features_with_graph(self, images: Tensor, limit: int) -> "FeaturesWithGraph":
-        """The same, with what the way back to the pixels takes.
+        """The same features, whose gradients can be propagated to the pixels.
 
         Args:
-            limit: bytes of graphs to keep. Images beyond them pass the tower a second time on the way back.
+            limit: bytes of graphs to keep. Images whose graph is not kept pass through the tower again for the backward pass.
         """
         return FeaturesWithGraph(self, images, limit)
 
     def chunk_with_graph(self, chunk: Tensor) -> "ChunkWithGraph":
-        """Of images (B, 3, H, W) that fit memory at once."""
+        """The features, with their graph, of one chunk of images (B, 3, H, W)."""
         leaf = chunk.detach().requires_grad_()
-        if (known := self._graph_bytes.get(chunk.shape)) is not None:
+        graph_bytes = self._graph_bytes.get(chunk.shape)
+        if graph_bytes is not None:
             with torch.enable_grad():
-                return ChunkWithGraph(self._run(leaf), leaf, known)
+                return ChunkWithGraph(self._run(leaf), leaf, graph_bytes)
+        # Decide on the layout first, so that the pass which decides is not measured.
         self._in_channels_last(chunk)
         with torch.enable_grad(), LiveMemory() as memory:
             features = self._run(leaf)
@@ -112,10 +115,12 @@ class FrozenTower:
 
 
 class ChunkWithGraph(NamedTuple):
-    """Attributes:
-    features: (B, F), with their graph.
-    leaf: (B, 3, H, W), the images they are features of.
-    graph_bytes: what the graph and the features take.
+    """The features of a chunk of images, with their graph.
+
+    Attributes:
+        features: (B, F), with their graph.
+        leaf: (B, 3, H, W), the images, which are the leaf of the graph.
+        graph_bytes: bytes of the graph and the features.
     """
 
     features: Tensor
@@ -123,23 +128,23 @@ class ChunkWithGraph(NamedTuple):
     graph_bytes: int
 
     def pixel_gradients(self, gradients: Tensor) -> Tensor:
-        """From gradients of the features (B, F). The graph is freed."""
+        """The gradients of the images, from those of the features (B, F). Frees the graph."""
         return torch.autograd.grad(self.features, self.leaf, gradients)[0]
 
 
 class FeaturesWithGraph:
-    """Features whose gradient can be carried to the pixels, once.
+    """Features whose gradients can be propagated to the pixels, once.
 
     Attributes:
         features: (M, F), detached.
-        kept: how many chunks have their graph: the first ones.
+        kept: the first chunks, this many, have kept their graph.
     """
 
     def __init__(self, tower: FrozenTower, images: Tensor, limit: int) -> None:
         self._tower, self._images = tower, images.detach()
         self._graphs: list[ChunkWithGraph] = []
         first, *others = self._images.tensor_split(chunks_of(len(images)))
-        # The first chunk is as large as any, and says what the others take.
+        # The first chunk is a largest one, so the graphs of the others take no more memory than its graph.
         self._graphs = [tower.chunk_with_graph(first)]
         features = [self._graphs[0].features.detach()]
         self.kept = kept_chunks(1 + len(others), self._graphs[0].graph_bytes, limit)
@@ -154,12 +159,12 @@ class FeaturesWithGraph:
         self.features = torch.cat(features)
 
     def pixel_gradients(self, gradients: Tensor) -> Tensor:
-        """From gradients of the features (M, F) to gradients of the images (M, 3, H, W)."""
-        # In the layout of the images, whatever the tower's.
-        found = torch.empty_like(self._images, memory_format=torch.contiguous_format)
-        chunks = chunks_of(len(found))
-        parts = (tensor.tensor_split(chunks) for tensor in (self._images, gradients, found))
+        """The gradients of the images (M, 3, H, W), from those of the features (M, F)."""
+        # Contiguous, even if the tower works in channels-last layout.
+        result = torch.empty_like(self._images, memory_format=torch.contiguous_format)
+        chunks = chunks_of(len(result))
+        parts = (tensor.tensor_split(chunks) for tensor in (self._images, gradients, result))
         for images, gradient, pixels in zip(*parts, strict=True):
             chunk = self._graphs.pop(0) if self._graphs else self._tower.chunk_with_graph(images)
             pixels.copy_(chunk.pixel_gradients(gradient))
-        return found
+        return result

@@ -1,4 +1,4 @@
-"""What identifies an image tower's weights, found without loading them into a model."""
+"""Identifies the weights of an image tower without loading them into a model."""
 
 from hashlib import file_digest
 

@@ -1,4 +1,4 @@
-"""What a loss is: one object for experts, students and evaluation."""
+"""The interface of a loss, which experts, students and evaluation share."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ NONE: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Learned(NamedTuple):
-    """A tensor that distillation learns beside pictures and texts.
+    """A tensor that distillation learns beside images and texts.
 
     Attributes:
-        start: its first values; of a row tensor a row for each pair, of a shared tensor (n, ...), n > 0.
-        lr: its outer learning rate; 0 keeps the start, of a tensor of integers always.
+        start: its initial values: for a row tensor one row for each pair, for a shared tensor (n, ...), n > 0.
+        lr: its outer learning rate; 0 keeps the initial values. Always 0 for a tensor of integers.
     """
 
     start: Tensor
@@ -26,14 +26,15 @@ class Learned(NamedTuple):
 
 
 class Loss(Plugin):
-    """A scalar loss of the features of a batch of pairs, differentiable twice. Frozen: its fields are settings.
+    """A scalar loss of the features of a batch of pairs, which can be differentiated twice. Its fields are settings and do not
+    change.
 
-    It may own tensors that distillation learns: rows (one a pair, such as a similarity's diagonal) and shared tensors (such as
-    a temperature). Whoever computes the loss passes what there is of them by name; of real pairs there are none, and the loss
-    is then that of its start.
+    It may own tensors that distillation learns: row tensors (a row for each pair, such as the diagonal of a similarity) and
+    shared tensors (such as a temperature). The caller passes those that exist, by name. Real pairs have none, and the loss then
+    uses the initial values.
 
-    A loss that divides similarities by a temperature has it as its field `temperature`; where that is learned, its logarithm is
-    the shared tensor `log_temperature`.
+    A loss that divides similarities by a temperature has a field `temperature`. If it is learned, its logarithm is the shared
+    tensor `log_temperature`.
     """
 
     @abstractmethod
@@ -48,15 +49,15 @@ class Loss(Plugin):
 
         Args:
             image_features, text_features: (B, d), of any norm; row i of both is pair i.
-            rows: this loss's row tensors at these pairs, (B, ...) each.
-            shared: this loss's shared tensors; there may be others among them.
+            rows: this loss's row tensors for these pairs, (B, ...) each.
+            shared: this loss's shared tensors; others may be among them.
 
         Returns:
             A scalar.
         """
 
     def first_temperature(self) -> float | None:
-        """What similarities are divided by, before distillation learns it; none: by nothing."""
+        """The temperature before distillation learns it; None if the loss has none."""
         temperature: float | None = self.model_dump().get("temperature")
         return temperature
 
@@ -64,7 +65,8 @@ class Loss(Plugin):
         """The same loss at another temperature.
 
         Raises:
-            ValueError: it has none, or learns it; what is wrong, to be said after the loss's name.
+            ValueError: the loss has no temperature, or learns it. The message continues a sentence that begins with the loss's
+                name.
         """
         if "temperature" not in type(self).model_fields:
             raise ValueError("has no temperature")
@@ -73,43 +75,43 @@ class Loss(Plugin):
         return self.model_copy(update={"temperature": temperature})
 
     def of_real_pairs(self) -> Self:
-        """The same loss without what it would learn, for where there are real pairs alone: experts do not depend on that."""
+        """The same loss without the settings of learned tensors, for units that only use real pairs. So experts do not depend
+        on these settings."""
         return self
 
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
-        """The row tensors this loss owns, at the start of these pairs of `total`: a pair's start depends on its number and on
-        the total alone."""
+        """The initial row tensors of this loss, for the pairs with these numbers out of `total`. The row of a pair depends only
+        on its number and on the total."""
         return {}
 
     def joined_rows(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The rows of several sets of pairs as those of one, in whose batches pairs of two sets never meet."""
+        """The row tensors of several sets of pairs as those of one set, whose batches never hold pairs of two of the sets."""
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def check_rows(self, rows: Mapping[str, Tensor], total: int) -> None:
-        """Of all M = `total` pairs of a set that may come from anyone.
+        """Check the row tensors of a set of M = `total` pairs, which may come from anyone.
 
         Raises:
-            ValueError: a row tensor that this loss owns is not of the shape and type that it learns; what is wrong.
+            ValueError: a row tensor that this loss owns is missing, or has another shape or type.
         """
         for name, (start, _) in self.learned_rows(range(1), total).items():
             _check_like(name, rows.get(name), start, (total, *start.shape[1:]))
 
     def check_shared(self, shared: Mapping[str, Tensor]) -> None:
-        """The same of the shared tensors that this loss owns."""
+        """The same for the shared tensors that this loss owns."""
         for name, (start, _) in self.learned_shared().items():
             _check_like(name, shared.get(name), start, tuple(start.shape))
 
     def learned_shared(self) -> dict[str, Learned]:
-        """The shared tensors this loss owns."""
+        """The initial shared tensors of this loss."""
         return {}
 
     def learned_numbers(self, shared: Mapping[str, Tensor]) -> dict[str, float]:
-        """What its shared tensors say, in numbers for a card."""
+        """The values of its shared tensors, for a distilled set's card."""
         return {}
 
     def similarity_of(self, rows: Mapping[str, Tensor]) -> Tensor | None:
-        """For people: the similarity (M, M) of all images, the rows, with all texts that its row tensors say; none: there is
-        none."""
+        """The learned similarity (M, M) of all images (rows) with all texts, for display; None if the loss learns none."""
         return None
 
 

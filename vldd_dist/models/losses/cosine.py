@@ -1,4 +1,4 @@
-"""What losses on cosine similarities have in common: a temperature, fixed or learned."""
+"""The common part of losses on cosine similarities: a temperature, fixed or learned."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -14,20 +14,20 @@ from vldd_dist.models.losses.base import NONE, Learned, Loss
 
 
 class CosineLoss(Loss):
-    """A loss of the logits, cosine similarities over a temperature.
+    """A loss of logits, which are cosine similarities divided by a temperature.
 
-    A learned temperature is a shared tensor `log_temperature` (1,): its logarithm moves, so that it stays positive.
+    A learned temperature is a shared tensor `log_temperature` (1,). Its logarithm is learned, so that it stays positive.
     """
 
     temperature: Rate = Field(0.07, description="The cosine similarities are divided by it.")
     learn_temperature: bool = Field(
-        False, description="Distillation learns the temperature too, from `temperature` on; experts keep `temperature`."
+        False, description="Distillation learns the temperature too, starting from `temperature`, which experts keep."
     )
     lr_temperature: Annotated[float, Field(ge=0)] = Field(0.01, description="Outer learning rate of the log temperature.")
 
     @abstractmethod
     def of_logits(self, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
-        """The loss, a scalar, of logits (B, B), images by texts, of pairs with these rows."""
+        """The scalar loss of logits (B, B), images by texts, for pairs with these row tensors."""
 
     def __call__(
         self,
@@ -53,5 +53,5 @@ class CosineLoss(Loss):
 
 
 def cosines(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """(B, C), of features (B, d) and (C, d) of any norm."""
+    """(B, C) cosines of features (B, d) and (C, d) of any norm."""
     return functional.normalize(image_features) @ functional.normalize(text_features).T

@@ -7,9 +7,9 @@ from vldd_dist.models.losses.graded import GradedLoss
 
 
 class CWCL(GradedLoss):
-    """-sum_j s_ij log p_ij / sum_j s_ij, p the softmax of a row's logits; the mean over rows (Srinivasa et al. 2305.14516),
-    here of images among the texts and of texts among the images. With the identity it is InfoNCE. A row of similarities whose
-    sum is 0 has no loss: the result is not finite.
+    """-sum_j s_ij log p_ij / sum_j s_ij, where p is the softmax of a row's logits; the mean over rows (Srinivasa et al.
+    2305.14516). Here it is averaged over both directions, images to texts and texts to images. If S is the identity, it is
+    InfoNCE. If a row of S sums to 0, the result is not finite.
     """
 
     name: str = "cwcl"

@@ -1,4 +1,4 @@
-"""InfoNCE with a similarity in place of "own or not"."""
+"""InfoNCE with graded similarities in place of matching and non-matching texts."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -7,8 +7,8 @@ from vldd_dist.models.losses.graded import GradedLoss
 
 
 class ExtendedInfoNCE(GradedLoss):
-    """eNCE (LoRS, Xu et al. 2406.03793): -sum_j s_ij log p_ij, p the softmax of a row's logits; the mean over images among the
-    texts, and over texts among the images. With the identity it is InfoNCE."""
+    """eNCE (LoRS, Xu et al. 2406.03793): -sum_j s_ij log p_ij, where p is the softmax of a row's logits; the mean over rows and
+    over both directions, images to texts and texts to images. If S is the identity, it is InfoNCE."""
 
     name: str = "ence"
 

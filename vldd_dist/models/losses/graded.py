@@ -1,4 +1,4 @@
-"""What losses with a similarity in place of "own text or not" have in common."""
+"""The common part of losses with graded similarities in place of matching and non-matching texts."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,21 @@ from vldd_dist.models.losses.similarity import AnySimilarity, LowRankSimilarity,
 
 
 class GradedLoss(CosineLoss):
-    """A loss of the logits and a similarity S of a batch (LoRS, Xu et al. 2406.03793). Of real pairs S is the identity."""
+    """A loss of the logits and the similarities S of a batch (LoRS, Xu et al. 2406.03793). For real pairs S is the identity."""
 
     similarity: AnySimilarity = Field(
         LowRankSimilarity(),
-        description="What distillation learns: {kind: low_rank, rank, alpha, lr}, {kind: full, lr}, or none: the identity.",
+        description=(
+            "The similarity that distillation learns: {kind: low_rank, rank, alpha, lr}, {kind: full, lr}, or none: the identity."
+        ),
     )
 
     @abstractmethod
     def of_similarity(self, logits: Tensor, similarity: Tensor) -> Tensor:
-        """The loss, a scalar, of logits (B, B) and similarities (B, B), images by texts."""
+        """The scalar loss of logits (B, B) and similarities (B, B), images by texts."""
 
     def of_logits(self, logits: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
-        # Of real pairs there are no rows.
+        # Real pairs have no row tensors.
         similarity = self.similarity_of(rows)
         if similarity is None:
             similarity = torch.eye(len(logits), dtype=logits.dtype, device=logits.device)

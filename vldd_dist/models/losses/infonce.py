@@ -10,8 +10,8 @@ from vldd_dist.models.losses.cosine import CosineLoss
 
 
 class InfoNCE(CosineLoss):
-    """Cross-entropy of each picture among the texts and of each text among the pictures, on cosine similarities (Radford et al.
-    2103.00020; Wu et al. 2308.07545, eq. 2)."""
+    """Cross-entropy of finding each image's text among the texts and each text's image among the images, by cosine similarities
+    (Radford et al. 2103.00020; Wu et al. 2308.07545, eq. 2)."""
 
     name: str = "infonce"
 

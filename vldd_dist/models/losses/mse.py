@@ -1,4 +1,4 @@
-"""Squared error against a similarity."""
+"""Mean squared error against graded similarities."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from vldd_dist.models.losses.graded import GradedLoss
 
 
 class MeanSquaredError(GradedLoss):
-    """The mean of (sigmoid(logit) - s)^2 over all images and texts of a batch (LoRS, Xu et al. 2406.03793)."""
+    """The mean of (sigmoid(logit_ij) - s_ij)^2 over all images i and texts j of a batch (LoRS, Xu et al. 2406.03793)."""
 
     name: str = "mse"
 

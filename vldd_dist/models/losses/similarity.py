@@ -1,6 +1,6 @@
-"""A learned similarity of every image with every text of a set, S (M, M), as rows of its pairs (LoRS, Xu et al. 2406.03793).
+"""The learned similarity S (M, M) of every image with every text of a set (LoRS, Xu et al. 2406.03793), stored as row tensors.
 
-Of a minibatch a loss needs the rows and the columns of its pairs, (B, B).
+For a minibatch, a loss needs the (B, B) part of S that belongs to its pairs.
 """
 
 from abc import abstractmethod
@@ -22,32 +22,32 @@ OuterRate = Annotated[float, Field(ge=0)]
 
 
 class Similarity(Section):
-    """How S is made of the rows that a loss owns. At the start of a set it is the identity.
+    """A parametrisation of S by row tensors of the loss. Initially S is the identity.
 
     Attributes:
-        owned: names of the rows.
+        owned: names of these row tensors.
     """
 
     owned: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
-        """As `Loss.learned_rows`."""
+        """See `Loss.learned_rows`."""
 
     def check_rows(self, rows: Mapping[str, Tensor], total: int) -> None:
-        """As `Loss.check_rows`, of what the shapes do not say."""
+        """See `Loss.check_rows`; checks values, not shapes."""
 
     def joined_rows(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """As `Loss.joined_rows`, of the rows owned."""
+        """See `Loss.joined_rows`; for the row tensors that it owns."""
         return {name: torch.cat([part[name] for part in parts]) for name in sorted(self.owned)}
 
     @abstractmethod
     def matrix(self, rows: Mapping[str, Tensor]) -> Tensor:
-        """S (B, B) of B pairs with these rows, images by texts."""
+        """S (B, B), images by texts, of B pairs with these row tensors."""
 
 
 class NoSimilarity(Similarity):
-    """The identity: an image belongs to its own text alone."""
+    """The identity: each image matches its own text only."""
 
     kind: Literal["none"] = "none"
 
@@ -55,23 +55,23 @@ class NoSimilarity(Similarity):
         return {}
 
     def matrix(self, rows: Mapping[str, Tensor]) -> Tensor:
-        raise AssertionError("without rows there is no similarity but the identity")
+        raise AssertionError("the identity is not stored in row tensors")
 
 
 class LowRankSimilarity(Similarity):
-    """S = diag(a) + (alpha / r) L R^T: rows `similarity_diagonal` (M,), which start at 1, `similarity_left` (M, r) drawn from
-    N(0, 1), and `similarity_right` (M, r), which start at 0."""
+    """S = diag(a) + (alpha / r) L R^T, with a = `similarity_diagonal` (M,), initially 1; L = `similarity_left` (M, r),
+    initially drawn from N(0, 1); and R = `similarity_right` (M, r), initially 0."""
 
     owned: ClassVar[frozenset[str]] = frozenset({DIAGONAL, LEFT, RIGHT})
     kind: Literal["low_rank"] = "low_rank"
-    rank: Positive = Field(10, description="r: a pair has 2 r + 1 numbers.")
-    alpha: Rate = Field(1.0, description="Scale of the low-rank part, over the rank.")
+    rank: Positive = Field(10, description="The rank r; each pair has 2 r + 1 numbers.")
+    alpha: Rate = Field(1.0, description="The low-rank part is scaled by alpha / rank.")
     lr: OuterRate = Field(0.05, description="Outer learning rate of a, L and R; 0 keeps the identity.")
 
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
         starts = {
             DIAGONAL: torch.ones(len(numbers)),
-            LEFT: torch.stack([_drawn(self.rank, number) for number in numbers]),
+            LEFT: torch.stack([_draw_row(self.rank, number) for number in numbers]),
             RIGHT: torch.zeros(len(numbers), self.rank),
         }
         return {name: Learned(start, self.lr) for name, start in starts.items()}
@@ -80,28 +80,30 @@ class LowRankSimilarity(Similarity):
         return rows[DIAGONAL].diag() + (self.alpha / self.rank) * rows[LEFT] @ rows[RIGHT].T
 
 
-def _drawn(rank: int, number: int) -> Tensor:
+def _draw_row(rank: int, number: int) -> Tensor:
+    """The initial row (r,) of L for the pair with this number."""
     return torch.randn(rank, generator=torch.Generator().manual_seed(derive_seed(LEFT, number)))
 
 
 class FullSimilarity(Similarity):
-    """Every number of S: rows `similarity` (M, M), and `number` (M,) int64, by which a minibatch finds its columns."""
+    """Every element of S: row tensors `similarity` (M, M), and `number` (M,) int64, the column of each pair, by which a
+    minibatch finds its columns."""
 
     owned: ClassVar[frozenset[str]] = frozenset({FULL, NUMBER})
     kind: Literal["full"] = "full"
     lr: OuterRate = Field(0.01, description="Outer learning rate of S; 0 keeps the identity.")
 
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
-        places = torch.tensor(numbers, dtype=torch.int64)
-        start = (places[:, None] == torch.arange(total)).float()
-        return {FULL: Learned(start, self.lr), NUMBER: Learned(places, 0)}
+        columns = torch.tensor(numbers, dtype=torch.int64)
+        start = (columns[:, None] == torch.arange(total)).float()
+        return {FULL: Learned(start, self.lr), NUMBER: Learned(columns, 0)}
 
     def check_rows(self, rows: Mapping[str, Tensor], total: int) -> None:
         if not torch.equal(rows[NUMBER].sort().values, torch.arange(total)):
             raise ValueError(f"{NUMBER!r} must hold each of 0 to {total - 1} once: they are columns of {FULL!r}")
 
     def joined_rows(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Of pairs of two sets S is 0, and is not read."""
+        """Between pairs of two sets S is 0; these elements are never used."""
         whole = torch.block_diag(*(part[FULL] for part in parts))
         return {FULL: whole, NUMBER: torch.arange(len(whole), device=whole.device)}
 
@@ -113,10 +115,11 @@ KINDS: dict[str, type[Similarity]] = {"none": NoSimilarity, "low_rank": LowRankS
 
 
 def chosen_similarity(given: Any) -> Any:
-    """A kind alone is one with its defaults; a mapping without a kind is of low rank.
+    """The similarity that a description names: the name of a kind, which gets its defaults, or a mapping of settings, whose
+    `kind` is low_rank if it is left out.
 
     Raises:
-        ValueError: there is no such kind, or its settings are wrong.
+        ValueError: the kind is unknown, or its settings are wrong.
     """
     if isinstance(given, Similarity):
         return given

@@ -1,4 +1,4 @@
-"""Weighted binary cross-entropy, the loss of LoRS."""
+"""Weighted binary cross-entropy, the loss that LoRS uses."""
 
 import torch
 from pydantic import Field
@@ -7,33 +7,33 @@ from torch import Tensor
 from vldd_dist.config.base import Rate
 from vldd_dist.models.losses.graded import GradedLoss
 
-# Keeps the logarithms finite, as published.
+# Keeps the logarithms finite; the published value.
 EPSILON = 1e-6
-# Above it an image and a text count as a pair.
+# An image and a text count as a pair if their similarity is above this.
 PAIRED = 0.5
 
 
 class WeightedBCE(GradedLoss):
-    """Binary cross-entropy of every image with every text against S, where the pairs, s > 0.5, weigh as much as all others
-    (LoRS, Xu et al. 2406.03793):
+    """Binary cross-entropy of every image with every text against S, in which the pairs (s > 0.5) together weigh as much as all
+    others (LoRS, Xu et al. 2406.03793):
 
         l = -s log(p + 1e-6) - (1 - s) log(1 - p + 1e-6),   p = sigmoid(logit)
         loss = (mean of l over s > 0.5 + mean of l over the rest) / 2
 
-    Which side of 0.5 an s is on has no gradient. A mean over nothing is 0.
+    The comparison with 0.5 has no gradient. The mean over no elements is 0.
     """
 
     name: str = "wbce"
     temperature: Rate = Field(
         0.2,
-        description="The cosine similarities are divided by it (published: 0.07, at which a student's first steps overshoot on "
-        "features that are all alike).",
+        description="The cosine similarities are divided by it (published: 0.07, with which a student's first steps overshoot "
+        "if all features are similar).",
     )
 
     def of_similarity(self, logits: Tensor, similarity: Tensor) -> Tensor:
-        # 1 - p as a sigmoid of its own: the difference has no correct digit where p is near 1.
-        paired, apart = (torch.log(torch.sigmoid(side) + EPSILON) for side in (logits, -logits))
-        losses = -similarity * paired - (1 - similarity) * apart
+        # 1 - p is computed as sigmoid(-logit), because the difference loses all digits where p is near 1.
+        log_p, log_not_p = (torch.log(torch.sigmoid(signed) + EPSILON) for signed in (logits, -logits))
+        losses = -similarity * log_p - (1 - similarity) * log_not_p
         mask = similarity.detach() > PAIRED
         return (_mean_where(mask, losses) + _mean_where(~mask, losses)) / 2
 

@@ -1,4 +1,4 @@
-"""InfoNCE towards a distribution made of a similarity."""
+"""InfoNCE with a target distribution computed from graded similarities."""
 
 from pydantic import Field
 from torch import Tensor
@@ -9,21 +9,23 @@ from vldd_dist.models.losses.graded import GradedLoss
 
 
 class WeightedInfoNCE(GradedLoss):
-    """The Kullback-Leibler divergence KL(q | p) of each image's texts and of each text's images: p is the softmax of a row's
-    logits, q that of its similarities over a temperature (LoRS, Xu et al. 2406.03793, whose code has 0.1).
+    """The Kullback-Leibler divergence KL(q | p) for each image over the texts, and for each text over the images: p is the
+    softmax of a row's logits, q that of its similarities divided by a temperature (LoRS, Xu et al. 2406.03793, whose code uses
+    0.1).
 
-    The rows' divergences are averaged; the published code averages over their elements as well, which makes the loss smaller by
-    the size of the batch.
+    The divergences are averaged over the rows. The published code also averages over the elements of a row, so its loss is
+    smaller by a factor of the batch size.
     """
 
     name: str = "weighted_infonce"
     target_temperature: Rate = Field(
-        0.1, description="A row of S becomes a distribution by a softmax of its similarities over this."
+        0.1, description="The target distribution of a row is the softmax of its similarities divided by this."
     )
 
     def of_similarity(self, logits: Tensor, similarity: Tensor) -> Tensor:
         return (self._of_rows(logits, similarity) + self._of_rows(logits.T, similarity.T)) / 2
 
     def _of_rows(self, logits: Tensor, similarity: Tensor) -> Tensor:
-        found, wanted = (functional.log_softmax(rows, dim=1) for rows in (logits, similarity / self.target_temperature))
-        return (wanted.exp() * (wanted - found)).sum(dim=1).mean()
+        log_p = functional.log_softmax(logits, dim=1)
+        log_q = functional.log_softmax(similarity / self.target_temperature, dim=1)
+        return (log_q.exp() * (log_q - log_p)).sum(dim=1).mean()

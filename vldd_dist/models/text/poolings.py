@@ -1,4 +1,4 @@
-"""How the output of a text model becomes one vector a caption: each pooling that a family of text models documents.
+"""How the output of a text model becomes one vector for each caption: the poolings that each family of text models documents.
 
 Shapes: B captions, L tokens, D size of a vector.
 """
@@ -11,19 +11,20 @@ from torch import Tensor
 
 from vldd_dist.config.sections.model import PoolingName
 
-# Text models that are fed and pooled in the same ways; see `text_architecture`.
+# Text models that have the same kind of input and the same poolings; see `architecture.FAMILIES`.
 Family = Literal["bidirectional encoder", "T5", "CLIP", "SigLIP"]
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """One way of one family.
+    """One pooling of one family.
 
     Attributes:
-        model_class: of transformers; loads exactly what the pooling needs, from the text model or from a whole one.
-        size: field of the text model's configuration that holds D.
+        model_class: the class of transformers that loads exactly what the pooling needs, from a text model or a whole one.
+        size: the field of the text model's configuration that holds D.
         vectors: (the model's output, attention mask (B, L)) -> (B, D).
-        pads_to_positions: captions are padded to all positions of the model, and the padding is seen: so it was trained.
+        pads_to_positions: whether captions are padded to all positions of the model, and the padding is attended to, because
+            the model was trained so.
     """
 
     model_class: str
@@ -38,7 +39,7 @@ def _first_state(output: Any, mask: Tensor) -> Tensor:
 
 
 def _mean_state(output: Any, mask: Tensor) -> Tensor:
-    """Over the tokens, padding left out."""
+    """The mean over the tokens, without padding."""
     weights = mask[..., None].float()
     mean: Tensor = (output.last_hidden_state * weights).sum(dim=1) / weights.sum(dim=1)
     return mean
@@ -54,7 +55,7 @@ def _text_embeds(output: Any, mask: Tensor) -> Tensor:
     return embeds
 
 
-# A family has the poolings under its name, in the order in which a sentence proposes them.
+# The poolings of each family, in the order in which error messages propose them.
 POOLINGS: dict[Family, dict[PoolingName, Pooling]] = {
     "bidirectional encoder": {
         "cls": Pooling("AutoModel", "hidden_size", _first_state),

@@ -1,7 +1,7 @@
 """A small CLIP text model that needs no download: random weights from a fixed seed, byte-level vocabulary.
 
-For trying things out. A random transformer keeps apart captions that differ in their words, which is all that built-in
-scenes need; it knows nothing of what words mean.
+It is for trying things out. A random transformer gives captions with different words different vectors, which is all that the
+built-in scenes need; it knows nothing about the meaning of words.
 """
 
 from typing import Any
@@ -13,11 +13,11 @@ from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)
 from vldd_dist.seeding import numpy_generator
 
 NAME = "tiny-clip"
-# To be increased by any change of the vocabulary or the weights.
+# Increase it with any change of the vocabulary or the weights.
 VERSION = 2
 WIDTH, LAYERS, HEADS, PROJECTION, POSITIONS = 128, 2, 4, 128, 77
 IDENTITY = {"model": NAME, "version": VERSION, "width": WIDTH, "layers": LAYERS, "heads": HEADS, "projection": PROJECTION}
-# Words that are one token each, those of built-in scenes among them; any other text is a token a byte.
+# Words that are one token each, among them those of the built-in scenes. Any other text has one token for each byte.
 WORDS = (
     "a the is on of and with at in to there picture background side by one other "
     "left right above below top bottom over under circle square triangle star cross ring "
@@ -46,34 +46,34 @@ def config() -> Any:
 
 
 def tokenizer() -> Any:
-    """Lower case; a word with the space before it, or the bytes of one that is not in the vocabulary."""
+    """A tokenizer of lower-cased text. A token is a known word with the space before it, or a byte of any other word."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     numbers = _vocabulary()
-    # There are no merges: what is not a token as a whole is read as bytes.
-    made = Tokenizer(models.BPE(vocab=numbers, merges=[], ignore_merges=True))
-    made.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    made.post_processor = processors.TemplateProcessing(
+    # There are no merges, so a word that is not a token as a whole is split into bytes.
+    fast = Tokenizer(models.BPE(vocab=numbers, merges=[], ignore_merges=True))
+    fast.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    fast.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, numbers[START]), (END, numbers[END])]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token=START, eos_token=END, pad_token=END)
+    return PreTrainedTokenizerFast(tokenizer_object=fast, bos_token=START, eos_token=END, pad_token=END)
 
 
 @torch.no_grad()
 def load(model_class: str) -> nn.Module:
-    """The weights in a text model's class of transformers, CLIPTextModel or CLIPTextModelWithProjection.
+    """The model as a class of transformers, CLIPTextModel or CLIPTextModelWithProjection.
 
-    A weight is drawn by its name and not in the order in which transformers initialises: the same in every class and process,
-    and with other versions of the libraries.
+    Each weight is drawn from a seed made of its name, not in the order in which transformers initialises. So it is the same in
+    both classes, in every process and with other versions of the libraries.
     """
     import transformers
 
     with torch.random.fork_rng(devices=[]):
         model: nn.Module = getattr(transformers, model_class)(config())
     for path, parameter in model.named_parameters():
-        # The class with a projection holds the one without as `text_model`.
+        # CLIPTextModelWithProjection holds the other class as `text_model`.
         name = path.removeprefix("text_model.")
         if "norm" in name:
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
@@ -91,8 +91,8 @@ def _deviation(name: str, parameter: torch.Tensor) -> float:
         return 1.0
     if "position_embedding" in name:
         return 0.3
-    # A layer keeps the size of what goes through it, but that attention is soft, and what it brings counts: a caption's vector
-    # is more of its words than of its last token.
+    # Most layers preserve the scale of their input. Smaller query and key weights make attention soft, and larger output
+    # weights give its result more weight, so that a caption's vector depends on all of its words more than on its last token.
     gain = 0.5 if "q_proj" in name or "k_proj" in name else 2.0 if "out_proj" in name else 1.0
     return float(gain * parameter.shape[1] ** -0.5)
 
