@@ -19,7 +19,7 @@ class GradedLoss(CosineLoss):
     similarity: AnySimilarity = Field(
         LowRankSimilarity(),
         description=(
-            "The similarity that distillation learns: {kind: low_rank, rank, alpha, lr}, {kind: full, lr}, or none: the identity."
+            "Similarity that distillation learns: {kind: low_rank, rank, alpha, lr}, {kind: full, lr}, or none: the identity."
         ),
     )
 
