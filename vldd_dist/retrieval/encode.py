@@ -37,7 +37,8 @@ def retrieval_split(
 
 
 def image_inputs(model: DualEncoder, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """`model.inputs` of uint8 images, batch by batch, on the model's device, in evaluation mode and without a graph."""
+    """`model.inputs` of uint8 images (B, 3, H, W), batch by batch, on the model's device, in evaluation mode and without a
+    graph."""
     model.eval()
     tower = frozen_tower(model)
     for batch in batches:
@@ -53,26 +54,26 @@ def encode_images(model: DualEncoder, batches: Iterable[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def encode_inputs(model: DualEncoder, batches: Iterable[Tensor]) -> Tensor:
-    """The same of `model.inputs`: of a frozen backbone its features (B, F)."""
+    """The same from batches of `model.inputs`, which for a frozen backbone are its features (B, F)."""
     model.eval()
     return torch.cat([model.image_features(batch.to(model.mean.device)) for batch in batches])
 
 
 @torch.no_grad()
 def encode_texts(model: DualEncoder, texts: Tensor, batch_size: int) -> Tensor:
-    """Joint features (C, d) of caption embeddings (C, D), in evaluation mode."""
+    """(C, d) joint features of caption embeddings (C, D), in evaluation mode."""
     model.eval()
     return torch.cat([model.text_features(batch.to(model.mean.device)) for batch in texts.split(batch_size)])
 
 
 def measure(model: DualEncoder, split: RetrievalSplit, batch_size: int, ranks: Ranks = SOLO) -> Recall:
-    """Recall of a dual encoder on a split. With several ranks, which hold equal models, each encodes some of the rows."""
+    """Recall of a dual encoder on a split. With several ranks, which must hold equal models, each encodes some of the rows."""
     return recall(*joint_features(model, split, batch_size, ranks), split.image_of_caption)
 
 
 @torch.no_grad()
 def joint_features(model: DualEncoder, split: RetrievalSplit, batch_size: int, ranks: Ranks = SOLO) -> tuple[Tensor, Tensor]:
-    """Features of the images (N, d) and of the captions (C, d) of a split, on every rank."""
+    """Joint features of the images (N, d) and of the captions (C, d) of a split, on every rank."""
     model.eval()
     inputs, captions = (rows[slice(*ranks.rows_to_compute(len(rows)))] for rows in (split.inputs, split.texts))
     if model.frozen_backbone:

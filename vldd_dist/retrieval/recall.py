@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from vldd_dist.recall_metrics import RECALL_AT, with_mean
 
-# Queries ranked at once: bounds the memory of the score matrix.
+# Number of queries ranked at once, which limits the memory of the score matrix.
 _CHUNK = 1024
 
 
@@ -25,19 +25,19 @@ class Recall:
 
     @property
     def mean(self) -> float:
-        """Mean of the six."""
+        """The mean of the six recalls."""
         return self.as_dict()["mean"]
 
     def as_dict(self) -> dict[str, float]:
-        """Metric name -> percent: the six and their mean."""
+        """Metric name -> percent, for the six recalls and their mean."""
         return with_mean((*self.tr, *self.ir))
 
 
 def recall(image_features: Tensor, text_features: Tensor, image_of_caption: Tensor) -> Recall:
-    """Recall when candidates are ranked by cosine similarity.
+    """Recall, with candidates ranked by cosine similarity.
 
-    A wrong candidate whose score is equal to the right one's, or NaN, is ranked ahead of it: collapsed or diverged features
-    get 0 % instead of 100 %.
+    A wrong candidate whose score equals that of the right one, or is NaN, is ranked ahead of it, so that collapsed or diverged
+    features get 0 % instead of 100 %.
 
     Args:
         image_features: (N, d).
@@ -58,14 +58,14 @@ def _chunks(features: Tensor, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _caption_ranks(images: Tensor, texts: Tensor, owner: Tensor) -> Tensor:
-    """(c,) how many other images do not score below the caption's own."""
+    """(c,): for each caption the number of other images that do not score below its own."""
     scores = texts @ images.T
     own = scores.gather(1, owner[:, None])
     return (~(scores < own)).sum(dim=1) - 1
 
 
 def _image_ranks(images: Tensor, numbers: Tensor, texts: Tensor, image_of_caption: Tensor) -> Tensor:
-    """(n,) how many captions of other images do not score below the image's best own caption."""
+    """(n,): for each image the number of other images' captions that do not score below the best of its own."""
     scores = images @ texts.T
     own = image_of_caption[None, :] == numbers[:, None]
     best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)

@@ -1,20 +1,20 @@
-"""A network's blocks: the modules that FSDP gathers one by one."""
+"""Finds a network's blocks: the modules whose parameters FSDP gathers one after the other."""
 
 from collections.abc import Iterator
 
 from torch import nn
 
-# Elements. A block's parameters travel in one collective, and of fewer the latency is all of its cost.
+# In elements. Each block costs one collective, and a collective of fewer elements costs nothing but its latency.
 SMALLEST_BLOCK = 1 << 14
 
 _LISTS = (nn.Sequential, nn.ModuleList)
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The members of the network's lists of modules, as timm builds towers of them (`blocks`, `stages`, `layer1` ...); of a
-    member most of which is lists again, such as a stage, the members of those. No block contains another.
+    """The members of the network's lists of modules, such as timm's `blocks`, `stages` and `layer1`. A member that consists
+    mostly of lists itself, such as a stage, is replaced by the members of these lists. No block contains another.
 
-    Modules inside a block stay together, because some networks use the weights of a module without calling it.
+    Modules inside a block are not separated, because some networks use the weights of a module without calling it.
     """
     return list(_blocks(model, is_member=False))
 
@@ -31,7 +31,7 @@ def _blocks(module: nn.Module, *, is_member: bool) -> Iterator[nn.Module]:
 
 
 def _in_lists(module: nn.Module) -> int:
-    """Elements of all parameters below lists of modules."""
+    """The number of parameter elements inside lists of modules."""
     return sum(_elements(child) if isinstance(child, _LISTS) else _in_lists(child) for child in module.children())
 
 

@@ -19,25 +19,25 @@ def save_together(
     uploads: AsyncWriter,
     stored: Callable[[], Mapping[str, ObjectInfo]] = dict,
 ) -> None:
-    """Save the objects of all ranks as one checkpoint. One process uploads in the background; several ranks wait for each
-    other, because the record may only be written when all objects are there.
+    """Save the objects of all ranks as one checkpoint. A single process uploads in the background. Several ranks upload before
+    this returns, because the record may be written only after the objects of all ranks.
 
     Args:
-        objects: of this rank; no two ranks use the same name.
-        facts, stored: called on the first rank after the objects are written. `stored` lists objects that are in the store
-            already (blobs), of all ranks.
+        objects: name -> content of this rank's objects; no two ranks use the same name.
+        facts: returns the facts for the record; called on rank 0, after the objects are written.
+        stored: returns objects of all ranks that are in the store already (blobs), for the record; called likewise.
     """
     if ranks.world_size == 1:
         uploads.submit(lambda: writer.checkpoints.save(step, objects, facts(), stored()))
         return
     written = ranks.all_gather(writer.checkpoints.write_objects(step, objects))
     if ranks.is_main:
-        infos = {name: info for of_rank in written for name, info in of_rank.items()}
+        infos = {name: info for rank_infos in written for name, info in rank_infos.items()}
         writer.checkpoints.write_record(step, infos | dict(stored()), facts())
 
 
 def newest_checkpoint(writer: UnitWriter, ranks: Ranks, wanted: Callable[[str], bool] = lambda name: True) -> Checkpoint | None:
-    """The newest checkpoint of which every rank can read the objects it wants; None if there is none."""
+    """The newest checkpoint from which every rank can read the objects that it wants; None if there is none."""
     for key in ranks.broadcast(writer.checkpoints.keys()):
         checkpoint = writer.checkpoints.read(key, wanted)
         if ranks.all_agree(checkpoint is not None):

@@ -15,13 +15,13 @@ SMALLEST_BUCKET, LARGEST_BUCKET = 1 << 18, 1 << 25
 
 
 def bucket_elements(parameters: int) -> int:
-    """Elements of each of the engine's buffers, for a model with this many parameters. DeepSpeed's default of 5e8 would be most
-    of a rank's memory."""
+    """The size in elements of each of the engine's buffers, for a model with this many parameters. DeepSpeed's default of 5e8
+    elements would take most of a rank's memory."""
     return min(max(parameters // 16, SMALLEST_BUCKET), LARGEST_BUCKET)
 
 
 def require_deepspeed() -> None:
-    """Raises ConfigError where DeepSpeed is not installed. Does not import it."""
+    """Raises ConfigError if DeepSpeed is not installed. Does not import it."""
     if find_spec("deepspeed") is None:
         raise ConfigError("sharding: zero1 to zero3 needs DeepSpeed: install vldd_dist[zero], or choose fsdp")
 
@@ -41,7 +41,8 @@ def make_engine(model: nn.Module, optimiser: torch.optim.Optimizer, stage: int) 
     from deepspeed.utils import logger
 
     logger.setLevel(logging.ERROR)
-    # Its shared-memory collective would be compiled on first use by all ranks at once, and a killed build leaves a lock behind.
+    # All ranks would compile DeepSpeed's shared-memory collective at once on first use, and a killed build leaves a lock
+    # behind.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
     bucket = bucket_elements(sum(parameter.numel() for parameter in model.parameters()))

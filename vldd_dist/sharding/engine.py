@@ -20,10 +20,10 @@ from vldd_dist.sharding.zero_model import ZeroModel
 
 
 class ShardedModel(Protocol):
-    """A model of which each rank holds its shards, or a replica.
+    """A model on several ranks, each of which holds its shards of the model, or a replica.
 
     Attributes:
-        layout: of the trainable parameters, in the order of the optimiser's groups.
+        layout: layout of the trainable parameters, in the order of the optimiser's groups.
         in_shards: whether a rank holds only its shards of the parameters between passes.
     """
 
@@ -63,7 +63,8 @@ class ShardedModel(Protocol):
         ...
 
     def whole(self, name: str) -> Tensor:
-        """The frozen parameter of this name, whole on this rank for as long as the result is referenced. A collective."""
+        """The frozen parameter with this name, unsharded; its memory is freed with the result. All ranks must call it
+        together."""
         ...
 
 
@@ -72,11 +73,12 @@ def shard_model(model: nn.Module, optimiser: torch.optim.Optimizer, sharding: Sh
 
     Args:
         model: equal on all ranks, on this rank's device; it must not be used directly afterwards.
-        optimiser: of the trainable parameters, in the order of the layout.
-        sharding: none: replicated on each rank; zero1 to zero3: partitioned by that stage of DeepSpeed's ZeRO; fsdp: by torch.
+        optimiser: the optimiser of the trainable parameters, which gives their order in the layout.
+        sharding: none: a replica on each rank; zero1 to zero3: partitioned by that stage of DeepSpeed's ZeRO; fsdp: partitioned
+            by torch's FSDP2.
 
     Raises:
-        ConfigError: what it needs is not installed.
+        ConfigError: a library that the engine needs is not installed.
     """
     if sharding == "none":
         return Replicas(model, optimiser, ranks)
@@ -90,7 +92,7 @@ def shard_model(model: nn.Module, optimiser: torch.optim.Optimizer, sharding: Sh
 
 
 def require_engine(sharding: Sharding) -> None:
-    """Raises ConfigError where what shards a model so is not installed."""
+    """Raises ConfigError if the engine for this kind of sharding is not installed."""
     if sharding == "fsdp":
         from vldd_dist.sharding.fsdp_model import require_fsdp
 

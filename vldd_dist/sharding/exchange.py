@@ -13,14 +13,14 @@ class Exchange:
     """Sends rows from the ranks that own them to the ranks that use them, and gradients back.
 
     Args:
-        total: M rows over all ranks; `Ranks.rows` says which of them a rank owns.
-        wanted: for every rank the rows (U_r,) it uses, ascending; equal on all ranks.
+        total: M, the number of rows over all ranks; `Ranks.rows` says which of them a rank owns.
+        wanted: for every rank the indices (U_r,) of the rows that it uses, ascending; the same list on all ranks.
     """
 
     def __init__(self, ranks: Ranks, total: int, wanted: Sequence[Tensor]) -> None:
         self.ranks = ranks
         start, stop = ranks.rows(total)
-        # For each rank, which of this rank's rows it wants, counted from this rank's first row.
+        # For each rank the rows that this rank sends to it, counted from this rank's first row.
         self._sent = [rows[(rows >= start) & (rows < stop)] - start for rows in wanted]
         bounds = torch.tensor([rows_of(rank, ranks.world_size, total)[0] for rank in range(ranks.world_size)] + [total])
         places = torch.searchsorted(wanted[ranks.rank].contiguous(), bounds)
@@ -31,16 +31,23 @@ class Exchange:
         return self._move(owned[torch.cat(self._sent)], [len(rows) for rows in self._sent], self._received)
 
     def to_owners(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over all ranks of their `values` for the rows this rank owns: (rows (K,) counted from its first row, ascending;
-        sums (K, ...))."""
-        came = self._move(values, self._received, [len(rows) for rows in self._sent])
+        """Sum the ranks' `values` for each row that this rank owns.
+
+        Args:
+            values: (U, ...), one for each row that this rank uses.
+
+        Returns:
+            The rows (K,) that any rank uses, counted from this rank's first row, ascending; and their sums (K, ...).
+        """
+        received = self._move(values, self._received, [len(rows) for rows in self._sent])
         rows, places = torch.unique(torch.cat(self._sent), return_inverse=True)
-        sums = came.new_zeros(len(rows), *came.shape[1:])
-        return rows, sums.index_add_(0, places.to(came.device), came)
+        sums = received.new_zeros(len(rows), *received.shape[1:])
+        return rows, sums.index_add_(0, places.to(received.device), received)
 
     def _move(self, rows: Tensor, outgoing: list[int], incoming: list[int]) -> Tensor:
+        """Send `outgoing[r]` of the rows to each rank r, in order; returns the `incoming[r]` rows from each."""
         if self.ranks.world_size == 1:
             return rows
-        arrived = rows.new_empty(sum(incoming), *rows.shape[1:])
-        dist.all_to_all_single(arrived, rows.contiguous(), incoming, outgoing)
-        return arrived
+        received = rows.new_empty(sum(incoming), *rows.shape[1:])
+        dist.all_to_all_single(received, rows.contiguous(), incoming, outgoing)
+        return received

@@ -18,20 +18,21 @@ from vldd_dist.sharding.replicas import parameters_of
 
 
 def require_fsdp() -> None:
-    """Raises ConfigError where torch's FSDP2 cannot sum gradients by gloo."""
+    """Raises ConfigError if torch is too old: its FSDP2 must be able to sum gradients with gloo."""
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise ConfigError(f"sharding: fsdp needs a newer torch than {torch.__version__}: update it, or choose zero3")
 
 
 class FsdpModel:
-    """See `engine.ShardedModel`; a rank holds rows of each parameter, cut along its first dimension.
+    """See `engine.ShardedModel`. Parameters are cut along their first dimension, so a rank holds some rows of each.
 
-    Each of the network's blocks is gathered for its own passes; what is outside of them is gathered from the start of a forward
-    pass to the end of the backward pass. Parameters without dimensions, which FSDP cannot cut, are replicas, owned by rank 0.
+    Each of the network's blocks is gathered for its own forward and backward pass. Parameters outside of blocks stay gathered
+    from the start of the forward pass to the end of the backward pass. Parameters without dimensions, which FSDP cannot cut,
+    are replicated, and rank 0 owns them.
 
     Attributes:
-        held: what this rank holds of each trainable parameter: (rows, ...), or () of one without dimensions. The optimiser's
-            parameters; their memory is FSDP's.
+        held: this rank's part of each trainable parameter: (rows, ...), or () for one without dimensions. The optimiser updates
+            these tensors, which share their memory with FSDP's.
     """
 
     in_shards = True
@@ -41,14 +42,14 @@ class FsdpModel:
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self.layout = Layout.by_rows(ranks, [parameter.shape for parameter in trainable])
         self.model, self.optimiser, self.ranks = model, optimiser, ranks
-        # Nothing writes into the model's outputs; of a block's this is the network's business.
+        # FSDP warns when a module returns a view, because writing into it is not safe. Nothing writes into the model's outputs.
         warnings.filterwarnings("ignore", rf"FSDP2-wrapped module \(FSDP{type(model).__name__}\) returned a view", UserWarning)
         self._root = _shard(model, ranks)
-        # Now, because FSDP swaps a module's parameters for gathered ones and back.
+        # Looked up now, because later FSDP swaps a module's parameters for gathered ones and back.
         self._by_name = dict(model.named_parameters())
         self.parameters = [self._by_name[names[id(parameter)]] for parameter in trainable]
         self.held = [nn.Parameter(_local(parameter)) for parameter in self.parameters]
-        # On tensors that are not distributed a step is a few fused operations.
+        # The optimiser gets plain tensors, on which a step is a few fused operations.
         held = iter(self.held)
         for group in optimiser.param_groups:
             group["params"] = [next(held) for _ in group["params"]]
@@ -58,7 +59,7 @@ class FsdpModel:
 
     @torch.no_grad()
     def write(self, shards: Sequence[Tensor]) -> None:
-        # What is outside of blocks is still gathered after a forward pass without a backward pass.
+        # After a forward pass without a backward pass, parameters outside of blocks are still gathered.
         self._root.reshard()
         for held, value in zip(self.held, self._as_held(shards), strict=True):
             held.copy_(value)
@@ -95,7 +96,7 @@ class FsdpModel:
 
     @torch.no_grad()
     def _gradients(self) -> list[Tensor]:
-        """What this rank holds of the gradient of the whole loss, shaped as `held`."""
+        """This rank's part of the gradient of the whole loss, in the shapes of `held`."""
         gradients = [torch.zeros_like(h) if p.grad is None else _local(p.grad) for p, h in self._pairs()]
         for parameter in self.parameters:
             parameter.grad = None
@@ -105,7 +106,7 @@ class FsdpModel:
         return list(zip(self.parameters, self.held, strict=True))
 
     def _as_shards(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Views (n,) of what this rank owns of tensors shaped as `held`."""
+        """Views (n,) of the elements that this rank owns, from tensors in the shapes of `held`."""
         owned = (stop - start for start, stop in self.layout.own)
         return [tensor.reshape(-1)[:length] for tensor, length in zip(tensors, owned, strict=True)]
 
@@ -119,7 +120,7 @@ class FsdpModel:
         )
 
     def _summed_scalars(self, tensors: list[Tensor]) -> list[Tensor]:
-        """The tensors, of which those without dimensions are summed over the ranks."""
+        """Replace the tensors without dimensions by their sums over the ranks."""
         places = [place for place, tensor in enumerate(tensors) if tensor.dim() == 0]
         if places:
             sums = self.ranks.all_reduce(torch.stack([tensors[place] for place in places]))
@@ -129,18 +130,18 @@ class FsdpModel:
 
 
 def _shard(model: nn.Module, ranks: Ranks) -> FSDPModule:
-    """Cut the parameters of the model's blocks, then all others; gradients are summed over the ranks, not averaged. Returns
+    """Shard the parameters of the model's blocks, then all others. Gradients are summed over the ranks, not averaged. Returns
     the model."""
     mesh = init_device_mesh(next(model.parameters()).device.type, (ranks.world_size,))
-    whole = {parameter for parameter in model.parameters() if parameter.dim() == 0}
+    replicated = {parameter for parameter in model.parameters() if parameter.dim() == 0}
     for module in (*blocks_of(model), model):
-        part = fully_shard(module, mesh=mesh, ignored_params=whole)
-        part.set_gradient_divide_factor(1.0)
-        part.set_force_sum_reduction_for_comms(True)
-    return part
+        sharded = fully_shard(module, mesh=mesh, ignored_params=replicated)
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)
+    return sharded
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """A view of this rank's rows of a distributed tensor; of another the tensor itself."""
+    """A view of this rank's rows of a distributed tensor; any other tensor itself."""
     tensor = tensor.detach()
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,4 +1,4 @@
-"""Which elements of each parameter each rank holds."""
+"""How the elements of parameters are distributed over the ranks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class Layout:
     """A list of parameters distributed over the ranks.
 
     Attributes:
-        shapes: of the whole parameters.
-        ranges: for each rank and each parameter the elements [start, stop), in row-major order; over all ranks every element
-            occurs once.
+        shapes: shapes of the whole parameters.
+        ranges: for each rank and each parameter the elements [start, stop) that the rank holds, in row-major order. Over all
+            ranks every element occurs once.
     """
 
     ranks: Ranks
@@ -39,7 +39,7 @@ class Layout:
     @classmethod
     def by_rows(cls, ranks: Ranks, shapes: Sequence[torch.Size]) -> "Layout":
         """Each parameter cut along its first dimension into shards of equal length, the last ones shorter or empty, as FSDP
-        does; one without dimensions lies on rank 0."""
+        does. Rank 0 holds parameters without dimensions."""
 
         def cut(rank: int, shape: torch.Size) -> tuple[int, int]:
             rows, width = (shape[0], prod(shape[1:])) if shape else (1, 1)
@@ -62,16 +62,17 @@ class Layout:
         """Whole parameters from every rank's shards, by one all-gather."""
         if self.ranks.world_size == 1:
             return [shard.view(shape) for shard, shape in zip(shards, self.shapes, strict=True)]
+        # Each rank sends its shards, concatenated and padded to the length of the longest.
         longest = max(self._lengths())
-        mine = torch.cat([*shards, shards[0].new_zeros(longest - sum(len(shard) for shard in shards))])
-        flat = mine.new_empty(self.ranks.world_size * longest)
-        dist.all_gather_into_tensor(flat, mine)
-        whole = [mine.new_empty(prod(shape)) for shape in self.shapes]
+        own = torch.cat([*shards, shards[0].new_zeros(longest - sum(len(shard) for shard in shards))])
+        flat = own.new_empty(self.ranks.world_size * longest)
+        dist.all_gather_into_tensor(flat, own)
+        whole = [own.new_empty(prod(shape)) for shape in self.shapes]
         for rank, ranges in enumerate(self.ranges):
-            at = rank * longest
+            position = rank * longest
             for tensor, (start, stop) in zip(whole, ranges, strict=True):
-                tensor[start:stop] = flat[at : at + stop - start]
-                at += stop - start
+                tensor[start:stop] = flat[position : position + stop - start]
+                position += stop - start
         return [tensor.view(shape) for tensor, shape in zip(whole, self.shapes, strict=True)]
 
     @torch.no_grad()
@@ -85,12 +86,12 @@ class Layout:
             torch.cat(
                 [t.reshape(-1)[start:stop] for t, (start, stop) in zip(whole, ranges, strict=True)], out=row[: _length(ranges)]
             )
-        mine = flat.new_empty(longest)
-        dist.reduce_scatter_tensor(mine, flat.view(-1))
-        return list(mine[: _length(self.own)].split([stop - start for start, stop in self.own]))
+        own = flat.new_empty(longest)
+        dist.reduce_scatter_tensor(own, flat.view(-1))
+        return list(own[: _length(self.own)].split([stop - start for start, stop in self.own]))
 
     def inner_products(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        """(n,) inner products of n pairs of tensors of which each rank holds a shard, by one all-reduce."""
+        """(n,) inner products of n pairs of sharded tensors, by one all-reduce."""
         return self.ranks.all_reduce(torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]))
 
     def _lengths(self) -> list[int]:

@@ -67,7 +67,7 @@ class Ranks:
         return gather_rows
 
     def all_reduce_of_parts(self, part: Tensor) -> Tensor:
-        """The sum of every rank's `part`, with a gradient only to this rank's part: for sums of terms of which each depends on
+        """The sum of `part` over all ranks, with a gradient only to this rank's part. For sums in which each term depends on
         the inputs of one rank only."""
         return part + (self.all_reduce(part.detach().clone()) - part.detach())
 

@@ -1,4 +1,4 @@
-"""A model replicated on every rank. Needs no DeepSpeed."""
+"""A model that is replicated on every rank."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,8 @@ def parameters_of(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 
 class Replicas:
-    """See `engine.ShardedModel`. Parameters are whole on every rank; only what is written and read is in shards."""
+    """See `engine.ShardedModel`. Every rank holds all parameters; they are written and read in shards like those of an
+    engine."""
 
     in_shards = False
 

@@ -16,11 +16,13 @@ class Skeleton:
     """A copy of a dual encoder's modules, with empty parameters.
 
     Args:
-        model: before `shard_model`, so that no hook of an engine is copied. Its buffers are shared with the skeleton.
+        model: not yet passed to `shard_model`, so that no hooks of an engine are copied. Its buffers are shared with the
+            skeleton.
     """
 
     def __init__(self, model: DualEncoder) -> None:
-        # Not the parameters: an engine replaces them by shards, and these would keep them whole.
+        # Names, not parameters: an engine replaces parameters by shards, and references here would keep the whole ones in
+        # memory.
         self.frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         empty: dict[int, Tensor] = {
             id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
@@ -39,12 +41,13 @@ class Skeleton:
     @contextmanager
     def whole(self, model: ShardedModel) -> Iterator[DualEncoder]:
         """Within the `with` block, all parameters are on this rank."""
-        moving = zip(self.view.names, model.layout.gather(model.read()), strict=True)
-        with self.with_frozen(model), self._filled(moving):
+        trainable = zip(self.view.names, model.layout.gather(model.read()), strict=True)
+        with self.with_frozen(model), self._filled(trainable):
             yield self.model
 
     @contextmanager
     def _filled(self, values: Iterable[tuple[str, Tensor]]) -> Iterator[None]:
+        """Within the `with` block, the parameters with these names have these values."""
         empty = {}
         for name, value in values:
             owner, leaf = self._owner(name)
@@ -58,5 +61,6 @@ class Skeleton:
                 setattr(owner, leaf, parameter)
 
     def _owner(self, name: str) -> tuple[nn.Module, str]:
+        """The module that owns a parameter, and the parameter's name in it."""
         path, _, leaf = name.rpartition(".")
         return self.model.get_submodule(path), leaf

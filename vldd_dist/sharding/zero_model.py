@@ -17,7 +17,8 @@ class ZeroModel:
     """See `engine.ShardedModel`; implemented by a DeepSpeed engine.
 
     Args:
-        stage: 1, 2: parameters are whole on each rank, optimiser state and gradients in shards; 3: parameters in shards too.
+        stage: stage of ZeRO. 1 and 2: each rank holds all parameters, and shards of optimiser state and gradients. 3: shards of
+            the parameters, too.
     """
 
     def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, stage: int, ranks: Ranks) -> None:
@@ -86,7 +87,7 @@ class ZeroModel:
         return flat[: shape.numel()].view(shape)
 
     def _owned(self) -> list[tuple[Any, int]]:
-        """Each parameter, with the number of its elements that this rank holds."""
+        """Each parameter, with the number of its elements that this rank owns."""
         return [(p, stop - start) for p, (start, stop) in zip(self.parameters, self.layout.own, strict=True)]
 
     def _gradient(self, parameter: Any, length: int) -> Tensor:

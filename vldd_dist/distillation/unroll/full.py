@@ -47,7 +47,7 @@ def full_gradient(
         rate_gradients, *rest = torch.autograd.grad(terms.sum(), [rate_leaf, *shared_leaves, *differentiated_leaves])
     shared_gradients, flat = rest[: len(shared_leaves)], rest[len(shared_leaves) :]
     width = len(batches[0])
-    batch_gradients = [flat[start : start + width] for start in range(0, len(flat), width)]
+    batch_gradients: list[Params] = [flat[start : start + width] for start in range(0, len(flat), width)]
     return UnrollResult(terms.detach(), batch_gradients, rate_gradients, shared_gradients)
 
 

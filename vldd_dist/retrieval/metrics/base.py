@@ -1,4 +1,4 @@
-"""What a metric is."""
+"""The interface of a metric."""
 
 from abc import abstractmethod
 
@@ -8,7 +8,8 @@ from vldd_dist.config.base import Plugin
 
 
 class Metric(Plugin):
-    """One number of a model on the test split, and its settings. It is reported; selection is by mean validation recall."""
+    """A number that describes a model on the test split, with its settings. It is only reported: learning rates and pairs are
+    chosen by mean validation recall."""
 
     @abstractmethod
     def measure(self, image_features: Tensor, text_features: Tensor, image_of_caption: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Median rank of the right image of a caption."""
+"""The median rank of a caption's own image."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -7,7 +7,8 @@ from vldd_dist.retrieval.metrics.base import Metric
 
 
 class MedianRank(Metric):
-    """1: the right image comes first for at least half of the captions. Ties count against the model, as in `recall`."""
+    """The median, over the captions, of the rank of the caption's own image among all images. 1 is the best: the right image
+    comes first for at least half of the captions. Ties count against the model, as in `recall`."""
 
     def measure(self, image_features: Tensor, text_features: Tensor, image_of_caption: Tensor) -> float:
         scores = functional.normalize(text_features.float()) @ functional.normalize(image_features.float()).T
