@@ -142,8 +142,8 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ("model.text.train=frozen", "would freeze a random head"),
         ("model.image.train=head", "model.image.train: head needs a head"),
         ("model.image.head.kind=linear", "model.joint_dim is needed"),
-        ("distill.workers=11", "distill.workers (11) is more than the pairs of a step (10): lower it"),
-        ("experts.workers=65", "experts.workers (65) is more than the pairs of a step (64): lower it"),
+        ("distill.workers=11", "distill.workers (11) is more than the pairs in a step (10): lower it"),
+        ("experts.workers=65", "experts.workers (65) is more than the pairs in a step (64): lower it"),
         ("distill.sharding=zero4", "distill.sharding"),
         ("experts.lr_image=.inf", "experts.lr_image: Input should be a finite number"),
         ("distill.objective.max_loss=.nan", "distill.objective.max_loss: Input should be a finite number"),
@@ -172,7 +172,7 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ),
         (
             "evaluation.image_models=[{model: test_nfnet, weights: random}]",
-            "test_nfnet is model.image.model, whose row is there without it: take out the entry or its weights",
+            "test_nfnet is model.image.model, which always has a row of its own: remove the entry or its weights",
         ),
         (
             ["model.image.weights=nfnet.safetensors", "evaluation.image_models=[{model: test_vit}]"],
@@ -185,7 +185,7 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
                 "model.image.weights=random",
                 "evaluation.image_models=[{model: a, weights: attributes}]",
             ],
-            "weights in evaluation.image_models: attributes belongs to data.source: scenes",
+            "weights in evaluation.image_models: attributes needs data.source: scenes",
         ),
         ("pretrain.images=65", "pretrain.images (65) leaves a last batch of one image"),
         ("coresets.methods=[random, random]", "coresets.methods: 'random' is listed twice"),
@@ -195,7 +195,7 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         (f"seed={'9' * 4000}", "seed: Input should be less than"),
         ("seed=!!bool perhaps", "is not a YAML value"),
         ("data.licence=!!timestamp yesterday", "is not a YAML value"),
-        ("data.licence={a: 1, a: 2}", "the key 'a' is there twice"),
+        ("data.licence={a: 1, a: 2}", "the key 'a' is written twice"),
         (r'data.licence="\ud800"', "half a surrogate pair"),
         (r'data.licence="a\0b"', "a NUL"),
         ("model.image.model_args=&loop {a: *loop}", "nested deeper than 64 levels, or in itself"),
@@ -207,7 +207,7 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         (["distill.precision=bf16", "distill.objective.gradient=finite_difference"], "drowns in the rounding of one"),
         (
             ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=8", "experts.sharding=zero3"],
-            "experts.sharding (zero3) shards what moves",
+            "experts.sharding (zero3) shards trained parameters",
         ),
     ],
 )
@@ -259,7 +259,7 @@ def test_a_missing_file_and_broken_yaml_name_the_file(tmp_path: Path) -> None:
         load_experiment(broken)
     for data, sentence in (
         (b"\xff\xfe", "cannot be read as YAML"),
-        (b"seed: 1\nseed: 2", "the key 'seed' is there twice"),
+        (b"seed: 1\nseed: 2", "the key 'seed' is written twice"),
         (b"name: " + b"x" * (1 << 20), "larger than 256 KiB"),
     ):
         broken.write_bytes(data)

@@ -84,9 +84,9 @@ def test_a_file_is_known_by_its_keys(tmp_path: Path) -> None:
     ("study", "sentence"),
     [
         ({}, r"a study needs `vary` or `variants`"),
-        ({"variants": {"A": {}}}, r"'A' is no name: up to 60"),
+        ({"variants": {"A": {}}}, r"'A' is not a name: write up to 60"),
         ({"vary": {"seed": []}}, r"a study needs `vary` or `variants`"),
-        ({"vary": {"seed": [1, "1"]}}, r"vary\.seed: two values have one label \(1, 1\)"),
+        ({"vary": {"seed": [1, "1"]}}, r"vary\.seed: two values have the same label \(1, 1\)"),
         ({"vary": {"seed": [1]}, "variants": {"1": {}}}, r"two variants are named 1: rename"),
         ({"vary": {"seed": list(range(40)), "experts.count": list(range(1, 40))}}, r"more than 1,000 combinations"),
         ({"variants": {"a": {}, "b": {}}}, r"the variants a and b are the same experiment"),
@@ -95,14 +95,17 @@ def test_a_file_is_known_by_its_keys(tmp_path: Path) -> None:
         ({"variants": {"a": {"experts.count": 0}}}, r"variant a: experts\.count: .*greater than 0"),
         (
             {"variants": {"a": {}}, "tables": {"t": {"title": "T", "variants": ["b"]}}},
-            r"tables\.t\.variants: b is no variant: a",
+            r"tables\.t\.variants: b is not a variant: choose from a",
         ),
-        ({"variants": {"a": {}}, "tables": {"t": {"title": "T", "metrics": ["r1"]}}}, r"'r1' is no metric: choose from tr1"),
+        ({"variants": {"a": {}}, "tables": {"t": {"title": "T", "metrics": ["r1"]}}}, r"'r1' is not a metric: choose from tr1"),
         (
             {"variants": {"a": {}}, "tables": {"t": {"title": "T", "methods": ["herdin"]}}},
             r"t\.methods: .* has herdin: ",
         ),
-        ({"variants": {"a": {}}, "tables": {"t": {"title": "T", "pairs": [11]}}}, r"tables\.t\.pairs: .* 11 pairs: 10, 20"),
+        (
+            {"variants": {"a": {}}, "tables": {"t": {"title": "T", "pairs": [11]}}},
+            r"tables\.t\.pairs: .* 11 pairs: choose from 10, 20",
+        ),
         ({"variants": {"a": {}}, "tables": {"t": {"title": "T", "image_models": "all"}}}, r"has evaluation\.image_models"),
         ({"variants": {"a": {}}, "tabels": {}}, r"tabels: unknown key; did you mean 'tables'\?"),
         ({"base": 3, "variants": {"a": {}}}, r"base: expected a description, a preset's name"),

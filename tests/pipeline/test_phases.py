@@ -76,16 +76,16 @@ def test_the_first_phase_of_two_budgets_is_one_unit(store: Store) -> None:
 @pytest.mark.parametrize(
     ("phases", "sentence"),
     [
-        ("[{}]", "phases: at least two, each but the last with its pairs"),
-        ("[{pairs: 2}, {pairs: 3}]", "phases: at least two, each but the last with its pairs"),
-        ("[{pairs: 5}, {}]", "phases: of 5 pairs the last phase has 0: lower the pairs of the others"),
+        ("[{}]", "phases: give at least two phases, and set pairs in each but the last"),
+        ("[{pairs: 2}, {pairs: 3}]", "phases: give at least two phases, and set pairs in each but the last"),
+        ("[{pairs: 5}, {}]", "phases: of 5 pairs, 0 are left for the last phase: lower the pairs of the others"),
         (
             "[{pairs: 2, objective: {inner_step: 3}}, {}]",
             "phases.0.objective.inner_step: unknown key; did you mean 'inner_steps'",
         ),
         (
             "[{pairs: 2}, {objective: {name: covariance_matching}}]",
-            "phases.1.objective: the objective is the same in all phases",
+            "phases.1.objective: all phases have the same objective",
         ),
         (
             "[{pairs: 2}, {objective: {max_start_epoch: 9}}]",
@@ -103,7 +103,10 @@ def test_what_makes_no_phases_is_refused(phases: str, sentence: str) -> None:
     ("override", "sentence"),
     [
         ("distill.workers=2", "distill.phases are learned by one process: set distill.workers to 1"),
-        ("model.loss={name: infonce, learn_temperature: true}", "distill.phases: each phase would learn a log_temperature"),
+        (
+            "model.loss={name: infonce, learn_temperature: true}",
+            "distill.phases: each phase would learn its own log_temperature",
+        ),
     ],
 )
 def test_what_does_not_go_with_phases_is_refused(override: str, sentence: str) -> None:

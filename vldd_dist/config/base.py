@@ -1,4 +1,4 @@
-"""What every section of the description is made of: bounded numbers, lists of distinct values, plug-ins and their settings."""
+"""The building blocks of the configuration: sections, bounded numbers, lists of distinct values, plug-ins and their settings."""
 
 import difflib
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -22,47 +22,49 @@ Item = TypeVar("Item")
 
 
 def distinct(values: list[Item]) -> list[Item]:
-    """What is listed twice would be made once and counted as two runs."""
-    if twice := [value for position, value in enumerate(values) if value in values[:position]]:
-        raise ValueError(f"{getattr(twice[0], 'label', twice[0])!r} is listed twice: name each value once")
+    """The values themselves; raises ValueError if one is repeated, because it would be computed once and counted as two runs."""
+    if repeated := [value for position, value in enumerate(values) if value in values[:position]]:
+        raise ValueError(f"{getattr(repeated[0], 'label', repeated[0])!r} is listed twice: name each value once")
     return values
 
 
-# No set of images is larger, and no product of two such numbers overflows a tensor's size.
+# Larger than any set of images, and small enough that the product of two such numbers is a valid size of a tensor.
 LARGEST = 10**9
 Positive = Annotated[int, Field(gt=0, le=LARGEST)]
 NonNegative = Annotated[int, Field(ge=0, le=LARGEST)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-# Of at least one value, each once.
+# A list of at least one value, without repetitions.
 Distinct = Annotated[list[Item], Field(min_length=1, max_length=10_000), AfterValidator(distinct)]
 Rate = Annotated[float, Field(gt=0)]
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
 Precision = Literal["fp32", "bf16"]
-PRECISION = "Of the backbone's forward and backward passes; parameters, heads, the loss and sums of gradients are fp32."
+PRECISION = (
+    "Precision of the backbone's forward and backward passes; parameters, heads, the loss and sums of gradients are fp32."
+)
 
-# What a field does to a unit's output, on the field itself: `Annotated[Positive, HOW_TO_RUN] = ...`. A field without a role
+# Markers for fields that do not change a unit's output: `Annotated[Positive, HOW_TO_RUN] = ...`. A field without a marker
 # determines the output.
 HOW_TO_RUN = Field(json_schema_extra={"role": "how to run"})
-WHERE_IT_LIES = Field(json_schema_extra={"role": "where it lies"})
+LOCATION = Field(json_schema_extra={"role": "location"})
 
 
-# The type of a pydantic error.
+# The `type` of the pydantic error for an unknown key.
 UNKNOWN_KEY = "unknown_key"
 
 
 class Section(BaseModel):
-    """A part of the description: immutable, unknown keys refused, every number finite and no boolean."""
+    """A part of the description. It is immutable and refuses unknown keys, numbers that are not finite, and booleans as numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _suggest_keys(cls, given: Any) -> Any:
-        """Plug-ins' sections are chosen while a description is validated, so only the section itself knows its keys."""
-        # Keys that are no text are refused by pydantic.
-        unknown = (
-            [key for key in given if isinstance(key, str) and key not in cls.model_fields] if isinstance(given, dict) else []
-        )
+        """Refuse unknown keys with a suggestion. Here, because which plug-in's section applies is known only during validation."""
+        if not isinstance(given, dict):
+            return given
+        # Keys that are not text are refused by pydantic.
+        unknown = [key for key in given if isinstance(key, str) and key not in cls.model_fields]
         if unknown:
             lines = [InitErrorDetails(type=_unknown_key(key, cls), loc=(key,), input=given[key]) for key in unknown]
             raise ValidationError.from_exception_data(cls.__name__, lines)
@@ -71,14 +73,14 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_booleans(cls, value: Any, info: ValidationInfo) -> Any:
-        """pydantic would read true as 1."""
+        """Refuse true and false where a number is expected: pydantic would read them as 1 and 0."""
         if _has_boolean(value) and _takes_numbers(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("expected a number, not true or false")
         return value
 
     def identity(self) -> dict[str, Any]:
-        """The fields that determine an output, as JSON values; of sections in them the same."""
-        return {name: _identity(getattr(self, name)) for name in self._named(None)}
+        """The fields that determine an output, as JSON values; nested sections are reduced in the same way."""
+        return {name: _identity(getattr(self, name)) for name in self._fields_with_role(None)}
 
     def execution(self) -> dict[str, Any]:
         """The fields that only say how a unit runs, as JSON values."""
@@ -86,21 +88,21 @@ class Section(BaseModel):
 
     @classmethod
     def execution_names(cls) -> list[str]:
-        """Names of the fields that only say how a unit runs, without what its workers ask Ray for."""
-        return [name for name in cls._named("how to run") if cls.model_fields[name].annotation is not Resources]
+        """Names of the fields that only say how a unit runs, except the resources that its workers request from Ray."""
+        return [name for name in cls._fields_with_role("how to run") if cls.model_fields[name].annotation is not Resources]
 
     @classmethod
-    def _named(cls, role: str | None) -> list[str]:
+    def _fields_with_role(cls, role: str | None) -> list[str]:
         return [name for name, field in cls.model_fields.items() if _role(field.json_schema_extra) == role]
 
 
 class Resources(Section):
-    """What one worker of a stage asks Ray for."""
+    """The resources that one worker of a stage requests from Ray."""
 
     cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPU cores.")
-    gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs; a fraction shares one.")
+    gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs; a fraction lets several workers share one.")
     gpu_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Memory of the GPU a worker gets, GiB: what `--plan` compares its estimate with; none: not compared."
+        None, description="Memory of a worker's GPU in GiB; `--plan` compares its estimate with it. none: no comparison."
     )
 
 
@@ -115,13 +117,13 @@ def _has_boolean(value: Any) -> bool:
 
 
 def _takes_numbers(annotation: Any) -> bool:
-    """Whether a field of this type holds numbers, or lists of them, and no booleans."""
+    """Whether a field of this type holds numbers or lists of numbers, and cannot hold booleans."""
     kinds = _kinds(annotation)
     return not kinds.isdisjoint({int, float}) and kinds.isdisjoint({bool, Any})
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """The types that an annotation is made of, without containers and constraints."""
+    """The types in an annotation, without its containers and constraints."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return {type(value) for value in arguments}
@@ -146,29 +148,30 @@ class Plugin(Section):
     """A plug-in is its own configuration section: the fields of the class are its settings.
 
     Attributes:
-        name: as the registry has it.
+        name: the plug-in's name in its registry.
     """
 
     name: str
 
     @property
     def label(self) -> str:
-        """The name, and the settings that differ from their defaults."""
-        fields = type(self).model_fields
-        set_ = {
-            key: getattr(self, key) for key, field in fields.items() if key != "name" and getattr(self, key) != field.default
-        }
-        return " ".join([self.name, *(f"{key}={getattr(value, 'label', value)}" for key, value in set_.items())])
+        """The name, followed by the settings that differ from their defaults."""
+        words = [self.name]
+        for key, field in type(self).model_fields.items():
+            value = getattr(self, key)
+            if key != "name" and value != field.default:
+                words.append(f"{key}={getattr(value, 'label', value)}")
+        return " ".join(words)
 
 
 PluginType = TypeVar("PluginType", bound=Plugin)
 
 
 def choose(registry: Registry, chosen: Any, default: str | None = None) -> Any:
-    """The plug-in that a description names: `NAME`, or `{name: NAME, SETTING: VALUE}` where it has settings.
+    """The plug-in that a description names: `NAME`, or `{name: NAME, SETTING: VALUE}` to change its settings.
 
     Args:
-        default: the name where the mapping has none.
+        default: the plug-in's name if the mapping has no `name`.
 
     Raises:
         ValueError: there is no such plug-in, or its settings are wrong.
@@ -188,5 +191,6 @@ def plugin_of(registry: Registry, default: str | None = None) -> Any:
     return BeforeValidator(lambda chosen: choose(registry, chosen, default))
 
 
-# The type of such a field for a type checker: the classes of plug-ins are above this module. Its users say which they expect.
+# The type of a field made by `plugin_of`. This module may not import the classes of plug-ins, so code that reads such a field
+# annotates it with the class it expects.
 AnyPlugin = Any

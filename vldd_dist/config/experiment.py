@@ -1,4 +1,4 @@
-"""The typed description of an experiment: one YAML file, unknown keys refused, checked as a whole before anything runs."""
+"""The typed description of an experiment. It is checked as a whole before anything runs."""
 
 import math
 from typing import Literal
@@ -15,12 +15,12 @@ from vldd_dist.config.sections.experts import ExpertsSettings
 from vldd_dist.config.sections.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
 from vldd_dist.config.sections.starting_weights import EmbeddingSettings, PretrainSettings
 
-# Each of a run's units is known to its driver.
+# The driver keeps every unit of a run in memory.
 MOST_UNITS = 1_000_000
 
 
 class Experiment(Section):
-    """Everything one experiment depends on; `pipeline.graph` turns it into work units."""
+    """All settings of one experiment; `pipeline.graphs` turns them into work units."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100, description="Short name: lower-case letters, digits, dashes."
@@ -35,24 +35,26 @@ class Experiment(Section):
     coresets: CoresetSettings = CoresetSettings()
     evaluation: EvaluationsSettings = EvaluationsSettings()
     applications: ApplicationsSettings = ApplicationsSettings()
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda for workers that ask for a GPU, else cpu.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: cuda for workers that request a GPU, cpu for others."
+    )
     stall_timeout_seconds: Positive | None = Field(
         None,
-        description="A unit that reports nothing for so long is ended and tried again, on another machine "
-        "if there is one; none: never. Well above the longest time between two reports, a validation's for instance.",
+        description="A unit that reports nothing for this long is stopped and retried, on another machine if there is one; none: "
+        "never. Choose it well above the longest time between two reports, for example the time of a validation.",
     )
 
     def image_models(self) -> list[str]:
-        """Names of the timm models that students are evaluated on, the experiment's own first."""
+        """Names of the timm models that students are evaluated with; `model.image.model` is the first."""
         return list(dict.fromkeys([self.model.image.model, *(entry.model for entry in self.evaluation.image_models)]))
 
     def image_tower(self, name: str) -> ImageTowerSettings:
-        """Of the image model with this name, one of `image_models`."""
-        own = self.model.image
-        return own if name == own.model else self._entry(name).tower(own)
+        """The settings of the image tower with this model, which is one of `image_models`."""
+        default = self.model.image
+        return default if name == default.model else self._entry(name).tower(default)
 
     def evaluation_on(self, name: str) -> EvaluationSettings:
-        """The protocol of students of the image model with this name, one of `image_models`."""
+        """The evaluation settings for students with this image model, which is one of `image_models`."""
         fields = {field: getattr(self.evaluation, field) for field in EvaluationSettings.model_fields}
         if name != self.model.image.model and (rates := self._entry(name).learning_rates):
             fields["learning_rates"] = rates
@@ -74,45 +76,45 @@ def _model_problems(experiment: Experiment) -> list[str]:
     for tower, settings in (("image", image), ("text", text)):
         if settings.train == "frozen" and settings.head.kind != "none":
             problems.append(
-                f"model.{tower}.train: frozen would freeze a random head; set model.{tower}.head.kind to none or train to head"
+                f"model.{tower}.train: frozen would freeze a random head: set model.{tower}.head.kind to none or train to head"
             )
         if settings.train == "head" and settings.head.kind == "none":
-            problems.append(f"model.{tower}.train: head needs a head; set model.{tower}.head.kind to linear or projection")
+            problems.append(f"model.{tower}.train: head needs a head: set model.{tower}.head.kind to linear or projection")
     if image.train == text.train == "frozen":
-        problems.append("model.image.train and model.text.train are both frozen: nothing is left to train")
+        problems.append("model.image.train and model.text.train are both frozen, so that nothing is trained: set one to head")
     if image.head.kind != "none" and experiment.model.joint_dim is None:
         problems.append("model.joint_dim is needed when model.image.head.kind is not none: give the joint space's size")
     return problems
 
 
 def _image_model_problems(experiment: Experiment) -> list[str]:
-    own, problems = experiment.model.image, []
+    default, problems = experiment.model.image, []
     for entry in experiment.evaluation.image_models:
-        other = [field for field in entry.model_fields_set if getattr(entry, field) != getattr(own, field, None)]
-        if entry.model == own.model and other:
+        differing = [field for field in entry.model_fields_set if getattr(entry, field) != getattr(default, field, None)]
+        if entry.model == default.model and differing:
             problems.append(
-                f"evaluation.image_models: {entry.model} is model.image.model, whose row is there without it: "
-                f"take out the entry or its {min(other)}"
+                f"evaluation.image_models: {entry.model} is model.image.model, which always has a row of its own: "
+                f"remove the entry or its {min(differing)}"
             )
-        if entry.model != own.model and entry.weights is None and own.weights not in NAMED_WEIGHTS:
+        if entry.model != default.model and entry.weights is None and default.weights not in NAMED_WEIGHTS:
             problems.append(
                 f"evaluation.image_models: {entry.model} needs weights of its own (timm, random, attributes or a file), because "
-                f"model.image.weights is a file of {own.model}: write {{model: {entry.model}, weights: ...}}"
+                f"model.image.weights is a file of {default.model}: write {{model: {entry.model}, weights: ...}}"
             )
     return problems
 
 
 def _attribute_problems(experiment: Experiment) -> list[str]:
-    learning = [name for name in experiment.image_models() if experiment.image_tower(name).weights == "attributes"]
-    if not learning:
+    pretrained = [name for name in experiment.image_models() if experiment.image_tower(name).weights == "attributes"]
+    if not pretrained:
         return []
     problems, pretrain = [], experiment.pretrain
     if experiment.data.source.name != "scenes":
-        key = "model.image.weights" if learning[0] == experiment.model.image.model else "weights in evaluation.image_models"
-        problems.append(f"{key}: attributes belongs to data.source: scenes; name a .safetensors file, timm or random")
+        key = "model.image.weights" if pretrained[0] == experiment.model.image.model else "weights in evaluation.image_models"
+        problems.append(f"{key}: attributes needs data.source: scenes: name a .safetensors file, timm or random")
     if pretrain.images % pretrain.batch_size == 1:
         problems.append(
-            f"pretrain.images ({pretrain.images}) leaves a last batch of one image, from which batch norms cannot learn: "
+            f"pretrain.images ({pretrain.images}) leaves a last batch of one image, which batch normalisation cannot be trained on: "
             "change pretrain.images or pretrain.batch_size by one"
         )
     return problems
@@ -124,7 +126,7 @@ def _distill_problems(experiment: Experiment) -> list[str]:
     problems += _rank_problems(experiment)
     problems += _phase_problems(experiment)
     if len(distill.fixed()) == len(distill.rates()):
-        problems.append("distill.lr_images and distill.lr_texts are both 0, so that no pair would move: set one above 0")
+        problems.append("distill.lr_images and distill.lr_texts are both 0, so that nothing is learned: set one above 0")
     train_images = data.source.stated_count("train", data.train_images)
     if train_images is not None:
         shards = math.ceil(train_images / data.shard_images)
@@ -139,27 +141,29 @@ def _distill_problems(experiment: Experiment) -> list[str]:
 
 
 def _application_problems(experiment: Experiment) -> list[str]:
-    image, used = experiment.model.image, experiment.applications.run
-    if used and (image.train not in ("head", "frozen") or image.weights == "random"):
+    image, applications = experiment.model.image, experiment.applications.run
+    if applications and (image.train not in ("head", "frozen") or image.weights == "random"):
         return [
-            "applications.run: students are trained on features of a frozen image tower with weights: set model.image.train to head "
-            "and model.image.weights to anything but random"
+            "applications.run: students are trained on features of a frozen image tower with pretrained weights: set model.image.train to "
+            "head and model.image.weights to anything but random"
         ]
-    return [problem for application in used for problem in application.problems(experiment)]
+    return [problem for application in applications for problem in application.problems(experiment)]
 
 
 def _phase_problems(experiment: Experiment) -> list[str]:
-    """Of the objective, in each phase."""
+    """Problems of the objective, in each phase, and of phases with several workers or learned loss parameters."""
     distill, loss = experiment.distill, experiment.model.loss
     problems: list[str] = []
     for number, settings in enumerate(distill.of_phases()):
-        found = settings.objective.problems(experiment.model_copy(update={"distill": settings}))
-        problems += [f"distill.phases.{number}: {problem}" for problem in found] if distill.phases else found
+        objective_problems = settings.objective.problems(experiment.model_copy(update={"distill": settings}))
+        prefix = f"distill.phases.{number}: " if distill.phases else ""
+        problems += [prefix + problem for problem in objective_problems]
     if distill.phases and distill.workers > 1:
         problems.append("distill.phases are learned by one process: set distill.workers to 1")
     if distill.phases and (shared := loss.learned_shared()):
         problems.append(
-            f"distill.phases: each phase would learn a {next(iter(shared))} of its own, and a set has one: let model.loss learn none"
+            f"distill.phases: each phase would learn its own {next(iter(shared))}, but a distilled set has only one: choose a "
+            "model.loss that learns none"
         )
     return problems
 
@@ -171,7 +175,7 @@ def _size_problems(experiment: Experiment) -> list[str]:
     if units > MOST_UNITS:
         return [
             f"experts.count, distill and evaluation ask for about {units:,} units, more than {MOST_UNITS:,}: lower the count, "
-            "or shorten the lists"
+            "or shorten the lists of pairs, seeds, methods and image models"
         ]
     return []
 
@@ -182,11 +186,11 @@ def _rank_problems(experiment: Experiment) -> list[str]:
     smallest = min([*distill.pairs, *([distill.batch_size] if distill.batch_size else [])])
     for section, workers, batch in (("distill", distill.workers, smallest), ("experts", experts.workers, experts.batch_size)):
         if workers > batch:
-            problems.append(f"{section}.workers ({workers}) is more than the pairs of a step ({batch}): lower it")
+            problems.append(f"{section}.workers ({workers}) is more than the pairs in a step ({batch}): lower it")
     for section, sharding in (("distill", distill.sharding), ("experts", experts.sharding)):
         if sharding != "none" and image.train in ("head", "frozen"):
             problems.append(
-                f"{section}.sharding ({sharding}) shards what moves, and with model.image.train: {image.train} only heads do: "
-                "set it to none"
+                f"{section}.sharding ({sharding}) shards trained parameters, but with model.image.train: {image.train} only heads "
+                "are trained: set it to none"
             )
     return problems

@@ -1,22 +1,22 @@
-"""Changing one key of a description that is not yet checked: `--set` and the variants of a study."""
+"""Setting one key of a description before it is checked, for `--set` and for the variants of a study."""
 
 import copy
 from typing import Any
 
-# `section.key`, with as many sections as there are.
+# `section.key`, with one or more sections.
 Key = str
 
 
 class _SettingsFirst(dict[str, Any]):
-    """A plug-in that was given by its name, and got settings by overrides: a name that follows leaves the settings, so that
-    `--set data.source.images=...` may come before `--set data.source=karpathy`."""
+    """The mapping of a plug-in that was written as its name and got settings by overrides. A later override with a name changes
+    only the name, so that `--set data.source.images=...` may come before `--set data.source=karpathy`."""
 
 
 def set_key(tree: dict[str, Any], key: Key, value: Any) -> None:
-    """Set `section.key` in the tree; sections that are not there are made.
+    """Set `section.key` in the tree; missing sections are created.
 
     Raises:
-        ValueError: the key is empty in a part, or one of its sections is a value.
+        ValueError: a part of the key is empty, or one of its sections is a value.
     """
     *sections, leaf = key.split(".")
     if not all([*sections, leaf]):
@@ -32,5 +32,5 @@ def set_key(tree: dict[str, Any], key: Key, value: Any) -> None:
     if isinstance(value, str) and isinstance(earlier, _SettingsFirst):
         earlier["name"] = value
     else:
-        # A copy: a later key may change what lies in it.
+        # A copy, because a later override may change a key inside it.
         node[leaf] = copy.deepcopy(value)

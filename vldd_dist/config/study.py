@@ -1,4 +1,4 @@
-"""A study: variants of one description, whose results stand in tables together."""
+"""A study: variants of one description, whose results are compared in tables."""
 
 import copy
 import itertools
@@ -13,7 +13,7 @@ from vldd_dist.config.overrides import Key, set_key
 from vldd_dist.recall_metrics import METRICS
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-# A variant is an experiment, and its graph is made when the study is read.
+# Each variant is an experiment whose graph is made when the study is read.
 MOST_VARIANTS = 1_000
 LONGEST_LABEL = 60
 
@@ -23,7 +23,7 @@ Changes = dict[Key, Any]
 
 def _label(text: str) -> str:
     if not NAME.fullmatch(text) or len(text) > LONGEST_LABEL:
-        raise ValueError(f"{text[:80]!r} is no name: up to {LONGEST_LABEL} lower-case letters, digits and dashes")
+        raise ValueError(f"{text[:80]!r} is not a name: write up to {LONGEST_LABEL} lower-case letters, digits and dashes")
     return text
 
 
@@ -32,57 +32,63 @@ Label = Annotated[str, AfterValidator(_label)]
 
 def _known_metric(name: str) -> str:
     if name not in METRICS:
-        raise ValueError(f"{name!r} is no metric: choose from {', '.join(METRICS)}")
+        raise ValueError(f"{name!r} is not a metric: choose from {', '.join(METRICS)}")
     return name
 
 
 class TableSettings(Section):
     """One table of a study: a row, or a column under each metric, for each set of students that it compares."""
 
-    title: str = Field(min_length=1, max_length=300, description="Printed above the table.")
-    variants: Distinct[str] | None = Field(None, description="Names of the variants in it, in this order; none: all.")
+    title: str = Field(min_length=1, max_length=300, description="Title printed above the table.")
+    variants: Distinct[str] | None = Field(None, description="Names of the variants in the table, in this order; none: all.")
     methods: Distinct[str] = Field(
-        ["distilled"], description='Labels of coresets, "distilled" and "full" (all training pairs), in this order.'
+        ["distilled"],
+        description='Methods in the table, in this order: labels of coresets, "distilled" and "full" (all training pairs).',
     )
-    pairs: Distinct[Positive] | None = Field(None, description="The numbers of pairs in it; none: all.")
+    pairs: Distinct[Positive] | None = Field(None, description="Numbers of pairs in the table; none: all.")
     image_models: Literal["own", "all"] = Field(
-        "own", description="own: students have the variant's image tower; all: a row for each of evaluation.image_models too."
+        "own",
+        description="own: only students with the variant's image tower; all: a row for each of evaluation.image_models too.",
     )
     across: Literal["method", "variant"] | None = Field(
-        None, description="What has a column of its own under each metric; none: methods and variants have rows."
+        None, description="What is compared in columns, under each metric; none: methods and variants are rows."
     )
     metrics: Distinct[Annotated[str, AfterValidator(_known_metric)]] = Field(
-        list(METRICS), description="Columns: recalls of the test split, and their mean."
+        list(METRICS), description="Columns: recalls on the test split, and their mean."
     )
     published: Distinct[str] | None = Field(
-        None, description="Names of published tables (`vldd table --published`) to set beside; none: none."
+        None, description="Names of published tables (see `vldd table --published`) to compare with; none: no comparison."
     )
 
 
 class Study(Section):
-    """Variants of a description: every combination of the axes' values, and those that are named one by one.
+    """Variants of a description: every combination of the axes' values, and the variants that are listed one by one.
 
     Attributes:
-        base: the description that they vary, with the changes of `set` and of `--set`; not yet checked, since a variant may
-            set what it lacks.
+        base: the description that the variants change, after the changes of `set` and of `--set`. It is not yet checked,
+            because a variant may set a key that it lacks.
     """
 
     name: str = Field(pattern=NAME.pattern, max_length=60, description="Short name: lower-case letters, digits, dashes.")
-    base: dict[str, Any] = Field(description="A description, as of `vldd run`; or a preset's name, or the path of a file.")
-    set: Changes = Field(default_factory=dict, description="KEY: VALUE: what all variants change of the base.")
+    base: dict[str, Any] = Field(
+        description="The description to vary: the keys of an experiment, a preset's name, or the path of a file."
+    )
+    set: Changes = Field(default_factory=dict, description="KEY: VALUE. Changes of the base that all variants share.")
     vary: dict[str, dict[Label, Changes]] = Field(
         default_factory=dict,
         description="AXIS: {LABEL: {KEY: VALUE}}, or KEY: [VALUES]. Each combination of the axes' labels is a variant.",
     )
     variants: dict[Label, Changes] = Field(
-        default_factory=dict, description="NAME: {KEY: VALUE}: one further variant each; {} is the base itself."
+        default_factory=dict, description="NAME: {KEY: VALUE}. Each entry is a further variant; {} is the base itself."
     )
-    tables: dict[Label, TableSettings] = Field(default_factory=dict, description="NAME: a table; none: one of all variants.")
+    tables: dict[Label, TableSettings] = Field(
+        default_factory=dict, description="NAME: the settings of a table. Without any: one table of all variants."
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _axes_of_values(cls, given: Any) -> Any:
-        """`KEY: [VALUES]` is the axis whose labels are the values."""
+        """Expand `KEY: [VALUES]` to an axis with one label for each value."""
         axes = given.get("vary") if isinstance(given, dict) else None
         if not isinstance(axes, dict):
             return given
@@ -92,14 +98,14 @@ class Study(Section):
     def _tables_name_variants(self) -> Self:
         names = list(itertools.islice(self._names(), MOST_VARIANTS + 1))
         if not names:
-            raise ValueError("a study needs `vary` or `variants`: what differs between its rows")
+            raise ValueError("a study needs `vary` or `variants`: set one of them to what differs between its rows")
         if len(names) > MOST_VARIANTS:
             raise ValueError(f"vary has more than {MOST_VARIANTS:,} combinations: shorten an axis")
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"two variants are named {sorted(twice)[0]}: rename a label of vary or a key of variants")
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two variants are named {sorted(repeated)[0]}: rename a label of vary or a key of variants")
         for table, settings in self.tables.items():
             if unknown := [name for name in settings.variants or [] if name not in names]:
-                raise ValueError(f"tables.{table}.variants: {unknown[0]} is no variant: {', '.join(names)}")
+                raise ValueError(f"tables.{table}.variants: {unknown[0]} is not a variant: choose from {', '.join(names)}")
         return self
 
     def _names(self) -> Iterator[str]:
@@ -107,20 +113,23 @@ class Study(Section):
         yield from self.variants
 
     def _crossed(self) -> Iterator[tuple[str, Changes]]:
+        """(name, changes) of each combination of the axes' labels."""
         if self.vary:
             for labels in itertools.product(*self.vary.values()):
-                changes = [axis[label] for axis, label in zip(self.vary.values(), labels, strict=True)]
-                yield "-".join(labels), {key: value for one in changes for key, value in one.items()}
+                changes: Changes = {}
+                for axis, label in zip(self.vary.values(), labels, strict=True):
+                    changes |= axis[label]
+                yield "-".join(labels), changes
 
     def changes(self) -> dict[str, Changes]:
-        """Variant -> what it changes of the base."""
+        """Variant -> its changes of the base."""
         return dict(itertools.chain(self._crossed(), self.variants.items()))
 
     def trees(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(variant, its description, not yet checked).
+        """(variant, its description), not yet checked.
 
         Raises:
-            ValueError: a key lies below a value.
+            ValueError: a change names a key below a value that is not a section.
         """
         for name, changes in self.changes().items():
             tree = copy.deepcopy(self.base)
@@ -132,7 +141,7 @@ class Study(Section):
             yield name, tree | {"name": f"{self.name}-{name}"}
 
     def table_settings(self) -> dict[str, TableSettings]:
-        """Those of the description; without any, one of everything."""
+        """The tables of the study; if it names none, one table of all variants."""
         return self.tables or {"all": TableSettings(title=self.name)}
 
 
@@ -141,10 +150,10 @@ def _labelled(axis: str, values: Any) -> Any:
         return values
     labels = [_label_of(value) for value in values]
     if len(set(labels)) < len(labels):
-        raise ValueError(f"vary.{axis}: two values have one label ({', '.join(labels)}): write LABEL: {{{axis}: VALUE}}")
+        raise ValueError(f"vary.{axis}: two values have the same label ({', '.join(labels)}): write LABEL: {{{axis}: VALUE}}")
     return {label: {axis: value} for label, value in zip(labels, values, strict=True)}
 
 
 def _label_of(value: Any) -> str:
-    """`[10, 20]` is `10-20`, `test_vit` is `test-vit`."""
+    """The label of a value: `10-20` for `[10, 20]`, `test-vit` for `test_vit`."""
     return re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-") or "none"

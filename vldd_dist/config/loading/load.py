@@ -27,7 +27,7 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
         overrides: `section.key=value` each, the value written as in YAML.
 
     Raises:
-        ConfigError: one sentence naming the file and the key, and the mend where it is known.
+        ConfigError: one sentence that names the file and the key, and how to correct it where that is known.
     """
     path = description_path(path)
     tree = read_tree(path)
@@ -39,23 +39,23 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
 
 
 def gpu_overrides(gpus: float | None) -> list[str]:
-    """Overrides that give each worker of every stage so many GPUs; nothing for none."""
+    """Overrides that give each worker of every stage this many GPUs; none for None."""
     if gpus is None:
         return []
     sections = {name: field.annotation for name, field in Experiment.model_fields.items()}
-    asking = [
+    with_resources = [
         name for name, kind in sections.items() if isinstance(kind, type) and "resources" in getattr(kind, "model_fields", {})
     ]
-    return [f"{name}.resources.gpus={gpus:g}" for name in asking]
+    return [f"{name}.resources.gpus={gpus:g}" for name in with_resources]
 
 
 def description_path(path: str | Path) -> Path:
-    """The file itself, or the preset of this name where there is no such file."""
+    """The path itself if it exists, else the preset of this name if there is one."""
     return Path(path) if exists(Path(path)) else preset_path(str(path)) or Path(path)
 
 
 def exists(path: Path) -> bool:
-    """Also of what is no path at all, such as a text of a thousand characters."""
+    """Whether the file exists; False for text that cannot be a path, for example because it is too long."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -73,7 +73,9 @@ def read_tree(path: Path) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{path}: cannot be read: {reason}: name a YAML file that this user may read") from None
     if len(data) > MOST_BYTES:
-        raise ConfigError(f"{path}: larger than {MOST_BYTES >> 10} KiB: this is no description of an experiment")
+        raise ConfigError(
+            f"{path}: larger than {MOST_BYTES >> 10} KiB, so not a description of an experiment: name another file"
+        )
     try:
         tree = strict_yaml.parse(data.decode())
     except ValueError as error:
@@ -84,7 +86,7 @@ def read_tree(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> None:
-    """Set keys of a description that is not yet checked; `section.key=value` each. Raises ConfigError."""
+    """Set keys of a description before it is checked; each override is `section.key=value`. Raises ConfigError."""
     for override in overrides:
         _apply_override(tree, override)
 
@@ -104,12 +106,12 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def _short(text: str) -> str:
-    """For a sentence: a value may be a page."""
+    """The text, cut to a length that fits in a sentence."""
     return text if len(text) <= SHORT else f"{text[:SHORT]}..."
 
 
 def first_problem(error: ValidationError) -> str:
-    """One sentence for what is wrong with a description."""
+    """One sentence for the first problem of a description, with the number of further problems."""
     problems = error.errors(include_url=False)
     first = problems[0]
     key = ".".join(_short(str(part)) for part in first["loc"])

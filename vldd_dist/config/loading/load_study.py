@@ -1,4 +1,4 @@
-"""Reading a study: its file, the description that it varies, and every variant checked as a whole."""
+"""Reading a study: its file and the description that it varies. Every variant is checked as a whole."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ STUDY_KEYS = {"base", "set", "vary", "variants", "tables"}
 
 @dataclass(frozen=True)
 class LoadedStudy:
-    """A study with the experiments that it stands for.
+    """A study and its experiments.
 
     Attributes:
         experiments: variant -> its experiment, named STUDY-VARIANT.
@@ -34,7 +34,7 @@ class LoadedStudy:
         return self.study.name
 
     def model_dump(self, mode: str) -> dict[str, Any]:
-        """Variant -> its whole description, as of an experiment."""
+        """Variant -> its complete description, as for an experiment."""
         return {variant: experiment.model_dump(mode=mode) for variant, experiment in self.experiments.items()}
 
 
@@ -42,7 +42,7 @@ def load_description(path: str | Path, overrides: list[str] | None = None) -> Ex
     """The experiment or the study that a file describes. Overrides of a study change the description that it varies.
 
     Raises:
-        ConfigError: one sentence naming the file and the key, and the mend where it is known.
+        ConfigError: one sentence that names the file and the key, and how to correct it where that is known.
     """
     tree = read_tree(description_path(path))
     return load_study(path, overrides) if STUDY_KEYS & tree.keys() else load_experiment(path, overrides)
@@ -64,18 +64,21 @@ def load_study(path: str | Path, overrides: list[str] | None = None) -> LoadedSt
 
 
 def description_tree(described: Experiment | LoadedStudy) -> dict[str, Any]:
-    """Everything that it was loaded from, in one tree, which `read_description` reads."""
+    """The complete description as one tree of JSON values, from which `read_description` makes the experiment or study again."""
     if isinstance(described, Experiment):
         return described.model_dump(mode="json")
-    # The base has the changes of `set` and of the command line.
+    # The base already contains the changes of `set` and of the command line.
     return described.study.model_dump(mode="json") | {"set": {}}
 
 
 def read_description(tree: dict[str, Any], source: str) -> Experiment | LoadedStudy:
-    """What `description_tree` made.
+    """The experiment or study from which `description_tree` made the tree.
+
+    Args:
+        source: where the tree was read, for the error.
 
     Raises:
-        ConfigError: this version reads no such description; the sentence names the source.
+        ConfigError: this version cannot read the description; the sentence names the source.
     """
     if STUDY_KEYS & tree.keys():
         return _checked_study(tree, source)
@@ -100,10 +103,10 @@ def _checked_study(tree: dict[str, Any], path: Path | str) -> LoadedStudy:
 
 
 def _read_base(tree: dict[str, Any], path: Path) -> None:
-    """Replace the name of a description by what it says."""
+    """Replace the name or path in `base` by the description it refers to."""
     base = tree.get("base")
     if isinstance(base, str):
-        # Beside the study, as a reader of the file expects, or from where the command runs.
+        # The path is relative to the study's file, as a reader of the file expects, or to the current directory.
         beside = path.parent / base
         tree["base"] = read_tree(beside if base and exists(beside) else description_path(base))
     elif not isinstance(base, dict):
@@ -111,21 +114,22 @@ def _read_base(tree: dict[str, Any], path: Path) -> None:
 
 
 def _table_problems(study: Study, experiments: Mapping[str, Experiment]) -> Iterator[str]:
-    """What a table asks for that none of its variants will have, so that its place would stay empty."""
+    """A sentence for each table entry that none of the table's variants will produce, so that its cells would stay empty."""
     for name, table in study.tables.items():
-        own = [experiments[variant] for variant in table.variants or experiments]
-        methods = {FULL, DISTILLED, *(method.label for one in own for method in one.coresets.methods)}
+        shown = [experiments[variant] for variant in table.variants or experiments]
+        methods = {FULL, DISTILLED, *(method.label for experiment in shown for method in experiment.coresets.methods)}
         if unknown := [method for method in table.methods if method not in methods]:
-            yield f"{name}.methods: no variant of the table has {unknown[0]}: {', '.join(sorted(methods))}"
-        pairs = {number for one in own for number in one.distill.pairs}
+            yield f"{name}.methods: no variant of the table has {unknown[0]}: choose from {', '.join(sorted(methods))}"
+        pairs = {number for experiment in shown for number in experiment.distill.pairs}
         if missing := [number for number in table.pairs or [] if number not in pairs]:
-            yield f"{name}.pairs: no variant of the table has {missing[0]} pairs: {', '.join(map(str, sorted(pairs)))}"
-        if table.image_models == "all" and not any(one.evaluation.image_models for one in own):
-            yield f"{name}.image_models: all: no variant of the table has evaluation.image_models"
+            choices = ", ".join(map(str, sorted(pairs)))
+            yield f"{name}.pairs: no variant of the table has {missing[0]} pairs: choose from {choices}"
+        if table.image_models == "all" and not any(experiment.evaluation.image_models for experiment in shown):
+            yield f"{name}.image_models: no variant of the table has evaluation.image_models: set it to own"
 
 
 def _change_base(tree: dict[str, Any]) -> None:
-    """Make the changes of `set`; before those of the command line, which are more particular. Raises ValueError."""
+    """Apply the changes of `set`, before those of the command line, which override them. Raises ValueError."""
     changes = tree.get("set")
     for key, value in changes.items() if isinstance(changes, dict) else ():
         try:
@@ -142,7 +146,8 @@ def _experiments(trees: list[tuple[str, dict[str, Any]]], path: Path | str) -> d
             experiments[name] = Experiment.model_validate(tree)
         except ValidationError as error:
             raise ConfigError(f"{path}: variant {name}: {first_problem(error)}") from None
-        same = variant_of.setdefault(experiments[name].model_copy(update={"name": ""}).model_dump_json(), name)
-        if same != name:
-            raise ConfigError(f"{path}: the variants {same} and {name} are the same experiment: leave one of them out")
+        unnamed = experiments[name].model_copy(update={"name": ""}).model_dump_json()
+        first = variant_of.setdefault(unnamed, name)
+        if first != name:
+            raise ConfigError(f"{path}: the variants {first} and {name} are the same experiment: remove one of them")
     return experiments

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2]
-# In an installed package; in a repository that was uploaded without its symbolic links.
+# The first is the package's own; the second serves a copy of the repository in which symbolic links were lost.
 FOLDERS = (PACKAGE / "presets", PACKAGE.parent / "jobs" / "presets")
 
 
 def preset_names() -> list[str]:
-    """Every name that `vldd run NAME` knows."""
+    """The names of all presets, sorted."""
     return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
 
 

@@ -1,5 +1,5 @@
-"""YAML as people write descriptions: what PyYAML's constructors raise on bad values becomes one kind of error, a key that is
-written twice is refused, and a few bytes of aliases cannot stand for a tree of billions.
+"""A strict YAML parser for descriptions. It turns whatever PyYAML's constructors raise on bad values into a ValueError, refuses
+duplicate keys, and limits the size of a document whose aliases would expand to billions of nodes.
 """
 
 import re
@@ -10,8 +10,8 @@ import yaml
 
 MAX_NODES = 100_000
 MAX_DEPTH = 64
-_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
-# PyYAML's own errors, and what lets through its constructors: a date of month 13, `!!int abc`, `!!bool perhaps`.
+_NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
+# PyYAML's own errors, and those that its constructors raise for a date of month 13, `!!int abc` or `!!bool perhaps`.
 _ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
 
 
@@ -28,7 +28,7 @@ def parse(text: str) -> Any:
     """The tree of a YAML document.
 
     Raises:
-        ValueError: with a reason in one line.
+        ValueError: the document cannot be read; the message is one line.
     """
     try:
         return yaml.load(text, _Loader)
@@ -40,33 +40,42 @@ def parse(text: str) -> Any:
 
 
 class _Extent(NamedTuple):
-    """Of a node with its aliases written out."""
+    """Size of a node with its aliases expanded."""
 
     nodes: int
     height: int
 
 
-def _check(node: yaml.Node, known: dict[int, _Extent], depth: int) -> _Extent:
-    """Raises ValueError for what is too deep or too large; a node that aliases name is looked at once."""
+def _check(node: yaml.Node, checked: dict[int, _Extent], depth: int) -> _Extent:
+    """The size of the tree below a node.
+
+    Args:
+        checked: id of a node -> its size, for nodes that several aliases refer to; filled here.
+        depth: of the node in the document.
+
+    Raises:
+        ValueError: the tree is too deep or too large, a key is written twice, or a text has characters that are not allowed.
+    """
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels, or in itself")
-    if id(node) not in known:
+    if id(node) not in checked:
         children: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
             keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-            if twice := [key for key, times in keys.items() if times > 1 and key != "<<"]:
-                raise ValueError(f"the key {twice[0]!r} is there twice")
+            if repeated := [key for key, times in keys.items() if times > 1 and key != "<<"]:
+                raise ValueError(f"the key {repeated[0]!r} is written twice: remove one of them")
             children = [child for pair in node.value for child in pair]
         elif isinstance(node, yaml.SequenceNode):
             children = node.value
-        elif _NO_TEXT.search(node.value):
-            raise ValueError("a NUL or half a surrogate pair in a text")
-        extents = [_check(child, known, depth + 1) for child in children]
-        known[id(node)] = _Extent(
+        elif _NOT_TEXT.search(node.value):
+            raise ValueError("a text contains a NUL character or half a surrogate pair")
+        extents = [_check(child, checked, depth + 1) for child in children]
+        checked[id(node)] = _Extent(
             1 + sum(extent.nodes for extent in extents), 1 + max((extent.height for extent in extents), default=0)
         )
-    if known[id(node)].nodes > MAX_NODES:
+    extent = checked[id(node)]
+    if extent.nodes > MAX_NODES:
         raise ValueError(f"more than {MAX_NODES:,} values")
-    if known[id(node)].height > MAX_DEPTH:
+    if extent.height > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-    return known[id(node)]
+    return extent

@@ -1,4 +1,4 @@
-"""applications: what distilled pairs are good for, measured."""
+"""applications: measurements of how useful distilled pairs are for other tasks."""
 
 from typing import Annotated
 
@@ -9,9 +9,9 @@ from vldd_dist.plugins import APPLICATIONS
 
 
 class ApplicationsSettings(Section):
-    """Uses of distilled pairs, each with its baselines. They need a frozen image tower (model.image.train: head)."""
+    """Applications of distilled pairs, each with its baselines. They need a frozen image tower (model.image.train: head)."""
 
     run: Annotated[list[Annotated[AnyPlugin, plugin_of(APPLICATIONS)]], AfterValidator(distinct)] = Field(
-        [], description="Names of applications; {name: NAME, SETTING: VALUE} for one with settings (docs/applications.md)."
+        [], description="Applications to run: NAME, or {name: NAME, SETTING: VALUE} (docs/applications.md)."
     )
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)

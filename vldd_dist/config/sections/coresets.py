@@ -1,4 +1,4 @@
-"""coresets: the baselines."""
+"""coresets: the baselines that select real pairs."""
 
 from typing import Annotated
 
@@ -11,11 +11,11 @@ Method = Annotated[AnyPlugin, plugin_of(CORESETS)]
 
 
 class CoresetSettings(Section):
-    """The baselines: M real pairs, or means of some."""
+    """The baselines: M real pairs, or means of groups of real pairs."""
 
     methods: Annotated[list[Method], AfterValidator(distinct)] = Field(
         ["random", "herding", "k_center", "k_means", "forgetting"],
         validate_default=True,
-        description="Names of coreset methods; {name: NAME, SETTING: VALUE} for one with settings.",
+        description="Coreset methods: NAME, or {name: NAME, SETTING: VALUE}.",
     )
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)

@@ -9,7 +9,7 @@ from vldd_dist.plugins import SOURCES
 
 
 class SplitFractions(Section):
-    """What is taken out of the training images for splits that the source does not have."""
+    """The fractions of the training images that become splits which the source does not have."""
 
     val: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Fraction of the images for validation.")
     test: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Fraction of the images for the test.")
@@ -22,14 +22,15 @@ class SplitFractions(Section):
 
 
 class CardSettings(Section):
-    """What a distilled set's card says of the data, in the words of the Hugging Face hub."""
+    """What a distilled set's card says about the data, in the terms of the Hugging Face hub."""
 
-    name: str | None = Field(None, description="The data set's name for readers, e.g. Flickr30k; none: the source's.")
+    name: str | None = Field(None, description="Display name of the data set, for example Flickr30k; none: the source's name.")
     language: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] = Field(
-        [], description="Languages of the captions, ISO 639 codes such as en; none: the card names none."
+        [], description="Languages of the captions as ISO 639 codes, for example en; an empty list leaves them out of the card."
     )
     datasets: list[str] = Field(
-        [], description="Where on the hub the data set is, e.g. nlphuji/flickr30k; none: the card names none."
+        [],
+        description="Ids of the data set on the hub, for example nlphuji/flickr30k; an empty list leaves them out of the card.",
     )
 
 
@@ -43,32 +44,37 @@ class DataSettings(Section):
     )
     train_images: Positive | None = Field(
         None,
-        description="Images in the training split: how many scenes to draw, or the largest number to take of a given source (none: all).",
+        description="Images in the training split: the number of scenes to draw, or an upper limit for any other source (none: all).",
     )
-    val_images: Positive | None = Field(None, description="The same for the validation split.")
-    test_images: Positive | None = Field(None, description="The same for the test split.")
+    val_images: Positive | None = Field(None, description="Images in the validation split, as for train_images.")
+    test_images: Positive | None = Field(None, description="Images in the test split, as for train_images.")
     split: SplitFractions = Field(
         default_factory=SplitFractions,
-        description="Of a source without validation or test split: the fractions of its images that become one, by a hash of the image's name.",
+        description="If the source has no validation or test split, these fractions of its training images, chosen by a hash of "
+        "the image's name, become that split.",
     )
-    image_size: Annotated[int, Field(gt=0, le=16_384)] = Field(224, description="Side of the square images, pixels.")
+    image_size: Annotated[int, Field(gt=0, le=16_384)] = Field(224, description="Side length of the square images, pixels.")
     resize: Literal["squash", "crop"] = Field(
-        "squash", description="squash: both sides to image_size; crop: short side to image_size, then the centre."
+        "squash",
+        description="squash: resize both sides to image_size; crop: resize the shorter side to image_size and crop the centre.",
     )
-    shard_images: Positive = Field(1000, description="Images a shard.")
+    shard_images: Positive = Field(1000, description="Images in a shard.")
     group_images: Positive = Field(
-        4000, description="Images that one work unit prepares, about: more units for more workers, fewer for less overhead."
+        4000,
+        description="Approximate number of images that one work unit prepares: a smaller number makes more units to run in "
+        "parallel, a larger one has less overhead.",
     )
     licence: str = Field("unknown", description="Licence of the images and captions, for the distilled set's card.")
     card: Annotated[CardSettings, HOW_TO_RUN] = Field(
-        default_factory=CardSettings, description="What the distilled set's card says of the data beside the licence."
+        default_factory=CardSettings, description="What else the distilled set's card says about the data."
     )
     max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
-        description="Largest fraction of a split's samples that may be unreadable (image or captions) at preparation; one more stops the run.",
+        description="Largest fraction of a split's samples whose image or captions may be unreadable; beyond it, preparation of the "
+        "data fails.",
     )
 
     @property
     def limits(self) -> dict[str, int | None]:
-        """Split -> largest number of images to take; none: all."""
+        """Split -> largest number of images to take; None: all."""
         return {"train": self.train_images, "val": self.val_images, "test": self.test_images}

@@ -1,4 +1,4 @@
-"""evaluation: students trained on pairs."""
+"""evaluation: how students are trained on pairs and measured."""
 
 from typing import Annotated, Any
 
@@ -10,46 +10,51 @@ from vldd_dist.plugins import METRICS
 
 
 class EvaluationSettings(Section):
-    """The protocol: how students are trained on M pairs from the starting weights, coresets and distilled sets alike."""
+    """The protocol: how students are trained from the starting weights on M pairs. It is the same for coresets and distilled sets."""
 
-    epochs: Positive = Field(100, description="Epochs of the student on the pairs.")
-    batch_size: Positive = Field(128, description="Pairs a step.")
-    learning_rates: Distinct[Rate] = Field([0.01, 0.1], description="Each set's is chosen on validation from this one list.")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of the students' sgd.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Weight decay of the students' sgd.")
-    encode_batch: Annotated[Positive, HOW_TO_RUN] = Field(128, description="Images a forward pass when recall is measured.")
+    epochs: Positive = Field(100, description="Epochs that a student is trained on the pairs.")
+    batch_size: Positive = Field(128, description="Pairs in a step.")
+    learning_rates: Distinct[Rate] = Field(
+        [0.01, 0.1],
+        description="Learning rates to choose from; the choice is made on the validation split for each set of pairs.",
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of the students' SGD.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Weight decay of the students' SGD.")
+    encode_batch: Annotated[Positive, HOW_TO_RUN] = Field(128, description="Images in a forward pass when recall is measured.")
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
 
 
 class ImageModelSettings(Section):
-    """A further image model for cross-architecture rows. All that has no field here is as in model.image."""
+    """A further image model for cross-architecture rows. Settings without a field here are those of model.image."""
 
     model: str = Field(description="Name of a timm model.")
     model_args: dict[str, JsonValue] = Field(default_factory=dict, description="Further arguments of timm.create_model.")
     weights: str | None = Field(
-        None, description="As model.image.weights; none: the same kind, which must be timm, random or attributes then."
+        None,
+        description="Weights, as for model.image.weights; none: its value, which must then be timm, random or attributes.",
     )
-    mean: tuple[float, float, float] | None = Field(None, description="As model.image.mean; none: the same.")
-    std: tuple[float, float, float] | None = Field(None, description="As model.image.std; none: the same.")
+    mean: tuple[float, float, float] | None = Field(None, description="Per-channel mean; none: model.image.mean.")
+    std: tuple[float, float, float] | None = Field(None, description="Per-channel standard deviation; none: model.image.std.")
     learning_rates: Distinct[Rate] | None = Field(
         None,
-        description="Of this model's students; none: evaluation.learning_rates. Chosen on validation for each set and model.",
+        description="Learning rates to choose from for this model's students; none: evaluation.learning_rates. The choice is made "
+        "on the validation split for each set of pairs and model.",
     )
 
-    def tower(self, own: ImageTowerSettings) -> ImageTowerSettings:
-        """The image tower that it makes of the experiment's own."""
+    def tower(self, default: ImageTowerSettings) -> ImageTowerSettings:
+        """The image tower with this model; `default` is model.image, which gives all that is not set here."""
         given = {name: getattr(self, name) for name in ("weights", "mean", "std")}
         changes = {name: value for name, value in given.items() if value is not None}
-        return own.model_copy(update={"model": self.model, "model_args": self.model_args, **changes})
+        return default.model_copy(update={"model": self.model, "model_args": self.model_args, **changes})
 
 
 def _as_mappings(given: Any) -> Any:
-    """A name is an entry without settings of its own."""
+    """Expand a name to an entry without further settings."""
     return [{"model": entry} if isinstance(entry, str) else entry for entry in given] if isinstance(given, list) else given
 
 
 def _one_row_a_model(entries: list[ImageModelSettings]) -> list[ImageModelSettings]:
-    """Rows are told apart by the model's name."""
+    """The entries; raises ValueError if two have the same model, because rows are identified by the model's name."""
     distinct([entry.model for entry in entries])
     return entries
 
@@ -57,12 +62,14 @@ def _one_row_a_model(entries: list[ImageModelSettings]) -> list[ImageModelSettin
 class EvaluationsSettings(EvaluationSettings):
     """All evaluations of an experiment."""
 
-    seeds: Distinct[Seed] = Field([0, 1, 2, 3, 4], description="One student for each set of pairs and seed.")
+    seeds: Distinct[Seed] = Field(
+        [0, 1, 2, 3, 4], description="Seeds of the students: one student is trained for each set of pairs and seed."
+    )
     metrics: Annotated[list[Annotated[AnyPlugin, plugin_of(METRICS)]], AfterValidator(distinct)] = Field(
-        [], description="Metrics of the test split to report beside recall; nothing is selected by them."
+        [], description="Metrics on the test split to report in addition to recall; they never select anything."
     )
     image_models: Annotated[list[ImageModelSettings], BeforeValidator(_as_mappings), AfterValidator(_one_row_a_model)] = Field(
         [],
-        description="Further image models, a cross-architecture row each: names of timm models, or mappings with `model` and what "
-        "differs from model.image (model_args, weights, mean, std) and from evaluation (learning_rates).",
+        description="Further image models, each with a cross-architecture row: names of timm models, or mappings with `model` and "
+        "the settings that differ from model.image (model_args, weights, mean, std) and from evaluation (learning_rates).",
     )

@@ -27,49 +27,54 @@ def _loss(chosen: Any) -> Any:
 
 
 class AugmentSettings(Section):
-    """Random changes of a real image while an expert trains."""
+    """Random augmentation of real images while an expert is trained."""
 
     crop_scale: tuple[float, float] = Field(
-        (0.5, 1.0), description="Random resized crop: smallest and largest area kept, as fractions."
+        (0.5, 1.0), description="Random resized crop: smallest and largest fraction of the area that is kept."
     )
-    flip: bool = Field(True, description="Mirror left-right with probability 1/2 (wrong where captions say left or right).")
-    randaugment_ops: NonNegative = Field(2, description="RandAugment operations an image; 0 switches them off.")
+    flip: bool = Field(
+        True, description="Mirror images horizontally with probability 1/2; switch it off if captions say left or right."
+    )
+    randaugment_ops: NonNegative = Field(2, description="RandAugment operations per image; 0 switches them off.")
     randaugment_magnitude: Annotated[int, Field(ge=0, le=10)] = Field(7, description="RandAugment magnitude, 0..10.")
 
 
 class ExpertSettings(Section):
     """Training of one expert on all real pairs."""
 
-    epochs: Positive = Field(10, description="Epochs; a snapshot is kept after each one that matters.")
+    epochs: Positive = Field(10, description="Epochs of training; `keep` says after which of them a snapshot is kept.")
     captions: Captions = Field(
         "one",
-        description="one: an epoch shows each image once, with one of its captions drawn anew; all: each caption once, with its image, as published (five times as many steps where an image has five).",
+        description="one: an epoch shows each image once, with one of its captions drawn anew in each epoch; all: an epoch shows "
+        "each caption once, with its image, as in the published protocol (five times as many steps if an image has five captions).",
     )
-    batch_size: Positive = Field(128, description="Pairs a step.")
+    batch_size: Positive = Field(128, description="Pairs in a step.")
     lr_image: Rate = Field(0.1, description="SGD learning rate of the image tower.")
     lr_text: Rate = Field(0.1, description="SGD learning rate of the text tower.")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Momentum of the experts' sgd.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight decay of the experts' sgd.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Momentum of the experts' SGD.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight decay of the experts' SGD.")
     augment: AugmentSettings | None = Field(
-        default_factory=AugmentSettings, description="How training images are augmented; none: not at all."
+        default_factory=AugmentSettings, description="Augmentation of training images; none: no augmentation."
     )
     readers: Annotated[Positive, HOW_TO_RUN] = Field(
-        1, description="Shards read at once; at most the number of training shards."
+        1, description="Shards that are read in parallel; at most the number of training shards."
     )
     cache_mib: Annotated[NonNegative, HOW_TO_RUN] = Field(
         0,
-        description="Decoded images kept on each node, for all its experts and epochs, MiB; used only when the whole split fits.",
+        description="Size in MiB of each node's cache of decoded images, shared by its experts and epochs. It is used only if the "
+        "whole split fits.",
     )
     precision: Precision = Field("fp32", description=PRECISION)
     workers: Annotated[Positive, HOW_TO_RUN] = Field(
-        1, description="Ranks that train one expert together; each asks for `resources`."
+        1, description="Ranks that train one expert together; each requests `resources`."
     )
     sharding: Annotated[Sharding, HOW_TO_RUN] = Field(
         "none",
-        description="How an expert lies on its ranks. none: whole on each; zero1, zero2, zero3: by DeepSpeed, its momentum in shards, its gradients too, its parameters too; fsdp: all in shards by torch.",
+        description="How an expert is distributed over its ranks. none: replicated; zero1: DeepSpeed shards its momentum; zero2: its "
+        "gradients as well; zero3: its parameters as well; fsdp: torch's FSDP2 shards all three.",
     )
     rank_timeout_seconds: Annotated[Positive, HOW_TO_RUN] = Field(
-        600, description="A rank that does not answer the others for so long is given up, and the epoch starts again."
+        600, description="A rank that does not answer the others for this long is given up, and the epoch starts again."
     )
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
 
@@ -79,9 +84,10 @@ class ExpertsSettings(ExpertSettings):
 
     count: Positive = Field(20, description="Number of experts.")
     loss: Annotated[AnyPlugin | None, BeforeValidator(_loss)] = Field(
-        None, description="The loss of experts where it is another than that of students; none: model.loss."
+        None, description="Training loss of experts, if it differs from that of students; none: model.loss."
     )
     keep: Literal["reachable", "all"] = Field(
         "reachable",
-        description="Snapshots kept: the starts that distillation can draw, their targets and the last epoch's, or all.",
+        description="Which snapshots are kept. reachable: the starts that distillation can draw, their targets, and the last "
+        "epoch's; all: every epoch's.",
     )

@@ -7,10 +7,10 @@ from pydantic import Field, JsonValue
 from vldd_dist.config.base import AnyPlugin, Positive, Section, choose, plugin_of
 from vldd_dist.plugins import LOSSES
 
-# Values of `image.weights` that name weights; any other is a file.
+# Values of `image.weights` with a meaning of their own; any other value is a file.
 NAMED_WEIGHTS = ("timm", "random", "attributes")
 
-# What each of them is, and of which encoders: models/text/poolings.py.
+# models/text/poolings.py defines them and says which encoders have them.
 PoolingName = Literal["cls", "mean", "eos", "projected"]
 
 
@@ -19,8 +19,10 @@ class LoraSettings(Section):
 
     rank: Positive = Field(4, description="Rank of the adapters.")
     alpha: Positive = Field(4, description="Scale: the adapter's output is multiplied by alpha / rank.")
-    targets: str = Field(r".*\.attn\.(qkv|proj)", description="Regular expression over module names that get an adapter.")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout before the adapters.")
+    targets: str = Field(
+        r".*\.attn\.(qkv|proj)", description="Regular expression for the names of the modules that get an adapter."
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout probability before the adapters.")
 
 
 class HeadSettings(Section):
@@ -28,9 +30,10 @@ class HeadSettings(Section):
 
     kind: Literal["none", "linear", "projection"] = Field(
         "projection",
-        description="none: features are the joint space; linear; projection: Linear, GELU, Linear, dropout, residual, LayerNorm.",
+        description="none: the tower's features are used as they are; linear: one linear layer; projection: Linear, GELU, Linear, "
+        "dropout, residual connection, LayerNorm.",
     )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="Dropout of a projection head.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="Dropout probability of a projection head.")
 
 
 class ImageTowerSettings(Section):
@@ -40,15 +43,19 @@ class ImageTowerSettings(Section):
     model_args: dict[str, JsonValue] = Field(default_factory=dict, description="Further arguments of timm.create_model.")
     weights: str = Field(
         "timm",
-        description="timm: the model's pretrained weights; random; attributes: pretrained on built-in scenes (scenes only); else the path or URL of a .safetensors file.",
+        description="timm: timm's pretrained weights; random: random weights; attributes: weights pretrained on the attributes of "
+        "built-in scenes (only with data.source: scenes); any other value: the path or URL of a .safetensors file.",
     )
     mean: tuple[float, float, float] = Field(
-        (0.485, 0.456, 0.406), description="Per-channel mean of pixels scaled to 0..1, subtracted."
+        (0.485, 0.456, 0.406), description="Per-channel mean that is subtracted from pixels scaled to 0..1."
     )
-    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="Per-channel standard deviation, divided by.")
+    std: tuple[float, float, float] = Field(
+        (0.229, 0.224, 0.225), description="Per-channel standard deviation that pixels are divided by."
+    )
     train: Literal["full", "lora", "head", "frozen"] = Field(
         "full",
-        description="Which parameters move: all, adapters and head, head, none. Batch-norm statistics never move.",
+        description="Which parameters are trained. full: all; lora: adapters and head; head: only the head; frozen: none. "
+        "Batch-norm statistics are never updated.",
     )
     lora: LoraSettings = Field(default_factory=LoraSettings)
     head: HeadSettings = Field(default_factory=lambda: HeadSettings(kind="none"))
@@ -56,28 +63,32 @@ class ImageTowerSettings(Section):
 
 
 class TextTowerSettings(Section):
-    """The text tower: a frozen transformers encoder whose caption embeddings are computed once, and a head."""
+    """The text tower: a frozen transformers encoder, whose caption embeddings are computed once, and a head."""
 
     model: str = Field(
         "bert-base-uncased",
-        description="A hub id or folder of a text model, or of a CLIP or SigLIP model of which the text part is used; minilm: the "
-        "packaged all-MiniLM-L6-v2; tiny-clip: a small CLIP text model with random weights from a fixed seed and a byte-level "
-        "vocabulary, to try things out on built-in scenes.",
+        description="Hub id or folder of a text model, or of a CLIP or SigLIP model, whose text part is used; minilm: the packaged "
+        "all-MiniLM-L6-v2; tiny-clip: a small CLIP text model with a byte-level vocabulary and random weights from a fixed seed, to "
+        "try things out on built-in scenes.",
     )
-    revision: str | None = Field(None, description="Revision of a hub model (a commit makes the run repeatable).")
+    revision: str | None = Field(
+        None, description="Revision of a hub model; a commit makes the run reproducible. none: the hub's default."
+    )
     pooling: PoolingName = Field(
         "cls",
-        description="How token states become one vector. BERT and the like: cls, the first token's state, or mean, of all tokens; "
-        "T5: mean; CLIP: projected, its text embedding, or eos, the end-of-text token's state before the projection; SigLIP: "
-        "projected.",
+        description="How the states of a caption's tokens become one vector. cls: the first token's state (BERT and similar "
+        "encoders); mean: the mean of all tokens (BERT and similar encoders, T5); projected: the model's text embedding (CLIP, "
+        "SigLIP); eos: the state of the end-of-text token before the projection (CLIP).",
     )
-    max_tokens: Positive = Field(30, description="Captions are cut to this many tokens, start and end tokens included.")
+    max_tokens: Positive = Field(30, description="Captions are truncated to this many tokens, including start and end tokens.")
     scale: Literal["none", "sqrt_dim"] = Field(
-        "none", description="sqrt_dim: each embedding scaled to norm sqrt(D); none: as the encoder gives it."
+        "none",
+        description="sqrt_dim: scale each embedding of size D to the norm sqrt(D); none: leave it as the encoder returns it.",
     )
     train: Literal["head", "frozen"] = Field(
         "head",
-        description="Which parameters move: the head, or none. The encoder itself is always frozen (docs/decisions.md).",
+        description="Which parameters are trained. head: only the head; frozen: none. The encoder itself is always frozen "
+        "(docs/decisions.md).",
     )
     head: HeadSettings = Field(default_factory=HeadSettings)
 
@@ -89,14 +100,14 @@ class ModelSettings(Section):
     text: TextTowerSettings = Field(default_factory=TextTowerSettings)
     joint_dim: Positive | None = Field(
         None,
-        description="Size of the joint space; none: the image features' size (needed where both towers have a head).",
+        description="Size of the joint space; none: the size of the image features. Required if the image tower has a head.",
     )
     loss: Annotated[AnyPlugin, plugin_of(LOSSES, default="infonce")] = Field(
         default_factory=lambda: choose(LOSSES, "infonce"),
-        description="The loss of students, and of experts where experts.loss names no other.",
+        description="Training loss of students, and of experts unless experts.loss names another.",
     )
 
     @property
     def has_features(self) -> bool:
-        """Whether the image tower is frozen, with weights that all models share: its features are units' output."""
+        """Whether all models share one frozen image backbone, so that units compute its features once."""
         return self.image.train in ("head", "frozen") and self.image.weights != "random"

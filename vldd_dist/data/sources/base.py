@@ -40,7 +40,7 @@ class Part:
 
 
 class Source(Plugin):
-    """A source and its settings. Fields that say where the data lie are marked `WHERE_IT_LIES`: `describe` tells content."""
+    """A source and its settings. Fields that say where the data lie are marked `LOCATION`: `describe` tells content."""
 
     def own_splits(self) -> tuple[str, ...]:
         """Those of `SPLITS` that the source itself tells apart, `train` always among them. The others are taken out of `train`

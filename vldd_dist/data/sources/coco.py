@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, model_validator
 
-from vldd_dist.config.base import WHERE_IT_LIES
+from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.range_reader import open_shard
@@ -35,14 +35,12 @@ class _Content(NamedTuple):
 class Coco(Source):
     """A caption file and a folder of images for each split. Splits without a file are taken out of `train`."""
 
-    train: Annotated[str, WHERE_IT_LIES] = Field(description=_CAPTIONS.format("training", ""))
-    train_images: Annotated[str, WHERE_IT_LIES] = Field(description=_IMAGES)
-    val: Annotated[str | None, WHERE_IT_LIES] = Field(
-        None, description=_CAPTIONS.format("validation", "; none: by `data.split`")
-    )
-    val_images: Annotated[str | None, WHERE_IT_LIES] = Field(None, description=_IMAGES)
-    test: Annotated[str | None, WHERE_IT_LIES] = Field(None, description=_CAPTIONS.format("test", "; none: by `data.split`"))
-    test_images: Annotated[str | None, WHERE_IT_LIES] = Field(None, description=_IMAGES)
+    train: Annotated[str, LOCATION] = Field(description=_CAPTIONS.format("training", ""))
+    train_images: Annotated[str, LOCATION] = Field(description=_IMAGES)
+    val: Annotated[str | None, LOCATION] = Field(None, description=_CAPTIONS.format("validation", "; none: by `data.split`"))
+    val_images: Annotated[str | None, LOCATION] = Field(None, description=_IMAGES)
+    test: Annotated[str | None, LOCATION] = Field(None, description=_CAPTIONS.format("test", "; none: by `data.split`"))
+    test_images: Annotated[str | None, LOCATION] = Field(None, description=_IMAGES)
 
     @model_validator(mode="after")
     def _both(self) -> "Coco":

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from vldd_dist.config.base import WHERE_IT_LIES
+from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder, local_path
 from vldd_dist.data.files.shards import IMAGE_EXTENSIONS, checked_captions, reading
@@ -24,7 +24,7 @@ class Folder(Source):
     which each line is a caption. What lies in a folder `val` or `test` (or validation, valid, dev) at the top is of that split,
     all else of `train`. Hidden files and folders are left out, links to folders are not followed."""
 
-    path: Annotated[str, WHERE_IT_LIES] = Field(description="The folder: a path or an fsspec URL.")
+    path: Annotated[str, LOCATION] = Field(description="The folder: a path or an fsspec URL.")
     caption_extension: str = Field("txt", pattern=r"^\w+$", description="Of the text files.")
 
     def own_splits(self) -> tuple[str, ...]:

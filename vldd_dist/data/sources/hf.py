@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from vldd_dist.config.base import WHERE_IT_LIES
+from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES
@@ -25,7 +25,7 @@ class HuggingFace(Source):
     """Read as a stream: nothing but the files asked for is downloaded, and nothing is stored. Rows are images; a cell of
     captions is a text or a list of texts."""
 
-    path: Annotated[str, WHERE_IT_LIES] = Field(
+    path: Annotated[str, LOCATION] = Field(
         description="OWNER/NAME on the hub, or a folder: images, parquet, what `save_to_disk` wrote."
     )
     config: str | None = Field(None, description="Which of the data set's configurations.")
@@ -38,7 +38,7 @@ class HuggingFace(Source):
         None, description=f"Of the captions; none: the one called {', '.join(CAPTION_COLUMNS)}."
     )
     identity_column: str | None = Field(None, description="What tells images apart in all splits, e.g. their numbers.")
-    image_folder: Annotated[str | None, WHERE_IT_LIES] = Field(
+    image_folder: Annotated[str | None, LOCATION] = Field(
         None, description="Where images lie that the data set names by their paths; none: in `path`."
     )
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from vldd_dist.config.base import WHERE_IT_LIES
+from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.regular_files import open_regular
@@ -27,8 +27,8 @@ JSON_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)
 class Karpathy(Source):
     """A JSON file with splits and sentences, and the folder that holds the images it names."""
 
-    annotations: Annotated[str, WHERE_IT_LIES] = Field(description="Path of the JSON file with splits and sentences.")
-    images: Annotated[str, WHERE_IT_LIES] = Field(description="Folder that holds the images the JSON names.")
+    annotations: Annotated[str, LOCATION] = Field(description="Path of the JSON file with splits and sentences.")
+    images: Annotated[str, LOCATION] = Field(description="Folder that holds the images the JSON names.")
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
         return parts_of(sum(1 for _ in islice(_of_split(self._entries(), split), limit)), images)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from vldd_dist.config.base import WHERE_IT_LIES
+from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.range_reader import open_shard
 from vldd_dist.data.files.shards import captions_of, expand, image_of, is_text, reading, samples_of
@@ -18,13 +18,13 @@ from vldd_dist.errors import DataError
 class Shards(Source):
     """WebDataset tars. Splits without tars of their own are taken out of `train`."""
 
-    train: Annotated[str, WHERE_IT_LIES] = Field(
+    train: Annotated[str, LOCATION] = Field(
         description="URLs of the training tars (globs, {000..012} braces, '::' between several)."
     )
-    val: Annotated[str | None, WHERE_IT_LIES] = Field(
+    val: Annotated[str | None, LOCATION] = Field(
         None, description="URLs of the validation tars; none: taken out of `train` by `data.split`."
     )
-    test: Annotated[str | None, WHERE_IT_LIES] = Field(None, description="The same of the test tars.")
+    test: Annotated[str | None, LOCATION] = Field(None, description="The same of the test tars.")
 
     def own_splits(self) -> tuple[str, ...]:
         return tuple(split for split in SPLITS if getattr(self, split) is not None)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from vldd_dist.config.base import WHERE_IT_LIES
+from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.shards import reading
@@ -52,11 +52,11 @@ class _Image:
 class TableSource(Source):
     """A table, and the folder of the images it names. Rows of one image, wherever they are, give it several captions."""
 
-    path: Annotated[str, WHERE_IT_LIES] = Field(description="The table: a path or any fsspec URL.")
+    path: Annotated[str, LOCATION] = Field(description="The table: a path or any fsspec URL.")
     format: Literal["csv", "jsonl", "parquet"] | None = Field(
         None, description="Of the table; csv also stands for other separators; none: by its name's ending."
     )
-    image_folder: Annotated[str | None, WHERE_IT_LIES] = Field(
+    image_folder: Annotated[str | None, LOCATION] = Field(
         None, description="Folder that the image paths are relative to, a path or an fsspec URL; none: the table's."
     )
     image_column: str | None = Field(
