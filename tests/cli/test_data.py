@@ -197,7 +197,7 @@ NOTHING_KNOWN = {
     two_tables: r"it has 2 tables \(a\.csv, b\.tsv\): name one of them",
     other_json: "neither a Karpathy-style nor a COCO JSON",
     no_json: "not JSON, or nested too deeply",
-    damaged_images: "of the first 12 samples of train none can be read",
+    damaged_images: "none of the first 12 samples of train can be read",
 }
 
 

@@ -33,7 +33,7 @@ BAD_CELLS = {
     "a list with a number": ({"title": ["a", 3]}, "title: expected a text, not int"),
     "an empty list": ({"title": []}, "title: empty"),
     "a dictionary": ({"title": {"a": "b"}}, "title: expected a text, not dict"),
-    "half a surrogate pair": ({"title": "\ud800"}, "is no UTF-8"),
+    "half a surrogate pair": ({"title": "\ud800"}, "is not UTF-8"),
     "a number for a path": ({"filepath": 3}, "filepath: expected a text, not int"),
     "no path": ({"filepath": None}, "filepath: missing"),
     "an empty path": ({"filepath": ""}, "filepath: empty"),
@@ -86,7 +86,7 @@ def test_bad_lines_of_a_csv(folder: Path) -> None:
     assert "1 cells under 2 columns" in errors[0]
     assert "3 cells under 2 columns: quote cells" in errors[1]
     assert "expected after" in errors[2]
-    assert "is no UTF-8: save the table as UTF-8" in errors[3]
+    assert "is not UTF-8: save the table as UTF-8" in errors[3]
 
 
 NO_TABLES: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
@@ -107,9 +107,9 @@ NO_TABLES: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
     "two that could be meant": ("x.csv", b"image,title,text\n", {}, "the columns 'title' and 'text' could each be meant"),
     "a name twice": ("x.csv", b"image,title,title\n", {}, "2 columns are called 'title': rename all but one"),
     "no split column": ("x.csv", b"image,title\n", {"split_column": "split"}, "there is no column 'split'"),
-    "an empty file": ("x.csv", b"", {}, "it is empty"),
+    "an empty file": ("x.csv", b"", {}, "the file is empty"),
     "an empty JSONL": ("x.jsonl", b"", {}, "it has no JSON object"),
-    "an empty parquet": ("x.parquet", b"", {}, "not a whole parquet file"),
+    "an empty parquet": ("x.parquet", b"", {}, "not a complete parquet file"),
     "a quote that does not end": (
         "x.csv",
         b'image,title\na,b\nc,"d\ne,f\n',
@@ -123,12 +123,12 @@ NO_TABLES: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
         "line 2: a quoted cell that begins here does not end",
     ),
     "UTF-16": ("x.csv", "image,title\na,b\n".encode("utf-16"), {}, "UTF-16: save it as UTF-8"),
-    "CR alone": ("x.csv", b"image,title\ra,b\rc,d", {}, "lines end with CR alone"),
-    "gzip": ("x.csv", b"\x1f\x8b\x08\0abc", {}, "no text file but a compressed or binary one"),
-    "a parquet for a CSV": ("x.csv", b"PAR1abc", {}, "no text file but a compressed or binary one"),
-    "a CSV for a parquet": ("x.parquet", b"image,title\na,b\n", {}, "not a whole parquet file"),
-    "a JSON list": ("x.jsonl", b'[{"image": "a"}]', {}, "its first line is no JSON object"),
-    "an unknown ending": ("x.data", b"image,title\n", {}, "does not tell its format: set data.source.format"),
+    "CR alone": ("x.csv", b"image,title\ra,b\rc,d", {}, "lines end with CR only"),
+    "gzip": ("x.csv", b"\x1f\x8b\x08\0abc", {}, "a compressed or binary file, not text"),
+    "a parquet for a CSV": ("x.csv", b"PAR1abc", {}, "a compressed or binary file, not text"),
+    "a CSV for a parquet": ("x.parquet", b"image,title\na,b\n", {}, "not a complete parquet file"),
+    "a JSON list": ("x.jsonl", b'[{"image": "a"}]', {}, "its first line is not a JSON object"),
+    "an unknown ending": ("x.data", b"image,title\n", {}, "does not show its format: set data.source.format"),
 }
 
 
@@ -158,19 +158,19 @@ def test_no_file_or_no_regular_one(tmp_path: Path, ending: str) -> None:
 def test_a_parquet_cut_short(folder: Path) -> None:
     path = as_parquet(folder / "x.parquet", rows())
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DataError, match="not a whole parquet file"):
+    with pytest.raises(DataError, match="not a complete parquet file"):
         read(table(path))
 
 
 def test_images_within_a_parquet_are_for_another_source(folder: Path) -> None:
     for cell in (b"x", {"bytes": b"x", "path": None}):
-        with pytest.raises(DataError, match="holds images, not their paths: name the source `hf`"):
+        with pytest.raises(DataError, match="holds images, not their paths: use the source `hf`"):
             read(table(as_parquet(folder / "x.parquet", [{"image": cell, "text": "a"}])))
 
 
 @pytest.mark.parametrize("separator", ["", ",,", "\\t", "\n", '"'])
 def test_no_separator(tmp_path: Path, separator: str) -> None:
-    with pytest.raises(ValidationError, match="is no separator: give one character"):
+    with pytest.raises(ValidationError, match="is not a separator: give one character"):
         table(tmp_path / "x.csv", separator=separator)
 
 

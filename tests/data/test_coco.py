@@ -89,9 +89,9 @@ def test_another_caption_is_another_version(tmp_path: Path) -> None:
 
 
 BAD_IMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "no entry": (lambda tree: tree["images"].insert(0, 3), r"file_name: missing, or no text"),
-    "no name": (lambda tree: tree["images"][0].pop("file_name"), r"file_name: missing, or no text"),
-    "a number for a name": (lambda tree: tree["images"][0].update(file_name=3), "file_name: missing, or no text"),
+    "no entry": (lambda tree: tree["images"].insert(0, 3), r"file_name: missing, or not a text"),
+    "no name": (lambda tree: tree["images"][0].pop("file_name"), r"file_name: missing, or not a text"),
+    "a number for a name": (lambda tree: tree["images"][0].update(file_name=3), "file_name: missing, or not a text"),
     "a parent": (lambda tree: tree["images"][0].update(file_name="../x.jpg"), r"leads out of data\.source\.train_images"),
     "an absolute name": (lambda tree: tree["images"][0].update(file_name="/etc/passwd"), "leads out of"),
     "no file": (lambda tree: tree["images"][0].update(file_name="none.jpg"), r"train2017/none\.jpg cannot be read"),
@@ -118,14 +118,17 @@ NO_FILES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no annotations": (lambda tree: tree.pop("annotations"), "has the lists `images` and `annotations`"),
     "a Karpathy file": (
         lambda tree: tree["images"][0].update(sentences=[]),
-        "a Karpathy-style file, .*: name the source `karpathy`",
+        "this is a Karpathy-style file, .*: use the source `karpathy`",
     ),
-    "instances": (lambda tree: tree["annotations"][0].pop("caption"), r"annotations\[0\]\.caption: missing: instances"),
+    "instances": (
+        lambda tree: tree["annotations"][0].pop("caption"),
+        r"annotations\[0\]\.caption: missing: files of instances",
+    ),
     "an image that is not there": (
         lambda tree: tree["annotations"][2].update(image_id=1),
-        r"annotations\[2\]\.image_id: 1 is no image of the file",
+        r"annotations\[2\]\.image_id: the file has no image 1",
     ),
-    "an id twice": (lambda tree: tree["images"][1].update(id=9), r"images\[1\]\.id: 9 is another image's too"),
+    "an id twice": (lambda tree: tree["images"][1].update(id=9), r"images\[1\]\.id: another image has the id 9 too"),
 }
 
 
@@ -155,7 +158,7 @@ def test_no_json_no_file_and_no_folder(tmp_path: Path) -> None:
 def test_a_coco_file_for_the_source_karpathy_names_this_one(tmp_path: Path) -> None:
     source = karpathy(tmp_path).source
     (tmp_path / "data.json").write_text(json.dumps(captions_file(tmp_path, "train", [1])))
-    with pytest.raises(DataError, match=r"data\.json: a COCO file, .*: name the source `coco`"):
+    with pytest.raises(DataError, match=r"data\.json: this is a COCO file, .*: use the source `coco`"):
         source.check("train")
 
 

@@ -78,10 +78,10 @@ def test_folders_that_are_splits(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("captions", "sentence"),
     [
-        (None, r"00\.txt: missing: write a caption a line, or remove bad/00\.jpg"),
+        (None, r"00\.txt: missing: write one caption per line, or remove bad/00\.jpg"),
         ("", r"00\.txt: empty"),
         (" \n\n", r"00\.txt: empty"),
-        (b"\xff\xfe", r"00\.txt: no UTF-8: save it as UTF-8"),
+        (b"\xff\xfe", r"00\.txt: not UTF-8: save it as UTF-8"),
     ],
 )
 def test_a_pair_without_captions_is_one_bad_sample(tree: Path, captions: str | bytes | None, sentence: str) -> None:
@@ -115,7 +115,7 @@ def test_what_is_no_file_is_not_waited_for(tree: Path) -> None:
 
 
 def test_no_folder_or_no_images(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.source\.path: .*/none is no folder"):
+    with pytest.raises(DataError, match=r"data\.source\.path: .*/none is not a folder: correct the path"):
         folder(tmp_path / "none").check("train")
     assert folder(tmp_path / "none").count("train", 3) == 3
     with pytest.raises(DataError, match=r"has no images \(jpg, jpeg, png, webp\)"):

@@ -188,21 +188,21 @@ def test_settings_that_name_nothing(image_folder: Path, settings: dict[str, Any]
 
 
 def test_no_folder_or_nothing_in_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.source\.path: .*/none is no folder"):
+    with pytest.raises(DataError, match=r"data\.source\.path: .*/none is not a folder: correct the path"):
         hf(tmp_path / "none").check("train")
     assert hf(tmp_path / "none").count("train", 5) == 5
     (tmp_path / "train.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match=r"data\.source: .* cannot be read \("):
         hf(tmp_path).check("train")
     for splits in ({"val": "val"}, {"train": "train", "dev": "dev"}):
-        with pytest.raises(ValidationError, match="splits: say what the data set calls `train`"):
+        with pytest.raises(ValidationError, match="splits: give the data set's name for `train`"):
             hf(tmp_path, splits=splits)
 
 
 def test_offline_is_final_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests run with HF_HUB_OFFLINE=1."""
     started = time.monotonic()
-    with pytest.raises(DataError, match="nobody/nothing is no folder, and this machine is told to be offline: unset HF_HUB"):
+    with pytest.raises(DataError, match="nobody/nothing is not a folder, and HF_HUB_OFFLINE is set: unset HF_HUB"):
         hf("nobody/nothing").check("train")
     for pattern in ("hf://datasets/nobody/nothing/{0000..0002}.tar", "hf://datasets/nobody/nothing/*.tar"):
         with pytest.raises(DataError, match=r"cannot be read \(.*offline mode is enabled"):

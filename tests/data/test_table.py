@@ -128,7 +128,7 @@ def test_a_folder_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFacto
 
 def test_a_missing_image_or_a_wrong_column_is_said_before_anything_runs(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = as_csv(folder / "x.csv", rows())
-    with pytest.raises(DataError, match=r"file none/.* cannot be read .*of the first 12 samples of train none can be read"):
+    with pytest.raises(DataError, match=r"file none/.* cannot be read .*none of the first 12 samples of train can be read"):
         table(path, image_folder="none").check("train")
     (folder / name_of(1)).unlink()
     (folder / name_of(2)).write_bytes(b"no image")

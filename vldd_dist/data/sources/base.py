@@ -1,4 +1,4 @@
-"""What a source of images and captions is."""
+"""The interface of sources of images and captions."""
 
 import logging
 from abc import abstractmethod
@@ -14,23 +14,23 @@ from vldd_dist.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-# Samples that `check` reads.
+# Number of samples that `check` reads.
 CHECKED = 20
 SPLITS = ("train", "val", "test")
-# What other people call them; nobody uses COCO's 'restval' but for training.
+# Other common names of splits. COCO's 'restval' images are always used for training.
 SPLIT_OF = {split: split for split in SPLITS} | {"restval": "train", "validation": "val", "valid": "val", "dev": "val"}
 Samples = Iterator[RawSample | UnreadableSample]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of a split that one work unit prepares.
+    """A range of a split that one work unit prepares.
 
     Attributes:
-        start, stop: positions [start, stop) in the source. Each source defines what its positions count: samples, files or
-            bytes, for instance.
-        limit: samples at most; none: all.
-        samples: how many there are, where the source knows it; for progress only.
+        start, stop: positions [start, stop) in the source. Each source defines what its positions count, for example samples,
+            files or bytes.
+        limit: largest number of samples; None: all.
+        samples: number of samples if the source knows it; only used to show progress.
     """
 
     start: int
@@ -40,59 +40,60 @@ class Part:
 
 
 class Source(Plugin):
-    """A source and its settings. Fields that say where the data lie are marked `LOCATION`: `describe` tells content."""
+    """A source and its settings. Fields that only say where the data are stored are marked `LOCATION`: they do not determine a
+    unit's output, because `describe` identifies the content."""
 
     def own_splits(self) -> tuple[str, ...]:
-        """Those of `SPLITS` that the source itself tells apart, `train` always among them. The others are taken out of `train`
-        by `data.split`."""
+        """Those of `SPLITS` that the source has, always including `train`. `data.split` makes the others from `train`."""
         return SPLITS
 
     @abstractmethod
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
-        """One of its own splits, cut into parts in order.
+        """One of the source's own splits, cut into consecutive parts.
 
         Args:
-            limit: samples of the whole split at most; none: all.
-            images: samples of a part, about.
+            limit: largest number of samples in the whole split; None: all.
+            images: approximate number of samples in a part.
 
         Raises:
-            DataError: the source is not there or cannot be read.
+            DataError: the source is missing or cannot be read.
         """
 
     @abstractmethod
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
-        """The samples of a part of one of its own splits in a fixed order, not yet resized.
+        """The samples of a part of one of the source's own splits in a fixed order, not yet resized.
 
         Args:
             image_size: pixels, for sources that draw their images.
-            seed: the experiment's, for the same.
+            seed: the experiment's seed, for sources that draw their images.
 
         Raises:
-            DataError: naming what is missing or damaged and cannot be counted as a single bad sample.
+            DataError: something that concerns more than a single sample is missing or damaged.
         """
 
     @abstractmethod
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
-        """What the samples of a part depend on beside the settings, cheaply: part of the hash that names the prepared part. It
-        is called for every part: what costs time is computed once (`functools.cached_property`).
+        """What the samples of a part depend on beside the settings, as JSON values; it becomes part of the unit's id.
+
+        It is called for every part, so expensive results should be cached (`functools.cached_property`).
 
         Raises:
-            DataError: the source is not there.
+            DataError: the source is missing.
         """
 
     def stated_count(self, split: str, limit: int | None) -> int | None:
-        """Samples of a split, as far as the description alone tells; nothing is opened."""
+        """The number of samples in a split if the settings alone determine it; no file is opened."""
         return limit
 
     def count(self, split: str, limit: int | None) -> int | None:
-        """Samples of a split, where an index tells it without reading them."""
+        """The number of samples in a split if it is known without reading the samples, for example from an index."""
         return self.stated_count(split, limit)
 
     def check(self, split: str) -> None:
-        """Read the first samples of one of its own splits, before anything runs.
+        """Read the first samples of one of the source's own splits before a run; log a warning if some are unreadable.
 
         Raises:
-            DataError: all of them are unreadable, or the split has none. Of some unreadable ones a warning tells.
+            DataError: all of them are unreadable, or the split has no samples.
         """
         parts = self.parts(split, limit=CHECKED, images=CHECKED)
         samples = (sample for part in parts for sample in self.samples(split, part, image_size=64, seed=0))
@@ -101,13 +102,13 @@ class Source(Plugin):
             raise DataError(f"data.source: the {split} split has no samples: correct data.source")
         bad = [error for error in errors if error is not None]
         if len(bad) == len(errors):
-            raise DataError(f"{bad[0]} (of the first {len(errors)} samples of {split} none can be read)")
+            raise DataError(f"{bad[0]} (none of the first {len(errors)} samples of {split} can be read)")
         if bad:
             logger.warning("%d of the first %d samples of %s cannot be read: %s", len(bad), len(errors), split, bad[0])
 
 
 def error_of(sample: RawSample | UnreadableSample) -> DataError | None:
-    """Why a sample cannot be used; none: it can."""
+    """Why a sample cannot be used; None if it can."""
     if isinstance(sample, UnreadableSample):
         return sample.error
     if isinstance(sample.image, bytes):
@@ -119,6 +120,6 @@ def error_of(sample: RawSample | UnreadableSample) -> DataError | None:
 
 
 def parts_of(count: int, images: int) -> list[Part]:
-    """Parts of a source whose positions are `count` samples; `images` samples each."""
+    """Parts of `images` samples each, for a source with `count` samples whose positions count samples."""
     stops = [min(start + images, count) for start in range(0, count, images)]
     return [Part(start, stop, samples=stop - start) for start, stop in zip(range(0, count, images), stops, strict=True)]

@@ -1,4 +1,4 @@
-"""COCO's own files: captions_train2017.json and the like, and the folders of their images."""
+"""The files that COCO publishes: captions_train2017.json etc. and the folders of their images."""
 
 import json
 from functools import cached_property
@@ -17,15 +17,15 @@ from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 
 _CAPTIONS = "Caption file of the {} split (captions_*.json), a path or a URL{}."
-_IMAGES = "Folder of its images, a path or an fsspec URL."
+_IMAGES = "Folder of the images in the {} split, a path or an fsspec URL."
 
 
 class _Content(NamedTuple):
-    """Of a caption file.
+    """Content of a caption file.
 
     Attributes:
-        images: the entries of `images`.
-        captions: image id -> its captions.
+        images: the entries of the list `images`.
+        captions: image id -> captions of the image.
     """
 
     images: list[Any]
@@ -33,20 +33,24 @@ class _Content(NamedTuple):
 
 
 class Coco(Source):
-    """A caption file and a folder of images for each split. Splits without a file are taken out of `train`."""
+    """A caption file and a folder of images for each split. Splits without a file are made from `train` by `data.split`."""
 
     train: Annotated[str, LOCATION] = Field(description=_CAPTIONS.format("training", ""))
-    train_images: Annotated[str, LOCATION] = Field(description=_IMAGES)
-    val: Annotated[str | None, LOCATION] = Field(None, description=_CAPTIONS.format("validation", "; none: by `data.split`"))
-    val_images: Annotated[str | None, LOCATION] = Field(None, description=_IMAGES)
-    test: Annotated[str | None, LOCATION] = Field(None, description=_CAPTIONS.format("test", "; none: by `data.split`"))
-    test_images: Annotated[str | None, LOCATION] = Field(None, description=_IMAGES)
+    train_images: Annotated[str, LOCATION] = Field(description=_IMAGES.format("training"))
+    val: Annotated[str | None, LOCATION] = Field(
+        None, description=_CAPTIONS.format("validation", "; none: the split is made from `train` by `data.split`")
+    )
+    val_images: Annotated[str | None, LOCATION] = Field(None, description=_IMAGES.format("validation"))
+    test: Annotated[str | None, LOCATION] = Field(
+        None, description=_CAPTIONS.format("test", "; none: the split is made from `train` by `data.split`")
+    )
+    test_images: Annotated[str | None, LOCATION] = Field(None, description=_IMAGES.format("test"))
 
     @model_validator(mode="after")
-    def _both(self) -> "Coco":
+    def _both_or_neither(self) -> "Coco":
         for split in SPLITS:
             if (getattr(self, split) is None) != (getattr(self, f"{split}_images") is None):
-                raise ValueError(f"{split} and {split}_images belong together: give both or neither")
+                raise ValueError(f"{split} and {split}_images belong together: set both or neither")
         return self
 
     def own_splits(self) -> tuple[str, ...]:
@@ -68,11 +72,11 @@ class Coco(Source):
                 yield UnreadableSample(folder.place, DataError(f"{where}: {error}"))
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
-        """The caption file stands for the images too: a cluster that sees none of them finds the prepared unit by it."""
+        """The caption file identifies the images too, so that a cluster without access to them finds the prepared unit."""
         return {"captions": self._versions[split], "one_folder": self._one_folder}
 
     def count(self, split: str, limit: int | None) -> int | None:
-        """By the file; of one that cannot be read the limit, for a worker says what is wrong with it."""
+        """From the caption file. If it cannot be read, the limit: the worker that reads it reports the error."""
         try:
             count = len(self._content(split).images)
         except DataError:
@@ -81,7 +85,7 @@ class Coco(Source):
 
     @property
     def _one_folder(self) -> bool:
-        """Whether the images of all splits lie in one folder: then names alone tell images apart, else the split does too."""
+        """Whether all splits share one folder of images. Then a name identifies an image; otherwise the split is needed too."""
         return len({getattr(self, f"{split}_images") for split in self.own_splits()}) == 1
 
     @cached_property
@@ -105,7 +109,7 @@ class Coco(Source):
     def _raw(self, split: str, content: _Content, number: int, folder: ImageFolder) -> RawSample:
         entry = content.images[number]
         if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
-            raise DataError("file_name: missing, or no text")
+            raise DataError("file_name: missing, or not a text")
         key = entry.get("id")
         if not isinstance(key, int | str):
             raise DataError("id: missing, or neither a number nor a text")
@@ -117,7 +121,7 @@ class Coco(Source):
 
 
 def _read(url: str, split: str) -> _Content:
-    """Raises DataError: the file cannot be read, or its parts do not belong together."""
+    """Read a caption file. Raises DataError if it cannot be read or is inconsistent."""
     with reading(f"data.source.{split}: {url}"), open_shard(url) as file:
         raw = file.read()
     try:
@@ -126,7 +130,7 @@ def _read(url: str, split: str) -> _Content:
         raise DataError(f"{url}: not JSON, or nested too deeply: {one_line(str(error))}") from None
     images = tree.get("images") if isinstance(tree, dict) else None
     if isinstance(images, list) and images and isinstance(images[0], dict) and "sentences" in images[0]:
-        raise DataError(f"{url}: a Karpathy-style file, whose images have `sentences`: name the source `karpathy`")
+        raise DataError(f"{url}: this is a Karpathy-style file, whose images have `sentences`: use the source `karpathy`")
     if not isinstance(images, list) or not isinstance(tree.get("annotations"), list):
         raise DataError(f"{url}: a caption file has the lists `images` and `annotations`: name captions_*.json")
     captions: dict[Any, list[Any]] = {}
@@ -134,14 +138,16 @@ def _read(url: str, split: str) -> _Content:
         key = image.get("id") if isinstance(image, dict) else None
         if isinstance(key, int | str):
             if key in captions:
-                raise DataError(f"{url}: images[{number}].id: {key!r} is another image's too: correct it")
+                raise DataError(f"{url}: images[{number}].id: another image has the id {key!r} too: correct it")
             captions[key] = []
     for number, annotation in enumerate(tree["annotations"]):
         where = f"{url}: annotations[{number}]"
         if not isinstance(annotation, dict) or "caption" not in annotation:
-            raise DataError(f"{where}.caption: missing: instances and keypoints have none, name captions_*.json")
+            raise DataError(
+                f"{where}.caption: missing: files of instances and keypoints have no captions: name captions_*.json"
+            )
         key = annotation.get("image_id")
         if not isinstance(key, int | str) or key not in captions:
-            raise DataError(f"{where}.image_id: {key!r} is no image of the file: correct it or remove the annotation")
+            raise DataError(f"{where}.image_id: the file has no image {key!r}: correct it or remove the annotation")
         captions[key].append(annotation["caption"])
     return _Content(images, captions)

@@ -1,4 +1,4 @@
-"""A data set of the Hugging Face hub, or a folder that its library `datasets` can load."""
+"""A data set on the Hugging Face hub, or a folder that the library `datasets` can load."""
 
 import os
 from collections.abc import Iterator
@@ -22,51 +22,56 @@ from vldd_dist.errors import DataError
 
 
 class HuggingFace(Source):
-    """Read as a stream: nothing but the files asked for is downloaded, and nothing is stored. Rows are images; a cell of
-    captions is a text or a list of texts."""
+    """A data set on the Hugging Face hub, or a folder that the library `datasets` can load. It is streamed: only the files that
+    are needed are downloaded, and none is kept. Each row is an image; its captions are a text or a list of texts."""
 
     path: Annotated[str, LOCATION] = Field(
-        description="OWNER/NAME on the hub, or a folder: images, parquet, what `save_to_disk` wrote."
+        description="OWNER/NAME on the hub, or a folder of images or parquet files or one written by `save_to_disk`."
     )
-    config: str | None = Field(None, description="Which of the data set's configurations.")
-    revision: str | None = Field(None, description="Commit, branch or tag; none: the main branch as it is.")
+    config: str | None = Field(None, description="Name of the data set's configuration; none: its default.")
+    revision: str | None = Field(None, description="Commit, branch or tag; none: the main branch.")
     splits: dict[str, str] = Field(
-        {"train": "train"}, description="Our splits and what the data set calls them, e.g. {train: train, val: validation}."
+        {"train": "train"},
+        description="The data set's names of our splits train, val and test, for example {train: train, val: validation}.",
     )
-    image_column: str | None = Field(None, description=f"Of the images; none: the one called {', '.join(IMAGE_COLUMNS)}.")
+    image_column: str | None = Field(
+        None, description=f"Column of the images; none: the only column called one of {', '.join(IMAGE_COLUMNS)}."
+    )
     caption_columns: Annotated[list[str], Field(min_length=1)] | None = Field(
-        None, description=f"Of the captions; none: the one called {', '.join(CAPTION_COLUMNS)}."
+        None, description=f"Columns of the captions; none: the only column called one of {', '.join(CAPTION_COLUMNS)}."
     )
-    identity_column: str | None = Field(None, description="What tells images apart in all splits, e.g. their numbers.")
+    identity_column: str | None = Field(
+        None, description="Column whose value identifies an image in all splits, for example its number."
+    )
     image_folder: Annotated[str | None, LOCATION] = Field(
-        None, description="Where images lie that the data set names by their paths; none: in `path`."
+        None, description="Folder that image paths in the data set are relative to; none: `path`."
     )
 
     @model_validator(mode="after")
-    def _trains(self) -> "HuggingFace":
+    def _splits_have_train(self) -> "HuggingFace":
         if "train" not in self.splits or not set(self.splits) <= set(SPLITS):
-            raise ValueError("splits: say what the data set calls `train`, and `val` and `test` where it has them")
+            raise ValueError("splits: give the data set's name for `train`, and for `val` and `test` if it has them")
         return self
 
     def own_splits(self) -> tuple[str, ...]:
         return tuple(split for split in SPLITS if split in self.splits)
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
-        """Positions are files of a stream, of which a part has one at least, or rows of a saved data set. With a limit all
-        files are one part: how many rows a file has is known only after reading."""
+        """Positions count the files of a stream, or the rows of a saved data set. With a limit, all files of a stream are one
+        part, because a file's number of rows is known only after reading it."""
         rows = self._rows(split)
         if not rows.streamed:
             return parts_of(rows.shards if limit is None else min(rows.shards, limit), images)
         if limit is not None:
             return [Part(0, rows.shards, limit)]
-        each = 1 if rows.count is None else max(1, rows.shards * images // max(rows.count, 1))
-        return parts_of(rows.shards, each)
+        files_per_part = 1 if rows.count is None else max(1, rows.shards * images // max(rows.count, 1))
+        return parts_of(rows.shards, files_per_part)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         rows = self._rows(split)
         columns = self._columns(rows)
-        for key, place, row in islice(self._between(rows, part, columns[0]), part.limit):
-            where = f"{self.path}: {self.splits[split]}: {place}"
+        for key, location, row in islice(self._between(rows, part, columns[0]), part.limit):
+            where = f"{self.path}: {self.splits[split]}: {location}"
             try:
                 captions = captions_in(columns[1:], [row.get(name) for name in columns[1:]])
                 yield RawSample(key, where, self.path, self._image(row.get(columns[0])), captions, self._identity(row))
@@ -74,11 +79,11 @@ class HuggingFace(Source):
                 yield UnreadableSample(self.path, DataError(f"{where}: {error}"))
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
-        """The commit; of a folder the names, sizes and times of the last change of its files."""
+        """The commit on the hub; for a folder, a digest of the names, sizes and times of the last change of its files."""
         return {"version": self._version}
 
     def count(self, split: str, limit: int | None) -> int | None:
-        """From the metadata of the data set; of a stream without metadata the limit."""
+        """From the data set's metadata; if a stream has none, the limit."""
         try:
             count = self._rows(split).count
         except DataError:
@@ -106,7 +111,7 @@ class HuggingFace(Source):
         return self._loaded[split]
 
     def _columns(self, rows: Rows) -> list[str]:
-        """The image's, and those of the captions."""
+        """The image column, followed by the caption columns."""
         image = find_column(rows.columns, "image_column", self.image_column, IMAGE_COLUMNS, self.path)
         given: list[str | None] = [*self.caption_columns] if self.caption_columns else [None]
         captions = [find_column(rows.columns, "caption_columns", name, CAPTION_COLUMNS, self.path) for name in given]
@@ -115,33 +120,34 @@ class HuggingFace(Source):
         return [image, *captions]
 
     def _between(self, rows: Rows, part: Part, image_column: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        found = rows.between(part.start, part.stop, image_column)
+        """(key, location, row) of each row of a part. Raises DataError for any error of `datasets`."""
+        iterator = rows.between(part.start, part.stop, image_column)
         while True:
             with loading(self.path):
-                row = next(found, None)
+                row = next(iterator, None)
             if row is None:
                 return
             yield row
 
     def _image(self, cell: Any) -> bytes:
-        """The bytes of a cell: {bytes, path}, bytes or a path."""
+        """The encoded image of a cell, which is {bytes, path}, bytes or a path."""
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         path = cell.get("path") if isinstance(cell, dict) else cell
         if isinstance(data, bytes):
             return data
         if not isinstance(path, str):
             raise DataError("no image")
-        archive, separator, place = path.rpartition("::")
-        name = self._folder.relative(place)
+        archive, separator, path_in_folder = path.rpartition("::")
+        name = self._folder.relative(path_in_folder)
         return self._member(f"{archive}::{self._folder.path(name)}") if separator else self._folder.read(name)
 
     @staticmethod
     def _member(url: str) -> bytes:
-        """An image within an archive, as fsspec names it: zip://a/b.jpg::/data/images.zip."""
+        """An image in an archive, whose URL is written as in fsspec: zip://a/b.jpg::/data/images.zip."""
         import fsspec
 
         if not url.startswith("zip://") or url.count("::") > 1:
-            raise DataError(f"{one_line(url)}: only zip archives of images are read: unpack it")
+            raise DataError(f"{one_line(url)}: images can be read from zip archives only: unpack it")
         try:
             with fsspec.open(url, "rb") as file:
                 data: bytes = file.read(MAX_MEMBER_BYTES)

@@ -1,4 +1,4 @@
-"""Opening data sets with the library `datasets`, whose many exceptions become one."""
+"""Opening data sets with the library `datasets`, whose many kinds of exceptions become DataError."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import DataError
 
-# Files by which a folder that `save_to_disk` wrote is known.
+# A folder with one of these files was written by `save_to_disk`.
 SAVED = ("dataset_dict.json", "state.json")
 
 
@@ -18,10 +18,11 @@ class Rows:
     """A split of a data set.
 
     Attributes:
-        opened: datasets' IterableDataset, or Dataset where it was saved to disk.
-        columns: names.
-        shards: files of a stream, rows of a saved one.
-        count: rows; none: not known.
+        opened: an IterableDataset of `datasets`, or a Dataset if it was written by `save_to_disk`.
+        columns: names of the columns.
+        streamed: whether `opened` is an IterableDataset.
+        shards: number of files of a stream, number of rows of a saved data set.
+        count: number of rows; None: not known.
     """
 
     opened: Any
@@ -31,10 +32,11 @@ class Rows:
     count: int | None
 
     def between(self, start: int, stop: int, image_column: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """(key, place, row) of the rows of files, or the rows, [start, stop), with images as they are stored.
+        """(key, location, row) of each row of the files [start, stop), or of the rows [start, stop) of a saved data set. Images
+        are left encoded.
 
         Raises:
-            Exception: of many kinds, as `loading` knows.
+            Exception: of many kinds, which `loading` turns into DataError.
         """
         from datasets import Image
 
@@ -52,7 +54,7 @@ class Rows:
 
 @contextmanager
 def loading(path: str) -> Iterator[None]:
-    """Raises DataError for whatever goes wrong within."""
+    """Turns any error of the `with` block into DataError."""
     try:
         yield
     except (DataError, GeneratorExit):
@@ -64,23 +66,23 @@ def loading(path: str) -> Iterator[None]:
     except Exception as error:
         reason = one_line(" ".join(f"{type(error).__name__}: {error}".split()))
         if "OfflineMode" in reason:
-            mend = "unset HF_HUB_OFFLINE, or download the data set and name its folder"
-            raise DataError(f"data.source.path: {path} is no folder, and this machine is told to be offline: {mend}") from None
+            advice = "unset HF_HUB_OFFLINE, or download the data set and name its folder"
+            raise DataError(f"data.source.path: {path} is not a folder, and HF_HUB_OFFLINE is set: {advice}") from None
         raise DataError(f"data.source: {path} cannot be read ({reason}): correct path, config, revision or splits") from None
 
 
 def load(path: str, config: str | None, revision: str | None, split: str) -> Rows:
-    """A split, of which only a description is read.
+    """Open a split. Only its metadata are read.
 
     Args:
         path: OWNER/NAME on the hub, or a folder.
-        split: as the data set calls it.
+        split: the data set's name for it.
 
     Raises:
         DataError: it cannot be read, or has no such split.
     """
     if path.startswith(("/", ".", "~")) and not os.path.isdir(path):
-        raise DataError(f"data.source.path: {path} is no folder")
+        raise DataError(f"data.source.path: {path} is not a folder: correct the path")
     with loading(path):
         import datasets
 
@@ -89,12 +91,12 @@ def load(path: str, config: str | None, revision: str | None, split: str) -> Row
             return _saved(datasets.load_from_disk(path), path, split)
         opened = datasets.load_dataset(path, config, split=split, streaming=True, revision=revision)
         columns = opened.column_names or list(next(iter(opened.take(1)), {}))
-        of_split = (opened.info.splits or {}).get(split)
-        return Rows(opened, columns, True, opened.num_shards, of_split.num_examples if of_split else None)
+        split_info = (opened.info.splits or {}).get(split)
+        return Rows(opened, columns, True, opened.num_shards, split_info.num_examples if split_info else None)
 
 
 def commit_of(path: str, revision: str | None) -> str:
-    """The commit that a revision of a data set on the hub stands for."""
+    """The commit of a revision of a data set on the hub."""
     with loading(path):
         from huggingface_hub import HfApi
 
@@ -110,7 +112,7 @@ def _saved(opened: Any, path: str, split: str) -> Rows:
 
 
 def split_names(path: str) -> list[str]:
-    """What a data set calls its splits."""
+    """A data set's own names of its splits."""
     import datasets
 
     if any(os.path.isfile(os.path.join(path, name)) for name in SAVED):

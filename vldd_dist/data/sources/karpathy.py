@@ -1,4 +1,4 @@
-"""A Karpathy-style JSON (Flickr8k, Flickr30k, COCO splits) and a folder of images."""
+"""A JSON file of Karpathy's splits (Flickr8k, Flickr30k, COCO) and a folder of images."""
 
 import json
 import posixpath
@@ -20,15 +20,15 @@ from vldd_dist.data.sources.base import Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, MissingData
 
-# COCO's 'restval' images are trained on, as everybody does who uses these splits.
+# COCO's 'restval' images belong to the training split, as is usual with these splits.
 JSON_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 
 
 class Karpathy(Source):
-    """A JSON file with splits and sentences, and the folder that holds the images it names."""
+    """A JSON file with splits and captions, and the folder of its images."""
 
-    annotations: Annotated[str, LOCATION] = Field(description="Path of the JSON file with splits and sentences.")
-    images: Annotated[str, LOCATION] = Field(description="Folder that holds the images the JSON names.")
+    annotations: Annotated[str, LOCATION] = Field(description="Path of the JSON file with splits and captions.")
+    images: Annotated[str, LOCATION] = Field(description="Folder of the images that the JSON file names.")
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
         return parts_of(sum(1 for _ in islice(_of_split(self._entries(), split), limit)), images)
@@ -42,13 +42,13 @@ class Karpathy(Source):
                 yield UnreadableSample(self.images, error)
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
-        """The JSON's sha256 stands for the images too: a cluster that sees none of them finds the prepared unit by it."""
+        """The JSON file identifies the images too, so that a cluster without access to them finds the prepared unit."""
         return {"annotations": self._digest}
 
     @cached_property
     def _digest(self) -> str:
         if not Path(self.images).is_dir():
-            raise DataError(f"data.source.images: {self.images} is no folder")
+            raise DataError(f"data.source.images: {self.images} is not a folder: correct the path")
         path = Path(self.annotations)
         try:
             with open_regular(path) as file:
@@ -57,7 +57,7 @@ class Karpathy(Source):
             raise _unreadable(path) from None
 
     def count(self, split: str, limit: int | None) -> int | None:
-        """By the JSON; of a file that cannot be read the limit, for a worker says what is wrong with it."""
+        """From the JSON file. If it cannot be read, the limit: the worker that reads it reports the error."""
         try:
             return sum(1 for _ in islice(_of_split(self._entries(), split), limit))
         except DataError:
@@ -73,18 +73,18 @@ class Karpathy(Source):
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not JSON, or nested too deeply: {one_line(str(error))}") from None
         if isinstance(tree, dict) and "annotations" in tree:
-            raise DataError(f"{path}: a COCO file, which has `annotations` and no splits: name the source `coco`")
+            raise DataError(f"{path}: this is a COCO file, with `annotations` and without splits: use the source `coco`")
         if not isinstance(tree, dict) or not isinstance(tree.get("images"), list):
-            raise DataError(f"{path}: images: missing: a Karpathy-style file has a list under this key")
+            raise DataError(f"{path}: images: missing: name a Karpathy-style file, which has a list under this key")
         entries: list[Any] = tree["images"]
         return entries
 
 
 def _of_split(entries: list[Any], split: str) -> Iterator[tuple[int, Any]]:
-    """(number in the list, entry) of a split. An entry that does not say its split is taken for a (bad) training image."""
+    """(index in the list, entry) of each entry of a split. An entry without a split counts as a (bad) training image."""
     for number, entry in enumerate(entries):
-        named = entry.get("split") if isinstance(entry, dict) else None
-        if (named if isinstance(named, str) else "train") in JSON_SPLITS[split]:
+        name = entry.get("split") if isinstance(entry, dict) else None
+        if (name if isinstance(name, str) else "train") in JSON_SPLITS[split]:
             yield number, entry
 
 
@@ -113,7 +113,7 @@ def _raw(entry: Any, folder: ImageFolder, number: int, where: str) -> RawSample:
 
 def _unreadable(path: Path) -> DataError:
     kind = DataError if path.exists() else MissingData
-    return kind(f"data.source.annotations: {path} cannot be read: name the JSON file with splits and sentences")
+    return kind(f"data.source.annotations: {path} cannot be read: name the JSON file with splits and captions")
 
 
 def _field(entry: Any, name: str, where: str) -> Any:

@@ -1,4 +1,4 @@
-"""One image with its captions, as a source gives it."""
+"""One image with its captions, as a source returns it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +12,12 @@ from vldd_dist.errors import DataError
 class RawSample:
     """Attributes:
     key: unique among all samples of the source's split, without '.' and '/'.
-    source: where it came from, for error messages.
-    container: the shard or folder it lies in, for counting what is bad.
-    image: encoded bytes, or an image already decoded.
-    captions: at least one, none empty.
-    identity: what the source calls the image, the same in whatever split it occurs; none: the source has no such name.
-    extra: further plain-JSON facts, kept in KEY.json.
+    source: where the sample came from, for error messages.
+    container: the shard or folder that holds it, by which bad samples are counted.
+    image: encoded bytes, or an image that is already decoded.
+    captions: at least one; none is empty.
+    identity: the source's name for the image, which is the same in every split; None: the source has no such name.
+    extra: further metadata as plain JSON values, stored in KEY.json.
     """
 
     key: str
@@ -31,7 +31,7 @@ class RawSample:
 
 @dataclass(frozen=True)
 class UnreadableSample:
-    """A sample without an image or captions: `error` says which and where, `container` is its shard or folder."""
+    """A sample whose image or captions cannot be read: `error` says why and where, `container` is its shard or folder."""
 
     container: str
     error: DataError

@@ -1,4 +1,4 @@
-"""Existing WebDataset shards, ours or img2dataset's, from any fsspec URL."""
+"""Existing WebDataset shards, written by this package or by img2dataset, at any fsspec URL."""
 
 from functools import cached_property
 from typing import Annotated, Any
@@ -16,21 +16,24 @@ from vldd_dist.errors import DataError
 
 
 class Shards(Source):
-    """WebDataset tars. Splits without tars of their own are taken out of `train`."""
+    """WebDataset tars. Splits without tars of their own are made from `train` by `data.split`."""
 
     train: Annotated[str, LOCATION] = Field(
-        description="URLs of the training tars (globs, {000..012} braces, '::' between several)."
+        description="URLs of the training tars, with globs and {000..012} braces; '::' separates several."
     )
     val: Annotated[str | None, LOCATION] = Field(
-        None, description="URLs of the validation tars; none: taken out of `train` by `data.split`."
+        None, description="URLs of the validation tars; none: the split is made from `train` by `data.split`."
     )
-    test: Annotated[str | None, LOCATION] = Field(None, description="The same of the test tars.")
+    test: Annotated[str | None, LOCATION] = Field(
+        None, description="URLs of the test tars; none: the split is made from `train` by `data.split`."
+    )
 
     def own_splits(self) -> tuple[str, ...]:
         return tuple(split for split in SPLITS if getattr(self, split) is not None)
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
-        """Each tar is a part. With a limit all tars are one part: how many samples a tar has is known only after reading."""
+        """Each tar is a part. With a limit, all tars are one part, because the number of samples in a tar is not known before
+        it is read."""
         count = len(self._urls[split])
         return [Part(number, number + 1) for number in range(count)] if limit is None else [Part(0, count, limit)]
 
@@ -50,8 +53,8 @@ class Shards(Source):
                         yield UnreadableSample(url, error)
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
-        """Size, and ETag, checksum or time of the last change tell versions of a shard apart without reading terabytes; where
-        a file system has none of these, the sha256 does. The folders are left out."""
+        """Names of the tars without their folders, their sizes, and their ETags, checksums or times of the last change, so that
+        the data need not be read; their sha256 if the file system has none of these."""
         versions = self._versions[split]
         urls = self._urls[split][part.start : part.stop]
         return {"shards": [(url.rpartition("/")[2], *versions[url]) for url in urls]}
@@ -62,14 +65,14 @@ class Shards(Source):
 
     @cached_property
     def _urls(self) -> dict[str, list[str]]:
-        """Split -> its tars. Raises DataError when one is a tar of two splits."""
-        found = {split: expand(getattr(self, split)) for split in self.own_splits()}
+        """Split -> its tars. Raises DataError if two splits have a tar in common."""
+        urls_of = {split: expand(getattr(self, split)) for split in self.own_splits()}
         split_of: dict[str, str] = {}
-        for split, urls in found.items():
+        for split, urls in urls_of.items():
             for url in urls:
                 if split_of.setdefault(url, split) != split:
-                    raise DataError(f"data.source: {url} is named for both {split_of[url]} and {split}: leave it out of one")
-        return found
+                    raise DataError(f"data.source: {url} is named for both {split_of[url]} and {split}: remove it from one")
+        return urls_of
 
 
 def _raw(sample: dict[str, Any], number: int, url: str) -> RawSample:
@@ -78,7 +81,7 @@ def _raw(sample: dict[str, Any], number: int, url: str) -> RawSample:
     if "__fault__" in sample:
         raise DataError(f"{source}: {sample['__fault__']}: remove it")
     if "\0" in key or not is_text(key):
-        raise DataError(f"{source}: its name is no text: rename it")
+        raise DataError(f"{source}: its name is not valid text: rename it")
     image = image_of(sample)
     if image is None:
         raise DataError(f"{source}: no image (.jpg, .png or .webp)")
@@ -86,5 +89,5 @@ def _raw(sample: dict[str, Any], number: int, url: str) -> RawSample:
 
 
 def _plain(key: str) -> str:
-    """Without folders and dots (`./a`, `v1.0/a`): a key written to a tar ends at its first dot when read back."""
+    """The key without slashes and dots (`./a`, `v1.0/a`), because a key in a tar ends at the first dot when it is read back."""
     return key.removeprefix("./").replace("/", "-").replace(".", "_")

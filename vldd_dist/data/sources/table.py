@@ -27,18 +27,18 @@ EXTENSIONS = {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "
 
 def _one_character(separator: str | None) -> str | None:
     if separator is not None and (len(separator) != 1 or separator in '\r\n"\\'):
-        raise ValueError(f'{separator!r} is no separator: give one character, a tab as "\\t" in double quotes')
+        raise ValueError(f'{separator!r} is not a separator: give one character, a tab as "\\t" in double quotes')
     return separator
 
 
 @dataclass
 class _Image:
-    """What the rows of a part say of an image.
+    """An image, as the rows of a part describe it.
 
     Attributes:
-        position: of its first row.
-        row: names the row that is at fault where its file cannot be read.
-        name: of its file in the folder.
+        position: position of its first row.
+        row: its first row, which an error names if the file cannot be read.
+        name: path of the file in the folder.
         error: why one of the rows cannot be used, which makes the image unreadable.
     """
 
@@ -50,28 +50,31 @@ class _Image:
 
 
 class TableSource(Source):
-    """A table, and the folder of the images it names. Rows of one image, wherever they are, give it several captions."""
+    """A table, and the folder of the images it names. An image with several rows, wherever they are, has several captions."""
 
     path: Annotated[str, LOCATION] = Field(description="The table: a path or any fsspec URL.")
     format: Literal["csv", "jsonl", "parquet"] | None = Field(
-        None, description="Of the table; csv also stands for other separators; none: by its name's ending."
+        None, description="Format of the table (csv with any separator); none: from the extension of its name."
     )
     image_folder: Annotated[str | None, LOCATION] = Field(
-        None, description="Folder that the image paths are relative to, a path or an fsspec URL; none: the table's."
+        None,
+        description="Folder that the image paths are relative to, a path or an fsspec URL; none: the folder of the table.",
     )
     image_column: str | None = Field(
-        None, description=f"Column of the image paths; none: the one that is called {', '.join(PATH_COLUMNS)}."
+        None, description=f"Column of the image paths; none: the only column called one of {', '.join(PATH_COLUMNS)}."
     )
     caption_columns: Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
-        description=f"Columns of texts or of lists of texts; none: the one that is called {', '.join(CAPTION_COLUMNS)}.",
+        description="Columns of captions, whose cells are texts or lists of texts; none: the only column called one of "
+        f"{', '.join(CAPTION_COLUMNS)}.",
     )
     split_column: str | None = Field(
-        None, description="Column that says train, val, validation or test; none: all rows are of `train`."
+        None, description="Column with the split: train, val, validation or test; none: all rows belong to train."
     )
     separator: Annotated[str | None, AfterValidator(_one_character)] = Field(
         None,
-        description="Of a csv; none: a tab where the name ends in .tsv or the header has tabs but no comma, else a comma.",
+        description="Separator of a csv table; none: a tab if the name ends in .tsv or the header has tabs but no comma, else "
+        "a comma.",
     )
 
     def own_splits(self) -> tuple[str, ...]:
@@ -80,7 +83,7 @@ class TableSource(Source):
         return tuple(split for split in SPLITS if split == "train" or split in self._index)
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
-        """Positions are bytes of a text file and rows of a parquet file."""
+        """Positions are byte offsets in a text file, row numbers in a parquet file."""
         advice = (
             f"{self.path}: rows of one image are too far apart for a table of this size: sort it by the column "
             f"{self._image_column!r}"
@@ -92,19 +95,19 @@ class TableSource(Source):
         images = self._images_of(split, part, places)
         data = self._folder.read_all(image.name for image in images if image.error is None)
         for image in images:
-            read = image.error or next(data)
-            if isinstance(read, bytes):
-                source = one_line(self._folder.path(image.name))
-                yield RawSample(f"{image.position:012d}", source, self.path, read, image.captions, one_line(image.name))
+            data_or_error = image.error or next(data)
+            if isinstance(data_or_error, bytes):
+                key, source = f"{image.position:012d}", one_line(self._folder.path(image.name))
+                yield RawSample(key, source, self.path, data_or_error, image.captions, one_line(image.name))
             else:
-                yield UnreadableSample(self.path, image.error or DataError(f"{places.of(image.row)}: {read}"))
+                yield UnreadableSample(self.path, image.error or DataError(f"{places.of(image.row)}: {data_or_error}"))
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
-        """The table stands for the images too: a cluster that sees none of them finds the prepared unit by it."""
+        """The table identifies the images too, so that a cluster without access to them finds the prepared unit."""
         return {"table": self._version}
 
     def count(self, split: str, limit: int | None) -> int | None:
-        """By the table; of one that cannot be read the limit, for a worker says what is wrong with it."""
+        """From the table. If it cannot be read, the limit: the worker that reads it reports the error."""
         try:
             count = self._index[split].images() if split in self._index else 0
         except DataError:
@@ -118,16 +121,16 @@ class TableSource(Source):
 
     @cached_property
     def table(self) -> Table:
-        """Raises DataError where the format is neither given nor told by the name."""
-        ending = EXTENSIONS.get(self.path.rpartition(".")[2].lower())
-        match self.format or ending:
+        """Raises DataError if neither `format` nor the extension of the name says which format it has."""
+        by_extension = EXTENSIONS.get(self.path.rpartition(".")[2].lower())
+        match self.format or by_extension:
             case "csv":
                 return SeparatedValues(self.path, self.separator)
             case "jsonl":
                 return JsonLines(self.path)
             case "parquet":
                 return Parquet(self.path)
-        raise DataError(f"data.source.path: the name of {self.path} does not tell its format: set data.source.format")
+        raise DataError(f"data.source.path: the name of {self.path} does not show its format: set data.source.format")
 
     @cached_property
     def _folder(self) -> ImageFolder:
@@ -139,7 +142,7 @@ class TableSource(Source):
         column = self._column("image_column", self.image_column, PATH_COLUMNS)
         if self.table.holds_images(column):
             raise DataError(
-                f"{self.path}: the column {column!r} holds images, not their paths: name the source `hf` with its folder"
+                f"{self.path}: the column {column!r} holds images, not their paths: use the source `hf` with the table's folder"
             )
         return column
 
@@ -153,29 +156,30 @@ class TableSource(Source):
 
     @cached_property
     def _index(self) -> dict[str, RowIndex]:
-        """Split -> its rows; one pass over the table."""
-        found: dict[str, RowIndex] = {}
+        """Split -> index of its rows, made in one pass over the table."""
+        indices: dict[str, RowIndex] = {}
         for row in self.table.rows(self._columns, 0, None):
             split = self._split_of(row)
-            if split not in found:
-                found[split] = RowIndex()
-            found[split].add(row.position, self._image_of(row))
-        return found
+            if split not in indices:
+                indices[split] = RowIndex()
+            indices[split].add(row.position, self._image_of(row))
+        return indices
 
     @cached_property
     def _columns(self) -> list[str]:
-        """The image's, the split's where there is one, the captions'."""
+        """The columns to read, in the order in which rows hold them: image, split if there is one, captions."""
         split = [] if self.split_column is None else [self._column("split_column", self.split_column, ())]
         return [self._image_column, *split, *self._caption_columns]
 
     def _split_of(self, row: Row) -> str:
-        """A row that does not tell its split is taken for a (bad) training image."""
+        """The split of a row. A row without a valid split counts as a (bad) training image."""
         if self.split_column is None or row.values is None or not isinstance(row.values[1], str):
             return "train"
         return SPLIT_OF.get(row.values[1].strip().lower(), "train")
 
     def _image_of(self, row: Row) -> str:
-        """The image's path within the folder, equal for rows of one image; of a row without a usable path its own."""
+        """The image's path in the folder, which is the same for all rows of an image; a unique text if the row has no usable
+        path."""
         cell = row.values[0] if row.values is not None else None
         try:
             name = self._folder.relative(cell) if isinstance(cell, str) else "."
@@ -192,7 +196,7 @@ class TableSource(Source):
             name = self._image_of(row)
             if name not in images:
                 if len(images) == part.limit:
-                    # Further rows of the images before may follow.
+                    # Not break: further rows of earlier images may follow.
                     continue
                 images[name] = _Image(row.position, row, name)
             image = images[name]
@@ -203,17 +207,17 @@ class TableSource(Source):
         return list(images.values())
 
     def _captions_of(self, row: Row) -> list[str]:
-        """Raises DataError, without the place, for a row that cannot be used."""
+        """The captions of a row. Raises DataError if it cannot be used; the caller adds the location."""
         if row.values is None:
             raise DataError(row.fault)
         if self.split_column is not None:
-            _known_split(self.split_column, row.values[1])
+            _check_split(self.split_column, row.values[1])
         if self._folder.relative(text_of(self._image_column, row.values[0])) == ".":
             raise DataError(f"{self._image_column}: empty: name an image, or remove the row")
         columns = self._caption_columns
         return captions_in(columns, row.values[-len(columns) :])
 
 
-def _known_split(column: str, cell: Any) -> None:
+def _check_split(column: str, cell: Any) -> None:
     if text_of(column, cell).strip().lower() not in SPLIT_OF:
         raise DataError(f"{column}: there is no split {cell!r}: write one of {', '.join(SPLIT_OF)}")

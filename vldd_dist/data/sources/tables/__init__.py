@@ -1,1 +1,1 @@
-"""Reading tables row by row: one file a format. A row has a position, from which on the table can be read again."""
+"""Reading tables row by row, one file for each format. Each row has a position at which reading can start again."""

@@ -1,4 +1,4 @@
-"""What a table is."""
+"""The interface of tables: rows that are read from a position on."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Row:
     """Attributes:
-    position: where it begins, in the table's own unit.
-    number: rows or lines since the position that reading began at.
-    values: of the columns asked for, in their order; none: the row is damaged, and `fault` says how.
+    position: where the row begins, in the table's own unit (bytes or rows).
+    number: rows or lines between the position at which reading began and this row.
+    values: the cells of the requested columns, in their order; None: the row is damaged, and `fault` says how.
     """
 
     position: int
@@ -25,7 +25,7 @@ class Table(ABC):
     """A table at a local path or an fsspec URL.
 
     Attributes:
-        unit: what a person counts rows by: "line" or "row".
+        unit: the unit in which messages count rows: "line" or "row".
     """
 
     unit = "line"
@@ -36,36 +36,37 @@ class Table(ABC):
     @property
     @abstractmethod
     def columns(self) -> list[str]:
-        """Names of the columns. Raises DataError when the file is none of its format."""
+        """Names of the columns. Raises DataError if the file does not have this format."""
 
     @abstractmethod
     def rows(self, columns: Sequence[str], start: int, stop: int | None) -> Iterator[Row]:
-        """The rows whose positions lie in [start, stop), in order; `start` is 0 or the position of a row.
+        """The rows with positions in [start, stop), in order; `start` is 0 or the position of a row.
 
         Raises:
-            DataError: the file cannot be read further.
+            DataError: the rest of the file cannot be read.
         """
 
     @abstractmethod
     def numbers_before(self, start: int) -> int:
-        """Lines or rows before a position, which a row's `number` is added to."""
+        """The number of lines or rows before a position; a row's `number` is added to it."""
 
     def holds_images(self, column: str) -> bool:
-        """Whether the cells of a column are known to be images themselves and not their paths."""
+        """Whether the cells of a column are known to be images rather than their paths."""
         return False
 
     def advice(self) -> str:
-        """What else could be wrong where a column is missing; a sentence's end, or nothing."""
+        """The end of an error about a missing column: what else could be wrong with the table, or an empty text."""
         return ""
 
 
 class Places:
-    """Names rows for people. Counting the lines before `start` takes time and is done when the first is named."""
+    """Names of rows for error messages. The lines before `start` are counted only when the first name is needed."""
 
     def __init__(self, table: Table, start: int) -> None:
         self._table, self._start = table, start
 
     def of(self, row: Row) -> str:
+        """For example `pairs.csv: line 17`."""
         return f"{self._table.url}: {self._table.unit} {self._before + row.number + 1}"
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Cutting a table into parts in which whole images lie, whatever the order of its rows."""
+"""Cutting a table into parts so that all rows of an image are in the same part, whatever the order of the rows."""
 
 from array import array
 from hashlib import blake2b
@@ -8,37 +8,37 @@ import numpy as np
 from vldd_dist.data.sources.base import Part
 from vldd_dist.errors import DataError
 
-# A part is prepared by one worker, which holds its captions. More rows than these are more than any part needs in a table whose
-# rows are sorted by image.
+# A part is prepared by one worker, which holds its captions in memory. If rows are sorted by image, no part needs as many rows.
 MOST_ROWS = 2_000_000
 
 
 class RowIndex:
-    """Where the rows of one split begin and which image they are of: 16 bytes a row, and as much again a few times while parts
-    are cut."""
+    """The position and the image of each row of one split. It takes 16 bytes per row, and a few times as much while `parts`
+    runs."""
 
     def __init__(self) -> None:
         self._positions, self._images = array("q"), array("Q")
 
     def add(self, position: int, image: str) -> None:
-        """The next row. `image` is equal for rows of one image."""
+        """Add the next row. `image` is the same text for all rows of an image."""
         self._positions.append(position)
-        # Equal digests of two images would only keep them in one part.
+        # If two images had the same digest, they would only be kept in the same part.
         digest = blake2b(image.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         self._images.append(int.from_bytes(digest, "little"))
 
     def images(self) -> int:
+        """The number of distinct images."""
         return len(np.unique(np.asarray(self._images)))
 
     def parts(self, images: int, limit: int | None, advice: str) -> list[Part]:
-        """Stretches of positions, in order, of about `images` images each; all rows of an image are in one of them.
+        """Consecutive ranges of positions with about `images` images each; all rows of an image are in the same range.
 
         Args:
-            limit: images of all parts at most.
-            advice: what to do about rows of an image that are too far apart.
+            limit: largest number of images in all parts together.
+            advice: the error's sentence if rows of one image are too far apart.
 
         Raises:
-            DataError: they are.
+            DataError: rows of one image are so far apart that a part would have more than `MOST_ROWS` rows.
         """
         positions = np.asarray(self._positions)
         ends, counts = self._cuts()
@@ -56,11 +56,11 @@ class RowIndex:
         return parts
 
     def _cuts(self) -> tuple[np.ndarray, np.ndarray]:
-        """The rows after which the table may be cut, and how many images have begun by then."""
+        """The rows after which the table may be cut, and the number of images up to each of them."""
         _, first, image = np.unique(np.asarray(self._images), return_index=True, return_inverse=True)
         number = np.arange(len(image))
         last = np.zeros(len(first), dtype=np.int64)
-        # Of equal indices the last assignment stays.
+        # An image occurs several times as an index; its last assignment remains.
         last[image] = number
         ends = np.flatnonzero(np.maximum.accumulate(last[image]) == number)
         begun = np.cumsum(np.bincount(first, minlength=len(image)))

@@ -1,4 +1,4 @@
-"""Tables in text files, of which a position is a byte."""
+"""Tables in text files. The position of a row is a byte offset."""
 
 import codecs
 import csv
@@ -13,23 +13,23 @@ from vldd_dist.data.files.shards import reading
 from vldd_dist.data.sources.tables.base import Row, Table
 from vldd_dist.errors import DataError
 
-# A longer line belongs to no table of captions.
+# A file with a longer line is not a table of captions.
 LONGEST_LINE = 16 << 20
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
-# Objects of a JSONL file that are looked at for the names of its columns.
+# The columns of a JSONL file are the keys of this many objects at its beginning.
 OBJECTS_FOR_COLUMNS = 100
 
 
 class Lines:
-    """An iterator over the lines of a file, which knows how far it is.
+    """An iterator over the lines of a file that keeps track of its position.
 
     Attributes:
-        position: byte of the file at which the next line begins.
-        taken: lines so far.
+        position: byte offset at which the next line begins.
+        count: lines read so far.
     """
 
     def __init__(self, url: str, start: int) -> None:
-        self.url, self.position, self.taken = url, start, 0
+        self.url, self.position, self.count = url, start, 0
         with reading(f"data.source.path: {url}"):
             self._file = open_shard(url, start)
 
@@ -43,33 +43,33 @@ class Lines:
         return self
 
     def __next__(self) -> str:
-        """Bytes that are no UTF-8 become lone surrogates, so that only the cell that holds them is damaged."""
+        """The next line. Bytes that are not UTF-8 become lone surrogates, so that only the cell with them is damaged."""
         try:
             line = self._file.readline(LONGEST_LINE)
         except Exception:
-            # Entering the block for each line would take as long as reading it.
+            # Here, because entering `reading` for each line would take as long as reading the line.
             with reading(f"data.source.path: {self.url}"):
                 raise
         if not line:
             raise StopIteration
         if len(line) == LONGEST_LINE:
-            raise DataError(f"{self.url}: a line is longer than {LONGEST_LINE >> 20} MiB: this is no table of captions")
+            raise DataError(
+                f"{self.url}: a line is longer than {LONGEST_LINE >> 20} MiB: this is not a table of captions, correct the path"
+            )
         if self.position == 0:
             if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 raise DataError(f"{self.url}: its encoding is UTF-16: save it as UTF-8")
             if line.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PAR1")):
-                raise DataError(
-                    f"{self.url}: this is no text file but a compressed or binary one: unpack it, or correct its name"
-                )
+                raise DataError(f"{self.url}: this is a compressed or binary file, not text: unpack it, or correct its name")
             self.position, line = len(line), line.removeprefix(codecs.BOM_UTF8)
         else:
             self.position += len(line)
-        self.taken += 1
+        self.count += 1
         return line.decode("utf-8", "surrogateescape")
 
 
 class TextTable(Table):
-    """Counts lines for people."""
+    """A table whose rows are counted in lines."""
 
     def numbers_before(self, start: int) -> int:
         if start == 0:
@@ -78,14 +78,14 @@ class TextTable(Table):
             for _ in lines:
                 if lines.position >= start:
                     break
-            return lines.taken
+            return lines.count
 
 
 class SeparatedValues(TextTable):
-    """CSV (RFC 4180: quotes are doubled within quotes, which may hold newlines) with a header, by any separator.
+    """CSV with a header and any separator (RFC 4180: a quote in a quoted cell is doubled, and quoted cells may hold newlines).
 
     Args:
-        separator: one character; none: a tab where the name ends in .tsv or the header has tabs but no comma, else a comma.
+        separator: one character; None: a tab if the name ends in .tsv or the header has tabs but no comma, else a comma.
     """
 
     def __init__(self, url: str, separator: str | None) -> None:
@@ -105,13 +105,13 @@ class SeparatedValues(TextTable):
         with Lines(self.url, 0) as lines:
             for _, _, values, fault in self._parsed(lines):
                 if values is None:
-                    raise DataError(f"{self.url}: its header cannot be read ({fault}): correct it or `separator`")
+                    raise DataError(f"{self.url}: its header cannot be read ({fault}): correct the header or `separator`")
                 return [name.strip() for name in values]
-        raise DataError(f"{self.url}: it is empty: a table begins with the names of its columns")
+        raise DataError(f"{self.url}: the file is empty: begin it with a line of column names")
 
     def rows(self, columns: Sequence[str], start: int, stop: int | None) -> Iterator[Row]:
         names = self.columns
-        wanted = [names.index(name) for name in columns]
+        indices = [names.index(name) for name in columns]
         with Lines(self.url, start) as lines:
             parsed = self._parsed(lines)
             if start == 0:
@@ -122,26 +122,26 @@ class SeparatedValues(TextTable):
                 if values is not None and len(values) != len(names):
                     fault = f"{len(values)} cells under {len(names)} columns: quote cells that hold the separator"
                     values = None
-                yield Row(position, number, None if values is None else [values[index] for index in wanted], fault)
+                yield Row(position, number, None if values is None else [values[index] for index in indices], fault)
 
     def advice(self) -> str:
-        more = {separator: self._count(separator) for separator in SEPARATORS if separator != self.separator}
-        best = max(more, key=more.__getitem__)
-        if more[best] <= max(len(self.columns), 1):
+        counts = {separator: self._column_count(separator) for separator in SEPARATORS if separator != self.separator}
+        best = max(counts, key=counts.__getitem__)
+        if counts[best] <= max(len(self.columns), 1):
             return ""
-        return f"; with a {SEPARATORS[best]} for `separator` there would be {more[best]} columns"
+        return f"; with a {SEPARATORS[best]} for `separator` there would be {counts[best]} columns"
 
-    def _count(self, separator: str) -> int:
+    def _column_count(self, separator: str) -> int:
         try:
             return len(SeparatedValues(self.url, separator).columns)
         except DataError:
             return 0
 
     def _parsed(self, lines: Lines) -> Iterator[tuple[int, int, list[str] | None, str]]:
-        """(position, lines before, cells, fault) of each row that is not blank."""
+        """(position, lines before it, cells, fault) of each row that is not blank."""
         reader = csv.reader(lines, delimiter=self.separator, strict=True)
         while True:
-            position, number = lines.position, lines.taken
+            position, number = lines.position, lines.count
             try:
                 cells = next(reader, None)
             except csv.Error as error:
@@ -152,7 +152,7 @@ class SeparatedValues(TextTable):
                         f"{where}: a quoted cell that begins here does not end: close or double the quote"
                     ) from None
                 if "new-line character" in fault:
-                    raise DataError(f"{self.url}: its lines end with CR alone: save it with LF or CRLF") from None
+                    raise DataError(f"{self.url}: its lines end with CR only: save it with LF or CRLF line ends") from None
                 yield position, number, None, f"not CSV: {fault}"
                 continue
             if cells is None:
@@ -162,19 +162,19 @@ class SeparatedValues(TextTable):
 
 
 class JsonLines(TextTable):
-    """One JSON object a line; what an object lacks is None."""
+    """One JSON object per line; a key that an object lacks is a cell with None."""
 
     @cached_property
     def columns(self) -> list[str]:
-        found: dict[str, None] = {}
+        names: dict[str, None] = {}
         with Lines(self.url, 0) as lines:
             for number, (_, _, tree) in enumerate(islice(_objects(lines), OBJECTS_FOR_COLUMNS)):
                 if number == 0 and not isinstance(tree, dict):
-                    raise DataError(f"{self.url}: its first line is no JSON object: write one object a line")
-                found |= dict.fromkeys(tree if isinstance(tree, dict) else ())
-        if not found:
-            raise DataError(f"{self.url}: it has no JSON object, or an empty one: write one object a line")
-        return list(found)
+                    raise DataError(f"{self.url}: its first line is not a JSON object: write one object per line")
+                names |= dict.fromkeys(tree if isinstance(tree, dict) else ())
+        if not names:
+            raise DataError(f"{self.url}: it has no JSON object, or an empty one: write one object per line")
+        return list(names)
 
     def rows(self, columns: Sequence[str], start: int, stop: int | None) -> Iterator[Row]:
         with Lines(self.url, start) as lines:
@@ -184,13 +184,13 @@ class JsonLines(TextTable):
                 if isinstance(tree, dict):
                     yield Row(position, number, [tree.get(name) for name in columns])
                 else:
-                    yield Row(position, number, None, "no JSON object")
+                    yield Row(position, number, None, "not a JSON object")
 
 
 def _objects(lines: Lines) -> Iterator[tuple[int, int, Any]]:
-    """(position, lines before, value) of each line that is not blank; the value of one that is no JSON is None."""
+    """(position, lines before it, value) of each line that is not blank; the value is None if the line is not JSON."""
     while True:
-        position, number = lines.position, lines.taken
+        position, number = lines.position, lines.count
         line = next(lines, None)
         if line is None:
             return

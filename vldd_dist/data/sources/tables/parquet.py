@@ -1,4 +1,4 @@
-"""Parquet files, of which a position is a row."""
+"""Tables in parquet files. The position of a row is its number."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ from vldd_dist.data.files.regular_files import open_regular
 from vldd_dist.data.sources.tables.base import Row, Table
 from vldd_dist.errors import DataError
 
-# Rows that are in memory at once as Python values.
+# Rows that are converted to Python values at a time.
 BATCH_ROWS = 1024
 
 
 class Parquet(Table):
-    """Read by row groups, of the columns that are asked for; what else the file holds is not read."""
+    """A parquet file, read one row group at a time. Only the requested columns are read."""
 
     unit = "row"
 
@@ -32,7 +32,7 @@ class Parquet(Table):
             for group in range(file.num_row_groups):
                 count = file.metadata.row_group(group).num_rows
                 if first + count > start and (stop is None or first < stop):
-                    yield from self._of_group(file, group, list(columns), first, start, stop)
+                    yield from self._rows_of_group(file, group, list(columns), first, start, stop)
                 first += count
 
     def numbers_before(self, start: int) -> int:
@@ -46,7 +46,8 @@ class Parquet(Table):
         return pyarrow.types.is_struct(kind) or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
 
     @staticmethod
-    def _of_group(file: Any, group: int, columns: list[str], first: int, start: int, stop: int | None) -> Iterator[Row]:
+    def _rows_of_group(file: Any, group: int, columns: list[str], first: int, start: int, stop: int | None) -> Iterator[Row]:
+        """The rows of a group, whose first row has the number `first`, with numbers in [start, stop)."""
         for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
             low, high = max(start - first, 0), batch.num_rows if stop is None else min(stop - first, batch.num_rows)
             if low < high:
@@ -59,7 +60,7 @@ class Parquet(Table):
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
-        """Raises DataError for whatever goes wrong with it, here and within the `with` block."""
+        """The open file. Raises DataError for any error, also of the `with` block."""
         import pyarrow.parquet
 
         path = local_path(self.url)
@@ -78,4 +79,4 @@ class Parquet(Table):
             raise DataError(f"data.source.path: {self.url} cannot be read ({reason}): correct the path or the file") from None
         except Exception as error:
             reason = one_line(" ".join(str(error).split()))
-            raise DataError(f"{self.url}: not a whole parquet file ({reason}): correct the path or `format`") from None
+            raise DataError(f"{self.url}: not a complete parquet file ({reason}): correct the path or `format`") from None
