@@ -188,7 +188,7 @@ def damaged_images(folder: Path) -> Path:
 
 
 NOTHING_KNOWN = {
-    nothing: r"none of what is known: a CSV, .*; see docs/own-data\.md",
+    nothing: r"its format is not known: expected a CSV, .*; see docs/own-data\.md",
     no_path: "there is no such file or folder",
     images_alone: r"13 images, and no captions",
     a_table_of_numbers: r"no column has paths of images; its columns are 'a', 'b'",
@@ -279,7 +279,7 @@ def test_samples_are_taken_from_the_beginning_to_the_end(tmp_path: Path, capsys:
     assert table_rows(out)["unreadable"] == ["0", "0", "0"]
     _, out, _ = vldd(*few, "data.shard_images=1", capsys=capsys)
     assert table_rows(out)["unreadable"] == ["1", "0", "0"]
-    assert "25.0% of train is unreadable, more than data.max_bad_fraction (0): mend the source or raise it" in out
+    assert "25.0% of train is unreadable, more than data.max_bad_fraction (0): correct the source or raise it" in out
 
 
 def test_a_split_without_anything_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

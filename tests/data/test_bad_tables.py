@@ -38,7 +38,7 @@ BAD_CELLS = {
     "no path": ({"filepath": None}, "filepath: missing"),
     "an empty path": ({"filepath": ""}, "filepath: empty"),
     "a folder": ({"filepath": "photos"}, "not a regular file"),
-    "a NUL": ({"filepath": "a\0b"}, "no name that a file can have"),
+    "a NUL": ({"filepath": "a\0b"}, "not a valid file name"),
     "a FIFO": ({"filepath": "fifo"}, "not a regular file"),
     "a parent": ({"filepath": "../secret.jpg"}, "leads out of data.source.image_folder"),
     "a parent in the middle": ({"filepath": "photos/../../x/secret.jpg"}, "leads out of data.source.image_folder"),

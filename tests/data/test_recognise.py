@@ -105,7 +105,7 @@ def test_the_splits_of_tars(tmp_path: Path) -> None:
         "train": f"{escaped}/train[!a-zA-Z]*.tar",
         "val": f"{escaped}/val[!a-zA-Z]*.tar::{escaped}/validation[!a-zA-Z]*.tar",
     }
-    assert found.what.endswith("splits: train, val; 2 whose names say no split are left out")
+    assert found.what.endswith("splits: train, val; 2 whose names show no split are left out")
 
 
 def test_tars_in_folders_of_splits(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def a_pattern(folder: Path) -> str:
         (no_images, "it names no image"),
         (a_damaged_file_beside, r"captions_val\.json: not JSON"),
         (two_of_karpathy, r"it has dataset_coco\.json, dataset_flickr8k\.json: name one of them"),
-        (absolute_and_gone, "it names images such as '/none/0.jpg', which are not there"),
+        (absolute_and_gone, "it names images such as '/none/0.jpg', which do not exist"),
         (a_pattern, "there is no such file or folder: patterns are for .tar files"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -220,5 +220,5 @@ def test_a_missing_file_is_no_data_set_on_the_hub(tmp_path: Path, monkeypatch: p
 
 def test_images_of_a_remote_json_are_not_looked_for(tmp_path: Path) -> None:
     coco_json(tmp_path, "captions_train.json")
-    with pytest.raises(DataError, match="where its images lie is only looked for on this machine"):
+    with pytest.raises(DataError, match="its images can be found only on this machine"):
         recognise(f"file://{tmp_path}/captions_train.json")

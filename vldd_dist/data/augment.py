@@ -1,4 +1,4 @@
-"""Random augmentation of real images while an expert trains: crop, mirror, RandAugment (Cubuk et al. 1909.13719).
+"""Random augmentation of real images while an expert is trained: crop, mirror, RandAugment (Cubuk et al. 1909.13719).
 
 The operations, their ranges and their probability are those used for image-text retrieval since BLIP (Li et al. 2201.12086).
 Colour inversion and posterising are left out, because they would contradict captions.
@@ -16,7 +16,7 @@ Operation = Callable[[Image.Image, float, float], Image.Image]
 _LARGEST_SHEAR = 0.3
 _LARGEST_SHIFT = 10 / 224  # Of the side.
 _LARGEST_ANGLE = 30.0
-# The colour that fills areas from outside the image.
+# The colour of areas that lie outside the original image.
 _GREY = (128, 128, 128)
 # Probability that a drawn operation is applied.
 _PROBABILITY = 0.5

@@ -10,7 +10,7 @@ from torch import Tensor
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import DataError
 
-# An image that decodes to more pixels than this is a mistake or an attack (a decompression bomb).
+# An image with more pixels than this is a mistake or an attack (a decompression bomb).
 MAX_PIXELS = 178_956_970
 
 
@@ -43,7 +43,7 @@ def decode(data: bytes, source: str) -> Image.Image:
     except DataError:
         raise
     except Exception as error:
-        # For invalid bytes decoders raise more kinds of exceptions than they document.
+        # For invalid bytes, decoders raise more kinds of exceptions than they document.
         reason = one_line(" ".join(str(error).split())) or type(error).__name__
         raise DataError(f"{source}: not a readable JPEG, PNG or WebP image ({reason})") from None
 
@@ -64,15 +64,14 @@ def _on_white(image: ImageFile.ImageFile) -> Image.Image:
 
 
 def _from_16_bits(levels: np.ndarray, transparent: int | None) -> Image.Image:
-    """From grey values (H, W) uint32 of 16 bits, which `convert` would clip at 255."""
+    """An RGB image from 16-bit grey values (H, W) uint32, which `convert` would clip at 255."""
     grey = ((levels * 255 + 32767) // 65535).astype(np.uint8)
     grey[levels == (-1 if transparent is None else transparent)] = 255
     return Image.fromarray(grey).convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1 (upright) if there is none, or if the EXIF block is damaged, which the image itself may not
-    be."""
+    """The EXIF orientation; 1 (upright) if there is none or the EXIF block is damaged: the image may still be usable."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
@@ -90,8 +89,8 @@ def resize(image: Image.Image, size: int, how: str) -> Image.Image:
 
 
 def encode(image: Image.Image) -> tuple[str, bytes]:
-    """The file extension and bytes of a prepared image: PNG up to 64 pixels, where JPEG's blocks are as large as the objects in
-    the image, else JPEG of quality 95."""
+    """The file extension and bytes of a prepared image: JPEG of quality 95, or PNG up to 64 pixels, because JPEG's blocks are
+    as large as the objects in such an image."""
     buffer = io.BytesIO()
     if max(image.size) <= 64:
         image.save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""Calls that wait for a disk or a server, several at once, with their results in order."""
+"""Running calls that wait for a disk or a server in parallel, with their results in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,10 +11,10 @@ Result = TypeVar("Result")
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int) -> Iterator[Result]:
-    """As `map`, in so many threads. What a call raises is raised in its turn.
+    """Like `map`, in this many threads. A call's exception is raised when its result is due.
 
     Args:
-        ahead: items that are taken, and results that are held, before the first of them is asked for.
+        ahead: number of calls that are started, and of results that are held, ahead of the one that is returned.
     """
     pool, waiting, rest = ThreadPoolExecutor(threads), deque[Future[Result]](), iter(items)
     try:

@@ -1,4 +1,4 @@
-"""Real pairs near the centres of k-means: what a coreset and a start of the distillation are made of."""
+"""Real pairs nearest to the centres of k-means, for a coreset and an initialisation of the distillation."""
 
 import numpy as np
 import torch
@@ -7,18 +7,18 @@ from torch.nn import functional
 
 
 def joint_features(image: Tensor, text: Tensor) -> Tensor:
-    """(N, 2d) both features (N, d) of each pair, each of norm one, side by side."""
+    """(N, 2d): the image and text features (N, d) of each pair, each normalised to norm one, concatenated."""
     return torch.cat([functional.normalize(image.float()), functional.normalize(text.float())], dim=1)
 
 
 def medoids(features: Tensor, count: int, seed: int) -> list[int]:
-    """For each of `count` k-means centres, in their order, the nearest row that no earlier centre has taken.
+    """For each of `count` k-means centres, in their order, the nearest row that was not chosen for an earlier centre.
 
     Args:
         features: (N, d), N at least `count`. Distances are Euclidean, in float64.
-        seed: of k-means++, 0 to 2**32 - 1; it is run once.
+        seed: of k-means++, 0 to 2**32 - 1; k-means is run once.
     """
-    # Here, so that only who clusters loads scikit-learn.
+    # Imported here, so that scikit-learn is loaded only if it is needed.
     from sklearn.cluster import KMeans
 
     points = features.double().numpy()

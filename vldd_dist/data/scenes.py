@@ -1,4 +1,4 @@
-"""Built-in scenes: images of two coloured shapes with captions, drawn by seed, to try everything without a download."""
+"""Built-in scenes: images of two coloured shapes with captions, generated from a seed, to try everything without a download."""
 
 from dataclasses import dataclass
 from math import cos, pi, sin
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vldd_dist.seeding import numpy_generator
 
-# To be increased by any change of what is drawn or said for the same seed.
+# To be increased by any change of the images or captions for the same seed.
 GENERATOR_VERSION = 1
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")

@@ -57,9 +57,9 @@ def test_a_tar_cut_anywhere_is_an_error() -> None:
     data = archive()
     end = end_of(data)
     for length in {*range(0, end + 1024, 256), *(at + more for at in [*headers(data), end] for more in (0, 1, 511, 512, 1023))}:
-        with pytest.raises(DataError, match=r"a\.tar: not a whole WebDataset tar \(.+\)"):
+        with pytest.raises(DataError, match=r"a\.tar: not a complete WebDataset tar \(.+\)"):
             read(data[:length])
-    with pytest.raises(DataError, match="not a whole WebDataset tar"):
+    with pytest.raises(DataError, match="not a complete WebDataset tar"):
         read(gzip.compress(data)[:-200])
 
 
@@ -71,7 +71,7 @@ def test_a_flipped_bit_in_any_header_names_its_place() -> None:
             for bit in (0, 4):
                 damaged = bytearray(data)
                 damaged[at + byte] ^= 1 << bit
-                with pytest.raises(DataError, match=rf"a\.tar: not a whole WebDataset tar \(at byte {at}: "):
+                with pytest.raises(DataError, match=rf"a\.tar: not a complete WebDataset tar \(at byte {at}: "):
                     read(bytes(damaged))
 
 
@@ -125,5 +125,5 @@ def test_a_chain_of_extended_headers_is_an_error() -> None:
     header[156:157] = b"x"
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header[:512])
-    with pytest.raises(DataError, match="not a whole WebDataset tar"):
+    with pytest.raises(DataError, match="not a complete WebDataset tar"):
         read(bytes(header) * 3000 + archive())

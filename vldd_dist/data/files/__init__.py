@@ -1,1 +1,1 @@
-"""Other people's files: tars and image folders, local or remote, read in ranges, with a version of their content."""
+"""Untrusted files: tars and folders of images, local or remote, read in ranges, and versions of their content."""

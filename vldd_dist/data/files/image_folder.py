@@ -1,6 +1,6 @@
-"""Reading images by names that come from other people, out of one folder and from nowhere else.
+"""Reading images by names from untrusted data. Only files in one folder are ever read.
 
-Errors do not say where a name stood: the caller puts that before.
+Errors do not say where a name was written: the caller adds that.
 """
 
 import os
@@ -18,7 +18,7 @@ from vldd_dist.data.in_order import in_order
 from vldd_dist.errors import DataError
 from vldd_dist.store.retry import retried
 
-# Requests at once to a remote folder, and images that wait in memory.
+# Parallel requests to a remote folder, and images that are read ahead.
 REQUESTS, AHEAD = 16, 32
 
 
@@ -28,32 +28,33 @@ class ImageFolder:
 
     Attributes:
         place: a local path or an fsspec URL.
-        setting: the key that names it, for error messages.
+        setting: the key of the description that names the folder, for error messages.
     """
 
     place: str
     setting: str
 
     def relative(self, name: str) -> str:
-        """A name as the normal form of its path within the folder. An absolute one may be given that lies in it.
+        """The normalised path in the folder for a name, which is relative to the folder or the absolute path of a file in it.
 
         Raises:
-            DataError: it leads out of the folder; links within it are its owner's own.
+            DataError: the name leads out of the folder. Symbolic links in the folder are trusted.
         """
         within = self._without_folder(name)
         if within is None or "://" in within or within.startswith("/") or ".." in within.split("/"):
-            more = ": download it (img2dataset does)" if name.startswith(("http://", "https://")) else ""
-            raise DataError(f"{one_line(name)} leads out of {self.setting}{more or ': keep the images within it'}")
+            is_web = name.startswith(("http://", "https://"))
+            advice = "download it (img2dataset does)" if is_web else "keep the images within it"
+            raise DataError(f"{one_line(name)} leads out of {self.setting}: {advice}")
         return posixpath.normpath(within)
 
     def read(self, relative: str) -> bytes:
         """The bytes of an image.
 
         Args:
-            relative: as `relative` returns it.
+            relative: a path that `relative` returned.
 
         Raises:
-            DataError: it is not there, no regular file or too large.
+            DataError: the file is missing, not a regular file or too large.
         """
         source = one_line(self.path(relative))
         try:
@@ -67,14 +68,14 @@ class ImageFolder:
         return data
 
     def read_all(self, names: Iterable[str]) -> Iterator[bytes | DataError]:
-        """The bytes of each image, or why there are none, in order; of a remote folder several at once."""
+        """The bytes of each image in order, or the error if it cannot be read. A remote folder is read in parallel."""
         if self._root is not None:
             yield from map(self._read_or_error, names)
             return
         yield from in_order(self._read_or_error, names, threads=REQUESTS, ahead=AHEAD)
 
     def path(self, relative: str) -> str:
-        """Where an image lies, for messages and for people."""
+        """The path or URL of an image, for messages."""
         return posixpath.join(self.place, relative)
 
     def _read_or_error(self, name: str) -> bytes | DataError:
@@ -84,7 +85,7 @@ class ImageFolder:
             return error
 
     def _without_folder(self, name: str) -> str | None:
-        """The name without the folder before it; none: it names another place."""
+        """The name without the folder at its beginning; None if it is an absolute name outside the folder."""
         if "://" in name:
             start = self.place.rstrip("/") + "/"
             return name[len(start) :] if name.startswith(start) else None
@@ -104,7 +105,7 @@ class ImageFolder:
 
     @cached_property
     def _root(self) -> str | None:
-        """The local folder; none: it is remote."""
+        """The local folder; None if it is remote."""
         return local_path(self.place)
 
     @cached_property
@@ -113,7 +114,7 @@ class ImageFolder:
 
 
 def local_path(place: str) -> str | None:
-    """The path of a local place, which may be given as file://; none: it is remote."""
+    """The local path, also of a file:// URL; None for any other URL."""
     if place.startswith("file://"):
         return place.removeprefix("file://")
     return None if "://" in place else place
@@ -121,5 +122,5 @@ def local_path(place: str) -> str | None:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValueError):
-        return "no name that a file can have"
+        return "not a valid file name"
     return " ".join(f"{type(error).__name__} {error}".split())

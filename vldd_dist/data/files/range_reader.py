@@ -1,5 +1,5 @@
-"""Opening local and remote shards. Remote ones are read ahead in ranges, and a range that fails is requested again, so that a
-cut connection costs one range and not the whole tar.
+"""Opening local and remote shards. Remote ones are read ahead in ranges. A range that fails is requested again, so that a
+broken connection costs one range and not the whole tar.
 """
 
 import io
@@ -21,8 +21,8 @@ REMOTE_SCHEMES = ("s3", "gs", "gcs", "abfs", "az", "hf")
 
 
 def open_shard(url: str, start: int = 0) -> io.BufferedIOBase:
-    """A stream of the object's bytes from byte `start` on, to be read sequentially. After retries it raises what the file
-    system raises."""
+    """A stream of the object's bytes from byte `start` on, to be read sequentially. If retries do not help, it raises the file
+    system's exception."""
     filesystem, path = file_system(url)
     if "file" in _protocols(filesystem):
         opened: io.BufferedIOBase = open_regular(path)
@@ -66,7 +66,7 @@ class ResumingStream(io.RawIOBase):
 
     def __init__(self, filesystem: AbstractFileSystem, path: str, size: int, start: int = 0) -> None:
         self._filesystem, self._path, self._size = filesystem, path, size
-        self._asked = start
+        self._requested = start
         self._pool = ThreadPoolExecutor(RANGES_AHEAD)
         self._ahead: deque[Future[bytes]] = deque()
         self._current = memoryview(b"")
@@ -75,10 +75,10 @@ class ResumingStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._ask()
+        self._request_ahead()
         if not self._current and self._ahead:
             self._current = memoryview(self._ahead.popleft().result())
-            self._ask()
+            self._request_ahead()
         count = min(len(buffer), len(self._current))
         buffer[:count] = self._current[:count]
         self._current = self._current[count:]
@@ -88,11 +88,11 @@ class ResumingStream(io.RawIOBase):
         self._pool.shutdown(cancel_futures=True)
         super().close()
 
-    def _ask(self) -> None:
-        while len(self._ahead) < RANGES_AHEAD and self._asked < self._size:
-            start, stop = self._asked, min(self._asked + RANGE_BYTES, self._size)
+    def _request_ahead(self) -> None:
+        while len(self._ahead) < RANGES_AHEAD and self._requested < self._size:
+            start, stop = self._requested, min(self._requested + RANGE_BYTES, self._size)
             self._ahead.append(self._pool.submit(self._range, start, stop))
-            self._asked = stop
+            self._requested = stop
 
     def _range(self, start: int, stop: int) -> bytes:
         def fetch(seconds: float) -> bytes:

@@ -1,4 +1,4 @@
-"""Opening local files whose names come from other people."""
+"""Opening local files whose names come from untrusted data."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Reading samples from WebDataset tars in bytes, a file or any fsspec URL. Nothing is unpickled, and no command is run."""
+"""Reading samples from WebDataset tars. Nothing is unpickled, and no command is run."""
 
 import glob
 import io
@@ -19,21 +19,21 @@ from vldd_dist.data.files.range_reader import register_openers
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES, members_of
 from vldd_dist.errors import DataError
 
-# webdataset refuses pickles and commands, whatever a URL or a member's name asks for.
+# Makes webdataset refuse pickles and commands in URLs and members' names.
 utils.enforce_security = True
 register_openers()
 
 MOST_SHARDS = 1_000_000
 _RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)", re.ASCII)
 _LIST = re.compile(r"\{([^{}]*)\}")
-# Members that webdataset ignores too: `__meta__/...` and the like.
+# Members such as `__meta__/...`, which webdataset ignores too.
 META_MEMBER = re.compile(r"__[^/]*__($|/)")
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
 
 def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
-    """The samples of one tar in order: {"__key__": str, extension: bytes, ...} each. A sample that cannot be used has a
-    "__fault__" with the reason.
+    """The samples of one tar in order, each {"__key__": str, extension: bytes, ...}. If a sample cannot be used, its
+    "__fault__" is the reason.
 
     Raises:
         DataError: the tar is incomplete, or a member's name points outside its folder.
@@ -92,8 +92,12 @@ def captions_of(sample: dict[str, Any], source: str) -> list[str]:
 
 
 def checked_captions(captions: object, where: str) -> list[str]:
-    """Captions without surrounding white space. Raises DataError when there are none, they are not texts, or one contains a
-    lone surrogate (half a character, which JSON can express but no file can hold)."""
+    """The captions without surrounding white space.
+
+    Raises:
+        DataError: there are none, they are not texts, or one contains a lone surrogate (half a character, which JSON can
+            express but UTF-8 cannot).
+    """
     if captions is None:
         raise DataError(f"{where}: missing: each image needs a list of captions")
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
@@ -103,7 +107,7 @@ def checked_captions(captions: object, where: str) -> list[str]:
         raise DataError(f"{where}: empty: give at least one caption, or remove the image")
     for caption in stripped:
         if not is_text(caption):
-            raise DataError(f"{where}: {one_line(caption)!r} holds half of a surrogate pair: correct the text")
+            raise DataError(f"{where}: {one_line(caption)!r} contains half of a surrogate pair: correct the text")
     return stripped
 
 
@@ -118,8 +122,7 @@ def is_text(text: str) -> bool:
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Within the `with` block, any exception of a file system (OSError, unknown scheme, missing credentials) becomes a
-    DataError."""
+    """Turns any exception of the `with` block (OSError, unknown scheme, missing credentials) into DataError."""
     try:
         yield
     except Exception as error:
@@ -136,9 +139,9 @@ def expand(pattern: str) -> list[str]:
     """
     urls: list[str] = []
     for part in pattern.split("::"):
-        # Checked before the braces are expanded, which takes memory for all names.
+        # Checked first, because expanding the braces needs memory for all names.
         if _count(part) > MOST_SHARDS:
-            raise DataError(f"{part[:200]}: the braces stand for more than {MOST_SHARDS:,} shards: correct the pattern")
+            raise DataError(f"{part[:200]}: the braces expand to more than {MOST_SHARDS:,} shards: correct the pattern")
         with reading(part):
             candidates = list(braceexpand.braceexpand(part))
         for candidate in candidates:

@@ -1,5 +1,5 @@
-"""Reading a tar sequentially and completely. `tarfile` takes a damaged header or a missing end for the end of the archive; here
-both are errors."""
+"""Reading a tar sequentially and completely. A damaged header or a missing end, which `tarfile` accepts as the end of the
+archive, is an error here."""
 
 import io
 import tarfile
@@ -18,22 +18,22 @@ def members_of(name: str, stream: io.BufferedIOBase) -> Iterator[tuple[str, byte
     """Names and contents of a tar's regular files in order. The content is None for a file that is too large.
 
     Args:
-        name: of the tar, for error messages.
-        stream: read to its end; the tar may be compressed.
+        name: name of the tar, for error messages.
+        stream: the tar, which may be compressed; it is read to its end.
 
     Raises:
         DataError: a header is damaged, or the tar is truncated, does not end with two zero blocks, or is followed by other
             data.
     """
     try:
-        with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_SoundHeader) as tar:
+        with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictHeader) as tar:
             for member in tar:
                 if member.isreg():
                     yield member.name, _content(tar, member)
-                # Otherwise the archive keeps every header until it is closed.
+                # Otherwise `tarfile` keeps every header in memory until the archive is closed.
                 tar.members = []  # type: ignore[attr-defined]
     except Exception as error:
-        raise DataError(f"{name}: not a whole WebDataset tar ({one_line(' '.join(str(error).split()))})") from None
+        raise DataError(f"{name}: not a complete WebDataset tar ({one_line(' '.join(str(error).split()))})") from None
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
@@ -44,25 +44,26 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
     return file.read()
 
 
-class _SoundHeader(tarfile.TarInfo):
+class _StrictHeader(tarfile.TarInfo):
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        """The next header. Raises `HeaderError`, which `TarFile` takes for the end, only at the real end of the archive."""
+        """The next header. Raises `HeaderError`, which `TarFile` treats as the end, only at the real end of the archive."""
         stream = cast(Any, archive.fileobj)
-        at = stream.tell()
+        offset = stream.tell()
         try:
             return super().fromtarfile(archive)
         except tarfile.HeaderError as error:
             if type(error).__name__ != "EOFHeaderError":
-                raise tarfile.ReadError(f"at byte {at}: {error or 'empty header'}: it is damaged or truncated there") from None
-            _check_end(stream, at)
+                reason = error or "empty header"
+                raise tarfile.ReadError(f"at byte {offset}: {reason}: it is damaged or truncated there") from None
+            _check_end(stream, offset)
             raise
 
 
-def _check_end(stream: Any, at: int) -> None:
-    """After a zero block at byte `at`: check that another one follows, and only zeros up to the end of the file."""
+def _check_end(stream: Any, offset: int) -> None:
+    """After a zero block at byte `offset`: check that a second one follows, and only zeros up to the end of the file."""
     if stream.read(tarfile.BLOCKSIZE) != _ZEROS:
-        raise tarfile.ReadError(f"at byte {at}: one zero block instead of two at the end: it is damaged or truncated there")
+        raise tarfile.ReadError(f"at byte {offset}: one zero block instead of two at the end: it is damaged or truncated there")
     while rest := stream.read(1 << 20):
         if rest.strip(tarfile.NUL):
-            raise tarfile.ReadError(f"it ends at byte {at}, but data follows: give concatenated tars one by one")
+            raise tarfile.ReadError(f"it ends at byte {offset}, but data follows: name concatenated tars one by one")

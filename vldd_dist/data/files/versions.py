@@ -1,4 +1,4 @@
-"""What tells versions of a file's content apart, cheaply."""
+"""Versions of files: short texts that change with the content, preferably without reading it."""
 
 import os
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from vldd_dist.data.files.image_folder import local_path
 from vldd_dist.data.files.range_reader import file_system, open_shard
 from vldd_dist.data.files.shards import reading
 
-# What file systems call a version or checksum of a file's content, the best first: S3 and http, Azure, Google, a hub; else the
-# time of the last change.
+# Keys under which file systems (S3 and http, Azure, Google, the hub) report a version or checksum of a file's content, the best
+# first; the last ones are times of the last change.
 VERSIONS = (
     "ETag",
     "etag",
@@ -26,54 +26,54 @@ VERSIONS = (
     "Last-Modified",
 )
 
-# Files in one remote folder from which on it is listed. A listing has a thousand entries a request.
+# If at least this many files of a remote folder are needed, the folder is listed: a request returns a thousand entries.
 MANY = 10
 
 
 def version_of(url: str) -> tuple[int, str]:
-    """Size in bytes, and ETag, checksum or time of the last change; where a file system has none of these, the sha256."""
+    """Size in bytes, and ETag, checksum or time of the last change; the sha256 if the file system has none of these."""
     filesystem, path = fsspec.core.url_to_fs(url)
-    # An older listing says nothing.
+    # A cached listing may be out of date.
     filesystem.invalidate_cache()
     info = filesystem.info(path)
     return info["size"], recorded_version(info) or f"sha256 {sha256_of(url)}"
 
 
 def recorded_version(info: dict[str, Any]) -> str:
-    """What an entry of a file system's listing says of the content's version; nothing: an empty text."""
+    """The version of the content in an entry of a file system's listing; an empty text if it has none."""
     return next((f"{name} {info[name]}" for name in VERSIONS if info.get(name)), "")
 
 
 def versions_of(urls: Iterable[str], what: str) -> dict[str, tuple[int, str]]:
-    """`version_of` each. A remote folder that holds many of them is listed once instead of asked for each.
+    """URL -> `version_of` it. A remote folder with many of the files is listed once.
 
     Args:
-        what: comes before a URL that cannot be read.
+        what: the words before the URL in an error.
 
     Raises:
-        DataError: one cannot.
+        DataError: a file cannot be read.
     """
-    of_folder: dict[str, list[str]] = {}
+    urls_in: dict[str, list[str]] = {}
     for url in urls:
-        of_folder.setdefault(url.rpartition("/")[0], []).append(url)
-    found: dict[str, tuple[int, str]] = {}
-    for folder, inside in of_folder.items():
+        urls_in.setdefault(url.rpartition("/")[0], []).append(url)
+    versions: dict[str, tuple[int, str]] = {}
+    for folder, inside in urls_in.items():
         with reading(f"{what} {inside[0]}"):
-            listed = _listed(folder) if len(inside) >= MANY and _lists(folder) else {}
+            listed = _listed(folder) if len(inside) >= MANY and _listing_has_versions(folder) else {}
         for url in inside:
             with reading(f"{what} {url}"):
-                # What the listing lacks is asked for: the answer says why it is not there.
-                found[url] = listed.get(url.rpartition("/")[2]) or version_of(url)
-    return found
+                # A file that the listing lacks is requested by itself, so that the error says why it is missing.
+                versions[url] = listed.get(url.rpartition("/")[2]) or version_of(url)
+    return versions
 
 
-def _lists(folder: str) -> bool:
-    """Whether a listing of the folder says sizes and versions; a web server's does not."""
+def _listing_has_versions(folder: str) -> bool:
+    """Whether a listing of the folder has sizes and versions; a web server's does not."""
     return local_path(folder) is None and not folder.startswith(("http://", "https://"))
 
 
 def _listed(folder: str) -> dict[str, tuple[int, str]]:
-    """Name -> size and version of the files of a folder of which both are recorded."""
+    """Name -> size and version of each file in a folder whose version is recorded."""
     filesystem, path = fsspec.core.url_to_fs(folder)
     filesystem.invalidate_cache()
     entries = {info["name"].rpartition("/")[2]: info for info in filesystem.ls(path, detail=True)}
@@ -81,7 +81,7 @@ def _listed(folder: str) -> dict[str, tuple[int, str]]:
 
 
 def content_version(url: str) -> str:
-    """Of a file that stands for many others: the sha256 of a local one, which a copy of it has too; else `version_of`."""
+    """The version of a file that identifies others too: its sha256 if it is local, so that copies agree; else `version_of`."""
     if local_path(url) is not None:
         return f"sha256 {sha256_of(url)}"
     size, version = version_of(url)
@@ -94,18 +94,18 @@ def sha256_of(url: str) -> str:
 
 
 def listing(place: str) -> dict[str, str]:
-    """The files of a folder at any depth, local or at an fsspec URL: path within the folder -> what tells versions of the file
-    apart: size and time of the last change, or what the server has instead. Links to folders are not followed."""
+    """The files of a folder at any depth, local or at an fsspec URL: path in the folder -> version of the file, which is its
+    size and time of the last change or what the server has instead. Links to folders are not followed."""
     local = local_path(place)
     if local is None:
         filesystem, folder = file_system(place)
         start = folder.rstrip("/") + "/"
         return {path.removeprefix(start): recorded_version(info) for path, info in filesystem.find(folder, detail=True).items()}
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for where, _, names in os.walk(local):
         for name in names:
             path = os.path.join(where, name)
-            # A link to nothing is listed too: reading it says what it is.
+            # A broken link is listed too, so that reading it reports an error.
             status = os.stat(path) if os.path.exists(path) else os.lstat(path)
-            found[os.path.relpath(path, local)] = f"{status.st_size} {status.st_mtime_ns}"
-    return found
+            versions[os.path.relpath(path, local)] = f"{status.st_size} {status.st_mtime_ns}"
+    return versions

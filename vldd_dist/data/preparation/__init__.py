@@ -1,1 +1,1 @@
-"""From a source to canonical shards: groups of samples, each prepared by a unit, merged into one data set."""
+"""From a source to canonical shards: units prepare groups of samples, which are merged into one data set."""

@@ -1,4 +1,4 @@
-"""Unreadable samples: they are counted, logged at a limited rate, and too many of them stop the run."""
+"""Unreadable samples: they are counted and logged at a limited rate, and too many of them stop the preparation."""
 
 import logging
 import time
@@ -8,27 +8,29 @@ from vldd_dist.errors import DataError
 
 LOGGED_IN_FULL = 10
 SECONDS_BETWEEN_LOGS = 30.0
-# With fewer bad samples their fraction is judged at the end of the split only.
+# With fewer bad samples, their fraction is checked only at the end of the split.
 ENOUGH_TO_JUDGE = 20
 
 logger = logging.getLogger(__name__)
 
 
 def too_many(how_many: str, split: str, worst: tuple[str, int], max_fraction: float) -> DataError:
-    """Args:
-    worst: the shard or folder with the most of them, and how many lie there.
+    """The error for too many bad samples.
+
+    Args:
+        worst: the shard or folder with the most of them, and their number there.
     """
     return DataError(
         f"data: {how_many} of the {split} split cannot be read, {worst[1]} of them in {worst[0]}; more than "
-        f"data.max_bad_fraction ({max_fraction:g}): mend the source or raise it"
+        f"data.max_bad_fraction ({max_fraction:g}): correct the source or raise it"
     )
 
 
 class BadSamples:
-    """Counts the bad samples of a part of a split. The end of the whole split is judged by whoever knows all parts.
+    """Counts the bad samples of a part of a split. The fraction in the whole split is checked when its parts are merged.
 
     Args:
-        max_fraction: fraction of the split's samples that may be bad; 0: the first bad sample is an error.
+        max_fraction: largest fraction of the split's samples that may be bad; 0: the first bad sample is an error.
     """
 
     def __init__(self, split: str, max_fraction: float) -> None:
@@ -44,12 +46,12 @@ class BadSamples:
         """Count a bad sample.
 
         Args:
-            container: the shard or folder that it lies in.
-            seen: number of the split's samples so far, including this one.
+            container: the shard or folder that holds it.
+            seen: number of samples so far, including this one.
 
         Raises:
-            DataError: `error` itself if no bad samples are allowed; or the split has more than twice the allowed fraction so
-                far, with the name of the worst shard.
+            DataError: `error` itself if no bad samples are allowed; an error that names the worst shard if more than twice the
+                allowed fraction of the samples so far are bad.
         """
         if self.max_fraction == 0:
             raise error

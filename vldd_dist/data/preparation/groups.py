@@ -1,4 +1,4 @@
-"""Groups: what one work unit prepares of a source."""
+"""Groups: the part of a source that one work unit prepares."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from vldd_dist.data.sources.base import SPLITS, Part, Source
 
 @dataclass(frozen=True)
 class Group:
-    """Parts of one of the source's own splits, usually one.
+    """One or more parts of one of the source's own splits, usually one.
 
     Attributes:
-        split: the source's own.
-        carved: (other split, fraction of the images that is taken for it) each; empty for a source that has them itself.
-        limits: (split, images at most) each, where `carved` splits are limited.
+        split: the source's own split.
+        carved: (split that the source lacks, fraction of this split's images that become it); empty if it lacks none.
+        limits: (split, largest number of images) if there are `carved` splits and limits.
     """
 
     split: str
@@ -31,12 +31,12 @@ class Group:
 
     @property
     def samples(self) -> int | None:
-        """How many, where the source knows it."""
+        """The number of samples; None if the source does not know it."""
         counts = [part.samples for part in self.parts]
         return None if None in counts else sum(count for count in counts if count)
 
     def split_of(self, name: str) -> str:
-        """The split of an image, by a hash of its name: new images change no other image's split."""
+        """The split of an image, chosen by a hash of its name, so that new images do not change the split of others."""
         draw = int.from_bytes(sha256(name.encode()).digest()[:8], "big") / 2**64
         for split, fraction in self.carved:
             if draw < fraction:
@@ -59,17 +59,17 @@ def groups_of(settings: DataSettings) -> Iterator[Group]:
     """The groups of all splits, in order.
 
     Raises:
-        DataError: the source is not there or cannot be read.
+        DataError: the source is missing or cannot be read.
     """
     source: Source = settings.source
     own = source.own_splits()
     for split in own:
         missing = [other for other in SPLITS if other not in own] if split == "train" else []
         carved = tuple((other, getattr(settings.split, other)) for other in missing)
-        asked = {name: settings.limits[name] for name in (split, *missing)}
-        limits = tuple((name, limit) for name, limit in asked.items() if limit is not None)
+        all_limits = {name: settings.limits[name] for name in (split, *missing)}
+        limits = tuple((name, limit) for name, limit in all_limits.items() if limit is not None)
         if carved and limits:
-            # Where the last image of a limited split lies is known only after reading: one group reads part after part.
+            # The position of the last image of a limited split is known only after reading, so one group reads all parts.
             yield Group(split, tuple(source.parts(split, limit=None, images=settings.group_images)), carved, limits)
             continue
         for part in source.parts(split, limit=settings.limits[split], images=settings.group_images):

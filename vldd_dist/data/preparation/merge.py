@@ -1,4 +1,4 @@
-"""From prepared groups to one data set: the splits' shards, and what is wrong between groups and between splits."""
+"""Merging prepared groups into one data set, and checking what concerns several groups or splits."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ from vldd_dist.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-# Groups whose fingerprints are read at once.
+# Number of groups whose fingerprints are read in parallel.
 READERS = 16
 
 
@@ -32,64 +32,66 @@ def merged_splits(groups: Sequence[UnitReader]) -> dict[str, SplitInfo]:
     for group in groups:
         for split, given in group.facts["splits"].items():
             for entry in given["shards"]:
-                before = shards[split][-1] if shards[split] else None
-                first = before.first + before.images if before else 0
+                previous = shards[split][-1] if shards[split] else None
+                first = previous.first + previous.images if previous else 0
                 sha256 = group.info(f"{entry['name']}.tar").sha256
                 unit = group.manifest.unit
                 shards[split].append(Shard(unit, entry["name"], entry["images"], entry["captions"], first, sha256))
-    return {split: SplitInfo.of(found) for split, found in shards.items()}
+    return {split: SplitInfo.of(of_split) for split, of_split in shards.items()}
 
 
 def bad_images(groups: Iterable[UnitReader], max_fraction: float) -> dict[str, int]:
     """Split of the source -> number of its samples that were left out.
 
     Raises:
-        DataError: more than the allowed fraction of a split; names the container with the most of one group.
+        DataError: they are more than the allowed fraction of a split; names the shard or folder with the most in one group.
     """
-    found: dict[str, tuple[int, int, int, str]] = {}
+    totals: dict[str, tuple[int, int, int, str]] = {}
     for group in groups:
         split, bad = group.manifest.spec["group"]["split"], group.facts["bad"]
-        count, samples, most, worst = found.get(split, (0, 0, 0, ""))
+        count, samples, most, worst = totals.get(split, (0, 0, 0, ""))
         if bad["in_worst"] > most:
             most, worst = bad["in_worst"], bad["worst"]
-        found[split] = count + bad["count"], samples + group.facts["samples"], most, worst
-    for split, (count, samples, most, worst) in found.items():
+        totals[split] = count + bad["count"], samples + group.facts["samples"], most, worst
+    for split, (count, samples, most, worst) in totals.items():
         if count > max_fraction * samples:
             raise too_many(f"{count} of {samples} images", split, (worst, most), max_fraction)
-    return {split: count for split, (count, *_) in found.items()}
+    return {split: count for split, (count, *_) in totals.items()}
 
 
 def refuse_small_splits(settings: DataSettings, splits: dict[str, SplitInfo], bad: dict[str, int]) -> None:
-    """Raises DataError for a split that has no images, or fewer than were asked for."""
+    """Raises DataError for a split that has no images, or fewer than the description requests."""
     for split, info in splits.items():
         if info.images == 0:
             carved = split not in settings.source.own_splits()
-            mend = f"raise data.split.{split}" if carved else "correct data.source's files"
-            raise DataError(f"data: the {split} split has no images: {mend}")
-        wanted = settings.limits[split]
-        if wanted is not None and info.images + bad.get(split, 0) < wanted:
-            raise DataError(f"data.{split}_images: {wanted} asked for, the source has {info.images}: lower it or leave it out")
+            advice = f"raise data.split.{split}" if carved else "correct the files of data.source"
+            raise DataError(f"data: the {split} split has no images: {advice}")
+        limit = settings.limits[split]
+        if limit is not None and info.images + bad.get(split, 0) < limit:
+            raise DataError(f"data.{split}_images ({limit}) is more than the source has ({info.images}): lower it or remove it")
 
 
 def count_duplicates(groups: Sequence[UnitReader]) -> dict[str, int]:
-    """Of each two splits, "SPLIT, SPLIT": images that are byte for byte in both. 16 bytes an image are held in memory of all
-    splits but the training split.
+    """ "SPLIT, SPLIT" -> number of images that are byte for byte in both, for each pair of splits. It needs 16 bytes of memory
+    for each image of the validation and test splits.
 
     Raises:
-        DataError: the source names an image in two splits.
+        DataError: an image has the same name in two splits of the source.
     """
-    others: dict[str, dict[str, Tensor]] = {}
+    fingerprints: dict[str, dict[str, Tensor]] = {}
     for split in ("val", "test"):
-        given = [found for _, found in _all_fingerprints(groups, split)]
-        others[split] = {kind: torch.cat([one[kind] for one in given]) for kind in ("images", "names")} if given else {}
+        by_group = [of_group for _, of_group in _all_fingerprints(groups, split)]
+        fingerprints[split] = {}
+        if by_group:
+            fingerprints[split] = {kind: torch.cat([tree[kind] for tree in by_group]) for kind in ("images", "names")}
     counts = {", ".join(pair): 0 for pair in combinations(SPLITS, 2)}
-    for split, others_of_it in (("train", ("val", "test")), ("val", ("test",))):
-        for group, own in _all_fingerprints(groups, split):
-            for other in others_of_it:
-                counts[f"{split}, {other}"] += _compare(group, split, own, other, others[other])
+    for split, others in (("train", ("val", "test")), ("val", ("test",))):
+        for group, of_group in _all_fingerprints(groups, split):
+            for other in others:
+                counts[f"{split}, {other}"] += _compare(group, split, of_group, other, fingerprints[other])
     for pair, count in counts.items():
         if count:
-            logger.warning("data: %d images are in two splits, %s: recall may look better than it is", count, pair)
+            logger.warning("data: %d images are in two splits (%s): recall may look better than it is", count, pair)
     return counts
 
 
@@ -98,39 +100,42 @@ def _has(group: UnitReader, split: str) -> bool:
 
 
 def _all_fingerprints(groups: Sequence[UnitReader], split: str) -> Iterator[tuple[UnitReader, dict[str, Tensor]]]:
-    """The groups that have images of a split, in order, with their fingerprints. Those of `READERS` groups are in memory."""
-    having = [group for group in groups if _has(group, split)]
-    found = in_order(lambda group: _fingerprints(group, split), having, threads=READERS, ahead=READERS)
-    return zip(having, found, strict=True)
+    """The groups that have images of a split, in order, with their fingerprints. At most `READERS` groups are in memory."""
+    with_images = [group for group in groups if _has(group, split)]
+    fingerprints = in_order(lambda group: _fingerprints(group, split), with_images, threads=READERS, ahead=READERS)
+    return zip(with_images, fingerprints, strict=True)
 
 
 def _fingerprints(group: UnitReader, split: str) -> dict[str, Tensor]:
+    """Fingerprints of a group's `images` and `names` of a split, (n,) int64 each."""
     name = "fingerprints.safetensors"
-    found = tensors.decode(group.read(name), group.url(name))
-    return {kind: found[f"{split}.{kind}"] for kind in ("images", "names")}
+    tree = tensors.decode(group.read(name), group.url(name))
+    return {kind: tree[f"{split}.{kind}"] for kind in ("images", "names")}
 
 
-def _compare(group: UnitReader, split: str, own: dict[str, Tensor], other: str, theirs: dict[str, Tensor]) -> int:
-    if not theirs:
+def _compare(group: UnitReader, split: str, of_group: dict[str, Tensor], other: str, of_other: dict[str, Tensor]) -> int:
+    """The number of a group's images that another split has too. Raises DataError if they share a name."""
+    if not of_other:
         return 0
-    named = np.isin(own["names"].numpy(), theirs["names"].numpy()) & (own["names"].numpy() != NAMELESS)
-    if named.any():
-        name = _name_of(group, split, int(named.argmax()))
-        raise DataError(f"data: the source has {name} both in the {split} and in the {other} split: leave it out of one")
-    return int(np.isin(own["images"].numpy(), theirs["images"].numpy()).sum())
+    names = of_group["names"].numpy()
+    shared = np.isin(names, of_other["names"].numpy()) & (names != NAMELESS)
+    if shared.any():
+        name = _name_of(group, split, int(shared.argmax()))
+        raise DataError(f"data: the source has {name} both in the {split} and in the {other} split: remove it from one")
+    return int(np.isin(of_group["images"].numpy(), of_other["images"].numpy()).sum())
 
 
 def _name_of(group: UnitReader, split: str, position: int) -> str | None:
-    """What the source calls an image, by its position among the group's images of the split."""
+    """The source's name for an image, given its position among the group's images of the split."""
     for shard in group.facts["splits"][split]["shards"]:
         if position < shard["images"]:
             return read_lines(group, shard["name"])[position].identity
         position -= shard["images"]
-    raise AssertionError("a fingerprint for every image")
+    raise AssertionError("there is a fingerprint for every image")
 
 
 def summary(splits: dict[str, SplitInfo], groups: Iterable[UnitReader], bad: dict[str, int]) -> dict[str, Any]:
-    """Split -> its numbers, for the manifest."""
+    """Split -> numbers of its images, captions, shards, bytes and bad images, for the manifest."""
     sizes = dict.fromkeys(splits, 0)
     for group in groups:
         for split, given in group.facts["splits"].items():

@@ -1,5 +1,5 @@
-"""Preparing a group of a source as canonical shards: images are resized once, and the bytes of the tars depend on the content
-only.
+"""Preparing a group of a source as canonical shards. Images are resized once, and the bytes of the tars depend only on the
+content.
 """
 
 import io
@@ -26,13 +26,19 @@ from vldd_dist.events import Progress, Report
 from vldd_dist.store.async_writer import AsyncWriter
 
 UPLOADS_AT_ONCE = 3
-# Stands for the fingerprint of a missing name. A real name has it with a probability of 2^-64.
+# The fingerprint of an image without a name. The probability that a name has this fingerprint is 2^-64.
 NAMELESS = 0
 
 
 class Member(NamedTuple):
-    """A prepared image. `extension` and `data`: of the encoded image; `description`: content of KEY.json; `fingerprint`: of the
-    image as the source has it."""
+    """A prepared image.
+
+    Attributes:
+        extension, data: file extension and bytes of the encoded image.
+        description: content of KEY.json.
+        identity: the source's name for the image.
+        fingerprint: of the bytes in the source.
+    """
 
     key: str
     extension: str
@@ -43,17 +49,17 @@ class Member(NamedTuple):
 
 
 def prepare_group(settings: DataSettings, group: Group, seed: int, writer: UnitWriter, report: Report) -> dict[str, Any]:
-    """Write for each shard of the group `{split}-{number:06d}.tar`, with KEY.jpg (KEY.png up to 64 px) and KEY.json for each
-    image, and `{split}-{number:06d}.jsonl` (`image_lines`); and fingerprints of images and names, to find those that are in two
-    splits.
+    """Write the shards of a group. A shard is `{split}-{number:06d}.tar`, with KEY.jpg (KEY.png up to 64 px) and KEY.json for
+    each image, and `{split}-{number:06d}.jsonl` (see `image_lines`). Fingerprints of images and names are written too, to find
+    images that are in two splits.
 
     Returns:
-        Facts: `splits`: split -> {shards: [{name, images, captions, bytes}]}; `samples`: of the source; `bad`: {count, worst,
-        in_worst}.
+        Facts: `splits`: split -> {shards: [{name, images, captions, bytes}]}; `samples`: number of samples read from the
+        source; `bad`: {count, worst, in_worst}.
 
     Raises:
-        DataError: the source is damaged, or far more images cannot be used than max_bad_fraction allows (because they cannot
-            be read, or have the key of an earlier image).
+        DataError: the source is damaged, or far more images than max_bad_fraction allows cannot be used (because they are
+            unreadable or have the key of an earlier image).
     """
     with AsyncWriter(UPLOADS_AT_ONCE) as uploads:
         preparation = _Preparation(settings, group, writer, uploads)
@@ -80,7 +86,7 @@ class _Preparation:
         self.fingerprints: defaultdict[str, list[int]] = defaultdict(list)
 
     def members(self, samples: Samples) -> Iterator[Member]:
-        """The usable samples, as long as some split takes more."""
+        """The usable samples, until every split has reached its limit."""
         for sample in samples:
             self.seen += 1
             if isinstance(sample, UnreadableSample):
@@ -88,7 +94,7 @@ class _Preparation:
                 continue
             try:
                 if sample.key in self.keys:
-                    raise DataError(f"{sample.source}: its key {sample.key!r} is another image's too: rename one of them")
+                    raise DataError(f"{sample.source}: another image has the key {sample.key!r} too: rename one of them")
                 self.keys.add(sample.key)
                 member = self._member(sample)
             except DataError as error:
@@ -99,7 +105,7 @@ class _Preparation:
                 return
 
     def add(self, member: Member) -> None:
-        """Put an image into its split, unless that has enough."""
+        """Put an image into its split, unless the split has reached its limit."""
         split = self.group.split_of(member.identity or member.key)
         self.taken += 1
         if not self._takes_more(split):
@@ -116,8 +122,8 @@ class _Preparation:
         for split, waiting in self.waiting.items():
             if waiting:
                 self._write(split)
-        found = {name: torch.tensor(values, dtype=torch.int64) for name, values in self.fingerprints.items()}
-        self.writer.put("fingerprints.safetensors", tensors.encode(found))
+        fingerprints = {name: torch.tensor(values, dtype=torch.int64) for name, values in self.fingerprints.items()}
+        self.writer.put("fingerprints.safetensors", tensors.encode(fingerprints))
 
     def facts(self) -> dict[str, Any]:
         worst, most = (self.bad.of_container.most_common(1) or [("", 0)])[0]
@@ -152,7 +158,7 @@ class _Preparation:
 def tar_of(members: list[Member]) -> tuple[bytes, list[ImageLine]]:
     """A shard, and its lines."""
     buffer, lines = io.BytesIO(), []
-    # PAX equals plain USTAR, unless a name is long or not ASCII.
+    # PAX headers equal those of USTAR, unless a name is long or not ASCII.
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for key, extension, image, description, identity, _ in members:
             _add(tar, f"{key}.{extension}", image)
@@ -163,12 +169,12 @@ def tar_of(members: list[Member]) -> tuple[bytes, list[ImageLine]]:
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    # TarInfo's defaults (no owner, time 0) make the bytes of a second run identical.
+    # TarInfo's defaults (no owner, time 0) make the bytes of every run identical.
     info = tarfile.TarInfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))
 
 
 def _fingerprint(data: bytes) -> int:
-    """64 bits of the sha256, as int64."""
+    """The first 64 bits of the sha256, as int64."""
     return int.from_bytes(sha256(data).digest()[:8], "big", signed=True)

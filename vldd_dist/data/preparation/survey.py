@@ -1,4 +1,4 @@
-"""Looking at some samples of a split before it is prepared."""
+"""Statistics of some samples of a split before it is prepared."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from vldd_dist.data.sources.base import SPLITS, Part, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 
-# Parts that the samples are taken from, if there are as many, at equal distances.
+# The samples are taken from at most this many parts, which are spread evenly over the split.
 PARTS = 10
 THUMBNAILS, THUMBNAIL_SIDE = 12, 96
 ERRORS = 5
@@ -20,18 +20,18 @@ ERRORS = 5
 
 @dataclass
 class Survey:
-    """What some samples of a split are like.
+    """Statistics of some samples of a split.
 
     Attributes:
-        split: one of the source's own.
-        count: samples of the whole split; none: not known without reading all.
-        captions_each: captions of each readable sample.
-        words: of each caption.
-        widths, heights: of each readable image, pixels.
-        bad: samples that cannot be used.
-        errors: of the first of them.
-        repeated: images whose bytes are those of an earlier one.
-        thumbnails: some images, with their first captions.
+        split: one of the source's own splits.
+        count: number of samples in the whole split; None: not known without reading all of them.
+        captions_each: number of captions of each readable sample.
+        words: number of words of each caption.
+        widths, heights: size of each readable image, pixels.
+        bad: number of samples that cannot be used.
+        errors: the errors of the first of them.
+        repeated: number of images with the same bytes as an earlier one.
+        thumbnails: some images, each with its first caption.
     """
 
     split: str
@@ -47,34 +47,36 @@ class Survey:
 
     @property
     def read(self) -> int:
+        """Number of samples that were read."""
         return len(self.captions_each) + self.bad
 
 
 def survey(source: Source, split: str, *, limit: int, seed: int, image_size: int, images: int) -> Survey:
-    """Look at `limit` samples of one of the source's own splits at most, from its beginning to its end.
+    """Read at most `limit` samples of one of the source's own splits, spread over the whole split.
 
     Args:
         image_size: pixels, for sources that draw their images.
-        images: samples of a part, about.
+        images: approximate number of samples in a part.
 
     Raises:
         DataError: the source cannot be read.
     """
-    found = Survey(split)
+    result = Survey(split)
     parts = source.parts(split, limit=None, images=images)
     chosen = _spread(parts, limit)
     digests: set[bytes] = set()
-    whole = len(chosen) == len(parts)
+    complete = len(chosen) == len(parts)
     for number, part in enumerate(chosen):
-        share = (limit - found.read) // (len(chosen) - number)
-        shown = -(-THUMBNAILS * (number + 1) // max(len(chosen), 1))
-        for taken, sample in enumerate(source.samples(split, part, image_size=image_size, seed=seed)):
-            if taken == share:
-                whole = False
+        share = (limit - result.read) // (len(chosen) - number)
+        # Thumbnails up to and including this part, rounded up.
+        thumbnails = -(-THUMBNAILS * (number + 1) // max(len(chosen), 1))
+        for index, sample in enumerate(source.samples(split, part, image_size=image_size, seed=seed)):
+            if index == share:
+                complete = False
                 break
-            _add(found, sample, digests, shown)
-    found.count = found.read if whole else source.count(split, None)
-    return found
+            _add(result, sample, digests, thumbnails)
+    result.count = result.read if complete else source.count(split, None)
+    return result
 
 
 def _spread(parts: list[Part], limit: int) -> list[Part]:
@@ -82,24 +84,26 @@ def _spread(parts: list[Part], limit: int) -> list[Part]:
     return [parts[number * len(parts) // count] for number in range(count)]
 
 
-def _add(found: Survey, sample: RawSample | UnreadableSample, digests: set[bytes], shown: int) -> None:
+def _add(result: Survey, sample: RawSample | UnreadableSample, digests: set[bytes], thumbnails: int) -> None:
+    """Add a sample to the statistics. `digests`: of the images so far; `thumbnails`: largest number of thumbnails so far."""
     try:
         if isinstance(sample, UnreadableSample):
             raise sample.error
         image = _image(sample)
     except DataError as error:
-        found.bad += 1
-        found.errors += [error] if len(found.errors) < ERRORS else []
+        result.bad += 1
+        if len(result.errors) < ERRORS:
+            result.errors.append(error)
         return
-    found.captions_each.append(len(sample.captions))
-    found.words += [len(caption.split()) for caption in sample.captions]
-    found.widths.append(image.width)
-    found.heights.append(image.height)
+    result.captions_each.append(len(sample.captions))
+    result.words += [len(caption.split()) for caption in sample.captions]
+    result.widths.append(image.width)
+    result.heights.append(image.height)
     digest = sha256(sample.image if isinstance(sample.image, bytes) else sample.image.tobytes()).digest()
-    found.repeated += digest in digests
+    result.repeated += digest in digests
     digests.add(digest)
-    if len(found.thumbnails) < shown:
-        found.thumbnails.append((resize(image, THUMBNAIL_SIDE, "crop"), sample.captions[0]))
+    if len(result.thumbnails) < thumbnails:
+        result.thumbnails.append((resize(image, THUMBNAIL_SIDE, "crop"), sample.captions[0]))
 
 
 def _image(sample: RawSample) -> Image.Image:
@@ -109,25 +113,25 @@ def _image(sample: RawSample) -> Image.Image:
 def contact_sheet(surveys: list[Survey]) -> Image.Image:
     """The thumbnails, a row for each split."""
     sheet = Image.new("RGB", (THUMBNAILS * THUMBNAIL_SIDE, max(len(surveys), 1) * THUMBNAIL_SIDE), "white")
-    for row, found in enumerate(surveys):
-        for column, (image, _) in enumerate(found.thumbnails):
+    for row, survey in enumerate(surveys):
+        for column, (image, _) in enumerate(survey.thumbnails):
             sheet.paste(image, (column * THUMBNAIL_SIDE, row * THUMBNAIL_SIDE))
     return sheet
 
 
 def rows(surveys: list[Survey]) -> Iterator[tuple[str, list[str]]]:
     """The figures as a table: name, and a text for each split."""
-    yield "images", [f"{found.count:,}" if found.count is not None else "not known" for found in surveys]
-    yield "looked at", [f"{found.read:,}" for found in surveys]
-    yield "unreadable", [f"{found.bad:,}" for found in surveys]
-    yield "equal to an earlier image", [f"{found.repeated:,}" for found in surveys]
-    for name in ("captions_each", "words", "widths", "heights"):
-        title = {"captions_each": "captions an image", "words": "words a caption", "widths": "width", "heights": "height"}[name]
-        yield title, [_range(getattr(found, name)) for found in surveys]
+    yield "images", [f"{survey.count:,}" if survey.count is not None else "not known" for survey in surveys]
+    yield "looked at", [f"{survey.read:,}" for survey in surveys]
+    yield "unreadable", [f"{survey.bad:,}" for survey in surveys]
+    yield "equal to an earlier image", [f"{survey.repeated:,}" for survey in surveys]
+    titles = {"captions_each": "captions an image", "words": "words a caption", "widths": "width", "heights": "height"}
+    for name, title in titles.items():
+        yield title, [_range(getattr(survey, name)) for survey in surveys]
 
 
 def _range(values: list[int]) -> str:
-    """Smallest, median and largest."""
+    """Smallest, median and largest value."""
     if not values:
         return "-"
     low, middle, high = min(values), sorted(values)[len(values) // 2], max(values)
@@ -144,16 +148,16 @@ def carved_splits(data: DataSettings) -> list[str]:
 
 
 def remarks(surveys: list[Survey], allowed: float) -> list[str]:
-    """Sentences on what cannot be read.
+    """Sentences about samples that cannot be read.
 
     Args:
         allowed: data.max_bad_fraction.
     """
-    said = [str(error) for found in surveys for error in found.errors]
-    for found in surveys:
-        if found.bad > allowed * found.read:
-            said.append(
-                f"{found.bad / found.read:.1%} of {found.split} is unreadable, more than data.max_bad_fraction ({allowed:g}): "
-                "mend the source or raise it"
+    sentences = [str(error) for survey in surveys for error in survey.errors]
+    for survey in surveys:
+        if survey.bad > allowed * survey.read:
+            sentences.append(
+                f"{survey.bad / survey.read:.1%} of {survey.split} is unreadable, more than data.max_bad_fraction "
+                f"({allowed:g}): correct the source or raise it"
             )
-    return said
+    return sentences

@@ -16,16 +16,18 @@ from vldd_dist.data.prepared.image_lines import ImageLine, read_lines
 from vldd_dist.data.prepared.shard_index import INDEX, Shard, SplitInfo, decode_index
 from vldd_dist.store.node_cache import node_cache
 
-# Manifests of groups held in memory.
+# Largest number of groups whose manifests are kept in memory.
 OPEN_GROUPS = 64
 
 
 @dataclass(frozen=True)
 class Picked:
-    """Attributes:
-    images: (M, 3, H, W) uint8.
-    captions: all captions of each image.
-    keys: of each image.
+    """Images chosen by their index.
+
+    Attributes:
+        images: (M, 3, H, W) uint8.
+        captions: all captions of each image.
+        keys: the key of each image.
     """
 
     images: Tensor
@@ -56,7 +58,7 @@ class Dataset:
         return decode_index(self.reader.read(INDEX))
 
     def lines(self, shard: Shard) -> list[ImageLine]:
-        """Keys and captions of the shard's images. No image is read."""
+        """Keys and captions of the shard's images, read without the images."""
         return read_lines(self._group(shard.group), shard.name)
 
     def read_shard(self, shard: Shard) -> list[EncodedImage]:
@@ -73,7 +75,7 @@ class Dataset:
             yield from self.read_shard(shard)
 
     def captions(self, split: str) -> list[list[str]]:
-        """The captions of each image of a split. No image is read."""
+        """The captions of each image of a split, read without the images."""
         return [line.captions for shard in self.splits[split].shards for line in self.lines(shard)]
 
     def images(self, split: str) -> Tensor:
@@ -81,21 +83,21 @@ class Dataset:
         return torch.stack([to_tensor(decode(image.data, image.key)) for image in self.iterate(split)])
 
     def pick(self, split: str, indices: list[int]) -> Picked:
-        """These images, in this order. Of the shards that hold them only the images' own bytes are read."""
-        found: list[tuple[Tensor, list[str], str] | None] = [None] * len(indices)
+        """The images with these indices, in this order. Only their own bytes are read from the shards."""
+        rows: list[tuple[Tensor, list[str], str] | None] = [None] * len(indices)
         for shard, positions in self.splits[split].shards_with(indices):
-            lines = self.lines(shard)
-            wanted = [lines[indices[position] - shard.first] for position in positions]
-            ranges = [(line.start, line.start + line.size) for line in wanted]
-            read = self._group(shard.group).read_ranges(f"{shard.name}.tar", ranges)
-            for position, line, data in zip(positions, wanted, read, strict=True):
-                found[position] = to_tensor(decode(data, line.key)), line.captions, line.key
-        images, captions, keys = zip(*(one for one in found if one is not None), strict=True)
+            all_lines = self.lines(shard)
+            lines = [all_lines[indices[position] - shard.first] for position in positions]
+            ranges = [(line.start, line.start + line.size) for line in lines]
+            encoded = self._group(shard.group).read_ranges(f"{shard.name}.tar", ranges)
+            for position, line, data in zip(positions, lines, encoded, strict=True):
+                rows[position] = to_tensor(decode(data, line.key)), line.captions, line.key
+        images, captions, keys = zip(*(row for row in rows if row is not None), strict=True)
         return Picked(torch.stack(images), list(captions), list(keys))
 
     def decoded(self, split: str, limit_bytes: int) -> DecodedImages | None:
-        """The node's cache of the split's decoded images; None when they would take more than `limit_bytes`."""
-        # Named by the content of the shards. The unit's id would not do: other stores may hold other shards under it.
+        """The node's cache of the split's decoded images; None if they would take more than `limit_bytes`."""
+        # Named after the content of the shards and not after the unit, which may have other shards in another store.
         info = self.splits[split]
         content = sha256("".join(shard.sha256 for shard in info.shards).encode()).hexdigest()
         return DecodedImages.open(node_cache(), content, info.images, self.image_size, limit_bytes)

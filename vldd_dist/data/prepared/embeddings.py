@@ -12,20 +12,22 @@ from vldd_dist.data.prepared.pieces import Piece, Pieces
 
 @dataclass(frozen=True)
 class ShardTexts:
-    """Attributes:
-    vectors: (C, D) float32, the captions of the shard's first image, then of its second, and so on.
-    first: (n + 1,) int64, the row of each image's first caption, and C.
+    """The caption embeddings of a shard.
+
+    Attributes:
+        vectors: (C, D) float32, the captions of the shard's first image, then of its second, and so on.
+        first: (n + 1,) int64, the row of each image's first caption, followed by C.
     """
 
     vectors: Tensor
     first: Tensor
 
     def captions_of(self, position: int) -> int:
-        """How many captions an image has, by its position in the shard."""
+        """The number of captions of the image at a position in the shard."""
         return int(self.first[position + 1] - self.first[position])
 
     def vector(self, position: int, number: int) -> Tensor:
-        """(D,), of one caption of an image."""
+        """The embedding (D,) of one caption of the image at a position in the shard."""
         return self.vectors[int(self.first[position]) + number]
 
     def as_piece(self) -> Piece:
@@ -43,28 +45,28 @@ class CaptionEmbeddings:
         self.dataset, self.pieces, self.dim = dataset, pieces, dim
 
     def of_shard(self, number: int, split: str) -> ShardTexts:
-        """Of the shard with this number in the split."""
+        """The embeddings of the shard with this number in the split."""
         piece = self.pieces.of(self.dataset.splits[split].shards[number])
         return ShardTexts(piece["embeddings"], piece["first"])
 
     def rows(self, split: str, indices: list[int], numbers: list[int]) -> Tensor:
-        """(k, D): of each of these images the caption with the given number."""
-        found = torch.empty(len(indices), self.dim)
+        """The embeddings (k, D) of one caption of each of these images: of the caption with the given number."""
+        vectors = torch.empty(len(indices), self.dim)
         for shard, positions in self.dataset.splits[split].shards_with(indices):
             piece = self.pieces.of(shard)
             texts = ShardTexts(piece["embeddings"], piece["first"])
             for position in positions:
-                found[position] = texts.vector(indices[position] - shard.first, numbers[position])
-        return found
+                vectors[position] = texts.vector(indices[position] - shard.first, numbers[position])
+        return vectors
 
     def of_split(self, split: str) -> tuple[Tensor, Tensor]:
-        """All of a split: (C, D), grouped by image, and (C,) int64, the index of each caption's image."""
-        texts = [self.of_shard(number, split) for number in range(len(self.dataset.splits[split].shards))]
-        counts = torch.cat([one.first.diff() for one in texts])
-        return torch.cat([one.vectors for one in texts]), torch.arange(len(counts)).repeat_interleave(counts)
+        """All embeddings of a split (C, D), grouped by image, and the index of each caption's image (C,) int64."""
+        shards = [self.of_shard(number, split) for number in range(len(self.dataset.splits[split].shards))]
+        counts = torch.cat([texts.first.diff() for texts in shards])
+        return torch.cat([texts.vectors for texts in shards]), torch.arange(len(counts)).repeat_interleave(counts)
 
     def mean_and_std(self, split: str) -> tuple[Tensor, Tensor]:
-        """(D,) float32 each, over all captions of a split, one shard in memory at a time."""
+        """Mean and standard deviation (D,) float32 over all captions of a split; one shard at a time is in memory."""
         total, squares, count = torch.zeros(self.dim).double(), torch.zeros(self.dim).double(), 0
         for number in range(len(self.dataset.splits[split].shards)):
             vectors = self.of_shard(number, split).vectors.double()
@@ -74,7 +76,7 @@ class CaptionEmbeddings:
         return mean.float(), variance.clamp(min=0).sqrt().float()
 
     def nearest(self, split: str, vectors: Tensor) -> list[tuple[str, float]]:
-        """For each of the vectors (k, D), the caption of a split of the largest cosine similarity, and that similarity."""
+        """For each of the vectors (k, D), the caption of a split with the largest cosine similarity, and that similarity."""
         queries = functional.normalize(vectors.float())
         best = torch.full((len(queries),), -2.0)
         rows, shards = torch.zeros(len(queries), dtype=torch.int64), torch.zeros(len(queries), dtype=torch.int64)

@@ -1,8 +1,8 @@
-"""Decoded images of a split, cached on a node for all its processes: experts that train side by side decode each image once.
+"""Decoded images of a split, cached on a node for all its processes, so that experts on one node decode each image once.
 
-The cache is one file in the node's cache folder with a fixed place for every image. Parts that were read or written recently
-are in the system's page cache, once for the machine. Each image is stored with its sha256: one that is incomplete or damaged
-is decoded again.
+The cache is one file in the node's cache folder, with a fixed position for every image. The operating system keeps recently
+used parts in its page cache, once for all processes. Each image is stored with its sha256; an incomplete or damaged one is decoded
+again.
 """
 
 import contextlib
@@ -27,25 +27,25 @@ class DecodedImages:
     """A file of decoded images (3, size, size) uint8, read by `get` and written by `put`, by index.
 
     Args:
-        file: of `images` records, each the sha256 of an image and the image. It is read and written, not mapped into memory: a
-            disk fault is then an exception and does not kill the process.
+        file: `images` records, each the sha256 of an image followed by the image. It is not mapped into memory, so that a disk
+            fault raises an exception instead of killing the process.
     """
 
     def __init__(self, file: FileIO, images: int, size: int) -> None:
         self._file, self._images, self._size = file, images, size
-        # Held until the process ends; whoever removes unused files sees that this one is in use.
+        # Held until the process ends, so that `_remove_unused` of other processes sees that the file is in use.
         fcntl.flock(file, fcntl.LOCK_SH)
 
     @classmethod
     def open(cls, cache: NodeCache, name: str, images: int, size: int, limit_bytes: int) -> Self | None:
-        """Open the cache's file, or make it.
+        """Open the cache's file, and create it if necessary.
 
         Args:
             name: identifies the content of the split; equal names share a file.
             limit_bytes: maximal size of the file.
 
         Returns:
-            None when the file would be larger, or the node has no cache or not enough disk space.
+            None if the file would be larger, or the node has no cache or not enough disk space.
         """
         total = images * (DIGEST_BYTES + 3 * size**2)
         if cache.limit_bytes == 0 or total > limit_bytes:
@@ -53,7 +53,7 @@ class DecodedImages:
         # Other versions of Pillow may decode to slightly different pixels.
         name = f"{name}-{size}-pillow-{PIL.__version__}"
         try:
-            # One process makes the file, in its full size, while the others wait.
+            # One process creates the file in its full size while the others wait.
             with cache.open() as root, lock(root, "decoded"), root.folder("decoded") as folder:
                 if not _is_whole(folder, name, total):
                     _remove_unused(folder)
@@ -65,7 +65,7 @@ class DecodedImages:
                     file.close()
                     raise
         except OSError as error:
-            warn(f"decoded images are not kept in {cache.folder}", error)
+            warn(f"decoded images cannot be cached in {cache.folder}", error)
             return None
 
     def get(self, index: int) -> Tensor | None:
@@ -87,7 +87,7 @@ class DecodedImages:
         try:
             os.pwritev(self._file.fileno(), [sha256(data).digest(), data], self._start(index))
         except OSError as error:
-            warn("a decoded image cannot be kept in the node's cache", error)
+            warn("a decoded image cannot be written to the node's cache", error)
 
     @property
     def _record_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Features of a frozen image tower, each image's computed once, aligned with the shards."""
+"""Features of a frozen image tower, computed once for each image and aligned with the shards."""
 
 import torch
 from torch import Tensor
@@ -15,9 +15,9 @@ class ImageFeatures:
         self.dataset, self.pieces = dataset, pieces
 
     def of_shard(self, shard: Shard) -> Tensor:
-        """(n, F)."""
+        """The features (n, F) of a shard's images."""
         return self.pieces.of(shard)["features"]
 
     def of_split(self, split: str) -> Tensor:
-        """(N, F)."""
+        """The features (N, F) of all images of a split."""
         return torch.cat([self.of_shard(shard) for shard in self.dataset.splits[split].shards])

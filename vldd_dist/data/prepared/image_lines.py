@@ -1,5 +1,5 @@
-"""The images of a shard, a line of JSON each in NAME.jsonl beside NAME.tar: captions are read without the images, and an image
-without the others.
+"""The list of a shard's images: NAME.jsonl beside NAME.tar, with one line of JSON per image. It allows reading captions without
+the images, and one image without the others.
 """
 
 import json
@@ -11,11 +11,13 @@ from vldd_dist.artifacts.units import UnitReader
 
 @dataclass(frozen=True)
 class ImageLine:
-    """Attributes:
-    key: in the tar.
-    captions: at least one.
-    start, size: of the encoded image's bytes in the tar.
-    identity: what the source calls the image, where it has a name for it.
+    """An image of a shard.
+
+    Attributes:
+        key: its key in the tar.
+        captions: at least one.
+        start, size: position and number of the encoded image's bytes in the tar.
+        identity: the source's name for the image; None: it has none.
     """
 
     key: str
@@ -30,8 +32,8 @@ def encode_lines(lines: list[ImageLine]) -> bytes:
 
 
 def read_lines(reader: UnitReader, shard: str) -> list[ImageLine]:
-    """Of a shard of a group, by its name without ending."""
-    # Split at newlines only: a caption may contain other line separators.
+    """The images of a group's shard, whose name is given without extension."""
+    # Not splitlines: a caption may contain other line separators.
     return [ImageLine(**json.loads(line)) for line in reader.read(f"{shard}.jsonl").decode().split("\n")[:-1]]
 
 

@@ -1,4 +1,4 @@
-"""Training pairs in memory as a data set of one shard, for what reads embeddings and images' features of a data set."""
+"""Training pairs in memory as a data set of one shard, for code that reads caption embeddings and image features."""
 
 from torch import Tensor
 
@@ -10,6 +10,8 @@ from vldd_dist.data.prepared.shard_index import Shard, SplitInfo
 
 
 class _OnePiece(Pieces):
+    """One piece for every shard."""
+
     def __init__(self, piece: Piece) -> None:
         self._piece = piece
 
@@ -25,12 +27,12 @@ class _OneShard(Dataset):
 
 
 def in_memory(features: Tensor, texts: Tensor, first: Tensor) -> tuple[CaptionEmbeddings, ImageFeatures]:
-    """The split train.
+    """Embeddings and features of a data set that has only a training split, with the given pairs.
 
     Args:
-        features: (N, F), of the images.
+        features: (N, F), features of the images.
         texts: (C, D), embeddings of their captions, grouped by image.
-        first: (N + 1,) int64, the row of each image's first caption, and C.
+        first: (N + 1,) int64, the row of each image's first caption, followed by C.
     """
     pieces = _OnePiece({"features": features, "embeddings": texts, "first": first})
     dataset = _OneShard(len(features), len(texts))

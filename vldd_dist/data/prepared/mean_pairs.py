@@ -1,4 +1,4 @@
-"""Means of real pairs: pixels and embeddings."""
+"""Means of groups of real pairs: mean pixels and mean embeddings."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from vldd_dist.data.prepared.dataset import Dataset
     from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 
-# Images in memory at once, beside the sums.
+# Number of images in memory at a time, beside the sums.
 CHUNK = 256
 
 
@@ -19,21 +19,22 @@ def mean_pairs(
     """The mean of each of M groups of training pairs. Each image is read once, in the order of the shards.
 
     Args:
-        groups: of indices (n,), n > 0.
-        captions: (N,) int64, which caption of each training image counts.
+        groups: M tensors of indices (n,), n > 0.
+        captions: (N,) int64, the number of the caption that is used of each training image.
 
     Returns:
-        (M, 3, H, W) uint8, means of pixels, rounded; (M, D) float32.
+        Mean images (M, 3, H, W) uint8, rounded, and mean embeddings (M, D) float32.
     """
     members = torch.cat(groups)
     owners = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group) for group in groups]))
-    # Sums of bytes, exact in any order.
+    # Integers, so that the sums are exact in any order.
     pixels = torch.zeros(len(groups), 3, dataset.image_size, dataset.image_size, dtype=torch.int64)
     texts = torch.zeros(len(groups), embeddings.dim, dtype=torch.float64)
-    for places in members.argsort().split(CHUNK):
-        indices = members[places].tolist()
-        pixels.index_add_(0, owners[places], dataset.pick("train", indices).images.long())
-        texts.index_add_(0, owners[places], embeddings.rows("train", indices, captions[members[places]].tolist()).double())
+    for positions in members.argsort().split(CHUNK):
+        indices = members[positions].tolist()
+        pixels.index_add_(0, owners[positions], dataset.pick("train", indices).images.long())
+        vectors = embeddings.rows("train", indices, captions[members[positions]].tolist())
+        texts.index_add_(0, owners[positions], vectors.double())
     sizes = owners.bincount()
     images = [(total / size).round().to(torch.uint8) for total, size in zip(pixels, sizes, strict=True)]
     return torch.stack(images), (texts / sizes[:, None]).float()

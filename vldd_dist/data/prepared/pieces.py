@@ -1,6 +1,6 @@
-"""Tensors aligned with the shards of a data set: one safetensors object a shard, in units a group of shards.
+"""Tensors aligned with the shards of a data set: one safetensors object (a piece) per shard, one unit per group of shards.
 
-The unit of the index has GROUPS: a JSON mapping from the id of each `shard_group` to that of the unit with its pieces.
+The index unit has the object GROUPS, a JSON mapping: id of a `shard_group` unit -> id of the unit with its pieces.
 """
 
 import json
@@ -22,16 +22,16 @@ Piece = dict[str, Tensor]
 
 
 def encode_groups(unit_of: dict[str, str]) -> bytes:
-    """GROUPS of an index: from the id of each `shard_group` to that of the unit with its pieces."""
+    """The object GROUPS, from a mapping from the id of each `shard_group` unit to the id of the unit with its pieces."""
     return json.dumps(unit_of).encode()
 
 
 class Pieces:
-    """The pieces of all shards, read one by one. Those used last stay in memory.
+    """The pieces of all shards, read one at a time. The most recently used ones stay in memory.
 
     Args:
-        index: the unit with the index.
-        kind: of the units that hold the pieces.
+        index: the index unit.
+        kind: kind of the units that hold the pieces.
     """
 
     def __init__(self, index: UnitReader, kind: str, cache_bytes: int = CACHE_BYTES) -> None:
@@ -41,7 +41,7 @@ class Pieces:
         self._cache_bytes, self._held, self._lock = cache_bytes, 0, Lock()
 
     def of(self, shard: Shard) -> Piece:
-        """The tensors of a shard. They are shared: not to be changed."""
+        """The tensors of a shard. They are shared and must not be changed."""
         key = shard.group, shard.name
         with self._lock:
             if key in self._cache:
@@ -53,7 +53,7 @@ class Pieces:
             if key not in self._cache:
                 self._cache[key] = piece
                 self._held += _bytes(piece)
-            # The newest stays, whatever its size.
+            # The newest piece stays in memory whatever its size.
             while self._held > self._cache_bytes and len(self._cache) > 1:
                 self._held -= _bytes(self._cache.popitem(last=False)[1])
         return piece

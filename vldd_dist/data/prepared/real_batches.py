@@ -1,4 +1,4 @@
-"""Real mini-batches by the number of a step, for objectives that compare synthetic pairs with real ones."""
+"""The real mini-batch of each step, for objectives that compare synthetic pairs with real ones."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,13 +8,13 @@ from vldd_dist.data.prepared.stream import EpochStream, PairBatch
 
 
 class RealBatches:
-    """Batches of one stream over the training split, epoch after epoch: a batch is a function of (seed, step). Steps in order
-    are read once; a resumed run reads the epoch again up to its step.
+    """Batches of the training split, epoch after epoch. A batch depends only on (seed, step). Consecutive steps continue the
+    stream; any other step, for example after a resumption, reads its epoch again from the beginning.
 
     Args:
-        features: streamed instead of the images; none: images.
-        batch_size: over all ranks; what remains of an epoch when fewer do is left out.
-        rows: from the size of a batch to the rows [start, stop) of it that are wanted here.
+        features: features that are streamed instead of the images; None: images.
+        batch_size: over all ranks; the last, smaller batch of an epoch is dropped.
+        rows: function from the size of a batch to the rows [start, stop) of it that this rank needs.
     """
 
     def __init__(
@@ -28,13 +28,13 @@ class RealBatches:
         self.embeddings, self.features, self.seed, self.rows = embeddings, features, seed, rows
         images = embeddings.dataset.splits["train"].images
         self.batch_size = min(batch_size, images)
-        self.of_an_epoch = images // self.batch_size
+        self.batches_per_epoch = images // self.batch_size
         self._batches: Iterator[PairBatch] = iter(())
         self._next = -1
 
     def __getitem__(self, step: int) -> PairBatch:
-        """The wanted rows of the batch of a step."""
-        epoch, position = divmod(step, self.of_an_epoch)
+        """This rank's rows of the batch of a step."""
+        epoch, position = divmod(step, self.batches_per_epoch)
         if step != self._next or position == 0:
             self._batches = iter(self._stream(epoch))
             for _ in range(position):

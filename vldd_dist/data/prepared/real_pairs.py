@@ -1,4 +1,4 @@
-"""Real pairs by their index in the training split: an image and one of its captions."""
+"""Real training pairs, an image and one of its captions, by the index of the image."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
 
 class RealPairs(NamedTuple):
-    """Attributes:
-    images: (M, 3, H, W) uint8.
-    texts: (M, D) float32, the captions' embeddings.
-    captions, keys: one of each for every image.
+    """M real pairs.
+
+    Attributes:
+        images: (M, 3, H, W) uint8.
+        texts: (M, D) float32, embeddings of the captions.
+        captions: one caption of each image.
+        keys: the key of each image.
     """
 
     images: Tensor
@@ -27,19 +30,20 @@ class RealPairs(NamedTuple):
 def real_pairs(
     dataset: "Dataset", embeddings: "CaptionEmbeddings", indices: list[int], numbers: list[int] | None, seed: int
 ) -> RealPairs:
-    """Training pairs by the index of their image.
+    """Training pairs with the given images.
 
     Args:
-        numbers: which caption of each; none: drawn by seed and index.
+        indices: of the images in the training split.
+        numbers: number of the caption of each image; None: drawn by seed and index.
     """
     picked = dataset.pick("train", indices)
     if numbers is None:
-        counts = [len(given) for given in picked.captions]
+        counts = [len(of_image) for of_image in picked.captions]
         numbers = [drawn_caption(seed, index, count) for index, count in zip(indices, counts, strict=True)]
-    captions = [given[number] for given, number in zip(picked.captions, numbers, strict=True)]
+    captions = [of_image[number] for of_image, number in zip(picked.captions, numbers, strict=True)]
     return RealPairs(picked.images, embeddings.rows("train", indices, numbers), captions, picked.keys)
 
 
 def drawn_caption(seed: int, index: int, count: int) -> int:
-    """The number of one of an image's captions; the draw depends on the seed and the image's index alone."""
+    """The number of one of an image's captions, drawn by the seed and the image's index."""
     return int(numpy_generator(seed, "caption", index).integers(count))

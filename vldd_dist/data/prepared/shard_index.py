@@ -1,4 +1,4 @@
-"""The index of a prepared data set: which shards each split has, and in which units of groups they lie."""
+"""The index of a prepared data set: the shards of each split, and the units that hold them."""
 
 import json
 from dataclasses import dataclass
@@ -9,11 +9,14 @@ INDEX = "shards.json"
 
 @dataclass(frozen=True)
 class Shard:
-    """Attributes:
-    group: id of the unit of kind `shard_group` that holds it.
-    name: of its objects in that unit, without ending.
-    first: index of its first image in the split.
-    sha256: of the tar.
+    """A shard of a split.
+
+    Attributes:
+        group: id of the `shard_group` unit that holds it.
+        name: name of its objects in that unit, without extension.
+        images, captions: numbers of them.
+        first: index of its first image in the split.
+        sha256: of the tar.
     """
 
     group: str
@@ -37,18 +40,18 @@ class SplitInfo:
         return cls(shards, sum(shard.images for shard in shards), sum(shard.captions for shard in shards))
 
     def shards_with(self, indices: list[int]) -> list[tuple[Shard, list[int]]]:
-        """The shards that hold these images, each with the positions in `indices` of those it holds; in order."""
+        """The shards that hold these images, in order, each with the positions in `indices` of its images."""
         positions = sorted(range(len(indices)), key=lambda position: indices[position])
-        found: list[tuple[Shard, list[int]]] = []
+        result: list[tuple[Shard, list[int]]] = []
         shards = iter(self.shards)
         shard = None
         for position in positions:
             while shard is None or indices[position] >= shard.first + shard.images:
                 shard = next(shards)
-            if not found or found[-1][0] is not shard:
-                found.append((shard, []))
-            found[-1][1].append(position)
-        return found
+            if not result or result[-1][0] is not shard:
+                result.append((shard, []))
+            result[-1][1].append(position)
+        return result
 
 
 def encode_index(splits: dict[str, SplitInfo]) -> bytes:

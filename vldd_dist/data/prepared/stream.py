@@ -1,9 +1,9 @@
-"""Streaming a split for training: every image once an epoch, or every caption, in an order that depends on (seed, epoch, shard
-list) only. What is shown once is a training entry: an image with one of its captions drawn, or a caption with its image.
+"""Streaming a split for training. An epoch shows each training entry once: each image with one of its captions drawn at random,
+or each caption with its image. The order depends only on (seed, epoch, list of shards).
 
-The shards are permuted; the entries of each window of consecutive shards are pooled and permuted. Shards are read ahead, with
-their captions' embeddings, and images are decoded in threads (both release Python's global lock); the numbers of threads do not
-affect the order. Of a frozen image tower the features are streamed instead of the images.
+The shards are permuted; then the entries of each window of consecutive shards are permuted together. Threads read shards ahead,
+with the embeddings of their captions, and decode images (both release Python's global lock); the numbers of threads do not
+affect the order. With a frozen image tower, features are streamed instead of images.
 """
 
 import os
@@ -27,7 +27,7 @@ from vldd_dist.data.prepared.image_features import ImageFeatures
 from vldd_dist.errors import ConfigError
 from vldd_dist.seeding import numpy_generator
 
-# Number of shards whose images are mixed. They are encoded, and a window takes little memory compared with a model.
+# Number of shards whose images are permuted together. They are encoded, so a window needs little memory compared with a model.
 WINDOW_SHARDS = 4
 BATCHES_AHEAD = 2
 
@@ -37,13 +37,13 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True)
 class PairBatch:
-    """A batch, or those rows of it that a rank computes.
+    """A batch, or the rows of it that a rank computes.
 
     Attributes:
-        images: (b, 3, H, W) uint8, augmented; of a stream of features (b, F) float32.
-        texts: (b, D) float32, the embedding of the entry's caption; where it is drawn, by (seed, epoch, image).
-        entries: (B,) int64, the whole batch's entries: indices in the split of their images or, where every caption is an
-            entry, of the captions, in the order of the images.
+        images: (b, 3, H, W) uint8, augmented; features (b, F) float32 if the stream is of features.
+        texts: (b, D) float32, embeddings of the entries' captions; a caption is drawn by (seed, epoch, image).
+        entries: (B,) int64, the entries of the whole batch: indices of images in the split or, if each caption is an entry,
+            indices of captions, which are numbered in the order of the images.
         rows: the rows [start, stop) of the batch that `images` and `texts` hold.
     """
 
@@ -55,13 +55,14 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class _Item:
-    """A training entry of a shard that was read.
+    """A training entry of a shard.
 
     Attributes:
-        image: encoded, or its features.
+        image: the encoded image, or its features.
         entry: its number, as in `PairBatch.entries`.
-        position: of the image in the shard.
-        caption: the number of the caption among the image's; none: it is drawn.
+        position: position of the image in the shard.
+        texts: the caption embeddings of the shard.
+        caption: number of the caption among those of the image; None: it is drawn.
     """
 
     image: EncodedImage | Tensor
@@ -75,10 +76,10 @@ class EpochStream:
     """One epoch as an iterable of `PairBatch`; the last batch may be smaller.
 
     Args:
-        captions: "one" of each image, or "all".
-        features: streamed instead of the images; none: images.
+        captions: "one" caption of each image, or "all".
+        features: features that are streamed instead of the images; None: images.
         decoded: cache of the split's decoded images.
-        rows: for the size of a batch, the rows [start, stop) of it to decode.
+        rows: function from the size of a batch to the rows [start, stop) of it that are decoded.
 
     Raises:
         ConfigError: there are more readers than shards.
@@ -109,15 +110,15 @@ class EpochStream:
         if readers > len(self.info.shards):
             raise ConfigError(
                 f"experts.readers ({readers}) is more than the shards of the {split} split ({len(self.info.shards)}): "
-                "lower it, or data.shard_images for more shards"
+                "lower it, or lower data.shard_images for more shards"
             )
 
     def __iter__(self) -> Iterator[PairBatch]:
         with ThreadPoolExecutor(self.readers) as readers:
             order = numpy_generator(self.seed, "shards", self.epoch).permutation(len(self.info.shards))
-            read = _ahead(readers, self._read_shard, iter(order.tolist()), self.readers)
-            windows = ([item for shard in window for item in shard] for window in _batched(read, WINDOW_SHARDS))
-            yield from self._batches(self._order_of(windows))
+            shards = _ahead(readers, self._read_shard, iter(order.tolist()), self.readers)
+            windows = ([item for shard in window for item in shard] for window in _batched(shards, WINDOW_SHARDS))
+            yield from self._batches(self._permuted(windows))
 
     def _read_shard(self, number: int) -> list[_Item]:
         shard, texts = self.info.shards[number], self.embeddings.of_shard(number, self.split)
@@ -131,7 +132,8 @@ class EpochStream:
             for caption in range(texts.captions_of(position))
         ]
 
-    def _order_of(self, windows: Iterator[list[In]]) -> Iterator[In]:
+    def _permuted(self, windows: Iterator[list[In]]) -> Iterator[In]:
+        """The entries of all windows, those of each window permuted."""
         for number, window in enumerate(windows):
             for position in numpy_generator(self.seed, "window", self.epoch, number).permutation(len(window)):
                 yield window[position]
@@ -141,14 +143,15 @@ class EpochStream:
         with ThreadPoolExecutor(workers) as decoders:
 
             def begin(group: list[_Item]) -> tuple[list[int], list[Future[tuple[Tensor, Tensor]]]]:
-                here = group[slice(*self.rows(len(group)))]
-                return [item.entry for item in group], [decoders.submit(self._load, item) for item in here]
+                of_rank = group[slice(*self.rows(len(group)))]
+                return [item.entry for item in group], [decoders.submit(self._load, item) for item in of_rank]
 
-            for entries, pending in _looked_ahead(map(begin, _batched(ordered, self.batch_size)), BATCHES_AHEAD):
+            for entries, pending in _prefetched(map(begin, _batched(ordered, self.batch_size)), BATCHES_AHEAD):
                 images, texts = zip(*(future.result() for future in pending), strict=True)
                 yield PairBatch(torch.stack(images), torch.stack(texts), torch.tensor(entries), self.rows(len(entries)))
 
     def _load(self, item: _Item) -> tuple[Tensor, Tensor]:
+        """The augmented image, or its features, and the embedding of the caption."""
         image = item.image if isinstance(item.image, Tensor) else self._decode(item.image)
         generator = numpy_generator(self.seed, "picture", self.epoch, item.entry)
         number = item.caption
@@ -159,8 +162,8 @@ class EpochStream:
         return image, item.texts.vector(item.position, number)
 
     def _decode(self, encoded: EncodedImage) -> Tensor:
-        if self.decoded is not None and (known := self.decoded.get(encoded.index)) is not None:
-            return known
+        if self.decoded is not None and (cached := self.decoded.get(encoded.index)) is not None:
+            return cached
         image = to_tensor(decode(encoded.data, encoded.key))
         if self.decoded is not None:
             self.decoded.put(encoded.index, image)
@@ -174,7 +177,7 @@ def _batched(items: Iterable[In], size: int) -> Iterator[list[In]]:
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[In], Out], inputs: Iterator[In], depth: int) -> Iterator[Out]:
-    """The function's results in the order of the inputs, computed in the pool, at most `depth` ahead."""
+    """The function's results in the order of the inputs. The pool computes at most `depth` of them ahead."""
     pending: deque[Future[Out]] = deque(pool.submit(function, item) for item in islice(inputs, depth))
     while pending:
         done = pending.popleft().result()
@@ -182,8 +185,8 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable[[In], Out], inputs: Iter
         yield done
 
 
-def _looked_ahead(items: Iterator[Out], depth: int) -> Iterator[Out]:
-    """The same items. `depth` further items are taken from the iterator before an item is returned."""
+def _prefetched(items: Iterator[Out], depth: int) -> Iterator[Out]:
+    """The same items. Before an item is returned, `depth` further items are taken from the iterator."""
     waiting = deque(islice(items, depth))
     while waiting:
         waiting.extend(islice(items, 1))

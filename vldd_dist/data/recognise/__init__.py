@@ -1,4 +1,4 @@
-"""What lies at a path, and the source that reads it."""
+"""Recognising what is stored at a path, and choosing the source that reads it."""
 
 import os
 import re
@@ -12,36 +12,37 @@ from vldd_dist.data.recognise.tables import table, table_in
 from vldd_dist.data.sources.table import EXTENSIONS
 from vldd_dist.errors import DataError
 
-# In this order: a folder of images with a table beside them is a table.
+# The order matters: a folder of images with a table beside them is recognised as a table.
 OF_FILES: tuple[Callable[[str], Found | None], ...] = (annotation_file, tars, table)
 OF_FOLDERS: tuple[Callable[[str], Found | None], ...] = (library_folder, tars_in, annotations_in, table_in, images_with_texts)
-# A missing file whose name ends like this is no data set on the hub.
+# A missing path with such an extension is a missing file and not a data set on the hub.
 FILE_ENDINGS = {*EXTENSIONS, *IMAGE_EXTENSIONS, "json", "tar", "txt", "zip", "gz"}
 KNOWN = "a CSV, TSV, JSONL or parquet table, a Karpathy or COCO JSON, tars, images with .txt files, or a folder of `datasets`"
 
 
 def recognise(place: str) -> Found:
-    """The source for what lies at a path.
+    """The source that reads a path.
 
     Args:
         place: a file, a folder, the URL of a table or of tars, or OWNER/NAME of a data set on the hub.
 
     Raises:
-        DataError: there is nothing, or nothing that is known.
+        DataError: nothing exists there, or its format is not known.
     """
     if not os.path.exists(place) and "://" not in place and tars(place) is None:
-        if _is_a_hubs(place):
-            return Found({"name": "hf", "path": place}, f"{place} is no path here: it is taken for a data set on the hub")
-        patterns = ": patterns are for .tar files" if any(letter in place for letter in "*?[{") else ""
-        raise DataError(f"--from {place}: there is no such file or folder{patterns}")
-    for recognised in OF_FOLDERS if os.path.isdir(place) else OF_FILES:
-        if (found := recognised(place)) is not None:
+        if _is_hub_name(place):
+            what = f"{place} does not exist here: it is taken for a data set on the hub"
+            return Found({"name": "hf", "path": place}, what)
+        hint = ": patterns are for .tar files" if any(letter in place for letter in "*?[{") else ""
+        raise DataError(f"--from {place}: there is no such file or folder{hint}")
+    for recogniser in OF_FOLDERS if os.path.isdir(place) else OF_FILES:
+        if (found := recogniser(place)) is not None:
             return found
-    raise DataError(f"--from {place}: this is none of what is known: {KNOWN}; see docs/own-data.md")
+    raise DataError(f"--from {place}: its format is not known: expected {KNOWN}; see docs/own-data.md")
 
 
-def _is_a_hubs(place: str) -> bool:
-    """OWNER/NAME, unless it looks like the path of a file that is missing."""
+def _is_hub_name(place: str) -> bool:
+    """Whether a path that does not exist is OWNER/NAME of a data set and does not look like a missing file."""
     owner, _, name = place.partition("/")
-    is_name = re.fullmatch(r"\w[\w.-]*/[\w.-]+", place) is not None
-    return is_name and not os.path.isdir(owner) and name.rpartition(".")[2].lower() not in FILE_ENDINGS
+    has_form = re.fullmatch(r"\w[\w.-]*/[\w.-]+", place) is not None
+    return has_form and not os.path.isdir(owner) and name.rpartition(".")[2].lower() not in FILE_ENDINGS

@@ -1,4 +1,4 @@
-"""Recognising JSON files of annotations, and where their images lie."""
+"""Recognising JSON files of annotations, and finding their images."""
 
 import json
 import os
@@ -11,12 +11,12 @@ from vldd_dist.data.recognise.found import LOOKED_FOR, Found, folder_of_images
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.errors import DataError
 
-# Entries by which a list is known.
+# Number of entries by which a list is recognised.
 LOOKED_AT = 20
 
 
 def annotation_file(path: str) -> Found | None:
-    """A Karpathy-style JSON, or one of COCO's with those of the other splits beside it."""
+    """A Karpathy-style JSON file, or a COCO file together with the files of the other splits beside it."""
     if not path.lower().endswith(".json"):
         return None
     tree = _tree(path)
@@ -28,11 +28,11 @@ def annotation_file(path: str) -> Found | None:
         )
     if _is_coco(tree):
         return _coco(path, tree)
-    raise DataError(f"--from {path}: neither a Karpathy-style nor a COCO JSON: write one JSON object a line, as .jsonl")
+    raise DataError(f"--from {path}: neither a Karpathy-style nor a COCO JSON: write one JSON object per line, as .jsonl")
 
 
 def is_annotation_file(path: str) -> bool:
-    """Whether a JSON file is one of these. Raises DataError when it cannot be read."""
+    """Whether a JSON file is a Karpathy-style or COCO file. Raises DataError if it cannot be read."""
     tree = _tree(path)
     return _is_karpathy(tree) or _is_coco(tree)
 
@@ -55,49 +55,53 @@ def _is_coco(tree: Any) -> bool:
 
 
 def _first(tree: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
-    """Objects among the first entries of a list; nothing where there is no list."""
-    entries = tree.get(name)
-    return (entry for entry in (entries[:LOOKED_AT] if isinstance(entries, list) else []) if isinstance(entry, dict))
+    """The objects among the first entries of the list with this key; nothing if there is no such list."""
+    value = tree.get(name)
+    entries = value[:LOOKED_AT] if isinstance(value, list) else []
+    return (entry for entry in entries if isinstance(entry, dict))
 
 
 def _coco(path: str, tree: dict[str, Any]) -> Found:
-    """The file that is named says what the others are called: captions_train2017.json and captions_val2017.json."""
+    """The source `coco` with the given file, and with those of the other splits, whose names differ only in the name of the
+    split: captions_train2017.json and captions_val2017.json."""
     if tree["annotations"] and not _has_captions(tree):
         raise DataError(f"--from {path}: its annotations have no captions: name captions_*.json, not instances or keypoints")
     split = next((split for split in SPLITS if split in os.path.basename(path)), "train")
     trees = {split: (path, tree)}
     for other in SPLITS:
-        beside = _as(path, split, other)
-        if beside != path and os.path.isfile(beside) and _is_coco(read := _tree(beside)) and _has_captions(read):
-            trees[other] = beside, read
+        beside = _file_of_split(path, split, other)
+        if beside != path and os.path.isfile(beside) and _is_coco(other_tree := _tree(beside)) and _has_captions(other_tree):
+            trees[other] = beside, other_tree
     if "train" not in trees:
-        # A validation file alone is what there is to train on.
+        # If there is only a validation file, it is used for training.
         trees["train"] = trees.pop(split)
     source: dict[str, Any] = {"name": "coco"}
-    for each in SPLITS:
-        if each in trees:
-            of_split, read = trees[each]
-            source |= {each: of_split, f"{each}_images": _folder(of_split, list(_names(read)))}
-    return Found(source, f"{path} is a caption file of COCO's; splits: {', '.join(s for s in SPLITS if s in source)}")
+    for name in SPLITS:
+        if name in trees:
+            file, content = trees[name]
+            source |= {name: file, f"{name}_images": _folder(file, list(_names(content)))}
+    return Found(source, f"{path} is a COCO caption file; splits: {', '.join(name for name in SPLITS if name in source)}")
 
 
 def _has_captions(tree: dict[str, Any]) -> bool:
     return any("caption" in entry for entry in _first(tree, "annotations"))
 
 
-def _as(path: str, split: str, other: str) -> str:
+def _file_of_split(path: str, split: str, other: str) -> str:
     return os.path.join(os.path.dirname(path), os.path.basename(path).replace(split, other))
 
 
 def _names(tree: dict[str, Any]) -> Iterator[str]:
-    """Paths of the images, by COCO's `file_name` or Karpathy's `filepath` and `filename`; entries without one are left out."""
+    """Paths of the images, from COCO's `file_name` or Karpathy's `filepath` and `filename`; entries without one are skipped."""
     for entry in tree["images"]:
-        parts = [entry.get(key) for key in ("filepath", "filename", "file_name")] if isinstance(entry, dict) else []
-        if found := [part for part in parts if isinstance(part, str)]:
-            yield os.path.join(*found)
+        values = [entry.get(key) for key in ("filepath", "filename", "file_name")] if isinstance(entry, dict) else []
+        if parts := [value for value in values if isinstance(value, str)]:
+            yield os.path.join(*parts)
 
 
 def _folder(path: str, names: list[str]) -> str:
     if "://" in path:
-        raise DataError(f"--from {path}: where its images lie is only looked for on this machine: see docs/own-data.md")
+        raise DataError(
+            f"--from {path}: its images can be found only on this machine: write the description, see docs/own-data.md"
+        )
     return folder_of_images(path, names[:LOOKED_FOR], lambda: names)

@@ -1,4 +1,4 @@
-"""What was found at a path, and where the images lie that it names."""
+"""The result of recognising a path, and finding the folder of the images that a file names."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,15 +8,15 @@ from typing import Any
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import DataError
 
-# Names of images that are looked for.
+# Number of images for which the folder is searched.
 LOOKED_FOR = 10
 
 
 @dataclass(frozen=True)
 class Found:
     """Attributes:
-    source: name and settings of the source, as a description has them.
-    what: says what was found.
+    source: name and settings of the source, as in a description.
+    what: a sentence that says what was found.
     """
 
     source: dict[str, Any]
@@ -24,33 +24,34 @@ class Found:
 
 
 def folder_of_images(path: str, names: Sequence[str], all_names: Callable[[], Iterable[str]]) -> str:
-    """The folder that the images' names in a local file are relative to: the file's own, a folder in it or in that, or one
-    beside it. Of absolute names what they have in common.
+    """The folder that the names of images in a local file are relative to. It is searched in the file's own folder, up to two
+    levels below it, and in the folders beside it. If the names are absolute, it is their deepest common folder.
 
     Args:
-        names: the first ones.
-        all_names: called for absolute names: the first ones may have more in common than all have.
+        path: of the file, for errors and as the place where the search begins.
+        names: the names of the first images.
+        all_names: returns all names; called only if they are absolute, because all names may have a shorter common path.
 
     Raises:
-        DataError: most of the first images are in none of them.
+        DataError: none of the folders has most of the first images.
     """
-    some, near = names[:LOOKED_FOR], os.path.dirname(path) or "."
-    if not some:
-        raise DataError(f"{path}: it names no image")
-    if any(name.startswith(("http://", "https://")) for name in some):
-        raise DataError(f"{path}: its images are on the web ({one_line(some[0])}): download them first, as img2dataset does")
-    if all(map(os.path.isabs, some)):
-        if _most_are_in("/", some):
+    first, near = names[:LOOKED_FOR], os.path.dirname(path) or "."
+    if not first:
+        raise DataError(f"{path}: it names no image: name another file")
+    if any(name.startswith(("http://", "https://")) for name in first):
+        raise DataError(f"{path}: its images are on the web ({one_line(first[0])}): download them first, as img2dataset does")
+    if all(map(os.path.isabs, first)):
+        if _most_are_in("/", first):
             return _common_folder(all_names())
-        raise DataError(f"{path}: it names images such as {some[0]!r}, which are not there")
+        raise DataError(f"{path}: it names images such as {first[0]!r}, which do not exist: correct the paths")
     for folder in _folders(near):
-        if _most_are_in(folder, some):
+        if _most_are_in(folder, first):
             return folder
-    raise DataError(f"{path}: it names images such as {some[0]!r}, which are not found in {near} or in a folder near it")
+    raise DataError(f"{path}: it names images such as {first[0]!r}, which are not found in {near} or in a folder near it")
 
 
 def _most_are_in(folder: str, names: Sequence[str]) -> bool:
-    """A few may be missing."""
+    """Whether more than half of the files exist: a few may be missing."""
     return sum(os.path.isfile(os.path.join(folder, name)) for name in names) > len(names) / 2
 
 

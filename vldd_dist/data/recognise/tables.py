@@ -1,4 +1,4 @@
-"""Recognising tables, and which of their columns are meant."""
+"""Recognising tables, and finding the columns of images, captions and splits."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -15,15 +15,15 @@ from vldd_dist.data.sources.tables.lines import SEPARATORS, JsonLines, Separated
 from vldd_dist.data.sources.tables.parquet import Parquet
 from vldd_dist.errors import DataError
 
-# Rows that are looked at.
+# Number of rows by which columns are recognised.
 ROWS = 50
-# Text files of a folder that are looked at; with images there may be one each.
+# Number of text files in a folder that are examined: there may be one for each image.
 MOST_TEXTS = 20
 SPLIT_COLUMNS = ("split", "set", "partition", "subset")
 
 
 def table(path: str) -> Found | None:
-    """A table by its name's ending, or any text file that has a header with two columns at least."""
+    """A table with a known extension, or any text file whose header has at least two columns."""
     format = EXTENSIONS.get(path.rpartition(".")[2].lower())
     opened, settings = _opened(path, format)
     if opened is None:
@@ -52,15 +52,15 @@ def table(path: str) -> Found | None:
 
 
 def table_in(folder: str) -> Found | None:
-    """The only table in a folder: by its name's ending, or else a text file that is one."""
-    there = sorted(name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name)))
-    names = [name for name in there if name.rpartition(".")[2].lower() in EXTENSIONS]
-    # What img2dataset says of the images that it downloaded names no files.
-    names = [name for name in names if f"{name.rpartition('.')[0]}_stats.json" not in there]
+    """The only table with a known extension in a folder; if there is none, the first text file that is a table."""
+    files = sorted(name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name)))
+    names = [name for name in files if name.rpartition(".")[2].lower() in EXTENSIONS]
+    # The tables that img2dataset writes about its downloads do not name files.
+    names = [name for name in names if f"{name.rpartition('.')[0]}_stats.json" not in files]
     if not names:
-        texts = [os.path.join(folder, name) for name in there if name.endswith(".txt")][:MOST_TEXTS]
-        found = (table(path) for path in texts if _can_be_opened(path))
-        return next((one for one in found if one is not None), None)
+        texts = [os.path.join(folder, name) for name in files if name.endswith(".txt")][:MOST_TEXTS]
+        tables = (table(path) for path in texts if _can_be_opened(path))
+        return next((found for found in tables if found is not None), None)
     if len(names) > 1:
         raise DataError(f"--from {folder}: it has {len(names)} tables ({', '.join(names[:5])}): name one of them")
     return table(os.path.join(folder, names[0]))
@@ -74,14 +74,14 @@ def _can_be_opened(path: str) -> bool:
 
 
 def _opened(path: str, format: str | None) -> tuple[Table | None, dict[str, Any]]:
-    """The table, and the settings that its name does not tell."""
+    """The table, and the settings of the source that cannot be derived from its name."""
     if format == "jsonl":
         return JsonLines(path), {}
     if format == "parquet":
         return Parquet(path), {}
     usual = SeparatedValues(path, None)
     if format == "csv" and not usual.columns:
-        raise DataError(f"{path}: its header is empty: a table begins with the names of its columns")
+        raise DataError(f"{path}: its header is empty: begin the table with a line of column names")
     best, most = usual.separator if format else ",", 1 if format is None else len(usual.columns)
     for separator in SEPARATORS:
         try:
@@ -93,7 +93,7 @@ def _opened(path: str, format: str | None) -> tuple[Table | None, dict[str, Any]
     if most < 2:
         if format is None:
             return None, {}
-        raise DataError(f"{path}: its header has one column, {usual.columns[0]!r}: images and captions are two at least")
+        raise DataError(f"{path}: its header has one column, {usual.columns[0]!r}: images and captions need two columns")
     settings = {} if format else {"format": "csv"}
     if best != usual.separator:
         settings["separator"] = best
@@ -103,21 +103,21 @@ def _opened(path: str, format: str | None) -> tuple[Table | None, dict[str, Any]
 def _first_rows(table: Table) -> list[dict[str, Any]]:
     columns = [name for name in table.columns if table.columns.count(name) == 1 and not table.holds_images(name)]
     rows = list(islice(table.rows(columns, 0, None), ROWS))
-    found = [dict(zip(columns, row.values, strict=True)) for row in rows if row.values is not None]
-    if not found:
-        why = f"none of its first rows can be read ({rows[0].fault})" if rows else "it has no rows"
-        raise DataError(f"{table.url}: {why}: its columns are {', '.join(map(repr, table.columns))}")
-    return found
+    readable = [dict(zip(columns, row.values, strict=True)) for row in rows if row.values is not None]
+    if not readable:
+        reason = f"none of its first rows can be read ({rows[0].fault})" if rows else "it has no rows"
+        raise DataError(f"{table.url}: {reason}: its columns are {', '.join(map(repr, table.columns))}")
+    return readable
 
 
 def _image_column(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str | None:
-    """The one whose cells end like names of images; of several the one with a usual name."""
-    found = [name for name in columns if _mostly(_is_image(row[name]) for row in rows)]
-    return next((name for name in PATH_COLUMNS if name in found), found[0] if found else None)
+    """The column whose cells are mostly names of images; if there are several, one with a usual name is preferred."""
+    candidates = [name for name in columns if _mostly(_is_image(row[name]) for row in rows)]
+    return next((name for name in PATH_COLUMNS if name in candidates), candidates[0] if candidates else None)
 
 
 def _caption_columns(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The one with a usual name; else all whose cells are mostly texts of several words."""
+    """The column with a usual name; if there is none, all columns whose cells are mostly texts of several words."""
     usual = [name for name in CAPTION_COLUMNS if name in columns]
     return usual[:1] or [name for name in columns if _mostly(_has_words(row[name]) for row in rows)]
 
@@ -128,17 +128,17 @@ def _split_column(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str
 
 
 def _folder_setting(table: Table, image: str, names: list[str]) -> dict[str, str]:
-    """Where the images lie, if not beside the table. Raises DataError where they are not found."""
+    """The folder of the images, unless it is the table's own. Raises DataError if the images are not found."""
     if "://" in table.url:
         return {}
-    every = (row.values[0] for row in table.rows([image], 0, None) if row.values is not None)
-    folder = folder_of_images(table.url, names, lambda: (cell for cell in every if isinstance(cell, str)))
+    cells = (row.values[0] for row in table.rows([image], 0, None) if row.values is not None)
+    folder = folder_of_images(table.url, names, lambda: (cell for cell in cells if isinstance(cell, str)))
     beside = os.path.normpath(folder) == os.path.normpath(os.path.dirname(table.url) or ".")
     return {} if beside else {"image_folder": folder}
 
 
 def _is_image(cell: Any) -> bool:
-    """A name that ends like an image's, and is more than the ending."""
+    """Whether a cell is a file name with the extension of an image."""
     stem, dot, ending = cell.rpartition(".") if isinstance(cell, str) else ("", "", "")
     return bool(stem and dot) and ending.lower() in IMAGE_EXTENSIONS
 
@@ -148,6 +148,6 @@ def _has_words(cell: Any) -> bool:
     return all(isinstance(text, str) and " " in text.strip() and not _is_image(text) for text in texts)
 
 
-def _mostly(seen: Iterable[bool]) -> bool:
-    found = list(seen)
-    return bool(found) and sum(found) > len(found) / 2
+def _mostly(conditions: Iterable[bool]) -> bool:
+    values = list(conditions)
+    return bool(values) and sum(values) > len(values) / 2
