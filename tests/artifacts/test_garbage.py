@@ -134,7 +134,7 @@ def test_a_folder_that_is_no_store_keeps_all_it_has(
     monkeypatch.chdir(theirs.root)
     before = sorted(Path(theirs.root).rglob("*"))
     said = gc(capsys, name, "--delete", "--min-age-hours", "0", code=4)
-    assert ("names no place" if name != "." else f"{theirs.url}: no unit of work was ever written here") in said
+    assert ("names no location" if name != "." else f"{theirs.url}: no unit of work was ever written here") in said
     assert sorted(Path(theirs.root).rglob("*")) == before
 
 

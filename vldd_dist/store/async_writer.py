@@ -1,4 +1,4 @@
-"""Writing to the store in background threads while training goes on."""
+"""Writing to the store in background threads while training continues."""
 
 from collections import deque
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from typing import Any, Self
 
 
 class AsyncWriter:
-    """Runs functions in threads, at most `at_once` of them; `submit` waits while that many are running.
+    """Runs at most `at_once` functions in threads; `submit` waits while that many are running.
 
-    An exception of a function is raised by the next `submit` or at the end of the `with` block, so nothing is committed after
-    a failure. With `at_once` 1 the functions run in the order of their submission, and when the process is killed only the
-    running function and those after it are lost.
+    An exception of a function is raised by the next `submit` or at the end of the `with` block, so that nothing is committed
+    after a failure. If `at_once` is 1, the functions run in the order of their submission, so that a killed process loses only
+    the running function and those after it.
     """
 
     def __init__(self, at_once: int = 1) -> None:
@@ -21,13 +21,13 @@ class AsyncWriter:
         self._pending: deque[Future[Any]] = deque()
 
     def submit(self, work: Callable[[], Any]) -> None:
-        """Start a function, or wait until it can start. Raises what an earlier function raised."""
+        """Start a function, waiting until it can start. Raises the exception of an earlier function."""
         while len(self._pending) >= self._at_once or (self._pending and self._pending[0].done()):
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(work))
 
     def finish(self) -> None:
-        """Wait for all functions. Raises what one of them raised."""
+        """Wait for all functions. Raises the exception of one of them."""
         while self._pending:
             self._pending.popleft().result()
 

@@ -1,4 +1,4 @@
-"""Eviction from the node's cache."""
+"""Evicting blocks from the node's cache."""
 
 import contextlib
 import os
@@ -8,9 +8,9 @@ import time
 from vldd_dist.store.local_files import TEMPORARY
 from vldd_dist.store.private_folder import PrivateFolder
 
-# A temporary file that is older was left by a process that died.
+# An older temporary file was left by a process that died.
 ABANDONED_SECONDS = 3600
-# Names of the folders that hold blocks.
+# Names of the cache's folders of blocks.
 HEX_PAIRS = frozenset(f"{number:02x}" for number in range(256))
 
 
@@ -20,34 +20,35 @@ def evict(root: PrivateFolder, newest: str, limit: int) -> None:
     Args:
         newest: digest of a block that must stay.
     """
-    blocks, held = [], 0
+    blocks, total = [], 0
     for prefix in HEX_PAIRS & set(root.names()):
         for name, status in _blocks(root, prefix):
             if name.startswith(TEMPORARY):
                 if status.st_mtime < time.time() - ABANDONED_SECONDS:
                     _remove(root, prefix, name)
                 continue
-            held += status.st_size
+            total += status.st_size
             if name != newest:
                 blocks.append((status.st_mtime_ns, status.st_size, prefix, name))
     for _, size, prefix, name in sorted(blocks):
-        if held <= limit:
+        if total <= limit:
             return
         # A process that has the file open can still read it.
         _remove(root, prefix, name)
-        held -= size
+        total -= size
 
 
 def _blocks(root: PrivateFolder, prefix: str) -> list[tuple[str, os.stat_result]]:
-    found = []
-    # A folder that is a symbolic link or belongs to another user is not the cache's.
+    """(name, status) of the files in a folder of the cache."""
+    files = []
+    # A folder that is a symbolic link or belongs to another user is not part of the cache and is ignored.
     with contextlib.suppress(OSError), root.folder(prefix) as folder:
         for name in folder.names():
             with contextlib.suppress(FileNotFoundError):
                 status = folder.status(name)
                 if stat.S_ISREG(status.st_mode):
-                    found.append((name, status))
-    return found
+                    files.append((name, status))
+    return files
 
 
 def _remove(root: PrivateFolder, prefix: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Opening fsspec file systems: every request has a time limit, and only one layer of the software repeats it."""
+"""Opening fsspec file systems. Every request has a time limit and is repeated by only one layer of the software."""
 
 from typing import Any
 
@@ -7,13 +7,14 @@ from fsspec.spec import AbstractFileSystem
 
 from vldd_dist.store import retry, s3, web
 
-# Attempts at each request of a multipart upload, made by the client: repeating the whole upload would send all parts again.
+# Attempts at each request of a multipart upload. The client makes them, because repeating the upload would send all parts
+# again.
 PART_ATTEMPTS = 5
 
 
-# A write to the hub is a commit: it holds sets, and no experiment.
+# The hub holds distilled sets but no experiments, because every write to it is a commit of a repository.
 HUB = "hf"
-# Scheme -> the extra of this package that brings its library.
+# Scheme -> the extra of this package that installs its library.
 EXTRAS = {
     **dict.fromkeys(s3.SCHEMES, "s3"),
     **dict.fromkeys(("gs", "gcs"), "gcs"),
@@ -34,7 +35,8 @@ def open_file_system(scheme: str, given: dict[str, Any], attempts: int) -> Abstr
 
     Args:
         given: the user's arguments of the file system; they override ours.
-        attempts: how often the client tries a request. One, where `retry.retried` repeats it: attempts of two layers multiply.
+        attempts: number of times that the client tries a request. It must be one if `retry.retried` repeats the request,
+            because the attempts of both would multiply.
 
     Raises:
         ImportError: the library for this scheme is not installed.
@@ -49,14 +51,14 @@ def open_file_system(scheme: str, given: dict[str, Any], attempts: int) -> Abstr
         options = _web_client() | options
     opened = fsspec.filesystem(scheme, **options)
     if scheme in s3.SCHEMES:
-        # s3fs would otherwise repeat requests that its client has repeated.
+        # s3fs would otherwise repeat requests that its client has already repeated.
         opened.retries = 1
     return opened
 
 
 def _s3_client(attempts: int) -> dict[str, Any]:
-    """Configuration of botocore's client. Signing and checksumming of bodies is switched off: https makes it needless, and it
-    takes as long again as the comparison of each write with what the server then holds."""
+    """Configuration of botocore's client. Signing and checksumming of bodies is switched off: it is not needed with https,
+    and it takes as long as the comparison of each stored object with what was sent."""
     return {
         "connect_timeout": retry.CONNECT_SECONDS,
         "read_timeout": retry.READ_SECONDS,
@@ -67,7 +69,7 @@ def _s3_client(attempts: int) -> dict[str, Any]:
 
 
 def _web_client() -> dict[str, Any]:
-    """Configuration of aiohttp's client: proxies and ~/.netrc as other tools use them, and no compression of bodies."""
+    """Configuration of aiohttp's client: proxies and ~/.netrc are used as by other tools, and bodies are not compressed."""
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=retry.CONNECT_SECONDS, sock_read=retry.READ_SECONDS)

@@ -1,4 +1,4 @@
-"""What a store's file system says about objects: their sizes and times of modification."""
+"""Sizes and times of modification of objects, as the store's file system reports them."""
 
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -30,14 +30,14 @@ class Listed(NamedTuple):
 
 
 def find_objects(fs: AbstractFileSystem, scheme: str, path: str, root: str, temporary: bool) -> dict[str, Listed]:
-    """All objects below `path`, by key relative to `root`, sorted by key.
+    """All objects below `path`: key relative to `root` -> size and time, sorted by key.
 
     Args:
         temporary: whether to include files that local writers have not finished, or left behind when they were killed.
     """
     if scheme == "file":
-        found = {name: Listed.of({"size": status.st_size, "mtime": status.st_mtime}) for name, status in find_files(path)}
+        by_path = {name: Listed.of({"size": status.st_size, "mtime": status.st_mtime}) for name, status in find_files(path)}
     else:
-        found = {str(name): Listed.of(info) for name, info in fs.find(path, detail=True).items()}
-    keys = {name.removeprefix(root.rstrip("/") + "/"): listed for name, listed in sorted(found.items())}
-    return {key: keys[key] for key in keys if temporary or not key.rpartition("/")[2].startswith(TEMPORARY)}
+        by_path = {str(name): Listed.of(info) for name, info in fs.find(path, detail=True).items()}
+    by_key = {name.removeprefix(root.rstrip("/") + "/"): listed for name, listed in sorted(by_path.items())}
+    return {key: by_key[key] for key in by_key if temporary or not key.rpartition("/")[2].startswith(TEMPORARY)}

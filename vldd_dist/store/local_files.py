@@ -1,4 +1,4 @@
-"""Local files that appear complete: a reader never sees a partly written file, even if the writer is killed."""
+"""Writing local files atomically: a reader never sees a partly written file, even if the writer is killed."""
 
 import contextlib
 import os
@@ -9,24 +9,24 @@ TEMPORARY = ".tmp-"
 
 
 def replace_file(path: str, data: bytes) -> None:
-    """Create or replace a file. Raises OSError, and then leaves the old file as it was."""
+    """Create or replace a file. If it raises OSError, the old file is unchanged."""
     os.replace(_temporary_beside(path, data), path)
 
 
 def create_file(path: str, data: bytes) -> None:
-    """Create a file. Raises FileExistsError when it exists, also if it was created at the same moment; OSError otherwise."""
+    """Create a file. Raises FileExistsError if it exists, also if another caller creates it at the same time; else OSError."""
     temporary = _temporary_beside(path, data)
     try:
-        # Only one of several concurrent callers can make the link, and the link shows the complete file.
+        # Only one of several concurrent callers can create the link, and it refers to the complete file.
         os.link(temporary, path)
     finally:
         os.unlink(temporary)
 
 
 def find_files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Every file below a folder with its status. Files that are removed in the meantime are left out.
+    """Every file below a folder with its status. Files that are removed in the meantime are skipped.
 
-    fsspec's `find` is not used: it leaves out a whole folder when one of its files disappears or the folder is unreadable.
+    fsspec's `find` is not used, because it skips a whole folder if one of its files disappears or the folder is unreadable.
 
     Raises:
         OSError: a folder cannot be read.
@@ -48,7 +48,7 @@ def _temporary_beside(path: str, data: bytes) -> str:
     try:
         os.makedirs(folder, exist_ok=True)
     except FileExistsError:
-        # A FileExistsError would be taken for a file that another caller created first.
+        # Not FileExistsError, which would mean that another caller has created the file itself.
         raise NotADirectoryError(folder) from None
     temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
     try:

@@ -1,11 +1,12 @@
 """The node's cache: verified blocks of remote objects on the local disk, shared by all processes of a machine.
 
-    VLDD_CACHE_DIR      the folder; by default one of this user under the system's temporary folder
+    VLDD_CACHE_DIR      the folder; by default a folder of this user in the system's temporary folder
     VLDD_CACHE_GIB      the size limit in GiB; 16 by default, 0 for no cache
 
-A block is named by its sha256 and checked against it whenever it is read, so neither a crash nor a damaged disk nor another
-user can make a reader see other bytes. One process loads a block while others that want it wait. Above the limit the least
-recently read blocks are removed. A fault of the folder or its disk causes a warning and slower reads, never a failure.
+A block is named by its sha256, which is checked whenever the block is read, so that neither a crash nor a damaged disk nor
+another user can make a reader see other bytes. One process loads a block while others that need it wait. If the cache is larger
+than its limit, the least recently read blocks are removed. A fault of the folder or its disk causes a warning and slower reads,
+but never a failure.
 """
 
 import contextlib
@@ -25,9 +26,9 @@ from vldd_dist.store.eviction import evict
 from vldd_dist.store.private_folder import PrivateFolder
 
 DEFAULT_GIB = 16.0
-# Blocks are evicted each time this fraction of the limit has been written since the last time, by all processes together;
-# eviction frees the same fraction.
-LOOK_AFTER = 1 / 32
+# Blocks are evicted whenever all processes together have written this fraction of the limit since the last eviction. Eviction
+# frees the same fraction.
+EVICTION_FRACTION = 1 / 32
 SHA256 = re.compile("[0-9a-f]{64}")
 TALLY, LONGEST_TALLY = "filled", 20
 
@@ -52,14 +53,15 @@ def node_cache() -> "NodeCache":
 
 
 class NodeCache:
-    """Blocks by sha256 in a folder, of `limit_bytes` in all."""
+    """A folder of blocks named by their sha256, with a total size of about `limit_bytes`."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder, self.limit_bytes = folder, limit_bytes
 
     def get(self, digest: str, size: int, load: Callable[[], bytes]) -> bytes:
-        """The block with this sha256. `load` is called if it is not cached, and has to verify it. Raises what `load` raises."""
-        # The digest comes from a manifest, which may have been tampered with.
+        """The block with this sha256. If it is not cached, `load` is called, which must verify it and whose errors are
+        raised."""
+        # The digest becomes a file name, and the manifest that it comes from may have been tampered with.
         if size > self.limit_bytes or not SHA256.fullmatch(digest):
             return load()
         with contextlib.ExitStack() as held:
@@ -84,23 +86,23 @@ class NodeCache:
             return data
 
     def open(self) -> PrivateFolder:
-        """The cache's folder. Raises OSError when it cannot be made, or other users can write to it."""
+        """The cache's folder. Raises OSError if it cannot be created, or if other users can access it."""
         return PrivateFolder(self.folder)
 
     def _fill(self, root: PrivateFolder, digest: str, data: bytes) -> None:
         with root.folder(digest[:2]) as folder, folder.new_file(digest) as file:
             write_all(file, data)
         with lock(root, "eviction"):
-            # Eviction lists the whole folder, which after every write would take longer than the write.
+            # Not after every write, because eviction lists the whole folder, which takes longer than the write.
             filled = self._filled(root) + len(data)
-            if filled >= self.limit_bytes * LOOK_AFTER:
-                evict(root, digest, int(self.limit_bytes * (1 - LOOK_AFTER)))
+            if filled >= self.limit_bytes * EVICTION_FRACTION:
+                evict(root, digest, int(self.limit_bytes * (1 - EVICTION_FRACTION)))
                 filled = 0
             with root.new_file(TALLY) as file:
                 write_all(file, str(filled).encode())
 
     def _filled(self, root: PrivateFolder) -> int:
-        """Bytes written since the last eviction; the limit, which causes an eviction now, when the tally is lost."""
+        """Bytes written since the last eviction. If the tally is lost, the limit, so that blocks are evicted now."""
         try:
             with root.open_file(TALLY) as file:
                 text = file.read(LONGEST_TALLY)
@@ -111,7 +113,7 @@ class NodeCache:
 
 @contextlib.contextmanager
 def lock(root: PrivateFolder, name: str) -> Iterator[None]:
-    """A lock between processes and threads; the system releases it when its holder dies. Raises OSError on a file system
+    """A lock between processes and threads, which the system releases if its holder dies. Raises OSError on a file system
     without locks."""
     with root.folder("locks") as folder, folder.open_file(name, os.O_CREAT | os.O_RDWR) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -119,33 +121,34 @@ def lock(root: PrivateFolder, name: str) -> Iterator[None]:
 
 
 def write_all(file: FileIO, data: bytes) -> None:
-    """Write all bytes: an unbuffered file may write fewer bytes than it is given, when a disk fills up."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
+    """Write all bytes. A single call of an unbuffered file's `write` may write fewer, for example if the disk is filling up."""
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[file.write(remaining) :]
 
 
 def warn(what: str, error: OSError) -> None:
-    """Log a warning, once in a process for each kind of error, because the error will recur with every block."""
+    """Log a warning once per process and kind of error, because the error will recur with every block."""
     _warn_once(what, error.strerror or str(error))
 
 
 @lru_cache(maxsize=64)
-def _warn_once(what: str, why: str) -> None:
-    logger.warning("%s: %s", what, why)
+def _warn_once(what: str, reason: str) -> None:
+    logger.warning("%s: %s", what, reason)
 
 
 def _read(root: PrivateFolder, digest: str, size: int) -> bytes | None:
+    """The block, or None if it is not cached or cannot be read; a damaged one is removed."""
     try:
         with root.folder(digest[:2]) as folder:
             with folder.open_file(digest) as file:
                 data = file.readall() if os.fstat(file.fileno()).st_size == size else b""
                 if len(data) == size and sha256(data).hexdigest() == digest:
-                    # Eviction goes by the time of the last use. A disk may be read-only.
+                    # Eviction uses this time. The disk may be read-only.
                     with contextlib.suppress(OSError):
                         os.utime(file.fileno())
                     return data
-            logger.warning("a damaged block of the node's cache is removed: %s", folder.path / digest)
+            logger.warning("removed a damaged block from the node's cache: %s", folder.path / digest)
             folder.unlink(digest)
     except OSError:
         pass

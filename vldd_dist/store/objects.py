@@ -1,5 +1,5 @@
-"""Objects: bytes whose size and sha256 a manifest records. For a large object it also records the sha256 of each block, so that
-blocks can be read, verified and cached on their own, several in parallel.
+"""Objects: bytes whose size and sha256 are recorded in a manifest. For a large object it also records the sha256 of each block,
+so that blocks can be read, verified and cached independently and in parallel.
 """
 
 import os
@@ -17,12 +17,12 @@ from vldd_dist.store.store import Store
 
 BLOCK_BYTES = 8 << 20
 PARALLEL_READS = 8
-# The largest integer that every JSON reader represents exactly; no store holds an object as large.
+# The largest integer that every JSON reader represents exactly; no store holds an object of this size.
 LARGEST_BYTES = 2**53
 
 
 class DamagedObject(StoreError):
-    """An object is not what was written. It has to be made again."""
+    """An object differs from what was written. Its unit has to run again."""
 
 
 class Block(NamedTuple):
@@ -64,11 +64,11 @@ class ObjectInfo(BaseModel):
             return cls(key=key, size=len(data), sha256=whole.result(), blocks=Blocks(size=BLOCK_BYTES, sha256=blocks))
 
     def verify(self, data: bytes, source: str) -> bytes:
-        """Returns the data. Raises DamagedObject naming `source` when its size or sha256 differs."""
+        """Returns the data. Raises DamagedObject naming `source` if its size or sha256 differs."""
         return _verified(data, Block(0, self.size, self.sha256), source)
 
     def block_list(self) -> list[Block]:
-        """The object's blocks in order. Raises DamagedObject when their number does not fit the object's size."""
+        """The object's blocks in order. Raises DamagedObject if their number does not match the object's size."""
         if self.blocks is None:
             return [Block(0, self.size, self.sha256)]
         size, digests = self.blocks.size, self.blocks.sha256
@@ -91,21 +91,21 @@ def read_ranges(store: Store, info: ObjectInfo, ranges: Sequence[tuple[int, int]
     Raises:
         DamagedObject, MissingObject: naming the object.
     """
-    blocks = [
-        block
-        for block in info.block_list()
-        if any(start < block.start + block.length and stop > block.start for start, stop in ranges)
-    ]
-    held = dict(zip(blocks, _read_blocks(store, info, blocks), strict=True))
+
+    def overlaps(block: Block) -> bool:
+        return any(start < block.start + block.length and stop > block.start for start, stop in ranges)
+
+    blocks = [block for block in info.block_list() if overlaps(block)]
+    data_of = dict(zip(blocks, _read_blocks(store, info, blocks), strict=True))
 
     def cut(start: int, stop: int) -> bytes:
-        return b"".join(data[max(0, start - block.start) : max(0, stop - block.start)] for block, data in held.items())
+        return b"".join(data[max(0, start - block.start) : max(0, stop - block.start)] for block, data in data_of.items())
 
     return [cut(start, stop) for start, stop in ranges]
 
 
 def load_block(store: Store, info: ObjectInfo, block: Block) -> bytes:
-    """One block, verified, from the store and not from the node's cache. Raises DamagedObject or MissingObject."""
+    """One block, read from the store and not from the node's cache, and verified. Raises DamagedObject or MissingObject."""
     source = store.url_of(info.key)
     if block.length == info.size:
         return info.verify(store.read(info.key), source)
@@ -125,8 +125,8 @@ def _read_blocks(store: Store, info: ObjectInfo, blocks: list[Block]) -> list[by
 
 @lru_cache(maxsize=1)
 def _readers(process: int) -> ThreadPoolExecutor:
-    """One pool for all objects, so that reading several at once does not multiply the threads. Keyed by the process id, because
-    a forked process has none of its parent's threads."""
+    """One pool for all objects, so that reading several objects in parallel does not multiply the threads. It is cached by
+    process id, because a forked process does not inherit its parent's threads."""
     return ThreadPoolExecutor(PARALLEL_READS)
 
 

@@ -1,7 +1,7 @@
 """Folders on a local disk that only this user can access, for files under a path that other users can guess.
 
-A folder's owner and mode are checked after it is opened, and all further operations use its file descriptor. So they happen
-in the folder that was checked, whatever is renamed in the meantime. Symbolic links are not followed.
+A folder's owner and mode are checked after it is opened, and all further operations use its file descriptor. They therefore act
+on the folder that was checked, even if it is renamed in the meantime. Symbolic links are not followed.
 """
 
 import contextlib
@@ -23,14 +23,17 @@ _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class PrivateFolder:
-    """An open folder, closed at the end of its `with` block. Every method raises OSError when the system refuses it."""
+    """An open folder, closed at the end of its `with` block. Every method raises OSError if the system refuses it."""
 
     def __init__(self, path: Path, within: int | None = None) -> None:
-        """Open the folder `path`, or its last component within an open folder. It is made if there is none, with its parents.
+        """Open the folder `path`. If it does not exist, it is created with its parents.
+
+        Args:
+            within: file descriptor of the open parent folder; None: `path` is opened by its whole path.
 
         Raises:
             PermissionError: it belongs to another user, or other users may access it.
-            OSError: it is a symbolic link or no folder, or cannot be made.
+            OSError: it is a symbolic link or not a folder, or cannot be created.
         """
         self.path = path
         name: str | Path = path
@@ -44,7 +47,7 @@ class PrivateFolder:
             self._descriptor = os.open(name, _FOLDER, dir_fd=within)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise NotADirectoryError(f"{path} is no folder, or a symbolic link: name the folder itself") from None
+                raise NotADirectoryError(f"{path} is not a folder, or is a symbolic link: name the folder itself") from None
             raise
         try:
             self._check()
@@ -69,11 +72,11 @@ class PrivateFolder:
         os.close(self._descriptor)
 
     def folder(self, name: str) -> "PrivateFolder":
-        """A folder in this one, made if there is none, and checked like this one."""
+        """A folder in this one, created if it does not exist, and checked like this one."""
         return PrivateFolder(self.path / _plain(name), self._descriptor)
 
     def names(self) -> list[str]:
-        """Names of what is in the folder."""
+        """Names of the files and folders in this folder."""
         return os.listdir(self._descriptor)
 
     def status(self, name: str) -> os.stat_result:
@@ -85,12 +88,12 @@ class PrivateFolder:
         descriptor = os.open(_plain(name), flags | _FILE, 0o600, dir_fd=self._descriptor)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise OSError(errno.EINVAL, "no regular file", str(self.path / name))
+            raise OSError(errno.EINVAL, "not a regular file", str(self.path / name))
         return FileIO(descriptor, {os.O_RDONLY: "r", os.O_WRONLY: "w", os.O_RDWR: "r+"}[flags & os.O_ACCMODE])
 
     @contextlib.contextmanager
     def new_file(self, name: str) -> Iterator[FileIO]:
-        """A file to write. It gets its name, and replaces a file of that name, when the `with` block ends without an error."""
+        """A file to write. It gets its name, replacing any file of that name, when the `with` block ends without an error."""
         temporary = f"{TEMPORARY}{uuid.uuid4().hex}"
         try:
             with self.open_file(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY) as file:
@@ -107,5 +110,5 @@ class PrivateFolder:
 
 def _plain(name: str) -> str:
     if "/" in name or name in ("", ".", ".."):
-        raise OSError(errno.EINVAL, "no plain name", name)
+        raise OSError(errno.EINVAL, "not a plain file name", name)
     return name

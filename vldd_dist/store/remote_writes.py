@@ -18,11 +18,11 @@ def is_multipart(scheme: str, size: int) -> bool:
 def put_object(
     fs: AbstractFileSystem, sender: AbstractFileSystem, scheme: str, path: str, data: bytes, limit: dict[str, float]
 ) -> None:
-    """Send an object, then compare what the store holds with it, by the store's checksum or else by reading it back.
+    """Send an object, then check that the store holds it, by the store's checksum or by reading it back.
 
     Args:
         sender: the file system that sends the object; `fs` makes all other requests.
-        limit: further arguments of the file system's calls: how long one may take.
+        limit: further arguments of the file system's calls, which limit their duration.
 
     Raises:
         NotAsWritten: the store holds other bytes.
@@ -41,7 +41,7 @@ def create_object(fs: AbstractFileSystem, path: str, data: bytes, limit: dict[st
     """Create an object by a conditional put.
 
     Args:
-        fall_back: on a server without conditional puts, look whether the object exists and then put it.
+        fall_back: on a server without conditional puts, check whether the object exists and then put it.
 
     Raises:
         FileExistsError, or the file system's own error: the object exists.
@@ -57,8 +57,8 @@ def create_object(fs: AbstractFileSystem, path: str, data: bytes, limit: dict[st
 
 
 def checksums(data: bytes) -> set[str]:
-    """The checksums that a store may report for these bytes: their MD5 in hex or base64; after a multipart upload to S3 the MD5
-    of the parts' MD5s."""
+    """The checksums that a store may report for these bytes: their MD5 in hex or base64, or, after a multipart upload to S3,
+    the MD5 of the parts' MD5s."""
     view = memoryview(data)
     if len(data) < 2 * s3.PART_BYTES:
         whole = md5(view, usedforsecurity=False)

@@ -1,6 +1,6 @@
-"""What an exception of a file system means: a transient fault, a refusal, an expired token, an object that exists.
+"""Classifying the exceptions of file systems (transient faults, refusals, expired tokens, existing objects), and retrying.
 
-File systems are told apart by the texts of their errors, because their libraries may not be installed.
+Errors are recognised by their names and texts, because the libraries of the file systems may not be installed.
 """
 
 import errno
@@ -10,16 +10,16 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-# Seconds after which an operation is given up; longer by the time its bytes take at the slowest rate that is accepted.
+# Seconds after which an operation is given up, in addition to the time that its bytes take at the slowest accepted rate.
 DEADLINE_SECONDS = 60.0
 SLOWEST_BYTES_PER_SECOND = 256 << 10
-# Seconds after which a request is given up that makes no connection, or receives no byte.
+# Seconds after which a request without a connection, or without a received byte, is given up.
 CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0
 LONGEST_WAIT_SECONDS = 8.0
 
-# s3fs turns a 500 InternalError into EREMOTEIO (on macOS, which has none, into EIO).
+# s3fs turns a 500 InternalError into EREMOTEIO (into EIO on macOS, which has no EREMOTEIO).
 TRANSIENT_ERRNOS = {errno.EIO, errno.EBUSY, errno.ECONNRESET, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
-# Parts of the names of botocore's, aiohttp's and requests' base classes of errors.
+# Parts of the names of base classes of errors in botocore, aiohttp and requests.
 TRANSIENT_NAMES = (
     "Timeout",
     "ConnectionError",
@@ -34,16 +34,16 @@ Out = TypeVar("Out")
 
 
 class NotAsWritten(ConnectionError):
-    """After a write the store holds other bytes than were sent: the write is repeated."""
+    """After a write, the store holds other bytes than were sent. The write is repeated."""
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether another attempt may succeed: time-outs, cut connections, 5xx and throttling. Refusals are not transient."""
-    # s3fs reports as a wrong argument or a missing object: a body that arrived damaged or short, and a multipart upload whose
-    # completion succeeded although its answer was lost.
+    # s3fs raises errors that look like a wrong argument or a missing object if a body arrived damaged or short, or if a
+    # multipart upload was completed but the answer was lost.
     if any(f"({code})" in words for words in _chain(error) for code in ("BadDigest", "IncompleteBody", "NoSuchUpload")):
         return True
-    # huggingface_hub's error for a machine that is told to be offline is a ConnectionError.
+    # huggingface_hub's error in offline mode is a ConnectionError, but repeating the request cannot help.
     if "OfflineMode" in type(error).__name__:
         return False
     if isinstance(error, FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError | IsADirectoryError):
@@ -58,7 +58,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def retried(operation: Callable[[float], Out], size: int = 0) -> Out:
-    """The operation's result. After transient faults it is tried again, with jitter, for `DEADLINE_SECONDS`.
+    """The operation's result. After transient faults it is retried, with jitter, until the deadline (`DEADLINE_SECONDS`).
 
     Args:
         operation: called with the seconds that this attempt may take.
@@ -74,23 +74,23 @@ def retried(operation: Callable[[float], Out], size: int = 0) -> Out:
     )
 
     def attempt() -> Out:
-        left = deadline - (time.monotonic() - started)
-        return operation(min(left, CONNECT_SECONDS + READ_SECONDS + transfer))
+        remaining = deadline - (time.monotonic() - started)
+        return operation(min(remaining, CONNECT_SECONDS + READ_SECONDS + transfer))
 
     return retrying(attempt)
 
 
 def _http_status(error: BaseException) -> int:
-    """The HTTP status that an error of aiohttp, gcsfs or huggingface_hub carries, or 0."""
-    # aiohttp's errors have `code` too, but warn when it is read.
-    answer = getattr(getattr(error, "response", None), "status_code", None)
-    told = str(answer or getattr(error, "status", None) or getattr(error, "code", ""))
-    return int(told) if told.isdecimal() else 0
+    """The HTTP status in an error of aiohttp, gcsfs or huggingface_hub, or 0."""
+    # `code` comes last, because aiohttp's errors have it too, but warn when it is read.
+    of_response = getattr(getattr(error, "response", None), "status_code", None)
+    status = str(of_response or getattr(error, "status", None) or getattr(error, "code", ""))
+    return int(status) if status.isdecimal() else 0
 
 
 def token_expired(error: Exception) -> bool:
     """Whether S3 refused the request because its temporary credentials have expired."""
-    # The answer to a HEAD request has no body that could name the error: there an expired token is a plain 400.
+    # The answer to a HEAD request has no body that could name the error, so an expired token appears as a plain 400.
     return "(ExpiredToken)" in str(error.__cause__) or "(400) when calling the HeadObject" in str(error.__cause__)
 
 
@@ -117,7 +117,7 @@ def _chain(error: BaseException) -> Iterator[str]:
 
 
 def sentence(error: Exception, store_url: str, key: str, seconds: float) -> str:
-    """The error message for a user, of a failure at `key` after `seconds` of attempts."""
+    """The message for a user about a failure at `key` after `seconds` of attempts."""
     if token_expired(error):
         return f"{store_url}: the credentials have expired or are refused: renew them"
     # gcsfs raises a bare OSError.
@@ -127,7 +127,7 @@ def sentence(error: Exception, store_url: str, key: str, seconds: float) -> str:
         return f"{store_url}/{key}: there is a file where a folder should be, or a folder instead of a file: name another place"
     if "Credential" in type(error).__name__:
         return f"{store_url}: no usable credentials: give them by environment variables, a profile or a role"
-    # botocore's and aiohttp's own errors are not shown: their texts could contain a secret, only the type certainly does not.
+    # The texts of botocore's and aiohttp's own errors could contain a secret, so only their type is shown.
     text = f": {' '.join(str(error).split())}" if isinstance(error, OSError | ValueError) else ""
     if status := _http_status(error):
         text = f": HTTP {status}"

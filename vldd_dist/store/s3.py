@@ -1,4 +1,4 @@
-"""S3 only: multipart uploads, and finding those that were never finished."""
+"""Functions for S3 only: multipart uploads, and finding those that were never finished."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,15 +10,16 @@ from fsspec.spec import AbstractFileSystem
 SCHEMES = ("s3", "s3a")
 # The part size of multipart uploads, whose parts are sent in parallel (S3's smallest part is 5 MiB).
 PART_BYTES = 16 << 20
-# Larger objects are sent only after the server has answered a small request.
+# Before a larger object is sent, the server must have answered a small request.
 SMALL_BYTES = 1 << 20
 
 
 def await_answer(fs: AbstractFileSystem, path: str, limit: dict[str, float]) -> None:
-    """Wait for any answer of the server before sending a large body, during which an unreachable server is not noticed.
+    """Wait for any answer of the server before a large body is sent: while a body is sent, an unreachable server is not
+    noticed.
 
     Raises:
-        Exception: as any request that gets no answer.
+        Exception: the error of a request without an answer.
     """
     bucket, _, key = path.partition("/")
     with suppress(FileNotFoundError, PermissionError):
@@ -26,16 +27,16 @@ def await_answer(fs: AbstractFileSystem, path: str, limit: dict[str, float]) -> 
 
 
 def unfinished_uploads(fs: AbstractFileSystem, bucket: str, prefix: str, before: datetime) -> list[dict[str, Any]]:
-    """Multipart uploads below a prefix that were begun, and last received a part, before a time by the server's clock.
+    """Multipart uploads below a prefix that were begun and last received a part before a time by the server's clock.
 
-    The parts are looked at too, because a large upload may have been begun long ago and still be active. (The mock server moto
-    reports a date in the past for every upload.)
+    The times of the parts are checked too, because a large upload may have been begun long ago and still be active. (The mock
+    server moto reports a date in the past for every upload.)
     """
     uploads = _pages(fs, "list_multipart_uploads", "Uploads", ("KeyMarker", "UploadIdMarker"), Bucket=bucket, Prefix=prefix)
 
     def parts(upload: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        asked = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
-        return _pages(fs, "list_parts", "Parts", ("PartNumberMarker",), **asked)
+        request = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+        return _pages(fs, "list_parts", "Parts", ("PartNumberMarker",), **request)
 
     return [
         upload
@@ -44,10 +45,13 @@ def unfinished_uploads(fs: AbstractFileSystem, bucket: str, prefix: str, before:
     ]
 
 
-def _pages(fs: AbstractFileSystem, method: str, items: str, markers: tuple[str, ...], **asked: Any) -> Iterator[dict[str, Any]]:
+def _pages(
+    fs: AbstractFileSystem, method: str, items: str, markers: tuple[str, ...], **request: Any
+) -> Iterator[dict[str, Any]]:
+    """The entries under the key `items` in all pages of an S3 listing; `markers` are the request's keys for the next page."""
     while True:
-        page = fs.call_s3(method, **asked)
+        page = fs.call_s3(method, **request)
         yield from page.get(items) or []
         if not page.get("IsTruncated"):
             return
-        asked |= {marker: page[f"Next{marker}"] for marker in markers}
+        request |= {marker: page[f"Next{marker}"] for marker in markers}

@@ -1,9 +1,9 @@
-"""A store: any fsspec URL under which an experiment keeps everything it makes.
+"""A store: any fsspec URL under which an experiment keeps everything it produces.
 
-A write replaces the object atomically and is checked against what the store then holds. `create` is the conditional put on
-which commits rely: a hard link for local files, If-None-Match for S3, a lock for memory. Transient faults are retried with
-jitter for `retry.DEADLINE_SECONDS`; a refusal (no permission, no bucket) is an error at once. Credentials come from the
-environment, a profile or a role, and appear in no message, pickle or object. http(s) and hf URLs can only be read.
+A write replaces the object atomically, and the stored object is then compared with what was sent. `create` is the conditional
+put on which commits rely: a hard link for local files, If-None-Match for S3, a lock for memory. Transient faults are retried
+with jitter for `retry.DEADLINE_SECONDS`; a refusal (no permission, no bucket) is an error at once. Credentials come from the
+environment, a profile or a role, and never appear in a message, pickle or object. http(s) and hf URLs can only be read.
 """
 
 import builtins
@@ -38,14 +38,14 @@ from vldd_dist.store.retry import (
 )
 
 Out = TypeVar("Out")
-# Further arguments of a file system's call: how many seconds it may take, where the file system can limit that.
+# Further arguments of a file system's call: the seconds that it may take, if the file system supports such a limit.
 Limit = dict[str, float]
 
 _memory_lock = threading.Lock()
 
 
 class MissingObject(StoreError):
-    """The store answered that there is no such object; not raised when the store cannot be reached."""
+    """The store answered that there is no such object. It is not raised if the store cannot be reached."""
 
 
 class Store:
@@ -53,7 +53,7 @@ class Store:
 
     Args:
         url: a folder, or a file://, s3://, gs:// or memory:// URL without credentials; http(s):// and hf:// for reading only.
-        storage_options: further arguments of the fsspec file system, an endpoint for instance; never shown.
+        storage_options: further arguments of the fsspec file system, for example an endpoint; they are never shown.
 
     Raises:
         StoreError: the URL is empty, has an unknown scheme, or contains credentials.
@@ -68,9 +68,9 @@ class Store:
         path = url.partition("://")[2] if "://" in url else url
         if not path.strip("/ "):
             # An empty path would mean the folder in which the command happens to run.
-            raise StoreError(f"{url!r} names no place: give a folder, or a URL with a bucket or host and a path, for the store")
+            raise StoreError(f"{url!r} names no location: give a folder, or a URL with a bucket or host and a path")
         if self.scheme in web.SCHEMES and not set(path).isdisjoint("?#"):
-            raise StoreError(f"{url}: a store's URL can have no query or fragment: leave out what follows '?' or '#'")
+            raise StoreError(f"{url}: a store's URL cannot have a query or fragment: remove what follows '?' or '#'")
         self.root = os.path.abspath(path) if self.scheme == "file" else path.rstrip("/")
         self.url = f"{self.scheme}://{self.root}"
         self.storage_options = storage_options
@@ -89,7 +89,7 @@ class Store:
 
     @cached_property
     def _fs_for_parts(self) -> AbstractFileSystem:
-        """For multipart uploads, where the client retries each part."""
+        """The file system for multipart uploads, whose client retries each part."""
         return self._open(PART_ATTEMPTS)
 
     def _open(self, attempts: int) -> AbstractFileSystem:
@@ -100,11 +100,11 @@ class Store:
 
     @property
     def is_local(self) -> bool:
-        """Whether objects are read without a network."""
+        """Whether objects can be read without a network."""
         return self.scheme in ("file", "memory")
 
     def require_writable(self) -> None:
-        """Raises StoreError when the scheme can only be read."""
+        """Raises StoreError if stores with this scheme can only be read."""
         if self.scheme in web.SCHEMES:
             raise StoreError(f"{self.url}: {self.scheme}:// can only be read: write to a folder, file://, s3:// or gs://")
         if self.scheme == HUB:
@@ -115,8 +115,8 @@ class Store:
         return f"{self.url}/{_checked(key)}"
 
     def read(self, key: str) -> bytes:
-        """The whole object. Raises MissingObject when there is none."""
-        # Its size, and so a limit for the whole call, is unknown; the client limits how long it waits for each byte.
+        """The whole object. Raises MissingObject if there is none."""
+        # The size is unknown, so the duration of the call is not limited; the client limits the wait for each byte.
         return self._guarded(key, lambda path, limit: self.fs.cat_file(path))
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
@@ -149,9 +149,9 @@ class Store:
     def create(self, key: str, data: bytes) -> bool:
         """Create an object unless it exists. Returns True for the one caller that created it.
 
-        When the answer to a successful put is lost, the put is repeated (here, or by the client library) and finds its own
-        object: then the bytes are compared. On a server without conditional puts an existing object is never replaced, except
-        when two callers create it at the same moment: both may get True, and the later bytes remain.
+        If the answer to a successful put is lost, the put is repeated (here or by the client library) and finds its own object,
+        which is recognised by comparing the bytes. On a server without conditional puts, an existing object is never replaced,
+        except if two callers create it at the same moment: both may get True, and the later bytes remain.
         """
         self.require_writable()
         attempts = 0
@@ -171,7 +171,7 @@ class Store:
         return self._guarded(key, put, size=len(data))
 
     def creates_conditionally(self) -> bool:
-        """Whether the server itself refuses to create an object that exists. Found out by trying."""
+        """Whether the server itself refuses to create an object that exists; determined by trying."""
         key = f".probe-{uuid.uuid4().hex}"
 
         def refused(path: str, limit: Limit) -> bool:
@@ -195,7 +195,7 @@ class Store:
         return self._guarded(key, lambda path, limit: bool(self.fs.exists(path, **limit)))
 
     def size(self, key: str) -> int:
-        """The object's size in bytes. Raises MissingObject when there is none."""
+        """The object's size in bytes. Raises MissingObject if there is none."""
         size = self._info(key)["size"]
         if size is None:
             raise StoreError(f"{self.url_of(key)}: the server does not report the object's size: use another server")
@@ -206,7 +206,7 @@ class Store:
         return Listed.of(self._info(key)).modified
 
     def now(self) -> datetime:
-        """The time by the store's clock, with time zone, or up to a second later. Writes an object to find out."""
+        """The time by the store's clock, with time zone, at most a second too late. It is determined by writing an object."""
         key = f".probe-{uuid.uuid4().hex}"
         self.write(key, b"clock")
         try:
@@ -214,12 +214,14 @@ class Store:
         finally:
             self.delete([key])
         if moment == NEVER:
-            raise StoreError(f"{self.url}: this kind of store does not report when an object was written, so ages are unknown")
+            raise StoreError(
+                f"{self.url}: this kind of store does not report when an object was written, so ages are unknown: use another"
+            )
         # S3 rounds down to seconds here, but not in listings.
         return moment if moment.microsecond else moment + timedelta(seconds=1)
 
     def list(self, prefix: str, temporary: bool = False) -> "builtins.list[str]":
-        """All keys under a prefix, recursively and sorted; empty when there are none.
+        """All keys under a prefix, recursively and sorted; empty if there are none.
 
         Args:
             temporary: whether to include files that local writers have not finished, or left behind when they were killed.
@@ -233,7 +235,7 @@ class Store:
             StoreError: the store is a web server, which has no listings.
         """
         if self.scheme in web.SCHEMES:
-            raise StoreError(f"{self.url}: a web server lists no objects: name the folder of one distilled set")
+            raise StoreError(f"{self.url}: a web server does not list objects: name the folder of one distilled set")
 
         def find(path: str, limit: Limit) -> dict[str, Listed]:
             root = self.fs._strip_protocol(f"{self.url}/") if self.scheme == "memory" else self.root
@@ -255,7 +257,7 @@ class Store:
         key = f".probe-{uuid.uuid4().hex}"
         self.write(key, b"vldd")
         if self.read(key) != b"vldd":
-            raise StoreError(f"{self.url}: a probe object was read back changed: use another store")
+            raise StoreError(f"{self.url}: a test object was changed when it was read back: use another store")
         self.delete([key])
 
     def abort_uploads(self, prefix: str, before: datetime, abort: bool = True) -> "builtins.list[str]":
@@ -263,7 +265,7 @@ class Store:
 
         Args:
             before: by the store's clock; uploads that were begun or continued later are left alone.
-            abort: False: only find them.
+            abort: False: only find them, without aborting.
 
         Returns:
             Their keys. Only S3 has such uploads.
@@ -288,8 +290,8 @@ class Store:
         """The result of `operation(path, limit)`, retried after transient faults; other faults become a StoreError.
 
         Args:
-            missing_is_error: False: a FileNotFoundError is passed on as it is.
-            size: bytes that the operation sends or receives, if known; allows for a longer deadline.
+            missing_is_error: False: a FileNotFoundError is not turned into MissingObject.
+            size: bytes that the operation sends or receives, if known; they extend the deadline.
         """
         path = f"{self.url}/{quote(_checked(key))}" if self.scheme in web.SCHEMES else f"{self.root}/{_checked(key)}"
         started = time.monotonic()
@@ -309,7 +311,7 @@ class Store:
                 return retried(attempt, size)
         except FileNotFoundError as error:
             if says_no_bucket(error):
-                raise StoreError(f"{self.url}: the bucket does not exist: make it, or correct the URL") from None
+                raise StoreError(f"{self.url}: the bucket does not exist: create it, or correct the URL") from None
             if not missing_is_error:
                 raise
             raise MissingObject(f"{self.url_of(key)}: no such object") from None
@@ -335,5 +337,5 @@ class Store:
 
 def _checked(key: str) -> str:
     if key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")) or "\\" in key:
-        raise StoreError(f"{key!r} is no key: keys are relative, separated by '/', without empty parts, '.' or '..'")
+        raise StoreError(f"{key!r} is not a key: keys are relative, separated by '/', without empty parts, '.' or '..'")
     return key

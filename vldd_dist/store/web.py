@@ -1,4 +1,4 @@
-"""Reading distilled sets from a web server, by http:// or https://."""
+"""Reading distilled sets from a web server (http:// or https://)."""
 
 from fsspec.spec import AbstractFileSystem
 
@@ -10,7 +10,7 @@ SCHEMES = ("http", "https")
 def read_range(fs: AbstractFileSystem, url: str, start: int, length: int) -> bytes:
     """`length` bytes from byte `start`.
 
-    `fs.cat_file` would return the whole object if the server ignores the range; an open file notices it.
+    If the server ignores the range, `fs.cat_file` returns the whole object, while reading an open file raises an error.
 
     Raises:
         StoreError: the server does not support range requests.
@@ -22,5 +22,5 @@ def read_range(fs: AbstractFileSystem, url: str, start: int, length: int) -> byt
     except ValueError:
         raise StoreError(
             f"{url}: the server does not support range requests, which large objects need: serve the set with one that "
-            "does (nginx, Apache, an object store), or copy its folder whole"
+            "does (nginx, Apache, an object store), or copy the whole folder"
         ) from None

@@ -1,8 +1,8 @@
 """Decoded images of a split, cached on a node for all its processes, so that experts on one node decode each image once.
 
 The cache is one file in the node's cache folder, with a fixed position for every image. The operating system keeps recently
-used parts in its page cache, once for all processes. Each image is stored with its sha256; an incomplete or damaged one is decoded
-again.
+used parts in its page cache, once for all processes. Each image is stored with its sha256; an incomplete or damaged one is
+decoded again.
 """
 
 import contextlib
