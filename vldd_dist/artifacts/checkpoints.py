@@ -1,7 +1,7 @@
 """Checkpoints of a unit that is not committed yet: a record that lists objects, written after those objects.
 
-An attempt resumes from the newest record of any attempt whose objects can all be read. Objects belong to the checkpoint and
-are removed with it, except blobs, which a checkpoint shares with the manifest to come.
+An attempt resumes from the newest record of any attempt whose objects can all be read. Objects belong to their checkpoint and
+are removed with it, except blobs, which the later manifest lists too.
 """
 
 import logging
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 class AlreadyCommitted(StoreError):
-    """Another attempt has committed the unit: its result is used, and this attempt can stop."""
+    """Another attempt has committed the unit. Its result is used, and this attempt can stop."""
 
 
 class Checkpoint:
     """A verified checkpoint: its `step`, `facts` and the bytes of the objects that were read.
 
     Attributes:
-        listed: names of all its objects, read or not, sorted.
+        listed: sorted names of all its objects, whether they were read or not.
     """
 
     def __init__(self, record: CheckpointRecord, data: dict[str, bytes]) -> None:
@@ -50,7 +50,7 @@ def keys_of_checkpoint(store: Store, key: str) -> list[str]:
     """Keys of all objects that a checkpoint needs, including the snapshots that its facts list.
 
     Args:
-        key: of the checkpoint's record.
+        key: key of the checkpoint's record.
 
     Raises:
         MissingObject: there is no record under this key.
@@ -69,9 +69,9 @@ class UnitCheckpoints:
     """The checkpoints of one unit, written by one attempt and read from all attempts.
 
     Args:
-        prefix: of the unit, as `units.prefix_of` makes it.
+        prefix: the unit's prefix from `units.prefix_of`.
         attempt: name of this attempt.
-        write: writes an object by key and describes it.
+        write: writes an object under a key and returns its description.
     """
 
     def __init__(self, store: Store, prefix: str, attempt: str, write: Callable[[str, bytes], ObjectInfo]) -> None:
@@ -83,8 +83,8 @@ class UnitCheckpoints:
         """Write a checkpoint from which an attempt can resume at `step`; the last two checkpoints are kept.
 
         Args:
-            objects: name -> bytes, written here.
-            stored: name -> description of objects that are in the store already, blobs for instance.
+            objects: name -> bytes of objects to write.
+            stored: name -> description of objects that are already in the store, for example blobs.
 
         Raises:
             AlreadyCommitted: another attempt has committed the unit.
@@ -92,7 +92,7 @@ class UnitCheckpoints:
         self.write_record(step, self.write_objects(step, objects) | dict(stored or {}), facts)
 
     def write_objects(self, step: int, objects: Mapping[str, bytes]) -> dict[str, ObjectInfo]:
-        """Write objects of a checkpoint whose record follows, written by this rank or another.
+        """Write objects of a checkpoint. This rank or another writes its record later.
 
         Raises:
             AlreadyCommitted: another attempt has committed the unit.
@@ -104,7 +104,7 @@ class UnitCheckpoints:
             return dict(zip(objects, written, strict=True))
 
     def write_record(self, step: int, infos: dict[str, ObjectInfo], facts: dict[str, Any]) -> None:
-        """Complete a checkpoint whose objects are written, and remove checkpoints older than the last two."""
+        """Write the record of a checkpoint whose objects are written, and remove all but the last two checkpoints."""
         record = CheckpointRecord(step=step, objects=infos, facts=facts)
         self.store.write(f"{self.prefix}/checkpoints/{step:08d}-{self.attempt}.json", to_json(record))
         for key in self._ascending()[:-CHECKPOINTS_KEPT]:
@@ -115,10 +115,10 @@ class UnitCheckpoints:
         return self._ascending()[::-1]
 
     def read(self, key: str, wanted: Callable[[str], bool]) -> Checkpoint | None:
-        """A checkpoint with those objects whose names are wanted; None when it or one of them is missing or damaged.
+        """A checkpoint with the objects whose names are `wanted`; None if it or one of them is missing or damaged.
 
         Raises:
-            StoreError: the store cannot be read. The caller must not start over then.
+            StoreError: the store cannot be read. In this case the caller must not start from the beginning.
         """
         try:
             record = from_json(CheckpointRecord, self.store.read(key), self.store.url_of(key))
@@ -129,12 +129,12 @@ class UnitCheckpoints:
             return None
 
     def remove(self, key: str) -> None:
-        """Remove a checkpoint with its objects, but no blobs."""
+        """Remove a checkpoint with its objects, except blobs."""
         try:
             record = from_json(CheckpointRecord, self.store.read(key), self.store.url_of(key))
         except (MissingObject, DamagedObject):
             record = None
-        # The record first: a checkpoint of which some objects are gone must not be found.
+        # The record is removed first, so that no reader finds a checkpoint with missing objects.
         self.store.delete([key])
         if record:
             self.store.delete([info.key for info in record.objects.values() if info.key.startswith(f"{self.prefix}/")])
@@ -155,9 +155,10 @@ class UnitCheckpoints:
                 self.remove(record)
 
     def stop_if_committed(self) -> None:
-        """Raises AlreadyCommitted when the unit has a manifest."""
+        """Raises AlreadyCommitted if the unit has a manifest."""
         if self.store.exists(manifest_key(self.prefix)):
             raise AlreadyCommitted(f"{self.prefix} was committed by another attempt first: its result is used")
 
     def _ascending(self) -> list[str]:
+        """Keys of the records of all attempts, the lowest step first."""
         return self.store.list(f"{self.prefix}/checkpoints")

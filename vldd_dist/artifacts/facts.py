@@ -1,4 +1,4 @@
-"""Facts: small results in a unit's manifest, readable without opening an object; each stage declares its own
+"""Facts: small results in a unit's manifest, which can be read without opening an object. Each stage declares its own
 (`StageSpec.result`)."""
 
 from typing import TYPE_CHECKING, Annotated, Any

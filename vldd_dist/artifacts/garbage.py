@@ -1,7 +1,8 @@
-"""Garbage collection: objects that no manifest and no checkpoint lists, and unfinished multipart uploads, if they are older, by
-the store's clock, than any attempt that may still be running. If asked to, also committed units that nobody goes on with.
+"""Garbage collection: removes objects that no manifest and no checkpoint lists, and unfinished multipart uploads, if they are
+older, by the store's clock, than any attempt that may still be running. On request it also removes committed units that are no
+longer needed.
 
-Only in a store with this package's mark, and only keys of the forms that this package writes; anything else is left alone.
+It works only in a store with this package's mark, and removes only keys of the forms that this package writes.
 """
 
 import contextlib
@@ -18,8 +19,9 @@ from vldd_dist.errors import StoreError
 from vldd_dist.store.listing import Listed
 from vldd_dist.store.store import MissingObject, Store
 
-LOOKS = 5
-# The kind whose units name published sets.
+# Attempts to read a store in which units are committed at the same time.
+READ_ATTEMPTS = 5
+# The kind of the units that publish distilled sets.
 PUBLICATION = "publication"
 FOLDERS = ("units", "blobs", "distilled")
 PARALLEL_READS = 8
@@ -28,35 +30,42 @@ _MANIFEST = re.compile(r"(?P<unit>units/[^/]+/[^/]+)/manifest\.json")
 _CHECKPOINT = re.compile(r"(?P<unit>units/[^/]+/[^/]+)/checkpoints/\d{8}-(?P<attempt>\w+)\.json")
 _OF_ATTEMPT = re.compile(r"(?P<unit>units/[^/]+/[^/]+)/(?P<attempt>[0-9a-f]{8})/.+")
 _PUBLISHED = re.compile(r"(?P<folder>distilled/[^/]+-\d+pairs-seed\d+-[0-9a-f]{8})/.+")
-_ALONE = re.compile(r"blobs/(?P<start>[0-9a-f]{2})/(?P=start)[0-9a-f]{62}|(units|blobs)/(.+/)?\.tmp-[0-9a-f]{32}")
+# Objects that belong to no attempt: blobs, and temporary files.
+_SINGLE = re.compile(r"blobs/(?P<start>[0-9a-f]{2})/(?P=start)[0-9a-f]{62}|(units|blobs)/(.+/)?\.tmp-[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
 class Keep:
-    """Which units are needed: the others are garbage, too.
+    """The units that are needed; all others are garbage.
 
     Attributes:
         units: as (kind, id).
-        published: publications and the sets that they published are kept, needed or not.
+        published: whether publications and the sets that they published are kept even if they are not needed.
     """
 
     units: AbstractSet[tuple[str, str]]
     published: bool = True
 
     def frees(self, unit: str) -> bool:
-        """Whether a unit with this key prefix is not needed."""
+        """Whether the unit with this key prefix is not needed."""
         _, kind, unit_id = unit.split("/")
         return (kind, unit_id) not in self.units and not (self.published and kind == PUBLICATION)
 
     def frees_set(self, folder: str) -> bool:
-        """Whether a published set is of a publication that is not needed."""
+        """Whether the published set in this folder belongs to a publication that is not needed."""
         return not self.published and folder[-8:] not in {unit_id[:8] for kind, unit_id in self.units if kind == PUBLICATION}
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """Keys of objects to remove, their size in bytes, and keys of multipart uploads to abort; `units`: the committed units
-    among them, as KIND/ID, with the published sets, as their folders."""
+    """What garbage collection removes.
+
+    Attributes:
+        keys: keys of objects to remove.
+        size: their total size in bytes.
+        uploads: keys of multipart uploads to abort.
+        units: committed units among the objects, as KIND/ID, and published sets, as their folders.
+    """
 
     keys: list[str]
     size: int
@@ -66,16 +75,16 @@ class Garbage:
 
 def find_garbage(store: Store, min_age: timedelta, keep: Keep | None = None) -> Garbage:
     """Objects under `units/`, `blobs/` and `distilled/` that nothing lists and that are older than `min_age`. A folder under
-    `distilled/` counts as listed if it has a manifest. Checkpoints of a committed unit list nothing any more.
+    `distilled/` counts as listed if it has a manifest. Checkpoints of a committed unit no longer count.
 
-    The age protects running attempts, which write objects before the manifest or checkpoint record that lists them. The age of
-    an attempt is that of its newest object. A unit that is not needed is as old as the newest object of all its attempts.
+    The age protects running attempts, which write objects before the manifest or checkpoint record that lists them. An attempt
+    is as old as its newest object, and a unit that is not needed is as old as the newest object of all its attempts.
 
     Args:
-        keep: which committed units are needed; none: all.
+        keep: the committed units that are needed; None: all.
 
     Raises:
-        StoreError: the store has no mark, or a manifest cannot be read: then nothing is known to be garbage.
+        StoreError: the store has no mark, or a manifest cannot be read, so that it is not known what is garbage.
     """
     store.require_writable()
     if not is_store(store):
@@ -84,54 +93,57 @@ def find_garbage(store: Store, min_age: timedelta, keep: Keep | None = None) -> 
             "name the URL that the experiment was run with"
         )
     before = store.now() - min_age
-    for _ in range(LOOKS):
+    for _ in range(READ_ATTEMPTS):
         with contextlib.suppress(MissingObject):
-            return _look(store, before, keep)
-    raise StoreError(f"{store.url}: units were committed during each of {LOOKS} attempts to read it: try again later")
+            return _find(store, before, keep)
+    raise StoreError(f"{store.url}: units were committed during each of {READ_ATTEMPTS} attempts to read it: try again later")
 
 
 def remove_garbage(store: Store, garbage: Garbage, min_age: timedelta, keep: Keep | None = None) -> None:
-    """Remove what `find_garbage` found, except what has been listed or written again since."""
-    still = set(find_garbage(store, min_age, keep).keys)
+    """Remove the garbage that `find_garbage` found, except what has been listed or written again since."""
+    still_garbage = set(find_garbage(store, min_age, keep).keys)
     before = store.now() - min_age
-    # Manifests and checkpoint records first: what lists objects that are gone must not be found.
+    # Manifests and checkpoint records are removed first, because none may list objects that no longer exist.
     for key in sorted(garbage.keys, key=lambda key: not (key.endswith("/manifest.json") or _CHECKPOINT.fullmatch(key))):
         with contextlib.suppress(MissingObject):
-            if key in still and store.modified(key) <= before:
+            if key in still_garbage and store.modified(key) <= before:
                 store.delete([key])
     for folder in FOLDERS:
         store.abort_uploads(folder, before)
 
 
-def _look(store: Store, before: datetime, keep: Keep | None) -> Garbage:
-    """Raises MissingObject when a manifest or record is gone since the listing: its objects may be listed elsewhere by now."""
-    listed: dict[str, Listed] = {}
+def _find(store: Store, before: datetime, keep: Keep | None) -> Garbage:
+    """Raises MissingObject if a manifest or record was removed after the listing: another may list its objects by now."""
+    listing: dict[str, Listed] = {}
     for folder in FOLDERS:
-        listed |= store.listing(folder, temporary=True)
-    freed = _freed(listed, before, keep)
-    named = _named(store, [key for key in listed if _owner(key) not in freed])
+        listing |= store.listing(folder, temporary=True)
+    freed = _freed(listing, before, keep)
+    needed = _needed(store, [key for key in listing if _owner(key) not in freed])
     attempts: dict[str, list[str]] = {}
-    for key in listed:
-        if key not in named and (attempt := _attempt_of(key, freed)):
+    for key in listing:
+        if key not in needed and (attempt := _attempt_of(key, freed)):
             attempts.setdefault(attempt, []).append(key)
-    keys = [key for written in attempts.values() if all(listed[key].modified <= before for key in written) for key in written]
+    keys: list[str] = []
+    for of_attempt in attempts.values():
+        if all(listing[key].modified <= before for key in of_attempt):
+            keys += of_attempt
     uploads = [key for folder in FOLDERS for key in store.abort_uploads(folder, before, abort=False)]
-    units = [owner.removeprefix("units/") for owner in sorted(freed) if f"{owner}/manifest.json" in listed]
-    return Garbage(keys, sum(listed[key].size for key in keys), uploads, units)
+    units = [owner.removeprefix("units/") for owner in sorted(freed) if f"{owner}/manifest.json" in listing]
+    return Garbage(keys, sum(listing[key].size for key in keys), uploads, units)
 
 
-def _freed(listed: dict[str, Listed], before: datetime, keep: Keep | None) -> set[str]:
-    """Prefixes of the units and sets that are not needed, and of which every object is old."""
+def _freed(listing: dict[str, Listed], before: datetime, keep: Keep | None) -> set[str]:
+    """Prefixes of the units and sets that are not needed and have only old objects."""
     if keep is None:
         return set()
-    owners = {key: owner for key in listed if (owner := _owner(key))}
-    young = {owner for key, owner in owners.items() if listed[key].modified > before}
+    owners = {key: owner for key in listing if (owner := _owner(key))}
+    young = {owner for key, owner in owners.items() if listing[key].modified > before}
     frees = {owner: keep.frees(owner) if owner.startswith("units/") else keep.frees_set(owner) for owner in owners.values()}
     return {owner for owner, is_free in frees.items() if is_free} - young
 
 
 def _owner(key: str) -> str:
-    """The unit's or published set's prefix; empty for a key of neither, or of no form that this package writes."""
+    """The prefix of the unit or published set that a key belongs to; empty if it belongs to none."""
     for form in (_MANIFEST, _CHECKPOINT, _OF_ATTEMPT):
         if match := form.fullmatch(key):
             return match["unit"]
@@ -139,31 +151,31 @@ def _owner(key: str) -> str:
     return match["folder"] if match else ""
 
 
-def _named(store: Store, keys: list[str]) -> set[str]:
-    """Keys of valid manifests and checkpoint records, of the objects that they list, and of the published sets."""
-    committed = {match["unit"]: key for key in keys if (match := _MANIFEST.fullmatch(key))}
-    # A slower attempt may have written a checkpoint after the commit; nobody resumes from it.
-    marks = [key for key in keys if (match := _CHECKPOINT.fullmatch(key)) and match["unit"] not in committed]
+def _needed(store: Store, keys: list[str]) -> set[str]:
+    """Keys of valid manifests and checkpoint records, of the objects that they list, and of complete published sets."""
+    manifests = {match["unit"]: key for key in keys if (match := _MANIFEST.fullmatch(key))}
+    # A slower attempt may have written a checkpoint after the commit; no attempt resumes from it.
+    records = [key for key in keys if (match := _CHECKPOINT.fullmatch(key)) and match["unit"] not in manifests]
     published = {key: match["folder"] for key in keys if (match := _PUBLISHED.fullmatch(key))}
-    whole = {key for key, folder in published.items() if f"{folder}/manifest.json" in published and "/.tmp-" not in key}
+    complete = {key for key, folder in published.items() if f"{folder}/manifest.json" in published and "/.tmp-" not in key}
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        of_units = pool.map(lambda key: _named_by_manifest(store, key), committed.values())
-        of_marks = pool.map(lambda key: keys_of_checkpoint(store, key), marks)
-        return whole.union(committed.values(), marks, *of_units, *of_marks)
+        of_manifests = pool.map(lambda key: _listed_in_manifest(store, key), manifests.values())
+        of_records = pool.map(lambda key: keys_of_checkpoint(store, key), records)
+        return complete.union(manifests.values(), records, *of_manifests, *of_records)
 
 
-def _named_by_manifest(store: Store, key: str) -> list[str]:
+def _listed_in_manifest(store: Store, key: str) -> list[str]:
     manifest = from_json(UnitManifest, store.read(key), store.url_of(key))
     return [info.key for info in manifest.objects.values()]
 
 
 def _attempt_of(key: str, freed: AbstractSet[str] = frozenset()) -> str:
-    """A name for the objects that were written together: an attempt at a unit, a published set, or a single object. Empty for a
-    key that this package does not write. What is freed is one thing."""
+    """A name that is shared by objects that must be removed together: those of a freed unit or set, of an attempt at a unit,
+    of a published set, or a single object. Empty for a key that this package does not write."""
     if (owner := _owner(key)) in freed:
         return owner
     if match := _OF_ATTEMPT.fullmatch(key) or _CHECKPOINT.fullmatch(key):
         return f"{match['unit']}/{match['attempt']}"
     if match := _PUBLISHED.fullmatch(key):
         return match["folder"]
-    return key if _ALONE.fullmatch(key) else ""
+    return key if _SINGLE.fullmatch(key) else ""

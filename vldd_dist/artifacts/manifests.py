@@ -1,6 +1,6 @@
-"""Manifests: the list of the objects that a unit made, each with size and sha256. The manifest is written last, as the commit.
+"""Manifests: the list of a unit's objects, each with size and sha256. The manifest is written last and commits the unit.
 
-A manifest is stored as canonical JSON with a seal, the sha256 of its other content. So objects are checked against the
+A manifest is stored as canonical JSON with a seal, the sha256 of its other content. Objects can thus be checked against the
 manifest, and the manifest against its seal.
 """
 
@@ -25,11 +25,11 @@ RECORDED_PACKAGES = ("vldd_dist", "torch", "timm", "transformers", "peft", "webd
 
 
 class Sealed(BaseModel):
-    """A record that is stored with a seal. It may hold a number that is not finite until `to_json` refuses it.
+    """A record that is stored with a seal. It may contain numbers that are not finite, which `to_json` refuses.
 
     Attributes:
-        schema_version: what it is written with.
-        readable_versions: what `from_json` reads. Version 1 had no seals and no blocks.
+        schema_version: the version with which it is written.
+        readable_versions: the versions that `from_json` reads. Version 1 had no seals and no blocks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
@@ -47,7 +47,7 @@ class UnitManifest(Sealed):
         spec, inputs: what determined the unit's output (inputs: role -> KIND/ID).
         objects: name -> key, size and checksums.
         facts: small results, plain JSON; `StageSpec.result` has the fields of each kind.
-        seconds: of wall time, that the attempt took which committed it; of a resumed unit those since it was resumed.
+        seconds: wall time of the attempt that committed the unit; for a resumed unit, the time since it was resumed.
     """
 
     schema_version: Literal[2] = 2
@@ -62,7 +62,7 @@ class UnitManifest(Sealed):
     versions: dict[str, str] = Field(default_factory=lambda: installed_versions())
 
     def check_facts(self, source: str) -> None:
-        """Raises DamagedObject unless the facts have the fields of their kind; those of an unknown kind pass."""
+        """Raises DamagedObject unless the facts have the fields of their kind. Facts of an unknown kind are accepted."""
         if self.kind in STAGES:
             _validated(STAGES.load(self.kind).result, self.facts, f"{source}: facts")
 
@@ -71,7 +71,7 @@ class CheckpointRecord(Sealed):
     """The record of a checkpoint, written after its objects.
 
     Attributes:
-        facts: the small parts of the state; an expert's `snapshots` lists those written so far, name -> description.
+        facts: the small parts of the state. In an expert's facts, `snapshots` lists those written so far, name -> description.
     """
 
     schema_version: Literal[2] = 2
@@ -95,7 +95,7 @@ def to_json(model: Sealed) -> bytes:
     """Canonical JSON (sorted keys, indented by two spaces, one newline at the end) with its seal.
 
     Raises:
-        StoreError: a number is not finite, which JSON cannot express.
+        StoreError: a number is not finite, so that JSON cannot express it.
     """
     tree = model.model_dump(mode="json")
     try:
@@ -111,7 +111,7 @@ def from_json(model: type[Record], data: bytes, source: str) -> Record:
 
     Raises:
         DamagedObject: it is not JSON, its seal does not match, or a field is wrong; the message names `source`.
-        StoreError: this package does not read its schema version.
+        StoreError: this package cannot read its schema version.
     """
     try:
         tree = strict_json.parse(data)
@@ -120,17 +120,17 @@ def from_json(model: type[Record], data: bytes, source: str) -> Record:
     if not isinstance(tree, dict) or "schema_version" not in tree:
         raise DamagedObject(f"{source}: no schema_version: the object is damaged, or not one of this package's")
     version = tree["schema_version"]
-    # In Python True == 1 and 2.0 == 2, and neither is a version.
+    # `type` is compared because True == 1 and 2.0 == 2, and neither is a valid version.
     if type(version) is not int or version not in model.readable_versions:
         newer = type(version) is int and version > max(model.readable_versions)
-        mend = "use a newer vldd_dist" if newer else "make it again, or read it with the version of vldd_dist that wrote it"
+        advice = "use a newer vldd_dist" if newer else "make it again, or read it with the version of vldd_dist that wrote it"
         readable = " and ".join(map(str, model.readable_versions))
-        raise StoreError(f"{source}: schema version {reprlib.repr(version)}; this vldd_dist reads {readable}: {mend}")
+        raise StoreError(f"{source}: schema version {reprlib.repr(version)}; this vldd_dist reads {readable}: {advice}")
     if version == 1:
         tree["schema_version"] = SCHEMA_VERSION
     else:
         seal = tree.pop(SEAL, None)
-        # The bytes are compared too, because a flipped bit may leave the parsed tree the same.
+        # The bytes are compared too, because a flipped bit does not always change the parsed tree.
         if seal != _seal(tree) or data != _canonical(tree | {SEAL: seal}):
             raise DamagedObject(f"{source}: its seal does not match its content: the object is damaged, or was edited by hand")
     return _validated(model, tree, source)

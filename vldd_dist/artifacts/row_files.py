@@ -1,6 +1,6 @@
-"""Named tensors whose rows are spread over several safetensors files, one file for each rank that wrote them.
+"""Named tensors whose rows are distributed over several safetensors files, one for each rank that wrote them.
 
-One file is called NAME.safetensors; several are called NAME-00001-of-00003.safetensors and so on, in the order of the rows.
+A single file is called NAME.safetensors; several are called NAME-00001-of-00003.safetensors etc., in the order of the rows.
 """
 
 import re
@@ -18,7 +18,7 @@ def row_file_name(name: str, index: int, count: int) -> str:
 
 
 def row_file_place(name: str, file: str) -> tuple[int, int] | None:
-    """(index, count) of a file of `name`, such that `row_file_name(name, index, count) == file`; None for another file."""
+    """(index, count) such that `row_file_name(name, index, count) == file`; None if `file` is not a file of `name`."""
     if file == row_file_name(name, 0, 1):
         return 0, 1
     match = re.fullmatch(rf"{re.escape(name)}-(\d{{5}})-of-(\d{{5}})\.safetensors", file)
@@ -26,7 +26,7 @@ def row_file_place(name: str, file: str) -> tuple[int, int] | None:
 
 
 def row_files_of(name: str, names: Iterable[str], source: str) -> list[str]:
-    """The files among `names` that together hold `name`, in the order of their rows.
+    """The files among `names` that together hold the rows of `name`, in order.
 
     Raises:
         StoreError: there are none, or some are missing.
@@ -47,15 +47,17 @@ def concatenated(files: Iterable[dict[str, Tensor]], source: str) -> dict[str, T
     Raises:
         StoreError: the files do not hold the same tensor names, dtypes and row shapes.
     """
-    first, *others = given = list(files)
-    if not others:
+    all_files = list(files)
+    first = all_files[0]
+    if len(all_files) == 1:
         return first
-    for number, tensors in enumerate(given, 1):
+    for number, tensors in enumerate(all_files, 1):
         # A tensor without dimensions has no rows to concatenate.
         if not all(tensor.ndim for tensor in tensors.values()) or _row_types(tensors) != _row_types(first):
             raise StoreError(f"{source}: row file {number} has other names, shapes or types than row file 1: make it again")
-    return {name: torch.cat([tensors[name] for tensors in given]) for name in first}
+    return {name: torch.cat([tensors[name] for tensors in all_files]) for name in first}
 
 
 def _row_types(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Name -> shape of a row and dtype."""
     return {name: (tensor.shape[1:], tensor.dtype) for name, tensor in tensors.items()}

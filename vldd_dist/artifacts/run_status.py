@@ -1,8 +1,8 @@
-"""The status of an experiment as its driver last wrote it: one small object that anyone who can read the store can read.
+"""The status of an experiment, a small object that its driver writes regularly and anyone with access to the store can read.
 
-    status/NAME.json    of the experiment NAME, overwritten while its driver is alive
+    status/NAME.json    of the experiment NAME, overwritten while its driver is running
 
-The manifests say what is done; the status says what is running, how fast, and what went wrong. It is for display only.
+Manifests say which units are done; the status says what is running, how fast, and what went wrong. It is only displayed.
 """
 
 from datetime import UTC, datetime
@@ -49,7 +49,7 @@ class UnitEvent(StrictModel):
 
 
 def known_event(report: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a worker's report that a status shows, except invalid ones (a loss that is not finite, for instance)."""
+    """The fields of a worker's report that a status shows, without invalid ones (for example a loss that is not finite)."""
     known = {key: value for key, value in report.items() if key in UnitEvent.model_fields}
     try:
         return _checked_event(known)
@@ -99,12 +99,12 @@ def write_status(store: Store, status: RunStatus) -> None:
 
 
 def read_statuses(store: Store) -> list[RunStatus | StoreError]:
-    """The status of every experiment that has run in this store, or the error when it cannot be read."""
-    found: list[RunStatus | StoreError] = []
+    """The status of every experiment that has run in this store, or the error if it cannot be read."""
+    statuses: list[RunStatus | StoreError] = []
     for key in store.list(FOLDER):
         if key.endswith(".json"):
             try:
-                found.append(from_json(RunStatus, store.read(key), store.url_of(key)))
+                statuses.append(from_json(RunStatus, store.read(key), store.url_of(key)))
             except StoreError as error:
-                found.append(error)
-    return found
+                statuses.append(error)
+    return statuses

@@ -14,44 +14,45 @@ Snapshot = dict[str, Tensor]
 
 
 class SnapshotCache:
-    """Snapshots by digest, safe for several threads. Above `limit_bytes` the least recently used are dropped."""
+    """Snapshots by digest, safe for several threads. If they need more than `limit_bytes`, the least recently used are
+    dropped."""
 
     def __init__(self, limit_bytes: int = 4 << 30) -> None:
         self.limit_bytes = limit_bytes
-        self._held: OrderedDict[str, Future[Snapshot]] = OrderedDict()
+        self._snapshots: OrderedDict[str, Future[Snapshot]] = OrderedDict()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(PARALLEL_PREFETCHES)
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._snapshots)
 
     def get(self, digest: str, load: Callable[[], Snapshot]) -> Snapshot:
-        """The snapshot with this digest. `load` is called unless it is in memory or being loaded."""
+        """The snapshot with this digest. If it is neither in memory nor being loaded, `load` is called."""
         snapshot = self.prefetch(digest, load).result()
         self._drop_oldest()
         return snapshot
 
     def prefetch(self, digest: str, load: Callable[[], Snapshot]) -> Future[Snapshot]:
-        """Start loading in a thread, as `get` does. A failed load is not kept: the next caller tries again."""
+        """Start loading a snapshot in a thread. A failure is not kept: the next call loads again."""
         with self._lock:
-            future = self._held.get(digest)
+            future = self._snapshots.get(digest)
             if future is None or (future.done() and future.exception() is not None):
-                future = self._held[digest] = self._pool.submit(load)
-            self._held.move_to_end(digest)
+                future = self._snapshots[digest] = self._pool.submit(load)
+            self._snapshots.move_to_end(digest)
             return future
 
     def _drop_oldest(self) -> None:
         with self._lock:
             sizes = {
                 digest: _bytes(future.result())
-                for digest, future in self._held.items()
+                for digest, future in self._snapshots.items()
                 if future.done() and future.exception() is None
             }
             total = sum(sizes.values())
             for digest, size in list(sizes.items())[:-1]:
                 if total <= self.limit_bytes:
                     return
-                del self._held[digest]
+                del self._snapshots[digest]
                 total -= size
 
 

@@ -31,7 +31,8 @@ DTYPES = {
 
 
 class Place(NamedTuple):
-    """Where a tensor lies in a file: its first byte, counted from the end of the header, its number of elements and dtype."""
+    """The position of a tensor in a file: its first byte, counted from the end of the header, its number of elements and
+    dtype."""
 
     start: int
     elements: int
@@ -54,7 +55,7 @@ def decode(data: bytes, source: str) -> dict[str, Tensor]:
 
 
 def metadata(data: bytes) -> dict[str, str]:
-    """The metadata given to `encode`, of bytes that `decode` accepts."""
+    """The metadata that were given to `encode`, from bytes that `decode` accepts."""
     end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
     return json.loads(data[LENGTH_BYTES:end]).get("__metadata__", {})
 
@@ -80,7 +81,11 @@ def read_file(url: str) -> dict[str, Tensor]:
 
 
 def header_end(length: bytes, size: int, source: str) -> int:
-    """The byte after the header of a file of `size` bytes, from the file's first eight bytes.
+    """The position of the first byte after the header.
+
+    Args:
+        length: the file's first eight bytes.
+        size: size of the file, bytes.
 
     Raises:
         StoreError: the header would be longer than the file.
@@ -92,11 +97,11 @@ def header_end(length: bytes, size: int, source: str) -> int:
 
 
 def parse_header(text: bytes, size: int, source: str) -> dict[str, Place]:
-    """Where each tensor lies.
+    """Name -> position of each tensor.
 
     Args:
         text: the header's JSON.
-        size: bytes that follow the header.
+        size: number of bytes that follow the header.
 
     Raises:
         StoreError: the header does not describe the bytes that follow it.
@@ -119,7 +124,7 @@ def parse_header(text: bytes, size: int, source: str) -> dict[str, Place]:
 
 
 def element_range(places: Mapping[str, Place], name: str, start: int, stop: int, source: str) -> tuple[int, int]:
-    """The bytes [start, stop), counted from the end of the header, of elements [start, stop) of a tensor.
+    """The range of bytes, counted from the end of the header, that holds elements [start, stop) of a tensor.
 
     Raises:
         StoreError: there is no such tensor, or it has fewer elements.
@@ -131,6 +136,7 @@ def element_range(places: Mapping[str, Place], name: str, start: int, stop: int,
 
 
 def _problem(data: bytes) -> str | None:
+    """What is wrong with a safetensors file, with the way to correct it; None if its beginning is valid."""
     # The length of a safetensors header may happen to begin with the same two bytes as a pickle or a zip file.
     if len(data) > 8 and int.from_bytes(data[:8], "little") <= len(data) - 8 and data[8:9] == b"{":
         return None

@@ -1,6 +1,7 @@
-"""Trajectories: one object for each tower and snapshot, stored by content, so that equal snapshots take space once.
+"""Trajectories: the snapshots of an expert, one object for each tower and epoch, named by content so that equal ones are
+stored once.
 
-A reader fetches only the snapshots it asks for, ahead of their use if told to. Of a snapshot it can fetch only some elements:
+A reader fetches only the snapshots that it needs, and can prefetch them. It can also fetch only some elements of a snapshot:
 each rank of a sharded student reads its own slices.
 """
 
@@ -22,7 +23,7 @@ from vldd_dist.store.objects import ObjectInfo
 
 TOWERS = ("image", "text")
 
-# tower -> parameter -> elements [start, stop) of it, flattened in row-major order.
+# Tower -> parameter -> range [start, stop) of its elements, flattened in row-major order.
 ShardSlices = Mapping[str, Mapping[str, tuple[int, int]]]
 
 _NAME = re.compile(r"^epoch-(\d{4})/(?:image|text)\b.*\.safetensors$")
@@ -34,7 +35,7 @@ def snapshot_stem(epoch: int, tower: str) -> str:
 
 
 def snapshot_name(epoch: int, tower: str, rank: int = 0, world_size: int = 1) -> str:
-    """The object's name of one rank's elements of a tower after `epoch` epochs."""
+    """The name of the object with one rank's elements of a tower after `epoch` epochs."""
     return row_file_name(snapshot_stem(epoch, tower), rank, world_size)
 
 
@@ -56,16 +57,16 @@ def write_snapshots(
 
 
 def encode_shards(shards: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> bytes:
-    """A rank's elements (n,) of each parameter, which follow those of lower ranks. The header has the whole shapes."""
+    """A rank's elements (n,) of each parameter, which follow those of lower ranks. The header records the complete shapes."""
     return tensors.encode(dict(shards), {"shapes": json.dumps({name: list(shape) for name, shape in shapes.items()})})
 
 
 class Trajectory:
-    """An expert's snapshots, read when they are asked for. Several trajectories may share a cache.
+    """An expert's snapshots, read on demand. Several trajectories may share a cache.
 
     Args:
-        shard_slices: only these elements of each snapshot are read, as 1-D tensors; the same for all trajectories that share
-            the cache. None: whole snapshots.
+        shard_slices: the elements of each snapshot that are read, as 1-D tensors; None: whole snapshots. All trajectories
+            that share a cache must have the same.
     """
 
     def __init__(self, reader: UnitReader, cache: SnapshotCache, shard_slices: ShardSlices | None = None) -> None:
@@ -78,7 +79,7 @@ class Trajectory:
         return sorted({int(match[1]) for match in matches if match})
 
     def snapshot(self, epoch: int, tower: str) -> Snapshot:
-        """Parameters of one tower by name. The tensors are shared with the cache: do not write to them."""
+        """Parameters of one tower by name. The tensors are shared with the cache and must not be changed."""
         return self.cache.get(self._digest(epoch, tower), lambda: self._load(epoch, tower))
 
     def prefetch(self, epoch: int, towers: Sequence[str] = TOWERS) -> None:
@@ -86,10 +87,12 @@ class Trajectory:
         for tower in towers:
             self.cache.prefetch(self._digest(epoch, tower), lambda tower=tower: self._load(epoch, tower))  # type: ignore[misc]
 
-    def slices(self, epoch: int, tower: str, wanted: Mapping[str, tuple[int, int]]) -> Snapshot:
-        """Elements [start, stop) of each wanted parameter, flattened in row-major order.
+    def slices(self, epoch: int, tower: str, ranges: Mapping[str, tuple[int, int]]) -> Snapshot:
+        """Some elements of some parameters. Only the objects' headers and the blocks that hold these elements are read, and
+        nothing is cached in memory.
 
-        Reads only the objects' headers and the blocks that hold these elements, and keeps nothing in memory.
+        Args:
+            ranges: parameter -> range [start, stop) of its elements, flattened in row-major order.
 
         Returns:
             1-D tensors by name, of the stored dtype.
@@ -97,33 +100,34 @@ class Trajectory:
         Raises:
             StoreError: the snapshot has no such parameter or element, or is damaged.
         """
-        found: dict[str, list[Tensor]] = {name: [] for name in wanted}
-        passed = dict.fromkeys(wanted, 0)
+        pieces: dict[str, list[Tensor]] = {name: [] for name in ranges}
+        # Elements of each parameter in the objects so far.
+        counts = dict.fromkeys(ranges, 0)
         for object_name in self._objects(epoch, tower):
             header = _Header(self.reader, object_name)
-            inside = {}
-            for name, (start, stop) in wanted.items():
-                first, held = passed[name], header.elements(name)
-                passed[name] += held
-                inside[name] = max(start - first, 0), min(stop - first, held)
-            overlapping = {name: limits for name, limits in inside.items() if limits[0] < limits[1]}
+            in_object = {}
+            for name, (start, stop) in ranges.items():
+                first, count = counts[name], header.elements(name)
+                counts[name] += count
+                in_object[name] = max(start - first, 0), min(stop - first, count)
+            overlapping = {name: limits for name, limits in in_object.items() if limits[0] < limits[1]}
             for name, values in header.read(overlapping).items():
-                found[name].append(values)
-        for name, (start, stop) in wanted.items():
-            if not 0 <= start <= stop <= passed[name]:
+                pieces[name].append(values)
+        for name, (start, stop) in ranges.items():
+            if not 0 <= start <= stop <= counts[name]:
                 source = self.reader.url(self._objects(epoch, tower)[0])
                 raise StoreError(f"{source}: has no elements {start} to {stop} of {name!r}")
-        return {name: torch.cat(values) if values else torch.empty(0) for name, values in found.items()}
+        return {name: torch.cat(values) if values else torch.empty(0) for name, values in pieces.items()}
 
     def _load(self, epoch: int, tower: str) -> Snapshot:
         if self.shard_slices is not None:
             return self.slices(epoch, tower, self.shard_slices[tower])
         names = self._objects(epoch, tower)
-        read = [self.reader.read(name) for name in names]
-        decoded = [tensors.decode(data, self.reader.url(name)) for name, data in zip(names, read, strict=True)]
+        encoded = [self.reader.read(name) for name in names]
+        decoded = [tensors.decode(data, self.reader.url(name)) for name, data in zip(names, encoded, strict=True)]
         if len(decoded) == 1:
             return decoded[0]
-        shapes = json.loads(tensors.metadata(read[0])["shapes"])
+        shapes = json.loads(tensors.metadata(encoded[0])["shapes"])
         return {name: torch.cat([shards[name] for shards in decoded]).view(shape) for name, shape in shapes.items()}
 
     def _objects(self, epoch: int, tower: str) -> list[str]:
@@ -135,7 +139,7 @@ class Trajectory:
 
 
 class _Header:
-    """Where the tensors of a snapshot's object lie. Only the header is read, until `read` is called."""
+    """The positions of the tensors in a snapshot's object. Only the header is read until `read` is called."""
 
     def __init__(self, reader: UnitReader, name: str) -> None:
         self.reader, self.name = reader, name
@@ -146,14 +150,15 @@ class _Header:
         self.places = tensors.parse_header(text, size - self.end, self.url)
 
     def elements(self, parameter: str) -> int:
+        """The number of the parameter's elements in this object."""
         return self.places[parameter].elements if parameter in self.places else 0
 
-    def read(self, wanted: Mapping[str, tuple[int, int]]) -> Snapshot:
-        """Elements [start, stop) of each; no range may be empty."""
-        ranges = [tensors.element_range(self.places, name, *limits, self.url) for name, limits in wanted.items()]
-        read = self.reader.read_ranges(self.name, [(self.end + start, self.end + stop) for start, stop in ranges])
+    def read(self, ranges: Mapping[str, tuple[int, int]]) -> Snapshot:
+        """Elements [start, stop) of each parameter; no range may be empty."""
+        in_bytes = [tensors.element_range(self.places, name, *limits, self.url) for name, limits in ranges.items()]
+        encoded = self.reader.read_ranges(self.name, [(self.end + start, self.end + stop) for start, stop in in_bytes])
         return {
-            # A bytearray, because torch wants memory that can be written.
+            # A bytearray, because torch expects writable memory.
             name: torch.frombuffer(bytearray(data), dtype=self.places[name].dtype)
-            for name, data in zip(wanted, read, strict=True)
+            for name, data in zip(ranges, encoded, strict=True)
         }

@@ -26,7 +26,7 @@ class UnitWriter:
 
     Attributes:
         objects: name -> description of the objects that the manifest will list.
-        checkpoints: of the unit.
+        checkpoints: the unit's checkpoints.
     """
 
     def __init__(self, store: Store, kind: str, unit_id: str, spec: dict[str, Any], inputs: dict[str, str]) -> None:
@@ -39,15 +39,15 @@ class UnitWriter:
         self._began_at = time.monotonic()
 
     def put(self, name: str, data: bytes) -> ObjectInfo:
-        """Write an object of this attempt and list it in the manifest to come."""
+        """Write an object of this attempt and list it in the manifest."""
         return self.adopt(name, self._write(f"{self.prefix}/{self.attempt}/{name}", data))
 
     def put_blob(self, data: bytes) -> ObjectInfo:
-        """Write an object under its sha256, so that equal objects of all units take space once. `adopt` lists it."""
+        """Write an object under its sha256, so that equal objects of all units are stored once. `adopt` lists it."""
         info = ObjectInfo.of("", data)
         info = info.model_copy(update={"key": f"{BLOBS}/{info.sha256[:2]}/{info.sha256}"})
-        # Written even if the blob exists: this replaces a damaged one, and renews its time of modification, so that garbage
-        # collection does not remove it between now and the commit.
+        # Written even if the blob exists: this replaces a damaged one and renews its time of modification, so that garbage
+        # collection does not remove it before the commit.
         return self._write(info.key, data, info)
 
     def adopt(self, name: str, info: ObjectInfo) -> ObjectInfo:
@@ -56,8 +56,8 @@ class UnitWriter:
         return info
 
     def agree(self, objects: dict[str, bytes]) -> dict[str, bytes]:
-        """The objects of the first attempt that calls this, for all attempts: attempts on other machines may compute
-        different last bits, and must not write different bytes under a key that they share.
+        """The objects of the first attempt that calls this, which all attempts have to use. Attempts on other machines may
+        compute different last bits, but must not write different bytes under a key that they share.
 
         The agreed objects are kept as a checkpoint of step 0 until the commit.
 
@@ -69,8 +69,8 @@ class UnitWriter:
         key = f"{self.prefix}/checkpoints/{0:08d}-{AGREED}.json"
         is_first = self.store.create(key, to_json(CheckpointRecord(step=0, objects=infos, facts={})))
         try:
-            # Checked again after the record was created: a commit in between has removed the agreed checkpoint, and
-            # nobody would remove ours.
+            # Checked again after the record was created: a commit in the meantime has removed the agreed checkpoint, and
+            # would not remove the objects of this attempt.
             self.checkpoints.stop_if_committed()
         except AlreadyCommitted:
             self.store.delete([*([key] if is_first else []), *(info.key for info in infos.values())])
@@ -82,15 +82,15 @@ class UnitWriter:
         if agreed is None:
             self.checkpoints.stop_if_committed()
             raise StoreError(
-                f"{self.store.url_of(key)}: an object that it lists is missing or damaged: remove it and start again"
+                f"{self.store.url_of(key)}: an object that it lists is missing or damaged: remove the file and start again"
             )
         return {name: agreed.read(name) for name in agreed.names}
 
     def commit(self, facts: dict[str, Any]) -> UnitManifest:
-        """Create the manifest. When another attempt was first, its manifest is returned and this attempt's is dropped.
+        """Create the manifest. If another attempt has committed the unit first, its manifest is returned.
 
         Raises:
-            StoreError: an object is missing; checkpoints that need it are removed, so that the next attempt makes it again.
+            StoreError: an object is missing. Checkpoints that need it are removed, so that the next attempt makes it again.
         """
         manifest = UnitManifest(
             kind=self.kind, unit=self.unit_id, spec=self.spec, inputs=self.inputs, objects=self.objects, facts=facts,
@@ -108,10 +108,10 @@ class UnitWriter:
 
     def _check_objects(self) -> None:
         """Raises MissingObject unless every listed object is in the store: garbage collection may have removed one that was
-        written long ago. Takes one listing, and one request for each object outside the unit."""
+        written long ago. It makes one listing, and one request for each object outside the unit."""
         listed = self.store.listing(self.prefix)
 
-        def is_there(info: ObjectInfo) -> bool:
+        def is_stored(info: ObjectInfo) -> bool:
             if info.key in listed:
                 return listed[info.key].size == info.size
             try:
@@ -121,13 +121,14 @@ class UnitWriter:
 
         infos = list({info.key: info for info in self.objects.values()}.values())
         with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
-            gone = [info.key for info, there in zip(infos, pool.map(is_there, infos), strict=True) if not there]
-        if not gone or is_done(self.store, self.kind, self.unit_id):
+            missing = [info.key for info, stored in zip(infos, pool.map(is_stored, infos), strict=True) if not stored]
+        if not missing or is_done(self.store, self.kind, self.unit_id):
             return
-        self.checkpoints.remove_needing(set(gone))
+        self.checkpoints.remove_needing(set(missing))
         raise MissingObject(
-            f"{self.store.url_of(gone[0])}: missing, or of another size, when its unit was to be committed ({len(gone)} such "
-            "objects): run the same command again, and give `vldd gc` a --min-age-hours longer than an attempt takes"
+            f"{self.store.url_of(missing[0])}: missing, or of another size, when its unit was to be committed "
+            f"({len(missing)} such objects): run the same command again, and give `vldd gc` a --min-age-hours longer than an "
+            "attempt takes"
         )
 
     def _write(self, key: str, data: bytes, info: ObjectInfo | None = None) -> ObjectInfo:
@@ -136,7 +137,7 @@ class UnitWriter:
         return info or ObjectInfo.of(key, data)
 
     def _mark_store(self) -> None:
-        # Once in an attempt; others may do it at the same time, with the same bytes.
+        # Once per attempt; others may do it at the same time, with the same bytes.
         if not self._store_is_marked:
             if not is_store(self.store):
                 self.store.write(STORE_MARK, STORE_MARK_DATA)

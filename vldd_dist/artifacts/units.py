@@ -1,4 +1,4 @@
-"""Work units in the store: where their objects lie, and reading a committed unit.
+"""Work units in the store: the keys of their objects, and reading a committed unit.
 
     units/KIND/ID/manifest.json                     the commit, created by a conditional put after all objects are written
     units/KIND/ID/ATTEMPT/NAME                      objects written by one attempt
@@ -26,7 +26,7 @@ Out = TypeVar("Out")
 
 
 def is_store(store: Store) -> bool:
-    """Whether a unit was ever written here: the mark is written before the first one."""
+    """Whether a unit was ever written to this store: a mark is written before the first unit."""
     try:
         return store.read(STORE_MARK) == STORE_MARK_DATA
     except MissingObject:
@@ -34,7 +34,7 @@ def is_store(store: Store) -> bool:
 
 
 def prefix_of(kind: str, unit_id: str) -> str:
-    """The key prefix of a unit, without a slash at the end."""
+    """The key prefix of a unit, without a trailing slash."""
     return f"units/{kind}/{unit_id}"
 
 
@@ -44,7 +44,7 @@ def manifest_key(prefix: str) -> str:
 
 
 def is_done(store: Store, kind: str, unit_id: str) -> bool:
-    """Whether the unit is committed, that is whether its manifest exists. Objects without a manifest do not count."""
+    """Whether the unit is committed, that is, whether its manifest exists."""
     return store.exists(manifest_key(prefix_of(kind, unit_id)))
 
 
@@ -73,7 +73,7 @@ class UnitReader:
         return self.manifest.facts
 
     def info(self, name: str) -> ObjectInfo:
-        """Key, size and checksums of an object. Raises StoreError when the unit has no object of this name."""
+        """Key, size and checksums of an object. Raises StoreError if the unit has no object of this name."""
         try:
             return self.manifest.objects[name]
         except KeyError:
@@ -84,14 +84,14 @@ class UnitReader:
         return self.store.url_of(self.info(name).key)
 
     def read(self, name: str) -> bytes:
-        """A whole object, verified by size and sha256. Raises StoreError naming the object and the mend."""
-        return self._with_mend(lambda: read_object(self.store, self.info(name)))
+        """A whole object, verified by size and sha256. Raises StoreError, which names the object and says what to do."""
+        return self._with_advice(lambda: read_object(self.store, self.info(name)))
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """The bytes [start, stop) of each range, verified. Only the blocks that overlap a range are read."""
-        return self._with_mend(lambda: read_ranges(self.store, self.info(name), ranges))
+        return self._with_advice(lambda: read_ranges(self.store, self.info(name), ranges))
 
-    def _with_mend(self, read: Callable[[], Out]) -> Out:
+    def _with_advice(self, read: Callable[[], Out]) -> Out:
         try:
             return read()
         except (MissingObject, DamagedObject) as error:
