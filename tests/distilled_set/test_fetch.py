@@ -194,7 +194,7 @@ def test_a_disk_without_room_is_named_before_anything_is_fetched(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(StoreError, match=r"are to be written, but 0\.0 MiB are free"):
+    with pytest.raises(StoreError, match=r"are needed, but 0\.0 MiB are free"):
         fetch(url, tmp_path / "set")
 
 

@@ -46,7 +46,7 @@ def test_to_a_folder(sets: tuple[str, str], tmp_path: Path) -> None:
     push(other, target)
     assert tree(target) == tree(other)
     push(other, target)
-    with pytest.raises(StoreError, match="another distilled set is there: name another place, or give --replace"):
+    with pytest.raises(StoreError, match="another distilled set is there: name another folder, or give --replace"):
         push(one, target)
     assert tree(target) == tree(other)
     push(one, target, replace=True)

@@ -1,7 +1,7 @@
 """Croissant 1.0 metadata (ML Commons): a description of each object of a distilled set for catalogues, search engines and
 loaders.
 
-It contains no date, so that the same set always has the same bytes.
+They contain no date, so that the same set always has the same bytes.
 """
 
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ def describe(data: Mapping[str, Any], pairs: int, objects: Mapping[str, bytes]) 
     """The JSON-LD of a set.
 
     Args:
-        data: facts of the real data: its `source` and `licence`.
+        data: facts about the real data: `source` and `licence`.
         pairs: number of synthetic pairs.
         objects: name -> bytes.
     """
@@ -83,7 +83,7 @@ def describe(data: Mapping[str, Any], pairs: int, objects: Mapping[str, bytes]) 
         "on the tensors of pairs.safetensors; the images and captions are for display.",
         "citeAs": CITATION,
         "license": data.get("licence", "unknown"),
-        # Croissant requires a URL; the set is wherever its folder is.
+        # Croissant requires a URL; this one is relative, because a set may be copied anywhere.
         "url": ".",
         "version": "1.0.0",
         "distribution": [

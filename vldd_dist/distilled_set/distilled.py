@@ -1,6 +1,6 @@
 """A distilled set in memory: loading and verifying it, and using it as a data set.
 
-Needs torch, safetensors and fsspec only: no training library and no image library.
+It needs only torch, safetensors and fsspec: no training library and no image library.
 """
 
 from collections.abc import Mapping
@@ -34,8 +34,10 @@ from vldd_dist.plugins import LOSSES
 from vldd_dist.store.objects import ObjectInfo, sha256_hex
 from vldd_dist.store.store import Store
 
-# The files of the pairs are no larger than this, unless a single pair is.
+# A file of pairs is not larger than this, unless it has only one pair.
 LARGEST_FILE_BYTES = 1 << 30
+# The end of errors about a folder with a valid manifest and wrong content.
+NOT_A_SET = "this is not a distilled set of this package"
 
 
 @dataclass
@@ -43,14 +45,14 @@ class DistilledSet:
     """Synthetic pairs and everything needed to train on them. `write.save` writes a set.
 
     Attributes:
-        rows: a row for each pair: `images` (M, 3, H, W) float32, normalised with the recipe's mean and std; `texts` (M, D)
-            float32, in the output space of the recipe's text encoder; and what the loss adds.
-        captions: one for each pair.
-        shared: what all pairs have in common, by name.
-        learned: the same in numbers for a person, such as the inner learning rates.
-        image_weights: the timm state dict that the recipe's image tower starts with, where it comes with the set.
+        rows: tensors with a row for each pair: `images` (M, 3, H, W) float32, normalised with the recipe's mean and std;
+            `texts` (M, D) float32, in the output space of the recipe's text encoder; and further rows that the loss needs.
+        captions: the nearest captions of each pair.
+        shared: learned tensors that all pairs share, by name.
+        learned: the same as numbers for display, for example the inner learning rates.
+        image_weights: the timm state dict of the recipe's image tower before training, if it is part of the set.
         start_images: (M, 3, H, W) uint8, the images before distillation, or None.
-        facts: recalls (of this set and its coresets), data and its licence, provenance of the starting pairs.
+        facts: recalls (of this set and of the coresets), the data and their licence, provenance of the initial pairs.
     """
 
     rows: dict[str, Tensor]
@@ -75,8 +77,8 @@ class DistilledSet:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What the set costs, in bytes by name: the numbers a student is trained on. A pair's number is its place, and
-        costs nothing."""
+        """The sizes in bytes, by name, of the floating-point tensors that a student is trained on. Integers such as a pair's
+        phase are not counted."""
         named = self.rows | self.shared
         return {name: tensor.nbytes for name, tensor in named.items() if tensor.is_floating_point()}
 
@@ -85,12 +87,12 @@ class DistilledSet:
         """The loss of the recipe: loss(image features, text features, the batch, self.shared).
 
         Raises:
-            StoreError: there is no such loss here.
+            StoreError: this installation has no such loss.
         """
         try:
             return choose(LOSSES, self.recipe.loss)
         except ValueError as error:
-            raise StoreError(f"the set's loss is none of this package: {error}") from None
+            raise StoreError(f"the loss of the set is not known here: {error}") from None
 
     @cached_property
     def encoded_pairs(self) -> dict[str, bytes]:
@@ -107,34 +109,35 @@ class DistilledSet:
 
     @property
     def digest(self) -> str:
-        """sha256 of pairs.safetensors; if there are several files, sha256 of their sha256s, one a line. Equal pairs have equal
-        digests, whenever and wherever they were made."""
+        """The sha256 of pairs.safetensors; if there are several files, the sha256 of their sha256s, one per line. Equal pairs
+        have equal digests, whenever and wherever they were made."""
         return digest_of([sha256_hex(data) for data in self.encoded_pairs.values()])
 
     def pixels(self) -> Tensor:
-        """(M, 3, H, W) uint8, clipped to 0..255."""
+        """The images as pixels (M, 3, H, W) uint8, clipped to 0..255."""
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.recipe.mean, self.recipe.std))
         return ((self.images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
     def as_dataset(self) -> "PairDataset":
-        """For a DataLoader: of each pair its rows by name, {"images": (3, H, W), "texts": (D,), ...}."""
+        """The pairs for a DataLoader; each item is {"images": (3, H, W), "texts": (D,), ...}."""
         return PairDataset(self.rows)
 
     def as_datasets(self) -> list["PairDataset"]:
-        """Of pairs learned in phases one a phase, to be trained on one after the other, each for all epochs; else one."""
+        """One data set for each phase of the distillation, to be trained on in this order, each for all epochs; without phases,
+        a single one."""
         if PHASE not in self.rows:
             return [self.as_dataset()]
-        of_each = self.rows[PHASE]
-        masks = [of_each == phase for phase in of_each.unique().tolist()]
+        phases = self.rows[PHASE]
+        masks = [phases == phase for phase in phases.unique().tolist()]
         return [PairDataset({name: rows[mask] for name, rows in self.rows.items()}) for mask in masks]
 
     @classmethod
     def load(cls, url: str) -> Self:
-        """Read and verify the objects of a set that are trained on.
+        """Read and verify the objects of a set that are needed for training.
 
         Raises:
-            StoreError: there is no set at the URL, an object is not as the manifest says, or the set cannot be trained on: its
-                loss is none of this package, or does not fit its tensors. The object is named.
+            StoreError: there is no set at the URL, an object differs from the manifest, or the set cannot be trained on because
+                its loss is not known or does not match its tensors. The error names the object.
         """
         store = Store(url)
         manifest = from_json(DistilledManifest, store.read(MANIFEST), store.url_of(MANIFEST))
@@ -160,7 +163,7 @@ class DistilledSet:
         return loaded
 
     def _check_loss(self, of_rows: str, of_shared: str) -> None:
-        """Raises StoreError for what the set's loss cannot be computed with."""
+        """Raises StoreError if the loss cannot be computed with these tensors. Args: URLs of the rows and of `shared`."""
         loss = self.loss
         for source, check in (
             (of_rows, lambda: loss.check_rows(self.rows, len(self))),
@@ -169,13 +172,13 @@ class DistilledSet:
             try:
                 check()
             except ValueError as error:
-                raise StoreError(f"{source}: {error}: this is no distilled set of this package") from None
+                raise StoreError(f"{source}: {error}: {NOT_A_SET}") from None
 
 
 def _verified(store: Store, name: str, objects: Mapping[str, ObjectInfo]) -> bytes:
-    # The name is read, not the key in the manifest: a manifest from somebody else cannot point outside its folder.
+    # The object is read by its name and not by the key in the manifest, so that a manifest cannot point outside its folder.
     if name not in objects:
-        raise StoreError(f"{store.url_of(MANIFEST)}: lists no {name}: this distilled set is incomplete, fetch or make it again")
+        raise StoreError(f"{store.url_of(MANIFEST)}: lists no {name}, so the set is incomplete: fetch it or make it again")
     return objects[name].verify(store.read(name), store.url_of(name))
 
 
@@ -184,30 +187,28 @@ def _decoded(store: Store, name: str, objects: Mapping[str, ObjectInfo]) -> dict
 
 
 def _check_shapes(named: Mapping[str, Tensor], count: int, source: str) -> None:
-    """A set may come from anyone: matching checksums do not say that its tensors have the right shapes."""
+    """Raises StoreError for wrong shapes and types, which a set from another author may have even if its checksums match."""
     images, texts = named.get("images"), named.get("texts")
     if images is None or images.ndim != 4 or images.shape[:2] != (count, 3) or images.dtype != torch.float32:
-        raise StoreError(f"{source}: 'images' must be ({count}, 3, H, W) float32: this is no distilled set of this package")
+        raise StoreError(f"{source}: 'images' must be ({count}, 3, H, W) float32: {NOT_A_SET}")
     if texts is None or texts.ndim != 2 or len(texts) != count or texts.dtype != torch.float32:
-        raise StoreError(f"{source}: 'texts' must be ({count}, D) float32: this is no distilled set of this package")
+        raise StoreError(f"{source}: 'texts' must be ({count}, D) float32: {NOT_A_SET}")
     for name, tensor in named.items():
         if tensor.ndim == 0 or len(tensor) != count:
-            raise StoreError(f"{source}: {name!r} must have {count} rows: this is no distilled set of this package")
+            raise StoreError(f"{source}: {name!r} must have {count} rows: {NOT_A_SET}")
     if PHASE in named and (named[PHASE].shape != (count,) or named[PHASE].dtype != torch.int64):
-        raise StoreError(f"{source}: {PHASE!r} must be ({count},) int64: this is no distilled set of this package")
+        raise StoreError(f"{source}: {PHASE!r} must be ({count},) int64: {NOT_A_SET}")
     if START_IMAGES in named and named[START_IMAGES].shape != images.shape:
-        raise StoreError(
-            f"{source}: {START_IMAGES!r} must have the shape {tuple(images.shape)}: this is no distilled set of this package"
-        )
+        raise StoreError(f"{source}: {START_IMAGES!r} must have the shape {tuple(images.shape)}: {NOT_A_SET}")
 
 
 def _decode_captions(data: bytes, count: int, source: str) -> list[NearestCaptions]:
     try:
         captions = [NearestCaptions.model_validate_json(line) for line in data.decode().split("\n")[:-1]]
     except ValueError:
-        raise StoreError(f"{source}: not one caption record a line: this is no distilled set of this package") from None
+        raise StoreError(f"{source}: not one caption record per line: {NOT_A_SET}") from None
     if len(captions) != count:
-        raise StoreError(f"{source}: {len(captions)} lines for {count} pairs: this is no distilled set of this package")
+        raise StoreError(f"{source}: {len(captions)} lines for {count} pairs: {NOT_A_SET}")
     return captions
 
 

@@ -1,4 +1,5 @@
-"""Copying a distilled set to a local folder: in parallel, verified, and resumable. The folder appears when it is complete."""
+"""Copying a distilled set to a local folder in parallel, with verification and resumption. The folder appears when it is
+complete."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from vldd_dist.store.objects import PARALLEL_READS, Block, DamagedObject, Object
 from vldd_dist.store.store import MissingObject, Store
 
 MANIFEST, CARD = "manifest.json", "README.md"
-# A longer text is not a card, and laying it out for the terminal would take minutes.
+# A larger text is not a card, and rendering it in the terminal would take minutes.
 CARD_BYTES = 1 << 20
 
 # Called with (bytes done, bytes in total).
@@ -22,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 
 def read_manifest(store: Store) -> DistilledManifest:
-    """The manifest of the set at a store's URL. Raises StoreError when there is none, or it is invalid."""
+    """The manifest of the set at a store's URL. Raises StoreError if there is none, or it is invalid."""
     return _parsed(store, store.read(MANIFEST))
 
 
@@ -30,40 +31,40 @@ def _parsed(store: Store, data: bytes) -> DistilledManifest:
     source = store.url_of(MANIFEST)
     manifest = from_json(DistilledManifest, data, source)
     for name, info in manifest.objects.items():
-        # In a set each object's key equals its name: an object cannot lie outside the folder.
+        # In a set, each object's key equals its name, so that no object lies outside the folder.
         if info.key != name:
-            raise StoreError(f"{source}: object {name!r} points at {info.key!r}: the manifest is refused")
+            raise StoreError(f"{source}: object {name!r} refers to {info.key!r}: the manifest is refused")
         info.block_list()
     _check_names(list(manifest.objects), source)
     return manifest
 
 
 def _check_names(names: list[str], source: str) -> None:
-    """Raises StoreError for names that cannot lie in one folder on every file system."""
-    taken = {MANIFEST.casefold(), MARKER.casefold()}
+    """Raises StoreError unless files with these names can exist in one folder on every file system."""
+    used = {MANIFEST.casefold(), MARKER.casefold()}
     folders = {folder.as_posix().casefold() for name in names for folder in Path(name).parents}
     for name in names:
         parts = name.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\\" in name or one_line(name) != name:
-            raise StoreError(f"{source}: {name!r} is no key of an object in a folder: the manifest is refused")
+            raise StoreError(f"{source}: {name!r} is not a key of an object in a folder: the manifest is refused")
         if max(len(os.fsencode(part)) for part in parts) > 255:
             raise StoreError(
                 f"{source}: the object name {name[:40]!r}... is too long for file systems: the manifest is refused"
             )
-        if name.casefold() in taken:
+        if name.casefold() in used:
             raise StoreError(f"{source}: the object {name!r} has the name of another file of the set: the manifest is refused")
-        taken.add(name.casefold())
-    if both := taken & folders:
-        raise StoreError(f"{source}: {min(both)!r} is the name of a file of the set and of a folder: the manifest is refused")
+        used.add(name.casefold())
+    if both := used & folders:
+        raise StoreError(f"{source}: {min(both)!r} is the name of both a file and a folder of the set: the manifest is refused")
 
 
 def read_card(store: Store) -> str:
-    """The Markdown of a set's README, without its YAML header. Raises StoreError when there is none, or it is damaged."""
+    """The Markdown of a set's README, without its YAML header. Raises StoreError if there is none, or it is damaged."""
     info, source = read_manifest(store).objects.get(CARD), store.url_of(CARD)
     if info is None:
         raise StoreError(f"{store.url_of(MANIFEST)}: lists no {CARD}: the set has no card to show")
     if info.size > CARD_BYTES:
-        raise StoreError(f"{source}: {info.size} bytes are too many for a card ({CARD_BYTES} at most): not shown")
+        raise StoreError(f"{source}: {info.size} bytes are too many for a card (at most {CARD_BYTES}): it is not shown")
     _check_size(store, info)
     try:
         text = info.verify(store.read(CARD), source).decode()
@@ -103,23 +104,24 @@ def fetch(url: str, folder: Path, progress: Progress = lambda done, total: None)
         _check_sizes(store, manifest)
         with PartialFolder(folder, manifest.objects) as partial:
 
-            def bring(info: ObjectInfo, block: Block) -> None:
+            def copy_block(info: ObjectInfo, block: Block) -> None:
                 if sha256_hex(partial.read(info.key, block.start, block.length)) != block.sha256:
                     partial.write(info.key, block.start, load_block(store, info, block))
 
-            _each_block(manifest, bring, progress)
-            # The bytes as they were read, which the seal covers.
+            _each_block(manifest, copy_block, progress)
+            # The bytes that were read are written, because the seal covers them.
             partial.finish({MANIFEST: data})
     except StoreError as error:
-        # If a smaller object of the same name was put there, the server refuses the range ("not satisfiable").
-        another = isinstance(error, DamagedObject | MissingObject) or "not satisfiable" in str(error)
-        if another and _replaced(store, data):
+        # If an object was replaced by a smaller one, the server refuses the range ("not satisfiable").
+        differs = isinstance(error, DamagedObject | MissingObject) or "not satisfiable" in str(error)
+        if differs and _replaced(store, data):
             raise StoreError(f"{store.url}: the set was replaced or removed while it was fetched: fetch it again") from None
         raise
     return manifest
 
 
 def _replaced(store: Store, data: bytes) -> bool:
+    """Whether the manifest is no longer `data`."""
     try:
         return store.read(MANIFEST) != data
     except MissingObject:
@@ -127,7 +129,8 @@ def _replaced(store: Store, data: bytes) -> bool:
 
 
 def _check_sizes(store: Store, manifest: DistilledManifest) -> None:
-    """Check sizes before memory or disk space is allocated by a manifest. Raises DamagedObject or MissingObject."""
+    """Check the sizes in a manifest before memory or disk space is allocated for them. Raises DamagedObject or
+    MissingObject."""
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         list(pool.map(lambda info: _check_size(store, info), manifest.objects.values()))
 
@@ -139,7 +142,7 @@ def _check_size(store: Store, info: ObjectInfo) -> None:
 
 
 def _each_block(manifest: DistilledManifest, work: Callable[[ObjectInfo, Block], object], progress: Progress) -> None:
-    """Call `work` for each block of the set, several in parallel. The whole set is never in memory."""
+    """Call `work` for each block of the set, in parallel. The whole set is never in memory."""
     blocks = [(info, block) for info in manifest.objects.values() for block in info.block_list()]
     total, done = sum(block.length for _, block in blocks), 0
     progress(0, total)
@@ -150,13 +153,13 @@ def _each_block(manifest: DistilledManifest, work: Callable[[ObjectInfo, Block],
 
 
 def published_sets(store: Store) -> dict[str, DistilledManifest | StoreError]:
-    """For each folder under `distilled/` the manifest of its set, or the error when it cannot be read."""
-    found: dict[str, DistilledManifest | StoreError] = {}
+    """Folder under `distilled/` -> manifest of its set, or the error if it cannot be read."""
+    sets: dict[str, DistilledManifest | StoreError] = {}
     for key in store.list("distilled"):
         folder, _, name = key.rpartition("/")
         if name == MANIFEST:
             try:
-                found[folder] = read_manifest(Store(store.url_of(folder), **store.storage_options))
+                sets[folder] = read_manifest(Store(store.url_of(folder), **store.storage_options))
             except StoreError as error:
-                found[folder] = error
-    return found
+                sets[folder] = error
+    return sets

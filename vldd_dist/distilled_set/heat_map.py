@@ -7,14 +7,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-# Of larger matrices the first rows and columns.
+# Of a larger matrix, only the first rows and columns are drawn.
 LARGEST = 200
 SMALLEST_SIDE = 400
 RED, BLUE = (0.70, 0.09, 0.17), (0.13, 0.40, 0.67)
 
 
 def heat_map(matrix: Tensor) -> bytes:
-    """A PNG of (M, M), each number a square; the colours reach full strength at the largest absolute value."""
+    """A PNG of a matrix (M, M) with a square for each number; the largest absolute value has the full colour."""
     shown = matrix[:LARGEST, :LARGEST].detach().cpu().float()
     strength = (shown / shown.abs().max().clamp(min=1e-12))[..., None]
     colours = torch.where(strength > 0, torch.tensor(RED), torch.tensor(BLUE))

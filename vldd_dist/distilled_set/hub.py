@@ -1,4 +1,4 @@
-"""A distilled set as a data set of the Hugging Face hub: hf://datasets/USER/NAME, or .../NAME@REVISION."""
+"""A distilled set as a data set on the Hugging Face hub: hf://datasets/USER/NAME, or .../NAME@REVISION."""
 
 import contextlib
 import re
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 HUB = "hf://"
-# What the hub itself puts into a data set.
+# Files that the hub itself adds to a data set.
 OF_THE_HUB = {".gitattributes"}
 
 
@@ -29,15 +29,15 @@ def push_to_hub(
     public: bool,
     api: "HfApi | None" = None,
 ) -> None:
-    """Upload a set in one commit, and compare what the hub then holds with it. A data set that does not exist is made; the
-    visibility of one that exists stays.
+    """Upload a set in one commit, and then check that the hub holds it. If the data set does not exist, it is created; the
+    visibility of an existing one is not changed.
 
     Args:
-        files: name in the data set -> file here, the manifest among them.
-        api: none: with the token that huggingface_hub finds (HF_TOKEN, or that of `hf auth login`).
+        files: name in the data set -> local file; includes the manifest.
+        api: None: an API with the token that huggingface_hub finds (HF_TOKEN, or that of `hf auth login`).
 
     Raises:
-        StoreError: the URL is not of a data set, the hub refuses or cannot be reached, or holds something else.
+        StoreError: the URL is not that of a data set, the hub refuses or cannot be reached, or the data set has other content.
     """
     name, revision = place_on_hub(url)
     with _hub_errors(url):
@@ -47,25 +47,26 @@ def push_to_hub(
         where: dict[str, Any] = {"repo_id": name, "repo_type": "dataset", "revision": revision}
         api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
         head = api.repo_info(**where).sha
-        there = set(api.list_repo_files(**where | {"revision": head})) - OF_THE_HUB
-        held = _read(api, where | {"revision": head}, MANIFEST) if MANIFEST in there else None
-        if held != files[MANIFEST].read_bytes():
-            if there and not replace:
-                what = "another distilled set is" if held is not None else f"other files ({', '.join(sorted(there)[:3])}) are"
+        present = set(api.list_repo_files(**where | {"revision": head})) - OF_THE_HUB
+        old_manifest = _read(api, where | {"revision": head}, MANIFEST) if MANIFEST in present else None
+        if old_manifest != files[MANIFEST].read_bytes():
+            if present and not replace:
+                others = f"other files ({', '.join(sorted(present)[:3])}) are"
+                what = others if old_manifest is None else "another distilled set is"
                 raise StoreError(f"{url}: {what} there: name another data set, or give --replace")
             operations: list[Any] = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
-            operations += [CommitOperationDelete(path) for path in sorted(_objects_of(held) & there - set(files))]
-            words = f"{manifest.pairs} distilled image-text pairs"
-            # On the head that was looked at: a commit that came in between is not overwritten.
-            head = api.create_commit(operations=operations, commit_message=words, parent_commit=head, **where).oid
-        found = {info.path: info for info in api.get_paths_info(paths=list(files), **where | {"revision": head})}
+            operations += [CommitOperationDelete(path) for path in sorted(_objects_of(old_manifest) & present - set(files))]
+            message = f"{manifest.pairs} distilled image-text pairs"
+            # With its parent, so that a commit that was made in the meantime is not overwritten.
+            head = api.create_commit(operations=operations, commit_message=message, parent_commit=head, **where).oid
+        infos = {info.path: info for info in api.get_paths_info(paths=list(files), **where | {"revision": head})}
         for path, file in files.items():
-            if not _is_held(found.get(path), file.read_bytes()):
+            if not _matches(infos.get(path), file.read_bytes()):
                 raise DamagedObject(f"{url}/{path}: the hub does not hold what was sent: push again with --replace")
 
 
 def place_on_hub(url: str) -> tuple[str, str | None]:
-    """USER/NAME and the revision of a URL. Raises StoreError when it is not that of a data set."""
+    """USER/NAME and the revision in a URL. Raises StoreError if it is not the URL of a data set."""
     match = re.fullmatch(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w.-]+))?/?", url)
     if match is None:
         raise StoreError(f"{url}: a distilled set on the hub is at hf://datasets/USER/NAME or hf://datasets/USER/NAME@REVISION")
@@ -77,15 +78,16 @@ def _read(api: "HfApi", where: Mapping[str, Any], path: str) -> bytes:
 
 
 def _objects_of(manifest: bytes | None) -> set[str]:
-    """Names of the objects of the set that is there; none if that is not known."""
+    """Names of the objects in a manifest; none if there is no manifest or it is invalid."""
     with contextlib.suppress(StoreError):
         if manifest is not None:
             return set(from_json(DistilledManifest, manifest, MANIFEST).objects)
     return set()
 
 
-def _is_held(info: Any, data: bytes) -> bool:
-    """Whether what the hub says of a file is true of these bytes: sha256 of a large file, else git's own digest."""
+def _matches(info: Any, data: bytes) -> bool:
+    """Whether the size and digest that the hub reports for a file are those of the data: the sha256 of a large file, else git's
+    own digest."""
     if info is None or info.size != len(data):
         return False
     if info.lfs is not None:
@@ -95,7 +97,7 @@ def _is_held(info: Any, data: bytes) -> bool:
 
 @contextlib.contextmanager
 def _hub_errors(url: str) -> Iterator[None]:
-    """Errors of huggingface_hub become a StoreError with a sentence, which holds no token."""
+    """Turns errors of huggingface_hub into StoreError, whose sentence never contains a token."""
     try:
         yield
     except StoreError:
@@ -114,8 +116,10 @@ def _hub_errors(url: str) -> Iterator[None]:
         if status in (409, 412):
             raise StoreError(f"{url}: the data set was changed while it was pushed to: push again") from None
         if status == 404:
-            raise StoreError(f"{url}: there is no such data set or revision, or the token may not see it") from None
+            raise StoreError(
+                f"{url}: there is no such data set or revision, or the token has no access: correct the URL or the token"
+            ) from None
         if "Offline" in kind:
             raise StoreError(f"{url}: HF_HUB_OFFLINE is set: unset it to reach the hub") from None
-        said = f"HTTP {status}" if status else kind
-        raise StoreError(f"{url}: the hub cannot be reached or failed ({said}): push again") from None
+        reason = f"HTTP {status}" if status else kind
+        raise StoreError(f"{url}: the hub cannot be reached or failed ({reason}): push again") from None

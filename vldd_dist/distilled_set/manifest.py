@@ -1,12 +1,12 @@
-"""The manifest of a distilled set, and the records it consists of. Its folder holds:
+"""The manifest of a distilled set, and the records it consists of. The set's folder holds:
 
 manifest.json        written last: schema version, recipe, facts, each object's size and sha256
-pairs.safetensors    a row for each pair: images, texts, what the loss adds, start_images; in several files if it is large
-                     (`artifacts.row_files`)
-shared.safetensors   what all pairs have in common, if anything: logarithms of inner learning rates, what the loss adds
-image_weights.safetensors   the image tower's starting weights, unless they are random or public ones of timm
-captions.jsonl       one line a pair: the nearest training caption before and after distillation
-and what `presentation` adds for people and other tools
+pairs.safetensors    tensors with a row for each pair: images, texts, further rows of the loss, start_images; in several files
+                     if it is large (`artifacts.row_files`)
+shared.safetensors   learned tensors that all pairs share, if any: logarithms of inner learning rates, parameters of the loss
+image_weights.safetensors   the image tower's initial weights, unless they are random or timm's public ones
+captions.jsonl       one line per pair: the nearest training caption before and after distillation
+and the files that `presentation` adds for people and other tools
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from vldd_dist.strict_model import StrictModel
 MANIFEST, PAIRS, CAPTIONS = "manifest.json", "pairs", "captions.jsonl"
 SHARED = "shared.safetensors"
 IMAGE_WEIGHTS = "image_weights.safetensors"
-# A row (M,) int64 of pairs that were learned in phases: a student is trained on those of phase 0 for all epochs, then on those
-# of phase 1, and so on.
+# The phase (M,) int64 of each pair, if they were learned in phases: a student is trained on the pairs of phase 0 for all
+# epochs, then on those of phase 1, and so on.
 PHASE = "phase"
-# Beside the rows that are trained on.
+# Rows that are stored with the pairs but not trained on.
 START_IMAGES = "start_images"
 
 
@@ -86,7 +86,7 @@ class DistilledManifest(Sealed):
     """The commit of a distilled set."""
 
     readable_versions: ClassVar[tuple[int, ...]] = (4,)
-    # Version 3 named the unit that made the image weights, which nobody but its store has.
+    # Version 3 referred to the unit that made the image weights, which exists only in its own store.
     schema_version: Literal[4] = 4
     kind: Literal["distilled_set"] = "distilled_set"
     pairs: Count
@@ -96,15 +96,15 @@ class DistilledManifest(Sealed):
     objects: dict[str, ObjectInfo]
 
     def mean_recall(self) -> float | None:
-        """Percent: the mean of the six recalls over the students trained on the set. None if it was not evaluated."""
+        """The mean of the six recalls over all students trained on the set, percent. None if it was not evaluated."""
         runs = SetFacts.model_validate(self.facts).recalls.get("distilled", [])
         return sum(run.mean for run in runs) / len(runs) if runs else None
 
     def digest(self, source: str) -> str:
-        """The same as `DistilledSet.digest`. Raises StoreError when objects of the pairs are missing."""
+        """The same as `DistilledSet.digest`. Raises StoreError if objects of the pairs are missing."""
         return digest_of([self.objects[name].sha256 for name in row_files_of(PAIRS, self.objects, source)])
 
 
 def digest_of(sha256s: Sequence[str]) -> str:
-    """One digest of the files of the pairs: the file's sha256, or that of all files' sha256s, one a line."""
+    """One digest of the files of the pairs: the sha256 of a single file, or the sha256 of all files' sha256s, one per line."""
     return sha256s[0] if len(sha256s) == 1 else sha256("".join(f"{digest}\n" for digest in sha256s).encode()).hexdigest()

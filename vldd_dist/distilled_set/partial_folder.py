@@ -1,5 +1,4 @@
-"""An incomplete folder `FOLDER.partial`, renamed to FOLDER when it is complete. A later call resumes one that was left
-behind."""
+"""An incomplete folder `FOLDER.partial`, which is renamed to FOLDER when it is complete and can be resumed until then."""
 
 import fcntl
 import os
@@ -12,15 +11,15 @@ from typing import Self
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo
 
-# Written first into a new partial folder: a folder without this file was made by someone else.
+# Written first into a new partial folder: a folder without this file was not made by this class.
 MARKER = ".vldd-partial"
-# Kept as it was in earlier versions, so that folders that they left behind can be resumed.
+# The same as in earlier versions, so that their partial folders can be resumed.
 _MARK = b"An unfinished `vldd fetch` works in this folder: the same command goes on, or remove the folder.\n"
 
 
 @contextmanager
 def local_errors(folder: Path) -> Iterator[None]:
-    """Within the `with` block, errors of the file system become a StoreError with a sentence."""
+    """Turns errors of the file system in the `with` block into StoreError."""
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -30,10 +29,10 @@ def local_errors(folder: Path) -> Iterator[None]:
 
 
 class PartialFolder:
-    """Files of the sizes in `objects`, with the content that an earlier attempt left in them. One process at a time can use it.
+    """Files of the sizes in `objects`, with the content that an earlier attempt wrote. Only one process at a time can use it.
 
     Raises:
-        StoreError: the folder was not made by this class, another process uses it, or the file system refuses.
+        StoreError: the folder was not made by this class, another process is using it, or the file system refuses an operation.
     """
 
     def __init__(self, folder: Path, objects: Mapping[str, ObjectInfo]) -> None:
@@ -45,7 +44,7 @@ class PartialFolder:
     def __enter__(self) -> Self:
         try:
             with local_errors(self.path):
-                self._own()
+                self._take_possession()
                 self._remove_others()
                 self._check_free_space()
                 for name, info in self.objects.items():
@@ -69,7 +68,7 @@ class PartialFolder:
                 written += os.pwrite(self._files[name], data[written:], start + written)
 
     def finish(self, more: Mapping[str, bytes]) -> None:
-        """Add small files and rename the folder. Fails if the final folder was made in the meantime."""
+        """Add small files and rename the folder. Raises StoreError if the final folder was created in the meantime."""
         with local_errors(self.path):
             for name, data in more.items():
                 self._files[name] = self._open(name, 0)
@@ -77,16 +76,17 @@ class PartialFolder:
             for descriptor in self._files.values():
                 os.fsync(descriptor)
             os.rename(self.path, self.folder)
-            # Last, so that a process killed before this leaves either a marked partial folder or a complete folder.
+            # Removed last, so that a process that is killed leaves either a marked partial folder or a complete folder.
             (self.folder / MARKER).unlink()
 
-    def _own(self) -> None:
+    def _take_possession(self) -> None:
+        """Create the folder, or accept one that an earlier attempt left, and lock it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         marker = self.path / MARKER
         try:
             self.path.mkdir()
         except FileExistsError:
-            # A process that was killed while it wrote the mark leaves its beginning.
+            # A process that was killed while it wrote the marker leaves only its beginning.
             links = self.path.is_symlink() or marker.is_symlink()
             if links or not marker.is_file() or not _MARK.startswith(marker.read_bytes()):
                 raise StoreError(
@@ -108,13 +108,13 @@ class PartialFolder:
         except BlockingIOError:
             raise StoreError(f"{self.path}: another fetch is using it: wait until it ends") from None
         except OSError:
-            # The file system has no locks. Two fetches of the same set write the same bytes.
+            # The file system has no locks. That does no harm, because two fetches of the same set write the same bytes.
             return
         # Raises if the previous holder of the lock has finished and renamed the folder.
         marker.stat()
 
     def _remove_others(self) -> None:
-        """Remove files of another version of the set, and symbolic links, which lead out of the folder."""
+        """Remove files of another version of the set, and symbolic links, which may lead out of the folder."""
         for path in [*self.path.rglob("*")]:
             name = path.relative_to(self.path).as_posix()
             if path.is_symlink() or not (path.is_dir() or name == MARKER or name in self.objects):
@@ -125,11 +125,11 @@ class PartialFolder:
                     path.rmdir()
 
     def _check_free_space(self) -> None:
-        held = sum(path.lstat().st_blocks * 512 for path in self.path.rglob("*") if path.is_file())
+        allocated = sum(path.lstat().st_blocks * 512 for path in self.path.rglob("*") if path.is_file())
         needed, free = sum(info.size for info in self.objects.values()), shutil.disk_usage(self.path).free
-        if needed > free + held:
+        if needed > free + allocated:
             raise StoreError(
-                f"{self.path}: {needed / 2**20:.1f} MiB are to be written, but {(free + held) / 2**20:.1f} MiB are free: "
+                f"{self.path}: {needed / 2**20:.1f} MiB are needed, but {(free + allocated) / 2**20:.1f} MiB are free: "
                 "name a folder on a disk with more free space"
             )
 

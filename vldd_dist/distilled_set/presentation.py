@@ -1,12 +1,12 @@
 """The files of a distilled set for people and other tools: a card, a preview, shards of images and captions, Croissant.
 
     preview.png          the first images
-    similarity.png       the similarity of images, the rows, and texts that the loss learned, if it did
-    pairs/*.tar          every pair as an image and its nearest caption, to be read by plain webdataset
+    similarity.png       the similarity of images (rows) and texts (columns), if the loss learned one
+    pairs/*.tar          every pair as an image and its nearest caption, readable by plain webdataset
     README.md            the card
     croissant.json       a description of each object in the vocabulary of ML Commons
 
-They are for display and search only: a student trains on the tensors, not on eight-bit images and captions.
+They are only for display and search: students are trained on the tensors, not on eight-bit images and captions.
 """
 
 import io
@@ -37,18 +37,18 @@ def present(distilled: DistilledSet, objects: Mapping[str, bytes]) -> dict[str, 
         objects: the set's other files, which Croissant describes too.
     """
     pixels = distilled.pixels()
-    shown = {"preview.png": render_preview(pixels), **preview_shards(pixels, distilled.captions)}
+    files = {"preview.png": render_preview(pixels), **preview_shards(pixels, distilled.captions)}
     similarity = distilled.loss.similarity_of(distilled.rows)
     if similarity is not None:
-        shown[SIMILARITY] = heat_map(similarity)
-    shown["README.md"] = render_card(distilled).encode()
-    metadata = describe(distilled.facts.get("data", {}), len(distilled), {**objects, **shown})
-    shown["croissant.json"] = (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode()
-    return shown
+        files[SIMILARITY] = heat_map(similarity)
+    files["README.md"] = render_card(distilled).encode()
+    metadata = describe(distilled.facts.get("data", {}), len(distilled), {**objects, **files})
+    files["croissant.json"] = (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode()
+    return files
 
 
 def preview_shards(pixels: Tensor, captions: Sequence[NearestCaptions]) -> dict[str, bytes]:
-    """Tars of NUMBER.png, NUMBER.txt (the nearest caption) and NUMBER.json of images (M, 3, H, W) uint8."""
+    """Tars of NUMBER.png, NUMBER.txt (the nearest caption) and NUMBER.json for images (M, 3, H, W) uint8."""
     shards = {}
     for first in range(0, len(captions), SHARD_PAIRS):
         buffer = io.BytesIO()
@@ -58,7 +58,7 @@ def preview_shards(pixels: Tensor, captions: Sequence[NearestCaptions]) -> dict[
                 _pil(pixels[index]).save(png, "PNG")
                 members = {"json": caption.model_dump_json().encode(), "png": png.getvalue(), "txt": caption.after.encode()}
                 for suffix, data in members.items():
-                    # The header has neither time nor owner, so that the same pairs give the same bytes.
+                    # TarInfo's defaults have neither time nor owner, so that the same pairs give the same bytes.
                     member = tarfile.TarInfo(f"{index:06d}.{suffix}")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))

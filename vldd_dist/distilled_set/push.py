@@ -1,4 +1,4 @@
-"""Copying a distilled set to where others find it: a folder, object storage, or a data set of the Hugging Face hub."""
+"""Copying a distilled set to where others find it: a folder, object storage, or a data set on the Hugging Face hub."""
 
 import contextlib
 from collections.abc import Iterator
@@ -21,17 +21,17 @@ def push(
     public: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> DistilledManifest:
-    """Verify a set, copy it, and verify the copy. A reader of the target never takes a part for the whole: to a folder or
-    object storage the manifest is written last, to the hub all files are one commit. The same push again changes nothing.
+    """Verify a set, copy it, and verify the copy. A reader of the target never sees an incomplete set: in a folder or object
+    storage the manifest is written last, and on the hub all files are one commit. Repeating a push changes nothing.
 
     Args:
         target: a folder URL, or hf://datasets/USER/NAME.
-        replace: whether another set, or other files in the place of this set's, may be overwritten.
-        public: of a data set that is made on the hub: whether everybody sees it.
-        progress: of the bytes that are read from the set.
+        replace: whether another set, or other files with the names of this set's files, may be overwritten.
+        public: whether a data set that is created on the hub is public.
+        progress: called with the bytes that were read from the set.
 
     Raises:
-        StoreError: the set is damaged, the target holds something else, or cannot be written.
+        StoreError: the set is damaged, or the target has other content or cannot be written.
     """
     with _local_copy(url, progress) as (folder, manifest):
         files = {name: folder / name for name in [*manifest.objects, MANIFEST]}
@@ -44,7 +44,7 @@ def push(
 
 @contextlib.contextmanager
 def _local_copy(url: str, progress: Progress) -> Iterator[tuple[Path, DistilledManifest]]:
-    """The set's folder on this machine, verified."""
+    """A local folder with the set, and its manifest, both verified. The folder may be temporary."""
     store = Store(url)
     if store.scheme == "file":
         yield Path(store.root), verify(url, progress)
@@ -54,40 +54,41 @@ def _local_copy(url: str, progress: Progress) -> Iterator[tuple[Path, DistilledM
         yield folder, fetch(url, folder, progress)
 
 
-def _push_to_store(files: dict[str, Path], manifest: DistilledManifest, place: Store, replace: bool) -> None:
-    place.require_writable()
+def _push_to_store(files: dict[str, Path], manifest: DistilledManifest, target: Store, replace: bool) -> None:
+    target.require_writable()
     data = files[MANIFEST].read_bytes()
-    there = _bytes_at(place, MANIFEST)
-    if there is None or there != data:
-        old: set[str] = set()
-        if there is not None:
+    existing = _read_if_present(target, MANIFEST)
+    if existing is None or existing != data:
+        old_names: set[str] = set()
+        if existing is not None:
             if not replace:
-                raise StoreError(f"{place.url}: another distilled set is there: name another place, or give --replace")
+                raise StoreError(f"{target.url}: another distilled set is there: name another folder, or give --replace")
             with contextlib.suppress(StoreError):
-                # Of a damaged manifest nothing can be removed.
-                old = set(from_json(DistilledManifest, there, place.url).objects)
+                # If the old manifest is damaged, the objects of the old set are not known and remain.
+                old_names = set(from_json(DistilledManifest, existing, target.url).objects)
         elif not replace:
-            _refuse_other_files(files, manifest, place)
-        # First, so that nobody reads a mixture of two sets.
-        place.delete([MANIFEST])
+            _refuse_other_files(files, manifest, target)
+        # Removed first, so that nobody reads a mixture of two sets.
+        target.delete([MANIFEST])
         for name in manifest.objects:
-            place.write(name, files[name].read_bytes())
-        if not place.create(MANIFEST, data):
-            raise StoreError(f"{place.url}: another distilled set was written there at the same time: push to another place")
-        place.delete(sorted(old - set(manifest.objects)))
-    verify(place.url)
+            target.write(name, files[name].read_bytes())
+        if not target.create(MANIFEST, data):
+            raise StoreError(f"{target.url}: another distilled set was written there at the same time: push to another folder")
+        target.delete(sorted(old_names - set(manifest.objects)))
+    verify(target.url)
 
 
-def _refuse_other_files(files: dict[str, Path], manifest: DistilledManifest, place: Store) -> None:
-    """Files that an interrupted push of the same set left are the same; a README of a project is not."""
+def _refuse_other_files(files: dict[str, Path], manifest: DistilledManifest, target: Store) -> None:
+    """Raises StoreError if a file of the set exists with other content, for example the README of a project. Files that an
+    interrupted push of the same set left have the same content."""
     for name, info in manifest.objects.items():
-        there = _bytes_at(place, name) if place.exists(name) else None
-        if there is not None and (len(there) != info.size or there != files[name].read_bytes()):
-            raise StoreError(f"{place.url_of(name)}: another file is there: name a place without files, or give --replace")
+        existing = _read_if_present(target, name) if target.exists(name) else None
+        if existing is not None and (len(existing) != info.size or existing != files[name].read_bytes()):
+            raise StoreError(f"{target.url_of(name)}: another file is there: name a folder without files, or give --replace")
 
 
-def _bytes_at(place: Store, name: str) -> bytes | None:
+def _read_if_present(store: Store, name: str) -> bytes | None:
     try:
-        return place.read(name)
+        return store.read(name)
     except MissingObject:
         return None

@@ -1,4 +1,4 @@
-"""Training on pairs by a recipe: SGD, epochs, phases, the order of the pairs. Evaluation has its students trained here, too."""
+"""Training on pairs by a recipe: SGD, epochs, phases and the order of the pairs. Evaluation trains its students here too."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,7 @@ from vldd_dist.seeding import derive_seed, numpy_generator
 
 
 class TrainingProtocol(Protocol):
-    """What a set's recipe and the settings of an evaluation have in common."""
+    """The settings of training that a set's recipe and an evaluation have in common."""
 
     @property
     def epochs(self) -> int: ...
@@ -37,19 +37,19 @@ def train_on(
     epochs: int | None = None,
     seed: int = 0,
 ) -> list[float]:
-    """Train two towers in place on a distilled set, as its recipe says and as the students on its card were trained.
+    """Train two towers in place on a distilled set by its recipe, as the students on its card were trained.
 
-    The loss comes with what distillation learned for it, such as a temperature or a similarity of the pairs. Parameters with
-    `requires_grad` move; running statistics of batch-norm layers do not, because synthetic images have others than real ones.
-    The towers are on one device, and are left in evaluation mode.
+    The loss uses what distillation learned for it, such as a temperature or a similarity of the pairs. Parameters with
+    `requires_grad` are trained; running statistics of batch-norm layers are not updated, because those of synthetic images
+    differ from those of real ones. Both towers must be on the same device; they are left in evaluation mode.
 
     Args:
         image_tower: images (B, 3, H, W) float32, normalised with `distilled.recipe.mean` and `std`, -> (B, d).
         text_tower: text embeddings (B, D) float32 of the recipe's text encoder -> (B, d).
-        inputs: what the image tower takes in place of the images, a row for each pair: the features (M, F) by a frozen
-            backbone, which then sees each image once.
-        learning_rate: another than the recipe's, which was chosen for the recipe's towers.
-        epochs: another number than the recipe's; of pairs learned in phases, of each phase.
+        inputs: inputs of the image tower that replace the images, a row for each pair: features (M, F) of a frozen backbone,
+            which then encodes each image only once.
+        learning_rate: replaces the recipe's, which was chosen for the recipe's towers.
+        epochs: replaces the recipe's; if the pairs were learned in phases, the number for each phase.
         seed: of the order of the pairs and of dropout.
 
     Returns:
@@ -57,8 +57,8 @@ def train_on(
 
     Raises:
         DivergenceError: the loss became NaN or infinite.
-        StoreError: the set's loss is none of this package.
-        ValueError: there is nothing to train, or `inputs` has another number of rows than the set has pairs.
+        StoreError: the set's loss is not known here.
+        ValueError: there is nothing to train, or the number of rows of `inputs` differs from the number of pairs.
     """
     if inputs is not None and len(inputs) != len(distilled):
         raise ValueError(f"inputs has {len(inputs)} rows for {len(distilled)} pairs: give one row for each pair")
@@ -67,7 +67,7 @@ def train_on(
     _materialise(image_tower, images[:1])
     _materialise(text_tower, distilled.texts[:1])
     towers = (image_tower, text_tower)
-    # A tower may share parameters with the other.
+    # The towers may share parameters.
     parameters = list(dict.fromkeys(parameter for tower in towers for parameter in tower.parameters()))
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not trained:
@@ -104,17 +104,18 @@ def train_epochs(
     seed: int,
     device: torch.device,
 ) -> list[float]:
-    """The loop: on one phase after the other, each for all epochs, in an order that the seed and the epoch determine.
+    """The training loop: one phase after the other, each for all epochs, in an order that the seed and the epoch determine.
 
     Args:
-        loss_of: the loss, a scalar, of the pairs with these numbers (B,), ascending.
-        update: a step down that loss.
+        loss_of: function from the numbers of pairs (B,), ascending, to their loss, a scalar.
+        update: makes an optimiser step on a loss.
         phases: the numbers of each phase's pairs.
-        device: of the modules; its generator is left as it was, and so is the CPU's.
+        device: of the modules. The states of its random generator and of the CPU's are restored afterwards.
 
     Returns:
-        The loss of each epoch, a mean over its pairs, and, because the last step can be the one that diverges, that of the last
-        batch by the trained modules in evaluation mode. It ends early with the first that is not finite.
+        The loss of each epoch, a mean over its pairs, and finally the loss of the last batch by the trained modules in
+        evaluation mode, because the last step may be the one that diverges. The list ends early at the first loss that is not
+        finite.
     """
     for module in modules:
         module.train()
@@ -148,16 +149,16 @@ def sgd(parameters: Iterable[nn.Parameter], protocol: TrainingProtocol, learning
 
 
 def phases_of(phase: Tensor) -> list[Tensor]:
-    """The numbers of each phase's pairs, in the order in which the phases are trained on.
+    """The numbers of each phase's pairs, in the order of training.
 
     Args:
-        phase: (M,) int64, of each pair.
+        phase: (M,) int64, the phase of each pair.
     """
     return [(phase == number).nonzero().flatten() for number in phase.unique().tolist()]
 
 
 def freeze_norm_statistics(module: nn.Module) -> None:
-    """Put layers with running statistics into evaluation mode, because a trajectory holds parameters but no statistics."""
+    """Put layers with running statistics into evaluation mode, because a trajectory has parameters but no statistics."""
     for layer in module.modules():
         if getattr(layer, "running_mean", None) is not None:
             layer.eval()
@@ -165,7 +166,7 @@ def freeze_norm_statistics(module: nn.Module) -> None:
 
 @torch.no_grad()
 def _materialise(tower: nn.Module, example: Tensor) -> None:
-    """Give lazy layers (`torch.nn.LazyLinear`) their shapes."""
+    """Initialise lazy layers (`torch.nn.LazyLinear`), whose shapes depend on the input."""
     if any(is_lazy(parameter) for parameter in tower.parameters()):
         device = next(parameter.device for parameter in tower.parameters())
         tower.eval()(example.to(device))

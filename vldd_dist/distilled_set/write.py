@@ -35,7 +35,7 @@ def save(distilled: DistilledSet, url: str) -> None:
     """Write a set to a folder URL, the manifest last. Saving the same set again changes nothing.
 
     Raises:
-        StoreError: another set is there already.
+        StoreError: the folder already has another set.
     """
     store = Store(url)
     store.require_writable()
