@@ -61,7 +61,7 @@ def test_a_line_for_people_has_the_time_and_obeys_nothing(
         logging.getLogger("vldd_dist.x").warning("look \x1b[2J")
     assert re.fullmatch(STAMP + r" expert 0: look \\x1b\[2J\n", capsys.readouterr().err)
     monkeypatch.setenv("VLDD_LOG", "xml")
-    with pytest.raises(ConfigError, match="VLDD_LOG=xml: write text or json"):
+    with pytest.raises(ConfigError, match="VLDD_LOG=xml: set it to text or json"):
         start_logging()
 
 

@@ -4,7 +4,7 @@
     distilled = load_distilled("s3://bucket/distilled/NAME")
     train_on(distilled, image_tower, text_tower)
 
-The names below load what they need on first use: fetching a distilled set takes none of the training libraries.
+The names below are imported on first use, so that fetching a distilled set needs none of the training libraries.
 """
 
 from importlib import import_module
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DistilledSet", "Experiment", "build_towers", "load_distilled", "train_on"]
 
-_WHERE = {
+_MODULE_OF = {
     "DistilledSet": "vldd_dist.distilled_set.distilled",
     "Experiment": "vldd_dist.config.experiment",
     "build_towers": "vldd_dist.models.recipe_towers",
@@ -27,13 +27,13 @@ _WHERE = {
 
 
 def load_distilled(url: str) -> "DistilledSet":
-    """A published distilled set from any fsspec URL, verified. Raises StoreError naming what is missing or damaged."""
+    """Load and verify a distilled set from any fsspec URL. Raises StoreError, which names what is missing or damaged."""
     from vldd_dist.distilled_set.distilled import DistilledSet
 
     return DistilledSet.load(url)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(import_module(_WHERE[name]), name)
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'vldd_dist' has no attribute {name!r}")

@@ -1,11 +1,11 @@
-"""Making text from other people safe to print. A caption could otherwise move a terminal's cursor, rename its window or reverse
-the direction of a line.
+"""Making untrusted text safe to print. Otherwise a caption could move a terminal's cursor, rename its window or reverse the
+direction of a line.
 """
 
 import re
 
-# C0 except tab and newline, DEL, C1; marks, overrides and isolates of text direction; line separators of some terminals; lone
-# surrogates, which no encoding can write.
+# C0 except tab and newline, DEL, C1; marks, overrides and isolates of text direction; line separators; lone surrogates, which
+# cannot be encoded.
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
 _IN_TEXT = re.compile(f"[{_CONTROLS}]")
 _IN_LINE = re.compile(f"[\t\n{_CONTROLS}]")

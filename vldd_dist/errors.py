@@ -1,15 +1,15 @@
-"""Errors caused by a user's input or surroundings, and the exit code with which each ends a command.
+"""Errors caused by a user's input or environment, and the exit codes of commands that they end.
 
-Raise one of these with one sentence that names the file, key or value and says how to mend it. A mistake in this package is
-an assertion, never one of these.
+Raise one of these with one sentence that names the file, key or value and says how to correct it. For mistakes in this package
+use an assertion, never one of these.
 """
 
 from vldd_dist.control_characters import one_line
 
 
 class VlddError(Exception):
-    """An error with a sentence for the user. The sentence is one line without control characters, whatever names and values it
-    quotes. `exit_code` is the exit code of the command."""
+    """An error with a sentence for the user. Control characters in it are escaped, because it may quote untrusted names and
+    values. `exit_code` is the exit code of the command."""
 
     exit_code = 1
 
@@ -18,29 +18,29 @@ class VlddError(Exception):
 
 
 class ConfigError(VlddError):
-    """The experiment's description or the command line is wrong."""
+    """The description of an experiment or study, or the command line, is wrong."""
 
     exit_code = 2
 
 
 class InterruptedRun(VlddError):
-    """The run was stopped by a signal. The same command resumes it from what is in the store."""
+    """The run was stopped by a signal. The same command resumes it from the store."""
 
     exit_code = 3
 
 
 class DataError(VlddError):
-    """A image, caption, shard or tensor file is missing or damaged."""
+    """An image, caption, shard or tensor file is missing or damaged."""
 
     exit_code = 4
 
 
 class MissingData(DataError):
-    """The data are not here, which a plan can do without; damaged data are another matter."""
+    """The data do not exist on this machine. Unlike damaged data, this does not prevent a plan."""
 
 
 class StoreError(VlddError):
-    """The store cannot be read or written, or an object in it is not what its manifest says."""
+    """The store cannot be read or written, or an object in it differs from its manifest."""
 
     exit_code = 4
 
@@ -50,4 +50,4 @@ class DivergenceError(VlddError):
 
 
 class DeviceMemoryError(VlddError):
-    """A unit needs more memory than its GPU, or its machine, has."""
+    """A unit needs more memory than its GPU or its machine has."""

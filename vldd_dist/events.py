@@ -1,13 +1,14 @@
-"""What happens during a run, as typed values: what a unit reports while it runs, and what the controller says of its units.
+"""The events of a run as typed values: reports of running units, and events of the controller.
 
-A leaf: standard library only, so that workers, scheduler and monitoring may all import it. Units are named by their id. Readers
-(console, status, metrics, trackers) use fields; texts for people are made in `monitoring.descriptions`.
+A leaf: it imports only the standard library, so that workers, scheduler and monitoring can all import it. Units are
+identified by their id. Readers (console, status, metrics, trackers) use the fields; `monitoring.live.descriptions` makes
+texts for people.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# What a unit reports while it runs.
+# Reports of a running unit.
 
 
 @dataclass(frozen=True)
@@ -17,15 +18,16 @@ class WorkerStarted:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a unit is, and how fast and how well it goes; None where a kind of unit has no such figure.
+    """The progress, speed and quality of a unit. A figure is None if the kind of unit does not have it.
 
     Attributes:
-        done, total: samples, outer steps or captions, whatever the unit counts; the total may be unknown.
-        epoch: the current one, from 1.
-        loss: of the latest step.
+        done, total: numbers of whatever the unit counts (samples, outer steps or captions); the total may be unknown.
+        epoch: the current epoch, from 1.
+        loss: loss of the latest step.
         validation: latest mean validation recall, percent.
-        samples_per_second, steps_per_second: since this attempt (an expert: this epoch) began; steps are outer steps.
-        difference_error: relative error of finite differences at their latest check.
+        samples_per_second, steps_per_second: rates since the attempt began (for an expert, since the epoch began); steps are
+            outer steps.
+        difference_error: relative error of finite differences at the latest check.
     """
 
     done: int
@@ -51,7 +53,7 @@ class Notice:
 
 
 UnitReport = WorkerStarted | Progress | Notice
-# How a unit's code reports.
+# The function by which a unit's code reports.
 Report = Callable[[UnitReport], None]
 
 
@@ -60,7 +62,7 @@ class UnitReported:
     """A report on its way from a worker.
 
     Attributes:
-        node: id of the node the worker runs on, where it is known.
+        node: id of the node that the worker runs on, if it is known.
     """
 
     unit_id: str
@@ -68,7 +70,7 @@ class UnitReported:
     node: str | None = None
 
 
-# What the controller says.
+# Events of the controller.
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class UnitFinished:
 
 @dataclass(frozen=True)
 class UnitPaused:
-    """The attempt failed; whether the unit is tried again is decided in `seconds`."""
+    """The attempt failed. In `seconds` it is decided whether the unit is retried."""
 
     unit_id: str
     seconds: float
@@ -100,7 +102,7 @@ class UnitRetried:
 
     Attributes:
         status: how the attempt ended, as in `pipeline.outcome.Outcome`; `slow` for a straggler that is moved.
-        cause: one sentence.
+        cause: the cause, in one sentence.
     """
 
     unit_id: str
@@ -118,7 +120,7 @@ class UnitWaits:
 
 @dataclass(frozen=True)
 class UnitFailed:
-    """The unit is not tried again; `status` and `cause` as in `UnitRetried`."""
+    """The unit failed and is not retried; `status` and `cause` as in `UnitRetried`."""
 
     unit_id: str
     status: str
@@ -134,7 +136,7 @@ class UnitBlocked:
 
 @dataclass(frozen=True)
 class CapacityChanged:
-    """CPUs and GPUs of all machines together."""
+    """The number of CPUs and GPUs of all machines together has changed."""
 
     cpus: float
     gpus: float

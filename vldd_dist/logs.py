@@ -1,6 +1,5 @@
-"""Log lines of this package on standard error, of workers and driver alike: text with a time stamp, or with `VLDD_LOG=json` one
-JSON document a line with time, level, unit, attempt, node, message and logger (unit, attempt and node are null where there is
-none)."""
+"""Log lines of this package on standard error, from workers and driver alike: text with a time stamp, or, with `VLDD_LOG=json`,
+one JSON document per line with time, level, unit, attempt, node, message and logger (unit, attempt and node may be null)."""
 
 import json
 import logging
@@ -19,26 +18,26 @@ VARIABLE = "VLDD_LOG"
 FIELDS = ("unit", "attempt", "node")
 TIME_STAMP = "%Y-%m-%d %H:%M:%S"
 
-# Of what this process works on. A process runs one unit at a time, in several threads.
+# The fields of the unit that this process runs. They are not per thread, because a process runs one unit in several threads.
 _bound: dict[str, str] = {}
 
 
 def is_json() -> bool:
     """Whether lines are JSON. Raises ConfigError for an unknown value of `VLDD_LOG`."""
-    wanted = os.environ.get(VARIABLE, "text")
-    if wanted not in ("text", "json"):
-        raise ConfigError(f"{VARIABLE}={wanted}: write text or json, or leave it out")
-    return wanted == "json"
+    form = os.environ.get(VARIABLE, "text")
+    if form not in ("text", "json"):
+        raise ConfigError(f"{VARIABLE}={form}: set it to text or json, or unset it")
+    return form == "json"
 
 
 def now_stamp() -> str:
-    """The time in a line of text: local, to the second."""
+    """The time as in a line of text: local time, to the second."""
     return time.strftime(TIME_STAMP)
 
 
 @contextmanager
 def bound(**fields: str) -> Iterator[None]:
-    """Lines that are logged meanwhile carry these fields (`FIELDS`)."""
+    """Lines that are logged in the `with` block have these fields (`FIELDS`)."""
     before = dict(_bound)
     _bound.update(fields)
     try:
@@ -60,7 +59,7 @@ class _Json(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             **{name: _field(record, name) for name in FIELDS},
-            # With the traceback, if there is one.
+            # Includes the traceback, if there is one.
             "message": super().format(record),
             "logger": record.name,
         }
@@ -72,7 +71,7 @@ def _field(record: logging.LogRecord, name: str) -> str | None:
 
 
 class _StandardError(logging.StreamHandler):
-    """Looks up sys.stderr at each line, since it may be replaced."""
+    """A handler that looks up sys.stderr for each line, because it may be replaced."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -83,13 +82,13 @@ class _StandardError(logging.StreamHandler):
 
 
 def start_logging(level: int = logging.INFO) -> None:
-    """Print this package's lines from this level on. May be called again.
+    """Print this package's log lines of at least this level. May be called repeatedly.
 
     Raises:
         ConfigError: `VLDD_LOG` has an unknown value.
     """
     logger = logging.getLogger("vldd_dist")
-    handler = next((known for known in logger.handlers if isinstance(known, _StandardError)), None)
+    handler = next((existing for existing in logger.handlers if isinstance(existing, _StandardError)), None)
     if handler is None:
         logger.addHandler(handler := _StandardError())
     handler.setFormatter(_Json() if is_json() else _Text())

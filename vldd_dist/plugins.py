@@ -1,7 +1,7 @@
-"""The plug-ins of each kind, by the name that a description gives them.
+"""The plug-ins of each kind, by the names that descriptions use.
 
-To add one: write its file and enter it here. A module is imported when its plug-in is first asked for, so that reading a
-description loads nothing it does not name. An installed package adds plug-ins of its own by entry points of the group
+To add one, write its file and enter it here. A module is imported when its plug-in is first needed, so that reading a
+description loads only the plug-ins that it names. An installed package adds its own plug-ins by entry points of the group
 `vldd_dist.KIND`, for example `vldd_dist.coresets` (docs/extending.md).
 """
 
@@ -17,9 +17,9 @@ class Registry:
     """Plug-ins of one kind.
 
     Args:
-        kind: singular, as a sentence names it.
+        kind: the kind in the singular, for messages.
         entries: name -> "module:attribute".
-        group: of the entry points; by default the plural of the kind.
+        group: group of the entry points; by default made from the plural of the kind.
     """
 
     def __init__(self, kind: str, entries: dict[str, str], group: str = "") -> None:
@@ -28,7 +28,7 @@ class Registry:
         self.group = group or f"vldd_dist.{kind}s"
 
     def __iter__(self) -> Iterator[str]:
-        """The names, those of this package first."""
+        """The names of all plug-ins, those of this package first."""
         yield from self.entries
         yield from (name for name in self._installed if name not in self.entries)
 
@@ -36,10 +36,10 @@ class Registry:
         return name in self.entries or name in self._installed
 
     def load(self, name: str) -> Any:
-        """What the name stands for.
+        """The plug-in with this name, imported.
 
         Raises:
-            ValueError: there is no such plug-in; a sentence with the names there are.
+            ValueError: there is no such plug-in; the message lists the names.
         """
         target = self.entries.get(name) or self._installed.get(name)
         if target is None:
@@ -51,7 +51,8 @@ class Registry:
 
     @cached_property
     def _installed(self) -> dict[str, str]:
-        """Reading the entry points of all packages takes milliseconds, and names are looked up for every manifest."""
+        """Name -> target of installed packages' entry points. It is cached, because reading the entry points of all packages
+        takes milliseconds and names are looked up for every manifest."""
         return {point.name: point.value for point in entry_points(group=self.group)}
 
 
@@ -162,7 +163,7 @@ REGISTRIES = (STAGES, SOURCES, CORESETS, INITIALISATIONS, LOSSES, OBJECTIVES, GR
 
 
 def load_all() -> None:
-    """Import every plug-in of this package, for a process whose source folder may be removed while it runs."""
+    """Import every plug-in of this package, in a process whose copy of the package may be removed while it runs."""
     for registry in REGISTRIES:
         for name in registry.entries:
             registry.load(name)

@@ -1,19 +1,19 @@
-"""The recall metrics: their names, order, display names and mean. The only place that lists them; imports nothing of ours.
+"""The recall metrics: their names, order, display names and mean. This is the only module that lists them.
 
-TRK is image-to-text recall at K (percent of images with one of their own captions among the first K), IRK text-to-image
-recall at K (percent of captions with their own image among the first K). `mean` is the mean of the six. Beside them the
-names of the two methods that are measured without a coreset.
+TRK is image-to-text recall at K (percent of images with one of their own captions among the first K), IRK is text-to-image
+recall at K (percent of captions with their own image among the first K). `mean` is the mean of the six. The module also has the
+names of the two methods that need no coreset.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
-# What students were trained on: all pairs, or distilled ones; any other method is a coreset.
+# Methods by the pairs that students are trained on: all real pairs, or distilled pairs. Any other method is a coreset.
 FULL, DISTILLED = "full", "distilled"
 RecallName = Literal["tr1", "tr5", "tr10", "ir1", "ir5", "ir10"]
 Metric = RecallName | Literal["mean"]
 
-# In the order of every table and schema.
+# In the order that every table and schema uses.
 RECALLS: tuple[RecallName, ...] = get_args(RecallName)
 METRICS: tuple[Metric, ...] = (*RECALLS, "mean")
 # The ranks K at which both directions are measured.

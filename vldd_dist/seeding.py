@@ -1,6 +1,6 @@
-"""Random seeds: every random draw derives from (seed, purpose, step), and no global generator is used.
+"""Random seeds. Every random draw derives from (seed, purpose, step), and no global generator is used.
 
-A resumed run derives its generators from its position, so its result has the same bits as that of an undisturbed run.
+A resumed run derives its generators from its position, so its result is bit for bit that of an uninterrupted run.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ def derive_seed(*parts: int | str) -> int:
 
 def numpy_generator(*parts: int | str) -> "np.random.Generator":
     """A numpy generator seeded by `derive_seed(*parts)`."""
-    # Here, because losses derive seeds where a distilled set is trained on without numpy.
+    # Imported here, because losses derive seeds, and training on a distilled set must not require numpy.
     import numpy as np
 
     return np.random.default_rng(derive_seed(*parts))

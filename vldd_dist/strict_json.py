@@ -19,7 +19,7 @@ def parse(data: bytes) -> Any:
 
     Raises:
         ValueError: the data is not JSON, nested deeper than `MAX_DEPTH`, or contains a number that is not finite or half a
-            surrogate pair. The message can follow the name of a file and a colon.
+            surrogate pair. The message is worded to follow the name of a file and a colon.
     """
     try:
         text = data.decode()
@@ -36,12 +36,12 @@ def parse(data: bytes) -> Any:
         try:
             json.dumps(tree, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise ValueError("JSON that holds half a surrogate pair, which is no character") from None
+            raise ValueError("JSON that contains half a surrogate pair, which is not a character") from None
     return tree
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"JSON that holds a number that is not finite ({text[:20]})")
+        raise ValueError(f"JSON that contains a number that is not finite ({text[:20]})")
     return number
