@@ -1,4 +1,4 @@
-"""A table of the fields of a section of the description, from the descriptions on the fields themselves."""
+"""A Markdown table of the fields of a section, generated from their types, defaults and descriptions."""
 
 import json
 from typing import Any
@@ -10,10 +10,10 @@ NAMES = {"integer": "integer", "number": "number", "string": "text", "boolean": 
 
 
 def fields_table(section: type[Section], leave_out: frozenset[str] = frozenset()) -> str:
-    """Markdown; empty where there is no field.
+    """The table; empty if there are no fields.
 
     Args:
-        leave_out: names of fields that stand elsewhere.
+        leave_out: names of fields that are described elsewhere.
     """
     schema = section.model_json_schema()
     rows = [
@@ -21,24 +21,23 @@ def fields_table(section: type[Section], leave_out: frozenset[str] = frozenset()
         for name in section.model_fields
         if name not in leave_out
     ]
-    head = ["| key | value | default | what it is |", "|:---|:---|:---|:---|"]
+    head = ["| key | value | default | description |", "|:---|:---|:---|:---|"]
     return "\n".join([*head, *rows]) + "\n" if rows else ""
 
 
-def _row(section: type[Section], name: str, found: dict[str, Any], definitions: dict[str, Any]) -> str:
+def _row(section: type[Section], name: str, schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     field = section.model_fields[name]
     default = "required" if field.is_required() else f"`{shown(field.get_default(call_default_factory=True))}`"
     text = field.description or ""
     extra = field.json_schema_extra
     if isinstance(extra, dict) and extra.get("role"):
         text += " *Does not change the output.*"
-    return (
-        "| " + " | ".join(cell.replace("|", r"\|") for cell in (f"`{name}`", values(found, definitions), default, text)) + " |"
-    )
+    cells = (f"`{name}`", values(schema, definitions), default, text)
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def shown(value: Any) -> str:
-    """A default as a description would have it."""
+    """A default value as it is written in a description."""
     if value is None:
         return "none"
     if isinstance(value, Plugin):
@@ -50,25 +49,24 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) and value else json.dumps(value)
 
 
-def values(found: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """What a key takes, of its JSON schema."""
-    if "$ref" in found:
-        name = found["$ref"].rpartition("/")[2]
-        of_it = definitions[name]
-        return "mapping" if "properties" in of_it else values(of_it, definitions)
-    if choices := found.get("enum"):
+def values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """The values that a key accepts, from its JSON schema."""
+    if "$ref" in schema:
+        definition = definitions[schema["$ref"].rpartition("/")[2]]
+        return "mapping" if "properties" in definition else values(definition, definitions)
+    if choices := schema.get("enum"):
         return ", ".join(f"`{shown(choice)}`" for choice in choices)
-    if "const" in found:
-        return f"`{shown(found['const'])}`"
-    if some := found.get("anyOf"):
-        return " or ".join(dict.fromkeys(values(one, definitions) for one in some))
-    kind = found.get("type")
+    if "const" in schema:
+        return f"`{shown(schema['const'])}`"
+    if alternatives := schema.get("anyOf"):
+        return " or ".join(dict.fromkeys(values(alternative, definitions) for alternative in alternatives))
+    kind = schema.get("type")
     if kind == "null":
         return "none"
     if kind == "array":
-        items = found.get("prefixItems") or [found.get("items", {})]
-        return "list of " + " or ".join(dict.fromkeys(values(one, definitions) for one in items))
-    limits = ", ".join(text.format(found[key]) for key, text in LIMITS.items() if abs(found.get(key, LARGEST)) < LARGEST)
-    # A plug-in is validated by its own class, of which this schema knows nothing.
-    named = NAMES[kind] if kind else "a name, or a mapping"
-    return f"{named} {limits}".strip()
+        items = schema.get("prefixItems") or [schema.get("items", {})]
+        return "list of " + " or ".join(dict.fromkeys(values(item, definitions) for item in items))
+    limits = ", ".join(text.format(schema[key]) for key, text in LIMITS.items() if abs(schema.get(key, LARGEST)) < LARGEST)
+    # A field that holds a plug-in has no type here, because the plug-in's own class validates it.
+    type_name = NAMES[kind] if kind else "a name, or a mapping"
+    return f"{type_name} {limits}".strip()

@@ -1,4 +1,5 @@
-"""What mkdocs builds beside docs/*.md: pages generated from the code, and files of the repository that are pages."""
+"""Hooks of mkdocs, which add pages to docs/*.md: pages generated from the code, and Markdown files elsewhere in the
+repository."""
 
 from typing import Any
 

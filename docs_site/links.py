@@ -1,5 +1,5 @@
-"""Links of the documentation. They are written for the repository, so that they work there; on the site they are translated:
-to the page that a file has become, or to its bare name where the site has no page of it."""
+"""Links in the documentation. They are written relative to the repository, so that they work there. For the site they are
+translated to the page that is made from the file, or to plain text if the site has no such page."""
 
 import logging
 import posixpath
@@ -9,9 +9,9 @@ from pathlib import Path
 from docs_site.results import result_files
 
 ROOT = Path(__file__).parents[1]
-# mkdocs counts its warnings, and a strict build with one fails.
+# A logger of mkdocs, so that a warning makes a strict build fail.
 LOG = logging.getLogger("mkdocs.hooks.links")
-# File of the repository -> page of the site, beside docs/*.md.
+# File of the repository -> page of the site, for files outside docs/.
 PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -27,25 +27,25 @@ def translate_all(markdown: str, uri: str) -> str:
     """A page's text with its links translated.
 
     Args:
-        uri: the page, as mkdocs names its source.
+        uri: path of the page's source in mkdocs.
     """
     source = next((path for path, made in PAGES.items() if made == uri), f"docs/{uri}")
     pieces = CODE.split(markdown)
-    # Every second piece is code, in which nothing is a link.
+    # Every second piece is code, which has no links.
     pieces[::2] = [LINK.sub(lambda link: _translate(link[1], link[2], source, uri), piece) for piece in pieces[::2]]
     return "".join(pieces)
 
 
 def _translate(text: str, target: str, source: str, uri: str) -> str:
-    """A link of the file `source`, as the page `uri` has it."""
+    """The link in the page `uri` for a link in the file `source`."""
     if "://" in target or target.startswith(("#", "mailto:")):
         return f"[{text}]({target})"
     path, _, anchor = target.partition("#")
-    named = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
-    to = PAGES.get(named) or (named.removeprefix("docs/") if named.startswith("docs/") else None)
-    if to is None:
-        if not (ROOT / named).exists():
-            LOG.warning("%s has a link to %s, which is no file", source, target)
+    file = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+    page = PAGES.get(file) or (file.removeprefix("docs/") if file.startswith("docs/") else None)
+    if page is None:
+        if not (ROOT / file).exists():
+            LOG.warning("%s has a link to %s, which does not exist", source, target)
         return text
-    relative = posixpath.relpath(to, posixpath.dirname(uri) or ".")
+    relative = posixpath.relpath(page, posixpath.dirname(uri) or ".")
     return f"[{text}]({relative}{'#' if anchor else ''}{anchor})"

@@ -1,4 +1,4 @@
-"""The reference of the plug-ins: what each registry holds, with its settings."""
+"""The reference page of the plug-ins: those of each registry, with their settings."""
 
 import inspect
 from importlib import import_module
@@ -20,24 +20,24 @@ KEYS = {
 }
 HEAD = """# Plug-ins
 
-A key that takes a plug-in takes its name, or a mapping of its name and its settings: `random`,
-`{name: table, path: pairs.csv}`. [Extending](../extending.md) says how to add one.
+The value of a key that takes a plug-in is the plug-in's name, or a mapping with its name and settings: `random`,
+`{name: table, path: pairs.csv}`. [Extending](../extending.md) explains how to add one.
 """
 
 
 def plugins_page() -> str:
-    return "\n".join([HEAD, *(part for registry, keys in KEYS.items() for part in _of(registry, keys))])
+    return "\n".join([HEAD, *(part for registry, keys in KEYS.items() for part in _section(registry, keys))])
 
 
-def _of(registry: Registry, keys: str) -> list[str]:
+def _section(registry: Registry, keys: str) -> list[str]:
     title = registry.group.rpartition(".")[2].capitalize()
     parts = [f"## {title}\n", f"Named by {', '.join(f'`{key}`' for key in keys.split(', '))}.\n"]
     for name in registry.entries:
         plugin = registry.load(name)
         if inspect.isclass(plugin) and issubclass(plugin, Plugin):
-            said, table = plugin.__doc__, fields_table(plugin, leave_out=frozenset({"name"}))
+            docstring, table = plugin.__doc__, fields_table(plugin, leave_out=frozenset({"name"}))
         else:
-            said, table = import_module(registry.entries[name].partition(":")[0]).__doc__, ""
-        first, *_ = inspect.cleandoc(said or "").split("\n\n")
+            docstring, table = import_module(registry.entries[name].partition(":")[0]).__doc__, ""
+        first, *_ = inspect.cleandoc(docstring or "").split("\n\n")
         parts += [f"### {name}\n", f"{first}\n", table]
     return parts

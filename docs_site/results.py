@@ -1,15 +1,15 @@
-"""The pages of benchmarks/results: each is a page of the site, and the overview lists them with their commands."""
+"""The pages of benchmarks/results, which are pages of the site, and their overview, which lists them with their commands."""
 
 import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "results"
-# A line of code, indented or in a fence, or in the text.
+# A command, in a code block or in the text.
 COMMAND = re.compile(r"(?:python -m benchmarks\.|vldd )[^\n`]+")
 HEAD = """# Results
 
-What was measured. Each page has the commands that made its figures and says on which machine; they are files of the
-repository, in `benchmarks/results/`.
+Measurements. Each page has the commands that produced its figures and states the machine. The pages are files of the repository
+in `benchmarks/results/`.
 
 | page | first command |
 |:---|:---|

@@ -1,4 +1,4 @@
-"""The reference of all settings of an experiment and of a study, generated from vldd_dist/config."""
+"""The reference page of all settings of an experiment and of a study, generated from vldd_dist/config."""
 
 import inspect
 from collections.abc import Iterator
@@ -10,45 +10,45 @@ from vldd_dist.config.study import Study, TableSettings
 
 HEAD = """# Settings
 
-Every key of a description, with what it takes, its default and what it is. `vldd config CONFIG` prints all of them with their
-values; `--set KEY=VALUE` changes one, for example `--set distill.outer_steps=500`. An unknown key is refused.
+All keys of a description, with the values that they accept, their defaults and their meaning. `vldd config CONFIG` prints the
+values of all keys; `--set KEY=VALUE` changes one, for example `--set distill.outer_steps=500`. An unknown key is refused.
 
-A key marked *does not change the output* may be changed between runs without anything being made again. The settings of a
-source, a coreset, a loss, an objective and the other [plug-ins](plugins.md) belong to the plug-in.
+A key marked *does not change the output* can be changed between runs, and no unit has to run again. The settings of sources,
+coresets, losses, objectives and other [plug-ins](plugins.md) are listed with the plug-ins.
 """
 
 
 def settings_page() -> str:
-    parts = [HEAD, *_sections(Experiment, ""), "## resources\n", "Wherever a section has the key `resources`.\n"]
+    parts = [HEAD, *_sections(Experiment, ""), "## resources\n", "The keys of `resources`, in every section that has it.\n"]
     parts += [fields_table(Resources), "## Studies\n", "The keys of a [study](../studies.md).\n"]
     parts += [fields_table(Study), "### tables.NAME\n", fields_table(TableSettings)]
     return "\n".join(parts)
 
 
 def _sections(section: type[Section], path: str) -> Iterator[str]:
-    """A heading and a table of each section, those within it after it."""
-    within = dict(_within(section))
+    """The heading and table of a section, followed by those of the sections in it."""
+    nested = dict(_nested_sections(section))
     if path:
         level = "##" if "." not in path else "###"
         yield f"{level} {path}\n"
         yield f"{inspect.cleandoc(section.__doc__ or '')}\n"
-    # A section that may be none, or a list of them, has a row too: what the key itself means.
-    plain = {name for name, inner in within.items() if section.model_fields[name].annotation is inner}
-    table = fields_table(section, leave_out=frozenset(plain))
+    # A key whose value may be none or a list of sections has a row as well, which describes the key itself.
+    always_sections = {name for name, inner in nested.items() if section.model_fields[name].annotation is inner}
+    table = fields_table(section, leave_out=frozenset(always_sections))
     if table:
         yield table
-    for name, inner in within.items():
+    for name, inner in nested.items():
         if inner is not Resources:
             yield from _sections(inner, f"{path}.{name}".strip("."))
 
 
-def _within(section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
-    """Fields that are sections, also those that may be none or are lists of one."""
+def _nested_sections(section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
+    """Fields that hold a section, an optional section or a list of sections."""
     for name, field in section.model_fields.items():
-        todo = [field.annotation]
-        while todo:
-            annotation = todo.pop()
+        annotations = [field.annotation]
+        while annotations:
+            annotation = annotations.pop()
             if inspect.isclass(annotation) and issubclass(annotation, Section):
                 yield name, annotation
                 break
-            todo += [argument for argument in getattr(annotation, "__args__", ()) if argument is not None]
+            annotations += [argument for argument in getattr(annotation, "__args__", ()) if argument is not None]

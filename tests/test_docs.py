@@ -72,7 +72,7 @@ def test_a_link_of_the_repository_is_one_of_the_site(caplog: pytest.LogCaptureFi
         )
         assert caplog.messages == []
         translate_all("[d](../../gone.py)", "tutorials/cluster.md")
-    assert caplog.messages == ["docs/tutorials/cluster.md has a link to ../../gone.py, which is no file"]
+    assert caplog.messages == ["docs/tutorials/cluster.md has a link to ../../gone.py, which does not exist"]
 
 
 def test_the_tutorial_trains_on_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

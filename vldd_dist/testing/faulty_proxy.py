@@ -77,10 +77,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.hang_up()
         if fault == "delay":
             time.sleep(DELAY_SECONDS)
-        told = response.headers["content-length"] if self.command == "HEAD" else str(len(content))
+        length_header = response.headers["content-length"] if self.command == "HEAD" else str(len(content))
         if fault == "cut body":
             content = content[: len(content) // 2]
-        self.answer(response.status, dict(response.headers), content, told)
+        self.answer(response.status, dict(response.headers), content, length_header)
         if fault == "cut body":
             self.hang_up()
         return None

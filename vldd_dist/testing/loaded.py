@@ -1,8 +1,8 @@
-"""Everything that a unit needs, loaded: the process that `processes` forks imports this module."""
+"""Importing this module imports everything that a unit needs. The process that `processes` forks does so."""
 
 import gc
 
-# What is imported stays: it is no garbage, and each fork shares its memory as long as nothing looks at it.
+# Imported modules stay in memory, so collecting garbage would be useless, and it would write to memory that the forks share.
 gc.disable()
 
 import vldd_dist.data.prepared.real_batches  # noqa: E402

@@ -1,4 +1,4 @@
-"""Preparing data in this process, without an experiment around it."""
+"""Preparing data in this process without an experiment."""
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def prepare(store: Store, settings: DataSettings) -> Dataset:
 
 
 def embed(dataset: Dataset, vectors: dict[str, Tensor]) -> CaptionEmbeddings:
-    """Embeddings that are the given vectors (D,) of captions."""
+    """Caption embeddings in the store with the given values: caption -> vector (D,)."""
     store, groups = dataset.reader.store, {}
     dim = len(next(iter(vectors.values())))
     by_group: dict[str, list[tuple[str, list[list[str]]]]] = {}
@@ -36,9 +36,9 @@ def embed(dataset: Dataset, vectors: dict[str, Tensor]) -> CaptionEmbeddings:
     for group, shards in by_group.items():
         writer = UnitWriter(store, "embedding_group", group, {}, {})
         for name, images in shards:
-            found = torch.stack([vectors[caption] for image in images for caption in image])
-            first = torch.tensor([0, *(len(image) for image in images)]).cumsum(0)
-            writer.put(f"{name}.safetensors", tensors.encode(ShardTexts(found, first).as_piece()))
+            rows = torch.stack([vectors[caption] for captions in images for caption in captions])
+            first = torch.tensor([0, *(len(captions) for captions in images)]).cumsum(0)
+            writer.put(f"{name}.safetensors", tensors.encode(ShardTexts(rows, first).as_piece()))
         writer.commit({"captions": 0, "distinct": 0, "dim": dim, "encoder": {}})
         groups[group] = group
     writer = UnitWriter(store, "caption_embeddings", dataset.reader.manifest.unit, {}, {})

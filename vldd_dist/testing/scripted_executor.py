@@ -23,13 +23,14 @@ TWO_CPUS, SMALL_BUDGET = Capacity(2, 0), RetryBudget(lost=3, crashed=1)
 
 
 class ScriptedExecutor:
-    """Each `wait` ends the unit that was submitted first, with the next outcome of its script, else done; done units leave a
-    manifest, as real ones do. A `wait` takes `poll_seconds` of `now`, a `sleep` one second.
+    """Each `wait` ends the unit that was submitted first, with the next outcome of its script or, without one, as done. Units
+    that are done leave a manifest, as real ones do. The clock `now` advances by `poll_seconds` in `wait` and by a second in
+    `sleep`.
 
     Args:
         script: label of a unit -> outcomes of its attempts.
-        capacity: of the time.
-        first: labels of units that end before all others that run.
+        capacity: function from the time to the capacity.
+        first: labels of units that end before all other running units.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class ScriptedExecutor:
 
 
 class Notices(PlainView):
-    """Keeps the texts that a person should read, and all events."""
+    """A view that records all events, and the texts that a person should read."""
 
     def __init__(self) -> None:
         super().__init__(Console(quiet=True))
@@ -130,8 +131,8 @@ def run(
     max_running: int | None = None,
     view: View | None = None,
 ) -> tuple[RunResult, ScriptedExecutor]:
-    at = capacity if callable(capacity) else lambda now: capacity
-    executor = ScriptedExecutor(store, defaultdict(list, script or {}), at, first)
+    capacity_at = capacity if callable(capacity) else lambda now: capacity
+    executor = ScriptedExecutor(store, defaultdict(list, script or {}), capacity_at, first)
     controller = Controller(
         list(units),
         store,

@@ -1,4 +1,4 @@
-"""The demo shortened to seconds, and running its units in this process."""
+"""The demo, shortened to seconds, and functions that run its units in this process."""
 
 import atexit
 import shutil
@@ -17,7 +17,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny import TINY
 
-# All that experts and later stages read of the data and the towers.
+# The kinds of units that prepare data and towers for experts and later stages.
 DATA_KINDS = (
     "shard_group",
     "dataset",
@@ -34,36 +34,36 @@ def experiment(*overrides: str) -> Experiment:
 
 
 def run(store: Store, units: list[WorkUnit], report: Report = lambda event: None) -> None:
-    """Run the units that the store lacks. Those of scenes, which many tests share, are made once in a process: the next store
-    gets a copy, as a store has it that another run left them in."""
+    """Run the units that the store lacks. Units that prepare scenes, which many tests share, are made once per process; other
+    stores get a copy, as if an earlier run had made them."""
     for unit in units:
         if is_done(store, unit.kind, unit.id):
             continue
-        if unit.kind not in DATA_KINDS or not _of_scenes(unit):
+        if unit.kind not in DATA_KINDS or not _uses_scenes(unit):
             execute(unit.order(), store, report)
-        elif is_done(_made(), unit.kind, unit.id):
-            _copy(unit, _made(), store)
+        elif is_done(_shared_store(), unit.kind, unit.id):
+            _copy(unit, _shared_store(), store)
         else:
             execute(unit.order(), store, report)
-            _copy(unit, store, _made())
+            _copy(unit, store, _shared_store())
 
 
-def _of_scenes(unit: WorkUnit) -> bool:
-    """Whether all its images are drawn; those of files may change under the same unit."""
-    groups = [one for one in in_dependency_order([unit]) if one.kind == "shard_group"]
+def _uses_scenes(unit: WorkUnit) -> bool:
+    """Whether all its images are scenes. Units of files are not shared, because the files may change while the id stays."""
+    groups = [needed for needed in in_dependency_order([unit]) if needed.kind == "shard_group"]
     return all(group.spec["source"]["name"] == "scenes" for group in groups)
 
 
 @cache
-def _made() -> Store:
-    """The units of data that this process has made."""
+def _shared_store() -> Store:
+    """The store of the data units that this process has made."""
     folder = tempfile.mkdtemp(prefix="vldd-made-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Store(folder)
 
 
 def _copy(unit: WorkUnit, source: Store, target: Store) -> None:
-    """The manifest last, and the mark of a store, as when a unit is run."""
+    """Copy a unit's objects, the mark of a store, and the manifest last, as if the unit had run there."""
     keys = [info.key for info in UnitReader(source, unit.kind, unit.id).manifest.objects.values()]
     for key in (*keys, STORE_MARK, manifest_key(prefix_of(unit.kind, unit.id))):
         target.write(key, source.read(key))

@@ -1,4 +1,4 @@
-"""Small students for tests, and problems to unroll them on."""
+"""Small students for tests, and small problems for the unroll."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ TEXT_DIM = 12
 
 
 class ScaledInfoNCE(InfoNCE):
-    """A loss that owns a row tensor beside InfoNCE's shared one: `log_scales` (B,), by which a picture's features are scaled
+    """InfoNCE with a learned row tensor in addition to its shared one: `log_scales` (B,), which scale the image features
     before a penalty on their norm."""
 
     name: str = "scaled_infonce"
@@ -46,10 +46,10 @@ class ScaledInfoNCE(InfoNCE):
 
 @dataclass
 class Case:
-    """A student with a start, a target, rates, batches and its loss's shared tensors.
+    """A student with start and target parameters, learning rates, batches and the shared tensors of its loss.
 
     Attributes:
-        fixed: places in a batch of what is not learned.
+        fixed: positions in a batch of tensors that are not learned.
     """
 
     student: Student
@@ -82,7 +82,7 @@ class Case:
         return self
 
     def in_model_inputs(self) -> Self:
-        """The same case with the inputs of the image tower's trainable part in place of the images."""
+        """The same case with the inputs of the image tower's trainable part instead of the images."""
         self.batches = [[model_inputs(self.student.model, images), *rest] for images, *rest in self.batches]
         return self
 
@@ -95,8 +95,13 @@ def dual_encoder_case(
     size: int = 32,
     **image: object,
 ) -> Case:
-    """A dual encoder of the given image tower, on random pairs; `size` is that of the pictures, `loss` InfoNCE where none is
-    given."""
+    """A dual encoder on random pairs.
+
+    Args:
+        loss: None: InfoNCE.
+        size: side of the images, pixels.
+        image: settings of the image tower.
+    """
     image_settings = ImageTowerSettings(**{"model": "test_nfnet", "weights": "random", **image})
     joint_dim = None if image_settings.head.kind == "none" else 16
     text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0.3))
@@ -114,14 +119,14 @@ def dual_encoder_case(
         # peft initialises one LoRA factor with zeros, at which half of the derivatives vanish.
         theta = tuple(value + 0.02 * randn(*value.shape) for value in theta)
     target = tuple(value + 0.02 * randn(*value.shape) for value in theta)
-    owned = list(loss.learned_rows(range(4), 4).values())
+    rows = list(loss.learned_rows(range(4), 4).values())
     batches: list[Params] = []
     for _ in range(steps):
         batch = [randn(4, 3, size, size), randn(4, TEXT_DIM)]
-        batch += [one.start.to(dtype) + 0.1 * randn(*one.start.shape) if one.lr else one.start for one in owned]
+        batch += [row.start.to(dtype) + 0.1 * randn(*row.start.shape) if row.lr else row.start for row in rows]
         batches.append(batch)
-    # After images and texts.
-    fixed = frozenset(place for place, one in enumerate(owned, 2) if not one.lr)
+    # The loss's rows come after images and texts.
+    fixed = frozenset(position for position, row in enumerate(rows, 2) if not row.lr)
     shared = [learned.start.to(dtype) for learned in loss.learned_shared().values()]
     return Case(student, theta, target, torch.tensor([0.05, 0.08], dtype=dtype), batches, shared, fixed)
 
@@ -131,9 +136,9 @@ def flat(result: UnrollResult) -> Tensor:
     return torch.cat([gradient.flatten() for batch in result.batches for gradient in batch])
 
 
-def relative(found: Tensor, wanted: Tensor) -> float:
-    """The relative l2 error |found - wanted| / |wanted|."""
-    return float((found - wanted).norm() / wanted.norm())
+def relative(actual: Tensor, expected: Tensor) -> float:
+    """The relative l2 error |actual - expected| / |expected|."""
+    return float((actual - expected).norm() / expected.norm())
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Bad command lines and submissions, and weights that are none."""
+"""Bad command lines, submissions and files of weights."""
 
 from pathlib import Path
 from random import Random

@@ -1,4 +1,4 @@
-"""Records with their seal in order, whatever they hold."""
+"""Records with a valid seal, whatever their content is."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from vldd_dist.testing.bad_input import values as bad
 
 
 def seal(tree: Any) -> bytes:
-    """With its seal in order where it can have one."""
+    """The record with a valid seal, if its content allows one."""
     try:
         return _canonical(tree | {"seal": _seal(tree)})
     except (TypeError, ValueError, RecursionError):

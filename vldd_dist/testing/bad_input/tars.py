@@ -27,7 +27,7 @@ def sound_members(count: int = 4) -> list[tuple[str, bytes]]:
 
 
 def lay_out_tars(members: list[tuple[str, bytes]], data: bytes | None = None) -> None:
-    """Sound tars for validation and test, and `bad.tar` of these members, or with this content."""
+    """Write valid tars for validation and test, and `bad.tar` with these members or with this content."""
     for split in ("val", "test"):
         Path(f"{split}.tar").write_bytes(tar(sound_members()))
     Path("bad.tar").write_bytes(tar(members, tarfile.PAX_FORMAT) if data is None else data)
@@ -36,14 +36,15 @@ def lay_out_tars(members: list[tuple[str, bytes]], data: bytes | None = None) ->
 @kind(8)
 def samples_in_a_tar(draw: Random) -> Case:
     members = sound_members()
-    at = draw.choice([2, 3, 6, 7])
-    name, _ = members[at]
-    content = draw.choice(bad_images() if at % 2 == 0 else SAMPLE_TEXTS)
+    index = draw.choice([2, 3, 6, 7])
+    name, _ = members[index]
+    content = draw.choice(bad_images() if index % 2 == 0 else SAMPLE_TEXTS)
     if draw.random() < 0.7:
-        members[at] = (name, content)
+        members[index] = (name, content)
     else:
-        odd = ["../../x", "/x", "a\udcffb", "x" * 200, bad.SEQUENCES, "0000", "", ".", "a/../b", "\t"]
-        members[at - at % 2] = (f"{draw.choice(odd)}.jpg", members[at - at % 2][1])
+        odd_names = ["../../x", "/x", "a\udcffb", "x" * 200, bad.SEQUENCES, "0000", "", ".", "a/../b", "\t"]
+        image_index = index - index % 2
+        members[image_index] = (f"{draw.choice(odd_names)}.jpg", members[image_index][1])
     lay_out_tars(members)
     tolerant = draw.random() < 0.3
     more = ["data.source.train=bad.tar", *(["data.max_bad_fraction=0.6"] if tolerant else [])]
@@ -53,16 +54,18 @@ def samples_in_a_tar(draw: Random) -> Case:
 @kind(8)
 def damaged_tars(draw: Random) -> Case:
     data = tar(sound_members())
-    # Of the third sample: a header that is not the first.
+    # The header of the third sample, because the first header is a special case.
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         header = archive.getmembers()[4].offset
     flipped = bytearray(data)
     flipped[header + draw.choice([0, 100, 124, 148, 156])] ^= 1 << draw.randrange(1, 6)
     huge = bytearray(data)
     huge[header + 124 : header + 136] = b"77777777777\0"
-    sure = [bytes(flipped), data[:header], data[: header + 700], bytes(huge), b"", b"\x1f\x8b" + data, data[: header + 100]]
+    always_bad = [
+        bytes(flipped), data[:header], data[: header + 700], bytes(huge), b"", b"\x1f\x8b" + data, data[: header + 100],
+    ]  # fmt: skip
     if draw.random() < 0.6:
-        lay_out_tars([], draw.choice(sure))
+        lay_out_tars([], draw.choice(always_bad))
         return importing([*SHARDS, "data.source.train=bad.tar"], frozenset({4}))
     lay_out_tars([], bad.damaged(draw, data))
     return importing([*SHARDS, "data.source.train=bad.tar"], frozenset({0, 4}))

@@ -1,4 +1,4 @@
-"""Bad values: single ones, and changes of something whole."""
+"""Bad values, and random damage to valid data."""
 
 import json
 from random import Random
@@ -11,7 +11,7 @@ VALUES: list[Any] = [
     "", " ", "x", "x" * 5000, "a\0b", "\ud800", SEQUENCES, "[/b]", "%s{}", "../../neighbour/secret.txt", "/etc/passwd",
     "~root", "file:///etc/passwd", "2020-13-45", "é走🐕", [], [[]], [None], {}, {"": {}}, {"a": "b"}, [1, 1], [0.1] * 50,
 ]  # fmt: skip
-# Of JSON, whatever it is read for.
+# Bad content of any JSON file.
 JSON_TEXTS = [
     b"", b"{", b"null", b"[]", b"3", b'"x"', b"\xff\xfe\x00", b"{}" * 2, b'{"a": NaN}', b'{"a": 1e999}', b'{"a": -Infinity}',
     b'{"a": "\\ud800"}', DEEP.encode(), b'{"a":' * 50_000, b"9" * 5000, "{}".encode("utf-16"), b"\0" * 600,
@@ -28,7 +28,7 @@ YAML_VALUES = [
 
 
 def changed(draw: Random, tree: Any) -> Any:
-    """The tree with one value replaced, one key added or one left out, at any depth."""
+    """The tree with one value replaced, or one key added or removed, at any depth."""
     if isinstance(tree, dict) and tree:
         key = draw.choice(sorted(tree))
         kind = draw.random()
@@ -39,24 +39,24 @@ def changed(draw: Random, tree: Any) -> Any:
         if kind < 0.9:
             return tree | {draw.choice(["x", "", "\x1b[2J", key + "s", key.upper()]): draw.choice(VALUES)}
     if isinstance(tree, list) and tree and draw.random() < 0.7:
-        at = draw.randrange(len(tree))
-        return [*tree[:at], changed(draw, tree[at]), *tree[at + draw.choice([0, 1]) :]]
+        index = draw.randrange(len(tree))
+        return [*tree[:index], changed(draw, tree[index]), *tree[index + draw.choice([0, 1]) :]]
     return draw.choice(VALUES)
 
 
 def damaged(draw: Random, data: bytes) -> bytes:
-    """Bytes cut short, with a bit flipped, a stretch of zeros, or more of them."""
-    at = draw.randrange(max(len(data), 1))
+    """The data truncated, with a bit flipped, with a range of zeros, or with further bytes at the end."""
+    offset = draw.randrange(max(len(data), 1))
     kind = draw.randrange(4)
     if kind == 0 or not data:
-        return data[:at]
+        return data[:offset]
     if kind == 1:
-        return data[:at] + bytes([data[at] ^ (1 << draw.randrange(8))]) + data[at + 1 :]
+        return data[:offset] + bytes([data[offset] ^ (1 << draw.randrange(8))]) + data[offset + 1 :]
     if kind == 2:
-        return data[:at] + bytes(min(64, len(data) - at)) + data[at + 64 :]
+        return data[:offset] + bytes(min(64, len(data) - offset)) + data[offset + 64 :]
     return data + draw.randbytes(draw.randrange(1, 2000))
 
 
 def dumped(tree: Any) -> bytes:
-    """JSON as a careless program writes it: NaN, half pairs and all."""
+    """JSON as a careless program writes it, with NaN and half surrogate pairs."""
     return json.dumps(tree).encode()

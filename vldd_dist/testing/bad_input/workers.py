@@ -1,4 +1,4 @@
-"""Many cases of bad input, in worker processes that are replaced when a case does not end."""
+"""Running many cases of bad input in worker processes, which are replaced if a case does not end."""
 
 import contextlib
 import multiprocessing
@@ -16,23 +16,23 @@ from vldd_dist.testing.bad_input.kinds import KINDS
 from vldd_dist.testing.bad_input.run import PROCESS_LIMIT_SECONDS, Outcome, run_case
 
 WORKERS = 2
-# For a case in the worker itself; beyond the minute after which a server that does not answer is given up.
+# Time limit of a case in the worker itself. It is above the minute after which a server that does not answer is given up.
 LIMIT_SECONDS = 100
-# Of a hundred cases, so many as processes of their own: each takes seconds to start.
+# Of a hundred cases, this many run as processes of their own: only a few, because each takes seconds to start.
 PROCESS_SHARE = 3
 
 
 def serve(connection: Connection) -> None:
-    """Run the cases that come, one after another."""
+    """Run the cases that are received, one after another, until None is received."""
     os.environ["VLDD_CACHE_DIR"] = tempfile.mkdtemp(prefix="badinput-cache-")
-    while (asked := connection.recv()) is not None:
-        kind, seed, as_process, root = asked
+    while (request := connection.recv()) is not None:
+        kind, seed, as_process, root = request
         connection.send(run_case(kind, seed, as_process, root))
     shutil.rmtree(os.environ["VLDD_CACHE_DIR"], ignore_errors=True)
 
 
 class Worker:
-    """A process for cases, replaced when one of them does not end."""
+    """A process that runs cases, and is replaced if one of them does not end."""
 
     def __init__(self) -> None:
         self._start()
@@ -50,13 +50,13 @@ class Worker:
             try:
                 if self.connection.poll(PROCESS_LIMIT_SECONDS + LIMIT_SECONDS if as_process else LIMIT_SECONDS):
                     return self.connection.recv()
-                fault, said = "hangs", ""
+                fault, output = "hangs", ""
             except EOFError:
-                fault, said = "tracebacks", "the process ended (out of memory, or a crash in a library)"
+                fault, output = "tracebacks", "the process ended (out of memory, or a crash in a library)"
             self.process.kill()
             self.process.join()
             self._start()
-            return Outcome(kind, seed, [], (fault,), None, said, as_process)
+            return Outcome(kind, seed, [], (fault,), None, output, as_process)
 
     def close(self) -> None:
         self.connection.send(None)
@@ -64,29 +64,30 @@ class Worker:
 
 
 def drawn(cases: int, only: str | None, seed: int) -> Iterator[tuple[str, int, bool]]:
-    """(kind, seed, whether as a process of its own): each kind by its share, in a mixed order."""
+    """(kind, seed, whether it runs as a process of its own) of each case: kinds by their shares, in a random order."""
     shares = {kind: share for kind, (share, _) in KINDS.items() if only in (None, kind)}
     if not shares:
         raise SystemExit(f"--only {only}: no such kind; there are {', '.join(KINDS)}")
-    whole = sum(shares.values())
-    wanted = [
-        (kind, seed * 1_000_000 + number) for kind, share in shares.items() for number in range(max(1, cases * share // whole))
-    ]
-    Random(seed).shuffle(wanted)
-    for position, (kind, of_case) in enumerate(wanted):
-        yield kind, of_case, position * PROCESS_SHARE % 100 < PROCESS_SHARE
+    total = sum(shares.values())
+    chosen: list[tuple[str, int]] = []
+    for kind, share in shares.items():
+        chosen += [(kind, seed * 1_000_000 + number) for number in range(max(1, cases * share // total))]
+    Random(seed).shuffle(chosen)
+    for position, (kind, case_seed) in enumerate(chosen):
+        yield kind, case_seed, position * PROCESS_SHARE % 100 < PROCESS_SHARE
 
 
 def try_all(cases: int, only: str | None = None, seed: int = 0) -> list[Outcome]:
-    asked: SimpleQueue[tuple[str, int, bool]] = SimpleQueue()
-    for each in drawn(cases, only, seed):
-        asked.put(each)
+    """The outcomes of about `cases` cases, of all kinds or only of one."""
+    queue: SimpleQueue[tuple[str, int, bool]] = SimpleQueue()
+    for case in drawn(cases, only, seed):
+        queue.put(case)
 
     def work() -> list[Outcome]:
         worker, outcomes = Worker(), []
         with contextlib.suppress(Empty):
             while True:
-                outcomes.append(worker.run(*asked.get_nowait()))
+                outcomes.append(worker.run(*queue.get_nowait()))
         worker.close()
         return outcomes
 
