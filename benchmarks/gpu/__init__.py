@@ -1,1 +1,1 @@
-"""Whether everything works on a GPU, and how fast: `python -m benchmarks.gpu`. See benchmarks/results/gpu.md."""
+"""Checks of correctness and measurements of speed on a GPU: `python -m benchmarks.gpu`. See benchmarks/results/gpu.md."""

@@ -1,8 +1,8 @@
 """`python -m benchmarks.gpu --minutes 9 --out DIR [--quick] [--device cpu --tiny]`: checks and figures of one GPU.
 
-It needs the package's core, timm, transformers and peft, neither Ray nor a network: weights are random. DIR gets
-parts/NAME.json of each part as it goes, and results.json and gpu.md, renewed after each part. The last line is one JSON object.
-The exit code is 0 where all checks are well; figures that did not come are named, and no failure.
+It needs the package's core, timm, transformers and peft, but neither Ray nor a network, because weights are random. Each part
+writes DIR/parts/NAME.json while it runs; results.json and gpu.md are rewritten after each part. The last line of the output
+is one JSON object. The exit code is 0 if all checks pass; missing figures are named but are not a failure.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from benchmarks.gpu.parts import PARTS
 from benchmarks.gpu.report import page
 from benchmarks.gpu.run_parts import Result, run_parts
 
-# Imports -> what is installed by pip.
+# Module -> package to install.
 NEEDED = {
     "torch": "torch",
     "numpy": "numpy",
@@ -39,23 +39,23 @@ NEEDED = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="Checks and figures of one GPU.")
-    parser.add_argument("--minutes", type=float, default=9, help="for everything")
-    parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="a folder for the results")
+    parser.add_argument("--minutes", type=float, default=9, help="time limit of all parts together")
+    parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder for the results")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="all checks, and figures of two students")
-    parser.add_argument("--tiny", action="store_true", help="the same of small networks, to try the command out")
+    parser.add_argument("--quick", action="store_true", help="all checks, but figures of only two students")
+    parser.add_argument("--tiny", action="store_true", help="small networks, to try the command out")
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="PART", help="these parts alone: " + ", ".join(p.name for p in PARTS)
+        "--only", nargs="+", default=[], metavar="PART", help="run only these parts: " + ", ".join(p.name for p in PARTS)
     )
     options = parser.parse_args()
     if missing := [name for module, name in NEEDED.items() if find_spec(module) is None]:
-        parser.error(f"{', '.join(missing)}: not installed here: pip install {' '.join(missing)}")
+        parser.error(f"{', '.join(missing)}: not installed: pip install {' '.join(missing)}")
     if unknown := set(options.only) - {part.name for part in PARTS}:
         parser.error(f"--only: there is no part {', '.join(sorted(unknown))}: the parts are {', '.join(p.name for p in PARTS)}")
-    # An end by `timeout` or a scheduler ends the running part too.
+    # If `timeout` or a scheduler ends this process, the running part ends too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    usual = [part.name for part in PARTS if (part.quick or not options.quick) and (part.tiny or not options.tiny)]
-    parts = [part for part in PARTS if part.name in (options.only or usual)]
+    default = [part.name for part in PARTS if (part.quick or not options.quick) and (part.tiny or not options.tiny)]
+    parts = [part for part in PARTS if part.name in (options.only or default)]
     options.out.mkdir(parents=True, exist_ok=True)
     facts = {
         "device": options.device,
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def summary(results: list[Result]) -> dict[str, Any]:
-    """The last line."""
+    """The JSON object of the last line of the output."""
     checks = Counter(result["status"] for result in results if result["kind"] == "check")
     return {
         "checks_ok": checks["ok"],

@@ -1,4 +1,4 @@
-"""What the device does at most: a large matrix product and a large copy, measured here, beside the data sheet."""
+"""The peak rates of the device: a large matrix product and a large copy, measured, beside the rates in the data sheet."""
 
 import statistics
 from collections.abc import Callable
@@ -13,7 +13,7 @@ REPEATS = 5
 
 
 def run(place: Place, notes: Notes) -> None:
-    """TFLOP/s by precision, and TB/s of a copy, bytes read and written."""
+    """TFLOP/s of each precision, and TB/s of a copy (bytes read and bytes written)."""
     if place.on_gpu:
         properties = torch.cuda.get_device_properties(place.device)
         notes.remark(
@@ -21,7 +21,7 @@ def run(place: Place, notes: Notes) -> None:
             f"{properties.major}.{properties.minor}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
         )
         if place.data_sheet("bf16") is None:
-            notes.remark(f"no data sheet of {place.name} is known here: shares of it are left out")
+            notes.remark(f"the data sheet of {place.name} is not known here: shares of its rates are left out")
     size = 256 if place.tiny else 8192
     for precision in ("fp32", "tf32", "bf16"):
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32

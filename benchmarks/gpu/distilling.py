@@ -1,5 +1,5 @@
-"""A run of distillation by trajectory matching with random weights, random pairs and an expert that is held in memory: the
-product's own outer loop, without data sets and their libraries."""
+"""A distillation by trajectory matching with random weights, random pairs and an expert in memory. It uses the package's own
+outer loop, but no data sets and none of their libraries."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,14 +25,14 @@ from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 
 SEED = 3
-# How far the expert goes in an epoch, of a tensor's own size, and at least.
-WAY, LEAST = 0.02, 1e-3
+# How far the expert moves in an epoch, relative to a tensor's own size, and at least.
+RELATIVE_STEP, SMALLEST_STEP = 0.02, 1e-3
 
 Snapshot = dict[str, dict[str, Tensor]]
 
 
 class RandomPairs(Initialisation):
-    """Pairs that their numbers determine."""
+    """Random pairs that depend only on their numbers."""
 
     of_real_pairs: ClassVar[bool] = False
     name: str = "random_pairs"
@@ -46,23 +46,23 @@ class RandomPairs(Initialisation):
 
 
 def new_model(settings: ModelSettings, text_dim: int, device: torch.device) -> DualEncoder:
-    """With random weights, drawn on the device: of a large model that is quick on a GPU."""
+    """A model with random weights, which are drawn on the device, because that is faster on a GPU for large models."""
     with device:
         return build(settings, text_dim, None, 0)
 
 
 def run_settings(image_size: int, text_dim: int, **changes: Any) -> DistillSettings:
-    """Of a run with random pairs; the inner rates suit random weights."""
+    """Settings of a run with random pairs; the inner learning rates suit random weights."""
     objective = {"max_start_epoch": 0, "inner_lr_image": 0.01, "inner_lr_text": 0.01} | changes.pop("objective", {})
     start = RandomPairs(image_size=image_size, text_dim=text_dim)
     return DistillSettings(initialise=start, objective=objective, **changes)
 
 
 def short_run(image_size: int, text_dim: int, outer_steps: int, **changes: Any) -> DistillSettings:
-    """Of a run that stores where it is after every second outer step."""
+    """Settings of a run that writes a checkpoint after every second outer step."""
     objective = {"inner_steps": 2, "gradient": "exact"}
-    often = {"outer_steps": outer_steps, "validate_every": outer_steps, "checkpoint_every": 2}
-    return run_settings(image_size, text_dim, objective=objective, **often, **changes)
+    intervals = {"outer_steps": outer_steps, "validate_every": outer_steps, "checkpoint_every": 2}
+    return run_settings(image_size, text_dim, objective=objective, **intervals, **changes)
 
 
 @contextmanager
@@ -75,13 +75,13 @@ def distilling(
     ranks: Ranks = SOLO,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Distillation]:
-    """A run at its first outer step, or to be resumed from what the store holds."""
+    """A run before its first outer step, or one that resumes from the checkpoint in the store."""
     epochs = [_snapshot(model, epoch) for epoch in range(2)]
-    # The captions' embeddings: whoever starts from random pairs and matches trajectories reads none.
+    # Trajectory matching from random pairs reads neither caption embeddings nor features.
     nothing: Any = None
 
     def open_experts(slices: ShardSlices | None) -> Experts:
-        return Experts(1, lambda index: _Held(epochs, slices))  # type: ignore[arg-type, return-value]
+        return Experts(1, lambda index: _InMemory(epochs, slices))  # type: ignore[arg-type, return-value]
 
     context = RunContext(
         settings,
@@ -108,8 +108,8 @@ def distilling(
         )
 
 
-class _Held:
-    """A trajectory in the host's memory, of which a rank gets its slices."""
+class _InMemory:
+    """A trajectory in the host's memory, from which each rank gets its slices."""
 
     def __init__(self, epochs: Sequence[Snapshot], slices: ShardSlices | None) -> None:
         self.epochs, self.slices = epochs, slices
@@ -121,16 +121,16 @@ class _Held:
         return {name: whole[name].flatten()[start:stop] for name, (start, stop) in self.slices[tower].items()}
 
     def prefetch(self, epoch: int, towers: Sequence[str]) -> None:
-        """It is there."""
+        """Nothing to do: all snapshots are in memory."""
 
 
 def _snapshot(model: DualEncoder, epoch: int) -> Snapshot:
-    """The model's parameters, so many epochs on a random way."""
+    """The model's parameters after this many epochs in a random direction."""
     view = ParameterView(model)
 
     def moved(value: Tensor) -> Tensor:
-        size = (WAY * value.square().mean().sqrt()).clamp(min=LEAST)
-        return (value + epoch * size * torch.randn_like(value)).cpu()
+        step = (RELATIVE_STEP * value.square().mean().sqrt()).clamp(min=SMALLEST_STEP)
+        return (value + epoch * step * torch.randn_like(value)).cpu()
 
     with replayed_randomness(SEED, epoch, model.mean.device):
         return {tower: {name: moved(value) for name, value in view.as_dict(tower).items()} for tower in TOWERS}

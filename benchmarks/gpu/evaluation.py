@@ -1,4 +1,4 @@
-"""Seconds of an evaluation: a student trained on 100 pairs, and its recall on a test split of Flickr30K's size."""
+"""Duration of an evaluation: training a student on 100 pairs, and measuring its recall on a test split of Flickr30K's size."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ PAIRS, EPOCHS, IMAGES, CAPTIONS_AN_IMAGE = 100, 5, 1000, 5
 
 
 def run(place: Place, notes: Notes) -> None:
-    """Of each student: seconds of one epoch on the pairs and of the recall; a hundred epochs are added up from these."""
+    """For each student: seconds of one epoch on the pairs and of the recall, and their sum for a hundred epochs."""
     pairs, epochs, count, size = (8, 1, 16, image_size(place)) if place.tiny else (PAIRS, EPOCHS, IMAGES, image_size(place))
     rows = noise_pairs(range(pairs), (3, size, size), torch.zeros(TEXT_DIM), torch.ones(TEXT_DIM), SEED)
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)

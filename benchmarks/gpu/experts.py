@@ -1,4 +1,4 @@
-"""Images a second in an expert's training steps, images already in the host's memory."""
+"""Images per second in an expert's training steps; the images are already in the host's memory."""
 
 import torch
 
@@ -18,8 +18,8 @@ BATCH, STEPS = 128, 6
 
 
 def run(place: Place, notes: Notes) -> None:
-    """Of each student: 8-bit images to the device, normalised, forward, backward, a step of SGD with momentum."""
-    notes.remark("without decoding and augmentation, which are the host's")
+    """For each student: copying 8-bit images to the device, normalisation, forward pass, backward pass, SGD with momentum."""
+    notes.remark("without decoding and augmentation, which the host does")
     batch = 8 if place.tiny else BATCH
     for student in ("vit_b_lora",) if place.tiny else ("nfnet_l0", "vit_b", "vit_b_lora"):
         settings = settings_of(student, place)
@@ -40,7 +40,7 @@ def run(place: Place, notes: Notes) -> None:
 
 
 def _measured(place: Place, settings: ModelSettings, batch: int, precision: str) -> tuple[float, int]:
-    """Seconds of a step, and bytes beside the model, its momentum and nothing else."""
+    """Seconds of a step, and bytes in addition to the model and its momentum."""
     model = new_model(settings, TEXT_DIM, place.device)
     model.train()
     model.bf16_backbone = precision == "bf16"

@@ -1,4 +1,4 @@
-"""The four gradients on the device, in each precision, against the same gradient in fp64."""
+"""The four gradients on the device, in each precision, compared with the same gradient in fp64."""
 
 from typing import Any
 
@@ -23,78 +23,83 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "ResNet with ReLU": {"model": "test_resnet"},
     "frozen tower": {"train": "head", "head": HeadSettings(kind="linear")},
 }
-# Row -> name and difference of the gradient.
-WAYS = {
+# Row of the table -> gradient and kind of finite difference.
+GRADIENTS = {
     "full": ("full", "central"),
     "exact": ("exact", "central"),
     "tesla": ("tesla", "central"),
     "central differences": ("finite_difference", "central"),
     "forward differences": ("finite_difference", "forward"),
 }
-# Relative l2 error of the gradient of the pairs or of the rates, the worse one. Second derivatives round as the factors do
-# (TF32 has 10 bits, bf16 has 7); differences are taken in fp32 whatever torch is set to, so they have one limit.
+# Limits of the relative l2 error of the gradient of the pairs or of the rates, whichever is larger. Second derivatives are as
+# accurate as the factors of products (TF32 has 10 bits, bf16 has 7). Finite differences are always computed in fp32, so that
+# they have one limit.
 LIMITS = {"fp32": 3e-4, "tf32": 3e-2, "bf16": 0.15}
-OF_DIFFERENCES = {"central differences": 5e-3, "forward differences": 3e-2}
-# Where a factor is rounded to the other side of a kink, its whole derivative changes.
+DIFFERENCE_LIMITS = {"central differences": 5e-3, "forward differences": 3e-2}
+# Rounding may move an activation to the other side of a kink, which changes its whole derivative: the limit is larger.
 KINKED = "ResNet with ReLU"
-BEYOND_A_KINK, AT_MOST = 5, 0.5
-# A GPU draws other masks for fp64: these are held against `full` in fp32.
-DROPS = "NFNet, dropout"
+KINK_FACTOR, LARGEST_LIMIT = 5, 0.5
+# A GPU draws different masks in fp64, so this student is compared with `full` in fp32.
+WITH_DROPOUT = "NFNet, dropout"
 TINY = ("ViT, LoRA", KINKED)
 
 
 def run(place: Place, notes: Notes) -> None:
-    """TF32 is for GPUs; every network takes every gradient that the product lets it have."""
+    """Every combination of student, gradient and precision that the package allows; TF32 only on a GPU."""
     precisions = ["fp32", "tf32", "bf16"] if place.on_gpu else ["fp32", "bf16"]
     if not place.on_gpu:
-        notes.remark("a CPU has no TF32: not measured")
-    notes.remark(f"{DROPS}: against `full` in fp32, for a GPU draws other masks in fp64")
+        notes.remark("TF32 is not measured, because a CPU does not have it")
+    notes.remark(f"{WITH_DROPOUT}: compared with `full` in fp32, because a GPU draws different masks in fp64")
     for student in TINY if place.tiny else STUDENTS:
-        references = {way: _reference(student, way, place) for way in ("full", "tesla")}
+        references = {gradient: _reference(student, gradient, place) for gradient in ("full", "tesla")}
         for precision in precisions:
-            for way in WAYS:
-                if not _is_taken(student, way, precision, place):
+            for gradient in GRADIENTS:
+                if not _is_measured(student, gradient, precision, place):
                     continue
                 case = _case(student, place)
                 case.student.model.bf16_backbone = precision == "bf16"
                 with rounding(precision):
-                    found = case.gradient(*WAYS[way])
-                wanted = references["tesla" if way == "tesla" else "full"]
-                notes.check(f"{student}: {way}, {precision}", _error(found, wanted), _limit(student, way, precision))
+                    result = case.gradient(*GRADIENTS[gradient])
+                reference = references["tesla" if gradient == "tesla" else "full"]
+                limit = _limit(student, gradient, precision)
+                notes.check(f"{student}: {gradient}, {precision}", _error(result, reference), limit)
     _refuses_kinks(place, notes)
 
 
-def _is_taken(student: str, way: str, precision: str, place: Place) -> bool:
-    if way in OF_DIFFERENCES and (student == KINKED or precision == "bf16"):
+def _is_measured(student: str, gradient: str, precision: str, place: Place) -> bool:
+    if gradient in DIFFERENCE_LIMITS and (student == KINKED or precision == "bf16"):
         return False
-    if student == DROPS and (way == "tesla" or (way, precision) == ("full", "fp32")):
-        # They would be held against themselves.
+    if student == WITH_DROPOUT and (gradient == "tesla" or (gradient, precision) == ("full", "fp32")):
+        # They would be compared with themselves.
         return False
-    return not place.tiny or way in ("exact", "tesla", "central differences")
+    return not place.tiny or gradient in ("exact", "tesla", "central differences")
 
 
-def _reference(student: str, way: str, place: Place) -> UnrollResult:
+def _reference(student: str, gradient: str, place: Place) -> UnrollResult:
     case = _case(student, place)
-    # The same numbers in twice the bits, and not others that are drawn in them.
-    case = case if student == DROPS else case.to(torch.float64)
+    # The fp32 values are converted, so that the reference has the same values and not others that are drawn in fp64.
+    case = case if student == WITH_DROPOUT else case.to(torch.float64)
     with rounding("fp32"):
-        return case.gradient(*WAYS[way])
+        return case.gradient(*GRADIENTS[gradient])
 
 
 def _case(student: str, place: Place) -> Case:
     return dual_encoder_case(**STUDENTS[student]).to(place.device).in_model_inputs()
 
 
-def _error(found: UnrollResult, wanted: UnrollResult) -> float:
-    def off(ours: Tensor, theirs: Tensor) -> float:
-        return relative(ours.double(), theirs.double())
+def _error(result: UnrollResult, reference: UnrollResult) -> float:
+    """The larger relative error of the gradients of pairs and rates; NaN if one of them is NaN."""
 
-    return max(off(flat(found), flat(wanted)), off(found.rates, wanted.rates), key=lambda error: (error != error, error))
+    def error_of(actual: Tensor, expected: Tensor) -> float:
+        return relative(actual.double(), expected.double())
+
+    errors = error_of(flat(result), flat(reference)), error_of(result.rates, reference.rates)
+    return max(errors, key=lambda error: (error != error, error))
 
 
-def _limit(student: str, way: str, precision: str) -> float:
-    limit = OF_DIFFERENCES.get(way, LIMITS[precision])
-    return min(BEYOND_A_KINK * limit, AT_MOST) if student == KINKED else limit
+def _limit(student: str, gradient: str, precision: str) -> float:
+    limit = DIFFERENCE_LIMITS.get(gradient, LIMITS[precision])
+    return min(KINK_FACTOR * limit, LARGEST_LIMIT) if student == KINKED else limit
 
 
 def _refuses_kinks(place: Place, notes: Notes) -> None:

@@ -1,4 +1,4 @@
-"""The plan's memory of an unroll against the most that the allocator had in use."""
+"""The planned memory of an unroll compared with the allocator's peak."""
 
 from typing import Any
 
@@ -18,15 +18,16 @@ LARGE = (
 
 
 def run(place: Place, notes: Notes) -> None:
-    """Beside the student, both ends of its way, and the batches. On a CPU the profiler's record of the allocator tells."""
+    """The peak in addition to the student, its start and target parameters, and the batches. On a CPU it is taken from the
+    profiler's record of the allocator."""
     for case in SMALL if place.tiny else LARGE:
         for what in WHAT[:1] if place.tiny else WHAT:
             model = build(case.settings, case.text_dim, None, 0).to(place.device)
-            # What libraries take once, and keep.
+            # A first unroll, after which libraries have allocated what they keep.
             unroll(model, case, what, 2)()
             work = unroll(model, case, what, case.pairs)
-            found, expected = place.peak_bytes(work), estimate(case, what)
-            sizes: dict[str, Any] = {"planned_mib": expected / 2**20, "measured_mib": found / 2**20}
-            notes.check(f"{case.name}, {what}", abs(expected / found - 1), TOLERANCE, ratio=expected / found, **sizes)
+            measured, planned = place.peak_bytes(work), estimate(case, what)
+            sizes: dict[str, Any] = {"planned_mib": planned / 2**20, "measured_mib": measured / 2**20}
+            notes.check(f"{case.name}, {what}", abs(planned / measured - 1), TOLERANCE, ratio=planned / measured, **sizes)
             del model, work
             place.free()

@@ -1,4 +1,4 @@
-"""An outer step for which there is no memory: the run ends in a sentence, and goes on from its checkpoint when there is."""
+"""An outer step without enough memory: the run ends with one sentence, and later resumes from its checkpoint."""
 
 import tempfile
 from collections.abc import Iterator
@@ -19,36 +19,40 @@ from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.store.store import Store
 
 SIZE, TEXT_DIM, PAIRS, STEPS, FAILS = 64, 16, 64, 4, 3
-# What the process may take beyond what it has when memory gets short; an outer step takes several times as much.
+# Memory that the process may still allocate when memory is limited; an outer step needs several times as much.
 ROOM = 16 * 2**20
-# More than any machine has.
+# More bytes than any machine has.
 TOO_MUCH = 2**50
 
 
 def run(place: Place, notes: Notes) -> None:
-    """Memory gets short before the last outer step, after a checkpoint of two."""
+    """Memory is limited in the last outer step, after a checkpoint at step 2."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             with naming_what_to_lower(stage_of("distillation"), "distillation"):
-                _run(place, Path(folder), short=True)
+                _run(place, Path(folder), limited=True)
         except DeviceMemoryError as error:
             sentence = str(error)
-            notes.remark(f"it said: {sentence}")
+            notes.remark(f"the error: {sentence}")
             for word in ("distill.batch_size", "distill.objective.inner_steps", "its last checkpoint"):
                 if word not in sentence:
                     notes.wrong(f"the sentence does not name {word}")
             notes.row(what="one sentence", holds="\n" not in sentence)
         else:
-            notes.wrong("an outer step without memory went on")
+            notes.wrong("an outer step without enough memory did not fail")
         place.free()
-        taken = _run(place, Path(folder), short=False)
-        notes.row(what="goes on from its checkpoint", holds=taken == [2, 3], outer_steps=str(taken))
-        if taken != [2, 3]:
-            notes.wrong(f"the resumed run took the outer steps {taken}, not 2 and 3")
+        steps = _run(place, Path(folder), limited=False)
+        notes.row(what="resumes from its checkpoint", holds=steps == [2, 3], outer_steps=str(steps))
+        if steps != [2, 3]:
+            notes.wrong(f"the resumed run made the outer steps {steps}, not 2 and 3")
 
 
-def _run(place: Place, folder: Path, *, short: bool) -> list[int]:
-    """The outer steps that were taken."""
+def _run(place: Place, folder: Path, *, limited: bool) -> list[int]:
+    """The outer steps that the run made.
+
+    Args:
+        limited: whether memory is limited in step `FAILS`.
+    """
     text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
     image = ImageTowerSettings(model="test_vit", model_args={"img_size": SIZE}, weights="random")
     model = new_model(ModelSettings(image=image, text=text), TEXT_DIM, place.device)
@@ -59,7 +63,7 @@ def _run(place: Place, folder: Path, *, short: bool) -> list[int]:
 
         def watched(step: int, pairs: SyntheticPairs) -> OuterGradient:
             steps.append(step)
-            if not (short and step == FAILS):
+            if not (limited and step == FAILS):
                 return gradient(step, pairs)
             with _little_memory(place):
                 return gradient(step, pairs)
@@ -71,7 +75,7 @@ def _run(place: Place, folder: Path, *, short: bool) -> list[int]:
 
 @contextmanager
 def _little_memory(place: Place) -> Iterator[None]:
-    """Within the `with` block the process gets little more memory than it has; on a CPU it is asked for too much at once."""
+    """In the `with` block, the process can allocate only `ROOM` more bytes; on a CPU, an allocation that must fail is made."""
     if not place.on_gpu:
         torch.empty(TOO_MUCH, device=place.device)
     torch.cuda.empty_cache()

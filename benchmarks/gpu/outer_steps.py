@@ -1,4 +1,4 @@
-"""Seconds and memory of an outer step by each gradient, one after the other in one process."""
+"""Duration and memory of an outer step with each gradient, one after the other in one process."""
 
 import statistics
 import tempfile
@@ -15,8 +15,8 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.pipeline.out_of_memory import is_out_of_memory
 from vldd_dist.store.store import Store
 
-# Row -> gradient, difference, precision; in order of worth, the first one is what ratios are to. Differences are taken in fp32
-# whatever torch is set to, and refuse bf16.
+# Row -> gradient, difference, precision; the most important first. Ratios are relative to the first row. Finite differences are
+# always computed in fp32, and refuse bf16.
 ROWS = {
     "exact": ("exact", "central", "tf32"),
     "central differences": ("finite_difference", "central", "torch"),
@@ -32,7 +32,7 @@ LONG = 3.0
 
 
 def run(place: Place, notes: Notes, student: str, batch: int, steps: int) -> None:
-    """The product's outer step: snapshots read from the host's memory, the unroll, the outer optimiser."""
+    """The package's outer step: reading snapshots from the host's memory, the unroll, the outer optimiser."""
     if place.tiny:
         batch, steps = 4, 2
     settings = settings_of(student, place)
@@ -41,7 +41,7 @@ def run(place: Place, notes: Notes, student: str, batch: int, steps: int) -> Non
     for name, (gradient, difference, precision) in ROWS.items():
         cells: dict[str, Cell] = {"gradient": name, "precision": "fp32" if gradient == "finite_difference" else precision}
         objective = {"gradient": gradient, "difference": difference, "inner_steps": steps}
-        described = run_settings(
+        distill = run_settings(
             image_size(place),
             TEXT_DIM,
             objective=objective,
@@ -50,7 +50,7 @@ def run(place: Place, notes: Notes, student: str, batch: int, steps: int) -> Non
             precision="bf16" if precision == "bf16" else "fp32",
         )
         try:
-            seconds, peak = _measured(place, settings, described, batch, precision)
+            seconds, peak = _measured(place, settings, distill, batch, precision)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -59,9 +59,9 @@ def run(place: Place, notes: Notes, student: str, batch: int, steps: int) -> Non
         finally:
             place.free()
         first = first or (seconds, peak)
-        flops = described.objective.step_flops(FlopTrace(trace), described, batch)
+        flops = distill.objective.step_flops(FlopTrace(trace), distill, batch)
         assert flops is not None
-        # Of `tesla` the products along the parameters are counted, which it does not make.
+        # No rate for `tesla`: the count includes the products along the parameters, which it does not compute.
         rate = None if gradient == "tesla" else flops / seconds / 1e12
         sheet = place.data_sheet(precision)
         notes.row(
@@ -76,17 +76,17 @@ def run(place: Place, notes: Notes, student: str, batch: int, steps: int) -> Non
 
 
 def _measured(
-    place: Place, settings: ModelSettings, described: DistillSettings, batch: int, precision: str
+    place: Place, settings: ModelSettings, distill: DistillSettings, batch: int, precision: str
 ) -> tuple[float, float]:
-    """Seconds, a median after a first step that loads kernels; bytes beside the student and the pairs."""
-    # Anew each time: a gradient sets which kernels its student's attention uses.
+    """Seconds (the median after a first step, which loads kernels), and bytes in addition to the student and the pairs."""
+    # A new model each time, because a gradient sets the attention kernels of its student.
     model = new_model(settings, TEXT_DIM, place.device)
     with (
         rounding(precision),
         tempfile.TemporaryDirectory() as folder,
-        distilling(model, described, batch, Store(folder)) as running,
+        distilling(model, distill, batch, Store(folder)) as running,
     ):
-        once = place.seconds(lambda: running.outer_step(0))
-        repeats = 1 if place.tiny or once > LONG else REPEATS
-        taken = [place.seconds(partial(running.outer_step, step)) for step in range(1, 1 + repeats)]
-        return statistics.median(taken), float(place.peak_bytes(lambda: running.outer_step(1 + repeats)))
+        first = place.seconds(lambda: running.outer_step(0))
+        repeats = 1 if place.tiny or first > LONG else REPEATS
+        durations = [place.seconds(partial(running.outer_step, step)) for step in range(1, 1 + repeats)]
+        return statistics.median(durations), float(place.peak_bytes(lambda: running.outer_step(1 + repeats)))

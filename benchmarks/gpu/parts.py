@@ -1,4 +1,4 @@
-"""The parts in order of worth: checks first, then figures, those first that say most. Standard library only."""
+"""The parts in order of importance: first the checks, then the figures. Only the standard library is imported."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Part:
-    """Attributes:
-    entry: `module:function`, called as function(place, notes, **arguments).
-    seconds: its time limit; of what remains of the whole budget it gets no more.
-    quick, tiny: is run with --quick, with --tiny, too.
+    """A part of the run.
+
+    Attributes:
+        entry: `module:function`, called as function(place, notes, **arguments).
+        seconds: its time limit; it is lower if less of the whole budget remains.
+        quick, tiny: whether it also runs with --quick and with --tiny.
     """
 
     name: str
@@ -47,11 +49,11 @@ def _outer_steps(batch: int, steps: int, seconds: int, *, quick: bool) -> list[P
 
 
 PARTS = [
-    Part("device", "figures", "What the device does at most", "benchmarks.gpu.device:run", 30),
-    Part("gradients", "check", "The gradients on the device against fp64", "benchmarks.gpu.gradients:run", 90),
-    Part("memory", "check", "The planned memory against the allocator's", "benchmarks.gpu.memory:run", 60),
-    Part("out_of_memory", "check", "An outer step without memory", "benchmarks.gpu.out_of_memory:run", 40),
-    Part("resume", "check", "A stopped distillation goes on to the same bits", "benchmarks.gpu.resume:run", 50),
+    Part("device", "figures", "Peak rates of the device", "benchmarks.gpu.device:run", 30),
+    Part("gradients", "check", "Gradients on the device compared with fp64", "benchmarks.gpu.gradients:run", 90),
+    Part("memory", "check", "Planned memory compared with the allocator's", "benchmarks.gpu.memory:run", 60),
+    Part("out_of_memory", "check", "An outer step without enough memory", "benchmarks.gpu.out_of_memory:run", 40),
+    Part("resume", "check", "A stopped distillation resumes to the same bits", "benchmarks.gpu.resume:run", 50),
     Part("ranks", "check", "Two ranks", "benchmarks.gpu.ranks:run", 60),
     *_outer_steps(20, 8, 45, quick=True),
     Part("experts", "figures", "Training an expert", "benchmarks.gpu.experts:run", 45),

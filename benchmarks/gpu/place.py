@@ -1,4 +1,4 @@
-"""Where a part runs: its device, what that can do at most, how time and memory are taken there."""
+"""The device on which a part runs: its peak rates, and how time and memory are measured."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,11 +9,11 @@ import torch
 
 from benchmarks._measure import peak_of_tensors
 
-# Whether torch may round the factors of matrix products, and of convolutions, to TF32. `torch` is what it does unasked; bf16
-# rules the backbone alone (`distill.precision`), the rest is as torch does it.
+# Whether torch may round the factors of matrix products, and of convolutions, to TF32. `torch` is torch's default; with bf16,
+# which applies only to the backbone (`distill.precision`), everything else has torch's default.
 PRECISIONS = {"fp32": (False, False), "torch": (False, True), "tf32": (True, True), "bf16": (False, True)}
 
-# A part of a card's name, the first that fits (H200 is in GH200, too) -> dense TFLOP/s of the data sheet, bf16 and TF32.
+# Part of a card's name -> dense TFLOP/s in its data sheet, bf16 and TF32. The first match is used (H200 matches GH200 too).
 DATA_SHEETS = {
     "H100 PCIe": (756, 378),
     "H100 NVL": (835, 417),
@@ -31,8 +31,10 @@ DATA_SHEETS = {
 
 @dataclass(frozen=True)
 class Place:
-    """Attributes:
-    tiny: small networks and few repeats, to try the command out.
+    """The device of a part.
+
+    Attributes:
+        tiny: whether networks are small and repeats few, to try the command out.
     """
 
     device: torch.device
@@ -47,18 +49,18 @@ class Place:
         return torch.cuda.get_device_name(self.device) if self.on_gpu else "CPU"
 
     def data_sheet(self, precision: str) -> float | None:
-        """TFLOP/s at most; none: of an unknown card, or a precision without tensor cores."""
-        found = next((rates for part, rates in DATA_SHEETS.items() if part.lower() in self.name.lower()), None)
-        if found is None or precision not in ("bf16", "tf32"):
+        """Peak TFLOP/s in the data sheet; None for an unknown card, or a precision without tensor cores."""
+        rates = next((rates for part, rates in DATA_SHEETS.items() if part.lower() in self.name.lower()), None)
+        if rates is None or precision not in ("bf16", "tf32"):
             return None
-        return float(found[precision == "tf32"])
+        return float(rates[precision == "tf32"])
 
     def synchronise(self) -> None:
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Seconds of one call, the device's work included."""
+        """Seconds of one call, including the work on the device."""
         self.synchronise()
         started = time.perf_counter()
         work()
@@ -66,7 +68,8 @@ class Place:
         return time.perf_counter() - started
 
     def peak_bytes(self, work: Callable[[], object]) -> int:
-        """By how much the allocator's bytes in use rise in a call, at most. On a CPU the profiler's record tells."""
+        """The peak of the bytes that are allocated during a call, above those before. On a CPU it is taken from the profiler's
+        record."""
         if not self.on_gpu:
             return peak_of_tensors(work)
         self.synchronise()
@@ -77,14 +80,14 @@ class Place:
         return torch.cuda.max_memory_allocated(self.device) - before
 
     def free(self) -> None:
-        """Give what the allocator keeps back to the device."""
+        """Return the allocator's cached memory to the device."""
         if self.on_gpu:
             torch.cuda.empty_cache()
 
 
 @contextmanager
 def rounding(precision: str) -> Iterator[None]:
-    """Within the `with` block torch rounds as a key of `PRECISIONS` says."""
+    """In the `with` block, torch rounds as a key of `PRECISIONS` says."""
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     products.allow_tf32, convolutions.allow_tf32 = PRECISIONS[precision]

@@ -1,5 +1,5 @@
-"""What every part needs, imported once: the processes of parts and ranks are forked from one that has it. Nothing here
-touches a device."""
+"""Imports everything that the parts need, once: the processes of parts and ranks are forked from a process that has imported
+this module. Nothing here uses a device."""
 
 from benchmarks.gpu import (  # noqa: F401
     device,

@@ -1,4 +1,4 @@
-"""A distillation that is stopped and goes on from its checkpoint, in a new model, against one that was not."""
+"""A distillation that is stopped and resumes from its checkpoint with a new model, compared with an uninterrupted one."""
 
 import hashlib
 import os
@@ -27,48 +27,48 @@ STUDENTS = {
 
 
 def run(place: Place, notes: Notes) -> None:
-    """Asked of deterministic algorithms; of torch's usual ones it is told what differs."""
-    # Read when cuBLAS is first used: deterministic algorithms want its workspaces fixed.
+    """The results must be equal with deterministic algorithms; with torch's default ones, differences are only reported."""
+    # Deterministic algorithms need cuBLAS workspaces of a fixed size. The variable is read when cuBLAS is first used.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     for student in list(STUDENTS)[: 1 if place.tiny else None]:
         for deterministic in (True,) if place.tiny else (True, False):
-            with warnings.catch_warnings(record=True) as said:
+            with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                # An operation without a deterministic form warns, so that all of them are named.
+                # Warnings instead of errors, so that all operations without a deterministic implementation are named.
                 torch.use_deterministic_algorithms(deterministic, warn_only=True)
-                straight, resumed = _both(student, place)
-            digests = [_digest(tensors) for tensors in (straight, resumed)]
-            off = [_difference(straight[name], resumed[name]) for name in straight]
-            how = "deterministic" if deterministic else "usual"
+                uninterrupted, resumed = _both(student, place)
+            digests = [_digest(tensors) for tensors in (uninterrupted, resumed)]
+            differences = [_difference(uninterrupted[name], resumed[name]) for name in uninterrupted]
+            how = "deterministic" if deterministic else "default"
             notes.row(
                 what=f"{student}: {how} algorithms",
                 same=digests[0] == digests[1],
-                largest_difference=max(off),
+                largest_difference=max(differences),
                 digest=digests[0][:12],
                 resumed=digests[1][:12],
             )
-            lacking = sorted(
-                {str(one.message).partition(" does not have")[0] for one in said if "deterministic" in str(one.message)}
-            )
+            messages = [str(warning.message) for warning in caught if "deterministic" in str(warning.message)]
+            lacking = sorted({message.partition(" does not have")[0] for message in messages})
             if deterministic and lacking:
-                notes.remark(f"{student}: without a deterministic form: {'; '.join(lacking)[:300]}")
+                notes.remark(f"{student}: without a deterministic implementation: {'; '.join(lacking)[:300]}")
             if digests[0] != digests[1]:
-                differing = [name for name, value in zip(straight, off, strict=True) if value]
+                differing = [name for name, value in zip(uninterrupted, differences, strict=True) if value]
                 sentence = f"{student}: a resumed run differs in {', '.join(differing)}, {how} algorithms"
                 (notes.wrong if deterministic else notes.remark)(sentence)
     torch.use_deterministic_algorithms(False)
 
 
 def _both(student: str, place: Place) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The results of an uninterrupted run, and of one that was stopped and resumed."""
     with tempfile.TemporaryDirectory() as folder:
-        straight = _run(student, place, Path(folder, "straight"))
+        uninterrupted = _run(student, place, Path(folder, "uninterrupted"))
         steps = iter(range(STEPS + 1))
         assert _run(student, place, Path(folder, "stopped"), lambda: next(steps) == STOP) == {}
-        return straight, _run(student, place, Path(folder, "stopped"))
+        return uninterrupted, _run(student, place, Path(folder, "stopped"))
 
 
 def _run(student: str, place: Place, folder: Path, should_stop: Callable[[], bool] = lambda: False) -> dict[str, Tensor]:
-    """What the run ends with; nothing where it is stopped."""
+    """The final state of the run; empty if it is stopped."""
     text = TextTowerSettings(head=HeadSettings(kind="projection", dropout=0))
     image = ImageTowerSettings(weights="random", **STUDENTS[student])  # type: ignore[arg-type]
     joint = None if image.head.kind == "none" else 16
@@ -79,19 +79,19 @@ def _run(student: str, place: Place, folder: Path, should_stop: Callable[[], boo
             run.run()
         except InterruptedRun:
             return {}
-        return _end(run)
+        return _state(run)
 
 
-def _end(run: Distillation) -> dict[str, Tensor]:
+def _state(run: Distillation) -> dict[str, Tensor]:
     return {**run.pairs.rows, **run.pairs.shared, **run.history.as_tensors()}
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(tensors):
-        found.update(name.encode())
-        found.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _difference(a: Tensor, b: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Runs parts one after the other, each in its own process and within its time. Standard library only."""
+"""Running parts one after the other, each in its own process and with a time limit. Only the standard library is imported."""
 
 import contextlib
 import json
@@ -12,10 +12,10 @@ from typing import Any
 
 from benchmarks.gpu.parts import Part
 
-# With less than this left no part is begun: it would not come to its first figure.
+# If fewer seconds than this remain, no further part is started, because it would not reach its first figure.
 SHORTEST = 8.0
 LOG_TAIL = 1500
-# A CPU, which is for trying the command out, gets so many times a part's time.
+# On a CPU, which is only for trying the command out, a part's time limit is multiplied by this.
 PATIENCE = 6
 
 Result = dict[str, Any]
@@ -24,11 +24,11 @@ Result = dict[str, Any]
 def run_parts(
     parts: list[Part], folder: Path, *, device: str, tiny: bool, budget: float, renew: Callable[[list[Result]], None]
 ) -> list[Result]:
-    """What became of each part, the first ones first.
+    """The result of each part, in order.
 
     Args:
-        folder: of the parts' files.
-        budget: seconds for all of them.
+        folder: folder for the parts' files.
+        budget: seconds for all parts together.
         renew: called after every part with all results so far.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,12 +36,12 @@ def run_parts(
     context.set_forkserver_preload(["benchmarks.gpu.preloaded"])
     end, results = time.monotonic() + budget, list[Result]()
     for part in parts:
-        left = end - time.monotonic()
+        remaining = end - time.monotonic()
         seconds = part.seconds * (PATIENCE if device == "cpu" else 1)
-        if left < SHORTEST:
+        if remaining < SHORTEST:
             results.append(_result(part, {"status": "not run", "problems": []}, 0.0))
         else:
-            results.append(_run(part, context, folder / f"{part.name}.json", device, tiny, min(seconds, left)))
+            results.append(_run(part, context, folder / f"{part.name}.json", device, tiny, min(seconds, remaining)))
         renew(results)
     return results
 
@@ -57,27 +57,27 @@ def _run(
     try:
         process.join(limit)
     finally:
-        cut = process.is_alive()
+        timed_out = process.is_alive()
         _end(process)
-    found = json.loads(file.read_text()) if file.exists() else {"status": "running", "rows": [], "problems": []}
-    if found["status"] == "running":
-        found["status"] = "out of time" if cut else "crashed"
-        said = f"cut after {limit:.0f} s" if cut else f"its process ended with {process.exitcode}"
-        found["problems"] = [*found["problems"], said]
-    if found["status"] not in ("ok", "out of time") and file.with_suffix(".log").exists():
-        found["log"] = file.with_suffix(".log").read_text(errors="replace")[-LOG_TAIL:]
-    return _result(part, found, time.monotonic() - started)
+    result = json.loads(file.read_text()) if file.exists() else {"status": "running", "rows": [], "problems": []}
+    if result["status"] == "running":
+        result["status"] = "out of time" if timed_out else "crashed"
+        reason = f"stopped after {limit:.0f} s" if timed_out else f"its process ended with {process.exitcode}"
+        result["problems"] = [*result["problems"], reason]
+    if result["status"] not in ("ok", "out of time") and file.with_suffix(".log").exists():
+        result["log"] = file.with_suffix(".log").read_text(errors="replace")[-LOG_TAIL:]
+    return _result(part, result, time.monotonic() - started)
 
 
 def _work(*arguments: Any) -> None:
-    # Here, so that the process that runs the parts loads no torch.
+    # Imported here, so that the process that runs the parts does not import torch.
     from benchmarks.gpu.worker import work
 
     work(*arguments)
 
 
 def _end(process: multiprocessing.process.BaseProcess) -> None:
-    """The part and its ranks."""
+    """End a part's process and its ranks."""
     assert process.pid is not None
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -85,5 +85,5 @@ def _end(process: multiprocessing.process.BaseProcess) -> None:
     process.join()
 
 
-def _result(part: Part, found: Result, seconds: float) -> Result:
-    return {"part": part.name, "kind": part.kind, "title": part.title, "seconds": round(seconds, 1), **found}
+def _result(part: Part, result: Result, seconds: float) -> Result:
+    return {"part": part.name, "kind": part.kind, "title": part.title, "seconds": round(seconds, 1), **result}

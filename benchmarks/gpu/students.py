@@ -1,4 +1,4 @@
-"""The students that figures are of, with random weights."""
+"""The students that are measured, with random weights."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ TOWERS: dict[str, dict[str, Any]] = {
 
 
 def image_size(place: Place) -> int:
-    """Pixels."""
+    """Side of the images, pixels."""
     return TINY_SIZE if place.tiny else IMAGE_SIZE
 
 
 def settings_of(student: str, place: Place) -> ModelSettings:
-    """The tower of this name, tiny ones of the same kind; the head of the text tower is the published one."""
+    """The model with this image tower (with --tiny, a small one of the same kind) and the published head of the text tower."""
     tower = TOWERS[student]
     if place.tiny:
         small = (
@@ -35,5 +35,5 @@ def settings_of(student: str, place: Place) -> ModelSettings:
 
 
 def model_flops(settings: ModelSettings) -> ModelSettings:
-    """What operations are counted of: activations that are computed again are no work of the model's."""
+    """The settings for which operations are counted: recomputing activations does not count."""
     return settings.model_copy(update={"image": settings.image.model_copy(update={"grad_checkpointing": False})})

@@ -1,4 +1,4 @@
-"""One part in a process of its own."""
+"""Running one part in its own process."""
 
 import contextlib
 import os
@@ -17,8 +17,8 @@ from vldd_dist.pipeline.out_of_memory import is_out_of_memory
 
 
 def work(entry: str, arguments: dict[str, Any], file: Path, device: str, tiny: bool) -> None:
-    """Run a part; what it finds is in the file, what it prints beside it."""
-    # A group of its own, so that its ranks end with it.
+    """Run a part. Its results are written to the file, and its output to a log beside it."""
+    # A process group of its own, so that the part's ranks end with it.
     with contextlib.suppress(OSError):
         os.setsid()
     with open(file.with_suffix(".log"), "ab", buffering=0) as log:

@@ -1,4 +1,4 @@
-"""What torch's CPU allocator gives out during a call."""
+"""The memory that torch's CPU allocator allocates during a call."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def allocated_peak(work: Callable[[], object]) -> int:
-    """Bytes that torch's CPU allocator has given out at most, above those before."""
+    """The largest number of bytes that torch's CPU allocator had allocated during the call, above those before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         work()
     assert profiled.profiler is not None

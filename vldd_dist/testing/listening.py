@@ -1,4 +1,4 @@
-"""Where processes accept connections."""
+"""The addresses at which processes accept connections."""
 
 from collections.abc import Set
 
@@ -8,7 +8,7 @@ LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
 def running_processes() -> set[int]:
-    """Process numbers of this process and of all that it started."""
+    """Process ids of this process and of all processes that it started."""
     return {process.pid for process in [psutil.Process(), *psutil.Process().children(recursive=True)]}
 
 
@@ -16,7 +16,7 @@ def listening_sockets(but: Set[int] = frozenset()) -> list[tuple[str, str]]:
     """Name and address of each socket on which this process or one started by it accepts connections.
 
     Args:
-        but: process numbers to leave out, such as those that ran before what is looked at: a test's worker may keep a group of
+        but: ids of processes to leave out, for example those that were already running: a test's worker may keep a group of
             ranks from an earlier test.
     """
     found = []

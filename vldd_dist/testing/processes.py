@@ -1,4 +1,4 @@
-"""Processes of tests and benchmarks. Each is a fork of one that has loaded everything and does nothing else: to import it takes
+"""Processes for tests and benchmarks. Each is a fork of a process that has only imported everything, because importing takes
 seconds."""
 
 import multiprocessing
@@ -9,19 +9,20 @@ from typing import Any
 
 
 def loaded_processes() -> ForkServerContext:
-    """What starts them. They have the environment variables that this process had when the first one started."""
+    """The context that starts the processes, with the environment variables that this process had when the first one
+    started."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vldd_dist.testing.loaded"])
     return context
 
 
 def loaded_process(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
-    """One that will call `target`, with the environment variables that this process has now."""
+    """A process that calls `target`, with the current environment variables of this process."""
     return loaded_processes().Process(target=_call, args=(dict(os.environ), target, arguments))
 
 
 def take_environment(variables: dict[str, str]) -> None:
-    """Have these environment variables and no others."""
+    """Replace all environment variables by these."""
     os.environ.clear()
     os.environ.update(variables)
 

@@ -26,7 +26,7 @@ SECRET = "wJalrXUtnFEMI-a-secret-of-the-tests"
 CEPH_PROGRAMS = ("radosgw", "ceph-mon", "ceph-osd", "ceph", "radosgw-admin", "ceph-authtool", "monmaptool")
 START_SECONDS = 120
 
-# One monitor, one store in memory, no replicas, no manager: the least that serves S3.
+# The smallest cluster that serves S3: one monitor, one store in memory, no replicas, no manager.
 CONFIG = """
 [global]
 fsid = {fsid}
@@ -64,7 +64,7 @@ rgw data = {folder}/rgw
 rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw thread pool size = 32
 rgw dynamic resharding = false
-# Space of deleted objects is freed within seconds, because everything lies in memory.
+# The space of deleted objects is freed within seconds, because all objects are kept in memory.
 rgw gc obj min wait = 5
 rgw gc processor period = 5
 rgw gc max concurrent io = 50
@@ -130,7 +130,7 @@ def _ceph(folder: Path) -> Iterator[str]:
             raise RuntimeError(f"{program} {' '.join(arguments)}: {ended.stderr.strip()}")
 
     def start(program: str, *arguments: str) -> None:
-        # In the foreground, so that the daemon is a child of this process and can be ended.
+        # In the foreground, so that the daemon is a child of this process and can be stopped.
         log = (folder / f"{program}.out").open("wb")
         daemons.append(
             subprocess.Popen([program, "-c", str(config), "-f", *arguments], cwd=folder, stdout=log, stderr=subprocess.STDOUT)

@@ -32,7 +32,7 @@ def copy_all_but(finished: Store, store: Store, unit: WorkUnit) -> None:
 
 
 def with_other_last_bits(captions: Callable[..., list[NearestCaptions]]) -> Callable[..., list[NearestCaptions]]:
-    """The same function with similarities as another kind of machine may compute them."""
+    """The same function with similarities that differ in the last bits, as on another kind of machine."""
 
     def perturbed(*arguments: Any) -> list[NearestCaptions]:
         return [near.model_copy(update={"similarity": near.similarity + 1e-7}) for near in captions(*arguments)]

@@ -35,7 +35,7 @@ def make_set(url: str) -> None:
 
 
 def of_a_set(draw: Random) -> list[str]:
-    """A command that meets the set `store/distilled/a`."""
+    """A command that reads the set `store/distilled/a`."""
     url = "store/distilled/a"
     return draw.choice([["show", url], ["verify", url], ["fetch", url, "out"], ["list", "store"]])
 
@@ -46,7 +46,7 @@ def bytes_for_a_manifest(draw: Random) -> Case:
     make_set("store/distilled/b")
     path = Path("store/distilled/a/manifest.json")
     path.write_bytes(draw.choice([draw.choice(bad.JSON_TEXTS), bad.damaged(draw, path.read_bytes())]))
-    # A byte that is flipped back is no damage, and there is none such.
+    # Every kind of damage changes the manifest, so that the command must fail.
     return Case(of_a_set(draw), frozenset({4}), TO_OUT)
 
 
@@ -119,7 +119,7 @@ def cards(draw: Random) -> Case:
 
 @kind(4)
 def places_for_a_fetch(draw: Random) -> Case:
-    """Of others, or that cannot be written. `paper.partial` and `notes.txt` are the user's own."""
+    """Folders that belong to others or cannot be written. `paper.partial` and `notes.txt` are the user's own."""
     make_set("store/distilled/a")
     os.symlink("../neighbour", "elsewhere.partial")
     os.symlink("nothing", "dangling")

@@ -1,4 +1,4 @@
-"""Image files that are bad, and tars of them."""
+"""Bad image files, and tars that contain them."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ def image(form: str = "PNG", mode: str = "RGB") -> bytes:
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes that says of itself to be 30,000 pixels square."""
+    """A PNG of a few bytes that claims to have 30,000 x 30,000 pixels."""
     whole = bytearray(image())
     whole[16:24] = struct.pack(">II", 30_000, 30_000)
     whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))

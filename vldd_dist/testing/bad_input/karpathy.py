@@ -11,7 +11,7 @@ from vldd_dist.testing.bad_input.files import bad_images, image
 
 
 def lay_out_annotations() -> dict[str, Any]:
-    """Images in `photos`, and sound annotations of them, to be written to `data.json`."""
+    """Write images to `photos`, and return valid annotations of them, to be written to `data.json`."""
     Path("photos/sub").mkdir(parents=True)
     for name in ("train.jpg", "val.jpg", "test.jpg", "b.jpg", "sub/c.jpg"):
         Path("photos", name).write_bytes(image("JPEG"))
@@ -47,7 +47,7 @@ def karpathy_entries(draw: Random) -> Case:
     tree["images"][3] |= change
     Path("data.json").write_bytes(bad.dumped(tree))
     tolerant = draw.random() < 0.3
-    # A link inside the folder is the user's own way to lay images out.
+    # A link inside the folder is allowed: users may arrange their images in this way.
     good = change.get("filename") == "link"
     codes = frozenset({0, 4}) if tolerant or good else frozenset({4})
     return importing([*KARPATHY, *(["data.max_bad_fraction=0.6"] if tolerant else [])], codes)

@@ -1,4 +1,4 @@
-"""Running one case of bad input: what it says, how it ends, and what it leaves."""
+"""Running one case of bad input, and checking its output, its exit code and the files that it leaves."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from vldd_dist.testing.bad_input.kinds import KINDS
 from vldd_dist.testing.bad_input.user_files import differences, files_of, is_free, lay_out_user_files
 from vldd_dist.testing.bad_input.values import SEQUENCES
 
-# Beyond the minute after which a server that does not answer is given up.
+# Above the minute after which a server that does not answer is given up.
 PROCESS_LIMIT_SECONDS = 180
 FAULTS = ("tracebacks", "hangs", "wrong_exit_codes", "lost_or_changed_files", "control_characters")
 VLDD = [sys.executable, "-c", "from vldd_dist.cli.main import main; main()"]
@@ -23,7 +23,7 @@ VLDD = [sys.executable, "-c", "from vldd_dist.cli.main import main; main()"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one case: what is wrong with it (none: nothing), the exit code, and the last of what was said."""
+    """The outcome of one case: what is wrong with it (empty: nothing), the exit code, and the end of the output."""
 
     kind: str
     seed: int
@@ -35,7 +35,7 @@ class Outcome:
 
 
 def run_case(kind: str, seed: int, as_process: bool, root: Path) -> Outcome:
-    """Lay a case out below an empty folder, run it there, and look at what it left."""
+    """Set up a case below an empty folder, run it there, and check what it left."""
     work = lay_out_user_files(root)
     with contextlib.chdir(work):
         case = KINDS[kind][1](Random(f"{kind} {seed}"))
@@ -57,7 +57,7 @@ def run_case(kind: str, seed: int, as_process: bool, root: Path) -> Outcome:
 
 
 def is_an_argument(text: str) -> bool:
-    """Whether an operating system passes it on: no NUL, nothing that is no text."""
+    """Whether an operating system accepts a text as an argument: it has no NUL and can be encoded."""
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
@@ -97,7 +97,7 @@ def vldd(arguments: list[str]) -> None:
 
 
 def import_data(config: str, store: str, *overrides: str) -> None:
-    """The first stages of `vldd run`, with the command's way to fail."""
+    """Run the first stages of `vldd run`, and fail as the command does."""
     from vldd_dist.cli.console import say
     from vldd_dist.config.loading.load import load_experiment
     from vldd_dist.errors import VlddError

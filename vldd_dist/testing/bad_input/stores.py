@@ -1,4 +1,4 @@
-"""Bad stores: statuses, records of units, `gc` of what is no store, and URLs."""
+"""Bad stores: statuses, records of units, `gc` of folders that are not stores, and URLs."""
 
 from pathlib import Path
 from random import Random
@@ -68,7 +68,7 @@ def marks_of_units(draw: Random) -> Case:
 
 @kind(4)
 def gc_of_what_is_no_store(draw: Random) -> Case:
-    """`units`, `blobs` and `distilled` of the working directory are the user's own."""
+    """`gc` in a working directory whose folders `units`, `blobs` and `distilled` are the user's own."""
     place = draw.choice(["", ".", "./", "../neighbour", "units", "/proc/self/fd", "notes.txt", "../work"])
     return Case(["gc", place, "--delete", "--min-age-hours", "0"], ANY)
 
@@ -81,7 +81,7 @@ def hours(draw: Random) -> Case:
 
 @kind(8)
 def store_urls(draw: Random) -> Case:
-    """Unknown, unreachable or impossible ones."""
+    """URLs of stores that are unknown, unreachable or impossible."""
     Path("file").write_bytes(b"mine")
     url = draw.choice(["gopher://x", "s3://key:secret@bucket/x", "file/x", "x" * 5000, "://", "http://127.0.0.1:1/x", "[/b]",
                        "file://user:word@host/x", "pipe:touch stolen", "zip://x::file://y", "~nobody/x", "\ud800", "a\0b",

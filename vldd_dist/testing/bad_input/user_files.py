@@ -8,7 +8,7 @@ from vldd_dist.testing.bad_input.case import Case
 
 
 def lay_out_user_files(root: Path) -> Path:
-    """A user's files in and around the working directory, some with names that commands use. Returns the directory."""
+    """Write a user's files in and around the working directory, some with names that commands use. Returns the directory."""
     mine = {
         "neighbour/secret.txt": b"not for others",
         "neighbour/secret.png": b"\x89PNG mine",
@@ -26,7 +26,7 @@ def lay_out_user_files(root: Path) -> Path:
 
 
 def files_of(root: Path) -> dict[str, str]:
-    """Path below the root -> what lies there: a digest, a link's target, or that it is a folder or a pipe."""
+    """Path below the root -> its content: the digest of a file, the target of a link, or the word for a folder or a pipe."""
     found = {}
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
@@ -44,5 +44,5 @@ def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
 
 def is_free(path: str, case: Case) -> bool:
-    """Whether the command was told to work there."""
+    """Whether the command was allowed to change this path."""
     return any(path == f"work/{place}" or path.startswith(f"work/{place}/") for place in case.may_change)
