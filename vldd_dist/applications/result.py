@@ -8,7 +8,7 @@ from vldd_dist.strict_model import StrictModel
 class Result(StrictModel):
     """A row of the application's table."""
 
-    method: str = Field(description="what is judged: distilled, full, or the label of a baseline")
+    method: str = Field(description="distilled, full data, or the label of a baseline")
     setting: str = Field("", description="rows of one setting are compared with each other")
-    figures: dict[str, list[float]] = Field(description="by name: a value for each seed, where the row has it")
-    bound: bool = Field(False, description="what others are measured by: not among those of which the best is marked")
+    figures: dict[str, list[float]] = Field(description="the row's figures by name: a value for each seed")
+    bound: bool = Field(False, description="a bound for the other rows; it is not marked as the best")

@@ -53,7 +53,7 @@ class RunCheckpoints:
         self.writer, self.ranks, self.total = writer, ranks, total
 
     def save(self, step: int, state: LoopState, curves: dict[str, Tensor], facts: dict[str, Any], uploads: AsyncWriter) -> None:
-        """Store the state after `step` outer steps, in the background."""
+        """Store the state after `step` outer steps."""
         objects = {row_file_name(ROWS, self.ranks.rank, self.ranks.world_size): tensors.encode(_rows(state))}
         if self.ranks.is_main:
             objects[SHARED] = tensors.encode(_shared(state) | _prefixed("curves", curves))

@@ -27,7 +27,8 @@ class ImageInputs:
 
     def of(self, pairs: SyntheticPairs) -> tuple[SyntheticPairs, FrozenTower | None]:
         """The pairs as `BatchExchange` takes them, and the tower that their images still have to pass through, if any. The
-        features of fixed images (this rank's rows) are computed once and replace the images."""
+        features of fixed images (this rank's rows) replace the images; they are computed once, unless the tower's weights
+        change."""
         if self.tower is None or "images" not in pairs.fixed:
             return pairs, self.tower
         if self._features is None or self.moves:
