@@ -1,1 +1,1 @@
-"""What a unit takes: passes traced without memory, memory in closed form around them, bytes read and written."""
+"""Estimates what a unit needs. Passes are traced on the meta device; memory, traffic and work are computed from the traces."""

@@ -1,4 +1,4 @@
-"""Floating-point operations of a dual encoder's passes, counted on the "meta" device: nothing is computed."""
+"""Counts the floating-point operations of a dual encoder's passes. They run on the meta device, so nothing is computed."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,13 +13,14 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.models.inputs import model_inputs
 
-# Of so many pairs a step is counted. The scores of a batch, quadratic in it, are nothing beside the towers.
+# The operations of a step are counted for this many pairs, and divided by it. The scores of a batch are quadratic in its size,
+# but negligible beside the towers.
 COUNTED = 8
 
 
 class FlopCount(TorchDispatchMode):
-    """Counts matrix products and convolutions, a multiplication and an addition as two. PyTorch's own counter keeps account of
-    modules, for which it cannot pass through `torch.autograd.grad` of leaves."""
+    """Counts matrix products and convolutions. A multiplication and an addition count as two operations. PyTorch's own counter
+    also tracks modules, and therefore fails on `torch.autograd.grad` of leaves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +37,7 @@ class FlopCount(TorchDispatchMode):
 
 
 class FlopTrace:
-    """What passes take, for each pair or image: `objectives.base.PassCosts`. The trace remembers what was counted."""
+    """Operations of each pass for one pair or image: an `objectives.base.PassCosts`. The counts are cached in the trace."""
 
     def __init__(self, trace: MemoryTrace) -> None:
         self._trace = trace
@@ -44,23 +45,26 @@ class FlopTrace:
 
     @property
     def training(self) -> float:
-        """A pair in a forward and backward pass of what is trained; a frozen image tower's features are given."""
+        """One pair in a forward and backward pass of the trainable part; the features of a frozen image tower are inputs."""
         return self._once("training", self._training) / COUNTED
 
     def second_order(self, fixed: frozenset[str]) -> float:
-        """A pair in an inner step that is differentiated twice: its gradient, and the products with it, of images and texts
-        without what is fixed."""
+        """One pair in an inner step that is differentiated twice: the gradient, and its products with a direction.
+
+        Args:
+            fixed: names of the pair's tensors that are not learned.
+        """
         name = " ".join(["second order", *sorted(fixed)])
         return self._once(name, lambda: self._second_order(fixed)) / COUNTED
 
     @property
     def encoding(self) -> float:
-        """An image through the image tower."""
+        """One image through the image tower."""
         return self._once("encoding", lambda: self._of_images(_encode)) / COUNTED
 
     @property
     def pixels(self) -> float:
-        """An image through a frozen tower and back to its pixels."""
+        """One image through a frozen tower, and back to its pixels."""
         return self._once("pixels", lambda: self._of_images(_to_pixels)) / COUNTED
 
     def _training(self) -> None:
@@ -84,8 +88,8 @@ class FlopTrace:
             with FlopCount() as count:
                 run()
             self._trace.known[key] = count.total
-        found: float = self._trace.known[key]
-        return found
+        operations: float = self._trace.known[key]
+        return operations
 
 
 @torch.no_grad()

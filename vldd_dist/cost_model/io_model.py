@@ -1,4 +1,4 @@
-"""What one unit reads from the store and writes to it, in bytes; a read counts once, for the node's cache keeps it."""
+"""Bytes that one unit reads from the store and writes to it. Each object is counted once, because the node's cache keeps it."""
 
 from dataclasses import dataclass
 
@@ -9,22 +9,23 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.data.sources.base import SPLITS, Source
 from vldd_dist.models.text.architecture import find_architecture
 
-# Of a prepared image, measured on photographs and scenes: JPEG of quality 95, PNG up to 64 pixels; and its place in a tar.
+# Bytes of a prepared image, measured on photographs and scenes: per pixel as JPEG of quality 95, and as PNG, which is used up
+# to 64 pixels; and its headers in a tar.
 JPEG_BYTES_A_PIXEL, PNG_BYTES_A_PIXEL, TAR_BYTES = 0.6, 2.0, 2560
 CAPTIONS_AN_IMAGE = 5
-# Where the text encoder's own size is not to be had: that of BERT base.
+# Used if the size of the text encoder's embeddings is unknown: that of BERT base.
 COMMON_TEXT_DIM = 768
 
 
 @dataclass(frozen=True)
 class DataSize:
-    """The prepared dataset.
+    """The size of the prepared dataset.
 
     Attributes:
-        images: split -> how many.
-        shards: split -> bytes.
-        captions: in all splits.
-        measured: read in the store; estimated otherwise.
+        images: split -> number of images.
+        shards: split -> bytes of its shards.
+        captions: number of captions in all splits.
+        measured: whether the sizes were read from the store, and not estimated.
     """
 
     images: dict[str, int]
@@ -39,12 +40,12 @@ class DataSize:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes of one unit.
+    """Bytes that one unit reads and writes.
 
     Attributes:
-        data: of the dataset and its caption embeddings, among what is read; none when their size is not known.
-        reads: everything else that is read.
-        writes: all it writes, checkpoints included.
+        data: bytes read of the dataset and its caption embeddings; None if their size is unknown.
+        reads: bytes read of everything else.
+        writes: bytes written, including checkpoints.
     """
 
     data: int | None
@@ -53,21 +54,23 @@ class Traffic:
 
 
 def data_size(experiment: Experiment, dataset: UnitReader | None) -> DataSize | None:
-    """From the dataset's manifest, else from the description and a Karpathy file; none where neither tells."""
+    """The size of the dataset, from its manifest if it is prepared, else estimated from the description and the source. None if
+    the source does not know its number of images."""
     if dataset is not None:
         splits = dataset.facts["splits"]
-        shards, counts = ({name: given[what] for name, given in splits.items()} for what in ("bytes", "images"))
-        return DataSize(counts, shards, sum(given["captions"] for given in splits.values()), measured=True)
+        counts = {name: facts["images"] for name, facts in splits.items()}
+        shards = {name: facts["bytes"] for name, facts in splits.items()}
+        return DataSize(counts, shards, sum(facts["captions"] for facts in splits.values()), measured=True)
     images, size = _images(experiment), experiment.data.image_size
     if images is None:
         return None
-    an_image = TAR_BYTES + round(size**2 * (PNG_BYTES_A_PIXEL if size <= 64 else JPEG_BYTES_A_PIXEL))
-    shards = {split: count * an_image for split, count in images.items()}
+    image_bytes = TAR_BYTES + round(size**2 * (PNG_BYTES_A_PIXEL if size <= 64 else JPEG_BYTES_A_PIXEL))
+    shards = {split: count * image_bytes for split, count in images.items()}
     return DataSize(images, shards, sum(images.values()) * CAPTIONS_AN_IMAGE, measured=False)
 
 
 def _images(experiment: Experiment) -> dict[str, int] | None:
-    """Split -> images; none where the source does not tell."""
+    """Split -> number of images; None if the source does not know it."""
     data = experiment.data
     source: Source = data.source
     own, limits = source.own_splits(), data.limits
@@ -76,36 +79,40 @@ def _images(experiment: Experiment) -> dict[str, int] | None:
     known = {split: count for split, count in counts.items() if count is not None}
     if len(known) < len(own):
         return None
-    taken = {split: round(fraction * known["train"]) for split, fraction in carved.items()}
-    known["train"] -= sum(taken.values())
-    return {split: min(count, limits[split] or count) for split, count in (known | taken).items()}
+    from_train = {split: round(fraction * known["train"]) for split, fraction in carved.items()}
+    known["train"] -= sum(from_train.values())
+    return {split: min(count, limits[split] or count) for split, count in (known | from_train).items()}
 
 
 def text_dim(settings: TextTowerSettings, embeddings: UnitReader | None) -> tuple[int, bool]:
-    """Size of the caption embeddings, and whether it is known: in the store, in the encoder's folder or the hub's cache."""
+    """Size of the caption embeddings, and whether it is known (from the store, the encoder's folder or the hub's cache) or
+    assumed."""
     if embeddings is not None:
         return embeddings.facts["dim"], True
-    found = find_architecture(settings, ask_hub=False)
-    return (COMMON_TEXT_DIM, False) if found is None else (found.dim, True)
+    architecture = find_architecture(settings, ask_hub=False)
+    return (COMMON_TEXT_DIM, False) if architecture is None else (architecture.dim, True)
 
 
 def traffic_of(splits: dict[str, bool], data: DataSize | None, trace: MemoryTrace, *, reads: int, writes: int) -> Traffic:
-    """Of a unit that reads splits with the embeddings of their captions, and `reads` bytes of other things.
+    """The traffic of a unit that reads splits with the embeddings of their captions.
 
     Args:
-        splits: split -> whether its images are read as features of a frozen backbone.
+        splits: split -> whether the stored features of a frozen backbone are read in place of its images.
+        reads: bytes read of other things.
+        writes: bytes written.
     """
     if data is None:
         return Traffic(None, reads, writes)
+    # Bytes of the caption embeddings of one image.
     texts = round(data.captions_an_image * 4 * trace.text_dim)
-    found = 0
-    for split, features in splits.items():
+    data_bytes = 0
+    for split, has_features in splits.items():
         count = data.images[split]
-        images = count * (trace.input_bytes - 4 * trace.text_dim) if features else data.shards[split]
-        found += images + count * texts
-    return Traffic(found, reads, writes)
+        images = count * (trace.input_bytes - 4 * trace.text_dim) if has_features else data.shards[split]
+        data_bytes += images + count * texts
+    return Traffic(data_bytes, reads, writes)
 
 
 def weights_bytes(model: ModelSettings, trace: MemoryTrace) -> int:
-    """Bytes of the image tower's starting weights, where they lie in the store."""
+    """Bytes of the image tower's starting weights in the store; 0 for random weights, which are not stored."""
     return 0 if model.image.weights == "random" else trace.trainable_bytes["image"] + trace.frozen_bytes

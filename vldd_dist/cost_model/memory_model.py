@@ -1,9 +1,9 @@
-"""Memory of one rank, in closed form around what a trace of its passes found. Pure functions of sizes in bytes.
+"""Device memory of one rank: formulas that use the sizes found by tracing its passes. Pure functions of sizes in bytes.
 
-Not counted: a GPU's context and libraries, the workspaces of their kernels, what the allocator cannot use again (`RESERVED` is
-kept for them); recall's scores; the features of training images that an expert with a frozen backbone keeps. And the host's
-memory: a worker that prepares data holds five shards at most (one that fills, one that is made, three that are written); with
-1,000 images of 224 pixels in each these are 160 MiB.
+Not counted are a GPU's context and libraries, the workspaces of their kernels, and fragmentation (`RESERVED` is kept free for
+these); the scores from which recall is computed; and the features of training images that an expert with a frozen backbone
+keeps. Host memory is not modelled. A worker that prepares data holds at most five shards (one being filled, one being encoded,
+three being written), which is 160 MiB for shards of 1,000 images of 224 pixels.
 """
 
 import math
@@ -23,20 +23,20 @@ GIB = 2**30
 RESERVED = 1 * GIB
 FP32 = 4
 
-# What a rank holds at its worst moment: name -> bytes.
+# What a rank holds at its peak: name -> bytes.
 Terms = dict[str, int]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """A dual encoder.
+    """Sizes of a dual encoder in bytes.
 
     Attributes:
-        trainable: P, what moves; a snapshot is as large.
-        frozen: F, what does not.
-        module: the largest single module.
-        tower: what a frozen image tower has beside the model; none where the tower moves.
-        block, outside: the largest of the blocks that FSDP gathers one by one, and what is in none of them.
+        trainable: P, the trainable parameters; a snapshot has the same size.
+        frozen: F, the frozen parameters.
+        module: the parameters of the largest single module.
+        tower: what a frozen image tower holds besides the model; None if the tower is trained.
+        block, outside: the largest of the blocks that FSDP gathers one by one, and the parameters outside these blocks.
     """
 
     trainable: int
@@ -49,15 +49,15 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of this rank's pairs; of the passes those that its gradient takes.
+    """Sizes of one step over this rank's pairs, in bytes. Passes that the step does not use are None or 0.
 
     Attributes:
         batch: its pairs as the student gets them.
-        learned: of these what has a gradient; none: all.
-        first: a forward and backward pass.
+        learned: the part of the batch that has a gradient; None: all of it.
+        first: peak of a forward and backward pass.
         check: an inner step of the check of finite differences.
-        tower: a frozen backbone's pass over a chunk of images and back to their pixels.
-        encoding: a pass without a graph over the images that are encoded at once, images included.
+        tower: a frozen backbone's pass over a chunk of images, and back to their pixels.
+        encoding: peak of a pass without a graph over the images that are encoded at once, including the images.
         kept: what an objective keeps of all real pairs.
     """
 
@@ -73,20 +73,20 @@ class Step:
 
     @property
     def gradients(self) -> int:
-        """Of the batch."""
+        """Bytes of the batch's gradients."""
         return self.batch if self.learned is None else self.learned
 
 
 @dataclass(frozen=True)
 class PairSize:
-    """A synthetic pair.
+    """Sizes of a synthetic pair in bytes.
 
     Attributes:
         whole: its pixels and its text.
-        learned: of these what moves.
-        used: what an outer step takes of it: its text, and its pixels or, where these stay as they are, what a frozen tower
-            made of them.
-        kept: what a run keeps of it beside them: the features of images that stay as they are.
+        learned: the part of it that is learned.
+        used: what an outer step uses of it: its text, and its pixels or, if the images are not learned, the features that a
+            frozen tower computed from them.
+        kept: what a run keeps besides these: the features of images that are not learned.
     """
 
     whole: int
@@ -96,24 +96,26 @@ class PairSize:
 
 
 def peak(terms: Terms) -> int:
-    """Bytes of all terms."""
+    """The sum of all terms, in bytes."""
     return sum(terms.values())
 
 
 def per_rank(total: int, workers: int) -> int:
-    """A rank's part."""
+    """One rank's part of a total, rounded up."""
     return math.ceil(total / workers)
 
 
 def student_memory(sizes: Sizes, workers: int, sharding: Sharding) -> Terms:
-    """What a student takes before it does anything.
+    """The memory of a student before its first pass.
 
-    - student: P + F on each rank; with zero3 (P + F) / W, the largest module whole and two buckets ahead of it; with fsdp
-      (P + F) / W, what is outside of blocks, a block and the next one ahead of it, and what came of it from the ranks.
-    - frozen tower: what it has beside the student, which holds none of it whole where it is in shards.
-    - engine: of ZeRO a master copy P / W, which newer DeepSpeed does without with zero3, and gradients P / W; and a bucket of
-      them, with zero1 and zero2 what P fills of it. Of FSDP gradients P / W; those of a block whole, twice, or those of what is
-      outside.
+    - student: P + F on each rank. With zero3: (P + F) / W, one whole module (the largest), and two prefetched buckets. With
+      fsdp: (P + F) / W, the parameters outside the blocks, the present block, the prefetched next block, and the buffer into
+      which that was gathered.
+    - frozen tower: what it holds besides the student. If the parameters are in shards, the student has no whole copy of the
+      tower, so it is counted here.
+    - engine: for ZeRO, a master copy P / W (which newer DeepSpeed does not need with zero3), gradients P / W, and a bucket of
+      gradients, which with zero1 and zero2 is not larger than P. For FSDP, gradients P / W, those outside the blocks, and the
+      larger of a block's whole gradients twice and those outside.
     """
     whole, part = sizes.trainable + sizes.frozen, per_rank(sizes.trainable, workers)
     bucket = FP32 * bucket_elements(whole // FP32)
@@ -131,29 +133,30 @@ def student_memory(sizes: Sizes, workers: int, sharding: Sharding) -> Terms:
 
 
 def first_order_memory(sizes: Sizes, first: int, workers: int, sharding: Sharding) -> int:
-    """A pass with its gradients: all P of them with none and zero1, which on several ranks are then copied into one vector
-    to be summed; with others (`drops_gradients`) each goes into the engine's buckets as soon as it is made."""
+    """The peak of a forward and backward pass with its gradients. With none and zero1, a rank holds all P of them, and copies
+    them into one vector to sum them over the ranks. With the others (`drops_gradients`), each gradient goes into the engine's
+    buckets as soon as it is computed."""
     return first if workers == 1 or drops_gradients(sharding) else max(first, 2 * sizes.trainable)
 
 
 def drops_gradients(sharding: Sharding) -> bool:
-    """Whether no rank ever has the whole gradient."""
+    """Whether no rank ever holds the whole gradient."""
     return sharding not in ("none", "zero1")
 
 
 def is_in_shards(sharding: Sharding) -> bool:
-    """Whether no rank ever has all parameters."""
+    """Whether no rank ever holds all parameters."""
     return sharding in ("zero3", "fsdp")
 
 
 def expert_memory(sizes: Sizes, step: Step, settings: ExpertSettings) -> Terms:
-    """An expert's training step.
+    """The peak of an expert's training step.
 
     - student, engine: see `student_memory`.
-    - momentum: P, and P / W in shards; 0 without.
-    - batch: the pairs of the step, ceil(B / W).
-    - activations: see `first_order_memory`; or a batch of images encoded, as in validation; weight decay makes a copy of the
-      gradients.
+    - momentum: P, or P / W if an engine shards it; 0 without momentum.
+    - batch: the ceil(B / W) pairs of the step.
+    - activations: the largest of a pass (see `first_order_memory`), the gradients with weight decay's copy, and encoding a
+      batch of images for validation.
     """
     workers, sharding, p = settings.workers, settings.sharding, sizes.trainable
     assert step.first is not None
@@ -165,18 +168,19 @@ def expert_memory(sizes: Sizes, step: Step, settings: ExpertSettings) -> Terms:
 
 
 def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
-    """The worst moment of an unroll beside the student, both ends of the expert's way, and the batches.
+    """The peak of an unroll, apart from the student, the expert's start and target snapshots, and the batches.
 
-    With p = P / W, b the bytes of what is learned of a step's batch and T steps; the start is the expert's:
+    With p = P / W, T steps, and b the bytes of the learned part of a step's batch; the start is the expert's snapshot:
 
-    - snapshots: (T - 1) p, or the pairs' gradients (T - 1) b of the steps done where these are larger (then the sweep is at its
-      first step); where snapshots are offloaded p, the one in use. The forward scheme keeps T b of the way there, too.
-    - vectors: adjoint and direction 2 p. Differences add the gradient ahead, the shifted parameters and the last step's
-      gradient, 3 p and b; the forward scheme 2 p.
-    - gathered: `exact` on several ranks has parameters and direction whole, 2 P, and F in shards; differences P out of shards.
-    - activations: of ceil(B / W) pairs. `exact`, `tesla`: graph, gradient and products of a step differentiated twice; or, on
-      one rank, the graph and gradient with the end of the student's way, and the outer loss's differences and gradient, 3 p.
-      `full`: all T steps. Differences: see `first_order_memory`.
+    - snapshots: the student's at T - 1 steps, (T - 1) p, or p if they are offloaded. The backward sweep replaces them by the
+      pairs' gradients, up to (T - 1) b, which count if they are larger. The forward scheme also keeps T b from the unroll.
+    - vectors: adjoint and direction, 2 p. Central differences add the next gradient, the shifted parameters and the gradient of
+      the last step, 3 p and b; the forward scheme adds 2 p.
+    - gathered: on several ranks, `exact` gathers parameters and direction, 2 P, and F if the parameters are in shards. Finite
+      differences gather P unless the parameters are in shards.
+    - activations, for ceil(B / W) pairs: for `exact` and `tesla`, graph, gradient and products of a step that is differentiated
+      twice; on one rank, this or graph and gradient of the last step with 3 p for the student's end and the outer loss's
+      differences and gradient. For `full`, the graph of all T steps. For finite differences, see `first_order_memory`.
     """
     objective: UnrolledObjective = settings.objective
     workers, in_shards, steps = settings.workers, is_in_shards(settings.sharding), objective.inner_steps
@@ -205,13 +209,13 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
 
 
 def is_sharded(settings: DistillSettings) -> bool:
-    """Whether the student of several ranks is used."""
+    """Whether the student for several ranks is used."""
     return settings.workers > 1 or settings.sharding != "none"
 
 
 def pairs_memory(pairs: int, pair: PairSize, settings: DistillSettings) -> Terms:
-    """A rank's share, M / W pairs: their values; of what is learned start, best, the running average if there is one, and
-    Adam's two moments or SGD's one."""
+    """The memory of a rank's M / W pairs: their values and, for the learned part, the starting and the best values, the running
+    average if there is one, and the moments (two for Adam, one for SGD with momentum)."""
     moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
     copies = 2 + bool(settings.ema) + moments
     return {"pairs": per_rank(pairs, settings.workers) * (pair.whole + pair.kept + copies * pair.learned)}
@@ -220,17 +224,17 @@ def pairs_memory(pairs: int, pair: PairSize, settings: DistillSettings) -> Terms
 def distillation_memory(
     sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillSettings, validation: Terms, held: int = 2
 ) -> Terms:
-    """A run with M pairs, at the worst of: the unroll, the check of differences, the pairs' own step, the validation.
+    """The peak of a distillation of M pairs, the maximum over the parts of an outer step and validation.
 
-    - student, engine: see `student_memory`; pairs: see `pairs_memory`.
-    - expert: the snapshots held at once, P / W each: of trajectory matching start and target, of a teacher all its experts'.
-    - batches: T b, and the images they use.
-    - what `unroll_memory` says, beside the graphs that a frozen backbone keeps; finite differences are checked by a small
-      unroll of `exact`, with its snapshots, adjoint and direction.
-    - or, in its place, the outer loss on real pairs, where there is one, with the student's end and the adjoint.
-    - or, in its place, what follows it: a frozen backbone's way to the pixels; the outer optimiser, six times what is learned
-      of the used pairs.
-    - or, in place of expert, batches and unroll, the validation: what `evaluation_memory` has.
+    - student, engine: see `student_memory`; pairs: see `pairs_memory`. These are always held.
+    - expert: the `held` snapshots that are in memory at once, P / W each: start and target in trajectory matching, those of all
+      experts for a teacher. batches: the T batches of an unroll, and the pairs that they use. Both except in validation.
+    - unroll: see `unroll_memory`; and the graphs that a frozen backbone keeps.
+    - or the check of finite differences: a small unroll by `exact`, with its snapshots, adjoint and direction.
+    - or the outer loss on real pairs, if the objective has one: a pass, with the student's end and the adjoint.
+    - or the update of the pairs: a frozen backbone's backward pass to the pixels; then the outer optimiser, which needs six
+      times the learned part of the used pairs.
+    - or validation: see `evaluation_memory`.
     """
     objective: UnrolledObjective = settings.objective
     workers, steps, p = settings.workers, objective.inner_steps, per_rank(sizes.trainable, settings.workers)
@@ -256,43 +260,43 @@ def distillation_memory(
 
 
 def used_pairs(pairs: int, settings: DistillSettings) -> int:
-    """How many of M pairs a rank encodes in an outer step of trajectory matching, at most."""
+    """The largest number of the M pairs that a rank encodes in one outer step of an unrolled objective."""
     batch = min(settings.batch_size or pairs, pairs)
     return min(pairs, settings.objective.inner_steps * per_rank(batch, settings.workers))
 
 
 def tower_memory(tower: TowerPass | None, images: int, settings: DistillSettings) -> tuple[int, int]:
-    """Of so many images of a rank: the graphs kept until their way back to the pixels, and that way's peak, graphs included.
-    Images that keep their start have no way back; their features are made once."""
+    """For a rank's images: the bytes of the graphs that are kept until the backward pass to the pixels, and the peak of that
+    pass, including the graphs. Images that are not learned have no backward pass; their features are computed once."""
     if tower is None:
         return 0, 0
     if "images" in settings.fixed():
         return 0, tower.without_graph
     chunks = chunks_of(images)
     kept = kept_chunks(chunks, tower.graph, settings.tower_graph_mib << 20)
-    # Kept graphs go first, one by one; then the other chunks pass again.
-    first, again = kept * tower.graph + tower.peak - tower.graph, tower.peak
-    return kept * tower.graph, max(first if kept else 0, again if kept < chunks else 0)
+    # The backward pass first uses the kept graphs, one by one. Then it runs the forward pass of the other chunks again.
+    with_kept, recomputed = kept * tower.graph + tower.peak - tower.graph, tower.peak
+    return kept * tower.graph, max(with_kept if kept else 0, recomputed if kept < chunks else 0)
 
 
 def other_distillation_memory(
     sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillSettings, validation: Terms
 ) -> Terms:
-    """A run whose objective unrolls no student, at the worst of: the way of the rank's drawn pairs through the tower and back,
-    the outer optimiser's step over them, a training step of the model on real pairs, the validation.
+    """The peak of a distillation whose objective unrolls no student, the maximum over: the drawn pairs of the rank through the
+    tower and back, the outer optimiser's step, a training step of the model on real pairs, and the validation.
 
-    - snapshots: of an objective that reads experts three of P; where the model is trained its starting weights, P.
+    - snapshots: three of P if the objective reads experts; else P for the starting weights if it trains the model.
     - real batch: this rank's rows of the step; real moments: what is kept of all real pairs.
     """
     objective, workers = settings.objective, settings.workers
-    own_pairs = per_rank(objective.used_pairs(pairs), workers)
-    own, (_, back) = own_pairs * pair.learned, tower_memory(step.tower, own_pairs, settings)
+    drawn = per_rank(objective.used_pairs(pairs), workers)
+    learned, (_, back) = drawn * pair.learned, tower_memory(step.tower, drawn, settings)
     snapshots = (3 if "experts" in objective.needed() else int(objective.trains_model())) * sizes.trainable
     resident = student_memory(sizes, workers, "none") | pairs_memory(pairs, pair, settings) | {"snapshots": snapshots}
     working = resident | {"real batch": step.batch, "real moments": step.kept}
     moments = [
-        working | {"pairs' gradients": own, "activations": back},
-        working | {"pairs' gradients": own, "outer optimiser": 6 * own},
+        working | {"pairs' gradients": learned, "activations": back},
+        working | {"pairs' gradients": learned, "outer optimiser": 6 * learned},
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
     if step.first is not None:
@@ -301,11 +305,12 @@ def other_distillation_memory(
 
 
 def evaluation_memory(sizes: Sizes, step: Step, settings: EvaluationSettings, workers: int = 1) -> Terms:
-    """A student's training on pairs, whole on each rank, beside the pairs and the dual encoder that stands by.
+    """The peak of training a student on pairs, without the pairs and the dual encoder that the caller holds. Each rank has the
+    whole student.
 
-    - student: P + F; best so far: the same, with more than one learning rate; momentum: P.
-    - batch: the pairs of the step, ceil(B / W).
-    - activations: see `first_order_memory`; or a batch of images encoded; weight decay makes a copy of the gradients.
+    - student: P + F. best so far: the same, if there are several learning rates. momentum: P.
+    - batch: the ceil(B / W) pairs of the step.
+    - activations: the largest of a pass (see `first_order_memory`), the gradients with weight decay's copy, and encoding.
     """
     assert step.first is not None
     p, whole = sizes.trainable, sizes.trainable + sizes.frozen
@@ -320,7 +325,7 @@ def evaluation_memory(sizes: Sizes, step: Step, settings: EvaluationSettings, wo
 
 
 def student_step_memory(trace: MemoryTrace, settings: EvaluationSettings, pairs: int, workers: int) -> Terms:
-    """A student's training on M pairs, from a trace of its passes."""
+    """The peak of training a student on M pairs (`evaluation_memory`), from a trace of its passes."""
     rows = per_rank(min(settings.batch_size, pairs), workers)
     step = Step(
         rows * trace.input_bytes,
@@ -331,7 +336,7 @@ def student_step_memory(trace: MemoryTrace, settings: EvaluationSettings, pairs:
 
 
 def sizes_of(trace: MemoryTrace) -> Sizes:
-    """Bytes of the traced dual encoder."""
+    """The sizes of the traced dual encoder."""
     tower = trace.tower_bytes if trace.frozen_backbone else None
     return Sizes(
         sum(trace.trainable_bytes.values()),

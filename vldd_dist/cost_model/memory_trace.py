@@ -1,6 +1,6 @@
-"""A student's passes without memory: the same code on the "meta" device, counted, so that a plan can say what a run will take.
+"""Measures the memory of a student's passes by running the same code on the meta device, so that a plan can say what is needed.
 
-Nothing is downloaded and nothing large is allocated; both passes of a ViT-H's inner step take two seconds.
+Nothing is downloaded, and nothing large is allocated. Tracing both passes of an inner step of a ViT-H takes two seconds.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,17 +25,17 @@ from vldd_dist.sharding.blocks import blocks_of
 
 META = torch.device("meta")
 
-Asked = ParamSpec("Asked")
-Found = TypeVar("Found")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class SecondOrder:
-    """One inner step differentiated twice, bytes beside parameters, direction and batch.
+    """Memory of one inner step that is differentiated twice, in bytes, without parameters, direction and batch.
 
     Attributes:
-        graph: what the first gradient leaves for the second: its graph and itself.
-        peak: of both, products included.
+        graph: what the first gradient keeps for the second: its graph and the gradient itself.
+        peak: the peak over both, including the products.
     """
 
     graph: int
@@ -44,7 +44,8 @@ class SecondOrder:
 
 @dataclass(frozen=True)
 class FullGraph:
-    """One graph over all inner steps, bytes beside parameters and batches: T steps peak at `one + (T - 1) * further`."""
+    """Memory of one graph over all inner steps, in bytes, without parameters and batches. The peak of T steps is
+    `one + (T - 1) * further`."""
 
     one: int
     further: int
@@ -52,12 +53,12 @@ class FullGraph:
 
 @dataclass(frozen=True)
 class TowerPass:
-    """A chunk of images through a frozen tower and back to their pixels, bytes beside parameters and images.
+    """Memory of a chunk of images that passes a frozen tower and back to its pixels, in bytes, without parameters and images.
 
     Attributes:
-        graph: what the forward pass leaves for the backward pass, features included.
-        peak: of both, the images' gradients included.
-        without_graph: the forward pass alone.
+        graph: what the forward pass keeps for the backward pass, including the features.
+        peak: the peak over both passes, including the images' gradients.
+        without_graph: the peak of the forward pass alone, without a graph.
     """
 
     graph: int
@@ -68,35 +69,36 @@ class TowerPass:
 NOTHING: frozenset[str] = frozenset()
 
 
-def _once(
-    rehearse: "Callable[Concatenate[MemoryTrace, Asked], Found]",
-) -> "Callable[Concatenate[MemoryTrace, Asked], Found]":
-    """A trace asked for again is remembered."""
+def _cached(
+    method: "Callable[Concatenate[MemoryTrace, Arguments], Result]",
+) -> "Callable[Concatenate[MemoryTrace, Arguments], Result]":
+    """Cache the results of a method in `MemoryTrace.known`, by its arguments."""
 
-    @wraps(rehearse)
-    def remembered(self: "MemoryTrace", *args: Asked.args, **kwargs: Asked.kwargs) -> Found:
-        key = (rehearse.__name__, args, tuple(sorted(kwargs.items())))
+    @wraps(method)
+    def cached(self: "MemoryTrace", *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        key = (method.__name__, args, tuple(sorted(kwargs.items())))
         if key not in self.known:
-            self.known[key] = rehearse(self, *args, **kwargs)
+            self.known[key] = method(self, *args, **kwargs)
         return self.known[key]
 
-    return remembered
+    return cached
 
 
 class MemoryTrace:
-    """What the passes of one dual encoder take.
+    """The memory of the passes of one dual encoder.
 
     Args:
         text_dim: size of the caption embeddings.
-        image_size: pixels.
+        image_size: width and height in pixels.
 
     Attributes:
-        parameters, trainable: how many.
-        trainable_bytes: P, by tower.
-        frozen_bytes: F.
-        module_bytes: the largest module's own parameters.
-        block_bytes, outside_bytes: the largest of the model's blocks, and what is in none of them.
-        has_features: of the settings; here the weights are random, and never loaded.
+        parameters, trainable: numbers of parameters.
+        trainable_bytes: tower -> bytes of its trainable parameters; their sum is P.
+        frozen_bytes: F, bytes of the frozen parameters.
+        module_bytes: bytes of the largest module's own parameters.
+        block_bytes, outside_bytes: bytes of the largest of the model's blocks, and of the parameters outside all blocks.
+        has_features: as in the settings. The traced model has random weights; none are loaded.
+        known: cached results.
     """
 
     def __init__(self, settings: ModelSettings, text_dim: int, image_size: int) -> None:
@@ -119,26 +121,26 @@ class MemoryTrace:
 
     @cached_property
     def pair_bytes(self) -> int:
-        """A synthetic pair: its pixels, its text, and what the loss adds. Of a full similarity that is one column: the others
-        are M numbers, beside which an image is large."""
+        """Bytes of a synthetic pair: its pixels, its text, and what the loss adds. Of its M numbers in a full similarity matrix
+        only one is counted, because the rest is small compared with an image."""
         return self.learned_bytes(NOTHING)
 
     def learned_bytes(self, fixed: frozenset[str]) -> int:
-        """Of a synthetic pair what moves."""
+        """Bytes of the learned part of a synthetic pair, that is, without the tensors named in `fixed`."""
         sizes = {"images": 4 * 3 * self.image_size**2, "texts": 4 * self.text_dim}
         sizes |= {name: one.start.nbytes for name, one in self._rows(1).items()}
         return sum(size for name, size in sizes.items() if name not in fixed)
 
     @cached_property
     def input_bytes(self) -> int:
-        """A pair as the students get it: the same, or the frozen backbone's features and the text."""
+        """Bytes of a pair as students get it: with its pixels or, for a frozen backbone, with its features."""
         return self.learned_input_bytes(NOTHING)
 
     def learned_input_bytes(self, fixed: frozenset[str]) -> int:
-        """Of that what moves."""
+        """Bytes of a pair as students get it, without the tensors named in `fixed`."""
         return sum(tensor.nbytes for name, tensor in self._batch(self.model(), 1).items() if name not in fixed)
 
-    @_once
+    @_cached
     def first_order(
         self,
         pairs: int,
@@ -149,28 +151,34 @@ class MemoryTrace:
         fixed: frozenset[str] = NOTHING,
         blend: Blend | None = None,
     ) -> int:
-        """A forward and backward pass with fused attention: the peak, bytes beside parameters and batch.
+        """The peak of a forward and backward pass with fused attention, in bytes, without parameters and batch.
 
         Args:
-            training: with dropout.
-            of_batch: with the batch's gradient.
-            keep: the parameters' gradients; else each is gone as soon as it is made, as when it goes to another rank.
-            fixed: of a pair's tensors what has no gradient, beside what the loss itself keeps fixed.
-            blend: of the features; none: they are not mixed.
+            training: whether dropout is on.
+            of_batch: whether the gradient of the batch is computed.
+            keep: whether the parameters' gradients are kept; otherwise each is freed as soon as it is computed, as if it were
+                sent to another rank.
+            fixed: names of a pair's tensors without a gradient, in addition to those that the loss keeps fixed.
+            blend: how features are mixed; None: they are not.
         """
         student, theta, batch = self.student(pairs, dropout=training, fused=True, fixed=fixed, blend=blend)
         with fused_attention_on_meta(), LiveMemory() as memory:
-            at, on = _leaves(theta, True), _leaves(batch, of_batch)
-            for leaf in [] if keep else at:
-                leaf.register_post_accumulate_grad_hook(_drop_gradient)
-            student.loss(at, on, 0).backward()
+            parameters, inputs = _leaves(theta, True), _leaves(batch, of_batch)
+            if not keep:
+                for leaf in parameters:
+                    leaf.register_post_accumulate_grad_hook(_drop_gradient)
+            student.loss(parameters, inputs, 0).backward()
         return memory.peak
 
-    @_once
+    @_cached
     def second_order(
         self, pairs: int, *, dropout: bool, with_theta: bool, fixed: frozenset[str] = NOTHING, blend: Blend | None = None
     ) -> SecondOrder:
-        """`DoubleBackward` of one step. `with_theta`: with the products along theta."""
+        """The memory of `DoubleBackward` for one step.
+
+        Args:
+            with_theta: whether the product with respect to theta is computed too.
+        """
         student, theta, batch = self.student(pairs, dropout=dropout, fused=False, fixed=fixed, blend=blend)
         direction = [torch.empty_like(tensor) for tensor in theta]
         with LiveMemory() as memory:
@@ -180,11 +188,11 @@ class MemoryTrace:
             derivatives.products(theta, batch, 0, direction, first, with_theta=with_theta)
         return SecondOrder(graph, memory.peak)
 
-    @_once
+    @_cached
     def full_graph(
         self, pairs: int, *, dropout: bool, fixed: frozenset[str] = NOTHING, blend: Blend | None = None
     ) -> FullGraph:
-        """`full_gradient` of one and of two steps."""
+        """The memory of `full_gradient`, from traces of one and of two steps."""
         peaks = []
         for steps in (1, 2):
             student, theta, batch = self.student(pairs, dropout=dropout, fused=False, fixed=fixed, blend=blend)
@@ -198,18 +206,18 @@ class MemoryTrace:
             peaks.append(memory.peak)
         return FullGraph(peaks[0], peaks[1] - peaks[0])
 
-    @_once
+    @_cached
     def encoding(self, count: int) -> int:
-        """Features of 8-bit images without a graph: the peak, bytes beside parameters."""
+        """The peak of encoding 8-bit images without a graph, in bytes, without parameters."""
         model = self.model()
         with torch.no_grad(), fused_attention_on_meta(), LiveMemory() as memory:
             images = torch.empty(count, 3, self.image_size, self.image_size, device=META, dtype=torch.uint8)
             model.image_features(model_inputs(model, model.normalise(images)))
         return memory.peak
 
-    @_once
+    @_cached
     def tower(self, images: int) -> TowerPass:
-        """The image tower as a frozen one, on a chunk of images."""
+        """The memory of the image tower as a frozen tower, for a chunk of images."""
         tower, chunk = FrozenTower(self.model().image_backbone), self._images(images)
         with fused_attention_on_meta():
             graph = tower.chunk_with_graph(chunk).graph_bytes
@@ -222,10 +230,11 @@ class MemoryTrace:
 
     @cached_property
     def tower_bytes(self) -> int:
-        """What a frozen tower has beside the model's parameters."""
+        """Bytes that a frozen tower holds besides the model's parameters."""
         return FrozenTower(self.model().image_backbone).own_bytes
 
     def model(self) -> DualEncoder:
+        """The dual encoder on the meta device."""
         with META:
             return build(self.settings, self.text_dim, None, 0)
 
@@ -238,22 +247,23 @@ class MemoryTrace:
         return batch | {name: one.start.to(META) for name, one in self._rows(pairs).items()}
 
     def _rows(self, pairs: int) -> dict[str, Learned]:
-        """What the loss adds to a batch."""
+        """The learned rows that the loss adds to a batch."""
         loss: Loss = self.settings.loss
         return loss.learned_rows(range(pairs), pairs)
 
     def student(
         self, pairs: int, *, dropout: bool, fused: bool, fixed: frozenset[str] = NOTHING, blend: Blend | None = None
     ) -> tuple[Student, list[Tensor], list[Tensor]]:
-        """A student, its parameters, and what is learned of a batch; what is not is the same in both of two steps."""
+        """A student, its parameters, and the learned tensors of a batch. The student gets the fixed tensors, which are the same
+        for both of two steps."""
         model = self.model()
         student = Student(model, self.settings.loss, dropout=dropout, fused_attention=fused)
         student.blend = blend
         fixed |= {name for name, one in self._rows(pairs).items() if one.lr == 0}
         batch = self._batch(model, pairs)
-        places = frozenset(place for place, name in enumerate(batch) if name in fixed)
-        learned, others = without_fixed(list(batch.values()), places)
-        student.fixed = [others, others] if others else ()
+        fixed_positions = frozenset(position for position, name in enumerate(batch) if name in fixed)
+        learned, fixed_tensors = without_fixed(list(batch.values()), fixed_positions)
+        student.fixed = [fixed_tensors, fixed_tensors] if fixed_tensors else ()
         shared = [one.start.to(META) for one in self.settings.loss.learned_shared().values()]
         return student, [parameter.detach() for parameter in student.view.parameters], [*learned, *shared]
 
@@ -266,5 +276,5 @@ def _drop_gradient(leaf: Tensor) -> None:
     leaf.grad = None
 
 
-# (dual encoder, image size in pixels) -> its trace; the same trace for the same question.
+# (dual encoder, image size in pixels) -> its trace, which is made once for the same arguments.
 TraceOf = Callable[[ModelSettings, int], MemoryTrace]

@@ -1,4 +1,4 @@
-"""What the frozen text encoder takes, by a pass of the same architecture on the "meta" device."""
+"""The memory of the frozen text encoder, measured by a pass of the same architecture on the meta device."""
 
 from functools import partial
 
@@ -11,21 +11,21 @@ from vldd_dist.models.text.architecture import find_architecture
 
 
 def text_encoder_memory(settings: TextTowerSettings, batch_size: int) -> Terms:
-    """Its weights in fp32, and a batch of captions of as many tokens as they may have, which the longest ones come near. Of a
-    hub's model whose configuration is not to be had here, BERT base is taken.
+    """The weights in fp32, and the peak of a batch of captions with the largest allowed number of tokens, which the longest
+    captions nearly reach. If the configuration of a hub's model is not available here, BERT base is assumed.
 
     Raises:
         ConfigError: the description names no text encoder.
     """
-    # Here, so that only plans load transformers.
+    # Imported here, so that only plans load transformers.
     import transformers
 
-    found = find_architecture(settings, ask_hub=False)
+    architecture = find_architecture(settings, ask_hub=False)
     tokens, make = settings.max_tokens, partial(transformers.AutoModel.from_config, transformers.BertConfig())
-    if found is not None:
-        model_class = getattr(transformers, found.pooling.model_class)
-        make = partial(getattr(model_class, "from_config", model_class), found.config)
-        tokens = (found.pooling.pads_to_positions and found.positions) or tokens
+    if architecture is not None:
+        model_class = getattr(transformers, architecture.pooling.model_class)
+        make = partial(getattr(model_class, "from_config", model_class), architecture.config)
+        tokens = (architecture.pooling.pads_to_positions and architecture.positions) or tokens
     with torch.device("meta"):
         model, ids = make(), torch.zeros(batch_size, tokens, dtype=torch.int64)
     model.eval().requires_grad_(False).float()

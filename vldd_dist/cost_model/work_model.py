@@ -1,5 +1,5 @@
-"""Floating-point operations of one unit, from what a trace of its passes found for a pair. Neither losses nor optimisers are
-counted, which take no products of matrices, nor the frozen text encoder, which sees each caption once."""
+"""Floating-point operations of one unit, from the operations per pair that a trace of its passes counted. Losses and optimisers
+are not counted, because they have no matrix products, nor is the frozen text encoder, because it encodes each caption once."""
 
 import math
 
@@ -11,8 +11,8 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace
 
 
 def expert_flops(experiment: Experiment, trace: MemoryTrace, data: DataSize) -> float:
-    """Every training entry in each epoch, and the validation images after each. Images pass a frozen tower only where they are
-    augmented."""
+    """The operations of training one expert: each training entry in each epoch, and encoding the validation images after each
+    epoch. Images pass a frozen tower only if they are augmented."""
     settings, flops = experiment.experts, FlopTrace(trace)
     entries = data.images["train"] * (data.captions_an_image if settings.captions == "all" else 1)
     augmented = flops.encoding if trace.frozen_backbone and settings.augment is not None else 0
@@ -21,7 +21,7 @@ def expert_flops(experiment: Experiment, trace: MemoryTrace, data: DataSize) -> 
 
 
 def student_flops(trace: MemoryTrace, settings: EvaluationSettings, pairs: int, validation: int) -> float:
-    """Students on M pairs, one for each learning rate, and `validation` images encoded by each."""
+    """The operations of training a student on M pairs for each learning rate, each of which encodes `validation` images."""
     flops = FlopTrace(trace)
     one = settings.epochs * pairs * flops.training + validation * flops.encoding
     tower = pairs * flops.encoding if trace.frozen_backbone else 0
@@ -31,13 +31,17 @@ def student_flops(trace: MemoryTrace, settings: EvaluationSettings, pairs: int, 
 def distillation_flops(
     experiment: Experiment, trace: MemoryTrace, data: DataSize, pairs: int, earlier: int = 0
 ) -> float | None:
-    """All outer steps with their validations, which see the pairs of `earlier` phases too; none where the objective does not
-    say what a step takes."""
+    """The operations of all outer steps and validations. None if the objective does not count the operations of its steps.
+
+    Args:
+        pairs: number of pairs that are learned.
+        earlier: number of pairs of earlier phases, on which validation trains too.
+    """
     settings = experiment.distill
     step = settings.objective.step_flops(FlopTrace(trace), settings, pairs)
     if step is None:
         return None
     images = 0 if experiment.model.has_features else data.images["val"]
-    # Of the start, too.
+    # The starting pairs are validated, too.
     validations = 1 + math.ceil(settings.outer_steps / settings.validate_every)
     return settings.outer_steps * step + validations * student_flops(trace, experiment.evaluation, earlier + pairs, images)
