@@ -1,11 +1,11 @@
-"""A Ray cluster of several nodes on one machine, to try what a real one does.
+"""Starts a Ray cluster of several nodes on one machine, to try what a real cluster does.
 
     python -m cluster.local [--nodes 2] [--cpus 1]
 
-A head that runs no work, as on a real cluster, and nodes that do. It prints how to reach it, and ends with Ctrl-C.
+As on a real cluster, the head runs no work, and the nodes do. The program prints how to reach the cluster. Ctrl-C ends it.
 
-Whoever reaches Ray's services runs programs as you. So they listen on 127.0.0.1 only, where no other machine reaches them, and
-ask for a token, which other users of this machine cannot read.
+Anybody who reaches Ray's services can run programs as you. So they listen on 127.0.0.1 only, which other machines cannot reach,
+and require a token, which other users of this machine cannot read.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
-# Both are read when Ray is imported, and passed to its processes. The second is what Ray does on macOS and Windows: this
-# machine's address is 127.0.0.1 for a process that joins, too, and not one that other machines reach.
+# Ray reads both when it is imported, and passes them to its processes. The second is Ray's default on macOS and Windows: this
+# machine's address is 127.0.0.1, also for processes that join, and not one that other machines can reach.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-# Jobs start with `python`: this one.
+# Jobs start `python`, which must be this one.
 os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
 
 from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
@@ -32,8 +32,8 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.cluster_utils import Cluster
 from ray.dashboard.consts import DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX
 
-# A dead node refuses the question at once, and its death is noticed within three seconds. One that only answers late, on a busy
-# machine, has five times five seconds.
+# A dead node refuses a health check at once, so its death is noticed within three seconds. A node that answers late because
+# the machine is busy has five times five seconds.
 HEALTH = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 500,
@@ -49,26 +49,26 @@ AGENTS = DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX.encode()
 
 
 def free_port() -> int:
-    """A port of this machine on which nobody listens."""
+    """A port of this machine on which no process listens."""
     with socket() as probe:
         probe.bind((LOOPBACK, 0))
         return probe.getsockname()[1]
 
 
 def is_taken(port: int) -> bool:
-    """Whether somebody listens on a port of this machine."""
+    """Whether a process listens on this port of this machine."""
     with socket() as probe:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def ensure_token() -> None:
-    """Have a token where Ray looks for it: as the environment says (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH), else in
-    ~/.ray/auth_token, made here if it is missing. Only its owner may read that file; Ray itself makes it readable to all."""
+    """Make sure that Ray finds a token: in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, or else in
+    ~/.ray/auth_token. That file is created if it is missing, readable only by its owner; Ray would make it readable to all."""
     if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         return
     path = Path.home() / ".ray" / "auth_token"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Whole or not there: a file that is there and still empty would be taken for the token by another process.
+    # The file must appear with its content, because another process would take an empty file for the token.
     with tempfile.NamedTemporaryFile("w", dir=path.parent) as made:
         made.write(secrets.token_hex(32))
         made.flush()
@@ -79,7 +79,7 @@ def ensure_token() -> None:
 
 
 def start_cluster(nodes: int, cpus: int, dashboard_port: int = DASHBOARD) -> Cluster:
-    """The head with its dashboard, and `nodes` nodes of `cpus` CPU cores each."""
+    """Start a head with its dashboard, and `nodes` nodes with `cpus` CPU cores each."""
     ensure_token()
     head = {
         "node_ip_address": LOOPBACK,
@@ -87,7 +87,7 @@ def start_cluster(nodes: int, cpus: int, dashboard_port: int = DASHBOARD) -> Clu
         "include_dashboard": True,
         "dashboard_host": LOOPBACK,
         "dashboard_port": dashboard_port,
-        # Ray's is one for all clusters of a machine, and a job is submitted to the agent of the head.
+        # Ray's default port is the same for all clusters of a machine, and a job is submitted to the agent of the head.
         "dashboard_agent_listen_port": (agent_port := free_port()),
         "_system_config": HEALTH,
     }
@@ -96,56 +96,59 @@ def start_cluster(nodes: int, cpus: int, dashboard_port: int = DASHBOARD) -> Clu
         add_node(cluster, cpus)
     cluster.wait_for_nodes()
     wait_for_agents(cluster.gcs_address, nodes + 1)
-    # An agent is known a moment before it answers.
+    # An agent is registered a moment before it answers.
     for port in (agent_port, dashboard_port):
         wait_for_port(port)
     return cluster
 
 
 def wait_for_port(port: int) -> None:
-    """Until somebody of this machine listens on the port."""
+    """Wait until a process listens on this port of this machine. Raises TimeoutError."""
     deadline = time.monotonic() + AGENT_SECONDS
     while not is_taken(port):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"nobody listens on port {port} after {AGENT_SECONDS:g} s: see /tmp/ray/session_latest/logs")
+            raise TimeoutError(f"nothing listens on port {port} after {AGENT_SECONDS:g} s: see /tmp/ray/session_latest/logs")
         time.sleep(0.1)
 
 
 def wait_for_agents(gcs_address: str, nodes: int) -> None:
-    """Until the agents of so many nodes are there: without that of the head a cluster refuses jobs."""
+    """Wait until the agents of this many nodes are registered: without the head's agent, a cluster refuses jobs. Raises
+    TimeoutError."""
     client = GcsClient(address=gcs_address)
     deadline = time.monotonic() + AGENT_SECONDS
     while len(client.internal_kv_keys(AGENTS, namespace=KV_NAMESPACE_DASHBOARD, timeout=10)) < nodes:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"no agents of {nodes} nodes after {AGENT_SECONDS:g} s: see /tmp/ray/session_latest/logs")
+            raise TimeoutError(
+                f"the agents of {nodes} nodes did not start within {AGENT_SECONDS:g} s: see /tmp/ray/session_latest/logs"
+            )
         time.sleep(0.1)
 
 
 def add_node(cluster: Cluster, cpus: int) -> Any:
-    """A further node of `cpus` CPU cores; Ray's object for it."""
-    # Nodes of one machine share the session's folder. In one folder for the packages of jobs a node that comes would replace
-    # those that the workers of others stand in.
+    """Add a node with `cpus` CPU cores. Returns Ray's object for it."""
+    # Nodes on one machine share the session's folder. If they also shared the folder for the files of jobs, a new node would
+    # replace the working directories of other nodes' workers.
     packages = f"runtime_resources_{secrets.token_hex(4)}"
-    # An agent whose port another cluster has would not start.
+    # An agent does not start if another cluster uses its port.
     ports = {"dashboard_agent_listen_port": free_port()}
     return cluster.add_node(num_cpus=cpus, node_ip_address=LOOPBACK, runtime_env_dir_name=packages, **ports)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A Ray cluster of several nodes on this machine.")
-    parser.add_argument("--nodes", type=int, default=2, help="nodes that work")
-    parser.add_argument("--cpus", type=int, default=1, help="CPU cores of each")
-    parser.add_argument("--dashboard-port", type=int, help=f"{DASHBOARD}, or a free one where another Ray has that")
+    parser.add_argument("--nodes", type=int, default=2, help="number of nodes that run work (default: 2)")
+    parser.add_argument("--cpus", type=int, default=1, help="CPU cores of each node (default: 1)")
+    parser.add_argument("--dashboard-port", type=int, help=f"default: {DASHBOARD}, or a free port if another Ray uses that")
     arguments = parser.parse_args()
     dashboard_port = arguments.dashboard_port or (free_port() if is_taken(DASHBOARD) else DASHBOARD)
     if is_taken(dashboard_port):
-        parser.error(f"--dashboard-port {dashboard_port}: somebody listens there, another Ray perhaps: name another port")
+        parser.error(f"--dashboard-port {dashboard_port}: the port is in use, perhaps by another Ray: name another port")
     cluster = start_cluster(arguments.nodes, arguments.cpus, dashboard_port)
-    print(f"{arguments.nodes} nodes of {arguments.cpus} CPUs are up; in another shell:", flush=True)
+    print(f"{arguments.nodes} nodes with {arguments.cpus} CPUs each are up; in another shell:", flush=True)
     print(f"  export RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']}")
     print(f"  export RAY_API_SERVER_ADDRESS=http://{LOOPBACK}:{dashboard_port}")
     print("  vldd submit jobs/presets/scenes.yaml --store $PWD/cluster-store")
-    print("Ctrl-C ends it; what is committed stays in the store.", flush=True)
+    print("Ctrl-C ends the cluster; what is committed stays in the store.", flush=True)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, frame: stopped.set())

@@ -1,1 +1,1 @@
-"""What `ray job submit` runs."""
+"""Entry points for `ray job submit`."""

@@ -1,4 +1,4 @@
-"""The distillations of an experiment, with the experts they need, as a Ray job: arguments as of `jobs.run`."""
+"""Runs the distillations of an experiment, with the experts that they need, as a Ray job. Arguments as in `jobs.run`."""
 
 import sys
 

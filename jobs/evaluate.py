@@ -1,4 +1,4 @@
-"""The evaluations and publications of an experiment, with all they need, as a Ray job: arguments as of `jobs.run`."""
+"""Runs the evaluations and publications of an experiment, with all they need, as a Ray job. Arguments as in `jobs.run`."""
 
 import sys
 

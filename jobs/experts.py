@@ -1,4 +1,4 @@
-"""The experts of an experiment, as a Ray job: arguments as of `jobs.run`."""
+"""Trains the experts of an experiment as a Ray job. Arguments as in `jobs.run`."""
 
 import sys
 

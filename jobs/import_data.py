@@ -1,4 +1,4 @@
-"""The prepared data set and its caption embeddings, as a Ray job: arguments as of `jobs.run`."""
+"""Prepares the dataset and its caption embeddings as a Ray job. Arguments as in `jobs.run`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The whole experiment as a Ray job: `ray job submit -- python -m jobs.run jobs/presets/X.yaml --store s3://...`."""
+"""Runs a whole experiment as a Ray job: `ray job submit -- python -m jobs.run jobs/presets/X.yaml --store s3://...`."""
 
 import sys
 
