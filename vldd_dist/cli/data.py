@@ -73,12 +73,12 @@ def data(
         survey(source, split, limit=limit, seed=settings.seed, image_size=size, images=settings.data.shard_images)
         for split in source.own_splits()
     ]
-    bad = [found for found in surveys if found.read == found.bad]
+    bad = [result for result in surveys if result.read == result.bad]
     if bad:
         reason = bad[0].errors[0] if bad[0].errors else "it is empty"
         raise DataError(f"data: the {bad[0].split} split has no readable sample: {reason}")
     table = Table(title=f"{settings.name}: {source.label}", title_justify="left")
-    for column in ("", *(found.split for found in surveys)):
+    for column in ("", *(result.split for result in surveys)):
         table.add_column(column, justify="right" if column else "left")
     for name, cells in rows(surveys):
         table.add_row(name, *cells)
@@ -96,8 +96,8 @@ def _write(folder: Path, title: str, surveys: list["Survey"], notes: list[str]) 
     from vldd_dist.data.preparation.survey import contact_sheet, rows
     from vldd_dist.reporting.data_page import DataPage, render_data_page
 
-    examples = [(found.split, [(_png(image), caption) for image, caption in found.thumbnails]) for found in surveys]
-    page = DataPage(title, [found.split for found in surveys], list(rows(surveys)), notes, examples)
+    examples = [(result.split, [(_png(image), caption) for image, caption in result.thumbnails]) for result in surveys]
+    page = DataPage(title, [result.split for result in surveys], list(rows(surveys)), notes, examples)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "contact-sheet.png").write_bytes(_png(contact_sheet(surveys)))

@@ -7,7 +7,7 @@ from vldd_dist.recall_metrics import DISTILLED, FULL
 from vldd_dist.reporting.data import Row, Stat, display_name
 from vldd_dist.reporting.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, Plot, drawing, legend_below
 from vldd_dist.reporting.plots import label_budgets
-from vldd_dist.reporting.study_tables import Layout, Question, asked
+from vldd_dist.reporting.study_tables import Layout, Question, results_in_table
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
 # Inches.
@@ -23,7 +23,7 @@ def study_plot(layout: Layout, results: dict[str, list[Row]]) -> Plot | None:
     Args:
         results: variant -> its results so far.
     """
-    measured = [(question, row.metrics["mean"]) for question, row in asked(layout, results)]
+    measured = [(question, row.metrics["mean"]) for question, row in results_in_table(layout, results)]
     limited = [(question, stat) for question, stat in measured if question.method != FULL]
     if not limited:
         return None

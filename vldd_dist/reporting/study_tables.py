@@ -60,14 +60,14 @@ def study_table(layout: Layout, results: dict[str, list[Row]], published: Publis
     Args:
         results: variant -> its results so far. The cells of missing results are empty.
     """
-    found = dict(asked(layout, results))
-    figures = list(_figures(layout, list(found), published))
+    row_of = dict(results_in_table(layout, results))
+    figures = list(_figures(layout, list(row_of), published))
     heads = [head for head in _heads(layout) if head.key != layout.across]
-    shares = layout.across is None and any(_share(question, found, results) is not None for question in found)
+    shares = layout.across is None and any(_share(question, row_of, results) is not None for question in row_of)
     sections = []
-    for _, lines in groupby(_lines(list(found), layout), key=lambda line: (line[0].method == FULL, line[0].pairs)):
+    for _, lines in groupby(_lines(list(row_of), layout), key=lambda line: (line[0].method == FULL, line[0].pairs)):
         compared = list(lines)
-        rows = [row for line in compared for question in line if (row := found[question]) is not None]
+        rows = [row_of[question] for line in compared for question in line]
         best = {metric: _best(rows, metric) for metric in layout.metrics}
         sections.append(
             Section(
@@ -75,8 +75,8 @@ def study_table(layout: Layout, results: dict[str, list[Row]], published: Publis
                     Line(
                         cells=[
                             *(_label(head, line[0]) for head in heads),
-                            *(figure.cell(line, found, best, published) for figure in figures),
-                            *([_share_cell(line[0], found, results)] if shares else []),
+                            *(figure.cell(line, row_of, best, published) for figure in figures),
+                            *([_share_cell(line[0], row_of, results)] if shares else []),
                         ],
                         accent=line[0].method == DISTILLED and layout.across != "method",
                     )
@@ -87,7 +87,7 @@ def study_table(layout: Layout, results: dict[str, list[Row]], published: Publis
     columns = [*heads, *(figure.column for figure in figures)]
     if shares:
         columns.append(Column(key="of_full_data", head=OF_FULL_DATA, figures=True))
-    rows = list(found.values())
+    rows = list(row_of.values())
     notes = [spread_note(rows), *remarks(rows), *([OF_FULL_DATA_NOTE] if shares else [])]
     return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
 
@@ -108,14 +108,14 @@ class _Figure:
     is_published: bool
 
     def cell(
-        self, line: list[Question], found: dict[Question, Row], best: dict[str, float | None], published: PublishedOf
+        self, line: list[Question], row_of: dict[Question, Row], best: dict[str, float | None], published: PublishedOf
     ) -> Cell:
         question = next((q for q in line if self.value in (None, _value(q, self.across))), None)
         if question is None:
             return Text()
         if self.is_published:
             return published(question, self.metric) or Text()
-        stat = found[question].metrics[self.metric]
+        stat = row_of[question].metrics[self.metric]
         spreads = stat.model_dump(include={"std_runs", "std_students"})
         return Statistic(mean=stat.mean, best=stat.mean == best[self.metric], **spreads)
 
@@ -134,7 +134,7 @@ def _figures(layout: Layout, questions: list[Question], published: PublishedOf) 
                 yield _Figure(column, metric, value, layout.across, is_published)
 
 
-def asked(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[Question, Row]]:
+def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[Question, Row]]:
     """The results that have a place in the table: full data first, then by the number of pairs. If all variants have the same
     result for full data, it is listed once, for ALL_VARIANTS."""
     rows = [
@@ -210,10 +210,10 @@ def _best(rows: list[Row], metric: str) -> float | None:
     return max(row.metrics[metric].mean for row in rows) if len(rows) > 1 else None
 
 
-def _share(question: Question, found: dict[Question, Row], results: dict[str, list[Row]]) -> float | None:
-    return None if question.method == FULL else of_full_data(found[question], results[question.variant])
+def _share(question: Question, row_of: dict[Question, Row], results: dict[str, list[Row]]) -> float | None:
+    return None if question.method == FULL else of_full_data(row_of[question], results[question.variant])
 
 
-def _share_cell(question: Question, found: dict[Question, Row], results: dict[str, list[Row]]) -> Cell:
-    share = _share(question, found, results)
+def _share_cell(question: Question, row_of: dict[Question, Row], results: dict[str, list[Row]]) -> Cell:
+    share = _share(question, row_of, results)
     return Text() if share is None else Number(value=share)

@@ -152,7 +152,7 @@ class Reporter:
             loss=curves["loss"].tolist(),
             terms={path.removeprefix("terms."): v.tolist() for path, v in curves.items() if path.startswith("terms.")},
             validation=[(step, recall) for step, recall in reader.facts["validation"]],
-            learned={name: [found[name] for found in numbers] for name in numbers[0]} if numbers else {},
+            learned={name: [of_step[name] for of_step in numbers] for name in numbers[0]} if numbers else {},
         )
 
     def _learned_numbers(self, shared: dict[str, Tensor]) -> dict[str, float]:
