@@ -42,8 +42,7 @@ class Application(Plugin):
     Attributes:
         title: the title of its table.
         figures: the columns of its table.
-        needs: "distilled" if it needs the experiment's distilled pairs. It then runs once for each distilled set; otherwise
-            once.
+        needs: "distilled" if it needs the experiment's distilled pairs. It then runs once for each distilled set.
     """
 
     title: ClassVar[str]

@@ -41,8 +41,7 @@ def make_engine(model: nn.Module, optimiser: torch.optim.Optimizer, stage: int) 
     from deepspeed.utils import logger
 
     logger.setLevel(logging.ERROR)
-    # All ranks would compile DeepSpeed's shared-memory collective at once on first use, and a killed build leaves a lock
-    # behind.
+    # All ranks would compile DeepSpeed's shared-memory collective at once on first use, and a killed build leaves a lock.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
     bucket = bucket_elements(sum(parameter.numel() for parameter in model.parameters()))

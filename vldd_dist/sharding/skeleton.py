@@ -21,8 +21,7 @@ class Skeleton:
     """
 
     def __init__(self, model: DualEncoder) -> None:
-        # Names, not parameters: an engine replaces parameters by shards, and references here would keep the whole ones in
-        # memory.
+        # Names, not parameters: an engine replaces parameters by shards, and references would keep the whole ones alive.
         self.frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         empty: dict[int, Tensor] = {
             id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)

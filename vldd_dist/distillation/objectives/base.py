@@ -112,8 +112,7 @@ class Objective(Plugin):
     """The settings of an outer problem.
 
     Attributes:
-        needs: inputs that the run needs: "experts" (`RunContext.open_experts`), "real_batches" (real training pairs at every
-            step).
+        needs: inputs that the run needs: "experts" (`RunContext.open_experts`), "real_batches" (real pairs at every step).
         advice: what to change when the loss diverges, for the error message.
     """
 

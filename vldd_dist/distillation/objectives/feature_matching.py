@@ -33,9 +33,9 @@ class FeatureMatching(Objective):
         return problems
 
     def step_flops(self, costs: PassCosts, settings: "DistillSettings", pairs: int) -> float:
-        """See `Objective.step_flops`. Counts the synthetic images through the tower and back to their pixels; the real images
-        through the tower, unless their features are given; and the model's training step, if it takes one. Heads are not
-        counted."""
+        """See `Objective.step_flops`. Counts the passes of the synthetic images through the tower and back to their pixels,
+        those of the real images through the tower (unless their features are given) and the model's training step, but no
+        heads."""
         moves = self.trains_model() and not costs.frozen_backbone
         # Of fixed images, the features are computed once, unless the tower's weights change.
         fixed_images = costs.encoding if moves else 0

@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-# Cosines are clamped to +-this, because the gradient of the angle is infinite at 1 and -1. So angles below 1.4e-3 get no
-# gradient.
+# Cosines are clamped to +-this, because the gradient of the angle is infinite at 1 and -1: angles below 1.4e-3 have none.
 LARGEST_COSINE = 1 - 1e-6
 # Squared discrepancies are clamped to at least this, because the gradient of the root is infinite at 0.
 SMALLEST = 1e-8

@@ -28,8 +28,7 @@ class RealFeatures:
 
     def read(self, step: int) -> tuple[Tensor, Tensor, int]:
         """This rank's rows of the batch: normalised images (b, 3, H, W), or features (b, F) if those of a frozen backbone are
-        stored; caption embeddings (b, D); and B. Each step is read once if steps come in order; the last may be asked for
-        again."""
+        stored; caption embeddings (b, D); and B. The last batch read is kept, so that it can be asked for again."""
         if self._last is None or step != self._last[0]:
             batch, device = self._batches[step], self.context.device
             images, texts = batch.images.to(device), batch.texts.to(device)

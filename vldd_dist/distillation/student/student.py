@@ -11,8 +11,8 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView, call
 
-# The tensors of an inner step's batch that are not learned, so that the unroll does not see them: position in the batch ->
-# tensor.
+# Position in the batch -> tensor, for those tensors of an inner step's batch that are not learned. The unroll does not see
+# them.
 Fixed = Mapping[int, Tensor]
 
 

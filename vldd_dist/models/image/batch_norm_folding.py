@@ -23,9 +23,8 @@ def fold_batch_norms(backbone: nn.Module) -> None:
     of its module: nothing, or an activation (timm's BatchNormAct2d).
 
     This is done only if the result is certainly the same: nothing else reads the convolution's output, neither layer runs
-        twice,
-    and their parameters are not used elsewhere. A backbone that cannot be traced symbolically, for example because it branches
-    on shapes, is not changed.
+    twice, and their parameters are not used elsewhere. A backbone that cannot be traced symbolically, for example because it
+    branches on shapes, is not changed.
 
     Args:
         backbone: in evaluation mode. Its parameters and buffers are replaced, not written to.

@@ -65,8 +65,7 @@ class Loss(Plugin):
         """The same loss at another temperature.
 
         Raises:
-            ValueError: the loss has no temperature, or learns it. The message continues a sentence that begins with the loss's
-                name.
+            ValueError: the loss has no temperature, or learns it. The message continues a sentence that begins with its name.
         """
         if "temperature" not in type(self).model_fields:
             raise ValueError("has no temperature")

@@ -73,8 +73,7 @@ def _load(settings: TextTowerSettings, architecture: TextArchitecture) -> tuple[
     source = str(text_folder(settings) or settings.model)
     model_class = getattr(transformers, architecture.pooling.model_class)
     level = transformers.logging.get_verbosity()
-    # transformers would print a table of missing and unused weights. Missing ones are an error below; unused ones are the image
-    # part.
+    # transformers would print a table of missing and unused weights. Missing ones are an error below; the image part is unused.
     transformers.logging.set_verbosity_error()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=settings.revision)
@@ -99,9 +98,8 @@ def _load(settings: TextTowerSettings, architecture: TextArchitecture) -> tuple[
 
 
 def _check_end_of_text(settings: TextTowerSettings, config: Any, tokenizer: Any) -> None:
-    """Raises ConfigError if the tokenizer of a CLIP ends captions with another token than the one that the configuration calls
-    the end of text. CLIP pools the state of that token, so every caption would get the same vector, the state of its first
-    token."""
+    """Raises ConfigError if a CLIP's tokenizer ends captions with another token than the configuration's end of text. CLIP
+    pools the state of that token; without it every caption would get the same vector, the state of its first token."""
     if config.model_type != "clip_text_model":
         return
     # In transformers 2 stands for the largest id, as in configurations before its version 4.31.
