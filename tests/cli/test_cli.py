@@ -70,7 +70,7 @@ def test_a_plan_reads_the_first_samples(tmp_path: Path, capsys: pytest.CaptureFi
         (
             ["run", SCENES, "--store", "STORE", "--set", "model.image.model=test_nfnett"],
             2,
-            "timm has no 'test_nfnett'; near: test_nfnet",
+            "timm has no 'test_nfnett'; similar names: test_nfnet",
         ),
         (["run", SCENES, "--store", "memory://x"], 2, "exists in one process only"),
         (["run", SCENES, "--store", "gopher://x"], 4, "unknown scheme"),

@@ -69,7 +69,7 @@ def test_adapters_change_nothing_at_the_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("targets", "complaint"), [("nothing", "matches no linear layer"), ("*.attn", "is no regular expression")]
+    ("targets", "complaint"), [("nothing", "matches no linear layer"), ("*.attn", "is not a regular expression")]
 )
 def test_lora_targets_without_use_are_refused(targets: str, complaint: str) -> None:
     image = {**VIT, "train": "lora", "lora": LoraSettings(targets=targets)}
@@ -92,7 +92,7 @@ def test_weights_go_in_without_their_classifier_and_wrong_ones_are_named() -> No
 
 
 def test_an_unknown_model_is_named_with_its_neighbours() -> None:
-    with pytest.raises(ConfigError, match=r"timm has no 'resnet5o'; near: .*resnet50"):
+    with pytest.raises(ConfigError, match=r"timm has no 'resnet5o'; similar names: .*resnet50"):
         create_backbone("resnet5o", {}, pretrained=False, seed=0)
 
 

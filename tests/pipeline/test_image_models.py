@@ -102,7 +102,7 @@ def test_what_an_entry_says_is_in_the_question_of_its_students_and_of_no_other(r
         (
             "resnet5o",
             {},
-            r"evaluation.image_models: with resnet5o, model.image.model: timm has no 'resnet5o'; near: .*resnet50",
+            r"evaluation.image_models: with resnet5o, model.image.model: timm has no 'resnet5o'; similar names: .*resnet50",
         ),
         (
             "{model: test_vit, model_args: {nonsense: 1}}",
@@ -112,7 +112,7 @@ def test_what_an_entry_says_is_in_the_question_of_its_students_and_of_no_other(r
         (
             "vit_tiny_patch16_224",
             {},
-            r"with vit_tiny_patch16_224, data.image_size: vit_tiny_patch16_224 does not see images of 32 px .*img_size: 32",
+            r"with vit_tiny_patch16_224, data.image_size: vit_tiny_patch16_224 does not accept images of 32 px .*img_size: 32",
         ),
         (
             "test_resnet",

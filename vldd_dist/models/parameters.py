@@ -53,7 +53,7 @@ class ParameterView:
             if unmatched := sorted(set(tensors) ^ set(self.as_dict(tower))):
                 raise DataError(
                     f"a snapshot of the {tower} tower does not fit the model: {unmatched[0]} is in one of them only "
-                    f"({len(unmatched)} such)"
+                    f"(one of {len(unmatched)} such parameters)"
                 )
         snapshot = image | text
         for name, parameter in zip(self.names, self.parameters, strict=True):

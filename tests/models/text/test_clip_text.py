@@ -117,7 +117,7 @@ def test_weights_that_are_missing_are_named_and_not_drawn(text_only: Path, whole
         weights = load_file(source / "model.safetensors")
         save_file({name: w for name, w in weights.items() if "text_projection" not in name}, tmp_path / "model.safetensors")
         with pytest.raises(
-            ConfigError, match=r"lacks text_projection.weight \(1 such\), which model.text.pooling: projected needs"
+            ConfigError, match=r"lacks text_projection.weight \(one of 1 missing\), which model.text.pooling: projected needs"
         ):
             FrozenTextEncoder(settings(tmp_path, "projected"), CPU)
         assert FrozenTextEncoder(settings(tmp_path, "eos"), CPU).encode(["a"], 1).shape == (1, 16)

@@ -19,7 +19,7 @@ def check_backbone_name(name: str) -> None:
     """Raises ConfigError with similar names when timm does not know the model."""
     if not timm.is_model(name.partition(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        raise ConfigError(f"model.image.model: timm has no {name!r}" + (f"; near: {', '.join(near)}" if near else ""))
+        raise ConfigError(f"model.image.model: timm has no {name!r}" + (f"; similar names: {', '.join(near)}" if near else ""))
 
 
 def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, seed: int) -> nn.Module:
@@ -39,7 +39,7 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
             reason = " ".join(str(error).split())[:160]
             if not pretrained:
                 raise ConfigError(
-                    f"model.image.model: timm cannot make {name} ({reason}): mend its name or model_args"
+                    f"model.image.model: timm cannot create {name} ({reason}): correct its name or model_args"
                 ) from error
             raise ConfigError(
                 f"model.image.weights: timm cannot load pretrained weights of {name} ({reason}): "
@@ -72,8 +72,8 @@ def check_image_size(backbone: nn.Module, name: str, size: int) -> None:
         return
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"data.image_size: {name} does not see images of {size} px ({' '.join(str(error).split())[:160]}): "
-            f"set model_args: {{img_size: {size}}} where the model has it, else another size or model"
+            f"data.image_size: {name} does not accept images of {size} px ({' '.join(str(error).split())[:160]}): "
+            f"set model_args: {{img_size: {size}}} if the model has it, otherwise choose another size or model"
         ) from None
 
 
@@ -139,10 +139,11 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
     try:
         matching = [name for name in names if re.fullmatch(settings.targets, name)]
     except re.error as error:
-        raise ConfigError(f"model.image.lora.targets: {settings.targets!r} is no regular expression: {error}") from None
+        raise ConfigError(f"model.image.lora.targets: {settings.targets!r} is not a regular expression: {error}") from None
     if not matching:
         raise ConfigError(
-            f"model.image.lora.targets: {settings.targets!r} matches no linear layer; there are e.g. {', '.join(names[:3])}"
+            f"model.image.lora.targets: {settings.targets!r} matches no linear layer; there are for example "
+            f"{', '.join(names[:3])}"
         )
     backbone.requires_grad_(False)
     config = LoraConfig(

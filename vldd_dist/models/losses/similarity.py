@@ -128,7 +128,7 @@ def chosen_similarity(given: Any) -> Any:
         raise ValueError("expected a kind of similarity, or a mapping with `kind` and its settings")
     kind = settings.get("kind", "low_rank")
     if not (isinstance(kind, str) and kind in KINDS):
-        raise ValueError(f"{str(kind)[:80]!r} is no kind of similarity: choose from {', '.join(KINDS)}")
+        raise ValueError(f"{str(kind)[:80]!r} is not a kind of similarity: choose from {', '.join(KINDS)}")
     return KINDS[kind].model_validate(settings)
 
 

@@ -91,7 +91,7 @@ def _load(settings: TextTowerSettings, architecture: TextArchitecture) -> tuple[
     # BERT's own pooler is not used, and many encoders are published without it. Any other missing weight would be random.
     if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
         raise ConfigError(
-            f"model.text.model: {settings.model} lacks {missing[0]} ({len(missing)} such), which "
+            f"model.text.model: {settings.model} lacks {missing[0]} (one of {len(missing)} missing), which "
             f"model.text.pooling: {settings.pooling} needs: name another model or pooling"
         )
     return tokenizer, model
