@@ -1,4 +1,5 @@
-"""A whole experiment on a frozen tower, by the code before its features were units and by today's, each from an empty store."""
+"""A whole experiment on a frozen tower, with the code before features became units and with today's, each from an empty
+store."""
 
 import os
 import subprocess
@@ -7,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# The last commit that passed each image through the frozen tower in every unit.
+# The last commit in which every unit passed each image through the frozen tower.
 BEFORE = "446acba"
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +21,7 @@ SHORTENED = (
     "distill.outer_steps=20",
     "distill.validate_every=10",
 )
-# Without photographs: scenes of 128 px, and a tower pretrained for a moment.
+# Without photographs: scenes of 128 px, and a tower with very little pretraining.
 QUICK = (
     "data.source=scenes",
     "data.train_images=400",
@@ -40,24 +41,26 @@ QUICK = (
 
 
 def overrides_of(photographs: Path | None, whole: bool) -> list[str]:
-    """Args:
-    photographs: a folder with `flickr8k/` and `weights/`; none: scenes.
-    whole: the preset as it is.
+    """The overrides of the preset.
+
+    Args:
+        photographs: a folder with `flickr8k/` and `weights/`; None: scenes.
+        whole: whether the preset is not shortened.
     """
     if photographs is None:
         return list(QUICK)
     shards = photographs / "flickr8k"
-    where = {
+    paths = {
         "data.source.train": shards / "flickr8k-train-{000..005}.tar",
         "data.source.val": shards / "flickr8k-val-000.tar",
         "data.source.test": shards / "flickr8k-test-000.tar",
         "model.image.weights": photographs / "weights" / "mobilenetv2_100_imagenet_fp16.safetensors",
     }
-    return [*(f"{key}={value}" for key, value in where.items()), *([] if whole else SHORTENED)]
+    return [*(f"{key}={value}" for key, value in paths.items()), *([] if whole else SHORTENED)]
 
 
 def seconds_before_and_now(overrides: list[str]) -> tuple[float, float]:
-    """Wall seconds of `vldd run` by both. The code before is taken from the repository's history."""
+    """Wall seconds of `vldd run` with both versions. The older one is checked out from the repository's history."""
     with tempfile.TemporaryDirectory() as folder:
         checkout = Path(folder, "before")
         subprocess.run(["git", "worktree", "add", "--detach", str(checkout), BEFORE], cwd=ROOT, check=True, capture_output=True)
@@ -71,10 +74,10 @@ def seconds_before_and_now(overrides: list[str]) -> tuple[float, float]:
 def _seconds(checkout: Path, overrides: list[str], store: Path) -> float:
     sets = [part for override in overrides for part in ("--set", override)]
     command = [sys.executable, "-m", "vldd_dist.cli", "run", "flickr8k-cpu", "--store", str(store), *sets]
-    # The node's cache of one must not help the other.
+    # Separate node caches, so that neither version profits from the other's.
     environment = os.environ | {"PYTHONPATH": str(checkout), "VLDD_CACHE_DIR": f"{store}-cache"}
-    began = time.monotonic()
-    ended = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
-    if ended.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} in {checkout} ended with {ended.returncode}:\n{ended.stderr[-2000:]}")
-    return time.monotonic() - began
+    started = time.monotonic()
+    process = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} in {checkout} ended with {process.returncode}:\n{process.stderr[-2000:]}")
+    return time.monotonic() - started

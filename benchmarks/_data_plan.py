@@ -1,5 +1,5 @@
-"""Planning 100 million pairs: 10,000 shards of the layout of img2dataset. The first one has samples, the others are empty: a
-plan reads the first samples, and of the rest what the listing says.
+"""Planning 100 million pairs: 10,000 shards in the layout of img2dataset. Only the first shard has samples, because a plan
+reads the first samples and only the listing of all other shards.
 """
 
 import io
@@ -31,13 +31,13 @@ def plan_of_100_million_pairs() -> dict[str, float]:
         for split, count in (("train", SHARDS), ("val", 1), ("test", 1)):
             for number in range(count):
                 Path(folder, f"{split}-{number:05d}.tar").write_bytes(shard if number == 0 else b"")
-        where = (f"data.source.{split}={folder}/{split}-*.tar" for split in ("train", "val", "test"))
-        sets = [part for override in (*OVERRIDES, *where) for part in ("--set", override)]
+        paths = (f"data.source.{split}={folder}/{split}-*.tar" for split in ("train", "val", "test"))
+        sets = [part for override in (*OVERRIDES, *paths) for part in ("--set", override)]
         command = [sys.executable, "-m", "vldd_dist.cli", "run", "scenes", "--store", f"{folder}/store", "--plan", *sets]
         began = time.monotonic()
         subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         seconds = time.monotonic() - began
-    # Of all children the largest: this process has started no other.
+    # The largest of all children, of which this is the only one.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return {"plan_100m_seconds": seconds, "plan_100m_mib": peak}
 

@@ -1,4 +1,4 @@
-"""Units of a made-up data set run in processes of their own: their wall time and their memory."""
+"""Running units of an artificial data set in separate processes, and measuring their wall time and memory."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.store.store import Store
 
-# Scenes of 16 pixels: small, but as many as a real data set has. Random weights: no tower is trained beforehand.
+# Scenes of 16 pixels, as many as a real data set has. Random weights avoid the pretraining of a tower.
 MADE_UP = (
     "data.image_size=16",
     "data.shard_images=500",
@@ -38,12 +38,12 @@ MADE_UP = (
 
 
 def made_up(images: int, encoder: Path) -> Experiment:
-    """So many training images, their captions embedded by the encoder in this folder."""
+    """An experiment with this many training images, whose captions are embedded by the encoder in this folder."""
     return load_experiment("scenes", [*MADE_UP, f"data.train_images={images}", f"model.text.model={encoder}"])
 
 
 def small_encoder(folder: Path) -> Path:
-    """A BERT of random weights with the words of the scenes: what a data set costs is measured, not what an encoder does."""
+    """A small BERT with random weights and the words of the scenes: the cost of the data set is measured, not the encoder's."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
@@ -61,39 +61,39 @@ def small_encoder(folder: Path) -> Path:
 
 
 def units_of(experiment: Experiment, *kinds: str) -> list[WorkUnit]:
-    """Inputs first."""
+    """The experiment's units of these kinds, inputs first."""
     return [unit for unit in make_graph(experiment).units() if unit.kind in kinds]
 
 
 @contextmanager
 def workers(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes of one thread that have loaded what a unit needs."""
+    """Processes with one thread each that have imported everything a unit needs."""
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     context = get_context("spawn")
     barrier = context.Barrier(count)
     with ProcessPoolExecutor(count, context, initializer=_enter, initargs=(barrier,)) as pool:
-        list(pool.map(_loaded, range(count)))
+        list(pool.map(_load, range(count)))
         yield pool
 
 
 def run_units(pool: ProcessPoolExecutor, units: list[WorkUnit], store: str) -> tuple[float, int]:
-    """Wall seconds until all are done, and the largest resident set of a worker in bytes."""
-    began = time.monotonic()
+    """Wall seconds until all units are done, and the largest resident set of a worker in bytes."""
+    started = time.monotonic()
     peaks = list(pool.map(_run, [unit.order() for unit in units], [store] * len(units)))
-    return time.monotonic() - began, max(peaks)
+    return time.monotonic() - started, max(peaks)
 
 
 def _enter(barrier: object) -> None:
     globals()["_barrier"] = barrier
 
 
-def _loaded(number: int) -> None:
+def _load(number: int) -> None:
     import transformers  # noqa: F401
 
     from vldd_dist.pipeline.stage import all_stages
 
     all_stages()
-    # Else one process could take all of these calls.
+    # Without the barrier, one process could run all of these calls.
     globals()["_barrier"].wait()
 
 

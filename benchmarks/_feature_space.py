@@ -1,7 +1,7 @@
-"""Distillation in the space of a frozen backbone's features: `images` are features, the backbone is the identity.
+"""Distillation in the feature space of a frozen backbone: `images` are features, and the backbone is the identity.
 
-Everything else is the product's: objectives, outer loop, students. Features need not be any image's: what is made here is no
-distilled set of images, and is reported apart.
+Everything else (objectives, outer loop, students) is the package's own. Learned features need not be those of any image, so the
+results are not distilled sets of images and are reported separately.
 """
 
 import copy
@@ -32,16 +32,16 @@ from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
 from vldd_dist.testing.tiny_experiment import run, workspace
 
-# What a distillation and the coresets read.
-PREPARED = ("distillation", "evaluation", "publication")
+# The kinds of units that are not run: all others are inputs of a distillation or coresets.
+NOT_RUN = ("distillation", "evaluation", "publication")
 
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """An experiment of one budget with a frozen backbone, whose data, features, experts and coresets are in a store.
+    """An experiment with one budget and a frozen backbone, whose data, features, experts and coresets are in a store.
 
     Attributes:
-        unit: its distillation.
+        unit: the distillation.
     """
 
     experiment: Experiment
@@ -50,19 +50,19 @@ class FeatureSpace:
 
     @classmethod
     def prepare(cls, experiment: Experiment, store: Store) -> "FeatureSpace":
-        """Makes what is not in the store yet."""
+        """Run the units that the store lacks."""
         graph = make_graph(experiment)
-        run(store, [unit for unit in graph.units() if unit.kind not in PREPARED])
+        run(store, [unit for unit in graph.units() if unit.kind not in NOT_RUN])
         (pairs,), (seed, *_) = experiment.distill.pairs, experiment.distill.seeds
         return cls(experiment, store, graph.unit("distillation", pairs, seed))
 
     def with_students(self, seeds: list[int]) -> "FeatureSpace":
-        """The same with a student for each of these seeds."""
+        """The same feature space with a student for each of these seeds."""
         evaluation = self.experiment.evaluation.model_copy(update={"seeds": seeds})
         return replace(self, experiment=self.experiment.model_copy(update={"evaluation": evaluation}))
 
     def of_pixels(self, rows: Mapping[str, Tensor]) -> TrainingPairs:
-        """Pairs of images 0 to 255 (M, 3, H, W)."""
+        """Pairs in feature space from pairs with images (M, 3, H, W), values 0 to 255."""
         model = self.context.build_model(0)
         features = FrozenTower(model.image_backbone).features(model.normalise(rows["images"]))
         return TrainingPairs({"images": features, "texts": rows["texts"]}, len(features))
@@ -72,20 +72,21 @@ class FeatureSpace:
         return workspace(self.store, self.unit)
 
     def student(self, context: StageContext, seed: int) -> DualEncoder:
-        """Heads drawn by the seed on features."""
+        """A student on features, whose heads are drawn by the seed."""
         pixels = context.build_model(0)
         model = DualEncoder(FeatureBackbone(feature_size(pixels.image_backbone)), context.model_settings, pixels.text_dim)
         redraw_heads(model.heads, seed)
         return model.eval()
 
     def evaluator(self, context: StageContext, seed: int) -> Evaluator:
-        """As an evaluation has it."""
+        """The evaluator of an evaluation with this seed."""
         base = self.student(context, derive_seed(seed, "head"))
         settings = self.experiment.evaluation_on(self.experiment.model.image.model)
         return Evaluator(lambda: copy.deepcopy(base), settings, context.model_settings.loss, seed)
 
     def distil(self) -> tuple[TrainingPairs, float]:
-        """The pairs of the unit's run that validate best, `images` (M, F), and their validation recall, percent."""
+        """Run the unit's distillation. Returns the pairs with the best validation, `images` (M, F), and their validation
+        recall, percent."""
         context, settings = self.context, self.experiment.distill.run_settings()
         pixels = context.build_model(derive_seed(self.unit.spec["seed"], "student"))
         pairs, rates = starting_pairs(run_context(context, settings, pixels))
@@ -93,14 +94,15 @@ class FeatureSpace:
         pairs = replace(pairs, rows=pairs.rows | {"images": features})
         student = self.student(context, derive_seed(self.unit.spec["seed"], "student"))
         inputs = run_context(context, settings, student)
-        # The outer learning rate of images is one of normalised pixels, whose spread is about one.
+        # The outer learning rate of images is chosen for normalised pixels, whose standard deviation is about one.
         spread = float(context.image_features.of_split("train").std(dim=0).mean()) if context.image_features else 1.0
         rates = rates | {"images": rates["images"] * spread}
         evaluator = self.evaluator(context, derive_seed(self.unit.spec["seed"], "validation"))
         validation = load_retrieval_split(context, student, "val")
 
-        def validate(found: SyntheticPairs) -> float:
-            return evaluator.choose(TrainingPairs(found.rows, len(found), shared=found.shared), validation).recall.mean
+        def validate(current: SyntheticPairs) -> float:
+            training_pairs = TrainingPairs(current.rows, len(current), shared=current.shared)
+            return evaluator.choose(training_pairs, validation).recall.mean
 
         with tempfile.TemporaryDirectory() as folder, settings.objective.open(inputs) as problem:
             writer = UnitWriter(Store(folder), "distillation", "0", {}, {})
@@ -109,18 +111,19 @@ class FeatureSpace:
         return TrainingPairs(distillation.best.rows, len(pairs), shared=distillation.best.shared), facts["best_validation"]
 
     def recalls(self, pairs: TrainingPairs) -> list[float]:
-        """The mean of the six test recalls, percent, of a student for each evaluation seed. Validation chooses its rate."""
+        """The mean of the six test recalls, percent, of a student for each evaluation seed, whose learning rate is chosen on
+        validation."""
         context = self.context
         validation, test = (load_retrieval_split(context, self.student(context, 0), split) for split in ("val", "test"))
-        found = []
+        means = []
         for seed in self.experiment.evaluation.seeds:
             choice = self.evaluator(context, seed).choose(pairs, validation)
-            found.append(measure(choice.student, test, 128).mean)
-        return found
+            means.append(measure(choice.student, test, 128).mean)
+        return means
 
     def full_data(self, epochs: int) -> list[float]:
-        """The same of students on all training pairs, one caption of each image drawn anew each epoch, by the protocol's SGD
-        and list of rates; of each rate the epoch that validates best."""
+        """The same for students trained on all training pairs, with one caption of each image drawn anew in each epoch. SGD and
+        the list of learning rates are the protocol's; the rate and the epoch with the best validation are chosen."""
         context = self.context
         features, (texts, image_of_caption) = context.image_features, context.embeddings.of_split("train")
         assert features is not None
@@ -169,5 +172,5 @@ class FeatureSpace:
 
 
 def set_bytes(rows: Mapping[str, Tensor]) -> int:
-    """What the pairs take: of every row tensor."""
+    """The size of the pairs: bytes of all row tensors."""
     return sum(tensor.nbytes for tensor in rows.values())

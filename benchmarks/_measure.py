@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: new processes, CPU time, peak memory, the last line of JSON. Linux only."""
+"""Functions that the benchmarks share: new processes, CPU time, peak memory, the last line of JSON. Linux only."""
 
 import json
 import multiprocessing
@@ -16,9 +16,9 @@ THREADS = 1
 
 
 class FreshProcess:
-    """One process, started anew for what is measured in it, that runs functions one after the other.
+    """A new process that runs functions one after the other.
 
-    It computes on one thread, so that its CPU time is its time on an idle machine.
+    It computes with one thread, so that its CPU time equals its wall time on an idle machine.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class FreshProcess:
 
 
 def cpu_seconds(function: Callable[[], object]) -> float:
-    """CPU seconds, user and system, of one call: other work on the machine hardly counts."""
+    """CPU seconds (user and system) of one call, which other work on the machine hardly affects."""
     started = time.process_time()
     function()
     return time.process_time() - started
@@ -44,16 +44,16 @@ def cpu_seconds(function: Callable[[], object]) -> float:
 def peak_memory(function: Callable[[], Result]) -> tuple[Result, int]:
     """A call's result, and the bytes by which the resident set rose above its size before it."""
     before = resident("VmRSS")
-    # Resets VmHWM to the present size; ru_maxrss cannot be reset and begins at the parent's.
+    # Resets VmHWM to the current size; ru_maxrss cannot be reset and starts with the parent's value.
     Path("/proc/self/clear_refs").write_text("5")
     result = function()
     return result, max(resident("VmHWM") - before, 0)
 
 
 def peak_of_tensors(function: Callable[[], object]) -> int:
-    """The most bytes that torch's CPU allocator had given out in a call, from the profiler's record of every allocation and
-    release."""
-    # Only who measures tensors loads torch.
+    """The peak of the bytes that torch's CPU allocator had allocated in a call, from the profiler's record of every allocation
+    and release."""
+    # Imported here, so that torch is loaded only if tensors are measured.
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
@@ -69,7 +69,7 @@ def peak_of_tensors(function: Callable[[], object]) -> int:
 
 
 def resident(field: str) -> int:
-    """Bytes by /proc/self/status: VmRSS, the resident set now, or VmHWM, its peak."""
+    """Bytes in a field of /proc/self/status: VmRSS, the current resident set, or VmHWM, its peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
@@ -77,5 +77,5 @@ def resident(field: str) -> int:
 
 
 def print_json(figures: Mapping[str, float]) -> None:
-    """The figures as one JSON object on one line: the last thing a benchmark prints."""
+    """Print the figures as one JSON object on one line, the last line of a benchmark's output."""
     print(json.dumps(figures, allow_nan=False), flush=True)

@@ -23,7 +23,7 @@ EXPERT = ExpertSettings(momentum=0.9, weight_decay=5e-4)
 
 @dataclass(frozen=True)
 class Case:
-    """A student, and a batch whose activations are large compared with the error of measurement."""
+    """A student, and a batch with activations that are large compared with the error of the measurement."""
 
     model: str
     arguments: dict[str, Any]
@@ -48,7 +48,7 @@ class Case:
 
 
 def estimate(case: Case, what: str) -> int:
-    """The plan's estimate in bytes, of an unroll by a gradient or of an expert's training step."""
+    """The plan's estimate in bytes for an unroll with a gradient, or for an expert's training step."""
     trace = MemoryTrace(case.settings, case.text_dim, case.image_size)
     sizes, batch = sizes_of(trace), case.pairs * trace.input_bytes
     if what == "expert":
@@ -65,7 +65,7 @@ def estimate(case: Case, what: str) -> int:
 
 
 def unroll(model: DualEncoder, case: Case, gradient: str, pairs: int) -> Callable[[], object]:
-    """On the model's device."""
+    """A function that computes the unroll on the model's device."""
     device = model.mean.device
     student = Student(model, InfoNCE(), dropout=False, fused_attention=gradient == "finite_difference")
     start, target = student.view.read(), student.view.read()

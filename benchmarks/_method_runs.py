@@ -1,4 +1,4 @@
-"""The distillations that `benchmarks.methods` compares, and the file that keeps what was measured."""
+"""The distillations that `benchmarks.methods` compares, and the file that stores their figures."""
 
 import json
 import statistics
@@ -16,15 +16,15 @@ from vldd_dist.store.store import Store
 
 @dataclass(frozen=True)
 class MethodRun:
-    """One distillation, judged by students on the test split.
+    """One distillation, evaluated by students on the test split.
 
     Attributes:
         rate: the outer learning rates as a multiple of the preset's.
-        seed: of the distillation.
-        validation: of the best validated pairs, mean of six recalls, percent.
-        recalls: means of six test recalls, percent, one a student.
-        size: of the pairs, bytes.
-        seconds: of CPU, with the validations.
+        seed: seed of the distillation.
+        validation: mean of six validation recalls of the pairs with the best validation, percent.
+        recalls: mean of six test recalls for each student, percent.
+        size: size of the pairs, bytes.
+        seconds: CPU seconds, including the validations.
     """
 
     method: str
@@ -42,19 +42,19 @@ class MethodRun:
 
 
 class KeptFigures:
-    """Figures in a file of one JSON object a line, so that none is measured twice. Processes may share the file."""
+    """Figures in a file with one JSON object per line, so that none is measured twice. Processes may share the file."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
     def once(self, name: str, space: FeatureSpace, measure: Callable[[], Any]) -> Any:
-        """What `measure` returned, or returns now, for this experiment under this name."""
-        asked = f"{name} {space.unit.id} {space.experiment.evaluation.model_dump_json()}"
-        key = sha256(asked.encode()).hexdigest()[:16]
+        """The stored result of `measure` for this experiment and name; if there is none, `measure` is called."""
+        description = f"{name} {space.unit.id} {space.experiment.evaluation.model_dump_json()}"
+        key = sha256(description.encode()).hexdigest()[:16]
         lines = self.file.read_text().splitlines() if self.file.exists() else []
-        for kept in map(json.loads, lines):
-            if kept["key"] == key:
-                return kept["figures"]
+        for stored in map(json.loads, lines):
+            if stored["key"] == key:
+                return stored["figures"]
         figures = measure()
         with self.file.open("a") as file:
             file.write(json.dumps({"key": key, "name": name, "figures": figures}) + "\n")
@@ -62,7 +62,7 @@ class KeptFigures:
 
 
 def method_run(kept: KeptFigures, store: Store, method: str, experiment: Experiment, rate: float, seed: int) -> MethodRun:
-    """One distillation with this seed and the outer learning rates of images and texts times `rate`."""
+    """One distillation with this seed, and with the outer learning rates of images and texts multiplied by `rate`."""
     distill = experiment.distill
     update = {"lr_images": distill.lr_images * rate, "lr_texts": distill.lr_texts * rate, "seeds": [seed]}
     experiment = experiment.model_copy(update={"distill": distill.model_copy(update=update)})

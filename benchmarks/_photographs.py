@@ -1,4 +1,4 @@
-"""Synthetic photographs with captions as WebDataset tars. Only the cost of decoding them is realistic, not what they show."""
+"""Synthetic photographs with captions as WebDataset tars. They are realistic only in the cost of decoding."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def caption(generator: np.random.Generator) -> str:
 
 
 def write_shards(folder: Path, split: str, images: int, per_shard: int, seed: int = 0) -> str:
-    """Write `images` images, `per_shard` in a tar. Returns a glob pattern of the tars."""
+    """Write `images` images, `per_shard` in each tar. Returns a glob pattern for the tars."""
     generator = np.random.default_rng([seed, len(split)])
     for first in range(0, images, per_shard):
         with tarfile.open(folder / f"{split}-{first:06d}.tar", "w") as tar:

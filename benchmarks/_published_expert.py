@@ -1,4 +1,4 @@
-"""An expert trained as in the published scripts, reimplemented: every batch is decoded, resized and embedded anew."""
+"""A reimplementation of expert training in the published scripts: every batch is decoded, resized and embedded anew."""
 
 import io
 import time
@@ -21,10 +21,10 @@ DIM = 128
 
 
 class PublishedExpert:
-    """Image tower and projection heads trained by SGD; BERT-base frozen."""
+    """The image tower and projection heads are trained by SGD; BERT-base is frozen."""
 
     def __init__(self, shards: list[Path], tower: str, size: int) -> None:
-        # transformers must be imported after torchvision, which the package imports in its own way.
+        # Imported here, because transformers must be imported after torchvision, which the package imports in a special way.
         from transformers import AutoTokenizer, BertConfig, BertModel
 
         torch.set_num_threads(1)
@@ -46,12 +46,12 @@ class PublishedExpert:
 
     def rate(self, batch: int, batches: int) -> float:
         """Samples per second over `batches` batches, after one warm-up batch."""
-        batched = self._batches(batch)
-        self._step(next(batched))
-        began = time.monotonic()
+        iterator = self._batches(batch)
+        self._step(next(iterator))
+        started = time.monotonic()
         for _ in range(batches):
-            self._step(next(batched))
-        return batch * batches / (time.monotonic() - began)
+            self._step(next(iterator))
+        return batch * batches / (time.monotonic() - started)
 
     def _batches(self, size: int) -> Iterator[tuple[Tensor, list[str]]]:
         generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The time from the loss of a node until its expert trains again."""
+"""The time from the loss of a node until its expert is trained again."""
 
 import os
 import tempfile
@@ -21,7 +21,7 @@ OVERRIDES = [
 
 
 class Watch:
-    """Removes the expert's node after some epochs, and records when the expert trains again."""
+    """A view that removes the expert's node after some epochs, and records when the expert is trained again."""
 
     def __init__(self, cluster: Any) -> None:
         self.cluster = cluster
@@ -32,13 +32,13 @@ class Watch:
         self._retried = False
 
     def begin(self, state: RunState) -> None:
-        """Nothing runs yet."""
+        """Nothing to do."""
 
     def event(self, event: RunEvent, state: RunState) -> None:
         self._retried = self._retried or isinstance(event, UnitRetried)
 
     def end(self) -> None:
-        """Nothing to clear."""
+        """Nothing to do."""
 
     def refresh(self, state: RunState) -> None:
         for running in state.running.values():
@@ -47,7 +47,7 @@ class Watch:
                 continue
             if self.lost_at is None and epoch >= 4:
                 self.lost_epoch = epoch
-                # One of two nodes trains. It is removed without notice and not replaced.
+                # The expert runs on one of two nodes. That node is removed without notice and not replaced.
                 (node,) = [node for node in self.cluster.worker_nodes if _trains(node)]
                 self.lost_at = time.monotonic()
                 self.cluster.remove_node(node, allow_graceful=False)
@@ -63,7 +63,8 @@ def _trains(node: Any) -> bool:
 
 
 def recovery_seconds() -> float:
-    """Seconds from the loss of the node to the first report of samples by the resumed expert; two nodes, one expert."""
+    """Seconds from the loss of the node to the first report of the resumed expert, on a cluster of two nodes with one
+    expert."""
     cluster = start_cluster(2, 1, dashboard_port=free_port())
     os.environ["RAY_ADDRESS"] = cluster.address
     try:
@@ -86,5 +87,5 @@ def recovery_seconds() -> float:
         del os.environ["RAY_ADDRESS"]
     assert watch.lost_at is not None
     assert watch.again_at is not None
-    assert watch.again_epoch >= watch.lost_epoch - 1, "it resumes from its checkpoint"
+    assert watch.again_epoch >= watch.lost_epoch - 1, "the expert did not resume from its checkpoint"
     return watch.again_at - watch.lost_at

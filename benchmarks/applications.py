@@ -1,11 +1,11 @@
-"""The applications on real photographs, in the space of a frozen backbone's features.
+"""The applications on real photographs, in the feature space of a frozen backbone.
 
     python -m benchmarks.applications --photographs DIR [--store DIR] [--only NAME ...] [--quick]
 
-DIR has flickr8k/ and weights/ as the preset flickr8k-cpu names them. Data, embeddings and features are made once in the store.
-The distilled pairs are learned in this process, from features as an application learns those of a part (bilevel, no experts):
-of all training pairs, beginning as random real pairs and as noise. --quick: one seed, fewer steps and candidates. The last line
-is JSON, of the distilled pairs and of random ones.
+DIR has the folders flickr8k/ and weights/ with the files that the preset flickr8k-cpu names. Data, embeddings and features
+are made once in the store. Pairs are distilled in this process, on features and by the bilevel objective without experts, as
+applications distil parts of the data: from all training pairs, initialised from random real pairs and from noise. --quick:
+one seed, fewer steps and candidates. The last line is JSON, with figures of the distilled pairs and of random ones.
 """
 
 import argparse
@@ -55,12 +55,12 @@ def applications(quick: bool) -> list[Application]:
 
 
 def bilevel(inner_steps: int, skipped_steps: int, real_batch_size: int) -> Objective:
-    """Without experts as teachers."""
+    """The bilevel objective without experts as teachers."""
     return Bilevel(teacher=0, inner_steps=inner_steps, skipped_steps=skipped_steps, real_batch_size=real_batch_size)
 
 
 def prepared(photographs: Path, store: Store, quick: bool) -> Inputs:
-    """What applications are given, without distilled pairs. Makes what is not in the store yet."""
+    """The inputs of applications without distilled pairs. Units that the store lacks are run."""
     shards, weights = photographs / "flickr8k", photographs / "weights"
     experiment = load_experiment(
         "jobs/presets/flickr8k-cpu.yaml",
@@ -80,7 +80,7 @@ def prepared(photographs: Path, store: Store, quick: bool) -> Inputs:
 
 
 def distilled(given: Inputs, outer_steps: int, *, noise: bool) -> DistilledPairs:
-    """Of all training pairs."""
+    """Pairs distilled from all training pairs."""
     settings = PartDistillation(objective=Bilevel(teacher=0), outer_steps=outer_steps, validate_every=outer_steps // 2)
     start = None if noise else select(START, given.train, PAIRS, numpy_generator(given.seed, "benchmark start"))
     pairs = settings.distil(given.students, given.train, given.validation, start or PAIRS)
@@ -98,8 +98,8 @@ def results_of(application: Application, given: Inputs, from_noise: DistilledPai
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, required=True)
-    parser.add_argument("--store", help="keeps data, embeddings and features; none: a temporary folder")
-    parser.add_argument("--only", nargs="+", help="names of applications; none: all")
+    parser.add_argument("--store", help="folder for data, embeddings and features; default: a temporary folder")
+    parser.add_argument("--only", nargs="+", help="names of applications; default: all")
     parser.add_argument("--quick", action="store_true", help="one seed, fewer steps, rounds and candidates")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -122,15 +122,14 @@ def main() -> None:
 
 
 def figures_of(application: Application, results: list[Result]) -> dict[str, float]:
-    """By application, setting, method and key."""
-    return {
-        "_".join(filter(None, (application.name, result.setting, result.method, key))).replace(" ", "_"): statistics.mean(
-            values
-        )
-        for result in results
-        if result.method in (DISTILLED, FROM_NOISE, START.label)
-        for key, values in result.figures.items()
-    }
+    """APPLICATION_SETTING_METHOD_KEY -> mean of the figures."""
+    figures = {}
+    for result in results:
+        if result.method in (DISTILLED, FROM_NOISE, START.label):
+            for key, values in result.figures.items():
+                name = "_".join(filter(None, (application.name, result.setting, result.method, key)))
+                figures[name.replace(" ", "_")] = statistics.mean(values)
+    return figures
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
     python -m benchmarks.badinput [--quick] [--only KIND] [--seed N]
 
-Each case runs in a folder of its own, beside files of a user that are compared before and after. Most run in worker processes
-through the function behind the `vldd` command, with a limit of time each; a sample of them as processes of their own, on a
-standard output that takes ASCII only. The import of data is the dataset stage of `vldd run`, in the worker and without Ray.
+Each case runs in its own folder, beside a user's files that are compared before and after. Most cases run in worker processes
+by the function behind the `vldd` command, with a time limit; a sample runs as separate processes with a standard output that
+accepts only ASCII. The import of data is the dataset stage of `vldd run`, in the worker and without Ray.
 
-These count as faults: a traceback; no end within the limit; an exit code that the kind of case does not allow (2 for a
-description or a command line, 4 for data and stores, 0 where the input may be sound by chance); a file of the user
-lost or changed, or created outside the places that the command was given; a control character in the output.
+These count as faults: a traceback; no end within the time limit; an exit code that the kind of case does not allow (2 for a
+description or a command line, 4 for data and stores, 0 if the input may be valid by chance); a user's file that is lost,
+changed or created outside the paths that the command was given; a control character in the output.
 
 The last line is JSON: tried, tracebacks, hangs, wrong_exit_codes, lost_or_changed_files, control_characters, as_processes.
 """
@@ -34,10 +34,10 @@ def show(outcomes: list[Outcome], seconds: float, console: SafeConsole) -> None:
     for column in ("kind", "tried", "exit 0", "exit 2", "exit 4", "faults"):
         table.add_column(column, justify="left" if column == "kind" else "right")
     for kind in KINDS:
-        own = [outcome for outcome in outcomes if outcome.kind == kind]
-        codes = Counter(outcome.code for outcome in own)
-        if own:
-            counts = [len(own), codes[0], codes[2], codes[4], sum(bool(outcome.faults) for outcome in own)]
+        of_kind = [outcome for outcome in outcomes if outcome.kind == kind]
+        codes = Counter(outcome.code for outcome in of_kind)
+        if of_kind:
+            counts = [len(of_kind), codes[0], codes[2], codes[4], sum(bool(outcome.faults) for outcome in of_kind)]
             table.add_row(kind.replace("_", " "), *map(str, counts))
     console.print(table)
     for outcome in outcomes:
@@ -55,12 +55,12 @@ def main() -> None:
     parser.add_argument("--only", help="one kind of case")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    # Warnings of libraries that the workers import, and threads that would share two cores.
+    # Without libraries' warnings in the workers' output, and without more threads than two workers can use.
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", PYTHONWARNINGS="ignore")
-    began = time.monotonic()
+    started = time.monotonic()
     cases = options.cases or (QUICK_CASES if options.quick else FULL_CASES)
     outcomes = try_all(cases, options.only, options.seed)
-    show(outcomes, time.monotonic() - began, SafeConsole())
+    show(outcomes, time.monotonic() - started, SafeConsole())
     faults = Counter(fault for outcome in outcomes for fault in outcome.faults)
     print_json(
         {"tried": len(outcomes)}

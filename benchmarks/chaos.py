@@ -2,9 +2,9 @@
 
     python -m benchmarks.chaos --kills 20
 
-The job runs once undisturbed, then again in a store of its own, where at random moments either the driver with all its Ray
-processes, or one busy worker, gets SIGKILL; a killed driver is started again by the same command. `--quick` uses a tiny
-experiment. The last line is JSON: kills, same_digest, units_redone (units started more often than once).
+The job runs once undisturbed, and then again in another store, where at random times SIGKILL is sent either to the driver
+with all its Ray processes or to one busy worker; a killed driver is started again by the same command. `--quick` uses a tiny
+experiment. The last line is JSON: kills, same_digest, units_redone (units that were started more than once).
 """
 
 import argparse
@@ -35,7 +35,7 @@ PRESET = "jobs/presets/scenes.yaml"
 QUICK = [*TINY, "data.train_images=160", "experts.epochs=6", "distill.outer_steps=60", "distill.checkpoint_every=5"]
 BUCKET = "chaos"
 DRIVER_SHARE = 0.4
-# Processes of Ray itself. Without its agents a whole node ends, which on one machine is the death of the driver.
+# Processes of Ray itself. They are not killed, because a node without its agents ends, and with it the driver on one machine.
 NOT_OURS = ("IDLE", "_QueueActor", "Agent")
 LONGEST_ATTEMPT_SECONDS = 3600
 RESUMABLE = 3
@@ -43,11 +43,11 @@ RESUMABLE = 3
 
 @dataclass
 class Job:
-    """The job's command on one prefix, started as often as necessary.
+    """The job's command with a store of its own, started as often as necessary.
 
     Attributes:
-        log: the lines it printed.
-        starts: how often each unit was started, by label.
+        log: the lines of its output.
+        starts: label of a unit -> number of times that it was started.
     """
 
     name: str
@@ -83,14 +83,14 @@ class Job:
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
 
     def digests(self) -> dict[str, str]:
-        """sha256 of the pairs of each published set."""
+        """Folder of each published set -> sha256 of its pairs."""
         store = Store(self.url)
         manifests = {folder: read_manifest(Store(store.url_of(folder))) for folder in published_sets(store)}
         return {folder: manifest.objects["pairs.safetensors"].sha256 for folder, manifest in manifests.items()}
 
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:
-    """Send SIGKILL to the driver and to every Ray process it started."""
+    """Send SIGKILL to the driver and to all Ray processes that it started."""
     try:
         family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     except psutil.NoSuchProcess:
@@ -104,20 +104,20 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
 
 
 def busy_workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Ray workers that run a task or an actor of this package: Ray names the process after it."""
-    found = []
+    """Ray workers that run a task or an actor of this package, after which Ray names the process."""
+    workers = []
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
             title = " ".join(child.cmdline())
         except psutil.Error:
             continue
         if title.startswith("ray::") and not any(name in title for name in NOT_OURS):
-            found.append(child)
-    return found
+            workers.append(child)
+    return workers
 
 
 def run_undisturbed(job: Job) -> float:
-    """Returns the duration in seconds."""
+    """Run the job without kills. Returns its duration in seconds."""
     started = time.monotonic()
     with job.running() as process:
         finished = process.wait(LONGEST_ATTEMPT_SECONDS)
@@ -154,7 +154,7 @@ def run_disturbed(job: Job, kills: int, pause: tuple[float, float], dice: random
 
 
 def chaos(server: S3Server, kills: int, quick: bool, seed: int) -> dict[str, float]:
-    """Run the job until all kills are done, each time in a new prefix."""
+    """Run the job repeatedly, each time with a new store, until all kills are done."""
     os.environ.update(server.environment)
     Store(f"s3://{BUCKET}/x").fs.mkdir(BUCKET)
     dice, pause = random.Random(seed), (3.0, 14.0) if quick else (5.0, 40.0)
@@ -172,10 +172,10 @@ def chaos(server: S3Server, kills: int, quick: bool, seed: int) -> dict[str, flo
             disturbed = job(f"disturbed-{done}")
             started = time.monotonic()
             done += run_disturbed(disturbed, kills - done, pause, dice)
-            found = disturbed.digests()
+            actual = disturbed.digests()
             redone += sum(count > 1 for count in disturbed.starts.values())
-            same = same and found == expected
-            verdict = "the same sets" if found == expected else f"OTHER sets: {json.dumps(found)}"
+            same = same and actual == expected
+            verdict = "the same sets" if actual == expected else f"OTHER sets: {json.dumps(actual)}"
             print(f"disturbed: {time.monotonic() - started:.0f} s, {done} of {kills} kills so far, {verdict}", flush=True)
     return {"kills": done, "same_digest": same, "units_redone": redone}
 
@@ -183,8 +183,8 @@ def chaos(server: S3Server, kills: int, quick: bool, seed: int) -> dict[str, flo
 def main() -> None:
     parser = argparse.ArgumentParser(description="The main job on S3 under random kills.")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the times and the victims")
-    parser.add_argument("--quick", action="store_true", help="a tiny experiment and 5 kills at most: a few minutes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times and the victims")
+    parser.add_argument("--quick", action="store_true", help="a tiny experiment and at most 5 kills: a few minutes")
     arguments = parser.parse_args()
     kills = min(arguments.kills, 5) if arguments.quick else arguments.kills
     with s3_server() as server:

@@ -1,17 +1,17 @@
-"""What a data set costs before anything is distilled: workers side by side, memory by size, and frozen towers.
+"""The costs of a data set before distillation: scaling with workers, memory by size, and frozen towers.
 
     python -m benchmarks.data [--quick] [--photographs FOLDER [--whole]]
 
-- Groups of made-up images are prepared, and their captions embedded, by one worker and by two: ratios of wall time, medians.
-- The memory of a worker (largest resident set) that prepares, embeds or trains an expert for one epoch, on data sets of 1,000,
+- Preparing groups of artificial images and embedding their captions with one and with two workers: ratios of median wall times.
+- The memory (largest resident set) of a worker that prepares, embeds, or trains an expert for one epoch, on data sets of 1,000,
   10,000 and 123,000 images with five captions each (`--quick`: 200 and 20,000); the growth is that of the largest worker.
-- `vldd run --plan` of 100 million pairs in 10,000 tars.
+- `vldd run --plan` for 100 million pairs in 10,000 tars.
 - The outer step on a frozen tower (`benchmarks.frozen_step`).
-- A whole experiment on a frozen tower, by the code before and by today's: the Flickr8k preset where its files are given with
-  `--photographs` (shortened, unless `--whole`), else scenes.
+- A whole experiment on a frozen tower, with an earlier version of the code and with today's: the Flickr8k preset if its files
+  are given with `--photographs` (shortened, unless `--whole`), else scenes.
 
 The last line is JSON: prepare_scaling_2_workers, embed_scaling_2_workers, memory_growth_100x, frozen_outer_step_speedup,
-experiment_speedup_frozen, and what they come of.
+experiment_speedup_frozen, and the figures from which they are computed.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from benchmarks._data_units import made_up, run_units, small_encoder, units_of, 
 from benchmarks._measure import print_json
 
 MIB = 2**20
-# What the workers of a size run one after the other, and the name of their figures.
+# Name of the figures -> the kinds of units that a worker runs, one after the other.
 STEPS = {
     "prepare": ("shard_group", "dataset"),
     "embed": ("embedding_group", "caption_embeddings"),
@@ -38,29 +38,30 @@ STEPS = {
 
 
 def scaling(encoder: Path, images: int, repeats: int) -> dict[str, float]:
-    """Wall time of one worker over that of two, of preparing and of embedding."""
+    """Ratio of the wall time of one worker to that of two, for preparing and for embedding."""
     experiment = made_up(images, encoder)
     groups = {name: units_of(experiment, name) for name in ("shard_group", "embedding_group")}
-    taken: dict[tuple[str, int], list[float]] = {}
+    durations: dict[tuple[str, int], list[float]] = {}
     for _ in range(repeats):
         for count in (1, 2):
             with tempfile.TemporaryDirectory() as store, workers(count) as pool:
                 for name, units in groups.items():
                     seconds, _ = run_units(pool, units, store)
-                    taken.setdefault((name, count), []).append(seconds)
-    ratio = {name: statistics.median(taken[name, 1]) / statistics.median(taken[name, 2]) for name in groups}
+                    durations.setdefault((name, count), []).append(seconds)
+    ratio = {name: statistics.median(durations[name, 1]) / statistics.median(durations[name, 2]) for name in groups}
     return {"prepare_scaling_2_workers": ratio["shard_group"], "embed_scaling_2_workers": ratio["embedding_group"]}
 
 
 def memory(encoder: Path, sizes: tuple[int, ...], table: Table) -> dict[str, float]:
-    """The largest worker's memory at the last size over that at the first."""
+    """Memory and duration of each step at each size, and the ratio of the largest worker's memory at the last size to that at
+    the first."""
     largest: dict[int, int] = {}
     figures: dict[str, float] = {}
     for size in sizes:
         experiment = made_up(size, encoder)
         with tempfile.TemporaryDirectory() as store:
             for name, kinds in STEPS.items():
-                # A new process for each: it grows by what this step takes alone.
+                # A new process for each step, so that its memory is due to this step alone.
                 with workers(1) as pool:
                     seconds, peak = run_units(pool, units_of(experiment, *kinds), store)
                 largest[size] = max(largest.get(size, 0), peak)
@@ -70,20 +71,20 @@ def memory(encoder: Path, sizes: tuple[int, ...], table: Table) -> dict[str, flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What a data set costs: workers, memory, frozen towers.")
+    parser = argparse.ArgumentParser(description="The costs of a data set: workers, memory, frozen towers.")
     parser.add_argument("--quick", action="store_true", help="small sizes, few repetitions")
     parser.add_argument("--photographs", type=Path, help="folder with flickr8k/ and weights/")
-    parser.add_argument("--whole", action="store_true", help="with --photographs: the preset as it is")
-    given = parser.parse_args()
+    parser.add_argument("--whole", action="store_true", help="with --photographs: the preset without shortening")
+    options = parser.parse_args()
     table = Table("images", "step", "s", "MiB of the worker", title="One worker")
     with tempfile.TemporaryDirectory() as folder:
         encoder = small_encoder(Path(folder, "encoder"))
-        figures = scaling(encoder, 8_000 if given.quick else 24_000, 3)
-        figures |= memory(encoder, (200, 20_000) if given.quick else (1_000, 10_000, 123_000), table)
+        figures = scaling(encoder, 8_000 if options.quick else 24_000, 3)
+        figures |= memory(encoder, (200, 20_000) if options.quick else (1_000, 10_000, 123_000), table)
     Console(width=100).print(table)
     figures |= plan_of_100_million_pairs()
-    figures |= frozen_step.measure(3 if given.quick else 9)
-    before, now = seconds_before_and_now(overrides_of(given.photographs, given.whole))
+    figures |= frozen_step.measure(3 if options.quick else 9)
+    before, now = seconds_before_and_now(overrides_of(options.photographs, options.whole))
     figures |= {"experiment_speedup_frozen": before / now, "experiment_seconds_before": before, "experiment_seconds_now": now}
     print_json({name: round(value, 4) for name, value in figures.items()})
 

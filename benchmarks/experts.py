@@ -1,15 +1,15 @@
-"""Training speed of experts: one against the published method, several on a node, two workers against one, after a lost node.
+"""Training speed of experts: compared with the published method, several on a node, two workers, and after the loss of a node.
 
     python -m benchmarks.experts [--quick] [--nfnet]
 
 The published method decodes, resizes and augments the original image for every batch and runs the frozen BERT on every batch's
 captions; this package prepares images once, reads caption embeddings, and augments in threads during the step. Both train the
-same image tower with the same batches on one core (BERT-base has random weights here: its time does not depend on them).
-Co-located experts share the images that one of them has decoded; separate ones each have a cache of their own. Rates are those
-of whole expert units, streaming from a store, after a first epoch. The pipeline alone, without a model, shows what sharing
-would save if the model took no time.
+same image tower with the same batches on one core (BERT-base has random weights here, which do not affect its speed).
+Co-located experts share the images that one of them has decoded; separate experts have their own caches. Rates are measured
+on whole expert units, which stream from a store, after a first epoch. The pipeline without a model shows the saving by
+sharing if the model took no time.
 
---nfnet adds NFNet-L0 at 224 px, the paper's image tower, for the first comparison.
+--nfnet adds NFNet-L0 at 224 px, the paper's image tower, to the first comparison.
 
 The last line is JSON: speedup_single, speedup_colocated_4, scaling_2_workers, recovery_s (seconds from the loss of a node until
 its expert reports samples again, on a local cluster; it resumes from its last checkpoint).
@@ -59,7 +59,7 @@ ROUNDS = 5
 
 
 def describe(folder: Path, tower: str) -> Experiment:
-    """Experts of an image tower on the photographs that lie in the folder; epochs enough for any measurement."""
+    """Experts of an image tower on the photographs in the folder, with enough epochs for any measurement."""
     overrides = [
         "data.source=shards",
         *(f"data.source.{split}={folder / f'{split}-*.tar'}" for split in ("train", "val", "test")),
@@ -81,7 +81,7 @@ def units(folder: Path, tower: str, kind: str) -> list[WorkUnit]:
 
 
 def prepare(folder: Path, tower: str) -> None:
-    """What experts need, in the folder's store."""
+    """Run the units that experts need, in the folder's store."""
     torch.set_num_threads(1)
     store = Store(str(folder / f"store-{tower}"))
     for kind in DATA_KINDS:
@@ -89,13 +89,14 @@ def prepare(folder: Path, tower: str) -> None:
             execute(unit.order(), store, lambda event: None)
 
 
-class Enough(Exception):
-    """The measurement is over."""
+class MeasurementDone(Exception):
+    """Raised by a report to end the unit, because the measurement is over."""
 
 
 @dataclass
 class Meter:
-    """Samples over seconds: from the first report after `skipped` samples, and `wait`, to `batches` more or `seconds` later."""
+    """Measures samples per second. It skips `skipped` samples, calls `wait`, and then measures for `batches` batches or
+    `seconds` seconds, whichever is shorter."""
 
     skipped: int
     batches: int
@@ -115,7 +116,7 @@ class Meter:
         elapsed, done = time.monotonic() - self.began, event.done - self.first
         self.rate = done / elapsed
         if done >= self.batches * BATCH or elapsed > self.seconds:
-            raise Enough
+            raise MeasurementDone
 
 
 _barrier: Barrier
@@ -128,25 +129,25 @@ def _enter(barrier: Barrier) -> None:
 
 
 def train(folder: str, tower: str, index: int, cache: str, meter: Meter) -> float:
-    """Samples a second of one expert's unit, as long as the meter wants; nothing of it is committed."""
+    """Samples per second of one expert's unit, which runs until the meter ends it and is not committed."""
     os.environ["VLDD_CACHE_DIR"] = cache
     unit = units(Path(folder), tower, "expert")[index]
-    with tempfile.TemporaryDirectory() as own:
-        store = _view_of(Path(folder) / f"store-{tower}", Path(own))
+    with tempfile.TemporaryDirectory() as temporary:
+        store = _view_of(Path(folder) / f"store-{tower}", Path(temporary))
         try:
             execute(unit.order(), store, meter)
-        except Enough:
+        except MeasurementDone:
             return meter.rate
-    raise AssertionError("the epochs did not last")
+    raise AssertionError("the unit has too few epochs for the measurement")
 
 
-def _view_of(store: Path, own: Path) -> Store:
-    """A store with the same units, and room for what an expert writes, which goes with the folder."""
+def _view_of(store: Path, folder: Path) -> Store:
+    """A store in a temporary folder with links to all units, so that an expert's objects are removed with the folder."""
     for kind in (store / "units").iterdir():
-        (own / "units" / kind.name).mkdir(parents=True)
+        (folder / "units" / kind.name).mkdir(parents=True)
         for unit in kind.iterdir():
-            os.symlink(unit, own / "units" / kind.name / unit.name)
-    return Store(str(own))
+            os.symlink(unit, folder / "units" / kind.name / unit.name)
+    return Store(str(folder))
 
 
 def train_beside(folder: str, tower: str, index: int, cache: str, seconds: float) -> float:
@@ -154,7 +155,7 @@ def train_beside(folder: str, tower: str, index: int, cache: str, seconds: float
 
 
 def stream_beside(folder: str, tower: str, index: int, cache: str, augmented: bool) -> float:
-    """Images per second of the pipeline alone, over three epochs after a barrier, none of them seen before."""
+    """Images per second of the pipeline without a model, over three epochs after a barrier; the caches are empty before."""
     os.environ["VLDD_CACHE_DIR"] = cache
     store = Store(f"{folder}/store-{tower}")
     readers = [UnitReader(store, kind, units(Path(folder), tower, kind)[0].id) for kind in DATA_KINDS]
@@ -162,7 +163,7 @@ def stream_beside(folder: str, tower: str, index: int, cache: str, augmented: bo
     embeddings = CaptionEmbeddings(dataset, Pieces(readers[1], "embedding_group"), readers[1].facts["dim"])
     decoded = dataset.decoded("train", 1 << 30)
     _barrier.wait()
-    began, seen = time.monotonic(), 0
+    started, images = time.monotonic(), 0
     for epoch in (1, 2, 3):
         stream = EpochStream(
             embeddings,
@@ -174,12 +175,12 @@ def stream_beside(folder: str, tower: str, index: int, cache: str, augmented: bo
             readers=1,
             decoded=decoded,
         )
-        seen += sum(len(batch.texts) for batch in stream)
-    return seen / (time.monotonic() - began)
+        images += sum(len(batch.texts) for batch in stream)
+    return images / (time.monotonic() - started)
 
 
 def together(function: Callable[..., float], count: int, *arguments: Any, folder: str, tower: str, shared: bool) -> float:
-    """The sum of what `count` processes reach side by side."""
+    """The sum of the rates that `count` processes reach in parallel."""
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     context = get_context("spawn")
     barrier = context.Barrier(count)
@@ -192,7 +193,7 @@ def together(function: Callable[..., float], count: int, *arguments: Any, folder
 
 
 def compare_single(folder: Path, tower: str, rounds: int, batches: int) -> tuple[float, float]:
-    """Samples a second, the published method and ours: medians over rounds in turn."""
+    """Samples per second of the published method and of this package: medians over alternating rounds."""
     published, ours = FreshProcess(), FreshProcess()
     rates: tuple[list[float], list[float]] = ([], [])
     with tempfile.TemporaryDirectory() as cache:
@@ -210,13 +211,13 @@ def _published_rate(folder: str, tower: str, batches: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How fast experts train.")
+    parser = argparse.ArgumentParser(description="Training speed of experts.")
     parser.add_argument("--quick", action="store_true", help="one round of each")
     parser.add_argument("--nfnet", action="store_true", help="NFNet-L0 at 224 px too")
     arguments = parser.parse_args()
     rounds, seconds = (1, 10.0) if arguments.quick else (ROUNDS, 30.0)
     os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = "Raylet is terminated|has been marked dead"
-    # Here: Ray reads its environment when it is imported.
+    # Imported here, because Ray reads its environment when it is imported.
     from benchmarks._recovery import recovery_seconds
 
     table = Table("what", "reference", "ours", "ratio")
@@ -249,7 +250,7 @@ def main() -> None:
                 pairs[what].append(
                     tuple(together(stream_beside, COLOCATED, augmented, shared=shared, **where) for shared in (False, True))  # type: ignore[arg-type]
                 )
-    medians = {what: [statistics.median(column) for column in zip(*found, strict=True)] for what, found in pairs.items()}
+    medians = {what: [statistics.median(column) for column in zip(*rates, strict=True)] for what, rates in pairs.items()}
     scaling = row("two workers: one, two", *medians["one"])
     colocated = row("4 experts on a node: separate, sharing decoded images", *medians["four"])
     row("pipeline alone, no augmentation: separate, sharing", *medians["plain"])
@@ -267,6 +268,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # The cluster's processes are not to outlive an interrupted benchmark.
+    # So that the cluster's processes end if the benchmark is interrupted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()

@@ -1,10 +1,11 @@
-"""The plan's memory estimates against measured memory: `python -m benchmarks.footprint [--quick]`.
+"""The plan's memory estimates compared with measured memory: `python -m benchmarks.footprint [--quick]`.
 
-One unroll by each gradient and two training steps of an expert are measured, each in a process of its own on one thread, after
-a warm-up on two pairs. There are two measures: the peak of the bytes allocated by torch's CPU allocator, from the profiler's
+One unroll with each gradient and two training steps of an expert are measured, each in its own process with one thread, after a
+warm-up on two pairs. There are two measures: the peak of the bytes allocated by torch's CPU allocator, from the profiler's
 record of every allocation and release; and the growth of the resident set, which also contains memory that oneDNN and MKL
-allocate, and memory that malloc keeps (it is told to return large blocks at once). The first is exact and comparable with a
-GPU's allocator; the aim of 20 % refers to it. Ratios are estimate over measurement. The last line is one JSON object.
+allocate and memory that malloc keeps (it is configured to return large blocks at once). The first is exact and comparable
+with a GPU's allocator, so the target of 20 % refers to it. Ratios are estimate over measurement. The last line is one JSON
+object.
 """
 
 import argparse
@@ -43,7 +44,7 @@ class Measured(NamedTuple):
 
 
 def measure(case: Case, what: str) -> Measured:
-    """Runs in a process of its own."""
+    """Measure one case; to be called in a new process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = build(case.settings, case.text_dim, None, 0)
@@ -71,7 +72,7 @@ def _expert_steps(model: DualEncoder, case: Case, what: str, pairs: int) -> Call
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The plan's memory estimates against measured memory.")
+    parser = argparse.ArgumentParser(description="The plan's memory estimates compared with measured memory.")
     parser.add_argument("--quick", action="store_true", help="two students, without the full graph")
     quick = parser.parse_args().quick
     # Blocks above this size are allocated from and returned to the system, so that the resident set is the memory in use.
@@ -86,13 +87,13 @@ def main() -> None:
             console.print(f"{case.name}, {what} ...", style="dim")
             process = FreshProcess()
             try:
-                found = process.run(measure, case, what)
+                measured = process.run(measure, case, what)
             finally:
                 process.close()
-            expected = estimate(case, what)
-            of_tensors.append(expected / found.tensors)
-            of_resident.append(expected / found.resident)
-            sizes = [f"{size / MIB:.0f}" for size in (expected, found.tensors, found.resident)]
+            planned = estimate(case, what)
+            of_tensors.append(planned / measured.tensors)
+            of_resident.append(planned / measured.resident)
+            sizes = [f"{size / MIB:.0f}" for size in (planned, measured.tensors, measured.resident)]
             tensors_ratio, resident_ratio = f"{of_tensors[-1]:.3f}", f"{of_resident[-1]:.2f}"
             table.add_row(case.name, str(case.pairs), what, sizes[0], sizes[1], tensors_ratio, sizes[2], resident_ratio)
         table.add_section()

@@ -1,12 +1,12 @@
-"""An outer step on a frozen image tower: as before, and as it is now.
+"""An outer step on a frozen image tower, with an earlier implementation and with the current one.
 
     python -m benchmarks.frozen_step [--quick]
 
-MobileNetV2 of random weights at 128 pixels, 100 pairs, eight inner steps on all of them, `exact`, only the heads are trained.
-Before: the backbone as it is runs forward for the features and once more for the gradients of the pixels, in chunks of 64
-images; this reference is in this file. Now: `FrozenTower`, which runs forward once. CPU seconds on one thread, medians, the two
-in turn in one process. The last line is JSON: frozen_outer_step_speedup, the seconds of both by part, and the relative l2 error
-of each gradient of the pixels against float64.
+MobileNetV2 with random weights at 128 pixels, 100 pairs, eight inner steps on all of them, `exact`, only the heads are trained.
+Before: the unchanged backbone computes the features, and computes them once more for the gradients of the pixels, in chunks
+of 64 images; this reference is in this file. Now: `FrozenTower`, which computes them once. Times are median CPU seconds of
+one thread; the two alternate in one process. The last line is JSON: frozen_outer_step_speedup, the seconds of both by part,
+and the relative l2 error of each gradient of the pixels compared with float64.
 """
 
 import argparse
@@ -34,8 +34,8 @@ CHUNK_BEFORE = 64
 PARTS = ("forward", "unroll", "backward")
 
 
-class Way(Protocol):
-    """One way from images to features and from there back to the pixels."""
+class Implementation(Protocol):
+    """Computes features of images, and gradients of the pixels from gradients of the features."""
 
     def forward(self, images: Tensor) -> Tensor: ...
 
@@ -43,7 +43,7 @@ class Way(Protocol):
 
 
 class Before:
-    """Two forward passes of the backbone as it is."""
+    """Two forward passes of the unchanged backbone."""
 
     def __init__(self, model: DualEncoder) -> None:
         self.backbone, self.images = model.image_backbone, torch.empty(0)
@@ -54,15 +54,15 @@ class Before:
         return torch.cat([self.backbone(chunk) for chunk in images.split(CHUNK_BEFORE)])
 
     def backward(self, gradients: Tensor) -> Tensor:
-        found: list[Tensor] = []
+        of_chunks: list[Tensor] = []
         for chunk, gradient in zip(self.images.split(CHUNK_BEFORE), gradients.split(CHUNK_BEFORE), strict=True):
             leaf = chunk.detach().requires_grad_()
-            found.extend(torch.autograd.grad(self.backbone(leaf), leaf, gradient))
-        return torch.cat(found)
+            of_chunks.extend(torch.autograd.grad(self.backbone(leaf), leaf, gradient))
+        return torch.cat(of_chunks)
 
 
 class Now:
-    """What an outer step does, with the default limit on kept graphs."""
+    """The package's implementation, with the default limit on kept graphs."""
 
     def __init__(self, model: DualEncoder) -> None:
         self.tower, self.limit = FrozenTower(model.image_backbone), DistillSettings().tower_graph_mib << 20
@@ -76,7 +76,7 @@ class Now:
 
 
 class OuterStep:
-    """The pairs, a student of which the heads move, and a target for it."""
+    """The pairs, a student whose heads are trained, and its target."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         head = HeadSettings(kind="linear")
@@ -90,19 +90,19 @@ class OuterStep:
         self.start: Params = self.student.view.read()
         self.target = [tensor + 0.01 * torch.randn(tensor.shape, generator=generator).to(dtype) for tensor in self.start]
 
-    def take(self, way: Way) -> tuple[dict[str, float], Tensor]:
+    def take(self, implementation: Implementation) -> tuple[dict[str, float], Tensor]:
         """CPU seconds of each part, and the gradient of the images (PAIRS, 3, H, W)."""
-        made: dict[str, Tensor] = {}
+        results: dict[str, Tensor] = {}
 
         def timed(part: str, work: Callable[[], Tensor]) -> float:
-            return cpu_seconds(lambda: made.update({part: work()}))
+            return cpu_seconds(lambda: results.update({part: work()}))
 
         seconds = {
-            "forward": timed("forward", lambda: way.forward(self.images)),
-            "unroll": timed("unroll", lambda: self._unrolled(made["forward"])),
-            "backward": timed("backward", lambda: way.backward(made["unroll"])),
+            "forward": timed("forward", lambda: implementation.forward(self.images)),
+            "unroll": timed("unroll", lambda: self._unrolled(results["forward"])),
+            "backward": timed("backward", lambda: implementation.backward(results["unroll"])),
         }
-        return seconds, made["backward"]
+        return seconds, results["backward"]
 
     def _unrolled(self, features: Tensor) -> Tensor:
         def outer(theta: Params) -> Tensor:
@@ -114,29 +114,30 @@ class OuterStep:
 
 
 def measure(repeats: int) -> dict[str, float]:
-    """The figures of the last line; `repeats` of each way in turn, after one that loads the kernels."""
+    """The figures of the last line, from `repeats` alternating steps of each implementation after one that loads the
+    kernels."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         step = OuterStep()
-        ways: dict[str, Way] = {"before": Before(step.model), "now": Now(step.model)}
-        gradients = {name: step.take(way)[1] for name, way in ways.items()}
+        implementations: dict[str, Implementation] = {"before": Before(step.model), "now": Now(step.model)}
+        gradients = {name: step.take(implementation)[1] for name, implementation in implementations.items()}
         reference = OuterStep(torch.float64)
-        _, wanted = reference.take(Before(reference.model))
+        _, expected = reference.take(Before(reference.model))
         del reference
-        taken: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+        durations: dict[str, list[dict[str, float]]] = {name: [] for name in implementations}
         for _ in range(repeats):
-            for name, way in ways.items():
-                taken[name].append(step.take(way)[0])
+            for name, implementation in implementations.items():
+                durations[name].append(step.take(implementation)[0])
     finally:
         torch.set_num_threads(threads)
-    whole = {name: statistics.median(sum(one.values()) for one in runs) for name, runs in taken.items()}
-    figures = {"frozen_outer_step_speedup": whole["before"] / whole["now"]}
-    for name, runs in taken.items():
-        figures[f"{name}_seconds"] = whole[name]
-        figures |= {f"{name}_{part}_seconds": statistics.median(one[part] for one in runs) for part in PARTS}
+    totals = {name: statistics.median(sum(run.values()) for run in runs) for name, runs in durations.items()}
+    figures = {"frozen_outer_step_speedup": totals["before"] / totals["now"]}
+    for name, runs in durations.items():
+        figures[f"{name}_seconds"] = totals[name]
+        figures |= {f"{name}_{part}_seconds": statistics.median(run[part] for run in runs) for part in PARTS}
     rounded = {name: round(value, 3) for name, value in figures.items()}
-    errors = {f"{name}_error": float((found - wanted).norm() / wanted.norm()) for name, found in gradients.items()}
+    errors = {f"{name}_error": float((actual - expected).norm() / expected.norm()) for name, actual in gradients.items()}
     return rounded | {name: float(f"{error:.2e}") for name, error in errors.items()}
 
 

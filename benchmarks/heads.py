@@ -1,11 +1,12 @@
-"""Frozen towers: an outer step in feature space against the general path, which carries pixels through every inner step.
+"""Frozen towers: an outer step in feature space compared with the general path, where pixels pass the tower in every inner
+step.
 
     python -m benchmarks.heads
 
-Both compute the same gradient of the images (`exact`, eight steps on all pairs, heads alone move). In feature space the tower
-runs once forward and once backward per image and outer step; on the general path it does so in every inner step.
-CPU seconds on one thread, medians, taken in turn. The last line is JSON: time_ratio_heads, error_heads (relative l2), the worst
-over the towers.
+Both compute the same gradient of the images (`exact`, eight steps on all pairs, only heads are trained). In feature space the
+tower has one forward and one backward pass per image and outer step; on the general path it has them in every inner step.
+Times are median CPU seconds of one thread; the two alternate. The last line is JSON: time_ratio_heads, error_heads (relative
+l2), each the worst over the towers.
 """
 
 import argparse
@@ -30,7 +31,7 @@ IMAGE_SIZE, PAIRS, STEPS, TEXT_DIM = 64, 20, 8, 384
 
 
 class Frozen:
-    """Twenty pairs, a student of which the heads move, and a target for it."""
+    """Twenty pairs, a student whose heads are trained, and its target."""
 
     def __init__(self, tower: str) -> None:
         image = ImageTowerSettings(
@@ -64,7 +65,7 @@ class Frozen:
 
 
 class ThroughTheTower:
-    """The same student for the unroll, fed with images instead of their features."""
+    """The same student for the unroll, but with images instead of features as inputs."""
 
     def __init__(self, student: Student) -> None:
         self.student, self.towers, self.seed = student, student.towers, student.seed
@@ -85,16 +86,16 @@ def main() -> None:
     ratios, errors = [], []
     for tower in list(TOWERS)[:1] if arguments.quick else TOWERS:
         frozen = Frozen(tower)
-        # The first of each also loads the kernels.
+        # The first run of each also loads the kernels.
         features, general = frozen.in_feature_space(), frozen.by_the_general_path()
         errors.append(float((features - general).norm() / general.norm()))
-        taken: dict[str, list[float]] = {"general": [], "features": []}
+        durations: dict[str, list[float]] = {"general": [], "features": []}
         for _ in range(2 if arguments.quick else 5):
-            taken["general"].append(cpu_seconds(frozen.by_the_general_path))
-            taken["features"].append(cpu_seconds(frozen.in_feature_space))
-        middle = {way: statistics.median(seconds) for way, seconds in taken.items()}
-        ratios.append(middle["features"] / middle["general"])
-        figures = f"{middle['general']:.2f}", f"{middle['features']:.2f}", f"{ratios[-1]:.2f}", f"{errors[-1]:.1e}"
+            durations["general"].append(cpu_seconds(frozen.by_the_general_path))
+            durations["features"].append(cpu_seconds(frozen.in_feature_space))
+        medians = {path: statistics.median(seconds) for path, seconds in durations.items()}
+        ratios.append(medians["features"] / medians["general"])
+        figures = f"{medians['general']:.2f}", f"{medians['features']:.2f}", f"{ratios[-1]:.2f}", f"{errors[-1]:.1e}"
         table.add_row(tower, *figures)
     Console(width=100).print(table)
     print_json({"time_ratio_heads": round(max(ratios), 3), "error_heads": max(errors)})

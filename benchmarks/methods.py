@@ -1,13 +1,14 @@
-"""All methods on real photographs, in the space of a frozen backbone's features, under one protocol.
+"""All methods on real photographs, in the feature space of a frozen backbone, under one protocol.
 
     python -m benchmarks.methods --photographs DIR [--store DIR] [--methods NAME ...] [--pairs M ...]
 
-DIR has flickr8k/ and weights/ as the preset methods-flickr8k names them. What the variants need (data, features, experts,
-coresets) is made once in the store, and so are the distillations' figures: a run that is cut goes on where it was. Every
-method has the same tuning: its outer learning rates times each of --rates at the first budget, one seed each, chosen by
-validation; then --seeds distillations of each budget. Every set, coresets and random pairs too, is judged by students of the
-same protocol: five seeds, the learning rate from one list by validation, the test split once. The last line is JSON:
-ours_mean_100, best_published_mean_100, best_coreset_mean_100, full_mean, ours_over_published, ours_share_of_full.
+DIR has the folders flickr8k/ and weights/ with the files that the preset methods-flickr8k names. The inputs of the variants
+(data, features, experts, coresets) and the figures of distillations are stored, so that an interrupted run continues where it
+stopped. Every method is tuned in the same way: with the first budget and one seed, its outer learning rates are multiplied by
+each of --rates, and the best by validation is used for --seeds distillations of each budget. All sets, including coresets and
+random pairs, are evaluated by students with the same protocol: five seeds, a learning rate chosen on validation from one
+list, one measurement on the test split. The last line is JSON: ours_mean_100, best_published_mean_100, best_coreset_mean_100,
+full_mean, ours_over_published, ours_share_of_full.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from vldd_dist.store.store import Store
 
 KINDS = ("full", "coreset", "published", "ours", "ablation")
 PRESET, BASE, OURS = "jobs/presets/methods-flickr8k.yaml", "vldd", "bilevel"
-# With --quick: these alone, shorter.
+# With --quick: only these, with fewer steps.
 QUICK = ("vldd", "lors", "covmatch", OURS)
 QUICK_CORESETS = ("random", "k_means", "facility_location")
 QUICK_CHANGES, QUICK_STEPS = ["distill.validate_every=25", "evaluation.seeds=[0, 1, 2]"], 100
@@ -50,9 +51,12 @@ class Row(NamedTuple):
 
     Attributes:
         kind: full, coreset, published, ours or ablation.
-        means: of six test recalls, percent: one a distillation (over its students), one a student where nothing is distilled.
-        students: the standard deviation over the students of a distillation, the mean over distillations.
-        seconds: CPU, of a distillation.
+        means: means of six test recalls, percent: one for each distillation (over its students), or one for each student if
+            nothing is distilled.
+        students: standard deviation over the students of a distillation, averaged over distillations.
+        rate: the multiple of the outer learning rates.
+        size: size of the pairs, bytes.
+        seconds: CPU seconds of a distillation.
     """
 
     name: str
@@ -92,8 +96,8 @@ def read_study(photographs: Path, changes: list[str]) -> LoadedStudy:
 
 
 def coreset_rows(kept: KeptFigures, space: FeatureSpace, pairs: int, only: Collection[str] | None) -> Iterator[Row]:
-    """Of each coreset one selection a seed, judged by one student, as in an experiment."""
-    graph, found = make_graph(space.experiment), dict[str, list[float]]()
+    """A row for each coreset: one selection for each seed, evaluated by one student, as in an experiment."""
+    graph, recalls_of = make_graph(space.experiment), dict[str, list[float]]()
     for chosen in evaluated_sets(space.experiment):
         if chosen.method != DISTILLED and (only is None or chosen.method in only):
             unit = graph.unit(*chosen.source)
@@ -102,19 +106,20 @@ def coreset_rows(kept: KeptFigures, space: FeatureSpace, pairs: int, only: Colle
                 rows = read_rows(UnitReader(space.store, unit.kind, unit.id), "pairs")
                 return space.with_students([seed]).recalls(space.of_pixels(rows))
 
-            found.setdefault(chosen.method, []).extend(kept.once(f"{chosen.method} {unit.id} {chosen.seed}", space, measure))
-    for method, recalls in found.items():
+            recalls = kept.once(f"{chosen.method} {unit.id} {chosen.seed}", space, measure)
+            recalls_of.setdefault(chosen.method, []).extend(recalls)
+    for method, recalls in recalls_of.items():
         yield Row(method, "coreset", pairs, recalls)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, required=True)
-    parser.add_argument("--store", help="keeps what the variants need; none: a temporary folder")
-    parser.add_argument("--methods", nargs="+", help="variants of the preset; none: all")
+    parser.add_argument("--store", help="folder for inputs and figures; default: a temporary folder")
+    parser.add_argument("--methods", nargs="+", help="variants of the preset; default: all")
     parser.add_argument("--pairs", nargs="+", type=int, default=[100])
     parser.add_argument("--rates", nargs="+", type=float, default=[0.5, 1, 2, 4], help="multiples of the outer learning rates")
-    parser.add_argument("--seeds", type=int, default=5, help="distillations of a row")
+    parser.add_argument("--seeds", type=int, default=5, help="number of distillations for each row")
     parser.add_argument(
         "--quick", action="store_true", help=f"{', '.join(QUICK)}, fewer outer steps, one distillation, no tuning"
     )
@@ -135,18 +140,18 @@ def measure_all(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
     kept = KeptFigures(folder / "method_runs.jsonl")
     base = FeatureSpace.prepare(of_budget(study.experiments[BASE], arguments.pairs[0], steps), store)
     epochs = 6 if quick else 20
-    yield told(Row("full", "full", 0, kept.once(f"full {epochs}", base, lambda: base.full_data(epochs))))
+    yield printed(Row("full", "full", 0, kept.once(f"full {epochs}", base, lambda: base.full_data(epochs))))
     for name in names:
         rate: float | None = None
         for pairs in arguments.pairs:
             experiment = of_budget(study.experiments[name], pairs, steps)
             space = FeatureSpace.prepare(experiment, store)
             for row in coreset_rows(kept, space, pairs, QUICK_CORESETS if quick else None):
-                yield told(row)
+                yield printed(row)
             run = partial(method_run, kept, store, name, experiment)
             if rate is None:
-                rate = max((run(factor, 0) for factor in arguments.rates), key=lambda found: found.validation).rate
-            yield told(row_of([run(rate, seed) for seed in range(arguments.seeds)], pairs))
+                rate = max((run(factor, 0) for factor in arguments.rates), key=lambda result: result.validation).rate
+            yield printed(row_of([run(rate, seed) for seed in range(arguments.seeds)], pairs))
 
 
 def row_of(runs: Sequence[MethodRun], pairs: int) -> Row:
@@ -158,8 +163,8 @@ def row_of(runs: Sequence[MethodRun], pairs: int) -> Row:
 
 
 def of_budget(experiment: Experiment, pairs: int, outer_steps: int | None) -> Experiment:
-    """With other budgets of pairs and, where given, of outer steps. The preset is of 100 pairs; of methods whose similarity
-    costs a pair, of one fewer."""
+    """The experiment with another budget of pairs and, if given, another number of outer steps. The preset's budget is 100
+    pairs, or one fewer for methods that also store a similarity; the difference is kept."""
     distill = experiment.distill
     budget = pairs - (100 - distill.pairs[0])
     return experiment.model_copy(
@@ -167,14 +172,14 @@ def of_budget(experiment: Experiment, pairs: int, outer_steps: int | None) -> Ex
     )
 
 
-def told(row: Row) -> Row:
-    # At once, where the output is a file too.
+def printed(row: Row) -> Row:
+    """Print a row. The output is flushed, so that it appears at once even if it is a file."""
     print(f"{row.name}, {row.pairs or 'all'} pairs: {row.mean:.1f}, {row.seconds or 0:.0f} CPU s", flush=True)
     return row
 
 
 def show(rows: list[Row]) -> None:
-    """The table and the line of JSON, of 100 pairs where they were measured."""
+    """Print the table and the line of JSON, whose figures are those of 100 pairs."""
     full = next(row.mean for row in rows if row.kind == "full")
     columns = ("method", "pairs", "mean", "± runs", "± students", "runs", "of full data, %", "rate", "KiB", "CPU s")
     table = Table(*columns, title="Flickr8k, feature space: mean of six test recalls, percent")
@@ -187,15 +192,15 @@ def show(rows: list[Row]) -> None:
         table.add_row(row.name, str(row.pairs or "all"), *figures, str(len(row.means)), f"{100 * row.mean / full:.0f}", *sizes)
     console.print(table)
 
-    found = {"full_mean": full}
+    summary = {"full_mean": full}
     for kind in ("ours", "published", "coreset"):
         if means := [row.mean for row in rows if row.kind == kind and row.pairs in (99, 100)]:
-            found["ours_mean_100" if kind == "ours" else f"best_{kind}_mean_100"] = max(means)
-    if ours := found.get("ours_mean_100"):
-        found["ours_share_of_full"] = ours / full
-        if published := found.get("best_published_mean_100"):
-            found["ours_over_published"] = ours / published
-    print_json(found)
+            summary["ours_mean_100" if kind == "ours" else f"best_{kind}_mean_100"] = max(means)
+    if ours := summary.get("ours_mean_100"):
+        summary["ours_share_of_full"] = ours / full
+        if published := summary.get("best_published_mean_100"):
+            summary["ours_over_published"] = ours / published
+    print_json(summary)
 
 
 if __name__ == "__main__":

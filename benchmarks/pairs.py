@@ -2,11 +2,11 @@
 
     python -m benchmarks.pairs [--quick]
 
-Whole runs of the outer loop at 64 px (`exact`, two inner steps of 20 pairs, Adam), with noise pairs and an expert of two
-snapshots. Time is the median over outer steps in CPU seconds of one thread; the budgets alternate, step by step. Memory is the
+Whole runs of the outer loop at 64 px (`exact`, two inner steps of 20 pairs, Adam), with noise pairs and an expert with two
+snapshots. Time is the median over outer steps in CPU seconds of one thread; the budgets alternate step by step. Memory is the
 growth of a rank's resident set while the pairs, the best pairs and the optimiser's moments are created and updated, on one rank
-and on two. The last line is JSON: time_ratio_10000_vs_100; memory_per_pair_ratio, the memory of a further pair on each of two
-ranks, times two, over that on one process.
+and on two. The last line is JSON: time_ratio_10000_vs_100; memory_per_pair_ratio, twice the memory of a further pair on each of
+two ranks over that in one process.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any, cast
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from benchmarks._measure import peak_memory, print_json
 from vldd_dist.artifacts import tensors
@@ -55,16 +56,19 @@ def make_model() -> DualEncoder:
 
 
 def write_trajectory(store: Store, model: DualEncoder) -> None:
-    """An expert of two snapshots, the second slightly different from the first."""
+    """Write an expert with two snapshots, which differ slightly."""
     writer = UnitWriter(store, "expert", "e", {}, {})
     generator = torch.Generator().manual_seed(0)
     for epoch in (0, 1):
-        named = {tower: ParameterView(model).as_dict(tower) for tower in TOWERS}
-        moved = {
-            tower: {name: value + epoch * 0.01 * torch.randn(value.shape, generator=generator) for name, value in own.items()}
-            for tower, own in named.items()
+        parameters = {tower: ParameterView(model).as_dict(tower) for tower in TOWERS}
+
+        def moved(value: Tensor, epoch: int = epoch) -> Tensor:
+            return value + epoch * 0.01 * torch.randn(value.shape, generator=generator)
+
+        encoded = {
+            tower: tensors.encode({name: moved(value) for name, value in of_tower.items()})
+            for tower, of_tower in parameters.items()
         }
-        encoded = {tower: tensors.encode(own) for tower, own in moved.items()}
         for name, info in write_snapshots(writer, epoch, encoded).items():
             writer.adopt(name, info)
     writer.commit({"loss": [], "validation": [], "epochs": [0, 1]})
@@ -105,24 +109,24 @@ def trajectory_store() -> Iterator[str]:
 def step_seconds(url: str, outer_steps: int) -> dict[int, float]:
     """Budget -> median CPU seconds of an outer step, without the first two steps."""
     runs = {pairs: make_run(SOLO, url, pairs, outer_steps, lambda event: None) for pairs in BUDGETS}
-    taken: dict[int, list[float]] = {pairs: [] for pairs in BUDGETS}
+    durations: dict[int, list[float]] = {pairs: [] for pairs in BUDGETS}
     for step in range(outer_steps):
         for pairs, run in runs.items():
-            began = time.process_time()
+            started = time.process_time()
             run.outer_step(step)
-            taken[pairs].append(time.process_time() - began)
-    return {pairs: statistics.median(seconds[2:]) for pairs, seconds in taken.items()}
+            durations[pairs].append(time.process_time() - started)
+    return {pairs: statistics.median(seconds[2:]) for pairs, seconds in durations.items()}
 
 
 def rank_memory(ranks: Ranks, url: str, pairs: int) -> int:
-    """Bytes by which creating a run and two of its outer steps increase this process's memory."""
+    """Bytes by which creating a run and making two outer steps increase this process's memory."""
     _, peak = peak_memory(lambda: make_run(ranks, url, pairs, 2, lambda event: None).run())
     return peak
 
 
 def memory_per_pair(world: int, url: str, budgets: tuple[int, int]) -> tuple[float, list[int]]:
-    """Bytes per rank for a further pair, and the peaks from which it is computed. Each peak is measured in a new group, because
-    processes do not return memory."""
+    """Bytes per rank for a further pair, and the peaks from which they are computed. Each peak is measured in a new group,
+    because processes do not return memory to the system."""
     peaks = []
     for pairs in budgets:
         group = Group(world)
@@ -142,14 +146,15 @@ def main() -> None:
         seconds = step_seconds(url, 8 if quick else 30)
         costs = {world: memory_per_pair(world, url, BUDGETS[1:]) for world in (1, 2)}
     table = Table("pairs", "CPU s a step", title=f"{IMAGE_SIZE} px, minibatch {MINIBATCH}, {INNER_STEPS} inner steps")
-    for pairs, each in seconds.items():
-        table.add_row(f"{pairs:,}", f"{each:.3f}")
+    for pairs, of_step in seconds.items():
+        table.add_row(f"{pairs:,}", f"{of_step:.3f}")
     console = Console(width=100)
     console.print(table)
     values = 4 * (3 * IMAGE_SIZE**2 + TEXT_DIM)
     memory = Table("ranks", *(f"{pairs:,} pairs, MiB" for pairs in BUDGETS[1:]), "a pair and rank, KiB", "of its values")
-    for world, (each, peaks) in costs.items():
-        memory.add_row(str(world), *(f"{peak / MIB:.0f}" for peak in peaks), f"{each / 1024:.0f}", f"{each / values:.2f}")
+    for world, (per_pair, peaks) in costs.items():
+        shares = f"{per_pair / 1024:.0f}", f"{per_pair / values:.2f}"
+        memory.add_row(str(world), *(f"{peak / MIB:.0f}" for peak in peaks), *shares)
     console.print(memory)
     print_json(
         {

@@ -1,17 +1,17 @@
-"""The controller with thousands of units: the resources of the driver's machine that it uses.
+"""The resources that the controller needs on the driver's machine with thousands of units.
 
     python -m benchmarks.scale [--quick]
 
 The real controller, with the views of a real run that need no Ray (lines or a live table, and the status in the store), runs
-the plan of a real description (100 experts; distillations that need all of them, each evaluated five times and published) with
-an executor that simulates units by a clock of its own, 450 and more at once, and a folder as store. Measured are the driver's
-CPU seconds without the executor's, the growth of its resident set in a new process (plan included), and its requests to the
-store: a listing counts one for each 1,000 keys, a write two, because the object is compared after the write. Requests of
-workers are not counted (benchmarks/scaling_model.py has them), nor are those of the report, which reads the manifest of nearly
-every unit once.
+the plan of a real description (100 experts; distillations that need all of them, each evaluated five times and published). An
+executor simulates units with its own clock, at least 450 in parallel, and the store is a folder. Measured are the driver's
+CPU seconds without those of the executor, the growth of its resident set in a new process (including the plan), and its
+requests to the store: a listing counts one for every 1,000 keys, a write counts two, because the object is compared
+afterwards. Not counted are requests of workers (see benchmarks/scaling_model.py) and of the report, which reads the manifest
+of nearly every unit once.
 
-The last line is JSON, at the largest size and with lines as view: ms_per_unit, driver_mib_per_1000_units, requests_per_unit,
-and ms_growth, the time per unit over that at 1,000 units.
+The last line is JSON, for the largest size with lines as view: ms_per_unit, driver_mib_per_1000_units, requests_per_unit, and
+ms_growth, the time per unit over that at 1,000 units.
 """
 
 import argparse
@@ -53,8 +53,8 @@ Out = TypeVar("Out")
 
 
 def make_units(size: int) -> list[WorkUnit]:
-    """About `size` units; experts and distillations ask for a GPU, evaluations for half of one."""
-    # Besides distillations with their evaluations and publications there are experts with theirs, coresets, and shared inputs.
+    """About `size` units; experts and distillations request a GPU, evaluations half a GPU."""
+    # Each seed adds seven units; the others are experts with their evaluations, coresets, and shared inputs.
     seeds = max(1, math.ceil((size - 2 * EXPERTS - 47) / 7))
     overrides = [
         *("model.image.weights=random", "model.text.model=bert-base-uncased", f"experts.count={EXPERTS}"),
@@ -65,10 +65,10 @@ def make_units(size: int) -> list[WorkUnit]:
 
 
 class CountingStore(Store):
-    """Counts the requests that an object store would receive.
+    """A store that counts the requests that an object store would receive.
 
     Attributes:
-        writes: those that wrote, or checked what was written.
+        writes: requests that wrote an object or checked it afterwards.
     """
 
     requests = writes = 0
@@ -79,7 +79,7 @@ class CountingStore(Store):
 
     def write(self, key: str, data: bytes) -> None:
         super().write(key, data)
-        # `_guarded` has counted one.
+        # `_guarded` has counted one request.
         self.requests += 1
         self.writes += 2
 
@@ -90,8 +90,8 @@ class CountingStore(Store):
 
 
 class SimulatedExecutor:
-    """Simulated units, which end at a given time and leave a manifest. `now` advances when the controller waits; `aside` is the
-    CPU time in seconds that its thread spends in this class (the status is written by another thread)."""
+    """An executor of simulated units, which end at a given time and leave a manifest. `now` advances when the controller waits;
+    `aside` is the CPU time in seconds that the controller's thread spends in this class (another thread writes the status)."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -104,9 +104,9 @@ class SimulatedExecutor:
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
-        began = time.thread_time()
+        started = time.thread_time()
         yield
-        self.aside += time.thread_time() - began
+        self.aside += time.thread_time() - started
 
     def capacity(self) -> Capacity:
         self.asked += 1
@@ -137,13 +137,13 @@ class SimulatedExecutor:
             return [UnitReported(unit_id, Progress(1, 2, loss=1.0)) for _, unit_id, _ in self.ends]
 
     def stop(self, unit_id: str) -> None:
-        raise AssertionError("none is slow")
+        raise AssertionError("no simulated unit is slow")
 
     def is_alive(self, node: str) -> bool:
         return True
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,12 @@ class Figures:
     """Resources that one run of the driver used.
 
     Attributes:
-        cpu_seconds: of the controller, views included.
-        plan_seconds: CPU seconds of making the plan, in none of the others.
-        requests, writes: to the store, and those of them that wrote the status.
-        asked, polls: how often the executor was asked for its capacity, and for ended units.
+        cpu_seconds: CPU seconds of the controller, including views.
+        plan_seconds: CPU seconds of making the plan, which are not part of `cpu_seconds`.
+        requests, writes: requests to the store, and those of them that wrote the status.
+        asked, polls: number of times that the executor was asked for its capacity, and for units that have ended.
         minutes: the run's duration by the executor's clock.
-        memory: bytes the resident set grew by, plan included.
+        memory: growth of the resident set in bytes, including the plan.
     """
 
     units: int
@@ -172,8 +172,8 @@ class Figures:
 
 
 def simulate(size: int, terminal: bool, folder: str) -> Figures:
-    """Run the units of an experiment that the folder's store does not have."""
-    began = time.process_time()
+    """Run the units of an experiment that the folder's store lacks."""
+    started = time.process_time()
     units = make_units(size)
     planned = time.process_time()
     store, executor = CountingStore(folder), SimulatedExecutor(Store(folder))
@@ -187,11 +187,11 @@ def simulate(size: int, terminal: bool, folder: str) -> Figures:
     seconds = time.process_time() - planned - executor.aside
     assert len(result.ran) + len(result.found) == len(units)
     counts = store.requests, store.writes, executor.asked, executor.polls, executor.most_at_once
-    return Figures(len(units), seconds, planned - began, *counts, minutes=executor.now / 60)
+    return Figures(len(units), seconds, planned - started, *counts, minutes=executor.now / 60)
 
 
 def measure(size: int, terminal: bool, folder: str) -> Figures:
-    """`simulate` with its memory; to be called in a fresh process."""
+    """`simulate`, with a measurement of its memory; to be called in a new process."""
     with tempfile.TemporaryDirectory() as small:
         simulate(100, terminal, small)
     figures, memory = peak_memory(lambda: simulate(size, terminal, folder))
@@ -199,7 +199,7 @@ def measure(size: int, terminal: bool, folder: str) -> Figures:
 
 
 def measure_all(sizes: tuple[int, ...]) -> Iterator[tuple[str, Figures]]:
-    """(what, figures): each size with lines and with a live table as view, and started again when all is done."""
+    """(name, figures) of each size: with lines and with a live table as view, and once more when all units are done."""
     for size in sizes:
         for what, terminal in (("lines", False), ("live table", True)):
             with tempfile.TemporaryDirectory() as folder:
@@ -209,14 +209,18 @@ def measure_all(sizes: tuple[int, ...]) -> Iterator[tuple[str, Figures]]:
                     process.close()
 
 
-def print_figures(found: list[tuple[str, Figures]]) -> None:
+def print_figures(results: list[tuple[str, Figures]]) -> None:
     headings = "ms a unit", "MiB / 1,000", "requests a unit", "writes", "polls", "asked", "at once", "minutes", "plan, s"
     table = Table("view", "units", *headings)
-    for what, figures in found:
-        each = f"{1000 * figures.cpu_seconds / figures.units:.3f}", f"{figures.memory / MIB / figures.units * 1000:.2f}"
+    for view, figures in results:
+        per_unit = (
+            f"{1000 * figures.cpu_seconds / figures.units:.3f}",
+            f"{figures.memory / MIB / figures.units * 1000:.2f}",
+            f"{figures.requests / figures.units:.4f}",
+        )
         counts = figures.writes, figures.polls, figures.asked, figures.most_at_once
         times = f"{figures.minutes:.1f}", f"{figures.plan_seconds:.2f}"
-        table.add_row(what, f"{figures.units:,}", *each, f"{figures.requests / figures.units:.4f}", *map(str, counts), *times)
+        table.add_row(view, f"{figures.units:,}", *per_unit, *map(str, counts), *times)
     Console(width=128).print(table)
 
 
@@ -224,9 +228,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The controller with thousands of units.")
     parser.add_argument("--quick", action="store_true", help="the smaller size only")
     arguments = parser.parse_args()
-    found = list(measure_all(SIZES[:1] if arguments.quick else SIZES))
-    print_figures(found)
-    first, last = [[figures for what, figures in found if what == "lines"][place] for place in (0, -1)]
+    results = list(measure_all(SIZES[:1] if arguments.quick else SIZES))
+    print_figures(results)
+    with_lines = [figures for view, figures in results if view == "lines"]
+    first, last = with_lines[0], with_lines[-1]
     cost = {figures: 1000 * figures.cpu_seconds / figures.units for figures in (first, last)}
     print_json(
         {

@@ -1,10 +1,10 @@
-"""What whole experiments cost: GPU-hours, bytes and requests of Flickr30K, COCO and a source of 100 million pairs.
+"""The costs of whole experiments: GPU-hours, bytes and requests for Flickr30K, COCO and a source of 100 million pairs.
 
     python -m benchmarks.scaling_model
 
-Prints the tables of docs/scaling.md as they stand there. GPU-hours come of assumed speeds (`SPEEDS` and below it: put in your
-own), bytes are the planner's (`cost_model.io_model`), and requests follow from the bytes. Nothing is measured, and nothing
-is run but the planner's trace.
+Prints the tables of docs/scaling.md. GPU-hours are computed from assumed speeds (`SPEEDS` and the constants below it, which
+you can replace by your own), bytes are the planner's (`cost_model.io_model`), and requests follow from the bytes. Nothing is
+measured, and only the planner's trace is run.
 """
 
 import math
@@ -27,14 +27,14 @@ from vldd_dist.store.s3 import PART_BYTES
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 STUDENTS = {"nfnet_l0": "flickr30k-nfnet-bert.yaml", "ViT-B/16 with LoRA": "flickr30k-vit-lora.yaml"}
 
-# Training images per GPU and second at 224 px: assumed, for one data-centre GPU in mixed precision.
+# Assumed: training images per second and GPU at 224 px, for one data-centre GPU in mixed precision.
 SPEEDS = {"nfnet_l0": 600.0, "vit_base_patch16_224": 500.0}
-# Speed of an image without gradients relative to training; cost of one pair in an inner step of `exact`, in training images.
+# Assumed: speed of encoding an image relative to training, and cost of a pair in an inner step of `exact`, in training images.
 ENCODING_SPEEDUP, EXACT_STEPS = 3.0, 4.0
-# Captions per GPU and second through BERT; images per second through the one process that prepares a data set. Assumed, too.
+# Assumed: captions per second and GPU through BERT, and images per second that a process prepares.
 CAPTIONS_A_SECOND, PREPARED_A_SECOND = 3_000.0, 150.0
-# Requests of a checkpoint (look, objects, mark, list, remove the oldest) and of a unit (the store's mark, look,
-# its objects, commit, list).
+# Requests of a checkpoint (check for a commit, objects, record, list, remove the oldest) and of a unit (the store's mark,
+# check for a commit, objects, commit, list).
 CHECKPOINT_REQUESTS, UNIT_REQUESTS = 10, 5
 GB, MB = 1e9, 1e6
 
@@ -56,19 +56,19 @@ class Source:
 SOURCES = (
     Source("Flickr30K", {"train": 29_000, "val": 1_014, "test": 1_000}, 5),
     Source("COCO", {"train": 113_287, "val": 5_000, "test": 5_000}, 5),
-    # Few epochs, because there are many images: those that distillation can reach, and one more.
+    # Few epochs, because there are many images: those that distillation can start from, and one more.
     Source("100M pairs", {"train": 100_000_000, "val": 5_000, "test": 5_000}, 1, ("experts.epochs=3",)),
 )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the units of one kind take in a whole experiment.
+    """The costs of all units of one kind in a whole experiment.
 
     Attributes:
-        hours: GPU-hours of all.
-        read, written: bytes of all.
-        requests: of all, from workers.
+        hours: GPU-hours.
+        read, written: bytes.
+        requests: requests of workers to the store.
     """
 
     units: int
@@ -79,17 +79,17 @@ class Cost:
 
 
 def describe(source: Source, preset: str) -> Experiment:
-    """A preset for a source; where its files lie does not matter here."""
+    """A preset for a source. The paths of its files do not matter here."""
     return load_experiment(PRESETS / preset, ["data.source.annotations=none", "data.source.images=none", *source.overrides])
 
 
 def with_pairs(experiment: Experiment, pairs: int) -> Experiment:
-    """The same for one budget."""
+    """The experiment with a single budget."""
     return experiment.model_copy(update={"distill": experiment.distill.model_copy(update={"pairs": [pairs]})})
 
 
 def model(source: Source, preset: str) -> dict[str, Cost]:
-    """Kind -> cost, of the kinds that take the time and the bytes."""
+    """Kind -> cost, for the kinds that need most of the time and bytes."""
     experiment = describe(source, preset)
     seconds = gpu_seconds(source, experiment)
     epochs, distill = experiment.experts.epochs, experiment.distill
@@ -106,13 +106,13 @@ def model(source: Source, preset: str) -> dict[str, Cost]:
 
 
 def units_and_bytes(source: Source, experiment: Experiment) -> dict[str, list[tuple[int, int, int]]]:
-    """Kind -> (units, bytes one of them reads, writes), of each budget by itself.
+    """Kind -> (number of units, bytes that one reads, bytes that one writes), separately for each budget.
 
-    A distilled set is judged with each evaluation seed; a coreset method selects anew for each, and each selection is judged
-    once.
+    A distilled set is evaluated with each evaluation seed; a coreset method selects pairs anew for each seed, and each
+    selection is evaluated once.
     """
-    experts, distill, judging = experiment.experts, experiment.distill, experiment.evaluation
-    sets = (len(distill.seeds) + len(experiment.coresets.methods)) * len(judging.seeds)
+    experts, distill, evaluation = experiment.experts, experiment.distill, experiment.evaluation
+    sets = (len(distill.seeds) + len(experiment.coresets.methods)) * len(evaluation.seeds)
     groups: dict[str, list[tuple[int, int, int]]] = {
         "expert": [(experts.count, *bytes_of_a_unit(source, experiment, "expert"))],
         "distillation": [],
@@ -122,7 +122,7 @@ def units_and_bytes(source: Source, experiment: Experiment) -> dict[str, list[tu
         one_budget = with_pairs(experiment, pairs)
         groups["distillation"].append((len(distill.seeds), *bytes_of_a_unit(source, one_budget, "distillation")))
         groups["evaluation"].append((sets, *bytes_of_a_unit(source, one_budget, "evaluation")))
-    # An expert is judged by its last snapshot, not by pairs.
+    # An expert's evaluation reads its last snapshot instead of pairs.
     read, written = bytes_of_a_unit(source, with_pairs(experiment, 1), "evaluation")
     snapshot = sum(trace_of(experiment).trainable_bytes.values())
     groups["evaluation"].append((experts.count, read + snapshot, written))
@@ -130,45 +130,46 @@ def units_and_bytes(source: Source, experiment: Experiment) -> dict[str, list[tu
 
 
 def gpu_seconds(source: Source, experiment: Experiment) -> dict[str, float]:
-    """Kind -> seconds of one GPU, of all its units. Training images count one, encoded ones `1 / ENCODING_SPEEDUP`."""
-    experts, distill, judging = experiment.experts, experiment.distill, experiment.evaluation
+    """Kind -> GPU-seconds of all its units. A training image counts as one image, an encoded one as `1 / ENCODING_SPEEDUP`."""
+    experts, distill, evaluation = experiment.experts, experiment.distill, experiment.evaluation
     train, val, test = (source.images[split] for split in ("train", "val", "test"))
     entries = train * (source.captions_each if experts.captions == "all" else 1)
-    rates = len(judging.learning_rates)
-    # Before the first outer step, now and then, and after the last.
+    rates = len(evaluation.learning_rates)
+    # One validation before the first outer step, the periodic ones, and one after the last step.
     validations = 1 + math.ceil(distill.outer_steps / distill.validate_every)
-    distilled = judged = 0.0
+    distilling = evaluating = 0.0
     for pairs in distill.pairs:
         # A student for each learning rate, each measured on the validation split.
-        chosen = rates * (judging.epochs * pairs + val / ENCODING_SPEEDUP)
-        drawn = distill.objective.inner_steps * min(distill.batch_size or pairs, pairs)
-        distilled += distill.outer_steps * drawn * EXACT_STEPS + validations * chosen
-        judged += chosen + test / ENCODING_SPEEDUP
-    sets = (len(distill.seeds) + len(experiment.coresets.methods)) * len(judging.seeds)
+        choosing = rates * (evaluation.epochs * pairs + val / ENCODING_SPEEDUP)
+        pairs_per_step = distill.objective.inner_steps * min(distill.batch_size or pairs, pairs)
+        distilling += distill.outer_steps * pairs_per_step * EXACT_STEPS + validations * choosing
+        evaluating += choosing + test / ENCODING_SPEEDUP
+    sets = (len(distill.seeds) + len(experiment.coresets.methods)) * len(evaluation.seeds)
     images = {
         "expert": experts.count * (experts.epochs * entries + (experts.epochs + 1) * val / ENCODING_SPEEDUP),
-        "distillation": len(distill.seeds) * distilled,
-        "evaluation": experts.count * test / ENCODING_SPEEDUP + sets * judged,
+        "distillation": len(distill.seeds) * distilling,
+        "evaluation": experts.count * test / ENCODING_SPEEDUP + sets * evaluating,
     }
     return {kind: count / SPEEDS[experiment.model.image.model] for kind, count in images.items()}
 
 
 def data_size(source: Source, experiment: Experiment) -> DataSize:
     """The size of the prepared images."""
-    an_image = TAR_BYTES + round(experiment.data.image_size**2 * JPEG_BYTES_A_PIXEL)
-    shards = {split: count * an_image for split, count in source.images.items()}
+    bytes_per_image = TAR_BYTES + round(experiment.data.image_size**2 * JPEG_BYTES_A_PIXEL)
+    shards = {split: count * bytes_per_image for split, count in source.images.items()}
     return DataSize(source.images, shards, source.captions, measured=False)
 
 
 def bytes_of_a_unit(source: Source, experiment: Experiment, kind: str) -> tuple[int, int]:
-    """Read and written by one unit, as the planner says; shards that the node's cache cannot hold are read each epoch."""
+    """Bytes that one unit reads and writes, as the planner estimates; shards that exceed the node's cache are read in each
+    epoch."""
     data = data_size(source, experiment)
-    traffic = stage_of(kind).traffic
-    assert traffic is not None
-    moved = traffic(experiment, _estimator().trace, data)
+    traffic_of = stage_of(kind).traffic
+    assert traffic_of is not None
+    traffic = traffic_of(experiment, _estimator().trace, data)
     train = data.shards["train"]
-    again = experiment.experts.epochs - 1 if kind == "expert" and train > DEFAULT_GIB * 2**30 else 0
-    return moved.reads + (moved.data or 0) + again * train, moved.writes
+    further_reads = experiment.experts.epochs - 1 if kind == "expert" and train > DEFAULT_GIB * 2**30 else 0
+    return traffic.reads + (traffic.data or 0) + further_reads * train, traffic.writes
 
 
 @cache
@@ -181,11 +182,11 @@ def trace_of(experiment: Experiment) -> MemoryTrace:
 
 
 def index_bytes_a_shard() -> int:
-    """Of the data set's index, whose reader holds all of it."""
+    """Bytes per shard of the data set's index, which its readers keep in memory."""
 
-    def index(shards: int) -> bytes:
-        found = [Shard("0" * 16, f"train-{number:06d}", 1000, 5000, 0, "0" * 64) for number in range(shards)]
-        return encode_index({"train": SplitInfo.of(found)})
+    def index(count: int) -> bytes:
+        shards = [Shard("0" * 16, f"train-{number:06d}", 1000, 5000, 0, "0" * 64) for number in range(count)]
+        return encode_index({"train": SplitInfo.of(shards)})
 
     return len(index(2)) - len(index(1))
 
@@ -204,14 +205,13 @@ def student_table(student: str, preset: str) -> Iterator[str]:
 
 
 def source_table() -> Iterator[str]:
-    """What depends on the source alone."""
+    """The lines of the table of costs that depend only on the source."""
     yield "| source | groups | shards | GB | index, MB | embeddings, GB | preparing, worker-h | embedding, GPU-h |"
     yield "|:--|--:|--:|--:|--:|--:|--:|--:|"
     for source in SOURCES:
         experiment = describe(source, STUDENTS["nfnet_l0"])
         images, size = sum(source.images.values()), sum(data_size(source, experiment).shards.values())
-        each = experiment.data.shard_images
-        shards = sum(math.ceil(count / each) for count in source.images.values())
+        shards = sum(math.ceil(count / experiment.data.shard_images) for count in source.images.values())
         groups = sum(math.ceil(count / experiment.data.group_images) for count in source.images.values())
         index, embeddings = shards * index_bytes_a_shard(), source.captions * 4 * COMMON_TEXT_DIM
         sizes = f"{groups:,} | {shards:,} | {size / GB:,.1f} | {index / MB:,.2f} | {embeddings / GB:,.2f}"
@@ -220,7 +220,7 @@ def source_table() -> Iterator[str]:
 
 
 def tables() -> str:
-    """What docs/scaling.md holds."""
+    """The tables in docs/scaling.md."""
     lines: list[str] = []
     for student, preset in STUDENTS.items():
         lines += [*student_table(student, preset), ""]

@@ -1,18 +1,18 @@
-"""Students and experts whole on each rank, in shards by DeepSpeed ZeRO 3, and by FSDP2, on 1, 2 and 4 ranks: memory,
-communication, time, and the gradient's error.
+"""Students and experts replicated on each rank, sharded by DeepSpeed ZeRO 3, and sharded by FSDP2, on 1, 2 and 4 ranks: memory,
+communication, time, and the error of the gradient.
 
     python -m benchmarks.sharded [--quick]
 
-Ranks are processes of one thread each on this machine, connected by gloo. Two steps are measured: an outer step of a student
-(central differences) and a training step of an expert (SGD with momentum). `state` is what a rank holds between two passes: its
-parameters, the engine's copy and buffers, gradients; of a student snapshots, adjoint, and both ends; of an expert momentum. It
-is in bytes of distinct tensors, the maximum at the start of a pass, without the pairs; in shards it should fall as 1/world.
-`peak` is what torch's allocator gives out during a step, above what lies there at its start. `moved` is what all ranks send in
-a step by the usual cost of each collective (Thakur et al. 2005), compared with two all-gathers and one reduce-scatter of the
-parameters for each pass, the least of a model in shards. Seconds are the median of the slowest rank's; the kinds of sharding
-take turns. The error is that of `exact` against one process, relative l2 over the gradients of the pairs and of the rates. The
-last line is JSON: STEP.SHARDING.RANKS.{state, moved, time} (ratios to one rank, to the least, to `none`) and
-gradient_error.SHARDING.3.
+Ranks are processes with one thread each on this machine, connected by gloo. Two steps are measured: an outer step of a student
+(central differences) and a training step of an expert (SGD with momentum). `state` is the memory of a rank between two
+passes: its parameters, the engine's copy and buffers, and gradients; for a student also snapshots, adjoint, and start and
+target parameters; for an expert also momentum. It is the number of bytes of distinct tensors, without the pairs, and the
+maximum over the starts of passes; with shards it should fall as 1/world. `peak` is the memory that torch's allocator
+allocates during a step in addition. `moved` is the number of bytes that all ranks send in a step by the usual cost of each
+collective (Thakur et al. 2005), compared with two all-gathers and one reduce-scatter of the parameters for each pass, the
+minimum for a sharded model. Seconds are the median over repeats of the slowest rank's; the kinds of sharding alternate. The
+error is that of `exact` compared with one process, relative l2 of the gradients of pairs and of rates. The last line is JSON:
+STEP.SHARDING.RANKS.{state, moved, time} (ratios to one rank, to the minimum, to `none`) and gradient_error.SHARDING.3.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def make_model(name: str) -> DualEncoder:
 
 
 def make_ends(model: DualEncoder) -> tuple[list[Tensor], list[Tensor]]:
-    """A start, and a target at about the distance of one epoch."""
+    """Start parameters, and target parameters at about the distance of one epoch."""
     generator = torch.Generator().manual_seed(0)
     start = list(ParameterView(model).read())
     return start, [value + 0.01 * value.std(correction=0) * torch.randn(value.shape, generator=generator) for value in start]
@@ -73,27 +73,27 @@ def make_batches(steps: int) -> list[list[Tensor]]:
     return [[torch.randn(size, generator=generator) for size in sizes] for _ in range(steps)]
 
 
-class Moved(TorchDispatchMode):
-    """Counts the bytes that collectives send within the `with` block, summed over all ranks; every rank has the same sum."""
+class SentBytes(TorchDispatchMode):
+    """Counts the bytes that collectives send in the `with` block, summed over all ranks; every rank has the same sum."""
 
     def __init__(self, ranks: Ranks) -> None:
         super().__init__()
         self.bytes = 0
-        # Operation -> how many times its longest tensor is sent.
-        once = ranks.world_size - 1
-        self.crossings = {
-            "c10d._allgather_base_.default": once,
-            "c10d._reduce_scatter_base_.default": once,
-            "c10d.allreduce_.default": 2 * once,
-            "c10d.broadcast_.default": once,
+        # Operation -> number of times that its longest tensor is sent.
+        others = ranks.world_size - 1
+        self.times_sent = {
+            "c10d._allgather_base_.default": others,
+            "c10d._reduce_scatter_base_.default": others,
+            "c10d.allreduce_.default": 2 * others,
+            "c10d.broadcast_.default": others,
         }
 
     def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         if str(operation).startswith("c10d."):
-            flat = [each for given in arguments for each in (given if isinstance(given, list) else [given])]
+            flat = [each for argument in arguments for each in (argument if isinstance(argument, list) else [argument])]
             longest = max(each.nbytes for each in flat if isinstance(each, Tensor))
-            # A KeyError ends the benchmark for an operation that is not listed.
-            self.bytes += longest * self.crossings[str(operation)]
+            # An operation that is not listed raises KeyError, which ends the benchmark.
+            self.bytes += longest * self.times_sent[str(operation)]
         return operation(*arguments, **(named or {}))
 
 
@@ -101,16 +101,18 @@ def live_bytes() -> int:
     """Bytes of all distinct CPU tensor storages that Python references."""
     gc.collect()
     storages: dict[int, int] = {}
-    for each in gc.get_objects():
-        # Not isinstance, because some objects of torch print a warning then. A distributed tensor's memory is its shard's.
-        if issubclass(type(each), Tensor) and not issubclass(type(each), DTensor) and each.device.type == "cpu":
-            storage = each.untyped_storage()
+    for item in gc.get_objects():
+        # Not isinstance, because some objects of torch then print a warning. Distributed tensors are skipped, because their
+        # memory is that of their shards.
+        if issubclass(type(item), Tensor) and not issubclass(type(item), DTensor) and item.device.type == "cpu":
+            storage = item.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
 
 
 class Figures(NamedTuple):
-    """Of one rank: bytes held between two passes, bytes allocated above them, bytes moved in a step, seconds of a step."""
+    """Figures of one rank: bytes between two passes, bytes allocated in addition, bytes sent in a step, seconds of each
+    step."""
 
     state: int
     peak: int
@@ -119,10 +121,10 @@ class Figures(NamedTuple):
 
 
 class Measured:
-    """A step of one kind of sharding that can be repeated, and what a rank holds for it.
+    """A repeatable step with one kind of sharding, and the memory that a rank needs for it.
 
     Args:
-        make: makes what a step works on. Returns the step, which calls its argument between passes, and the bytes of its pairs.
+        make: sets up the step. Returns the step, which calls its argument between passes, and the bytes of its pairs.
     """
 
     def __init__(self, ranks: Ranks, make: "Callable[[], tuple[Step, int]]") -> None:
@@ -130,17 +132,17 @@ class Measured:
         self.step, pairs = make()
         # The first step also traces the model and loads the kernels.
         self.step(_nothing)
-        seen: list[int] = []
-        with Moved(ranks) as moved:
-            self.step(lambda: seen.append(live_bytes()))
+        sizes: list[int] = []
+        with SentBytes(ranks) as sent:
+            self.step(lambda: sizes.append(live_bytes()))
         self.peak = allocated_peak(lambda: self.step(_nothing))
-        self.state, self.moved = max(seen) - before - pairs, moved.bytes
+        self.state, self.moved = max(sizes) - before - pairs, sent.bytes
         self.seconds: list[float] = []
 
     def time(self) -> None:
-        began = time.perf_counter()
+        started = time.perf_counter()
         self.step(_nothing)
-        self.seconds.append(time.perf_counter() - began)
+        self.seconds.append(time.perf_counter() - started)
 
     def figures(self) -> Figures:
         return Figures(self.state, self.peak, self.moved, self.seconds)
@@ -150,7 +152,7 @@ Step = Callable[[Callable[[], object]], object]
 
 
 def _nothing() -> None:
-    """Of a step that is not watched."""
+    """The argument of a step that is not observed."""
 
 
 def make_outer_step(ranks: Ranks, sharding: Sharding, name: str, steps: int) -> tuple[Step, int]:
@@ -191,7 +193,7 @@ def make_expert_step(ranks: Ranks, sharding: Sharding, name: str) -> tuple[Step,
 
 
 def measure_rank(ranks: Ranks, name: str, steps: int, repeats: int) -> dict[str, dict[str, Figures]]:
-    """Sharding -> step -> its figures. The kinds of sharding take turns, so that other load falls on all of them."""
+    """Sharding -> step -> its figures. The kinds of sharding alternate, so that other load affects all of them."""
     measured = {
         sharding: {
             "outer step": Measured(ranks, partial(make_outer_step, ranks, sharding, name, steps)),
@@ -201,9 +203,9 @@ def measure_rank(ranks: Ranks, name: str, steps: int, repeats: int) -> dict[str,
     }
     for _ in range(repeats):
         for of_sharding in measured.values():
-            for one in of_sharding.values():
-                one.time()
-    return {sharding: {step: one.figures() for step, one in found.items()} for sharding, found in measured.items()}
+            for step in of_sharding.values():
+                step.time()
+    return {sharding: {name: step.figures() for name, step in steps.items()} for sharding, steps in measured.items()}
 
 
 def exact_on_rank(ranks: Ranks, sharding: Sharding, name: str, steps: int) -> tuple[list[list[Tensor]], Tensor]:
@@ -222,59 +224,66 @@ def gradient_error(world: int, sharding: Sharding, name: str, steps: int) -> flo
     start, target = make_ends(model)
     unrolling = LocalUnrolling(model, InfoNCE(), TrajectoryMatching(), None)
     segment = Segment(start, distance_to(target, start, unrolling.towers), RATES, make_batches(steps), (), 0)
-    wanted = unrolling.gradient(segment, None)
+    expected = unrolling.gradient(segment, None)
     group = Group(world)
     parts = group.run(exact_on_rank, sharding, name, steps)
     group.close()
     joined = [torch.cat([batches[step][k] for batches, _ in parts]) for step in range(steps) for k in (0, 1)]
-    pairs = [tensor for batch in wanted.batches for tensor in batch]
-    return max(_relative(joined, pairs), _relative([parts[0][1]], [wanted.rates]))
+    pairs = [tensor for batch in expected.batches for tensor in batch]
+    return max(_relative(joined, pairs), _relative([parts[0][1]], [expected.rates]))
 
 
-def _relative(found: list[Tensor], wanted: list[Tensor]) -> float:
-    a, b = (torch.cat([tensor.flatten() for tensor in tensors]).double() for tensors in (found, wanted))
+def _relative(actual: list[Tensor], expected: list[Tensor]) -> float:
+    a, b = (torch.cat([tensor.flatten() for tensor in tensors]).double() for tensors in (actual, expected))
     return float((a - b).norm() / b.norm())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Students and experts in shards on several ranks.")
+    parser = argparse.ArgumentParser(description="Sharded students and experts on several ranks.")
     parser.add_argument("--quick", action="store_true", help="a network a quarter as large")
     quick = parser.parse_args().quick
     name, steps, repeats = f"vit_{'tiny' if quick else 'small'}_patch16_224", 2, 3
     torch.set_num_threads(1)
     theta = sum(tensor.nbytes for tensor in ParameterView(make_model(name)).parameters)
-    found: dict[int, list[dict[str, dict[str, Figures]]]] = {}
+    results: dict[int, list[dict[str, dict[str, Figures]]]] = {}
     for world in (1, 2, 4):
         group = Group(world)
-        found[world] = group.run(measure_rank, name, steps, repeats)
+        results[world] = group.run(measure_rank, name, steps, repeats)
         group.close()
-    last: dict[str, float] = {}
-    # Passes of a step: three for each inner step of central differences.
+    summary: dict[str, float] = {}
+    # Central differences need three passes for each inner step.
     for step, passes in (("outer step", 3 * steps), ("expert's step", 1)):
         title = f"{name} ({theta / MIB:.0f} MiB), {step}, {IMAGE_SIZE} px, {PAIRS} pairs"
-        last |= _print_table(found, step, passes * theta, title)
-    last |= {f"gradient_error.{sharding}.3": gradient_error(3, sharding, "vit_tiny_patch16_224", 2) for sharding in ENGINES}
-    print_json(last)
+        summary |= _print_table(results, step, passes * theta, title)
+    summary |= {f"gradient_error.{sharding}.3": gradient_error(3, sharding, "vit_tiny_patch16_224", 2) for sharding in ENGINES}
+    print_json(summary)
 
 
-def _print_table(found: dict[int, list[dict[str, dict[str, Figures]]]], step: str, passed: int, title: str) -> dict[str, float]:
-    """Returns the ratios, by name. `passed`: bytes of the parameters, once for each pass of a step."""
+def _print_table(
+    results: dict[int, list[dict[str, dict[str, Figures]]]], step: str, pass_bytes: int, title: str
+) -> dict[str, float]:
+    """Print the table of a step. Returns the ratios by name.
+
+    Args:
+        results: number of ranks -> figures of each rank.
+        pass_bytes: bytes of the parameters times the number of passes in a step.
+    """
     table, ratios = Table(title=title), dict[str, float]()
     for heading in ("ranks", "sharding", "state MiB", "of 1 rank", "peak MiB", "moved MiB", "of the least", "s", "of none"):
         table.add_column(heading, justify="right")
-    for world, ranks in found.items():
+    for world, ranks in results.items():
         seconds = {kind: _median_of_slowest([rank[kind][step].seconds for rank in ranks]) for kind in SHARDINGS}
         for sharding in SHARDINGS:
             figures = [rank[sharding][step] for rank in ranks]
-            state, moved = max(one.state for one in figures), figures[0].moved
-            fraction, least = state / found[1][0][sharding][step].state, 3 * (world - 1) * passed
+            state, moved = max(of_rank.state for of_rank in figures), figures[0].moved
+            fraction, least = state / results[1][0][sharding][step].state, 3 * (world - 1) * pass_bytes
             times = seconds[sharding] / seconds["none"]
             table.add_row(
                 str(world),
                 sharding,
                 f"{state / MIB:.0f}",
                 f"{fraction:.3f}",
-                f"{max(one.peak for one in figures) / MIB:.0f}",
+                f"{max(of_rank.peak for of_rank in figures) / MIB:.0f}",
                 f"{moved / MIB:.0f}",
                 f"{moved / least:.3f}" if least else "-",
                 f"{seconds[sharding]:.2f}",
@@ -288,7 +297,7 @@ def _print_table(found: dict[int, list[dict[str, dict[str, Figures]]]], step: st
 
 
 def _median_of_slowest(seconds: list[list[float]]) -> float:
-    """From the seconds of each rank's repeats."""
+    """Median over the repeats of the slowest rank's seconds, from the seconds of each rank's repeats."""
     return statistics.median(max(repeat) for repeat in zip(*seconds, strict=True))
 
 

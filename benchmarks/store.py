@@ -1,12 +1,12 @@
-"""Trajectories through this package's store against plain s3fs, on one S3 server in one run.
+"""Trajectories through this package's store compared with plain s3fs, on one S3 server in one run.
 
     python -m benchmarks.store
 
-Throughput: an expert's snapshots written epoch by epoch and committed, against s3fs's `pipe` of the same bytes; then all of
-them read into memory through an empty node cache, against s3fs's `get` and reading the files. This package also hashes, checks
-the object after each write, and verifies what it reads. Bytes: what the outer loop reads for its steps, against reading the
-whole expert at each step as the published code does; "cold" is each step with an empty node cache, "warm" a second pass with
-the node cache of the first.
+Throughput: writing an expert's snapshots epoch by epoch and committing them, compared with s3fs's `pipe` of the same bytes;
+then reading all of them into memory through an empty node cache, compared with s3fs's `get` followed by reading the files.
+This package also hashes, checks the object after each write, and verifies what it reads. Bytes: what the outer loop reads for
+its steps, compared with reading the whole expert in each step as the published code does; "cold" is each step with an empty
+node cache, "warm" is a second pass with the node cache of the first.
 
 The last line is JSON: write_ratio, read_ratio (speed of this package over plain s3fs, medians over rounds), bytes_ratio_cold,
 bytes_ratio_warm.
@@ -47,12 +47,12 @@ STEPS = 40
 MIB = 1 << 20
 ROWS = ("write, ours", "write, s3fs", "read, ours", "read, s3fs", "get only, s3fs")
 
-# Epoch -> tower -> encoded.
+# Epoch -> tower -> encoded parameters.
 Snapshots = dict[int, dict[str, bytes]]
 
 
 def make_snapshots(megabytes: int, seed: int) -> Snapshots:
-    """Both towers after each epoch, nine tenths of the bytes in the image tower."""
+    """Both towers after each epoch; the image tower has nine tenths of the bytes."""
     generator = torch.Generator().manual_seed(seed)
 
     def tower(share: float) -> bytes:
@@ -75,20 +75,20 @@ def write_plain(plain: AbstractFileSystem, folder: str, snapshots: Snapshots) ->
 
 
 def read_ours(store: Store, unit_id: str) -> None:
-    """With as many parallel reads as the outer loop's prefetching uses."""
+    """Read all objects of a unit, with as many parallel reads as the outer loop's prefetching uses."""
     reader = UnitReader(store, "trajectory", unit_id)
     with ThreadPoolExecutor(PARALLEL_PREFETCHES) as pool:
         for _ in pool.map(reader.read, reader.manifest.objects):
             pass
 
 
-def get_plain(plain: AbstractFileSystem, folder: str, here: str) -> None:
-    plain.get(plain.find(folder), here)
+def get_plain(plain: AbstractFileSystem, folder: str, local: str) -> None:
+    plain.get(plain.find(folder), local)
 
 
-def read_files(here: str) -> None:
-    held = [path.read_bytes() for path in Path(here).iterdir()]
-    assert len(held) == len(TOWERS) * (EPOCHS + 1)
+def read_files(local: str) -> None:
+    contents = [path.read_bytes() for path in Path(local).iterdir()]
+    assert len(contents) == len(TOWERS) * (EPOCHS + 1)
 
 
 def seconds(function: Callable[[], None]) -> float:
@@ -99,30 +99,30 @@ def seconds(function: Callable[[], None]) -> float:
 
 @contextmanager
 def fresh_node() -> Iterator[None]:
-    """An empty node cache."""
+    """In the `with` block, the node cache is a new, empty folder."""
     with tempfile.TemporaryDirectory(prefix="vldd-node-") as folder:
         os.environ["VLDD_CACHE_DIR"] = folder
         yield
 
 
 def throughput(store: Store, megabytes: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round."""
-    taken: dict[str, list[float]] = {row: [] for row in ROWS}
-    # With its default checksums and signatures.
+    """Row of the table -> seconds of each round."""
+    durations: dict[str, list[float]] = {row: [] for row in ROWS}
+    # Plain s3fs has its default checksums and signatures.
     plain = fsspec.filesystem("s3", skip_instance_cache=True)
     for number in range(rounds):
         snapshots = make_snapshots(megabytes, number)
-        ways = [
+        implementations = [
             partial(_round_of_ours, store, f"round-{number}", snapshots),
             partial(_round_of_plain, plain, f"{store.root}/plain/{number}", snapshots),
         ]
-        # The order alternates, because the first finds the machine in another state.
-        for way in ways if number % 2 else reversed(ways):
-            for row, value in way().items():
-                taken[row].append(value)
-        # The server holds everything in memory.
+        # The order alternates, because the state of the machine differs for the first and the second.
+        for measure in implementations if number % 2 else reversed(implementations):
+            for row, value in measure().items():
+                durations[row].append(value)
+        # Objects are deleted, because the server keeps them in memory.
         store.delete([*store.list("plain"), *store.list("blobs")])
-    return taken
+    return durations
 
 
 def _round_of_ours(store: Store, unit_id: str, snapshots: Snapshots) -> dict[str, float]:
@@ -133,13 +133,13 @@ def _round_of_ours(store: Store, unit_id: str, snapshots: Snapshots) -> dict[str
 
 def _round_of_plain(plain: AbstractFileSystem, folder: str, snapshots: Snapshots) -> dict[str, float]:
     written = seconds(lambda: write_plain(plain, folder, snapshots))
-    with tempfile.TemporaryDirectory(prefix="vldd-plain-") as here:
-        got = seconds(lambda: get_plain(plain, folder, here))
-        return {"write, s3fs": written, "get only, s3fs": got, "read, s3fs": got + seconds(lambda: read_files(here))}
+    with tempfile.TemporaryDirectory(prefix="vldd-plain-") as local:
+        got = seconds(lambda: get_plain(plain, folder, local))
+        return {"write, s3fs": written, "get only, s3fs": got, "read, s3fs": got + seconds(lambda: read_files(local))}
 
 
 class Counting(Store):
-    """Counts the bytes read from the server."""
+    """A store that counts the bytes read from the server."""
 
     read_bytes = 0
 
@@ -155,7 +155,7 @@ class Counting(Store):
 
 
 def bytes_of_steps(store: Store, megabytes: int) -> tuple[float, float]:
-    """Bytes read in the outer loop's steps over those of whole experts: cold, warm."""
+    """Ratio of the bytes that the outer loop's steps read to those of whole experts, with cold and with warm node caches."""
     starts = [(epoch, epoch) for epoch in range(EPOCHS)]
     sampler = Sampler(20, EXPERTS, 20, inner_steps=8, starts=starts, min_experts=None, outer_steps=STEPS, seed=0)
     whole = 0
@@ -166,7 +166,7 @@ def bytes_of_steps(store: Store, megabytes: int) -> tuple[float, float]:
     drawn = [sampler.draw(step) for step in range(STEPS)]
 
     def read(counting: Counting, expert: int, start: int) -> None:
-        # Without snapshots in memory, so that only the node cache saves reads.
+        # With a new snapshot cache, so that only the node cache saves reads.
         trajectory = Trajectory(UnitReader(counting, "trajectory", f"expert-{expert}"), SnapshotCache())
         for epoch in (start, start + 1):
             for tower in TOWERS:
@@ -186,7 +186,7 @@ def bytes_of_steps(store: Store, megabytes: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Trajectories through the store against plain s3fs.")
+    parser = argparse.ArgumentParser(description="Trajectories through the store compared with plain s3fs.")
     parser.add_argument("--quick", action="store_true", help="snapshots of 4 MiB instead of 40: under a minute")
     arguments = parser.parse_args()
     megabytes, rounds = (4, 5) if arguments.quick else (40, 5)
@@ -194,18 +194,19 @@ def main() -> None:
         os.environ.update(server.environment)
         store = Store(f"s3://{BUCKET}/x")
         store.fs.mkdir(BUCKET)
-        taken = throughput(store, megabytes, rounds)
+        durations = throughput(store, megabytes, rounds)
         cold, warm = bytes_of_steps(store, 4)
     size = megabytes * (EPOCHS + 1)
     print(f"{size} MiB in {len(TOWERS) * (EPOCHS + 1)} snapshots, {'RGW' if server.real else 'moto'}, medians of {rounds}:")
     table = Table("", Column("s", justify="right"), Column("MiB/s", justify="right"))
-    for row, values in taken.items():
-        middle = statistics.median(values)
-        table.add_row(row, f"{middle:.2f}", f"{size / middle:.0f}")
+    for row, values in durations.items():
+        median = statistics.median(values)
+        table.add_row(row, f"{median:.2f}", f"{size / median:.0f}")
     Console().print(table)
 
     def ratio(what: str) -> float:
-        return statistics.median(p / o for o, p in zip(taken[f"{what}, ours"], taken[f"{what}, s3fs"], strict=True))
+        ours, plain = durations[f"{what}, ours"], durations[f"{what}, s3fs"]
+        return statistics.median(of_plain / of_ours for of_ours, of_plain in zip(ours, plain, strict=True))
 
     print_json(
         {

@@ -1,10 +1,10 @@
 """Time, memory and error of the four gradients of the unroll: `python -m benchmarks.unroll [--quick]`.
 
-Each gradient of each student runs in a process of its own on one thread; the repeats alternate between the gradients, so
-that noise affects all equally. Time is the median of the repeats in CPU seconds. Memory is the peak above the resident size
-after the model, the batches and one first gradient (which loads the kernels) are there. The error is the relative l2 error
-against `full` of the pairs' gradients or the rates', whichever is worse. The last line is one JSON object; each figure is
-the worst over the students.
+Each gradient of each student runs in its own process with one thread; the repeats alternate between the gradients, so that
+noise affects all equally. Time is the median of the repeats in CPU seconds. Memory is the growth of the resident set
+while the gradient is computed for the first time, after the expert's steps, which load the kernels. The error is the relative
+l2 error, compared with `full`, of the gradients of the pairs or of the rates, whichever is larger. The last line is one JSON
+object; each figure is the worst over the students.
 """
 
 import argparse
@@ -32,7 +32,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "nf_regnet_b1": {},
     "nfnet_l0": {},
 }
-# Row of the table -> name and difference of the gradient.
+# Row of the table -> gradient and kind of finite difference.
 METHODS = {
     "full": ("full", "central"),
     "tesla": ("tesla", "central"),
@@ -42,14 +42,14 @@ METHODS = {
 }
 IMAGE_SIZE, BATCH_SIZE, TEXT_DIM = 64, 8, 384
 RATES = (0.01, 0.01)
-# Steps of the expert whose end the student is to match.
+# Steps of the expert whose final parameters are the student's target.
 EXPERT_STEPS = 8
 STEPS_COMPARED, STEPS_OF_GROWTH = 8, 16
 MIB = 2**20
 
 
 class Unroll:
-    """A student with random weights, its expert's end and its batches."""
+    """A student with random weights, the final parameters of its expert, and its batches."""
 
     def __init__(self, model: str, steps: int) -> None:
         image = ImageTowerSettings(model=model, model_args=STUDENTS[model], weights="random")
@@ -62,8 +62,8 @@ class Unroll:
         self.target = self.start
         for step in range(EXPERT_STEPS):
             gradient = self.derivatives.gradient(self.target, _batch(generator), step, last=False).theta
-            owned = zip(self.target, gradient, self.student.towers, strict=True)
-            self.target = tuple(th - RATES[tower] * g for th, g, tower in owned)
+            parameters = zip(self.target, gradient, self.student.towers, strict=True)
+            self.target = tuple(value - RATES[tower] * step_gradient for value, step_gradient, tower in parameters)
         self.batches = [_batch(generator) for _ in range(steps)]
 
     def gradient(self, method: str) -> UnrollResult:
@@ -83,8 +83,8 @@ class FirstRun(NamedTuple):
     """Results of one run.
 
     Attributes:
-        peak: memory, bytes.
-        pairs, rates: their gradients.
+        peak: peak memory, bytes.
+        pairs, rates: gradients of the pairs and of the rates.
         theta, step_result: bytes of the trainable parameters, and of the gradients of one step's pairs.
     """
 
@@ -95,7 +95,7 @@ class FirstRun(NamedTuple):
     step_result: int
 
 
-# The unroll of this process, once `_first_run` has made it.
+# The unroll of this process, which `_first_run` creates.
 _unroll: Unroll
 
 
@@ -115,7 +115,7 @@ def _timed_run(method: str) -> float:
 
 @dataclass
 class Row:
-    """One line of the table: ratios and error are against `full`."""
+    """One line of the table; ratios and error are relative to `full`."""
 
     model: str
     steps: int
@@ -128,7 +128,7 @@ class Row:
 
 
 def compare(model: str, steps: int, repeats: int, methods: list[str]) -> list[Row]:
-    """All gradients of one unroll, each in a process of its own."""
+    """The rows of all gradients of one unroll, each measured in its own process."""
     processes = {method: FreshProcess() for method in methods}
     try:
         firsts = {method: process.run(_first_run, model, steps, method) for method, process in processes.items()}
@@ -149,20 +149,20 @@ def compare(model: str, steps: int, repeats: int, methods: list[str]) -> list[Ro
     return rows
 
 
-def _relative(found: np.ndarray, wanted: np.ndarray) -> float:
-    difference = found.astype(np.float64) - wanted
-    return float(np.linalg.norm(difference) / np.linalg.norm(wanted.astype(np.float64)))
+def _relative(actual: np.ndarray, expected: np.ndarray) -> float:
+    difference = actual.astype(np.float64) - expected
+    return float(np.linalg.norm(difference) / np.linalg.norm(expected.astype(np.float64)))
 
 
 def snapshot_growth(row: Row) -> float:
-    """Memory of a further inner step without the gradients it returns, in multiples of the size of theta."""
+    """Memory of a further inner step, without the gradients that it returns, as a multiple of the size of theta."""
     process = FreshProcess()
     try:
         longer = process.run(_first_run, row.model, STEPS_OF_GROWTH, row.method)
     finally:
         process.close()
-    a_step = (longer.peak - row.first.peak) / (STEPS_OF_GROWTH - row.steps)
-    return (a_step - longer.step_result) / longer.theta
+    per_step = (longer.peak - row.first.peak) / (STEPS_OF_GROWTH - row.steps)
+    return (per_step - longer.step_result) / longer.theta
 
 
 def show(rows: list[Row], console: Console) -> None:
@@ -180,7 +180,7 @@ def show(rows: list[Row], console: Console) -> None:
 
 
 def figures(rows: list[Row]) -> dict[str, float]:
-    """The worst over the students, at eight steps."""
+    """The figures of the last line: the worst over the students, with eight steps."""
     compared = [row for row in rows if row.steps == STEPS_COMPARED]
 
     def worst(method: str, of: Callable[[Row], float]) -> float:
