@@ -44,7 +44,7 @@ def show(outcomes: list[Outcome], seconds: float, console: SafeConsole) -> None:
         if outcome.faults:
             console.print(f"{', '.join(outcome.faults)}: --only {outcome.kind}, seed {outcome.seed}, exit {outcome.code}:")
             console.print(
-                f"  vldd {' '.join(map(repr, outcome.arguments))[:400]}\n  {outcome.said.strip()[-800:]}", soft_wrap=True
+                f"  vldd {' '.join(map(repr, outcome.arguments))[:400]}\n  {outcome.output.strip()[-800:]}", soft_wrap=True
             )
 
 

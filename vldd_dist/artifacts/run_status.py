@@ -30,7 +30,7 @@ class StageStatus(StrictModel):
 
     total: Count
     done: Count
-    failed: Count = Field(description="failed for good, or need a unit that failed")
+    failed: Count = Field(description="units that failed permanently, or need a unit that failed")
 
 
 class UnitEvent(StrictModel):
@@ -66,9 +66,9 @@ class RunningUnit(StrictModel):
     """A running unit."""
 
     label: str
-    seconds: float = Field(description="since it started")
+    seconds: float = Field(description="time since the unit started")
     event: Annotated[dict[str, Any], AfterValidator(_checked_event)] = Field(
-        description="its last report: done, total, loss and so on; silent_seconds since then"
+        description="its last report: done, total, loss etc.; silent_seconds is the time since then"
     )
 
 
@@ -82,7 +82,7 @@ class RunStatus(Sealed):
     stages: dict[str, StageStatus]
     running: list[RunningUnit]
     time_left: str
-    notices: list[str] = Field(description="the latest failures, retries and other messages for people")
+    notices: list[str] = Field(description="the latest failures, retries and other messages for users")
     written_at: Annotated[str, AfterValidator(_moment)] = Field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )

@@ -45,22 +45,22 @@ class Recipe(StrictModel):
     image_model: str = Field(description="timm model")
     image_model_args: dict[str, Any]
     image_weights: Literal["timm", "random", "in the set"] = Field(
-        description="the starting weights: timm's public ones, random ones, or `image_weights.safetensors` of the set"
+        description="the initial weights: timm's public ones, random ones, or `image_weights.safetensors` of the set"
     )
-    public_weights: dict[str, str] = Field({}, description="of timm: their name, where they are and their licence")
+    public_weights: dict[str, str] = Field({}, description="name, location and licence of timm's public weights")
     image_train: Literal["full", "lora", "head", "frozen"]
     lora: dict[str, Any] | None = Field(None, description="low-rank adapters: rank, alpha, targets, dropout")
     image_head: Literal["none", "linear", "projection"]
-    image_dropout: float = Field(0.0, description="of a projection head")
+    image_dropout: float = Field(0.0, description="dropout probability of a projection head")
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    text_encoder: dict[str, Any] = Field(description="the encoder whose output space the text embeddings lie in")
+    text_encoder: dict[str, Any] = Field(description="the encoder that defines the space of the text embeddings")
     text_train: Literal["head", "frozen"] = "head"
     text_head: Literal["none", "linear", "projection"]
-    text_dropout: float = Field(0.0, description="of a projection head")
+    text_dropout: float = Field(0.0, description="dropout probability of a projection head")
     joint_dim: int | None
-    loss: dict[str, Any] = Field(description="name and settings")
+    loss: dict[str, Any] = Field(description="name and settings of the loss")
     epochs: int
     batch_size: int
     learning_rate: float
@@ -69,12 +69,12 @@ class Recipe(StrictModel):
 
 
 class SetFacts(BaseModel):
-    """The facts of a set that the commands read; a set may have others."""
+    """The facts of a set that commands read; a set may have others."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     recalls: dict[str, list[Recalls]] = {}
-    sizes: dict[str, Count] = Field({}, description="bytes of the numbers a student is trained on, by name: what the set costs")
+    sizes: dict[str, Count] = Field({}, description="sizes in bytes, by name, of the floating-point tensors for training")
 
 
 def _readable_facts(facts: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class DistilledManifest(Sealed):
     schema_version: Literal[4] = 4
     kind: Literal["distilled_set"] = "distilled_set"
     pairs: Count
-    learned: dict[str, float] = Field(description="what was learned beside the pairs, in numbers")
+    learned: dict[str, float] = Field(description="learned numbers other than the pairs, for display")
     recipe: Recipe
     facts: Annotated[dict[str, Any], AfterValidator(_readable_facts)]
     objects: dict[str, ObjectInfo]

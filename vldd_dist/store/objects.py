@@ -50,7 +50,7 @@ class ObjectInfo(BaseModel):
     key: str
     size: int = Field(ge=0, le=LARGEST_BYTES)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    blocks: Blocks | None = Field(None, description="of objects larger than one block")
+    blocks: Blocks | None = Field(None, description="blocks of an object that is larger than one block")
 
     @classmethod
     def of(cls, key: str, data: bytes) -> "ObjectInfo":

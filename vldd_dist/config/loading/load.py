@@ -23,8 +23,8 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     """Read and check a description.
 
     Args:
-        path: a YAML file, or the name of a preset where there is no such file.
-        overrides: `section.key=value` each, the value written as in YAML.
+        path: a YAML file; if there is no such file, the name of a preset.
+        overrides: each `section.key=value`, with the value written as in YAML.
 
     Raises:
         ConfigError: one sentence that names the file and the key, and how to correct it where that is known.

@@ -111,11 +111,11 @@ def images_with_texts(folder: str) -> Found | None:
     """Images, each with a .txt or .caption file beside it."""
     images = list(islice(_images(folder), MOST_FILES))
     count = f"{len(images):,}" if len(images) < MOST_FILES else f"more than {MOST_FILES:,}"
-    beside = {ending: sum(path.with_suffix(f".{ending}").is_file() for path in images) for ending in ("txt", "caption")}
-    extension = max(beside, key=beside.__getitem__)
-    if beside[extension]:
+    files = {ending: sum(path.with_suffix(f".{ending}").is_file() for path in images) for ending in ("txt", "caption")}
+    extension = max(files, key=files.__getitem__)
+    if files[extension]:
         setting = {} if extension == "txt" else {"caption_extension": extension}
-        what = f"{folder} has {count} images, {beside[extension]:,} of them with a .{extension} file beside"
+        what = f"{folder} has {count} images, {files[extension]:,} of them with a .{extension} file beside"
         return Found({"name": "folder", "path": folder, **setting}, what)
     if images:
         raise DataError(f"--from {folder}: {count} images, and no captions: add a table, a JSON or .txt files beside them")

@@ -133,8 +133,8 @@ def _folder_setting(table: Table, image: str, names: list[str]) -> dict[str, str
         return {}
     cells = (row.values[0] for row in table.rows([image], 0, None) if row.values is not None)
     folder = folder_of_images(table.url, names, lambda: (cell for cell in cells if isinstance(cell, str)))
-    beside = os.path.normpath(folder) == os.path.normpath(os.path.dirname(table.url) or ".")
-    return {} if beside else {"image_folder": folder}
+    is_default = os.path.normpath(folder) == os.path.normpath(os.path.dirname(table.url) or ".")
+    return {} if is_default else {"image_folder": folder}
 
 
 def _is_image(cell: Any) -> bool:

@@ -73,7 +73,7 @@ class Source(Plugin):
 
     @abstractmethod
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
-        """What the samples of a part depend on beside the settings, as JSON values; it becomes part of the unit's id.
+        """What the samples of a part depend on in addition to the settings, as JSON values; it becomes part of the unit's id.
 
         It is called for every part, so expensive results should be cached (`functools.cached_property`).
 

@@ -30,7 +30,7 @@ class Outcome:
     arguments: list[str]
     faults: tuple[str, ...]
     code: int | None
-    said: str
+    output: str
     as_process: bool
 
 
@@ -41,19 +41,19 @@ def run_case(kind: str, seed: int, as_process: bool, root: Path) -> Outcome:
         case = KINDS[kind][1](Random(f"{kind} {seed}"))
         as_process = as_process and not case.imports and all(is_an_argument(part) for part in case.arguments)
         before = files_of(root)
-        code, said = in_process_of_its_own(case.arguments) if as_process else in_this_process(case)
+        code, output = in_process_of_its_own(case.arguments) if as_process else in_this_process(case)
     faults = []
-    if "Traceback (most recent call last)" in said:
+    if "Traceback (most recent call last)" in output:
         faults.append("tracebacks")
     elif code is None:
         faults.append("hangs")
     elif code not in case.codes:
         faults.append("wrong_exit_codes")
-    if set(said) & set(SEQUENCES) & set("\x1b\x07\x9b\u202e\x08"):
+    if set(output) & set(SEQUENCES) & set("\x1b\x07\x9b\u202e\x08"):
         faults.append("control_characters")
     if any(not is_free(path, case) for path in differences(before, files_of(root))):
         faults.append("lost_or_changed_files")
-    return Outcome(kind, seed, case.arguments, tuple(faults), code, said[-2000:], as_process)
+    return Outcome(kind, seed, case.arguments, tuple(faults), code, output[-2000:], as_process)
 
 
 def is_an_argument(text: str) -> bool:
@@ -69,25 +69,25 @@ def in_process_of_its_own(arguments: list[str]) -> tuple[int | None, str]:
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     process = subprocess.Popen([*VLDD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
     try:
-        said, _ = process.communicate(timeout=PROCESS_LIMIT_SECONDS)
+        output, _ = process.communicate(timeout=PROCESS_LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         return None, process.communicate()[0].decode(errors="replace")
-    return process.returncode, said.decode(errors="replace")
+    return process.returncode, output.decode(errors="replace")
 
 
 def in_this_process(case: Case) -> tuple[int, str]:
-    said = io.StringIO()
+    output = io.StringIO()
     code: int | str | None = 0
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
             import_data(*case.arguments) if case.imports else vldd(case.arguments)
         except SystemExit as ended:
             code = ended.code
         except BaseException:
-            said.write(traceback.format_exc())
+            output.write(traceback.format_exc())
             code = 1
-    return code if isinstance(code, int) else 0 if code is None else 1, said.getvalue()
+    return code if isinstance(code, int) else 0 if code is None else 1, output.getvalue()
 
 
 def vldd(arguments: list[str]) -> None:
