@@ -9,7 +9,7 @@ from vldd_dist.plugins import SOURCES
 
 
 class SplitFractions(Section):
-    """The fractions of the training images that become splits which the source does not have."""
+    """The fractions of the training images that become a validation or test split if the source has none."""
 
     val: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Fraction of the images for validation.")
     test: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Fraction of the images for the test.")
@@ -44,7 +44,7 @@ class DataSettings(Section):
     )
     train_images: Positive | None = Field(
         None,
-        description="Images in the training split: the number of scenes to draw, or an upper limit for any other source (none: all).",
+        description="Images in the training split: the number of scenes to draw, or of images to take from another source (none: all).",
     )
     val_images: Positive | None = Field(None, description="Images in the validation split, as for train_images.")
     test_images: Positive | None = Field(None, description="Images in the test split, as for train_images.")

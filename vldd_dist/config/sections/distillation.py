@@ -56,7 +56,7 @@ class DistillSettings(Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
         0,
         description="Decay per outer step of an exponential moving average of everything that is learned; the average is then "
-        "validated and published. 0: no average, the pairs themselves are.",
+        "validated and published. 0: the pairs themselves are validated and published.",
     )
     workers: Annotated[Positive, HOW_TO_RUN] = Field(
         1, description="Ranks of one distillation; each owns some rows of the pairs and requests `resources`."
@@ -95,7 +95,7 @@ class Phase(Section):
     """A part of the pairs, learned after those of the earlier phases."""
 
     pairs: Positive | None = Field(
-        None, description="Number of pairs; none in the last phase, which gets the rest of the budget, and only there."
+        None, description="Number of pairs, required in all phases but the last, which gets the rest of the budget (none)."
     )
     outer_steps: Positive | None = Field(None, description="Outer steps of this phase; none: distill.outer_steps.")
     objective: dict[str, Any] = Field(
