@@ -6,6 +6,11 @@ from typing import Any
 from vldd_dist.config.base import LARGEST, Plugin, Section
 
 LIMITS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
+# Role of a field -> sentence about its effect on the output.
+ROLES = {
+    "how to run": "Does not change the output.",
+    "location": "The content determines the output, not the location.",
+}
 NAMES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "object": "mapping"}
 
 
@@ -30,8 +35,8 @@ def _row(section: type[Section], name: str, schema: dict[str, Any], definitions:
     default = "required" if field.is_required() else f"`{shown(field.get_default(call_default_factory=True))}`"
     text = field.description or ""
     extra = field.json_schema_extra
-    if isinstance(extra, dict) and extra.get("role"):
-        text += " *Does not change the output.*"
+    if isinstance(extra, dict) and (role := extra.get("role")):
+        text += f" *{ROLES[str(role)]}*"
     cells = (f"`{name}`", values(schema, definitions), default, text)
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
