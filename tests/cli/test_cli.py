@@ -47,7 +47,7 @@ def test_a_plan_reads_the_first_samples(tmp_path: Path, capsys: pytest.CaptureFi
     code, _, err = vldd(*arguments, capsys=capsys)
     assert code == 4
     assert "pairs.csv: line 2: the file" in err
-    assert "0.jpg cannot be read (No such file or directory): correct the folder or the entry (of the first 3 samples" in err
+    assert "0.jpg cannot be read (No such file or directory): correct the folder or the entry (none of the first 3" in err
     assert not (tmp_path / "store").exists()
 
 

@@ -161,6 +161,6 @@ def test_a_url_runs_no_command(bucket: Store, tmp_path: Path, url: str) -> None:
     "braces", ["{0..999999999999}", "{000..999}-{000..999}-{000..999}", "{0..-99999999}", f"{{0..{'9' * 5000}}}", "{a,b}" * 40]
 )
 def test_a_few_braces_do_not_stand_for_billions_of_shards(braces: str) -> None:
-    with pytest.raises(DataError, match=r"the braces stand for more than 1,000,000 shards: correct the pattern"):
+    with pytest.raises(DataError, match=r"the braces expand to more than 1,000,000 shards: correct the pattern"):
         expand(f"shards/{braces}.tar")
     assert len(expand("shards/{000..999}-{0..9}.tar")) == 10_000

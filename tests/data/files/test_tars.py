@@ -82,7 +82,7 @@ def test_a_flipped_bit_in_any_header_names_its_place() -> None:
         (lambda data, end: data[: end + 512] + data[:1024], "one zero block instead of two"),
         (lambda data, end: data[:end] + b"\1" + data[end + 1 :], "at byte "),
         (lambda data, end: data[: end + 600] + b"\1" + data[end + 601 :], "one zero block instead of two"),
-        (lambda data, end: data + data, "but data follows: give concatenated tars one by one"),
+        (lambda data, end: data + data, "but data follows: name concatenated tars one by one"),
         (lambda data, end: data[:end] + b"x" * 512, "at byte "),
         (lambda data, end: data[:end], "at byte "),
     ],

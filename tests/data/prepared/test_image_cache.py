@@ -144,7 +144,7 @@ def test_a_disk_that_fails_later_costs_decoding_again(
     assert_same(wanted, epoch(dataset, decoded=images))
     monkeypatch.setattr(os, "preadv", broken)
     assert_same(wanted, epoch(dataset, decoded=images))
-    assert "cannot be kept" in caplog.text
+    assert "cannot be written to the node's cache" in caplog.text
     assert "cannot be read" in caplog.text
 
 
