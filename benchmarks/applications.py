@@ -79,18 +79,18 @@ def prepared(photographs: Path, store: Store, quick: bool) -> Inputs:
     return replace(inputs_of(workspace(store, graph.wanted("application")[0])), count=PAIRS)
 
 
-def distilled(given: Inputs, outer_steps: int, *, noise: bool) -> DistilledPairs:
+def distilled(inputs: Inputs, outer_steps: int, *, noise: bool) -> DistilledPairs:
     """Pairs distilled from all training pairs."""
     settings = PartDistillation(objective=Bilevel(teacher=0), outer_steps=outer_steps, validate_every=outer_steps // 2)
-    start = None if noise else select(START, given.train, PAIRS, numpy_generator(given.seed, "benchmark start"))
-    pairs = settings.distil(given.students, given.train, given.validation, start or PAIRS)
+    start = None if noise else select(START, inputs.train, PAIRS, numpy_generator(inputs.seed, "benchmark start"))
+    pairs = settings.distil(inputs.students, inputs.train, inputs.validation, start or PAIRS)
     return DistilledPairs(pairs, start)
 
 
-def results_of(application: Application, given: Inputs, from_noise: DistilledPairs | None) -> Iterator[Result]:
-    yield from application.run(given)
+def results_of(application: Application, inputs: Inputs, from_noise: DistilledPairs | None) -> Iterator[Result]:
+    yield from application.run(inputs)
     if from_noise is not None and isinstance(application, MembershipInference):
-        for result in application.run(replace(given, distilled=from_noise)):
+        for result in application.run(replace(inputs, distilled=from_noise)):
             if result.method == DISTILLED:
                 yield result.model_copy(update={"method": FROM_NOISE})
 
@@ -106,15 +106,15 @@ def main() -> None:
     chosen = [one for one in applications(arguments.quick) if arguments.only is None or one.name in arguments.only]
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        given = prepared(arguments.photographs, Store(arguments.store or folder), arguments.quick)
+        inputs = prepared(arguments.photographs, Store(arguments.store or folder), arguments.quick)
         from_noise = None
         if any("distilled" in application.needs for application in chosen):
             steps = 40 if arguments.quick else 100
-            given = replace(given, distilled=distilled(given, steps, noise=False))
-            from_noise = distilled(given, steps, noise=True)
+            inputs = replace(inputs, distilled=distilled(inputs, steps, noise=False))
+            from_noise = distilled(inputs, steps, noise=True)
         for application in chosen:
             started = time.process_time()
-            results = [*results_of(application, given, from_noise)]
+            results = [*results_of(application, inputs, from_noise)]
             print(markdown(application_table(application, "Flickr8k", results)))
             print(f"{time.process_time() - started:.0f} CPU s\n", flush=True)
             figures |= figures_of(application, results)

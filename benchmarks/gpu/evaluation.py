@@ -29,8 +29,8 @@ def run(place: Place, notes: Notes) -> None:
             model = new_model(settings_of(student, place), TEXT_DIM, place.device)
             split = retrieval_split(model, images, texts, torch.arange(count).repeat_interleave(CAPTIONS_AN_IMAGE), 128)
             named = {name: tensor.to(place.device) for name, tensor in zip(("images", "texts"), rows, strict=True)}
-            given = TrainingPairs(named, pairs).in_model_inputs(model)
-            train = partial(train_student, model, given, settings, 1e-3, InfoNCE(), SEED)
+            training_pairs = TrainingPairs(named, pairs).in_model_inputs(model)
+            train = partial(train_student, model, training_pairs, settings, 1e-3, InfoNCE(), SEED)
             with rounding(precision):
                 train()
                 epoch = place.seconds(train) / epochs
@@ -43,5 +43,5 @@ def run(place: Place, notes: Notes) -> None:
                 recall_seconds=recall,
                 evaluation_seconds=100 * epoch + recall,
             )
-            del model, given, train
+            del model, training_pairs, train
             place.free()

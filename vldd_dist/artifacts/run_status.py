@@ -50,12 +50,12 @@ class UnitEvent(StrictModel):
 
 def known_event(report: dict[str, Any]) -> dict[str, Any]:
     """The fields of a worker's report that a status shows, without invalid ones (for example a loss that is not finite)."""
-    known = {key: value for key, value in report.items() if key in UnitEvent.model_fields}
+    shown = {key: value for key, value in report.items() if key in UnitEvent.model_fields}
     try:
-        return _checked_event(known)
+        return _checked_event(shown)
     except ValidationError as error:
         wrong = {problem["loc"][0] for problem in error.errors()}
-        return _checked_event({key: value for key, value in known.items() if key not in wrong})
+        return _checked_event({key: value for key, value in shown.items() if key not in wrong})
 
 
 def _checked_event(event: dict[str, Any]) -> dict[str, Any]:

@@ -59,16 +59,16 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _suggest_keys(cls, given: Any) -> Any:
+    def _suggest_keys(cls, values: Any) -> Any:
         """Refuse unknown keys with a suggestion. Here, because which plug-in's section applies is known only during validation."""
-        if not isinstance(given, dict):
-            return given
+        if not isinstance(values, dict):
+            return values
         # Keys that are not text are refused by pydantic.
-        unknown = [key for key in given if isinstance(key, str) and key not in cls.model_fields]
+        unknown = [key for key in values if isinstance(key, str) and key not in cls.model_fields]
         if unknown:
-            lines = [InitErrorDetails(type=_unknown_key(key, cls), loc=(key,), input=given[key]) for key in unknown]
+            lines = [InitErrorDetails(type=_unknown_key(key, cls), loc=(key,), input=values[key]) for key in unknown]
             raise ValidationError.from_exception_data(cls.__name__, lines)
-        return given
+        return values
 
     @field_validator("*", mode="before")
     @classmethod

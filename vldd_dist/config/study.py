@@ -87,12 +87,12 @@ class Study(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _axes_of_values(cls, given: Any) -> Any:
+    def _axes_of_values(cls, tree: Any) -> Any:
         """Expand `KEY: [VALUES]` to an axis with one label for each value."""
-        axes = given.get("vary") if isinstance(given, dict) else None
+        axes = tree.get("vary") if isinstance(tree, dict) else None
         if not isinstance(axes, dict):
-            return given
-        return given | {"vary": {axis: _labelled(axis, values) for axis, values in axes.items()}}
+            return tree
+        return tree | {"vary": {axis: _labelled(axis, values) for axis, values in axes.items()}}
 
     @model_validator(mode="after")
     def _tables_name_variants(self) -> Self:

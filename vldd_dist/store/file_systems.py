@@ -30,18 +30,18 @@ def missing_library(scheme: str, error: ImportError) -> str:
     return f"{scheme}:// needs another library: {' '.join(str(error).split())}"
 
 
-def open_file_system(scheme: str, given: dict[str, Any], attempts: int) -> AbstractFileSystem:
+def open_file_system(scheme: str, storage_options: dict[str, Any], attempts: int) -> AbstractFileSystem:
     """An fsspec file system.
 
     Args:
-        given: the user's arguments of the file system; they override ours.
+        storage_options: the user's arguments of the file system; they override ours.
         attempts: number of times that the client tries a request. It must be one if `retry.retried` repeats the request,
             because the attempts of both would multiply.
 
     Raises:
         ImportError: the library for this scheme is not installed.
     """
-    options = dict(given)
+    options = dict(storage_options)
     if scheme != "memory":
         # A listing must include what other processes wrote a moment ago.
         options |= {"use_listings_cache": False, "skip_instance_cache": True}

@@ -64,13 +64,13 @@ class NodeCache:
         # The digest becomes a file name, and the manifest that it comes from may have been tampered with.
         if size > self.limit_bytes or not SHA256.fullmatch(digest):
             return load()
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as stack:
             root: PrivateFolder | None = None
             try:
-                opened = held.enter_context(self.open())
+                opened = stack.enter_context(self.open())
                 if (data := _read(opened, digest, size)) is not None:
                     return data
-                held.enter_context(lock(opened, digest[:3]))
+                stack.enter_context(lock(opened, digest[:3]))
                 # Another process may have written the block while this one waited for the lock.
                 if (data := _read(opened, digest, size)) is not None:
                     return data

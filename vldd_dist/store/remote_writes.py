@@ -30,10 +30,10 @@ def put_object(
     with ThreadPoolExecutor(1) as pool:
         expected = pool.submit(checksums, data)
         sender.pipe_file(path, data, **({"chunksize": s3.PART_BYTES} if scheme in s3.SCHEMES else {}), **limit)
-    held = fs.info(path, **limit)
+    info = fs.info(path, **limit)
     # Google Cloud Storage reports an MD5. S3's ETag is the MD5, unless the store encrypts with keys of its own.
-    reported = {str(held.get("ETag", "")).strip('"'), held.get("md5Hash")}
-    if held["size"] != len(data) or not (reported & expected.result() or fs.cat_file(path, **limit) == data):
+    reported = {str(info.get("ETag", "")).strip('"'), info.get("md5Hash")}
+    if info["size"] != len(data) or not (reported & expected.result() or fs.cat_file(path, **limit) == data):
         raise NotAsWritten(f"{path} was sent with {len(data)} bytes, but the store holds other bytes")
 
 

@@ -19,13 +19,13 @@ def listening_sockets(but: Set[int] = frozenset()) -> list[tuple[str, str]]:
         but: ids of processes to leave out, for example those that were already running: a test's worker may keep a group of
             ranks from an earlier test.
     """
-    found = []
+    listening = []
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         if process.pid in but:
             continue
         try:
             sockets = process.net_connections("inet")
-            found += [(process.name(), connection.laddr.ip) for connection in sockets if connection.status == "LISTEN"]
+            listening += [(process.name(), connection.laddr.ip) for connection in sockets if connection.status == "LISTEN"]
         except psutil.Error:
             continue
-    return found
+    return listening

@@ -122,8 +122,8 @@ class DistillationsSettings(DistillSettings):
 
     def pairs_of_phases(self, pairs: int) -> list[int]:
         """The number of pairs of each phase, given a budget; without phases, the budget itself."""
-        given = [phase.pairs for phase in self.phases if phase.pairs is not None]
-        return [*given, pairs - sum(given)]
+        stated = [phase.pairs for phase in self.phases if phase.pairs is not None]
+        return [*stated, pairs - sum(stated)]
 
     def of_phases(self) -> list["DistillationsSettings"]:
         """The settings of each phase, with its numbers of pairs for each budget; without phases, these settings themselves."""

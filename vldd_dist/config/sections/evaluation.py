@@ -43,14 +43,16 @@ class ImageModelSettings(Section):
 
     def tower(self, default: ImageTowerSettings) -> ImageTowerSettings:
         """The image tower with this model; `default` is model.image, which gives all that is not set here."""
-        given = {name: getattr(self, name) for name in ("weights", "mean", "std")}
-        changes = {name: value for name, value in given.items() if value is not None}
+        settings = {name: getattr(self, name) for name in ("weights", "mean", "std")}
+        changes = {name: value for name, value in settings.items() if value is not None}
         return default.model_copy(update={"model": self.model, "model_args": self.model_args, **changes})
 
 
-def _as_mappings(given: Any) -> Any:
+def _as_mappings(entries: Any) -> Any:
     """Expand a name to an entry without further settings."""
-    return [{"model": entry} if isinstance(entry, str) else entry for entry in given] if isinstance(given, list) else given
+    return (
+        [{"model": entry} if isinstance(entry, str) else entry for entry in entries] if isinstance(entries, list) else entries
+    )
 
 
 def _one_row_a_model(entries: list[ImageModelSettings]) -> list[ImageModelSettings]:

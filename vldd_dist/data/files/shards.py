@@ -146,10 +146,10 @@ def expand(pattern: str) -> list[str]:
             candidates = list(braceexpand.braceexpand(part))
         for candidate in candidates:
             with reading(candidate):
-                found = sorted(_glob(candidate)) if glob.has_magic(candidate) else [candidate]
-            if not found:
+                matches = sorted(_glob(candidate)) if glob.has_magic(candidate) else [candidate]
+            if not matches:
                 raise DataError(f"{candidate}: matches no shard: correct the pattern")
-            urls.extend(found)
+            urls.extend(matches)
     return urls
 
 
@@ -167,4 +167,4 @@ def _glob(pattern: str) -> list[str]:
     filesystem, path = fsspec.core.url_to_fs(pattern)
     # A cached listing may be out of date.
     filesystem.invalidate_cache()
-    return [filesystem.unstrip_protocol(found) for found in filesystem.glob(path)]
+    return [filesystem.unstrip_protocol(match) for match in filesystem.glob(path)]

@@ -62,9 +62,9 @@ def groups_of(settings: DataSettings) -> Iterator[Group]:
         DataError: the source is missing or cannot be read.
     """
     source: Source = settings.source
-    own = source.own_splits()
-    for split in own:
-        missing = [other for other in SPLITS if other not in own] if split == "train" else []
+    own_splits = source.own_splits()
+    for split in own_splits:
+        missing = [other for other in SPLITS if other not in own_splits] if split == "train" else []
         carved = tuple((other, getattr(settings.split, other)) for other in missing)
         all_limits = {name: settings.limits[name] for name in (split, *missing)}
         limits = tuple((name, limit) for name, limit in all_limits.items() if limit is not None)

@@ -30,8 +30,8 @@ def merged_splits(groups: Sequence[UnitReader]) -> dict[str, SplitInfo]:
     """The shards of all groups, in the order of the groups."""
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
     for group in groups:
-        for split, given in group.facts["splits"].items():
-            for entry in given["shards"]:
+        for split, of_split in group.facts["splits"].items():
+            for entry in of_split["shards"]:
                 previous = shards[split][-1] if shards[split] else None
                 first = previous.first + previous.images if previous else 0
                 sha256 = group.info(f"{entry['name']}.tar").sha256
@@ -138,8 +138,8 @@ def summary(splits: dict[str, SplitInfo], groups: Iterable[UnitReader], bad: dic
     """Split -> numbers of its images, captions, shards, bytes and bad images, for the manifest."""
     sizes = dict.fromkeys(splits, 0)
     for group in groups:
-        for split, given in group.facts["splits"].items():
-            sizes[split] += sum(shard["bytes"] for shard in given["shards"])
+        for split, of_split in group.facts["splits"].items():
+            sizes[split] += sum(shard["bytes"] for shard in of_split["shards"])
     return {
         split: {
             "images": info.images,

@@ -65,7 +65,7 @@ def prepare_group(settings: DataSettings, group: Group, seed: int, writer: UnitW
         preparation = _Preparation(settings, group, writer, uploads)
         for member in preparation.members(_samples(settings.source, group, settings, seed)):
             preparation.add(member)
-            report(Progress(preparation.taken, group.samples))
+            report(Progress(preparation.processed, group.samples))
         preparation.finish()
     return preparation.facts()
 
@@ -78,7 +78,7 @@ def _samples(source: Source, group: Group, settings: DataSettings, seed: int) ->
 class _Preparation:
     def __init__(self, settings: DataSettings, group: Group, writer: UnitWriter, uploads: AsyncWriter) -> None:
         self.settings, self.group, self.writer, self.uploads = settings, group, writer, uploads
-        self.bad, self.seen, self.taken = BadSamples(group.split, settings.max_bad_fraction), 0, 0
+        self.bad, self.seen, self.processed = BadSamples(group.split, settings.max_bad_fraction), 0, 0
         self.keys: set[str] = set()
         self.waiting: dict[str, list[Member]] = {split: [] for split in group.splits}
         self.shards: dict[str, list[dict[str, Any]]] = {split: [] for split in group.splits}
@@ -107,7 +107,7 @@ class _Preparation:
     def add(self, member: Member) -> None:
         """Put an image into its split, unless the split has reached its limit."""
         split = self.group.split_of(member.identity or member.key)
-        self.taken += 1
+        self.processed += 1
         if not self._takes_more(split):
             return
         self.counts[split] += 1

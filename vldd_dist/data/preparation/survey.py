@@ -134,8 +134,8 @@ def _range(values: list[int]) -> str:
     """Smallest, median and largest value."""
     if not values:
         return "-"
-    low, middle, high = min(values), sorted(values)[len(values) // 2], max(values)
-    return f"{low:,}" if low == high else f"{low:,} .. {middle:,} .. {high:,}"
+    low, median, high = min(values), sorted(values)[len(values) // 2], max(values)
+    return f"{low:,}" if low == high else f"{low:,} .. {median:,} .. {high:,}"
 
 
 def carved_splits(data: DataSettings) -> list[str]:

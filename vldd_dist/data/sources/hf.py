@@ -113,8 +113,8 @@ class HuggingFace(Source):
     def _columns(self, rows: Rows) -> list[str]:
         """The image column, followed by the caption columns."""
         image = find_column(rows.columns, "image_column", self.image_column, IMAGE_COLUMNS, self.path)
-        given: list[str | None] = [*self.caption_columns] if self.caption_columns else [None]
-        captions = [find_column(rows.columns, "caption_columns", name, CAPTION_COLUMNS, self.path) for name in given]
+        names: list[str | None] = [*self.caption_columns] if self.caption_columns else [None]
+        captions = [find_column(rows.columns, "caption_columns", name, CAPTION_COLUMNS, self.path) for name in names]
         if self.identity_column is not None:
             find_column(rows.columns, "identity_column", self.identity_column, (), self.path)
         return [image, *captions]

@@ -38,15 +38,15 @@ class Shards(Source):
         return [Part(number, number + 1) for number in range(count)] if limit is None else [Part(0, count, limit)]
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
-        taken = 0
+        count = 0
         for number, url in list(enumerate(self._urls[split]))[part.start : part.stop]:
             with reading(f"data.source.{split}: the shard {url}"):
                 opened = open_shard(url)
             with opened as file:
                 for sample in samples_of(url, file):
-                    if part.limit is not None and taken == part.limit:
+                    if part.limit is not None and count == part.limit:
                         return
-                    taken += 1
+                    count += 1
                     try:
                         yield _raw(sample, number, url)
                     except DataError as error:

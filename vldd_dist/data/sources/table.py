@@ -148,8 +148,8 @@ class TableSource(Source):
 
     @cached_property
     def _caption_columns(self) -> list[str]:
-        given: Sequence[str | None] = self.caption_columns or [None]
-        return [self._column("caption_columns", name, CAPTION_COLUMNS) for name in given]
+        names: Sequence[str | None] = self.caption_columns or [None]
+        return [self._column("caption_columns", name, CAPTION_COLUMNS) for name in names]
 
     def _column(self, setting: str, name: str | None, usual: tuple[str, ...]) -> str:
         return find_column(self.table.columns, setting, name, usual, self.path, self.table.advice)

@@ -36,13 +36,13 @@ def statuses(draw: Random) -> Case:
     Path("store/status").mkdir(parents=True)
     whole = RunStatus.model_validate(STATUS).model_dump(mode="json")
     Path("store/status/good.json").write_bytes(to_json(RunStatus.model_validate(STATUS)))
-    way = draw.randrange(4)
+    variant = draw.randrange(4)
     codes = frozenset({4})
-    if way == 0:
+    if variant == 0:
         data = draw.choice(bad.JSON_TEXTS)
-    elif way == 1:
+    elif variant == 1:
         data = seal(whole | draw.choice(BAD_STATUSES))
-    elif way == 2:
+    elif variant == 2:
         stages = {draw.choice(["quantum", "", bad.SEQUENCES, "x" * 500]): {"total": 1, "done": 0, "failed": 0}}
         data, codes = seal(whole | {"stages": stages, "notices": [bad.SEQUENCES, "[/b]"]}), frozenset({0})
     else:

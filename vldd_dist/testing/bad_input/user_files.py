@@ -27,16 +27,16 @@ def lay_out_user_files(root: Path) -> Path:
 
 def files_of(root: Path) -> dict[str, str]:
     """Path below the root -> its content: the digest of a file, the target of a link, or the word for a folder or a pipe."""
-    found = {}
+    contents = {}
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
         if path.is_symlink():
-            found[name] = f"link {os.readlink(path)}"
+            contents[name] = f"link {os.readlink(path)}"
         elif path.is_file():
-            found[name] = sha256(path.read_bytes()).hexdigest()
+            contents[name] = sha256(path.read_bytes()).hexdigest()
         else:
-            found[name] = "folder" if path.is_dir() else "special"
-    return found
+            contents[name] = "folder" if path.is_dir() else "special"
+    return contents
 
 
 def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
