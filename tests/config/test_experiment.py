@@ -204,7 +204,10 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ("experts.count=999999999", "ask for about 1,000,000,0"),
         ("name=" + "x" * 200, "name: String should have at most 100 characters"),
         (["distill.workers=2", "distill.objective.gradient=full"], "full keeps one graph in one process"),
-        (["distill.precision=bf16", "distill.objective.gradient=finite_difference"], "drowns in the rounding of one"),
+        (
+            ["distill.precision=bf16", "distill.objective.gradient=finite_difference"],
+            "the rounding error of bf16 is larger than the difference",
+        ),
         (
             ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=8", "experts.sharding=zero3"],
             "experts.sharding (zero3) shards trained parameters",

@@ -42,7 +42,7 @@ def choose_epsilon(
 
     Args:
         by_differences: relative epsilon -> the gradient of the unroll.
-        exact: the same gradient by second derivatives; None if their memory does not fit.
+        exact: the same gradient by second derivatives; None if these do not fit in memory.
         chosen: a candidate that was chosen before; only its error is measured.
     """
     gradient_at = cache(by_differences)
@@ -65,7 +65,7 @@ def _neighbour(epsilon: float) -> float:
 
 
 def unroll_error(result: UnrollResult, reference: UnrollResult, inner_products: InnerProducts) -> float:
-    """The largest relative l2 error, over all inner steps, of the gradients of a batch's tensors (images, texts).
+    """The relative l2 error of the batch gradients, all inner steps taken together; of images and texts the larger error.
 
     The gradient of the rates is left out: it passes through zero where the rates are optimal, so that a relative error says
     nothing, and it is computed from the same products.
