@@ -5,8 +5,8 @@ from torch import Tensor
 
 
 def between(start: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """For one parameter, w = w0 + r/2 ((w1 + w2)/2 - w0) with r = 2c/(1 + c), where c is the cosine between w1 - w0 and w2 -
-    w0. c is 0 if the cosine is negative, so that opposite movements cancel, and for a parameter that has not moved.
+    """For one parameter, w = w0 + r/2 ((w1 + w2)/2 - w0) with r = 2c/(1 + c); c is the cosine between the movements w1 - w0 and
+    w2 - w0. c is 0 if the cosine is negative, so that opposite movements cancel, and for a parameter that has not moved.
 
     Args:
         start, first, second: w0, w1 and w2, of one shape.

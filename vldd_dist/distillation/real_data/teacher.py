@@ -34,8 +34,7 @@ class Teacher:
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of softmax(logits) against softmax(targets), both (B, B); the mean of the row-wise and the column-wise
-    one."""
+    """Cross-entropy of softmax(logits) against softmax(targets), both (B, B), averaged over rows and over columns."""
     return (
         functional.cross_entropy(logits, targets.softmax(dim=1)) + functional.cross_entropy(logits.T, targets.T.softmax(dim=1))
     ) / 2

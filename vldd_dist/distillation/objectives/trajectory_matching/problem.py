@@ -75,7 +75,7 @@ class MatchingProblem(OuterProblem):
             self._check_differences(0, pairs)
 
     def awaited(self, step: int) -> Exception | None:
-        """Waits for the first expert that this step may draw and that is not committed yet."""
+        """`ExpertAwaited` for the first expert that this step may draw and that is not committed yet."""
         pool, ranks = self.sampler.pool(step), self.context.ranks
         if self._committed < pool:
             # Only rank 0 asks the store, so that all ranks act on the same answer.
