@@ -163,7 +163,7 @@ class DistilledSet:
         return loaded
 
     def _check_loss(self, of_rows: str, of_shared: str) -> None:
-        """Raises StoreError if the loss cannot be computed with these tensors. Args: URLs of the rows and of `shared`."""
+        """Raises StoreError if the loss cannot be computed with the tensors. `of_rows`, `of_shared`: their URLs, for errors."""
         loss = self.loss
         for source, check in (
             (of_rows, lambda: loss.check_rows(self.rows, len(self))),

@@ -28,7 +28,7 @@ def folder_of_images(path: str, names: Sequence[str], all_names: Callable[[], It
     levels below it, and in the folders beside it. If the names are absolute, it is their deepest common folder.
 
     Args:
-        path: of the file, for errors and as the place where the search begins.
+        path: the file; the search begins in its folder.
         names: the names of the first images.
         all_names: returns all names; called only if they are absolute, because all names may have a shorter common path.
 
