@@ -48,8 +48,9 @@ def choose_epsilon(
     gradient_at = cache(by_differences)
 
     def error_of(epsilon: float) -> float:
+        result = gradient_at(epsilon)
         reference = gradient_at(_neighbour(epsilon)) if exact is None else exact
-        error = unroll_error(gradient_at(epsilon), reference, inner_products)
+        error = unroll_error(result, reference, inner_products)
         return error if math.isfinite(error) else math.inf
 
     candidates = CANDIDATE_EPSILONS if chosen is None else (chosen,)
