@@ -85,7 +85,7 @@ def test_images_in_two_splits_are_counted_and_said(tmp_path: Path, store: Store,
     tar(tmp_path / "test.tar", {"n.jpg": third, "n.txt": b"n", "o.jpg": first, "o.txt": b"o"})
     dataset = prepare(store, settings)
     assert dataset.facts["duplicates"] == {"train, val": 2, "train, test": 2, "val, test": 1}
-    assert "2 images are in two splits, train, val" in caplog.text
+    assert "2 images are in two splits (train, val)" in caplog.text
 
 
 def test_an_image_that_is_named_in_two_splits_is_refused(tmp_path: Path, store: Store) -> None:
