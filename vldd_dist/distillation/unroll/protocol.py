@@ -10,7 +10,7 @@ from torch import Tensor
 
 # Tensors in a fixed order: a student's parameters, a batch, or a vector laid out as either.
 Params = Sequence[Tensor]
-# theta_T -> (towers,) terms of the outer loss, differentiable; the outer loss is their sum.
+# theta_T -> (n,) terms, differentiable; the outer loss is their sum. Trajectory matching has one term per tower.
 OuterLoss = Callable[[Params], Tensor]
 
 
@@ -155,7 +155,7 @@ class UnrollResult:
     """The outer loss and its gradients.
 
     Attributes:
-        terms: (towers,) terms of the outer loss.
+        terms: (n,) terms of the outer loss.
         batches: for each differentiated inner step, the gradient of each tensor of its batch.
         rates: (towers,) gradient of the inner learning rates.
         shared: the gradient of each tensor that enters every inner step, summed over the steps.

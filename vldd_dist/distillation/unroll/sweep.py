@@ -42,7 +42,7 @@ def swept_gradient(
         theta: theta_0.
         rates: (towers,) inner learning rates.
         batches: for each inner step its tensors.
-        outer: theta_T -> (towers,) terms of the outer loss.
+        outer: theta_T -> (n,) terms of the outer loss.
         shared: tensors that enter the loss of every inner step, after those of its batch. Their gradient is the sum over the
             steps; if several ranks each evaluate a part of the loss, it is this rank's part of that sum.
         update_adjoint: False keeps lam_t = lam_T (tesla).
@@ -133,7 +133,7 @@ def _velocity_between(begin: Params, end: Params, alphas: list[float]) -> Params
 
 
 def _outer_gradient(outer: OuterLoss, theta: Params) -> tuple[Tensor, list[Tensor]]:
-    """The (towers,) terms of the outer loss at theta_T, and lam_T."""
+    """The (n,) terms of the outer loss at theta_T, and lam_T."""
     with torch.enable_grad():
         theta_leaves = leaves(theta)
         terms = outer(theta_leaves)
