@@ -243,8 +243,8 @@ def test_the_figures_and_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert found["images"] == found["looked at"] == ["8", "2", "2"]
     assert found["unreadable"] == ["1", "0", "0"]
     assert found["equal to an earlier image"] == ["1", "0", "0"]
-    assert found["captions an image"] == ["2", "2", "2"]
-    assert found["words a caption"] == ["4 .. 4 .. 5", "4", "4"]
+    assert found["captions per image"] == ["2", "2", "2"]
+    assert found["words per caption"] == ["4 .. 4 .. 5", "4", "4"]
     assert found["width"] == ["40 .. 40 .. 80", "40", "40"]
     assert "4.jpg: not a readable JPEG" in out
     html = (tmp_path / "page" / "data.html").read_text()

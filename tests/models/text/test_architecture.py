@@ -79,9 +79,9 @@ def test_the_size_of_encoders_that_are_not_folders() -> None:
             "clip_vision_model",
             {},
             {"pooling": "projected"},
-            r"is no text encoder known here \(clip_vision_model\): name a CLIP",
+            r"is not a supported text encoder \(clip_vision_model\): name a CLIP",
         ),
-        ("wav2vec2", {}, {"pooling": "mean"}, r"is no text encoder known here \(wav2vec2\)"),
+        ("wav2vec2", {}, {"pooling": "mean"}, r"is not a supported text encoder \(wav2vec2\)"),
         (
             "clip",
             {},

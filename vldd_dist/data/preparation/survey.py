@@ -125,7 +125,7 @@ def rows(surveys: list[Survey]) -> Iterator[tuple[str, list[str]]]:
     yield "looked at", [f"{survey.read:,}" for survey in surveys]
     yield "unreadable", [f"{survey.bad:,}" for survey in surveys]
     yield "equal to an earlier image", [f"{survey.repeated:,}" for survey in surveys]
-    titles = {"captions_each": "captions an image", "words": "words a caption", "widths": "width", "heights": "height"}
+    titles = {"captions_each": "captions per image", "words": "words per caption", "widths": "width", "heights": "height"}
     for name, title in titles.items():
         yield title, [_range(getattr(survey, name)) for survey in surveys]
 

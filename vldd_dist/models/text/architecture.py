@@ -141,5 +141,5 @@ def _what_it_is(config: Any) -> str:
         "a decoder of text": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         "an image model": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     }
-    kind = next((kind for kind, types in kinds.items() if config.model_type in types), "no text encoder known here")
+    kind = next((kind for kind, types in kinds.items() if config.model_type in types), "not a supported text encoder")
     return f"{kind} ({config.model_type})"
