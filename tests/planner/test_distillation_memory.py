@@ -27,7 +27,10 @@ def test_images_that_keep_their_start_take_less(train: str) -> None:
     """No gradient of pixels, no moments and no copies of images; of a frozen tower no graph."""
     towers = {"full": [], "head": ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16"]}[train]
     both, texts = (
-        load_experiment("jobs/presets/scenes.yaml", [*towers, "distill.pairs=[2000]", "distill.batch_size=64", *rates])
+        load_experiment(
+            "jobs/presets/scenes.yaml",
+            [*towers, "distill.pairs=[2000]", "distill.batch_size=64", "distill.ema=0", *rates],
+        )
         for rates in ([], ["distill.lr_images=0"])
     )
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
