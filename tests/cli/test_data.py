@@ -135,6 +135,31 @@ def test_a_description_of_what_is_there(
     assert "experiment.yaml already exists: name another folder, or remove it" in err
 
 
+@pytest.mark.parametrize(
+    ("offline", "tower", "size", "pairs"), [("1", "test_nfnet", 32, 20), ("0", "mobilenetv2_100", 128, 27)]
+)
+def test_a_tower_that_is_trained_whole_gets_smaller_images_and_fewer_pairs(
+    offline: str,
+    tower: str,
+    size: int,
+    pairs: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "given").mkdir()
+    for number in range(300):
+        (tmp_path / "given" / f"{number}.jpg").write_bytes(jpeg((20, 0, 0)))
+        (tmp_path / "given" / f"{number}.txt").write_text("a photo")
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    code, _, err = vldd("init", str(tmp_path / "first"), "--from", str(tmp_path / "given"), capsys=capsys)
+    assert (code, err) == (0, "")
+    experiment = load_experiment(tmp_path / "first" / "experiment.yaml")
+    assert (experiment.model.image.model, experiment.data.image_size) == (tower, size)
+    # A tenth of the 270 images that are left for training, or the limit.
+    assert experiment.distill.pairs == [pairs]
+
+
 def nothing(folder: Path) -> Path:
     return folder
 

@@ -11,8 +11,9 @@ from vldd_dist.config.sections.data import SplitFractions
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.sources.base import SPLITS, Source
 
-# A first run should take minutes on a CPU: a frozen tower allows more training images and pairs than a tiny one trained whole.
+# With more training images a first run would not end in minutes on a CPU.
 MOST_IMAGES = 20_000
+# The same for pairs: with a frozen tower, and with a tiny one that is trained whole.
 MOST_PAIRS, MOST_PAIRS_WHOLE_TOWER = 100, 20
 MINILM, MINILM_ON_A_HUB = "minilm", "sentence-transformers/all-MiniLM-L6-v2"
 

@@ -95,7 +95,7 @@ def fit_architecture(settings: TextTowerSettings, config: Any) -> TextArchitectu
     """The architecture of a text model, from transformers' configuration of it or of the whole model that contains it.
 
     Raises:
-        ConfigError: it is no text encoder, it does not have the pooling, or it has fewer positions than `max_tokens`.
+        ConfigError: it is not a text encoder, it does not have the pooling, or it has fewer positions than `max_tokens`.
     """
     family = FAMILIES.get(config.model_type)
     if family is None or (family == "bidirectional encoder" and getattr(config, "is_decoder", False)):
