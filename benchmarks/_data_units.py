@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks._measure import resident
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.models.libraries import transformers
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
@@ -45,7 +46,6 @@ def made_up(images: int, encoder: Path) -> Experiment:
 def small_encoder(folder: Path) -> Path:
     """A small BERT with random weights and the words of the scenes: the cost of the data set is measured, not the encoder's."""
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
 
     from vldd_dist.data.scenes import draw_scenes
 
@@ -53,10 +53,10 @@ def small_encoder(folder: Path) -> Path:
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast.from_pretrained(folder).save_pretrained(folder)
+    transformers().BertTokenizerFast.from_pretrained(folder).save_pretrained(folder)
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
-    BertModel(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(folder)
+    transformers().BertModel(transformers().BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(folder)
     return folder
 
 
@@ -88,10 +88,9 @@ def _enter(barrier: object) -> None:
 
 
 def _load(number: int) -> None:
-    import transformers  # noqa: F401
-
     from vldd_dist.pipeline.stage import all_stages
 
+    transformers()
     all_stages()
     # Without the barrier, one process could run all of these calls.
     globals()["_barrier"].wait()

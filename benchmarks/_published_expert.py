@@ -15,6 +15,7 @@ from vldd_dist.config.sections.experts import AugmentSettings
 from vldd_dist.data.augment import augment
 from vldd_dist.data.files.shards import captions_of, image_of, samples_of
 from vldd_dist.models.image.backbone import create_backbone
+from vldd_dist.models.libraries import transformers
 from vldd_dist.models.losses.infonce import InfoNCE
 
 DIM = 128
@@ -24,9 +25,6 @@ class PublishedExpert:
     """The image tower and projection heads are trained by SGD; BERT-base is frozen."""
 
     def __init__(self, shards: list[Path], tower: str, size: int) -> None:
-        # Imported here, because transformers must be imported after torchvision, which the package imports in a special way.
-        from transformers import AutoTokenizer, BertConfig, BertModel
-
         torch.set_num_threads(1)
         torch.manual_seed(0)
         self.size = size
@@ -38,8 +36,8 @@ class PublishedExpert:
         backbone = create_backbone(tower, {}, pretrained=False, seed=0)
         self.image = nn.Sequential(backbone, nn.LazyLinear(DIM))
         self.image(torch.zeros(1, 3, size, size))
-        self.tokenizer = AutoTokenizer.from_pretrained(get_model_path())
-        self.bert = BertModel(BertConfig()).eval().requires_grad_(False)
+        self.tokenizer = transformers().AutoTokenizer.from_pretrained(get_model_path())
+        self.bert = transformers().BertModel(transformers().BertConfig()).eval().requires_grad_(False)
         self.head = nn.Linear(768, DIM)
         parameters = [*self.image.parameters(), *self.head.parameters()]
         self.optimiser = torch.optim.SGD(parameters, lr=0.001, momentum=0.9)

@@ -19,6 +19,7 @@ import pytest
 import torch
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from vldd_dist.models.libraries import import_torchvision
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.store.store import Store
 from vldd_dist.testing.faulty_proxy import FaultyProxy
@@ -26,6 +27,8 @@ from vldd_dist.testing.s3_server import S3Server, s3_server
 from vldd_dist.testing.tiny_units import plan
 
 torch.set_num_threads(1)
+# Some tests import timm or transformers themselves, which need it.
+import_torchvision()
 
 # Folders whose tests share slow fixtures: one worker of pytest-xdist runs all tests of a group. Every other file is its own
 # group. The longest groups come first, so that the workers end at about the same time.

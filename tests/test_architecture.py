@@ -52,6 +52,12 @@ def test_the_page_names_who_imports_ray() -> None:
     assert [pattern for pattern in patterns if not any(fnmatch(module, pattern) for module in importing)] == []
 
 
+def test_one_file_imports_timm_and_transformers() -> None:
+    """They take seconds, and need a torchvision that can be imported: `models.libraries` sees to both."""
+    slow = {"timm", "transformers", "torchvision"}
+    assert [module for module in MODULES if slow & {name.split(".")[0] for name in imports(module)}] == []
+
+
 LEAVES = (
     "errors",
     "events",

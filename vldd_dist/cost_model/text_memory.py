@@ -6,6 +6,7 @@ import torch
 
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.cost_model.memory_model import Terms
+from vldd_dist.models import libraries
 from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
 from vldd_dist.models.text.architecture import find_architecture
 
@@ -17,9 +18,7 @@ def text_encoder_memory(settings: TextTowerSettings, batch_size: int) -> Terms:
     Raises:
         ConfigError: the description names no text encoder.
     """
-    # Imported here, so that only plans load transformers.
-    import transformers
-
+    transformers = libraries.transformers()
     architecture = find_architecture(settings, ask_hub=False)
     tokens, make = settings.max_tokens, partial(transformers.AutoModel.from_config, transformers.BertConfig())
     if architecture is not None:

@@ -9,14 +9,12 @@ from torch import Tensor, nn
 
 from vldd_dist.config.sections.model import ImageTowerSettings, LoraSettings
 from vldd_dist.errors import ConfigError, DataError
-from vldd_dist.models import _torchvision  # noqa: F401  (before timm)
-
-import timm  # isort: skip
-from timm.layers import set_reentrant_ckpt  # isort: skip
+from vldd_dist.models import libraries
 
 
 def check_backbone_name(name: str) -> None:
     """Raises ConfigError with similar names when timm does not know the model."""
+    timm = libraries.timm()
     if not timm.is_model(name.partition(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         raise ConfigError(f"model.image.model: timm has no {name!r}" + (f"; similar names: {', '.join(near)}" if near else ""))
@@ -32,7 +30,7 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
+            return libraries.timm().create_model(name, pretrained=pretrained, num_classes=0, **arguments)
         except TypeError as error:
             raise ConfigError(f"model.image.model_args: {name} does not take them: {error}") from None
         except (RuntimeError, OSError, ValueError) as error:
@@ -49,7 +47,7 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
 
 def public_weights(name: str) -> dict[str, str]:
     """What timm knows about its pretrained weights of a model: their full name, location and licence."""
-    config = timm.get_pretrained_cfg(name)
+    config = libraries.timm().get_pretrained_cfg(name)
     if config is None:
         return {"name": name}
     tag = f".{config.tag}" if config.tag else ""
@@ -111,7 +109,7 @@ def _classifier_prefixes(backbone: nn.Module) -> tuple[str, ...]:
 def enable_grad_checkpointing(backbone: nn.Module, name: str) -> None:
     """Recompute activations in the backward pass. Raises ConfigError if timm does not support it for the model."""
     # Reentrant checkpointing has no second derivative; timm's environment variable could switch it on.
-    set_reentrant_ckpt(False)
+    libraries.timm().layers.set_reentrant_ckpt(False)
     try:
         backbone.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AssertionError, AttributeError):

@@ -2,19 +2,29 @@
 coefficients, so that it costs nothing once folded (Jacob et al. 1712.05877, section 3.2)."""
 
 from collections import Counter
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from vldd_dist.models import _torchvision  # noqa: F401  (before timm)
+from vldd_dist.models import libraries
 
-from timm.layers import BatchNormAct2d, Conv2dSame  # isort: skip
 
-# Exactly these: a subclass may compute something else (a convolution with standardised weights).
-CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-NORMS = (nn.BatchNorm2d, BatchNormAct2d)
+class Layers(NamedTuple):
+    """The classes that can be folded. Exactly these: a subclass may compute something else (a convolution with standardised
+    weights)."""
+
+    convolutions: tuple[type[nn.Module], ...]
+    norms: tuple[type[nn.Module], ...]
+    norm_with_activation: type[nn.Module]
+
+
+@cache
+def _layers() -> Layers:
+    layers = libraries.timm().layers
+    return Layers((nn.Conv2d, layers.Conv2dSame), (nn.BatchNorm2d, layers.BatchNormAct2d), layers.BatchNormAct2d)
 
 
 @torch.no_grad()
@@ -35,7 +45,8 @@ def fold_batch_norms(backbone: nn.Module) -> None:
         convolution.weight, convolution.bias = fuse_conv_bn_weights(
             convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
-        rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        has_activation = type(norm) is _layers().norm_with_activation
+        rest = nn.Sequential(norm.drop, norm.act) if has_activation else nn.Identity()
         parent, _, leaf = norm_name.rpartition(".")
         setattr(backbone.get_submodule(parent), leaf, rest)
 
@@ -44,13 +55,13 @@ class _Tracer(fx.Tracer):
     """Traces the forward pass down to convolutions and norms, which are leaves."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (*CONVOLUTIONS, *NORMS)) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (*_layers().convolutions, *_layers().norms)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _foldable(backbone: nn.Module) -> list[tuple[str, str]]:
     """The names of each convolution and batch norm that can be folded."""
     modules = dict(backbone.named_modules())
-    if not any(type(module) in NORMS for module in modules.values()):
+    if not any(type(module) in _layers().norms for module in modules.values()):
         return []
     try:
         nodes = list(_Tracer().trace(backbone).nodes)
@@ -73,8 +84,8 @@ def _foldable(backbone: nn.Module) -> list[tuple[str, str]]:
     return [
         (str(node.args[0].target), str(node.target))
         for node in nodes
-        if runs_once(node, NORMS)
-        and runs_once(node.args[0], CONVOLUTIONS)
+        if runs_once(node, _layers().norms)
+        and runs_once(node.args[0], _layers().convolutions)
         and len(node.args[0].users) == 1
         and modules[str(node.target)].running_mean is not None
     ]

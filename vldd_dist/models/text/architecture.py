@@ -8,7 +8,7 @@ from typing import Any
 
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
-from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)
+from vldd_dist.models import libraries
 from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.identity import text_folder
 from vldd_dist.models.text.poolings import POOLINGS, Family, Pooling
@@ -72,12 +72,11 @@ def read_config(settings: TextTowerSettings, *, ask_hub: bool) -> Any:
     """transformers' configuration of the model. Raises ConfigError if there is none."""
     if settings.model == tiny_clip.NAME:
         return tiny_clip.config()
-    # Imported here, so that workers that only train do not load transformers.
-    from transformers import AutoConfig
-
     source = str(text_folder(settings) or settings.model)
     try:
-        return AutoConfig.from_pretrained(source, revision=settings.revision, local_files_only=not ask_hub)
+        return libraries.transformers().AutoConfig.from_pretrained(
+            source, revision=settings.revision, local_files_only=not ask_hub
+        )
     # A config.json with values that transformers does not expect can raise any of the last three.
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise cannot_be_loaded(settings, error) from None
@@ -135,8 +134,7 @@ def _positions(config: Any) -> int | None:
 
 
 def _what_it_is(config: Any) -> str:
-    from transformers.models.auto import modeling_auto
-
+    modeling_auto = libraries.transformers().models.auto.modeling_auto
     kinds = {
         "a decoder of text": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         "an image model": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, Report
-from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)
+from vldd_dist.models import libraries
 from vldd_dist.models.text import tiny_clip
 from vldd_dist.models.text.architecture import TextArchitecture, cannot_be_loaded, fit_architecture, read_config
 from vldd_dist.models.text.identity import text_folder, text_identity
@@ -67,9 +67,7 @@ class FrozenTextEncoder:
 
 def _load(settings: TextTowerSettings, architecture: TextArchitecture) -> tuple[Any, nn.Module]:
     """Tokenizer and model; of a whole CLIP or SigLIP model only the text part."""
-    # Imported here, so that workers that only train do not load transformers.
-    import transformers
-
+    transformers = libraries.transformers()
     source = str(text_folder(settings) or settings.model)
     model_class = getattr(transformers, architecture.pooling.model_class)
     level = transformers.logging.get_verbosity()

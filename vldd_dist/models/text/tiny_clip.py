@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vldd_dist.models import _torchvision  # noqa: F401  (before transformers)
+from vldd_dist.models import libraries
 from vldd_dist.seeding import numpy_generator
 
 NAME = "tiny-clip"
@@ -28,10 +28,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 def config() -> Any:
     """A CLIPTextConfig."""
-    from transformers import CLIPTextConfig
-
     numbers = _vocabulary()
-    return CLIPTextConfig(
+    return libraries.transformers().CLIPTextConfig(
         vocab_size=len(numbers),
         hidden_size=WIDTH,
         intermediate_size=4 * WIDTH,
@@ -48,7 +46,6 @@ def config() -> Any:
 def tokenizer() -> Any:
     """A tokenizer of lower-cased text. A token is a known word with the space before it, or a byte of any other word."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
 
     numbers = _vocabulary()
     # There are no merges, so a word that is not a token as a whole is split into bytes.
@@ -58,7 +55,9 @@ def tokenizer() -> Any:
     fast.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, numbers[START]), (END, numbers[END])]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=fast, bos_token=START, eos_token=END, pad_token=END)
+    return libraries.transformers().PreTrainedTokenizerFast(
+        tokenizer_object=fast, bos_token=START, eos_token=END, pad_token=END
+    )
 
 
 @torch.no_grad()
@@ -68,10 +67,8 @@ def load(model_class: str) -> nn.Module:
     Each weight is drawn from a seed made of its name, not in the order in which transformers initialises. So it is the same in
     both classes, in every process and with other versions of the libraries.
     """
-    import transformers
-
     with torch.random.fork_rng(devices=[]):
-        model: nn.Module = getattr(transformers, model_class)(config())
+        model: nn.Module = getattr(libraries.transformers(), model_class)(config())
     for path, parameter in model.named_parameters():
         # CLIPTextModelWithProjection holds the other class as `text_model`.
         name = path.removeprefix("text_model.")
