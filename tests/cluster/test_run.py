@@ -34,7 +34,7 @@ LONGER = [
     *TINY,
     "data.train_images=160",
     "experts.epochs=6",
-    "distill.outer_steps=60",
+    "distill.outer_steps=40",
     "distill.checkpoint_every=5",
     "distill.objective.min_experts=1",
 ]
@@ -161,7 +161,7 @@ def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: 
     before = newest(store, "distillation")
     (last,) = read_statuses(Store(str(store)))
     process = start(store, [*LONGER, "distill.checkpoint_every=5000"], WATCHED_JOB)
-    step = r"distillation 4 pairs seed 0: \d+/60"
+    step = r"distillation 4 pairs seed 0: \d+/40"
     wait_for(lambda: re.search(step, said(store, since=last.written_at)) is not None, process)
     os.kill(process.pid, signal.SIGTERM)
     output = finish(process)

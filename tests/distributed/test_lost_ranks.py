@@ -23,8 +23,8 @@ pytestmark = pytest.mark.ray
 RANKS = [
     *TINY,
     "distill.workers=2",
-    "distill.outer_steps=60",
-    "distill.validate_every=30",
+    "distill.outer_steps=40",
+    "distill.validate_every=20",
     "distill.checkpoint_every=5",
     "distill.rank_timeout_seconds=10",
     "coresets.methods=[random]",
