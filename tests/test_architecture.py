@@ -137,6 +137,7 @@ def test_the_unroll_imports_torch_numpy_and_nothing_of_ours() -> None:
     assert {name.split(".")[0] for name in outside} - sys.stdlib_module_names == {"torch", "numpy"}
 
 
+READERS, TOWERS = ["webdataset", "s3fs"], ["timm", "transformers", "torchvision"]
 LOADED = """
 import importlib, json, sys
 from pathlib import Path
@@ -150,11 +151,14 @@ print(json.dumps([name for name in json.loads(sys.argv[1]) if name in sys.module
 @pytest.mark.parametrize(
     ("parts", "absent"),
     [
-        (["models", "sharding", "distillation", "evaluation"], ["ray", "webdataset", "s3fs", "deepspeed"]),
-        (["artifacts", "distilled_set"], ["ray", "webdataset", "s3fs", "deepspeed", "timm", "transformers"]),
-        (["scheduler", "planner", "pipeline"], ["ray"]),
+        (
+            ["models", "sharding", "distillation", "evaluation", "artifacts", "distilled_set"],
+            [*READERS, "ray", "deepspeed", *TOWERS],
+        ),
+        (["scheduler", "planner", "pipeline", "monitoring"], ["ray", *TOWERS]),
+        (["ray_backend"], TOWERS),
     ],
-    ids=["models", "artifacts", "scheduler"],
+    ids=["models", "scheduler", "ray_backend"],
 )
 def test_parts_load_without_libraries_that_they_do_not_need(parts: list[str], absent: list[str]) -> None:
     program = [sys.executable, "-c", LOADED, json.dumps(absent), *parts]
