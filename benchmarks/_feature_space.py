@@ -30,7 +30,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import run, workspace
+from vldd_dist.testing.experiments.tiny_experiment import run, workspace
 
 # The kinds of units that are not run: all others are inputs of a distillation or coresets.
 NOT_RUN = ("distillation", "evaluation", "publication")

@@ -36,7 +36,7 @@ from vldd_dist.pipeline.stages.application import inputs_of
 from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.seeding import numpy_generator
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import DATA_KINDS, run, workspace
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, run, workspace
 
 PAIRS = 100
 FROM_NOISE = f"{DISTILLED} from noise"

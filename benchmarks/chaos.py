@@ -28,8 +28,8 @@ import psutil
 from benchmarks._measure import print_json
 from vldd_dist.distilled_set.fetch import published_sets, read_manifest
 from vldd_dist.store.store import Store
-from vldd_dist.testing.s3_server import S3Server, s3_server
-from vldd_dist.testing.tiny import TINY
+from vldd_dist.testing.experiments.tiny import TINY
+from vldd_dist.testing.servers.s3_server import S3Server, s3_server
 
 PRESET = "jobs/presets/scenes.yaml"
 QUICK = [*TINY, "data.train_images=160", "experts.epochs=6", "distill.outer_steps=60", "distill.checkpoint_every=5"]

@@ -49,7 +49,7 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import DATA_KINDS
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 IMAGES, PER_SHARD, BATCH = 512, 64, 32

@@ -42,7 +42,7 @@ from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import TOWERS, ParameterView
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
-from vldd_dist.testing.group import Group
+from vldd_dist.testing.processes.group import Group
 
 IMAGE_SIZE, MINIBATCH, INNER_STEPS, TEXT_DIM = 64, 20, 2, 384
 BUDGETS = (100, 1_000, 10_000)

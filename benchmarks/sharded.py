@@ -45,7 +45,7 @@ from vldd_dist.models.parameters import ParameterView
 from vldd_dist.sharding.engine import shard_model
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.testing.allocated import allocated_peak
-from vldd_dist.testing.group import Group
+from vldd_dist.testing.processes.group import Group
 
 IMAGE_SIZE, PAIRS, TEXT_DIM = 64, 12, 384
 RATES = torch.tensor([0.01, 0.01])

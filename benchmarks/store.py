@@ -37,7 +37,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.distillation.sampling import Sampler
 from vldd_dist.store.store import Store
-from vldd_dist.testing.s3_server import s3_server
+from vldd_dist.testing.servers.s3_server import s3_server
 
 BUCKET = "throughput"
 EPOCHS = 10  # as published: 11 snapshots an expert

@@ -22,9 +22,9 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 from vldd_dist.models.libraries import import_torchvision
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.store.store import Store
-from vldd_dist.testing.faulty_proxy import FaultyProxy
-from vldd_dist.testing.s3_server import S3Server, s3_server
-from vldd_dist.testing.tiny_units import plan
+from vldd_dist.testing.experiments.tiny_units import plan
+from vldd_dist.testing.servers.faulty_proxy import FaultyProxy
+from vldd_dist.testing.servers.s3_server import S3Server, s3_server
 
 torch.set_num_threads(1)
 # Some tests import timm or transformers themselves, which need it.

@@ -10,11 +10,11 @@ import pytest
 from vldd_dist.errors import StoreError
 from vldd_dist.testing.bad_input import run
 from vldd_dist.testing.bad_input.case import Case, Kind, importing
-from vldd_dist.testing.bad_input.karpathy import KARPATHY, lay_out_annotations
+from vldd_dist.testing.bad_input.cases.karpathy import KARPATHY, lay_out_annotations
+from vldd_dist.testing.bad_input.cases.tars import SHARDS, lay_out_tars, sound_members
+from vldd_dist.testing.bad_input.cases.values import dumped
 from vldd_dist.testing.bad_input.kinds import KINDS
 from vldd_dist.testing.bad_input.run import run_case
-from vldd_dist.testing.bad_input.tars import SHARDS, lay_out_tars, sound_members
-from vldd_dist.testing.bad_input.values import dumped
 
 # `run --plan`, `submit`, `doctor` and imports take seconds each; the benchmark has them.
 LIGHT = [

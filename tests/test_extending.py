@@ -32,7 +32,7 @@ from vldd_dist.plugins import Registry
 from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.reporting.tables import recall_table, summary
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny import TINY
+from vldd_dist.testing.experiments.tiny import TINY
 
 PAGE = Path("docs/extending.md").read_text()
 SECTION = re.compile(r"`(\w+)\.py`, entered as `(\w+)\[\"(\w+)\"\] = \"([\w:]+)\"`(.*?)```python\n(.*?)```", re.DOTALL)

@@ -23,7 +23,7 @@ from vldd_dist.errors import VlddError
 from vldd_dist.monitoring.live.status import describe_status
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
-from vldd_dist.testing.bad_input.seals import seal
+from vldd_dist.testing.bad_input.cases.seals import seal
 
 BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NUMBERS = st.integers(-(2**70), 2**70) | st.floats()

@@ -20,7 +20,7 @@ from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import run
+from vldd_dist.testing.experiments.tiny_experiment import run
 
 PRESET = "jobs/presets/applications-scenes.yaml"
 APPLICATIONS = [

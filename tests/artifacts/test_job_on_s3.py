@@ -15,9 +15,9 @@ import pytest
 from vldd_dist import load_distilled
 from vldd_dist.distilled_set.fetch import published_sets
 from vldd_dist.store.store import Store
-from vldd_dist.testing.s3_server import ACCESS_KEY, SECRET, S3Server
-from vldd_dist.testing.tiny import HANG_SECONDS
-from vldd_dist.testing.tiny_units import TINIER, digests, plan, read_everything
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
+from vldd_dist.testing.experiments.tiny_units import TINIER, digests, plan, read_everything
+from vldd_dist.testing.servers.s3_server import ACCESS_KEY, SECRET, S3Server
 
 pytestmark = pytest.mark.ray
 

@@ -25,10 +25,10 @@ from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.sharding.checkpoints import newest_checkpoint
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
-from vldd_dist.testing.processes import loaded_process
-from vldd_dist.testing.s3_server import S3Server
-from vldd_dist.testing.tiny import HANG_SECONDS
-from vldd_dist.testing.tiny_units import copy_all_but, digests, first_of, read_everything, with_other_last_bits
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
+from vldd_dist.testing.experiments.tiny_units import copy_all_but, digests, first_of, read_everything, with_other_last_bits
+from vldd_dist.testing.processes.forks import loaded_process
+from vldd_dist.testing.servers.s3_server import S3Server
 
 DIED = 9
 

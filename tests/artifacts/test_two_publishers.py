@@ -17,7 +17,7 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.stages import publication
 from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_units import copy_all_but, digests, first_of, with_other_last_bits
+from vldd_dist.testing.experiments.tiny_units import copy_all_but, digests, first_of, with_other_last_bits
 
 UNIT = first_of("publication")
 MANIFEST = f"units/publication/{UNIT.id}/manifest.json"

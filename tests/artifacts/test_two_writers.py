@@ -12,10 +12,10 @@ from vldd_dist.events import UnitReport
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store
-from vldd_dist.testing.processes import loaded_process, loaded_processes
-from vldd_dist.testing.s3_server import S3Server
-from vldd_dist.testing.tiny import HANG_SECONDS
-from vldd_dist.testing.tiny_units import copy_all_but, digests, first_of
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
+from vldd_dist.testing.experiments.tiny_units import copy_all_but, digests, first_of
+from vldd_dist.testing.processes.forks import loaded_process, loaded_processes
+from vldd_dist.testing.servers.s3_server import S3Server
 
 TWO = 2
 

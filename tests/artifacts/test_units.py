@@ -20,8 +20,8 @@ from vldd_dist.sharding.checkpoints import newest_checkpoint
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
-from vldd_dist.testing.processes import loaded_processes
-from vldd_dist.testing.tiny import HANG_SECONDS
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
+from vldd_dist.testing.processes.forks import loaded_processes
 
 
 def writer(store: Store, unit_id: str = "u1") -> UnitWriter:

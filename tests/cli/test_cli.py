@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from vldd_dist.cli.main import main
-from vldd_dist.testing.tiny import HANG_SECONDS
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
 SCENES = "jobs/presets/scenes.yaml"
 

@@ -11,7 +11,7 @@ from tests.cli.test_cli import vldd
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distillation.objectives.base import Objective
 from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatching
-from vldd_dist.testing.tiny import TINY
+from vldd_dist.testing.experiments.tiny import TINY
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from tests.cluster.test_run import LONGER
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.ray_backend.run import run_experiment
 from vldd_dist.store.store import Store
-from vldd_dist.testing.listening import running_processes
-from vldd_dist.testing.tiny_experiment import experiment, run
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run
+from vldd_dist.testing.servers.listening import running_processes
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.local import add_node
 from vldd_dist.ray_backend.submitting.submit import ENDED
-from vldd_dist.testing.tiny import HANG_SECONDS
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
 PRESET = "jobs/presets/scenes.yaml"
 

@@ -16,7 +16,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from cluster.local import LOOPBACK, free_port, wait_for_agents
 from tests.cluster.test_run import command
 from vldd_dist.ray_backend.submitting.submit import ENDED
-from vldd_dist.testing.tiny import HANG_SECONDS, TINY
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS, TINY
 
 pytestmark = pytest.mark.ray
 CONFIG = {

@@ -11,7 +11,7 @@ from ray.job_submission import JobSubmissionClient
 
 from cluster.local import ensure_token, free_port
 from tests.cluster.local_cluster import LocalCluster
-from vldd_dist.testing.listening import LOOPBACK, listening_sockets
+from vldd_dist.testing.servers.listening import LOOPBACK, listening_sockets
 
 DRIVER = "import ray; ray.init(); print(ray.get(ray.remote(lambda: 'worked').remote()), flush=True); input()"
 ASK_CONTROL_SERVICE = (

@@ -23,9 +23,9 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store
-from vldd_dist.testing.processes import loaded_process, loaded_processes
-from vldd_dist.testing.tiny import HANG_SECONDS, TINY
-from vldd_dist.testing.tiny_experiment import experiment
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS, TINY
+from vldd_dist.testing.experiments.tiny_experiment import experiment
+from vldd_dist.testing.processes.forks import loaded_process, loaded_processes
 
 pytestmark = pytest.mark.ray
 

@@ -24,7 +24,7 @@ from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.plugins import SOURCES
 from vldd_dist.store.store import Store
-from vldd_dist.testing.s3_server import S3Server
+from vldd_dist.testing.servers.s3_server import S3Server
 
 Out = TypeVar("Out")
 

@@ -13,7 +13,7 @@ from vldd_dist.data.sources.sample import UnreadableSample
 from vldd_dist.data.sources.tables import index
 from vldd_dist.errors import DataError
 from vldd_dist.store.store import Store
-from vldd_dist.testing.s3_server import S3Server
+from vldd_dist.testing.servers.s3_server import S3Server
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
-from vldd_dist.testing.bad_input.seals import seal
+from vldd_dist.testing.bad_input.cases.seals import seal
 
 
 def vldd(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -24,8 +24,8 @@ from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import DataError, StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
-from vldd_dist.testing.prepared_data import prepare
-from vldd_dist.testing.s3_server import S3Server
+from vldd_dist.testing.experiments.prepared_data import prepare
+from vldd_dist.testing.servers.s3_server import S3Server
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from vldd_dist.errors import StoreError
 from vldd_dist.store import file_systems
 from vldd_dist.store.objects import sha256_hex
 from vldd_dist.store.store import Store
-from vldd_dist.testing.s3_server import S3Server
+from vldd_dist.testing.servers.s3_server import S3Server
 
 
 @pytest.fixture

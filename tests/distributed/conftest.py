@@ -8,7 +8,7 @@ import pytest
 from torch.distributed.fsdp import FSDPModule
 
 from vldd_dist.store.store import Store
-from vldd_dist.testing.group import Group
+from vldd_dist.testing.processes.group import Group
 
 
 @pytest.fixture(scope="session")

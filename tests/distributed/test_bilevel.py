@@ -16,8 +16,8 @@ from vldd_dist.config.base import Sharding
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
-from vldd_dist.testing.group import Group
-from vldd_dist.testing.tiny_experiment import experiment, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
+from vldd_dist.testing.processes.group import Group
 from vldd_dist.testing.unroll_problems import relative
 
 # Five pairs in minibatches of four, and seven real pairs, so that the ranks' rows differ in number. Noise, a teacher, dropout

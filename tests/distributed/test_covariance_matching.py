@@ -25,8 +25,8 @@ from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
-from vldd_dist.testing.group import Group
-from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of, workspace
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of, workspace
+from vldd_dist.testing.processes.group import Group
 from vldd_dist.testing.unroll_problems import relative
 
 # Five pairs, so that the ranks' rows differ in number.

@@ -22,8 +22,8 @@ from vldd_dist.pipeline.context import read_rows, read_tensors
 from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
-from vldd_dist.testing.group import Group
-from vldd_dist.testing.tiny_experiment import experiment, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
+from vldd_dist.testing.processes.group import Group
 
 STEP = 4
 OVERRIDES = [

@@ -12,7 +12,7 @@ from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.sharding.blocks import blocks_of
 from vldd_dist.sharding.engine import shard_model
 from vldd_dist.sharding.ranks import SOLO, Ranks
-from vldd_dist.testing.group import Group
+from vldd_dist.testing.processes.group import Group
 
 
 class Block(nn.Module):

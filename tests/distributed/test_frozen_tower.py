@@ -19,7 +19,7 @@ from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.distillation.unroll import scatter_to_pairs
 from vldd_dist.models.image.frozen_tower import CHUNK
 from vldd_dist.sharding.ranks import Ranks
-from vldd_dist.testing.group import Group
+from vldd_dist.testing.processes.group import Group
 from vldd_dist.testing.unroll_problems import TEXT_DIM, Case, dual_encoder_case, relative
 
 Groups = Callable[[int], Group]

@@ -20,7 +20,7 @@ from vldd_dist.distillation.unroll import EpsilonChoice, UnrollResult
 from vldd_dist.models.losses.wbce import WeightedBCE
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import Ranks, rows_of
-from vldd_dist.testing.group import Group
+from vldd_dist.testing.processes.group import Group
 from vldd_dist.testing.unroll_problems import Case, ScaledInfoNCE, dual_encoder_case, flat, relative
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}

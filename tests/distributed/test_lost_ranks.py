@@ -14,9 +14,9 @@ from tests.cluster.test_run import checkpoints, finish, start, wait_for, workers
 from tests.distributed.stopping import execute_until
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
-from vldd_dist.testing.group import Group
-from vldd_dist.testing.tiny import TINY
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.experiments.tiny import TINY
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.processes.group import Group
 
 pytestmark = pytest.mark.ray
 

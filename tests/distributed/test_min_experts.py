@@ -16,8 +16,8 @@ from vldd_dist.pipeline.outcome import InputAwaited
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
-from vldd_dist.testing.group import Group
-from vldd_dist.testing.tiny_experiment import DATA_KINDS, digests, experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, digests, experiment, run, units_of
+from vldd_dist.testing.processes.group import Group
 
 # Of six outer steps the first two draw from one expert, the third from two, the fourth and later ones from three.
 OVERRIDES = ("experts.count=3", "distill.objective.min_experts=1")

@@ -13,8 +13,8 @@ from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
-from vldd_dist.testing.group import Group
-from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
+from vldd_dist.testing.processes.group import Group
 from vldd_dist.testing.unroll_problems import relative
 
 # Seven pairs, so that the ranks' rows differ in number; a minibatch of five, whose columns of a full similarity are gathered.

@@ -12,8 +12,8 @@ from tests.distributed.feature_runs import FIVE_PAIRS, compare, prepare, start
 from vldd_dist.errors import ConfigError
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
-from vldd_dist.testing.group import Group
-from vldd_dist.testing.tiny_experiment import experiment
+from vldd_dist.testing.experiments.tiny_experiment import experiment
+from vldd_dist.testing.processes.group import Group
 
 SUBSETS, STEP, RIDGE = 3, 5, 0.05
 OBJECTIVE = f"distill.objective={{name: whitened_matching, caption_subsets: {SUBSETS}, ridge: {RIDGE}, mean_weight: 0.3}}"

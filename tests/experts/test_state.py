@@ -9,7 +9,7 @@ from vldd_dist.artifacts.manifests import CheckpointRecord, from_json
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
 
 # Three epochs, of which all but epoch 2 are kept.
 SETTINGS = ["experts.epochs=3", "distill.objective.max_start_epoch=0", "experts.augment=null"]

@@ -21,7 +21,7 @@ from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
 
 FAST = ["experts.epochs=2", "distill.objective.max_start_epoch=1", "experts.augment=null", "experts.keep=all"]
 

@@ -15,7 +15,7 @@ from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny import TINY
+from vldd_dist.testing.experiments.tiny import TINY
 
 SMALL = [*TINY, "distill.pairs=[3]", "coresets.methods=[random]", "experts.count=1"]
 NOW = ("--min-age-hours", "0")

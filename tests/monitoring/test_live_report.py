@@ -21,8 +21,8 @@ from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import Progress
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny import HANG_SECONDS
-from vldd_dist.testing.tiny_experiment import experiment
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
+from vldd_dist.testing.experiments.tiny_experiment import experiment
 
 
 class Recorder:

@@ -11,7 +11,7 @@ from tests.monitoring.test_report import commit_evaluations
 from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, load_study, read_description
 from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment
+from vldd_dist.testing.experiments.tiny_experiment import experiment
 
 
 def test_a_report_tells_what_was_committed_since(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

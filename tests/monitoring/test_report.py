@@ -22,7 +22,7 @@ from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.recall_metrics import METRICS
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment
+from vldd_dist.testing.experiments.tiny_experiment import experiment
 
 
 def commit_evaluations(store: Store, tree: Experiment, recalls: Iterator[float]) -> list[tuple[WorkUnit, float]]:

@@ -15,8 +15,8 @@ from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.reporting.study_tables import ALL_VARIANTS, Question
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny import TINY
-from vldd_dist.testing.tiny_experiment import run
+from vldd_dist.testing.experiments.tiny import TINY
+from vldd_dist.testing.experiments.tiny_experiment import run
 
 VIT = {"model.image.model": "test_vit", "model.image.model_args": {"img_size": 32}}
 TABLES = {

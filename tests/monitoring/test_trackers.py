@@ -15,7 +15,7 @@ from tests.monitoring.test_status import Clock, state_at_work
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, UnitFinished, UnitReported
 from vldd_dist.monitoring.live.tracking import TRACK_SECONDS, Tracking, make_tracking
-from vldd_dist.testing.tiny import HANG_SECONDS
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
 
 def track(tracking: Tracking, clock: Clock) -> None:

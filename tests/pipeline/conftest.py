@@ -8,7 +8,7 @@ import pytest
 
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, run
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import DATA_KINDS, experiment, run, units_of, workspace
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of, workspace
 from vldd_dist.testing.unroll_problems import relative
 
 SETTINGS = "name: bilevel, real_batch_size: 7, inner_steps: 3, skipped_steps: 4"

@@ -22,7 +22,7 @@ from vldd_dist.plugins import CORESETS
 from vldd_dist.retrieval.encode import encode_texts
 from vldd_dist.seeding import numpy_generator
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of, workspace
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of, workspace
 
 
 def test_what_is_selected_by_a_caption_trains_with_it(without: Callable[[str], Store]) -> None:

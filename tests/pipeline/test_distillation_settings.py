@@ -16,7 +16,7 @@ from vldd_dist.events import Notice, Progress, UnitReport
 from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 
 
 def losses_of(store: Store, tree: Experiment) -> torch.Tensor:

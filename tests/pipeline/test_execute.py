@@ -8,7 +8,7 @@ import torch
 
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 
 
 @pytest.mark.parametrize(("cpus", "threads", "parallel"), [(0.5, 1, "false"), (1, 1, "false"), (3, 3, "true")])

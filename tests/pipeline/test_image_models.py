@@ -16,7 +16,7 @@ from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, run
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run
 
 
 def tree(*entries: str, **changes: Any) -> Experiment:

@@ -9,7 +9,7 @@ from vldd_dist.pipeline.context import read_rows, read_tensors
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.plugins import LOSSES
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 from vldd_dist.testing.unroll_problems import ScaledInfoNCE
 
 

@@ -15,7 +15,7 @@ from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.plugins import CORESETS
 from vldd_dist.seeding import numpy_generator
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of, workspace
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of, workspace
 
 
 def test_prototypes_are_means_of_pixels_and_embeddings(

@@ -12,7 +12,7 @@ from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.stages.expert import kept_epochs
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 
 TREE = (
     "model.loss={name: wbce, similarity: {kind: full, lr: 0.1}}",

@@ -14,7 +14,7 @@ from vldd_dist.errors import StoreError
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 
 
 def test_everything_is_made_and_a_second_plan_finds_it(finished: Store) -> None:

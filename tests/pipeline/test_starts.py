@@ -8,7 +8,7 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, units_of, workspace
+from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of, workspace
 
 
 def start(store: Store, initialise: str) -> SyntheticPairs:

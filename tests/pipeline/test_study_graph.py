@@ -2,7 +2,7 @@
 
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.graphs.study import StudyGraph
-from vldd_dist.testing.tiny_experiment import experiment
+from vldd_dist.testing.experiments.tiny_experiment import experiment
 
 VARIANTS = {
     "small": experiment("distill.pairs=[4]"),

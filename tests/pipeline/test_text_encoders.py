@@ -5,7 +5,7 @@ import pytest
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 
 TINY_CLIP = ("model.text.model=tiny-clip", "model.text.pooling=projected")
 

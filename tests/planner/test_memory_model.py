@@ -45,8 +45,8 @@ from vldd_dist.planner.show_plan import print_plan
 from vldd_dist.planner.suggestions import suggest
 from vldd_dist.store.store import Store
 from vldd_dist.testing.allocated import allocated_peak
-from vldd_dist.testing.prepared_data import prepare
-from vldd_dist.testing.tiny import TINY
+from vldd_dist.testing.experiments.prepared_data import prepare
+from vldd_dist.testing.experiments.tiny import TINY
 
 MIB = 2**20
 TEXT_DIM, STEPS = 384, 3

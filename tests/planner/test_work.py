@@ -17,7 +17,7 @@ from vldd_dist.distillation.unroll import full_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.work import count_work
-from vldd_dist.testing.tiny_experiment import experiment, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 
 TEXT_DIM = 24
 MODELS = {

@@ -10,8 +10,8 @@ from vldd_dist.config.loading.load import gpu_overrides, load_experiment
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.ray_backend.gpus import compare_gpus
+from vldd_dist.testing.experiments.tiny import TINY
 from vldd_dist.testing.scripted_executor import make
-from vldd_dist.testing.tiny import TINY
 
 
 @pytest.mark.parametrize(("here", "asked", "lines"), [(0, 0, 0), (1, 0, 1), (2, 1, 0)])

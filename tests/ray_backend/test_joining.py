@@ -9,7 +9,7 @@ import ray
 
 from vldd_dist.errors import InterruptedRun
 from vldd_dist.ray_backend.joining import STARTS, start_ray
-from vldd_dist.testing.listening import LOOPBACK, listening_sockets, running_processes
+from vldd_dist.testing.servers.listening import LOOPBACK, listening_sockets, running_processes
 
 SLOW = "The current node timed out during startup. This could happen because the GCS has become overloaded."
 

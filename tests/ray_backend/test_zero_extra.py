@@ -9,7 +9,7 @@ from rich.console import Console
 from vldd_dist.errors import ConfigError
 from vldd_dist.ray_backend import run
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import experiment, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 
 
 def test_a_sharded_run_is_refused_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from tests.reporting.sample import HOSTILE_CAPTION, large, progress, published, 
 from vldd_dist.reporting.data import ReportData
 from vldd_dist.reporting.html import render_html, render_pairs_page
 from vldd_dist.reporting.plots import plots
-from vldd_dist.testing.tiny import HANG_SECONDS
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
 VOID = {"meta", "img", "br", "input"}
 

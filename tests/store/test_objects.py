@@ -21,9 +21,9 @@ from vldd_dist.store.async_writer import AsyncWriter
 from vldd_dist.store.node_cache import NodeCache, node_cache
 from vldd_dist.store.objects import ObjectInfo, read_object, read_ranges, sha256_hex
 from vldd_dist.store.store import Store
-from vldd_dist.testing.processes import loaded_processes
-from vldd_dist.testing.s3_server import S3Server
-from vldd_dist.testing.tiny import HANG_SECONDS
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
+from vldd_dist.testing.processes.forks import loaded_processes
+from vldd_dist.testing.servers.s3_server import S3Server
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.store import objects, retry
 from vldd_dist.store.objects import ObjectInfo, read_object
 from vldd_dist.store.store import Store
-from vldd_dist.testing.faulty_proxy import FaultyProxy
-from vldd_dist.testing.s3_server import ACCESS_KEY, SECRET, S3Server
-from vldd_dist.testing.tiny_units import copy_all_but, digests, first_of
+from vldd_dist.testing.experiments.tiny_units import copy_all_but, digests, first_of
+from vldd_dist.testing.servers.faulty_proxy import FaultyProxy
+from vldd_dist.testing.servers.s3_server import ACCESS_KEY, SECRET, S3Server
 
 # The client library's own retries are off, so that each fault reaches the store.
 ONE_ATTEMPT = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}

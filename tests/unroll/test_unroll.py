@@ -27,7 +27,7 @@ from vldd_dist.distillation.unroll import (
     unrolled_gradient,
 )
 from vldd_dist.distillation.unroll.protocol import step_loss
-from vldd_dist.testing.tiny import HANG_SECONDS
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.unroll_problems import Case, Perceptron, Quadratic, ScaledInfoNCE, dual_encoder_case, flat, relative
 
 VIT = {"model": "test_vit", "model_args": {"img_size": 32}}

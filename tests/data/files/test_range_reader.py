@@ -13,8 +13,8 @@ from vldd_dist.data.files import range_reader as opener
 from vldd_dist.data.files.range_reader import open_shard, register_openers
 from vldd_dist.data.files.shards import samples_of
 from vldd_dist.store.store import Store
-from vldd_dist.testing.faulty_proxy import FaultyProxy
-from vldd_dist.testing.s3_server import S3Server
+from vldd_dist.testing.servers.faulty_proxy import FaultyProxy
+from vldd_dist.testing.servers.s3_server import S3Server
 
 IMAGES = 40
 

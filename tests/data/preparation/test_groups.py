@@ -21,8 +21,8 @@ from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.store.store import Store
-from vldd_dist.testing.prepared_data import prepare
-from vldd_dist.testing.tiny_experiment import run
+from vldd_dist.testing.experiments.prepared_data import prepare
+from vldd_dist.testing.experiments.tiny_experiment import run
 
 SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_images=4, image_size=16, shard_images=5)
 

@@ -23,7 +23,7 @@ from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.plugins import SOURCES
 from vldd_dist.store.store import Store
-from vldd_dist.testing.prepared_data import embed, prepare
+from vldd_dist.testing.experiments.prepared_data import embed, prepare
 
 SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_images=4, image_size=16, shard_images=5)
 

@@ -26,8 +26,8 @@ from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.failures.failure_policy import RetryBudget
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.tiny_experiment import experiment
 from vldd_dist.testing.scripted_executor import Notices
-from vldd_dist.testing.tiny_experiment import experiment
 
 pytestmark = pytest.mark.ray
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from random import Random
 
 from vldd_dist.testing.bad_input.case import Case
+from vldd_dist.testing.bad_input.cases.values import SEQUENCES
 from vldd_dist.testing.bad_input.kinds import KINDS
 from vldd_dist.testing.bad_input.user_files import differences, files_of, is_free, lay_out_user_files
-from vldd_dist.testing.bad_input.values import SEQUENCES
 
 # Above the minute after which a server that does not answer is given up.
 PROCESS_LIMIT_SECONDS = 180

@@ -5,9 +5,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from vldd_dist.testing.bad_input import values as bad
 from vldd_dist.testing.bad_input.case import Case, importing, kind
-from vldd_dist.testing.bad_input.files import bad_images, image
+from vldd_dist.testing.bad_input.cases import values as bad
+from vldd_dist.testing.bad_input.cases.files import bad_images, image
 
 
 def lay_out_annotations() -> dict[str, Any]:

@@ -12,7 +12,7 @@ def loaded_processes() -> ForkServerContext:
     """The context that starts the processes, with the environment variables that this process had when the first one
     started."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vldd_dist.testing.loaded"])
+    context.set_forkserver_preload(["vldd_dist.testing.processes.loaded"])
     return context
 
 

@@ -7,8 +7,8 @@ from random import Random
 import yaml
 
 from vldd_dist.config.loading.load import load_experiment
-from vldd_dist.testing.bad_input import values as bad
 from vldd_dist.testing.bad_input.case import ANY, SCENES, Case, kind
+from vldd_dist.testing.bad_input.cases import values as bad
 
 
 def _section_keys() -> list[str]:

@@ -11,9 +11,9 @@ from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
 from vldd_dist.distilled_set.write import save
 from vldd_dist.recall_metrics import METRICS
 from vldd_dist.store.objects import ObjectInfo
-from vldd_dist.testing.bad_input import values as bad
 from vldd_dist.testing.bad_input.case import TO_OUT, Case, kind
-from vldd_dist.testing.bad_input.seals import seal, unsealed
+from vldd_dist.testing.bad_input.cases import values as bad
+from vldd_dist.testing.bad_input.cases.seals import seal, unsealed
 
 
 def make_set(url: str) -> None:

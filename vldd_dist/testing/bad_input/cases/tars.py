@@ -7,9 +7,9 @@ import tarfile
 from pathlib import Path
 from random import Random
 
-from vldd_dist.testing.bad_input import values as bad
 from vldd_dist.testing.bad_input.case import Case, importing, kind
-from vldd_dist.testing.bad_input.files import bad_images, image, tar
+from vldd_dist.testing.bad_input.cases import values as bad
+from vldd_dist.testing.bad_input.cases.files import bad_images, image, tar
 
 SHARDS = ["data.source=shards", "data.source.val=val.tar", "data.source.test=test.tar"]
 SAMPLE_TEXTS = [

@@ -14,7 +14,7 @@ from vldd_dist.data.prepared.pieces import GROUPS, Pieces, encode_groups
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny_experiment import run
+from vldd_dist.testing.experiments.tiny_experiment import run
 
 
 def prepare(store: Store, settings: DataSettings) -> Dataset:

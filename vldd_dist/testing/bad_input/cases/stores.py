@@ -8,9 +8,9 @@ from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.artifacts.run_status import RunStatus
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.store.store import Store
-from vldd_dist.testing.bad_input import values as bad
 from vldd_dist.testing.bad_input.case import ANY, SCENES, TO_OUT, Case, kind
-from vldd_dist.testing.bad_input.seals import seal, unsealed
+from vldd_dist.testing.bad_input.cases import values as bad
+from vldd_dist.testing.bad_input.cases.seals import seal, unsealed
 
 STATUS: dict[str, Any] = {
     "experiment": "a",

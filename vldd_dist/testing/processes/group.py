@@ -11,7 +11,7 @@ import torch
 
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.sharding.rendezvous import Rendezvous, join, open_rendezvous
-from vldd_dist.testing.processes import loaded_processes, take_environment
+from vldd_dist.testing.processes.forks import loaded_processes, take_environment
 
 TIMEOUT = timedelta(seconds=300)
 

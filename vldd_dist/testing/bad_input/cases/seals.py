@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vldd_dist.artifacts.manifests import _canonical, _seal
-from vldd_dist.testing.bad_input import values as bad
+from vldd_dist.testing.bad_input.cases import values as bad
 
 
 def seal(tree: Any) -> bytes:

@@ -11,7 +11,7 @@ from vldd_dist.distilled_set.manifest import NearestCaptions
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny import TINY
+from vldd_dist.testing.experiments.tiny import TINY
 
 TINIER = [*TINY, "data.train_images=24", "experts.epochs=2", "distill.outer_steps=4", "distill.validate_every=4"]
 

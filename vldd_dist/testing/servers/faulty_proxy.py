@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from vldd_dist.testing.s3_server import ACCESS_KEY
+from vldd_dist.testing.servers.s3_server import ACCESS_KEY
 
 STATUS = {
     "SlowDown": 503,

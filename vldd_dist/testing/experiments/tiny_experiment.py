@@ -15,7 +15,7 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
 from vldd_dist.store.store import Store
-from vldd_dist.testing.tiny import TINY
+from vldd_dist.testing.experiments.tiny import TINY
 
 # The kinds of units that prepare data and towers for experts and later stages.
 DATA_KINDS = (

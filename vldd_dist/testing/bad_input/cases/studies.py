@@ -5,9 +5,9 @@ from random import Random
 
 import yaml
 
-from vldd_dist.testing.bad_input import values as bad
 from vldd_dist.testing.bad_input.case import ANY, Case, kind
-from vldd_dist.testing.bad_input.descriptions import with_description
+from vldd_dist.testing.bad_input.cases import values as bad
+from vldd_dist.testing.bad_input.cases.descriptions import with_description
 
 STUDY: dict[str, object] = {
     "name": "towers",
