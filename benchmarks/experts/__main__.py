@@ -34,8 +34,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._measure import FreshProcess, print_json
-from benchmarks._photographs import write_shards
-from benchmarks._published_expert import PublishedExpert
+from benchmarks.experts.photographs import write_shards
+from benchmarks.experts.published_expert import PublishedExpert
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
@@ -51,7 +51,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS
 
-PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
+PRESETS = Path(__file__).parents[2] / "jobs" / "presets"
 IMAGES, PER_SHARD, BATCH = 512, 64, 32
 TOWERS = {"nf_regnet_b1": 128, "nfnet_l0": 224}
 COLOCATED = 4
@@ -211,14 +211,14 @@ def _published_rate(folder: str, tower: str, batches: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Training speed of experts.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.experts", description="Training speed of experts.")
     parser.add_argument("--quick", action="store_true", help="one round of each")
     parser.add_argument("--nfnet", action="store_true", help="NFNet-L0 at 224 px too")
     arguments = parser.parse_args()
     rounds, seconds = (1, 10.0) if arguments.quick else (ROUNDS, 30.0)
     os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = "Raylet is terminated|has been marked dead"
     # Imported here, because Ray reads its environment when it is imported.
-    from benchmarks._recovery import recovery_seconds
+    from benchmarks.experts.recovery import recovery_seconds
 
     table = Table("what", "reference", "ours", "ratio")
 

@@ -23,9 +23,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._feature_space import FeatureSpace
 from benchmarks._measure import print_json
-from benchmarks._method_runs import KeptFigures, MethodRun, method_run
+from benchmarks.methods.feature_space import FeatureSpace
+from benchmarks.methods.method_runs import KeptFigures, MethodRun, method_run
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy, load_study
@@ -113,7 +113,9 @@ def coreset_rows(kept: KeptFigures, space: FeatureSpace, pairs: int, only: Colle
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.methods", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--photographs", type=Path, required=True)
     parser.add_argument("--store", help="folder for inputs and figures; default: a temporary folder")
     parser.add_argument("--methods", nargs="+", help="variants of the preset; default: all")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks._memory_cases import Case, estimate, unroll
+from benchmarks.footprint.cases import Case, estimate, unroll
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.place import Place
 from vldd_dist.models.dual_encoder import build

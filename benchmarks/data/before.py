@@ -10,7 +10,7 @@ from pathlib import Path
 
 # The last commit in which every unit passed each image through the frozen tower.
 BEFORE = "446acba"
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # The Flickr8k preset, shortened: MobileNetV2 at 128 px with its backbone frozen.
 SHORTENED = (

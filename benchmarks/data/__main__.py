@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import frozen_step
-from benchmarks._data_before import overrides_of, seconds_before_and_now
-from benchmarks._data_plan import plan_of_100_million_pairs
-from benchmarks._data_units import made_up, run_units, small_encoder, units_of, workers
 from benchmarks._measure import print_json
+from benchmarks.data.before import overrides_of, seconds_before_and_now
+from benchmarks.data.plan import plan_of_100_million_pairs
+from benchmarks.data.units import made_up, run_units, small_encoder, units_of, workers
 
 MIB = 2**20
 # Name of the figures -> the kinds of units that a worker runs, one after the other.
@@ -71,7 +71,9 @@ def memory(encoder: Path, sizes: tuple[int, ...], table: Table) -> dict[str, flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The costs of a data set: workers, memory, frozen towers.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.data", description="The costs of a data set: workers, memory, frozen towers."
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, few repetitions")
     parser.add_argument("--photographs", type=Path, help="folder with flickr8k/ and weights/")
     parser.add_argument("--whole", action="store_true", help="with --photographs: the preset without shortening")

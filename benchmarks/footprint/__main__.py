@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._measure import FreshProcess, peak_memory, peak_of_tensors, print_json
-from benchmarks._memory_cases import EXPERT, STEPS, Case, estimate, unroll
+from benchmarks.footprint.cases import EXPERT, STEPS, Case, estimate, unroll
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import ParameterView
@@ -72,7 +72,9 @@ def _expert_steps(model: DualEncoder, case: Case, what: str, pairs: int) -> Call
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The plan's memory estimates compared with measured memory.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.footprint", description="The plan's memory estimates compared with measured memory."
+    )
     parser.add_argument("--quick", action="store_true", help="two students, without the full graph")
     quick = parser.parse_args().quick
     # Blocks above this size are allocated from and returned to the system, so that the resident set is the memory in use.

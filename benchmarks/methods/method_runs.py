@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from benchmarks._feature_space import FeatureSpace, set_bytes
+from benchmarks.methods.feature_space import FeatureSpace, set_bytes
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.store.store import Store
 
