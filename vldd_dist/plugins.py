@@ -109,7 +109,7 @@ INITIALISATIONS = Registry(
         "real": "vldd_dist.distillation.initialisations.real:RealPairs",
         "noise": "vldd_dist.distillation.initialisations.noise:Noise",
         "kmeans": "vldd_dist.distillation.initialisations.kmeans:KMeansPairs",
-        "apart": "vldd_dist.distillation.initialisations.apart:Apart",
+        "by_modality": "vldd_dist.distillation.initialisations.by_modality:ByModality",
     },
 )
 

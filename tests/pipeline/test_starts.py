@@ -45,7 +45,7 @@ def test_starts_differ(finished: Store) -> None:
 
 def test_what_is_not_named_is_real(finished: Store) -> None:
     found = start(finished, "{images: noise}")
-    assert (found.start["initialise"], found.start["images"], found.start["texts"]) == ("apart", "noise", "real")
+    assert (found.start["initialise"], found.start["images"], found.start["texts"]) == ("by_modality", "noise", "real")
     assert torch.equal(found.texts, start(finished, "real").texts)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from vldd_dist.distillation.real_data.mean_discrepancy import angle_kernel, mean_discrepancy
-from vldd_dist.distillation.real_data.merged_teacher import between
+from vldd_dist.distillation.real_data.merged_teacher import merged_teacher
 
 
 def test_the_kernel_is_that_of_the_angle() -> None:
@@ -43,10 +43,10 @@ def test_a_step_along_the_gradient_brings_the_points_together() -> None:
 
 def test_a_teacher_lies_between_start_and_mean() -> None:
     start = torch.tensor([1.0, 1.0])
-    same = between(start, start + torch.tensor([2.0, 0.0]), start + torch.tensor([4.0, 0.0]))
+    same = merged_teacher(start, start + torch.tensor([2.0, 0.0]), start + torch.tensor([4.0, 0.0]))
     torch.testing.assert_close(same, start + torch.tensor([1.5, 0.0]), msg="ratio one: half the way to the mean")
-    at_60_degrees = between(start, start + torch.tensor([1.0, 0.0]), start + torch.tensor([0.5, 0.75**0.5]))
+    at_60_degrees = merged_teacher(start, start + torch.tensor([1.0, 0.0]), start + torch.tensor([0.5, 0.75**0.5]))
     torch.testing.assert_close(at_60_degrees, start + torch.tensor([0.75, 0.75**0.5 / 2]) / 3)
-    away = between(start, start + torch.tensor([1.0, 0.0]), start - torch.tensor([1.0, 1.0]))
+    away = merged_teacher(start, start + torch.tensor([1.0, 0.0]), start - torch.tensor([1.0, 1.0]))
     assert torch.equal(away, start)
-    assert torch.equal(between(start, start, start + 1), start)
+    assert torch.equal(merged_teacher(start, start, start + 1), start)

@@ -23,9 +23,9 @@ from vldd_dist.plugins import INITIALISATIONS, OBJECTIVES
 
 
 def _initialisation(chosen: Any) -> Any:
-    """As `plugin_of`; a mapping with the key `images` or `texts` and no name holds the settings of `apart`."""
+    """As `plugin_of`; a mapping with the key `images` or `texts` and no name holds the settings of `by_modality`."""
     if isinstance(chosen, dict) and "name" not in chosen and not chosen.keys().isdisjoint(("images", "texts")):
-        chosen = {"name": "apart", **chosen}
+        chosen = {"name": "by_modality", **chosen}
     return choose(INITIALISATIONS, chosen, default="real")
 
 

@@ -17,7 +17,7 @@ from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
 from vldd_dist.distillation.objectives.feature_matching import FeatureMatching, FeatureProblem
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.real_data.mean_discrepancy import mean_discrepancy
-from vldd_dist.distillation.real_data.merged_teacher import between
+from vldd_dist.distillation.real_data.merged_teacher import merged_teacher
 from vldd_dist.distillation.real_data.real_features import RealFeatures
 from vldd_dist.models.parameters import TOWERS, ParameterView
 from vldd_dist.seeding import derive_seed, numpy_generator
@@ -105,7 +105,7 @@ class DistributionProblem(FeatureProblem):
         expert, *epochs = self.teacher(step)
         trajectory = self.experts[expert]
         states = [self.view.from_dicts(*(trajectory.snapshot(epoch, tower) for tower in TOWERS)) for epoch in (0, *epochs)]
-        self.view.write([between(*tensors) for tensors in zip(*states, strict=True)])
+        self.view.write([merged_teacher(*tensors) for tensors in zip(*states, strict=True)])
 
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         gradient = super().gradient(step, pairs)

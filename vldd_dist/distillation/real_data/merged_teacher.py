@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def between(start: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def merged_teacher(start: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """For one parameter, w = w0 + r/2 ((w1 + w2)/2 - w0) with r = 2c/(1 + c); c is the cosine between the movements w1 - w0 and
     w2 - w0. c is 0 if the cosine is negative, so that opposite movements cancel, and for a parameter that has not moved.
 

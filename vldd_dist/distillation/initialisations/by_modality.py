@@ -12,16 +12,16 @@ from vldd_dist.plugins import INITIALISATIONS
 One = Annotated[AnyPlugin, plugin_of(INITIALISATIONS)]
 
 
-class Apart(Initialisation):
+class ByModality(Initialisation):
     """Images and texts each have their own initialisation: `{images: noise, texts: real}` in a description. If both are the
     same, each text belongs to its image."""
 
-    name: str = "apart"
+    name: str = "by_modality"
     images: One = Field(default_factory=lambda: choose(INITIALISATIONS, "real"), description="Initialisation of the images.")
     texts: One = Field(default_factory=lambda: choose(INITIALISATIONS, "real"), description="Initialisation of the texts.")
 
     @model_validator(mode="after")
-    def _same_real_pairs(self) -> "Apart":
+    def _same_real_pairs(self) -> "ByModality":
         if self.images != self.texts and self.images.of_real_pairs and self.texts.of_real_pairs:
             raise ValueError(
                 f"images: {self.images.label} and texts: {self.texts.label} choose different real pairs, so that no text would "
