@@ -11,16 +11,18 @@ from vldd_dist.applications.membership_inference import MembershipInference, suc
 from vldd_dist.applications.part_distillation import PartDistillation
 from vldd_dist.applications.parts import dirichlet_clients
 from vldd_dist.applications.students import Students
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
+from vldd_dist.pipeline.stages.application import starting_numbers
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import run
+from vldd_dist.testing.experiments.tiny_experiment import run, workspace
 
 PRESET = "jobs/presets/applications-scenes.yaml"
 APPLICATIONS = [
@@ -56,10 +58,17 @@ def experiment(*overrides: str) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Table]:
-    """Of a report, after the whole run."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Graph, Store]:
+    """The graph, and the store with all its units."""
     graph, store = make_graph(experiment()), Store(str(tmp_path_factory.mktemp("applications")))
     run(store, graph.units())
+    return graph, store
+
+
+@pytest.fixture(scope="module")
+def tables(finished: tuple[Graph, Store]) -> dict[str, Table]:
+    """Of a report, after the whole run."""
+    graph, store = finished
     Reporter(graph, store).write()
     return read_tables(store, "applications-scenes")
 
@@ -197,3 +206,16 @@ def test_applications_change_no_other_unit() -> None:
     without = make_graph(experiment("applications.run=[]"))
     assert ids(without) == ids(make_graph(experiment()))
     assert not without.wanted("application")
+
+
+@pytest.mark.parametrize(("images", "texts"), [("noise", "real"), ("real", "noise")])
+def test_pairs_of_which_one_half_is_noise_are_not_those_that_the_real_half_came_from(
+    images: str, texts: str, finished: tuple[Graph, Store]
+) -> None:
+    """Else membership inference would count images or captions as members that nothing was initialised with."""
+    graph, store = finished
+    unit = next(unit for unit in graph.wanted("application") if "distillation" in unit.inputs)
+    start = UnitReader(store, "distillation", unit.inputs["distillation"].id).facts["start"]
+    context = workspace(store, unit)
+    assert starting_numbers(context, start) is not None
+    assert starting_numbers(context, start | {"images": images, "texts": texts}) is None

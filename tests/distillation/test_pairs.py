@@ -110,6 +110,9 @@ def test_a_pair_is_moved_by_the_steps_it_takes_part_in_alone(name: str) -> None:
 
 def test_starts() -> None:
     assert len(set(random_indices(20, 20, 0))) == 20
+    assert set(random_indices(20, 17, 0, taken=frozenset({3, 5, 19}))) == set(range(20)) - {3, 5, 19}
+    with pytest.raises(ConfigError, match=r"distill.pairs \(18\) is more than the training images \(20, of which .* use 3\)"):
+        random_indices(20, 18, 0, taken=frozenset({3, 5, 19}))
     with pytest.raises(ConfigError, match=r"distill.pairs \(21\) is more than the training images \(20\)"):
         random_indices(20, 21, 0)
     vectors = torch.randn(500, 4) * torch.tensor([1.0, 2.0, 3.0, 4.0]) + 5

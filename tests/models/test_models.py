@@ -42,6 +42,16 @@ def test_building_depends_on_the_seed_alone_and_leaves_the_global_generator() ->
     assert image.shape == text.shape == (3, one.joint_dim)
 
 
+@pytest.mark.parametrize("train", ["full", "lora", "head"])
+def test_a_backbone_that_is_not_trained_is_the_same_for_every_seed(train: str) -> None:
+    """An expert's snapshots do not contain it."""
+    image = {**VIT, "train": train, "head": HeadSettings(kind="linear")}
+    one, other = (build(settings(image, joint_dim=16), 24, None, seed).state_dict() for seed in (1, 2))
+    name = next(key for key in one if key.endswith("patch_embed.proj.weight"))
+    assert torch.equal(one[name], other[name]) is (train != "full")
+    assert not torch.equal(one["image_head.weight"], other["image_head.weight"])
+
+
 @pytest.mark.parametrize(
     ("train", "moving"),
     [("full", "image_backbone.stem.0.weight"), ("lora", "lora_A"), ("head", "image_head.weight"), ("frozen", None)],

@@ -13,10 +13,12 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.monitoring.reports.measured import Measured
+from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
+from vldd_dist.pipeline.stages.evaluation import _training_pairs
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import experiment, run
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, workspace
 
 
 def tree(*entries: str, **changes: Any) -> Experiment:
@@ -28,6 +30,10 @@ def evaluations(graph: Graph, image_model: str) -> list[WorkUnit]:
     """Of students."""
     units = [unit for unit in graph.wanted("evaluation") if "pairs" in unit.inputs]
     return [unit for unit in units if unit.spec["model"]["image"]["model"] == image_model]
+
+
+def _pixels(context: StageContext) -> torch.Tensor:
+    return read_rows(context.reader("pairs"), "pairs")["images"]
 
 
 @pytest.fixture
@@ -56,6 +62,17 @@ def test_each_model_has_a_row_with_its_weights_and_its_learning_rate(without: Ca
             means = {rate: recalls["mean"] for rate, recalls in facts["validation"]}
             assert list(means) == rates
             assert means[facts["learning_rate"]] == max(means.values())
+    # Each tower is shown the same images in its own normalisation: those of the set that was learned, and of a coreset.
+    of_kind = {unit.inputs["pairs"].kind: unit for unit in evaluations(graph, "regnetx_002")}
+    for kind, unit in of_kind.items():
+        context = workspace(store, unit)
+        model = context.build_model(0)
+        seen = _training_pairs(context, model).rows["images"]
+        pairs = unit.inputs["pairs"]
+        own = workspace(store, next(one for one in evaluations(graph, "test_nfnet") if one.inputs["pairs"] == pairs))
+        stored = _training_pairs(own, own.build_model(0)).rows["images"]
+        torch.testing.assert_close(seen, stored * 0.25 + 0.5 if kind == "distillation" else model.normalise(_pixels(own)))
+    assert set(of_kind) == {"coreset", "distillation"}
     weights = graph.unit("image_weights", "regnetx_002")
     stored = tensors.decode(UnitReader(store, weights.kind, weights.id).read("weights.safetensors"), "regnet")
     given = tensors.decode(regnet.read_bytes(), "regnet")

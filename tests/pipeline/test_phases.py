@@ -27,6 +27,21 @@ TREE = (
 )
 
 
+@pytest.mark.parametrize("initialise", ["real", "kmeans"])
+def test_no_image_starts_a_pair_of_two_phases(initialise: str, store: Store) -> None:
+    """Of twelve images, eleven are used; both phases draw from all of them otherwise."""
+    tree = experiment(
+        *("data.train_images=12", "data.shard_images=4", "experts.count=1", "experts.batch_size=6"),
+        *("distill.pairs=[11]", "distill.phases=[{pairs: 5}, {}]", f"distill.initialise={initialise}"),
+        *("distill.outer_steps=1", "distill.validate_every=1", "coresets.methods=[random]"),
+    )
+    units = [unit for unit in make_graph(tree).units() if unit.kind not in ("evaluation", "coreset", "publication")]
+    run(store, units)
+    *_, last = units_of(tree, "distillation")
+    keys = UnitReader(store, last.kind, last.id).facts["start"]["keys"]
+    assert len(set(keys)) == len(keys) == 11
+
+
 def test_a_run_in_phases_goes_through_all_stages(store: Store) -> None:
     tree = experiment(*TREE)
     assert kept_epochs(tree) == [0, 1, 2, 3]

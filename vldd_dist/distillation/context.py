@@ -41,6 +41,7 @@ class RunContext:
             plug-in whose `needs` has "experts".
         features: joint features of the training images and of one caption of each, by a trained expert: `image` and `text`
             (N, d), and `caption` (N,), the number of that caption. Only for a plug-in whose `needs` has "features".
+        taken: indices of the training images that pairs of earlier phases were initialised with, which no other may use.
     """
 
     settings: DistillSettings
@@ -54,6 +55,7 @@ class RunContext:
     ranks: Ranks = SOLO
     open_experts: Callable[[ShardSlices | None], Experts] = _not_asked_for
     features: Callable[[], dict[str, Tensor]] = _not_asked_for
+    taken: frozenset[int] = frozenset()
 
     @property
     def dataset(self) -> "Dataset":

@@ -111,6 +111,14 @@ class DualEncoder(nn.Module):
         """(B, 3, H, W) uint8 -> float32, normalised with the image tower's mean and std."""
         return (pixels.to(torch.float32) / 255 - self.mean) / self.std
 
+    def normalise_anew(self, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+        """(B, 3, H, W) float, normalised with another tower's mean and std -> normalised with this one's. Nothing is clipped;
+        with the same mean and std the images are returned as they are."""
+        others_mean, others_std = (torch.tensor(values)[:, None, None].to(self.mean) for values in (mean, std))
+        if torch.equal(others_mean, self.mean) and torch.equal(others_std, self.std):
+            return images
+        return (images * others_std + others_mean - self.mean) / self.std
+
     def denormalise(self, images: Tensor) -> Tensor:
         """The inverse of `normalise`: (B, 3, H, W) float -> uint8, clipped to 0..255."""
         return ((images * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
@@ -145,8 +153,9 @@ def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tenso
 
     Args:
         text_dim: size of the caption embeddings.
-        image_weights: timm state dict of the backbone. None if and only if settings.image.weights is random; the backbone is
-            then drawn from `head_seed` too.
+        image_weights: timm state dict of the backbone. None if and only if settings.image.weights is random. A backbone that is
+            trained is then drawn from `head_seed` too. One that stays as it is (`head`, `lora`, `frozen`) is the same for every
+            seed, because an expert's snapshots hold trained parameters only, which serve no other backbone.
         head_seed: seed of the heads and the adapters.
 
     Raises:
@@ -156,7 +165,8 @@ def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tenso
     image = settings.image
     if (image_weights is None) != (image.weights == "random"):
         raise ConfigError(f"model.image.weights is {image.weights}, which does not fit the weights that were given")
-    backbone = create_backbone(image.model, image.model_args, pretrained=False, seed=head_seed)
+    backbone_seed = head_seed if image.train == "full" else 0
+    backbone = create_backbone(image.model, image.model_args, pretrained=False, seed=backbone_seed)
     if image_weights is not None:
         load_backbone(backbone, image_weights, image.model)
     if image.grad_checkpointing:

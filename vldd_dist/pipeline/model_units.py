@@ -32,7 +32,7 @@ def model_inputs(graph: Units, model: ModelSettings) -> dict[str, WorkUnit]:
     inputs = {"embeddings": graph.unit("caption_embeddings")}
     if model.image.weights != "random":
         inputs["image_weights"] = graph.unit("image_weights", model.image.model)
-        # Features of a frozen tower with random weights are not stored, because each expert draws its own weights.
+        # Features of a frozen tower with random weights are not stored: it is for tests.
         if model.has_features:
             inputs["image_features"] = graph.unit("image_features", model.image.model)
     return inputs

@@ -66,6 +66,20 @@ def joined_start(context: StageContext, own: dict[str, Any]) -> dict[str, Any]:
     return own | {name: before[name] + own[name] for name in ("keys", "captions") if name in own}
 
 
+def images_of_earlier_phases(context: StageContext) -> frozenset[int]:
+    """Indices of the training images that the pairs of the phases before this one were initialised with."""
+    if EARLIER not in context.order.inputs:
+        return frozenset()
+    keys = set(context.reader(EARLIER).facts["start"].get("keys", ()))
+    shards = context.dataset.splits["train"].shards if keys else []
+    return frozenset(
+        shard.first + position
+        for shard in shards
+        for position, line in enumerate(context.dataset.lines(shard))
+        if line.key in keys
+    )
+
+
 def experiments_of_phases(experiment: Experiment) -> Iterator[tuple[int, Experiment]]:
     """For each phase: the number of pairs of the earlier phases, for the largest number of pairs, and the experiment with the
     phase's settings."""

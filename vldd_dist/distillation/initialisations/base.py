@@ -10,6 +10,7 @@ from vldd_dist.config.base import Plugin
 from vldd_dist.data.prepared.real_pairs import real_pairs
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.pairs import SyntheticPairs
+from vldd_dist.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,15 @@ class Initialisation(Plugin):
     def sources(self) -> dict[str, str]:
         """What images and texts are initialised with, for the card."""
         return {"images": self.label, "texts": self.label}
+
+
+def free_indices(images: int, pairs: int, taken: frozenset[int]) -> list[int]:
+    """Indices of the training images that are not taken. Raises ConfigError if they are fewer than `pairs`."""
+    free = [index for index in range(images) if index not in taken]
+    if pairs > len(free):
+        earlier = f", of which earlier phases use {len(taken)}" if taken else ""
+        raise ConfigError(f"distill.pairs ({pairs}) is more than the training images ({images}{earlier}): lower it")
+    return free
 
 
 def start_from_real(context: RunContext, indices: list[int], numbers: list[int] | None) -> Start:

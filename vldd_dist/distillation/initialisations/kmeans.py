@@ -4,8 +4,7 @@ from typing import ClassVar
 
 from vldd_dist.data.medoids import joint_features, medoids
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.initialisations.base import Initialisation, Start, start_from_real
-from vldd_dist.errors import ConfigError
+from vldd_dist.distillation.initialisations.base import Initialisation, Start, free_indices, start_from_real
 from vldd_dist.seeding import derive_seed
 
 
@@ -25,10 +24,7 @@ class KMeansPairs(Initialisation):
     def _choose(self, context: RunContext) -> tuple[list[int], list[int]]:
         """Indices of M images, and for each the number of the caption whose features were used."""
         features = context.features()
-        if context.total > len(features["image"]):
-            raise ConfigError(
-                f"distill.pairs ({context.total}) is more than the training images ({len(features['image'])}): lower it"
-            )
-        joint = joint_features(features["image"], features["text"])
-        indices = medoids(joint, context.total, derive_seed(context.seed, "kmeans") % 2**32)
+        free = free_indices(len(features["image"]), context.total, context.taken)
+        joint = joint_features(features["image"][free], features["text"][free])
+        indices = [free[index] for index in medoids(joint, context.total, derive_seed(context.seed, "kmeans") % 2**32)]
         return indices, features["caption"][indices].tolist()

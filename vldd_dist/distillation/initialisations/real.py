@@ -1,8 +1,7 @@
 """Randomly drawn real pairs."""
 
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.initialisations.base import Initialisation, Start, start_from_real
-from vldd_dist.errors import ConfigError
+from vldd_dist.distillation.initialisations.base import Initialisation, Start, free_indices, start_from_real
 from vldd_dist.seeding import numpy_generator
 
 
@@ -13,12 +12,11 @@ class RealPairs(Initialisation):
 
     def start(self, context: RunContext) -> Start:
         """Raises ConfigError when there are fewer training images than pairs."""
-        indices = random_indices(context.dataset.splits["train"].images, context.total, context.seed)
+        indices = random_indices(context.dataset.splits["train"].images, context.total, context.seed, context.taken)
         return start_from_real(context, indices, None)
 
 
-def random_indices(images: int, pairs: int, seed: int) -> list[int]:
-    """Indices of M distinct images of N, drawn from the seed. Raises ConfigError if M is more than N."""
-    if pairs > images:
-        raise ConfigError(f"distill.pairs ({pairs}) is more than the training images ({images}): lower it")
-    return numpy_generator(seed, "start", pairs).choice(images, pairs, replace=False).tolist()
+def random_indices(images: int, pairs: int, seed: int, taken: frozenset[int] = frozenset()) -> list[int]:
+    """Indices of M distinct images of N that are not taken, drawn from the seed. Raises ConfigError if there are fewer."""
+    free = free_indices(images, pairs, taken)
+    return [free[index] for index in numpy_generator(seed, "start", pairs).choice(len(free), pairs, replace=False)]

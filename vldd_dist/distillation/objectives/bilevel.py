@@ -88,8 +88,9 @@ class Bilevel(UnrolledObjective):
 
     def problems(self, experiment: "Experiment") -> list[str]:
         key, problems = "distill.objective", [*self.problems_on_ranks(experiment)]
-        if GRADIENTS.load(self.gradient).first_order_only:
-            problems.append(f"{key}.gradient: {self.gradient} is not checked for {key}: bilevel: set exact")
+        gradient = GRADIENTS.load(self.gradient)
+        if gradient.first_order_only or not gradient.update_adjoint:
+            problems.append(f"{key}.gradient: {self.gradient} is not accurate enough for {key}: bilevel: set exact")
         if self.teacher and experiment.model.loss.first_temperature() is None:
             loss = experiment.model.loss.name
             problems.append(f"{key}.teacher: model.loss: {loss} has no temperature: set {key}.teacher to 0")

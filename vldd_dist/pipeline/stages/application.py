@@ -106,9 +106,9 @@ def starting_numbers(context: StageContext, start: dict[str, Any]) -> PairNumber
         start: the `start` facts of the distillation's unit.
 
     Returns:
-        None if the distillation did not start from real pairs.
+        None if images, texts or both did not start from real pairs.
     """
-    if "keys" not in start or "captions" not in start:
+    if "keys" not in start or "captions" not in start or start["images"] != start["texts"]:
         return None
     starting_pairs = dict.fromkeys(zip(start["keys"], start["captions"], strict=True))
     numbers_of: dict[tuple[str, str], tuple[int, int]] = {}
@@ -125,7 +125,7 @@ def starting_numbers(context: StageContext, start: dict[str, Any]) -> PairNumber
 
 STAGE = StageSpec(
     kind="application",
-    version=1,
+    version=2,
     title="applications",
     section="applications",
     result=ApplicationFacts,

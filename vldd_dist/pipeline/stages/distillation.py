@@ -42,13 +42,14 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.student.unrolling import CHECKED_PAIRS
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.models.image.frozen_tower import largest_chunk
 from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.evaluated_sets import make_evaluator, protocol_of
 from vldd_dist.pipeline.inputs import load_retrieval_split
 from vldd_dist.pipeline.model_units import model_inputs, model_spec
 from vldd_dist.pipeline.outcome import InputAwaited
-from vldd_dist.pipeline.phases import EARLIER, UnitPhase, experiments_of_phases, joined_start
+from vldd_dist.pipeline.phases import EARLIER, UnitPhase, experiments_of_phases, images_of_earlier_phases, joined_start
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
@@ -123,9 +124,10 @@ def run(context: StageContext) -> dict[str, Any]:
     settings = DistillSettings.model_validate(context.execution["settings"])
     model = context.build_model(derive_seed(spec["seed"], "student"))
     if ranks.world_size > 1:
+        # The students that validate the pairs are trained with their dropout, whatever the objective does.
+        refuse_backbone_dropout(model)
         settings.objective.refuse_on_ranks(model)
     evaluator = make_evaluator(context, spec["validation"], derive_seed(spec["seed"], "validation"))
-    # Encode the split with a student's own tower: if its weights are random, they depend on the seed.
     validation = load_retrieval_split(context, evaluator.build_student(), "val")
 
     def validate(pairs: SyntheticPairs) -> float:
@@ -175,6 +177,7 @@ def run_context(context: StageContext, settings: DistillSettings, model: DualEnc
         context.ranks,
         open_experts,
         lambda: read_tensors(context.reader("features"), "features.safetensors"),
+        images_of_earlier_phases(context),
     )
 
 

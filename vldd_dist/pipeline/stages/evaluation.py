@@ -75,7 +75,6 @@ def run(context: StageContext) -> dict[str, Any]:
     if "expert" in context.order.inputs:
         return _test(context, load_expert(context))
     evaluator = make_evaluator(context, context.spec["protocol"], context.spec["seed"])
-    # Validation uses a student's own tower: if a frozen tower has random weights, they depend on the seed.
     model = evaluator.build_student()
     choice = evaluator.choose(_training_pairs(context, model), load_retrieval_split(context, model, "val"))
     return {
@@ -97,13 +96,16 @@ def _test(context: StageContext, model: DualEncoder) -> dict[str, Any]:
 
 
 def _training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:
-    """The pairs of the unit's input. A coreset's images are normalised here; synthetic images are stored normalised."""
+    """The pairs of the unit's input. A coreset's images are normalised here. Synthetic images are stored normalised, for the
+    tower that they were learned with; they are normalised anew for a tower with another mean or standard deviation."""
     reader = context.reader("pairs")
     rows, shared = read_rows(reader, "pairs"), {}
     if reader.manifest.kind == "coreset":
         rows = {"images": model.normalise(rows["images"].to(context.device)), "texts": rows["texts"]}
     else:
         shared = read_tensors(reader, "shared.safetensors")
+        learned_with = ModelSettings.model_validate(reader.manifest.spec["model"]).image
+        rows = rows | {"images": model.normalise_anew(rows["images"].to(context.device), learned_with.mean, learned_with.std)}
     return TrainingPairs(
         {name: tensor.to(context.device) for name, tensor in rows.items()},
         len(rows["images"]),
@@ -144,7 +146,7 @@ def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUni
 
 STAGE = StageSpec(
     kind="evaluation",
-    version=4,
+    version=5,
     title="evaluations",
     section="evaluation",
     result=EvaluationFacts,
