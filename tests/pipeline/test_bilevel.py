@@ -208,7 +208,11 @@ def test_a_distillation_needs_no_expert_and_moves_all_it_learns(prepared: Store)
     ("overrides", "sentence"),
     [
         (["distill.workers=2", "distill.objective.gradient=full"], "full keeps one graph in one process: set exact"),
-        (["distill.objective.gradient=finite_difference"], "finite_difference is not checked for distill.objective: bilevel"),
+        (
+            ["distill.objective.gradient=finite_difference"],
+            "finite_difference is not accurate enough for distill.objective: bilevel",
+        ),
+        (["distill.objective.gradient=tesla"], "tesla is not accurate enough for distill.objective: bilevel: set exact"),
     ],
 )
 def test_what_it_cannot_do_is_refused_with_the_description(overrides: list[str], sentence: str) -> None:
