@@ -15,7 +15,7 @@ from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
-from vldd_dist.pipeline.stages.evaluation import _training_pairs
+from vldd_dist.pipeline.stages.evaluation import training_pairs
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, workspace
@@ -67,10 +67,10 @@ def test_each_model_has_a_row_with_its_weights_and_its_learning_rate(without: Ca
     for kind, unit in of_kind.items():
         context = workspace(store, unit)
         model = context.build_model(0)
-        seen = _training_pairs(context, model).rows["images"]
+        seen = training_pairs(context, model).rows["images"]
         pairs = unit.inputs["pairs"]
         own = workspace(store, next(one for one in evaluations(graph, "test_nfnet") if one.inputs["pairs"] == pairs))
-        stored = _training_pairs(own, own.build_model(0)).rows["images"]
+        stored = training_pairs(own, own.build_model(0)).rows["images"]
         torch.testing.assert_close(seen, stored * 0.25 + 0.5 if kind == "distillation" else model.normalise(_pixels(own)))
     assert set(of_kind) == {"coreset", "distillation"}
     weights = graph.unit("image_weights", "regnetx_002")

@@ -111,7 +111,7 @@ class DualEncoder(nn.Module):
         """(B, 3, H, W) uint8 -> float32, normalised with the image tower's mean and std."""
         return (pixels.to(torch.float32) / 255 - self.mean) / self.std
 
-    def normalise_anew(self, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    def renormalise(self, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
         """(B, 3, H, W) float, normalised with another tower's mean and std -> normalised with this one's. Nothing is clipped;
         with the same mean and std the images are returned as they are."""
         others_mean, others_std = (torch.tensor(values)[:, None, None].to(self.mean) for values in (mean, std))

@@ -1,4 +1,4 @@
-"""timm and transformers, imported on first use: they take seconds, which drivers, readers of data and `--plan` do not need."""
+"""timm and transformers, imported on first use: they take seconds, which a process without models does not need."""
 
 import gc
 import importlib

@@ -1,6 +1,7 @@
 """The interface of an initialisation, and the pairs that a run starts from."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -56,9 +57,10 @@ class Initialisation(Plugin):
         return {"images": self.label, "texts": self.label}
 
 
-def free_indices(images: int, pairs: int, taken: frozenset[int]) -> list[int]:
+def free_indices(images: int, pairs: int, taken: frozenset[int]) -> Sequence[int]:
     """Indices of the training images that are not taken. Raises ConfigError if they are fewer than `pairs`."""
-    free = [index for index in range(images) if index not in taken]
+    every = range(images)
+    free: Sequence[int] = [index for index in every if index not in taken] if taken else every
     if pairs > len(free):
         earlier = f", of which earlier phases use {len(taken)}" if taken else ""
         raise ConfigError(f"distill.pairs ({pairs}) is more than the training images ({images}{earlier}): lower it")

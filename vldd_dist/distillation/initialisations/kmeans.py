@@ -25,6 +25,8 @@ class KMeansPairs(Initialisation):
         """Indices of M images, and for each the number of the caption whose features were used."""
         features = context.features()
         free = free_indices(len(features["image"]), context.total, context.taken)
-        joint = joint_features(features["image"][free], features["text"][free])
+        joint = joint_features(features["image"], features["text"])
+        if context.taken:
+            joint = joint[list(free)]
         indices = [free[index] for index in medoids(joint, context.total, derive_seed(context.seed, "kmeans") % 2**32)]
         return indices, features["caption"][indices].tolist()

@@ -76,7 +76,7 @@ def run(context: StageContext) -> dict[str, Any]:
         return _test(context, load_expert(context))
     evaluator = make_evaluator(context, context.spec["protocol"], context.spec["seed"])
     model = evaluator.build_student()
-    choice = evaluator.choose(_training_pairs(context, model), load_retrieval_split(context, model, "val"))
+    choice = evaluator.choose(training_pairs(context, model), load_retrieval_split(context, model, "val"))
     return {
         "learning_rate": choice.learning_rate,
         "validation": [[rate, recall.as_dict()] for rate, recall in choice.validation.items()],
@@ -95,7 +95,7 @@ def _test(context: StageContext, model: DualEncoder) -> dict[str, Any]:
     }
 
 
-def _training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:
+def training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:
     """The pairs of the unit's input. A coreset's images are normalised here. Synthetic images are stored normalised, for the
     tower that they were learned with; they are normalised anew for a tower with another mean or standard deviation."""
     reader = context.reader("pairs")
@@ -105,7 +105,7 @@ def _training_pairs(context: StageContext, model: DualEncoder) -> TrainingPairs:
     else:
         shared = read_tensors(reader, "shared.safetensors")
         learned_with = ModelSettings.model_validate(reader.manifest.spec["model"]).image
-        rows = rows | {"images": model.normalise_anew(rows["images"].to(context.device), learned_with.mean, learned_with.std)}
+        rows = rows | {"images": model.renormalise(rows["images"].to(context.device), learned_with.mean, learned_with.std)}
     return TrainingPairs(
         {name: tensor.to(context.device) for name, tensor in rows.items()},
         len(rows["images"]),
