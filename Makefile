@@ -4,6 +4,9 @@ BIN := .venv/bin
 STORE ?= demo-store
 CONSTRAINTS ?= constraints.txt
 export HF_HUB_OFFLINE ?= 1
+# Container images often set this variable. Then each of our processes would compile torch and everything else it imports anew: four
+# times the seconds of its start.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Two workers at least, four at most: a worker takes up to 3 GiB.
 PARALLEL := -n auto --maxprocesses 4 --no-loadscope-reorder
