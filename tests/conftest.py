@@ -90,6 +90,15 @@ def server() -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
+def real_server(server: S3Server) -> S3Server:
+    """The server if it is a real one, else the test is skipped: for long tests, which would prove no more with the mock than
+    short ones do."""
+    if not server.real:
+        pytest.skip("Ceph's RGW is not installed")
+    return server
+
+
+@pytest.fixture(scope="session")
 def browser() -> str:
     """The path of Chromium. Without it the test is skipped, or fails if VLDD_REQUIRE_BROWSER is set."""
     program = shutil.which("chromium")

@@ -52,11 +52,11 @@ def command(*arguments: str, environment: dict[str, str], folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def environment(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def environment(real_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The server, a cache, and a folder for Ray's logs with a name short enough for its sockets."""
     with tempfile.TemporaryDirectory(prefix="vldd-ray-", ignore_cleanup_errors=True) as ray_folder:
         yield {
-            **server.environment,
+            **real_server.environment,
             "VLDD_CACHE_DIR": str(tmp_path_factory.mktemp("node") / "cache"),
             "RAY_TMPDIR": ray_folder,
             "PYTHONPATH": str(Path(__file__).parents[2]),

@@ -1,5 +1,5 @@
-"""Guarantees of the store, tested with real units on a real S3 server: killed after every operation, bits flipped in every
-object."""
+"""Guarantees of the store, tested with real units in a folder and on a real S3 server: killed after every operation, bits
+flipped in every object."""
 
 import contextlib
 import os
@@ -33,14 +33,28 @@ from vldd_dist.testing.servers.s3_server import S3Server
 DIED = 9
 
 
-@pytest.mark.parametrize("kind", ["expert", "distillation", "publication"])
-def test_death_after_any_operation_leaves_nothing_partial(kind: str, finished: Store, s3: S3Server, tmp_path: Path) -> None:
+KINDS = pytest.mark.parametrize("kind", ["expert", "distillation", "publication"])
+
+
+@KINDS
+def test_death_after_any_operation_leaves_nothing_partial(kind: str, finished: Store, store: Store, tmp_path: Path) -> None:
     """P1 and P5: a process is killed after its k-th change of the store, for every k; what is there can be read and is right,
     and the next attempt ends in the same bits."""
-    unit = first_of(kind)
+    die_and_check(kind, finished, store, tmp_path)
+
+
+@KINDS
+def test_death_after_any_operation_on_s3(
+    kind: str, finished: Store, real_server: S3Server, s3: S3Server, tmp_path: Path
+) -> None:
     bucket = f"promises-{kind}"
     store = Store(f"s3://{bucket}/x")
     store.fs.mkdir(bucket)
+    die_and_check(kind, finished, store, tmp_path)
+
+
+def die_and_check(kind: str, finished: Store, store: Store, tmp_path: Path) -> None:
+    unit = first_of(kind)
     copy_all_but(finished, store, unit)
     report = tmp_path / "report"
     # It has no threads when it forks the processes that are killed.

@@ -70,13 +70,13 @@ def took(name: str, seconds: float, gpus: int, untimed: int = 0) -> StageCost:
 
 
 def large() -> ReportData:
-    """200 experts, 30 distilled sets."""
+    """200 experts, 12 distilled sets."""
     small = report()
     return small.model_copy(
         update={
             "experts": [small.experts[0].model_copy(update={"expert": index}) for index in range(200)],
-            "runs": [small.runs[0].model_copy(update={"pairs": 10 + index}) for index in range(30)],
-            "rows": [row(method, 10 + index, 5.0 + index) for index in range(30) for method in METHODS[1:]],
+            "runs": [small.runs[0].model_copy(update={"pairs": 10 + index}) for index in range(12)],
+            "rows": [row(method, 10 + index, 5.0 + index) for index in range(12) for method in METHODS[1:]],
             "progress": progress("running", running=12),
         }
     )

@@ -1,6 +1,7 @@
 import re
 import subprocess
 from collections import Counter
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -165,9 +166,15 @@ STATES = {
 }
 
 
+@cache
+def page_of(state: str) -> str:
+    """The large one takes seconds."""
+    return render_html(STATES[state])
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_a_page_says_where_its_run_stands(state: str) -> None:
-    page = Page(render_html(STATES[state]))
+    page = Page(page_of(state))
     reloads = [attributes for attributes in page.all("meta") if attributes.get("http-equiv") == "refresh"]
     running = state in ("running", "large")
     assert len(reloads) == running
@@ -181,7 +188,7 @@ def test_a_page_says_where_its_run_stands(state: str) -> None:
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("state", STATES)
 def test_phones_and_desktops_show_it_without_sideways_scrolling(state: str, width: int, browser: str, tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(render_html(STATES[state]))
+    (tmp_path / "report.html").write_text(page_of(state))
     # A headless window has a least width above 390 px, a frame has not; the outer page reports what the frame measures.
     probe = tmp_path / "probe.html"
     probe.write_text(
@@ -211,7 +218,7 @@ def test_phones_and_desktops_show_it_without_sideways_scrolling(state: str, widt
     content, visible, seen = map(int, found.groups())
     assert width - 40 < visible <= width
     assert content <= visible
-    page = Page(render_html(STATES[state]))
+    page = Page(page_of(state))
     bars = [one for one in page.all("span") if one.get("class") == "bar"]
     shown = sum(len(page.all(tag)) for tag in ("h1", "h2", "svg", "img")) + 1 + len(bars)
     assert seen == shown, "all of them are seen, and none is cut off at the side"
