@@ -166,7 +166,7 @@ def bytes_of_a_unit(source: Source, experiment: Experiment, kind: str) -> tuple[
     data = data_size(source, experiment)
     traffic_of = stage_of(kind).traffic
     assert traffic_of is not None
-    traffic = traffic_of(experiment, _estimator().trace, data)
+    traffic = traffic_of(experiment, _estimator().trace, data, None)
     train = data.shards["train"]
     further_reads = experiment.experts.epochs - 1 if kind == "expert" and train > DEFAULT_GIB * 2**30 else 0
     return traffic.reads + (traffic.data or 0) + further_reads * train, traffic.writes

@@ -97,6 +97,7 @@ def test_architecture_search(tables: dict[str, Table]) -> None:
 
 def test_membership_inference(tables: dict[str, Table]) -> None:
     table = tables["membership_inference"]
+    assert {section.title.partition(", ")[2] for section in table.sections} == {"4 pairs"}
     released = figures(table, "random", "members: the pairs it begins as")
     assert (released["auc_nearest"].mean, released["tpr_nearest"].mean, released["own"].mean) == (1, 100, 100)
     control = figures(table, "random", "members: the other training pairs")

@@ -36,6 +36,16 @@ def test_a_plan_is_printed_and_nothing_is_made(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "store").exists()
 
 
+def test_a_plan_until_a_stage_has_what_runs_until_then(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = vldd("run", SCENES, "--plan", "--until", "experts", "--json", capsys=capsys)
+    assert code == 0
+    stages = {stage["kind"] for stage in json.loads(out)["stages"]}
+    assert "expert" in stages
+    assert not {"distillation", "evaluation"} & stages
+    code, _, err = vldd("run", SCENES, "--plan", "--until", "expert", capsys=capsys)
+    assert (code, "--until expert: there is no such stage: choose one of" in err) == (2, True)
+
+
 def test_a_plan_reads_the_first_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = "".join(f"{number}.jpg,a photo,{split}\n" for number, split in enumerate(["train", "val", "test"] * 3))
     (tmp_path / "pairs.csv").write_text("filepath,title,split\n" + rows)

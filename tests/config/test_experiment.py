@@ -37,6 +37,15 @@ def test_a_plugins_name_and_settings_come_in_any_order(tmp_path: Path) -> None:
     assert whole.data.source.name == "scenes", "a whole plug-in replaces what was set before"
 
 
+@pytest.mark.parametrize("loss", [None, "infonce", {"name": "infonce"}, {"name": "infonce", "temperature": 0.4}])
+def test_however_the_file_writes_a_plugin_a_name_and_its_settings_replace_it(loss: Any, tmp_path: Path) -> None:
+    tree = yaml.safe_load(Path(SCENES).read_text())
+    tree["model"] |= {} if loss is None else {"loss": loss}
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(tree))
+    found = load_experiment(tmp_path / "one.yaml", ["model.loss.temperature=0.5", "model.loss=wbce"]).model.loss
+    assert found.model_dump(include={"name", "temperature"}) == {"name": "wbce", "temperature": 0.5}
+
+
 def test_overrides_are_yaml_values() -> None:
     experiment = load_experiment(SCENES, ["distill.pairs=[3, 4]", "experts.augment={flip: false}"])
     assert experiment.distill.pairs == [3, 4]

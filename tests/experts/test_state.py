@@ -4,10 +4,14 @@ from collections import Counter
 from hashlib import sha256
 
 import pytest
+import torch
+from torch import nn
 
 from vldd_dist.artifacts.manifests import CheckpointRecord, from_json
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.sharding.ranks import SOLO
+from vldd_dist.sharding.replicas import Replicas
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
 
@@ -51,3 +55,20 @@ def test_each_kept_snapshot_is_written_once(store: Store, monkeypatch: pytest.Mo
 
 def expert_prefix(unit_id: str) -> str:
     return f"units/expert/{unit_id}/"
+
+
+def test_a_parameter_without_a_gradient_costs_the_others_no_momentum() -> None:
+    def model() -> tuple[nn.Linear, Replicas]:
+        torch.manual_seed(0)
+        layer = nn.Linear(2, 2)
+        layer.register_parameter("unused", nn.Parameter(torch.ones(3)))
+        return layer, Replicas(layer, torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9), SOLO)
+
+    layer, whole = model()
+    again, resumed = model()
+    whole.step(layer(torch.ones(1, 2)).sum())
+    resumed.write(whole.read())
+    resumed.write_momentum(whole.read_momentum())
+    for one, replicas in ((layer, whole), (again, resumed)):
+        replicas.step(one(torch.ones(1, 2)).sum())
+    assert all(torch.equal(a, b) for a, b in zip(whole.read(), resumed.read(), strict=True))

@@ -48,6 +48,17 @@ def test_a_study_is_read_as_it_ran(tmp_path: Path) -> None:
     assert {one.experts.epochs for one in again.experiments.values()} == {7}
 
 
+def test_a_plugin_that_is_written_as_its_name_is_read_as_it_ran(tmp_path: Path) -> None:
+    base = yaml.safe_load(Path("jobs/presets/scenes.yaml").read_text())
+    base["model"]["loss"] = "infonce"
+    variants = {"a": {}, "b": {"model.loss": "wbce"}}
+    tree = {"name": "losses", "base": base, "set": {"model.loss.temperature": 0.3}, "variants": variants}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree))
+    study = load_study(tmp_path / "study.yaml", ["model.loss.temperature=0.4"])
+    assert study.experiments["a"].model.loss.temperature == 0.4
+    read_again(study)
+
+
 @pytest.mark.parametrize("preset", ["paper-scenes", "paper-flickr30k"])
 def test_a_study_with_tables_is_read_as_it_ran(preset: str) -> None:
     study = load_study(preset, [])

@@ -30,7 +30,7 @@ def commit_evaluations(store: Store, tree: Experiment, recalls: Iterator[float])
     found = list(zip(make_graph(tree).wanted("evaluation"), recalls, strict=False))
     for unit, value in found:
         facts = {"test": dict.fromkeys(METRICS, value), "learning_rate": None, "validation": []}
-        UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts)
+        UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts, cpus=unit.cpus, gpus=unit.gpus)
     return found
 
 
@@ -72,6 +72,23 @@ def test_what_the_units_took_is_in_the_report(store: Store, monkeypatch: pytest.
     (cost,) = Reporter(make_graph(tree), store).collect().costs
     assert [key for _, key in cost.units] == [f"units/evaluation/{unit.id}/manifest.json" for unit, _ in found]
     assert (cost.seconds, cost.core_seconds, cost.gpu_seconds, cost.untimed) == (len(found), 2 * len(found), 0, 0)
+    # What a later description asks for makes no difference.
+    later = experiment("coresets.methods=[]", "experts.count=2", "evaluation.resources={cpus: 7, gpus: 1}")
+    assert Reporter(make_graph(later), store).collect().costs == [cost]
+
+
+def test_rows_with_fewer_students_than_planned_are_named(store: Store) -> None:
+    tree = experiment("evaluation.seeds=[0, 1, 2]", "coresets.methods=[random]", "experts.count=1")
+    wanted = make_graph(tree).wanted("evaluation")
+    commit_evaluations(store, tree, itertools.repeat(10.0, len(wanted) - 1))
+    rows = rows_of(store, tree)
+    (partial,) = [name for name, row in rows.items() if row["students"] < row["planned"]]
+    (table,) = (table for name, table in read_tables(store, tree.name).items() if name == "recall")
+    (note,) = [note for note in table.notes if note.startswith("Incomplete")]
+    assert note == f"Incomplete: {partial}, 4 pairs: 2 of 3 students."
+    commit_evaluations(store, tree, itertools.repeat(10.0))
+    rows_of(store, tree)
+    assert not [note for note in read_tables(store, tree.name)["recall"].notes if note.startswith("Incomplete")]
 
 
 def test_two_experiments_in_one_store_have_reports_and_statuses_of_their_own(

@@ -1,5 +1,6 @@
 """The bilevel objective against a student trained by hand, and a whole distillation without experts."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.distillation.objectives.bilevel import with_noise
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
+from vldd_dist.distillation.sampling import draw_batches
 from vldd_dist.distillation.student.local import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import RealRows
 from vldd_dist.errors import ConfigError
@@ -128,6 +130,20 @@ def test_the_gradient_is_that_of_training_by_hand(step: int, train: str, prepare
     gradients = found.row_gradients | found.shared_gradients
     for name, tensor in wanted.items():
         assert relative(gradients[name], tensor) < (2e-3 if train == "full" else 1e-4), name
+
+
+def test_only_pairs_of_differentiated_steps_move(prepared: Store) -> None:
+    """Of nine pairs, two in each step; the last step is differentiated."""
+    settings = "{name: bilevel, real_batch_size: 7, inner_steps: 1, skipped_steps: 4, teacher: 0}"
+    tree = described("", "head", "distill.pairs=[9]", "distill.batch_size=2", f"distill.objective={settings}")
+    for step in itertools.count(1, 2):
+        generator = numpy_generator(derive_seed(0, "distillation", 9), "bilevel", step)
+        if (skip := int(generator.integers(5))) > 1:
+            break
+    found = found_gradient(prepared, tree, step)
+    assert found.rows.tolist() == draw_batches(generator, 9, 2, skip + 1)[-1].tolist()
+    assert len(found.row_gradients["images"]) == 2
+    assert all(gradient.flatten(1).any(dim=1).all() for gradient in found.row_gradients.values())
 
 
 def test_steps_before_the_differentiated_ones_are_taken_at_every_other_outer_step(prepared: Store) -> None:

@@ -114,6 +114,11 @@ def test_what_makes_no_phases_is_refused(phases: str, sentence: str) -> None:
     assert sentence in str(refused.value)
 
 
+def test_an_objective_whose_student_starts_untrained_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"distill\.phases: the student of bilevel starts untrained"):
+        experiment("distill.objective={name: bilevel, teacher: 0}", "distill.phases=[{pairs: 2}, {}]")
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [

@@ -1,5 +1,8 @@
 """A study's graph: every question once, whoever asks it."""
 
+import pytest
+
+from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.testing.experiments.tiny_experiment import experiment
@@ -24,6 +27,12 @@ def test_variants_share_the_units_that_answer_the_same_question() -> None:
     assert {"dataset", "caption_embeddings", "expert", "distillation", "evaluation"} <= kinds
     # A published set bears the experiment's name.
     assert "publication" not in kinds
+
+
+def test_variants_that_differ_only_in_how_they_run_are_refused() -> None:
+    variants = {str(workers): experiment(f"distill.workers={workers}", f"name=w{workers}") for workers in (1, 2)}
+    with pytest.raises(ConfigError, match="the variants 1 and 2 differ only in settings without an effect on results"):
+        StudyGraph(variants)
 
 
 def test_inputs_come_first_and_owners_have_each_unit_once() -> None:

@@ -152,6 +152,27 @@ def test_an_objective_that_does_not_say_has_no_figure() -> None:
     ]
 
 
+def test_writes_are_those_of_each_number_of_pairs() -> None:
+    def writes(*overrides: str) -> int:
+        described = experiment(*overrides)
+        units, data = units_of(described, "distillation"), data_size(described, None)
+        (work,) = count_work([(described, units, data, Estimator(TEXT_DIM))])[0].values()
+        return work.writes
+
+    assert writes("distill.pairs=[4, 8]") == writes("distill.pairs=[4]") + writes("distill.pairs=[8]")
+    # The first phase of two pairs is the same for both.
+    phases = "distill.phases=[{pairs: 2, outer_steps: 4}, {}]"
+    both, four, eight = (writes(phases, f"distill.pairs={pairs}") for pairs in ("[4, 8]", "[4]", "[8]"))
+    assert eight < both < four + eight
+
+
+def test_stages_whose_work_is_not_counted_are_named() -> None:
+    described = experiment()
+    units = [*units_of(described, "expert"), *units_of(described, "embedding_group")]
+    _, notes = count_work([(described, units, data_size(described, None), Estimator(TEXT_DIM))])
+    assert notes == ["the hours do not include: embedding groups"]
+
+
 @pytest.mark.parametrize(
     ("loss", "numbers"),
     [

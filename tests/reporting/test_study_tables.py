@@ -25,6 +25,13 @@ RESULTS = {
 }
 
 
+def test_rows_with_fewer_students_than_planned_are_named() -> None:
+    partial = row("random", 10, (5.0,), (7.0,)).model_copy(update={"planned": 5})
+    results = RESULTS | {"vit": [*RESULTS["vit"], partial]}
+    table = study_table(Layout("T", ["nfnet", "vit"], ["random"], metrics=["tr1"]), results, nothing)
+    assert "Incomplete: vit, random, 10 pairs: 2 of 5 students." in table.notes
+
+
 def nothing(question: Question, metric: str) -> Published | None:
     return None
 

@@ -98,7 +98,7 @@ class MembershipInference(Application):
                         row.setdefault(key, []).append(value)
             given.report(position + 1, len(given.seeds))
         return [
-            Result(method=method, setting=setting, figures=figures)
+            Result(method=method, setting=f"{setting}, {given.count} pairs", figures=figures)
             for setting in (START, OTHERS)
             for (row_setting, method), figures in rows.items()
             if row_setting == setting

@@ -10,7 +10,7 @@ import reprlib
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib import metadata
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -39,6 +39,14 @@ class Sealed(BaseModel):
 Record = TypeVar("Record", bound=Sealed)
 
 
+class Usage(NamedTuple):
+    """The time of a unit's last attempt, and the CPU cores and GPUs of all its workers."""
+
+    seconds: float
+    cpus: float
+    gpus: float
+
+
 class UnitManifest(Sealed):
     """The commit of a work unit.
 
@@ -48,6 +56,7 @@ class UnitManifest(Sealed):
         objects: name -> key, size and checksums.
         facts: small results, plain JSON; `StageSpec.result` has the fields of each kind.
         seconds: wall time of the attempt that committed the unit; for a resumed unit, the time since it was resumed.
+        cpus, gpus: the CPU cores and GPUs that all workers of this attempt asked for.
     """
 
     schema_version: Literal[2] = 2
@@ -59,7 +68,16 @@ class UnitManifest(Sealed):
     facts: dict[str, Any]
     created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     seconds: float | None = Field(None, ge=0)
+    cpus: float | None = Field(None, ge=0)
+    gpus: float | None = Field(None, ge=0)
     versions: dict[str, str] = Field(default_factory=lambda: installed_versions())
+
+    @property
+    def usage(self) -> Usage | None:
+        """None if it was not recorded."""
+        if self.seconds is None or self.cpus is None or self.gpus is None:
+            return None
+        return Usage(self.seconds, self.cpus, self.gpus)
 
     def check_facts(self, source: str) -> None:
         """Raises DamagedObject unless the facts have the fields of their kind. Facts of an unknown kind are accepted."""

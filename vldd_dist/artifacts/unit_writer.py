@@ -86,15 +86,18 @@ class UnitWriter:
             )
         return {name: agreed.read(name) for name in agreed.names}
 
-    def commit(self, facts: dict[str, Any]) -> UnitManifest:
+    def commit(self, facts: dict[str, Any], *, cpus: float | None = None, gpus: float | None = None) -> UnitManifest:
         """Create the manifest. If another attempt has committed the unit first, its manifest is returned.
+
+        Args:
+            cpus, gpus: of all workers of this attempt.
 
         Raises:
             StoreError: an object is missing. Checkpoints that need it are removed, so that the next attempt makes it again.
         """
         manifest = UnitManifest(
             kind=self.kind, unit=self.unit_id, spec=self.spec, inputs=self.inputs, objects=self.objects, facts=facts,
-            seconds=round(time.monotonic() - self._began_at, 3),
+            seconds=round(time.monotonic() - self._began_at, 3), cpus=cpus, gpus=gpus,
         )  # fmt: skip
         manifest.check_facts(self.prefix)
         self._check_objects()

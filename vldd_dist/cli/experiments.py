@@ -97,7 +97,7 @@ def _run(
     if isinstance(description, LoadedStudy):
         check_published(description.study)
     if plan:
-        _plan(description, store, as_json, console)
+        _plan(description, store, until, as_json, console)
         return
     if as_json:
         raise ConfigError("--json: works with --plan only: for the status of a run, use `vldd status STORE --json`")
@@ -108,7 +108,9 @@ def _run(
     raise typer.Exit(run_experiment(description, Store(store), console, until, track, max_running))
 
 
-def _plan(description: "Experiment | LoadedStudy", store: str | None, as_json: bool, console: SafeConsole) -> None:
+def _plan(
+    description: "Experiment | LoadedStudy", store: str | None, until: str | None, as_json: bool, console: SafeConsole
+) -> None:
     from vldd_dist.planner.document import plan_document
     from vldd_dist.planner.plan import plan
     from vldd_dist.planner.show_plan import print_plan
@@ -116,7 +118,7 @@ def _plan(description: "Experiment | LoadedStudy", store: str | None, as_json: b
 
     with nothing_on_stdout(as_json):
         # Without --store, plan for an empty store.
-        planned = plan(description, Store(store or "memory://plan"))
+        planned = plan(description, Store(store or "memory://plan"), until)
     if as_json:
         say_json(plan_document(planned))
     else:

@@ -158,6 +158,11 @@ def _phase_problems(experiment: Experiment) -> list[str]:
         objective_problems = settings.objective.problems(experiment.model_copy(update={"distill": settings}))
         prefix = f"distill.phases.{number}: " if distill.phases else ""
         problems += [prefix + problem for problem in objective_problems]
+    if distill.phases and not distill.objective.in_phases:
+        problems.append(
+            f"distill.phases: the student of {distill.objective.name} starts untrained, but those of a later phase are trained on the "
+            "pairs of the earlier ones: leave phases out, or choose trajectory_matching"
+        )
     if distill.phases and distill.workers > 1:
         problems.append("distill.phases are learned by one process: set distill.workers to 1")
     if distill.phases and (shared := loss.learned_shared()):

@@ -1,15 +1,23 @@
 """Setting one key of a description before it is checked, for `--set` and for the variants of a study."""
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 # `section.key`, with one or more sections.
 Key = str
 
 
-class _SettingsFirst(dict[str, Any]):
-    """The mapping of a plug-in that was written as its name and got settings by overrides. A later override with a name changes
-    only the name, so that `--set data.source.images=...` may come before `--set data.source=karpathy`."""
+def names_first(changes: Iterable[tuple[Key, Any]]) -> list[tuple[Key, Any]]:
+    """The changes of one place (a command line, a variant) in the order in which they are applied: the name of a plug-in before
+    its settings, so that `--set data.source.images=...` may come before `--set data.source=karpathy`; otherwise as given."""
+    given = list(changes)
+
+    def is_setting(change: tuple[Key, Any]) -> bool:
+        key, value = change
+        return not (isinstance(value, str) and any(other.startswith(f"{key}.") for other, _ in given))
+
+    return sorted(given, key=is_setting)
 
 
 def set_key(tree: dict[str, Any], key: Key, value: Any) -> None:
@@ -24,13 +32,10 @@ def set_key(tree: dict[str, Any], key: Key, value: Any) -> None:
     node = tree
     for section in sections:
         if node is not tree and isinstance(node.get(section), str):
-            node[section] = _SettingsFirst(name=node[section])
+            # A plug-in that is written as its name.
+            node[section] = {"name": node[section]}
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
             raise ValueError(f"{section} is a value, not a section")
-    earlier = node.get(leaf)
-    if isinstance(value, str) and isinstance(earlier, _SettingsFirst):
-        earlier["name"] = value
-    else:
-        # A copy, because a later override may change a key inside it.
-        node[leaf] = copy.deepcopy(value)
+    # A copy, because a later change may be of a key inside it.
+    node[leaf] = copy.deepcopy(value)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from vldd_dist.config.base import Distinct, Positive, Section
-from vldd_dist.config.overrides import Key, set_key
+from vldd_dist.config.overrides import Key, names_first, set_key
 from vldd_dist.recall_metrics import METRICS
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -133,7 +133,7 @@ class Study(Section):
         """
         for name, changes in self.changes().items():
             tree = copy.deepcopy(self.base)
-            for key, value in changes.items():
+            for key, value in names_first(changes.items()):
                 try:
                     set_key(tree, key, value)
                 except ValueError as error:

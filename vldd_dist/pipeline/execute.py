@@ -48,7 +48,7 @@ def execute(
     if ranks.is_main:
         for objects in written:
             writer.objects |= objects
-        writer.commit(facts)
+        writer.commit(facts, cpus=order.cpus * order.workers, gpus=order.gpus * order.workers)
 
 
 def _limit_threads(count: int) -> None:

@@ -48,9 +48,10 @@ class StageSpec:
         lower_for_memory: keys of the description that lower the memory of a unit, for messages.
         memory: (experiment, traces) -> bytes of device memory of one rank at its peak, by name; empty if the experiment has no
             such units. None: not estimated.
-        traffic: (experiment, traces, size of the dataset) -> bytes read and written. None: not estimated.
+        traffic: (experiment, traces, size of the dataset, unit) -> bytes read and written by the unit; for None by the largest.
+            None in place of the function: not estimated.
         flops: (experiment, traces, size of the dataset, unit) -> floating-point operations of a unit, or None if its objective
-            has no cost model. None in place of the function: negligible.
+            has no cost model. None in place of the function: not counted.
     """
 
     kind: str
@@ -67,7 +68,7 @@ class StageSpec:
     stores_when_stopped: bool = False
     lower_for_memory: str = ""
     memory: Callable[[Experiment, TraceOf], Terms] | None = None
-    traffic: Callable[[Experiment, TraceOf, DataSize | None], Traffic] | None = None
+    traffic: Callable[[Experiment, TraceOf, DataSize | None, WorkUnit | None], Traffic] | None = None
     flops: Callable[[Experiment, TraceOf, DataSize, WorkUnit], float | None] | None = None
 
     def resources(self, experiment: Experiment) -> Resources:

@@ -88,10 +88,14 @@ class Plan:
     notes: list[str]
 
 
-def plan(described: Experiment | LoadedStudy, store: Store) -> Plan:
+def plan(described: Experiment | LoadedStudy, store: Store, until: str | None = None) -> Plan:
     """Plan a run in the store, without running anything. The first samples of each source are read.
 
+    Args:
+        until: a milestone, as in `Graph.units`.
+
     Raises:
+        ConfigError: there is no such milestone, or the description has an error that only the graph shows.
         DataError: no sample that was read is usable.
     """
     is_study = isinstance(described, LoadedStudy)
@@ -100,13 +104,14 @@ def plan(described: Experiment | LoadedStudy, store: Store) -> Plan:
     study = StudyGraph(experiments) if is_study else None
     single = None if study else make_graph(experiments[described.name])
     graphs = list(study.graphs.values()) if study else [single] if single else []
-    units = study.units() if study else graphs[0].units()
+    units = study.units(until) if study else graphs[0].units(until)
     done = committed_units(store, units)
     for graph in graphs:
         _check_source(graph, done)
-    owners = list(study.owners()) if study else [(graphs[0], units)]
+    owners = list(study.owners(until)) if study else [(graphs[0], units)]
     planned = _planned(owners, done, store, notes)
-    needs = [need for stage in estimated_stages() if (need := _need(stage, planned, notes))]
+    kinds = {unit.kind for unit in units}
+    needs = [need for stage in estimated_stages() if stage.kind in kinds and (need := _need(stage, planned, notes))]
     work, reasons = count_work(planned)
     if any(data is None for _, _, data, _ in planned):
         notes.append("data: images and caption embeddings; their number will be known once the dataset is prepared")
@@ -115,7 +120,7 @@ def plan(described: Experiment | LoadedStudy, store: Store) -> Plan:
         store=store.url,
         stages=_stages(units, done),
         model=None if study else _model_size(*planned[0]),
-        sharing=Sharing(len(graphs), len(study.shared()), study.asked()) if study else None,
+        sharing=Sharing(len(graphs), len(study.shared(until)), study.asked(until)) if study else None,
         needs=needs,
         work=work,
         notes=[*notes, *reasons],
@@ -194,7 +199,7 @@ def _need(stage: StageSpec, planned: list[Planned], notes: list[str]) -> Need | 
         experiment=experiment.name,
         terms=largest,
         limit=limit,
-        moved=stage.traffic(experiment, estimator.trace, data) if stage.traffic else None,
+        moved=stage.traffic(experiment, estimator.trace, data, None) if stage.traffic else None,
         measured=data is not None and data.measured,
         mend=suggest(experiment, stage, limit, estimator) if limit is not None and peak_bytes > limit else None,
     )

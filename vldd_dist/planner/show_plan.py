@@ -80,7 +80,7 @@ def _print_needs(plan: Plan, console: Console) -> None:
 
 def _print_work(work: dict[StageSpec, Work], console: Console) -> None:
     if not work:
-        _say("No work is left to run, apart from stages that take little time.", console)
+        _say("No work is left to run in the stages whose work is counted.", console)
         return
     table = _table("Work left to run", "stage", "units", "PFLOP", "GPU-hours", "core-hours", "writes, GiB")
     for stage, one in work.items():

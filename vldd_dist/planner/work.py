@@ -52,13 +52,16 @@ Planned = tuple[Experiment, list[WorkUnit], DataSize | None, Estimator]
 
 
 def count_work(planned: Iterable[Planned]) -> tuple[dict[StageSpec, Work], list[str]]:
-    """Stage -> its work, and a sentence for each reason why some of the work is not known."""
+    """Stage -> its work; sentences that say which work is not known, and why."""
     work_of: dict[StageSpec, Work] = {}
     reasons: dict[str, None] = {}
+    uncounted: set[StageSpec] = set()
     for experiment, units, data, estimator in planned:
         for unit in units:
             stage = stage_of(unit.kind)
-            if stage.flops is not None:
+            if stage.flops is None:
+                uncounted.add(stage)
+            else:
                 flops = None if data is None else stage.flops(experiment, estimator.trace, data, unit)
                 work = work_of.setdefault(stage, Work())
                 work.add(flops, unit.gpus > 0)
@@ -66,8 +69,11 @@ def count_work(planned: Iterable[Planned]) -> tuple[dict[StageSpec, Work], list[
                     reason = NO_COUNT if data is None else _not_modelled(experiment)
                     reasons[f"?: the work of {stage.title} is unknown, because {reason}"] = None
                 if stage.traffic is not None:
-                    work.writes += stage.traffic(experiment, estimator.trace, data).writes
-    return {stage: work_of[stage] for stage in all_stages() if stage in work_of}, list(reasons)
+                    work.writes += stage.traffic(experiment, estimator.trace, data, unit).writes
+    notes = list(reasons)
+    if uncounted:
+        notes.append(f"the hours do not include: {', '.join(stage.title for stage in all_stages() if stage in uncounted)}")
+    return {stage: work_of[stage] for stage in all_stages() if stage in work_of}, notes
 
 
 def _not_modelled(experiment: Experiment) -> str:

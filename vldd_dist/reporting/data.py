@@ -48,6 +48,7 @@ class Row(_Value):
     metrics: dict[str, Stat] = Field(description="The recalls and their mean, then further metrics.")
     runs: int = Field(gt=0, description="Number of runs that have an evaluated student.")
     students: int = Field(gt=0, description="Number of evaluated students of all runs.")
+    planned: int = Field(gt=0, description="Number of students that the experiment plans for this row.")
     remark: str | None = Field(None, description="What the pairs are, if they are neither real nor distilled.")
 
 
@@ -161,10 +162,12 @@ def aggregate(
     runs: list[list[dict[str, float]]],
     image_model: str | None = None,
     remark: str | None = None,
+    planned: int | None = None,
 ) -> Row:
     """The row of a method and size.
 
     Args:
+        planned: the number of students that the experiment plans; None: those that are given.
         runs: for each run, its students; for each student, the recalls, their mean and further metrics. The row has the
             recalls, their mean, and those further metrics that every student has.
 
@@ -182,6 +185,7 @@ def aggregate(
         metrics={name: _stat([[student[name] for student in run] for run in runs]) for name in (*METRICS, *further)},
         runs=len(runs),
         students=len(students),
+        planned=planned or len(students),
         remark=remark,
     )
 

@@ -9,7 +9,7 @@ from vldd_dist.recall_metrics import DISTILLED, FULL
 from vldd_dist.reporting.data import Row, display_name, metric_name
 from vldd_dist.reporting.table import Cell, Column, Number, Published, Section, Statistic, Table, Text
 from vldd_dist.reporting.table import Row as Line
-from vldd_dist.reporting.tables import OF_FULL_DATA, OF_FULL_DATA_NOTE, of_full_data, remarks, spread_note
+from vldd_dist.reporting.tables import OF_FULL_DATA, OF_FULL_DATA_NOTE, incomplete, of_full_data, remarks, spread_note
 
 # In place of a variant's name.
 ALL_VARIANTS = ""
@@ -88,7 +88,8 @@ def study_table(layout: Layout, results: dict[str, list[Row]], published: Publis
     if shares:
         columns.append(Column(key="of_full_data", head=OF_FULL_DATA, figures=True))
     rows = list(row_of.values())
-    notes = [spread_note(rows), *remarks(rows), *([OF_FULL_DATA_NOTE] if shares else [])]
+    unfinished = incomplete((question.variant, row) for question, row in row_of.items())
+    notes = [spread_note(rows), *unfinished, *remarks(rows), *([OF_FULL_DATA_NOTE] if shares else [])]
     return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
 
 

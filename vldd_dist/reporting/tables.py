@@ -1,5 +1,6 @@
 """The recall table of a report, as a `Table` and as JSON."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,21 @@ def remarks(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(f"{display_name(row.method).capitalize()}: {row.remark}." for row in rows if row.remark))
 
 
+def incomplete(rows: Iterable[tuple[str, Row]]) -> list[str]:
+    """A sentence that names the rows with fewer students than planned, if there are any.
+
+    Args:
+        rows: (variant or "", row).
+    """
+    partial = [
+        f"{', '.join(filter(None, [variant, display_name(row.method), row.image_model]))}, {row.pairs:,} pairs: "
+        f"{row.students} of {row.planned} students"
+        for variant, row in rows
+        if row.students < row.planned
+    ]
+    return [f"Incomplete: {'; '.join(partial)}."] if partial else []
+
+
 def metrics_of(rows: list[Row]) -> list[str]:
     """The columns of a table: the recalls, their mean, then the further metrics that any row has."""
     return list(dict.fromkeys([*METRICS, *(metric for row in rows for metric in row.metrics)]))
@@ -128,7 +144,8 @@ def summary(data: ReportData) -> dict[str, Any]:
 def recall_table(data: ReportData) -> Table:
     """The table, with a section for each number of pairs, in which the best values are marked. Sections with other image towers
     have a title that says so."""
-    metrics, notes = metrics_of(data.rows), [spread_note(data.rows), *remarks(data.rows)]
+    metrics = metrics_of(data.rows)
+    notes = [spread_note(data.rows), *incomplete(("", row) for row in data.rows), *remarks(data.rows)]
     columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
     if any(of_full_data(row, data.rows) is not None for row in data.rows):
         columns.insert(metrics.index("mean") + 1, Column(key="of_full_data", head=OF_FULL_DATA, figures=True))

@@ -69,7 +69,11 @@ class FsdpModel:
 
     def read_momentum(self) -> list[Tensor]:
         buffers = [self.optimiser.state[held].get("momentum_buffer") for held in self.held]
-        return [] if any(buffer is None for buffer in buffers) else [shard.clone() for shard in self._as_shards(buffers)]
+        if all(buffer is None for buffer in buffers):
+            return []
+        # A parameter that got no gradient has no buffer.
+        filled = [torch.zeros_like(one) if buffer is None else buffer for one, buffer in zip(self.held, buffers, strict=True)]
+        return [shard.clone() for shard in self._as_shards(filled)]
 
     def write_momentum(self, shards: Sequence[Tensor]) -> None:
         if not shards:

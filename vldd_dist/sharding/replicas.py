@@ -38,7 +38,11 @@ class Replicas:
 
     def read_momentum(self) -> list[Tensor]:
         buffers = [self.optimiser.state[parameter].get("momentum_buffer") for parameter in self.parameters]
-        return [] if any(buffer is None for buffer in buffers) else [shard.clone() for shard in self.layout.cut(buffers)]
+        if all(buffer is None for buffer in buffers):
+            return []
+        # A parameter that got no gradient has no buffer.
+        filled = [torch.zeros_like(p) if buffer is None else buffer for p, buffer in zip(self.parameters, buffers, strict=True)]
+        return [shard.clone() for shard in self.layout.cut(filled)]
 
     def write_momentum(self, shards: Sequence[Tensor]) -> None:
         if not shards:

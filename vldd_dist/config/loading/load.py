@@ -10,7 +10,7 @@ from vldd_dist.config.base import UNKNOWN_KEY
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading import strict_yaml
 from vldd_dist.config.loading.presets import preset_names, preset_path
-from vldd_dist.config.overrides import set_key
+from vldd_dist.config.overrides import Key, names_first, set_key
 from vldd_dist.errors import ConfigError
 
 MOST_BYTES = 1 << 18
@@ -87,22 +87,21 @@ def read_tree(path: Path) -> dict[str, Any]:
 
 def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> None:
     """Set keys of a description before it is checked; each override is `section.key=value`. Raises ConfigError."""
-    for override in overrides:
-        _apply_override(tree, override)
+    for key, value in names_first(map(_parsed, overrides)):
+        try:
+            set_key(tree, key, value)
+        except ValueError as error:
+            raise ConfigError(f"--set {key}: {error}") from None
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def _parsed(override: str) -> tuple[Key, Any]:
     key, sign, value = override.partition("=")
     if not sign or not all(key.split(".")):
         raise ConfigError(f"--set {override}: expected section.key=value, for example --set 'distill.pairs=[20, 50]'")
     try:
-        parsed = strict_yaml.parse(value)
+        return key, strict_yaml.parse(value)
     except ValueError as error:
         raise ConfigError(f"--set {_short(override)}: {_short(value)} is not a YAML value ({_short(str(error))})") from None
-    try:
-        set_key(tree, key, parsed)
-    except ValueError as error:
-        raise ConfigError(f"--set {override}: {error}") from None
 
 
 def _short(text: str) -> str:

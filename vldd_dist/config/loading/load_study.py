@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import apply_overrides, description_path, exists, first_problem, load_experiment, read_tree
-from vldd_dist.config.overrides import set_key
+from vldd_dist.config.overrides import names_first, set_key
 from vldd_dist.config.study import Study
 from vldd_dist.errors import ConfigError
 from vldd_dist.recall_metrics import DISTILLED, FULL
@@ -131,9 +131,11 @@ def _table_problems(study: Study, experiments: Mapping[str, Experiment]) -> Iter
 def _change_base(tree: dict[str, Any]) -> None:
     """Apply the changes of `set`, before those of the command line, which override them. Raises ValueError."""
     changes = tree.get("set")
-    for key, value in changes.items() if isinstance(changes, dict) else ():
+    if not isinstance(changes, dict):
+        return
+    for key, value in names_first((str(key), value) for key, value in changes.items()):
         try:
-            set_key(tree["base"], str(key), value)
+            set_key(tree["base"], key, value)
         except ValueError as error:
             raise ValueError(f"set.{key}: {error}") from None
 

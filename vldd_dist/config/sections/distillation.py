@@ -41,7 +41,10 @@ class DistillSettings(Section):
         description="The outer objective, whose gradient updates the pairs.",
     )
     outer_steps: Positive = Field(2000, description="Steps of the outer optimiser.")
-    batch_size: Positive | None = Field(None, description="Pairs in an inner step (mini_batch_size); none: all M.")
+    batch_size: Positive | None = Field(
+        None,
+        description="Pairs in an inner step (mini_batch_size); none: all M. No effect on objectives that train no student.",
+    )
     precision: Precision = Field("fp32", description=f"{PRECISION} bf16 cannot be combined with finite_difference.")
     optimiser: Literal["sgd", "adam"] = Field("adam", description="Outer optimiser; adam uses betas (0.5, 0.9).")
     lr_images: Annotated[float, Field(ge=0)] = Field(

@@ -34,7 +34,7 @@ class ImageModelSettings(Section):
         description="Weights, as for model.image.weights; none: its value, which must then be timm, random or attributes.",
     )
     mean: tuple[float, float, float] | None = Field(None, description="Per-channel mean; none: model.image.mean.")
-    std: tuple[float, float, float] | None = Field(None, description="Per-channel standard deviation; none: model.image.std.")
+    std: tuple[Rate, Rate, Rate] | None = Field(None, description="Per-channel standard deviation; none: model.image.std.")
     learning_rates: Distinct[Rate] | None = Field(
         None,
         description="Learning rates to choose from for this model's students; none: evaluation.learning_rates. The choice is made "

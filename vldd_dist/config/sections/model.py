@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from vldd_dist.config.base import AnyPlugin, Positive, Section, choose, plugin_of
+from vldd_dist.config.base import AnyPlugin, Positive, Rate, Section, choose, plugin_of
 from vldd_dist.plugins import LOSSES
 
 # Values of `image.weights` with a meaning of their own; any other value is a file.
@@ -49,7 +49,7 @@ class ImageTowerSettings(Section):
     mean: tuple[float, float, float] = Field(
         (0.485, 0.456, 0.406), description="Per-channel mean that is subtracted from pixels scaled to 0..1."
     )
-    std: tuple[float, float, float] = Field(
+    std: tuple[Rate, Rate, Rate] = Field(
         (0.229, 0.224, 0.225), description="Per-channel standard deviation that pixels are divided by."
     )
     train: Literal["full", "lora", "head", "frozen"] = Field(

@@ -114,10 +114,12 @@ class Objective(Plugin):
     Attributes:
         needs: inputs that the run needs: "experts" (`RunContext.open_experts`), "real_batches" (real pairs at every step).
         advice: what to change when the loss diverges, for the error message.
+        in_phases: whether its student can go on from one that was trained on the pairs of earlier phases.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     advice: ClassVar[str] = "lower distill.lr_images or distill.lr_texts"
+    in_phases: ClassVar[bool] = True
     max_loss: Rate | None = Field(
         None,
         description="The run stops as diverged when the mean loss of 20 outer steps exceeds it; none: only at NaN or infinity.",

@@ -42,6 +42,7 @@ class Bilevel(UnrolledObjective):
     """The outer loss is the loss on real pairs of a student that was trained on the synthetic ones."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"real_batches", "experts"})
+    in_phases: ClassVar[bool] = False
     # `UnrollSettings` asks for the scheme of finite differences. It is not used, because finite differences are refused here.
     difference: ClassVar[str] = "central"
     name: str = "bilevel"

@@ -40,7 +40,11 @@ class UnrolledObjective(Objective):
         "exact",
         description="How the unroll is differentiated: full, exact, finite_difference, tesla (docs/methods.md).",
     )
-    dropout: bool = Field(False, description="Train the student with its dropout (each inner step replays its masks).")
+    dropout: bool = Field(
+        False,
+        description="Train the student with its dropout (each inner step replays its masks). The outer loss of bilevel always "
+        "has dropout.",
+    )
     inner_lr_image: Rate = Field(0.1, description="Inner learning rate of the image tower at the start (lr_teacher_img).")
     inner_lr_text: Rate = Field(0.1, description="Inner learning rate of the text tower at the start (lr_teacher_txt).")
     lr_rates: Annotated[float, Field(ge=0)] = Field(

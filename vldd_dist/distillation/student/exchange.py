@@ -3,6 +3,7 @@ back."""
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from vldd_dist.distillation.pairs import SyntheticPairs
@@ -60,9 +61,10 @@ class BatchExchange:
         parts: Sequence[Part],
         graph_limit: int,
     ) -> None:
+        self.ranks, self.total, self.parts = ranks, total, parts
         self.part = parts[ranks.rank]
-        self.exchange = Exchange(ranks, total, [part.used for part in parts])
-        used = {name: self.exchange.to_users(rows) for name, rows in pairs.rows.items()}
+        exchange = Exchange(ranks, total, [part.used for part in parts])
+        used = {name: exchange.to_users(rows) for name, rows in pairs.rows.items()}
         self.fixed = frozenset(place for place, name in enumerate(used) if name in pairs.fixed)
         self.learned = list(pairs.learned(used))
         # With a frozen backbone, the features of each used pair are computed once for an outer step.
@@ -78,12 +80,16 @@ class BatchExchange:
             batches: for each inner step, or for the last ones, the gradients of the learned tensors of its batch.
 
         Returns:
-            The indices (K,) of this rank's pairs that took part, and by name the gradients (K, ...) of their tensors.
+            The indices (K,) of this rank's pairs in these batches, and by name the gradients (K, ...) of their tensors.
         """
+        # Pairs that are only in steps before them have no gradient.
+        places = [torch.unique(torch.cat(part.places[-len(batches) :])) for part in self.parts]
+        exchange = Exchange(self.ranks, self.total, [part.used[of] for part, of in zip(self.parts, places, strict=True)])
+        own = places[self.ranks.rank]
         sums = scatter_to_pairs(batches, self.part.places[-len(batches) :], len(self.part.used))
         used_gradients = dict(zip(self.learned, sums, strict=True))
         if self.encoded:
             used_gradients["images"] = self.encoded.pixel_gradients(used_gradients["images"])
-        owned = {name: self.exchange.to_owners(gradient) for name, gradient in used_gradients.items()}
+        owned = {name: exchange.to_owners(gradient[own.to(gradient.device)]) for name, gradient in used_gradients.items()}
         rows, _ = owned[self.learned[0]]
         return rows, {name: gradient for name, (_, gradient) in owned.items()}

@@ -61,18 +61,40 @@ def public_weights(name: str) -> dict[str, str]:
 
 
 @torch.no_grad()
-def check_image_size(backbone: nn.Module, name: str, size: int) -> None:
-    """Raises ConfigError if a backbone, on the meta device and in evaluation mode, does not accept images of `size` pixels."""
+def check_forward(backbone: nn.Module, name: str, size: int) -> None:
+    """Try a backbone that is on the meta device and in evaluation mode.
+
+    Raises:
+        ConfigError: it does not accept images of `size` pixels, does not return one vector for an image, or does not call a
+            layer that has a LoRA adapter.
+    """
+    adapted = {layer: module for layer, module in backbone.named_modules() if hasattr(module, "lora_A")}
+    called: set[nn.Module] = set()
+    hooks = [module.register_forward_hook(lambda module, *_: called.add(module)) for module in adapted.values()]
     try:
-        backbone(torch.empty(1, 3, size, size, device="meta"))
+        features = backbone(torch.empty(1, 3, size, size, device="meta"))
     except NotImplementedError:
-        # An operation without a meta kernel says nothing about the size.
+        # An operation without a meta kernel says nothing about the model.
         return
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"data.image_size: {name} does not accept images of {size} px ({' '.join(str(error).split())[:160]}): "
             f"set model_args: {{img_size: {size}}} if the model has it, otherwise choose another size or model"
         ) from None
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if features.shape != (1, feature_size(backbone)):
+        raise ConfigError(
+            f"model.image.model_args: {name} returns values of shape {tuple(features.shape)} for an image, not one vector: "
+            "remove global_pool, or choose another"
+        )
+    # Some models of timm compute with a layer's weight without calling the layer, and so without its adapter.
+    if unused := [layer for layer, module in adapted.items() if module not in called]:
+        raise ConfigError(
+            f"model.image.lora.targets: {name} does not call {unused[0]}, so its adapter would have no effect: name other "
+            "layers, or choose another model"
+        )
 
 
 def feature_size(backbone: nn.Module) -> int:

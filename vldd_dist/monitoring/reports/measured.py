@@ -1,12 +1,13 @@
 """The committed results of an experiment as reports need them: the facts of its units, and the rows of its tables."""
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from vldd_dist.applications.result import Result
 from vldd_dist.applications.tables import application_table
-from vldd_dist.artifacts.manifests import UnitManifest
+from vldd_dist.artifacts.manifests import UnitManifest, Usage
 from vldd_dist.artifacts.units import UnitReader, manifest_key, prefix_of
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets
@@ -58,18 +59,18 @@ class Measured:
 
     def costs(self, units: Sequence[WorkUnit]) -> list[StageCost]:
         """The run times of the committed units of each stage, in the order of the units."""
-        # Kind -> (unit, its seconds or None) of each committed unit.
-        kinds: dict[str, list[tuple[WorkUnit, float | None]]] = {}
+        # Kind -> (unit, its time or None) of each committed unit.
+        kinds: dict[str, list[tuple[WorkUnit, Usage | None]]] = {}
         for unit in units:
             if manifest := self.manifest(unit):
-                kinds.setdefault(unit.kind, []).append((unit, manifest.seconds))
+                kinds.setdefault(unit.kind, []).append((unit, manifest.usage))
         return [
             StageCost(
                 name=title_of(kind),
-                seconds=sum(seconds or 0 for _, seconds in timed),
-                core_seconds=sum((seconds or 0) * unit.cpus for unit, seconds in timed),
-                gpu_seconds=sum((seconds or 0) * unit.gpus for unit, seconds in timed),
-                untimed=sum(seconds is None for _, seconds in timed),
+                seconds=sum(usage.seconds for _, usage in timed if usage),
+                core_seconds=sum(usage.seconds * usage.cpus for _, usage in timed if usage),
+                gpu_seconds=sum(usage.seconds * usage.gpus for _, usage in timed if usage),
+                untimed=sum(usage is None for _, usage in timed),
                 units=[(unit.label, manifest_key(prefix_of(unit.kind, unit.id))) for unit, _ in timed],
             )
             for kind, timed in kinds.items()
@@ -89,19 +90,26 @@ class Measured:
         """The rows of the recall table that have an evaluated student: full data, coresets, distilled sets."""
         # (method, pairs, another image model or None) -> for each run, the recalls of its students.
         runs: dict[tuple[str, int, str | None], list[list[dict[str, float]]]] = {}
+        planned: Counter[tuple[str, int, str | None]] = Counter()
         remarks: dict[str, str | None] = {}
         own_model = graph.experiment.model.image.model
         train_images = (self.facts(graph.unit("dataset")) or {}).get("splits", {}).get("train", {}).get("images", 0)
         experts = [unit for unit in graph.wanted("evaluation") if "expert" in unit.inputs]
         if expert_recalls := self._recalls(experts):
             runs[FULL, train_images, None] = [[recall] for recall in expert_recalls]
+            planned[FULL, train_images, None] = len(experts)
         for evaluated in evaluated_sets(graph.experiment):
             remarks[evaluated.method] = evaluated.remark
             for model in evaluated.image_models:
-                if recalls := self._recalls([graph.unit("evaluation", *key) for key in evaluated.evaluations(model)]):
-                    key_of_row = evaluated.method, evaluated.pairs, None if model == own_model else model
+                evaluations = [graph.unit("evaluation", *key) for key in evaluated.evaluations(model)]
+                key_of_row = evaluated.method, evaluated.pairs, None if model == own_model else model
+                planned[key_of_row] += len(evaluations)
+                if recalls := self._recalls(evaluations):
                     runs.setdefault(key_of_row, []).append(recalls)
-        return [aggregate(method, pairs, of_row, model, remarks.get(method)) for (method, pairs, model), of_row in runs.items()]
+        return [
+            aggregate(method, pairs, of_row, model, remarks.get(method), planned[method, pairs, model])
+            for (method, pairs, model), of_row in runs.items()
+        ]
 
     def application_tables(self, graph: Graph) -> dict[str, Table]:
         """Name -> table, for each application with a committed unit. If a name occurs again, the second is NAME-2."""

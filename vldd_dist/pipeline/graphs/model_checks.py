@@ -11,7 +11,7 @@ from vldd_dist.config.sections.model import HeadSettings, ModelSettings, TextTow
 from vldd_dist.distillation.student.kinks import refuse_kinks
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
-from vldd_dist.models.image.backbone import check_backbone_name, check_image_size, create_backbone
+from vldd_dist.models.image.backbone import check_backbone_name, check_forward, create_backbone
 from vldd_dist.models.text.architecture import find_architecture
 from vldd_dist.pipeline.model_units import model_named
 
@@ -52,7 +52,7 @@ def _check_dual_encoder(described: str, text_dim: int | None, image_size: int) -
         text_dim, text = 1, text.model_copy(update={"head": HeadSettings(kind="linear"), "train": "head"})
     with torch.device("meta"):
         model = build(settings.model_copy(update={"image": image, "text": text}), text_dim, None, 0)
-    check_image_size(model.image_backbone, image.model, image_size)
+    check_forward(model.image_backbone, image.model, image_size)
 
 
 def _refuse_kinks(experiment: Experiment) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
 
@@ -15,18 +16,27 @@ class StudyGraph:
         graphs: variant -> its graph.
 
     Raises:
-        ConfigError, DataError: as of `Graph`.
+        ConfigError: as of `Graph`; or two variants have the same units, so one result would stand in the rows of both.
+        DataError: as of `Graph`.
     """
 
     def __init__(self, experiments: Mapping[str, Experiment]) -> None:
         self.graphs: dict[str, Graph] = {}
         # Reading a source's index takes seconds for each split, so variants with the same data share it.
         datasets: dict[str, WorkUnit] = {}
+        variant_of: dict[frozenset[str], str] = {}
         for variant, experiment in experiments.items():
             data = experiment.model_dump_json(include={"data", "seed", "device"})
             graph = Graph(experiment, datasets.get(data))
             datasets[data] = graph.unit("dataset")
             self.graphs[variant] = graph
+            # A publication contains the experiment's name, so its id differs.
+            first = variant_of.setdefault(frozenset(unit.id for unit in graph.units() if unit.kind != "publication"), variant)
+            if first != variant:
+                raise ConfigError(
+                    f"the variants {first} and {variant} differ only in settings without an effect on results, such as "
+                    "workers: remove one of them"
+                )
 
     def units(self, until: str | None = None) -> list[WorkUnit]:
         """Every unit once, inputs first. The labels name the variants that need the unit.
@@ -47,11 +57,15 @@ class StudyGraph:
         """The total number of units if each variant ran in a store of its own."""
         return sum(len(graph.units(until)) for graph in self.graphs.values())
 
-    def owners(self) -> Iterator[tuple[Graph, list[WorkUnit]]]:
-        """(graph of a variant, those of its units that no earlier variant has). Together these are all units, each once."""
+    def owners(self, until: str | None = None) -> Iterator[tuple[Graph, list[WorkUnit]]]:
+        """(graph of a variant, those of its units that no earlier variant has). Together these are all units, each once.
+
+        Args:
+            until: a milestone, as in `Graph.units`.
+        """
         seen: set[str] = set()
         for graph in self.graphs.values():
-            new = [unit for unit in graph.units() if unit.id not in seen]
+            new = [unit for unit in graph.units(until) if unit.id not in seen]
             seen |= {unit.id for unit in new}
             yield graph, new
 

@@ -231,10 +231,14 @@ def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
     return distillation_memory(sizes_of(trace), step, pairs, pair, settings, validation, held)
 
 
-def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
+def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
     """Reads: each snapshot that can be drawn, once; the starting pairs; the pairs of earlier phases. Writes: checkpoints (the
     pairs and, for what is learned of them, the best values, the average and the optimiser's moments), and the best and the
-    starting pairs, including those of earlier phases. With several phases, the one with the most traffic."""
+    starting pairs, including those of earlier phases. For no unit in particular: of the most pairs and, with several phases,
+    the one with the most traffic."""
+    if unit is not None:
+        of_unit, earlier = _of_unit(experiment, unit)
+        return _traffic(of_unit, traces, data, earlier)
     of_phases = [_traffic(phase, traces, data, earlier) for earlier, phase in experiments_of_phases(experiment)]
     return max(of_phases, key=lambda traffic: traffic.reads + traffic.writes)
 
@@ -269,16 +273,21 @@ def _traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, ear
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float | None:
     """The operations of the unit's distillation, or of its phase."""
-    trace, spec = traces(experiment.model, experiment.data.image_size), unit.spec
-    phase = spec.get("phase", {"number": 0, "pairs": spec["pairs"]})
-    settings = experiment.distill.of_phases()[phase["number"]]
-    pairs = phase["pairs"]
-    return distillation_flops(experiment.model_copy(update={"distill": settings}), trace, data, pairs, spec["pairs"] - pairs)
+    of_unit, earlier = _of_unit(experiment, unit)
+    trace = traces(experiment.model, experiment.data.image_size)
+    return distillation_flops(of_unit, trace, data, of_unit.distill.pairs[0], earlier)
+
+
+def _of_unit(experiment: Experiment, unit: WorkUnit) -> tuple[Experiment, int]:
+    """The experiment with the settings of the unit's phase and its number of pairs alone; the pairs of the phases before it."""
+    phase = unit.spec.get("phase", {"number": 0, "pairs": unit.spec["pairs"]})
+    settings = experiment.distill.of_phases()[phase["number"]].model_copy(update={"pairs": [phase["pairs"]]})
+    return experiment.model_copy(update={"distill": settings}), unit.spec["pairs"] - phase["pairs"]
 
 
 STAGE = StageSpec(
     kind="distillation",
-    version=4,
+    version=5,
     title="distillations",
     section="distill",
     result=DistillationFacts,
@@ -288,7 +297,8 @@ STAGE = StageSpec(
     wanted=wanted,
     milestone="distillations",
     stores_when_stopped=True,
-    lower_for_memory="distill.batch_size or distill.objective.inner_steps",
+    lower_for_memory="distill.batch_size or distill.objective.inner_steps (if it has none, distill.tower_graph_mib or "
+    "distill.objective.real_batch_size)",
     memory=memory,
     traffic=traffic,
     flops=flops,

@@ -125,7 +125,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     return max(of_models, key=peak)
 
 
-def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
+def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
     """Reads the pairs and the validation and test splits. Writes only a manifest."""
     trace = traces(experiment.model, experiment.data.image_size)
     reads = max(experiment.distill.pairs) * trace.pair_bytes + weights_bytes(experiment.model, trace)

@@ -98,7 +98,7 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
     return expert_memory(sizes_of(trace), step, settings)
 
 
-def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None) -> Traffic:
+def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
     """Reads the training and validation splits and the starting weights. Writes snapshots, and a checkpoint before the first
     epoch and after each epoch."""
     settings, trace = experiment.experts, traces(experiment.model, experiment.data.image_size)

@@ -178,7 +178,9 @@ def _facts(context: StageContext, run: dict[str, Any], objective: str) -> dict[s
     """Facts for the card: the test recalls of this set and of the coresets of its size, one per seed; data; provenance."""
     recalls: dict[str, list[dict[str, float]]] = {}
     for role in context.roles("recall."):
-        recalls.setdefault(role.split(".")[1], []).append(context.reader(role).facts["test"])
+        # recall.LABEL.SEED.NUMBER; a label may contain dots.
+        label = role.removeprefix("recall.").rsplit(".", 2)[0]
+        recalls.setdefault(label, []).append(context.reader(role).facts["test"])
     return {
         "data": context.dataset.facts,
         "card": context.spec["card"],
@@ -193,7 +195,7 @@ def _facts(context: StageContext, run: dict[str, Any], objective: str) -> dict[s
 
 STAGE = StageSpec(
     kind="publication",
-    version=4,
+    version=5,
     title="publications",
     result=PublicationFacts,
     unit=unit,

@@ -1,0 +1,28 @@
+"""Models that cannot be trained as described are refused before anything runs."""
+
+import pytest
+
+from vldd_dist.errors import ConfigError
+from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.testing.experiments.tiny_experiment import experiment
+
+SMALL = {"img_size": 32, "embed_dim": 48, "depth": 1, "num_heads": 3}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["model.image.model=beit_base_patch16_224", f"model.image.model_args={SMALL}", "model.image.train=lora"],
+            r"model\.image\.lora\.targets: beit_base_patch16_224 does not call blocks\.0\.attn\.qkv, so its adapter would",
+        ),
+        (
+            ["model.image.model=test_vit", "model.image.model_args={img_size: 32, global_pool: ''}"],
+            r"model\.image\.model_args: test_vit returns values of shape \(1, \d+, \d+\) for an image, not one vector",
+        ),
+        (["model.image.std=[1, 1, 0]"], r"model\.image\.std\.2: "),
+    ],
+)
+def test_towers_that_would_learn_nothing_are_refused(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        make_graph(experiment(*overrides))
