@@ -107,6 +107,7 @@ class MemoryTrace:
         self.settings = settings.model_copy(update={"image": image})
         self.text_dim, self.image_size = text_dim, image_size
         self.known: dict[Any, Any] = {}
+        self._models: dict[bool, DualEncoder] = {}
         model = self.model()
         own = [sum(p.nbytes for p in module.parameters(recurse=False)) for module in model.modules()]
         self.module_bytes = max(own)
@@ -233,10 +234,17 @@ class MemoryTrace:
         """Bytes that a frozen tower holds besides the model's parameters."""
         return FrozenTower(self.model().image_backbone).own_bytes
 
-    def model(self) -> DualEncoder:
-        """The dual encoder on the meta device."""
-        with META:
-            return build(self.settings, self.text_dim, None, 0)
+    def model(self, fused: bool = True) -> DualEncoder:
+        """The dual encoder on the meta device, in evaluation mode.
+
+        Args:
+            fused: whether it is for passes with fused attention. A student that switches it off does so for good, so there are
+                two models; each is built once, because drawing initial weights takes long even on the meta device.
+        """
+        if fused not in self._models:
+            with META:
+                self._models[fused] = build(self.settings, self.text_dim, None, 0)
+        return self._models[fused].eval()
 
     def _images(self, pairs: int) -> Tensor:
         return torch.empty(pairs, 3, self.image_size, self.image_size, device=META)
@@ -256,7 +264,7 @@ class MemoryTrace:
     ) -> tuple[Student, list[Tensor], list[Tensor]]:
         """A student, its parameters, and the learned tensors of a batch. The student gets the fixed tensors, which are the same
         for both of two steps."""
-        model = self.model()
+        model = self.model(fused)
         student = Student(model, self.settings.loss, dropout=dropout, fused_attention=fused)
         student.blend = blend
         fixed |= {name for name, one in self._rows(pairs).items() if one.lr == 0}
