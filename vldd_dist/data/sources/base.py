@@ -18,7 +18,14 @@ logger = logging.getLogger(__name__)
 CHECKED = 20
 SPLITS = ("train", "val", "test")
 # Other common names of splits. COCO's 'restval' images are always used for training.
-SPLIT_OF = {split: split for split in SPLITS} | {"restval": "train", "validation": "val", "valid": "val", "dev": "val"}
+SPLIT_OF = {split: split for split in SPLITS} | {
+    "training": "train",
+    "restval": "train",
+    "validation": "val",
+    "valid": "val",
+    "dev": "val",
+    "testing": "test",
+}
 Samples = Iterator[RawSample | UnreadableSample]
 
 
@@ -115,6 +122,17 @@ def error_of(sample: RawSample | UnreadableSample) -> DataError | None:
         try:
             decode(sample.image, sample.source)
         except DataError as error:
+def split_called(name: str) -> str | None:
+    """The split with this name, in any case and with or without surrounding white space; None: there is no such split."""
+    return SPLIT_OF.get(name.strip().lower())
+
+
+def check_split(name: str, where: str) -> None:
+    """Raises DataError if there is no split with this name."""
+    if split_called(name) is None:
+        raise DataError(f"{where}: there is no split {name!r}: write one of {', '.join(SPLIT_OF)}")
+
+
             return error
     return None
 
