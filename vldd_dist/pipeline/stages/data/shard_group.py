@@ -62,7 +62,7 @@ def run(context: StageContext) -> dict[str, Any]:
 
 STAGE = StageSpec(
     kind="shard_group",
-    version=1,
+    version=2,
     title="shard groups",
     result=ShardGroupFacts,
     unit=unit,
