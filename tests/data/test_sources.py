@@ -115,8 +115,8 @@ BAD_ENTRIES = {
     "sentences that are no list": (entry(sentences={"raw": "x"}), "expected a list"),
     "a number for a split": (entry(split=1), "split: expected a text, not int"),
     "no split": ({"filename": "0.jpg"}, "split: missing"),
-    "no entry": (None, "split: missing"),
     "an unknown split": (entry(split="x"), r"split: there is no split 'x': write one of train"),
+    "no entry": (None, "split: missing"),
     "a text for an entry": ("train", "split: missing"),
 }
 

@@ -106,7 +106,4 @@ class Folder(Source):
         if local is not None and not os.path.isdir(local):
             raise DataError(f"data.source.path: {self.path} is not a folder: correct the path")
         with reading(f"data.source.path: {self.path}"):
-            versions = listing(self.path)
-        return {
-            name: version for name, version in versions.items() if not any(part.startswith(".") for part in name.split("/"))
-        }
+            return listing(self.path)

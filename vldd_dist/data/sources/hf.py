@@ -79,7 +79,8 @@ class HuggingFace(Source):
                 yield UnreadableSample(self.path, DataError(f"{where}: {error}"))
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
-        """The commit on the hub; for a folder, a digest of the names, sizes and times of the last change of its files."""
+        """The commit on the hub; for a folder, a digest of the names, sizes and times of the last change of its files that are
+        not hidden."""
         return {"version": self._version}
 
     def count(self, split: str, limit: int | None) -> int | None:
