@@ -44,7 +44,9 @@ class HuggingFace(Source):
         None, description="Column whose value identifies an image in all splits, for example its number."
     )
     image_folder: Annotated[str | None, LOCATION] = Field(
-        None, description="Folder that image paths in the data set are relative to; none: `path`."
+        None,
+        description="Folder that image paths in the data set are relative to; none: `path`. The files in `path` (on the hub: "
+        "the commit) identify the prepared data: they are used again if only the images in this folder change or move.",
     )
 
     @model_validator(mode="after")

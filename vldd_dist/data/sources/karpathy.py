@@ -25,7 +25,10 @@ class Karpathy(Source):
     """A JSON file with splits and captions, and the folder of its images."""
 
     annotations: Annotated[str, LOCATION] = Field(description="Path of the JSON file with splits and captions.")
-    images: Annotated[str, LOCATION] = Field(description="Folder of the images that the JSON file names.")
+    images: Annotated[str, LOCATION] = Field(
+        description="Folder of the images that the JSON file names. The JSON file identifies the prepared data: they are used "
+        "again if only the images change or move."
+    )
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
         return parts_of(sum(1 for _ in islice(_of_split(self._entries(), split), limit)), images)

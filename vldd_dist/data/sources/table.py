@@ -58,7 +58,8 @@ class TableSource(Source):
     )
     image_folder: Annotated[str | None, LOCATION] = Field(
         None,
-        description="Folder that the image paths are relative to, a path or an fsspec URL; none: the folder of the table.",
+        description="Folder that the image paths are relative to, a path or an fsspec URL; none: the folder of the table. The "
+        "table identifies the prepared data: they are used again if only the images change or move.",
     )
     image_column: str | None = Field(
         None, description=f"Column of the image paths; none: the only column called one of {', '.join(PATH_COLUMNS)}."
