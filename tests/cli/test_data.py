@@ -154,6 +154,8 @@ def test_a_tower_that_is_trained_whole_gets_smaller_images_and_fewer_pairs(
     monkeypatch.setenv("HF_HUB_OFFLINE", offline)
     code, _, err = vldd("init", str(tmp_path / "first"), "--from", str(tmp_path / "given"), capsys=capsys)
     assert (code, err) == (0, "")
+    written = (tmp_path / "first" / "experiment.yaml").read_text()
+    assert "# No val and no test split is read from the source: these fractions of its training images are used." in written
     experiment = load_experiment(tmp_path / "first" / "experiment.yaml")
     assert (experiment.model.image.model, experiment.data.image_size) == (tower, size)
     # A tenth of the 270 images that are left for training, or the limit.

@@ -122,6 +122,23 @@ def test_no_folder_or_no_images(tmp_path: Path) -> None:
         folder(tmp_path).own_splits()
 
 
+def test_a_subfolder_that_cannot_be_listed_is_an_error(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hidden one is ignored."""
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name in refused:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    refused = {".hidden"}
+    assert len(read(folder(tree))) == 7
+    refused = {"10_dogs"}
+    with pytest.raises(DataError, match=r"data\.source\.path: .* cannot be read \(.*Permission denied: '.*/10_dogs'\)"):
+        folder(tree).check("train")
+
+
 def test_changed_images_and_captions_are_another_version(tree: Path) -> None:
     first = identity(folder(tree))
     assert identity(folder(tree)) == first

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pandas
 import pytest
 
@@ -19,13 +18,6 @@ def csv(folder: Path, content: list[dict[str, Any]], name: str = "pairs.csv") ->
     make_images(folder)
     pandas.DataFrame(content).to_csv(folder / name, index=False)
     return str(folder / name)
-
-
-def tars(folder: Path, *names: str) -> str:
-    for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(b"")
-    return str(folder)
 
 
 def coco_json(folder: Path, name: str, **changes: Any) -> str:
@@ -60,11 +52,6 @@ def test_absolute_paths_have_the_folder_that_all_have_in_common(tmp_path: Path) 
     assert recognise(path).source["image_folder"] == str(tmp_path)
 
 
-def test_a_split_column_whose_name_is_capital(tmp_path: Path) -> None:
-    path = csv(tmp_path, [row | {"Split": " Train"} for row in rows()])
-    assert recognise(path).source["split_column"] == "Split"
-
-
 def test_a_text_file_beside_the_images_is_the_table(tmp_path: Path) -> None:
     """As in Flickr8k of Kaggle; a read-me in another encoding is not."""
     csv(tmp_path, rows(), "captions.txt")
@@ -94,32 +81,6 @@ def test_the_ending_that_most_images_have_beside_them(tmp_path: Path) -> None:
     assert f"{IMAGES + 1} images, {IMAGES} of them" in found.what
 
 
-def test_the_splits_of_tars(tmp_path: Path) -> None:
-    """A name that begins like another's is not taken for it, a folder's name is no pattern, and what is left out is said."""
-    folder = tmp_path / "set [1]"
-    folder.mkdir()
-    found = recognise(tars(folder, "train-0.tar", "train-1.tar", "val_0.tar", "validation-0.tar", "trainer.tar", "x.tar"))
-    escaped = str(folder).replace("[", "[[]")
-    assert found.source == {
-        "name": "shards",
-        "train": f"{escaped}/train[!a-zA-Z]*.tar",
-        "val": f"{escaped}/val[!a-zA-Z]*.tar::{escaped}/validation[!a-zA-Z]*.tar",
-    }
-    assert found.what.endswith("splits: train, val; 2 whose names show no split are left out")
-
-
-def test_tars_in_folders_of_splits(tmp_path: Path) -> None:
-    found = recognise(tars(tmp_path, "train/0.tar", "train/1.tar", "validation/0.tar"))
-    assert found.source == {"name": "shards", "train": f"{tmp_path}/train/*.tar", "val": f"{tmp_path}/validation/*.tar"}
-
-
-def test_a_library_folder_with_restval_trains_on_train(tmp_path: Path) -> None:
-    content = [{"image": {"bytes": jpeg((number, 0, 0)), "path": None}, "text": "a photo"} for number in range(2)]
-    of_rows = datasets.Dataset.from_list(content).cast_column("image", datasets.Image())
-    datasets.DatasetDict({"restval": of_rows, "train": of_rows, "dev": of_rows, "val": of_rows}).save_to_disk(tmp_path / "s")
-    assert recognise(str(tmp_path / "s")).source["splits"] == {"train": "train", "val": "val"}
-
-
 def test_a_damaged_annotation_is_no_obstacle_and_the_only_json_of_a_folder_is_found(tmp_path: Path) -> None:
     (tmp_path / "0.jpg").write_bytes(jpeg((0, 0, 0)))
     images = [None, {"filename": "0.jpg", "split": "train", "sentences": [{"raw": "a photo"}]}]
@@ -137,9 +98,28 @@ def test_a_file_beside_that_has_no_captions_is_no_split(tmp_path: Path) -> None:
     assert recognise(path).source == {"name": "coco", "train": path, "train_images": str(tmp_path / "images")}
 
 
-def test_owner_and_name_is_a_data_set_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert recognise("owner/name-1.0").source == {"name": "hf", "path": "owner/name-1.0"}
+def test_columns_that_differ_in_a_number_are_all_captions(tmp_path: Path) -> None:
+    """Dates and numbers beside them are not."""
+    said = {"caption_0": "a photo", "caption_1": "a picture"}
+    content = [{"file": row["filepath"], "date": "2020-01-01 10:00:00", "ids": "[0, 1]"} | said for row in rows()]
+    assert recognise(csv(tmp_path, content)).source["caption_columns"] == ["caption_0", "caption_1"]
+
+
+def test_images_in_the_tables_own_folder_are_taken_before_others(tmp_path: Path) -> None:
+    path = csv(tmp_path, [{"image": "secret.jpg", "caption": "a photo"}])
+    (tmp_path / "depth").mkdir()
+    (tmp_path / "depth" / "secret.jpg").write_bytes(b"")
+    found = recognise(path)
+    assert "image_folder" not in found.source
+    assert "the images are in" not in found.what
+
+
+def test_a_link_to_the_folder_of_images_is_not_another_folder(tmp_path: Path) -> None:
+    path = csv(tmp_path, [{"image": Path(row["filepath"]).name, "caption": "a photo"} for row in rows()[::3]])
+    (tmp_path / "again").symlink_to(tmp_path / "photos" / "a")
+    found = recognise(path)
+    assert found.source["image_folder"] == str(tmp_path / "again")
+    assert found.what.endswith(f"; the images are in {tmp_path}/again")
 
 
 def a_header_alone(folder: Path) -> str:
@@ -184,6 +164,61 @@ def absolute_and_gone(folder: Path) -> str:
     return csv(folder, [{"filepath": "/none/0.jpg", "title": "a photo"}])
 
 
+def of_flickr30k(folder: Path) -> str:
+    content = {"raw": '["Two guys.", "Two men, outside."]', "sentids": "[0, 1]", "split": "train"}
+    return csv(folder, [content | {"filename": row["filepath"], "img_id": n} for n, row in enumerate(rows())])
+
+
+def with_photographers(folder: Path) -> str:
+    content = {"description": "a photo", "photographer": "John Smith", "date": "2020-01-01 10:00:00"}
+    return csv(folder, [{"filename": row["filepath"]} | content for row in rows()])
+
+
+def with_titles(folder: Path) -> str:
+    return csv(folder, [{"filename": row["filepath"], "title": "at sea", "caption": "a photo"} for row in rows()])
+
+
+def without_a_header(folder: Path) -> str:
+    make_images(folder)
+    (folder / "x.csv").write_text("".join(f"{row['filepath']},a photo\n" for row in rows()))
+    return str(folder / "x.csv")
+
+
+def a_text_without_a_header(folder: Path) -> str:
+    Path(without_a_header(folder)).rename(folder / "x.txt")
+    return str(folder)
+
+
+def images_twice(folder: Path) -> None:
+    for name in ("depth", "images"):
+        (folder / name).mkdir(exist_ok=True)
+        for image in ("0.jpg", "x.jpg"):
+            (folder / name / image).write_bytes(jpeg((0, 0, 0)))
+
+
+def a_table_of_images_twice(folder: Path) -> str:
+    images_twice(folder)
+    return csv(folder, [{"image": "x.jpg", "caption": "a photo"}])
+
+
+def a_table_beside_images_twice(folder: Path) -> str:
+    images_twice(folder)
+    (folder / "tables").mkdir()
+    (folder / "tables" / "x.csv").write_text("image,caption\n0.jpg,a photo\n")
+    return str(folder / "tables")
+
+
+def a_coco_file_of_images_twice(folder: Path) -> str:
+    images_twice(folder)
+    return coco_json(folder, "captions_val.json")
+
+
+def a_karpathy_file_of_images_twice(folder: Path) -> str:
+    images_twice(folder)
+    (folder / "x.json").write_text(json.dumps({"images": [{"filename": "0.jpg", "sentences": []}]}))
+    return str(folder / "x.json")
+
+
 def a_pattern(folder: Path) -> str:
     return f"{folder}/*.csv"
 
@@ -200,6 +235,15 @@ def a_pattern(folder: Path) -> str:
         (a_damaged_file_beside, r"captions_val\.json: not JSON"),
         (two_of_karpathy, r"it has dataset_coco\.json, dataset_flickr8k\.json: name one of them"),
         (absolute_and_gone, "it names images such as '/none/0.jpg', which do not exist"),
+        (of_flickr30k, "the column 'raw' holds lists as text: save the table as JSONL or parquet"),
+        (with_photographers, "the columns 'description' and 'photographer' could each be captions: write .*caption_columns"),
+        (with_titles, "the columns 'title' and 'caption' could each be captions: write the description with data.source.capt"),
+        (without_a_header, r"x\.csv: its first line is no header: begin it with column names, for example image,caption"),
+        (a_text_without_a_header, r"x\.txt: its first line is no header"),
+        (a_table_of_images_twice, r"found in .*/depth and in .*/images: write .* data\.source\.image_folder, see"),
+        (a_table_beside_images_twice, r"found in .*/depth and in .*/images: write .* data\.source\.image_folder, see"),
+        (a_coco_file_of_images_twice, r"found in .*/depth and in .*/images: write .* data\.source\.train_images, see"),
+        (a_karpathy_file_of_images_twice, r"found in .*/depth and in .*/images: write .* data\.source\.images, see"),
         (a_pattern, "there is no such file or folder: patterns are for .tar files"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

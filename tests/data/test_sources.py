@@ -56,6 +56,7 @@ BAD_SAMPLES = {
     "half a surrogate pair": {"a.jpg": jpeg(), "a.json": SURROGATE},
     "captions that are no texts": {"a.jpg": jpeg(), "a.json": b'{"captions": [["x"]]}'},
     "captions in a dictionary": {"a.jpg": jpeg(), "a.json": b'{"captions": {"0": "x"}}'},
+    "captions that are no UTF-8": {"a.jpg": jpeg(), "a.txt": b"caf\xe9"},
     "no captions": {"a.jpg": jpeg()},
     "no image": {"a.txt": b"x"},
     "image cut": {"a.jpg": jpeg()[:200], "a.txt": b"x"},
@@ -114,6 +115,7 @@ BAD_ENTRIES = {
     "sentences that are no list": (entry(sentences={"raw": "x"}), "expected a list"),
     "a number for a split": (entry(split=1), "split: expected a text, not int"),
     "no split": ({"filename": "0.jpg"}, "split: missing"),
+    "an unknown split": (entry(split="x"), r"split: there is no split 'x': write one of train"),
     "no entry": (None, "split: missing"),
     "a text for an entry": ("train", "split: missing"),
 }

@@ -71,10 +71,10 @@ def image_of(sample: dict[str, Any]) -> bytes | None:
 
 
 def captions_of(sample: dict[str, Any], source: str) -> list[str]:
-    """Captions from KEY.json ("captions": [...] or img2dataset's "caption": "...") or KEY.txt.
+    """Captions from KEY.json ("captions": [...] or img2dataset's "caption": "..."), or the one caption in KEY.txt.
 
     Raises:
-        DataError: there are none, or only empty ones.
+        DataError: there are none, or only empty ones, or they are not JSON or not UTF-8.
     """
     captions: object = None
     if "json" in sample:
@@ -86,8 +86,11 @@ def captions_of(sample: dict[str, Any], source: str) -> list[str]:
             captions = tree.get("captions", tree.get("caption"))
         where = f"{source}.json: captions"
     else:
-        captions = sample["txt"].decode("utf-8", "replace") if "txt" in sample else None
         where = f"{source}.txt"
+        try:
+            captions = sample["txt"].decode("utf-8-sig") if "txt" in sample else None
+        except UnicodeDecodeError:
+            raise DataError(f"{where}: not UTF-8: save it as UTF-8") from None
     return checked_captions([captions] if isinstance(captions, str) else captions, where)
 
 

@@ -1,15 +1,18 @@
 """Versions of files: short texts that change with the content, preferably without reading it."""
 
 import os
+import time
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import file_digest
-from typing import Any
+from typing import Any, NoReturn
 
 import fsspec
 
 from vldd_dist.data.files.image_folder import local_path
 from vldd_dist.data.files.range_reader import file_system, open_shard
 from vldd_dist.data.files.shards import reading
+from vldd_dist.store.retry import retried
 
 # Keys under which file systems (S3 and http, Azure, Google, the hub) report a version or checksum of a file's content, the best
 # first; the last ones are times of the last change.
@@ -24,7 +27,12 @@ VERSIONS = (
     "LastModified",
     "last_modified",
     "Last-Modified",
+    "modificationTime",
 )
+
+# The digest of a local file that was changed less than this many seconds ago is not kept: it may change again without another
+# time of change, because the clock of a file system is coarse.
+SETTLED_SECONDS = 2
 
 # If at least this many files of a remote folder are needed, the folder is listed: a request returns a thousand entries.
 MANY = 10
@@ -35,13 +43,14 @@ def version_of(url: str) -> tuple[int, str]:
     filesystem, path = fsspec.core.url_to_fs(url)
     # A cached listing may be out of date.
     filesystem.invalidate_cache()
-    info = filesystem.info(path)
+    info = retried(lambda seconds: filesystem.info(path))
     return info["size"], recorded_version(info) or f"sha256 {sha256_of(url)}"
 
 
 def recorded_version(info: dict[str, Any]) -> str:
     """The version of the content in an entry of a file system's listing; an empty text if it has none."""
-    return next((f"{name} {info[name]}" for name in VERSIONS if info.get(name)), "")
+    # Some servers write quotes around an ETag in one kind of answer and not in another.
+    return next((f"{name} {info[name]}".replace('"', "") for name in VERSIONS if info.get(name)), "")
 
 
 def versions_of(urls: Iterable[str], what: str) -> dict[str, tuple[int, str]]:
@@ -82,10 +91,20 @@ def _listed(folder: str) -> dict[str, tuple[int, str]]:
 
 def content_version(url: str) -> str:
     """The version of a file that identifies others too: its sha256 if it is local, so that copies agree; else `version_of`."""
-    if local_path(url) is not None:
-        return f"sha256 {sha256_of(url)}"
+    local = local_path(url)
+    if local is not None:
+        status = os.stat(local)
+        if time.time() - status.st_ctime < SETTLED_SECONDS:
+            return f"sha256 {sha256_of(url)}"
+        return f"sha256 {_sha256_of_state(url, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)}"
     size, version = version_of(url)
     return f"{size} bytes, {version}"
+
+
+@lru_cache(maxsize=16)
+def _sha256_of_state(url: str, *state: int) -> str:
+    """The sha256 of a local file with this state. It is kept, because a process that prepares many groups needs it for each."""
+    return sha256_of(url)
 
 
 def sha256_of(url: str) -> str:
@@ -95,17 +114,35 @@ def sha256_of(url: str) -> str:
 
 def listing(place: str) -> dict[str, str]:
     """The files of a folder at any depth, local or at an fsspec URL: path in the folder -> version of the file, which is its
-    size and time of the last change or what the server has instead. Links to folders are not followed."""
+    size and time of the last change or what the server has instead. Hidden files and folders are left out, and links to folders
+    are not followed.
+
+    Raises:
+        OSError: a folder in it cannot be listed.
+    """
     local = local_path(place)
     if local is None:
         filesystem, folder = file_system(place)
         start = folder.rstrip("/") + "/"
-        return {path.removeprefix(start): recorded_version(info) for path, info in filesystem.find(folder, detail=True).items()}
+        entries = {path.removeprefix(start): info for path, info in filesystem.find(folder, detail=True).items()}
+        return {
+            path: f"{info['size']} {recorded_version(info)}"
+            for path, info in entries.items()
+            if not any(part.startswith(".") for part in path.split("/"))
+        }
     versions: dict[str, str] = {}
-    for where, _, names in os.walk(local):
+    for where, folders, names in os.walk(local, onerror=_raise):
+        folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
+            if name.startswith("."):
+                continue
             path = os.path.join(where, name)
             # A broken link is listed too, so that reading it reports an error.
             status = os.stat(path) if os.path.exists(path) else os.lstat(path)
             versions[os.path.relpath(path, local)] = f"{status.st_size} {status.st_mtime_ns}"
     return versions
+
+
+def _raise(error: OSError) -> NoReturn:
+    """For `os.walk`, which otherwise leaves out a folder that it cannot list."""
+    raise error

@@ -36,7 +36,8 @@ class Group:
         return None if None in counts else sum(count for count in counts if count)
 
     def split_of(self, name: str) -> str:
-        """The split of an image, chosen by a hash of its name, so that new images do not change the split of others."""
+        """The split of an image, chosen by a hash of its name, so that new images do not change the split of others whose names
+        stay the same."""
         draw = int.from_bytes(sha256(name.encode()).digest()[:8], "big") / 2**64
         for split, fraction in self.carved:
             if draw < fraction:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from vldd_dist.data.files.shards import IMAGE_EXTENSIONS
 from vldd_dist.data.recognise.annotations import annotation_file
 from vldd_dist.data.recognise.found import Found
-from vldd_dist.data.recognise.places import annotations_in, images_with_texts, library_folder, tars, tars_in
+from vldd_dist.data.recognise.places import annotations_in, hub_data_set, images_with_texts, library_folder, tars, tars_in
 from vldd_dist.data.recognise.tables import table, table_in
 from vldd_dist.data.sources.table import EXTENSIONS
 from vldd_dist.errors import DataError
@@ -31,8 +31,7 @@ def recognise(place: str) -> Found:
     """
     if not os.path.exists(place) and "://" not in place and tars(place) is None:
         if _is_hub_name(place):
-            what = f"{place} does not exist here: it is taken for a data set on the hub"
-            return Found({"name": "hf", "path": place}, what)
+            return hub_data_set(place)
         hint = ": patterns are for .tar files" if any(letter in place for letter in "*?[{") else ""
         raise DataError(f"--from {place}: there is no such file or folder{hint}")
     for recogniser in OF_FOLDERS if os.path.isdir(place) else OF_FILES:

@@ -21,10 +21,10 @@ def annotation_file(path: str) -> Found | None:
         return None
     tree = _tree(path)
     if _is_karpathy(tree):
-        names = list(_names(tree))
+        folder = _folder(path, list(_names(tree)), "images")
         return Found(
-            {"name": "karpathy", "annotations": path, "images": _folder(path, names)},
-            f"{path} is a Karpathy-style JSON of {len(tree['images']):,} images",
+            {"name": "karpathy", "annotations": path, "images": folder},
+            f"{path} is a Karpathy-style JSON of {len(tree['images']):,} images, which are in {folder}",
         )
     if _is_coco(tree):
         return _coco(path, tree)
@@ -76,11 +76,14 @@ def _coco(path: str, tree: dict[str, Any]) -> Found:
         # If there is only a validation file, it is used for training.
         trees["train"] = trees.pop(split)
     source: dict[str, Any] = {"name": "coco"}
+    folders: dict[str, str] = {}
     for name in SPLITS:
         if name in trees:
             file, content = trees[name]
-            source |= {name: file, f"{name}_images": _folder(file, list(_names(content)))}
-    return Found(source, f"{path} is a COCO caption file; splits: {', '.join(name for name in SPLITS if name in source)}")
+            folders[name] = _folder(file, list(_names(content)), f"{name}_images")
+            source |= {name: file, f"{name}_images": folders[name]}
+    places = ", ".join(f"{name} (images in {folder})" for name, folder in folders.items())
+    return Found(source, f"{path} is a COCO caption file; splits: {places}")
 
 
 def _has_captions(tree: dict[str, Any]) -> bool:
@@ -99,9 +102,9 @@ def _names(tree: dict[str, Any]) -> Iterator[str]:
             yield os.path.join(*parts)
 
 
-def _folder(path: str, names: list[str]) -> str:
+def _folder(path: str, names: list[str], setting: str) -> str:
     if "://" in path:
         raise DataError(
             f"--from {path}: its images can be found only on this machine: write the description, see docs/own-data.md"
         )
-    return folder_of_images(path, names[:LOOKED_FOR], lambda: names)
+    return folder_of_images(path, names[:LOOKED_FOR], lambda: names, f"data.source.{setting}")

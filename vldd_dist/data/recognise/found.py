@@ -10,6 +10,8 @@ from vldd_dist.errors import DataError
 
 # Number of images for which the folder is searched.
 LOOKED_FOR = 10
+# Number of folders that an error names.
+NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,19 @@ class Found:
     what: str
 
 
-def folder_of_images(path: str, names: Sequence[str], all_names: Callable[[], Iterable[str]]) -> str:
-    """The folder that the names of images in a local file are relative to. It is searched in the file's own folder, up to two
-    levels below it, and in the folders beside it. If the names are absolute, it is their deepest common folder.
+def folder_of_images(path: str, names: Sequence[str], all_names: Callable[[], Iterable[str]], setting: str) -> str:
+    """The folder that the names of images in a local file are relative to, which has most of the first images: the file's own
+    folder; or the only such folder up to two levels below it; or, if there is none below it, the only one beside it. If the
+    names are absolute, it is their deepest common folder.
 
     Args:
         path: the file; the search begins in its folder.
         names: the names of the first images.
         all_names: returns all names; called only if they are absolute, because all names may have a shorter common path.
+        setting: the key of the description that names the folder, for error messages.
 
     Raises:
-        DataError: none of the folders has most of the first images.
+        DataError: there is no such folder, or there are several below or beside the file's own.
     """
     first, near = names[:LOOKED_FOR], os.path.dirname(path) or "."
     if not first:
@@ -44,9 +48,19 @@ def folder_of_images(path: str, names: Sequence[str], all_names: Callable[[], It
         if _most_are_in("/", first):
             return _common_folder(all_names())
         raise DataError(f"{path}: it names images such as {first[0]!r}, which do not exist: correct the paths")
-    for folder in _folders(near):
-        if _most_are_in(folder, first):
-            return folder
+    for folders in ((near,), _folders_below(near), _within(os.path.join(near, os.pardir))):
+        # By their real paths, so that several names of one folder, through symbolic links, count as one.
+        found: dict[str, str] = {}
+        for folder in folders:
+            if _most_are_in(folder, first):
+                found.setdefault(os.path.realpath(folder), folder)
+        if len(found) > 1:
+            places = " and in ".join(list(found.values())[:NAMED])
+            raise DataError(
+                f"{path}: its images are found in {places}: write the description with {setting}, see docs/own-data.md"
+            )
+        if found:
+            return next(iter(found.values()))
     raise DataError(f"{path}: it names images such as {first[0]!r}, which are not found in {near} or in a folder near it")
 
 
@@ -64,13 +78,11 @@ def _common_folder(names: Iterable[str]) -> str:
     return common
 
 
-def _folders(near: str) -> Iterator[str]:
-    yield near
+def _folders_below(near: str) -> Iterator[str]:
     inside = list(_within(near))
     yield from inside
     for folder in inside:
         yield from _within(folder)
-    yield from _within(os.path.join(near, os.pardir))
 
 
 def _within(folder: str) -> Iterator[str]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from vldd_dist.data.files.shards import IMAGE_EXTENSIONS
 from vldd_dist.data.recognise.annotations import annotation_file, is_annotation_file
 from vldd_dist.data.recognise.found import Found
-from vldd_dist.data.sources.base import SPLIT_OF, SPLITS
+from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, split_called
 from vldd_dist.data.sources.hf_loading import SAVED, loading, split_names
 from vldd_dist.errors import DataError
 
 # Largest number of files in a folder that are examined.
 MOST_FILES = 100_000
+# The name of a split, without letters around it.
+SPLIT_WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(SPLIT_OF)})(?![a-z])", re.IGNORECASE | re.ASCII)
 
 
 def tars(place: str) -> Found | None:
@@ -30,31 +32,65 @@ def tars_in(folder: str) -> Found | None:
     names = _tars_of(folder)
     if not names:
         return _tars_by_folder(folder)
-    # Split -> its patterns, in order and without repetitions.
-    patterns_of: dict[str, dict[str, None]] = {}
-    assigned = 0
-    for name in names:
-        word = re.match(r"[a-z]+", name.lower())
-        split = SPLIT_OF.get(word[0]) if word else None
-        if word and split is not None:
-            # The next character must not be a letter: val*.tar would match the tars of `validation` too.
-            pattern = name if name == f"{name[: len(word[0])]}.tar" else f"{name[: len(word[0])]}[!a-zA-Z]*.tar"
-            patterns_of.setdefault(split, {})[os.path.join(glob.escape(folder), pattern)] = None
-            assigned += 1
-    if "train" not in patterns_of:
-        patterns_of, assigned = {"train": {os.path.join(glob.escape(folder), "*.tar"): None}}, len(names)
-    ignored = f"; {len(names) - assigned:,} whose names show no split are left out" if assigned < len(names) else ""
-    return _shards(folder, {split: "::".join(patterns) for split, patterns in patterns_of.items()}, len(names), ignored)
+    words = [(name, word) for name in names if (word := _split_word(folder, name)) is not None]
+    if not words:
+        return _shards(folder, {"train": [os.path.join(glob.escape(folder), "*.tar")]}, len(names), "")
+    patterns = _patterns(folder, words)
+    if "train" not in patterns:
+        raise DataError(
+            f"--from {folder}: the names of its tars show the splits {', '.join(patterns)}, but not train: write the "
+            "description with data.source.train, see docs/own-data.md"
+        )
+    count = len(names) - len(words)
+    return _shards(folder, patterns, len(names), f"; {count:,} whose names show no split are left out" if count else "")
+
+
+def _patterns(folder: str, words: list[tuple[str, re.Match[str]]]) -> dict[str, list[str]]:
+    """Split -> patterns of its tars; each tar matches one of them.
+
+    Args:
+        words: names of tars, each with the only name of a split in it.
+    """
+    # (name of a split as written, whether the name of the tar begins or ends with it) -> what precedes it.
+    beginnings: dict[tuple[str, bool, bool], set[str]] = {}
+    for name, word in words:
+        key = (word[0], word.start() == 0, name[word.end() :] == ".tar")
+        beginnings.setdefault(key, set()).add(name[: word.start()])
+    patterns: dict[str, list[str]] = {}
+    for (word_as_written, _, is_last), before in beginnings.items():
+        # If the tars begin differently, for example with a number each, one pattern is for all of them.
+        start = glob.escape(before.pop()) if len(before) == 1 else "*[!a-zA-Z]"
+        # The next character must not be a letter: val*.tar would match the tars of `validation` too.
+        end = ".tar" if is_last else "[!a-zA-Z]*.tar"
+        pattern = os.path.join(glob.escape(folder), f"{start}{word_as_written}{end}")
+        patterns.setdefault(SPLIT_OF[word_as_written.lower()], []).append(pattern)
+    return patterns
+
+
+def _split_word(folder: str, name: str) -> re.Match[str] | None:
+    """The name of a split in a tar's name; None if there is none. Raises DataError if there are several."""
+    found = list(SPLIT_WORD.finditer(name))
+    if len(found) > 1:
+        raise DataError(
+            f"--from {folder}: the name of {name} shows more than one split: rename it, or write the description, see "
+            "docs/own-data.md"
+        )
+    return found[0] if found else None
 
 
 def _tars_by_folder(folder: str) -> Found | None:
     """Tars in folders named after splits."""
-    patterns: dict[str, str] = {}
+    patterns: dict[str, list[str]] = {}
     count = 0
+    # A folder and a symbolic link to it, for example `validation` and `val`, are taken once.
+    taken: set[str] = set()
     for name in sorted(os.listdir(folder)):
-        split, inside = SPLIT_OF.get(name.lower()), os.path.join(folder, name)
-        if split is not None and split not in patterns and os.path.isdir(inside) and (names := _tars_of(inside)):
-            patterns[split] = os.path.join(glob.escape(inside), "*.tar")
+        split, inside = split_called(name), os.path.join(folder, name)
+        if split is None or not os.path.isdir(inside) or os.path.realpath(inside) in taken:
+            continue
+        if names := _tars_of(inside):
+            taken.add(os.path.realpath(inside))
+            patterns.setdefault(split, []).append(os.path.join(glob.escape(inside), "*.tar"))
             count += len(names)
     return _shards(folder, patterns, count, "") if "train" in patterns else None
 
@@ -63,10 +99,10 @@ def _tars_of(folder: str) -> list[str]:
     return sorted(name for name in os.listdir(folder) if name.endswith(".tar") and not name.startswith("."))
 
 
-def _shards(folder: str, patterns: dict[str, str], count: int, ignored: str) -> Found:
+def _shards(folder: str, patterns: dict[str, list[str]], count: int, ignored: str) -> Found:
     splits = [split for split in SPLITS if split in patterns]
     return Found(
-        {"name": "shards"} | {split: patterns[split] for split in splits},
+        {"name": "shards"} | {split: "::".join(patterns[split]) for split in splits},
         f"{folder} has {count:,} tars: WebDataset or img2dataset shards; splits: {', '.join(splits)}{ignored}",
     )
 
@@ -96,15 +132,36 @@ def library_folder(folder: str) -> Found | None:
         return None
     with loading(folder):
         names = split_names(folder)
+    return _library_data_set(folder, names, f"{folder} is a data set of the library `datasets`")
+
+
+def hub_data_set(name: str) -> Found:
+    """A data set on the hub. If its splits cannot be read, which the sentence says, only `train` is used."""
+    what = f"{name} does not exist here: it is taken for a data set on the hub"
+    try:
+        with loading(name):
+            names = split_names(name)
+    except DataError:
+        return Found({"name": "hf", "path": name}, f"{what}, whose splits cannot be read: name them in data.source.splits")
+    return _library_data_set(name, names, what)
+
+
+def _library_data_set(path: str, names: list[str], what: str) -> Found:
     splits: dict[str, str] = {}
     # If it has both `train` and `restval`, or both `val` and `dev`, the one with our own name is used.
     for name in sorted(names, key=lambda name: name not in SPLITS):
-        if name in SPLIT_OF:
-            splits.setdefault(SPLIT_OF[name], name)
+        split = split_called(name)
+        if split is not None:
+            splits.setdefault(split, name)
     if "train" not in splits:
-        raise DataError(f"--from {folder}: the data set has no split `train`: it has {', '.join(names)}")
-    source = {"name": "hf", "path": folder, "splits": {split: splits[split] for split in SPLITS if split in splits}}
-    return Found(source, f"{folder} is a data set of the library `datasets`; splits: {', '.join(names)}")
+        raise DataError(
+            f"--from {path}: the data set has the splits {', '.join(names)}, but not train: write the description with "
+            "data.source.splits, see docs/own-data.md"
+        )
+    ordered = {split: splits[split] for split in SPLITS if split in splits}
+    left_out = [name for name in names if name not in ordered.values()]
+    rest = f"; left out: {', '.join(left_out)}" if left_out else ""
+    return Found({"name": "hf", "path": path, "splits": ordered}, f"{what}; splits: {', '.join(ordered.values())}{rest}")
 
 
 def images_with_texts(folder: str) -> Found | None:

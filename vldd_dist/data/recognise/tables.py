@@ -1,13 +1,14 @@
 """Recognising tables, and finding the columns of images, captions and splits."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
 from vldd_dist.data.files.shards import IMAGE_EXTENSIONS
 from vldd_dist.data.recognise.found import Found, folder_of_images
-from vldd_dist.data.sources.base import SPLIT_OF
+from vldd_dist.data.sources.base import split_called
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, PATH_COLUMNS
 from vldd_dist.data.sources.table import EXTENSIONS
 from vldd_dist.data.sources.tables.base import Table
@@ -20,6 +21,8 @@ ROWS = 50
 # Number of text files in a folder that are examined: there may be one for each image.
 MOST_TEXTS = 20
 SPLIT_COLUMNS = ("split", "set", "partition", "subset")
+# A column with more different values than this is not one of splits.
+MOST_SPLITS = 10
 
 
 def table(path: str) -> Found | None:
@@ -40,15 +43,20 @@ def table(path: str) -> Found | None:
         return None
     if image is None:
         raise DataError(f"{path}: no column has paths of images; its columns are {', '.join(map(repr, opened.columns))}")
-    captions = _caption_columns([name for name in columns if name != image], rows)
+    if _is_image(image):
+        raise DataError(f"{path}: its first line is no header: begin it with column names, for example image,caption")
+    captions = _caption_columns(path, [name for name in columns if name != image], rows)
     if not captions:
         raise DataError(f"{path}: no column has captions; its columns are {', '.join(map(repr, opened.columns))}")
     source = {"name": "table", "path": path, **settings, "image_column": image, "caption_columns": captions}
-    source |= _folder_setting(opened, image, [row[image] for row in rows if isinstance(row[image], str)])
-    split = _split_column(columns, rows)
+    folder = _folder_setting(opened, image, [row[image] for row in rows if isinstance(row[image], str)])
+    split = _split_column(opened, columns, rows)
     if split is not None:
         source["split_column"] = split
-    return Found(source, f"{path} is a table: images in the column {image!r}, captions in {', '.join(map(repr, captions))}")
+    what = f"{path} is a table: images in the column {image!r}, captions in {', '.join(map(repr, captions))}"
+    if folder is None:
+        return Found(source, what)
+    return Found(source | {"image_folder": folder}, f"{what}; the images are in {folder}")
 
 
 def table_in(folder: str) -> Found | None:
@@ -116,25 +124,71 @@ def _image_column(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str
     return next((name for name in PATH_COLUMNS if name in candidates), candidates[0] if candidates else None)
 
 
-def _caption_columns(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The column with a usual name; if there is none, all columns whose cells are mostly texts of several words."""
+def _caption_columns(path: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The column with a usual name; if there is none, the columns whose cells are mostly texts of several words.
+
+    Raises:
+        DataError: there is more than one, and their names differ in more than a number at the end; or their cells are lists
+            that are written as text.
+    """
     usual = [name for name in CAPTION_COLUMNS if name in columns]
-    return usual[:1] or [name for name in columns if _mostly(_has_words(row[name]) for row in rows)]
+    found = usual or [name for name in columns if _mostly(_has_words(row[name]) for row in rows)]
+    if len({re.sub(r"[\W_]*\d+$", "", name.lower()) for name in found}) > 1:
+        raise DataError(
+            f"{path}: the columns {' and '.join(map(repr, found))} could each be captions: write the description with "
+            "data.source.caption_columns, see docs/own-data.md"
+        )
+    lists = [name for name in found if _mostly(_is_list_as_text(row[name]) for row in rows)]
+    if lists:
+        raise DataError(
+            f"{path}: the column {lists[0]!r} holds lists as text: save the table as JSONL or parquet with real lists"
+        )
+    return found
 
 
-def _split_column(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str | None:
+def _split_column(table: Table, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str | None:
+    """The column with a usual name whose cells are mostly names of splits.
+
+    Raises:
+        DataError: there is none, but one with a usual name has a few other values, which probably mean splits.
+    """
     named = [name for usual in SPLIT_COLUMNS for name in columns if name.lower() == usual]
-    return next((name for name in named if _mostly(str(row[name]).strip().lower() in SPLIT_OF for row in rows)), None)
+    for name in named:
+        if _mostly(split_called(str(row[name])) is not None for row in rows):
+            return name
+    for name in named:
+        values = _different_values(table, name, MOST_SPLITS + 1)
+        unknown = [value for value in values if split_called(value) is None]
+        if 2 <= len(values) <= MOST_SPLITS:
+            raise DataError(
+                f"{table.url}: the column {name!r} has the values {', '.join(map(repr, unknown))}, which name no splits: write "
+                "train, val or test there, or rename the column"
+            )
+    return None
 
 
-def _folder_setting(table: Table, image: str, names: list[str]) -> dict[str, str]:
-    """The folder of the images, unless it is the table's own. Raises DataError if the images are not found."""
+def _different_values(table: Table, column: str, most: int) -> list[str]:
+    """The different cells of a column, as text; after `most` of them, the others are not read."""
+    values: dict[str, None] = {}
+    for row in table.rows([column], 0, None):
+        if row.values is not None:
+            cell = row.values[0]
+            values["" if cell is None else str(cell).strip()] = None
+        if len(values) == most:
+            break
+    return list(values)
+
+
+def _folder_setting(table: Table, image: str, names: list[str]) -> str | None:
+    """The folder of the images; None if it is the table's own. Raises DataError if the images are not found."""
     if "://" in table.url:
-        return {}
+        return None
     cells = (row.values[0] for row in table.rows([image], 0, None) if row.values is not None)
-    folder = folder_of_images(table.url, names, lambda: (cell for cell in cells if isinstance(cell, str)))
+    folder = folder_of_images(
+        table.url, names, lambda: (cell for cell in cells if isinstance(cell, str)), "data.source.image_folder"
+    )
     is_default = os.path.normpath(folder) == os.path.normpath(os.path.dirname(table.url) or ".")
-    return {} if is_default else {"image_folder": folder}
+    return None if is_default else folder
 
 
 def _is_image(cell: Any) -> bool:
@@ -144,8 +198,17 @@ def _is_image(cell: Any) -> bool:
 
 
 def _has_words(cell: Any) -> bool:
+    """Whether a cell is a text, or a list of texts, of two words or more. A date has no words, and a JSON object is no text."""
     texts = cell if isinstance(cell, list) and cell else [cell]
-    return all(isinstance(text, str) and " " in text.strip() and not _is_image(text) for text in texts)
+    return all(isinstance(text, str) and _words(text) >= 2 and not _is_image(text) for text in texts)
+
+
+def _words(text: str) -> int:
+    return 0 if text.lstrip().startswith("{") else sum(any(map(str.isalpha, word)) for word in text.split())
+
+
+def _is_list_as_text(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.strip().startswith("[") and cell.strip().endswith("]")
 
 
 def _mostly(conditions: Iterable[bool]) -> bool:

@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -18,7 +18,14 @@ logger = logging.getLogger(__name__)
 CHECKED = 20
 SPLITS = ("train", "val", "test")
 # Other common names of splits. COCO's 'restval' images are always used for training.
-SPLIT_OF = {split: split for split in SPLITS} | {"restval": "train", "validation": "val", "valid": "val", "dev": "val"}
+SPLIT_OF = {split: split for split in SPLITS} | {
+    "training": "train",
+    "restval": "train",
+    "validation": "val",
+    "valid": "val",
+    "dev": "val",
+    "testing": "test",
+}
 Samples = Iterator[RawSample | UnreadableSample]
 
 
@@ -75,11 +82,19 @@ class Source(Plugin):
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         """What the samples of a part depend on in addition to the settings, as JSON values; it becomes part of the unit's id.
 
-        It is called for every part, so expensive results should be cached (`functools.cached_property`).
+        The plan calls it for every part, so expensive results should be cached (`functools.cached_property`).
 
         Raises:
             DataError: the source is missing.
         """
+
+    def describe_only(self, split: str, parts: Sequence[Part], *, seed: int) -> list[dict[str, Any]]:
+        """What `describe` says of each of these parts. A worker that prepares them compares it with the plan.
+
+        A source overrides this if its `describe` asks a server about other parts too: otherwise N workers would send N requests
+        each.
+        """
+        return [self.describe(split, part, seed=seed) for part in parts]
 
     def stated_count(self, split: str, limit: int | None) -> int | None:
         """The number of samples in a split if the settings alone determine it; no file is opened."""
@@ -105,6 +120,17 @@ class Source(Plugin):
             raise DataError(f"{bad[0]} (none of the first {len(errors)} samples of {split} can be read)")
         if bad:
             logger.warning("%d of the first %d samples of %s cannot be read: %s", len(bad), len(errors), split, bad[0])
+
+
+def split_called(name: str) -> str | None:
+    """The split with this name, in any case and with or without surrounding white space; None: there is no such split."""
+    return SPLIT_OF.get(name.strip().lower())
+
+
+def check_split(name: str, where: str) -> None:
+    """Raises DataError if there is no split with this name."""
+    if split_called(name) is None:
+        raise DataError(f"{where}: there is no split {name!r}: write one of {', '.join(SPLIT_OF)}")
 
 
 def error_of(sample: RawSample | UnreadableSample) -> DataError | None:

@@ -17,7 +17,10 @@ from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 
 _CAPTIONS = "Caption file of the {} split (captions_*.json), a path or a URL{}."
-_IMAGES = "Folder of the images in the {} split, a path or an fsspec URL."
+_IMAGES = (
+    "Folder of the images in the {} split, a path or an fsspec URL. The caption file identifies the prepared data: they are "
+    "used again if only the images change or move."
+)
 
 
 class _Content(NamedTuple):

@@ -14,15 +14,15 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder, local_path
 from vldd_dist.data.files.shards import IMAGE_EXTENSIONS, checked_captions, reading
 from vldd_dist.data.files.versions import listing
-from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, Part, Samples, Source, parts_of
+from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 
 
 class Folder(Source):
     """Images (jpg, jpeg, png, webp) at any depth, in the order of their paths. The captions of `a/b.jpg` are the lines of
-    `a/b.txt`. Images below a top-level folder `val` or `test` (or validation, valid, dev) belong to that split, all others to
-    `train`. Hidden files and folders are ignored, and links to folders are not followed."""
+    `a/b.txt`. Images below a top-level folder `val` or `test` (or validation, valid, dev, testing) belong to that split, all
+    others to `train`. Hidden files and folders are ignored, and links to folders are not followed."""
 
     path: Annotated[str, LOCATION] = Field(description="The folder: a path or an fsspec URL.")
     caption_extension: str = Field("txt", pattern=r"^\w+$", description="Extension of the caption files.")
@@ -93,7 +93,7 @@ class Folder(Source):
         for name in sorted(self._listing):
             if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS:
                 top, slash, _ = name.partition("/")
-                split = SPLIT_OF.get(top.lower(), "train") if slash else "train"
+                split = (split_called(top) if slash else None) or "train"
                 images.setdefault(split, []).append(name)
         if not images:
             raise DataError(f"data.source.path: {self.path} has no images ({', '.join(IMAGE_EXTENSIONS)}): correct the path")
@@ -106,7 +106,4 @@ class Folder(Source):
         if local is not None and not os.path.isdir(local):
             raise DataError(f"data.source.path: {self.path} is not a folder: correct the path")
         with reading(f"data.source.path: {self.path}"):
-            versions = listing(self.path)
-        return {
-            name: version for name, version in versions.items() if not any(part.startswith(".") for part in name.split("/"))
-        }
+            return listing(self.path)

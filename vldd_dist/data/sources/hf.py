@@ -44,7 +44,9 @@ class HuggingFace(Source):
         None, description="Column whose value identifies an image in all splits, for example its number."
     )
     image_folder: Annotated[str | None, LOCATION] = Field(
-        None, description="Folder that image paths in the data set are relative to; none: `path`."
+        None,
+        description="Folder that image paths in the data set are relative to; none: `path`. The files in `path` (on the hub: "
+        "the commit) identify the prepared data: they are used again if only the images in this folder change or move.",
     )
 
     @model_validator(mode="after")
@@ -79,7 +81,8 @@ class HuggingFace(Source):
                 yield UnreadableSample(self.path, DataError(f"{where}: {error}"))
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
-        """The commit on the hub; for a folder, a digest of the names, sizes and times of the last change of its files."""
+        """The commit on the hub; for a folder, a digest of the names, sizes and times of the last change of its files that are
+        not hidden."""
         return {"version": self._version}
 
     def count(self, split: str, limit: int | None) -> int | None:

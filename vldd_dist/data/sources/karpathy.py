@@ -16,19 +16,19 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.regular_files import open_regular
 from vldd_dist.data.files.shards import checked_captions
-from vldd_dist.data.sources.base import Part, Samples, Source, parts_of
+from vldd_dist.data.sources.base import Part, Samples, Source, check_split, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError, MissingData
-
-# COCO's 'restval' images belong to the training split, as is usual with these splits.
-JSON_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 
 
 class Karpathy(Source):
     """A JSON file with splits and captions, and the folder of its images."""
 
     annotations: Annotated[str, LOCATION] = Field(description="Path of the JSON file with splits and captions.")
-    images: Annotated[str, LOCATION] = Field(description="Folder of the images that the JSON file names.")
+    images: Annotated[str, LOCATION] = Field(
+        description="Folder of the images that the JSON file names. The JSON file identifies the prepared data: they are used "
+        "again if only the images change or move."
+    )
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
         return parts_of(sum(1 for _ in islice(_of_split(self._entries(), split), limit)), images)
@@ -81,15 +81,15 @@ class Karpathy(Source):
 
 
 def _of_split(entries: list[Any], split: str) -> Iterator[tuple[int, Any]]:
-    """(index in the list, entry) of each entry of a split. An entry without a split counts as a (bad) training image."""
+    """(index in the list, entry) of each entry of a split. An entry without a valid split counts as a (bad) training image."""
     for number, entry in enumerate(entries):
         name = entry.get("split") if isinstance(entry, dict) else None
-        if (name if isinstance(name, str) else "train") in JSON_SPLITS[split]:
+        if ((split_called(name) if isinstance(name, str) else None) or "train") == split:
             yield number, entry
 
 
 def _raw(entry: Any, folder: ImageFolder, number: int, where: str) -> RawSample:
-    _text(entry, "split", where)
+    check_split(_text(entry, "split", where), f"{where}.split")
     sentences = _field(entry, "sentences", where)
     if not isinstance(sentences, list):
         raise DataError(f"{where}.sentences: expected a list")

@@ -1,5 +1,6 @@
 """Existing WebDataset shards, written by this package or by img2dataset, at any fsspec URL."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -55,7 +56,15 @@ class Shards(Source):
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         """Names of the tars without their folders, their sizes, and their ETags, checksums or times of the last change, so that
         the data need not be read; their sha256 if the file system has none of these."""
-        versions = self._versions[split]
+        return self._described(split, part, self._versions[split])
+
+    def describe_only(self, split: str, parts: Sequence[Part], *, seed: int) -> list[dict[str, Any]]:
+        """Only the tars of these parts are asked for their versions."""
+        urls = [url for part in parts for url in self._urls[split][part.start : part.stop]]
+        versions = versions_of(urls, f"data.source.{split}: the shard")
+        return [self._described(split, part, versions) for part in parts]
+
+    def _described(self, split: str, part: Part, versions: dict[str, tuple[int, str]]) -> dict[str, Any]:
         urls = self._urls[split][part.start : part.stop]
         return {"shards": [(url.rpartition("/")[2], *versions[url]) for url in urls]}
 

@@ -13,7 +13,7 @@ from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
 from vldd_dist.data.files.shards import reading
 from vldd_dist.data.files.versions import content_version
-from vldd_dist.data.sources.base import SPLIT_OF, SPLITS, Part, Samples, Source
+from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, check_split, split_called
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, PATH_COLUMNS, captions_in, find_column, text_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.data.sources.tables.base import Places, Row, Table
@@ -58,7 +58,8 @@ class TableSource(Source):
     )
     image_folder: Annotated[str | None, LOCATION] = Field(
         None,
-        description="Folder that the image paths are relative to, a path or an fsspec URL; none: the folder of the table.",
+        description="Folder that the image paths are relative to, a path or an fsspec URL; none: the folder of the table. The "
+        "table identifies the prepared data: they are used again if only the images change or move.",
     )
     image_column: str | None = Field(
         None, description=f"Column of the image paths; none: the only column called one of {', '.join(PATH_COLUMNS)}."
@@ -175,7 +176,7 @@ class TableSource(Source):
         """The split of a row. A row without a valid split counts as a (bad) training image."""
         if self.split_column is None or row.values is None or not isinstance(row.values[1], str):
             return "train"
-        return SPLIT_OF.get(row.values[1].strip().lower(), "train")
+        return split_called(row.values[1]) or "train"
 
     def _image_of(self, row: Row) -> str:
         """The image's path in the folder, which is the same for all rows of an image; a unique text if the row has no usable
@@ -211,13 +212,8 @@ class TableSource(Source):
         if row.values is None:
             raise DataError(row.fault)
         if self.split_column is not None:
-            _check_split(self.split_column, row.values[1])
+            check_split(text_of(self.split_column, row.values[1]), self.split_column)
         if self._folder.relative(text_of(self._image_column, row.values[0])) == ".":
             raise DataError(f"{self._image_column}: empty: name an image, or remove the row")
         columns = self._caption_columns
         return captions_in(columns, row.values[-len(columns) :])
-
-
-def _check_split(column: str, cell: Any) -> None:
-    if text_of(column, cell).strip().lower() not in SPLIT_OF:
-        raise DataError(f"{column}: there is no split {cell!r}: write one of {', '.join(SPLIT_OF)}")

@@ -1,5 +1,6 @@
 """A group of the dataset: WebDataset shards of resized images with their captions. Groups are prepared in parallel."""
 
+import json
 from typing import Any
 
 from pydantic import Field
@@ -8,6 +9,8 @@ from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.preparation.groups import Group
 from vldd_dist.data.preparation.prepare import prepare_group
+from vldd_dist.data.sources.base import Source
+from vldd_dist.errors import DataError
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -56,13 +59,29 @@ def unit(graph: Units, number: int, group: Group) -> WorkUnit:
 def run(context: StageContext) -> dict[str, Any]:
     """Read the group's part of the source, and write its shards."""
     settings = DataSettings.model_validate(context.execution["settings"])
-    group = Group.from_json(context.spec["group"])
-    return prepare_group(settings, group, context.execution["seed"], context.writer, context.report)
+    group, seed = Group.from_json(context.spec["group"]), context.execution["seed"]
+    _check_content(settings.source, group, seed, context.spec["content"])
+    return prepare_group(settings, group, seed, context.writer, context.report)
+
+
+def _check_content(source: Source, group: Group, seed: int, planned: list[dict[str, Any]]) -> None:
+    """Raise DataError if the content of the group is not what was planned.
+
+    The plan cuts a source into groups by positions. In a folder with one more file they mean other images, so that some images
+    would be in two groups and others in none.
+    """
+    found = source.describe_only(group.split, group.parts, seed=seed)
+    # As JSON, in which the lists of a plan and the tuples of a source are equal.
+    if json.dumps(found, sort_keys=True) != json.dumps(planned, sort_keys=True):
+        raise DataError(
+            "data.source has changed since the run was planned, or this machine has another copy of it with other times of "
+            "change: start the run again, or copy the files with their times"
+        )
 
 
 STAGE = StageSpec(
     kind="shard_group",
-    version=1,
+    version=2,
     title="shard groups",
     result=ShardGroupFacts,
     unit=unit,

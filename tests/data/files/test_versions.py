@@ -1,0 +1,50 @@
+"""Versions of files, by which changed sources are recognised."""
+
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from vldd_dist.data.files import versions
+from vldd_dist.data.files.versions import content_version, listing, recorded_version
+
+
+def test_files_of_a_remote_folder_are_told_apart_by_their_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file system has no checksums; hidden files do not count."""
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe({"/versions/a.txt": b"one", "/versions/b/c.txt": b"four", "/versions/.hidden/d.txt": b"x"})
+    first = listing("memory://versions")
+    assert sorted(first) == ["a.txt", "b/c.txt"]
+    filesystem.pipe("/versions/a.txt", b"other")
+    second = listing("memory://versions")
+    assert first["a.txt"] != second["a.txt"]
+    assert first["b/c.txt"] == second["b/c.txt"]
+
+
+def test_what_a_server_records_is_the_same_in_each_kind_of_answer() -> None:
+    assert recorded_version({"ETag": '"abc"'}) == recorded_version({"ETag": "abc"}) == "ETag abc"
+    assert recorded_version({"modificationTime": 17}) == "modificationTime 17"
+    assert recorded_version({"size": 3}) == ""
+
+
+def test_a_file_is_read_once_for_its_digest_as_long_as_it_stays_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = tmp_path / "x.csv", []
+    path.write_bytes(b"one")
+    sha256_of = versions.sha256_of
+    monkeypatch.setattr(versions, "sha256_of", lambda url: read.append(url) or sha256_of(url))
+    first = content_version(str(path))
+    assert content_version(str(path)) == first
+    assert len(read) == 2, "it was changed a moment ago"
+    monkeypatch.setattr(versions, "SETTLED_SECONDS", 0)
+    assert content_version(str(path)) == content_version(str(path)) == first
+    assert len(read) == 3
+    status = path.stat()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert content_version(str(path)) != first
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        content_version(str(path))
