@@ -97,7 +97,7 @@ def test_architecture_search(tables: dict[str, Table]) -> None:
 
 def test_membership_inference(tables: dict[str, Table]) -> None:
     table = tables["membership_inference"]
-    assert {section.title.partition(", ")[2] for section in table.sections} == {"4 pairs"}
+    assert {section.title.partition(", ")[2] for section in table.sections} == {"20 pairs"}
     released = figures(table, "random", "members: the pairs it begins as")
     assert (released["auc_nearest"].mean, released["tpr_nearest"].mean, released["own"].mean) == (1, 100, 100)
     control = figures(table, "random", "members: the other training pairs")
@@ -162,7 +162,9 @@ def test_noise_as_a_start_keeps_no_pair() -> None:
     assert pairs.rows["images"].shape == (5, 8)
     given = Inputs(split, split, split, students, [0], 0, DistilledPairs(pairs), 5)
     found = MembershipInference(references=1).run(given)
-    assert {result.setting for result in found if result.method == "distilled"} == {"members: the other training pairs"}
+    assert {result.setting for result in found if result.method == "distilled"} == {
+        "members: the other training pairs, 5 pairs"
+    }
 
 
 def test_kendall_tau_by_counting_pairs() -> None:
