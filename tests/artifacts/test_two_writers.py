@@ -25,8 +25,8 @@ def _make(url: str, order: UnitOrder, barrier: Any, committed: Any, wait_for_oth
     commit."""
     commit = UnitWriter.commit
 
-    def telling(self: UnitWriter, facts: dict[str, Any]) -> object:
-        manifest = commit(self, facts)
+    def telling(self: UnitWriter, facts: dict[str, Any], **resources: float) -> object:
+        manifest = commit(self, facts, **resources)
         committed.put(f"{self.attempt} tried")
         return manifest
 

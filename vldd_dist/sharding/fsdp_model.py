@@ -1,14 +1,15 @@
-"""A model partitioned over the ranks by torch's FSDP2 (`fully_shard`)."""
+"""A model partitioned over the ranks by torch's FSDP2 (`fully_shard`).
+
+torch's module is imported when a model is sharded: with sympy, which it needs, that takes a second.
+"""
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 
 from vldd_dist.errors import ConfigError
 from vldd_dist.sharding.blocks import blocks_of
@@ -16,9 +17,14 @@ from vldd_dist.sharding.layout import Layout
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.sharding.replicas import parameters_of
 
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+
 
 def require_fsdp() -> None:
     """Raises ConfigError if torch is too old: its FSDP2 must be able to sum gradients with gloo."""
+    from torch.distributed.fsdp import FSDPModule
+
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise ConfigError(f"sharding: fsdp needs a newer torch than {torch.__version__}: update it, or choose zero3")
 
@@ -133,9 +139,11 @@ class FsdpModel:
         return tensors
 
 
-def _shard(model: nn.Module, ranks: Ranks) -> FSDPModule:
+def _shard(model: nn.Module, ranks: Ranks) -> "FSDPModule":
     """Shard the parameters of the model's blocks, then all others. Gradients are summed over the ranks, not averaged. Returns
     the model."""
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(next(model.parameters()).device.type, (ranks.world_size,))
     replicated = {parameter for parameter in model.parameters() if parameter.dim() == 0}
     for module in (*blocks_of(model), model):
@@ -147,5 +155,7 @@ def _shard(model: nn.Module, ranks: Ranks) -> FSDPModule:
 
 def _local(tensor: Tensor) -> Tensor:
     """A view of this rank's rows of a distributed tensor; any other tensor itself."""
+    from torch.distributed.tensor import DTensor
+
     tensor = tensor.detach()
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

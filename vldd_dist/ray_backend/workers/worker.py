@@ -1,5 +1,4 @@
-"""Runs one attempt at a unit in a worker process. Importing this module imports all our modules that any unit needs, except
-those for FSDP, which take a second."""
+"""Runs one attempt at a unit in a worker process. Importing this module imports all our modules that any unit needs."""
 
 import logging
 import signal
@@ -13,10 +12,11 @@ from typing import Any
 import torch
 from ray.util.queue import Queue
 
-# These two are otherwise imported late: the first when an objective is opened, so that objectives can be loaded without the
-# libraries that read shards; the other by a publication.
+# These three are otherwise imported late: the first when an objective is opened, so that objectives can be loaded without the
+# libraries that read shards; the others by a publication and by an engine.
 import vldd_dist.data.prepared.real_batches
-import vldd_dist.distilled_set.presentation  # noqa: F401
+import vldd_dist.distilled_set.presentation
+import vldd_dist.sharding.fsdp_model  # noqa: F401
 from vldd_dist.errors import VlddError
 from vldd_dist.events import Progress, UnitReport, WorkerStarted
 from vldd_dist.logs import bound, start_logging
@@ -47,8 +47,6 @@ def answer(
         rendezvous: host and port, if the unit has several ranks.
     """
     start_logging()
-    if order.execution.get("sharding") == "fsdp":
-        import vldd_dist.sharding.fsdp_model  # noqa: F401
     with bound(unit=order.label, node=node):
         try:
             ranks = SOLO if rendezvous is None else _join(order, Rendezvous(*rendezvous), rank)
