@@ -51,6 +51,13 @@ def test_the_hub_reads_the_header() -> None:
     assert not {"language", "source_datasets"} & set(plain)
 
 
+def test_what_it_contains_of_the_original_data_is_said() -> None:
+    shown = distilled_set()
+    assert "start_images" not in render_card(shown)
+    shown.start_images = shown.pixels()
+    assert "If the start was real pairs, these are unchanged (resized) images of the original" in render_card(shown)
+
+
 @pytest.mark.parametrize(
     ("licence", "keys"),
     [

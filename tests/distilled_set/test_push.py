@@ -51,6 +51,11 @@ def test_to_a_folder(sets: tuple[str, str], tmp_path: Path) -> None:
     assert tree(target) == tree(other)
     push(one, target, replace=True)
     assert tree(target) == tree(one)
+    (Path(target) / "preview.png").write_bytes(b"damaged")
+    with pytest.raises(StoreError, match=r"preview\.png"):
+        push(one, target)
+    push(one, target, replace=True)
+    assert tree(target) == tree(one)
 
 
 def test_what_is_no_set_is_not_written_over_and_what_a_push_left_is(sets: tuple[str, str], tmp_path: Path) -> None:
@@ -162,6 +167,11 @@ def test_to_the_hub_in_one_commit(sets: tuple[str, str]) -> None:
         to_hub(one, hub)
     to_hub(one, hub, replace=True, public=True)
     assert (hub.commits, hub.private) == (2, False)
+    assert hub.files == tree(one) | {".gitattributes": b""}
+    hub.files["README.md"] = b"edited"
+    with pytest.raises(StoreError, match="push again with --replace"):
+        to_hub(one, hub)
+    to_hub(one, hub, replace=True)
     assert hub.files == tree(one) | {".gitattributes": b""}
 
 

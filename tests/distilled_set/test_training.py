@@ -80,6 +80,15 @@ def test_any_modules_learn_with_the_similarity_of_the_set() -> None:
     assert train_on(distilled, *small_towers(), learning_rate=0.05, epochs=20) != losses
 
 
+def test_gradients_of_an_earlier_training_are_not_used() -> None:
+    distilled, towers, others = distilled_set(), small_towers(), small_towers()
+    for pair in (towers, others):
+        train_on(distilled, *pair, epochs=1)
+    for tower, inputs in zip(towers, (distilled.images, distilled.texts), strict=True):
+        tower(inputs).sum().backward()
+    assert train_on(distilled, *towers, epochs=2) == train_on(distilled, *others, epochs=2)
+
+
 def test_what_cannot_be_trained_is_a_sentence() -> None:
     image_tower, text_tower = small_towers()
     with pytest.raises(DivergenceError, match=r"at learning rate 1e\+30: give a lower learning_rate"):

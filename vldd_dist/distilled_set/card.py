@@ -31,6 +31,8 @@ def render_card(distilled: DistilledSet) -> str:
         source=name_of_data(facts),
         licence=data.get("licence", "unknown"),
         image_size=recipe.image_size,
+        resize=data.get("resize", "unknown way"),
+        originals=_ORIGINALS if distilled.start_images is not None else "",
         recalls=_recall_table(facts.get("recalls", {})),
         image_model=recipe.image_model,
         image_weights=_weights_of(recipe),
@@ -58,6 +60,12 @@ def render_card(distilled: DistilledSet) -> str:
         digest=distilled.digest,
     )
 
+
+_ORIGINALS = """
+`pairs.safetensors` also contains `start_images`, the images from which the distillation started, and `captions.jsonl`
+contains captions of the original data. If the start was real pairs, these are unchanged (resized) images of the original
+data, under its licence. Training does not use them.
+"""
 
 # The key says whether the backbone is frozen. A frozen one computes the features of each image only once.
 _TRAINING = {

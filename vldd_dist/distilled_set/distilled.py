@@ -119,7 +119,8 @@ class DistilledSet:
         return ((self.images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
     def as_dataset(self) -> "PairDataset":
-        """The pairs for a DataLoader; each item is {"images": (3, H, W), "texts": (D,), ...}."""
+        """The pairs for a DataLoader; each item is {"images": (3, H, W), "texts": (D,), ...}. For training on pairs that were
+        learned in phases use `as_datasets`: a batch must not have pairs of two phases."""
         return PairDataset(self.rows)
 
     def as_datasets(self) -> list["PairDataset"]:

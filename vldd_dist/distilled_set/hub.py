@@ -49,7 +49,7 @@ def push_to_hub(
         head = api.repo_info(**where).sha
         present = set(api.list_repo_files(**where | {"revision": head})) - OF_THE_HUB
         old_manifest = _read(api, where | {"revision": head}, MANIFEST) if MANIFEST in present else None
-        if old_manifest != files[MANIFEST].read_bytes():
+        if replace or old_manifest != files[MANIFEST].read_bytes():
             if present and not replace:
                 others = f"other files ({', '.join(sorted(present)[:3])}) are"
                 what = others if old_manifest is None else "another distilled set is"

@@ -58,7 +58,7 @@ def _push_to_store(files: dict[str, Path], manifest: DistilledManifest, target: 
     target.require_writable()
     data = files[MANIFEST].read_bytes()
     existing = _read_if_present(target, MANIFEST)
-    if existing is None or existing != data:
+    if replace or existing is None or existing != data:
         old_names: set[str] = set()
         if existing is not None:
             if not replace:

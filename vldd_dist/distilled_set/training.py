@@ -76,6 +76,8 @@ def train_on(
     shared = {name: tensor.to(device) for name, tensor in distilled.shared.items()}
     protocol = recipe if epochs is None else recipe.model_copy(update={"epochs": epochs})
     optimiser = sgd(trained, protocol, rate)
+    # The towers may still hold gradients of an earlier training.
+    optimiser.zero_grad()
 
     def loss_of(batch: Tensor) -> Tensor:
         of_batch = {name: tensor[batch].to(device) for name, tensor in rows.items()}

@@ -10,6 +10,7 @@ from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.inputs import model_inputs
+from vldd_dist.seeding import derive_seed
 
 
 class RecipeImageTower(nn.Module):
@@ -68,5 +69,6 @@ def build_towers(distilled: DistilledSet, seed: int = 0) -> tuple[RecipeImageTow
     )
     text = TextTowerSettings(train=recipe.text_train, head=HeadSettings(kind=recipe.text_head, dropout=recipe.text_dropout))
     settings = ModelSettings(image=image, text=text, joint_dim=recipe.joint_dim)
-    student = build(settings, distilled.texts.shape[1], weights, seed)
+    # As in the evaluation.
+    student = build(settings, distilled.texts.shape[1], weights, derive_seed(seed, "head"))
     return RecipeImageTower(student), student.text_head

@@ -98,7 +98,7 @@ class Phase(Section):
     """A part of the pairs, learned after those of the earlier phases."""
 
     pairs: Positive | None = Field(
-        None, description="Number of pairs, required in all phases but the last, which gets the rest of the budget (none)."
+        None, description="Number of pairs, required in all phases but the last, which gets the remaining pairs (none)."
     )
     outer_steps: Positive | None = Field(None, description="Outer steps of this phase; none: distill.outer_steps.")
     objective: dict[str, Any] = Field(
@@ -107,13 +107,13 @@ class Phase(Section):
 
 
 class DistillationsSettings(DistillSettings):
-    """The distillations of an experiment: one for each budget and each seed."""
+    """The distillations of an experiment: one for each number of pairs and each seed."""
 
     pairs: Distinct[Positive] = Field(
-        [100], description="Budgets M, numbers of synthetic pairs: one distillation for each budget and seed."
+        [100], description="Numbers of synthetic pairs M: one distillation for each number and seed."
     )
     seeds: Distinct[Seed] = Field(
-        [0], description="Seeds of initialisation and random draws: one distillation for each budget and seed."
+        [0], description="Seeds of initialisation and random draws: one distillation for each number of pairs and each seed."
     )
     phases: list[Phase] = Field(
         [],
@@ -124,12 +124,12 @@ class DistillationsSettings(DistillSettings):
     )
 
     def pairs_of_phases(self, pairs: int) -> list[int]:
-        """The number of pairs of each phase, given a budget; without phases, the budget itself."""
+        """The number of pairs of each phase, of M pairs in all; without phases, M itself."""
         stated = [phase.pairs for phase in self.phases if phase.pairs is not None]
         return [*stated, pairs - sum(stated)]
 
     def of_phases(self) -> list["DistillationsSettings"]:
-        """The settings of each phase, with its numbers of pairs for each budget; without phases, these settings themselves."""
+        """The settings of each phase, with its share of each number of pairs; without phases, these settings themselves."""
         if not self.phases:
             return [self]
         settings = []
@@ -144,13 +144,13 @@ class DistillationsSettings(DistillSettings):
         return settings
 
     @model_validator(mode="after")
-    def _phases_make_a_budget(self) -> Self:
+    def _phases_share_the_pairs(self) -> Self:
         if not self.phases:
             return self
         counts = [phase.pairs for phase in self.phases]
         if len(counts) < 2 or None in counts[:-1] or counts[-1] is not None:
             raise ValueError(
-                "phases: give at least two phases, and set pairs in each but the last, which gets the rest of the budget"
+                "phases: give at least two phases, and set pairs in each but the last, which gets the remaining pairs"
             )
         if (remaining := self.pairs_of_phases(min(self.pairs))[-1]) < 1:
             raise ValueError(
@@ -168,5 +168,5 @@ class DistillationsSettings(DistillSettings):
         return self
 
     def run_settings(self) -> DistillSettings:
-        """The settings of a single distillation: these without budgets, seeds and phases."""
+        """The settings of a single distillation: these without numbers of pairs, seeds and phases."""
         return DistillSettings(**{name: getattr(self, name) for name in DistillSettings.model_fields})

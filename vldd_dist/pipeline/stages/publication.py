@@ -51,6 +51,7 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
         "model": model_spec(experiment.model),
         "protocol": protocol_of(experiment, experiment.model.image.model),
         "card": experiment.data.card.model_dump(mode="json"),
+        "resize": experiment.data.resize,
     }
     return STAGE.new(experiment, spec, inputs, label=f"publication {pairs} pairs seed {seed}")
 
@@ -182,7 +183,7 @@ def _facts(context: StageContext, run: dict[str, Any], objective: str) -> dict[s
         label = role.removeprefix("recall.").rsplit(".", 2)[0]
         recalls.setdefault(label, []).append(context.reader(role).facts["test"])
     return {
-        "data": context.dataset.facts,
+        "data": context.dataset.facts | {"resize": context.spec["resize"]},
         "card": context.spec["card"],
         "recalls": recalls,
         "objective": objective,
