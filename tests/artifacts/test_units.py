@@ -48,6 +48,20 @@ def test_a_unit_without_its_manifest_is_not_there(store: Store) -> None:
         UnitReader(store, "thing", "u1")
 
 
+def test_checkpoints_that_cannot_be_read_do_not_push_out_later_ones(store: Store) -> None:
+    """The last two are kept, by their steps; a unit that starts again writes lower steps."""
+    before = writer(store)
+    for step in (450, 500):
+        before.checkpoints.save(step, {"state": b"x"}, {})
+    store.delete(store.list(f"units/thing/u1/{before.attempt}"))
+    again = writer(store)
+    assert newest_checkpoint(again, SOLO) is None
+    again.checkpoints.save(50, {"state": b"y"}, {})
+    found = newest_checkpoint(again, SOLO)
+    assert found is not None
+    assert (found.step, found.read("state")) == (50, b"y")
+
+
 class Died(BaseException):
     """Stands for the death of the process."""
 

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.scheduler.parts import Parts
-from vldd_dist.events import Progress, UnitFinished, UnitPaused, UnitReported, UnitRetried
+from vldd_dist.events import Progress, UnitFinished, UnitPaused, UnitReported, UnitRetried, WorkerStarted
 from vldd_dist.pipeline.outcome import DONE
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.failures.health import HEALTH_SECONDS, HealthChecks
@@ -20,6 +20,7 @@ def test_a_stalled_unit_is_stopped_and_counts_as_broken() -> None:
     parts = Parts([unit], Capacity(1, 0))
     health = checks(parts, 60)
     parts.submit(unit)
+    parts.running.report(UnitReported(unit.id, WorkerStarted()))
     parts.now = 59
     assert not health.check()
     # Between two checks nothing is looked at.
@@ -39,6 +40,7 @@ def test_a_unit_that_ended_before_it_could_be_stopped_is_done() -> None:
     parts = Parts([unit], Capacity(1, 0))
     health = checks(parts, 60)
     parts.submit(unit)
+    parts.running.report(UnitReported(unit.id, WorkerStarted()))
     parts.executor.already_ended[unit.id] = DONE
     parts.now = 60
     health.check()

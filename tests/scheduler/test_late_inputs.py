@@ -68,6 +68,14 @@ def test_a_late_input_that_fails_blocks_what_waits_for_it(store: Store, fails: s
     assert executor.submitted.count("run") == 1
 
 
+def test_a_committed_input_that_is_gone_is_not_waited_for_again_and_again(store: Store) -> None:
+    result, executor, _ = run(store, {"run": [waits(EXPERTS[0])] * 3}, ["expert 0"], cpus=3)
+    ((unit, outcome),) = result.failed
+    assert unit.label == "run"
+    assert outcome.cause == "expert 0 was committed, but is no longer in the store: run the same command again"
+    assert executor.submitted.count("run") == 2
+
+
 def test_a_late_input_that_fails_and_is_never_needed_blocks_nothing(store: Store) -> None:
     result, _, _ = run(store, {"expert 2": [REFUSED]}, ["expert 2"], cpus=3)
     assert [unit.label for unit, _ in result.failed] == ["expert 2"]

@@ -41,8 +41,10 @@ def test_reports_say_where_a_unit_runs_and_how_fast() -> None:
 def test_a_unit_stalls_when_it_reports_nothing() -> None:
     clock = Clock()
     running, units = RunningUnits(clock), [make("silent"), make("alive")]
-    for unit in units:
+    for unit in [*units, queued := make("waits for a machine")]:
         running.start(unit)
+        if unit is not queued:
+            running.report(UnitReported(unit.id, WorkerStarted(), "n1"))
     timeout, never = StallTimeout(120, running), StallTimeout(None, running)
     clock.now = 119
     running.report(UnitReported(units[1].id, Notice("still here")))

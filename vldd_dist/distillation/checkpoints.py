@@ -75,6 +75,8 @@ class RunCheckpoints:
             return None
         if not any(row_file_place(ROWS, name) for name in checkpoint.listed):
             logger.warning("the checkpoint of outer step %d is of an earlier version and is ignored", checkpoint.step)
+            if self.ranks.is_main:
+                self.writer.checkpoints.remove_all()
             return None
         return checkpoint.step, self._load(checkpoint, state), checkpoint.facts
 

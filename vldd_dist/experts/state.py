@@ -104,6 +104,8 @@ class ExpertState:
             return None
         if not any(name.startswith(snapshot_stem(checkpoint.step, TOWERS[0])) for name in checkpoint.names):
             logger.warning("the checkpoint of epoch %d is of an earlier version and is ignored", checkpoint.step)
+            if self.ranks.is_main:
+                self.writer.checkpoints.remove_all()
             return None
         self.model.write(self._shards(checkpoint, [snapshot_stem(checkpoint.step, tower) for tower in TOWERS]))
         self.model.write_momentum(self._shards(checkpoint, ["momentum"]))

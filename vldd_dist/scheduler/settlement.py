@@ -33,6 +33,8 @@ class Settlement:
     ) -> None:
         self._units, self._dependencies, self._retries, self._submission = units, dependencies, retries, submission
         self._make_ready, self._is_alive, self._emit, self._result = make_ready, is_alive, emit, result
+        # (unit, input) if the unit's attempt waited for an input that was committed.
+        self._waited: set[tuple[str, str]] = set()
 
     def attempt_ended(self, unit: WorkUnit, outcome: Outcome) -> None:
         """Handle the end of an attempt."""
@@ -47,13 +49,23 @@ class Settlement:
         elif outcome.status == "waits":
             self._emit(UnitWaits(unit.id, outcome.awaits))
             if self._dependencies.add(unit.id, {outcome.awaits}):
-                self._make_ready(unit)
+                self._again_with_input(unit, outcome.awaits)
             elif self._dependencies.has_failed(outcome.awaits):
                 self._block_users(outcome.awaits)
         elif pause := self._retries.pause(unit.id, outcome):
             self._emit(UnitPaused(unit.id, pause))
         else:
             self._retry_or_fail(unit, outcome)
+
+    def _again_with_input(self, unit: WorkUnit, awaited: str) -> None:
+        """Run the unit again, because the input for which it waited is committed. If it waits for it once more, the input's
+        manifest was removed meanwhile, which only another run mends."""
+        if (unit.id, awaited) not in self._waited:
+            self._waited.add((unit.id, awaited))
+            self._make_ready(unit)
+            return
+        cause = f"{self._units[awaited].label} was committed, but is no longer in the store: run the same command again"
+        self._retry_or_fail(unit, Outcome("refused", cause, 4))
 
     def decide_paused(self) -> None:
         """Retry or fail the units whose pause after a failed attempt is over."""

@@ -37,9 +37,12 @@ def save_together(
 
 
 def newest_checkpoint(writer: UnitWriter, ranks: Ranks, wanted: Callable[[str], bool] = lambda name: True) -> Checkpoint | None:
-    """The newest checkpoint from which every rank can read the objects that it wants; None if there is none."""
+    """The newest checkpoint from which every rank can read the objects that it wants; None if there is none. Newer ones, which
+    are incomplete or damaged, are removed: only the last two are kept, and theirs would be the highest steps."""
     for key in ranks.broadcast(writer.checkpoints.keys()):
         checkpoint = writer.checkpoints.read(key, wanted)
         if ranks.all_agree(checkpoint is not None):
             return checkpoint
+        if ranks.is_main:
+            writer.checkpoints.remove(key)
     return None

@@ -1,5 +1,6 @@
 """Opening fsspec file systems. Every request has a time limit and is repeated by only one layer of the software."""
 
+import os
 from typing import Any
 
 import fsspec
@@ -46,6 +47,9 @@ def open_file_system(scheme: str, storage_options: dict[str, Any], attempts: int
         # A listing must include what other processes wrote a moment ago.
         options |= {"use_listings_cache": False, "skip_instance_cache": True}
     if scheme in s3.SCHEMES:
+        # On EC2, credentials come from a service on the machine. By default a single request of one second is made.
+        os.environ.setdefault("AWS_METADATA_SERVICE_NUM_ATTEMPTS", "4")
+        os.environ.setdefault("AWS_METADATA_SERVICE_TIMEOUT", "2")
         options["config_kwargs"] = _s3_client(attempts) | options.get("config_kwargs", {})
     elif scheme in web.SCHEMES:
         options = _web_client() | options

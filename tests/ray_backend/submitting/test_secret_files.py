@@ -91,6 +91,13 @@ def test_an_empty_runtime_environment_is_one(tmp_path: Path) -> None:
     assert runtime_env(tmp_path)["excludes"]
 
 
+def test_a_job_from_any_folder_has_time_to_store_its_checkpoints(tmp_path: Path) -> None:
+    assert runtime_env(tmp_path)["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == "60"
+    fill(tmp_path, ["jobs/run.py"])
+    (tmp_path / "jobs/runtime_env.yaml").write_text('env_vars: {RAY_JOB_STOP_WAIT_TIME_S: "300"}')
+    assert runtime_env(tmp_path)["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == "300"
+
+
 @pytest.mark.parametrize("folder", ["home", ".", "/"])
 def test_the_home_directory_is_not_sent(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"

@@ -32,6 +32,8 @@ class Group(GroupAttempt):
         self.references = ["rank 0", "rank 1"]
         self._all, self._timeout = list(self.references), timedelta(seconds=10)
         self._ended, self._failed_at = {}, None
+        self._node_of_rank = ["n0", "n1"]
+        monkeypatch.setattr(ray_work.ray, "get", lambda reference, timeout: reference)
         self.told: dict[str, Outcome] = {}
         monkeypatch.setattr(ray_work, "outcome_of", self.told.get)
 
@@ -43,14 +45,31 @@ def test_ranks_that_end_alike_are_all_waited_for(end: Outcome, monkeypatch: pyte
     group.told["rank 1"] = end
     assert group.outcome() is None
     group.told["rank 0"] = end
-    assert group.outcome() == end
+    found = group.outcome()
+    assert found is not None
+    assert (found.status, found.awaits) == (end.status, end.awaits)
 
 
 def test_a_refusal_is_not_waited_with(monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(monkeypatch)
     group.told["rank 1"] = REFUSED
-    assert group.outcome() == REFUSED
-    assert worst({1: WAITS, 0: REFUSED}, 2, timedelta(seconds=10)) == REFUSED
+    refused = group.outcome()
+    assert refused is not None
+    assert (refused.status, refused.cause) == ("refused", REFUSED.cause)
+    assert worst({1: WAITS, 0: REFUSED}, {}, timedelta(seconds=10)) == REFUSED
+
+
+def test_a_lost_machine_is_not_waited_with_although_the_others_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group(monkeypatch)
+    group.told["rank 1"] = Outcome("lost", f"{LOST}: the node is gone", 1)
+    assert group.outcome() == Outcome("lost", f"rank 1 of 2: {LOST}: the node is gone", 1, node="n1")
+
+
+def test_a_killed_rank_is_booked_on_its_own_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on that of rank 0, which reports: if it is the machine that died, the unit is lost with it."""
+    group = Group(monkeypatch)
+    group.told["rank 1"] = Outcome("killed", "its process was killed", 1)
+    assert group.outcome() == Outcome("killed", "rank 1 of 2: its process was killed", 1, node="n1")
 
 
 def test_what_a_worker_does_not_answer_ray_tells(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,11 +98,13 @@ def test_of_a_group_the_failure_of_one_rank_is_the_groups() -> None:
     missed = Outcome("lost", "connection closed by peer", 1)
     for status in ("crashed", "broken", "killed"):
         own = Outcome(status, "why", 1, node="n")  # type: ignore[arg-type]
-        assert worst({0: missed, 1: own}, 2, timeout) == Outcome(own.status, "rank 1 of 2: why", 1, node="n")
+        assert worst({0: missed, 1: own}, {}, timeout) == Outcome(own.status, "rank 1 of 2: why", 1, node="n")
     died = Outcome("lost", f"{LOST}: the node is gone", 1)
-    assert worst({0: missed, 1: died}, 2, timeout) == Outcome("lost", f"rank 1 of 2: {died.cause}", 1)
-    hung = worst({0: missed}, 2, timeout)
-    assert (hung.status, hung.cause) == ("broken", "rank 1 of 2 took no part in a collective operation for 10 s: it hangs")
+    assert worst({0: missed, 1: died}, {}, timeout) == Outcome("lost", f"rank 1 of 2: {died.cause}", 1)
+    assert worst({0: missed, 1: died}, {2: "n2"}, timeout) == Outcome("lost", f"rank 1 of 3: {died.cause}", 1)
+    hung = worst({0: missed}, {1: "n1"}, timeout)
+    assert hung == Outcome("broken", "rank 1 of 2 took no part in a collective operation for 10 s: it hangs", 1, node="n1")
+    assert worst({0: missed, 1: missed}, {}, timeout).status == "broken", "no machine was lost"
 
 
 @pytest.mark.parametrize(

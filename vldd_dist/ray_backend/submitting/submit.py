@@ -23,6 +23,8 @@ from vldd_dist.ray_backend.joining import TOKEN, first_line
 from vldd_dist.ray_backend.submitting.secret_files import EXCLUDES, check_named_files, check_working_dir, texts_of
 from vldd_dist.store.store import Store
 
+# How long Ray waits for a driver to end after `ray job stop`, as text.
+STOP_SECONDS = "60"
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 
 
@@ -90,7 +92,8 @@ def submit(
         for job, status in earlier_jobs.items():
             if status not in ENDED:
                 return job, False
-        job = f"{name}-{len(earlier_jobs) + 1}"
+        numbers = [int(end) for job in earlier_jobs if (end := job.removeprefix(f"{name}-")).isdecimal()]
+        job = f"{name}-{max(numbers, default=0) + 1}"
         client.submit_job(
             entrypoint=shlex.join(entrypoint),
             submission_id=job,
@@ -106,9 +109,12 @@ def runtime_env(root: Path) -> dict[str, Any]:
     """The job's runtime environment: that of `jobs/runtime_env.yaml`, with the working directory to upload, without secrets."""
     path = root / "jobs" / "runtime_env.yaml"
     environment = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
+    # Ray otherwise kills a driver three seconds after `ray job stop`, before the units have stored their checkpoints.
+    variables = {"RAY_JOB_STOP_WAIT_TIME_S": STOP_SECONDS, **(environment.get("env_vars") or {})}
     if VARIABLE in os.environ:
         # The driver and the workers log in the same format as this command.
-        environment["env_vars"] = {**(environment.get("env_vars") or {}), VARIABLE: os.environ[VARIABLE]}
+        variables[VARIABLE] = os.environ[VARIABLE]
+    environment["env_vars"] = variables
     return environment | {"working_dir": str(root), "excludes": [*(environment.get("excludes") or []), *EXCLUDES]}
 
 

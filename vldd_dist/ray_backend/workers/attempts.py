@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import ray
 import ray.cloudpickle
+from ray.exceptions import RayError
 from ray.util import placement_group, remove_placement_group
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -109,6 +110,8 @@ class GroupAttempt:
             .remote()
             for rank in range(order.workers)
         ]
+        # Before the run: an actor makes its calls one after the other.
+        self._node_of_rank = [actor.node.remote() for actor in self.actors]
         rendezvous = self.actors[0].open.remote(order.workers)
         payload = _payload(order, store)
         self.references = [actor.run.remote(rendezvous, rank, payload, events) for rank, actor in enumerate(self.actors)]
@@ -121,19 +124,29 @@ class GroupAttempt:
         for rank, reference in enumerate(self._all):
             if reference in self.references and (outcome := outcome_of(reference)):
                 self.references.remove(reference)
-                self._ended[rank] = outcome
+                self._ended[rank] = outcome if outcome.node else replace(outcome, node=self._node(rank))
                 if outcome.status not in ("done", "waits") and self._failed_at is None:
                     self._failed_at = time.monotonic()
         if len(self._ended) < len(self._all) and not self._grace_is_over():
             return None
-        return worst(self._ended, len(self._all), self._timeout)
+        silent = {rank: self._node(rank) for rank in range(len(self._all)) if rank not in self._ended}
+        return worst(self._ended, silent, self._timeout)
+
+    def _node(self, rank: int) -> str | None:
+        """The node on which a rank ran; None if it has not started there."""
+        try:
+            node: str = ray.get(self._node_of_rank[rank], timeout=0)
+        except RayError:
+            return None
+        return node
 
     def _grace_is_over(self) -> bool:
         if self._failed_at is None:
             return False
-        # A rank's own failure is final. If ranks failed only because they lost another one, wait for the rest, to learn which
-        # rank is gone.
-        only_losses = all(outcome.status in ("lost", "done", "waits") for outcome in self._ended.values())
+        # A rank's own failure and the loss of its machine are final. If ranks failed only because they lost another one, wait
+        # for the rest, to learn which rank is gone.
+        ended = self._ended.values()
+        only_losses = all(outcome.status in ("lost", "done", "waits") and not _died(outcome) for outcome in ended)
         return time.monotonic() - self._failed_at > (GRACE_SECONDS if only_losses else 0)
 
     def stop(self) -> None:
@@ -142,28 +155,38 @@ class GroupAttempt:
         remove_placement_group(self.group)
 
 
-def worst(ended: dict[int, Outcome], world: int, timeout: timedelta) -> Outcome:
+def _died(outcome: Outcome) -> bool:
+    """Whether Ray lost the rank's process or machine; a rank that only lost another one returns an outcome itself."""
+    return outcome.status == "lost" and outcome.cause.startswith(LOST)
+
+
+def worst(ended: dict[int, Outcome], silent: dict[int, str | None], timeout: timedelta) -> Outcome:
     """The outcome of a group. A rank's own failure takes precedence over failures of ranks that only lost another rank.
 
     Args:
         ended: rank -> outcome, for the ranks that have ended.
+        silent: rank -> its node, for the others.
         timeout: of collective operations, for the message.
     """
+    world = len(ended) + len(silent)
     for status in ("refused", "crashed", "broken", "killed"):
         for rank, outcome in sorted(ended.items()):
             if outcome.status == status:
                 return outcome if status == "refused" else replace(outcome, cause=f"rank {rank} of {world}: {outcome.cause}")
-    lost = {rank: outcome.cause for rank, outcome in sorted(ended.items()) if outcome.status == "lost"}
+    lost = {rank: outcome for rank, outcome in sorted(ended.items()) if outcome.status == "lost"}
     if not lost:
         # Done or waiting, which is the same on all ranks.
         return next(iter(ended.values()))
-    if silent := sorted(set(range(world)) - set(ended)):
-        hung = f"rank {', '.join(map(str, silent))} of {world}"
-        return Outcome(
-            "broken", f"{hung} took no part in a collective operation for {timeout.total_seconds():g} s: it hangs", 1
-        )
-    died = [f"rank {rank} of {world}: {cause}" for rank, cause in lost.items() if cause.startswith(LOST)]
-    return Outcome("lost", (died or list(lost.values()))[0], 1)
+    for rank, outcome in lost.items():
+        if _died(outcome):
+            return replace(outcome, cause=f"rank {rank} of {world}: {outcome.cause}")
+    if silent:
+        hung = f"rank {', '.join(map(str, sorted(silent)))} of {world}"
+        cause = f"{hung} took no part in a collective operation for {timeout.total_seconds():g} s: it hangs"
+        # The first one's node: if it turns out to be dead, the unit was lost with it.
+        return Outcome("broken", cause, 1, node=silent[min(silent)])
+    # All ranks answered, so no machine was lost: closed ports, for example, or ranks in different operations.
+    return replace(next(iter(lost.values())), status="broken")
 
 
 def outcome_of(reference: ray.ObjectRef) -> Outcome | None:

@@ -106,6 +106,11 @@ class ExpertActor:
 class RankActor:
     """The process of one rank."""
 
+    def node(self) -> str:
+        """Ray's id of its node."""
+        node: str = ray.get_runtime_context().get_node_id()
+        return node
+
     def open(self, world: int) -> tuple[str, int] | Answer:
         """On rank 0: open the rendezvous of all ranks. Returns its host and port, or the answer of a failed attempt."""
         try:

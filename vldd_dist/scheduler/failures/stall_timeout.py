@@ -1,4 +1,5 @@
-"""Finds units that have reported nothing for longer than a timeout and are therefore assumed to hang."""
+"""Finds units whose worker has reported nothing for longer than a timeout and is therefore assumed to hang. A unit whose worker
+has not started yet waits for a machine."""
 
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.running import RunningUnits
@@ -17,7 +18,7 @@ class StallTimeout:
         if self._seconds is None:
             return []
         now = self._running.clock()
-        silences = [(running.unit, now - running.heard_at) for running in self._running]
+        silences = [(running.unit, now - running.heard_at) for running in self._running if running.worker_started]
         return [
             (unit, f"it has reported nothing for {silence / 60:.0f} min")
             for unit, silence in silences
