@@ -13,11 +13,10 @@ def names_first(changes: Iterable[tuple[Key, Any]]) -> list[tuple[Key, Any]]:
     its settings, so that `--set data.source.images=...` may come before `--set data.source=karpathy`; otherwise as given."""
     given = list(changes)
 
-    def is_setting(change: tuple[Key, Any]) -> bool:
-        key, value = change
-        return not (isinstance(value, str) and any(other.startswith(f"{key}.") for other, _ in given))
+    def is_name(key: Key, value: Any) -> bool:
+        return isinstance(value, str) and any(other.startswith(f"{key}.") for other, _ in given)
 
-    return sorted(given, key=is_setting)
+    return sorted(given, key=lambda change: not is_name(*change))
 
 
 def set_key(tree: dict[str, Any], key: Key, value: Any) -> None:

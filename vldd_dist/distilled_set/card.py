@@ -31,7 +31,7 @@ def render_card(distilled: DistilledSet) -> str:
         source=name_of_data(facts),
         licence=data.get("licence", "unknown"),
         image_size=recipe.image_size,
-        resize=data.get("resize", "unknown way"),
+        resize=data.get("resize", "how is not recorded"),
         originals=_ORIGINALS if distilled.start_images is not None else "",
         recalls=_recall_table(facts.get("recalls", {})),
         image_model=recipe.image_model,

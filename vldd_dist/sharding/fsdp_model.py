@@ -15,7 +15,7 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.sharding.blocks import blocks_of
 from vldd_dist.sharding.layout import Layout
 from vldd_dist.sharding.ranks import Ranks
-from vldd_dist.sharding.replicas import parameters_of
+from vldd_dist.sharding.replicas import momentum_of, parameters_of
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
@@ -74,12 +74,8 @@ class FsdpModel:
         return [shard.clone() for shard in self._as_shards([held.detach() for held in self.held])]
 
     def read_momentum(self) -> list[Tensor]:
-        buffers = [self.optimiser.state[held].get("momentum_buffer") for held in self.held]
-        if all(buffer is None for buffer in buffers):
-            return []
-        # A parameter that got no gradient has no buffer.
-        filled = [torch.zeros_like(one) if buffer is None else buffer for one, buffer in zip(self.held, buffers, strict=True)]
-        return [shard.clone() for shard in self._as_shards(filled)]
+        buffers = momentum_of(self.optimiser, self.held)
+        return [shard.clone() for shard in self._as_shards(buffers)] if buffers else []
 
     def write_momentum(self, shards: Sequence[Tensor]) -> None:
         if not shards:

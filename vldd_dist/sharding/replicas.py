@@ -15,6 +15,14 @@ def parameters_of(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
+def momentum_of(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    """The momentum buffer of each parameter, zeros for one that has got no gradient; an empty list before the first step."""
+    buffers = [optimiser.state[parameter].get("momentum_buffer") for parameter in parameters]
+    if all(buffer is None for buffer in buffers):
+        return []
+    return [torch.zeros_like(p) if buffer is None else buffer for p, buffer in zip(parameters, buffers, strict=True)]
+
+
 class Replicas:
     """See `engine.ShardedModel`. Every rank holds all parameters; they are written and read in shards like those of an
     engine."""
@@ -37,12 +45,8 @@ class Replicas:
         return [shard.clone() for shard in self.layout.cut([parameter.detach() for parameter in self.parameters])]
 
     def read_momentum(self) -> list[Tensor]:
-        buffers = [self.optimiser.state[parameter].get("momentum_buffer") for parameter in self.parameters]
-        if all(buffer is None for buffer in buffers):
-            return []
-        # A parameter that got no gradient has no buffer.
-        filled = [torch.zeros_like(p) if buffer is None else buffer for p, buffer in zip(self.parameters, buffers, strict=True)]
-        return [shard.clone() for shard in self.layout.cut(filled)]
+        buffers = momentum_of(self.optimiser, self.parameters)
+        return [shard.clone() for shard in self.layout.cut(buffers)] if buffers else []
 
     def write_momentum(self, shards: Sequence[Tensor]) -> None:
         if not shards:
