@@ -52,10 +52,11 @@ GUIDE = (ROOT / "docs/cluster.md").read_text()
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """The words of each command in the indented or fenced blocks, comments left out."""
+    """The words of each command in the fenced blocks, without comments and without a redirection of its output."""
     blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.startswith(("vldd ", "ray ", "python -m "))]
+    commands = [line.partition(" > ")[0] for line in lines if line.startswith(("vldd ", "ray ", "python -m "))]
+    return [shlex.split(command, comments=True) for command in commands]
 
 
 def test_the_guides_commands_can_be_typed() -> None:

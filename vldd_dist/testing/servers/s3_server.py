@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 ACCESS_KEY = "AKIAVLDDTEST"
 SECRET = "wJalrXUtnFEMI-a-secret-of-the-tests"
@@ -103,16 +106,32 @@ def s3_server() -> Iterator[S3Server]:
     if os.environ.get("VLDD_REQUIRE_CEPH"):
         raise RuntimeError(f"VLDD_REQUIRE_CEPH is set, but {', '.join(missing)} is not installed")
     print(f"S3 server: moto, a mock, because {missing[0]} is not installed", file=sys.stderr)
+    with _moto() as endpoint:
+        yield S3Server(endpoint, real=False)
+
+
+@contextmanager
+def _moto() -> Iterator[str]:
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    # moto answers every request in its own thread, and a conditional put looks for the object before it stores it: two puts at
+    # the same moment would both succeed.
+    put, one_at_a_time = S3Response.put_object, threading.Lock()
+
+    def put_object(response: S3Response) -> Any:
+        with one_at_a_time:
+            return put(response)
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    try:
-        yield S3Server(f"http://{host}:{port}", real=False)
-    finally:
-        server.stop()
+    with patch.object(S3Response, "put_object", put_object):
+        try:
+            yield f"http://{host}:{port}"
+        finally:
+            server.stop()
 
 
 @contextmanager
