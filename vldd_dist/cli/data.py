@@ -77,12 +77,14 @@ def data(
     if bad:
         reason = bad[0].errors[0] if bad[0].errors else "it is empty"
         raise DataError(f"data: the {bad[0].split} split has no readable sample: {reason}")
-    table = Table(title=f"{settings.name}: {source.label}", title_justify="left")
+    table = Table()
     for column in ("", *(result.split for result in surveys)):
         table.add_column(column, justify="right" if column else "left")
     for name, cells in rows(surveys):
         table.add_row(name, *cells)
     console = SafeConsole()
+    # Not as the table's title, which would be folded to the width of the table.
+    console.print(f"{settings.name}: {source.label}", highlight=False, soft_wrap=True)
     console.print(table)
     notes = [*carved_splits(settings.data), *remarks(surveys, settings.data.max_bad_fraction)]
     for note in notes:

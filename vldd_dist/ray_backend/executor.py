@@ -56,8 +56,12 @@ class RayExecutor:
         resources = ray.cluster_resources()
         if self.owns_cluster and not resources.get("CPU"):
             raise InterruptedRun("Ray died on this machine: what was committed is in the store; run the same command to resume")
+        free = ray.available_resources()
+        (cpus, used_cpus), (gpus, used_gpus) = (
+            (resources.get(name, 0.0), resources.get(name, 0.0) - free.get(name, 0.0)) for name in ("CPU", "GPU")
+        )
         # Ray does not say whether a cluster that somebody else started has an autoscaler, so assume that it may.
-        return Capacity(resources.get("CPU", 0.0), resources.get("GPU", 0.0), may_grow=not self.owns_cluster)
+        return Capacity(cpus, gpus, not self.owns_cluster, used_cpus, used_gpus)
 
     def submit(self, order: UnitOrder) -> None:
         kind: Callable[[UnitOrder, Store, Queue], Attempt] = TaskAttempt

@@ -130,9 +130,14 @@ class Controller:
         if self._running.any_worker_started:
             self._capacity_timeout.reset()
         elif started := next(iter(self._running), None):
-            # All machines together have enough. Whether a single machine has enough is known only when a worker starts.
             problem = f"{self._admission.shortfall(started.unit)} in total"
-            self._capacity_timeout.wait(problem, "one machine with that much free", "none started it", WORKER_START_SECONDS)
+            if self._admission.is_used_by_others(started.unit):
+                problem = f"{problem}, of which other programs use {self._admission.used}"
+                self._capacity_timeout.wait(problem, "them to end", None, WORKER_START_SECONDS)
+            else:
+                # All machines together have enough. Whether a single machine has enough is known only when a worker starts.
+                in_vain = "none started it"
+                self._capacity_timeout.wait(problem, "one machine with that much free", in_vain, WORKER_START_SECONDS)
         elif self._retries.any_paused:
             self._sleep(POLL_SECONDS)
         else:

@@ -14,11 +14,14 @@ class Capacity:
 
     Attributes:
         may_grow: whether an autoscaler may add machines for units that wait for resources.
+        used_cpus, used_gpus: what running workers use, those of other programs on the cluster included.
     """
 
     cpus: float
     gpus: float
     may_grow: bool = False
+    used_cpus: float = 0.0
+    used_gpus: float = 0.0
 
 
 class Executor(Protocol):

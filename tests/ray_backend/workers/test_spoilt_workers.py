@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -75,9 +76,30 @@ def run(unit: WorkUnit, store: Store, executor: Joined) -> tuple[RunResult, list
     return controller.run(), view.notices
 
 
+class Holder:
+    """An actor of another program, which uses its resources."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
 def in_the_worker(action: Callable[[], object]) -> Any:
     """Done by the process that the next task gets; a lambda, for Ray imports the module of any other function there."""
     return ray.get(ray.remote(action).remote())
+
+
+def test_the_capacity_says_what_other_programs_use(executor: Joined) -> None:
+    holder = ray.remote(num_cpus=0.5, num_gpus=1)(Holder).remote()
+    assert ray.get(holder.pid.remote()) != os.getpid()
+    deadline = time.monotonic() + RESCUE_SECONDS
+    # Ray's figures of what is free are seconds old.
+    while (capacity := executor.capacity()).used_gpus != 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (capacity.cpus, capacity.gpus, capacity.used_cpus, capacity.used_gpus) == (1, 1, 0.5, 1)
+    ray.kill(holder)
+    while executor.capacity().used_gpus and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert executor.capacity().used_cpus == 0
 
 
 @pytest.mark.parametrize("made_again", [True, False])

@@ -7,7 +7,7 @@ and stay queued, because an autoscaler reacts to waiting work.
 
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.executor import Capacity
-from vldd_dist.scheduler.submitting.resource_set import NOTHING, SCALE, ResourceSet
+from vldd_dist.scheduler.submitting.resource_set import NOTHING, ResourceSet
 
 # The largest number of units that are queued beyond the capacity.
 MAX_QUEUED = 32
@@ -20,6 +20,7 @@ class Admission:
     Attributes:
         capacity: of all machines together, at the last update.
         peak: the largest capacity of each resource since the run began.
+        used: by workers on the machines at the last update, including those of other programs.
         may_grow: whether an autoscaler may add machines.
         submitted: ids of all units that were submitted and have not ended.
         queued: id -> unit, for the submitted units whose resources are not reserved, in the order of submission.
@@ -28,7 +29,7 @@ class Admission:
     def __init__(self, max_running: int | None = None) -> None:
         assert max_running is None or max_running >= 1
         self.max_running = max_running
-        self.capacity = self.peak = self._reserved = NOTHING
+        self.capacity = self.peak = self.used = self._reserved = NOTHING
         self.may_grow = False
         self.submitted: set[str] = set()
         self.queued: dict[str, WorkUnit] = {}
@@ -37,6 +38,7 @@ class Admission:
         """Set the present capacity of the machines."""
         self.capacity = ResourceSet.of(capacity)
         self.peak = self.peak.maximum(self.capacity)
+        self.used = ResourceSet.of_amounts(capacity.used_cpus, capacity.used_gpus)
         self.may_grow = capacity.may_grow
 
     @property
@@ -75,7 +77,11 @@ class Admission:
         self.submitted.remove(unit.id)
         self._reserved = self._reserved.minus(ResourceSet.of(unit))
 
+    def is_used_by_others(self, unit: WorkUnit) -> bool:
+        """Whether the unit has no room because of workers of other programs. Valid only while no worker of this run has
+        started."""
+        return not self.capacity.minus(self.used).covers(ResourceSet.of(unit))
+
     def shortfall(self, unit: WorkUnit) -> str:
         """What the unit asks for and what the machines have, for messages."""
-        available = f"{self.capacity.cpus / SCALE:g} and {self.capacity.gpus / SCALE:g}"
-        return f"{unit.label} asks for {unit.cpus:g} CPUs and {unit.gpus:g} GPUs, the machines have {available}"
+        return f"{unit.label} asks for {unit.cpus:g} CPUs and {unit.gpus:g} GPUs, the machines have {self.capacity}"

@@ -24,13 +24,13 @@ class CapacityTimeout:
         """Stop waiting, because a unit runs or has just ended."""
         self._awaited = None
 
-    def wait(self, problem: str, awaited: str, in_vain: str, notice_after: float = 0.0) -> None:
+    def wait(self, problem: str, awaited: str, in_vain: str | None, notice_after: float = 0.0) -> None:
         """Continue to wait. Call it at every poll while no unit runs; it does not block.
 
         Args:
             problem: why no unit runs.
             awaited: what the run waits for; the timeout starts again when this changes.
-            in_vain: what did not happen, for the error message.
+            in_vain: what did not happen, for the error message; None: wait without a timeout.
             notice_after: seconds before the user is told, for waits that usually end by themselves.
 
         Raises:
@@ -42,7 +42,7 @@ class CapacityTimeout:
         if waited >= notice_after and not self._notified:
             self._notified = True
             self._notice(f"{problem}: waiting for {awaited}")
-        if waited >= TIMEOUT_SECONDS:
+        if in_vain is not None and waited >= TIMEOUT_SECONDS:
             raise InterruptedRun(
                 f"{problem}, and {in_vain} within {TIMEOUT_SECONDS / 60:g} minutes: what was committed is in the store; run "
                 "the same command again when there are more or larger machines, or lower the resources that the unit asks for"

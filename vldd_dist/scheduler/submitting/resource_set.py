@@ -17,7 +17,14 @@ class ResourceSet(NamedTuple):
 
     @classmethod
     def of(cls, owner: WorkUnit | Capacity) -> Self:
-        return cls(round(owner.cpus * SCALE), round(owner.gpus * SCALE))
+        return cls.of_amounts(owner.cpus, owner.gpus)
+
+    @classmethod
+    def of_amounts(cls, cpus: float, gpus: float) -> Self:
+        return cls(round(cpus * SCALE), round(gpus * SCALE))
+
+    def __str__(self) -> str:
+        return f"{self.cpus / SCALE:g} and {self.gpus / SCALE:g}"
 
     def plus(self, other: "ResourceSet") -> "ResourceSet":
         return ResourceSet(self.cpus + other.cpus, self.gpus + other.gpus)
