@@ -4,7 +4,8 @@
 
 The published method decodes, resizes and augments the original image for every batch and runs the frozen BERT on every batch's
 captions; this package prepares images once, reads caption embeddings, and augments in threads during the step. Both train the
-same image tower with the same batches on one core (BERT-base has random weights here, which do not affect its speed).
+same image tower with the same batches, with one thread for the model and others that load batches ahead (BERT-base has random
+weights here, which do not affect its speed).
 Co-located experts share the images that one of them has decoded; separate experts have their own caches. Rates are measured
 on whole expert units, which stream from a store, after a first epoch. The pipeline without a model shows the saving by
 sharing if the model took no time.

@@ -4,11 +4,12 @@
 
 DIR has the folders flickr8k/ and weights/ with the files that the preset methods-flickr8k names. The inputs of the variants
 (data, features, experts, coresets) and the figures of distillations are stored, so that an interrupted run continues where it
-stopped. Every method is tuned in the same way: with the first budget and one seed, its outer learning rates are multiplied by
-each of --rates, and the best by validation is used for --seeds distillations of each budget. All sets, including coresets and
-random pairs, are evaluated by students with the same protocol: five seeds, a learning rate chosen on validation from one
-list, one measurement on the test split. The last line is JSON: ours_mean_100, best_published_mean_100, best_coreset_mean_100,
-full_mean, ours_over_published, ours_share_of_full.
+stopped. Every method is tuned in the same way: with the first budget and one seed, its outer learning rates of images and texts
+are multiplied by each of --rates, and the best by validation is used for --seeds distillations of each budget. A learned
+similarity counts as part of a budget: such a method has fewer pairs. All sets, also coresets and random pairs, are evaluated by
+students with the same protocol: five seeds, a learning rate chosen on validation from one list, one measurement on the test
+split. The last line is JSON: ours_mean_100, best_published_mean_100, best_coreset_mean_100, full_mean, ours_over_published,
+ours_share_of_full.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._measure import print_json
-from benchmarks.methods.feature_space import FeatureSpace
+from benchmarks.methods.feature_space import FeatureSpace, set_bytes
 from benchmarks.methods.method_runs import KeptFigures, MethodRun, method_run
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
@@ -78,6 +79,7 @@ class Row(NamedTuple):
 
 
 def deviation(values: Sequence[float]) -> float | None:
+    """The sample standard deviation (divisor n - 1); None for a single value."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
@@ -165,10 +167,15 @@ def row_of(runs: Sequence[MethodRun], pairs: int) -> Row:
 
 
 def of_budget(experiment: Experiment, pairs: int, outer_steps: int | None) -> Experiment:
-    """The experiment with another budget of pairs and, if given, another number of outer steps. The preset's budget is 100
-    pairs, or one fewer for methods that also store a similarity; the difference is kept."""
-    distill = experiment.distill
-    budget = pairs - (100 - distill.pairs[0])
+    """The experiment with a budget of the bytes of so many images and, if given, another number of outer steps. A learned
+    similarity is part of the budget."""
+    distill, image_bytes = experiment.distill, 4 * 3 * experiment.data.image_size**2
+
+    def bytes_of(count: int) -> int:
+        similarity = {name: row.start for name, row in experiment.model.loss.learned_rows(range(1), count).items()}
+        return count * (image_bytes + set_bytes(similarity))
+
+    budget = next(count for count in range(pairs, 0, -1) if bytes_of(count) <= pairs * image_bytes)
     return experiment.model_copy(
         update={"distill": distill.model_copy(update={"pairs": [budget], "outer_steps": outer_steps or distill.outer_steps})}
     )

@@ -49,6 +49,13 @@ def test_a_store_and_a_set_as_documents(published: Store, capsys: pytest.Capture
     assert one["time_left"] in lines
 
 
+def test_a_status_is_shown_although_the_cluster_has_ended(published: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, error = vldd("status", published.url, "--address", "http://127.0.0.1:9", capsys=capsys)
+    assert code == 2
+    assert "x: running" in said
+    assert "--address http://127.0.0.1:9: the cluster cannot be reached" in error
+
+
 def test_a_store_is_not_a_set_and_nothing_is_not_listed(
     published: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, undist
     store = with_its_data(tmp_path / "store", undisturbed)
     job, printed = cluster.submit(store, LONGER)
     assert job == submission_name(load_experiment(PRESET, LONGER), str(store)) + "-1"
-    assert f"ray job logs --address {cluster.dashboard} --follow {job}" in printed
+    assert f"RAY_API_SERVER_ADDRESS={cluster.dashboard} ray job logs --follow {job}" in printed
     cluster.wait(job, lambda: bool(checkpoints(store, "expert")))
     assert cluster.submit(store, LONGER)[1].startswith(f"{job} is already running")
     # A node during the experts, and the driver during the distillation.

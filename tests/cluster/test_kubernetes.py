@@ -140,11 +140,42 @@ def test_pods_agree_with_themselves_and_with_the_image() -> None:
         assert {"containerPort": 8080, "name": "metrics"} in container["ports"]
 
 
+def test_pods_act_as_the_accounts_that_the_guide_makes() -> None:
+    guide = (ROOT / "docs/cluster.md").read_text()
+    bound = re.findall(
+        r"add-iam-policy-binding (\S+)@\S+ \\\n  --role roles/iam.workloadIdentityUser --member \"\S+\[default/(\S+)\]\"", guide
+    )
+    named = {
+        account["metadata"]["name"]: account["metadata"]["annotations"]["iam.gke.io/gcp-service-account"]
+        for account in ACCOUNTS
+    }
+    assert {pod: f"{account}@YOUR_PROJECT.iam.gserviceaccount.com" for account, pod in bound} == named
+    assert len(bound) == 2
+
+
+def test_no_pod_is_moved_and_a_worker_has_a_disk_for_its_volume() -> None:
+    for group in groups():
+        assert group["template"]["metadata"]["annotations"] == {
+            "karpenter.sh/do-not-disrupt": "true",
+            "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        }
+    worker = groups()[1]["template"]["spec"]
+    (scratch,) = [volume["emptyDir"]["sizeLimit"] for volume in worker["volumes"] if volume["name"] == "scratch"]
+    disk = worker["containers"][0]["resources"]["limits"]["ephemeral-storage"]
+    assert int(disk.removesuffix("Gi")) >= int(scratch.removesuffix("Gi")) + 10
+
+
 def test_pods_of_workers_go_to_spot_nodes_and_the_heads_does_not() -> None:
     spec = rendered("cluster-spot")["RayCluster"]["spec"]
     head, worker = (group["template"]["spec"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]))
     assert {toleration["key"] for toleration in worker["tolerations"]} >= {"cloud.google.com/gke-spot", "nvidia.com/gpu"}
-    assert not head.get("nodeSelector")
+    # Neither the labels of spot nodes of GKE, EKS and Karpenter, nor their taints.
+    (term,) = head["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert {(rule["key"], rule["operator"], *rule.get("values", ())) for rule in term["matchExpressions"]} == {
+        ("cloud.google.com/gke-spot", "DoesNotExist"),
+        ("eks.amazonaws.com/capacityType", "NotIn", "SPOT"),
+        ("karpenter.sh/capacity-type", "NotIn", "spot"),
+    }
     assert "tolerations" not in head
     stop = worker["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
     assert int(stop.rpartition(" ")[2]) < worker["terminationGracePeriodSeconds"]

@@ -64,7 +64,12 @@ class Application(Plugin):
 
 def _needs_no_expert(methods: list[Coreset]) -> list[Coreset]:
     for method in methods:
-        if unavailable := sorted(method.needs - {"features"}) or (["means of several"] if method.remark else []):
+        unavailable = [
+            *sorted(method.needs - {"features"}),
+            *(["an expert's joint space"] if method.in_joint_space else []),
+            *(["means of several"] if method.remark else []),
+        ]
+        if unavailable:
             raise ValueError(
                 f"{method.name}: a baseline of applications selects real pairs by their features, without {unavailable[0]}: "
                 "choose another coreset"

@@ -95,8 +95,11 @@ class PartDistillation(Section):
         )
         pairs, rates = starting_pairs(context)
 
+        # Not the seed of the students that are trained on the result: the pairs would be chosen for their starting weights.
+        validating = students.with_seed(derive_seed(students.seed, "validation"))
+
         def validate(learned: SyntheticPairs) -> float:
-            return students.on_pairs(TrainingPairs(learned.rows, len(learned), shared=learned.shared), validation).validation
+            return validating.on_pairs(TrainingPairs(learned.rows, len(learned), shared=learned.shared), validation).validation
 
         with tempfile.TemporaryDirectory() as folder, settings.objective.open(context) as problem:
             writer = UnitWriter(Store(folder), "distillation", "part", {}, {})

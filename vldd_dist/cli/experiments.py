@@ -168,10 +168,15 @@ def status(
     statuses, reports = read_statuses(opened), report_names(opened)
     pages = {name: opened.url_of(key_of(name, PAGE)) for name in reports}
     jobs: list[str] | None = None
+    no_cluster: ConfigError | None = None
     if address:
         from vldd_dist.ray_backend.submitting.submit import jobs_of
 
-        jobs = jobs_of(store, address)
+        try:
+            jobs = jobs_of(store, address)
+        except ConfigError as unreachable:
+            # The store's own status is shown first: it is also wanted after the cluster has ended.
+            no_cluster = unreachable
     readable = [status for status in statuses if not isinstance(status, StoreError)]
     damaged = [status for status in statuses if isinstance(status, StoreError)]
     for error in damaged:
@@ -188,6 +193,8 @@ def status(
             say(f"{opened.url}: no experiment has run in this store")
         if jobs is not None:
             say("\n".join(map(one_line, jobs)) or f"{address} has no job for this store")
+    if no_cluster:
+        raise no_cluster
     exit_for_damaged(statuses)
 
 

@@ -17,10 +17,12 @@ class Coreset(Plugin):
     Attributes:
         needs: what it reads of the candidates beside their number: "features" (joint features by an expert), "forgetting"
             (an expert's forgetting counts).
+        in_joint_space: whether it compares images with texts, so that their features must be those of an expert's joint space.
         remark: a remark that tables print about its pairs if they are not real pairs.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    in_joint_space: ClassVar[bool] = False
     remark: ClassVar[str | None] = None
 
     @abstractmethod

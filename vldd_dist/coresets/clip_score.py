@@ -14,6 +14,7 @@ class ClipScore(Coreset):
     """Pairs whose image and caption have the most similar features under an expert."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    in_joint_space: ClassVar[bool] = True
 
     def select(self, candidates: Candidates, count: int, generator: np.random.Generator) -> Tensor:
         """The pairs with the largest cosine of their joint features; of equal ones the first."""

@@ -35,6 +35,11 @@ class Stat(_Value):
         description="Standard deviation over the students of a run, averaged over the runs with several; None if there is none."
     )
 
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation that is shown: over runs if there are several, else over students."""
+        return self.std_students if self.std_runs is None else self.std_runs
+
 
 class Row(_Value):
     """Test recall of the students trained on sets of one method and size.

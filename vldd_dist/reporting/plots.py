@@ -67,7 +67,7 @@ def recall_plot(rows: list[Row]) -> Plot:
         for method in methods:
             line = [row for row in limited if row.method == method]
             means = [row.metrics["mean"].mean for row in line]
-            spreads = [row.metrics["mean"].std_runs or row.metrics["mean"].std_students or 0.0 for row in line]
+            spreads = [row.metrics["mean"].spread or 0.0 for row in line]
             pairs = [row.pairs for row in line]
             is_main = method == DISTILLED
             axes.errorbar(

@@ -48,7 +48,7 @@ def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequen
             pairs, means = [question.pairs for question, _ in line], [stat.mean for _, stat in line]
             is_main = line[0][0].method == DISTILLED
             axes.errorbar(
-                pairs, means, [_spread(stat) for _, stat in line], color=colours[name], label=name,
+                pairs, means, [stat.spread or 0.0 for _, stat in line], color=colours[name], label=name,
                 marker="o", markersize=4 if is_main else 3, linewidth=2 if is_main else 1.2, capsize=2,
             )  # fmt: skip
             plot.say_values(name, zip(pairs, means, strict=True), "pairs", " %")
@@ -67,17 +67,13 @@ def _bars(plot: Plot, layout: Layout, measured: Sequence[Measured]) -> None:
         names = [_name(question, layout) for question, _ in measured]
         means = [stat.mean for _, stat in measured]
         colours = [GREY if q.method == FULL else BLUE if q.method == DISTILLED else ORANGE for q, _ in measured]
-        axes.barh(places, means, xerr=[_spread(stat) for _, stat in measured], color=colours, ecolor=INK, height=0.7)
+        axes.barh(places, means, xerr=[stat.spread or 0.0 for _, stat in measured], color=colours, ecolor=INK, height=0.7)
         axes.set_axisbelow(True)
         axes.set_yticks(places, names)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         for place, name, mean in zip(places, names, means, strict=True):
             plot.values.append((mean, place, f"{name}: {mean:.4g} %"))
-
-
-def _spread(stat: Stat) -> float:
-    return stat.std_runs or stat.std_students or 0.0
 
 
 def _name(question: Question, layout: Layout) -> str:

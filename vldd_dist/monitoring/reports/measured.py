@@ -117,12 +117,17 @@ class Measured:
         applications = graph.experiment.applications.run
         for position, application in enumerate(applications):
             units = [graph.unit("application", *key) for key in keys_of(graph.experiment, position)]
-            results = [result for unit in units if (facts := self.facts(unit)) for result in facts["results"]]
+            committed = [facts for unit in units if (facts := self.facts(unit))]
+            results = [result for facts in committed for result in facts["results"]]
             number = 1 + sum(other.name == application.name for other in applications[:position])
             if results:
                 name = application.name + (f"-{number}" if number > 1 else "")
                 rows = [Result.model_validate(result) for result in results]
-                tables[name] = application_table(application, graph.experiment.name, rows)
+                table = application_table(application, graph.experiment.name, rows)
+                if len(committed) < len(units):
+                    incomplete = f"Incomplete: {len(committed)} of {len(units)} distilled sets."
+                    table = table.model_copy(update={"notes": [*table.notes, incomplete]})
+                tables[name] = table
         return tables
 
     def _recalls(self, evaluations: list[WorkUnit]) -> list[dict[str, float]]:

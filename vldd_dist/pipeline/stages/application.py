@@ -125,7 +125,7 @@ def starting_numbers(context: StageContext, start: dict[str, Any]) -> PairNumber
 
 STAGE = StageSpec(
     kind="application",
-    version=3,
+    version=4,
     title="applications",
     section="applications",
     result=ApplicationFacts,

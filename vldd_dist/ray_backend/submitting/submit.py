@@ -23,6 +23,8 @@ from vldd_dist.ray_backend.joining import TOKEN, first_line
 from vldd_dist.ray_backend.submitting.secret_files import EXCLUDES, check_named_files, check_working_dir, texts_of
 from vldd_dist.store.store import Store
 
+# Ray's variable for the URL of a cluster's dashboard. Its commands prefer it, and RAY_ADDRESS, to their `--address`.
+ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 # How long Ray waits for a driver to end after `ray job stop`, as text.
 STOP_SECONDS = "60"
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
@@ -83,7 +85,7 @@ def submit(
     # Ray would log every file that it does not upload.
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _cluster_errors(address):
-        client = JobSubmissionClient(address)
+        client = _client(address)
         earlier_jobs = {
             details.submission_id: details.status
             for details in client.list_jobs()
@@ -125,12 +127,24 @@ def jobs_of(store: str, address: str) -> list[str]:
         ConfigError: the cluster cannot be reached.
     """
     with _cluster_errors(address):
-        jobs = JobSubmissionClient(address).list_jobs()
+        jobs = _client(address).list_jobs()
     return [
         f"job {job.submission_id}: {job.status.value}" + (f" ({job.message})" if job.status == JobStatus.FAILED else "")
         for job in jobs
         if (job.metadata or {}).get("store") == store
     ]
+
+
+def _client(address: str) -> JobSubmissionClient:
+    """A client of the cluster at this address. Ray would prefer an address in its variables to the argument."""
+    before = os.environ.get(ADDRESS_VARIABLE)
+    os.environ[ADDRESS_VARIABLE] = address
+    try:
+        return JobSubmissionClient(address)
+    finally:
+        del os.environ[ADDRESS_VARIABLE]
+        if before is not None:
+            os.environ[ADDRESS_VARIABLE] = before
 
 
 @contextmanager
@@ -149,8 +163,8 @@ def next_commands(job: str, address: str, store: str) -> str:
     """The commands that a user may want next, one in each line."""
     return "\n".join(
         [
-            f"logs     ray job logs --address {address} --follow {job}",
-            f"stop     ray job stop --address {address} {job}      (submit again to resume)",
+            f"logs     {ADDRESS_VARIABLE}={address} ray job logs --follow {job}",
+            f"stop     {ADDRESS_VARIABLE}={address} ray job stop {job}      (submit again to resume)",
             f"status   vldd status {shlex.quote(store)}",
             f"results  vldd list {shlex.quote(store)}",
         ]

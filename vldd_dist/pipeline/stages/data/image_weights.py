@@ -7,6 +7,7 @@ import torch
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.config.sections.starting_weights import PretrainSettings
+from vldd_dist.data.scenes import GENERATOR_VERSION
 from vldd_dist.experts.pretraining import pretrain_on_attributes
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.image.identity import weights_identity
@@ -29,6 +30,7 @@ def unit(graph: Units, image_model: str) -> WorkUnit:
     if image.weights == "attributes":
         spec |= {
             "attributes": experiment.pretrain.identity(),
+            "generator": GENERATOR_VERSION,
             "image_size": experiment.data.image_size,
             "mean": list(image.mean),
             "std": list(image.std),
