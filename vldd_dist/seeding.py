@@ -1,13 +1,16 @@
-"""Random seeds. Every random draw derives from (seed, purpose, step), and no global generator is used.
+"""Random seeds. Every random draw derives from (seed, purpose, step); global generators are used only while they are seeded.
 
 A resumed run derives its generators from its position, so its result is bit for bit that of an uninterrupted run.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -22,3 +25,14 @@ def numpy_generator(*parts: int | str) -> "np.random.Generator":
     import numpy as np
 
     return np.random.default_rng(derive_seed(*parts))
+
+
+@contextmanager
+def seeded(seed: int, device: "torch.device") -> Iterator[None]:
+    """Within the `with` block, torch's global generators of the CPU and of `device` start at this seed. They are restored at
+    the end. Other devices are not touched: a unit on the CPU must not start CUDA."""
+    import torch
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -158,6 +158,8 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ("distill.workers=11", "distill.workers (11) is more than the pairs in a step (10): lower it"),
         ("experts.workers=65", "experts.workers (65) is more than the pairs in a step (64): lower it"),
         ("distill.sharding=zero4", "distill.sharding"),
+        ("distill.outer_steps=100000000", "distill.outer_steps"),
+        ("device=cuda", "device"),
         ("experts.lr_image=.inf", "experts.lr_image: Input should be a finite number"),
         ("distill.objective.max_loss=.nan", "distill.objective.max_loss: Input should be a finite number"),
         ("model.image.mean=[0.5, .inf, 0.5]", "model.image.mean.1: Input should be a finite number"),
@@ -292,3 +294,12 @@ def test_a_few_aliases_cannot_stand_for_billions(tmp_path: Path) -> None:
     bomb.write_text("\n".join(lines))
     with pytest.raises(ConfigError, match="more than 100,000 values"):
         load_experiment(bomb)
+
+
+@pytest.mark.parametrize("section", ["distill", "experts"])
+def test_ranks_do_not_share_a_gpu(section: str) -> None:
+    half = [f"{section}.workers=2", f"{section}.resources.gpus=0.5"]
+    with pytest.raises(ConfigError, match=rf"{section}.resources.gpus \(0.5\): the ranks of a unit cannot share a GPU"):
+        load_experiment("scenes", half)
+    for allowed in ([*half, "device=cpu"], half[1:], [half[0], f"{section}.resources.gpus=1"]):
+        load_experiment("scenes", allowed)

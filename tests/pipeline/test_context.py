@@ -2,6 +2,9 @@
 
 import random
 
+import pytest
+import torch
+
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.work_unit import UnitOrder
@@ -29,3 +32,24 @@ def test_roles_are_in_the_order_of_their_numbers(store: Store) -> None:
         "recall.random.10.0",
         "recall.random.-1.0",
     ]
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "on", "fractions"),
+    [
+        ("auto", 0, "cpu", []),
+        ("auto", 1, "cuda", []),
+        ("auto", 0.5, "cuda", [0.5]),
+        ("cpu", 0.5, "cpu", []),
+        ("cpu", 1, "cpu", []),
+    ],
+)
+def test_a_worker_uses_the_part_of_a_gpu_that_it_was_given(
+    device: str, gpus: float, on: str, fractions: list[float], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    order = UnitOrder("expert", "0", {}, {}, {"device": device}, 1, gpus, "")
+    context = StageContext(order, store, UnitWriter(store, "expert", "0", {}, {}), lambda event: None)
+    assert context.device == context.device == torch.device(on)
+    assert limits == fractions

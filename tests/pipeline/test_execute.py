@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
@@ -22,3 +23,16 @@ def test_a_unit_computes_on_no_more_cpus_than_it_asks_for(cpus: float, threads: 
         assert (os.environ["RAYON_NUM_THREADS"], os.environ["TOKENIZERS_PARALLELISM"]) == (str(threads), parallel)
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_committed_unit_is_not_computed_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checkpoints are gone, so another run, or a retry after a lost answer, would begin at the start."""
+    (unit, *_) = units_of(experiment(), "shard_group")
+    execute(unit.order(), store, lambda event: None)
+    monkeypatch.setattr(UnitWriter, "commit", lambda *arguments, **more: pytest.fail("computed again"))
+    events: list[object] = []
+    execute(unit.order(), store, events.append)
+    assert events == []
+    other = replace(unit.order(), id="0" * 16)
+    with pytest.raises(pytest.fail.Exception, match="computed again"):
+        execute(other, store, events.append)

@@ -14,9 +14,14 @@ from vldd_dist.testing.experiments.tiny import TINY
 from vldd_dist.testing.scripted_executor import make
 
 
+def set_gpus(count: int, monkeypatch: pytest.MonkeyPatch, usable: bool = True) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: usable and count > 0)
+
+
 @pytest.mark.parametrize(("here", "asked", "lines"), [(0, 0, 0), (1, 0, 1), (2, 1, 0)])
 def test_a_gpu_that_nothing_uses_is_told(here: int, asked: float, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    set_gpus(here, monkeypatch)
     said: list[str] = []
     compare_gpus([make("dataset"), make("expert 0", gpus=asked)], said.append)
     assert len(said) == lines
@@ -25,9 +30,16 @@ def test_a_gpu_that_nothing_uses_is_told(here: int, asked: float, lines: int, mo
 
 @pytest.mark.parametrize(("here", "asked"), [(0, 1), (1, 2)])
 def test_a_gpu_that_is_not_there_is_refused(here: int, asked: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    set_gpus(here, monkeypatch)
     with pytest.raises(ConfigError, match=f"expert 0 asks for {asked} GPU"):
         compare_gpus([make("dataset"), make("expert 0", gpus=asked)], lambda line: None)
+
+
+def test_a_gpu_without_a_usable_driver_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_gpus(1, monkeypatch, usable=False)
+    compare_gpus([make("dataset")], lambda line: pytest.fail(line))
+    with pytest.raises(ConfigError, match="torch finds none on this machine"):
+        compare_gpus([make("expert 0", gpus=1)], lambda line: None)
 
 
 def test_one_option_asks_for_every_stage_that_computes_and_a_key_of_its_own_wins() -> None:
@@ -43,7 +55,7 @@ def test_gpus_that_are_not_there_are_refused_before_ray_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    set_gpus(0, monkeypatch)
     sets = [part for override in TINY for part in ("--set", override)]
     code, _, err = vldd("run", "scenes", "--store", str(tmp_path / "store"), "--gpus", "1", *sets, capsys=capsys)
     assert (code, "and torch finds none on this machine" in err) == (2, True)

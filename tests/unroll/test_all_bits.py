@@ -1,10 +1,14 @@
 """Finite differences and the precision that torch is set to."""
 
+from unittest.mock import Mock
+
+import pytest
 import torch
 from torch import Tensor
 
+from vldd_dist.distillation.student.local import LocalUnrolling
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import Params
+from vldd_dist.distillation.unroll import Gradient, Params, UnrollResult
 from vldd_dist.testing.unroll_problems import dual_encoder_case
 
 
@@ -28,3 +32,22 @@ def test_differences_are_of_gradients_in_all_bits_of_fp32() -> None:
         assert torch.backends.cuda.matmul.allow_tf32
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def test_the_gradient_with_which_differences_are_compared_has_all_bits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags: list[tuple[bool, bool]] = []
+
+    def gradient(self: LocalUnrolling, method: Gradient, *arguments: object) -> UnrollResult:
+        flags.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        raise InterruptedError
+
+    monkeypatch.setattr(LocalUnrolling, "_gradient", gradient)
+    unrolling = object.__new__(LocalUnrolling)
+    unrolling.model = torch.nn.Identity()  # type: ignore[assignment]
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        with pytest.raises(InterruptedError):
+            unrolling.check_differences(Mock(), None)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+    assert flags == [(False, False)]

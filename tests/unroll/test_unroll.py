@@ -229,7 +229,8 @@ def test_offloaded_snapshots_give_the_same_bits(name: str, device: str, tmp_path
     case = dual_encoder_case()
     case = case.to(torch.device(device))
     here = case.gradient(name, "forward")
-    stacks: list[SnapshotStack] = [OnHost(), OnDisk(tmp_path)]
+    disk = OnDisk(tmp_path)
+    stacks: list[SnapshotStack] = [OnHost(), disk]
     for stack in stacks:
         # Twice: a stack serves one unroll after the other.
         for _ in range(2):
@@ -237,7 +238,9 @@ def test_offloaded_snapshots_give_the_same_bits(name: str, device: str, tmp_path
             assert flat(offloaded).device.type == device
             assert torch.equal(flat(here), flat(offloaded))
             assert torch.equal(here.rates, offloaded.rates)
-    assert len(list(tmp_path.iterdir())) == len(case.batches)
+    # The file has no name, so a killed process leaves nothing behind.
+    assert list(tmp_path.iterdir()) == []
+    disk.close()
 
 
 def test_what_cannot_be_unrolled_is_refused() -> None:

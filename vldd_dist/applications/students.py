@@ -17,7 +17,7 @@ from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
-from vldd_dist.seeding import derive_seed, numpy_generator
+from vldd_dist.seeding import derive_seed, numpy_generator, seeded
 
 
 class FeatureBackbone(nn.Module):
@@ -143,8 +143,7 @@ class Students:
             generator = numpy_generator(self.seed, "all pairs", epoch)
             captions = first[:-1] + torch.from_numpy(generator.integers(first.diff().numpy()))
             student.train()
-            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-                torch.manual_seed(derive_seed(self.seed, "all pairs", "dropout", epoch))
+            with seeded(derive_seed(self.seed, "all pairs", "dropout", epoch), self.device):
                 for chosen in torch.from_numpy(generator.permutation(len(captions))).split(protocol.batch_size):
                     batch = train.inputs[chosen].to(self.device), train.texts[captions[chosen]].to(self.device)
                     value = loss(*student(*batch))

@@ -7,7 +7,7 @@ are removed with it, except blobs, which the later manifest lists too.
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 from vldd_dist.artifacts.manifests import CheckpointRecord, from_json, to_json
 from vldd_dist.artifacts.units import manifest_key
@@ -89,15 +89,11 @@ class UnitCheckpoints:
         Raises:
             AlreadyCommitted: another attempt has committed the unit.
         """
+        self.stop_if_committed()
         self.write_record(step, self.write_objects(step, objects) | dict(stored or {}), facts)
 
     def write_objects(self, step: int, objects: Mapping[str, bytes]) -> dict[str, ObjectInfo]:
-        """Write objects of a checkpoint. This rank or another writes its record later.
-
-        Raises:
-            AlreadyCommitted: another attempt has committed the unit.
-        """
-        self.stop_if_committed()
+        """Write objects of a checkpoint. This rank or another writes its record later."""
         folder = f"{self.prefix}/{self.attempt}/checkpoint-{step:08d}"
         with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
             written = pool.map(lambda item: self._write(f"{folder}/{item[0]}", item[1]), objects.items())
@@ -156,8 +152,16 @@ class UnitCheckpoints:
 
     def stop_if_committed(self) -> None:
         """Raises AlreadyCommitted if the unit has a manifest."""
-        if self.store.exists(manifest_key(self.prefix)):
-            raise AlreadyCommitted(f"{self.prefix} was committed by another attempt first: its result is used")
+        if self.is_committed():
+            self.stop()
+
+    def is_committed(self) -> bool:
+        """Whether the unit has a manifest."""
+        return self.store.exists(manifest_key(self.prefix))
+
+    def stop(self) -> NoReturn:
+        """Raises AlreadyCommitted."""
+        raise AlreadyCommitted(f"{self.prefix} was committed by another attempt first: its result is used")
 
     def _ascending(self) -> list[str]:
         """Keys of the records of all attempts, the lowest step first."""

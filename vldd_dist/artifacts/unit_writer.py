@@ -65,6 +65,7 @@ class UnitWriter:
             AlreadyCommitted: another attempt has committed the unit.
             StoreError: the first attempt's objects are missing or damaged.
         """
+        self.checkpoints.stop_if_committed()
         infos = self.checkpoints.write_objects(0, objects)
         key = f"{self.prefix}/checkpoints/{0:08d}-{AGREED}.json"
         is_first = self.store.create(key, to_json(CheckpointRecord(step=0, objects=infos, facts={})))

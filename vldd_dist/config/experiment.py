@@ -35,9 +35,7 @@ class Experiment(Section):
     coresets: CoresetSettings = CoresetSettings()
     evaluation: EvaluationsSettings = EvaluationsSettings()
     applications: ApplicationsSettings = ApplicationsSettings()
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: cuda for workers that request a GPU, cpu for others."
-    )
+    device: Literal["auto", "cpu"] = Field("auto", description="auto: a GPU for workers that request one, the CPU for others.")
     stall_timeout_seconds: Positive | None = Field(
         None,
         description="A unit whose worker has started and then reports nothing for this long is stopped and retried, on another "
@@ -192,6 +190,14 @@ def _rank_problems(experiment: Experiment) -> list[str]:
     for section, workers, batch in (("distill", distill.workers, smallest), ("experts", experts.workers, experts.batch_size)):
         if workers > batch:
             problems.append(f"{section}.workers ({workers}) is more than the pairs in a step ({batch}): lower it")
+    for section, workers, gpus in (
+        ("distill", distill.workers, distill.resources.gpus),
+        ("experts", experts.workers, experts.resources.gpus),
+    ):
+        if workers > 1 and 0 < gpus < 1 and experiment.device == "auto":
+            problems.append(
+                f"{section}.resources.gpus ({gpus:g}): the ranks of a unit cannot share a GPU: set it to 1, or {section}.workers to 1"
+            )
     for section, sharding in (("distill", distill.sharding), ("experts", experts.sharding)):
         if sharding != "none" and image.train in ("head", "frozen"):
             problems.append(

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import PHASE
 from vldd_dist.errors import DivergenceError
-from vldd_dist.seeding import derive_seed, numpy_generator
+from vldd_dist.seeding import derive_seed, numpy_generator, seeded
 
 
 class TrainingProtocol(Protocol):
@@ -123,8 +123,7 @@ def train_epochs(
         module.train()
         freeze_norm_statistics(module)
     losses: list[float] = []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(seed, "student", "dropout"))
+    with seeded(derive_seed(seed, "student", "dropout"), device):
         for epoch in range(protocol.epochs * len(phases)):
             numbers = phases[epoch // protocol.epochs]
             order = numbers[torch.from_numpy(numpy_generator(seed, "student", epoch).permutation(len(numbers)))]

@@ -17,7 +17,7 @@ from vldd_dist.data.scenes import attribute_vector, draw_scenes
 from vldd_dist.errors import DivergenceError
 from vldd_dist.events import Progress, Report
 from vldd_dist.models.image.backbone import feature_size
-from vldd_dist.seeding import derive_seed, numpy_generator
+from vldd_dist.seeding import derive_seed, numpy_generator, seeded
 
 # The number of the first scene used here. The scenes of an experiment's splits have other numbers.
 PRETRAINING_OFFSET = 10_000_000
@@ -48,8 +48,7 @@ def pretrain_on_attributes(
     scenes = draw_scenes(settings.images, seed, image_size, offset=PRETRAINING_OFFSET)
     pixels = torch.stack([to_tensor(scene.image) for scene in scenes])
     targets = torch.stack([attribute_vector(scene) for scene in scenes])
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "pretraining"))
+    with seeded(derive_seed(seed, "pretraining"), device):
         backbone = backbone.to(device).train()
         classifier = nn.Linear(feature_size(backbone), targets.shape[1]).to(device)
         optimiser = torch.optim.Adam([*backbone.parameters(), *classifier.parameters()], lr=settings.lr)

@@ -30,7 +30,7 @@ from vldd_dist.models.losses import Loss
 from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
-from vldd_dist.seeding import derive_seed
+from vldd_dist.seeding import derive_seed, seeded
 from vldd_dist.sharding.engine import shard_model
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.sharding.skeleton import Skeleton
@@ -140,8 +140,7 @@ class ExpertTraining:
         inputs, model, ranks = self.inputs, self.inputs.model, self.inputs.ranks
         model.train()
         losses, started, done = [], time.monotonic(), 0
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(self.seed, "expert", self.index, "dropout", epoch))
+        with seeded(derive_seed(self.seed, "expert", self.index, "dropout", epoch), inputs.device):
             for image_inputs, texts, entries in self._batches(epoch):
                 model.gather_rows = ranks.rows_gatherer(len(entries))
                 image_features, text_features = self.model(image_inputs, texts)

@@ -19,7 +19,6 @@ from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
 from vldd_dist.data.prepared.pieces import Pieces
-from vldd_dist.errors import ConfigError
 from vldd_dist.events import Report
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.pipeline.work_unit import UnitOrder
@@ -79,11 +78,13 @@ class StageContext:
 
     @cached_property
     def device(self) -> torch.device:
-        """cuda if the worker was given a GPU, else cpu, unless the description sets `device`."""
-        wanted = self.execution["device"]
-        if wanted == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"device: cuda, but {self.order.label} sees no GPU: set device: auto or raise resources.gpus")
-        return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and self.order.gpus > 0) else "cpu")
+        """cuda if the worker was given a GPU and the description does not say `device: cpu`, else cpu."""
+        if self.execution["device"] == "cpu" or not self.order.gpus:
+            return torch.device("cpu")
+        if self.order.gpus < 1:
+            # Otherwise the allocator of one process may take the whole GPU, and its neighbour runs out of memory.
+            torch.cuda.set_per_process_memory_fraction(self.order.gpus)
+        return torch.device("cuda")
 
     def settings(self, section: type[SectionType], name: str) -> SectionType:
         """A section of the description: fields that determine the output are in `spec[name]`, the others in `execution`."""

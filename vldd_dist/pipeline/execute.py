@@ -8,6 +8,7 @@ import torch
 
 from vldd_dist.artifacts.checkpoints import AlreadyCommitted
 from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.artifacts.units import is_done
 from vldd_dist.events import Report, UnitReport
 from vldd_dist.logs import bound
 from vldd_dist.pipeline.context import StageContext
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 def execute(
     order: UnitOrder, store: Store, report: Report, ranks: Ranks = SOLO, should_stop: Callable[[], bool] = lambda: False
 ) -> None:
-    """Run one attempt at a unit and commit its manifest, unless another writer has already committed the unit.
+    """Run one attempt at a unit and commit its manifest. It does nothing if the unit is already committed, by another run or by
+    an earlier attempt whose answer was lost.
 
     If the unit has several ranks, each of them calls this; rank 0 sends reports and commits the objects of all ranks. When
     `should_stop` returns True, a long unit stores a checkpoint and ends.
@@ -31,6 +33,10 @@ def execute(
     Raises:
         VlddError: with a sentence for the user. Any other exception is a bug.
     """
+    # Its checkpoints were removed with the commit, so the whole unit would be computed again.
+    if ranks.broadcast(ranks.is_main and is_done(store, order.kind, order.id)):
+        logger.info("%s/%s is already committed", order.kind, order.id)
+        return
     _limit_threads(max(1, int(order.cpus)))
     inputs = {role: f"{kind}/{unit_id}" for role, (kind, unit_id) in order.inputs.items()}
     writer = UnitWriter(store, order.kind, order.id, order.spec, inputs)

@@ -36,6 +36,8 @@ class RayExecutor:
         self._join()
         self.queue = self._make_queue()
         self.running: dict[str, Attempt] = {}
+        # Ids of all units that had an attempt.
+        self._submitted: set[str] = set()
         # Reports that were read from the queue and not yet returned by `reports`.
         self._reports: list[UnitReported] = []
         # Unit id -> outcome that a worker process sent through the queue before it exited.
@@ -64,6 +66,9 @@ class RayExecutor:
         return Capacity(cpus, gpus, not self.owns_cluster, used_cpus, used_gpus)
 
     def submit(self, order: UnitOrder) -> None:
+        if order.id in self._submitted:
+            self._forget_earlier_attempt(order.id)
+        self._submitted.add(order.id)
         kind: Callable[[UnitOrder, Store, Queue], Attempt] = TaskAttempt
         if order.workers > 1 or order.execution.get("sharding", "none") != "none":
             kind = GroupAttempt
@@ -106,6 +111,12 @@ class RayExecutor:
         self._read_queue()
         reports, self._reports = self._reports, []
         return reports
+
+    def _forget_earlier_attempt(self, unit_id: str) -> None:
+        """Drop what an earlier attempt at the unit has sent: it would be taken for reports of the new attempt."""
+        self._read_queue()
+        self._reports = [report for report in self._reports if report.unit_id != unit_id]
+        self._sent_outcomes.pop(unit_id, None)
 
     def _read_queue(self) -> None:
         try:

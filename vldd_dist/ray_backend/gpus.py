@@ -19,7 +19,8 @@ def compare_gpus(units: Sequence[WorkUnit], say: Callable[[str], None]) -> None:
     Raises:
         ConfigError: a unit asks for more GPUs than torch finds.
     """
-    available = torch.cuda.device_count()
+    # torch also counts the GPUs of a driver that it cannot use.
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     asking = [unit for unit in units if unit.gpus]
     if lacking := next((unit for unit in asking if unit.gpus > available), None):
         finds = "none on this machine (it takes a CUDA build of torch and a driver)"

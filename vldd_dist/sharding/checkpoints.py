@@ -26,10 +26,16 @@ def save_together(
         objects: name -> content of this rank's objects; no two ranks use the same name.
         facts: returns the facts for the record; called on rank 0, after the objects are written.
         stored: returns objects of all ranks that are in the store already (blobs), for the record; called likewise.
+
+    Raises:
+        AlreadyCommitted: another attempt has committed the unit.
     """
     if ranks.world_size == 1:
         uploads.submit(lambda: writer.checkpoints.save(step, objects, facts(), stored()))
         return
+    # One rank asks for all: if each asked by itself, some could find a manifest that others do not, and those would wait.
+    if ranks.broadcast(ranks.is_main and writer.checkpoints.is_committed()):
+        writer.checkpoints.stop()
     written = ranks.all_gather(writer.checkpoints.write_objects(step, objects))
     if ranks.is_main:
         infos = {name: info for rank_infos in written for name, info in rank_infos.items()}

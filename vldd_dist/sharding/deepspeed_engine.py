@@ -53,7 +53,8 @@ def make_engine(model: nn.Module, optimiser: torch.optim.Optimizer, stage: int) 
         "zero_optimization": {
             "stage": stage,
             "contiguous_gradients": stage == 3,
-            "overlap_comm": on_gpu,
+            # Stage 3 would gather parameters on a stream of its own, which does not wait until they are written.
+            "overlap_comm": on_gpu and stage < 3,
             # No parameter may stay gathered between two uses, because parameters are written between passes.
             "stage3_param_persistence_threshold": 0,
             "stage3_max_reuse_distance": 0,

@@ -39,10 +39,14 @@ class Exchange:
         Returns:
             The rows (K,) that any rank uses, counted from this rank's first row, ascending; and their sums (K, ...).
         """
-        received = self._move(values, self._received, [len(rows) for rows in self._sent])
+        counts = [len(rows) for rows in self._sent]
+        received = self._move(values, self._received, counts)
         rows, places = torch.unique(torch.cat(self._sent), return_inverse=True)
         sums = received.new_zeros(len(rows), *received.shape[1:])
-        return rows, sums.index_add_(0, places.to(received.device), received)
+        # One rank after the other, so that sums of three or more values have the same bits on GPUs too.
+        for place, values_of_rank in zip(places.to(received.device).split(counts), received.split(counts), strict=True):
+            sums.index_add_(0, place, values_of_rank)
+        return rows, sums
 
     def _move(self, rows: Tensor, outgoing: list[int], incoming: list[int]) -> Tensor:
         """Send `outgoing[r]` of the rows to each rank r, in order; returns the `incoming[r]` rows from each."""

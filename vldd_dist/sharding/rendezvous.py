@@ -47,6 +47,9 @@ def join(meeting: Rendezvous, rank: int, world_size: int, *, device: torch.devic
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK="0")
     os.environ.update(MASTER_ADDR=meeting.host, MASTER_PORT=str(meeting.port))
     backend = "nccl" if device.type == "cuda" else "gloo"
+    # Otherwise torch's watchdog ends this process when another rank is lost, and it would count as killed itself. With this
+    # variable the collective raises, as with gloo.
+    os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     return Ranks(rank, world_size)
 

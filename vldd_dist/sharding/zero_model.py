@@ -42,7 +42,8 @@ class ZeroModel:
         # The values are written twice: to what the forward pass reads, and to the engine's fp32 copy, which its steps update.
         if self.stage == 3:
             # A parameter that is still gathered from the last pass would be used instead of the shard written here.
-            self.engine.empty_partition_cache()
+            # Not the engine's own method, which also empties the allocator of the GPU, at every pass.
+            self.engine.optimizer.empty_partition_cache()
             for parameter, shard in zip(self.parameters, shards, strict=True):
                 parameter.ds_tensor.view(-1)[: len(shard)] = shard  # type: ignore[attr-defined]
         else:

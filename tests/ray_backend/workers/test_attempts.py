@@ -18,6 +18,7 @@ from vldd_dist.ray_backend.workers.attempts import GroupAttempt, outcome_of, wor
 from vldd_dist.ray_backend.workers.errors import LOST
 from vldd_dist.ray_backend.workers.messages import encode
 from vldd_dist.store.store import Store
+from vldd_dist.testing.scripted_executor import make
 
 # Unit id, and what its worker sent.
 Message = tuple[str, dict[str, Any]]
@@ -169,3 +170,29 @@ def test_a_process_that_ended_because_it_was_spoilt_has_told_the_queue_why(monke
     assert dict(executor.wait(1)) == {"a": said, "b": Outcome("killed", "its process was killed", 1)}
     assert executor.reports() == [UnitReported("a", Progress(1, 9), "n")]
     assert executor.running == {}
+
+
+def test_what_an_earlier_attempt_sent_does_not_count_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A straggler that is moved may have reports in the queue, and the cause for which its process ended."""
+    messages: list[Message] = []
+
+    class Sent:
+        def qsize(self) -> int:
+            return len(messages)
+
+        def get_nowait_batch(self, size: int) -> list[Message]:
+            batch, messages[:] = list(messages), []
+            return batch
+
+    monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
+    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: Sent())
+    monkeypatch.setattr(executor_module, "TaskAttempt", lambda *arguments: "attempt")
+    executor = RayExecutor(Store("memory://x"))
+    order = make("a").order()
+    executor.submit(order)
+    other = ("b", encode(Progress(2, 9), "n"))
+    messages[:] = [(order.id, encode(Progress(1, 9), "n")), other, (order.id, {"ended": asdict(REFUSED)})]
+    executor.submit(order)
+    assert executor.reports() == [UnitReported("b", Progress(2, 9), "n")]
+    killed = Outcome("killed", "its process was killed", 1)
+    assert executor._sent_or(order.id, killed) == killed

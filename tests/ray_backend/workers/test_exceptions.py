@@ -122,9 +122,17 @@ except FileNotFoundError as error:
     assert is_of_the_machine(wrapped)
     assert is_of_the_machine(AttributeError("partially initialized module 'torch' has no attribute 'x'"))
     assert is_of_the_machine(died(NODE_DIED))
+    for of_a_gpu in (
+        "No CUDA GPUs are available",
+        "The NVIDIA driver on your system is too old (found version 11000)",
+        "CUDA error: uncorrectable ECC error encountered",
+        "CUDA error: unspecified launch failure",
+    ):
+        assert is_of_the_machine(RuntimeError(of_a_gpu))
     for of_the_unit in (
         raised(lambda: (tmp_path / "no-file").read_text()),
         ValueError("no"),
+        RuntimeError("CUDA error: device-side assert triggered"),
         AttributeError("'X' object has no attribute 'y'"),
         DataError("a.jpg: damaged"),
     ):

@@ -21,6 +21,9 @@ from vldd_dist.config.base import (
 )
 from vldd_dist.plugins import INITIALISATIONS, OBJECTIVES
 
+# The names of checkpoints have eight digits for the step.
+OuterSteps = Annotated[int, Field(gt=0, lt=10**8)]
+
 
 def _initialisation(chosen: Any) -> Any:
     """As `plugin_of`; a mapping with the key `images` or `texts` and no name holds the settings of `by_modality`."""
@@ -40,7 +43,7 @@ class DistillSettings(Section):
         default_factory=lambda: choose(OBJECTIVES, "trajectory_matching"),
         description="The outer objective, whose gradient updates the pairs.",
     )
-    outer_steps: Positive = Field(2000, description="Steps of the outer optimiser.")
+    outer_steps: OuterSteps = Field(2000, description="Steps of the outer optimiser.")
     batch_size: Positive | None = Field(
         None,
         description="Pairs in an inner step (mini_batch_size); none: all M. No effect on objectives that train no student.",
@@ -100,7 +103,7 @@ class Phase(Section):
     pairs: Positive | None = Field(
         None, description="Number of pairs, required in all phases but the last, which gets the remaining pairs (none)."
     )
-    outer_steps: Positive | None = Field(None, description="Outer steps of this phase; none: distill.outer_steps.")
+    outer_steps: OuterSteps | None = Field(None, description="Outer steps of this phase; none: distill.outer_steps.")
     objective: dict[str, Any] = Field(
         default_factory=dict, description="Settings of distill.objective that differ in this phase."
     )

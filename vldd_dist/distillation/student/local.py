@@ -27,6 +27,7 @@ from vldd_dist.distillation.unroll import (
     inner_products,
     unrolled_gradient,
 )
+from vldd_dist.distillation.unroll.finite_difference import all_bits_of_fp32
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.attention import unfused_attention
 from vldd_dist.models.dual_encoder import DualEncoder, redraw_heads
@@ -78,7 +79,8 @@ class LocalUnrolling:
 
     def check_differences(self, segment: Segment, epsilon_in_use: float | None) -> EpsilonChoice:
         small_segment = segment.of_few_pairs(CHECKED_PAIRS)
-        with unfused_attention(self.model):
+        # The reference must be more exact than the differences: TF32 convolutions are not.
+        with unfused_attention(self.model), all_bits_of_fp32():
             exact = self._gradient(GRADIENTS.load("exact"), small_segment)
         return choose_epsilon(partial(self.gradient, small_segment), exact, inner_products, epsilon_in_use)
 

@@ -32,6 +32,7 @@ from vldd_dist.distillation.unroll import (
     choose_epsilon,
     swept_gradient,
 )
+from vldd_dist.distillation.unroll.finite_difference import all_bits_of_fp32
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.attention import set_unfused_attention
 from vldd_dist.models.dual_encoder import HEADS, DualEncoder, redraw_heads
@@ -143,7 +144,8 @@ class ShardedUnrolling:
         # The same number on every rank.
         rows = min(max(CHECKED_PAIRS // world_size, 1), *smallest)
         small_segment = segment.of_few_pairs(rows)
-        with self._gathering(rows * world_size):
+        # The reference must be more exact than the differences: TF32 convolutions are not.
+        with self._gathering(rows * world_size), all_bits_of_fp32():
             exact = self._sweep(self.second_order(), small_segment) if self.ranks.all_agree(self._exact_fits()) else None
             return choose_epsilon(partial(self.gradient, small_segment), exact, self.passes.inner_products, epsilon_in_use)
 
@@ -176,11 +178,11 @@ class ShardedUnrolling:
             self.model.gather_rows = self.skeleton.model.gather_rows = before
 
     def _exact_fits(self) -> bool:
-        """Whether the memory of `exact` fits on this rank: unsharded theta, v, gradient and products, and as much for the
-        graph."""
+        """Whether the memory of `exact` fits in half of this rank's device: unsharded theta, v, gradient and products, and as
+        much for the graph. The memory that is free now could be another answer after a resume."""
         device = self.model.mean.device
         if device.type != "cuda":
             return True
-        free, _ = torch.cuda.mem_get_info(device)
+        _, total = torch.cuda.mem_get_info(device)
         whole = sum(shape.numel() for shape in self.layout.shapes) * torch.float32.itemsize
-        return 8 * whole < free
+        return 16 * whole < total

@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 
 from vldd_dist.distillation.unroll import OnDisk, OnHost, Params, SnapshotStack
 from vldd_dist.errors import StoreError
@@ -25,7 +25,7 @@ class SnapshotDisk(OnDisk):
 
 @contextmanager
 def snapshot_stack(offload: str) -> Iterator[SnapshotStack | None]:
-    """Opens a stack for the unroll's snapshots. Its folder on disk is deleted at the end of the `with` block.
+    """Opens a stack for the unroll's snapshots. Its space on disk is freed at the end of the `with` block.
 
     Args:
         offload: "none" (yields None: snapshots stay on the student's device), "cpu" or "nvme".
@@ -39,5 +39,5 @@ def snapshot_stack(offload: str) -> Iterator[SnapshotStack | None]:
     scratch = os.environ.get("VLDD_SCRATCH_DIR")
     if scratch and not Path(scratch).is_dir():
         raise StoreError(f"VLDD_SCRATCH_DIR: {scratch}: no such folder: create it or name another")
-    with TemporaryDirectory(prefix="vldd-snapshots-", dir=scratch) as folder:
-        yield SnapshotDisk(Path(folder))
+    with closing(SnapshotDisk(Path(scratch or gettempdir()))) as stack:
+        yield stack

@@ -53,7 +53,7 @@ class Autograd:
 
 
 @contextmanager
-def _all_bits_of_fp32() -> Iterator[None]:
+def all_bits_of_fp32() -> Iterator[None]:
     """Disables TF32 on GPUs within the `with` block. Convolutions use it by default, and its 10 bits of mantissa lose a shift
     by `RELATIVE_EPSILONS`. The flags hold for the whole process, so also for the threads of the backward pass."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -81,7 +81,7 @@ class Differences:
         """Raises ValueError for 16-bit parameters: their rounding error is larger than the difference of the gradients."""
         if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in theta):
             raise ValueError("finite differences need fp32 parameters: in 16 bits the difference is rounding error")
-        with _all_bits_of_fp32():
+        with all_bits_of_fp32():
             gradient, batch_gradient = self.first_order.gradients(theta, batch, step, of_batch=not self.central)
         return StepGradient(gradient, None if self.central else batch_gradient)
 
@@ -119,7 +119,7 @@ class Differences:
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The gradients of theta and of the batch at theta + epsilon v."""
         shifted = torch._foreach_add(list(theta), list(v), alpha=epsilon)
-        with _all_bits_of_fp32():
+        with all_bits_of_fp32():
             return self.first_order.gradients(shifted, batch, step, of_theta=of_theta)
 
     def _norm(self, tensors: Params) -> float:

@@ -1,6 +1,7 @@
 """Where the unroll keeps its snapshots until the sweep back: on the student's device, in host memory, or on disk."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, NamedTuple, Protocol
 
 import numpy as np
@@ -50,10 +51,11 @@ class OnHost:
 
 
 class OnDisk:
-    """Writes each snapshot to a file of its own, which the next unroll overwrites.
+    """Writes the snapshots one after the other to a file without a name, so that its space is freed when the process ends, even
+    if it is killed. The next unroll overwrites them.
 
     Args:
-        folder: exists, and is used by this process only.
+        folder: an existing folder on the disk to use.
 
     Raises:
         OSError: the disk is full or gone.
@@ -61,21 +63,26 @@ class OnDisk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._layouts: list[list[_TensorLayout]] = []
+        self._file: IO[bytes] = TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (open until `close`)
+        # For each snapshot its position in the file, and how to read it.
+        self._snapshots: list[tuple[int, list[_TensorLayout]]] = []
 
     def push(self, tensors: Params) -> None:
-        with open(self._file(len(self._layouts)), "wb") as file:
-            for tensor in tensors:
-                tensor.detach().cpu().flatten().view(torch.uint8).numpy().tofile(file)
-        self._layouts.append([_TensorLayout(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors])
+        position = self._file.tell()
+        for tensor in tensors:
+            tensor.detach().cpu().flatten().view(torch.uint8).numpy().tofile(self._file)
+        self._snapshots.append((position, [_TensorLayout(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors]))
 
     def pop(self) -> Params:
-        layouts = self._layouts.pop()
-        with open(self._file(len(self._layouts)), "rb") as file:
-            return [layout.read(file) for layout in layouts]
+        position, layouts = self._snapshots.pop()
+        self._file.seek(position)
+        tensors = [layout.read(self._file) for layout in layouts]
+        self._file.seek(position)
+        return tensors
 
-    def _file(self, position: int) -> Path:
-        return self.folder / f"{position:04d}.snapshot"
+    def close(self) -> None:
+        """Free the space."""
+        self._file.close()
 
 
 class _TensorLayout(NamedTuple):

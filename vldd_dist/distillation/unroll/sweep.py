@@ -81,9 +81,9 @@ def swept_gradient(
     terms, adjoint = _outer_gradient(outer, end)
 
     results: list[Params] = []
-    rate_gradients = torch.zeros_like(rates)
+    rate_gradients = torch.zeros_like(rates, device="cpu")
     shared_gradients = [torch.zeros_like(tensor) for tensor in shared]
-    tower_indices = torch.tensor(list(towers), device=rates.device)
+    tower_indices = torch.tensor(list(towers))
     # v_{t+1}, from the step after this one: minus the gradient of its velocity.
     v: list[Tensor] = []
     for step in reversed(range(sgd.skip, len(batches))):
@@ -100,7 +100,8 @@ def swept_gradient(
             total.sub_(gradient)
         stepped = products.gradient if sgd.is_plain else _velocity_between(begin, end, alphas)
         rate_terms = derivatives.inner_products(stepped, adjoint).to(rates.dtype)
-        rate_gradients.index_add_(0, tower_indices, rate_terms, alpha=-1)
+        # Summed on the CPU, in a fixed order, so that all ranks and reruns have equal bits.
+        rate_gradients.index_add_(0, tower_indices, rate_terms.cpu(), alpha=-1)
         if products.theta is not None:
             torch._foreach_sub_(adjoint, list(products.theta))
             if sgd.weight_decay:
@@ -108,7 +109,7 @@ def swept_gradient(
         end = begin
         # Free this step's tensors before the next step builds its graph.
         del first_derivatives, products, scaled, stepped
-    return UnrollResult(terms, results[::-1], rate_gradients, shared_gradients)
+    return UnrollResult(terms, results[::-1], rate_gradients.to(rates.device), shared_gradients)
 
 
 def _next_velocity(velocity: Params | None, gradient: Params, theta: Params, sgd: Sgd) -> Params:

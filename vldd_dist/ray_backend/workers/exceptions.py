@@ -14,6 +14,9 @@ LONGEST_MESSAGE = 400
 # Terminal sequences: CSI; OSC up to BEL or ST; others of two characters. They must be removed before control characters.
 _SEQUENCES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]|\x9b[0-?]*[ -/]*[@-~]")
 _FRAME = re.compile(rf'File "[^"\n]*/{PACKAGE}/([^"\n]+)", line (\d+)')
+# What torch says if a GPU or its driver does not work. A failed assertion on the device is an error of the program.
+_BROKEN_GPU = ("cuda error", "cuda driver", "nvidia driver", "no cuda gpus are available", "cudagetdevicecount")
+_DEVICE_ASSERT = "device-side assert"
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -66,7 +69,7 @@ def _location(errors: list[BaseException]) -> str:
 
 def is_of_the_machine(error: BaseException) -> bool:
     """Whether the cause is around the unit and not in it: a module that cannot be imported or is only partly imported, a
-    working directory that was removed, or Ray."""
+    working directory that was removed, a GPU or driver that does not work, or Ray."""
     for one in chain(error):
         # Units do not call Ray themselves; only their reports go through its queue.
         if any(kind.__module__.partition(".")[0] == "ray" for kind in type(one).__mro__):
@@ -77,5 +80,8 @@ def is_of_the_machine(error: BaseException) -> bool:
             return True
         # `os.getcwd`, which resolving a relative path calls too, raises it without a file name; other calls name the file.
         if isinstance(one, FileNotFoundError) and one.filename is None:
+            return True
+        text = str(one).lower()
+        if _DEVICE_ASSERT not in text and any(words in text for words in _BROKEN_GPU):
             return True
     return False

@@ -101,6 +101,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def _join(order: UnitOrder, rendezvous: Rendezvous, rank: int) -> Ranks:
-    cuda = order.gpus > 0 and order.execution["device"] != "cpu" and torch.cuda.is_available()
+    # A rank whose GPU does not work must fail here: with another backend than the others' it would let them wait.
+    cuda = order.gpus > 0 and order.execution["device"] != "cpu"
     timeout = timedelta(seconds=order.execution["rank_timeout_seconds"])
     return join(rendezvous, rank, order.workers, device=torch.device("cuda" if cuda else "cpu"), timeout=timeout)
