@@ -163,7 +163,7 @@ def test_the_same_run_is_the_same_outputs(driver: Driver, store: Store) -> None:
     experiment, _, _ = unfinished(store)
 
     def records() -> dict[str, bytes]:
-        return {key: store.read(key) for key in (*store.list("runs"),)}
+        return {key: store.read(key) for key in store.list("runs")}
 
     driver.interrupted(experiment)
     first = records()
