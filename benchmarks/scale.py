@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._measure import FreshProcess, peak_memory, print_json
+from vldd_dist.artifacts.run_units import RunUnits
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.events import Progress, UnitReported
 from vldd_dist.monitoring.live.console import LiveView, PlainView
@@ -179,7 +180,8 @@ def simulate(size: int, terminal: bool, folder: str) -> Figures:
     store, executor = CountingStore(folder), SimulatedExecutor(Store(folder))
     with open(os.devnull, "w") as sink:
         console = Console(file=sink, force_terminal=terminal, width=120)
-        status = StatusWriter(store, "scale", executor.clock)
+        run = RunUnits.of("scale", ((unit.kind, unit.id) for unit in units)).run
+        status = StatusWriter(store, "scale", run, executor.clock)
         state = RunState([LiveView(console) if terminal else PlainView(console, executor.clock), status], executor.clock)
         result = Controller(units, store, lambda: executor, state, clock=executor.clock).run()
         status.state = "done"

@@ -10,10 +10,11 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.artifacts.test_schemas import EXAMPLES, STATUS
+from tests.artifacts.test_schemas import EXAMPLES, RUN, STATUS
 from tests.test_readme import RECIPE
 from vldd_dist.artifacts.manifests import CheckpointRecord, Sealed, UnitManifest, from_json, to_json
 from vldd_dist.artifacts.run_status import RunStatus
+from vldd_dist.artifacts.run_units import RunUnits
 from vldd_dist.artifacts.tensors import decode, parse_header
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.control_characters import one_line
@@ -51,6 +52,7 @@ WHOLE: dict[str, tuple[type[Sealed], dict[str, Any]]] = {
         },
     ),
     "status": (RunStatus, STATUS),
+    "units of a run": (RunUnits, {"experiment": "scenes", "run": RUN, "units": [f"expert/{'0' * 16}"]}),
 }
 
 

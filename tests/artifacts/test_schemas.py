@@ -11,6 +11,7 @@ import pytest
 from tests.test_readme import distilled_set
 from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.artifacts.run_status import RunStatus, write_status
+from vldd_dist.artifacts.run_units import RunUnits, write_run_units
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.distilled_set.distilled import DistilledSet
@@ -70,8 +71,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
+RUN = "0a1b2c3d"
 STATUS = {
     "experiment": "scenes",
+    "run": RUN,
     "state": "running",
     "stages": {"expert": {"total": 3, "done": 1, "failed": 0}},
     "running": [{"label": "expert 1", "seconds": 2.5, "event": {"done": 5, "total": 10, "loss": 1.5}}],
@@ -93,7 +96,9 @@ def test_what_is_written_satisfies_them(store: Store) -> None:
     save(distilled_set(), store.url_of("distilled/s"))
     written["distilled_set"] = store.read("distilled/s/manifest.json")
     write_status(store, RunStatus.model_validate(STATUS))
-    written["run_status"] = store.read("status/scenes.json")
+    written["run_status"] = store.read(f"status/scenes/{RUN}.json")
+    write_run_units(store, RunUnits(experiment="scenes", run=RUN, units=[f"expert/{'0' * 16}"]))
+    written["run_units"] = store.read(f"runs/scenes/{RUN}.json")
     written["nearest_captions"] = store.read("distilled/s/captions.jsonl").splitlines()[0]
     assert set(written) == set(models())
     for name, data in written.items():

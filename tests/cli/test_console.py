@@ -108,7 +108,14 @@ def hostile_store(store: Store) -> Store:
     folder.write("manifest.json", to_json(manifest.model_copy(update={"objects": objects})))
     running = {"label": HOSTILE, "seconds": 1.0, "event": {}}
     text = f"{HOSTILE}\nvldd: all is well"
-    status = {"experiment": "x", "state": "running", "running": [running], "time_left": text, "notices": [text]}
+    status = {
+        "experiment": "x",
+        "run": "0a1b2c3d",
+        "state": "running",
+        "running": [running],
+        "time_left": text,
+        "notices": [text],
+    }
     write_status(store, RunStatus.model_validate(status | {"stages": {text: {"total": 1, "done": 0, "failed": 0}}}))
     rows = [Row(cells=[Text(text=text), Published(mean=1, source=text)])]
     columns = [Column(key=text, head=text), Column(key="k", head=text, group=text)]

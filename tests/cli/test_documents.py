@@ -27,7 +27,14 @@ def published(store: Store) -> Store:
     store.write(STORE_MARK, STORE_MARK_DATA)
     save(distilled_set(), store.url_of("distilled/x"))
     stages = {"expert": {"total": 3, "done": 2, "failed": 0}}
-    fields = {"experiment": "x", "state": "running", "stages": stages, "running": [], "time_left": "about 2 min left"}
+    fields = {
+        "experiment": "x",
+        "run": "0a1b2c3d",
+        "state": "running",
+        "stages": stages,
+        "running": [],
+        "time_left": "about 2 min left",
+    }
     write_status(store, RunStatus.model_validate(fields | {"notices": []}))
     return store
 
@@ -43,7 +50,8 @@ def test_a_store_and_a_set_as_documents(published: Store, capsys: pytest.Capture
     assert "# " in shown["card"]
     (told, lines) = (vldd("status", published.url, *more, capsys=capsys)[1] for more in (["--json"], []))
     (one,) = json.loads(told)["experiments"]
-    assert (one["experiment"], one["state"], one["outdated"], one["report"]) == ("x", "running", False, None)
+    assert (one["experiment"], one["run"], one["state"]) == ("x", "0a1b2c3d", "running")
+    assert (one["outdated"], one["report"]) == (False, None)
     assert one["stages"]["expert"] == {"total": 3, "done": 2, "failed": 0}
     assert "2/3 done" in lines
     assert one["time_left"] in lines

@@ -152,11 +152,11 @@ def test_a_damaged_status_is_named_and_the_others_are_told(
 ) -> None:
     for name, tree in (("bad", STATUS | change), ("good", STATUS | {"experiment": "good"})):
         tree = {"kind": "run_status", "schema_version": 2, "written_at": "2026-01-01T00:00:00+00:00"} | tree
-        store.write(f"{FOLDER}/{name}.json", seal(tree))
+        store.write(f"{FOLDER}/{name}/0a1b2c3d.json", seal(tree))
     code, out, err = vldd(capsys, "status", store.url)
     assert (code, err.count("\n")) == (4, 1)
     assert "good: running" in out
-    assert f"status/bad.json: {sentence}" in err
+    assert f"status/bad/0a1b2c3d.json: {sentence}" in err
 
 
 def test_a_stage_of_another_version_is_told_by_its_own_name(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +165,7 @@ def test_a_stage_of_another_version_is_told_by_its_own_name(store: Store, capsys
     running = [{"label": "x", "seconds": 1.0, "event": event}]
     tree = STATUS | {"stages": stages, "running": running, "schema_version": 2, "kind": "run_status"}
     tree["written_at"] = "2026-01-01T00:00:00+00:00"
-    store.write(f"{FOLDER}/x.json", seal(tree))
+    store.write(f"{FOLDER}/x/0a1b2c3d.json", seal(tree))
     code, out, _ = vldd(capsys, "status", store.url)
     assert code == 0
     assert [line.split()[0] for line in out.splitlines() if "1/2 done" in line] == ["experts", "quantum"]

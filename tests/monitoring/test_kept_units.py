@@ -7,6 +7,7 @@ import yaml
 
 from tests.cli.test_cli import vldd
 from vldd_dist.artifacts.run_status import RunStatus, write_status
+from vldd_dist.artifacts.run_units import RunUnits, write_run_units
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.experiment import Experiment
@@ -19,6 +20,7 @@ from vldd_dist.testing.experiments.tiny import TINY
 
 SMALL = [*TINY, "distill.pairs=[3]", "coresets.methods=[random]", "experts.count=1"]
 NOW = ("--min-age-hours", "0")
+DEAD = {"written_at": "2026-01-01T00:00:00+00:00"}
 
 
 def committed(store: Store, *overrides: str) -> tuple[Experiment, list[WorkUnit]]:
@@ -76,20 +78,30 @@ def test_what_no_kept_description_needs_is_freed(store: Store, tmp_path: Path, c
 def test_what_runs_is_safe_and_so_is_what_ran_under_the_name(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running, units = committed(store, "name=running", "seed=5")
+    _, units = committed(store, "name=running", "seed=5")
     kept, own = committed(store, "name=kept")
+    record = RunUnits.of("running", ((unit.kind, unit.id) for unit in units))
     changed, more = committed(store, "name=kept", "seed=6")
     write_description(store, changed)
     config = tmp_path / "kept.yaml"
     config.write_text(yaml.safe_dump(kept.model_dump(mode="json")))
-    fields = {"experiment": "running", "state": "running", "stages": {}, "running": [], "time_left": "", "notices": []}
+    fields = {"experiment": "running", "run": record.run, "state": "running", "stages": {}, "running": []}
+    fields |= {"time_left": "", "notices": []}
     write_status(store, RunStatus.model_validate(fields))
     arguments = ("gc", store.url, "--keep", str(config), "--published", "--delete", *NOW)
-    code, _, err = vldd(*arguments, capsys=capsys)
-    assert (code, "running runs, and no description says which units it needs" in err) == (4, True)
-    write_description(store, running)
-    assert "0 objects (0 units" in vldd(*arguments, capsys=capsys)[1]
-    assert all(done(store, one) == {unit.id for unit in one} for one in (units, own, more))
-    write_status(store, RunStatus.model_validate(fields | {"state": "done"}))
-    vldd(*arguments, capsys=capsys)
+    key = f"runs/running/{record.run}.json"
+    for damage in (None, b"{}"):
+        if damage:
+            store.write(key, damage)
+        code, _, err = vldd(*arguments, capsys=capsys)
+        assert (code, err.count("\n"), f"{store.url_of(key)}: " in err) == (4, 1, True)
+        assert "(running is running, and the units that it needs are not known: wait for its end)" in err
+    write_run_units(store, record)
+    # The second time as of a driver that died long ago.
+    for written_at in ({}, DEAD):
+        write_status(store, RunStatus.model_validate(fields | written_at))
+        assert "0 objects (0 units" in vldd(*arguments, capsys=capsys)[1]
+        assert all(done(store, one) == {unit.id for unit in one} for one in (units, own, more))
+    store.write(key, b"{}")
+    assert vldd(*arguments, capsys=capsys)[0] == 0
     assert done(store, units) == {unit.id for unit in own + more} & {unit.id for unit in units}

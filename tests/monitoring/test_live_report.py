@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.artifacts.test_schemas import RUN
 from tests.monitoring.test_status import Clock
 from tests.pipeline.conftest import finished  # noqa: F401 (a fixture)
 from vldd_dist.artifacts.run_status import RunningUnit, RunStatus
@@ -46,7 +47,7 @@ class Setting:
     def __init__(self, store: Store) -> None:
         self.clock = Clock()
         self.recorder = Recorder(self.clock)
-        self.status = StatusWriter(store, "scenes", self.clock)
+        self.status = StatusWriter(store, "scenes", RUN, self.clock)
         self.live = LiveReport(self.recorder, self.status, self.clock)  # type: ignore[arg-type]
         self.state = RunState([self.status, self.live], self.clock)
         units = [WorkUnit("expert", {"index": index}, label=f"expert {index}") for index in range(3)]
@@ -117,6 +118,7 @@ def test_what_people_read_of_a_status() -> None:
     units = [RunningUnit(label=f"unit {index}", seconds=1, event={"done": index, "total": 50}) for index in range(LISTED + 3)]
     status = RunStatus(
         experiment="scenes",
+        run=RUN,
         state="running",
         stages={},
         running=units,

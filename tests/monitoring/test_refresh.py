@@ -1,15 +1,20 @@
 """`vldd report`: the page is made again from the store alone."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.artifacts.test_schemas import STATUS
 from tests.cli.test_cli import vldd
 from tests.monitoring.test_report import commit_evaluations
+from vldd_dist.artifacts.run_status import RunStatus, write_status
+from vldd_dist.artifacts.run_units import RunUnits
 from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, load_study, read_description
 from vldd_dist.monitoring.reports.refresh import write_description
+from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment
 
@@ -28,6 +33,18 @@ def test_a_report_tells_what_was_committed_since(store: Store, capsys: pytest.Ca
     assert {row["metrics"]["tr1"]["mean"] for row in json.loads(store.read(summary))["rows"]} == {25.0}
     code, _, err = vldd("report", store.url, "other", capsys=capsys)
     assert (code, f"has no report of other: it has {tree.name}" in err) == (2, True)
+
+
+def test_a_report_has_the_status_of_its_own_run(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = experiment("coresets.methods=[random]", "experts.count=1", "distill.pairs=[3]")
+    write_description(store, tree)
+    own = RunUnits.of(tree.name, ((unit.kind, unit.id) for unit in make_graph(tree).units())).run
+    for run in ("00000000", own, "ffffffff"):
+        fields = {"experiment": tree.name, "run": run, "notices": [f"said by {run}"]}
+        write_status(store, RunStatus.model_validate(STATUS | fields))
+    assert vldd("report", store.url, capsys=capsys)[0] == 0
+    page = store.read(f"report/{tree.name}/index.html").decode()
+    assert re.findall("said by ([0-9a-f]{8})", page) == [own]
 
 
 def test_without_the_data_the_last_page_is_named(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

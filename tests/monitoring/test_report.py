@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.artifacts.test_schemas import RUN
 from vldd_dist.artifacts import unit_writer
 from vldd_dist.artifacts.run_status import read_statuses
 from vldd_dist.artifacts.unit_writer import UnitWriter
@@ -98,7 +99,7 @@ def test_two_experiments_in_one_store_have_reports_and_statuses_of_their_own(
         tree = experiment(f"name={name}", f"seed={int(level)}")
         commit_evaluations(store, tree, itertools.repeat(level))
         rows_of(store, tree)
-        state = RunState([writer := StatusWriter(store, name)])
+        state = RunState([writer := StatusWriter(store, name, RUN)])
         state.begin([], set())
         writer.state = "done"
         writer.end()

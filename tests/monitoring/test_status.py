@@ -1,11 +1,13 @@
 """A run's progress beyond its terminal: in the store, for whoever asks."""
 
 import io
+import json
+from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
 
-from tests.artifacts.test_schemas import STATUS
+from tests.artifacts.test_schemas import RUN, STATUS
 from vldd_dist.artifacts.run_status import RunStatus, read_statuses, write_status
 from vldd_dist.cli.main import main
 from vldd_dist.errors import StoreError
@@ -13,7 +15,7 @@ from vldd_dist.events import Notice, Progress, UnitFailed, UnitFinished, UnitRep
 from vldd_dist.monitoring.live.console import PlainView
 from vldd_dist.monitoring.live.descriptions import SILENT_SECONDS
 from vldd_dist.monitoring.live.run_state import RunState, View
-from vldd_dist.monitoring.live.status import StatusWriter, describe_status
+from vldd_dist.monitoring.live.status import WRITE_SECONDS, StatusWriter, describe_status
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 
@@ -36,7 +38,7 @@ def state_at_work(views: list[View], clock: Clock) -> tuple[RunState, list[WorkU
 
 def test_the_store_says_where_a_run_stands(store: Store) -> None:
     clock = Clock()
-    writer = StatusWriter(store, "scenes", clock)
+    writer = StatusWriter(store, "scenes", RUN, clock)
     state, units = state_at_work([writer], clock)
     clock.now = 20
     state.event(UnitReported(units[1].id, Progress(5, 10, loss=1.5)))
@@ -62,16 +64,18 @@ def test_a_run_that_was_interrupted_says_so_and_a_store_that_refuses_does_not_st
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    writer = StatusWriter(store, "scenes", clock)
+    writer = StatusWriter(store, "scenes", RUN, clock)
     state, _ = state_at_work([writer], clock)
 
     def refuse(key: str, data: bytes) -> None:
         raise StoreError("no")
 
+    assert writer._writing is not None
+    writer._writing.result()
+    clock.now = WRITE_SECONDS
     with monkeypatch.context() as patch:
         patch.setattr(store, "write", refuse)
         state.refresh()
-        assert writer._writing is not None
         writer._writing.result()
     writer.end()
     (status,) = read_statuses(store)
@@ -93,7 +97,7 @@ def test_a_status_in_words(store: Store, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_unit_that_reports_nothing_is_shown_as_silent_everywhere(store: Store) -> None:
     clock, output = Clock(), io.StringIO()
-    writer = StatusWriter(store, "scenes", clock)
+    writer = StatusWriter(store, "scenes", RUN, clock)
     state, units = state_at_work([writer, PlainView(Console(file=output), clock)], clock)
     state.event(UnitReported(units[1].id, Progress(5, 10)))
     clock.now = SILENT_SECONDS - 1
@@ -114,6 +118,34 @@ def test_stages_are_told_in_the_order_in_which_they_begin(store: Store) -> None:
     (status,) = read_statuses(store)
     told = [line.split()[0] for line in describe_status(status).splitlines() if "/1 done" in line]
     assert told == ["dataset", "experts", "distillations", "evaluations"]
+
+
+def test_every_run_that_is_running_is_shown_and_of_the_others_the_last(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, early, late = datetime.now(UTC).isoformat(), "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+    for name, run, state, written_at in (
+        # A living run does not hide a dead one, and those that ended earlier are not shown.
+        ("alive", "00000001", "running", now),
+        ("alive", "00000002", "running", early),
+        ("alive", "00000003", "done", late),
+        # A dead run does not hide what ran after it.
+        ("dead", "00000004", "running", early),
+        ("dead", "00000005", "done", late),
+        ("ended", "00000006", "done", early),
+        ("ended", "00000007", "stopped", late),
+    ):
+        fields = {"experiment": name, "run": run, "state": state, "written_at": written_at}
+        write_status(store, RunStatus.model_validate(STATUS | fields))
+    main_exits(["status", store.url, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    shown = [(one["experiment"], one["run"][-1], one["outdated"]) for one in document["experiments"]]
+    alive, dead = [("alive", "1", False), ("alive", "2", True)], [("dead", "4", True), ("dead", "5", False)]
+    assert shown == [*alive, *dead, ("ended", "7", False)]
+    main_exits(["status", store.url])
+    told = [line.partition(",")[0] for line in capsys.readouterr().out.splitlines() if ", written" in line]
+    runs = ["alive (run 00000001): running", "alive (run 00000002): running"]
+    assert told == [*runs, "dead (run 00000004): running", "dead (run 00000005): done", "ended: stopped"]
 
 
 def main_exits(arguments: list[str]) -> None:

@@ -1,22 +1,26 @@
-"""The status of an experiment, a small object that its driver writes regularly and anyone with access to the store can read.
+"""The status of a run, a small object that its driver writes regularly and anyone with access to the store can read.
 
-    status/NAME.json    of the experiment NAME, overwritten while its driver is running
+    status/NAME/RUN.json    of the run RUN (see `run_units`) of the experiment or study NAME, overwritten while its driver runs
 
-Manifests say which units are done; the status says what is running, how fast, and what went wrong. It is only displayed.
+Manifests say which units are done; the status says what is running, how fast, and what went wrong. It is displayed, and tells
+`vldd gc` whose units are needed.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from vldd_dist.artifacts.facts import Count
-from vldd_dist.artifacts.manifests import Sealed, from_json, to_json
+from vldd_dist.artifacts.manifests import SCHEMA_VERSION, Sealed, from_json, to_json
+from vldd_dist.artifacts.run_units import RunId
 from vldd_dist.errors import StoreError
 from vldd_dist.store.store import Store
 from vldd_dist.strict_model import StrictModel
 
 FOLDER = "status"
+PARALLEL_READS = 8
 
 
 def _moment(text: str) -> str:
@@ -73,11 +77,13 @@ class RunningUnit(StrictModel):
 
 
 class RunStatus(Sealed):
-    """The state of an experiment's driver at one moment."""
+    """The state of a run's driver at one moment."""
 
+    readable_versions: ClassVar[tuple[int, ...]] = (SCHEMA_VERSION,)
     schema_version: Literal[2] = 2
     kind: Literal["run_status"] = "run_status"
     experiment: str
+    run: RunId
     state: Literal["running", "done", "failed", "stopped"]
     stages: dict[str, StageStatus]
     running: list[RunningUnit]
@@ -94,17 +100,37 @@ class RunStatus(Sealed):
 
 
 def write_status(store: Store, status: RunStatus) -> None:
-    """Write the status of its experiment. Raises StoreError."""
-    store.write(f"{FOLDER}/{status.experiment}.json", to_json(status))
+    """Write the status of its run. Raises StoreError."""
+    store.write(_key_of(status.experiment, status.run), to_json(status))
 
 
-def read_statuses(store: Store) -> list[RunStatus | StoreError]:
-    """The status of every experiment that has run in this store, or the error if it cannot be read."""
-    statuses: list[RunStatus | StoreError] = []
-    for key in store.list(FOLDER):
-        if key.endswith(".json"):
-            try:
-                statuses.append(from_json(RunStatus, store.read(key), store.url_of(key)))
-            except StoreError as error:
-                statuses.append(error)
-    return statuses
+def read_status(store: Store, experiment: str, run: str) -> RunStatus:
+    """The status of one run. Raises StoreError if it cannot be read, MissingObject if there is none."""
+    return _read(store, _key_of(experiment, run))
+
+
+def read_statuses(store: Store, experiment: str | None = None) -> list[RunStatus | StoreError]:
+    """The status of every run in this store, or the error if it cannot be read.
+
+    Args:
+        experiment: only the runs of this name.
+    """
+    keys = [key for key in store.list(f"{FOLDER}/{experiment}" if experiment else FOLDER) if key.endswith(".json")]
+    # Each of many attempts with other settings leaves one, and a request to a remote store takes a while.
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        return list(pool.map(lambda key: _read_or_error(store, key), keys))
+
+
+def _read_or_error(store: Store, key: str) -> RunStatus | StoreError:
+    try:
+        return _read(store, key)
+    except StoreError as error:
+        return error
+
+
+def _read(store: Store, key: str) -> RunStatus:
+    return from_json(RunStatus, store.read(key), store.url_of(key))
+
+
+def _key_of(experiment: str, run: str) -> str:
+    return f"{FOLDER}/{experiment}/{run}.json"

@@ -1,6 +1,7 @@
 """Commands that run an experiment on this machine or on a cluster, and show its status."""
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -160,7 +161,7 @@ def status(
 ) -> None:
     """Show the status of the experiments in a store, from any machine that can read it."""
     from vldd_dist.artifacts.run_status import read_statuses
-    from vldd_dist.monitoring.live.status import describe_status, status_document
+    from vldd_dist.monitoring.live.status import describe_status, shown_statuses, status_document
     from vldd_dist.monitoring.reports.report_files import PAGE, key_of, report_names
     from vldd_dist.store.store import Store
 
@@ -177,7 +178,8 @@ def status(
         except ConfigError as unreachable:
             # The store's own status is shown first: it is also wanted after the cluster has ended.
             no_cluster = unreachable
-    readable = [status for status in statuses if not isinstance(status, StoreError)]
+    readable = shown_statuses([status for status in statuses if not isinstance(status, StoreError)])
+    runs_of = Counter(status.experiment for status in readable)
     damaged = [status for status in statuses if isinstance(status, StoreError)]
     for error in damaged:
         say(f"vldd: {error}", error=True)
@@ -186,7 +188,7 @@ def status(
         say_json({"store": opened.url, "experiments": documents, "damaged": [str(error) for error in damaged], "jobs": jobs})
     else:
         for status in readable:
-            say(describe_status(status))
+            say(describe_status(status, several=runs_of[status.experiment] > 1))
             if status.experiment in pages:
                 say(f"  report: {one_line(pages[status.experiment])}")
         if not statuses:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, create_model
 
 from vldd_dist.artifacts.manifests import SCHEMA_VERSION, SEAL, CheckpointRecord, Sealed, UnitManifest
 from vldd_dist.artifacts.run_status import RunStatus
+from vldd_dist.artifacts.run_units import RunUnits
 from vldd_dist.distilled_set.manifest import DistilledManifest, NearestCaptions
 from vldd_dist.pipeline.stage import StageSpec, all_stages
 
@@ -34,6 +35,7 @@ def models() -> dict[str, type[BaseModel]]:
         "checkpoint": CheckpointRecord,
         "distilled_set": DistilledManifest,
         "run_status": RunStatus,
+        "run_units": RunUnits,
         "nearest_captions": NearestCaptions,
     }
 

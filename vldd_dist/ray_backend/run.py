@@ -8,17 +8,20 @@ from typing import Any
 
 from rich.console import Console
 
+from vldd_dist.artifacts.run_status import read_statuses
+from vldd_dist.artifacts.run_units import RunUnits, write_run_units
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy
-from vldd_dist.errors import ConfigError, InterruptedRun
+from vldd_dist.errors import ConfigError, InterruptedRun, StoreError
+from vldd_dist.events import RunNotice
 from vldd_dist.monitoring.live.console import make_view
 from vldd_dist.monitoring.live.live_report import LiveReport, Reports, progress_of
 from vldd_dist.monitoring.live.run_state import RunState, View
-from vldd_dist.monitoring.live.status import StatusWriter
+from vldd_dist.monitoring.live.status import StatusWriter, is_outdated
 from vldd_dist.monitoring.live.tracking import make_tracking
 from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.pipeline.committed import committed_units
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
 from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
@@ -66,7 +69,7 @@ def run_experiment(
         return Reporter(graph, store)
 
     timeout = experiment.stall_timeout_seconds
-    return _run(experiment, graph.units(until), reporter, store, console, track, max_running, timeout)
+    return _run(experiment, graph, until, reporter, store, console, track, max_running, timeout)
 
 
 def run_study(
@@ -88,7 +91,7 @@ def run_study(
 
     timeout = max((one.stall_timeout_seconds or math.inf) for one in study.experiments.values())
     stall = None if timeout == math.inf else timeout
-    return _run(study, graph.units(until), reporter, store, console, track, max_running, stall)
+    return _run(study, graph, until, reporter, store, console, track, max_running, stall)
 
 
 def _refuse_memory(store: Store) -> None:
@@ -100,7 +103,8 @@ def _refuse_memory(store: Store) -> None:
 
 def _run(
     described: Experiment | LoadedStudy,
-    units: list[WorkUnit],
+    graph: Graph | StudyGraph,
+    until: str | None,
     make_reporter: Callable[[], Reports],
     store: Store,
     console: Console,
@@ -108,6 +112,7 @@ def _run(
     max_running: int | None,
     stall_timeout_seconds: float | None,
 ) -> int:
+    units = graph.units(until)
     store.check_writable()
     _require_engine(units, store)
     if "RAY_ADDRESS" not in os.environ:
@@ -115,10 +120,13 @@ def _run(
         missing = [unit for unit in units if unit.id not in done]
         compare_gpus(missing, lambda text: console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True))
     name = described.name
+    record = RunUnits.of(name, ((unit.kind, unit.id) for unit in graph.units()))
     trackers: list[View] = [make_tracking(description, name) for description in track]
-    reporter, status = make_reporter(), StatusWriter(store, name)
+    reporter, status = make_reporter(), StatusWriter(store, name, record.run)
     # Views end in this order: the status must end before the report, which reads it.
     state = RunState([make_view(console), status, LiveReport(reporter, status), RayMetrics(name), *trackers])
+    # The record comes before the status, because `vldd gc` looks it up for every run that is said to be running.
+    write_run_units(store, record)
     write_description(store, described)
     result = _run_units(units, store, state, status, max_running, stall_timeout_seconds)
     for unit, outcome in result.failed:
@@ -165,6 +173,8 @@ def _run_units(
 
     previous = handle_signals()
     try:
+        status.announce(state)
+        _notice_other_runs(store, status, state)
         result = Controller(
             units,
             store,
@@ -185,3 +195,18 @@ def _run_units(
         state.end()
         for number, handler in zip(STOPPING_SIGNALS, previous, strict=True):
             signal.signal(number, handler)
+
+
+def _notice_other_runs(store: Store, status: StatusWriter, state: RunState) -> None:
+    """Say that another run of the same name is running. Of two that start at once, the later one sees the other's status."""
+    others = [
+        other.run
+        for other in read_statuses(store, status.experiment)
+        if not isinstance(other, StoreError) and other.run != status.run and other.state == "running" and not is_outdated(other)
+    ]
+    if others:
+        text = (
+            f"another run of {status.experiment} with other settings ({', '.join(others)}) is running in this store, and the "
+            "report shows the one that wrote last: give one a name of its own with --set name=... (a study: `name` in its file)"
+        )
+        state.event(RunNotice(text))

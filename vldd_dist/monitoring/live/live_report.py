@@ -70,8 +70,8 @@ class LiveReport:
     def end(self) -> None:
         """Write a report if the run was interrupted. If it ended by itself, the caller has the result and writes the report."""
         self._pool.shutdown()
-        if self._status.run is not None and self._status.state == "stopped":
-            self._write(self._status.now(self._status.run, "stopped"))
+        if self._status.run_state is not None and self._status.state == "stopped":
+            self._write(self._status.now(self._status.run_state, "stopped"))
 
     def _write(self, status: RunStatus) -> None:
         began_at = self._clock()

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -33,21 +33,33 @@ class StatusWriter:
 
     If the status cannot be written, the run continues: if the store is broken, units that write to it fail anyway.
 
+    Args:
+        run: which run of the experiment it is (`artifacts.run_units`).
+
     Attributes:
+        run_state: the state that it follows; None before `announce`.
         state: how the run ended; must be set before `end`.
     """
 
-    def __init__(self, store: Store, experiment: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.store, self.experiment, self.clock = store, experiment, clock
+    def __init__(self, store: Store, experiment: str, run: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.store, self.experiment, self.run, self.clock = store, experiment, run, clock
         self.notices: deque[str] = deque(maxlen=MAX_NOTICES)
-        self.run: RunState | None = None
+        self.run_state: RunState | None = None
         self.state: State = "stopped"
         self._written_at = -float("inf")
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
+    def announce(self, state: RunState) -> None:
+        """Write that the run is running. To be called before the committed units are listed: from then on the run relies on
+        them, and `vldd gc` keeps them only for a run that has a status."""
+        self.run_state = state
+        self._write(self.now(state, "running"))
+
     def begin(self, state: RunState) -> None:
-        self.run = state
+        self.run_state = state
+        # The units are known now; until the next refresh Ray has to start.
+        self.refresh(state)
 
     def event(self, event: RunEvent, state: RunState) -> None:
         if (message := describe_event(event, state)) and message.important:
@@ -62,14 +74,15 @@ class StatusWriter:
     def end(self) -> None:
         """Write the final status."""
         self._pool.shutdown()
-        if self.run is not None:
-            self._write(self.now(self.run, self.state))
+        if self.run_state is not None:
+            self._write(self.now(self.run_state, self.state))
 
     def now(self, run: RunState, state: State) -> RunStatus:
         """The status at this moment."""
         now = run.clock()
         return RunStatus(
             experiment=self.experiment,
+            run=self.run,
             state=state,
             stages={
                 kind: StageStatus(total=total, done=run.done[kind], failed=run.failed[kind])
@@ -105,10 +118,29 @@ def status_document(status: RunStatus) -> dict[str, Any]:
     return fields | {"age_seconds": round(status.age_seconds, 1), "outdated": is_outdated(status)}
 
 
-def describe_status(status: RunStatus) -> str:
-    """The status for people: counts, running units, notices. Line breaks in stored texts are removed."""
+def shown_statuses(statuses: Sequence[RunStatus]) -> list[RunStatus]:
+    """Those to show. For each name: the runs that are running, also if their drivers have died, and if no driver lives, the run
+    that was written last. So ended attempts with other settings do not pile up."""
+    of_name: dict[str, list[RunStatus]] = {}
+    for status in statuses:
+        of_name.setdefault(status.experiment, []).append(status)
+    shown = []
+    for runs in of_name.values():
+        running = [status for status in runs if status.state == "running"]
+        latest = [] if any(not is_outdated(status) for status in running) else [min(runs, key=lambda run: run.age_seconds)]
+        shown += [status for status in runs if status in running or status in latest]
+    return shown
+
+
+def describe_status(status: RunStatus, several: bool = False) -> str:
+    """The status for people: counts, running units, notices. Line breaks in stored texts are removed.
+
+    Args:
+        several: whether other runs of the same name are shown too, so that the run must be named.
+    """
     age = status.age_seconds
-    lines = [f"{status.experiment}: {status.state}, written {age:.0f} s ago"]
+    name = f"{status.experiment} (run {status.run})" if several else status.experiment
+    lines = [f"{name}: {status.state}, written {age:.0f} s ago"]
     if status.state == "running":
         lines[0] += f", {status.time_left}"
         if is_outdated(status):

@@ -29,7 +29,8 @@ def time_left(state: RunState) -> TimeLeft:
     """The remaining work divided by the capacity of the scarcest resource, and at least the time that the slowest running unit
     still needs."""
     cpu_seconds = gpu_seconds = unit_seconds = longest = 0.0
-    complete = True
+    # Before the run has listed its units, nothing is known.
+    complete = bool(state.total)
     running_by_kind, now = state.running_by_kind(), state.clock()
     for kind, total in state.total.items():
         open_units, running = total - state.done[kind] - state.failed[kind], running_by_kind[kind]

@@ -14,6 +14,7 @@ from vldd_dist.testing.bad_input.cases.seals import seal, unsealed
 
 STATUS: dict[str, Any] = {
     "experiment": "a",
+    "run": "0a1b2c3d",
     "state": "running",
     "stages": {"expert": {"total": 3, "done": 1, "failed": 0}},
     "running": [{"label": "expert 1", "seconds": 2.5, "event": {"done": 5, "total": 10, "loss": 1.5}}],
@@ -33,9 +34,9 @@ BAD_STATUSES: list[dict[str, Any]] = [
 
 @kind(8)
 def statuses(draw: Random) -> Case:
-    Path("store/status").mkdir(parents=True)
+    Path("store/status/a").mkdir(parents=True)
     whole = RunStatus.model_validate(STATUS).model_dump(mode="json")
-    Path("store/status/good.json").write_bytes(to_json(RunStatus.model_validate(STATUS)))
+    Path("store/status/a/0a1b2c3d.json").write_bytes(to_json(RunStatus.model_validate(STATUS)))
     variant = draw.randrange(4)
     codes = frozenset({4})
     if variant == 0:
@@ -47,7 +48,7 @@ def statuses(draw: Random) -> Case:
         data, codes = seal(whole | {"stages": stages, "notices": [bad.SEQUENCES, "[/b]"]}), frozenset({0})
     else:
         data, codes = seal(bad.changed(draw, whole)), frozenset({0, 4})
-    Path("store/status/a.json").write_bytes(data)
+    Path("store/status/a/00000000.json").write_bytes(data)
     return Case(["status", "store"], codes)
 
 
