@@ -105,8 +105,8 @@ def test_the_number_of_ranks_does_not_change_the_trajectory(
     together = copy("together")
     sharded = [*model, f"experts.workers={world}", f"experts.sharding={sharding}"]
     group(world).run(train, together.url, sharded)
-    # Rounding errors grow from step to step, and of all captions there are five times as many: 2e-5 in the first epoch, and 3e-4 to
-    # 5e-4 in the third, depending on the CPU.
+    # Rounding errors grow from step to step, and of all captions there are five times as many: 2e-5 in the first epoch, and
+    # 3e-4 to 5e-4 in the third, depending on the CPU.
     limit = 2e-3 if model == ALL else 1e-4
     for found, wanted in zip(ways(together, sharded), ways(alone(model), model), strict=True):
         assert float(wanted.norm()) > 0.01
