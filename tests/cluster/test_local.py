@@ -11,6 +11,7 @@ from ray.job_submission import JobSubmissionClient
 
 from cluster.local import ensure_token, free_port
 from tests.cluster.local_cluster import LocalCluster
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.servers.listening import LOOPBACK, listening_sockets
 
 DRIVER = "import ray; ray.init(); print(ray.get(ray.remote(lambda: 'worked').remote()), flush=True); input()"
@@ -66,7 +67,7 @@ def test_beside_another_cluster_jobs_are_taken_as_soon_as_it_is_up(cluster: Loca
         job = client.submit_job(entrypoint="true", entrypoint_num_cpus=0)
         assert job in {known.submission_id for known in client.list_jobs()}
         other.terminate()
-        assert other.wait(60) == 0
+        assert other.wait(HANG_SECONDS) == 0
 
 
 @pytest.mark.ray
