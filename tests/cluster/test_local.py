@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from ray.job_submission import JobSubmissionClient
 
-from cluster.local import ensure_token, free_port
+from cluster.local import ensure_token
 from tests.cluster.local_cluster import LocalCluster
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.servers.listening import LOOPBACK, listening_sockets
+from vldd_dist.testing.servers.ports import free_port
 
 DRIVER = "import ray; ray.init(); print(ray.get(ray.remote(lambda: 'worked').remote()), flush=True); input()"
 ASK_CONTROL_SERVICE = (
