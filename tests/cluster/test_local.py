@@ -99,6 +99,10 @@ def test_with_the_token_the_jobs_are_told(cluster: LocalCluster, tmp_path: Path)
     )
 
 
+def test_no_two_servers_get_the_same_port() -> None:
+    assert len({free_port() for _ in range(20)}) == 20
+
+
 def test_the_token_is_made_once_and_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
