@@ -16,6 +16,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -44,15 +46,20 @@ HEALTH = {
 
 LOOPBACK = "127.0.0.1"
 DASHBOARD = 8265
+# Below the ports that Linux gives to outgoing connections, and above those of Ray's workers: no other program gets a port
+# between its choice and the start of the process that listens there.
+PORTS = range(20_000, 26_000)
 AGENT_SECONDS = 120.0
 AGENTS = DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX.encode()
 
 
 def free_port() -> int:
     """A port of this machine on which no process listens."""
-    with socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return probe.getsockname()[1]
+    while True:
+        port = secrets.choice(PORTS)
+        with suppress(OSError), socket() as probe:
+            probe.bind((LOOPBACK, port))
+            return port
 
 
 def is_taken(port: int) -> bool:
@@ -78,8 +85,14 @@ def ensure_token() -> None:
             path.chmod(0o600)
 
 
-def start_cluster(nodes: int, cpus: int, dashboard_port: int = DASHBOARD) -> Cluster:
-    """Start a head with its dashboard, and `nodes` nodes with `cpus` CPU cores each."""
+def start_cluster(
+    nodes: int, cpus: int, dashboard_port: int = DASHBOARD, port_of_agent: Callable[[], int] = free_port
+) -> Cluster:
+    """Start a head with its dashboard, and `nodes` nodes with `cpus` CPU cores each.
+
+    Args:
+        port_of_agent: returns the port of the next node's agent.
+    """
     ensure_token()
     head = {
         "node_ip_address": LOOPBACK,
@@ -88,12 +101,12 @@ def start_cluster(nodes: int, cpus: int, dashboard_port: int = DASHBOARD) -> Clu
         "dashboard_host": LOOPBACK,
         "dashboard_port": dashboard_port,
         # Ray's default port is the same for all clusters of a machine, and a job is submitted to the agent of the head.
-        "dashboard_agent_listen_port": (agent_port := free_port()),
+        "dashboard_agent_listen_port": (agent_port := port_of_agent()),
         "_system_config": HEALTH,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(nodes):
-        add_node(cluster, cpus)
+        add_node(cluster, cpus, port_of_agent())
     cluster.wait_for_nodes()
     wait_for_agents(cluster.gcs_address, nodes + 1)
     # An agent is registered a moment before it answers.
@@ -124,13 +137,13 @@ def wait_for_agents(gcs_address: str, nodes: int) -> None:
         time.sleep(0.1)
 
 
-def add_node(cluster: Cluster, cpus: int) -> Any:
-    """Add a node with `cpus` CPU cores. Returns Ray's object for it."""
+def add_node(cluster: Cluster, cpus: int, agent_port: int | None = None) -> Any:
+    """Add a node with `cpus` CPU cores, whose agent has this port or a free one. Returns Ray's object for it."""
     # Nodes on one machine share the session's folder. If they also shared the folder for the files of jobs, a new node would
     # replace the working directories of other nodes' workers.
     packages = f"runtime_resources_{secrets.token_hex(4)}"
     # An agent does not start if another cluster uses its port.
-    ports = {"dashboard_agent_listen_port": free_port()}
+    ports = {"dashboard_agent_listen_port": agent_port or free_port()}
     return cluster.add_node(num_cpus=cpus, node_ip_address=LOOPBACK, runtime_env_dir_name=packages, **ports)
 
 

@@ -4,13 +4,14 @@ import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.test_readme import distilled_set
 from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
+from vldd_dist.artifacts.garbage import Garbage, Keep, find_garbage, remove_garbage
 from vldd_dist.artifacts.trajectories import write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader, is_store
@@ -197,6 +198,40 @@ def test_what_is_named_after_it_was_found_stays(store: Store) -> None:
     checkpoint = newest_checkpoint(writer, SOLO)
     assert checkpoint is not None
     assert checkpoint.read("state") == b"1"
+
+
+def test_a_blob_that_is_written_again_after_the_last_look_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = UnitWriter(store, "thing", "u", {}, {}).put_blob(b"content")
+    make_older(store, 2 * DAY)
+    found = find_garbage(store, DAY)
+    assert found.keys == [blob.key]
+
+    def find_before_it_is_written(*arguments: Any) -> Garbage:
+        last_look = find_garbage(*arguments)
+        UnitWriter(store, "thing", "v", {}, {}).put_blob(b"content")
+        return last_look
+
+    monkeypatch.setattr("vldd_dist.artifacts.garbage.find_garbage", find_before_it_is_written)
+    remove_garbage(store, found, DAY)
+    assert store.exists(blob.key)
+
+
+def test_what_lists_objects_is_removed_before_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a collection that is killed would leave a manifest or a record whose objects are gone."""
+    for unit_id in ("done", "begun"):
+        writer = UnitWriter(store, "thing", unit_id, {}, {})
+        writer.adopt("blob", writer.put_blob(unit_id.encode()))
+        writer.put("x", b"x")
+        writer.checkpoints.save(1, {"state": b"1"}, {})
+        if unit_id == "done":
+            writer.commit({})
+    make_older(store, 2 * DAY)
+    keep = Keep(frozenset())
+    found, deleted = find_garbage(store, DAY, keep), []
+    delete = Store.delete
+    monkeypatch.setattr(Store, "delete", lambda self, keys: deleted.extend(keys) or delete(self, keys))
+    remove_garbage(store, found, DAY, keep)
+    assert [key.endswith(".json") for key in deleted if key in found.keys] == [True] * 2 + [False] * 5
 
 
 def test_nothing_is_garbage_while_a_folder_cannot_be_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

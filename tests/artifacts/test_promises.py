@@ -1,7 +1,6 @@
 """Guarantees of the store, tested with real units in a folder and on a real S3 server: killed after every operation, bits
 flipped in every object."""
 
-import contextlib
 import os
 import traceback
 from collections import defaultdict
@@ -193,12 +192,16 @@ def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_one_before_it_serves(
     damaged[bit // 8] ^= 1 << bit % 8
     store.write(key, bytes(damaged))
     caplog.clear()
-    # A record of an unknown version is not damage: it is an error, and the unit is not started from scratch.
-    with contextlib.suppress(StoreError):
+    try:
         checkpoint = newest_checkpoint(writer, SOLO)
-        assert checkpoint is not None
-        assert (checkpoint.step, checkpoint.read("state")) == (1, bytes([1]) * 40)
-        assert key in caplog.text
+    except StoreError as error:
+        # A record of an unknown version is not damage: it is an error, and the unit is not started from scratch.
+        if mark and f"{key}: schema version " in str(error):
+            return
+        raise
+    assert checkpoint is not None
+    assert (checkpoint.step, checkpoint.read("state")) == (1, bytes([1]) * 40)
+    assert key in caplog.text
 
 
 def test_a_manifest_edited_by_hand_is_refused(finished: Store) -> None:

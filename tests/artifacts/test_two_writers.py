@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from vldd_dist.artifacts.garbage import find_garbage, remove_garbage
+from vldd_dist.artifacts.manifests import UnitManifest
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.events import UnitReport
 from vldd_dist.pipeline.execute import execute
@@ -20,14 +21,16 @@ from vldd_dist.testing.servers.s3_server import S3Server
 TWO = 2
 
 
-def _make(url: str, order: UnitOrder, barrier: Any, committed: Any, wait_for_other: Any) -> None:
+def _make(url: str, order: UnitOrder, barrier: Any, committed: Any, wait_for_other: Any, at_once: bool = False) -> None:
     """One of the writers. Both start before either continues; the slower one waits at its first step for the faster one's
-    commit."""
+    commit. `at_once`: neither commits before both have come to it."""
     commit = UnitWriter.commit
 
-    def telling(self: UnitWriter, facts: dict[str, Any], **resources: float) -> object:
+    def telling(self: UnitWriter, facts: dict[str, Any], **resources: float) -> UnitManifest:
+        if at_once:
+            barrier.wait(HANG_SECONDS)
         manifest = commit(self, facts, **resources)
-        committed.put(f"{self.attempt} tried")
+        committed.put([info.key for info in manifest.objects.values()])
         return manifest
 
     def report(event: UnitReport) -> None:
@@ -63,7 +66,7 @@ def test_one_commits_and_the_other_finds_out_and_stops(kind: str, finished: Stor
     first_is_done.set()
     second.join(HANG_SECONDS)
     assert second.exitcode == 0
-    assert committed.get(timeout=HANG_SECONDS).endswith("tried")
+    assert all(store.exists(key) for key in committed.get(timeout=HANG_SECONDS))
     with pytest.raises(Empty):
         committed.get(timeout=1)
     assert digests(store, unit) == expected, "the second stopped at its next checkpoint and removed nothing of the first's"
@@ -80,12 +83,12 @@ def test_two_that_finish_at_once_leave_one_whole_unit(finished: Store, s3: S3Ser
     copy_all_but(finished, store, unit)
     context = loaded_processes()
     barrier, committed = context.Barrier(TWO), context.Queue()
-    writers = [loaded_process(_make, store.url, unit.order(), barrier, committed, None) for _ in range(TWO)]
+    writers = [loaded_process(_make, store.url, unit.order(), barrier, committed, None, True) for _ in range(TWO)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join(HANG_SECONDS)
         assert writer.exitcode == 0
     assert digests(store, unit) == digests(finished, unit)
-    manifests = [key for key in store.list(f"units/expert/{unit.id}") if key.endswith("manifest.json")]
-    assert len(manifests) == 1
+    returned = [committed.get(timeout=HANG_SECONDS) for _ in writers]
+    assert returned[0] == returned[1], "the second to commit gets the manifest of the first"

@@ -194,6 +194,16 @@ def test_two_processes_that_commit_leave_one_whole_result(store: Store) -> None:
     assert reader.read("x.bin") == bytes([reader.facts["number"]]) * 1000
 
 
+def test_the_second_to_commit_gets_the_manifest_of_the_first(store: Store) -> None:
+    first, second = writer(store), writer(store)
+    for unit, data in ((first, b"first"), (second, b"second")):
+        unit.put("x", data)
+    committed = first.commit({"number": 1})
+    assert second.commit({"number": 2}) == committed
+    reader = UnitReader(store, "thing", "u1")
+    assert (reader.manifest, reader.read("x")) == (committed, b"first")
+
+
 def test_checkpoints_newest_whole_one_wins_and_commit_clears_them(store: Store) -> None:
     unit = writer(store)
     assert newest_checkpoint(unit, SOLO) is None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cluster.local import free_port, start_cluster
+from cluster.local import start_cluster
 from tests.cluster.local_cluster import LocalCluster
 from tests.cluster.test_run import LONGER
 from vldd_dist.pipeline.graphs.experiment import make_graph
@@ -14,6 +14,7 @@ from vldd_dist.ray_backend.run import run_experiment
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run
 from vldd_dist.testing.servers.listening import running_processes
+from vldd_dist.testing.servers.ports import free_port
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +31,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster() -> Iterator[LocalCluster]:
     """A head that runs no work, and two nodes of one CPU that do."""
     earlier = running_processes()
-    local = LocalCluster(start_cluster(2, 1, port := free_port()), f"http://127.0.0.1:{port}", earlier)
+    local = LocalCluster(start_cluster(2, 1, port := free_port(), free_port), f"http://127.0.0.1:{port}", earlier)
     yield local
     local.nodes.shutdown()

@@ -15,6 +15,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from cluster.local import add_node
 from vldd_dist.ray_backend.submitting.submit import ENDED
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
+from vldd_dist.testing.servers.ports import free_port
 
 PRESET = "jobs/presets/scenes.yaml"
 
@@ -69,7 +70,7 @@ class LocalCluster:
         pids = {process.ppid() for process in self.processes(worker)}
         node = next(node for node in self.nodes.worker_nodes if _raylet(node) in pids)
         self.nodes.remove_node(node, allow_graceful=False)
-        add_node(self.nodes, 1)
+        add_node(self.nodes, 1, free_port())
 
 
 def arguments_of(process: psutil.Process) -> list[str]:

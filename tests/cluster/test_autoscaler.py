@@ -13,10 +13,11 @@ import pytest
 import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from cluster.local import LOOPBACK, free_port, wait_for_agents
+from cluster.local import LOOPBACK, wait_for_agents
 from tests.cluster.test_run import command
 from vldd_dist.ray_backend.submitting.submit import ENDED
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS, TINY
+from vldd_dist.testing.servers.ports import free_port
 
 pytestmark = pytest.mark.ray
 CONFIG = {
@@ -46,7 +47,7 @@ CONFIG = {
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[JobSubmissionClient]:
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()
     config = tmp_path / "autoscaling.yaml"
     # Nodes are raylets on this machine, which look for their head at this address.
     provider = {"type": "fake_multinode", "gcs_address": f"{LOOPBACK}:{port}"}
@@ -65,7 +66,7 @@ def cluster(tmp_path: Path) -> Iterator[JobSubmissionClient]:
             "--dashboard-port",
             str(dashboard),
         ),
-        *("--dashboard-agent-listen-port", str(free_port())),
+        *("--dashboard-agent-listen-port", str(agent)),
         *("--autoscaling-config", str(config)),
     ]
     environment = os.environ | {

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from ray.job_submission import JobSubmissionClient
 
-from cluster.local import ensure_token, free_port
+from cluster.local import ensure_token
 from tests.cluster.local_cluster import LocalCluster
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.servers.listening import LOOPBACK, listening_sockets
+from vldd_dist.testing.servers.ports import free_port
 
 DRIVER = "import ray; ray.init(); print(ray.get(ray.remote(lambda: 'worked').remote()), flush=True); input()"
 ASK_CONTROL_SERVICE = (
@@ -66,7 +68,7 @@ def test_beside_another_cluster_jobs_are_taken_as_soon_as_it_is_up(cluster: Loca
         job = client.submit_job(entrypoint="true", entrypoint_num_cpus=0)
         assert job in {known.submission_id for known in client.list_jobs()}
         other.terminate()
-        assert other.wait(60) == 0
+        assert other.wait(HANG_SECONDS) == 0
 
 
 @pytest.mark.ray
@@ -95,6 +97,10 @@ def test_with_the_token_the_jobs_are_told(cluster: LocalCluster, tmp_path: Path)
     assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, f"{cluster.dashboard} has no job for this store"), (
         ended.stderr
     )
+
+
+def test_no_two_servers_get_the_same_port() -> None:
+    assert len({free_port() for _ in range(20)}) == 20
 
 
 def test_the_token_is_made_once_and_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

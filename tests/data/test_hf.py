@@ -201,10 +201,9 @@ def test_no_folder_or_nothing_in_it(tmp_path: Path) -> None:
 
 def test_offline_is_final_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests run with HF_HUB_OFFLINE=1."""
-    started = time.monotonic()
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits to ask again"))
     with pytest.raises(DataError, match="nobody/nothing is not a folder, and HF_HUB_OFFLINE is set: unset HF_HUB"):
         hf("nobody/nothing").check("train")
     for pattern in ("hf://datasets/nobody/nothing/{0000..0002}.tar", "hf://datasets/nobody/nothing/*.tar"):
         with pytest.raises(DataError, match=r"cannot be read \(.*offline mode is enabled"):
             Shards(name="shards", train=pattern).check("train")
-    assert time.monotonic() - started < 10

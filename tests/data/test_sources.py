@@ -24,6 +24,7 @@ from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.plugins import SOURCES
 from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.servers.s3_server import S3Server
 
 Out = TypeVar("Out")
@@ -38,7 +39,7 @@ def nothing_hangs() -> Iterator[None]:
         pytest.fail("this waits for something that never comes")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(30)
+    signal.alarm(int(HANG_SECONDS))
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

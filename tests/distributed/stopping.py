@@ -3,7 +3,9 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.checkpoints import UnitCheckpoints
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -40,3 +42,11 @@ def execute_until(ranks: Ranks, url: str, unit: WorkUnit, stop_at: int | None) -
     finally:
         UnitCheckpoints.write_objects = save  # type: ignore[method-assign]
     return last
+
+
+def rows_at_the_end(written: dict[str, bytes]) -> dict[str, Tensor]:
+    """The pairs in what a rank wrote for its last checkpoint. The unit's own result may be the starting pairs, as those of
+    so short a run may validate best."""
+    (rows,) = [data for name, data in written.items() if name.startswith("rows")]
+    named = tensors.decode(rows, "rows")
+    return {name.removeprefix("pairs/"): tensor for name, tensor in named.items() if name.startswith("pairs/")}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts.snapshot_cache import SnapshotCache
-from vldd_dist.artifacts.trajectories import Trajectory
+from vldd_dist.artifacts.trajectories import Trajectory, snapshot_name
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Sharding
 from vldd_dist.pipeline.graphs.experiment import make_graph
@@ -143,6 +143,9 @@ def test_an_expert_resumes_with_other_ranks_and_sharding(
             group(world).run(train, broken.url, [f"experts.workers={world}", f"experts.sharding={sharding}"], stop_at)
     for found, wanted in zip(ways(broken, []), ways(alone([]), []), strict=True):
         assert relative(found, wanted) < 1e-4
+    names = UnitReader(broken, "expert", expert_of([]).id).manifest.objects
+    resumed = {snapshot_name(2, "image", 0, before[0]), snapshot_name(3, "image", 0, after[0])}
+    assert resumed <= set(names), "trained from scratch, all snapshots would be of the second number of ranks"
 
 
 def test_an_expert_of_all_captions_resumes_to_the_same_bits(

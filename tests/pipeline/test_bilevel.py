@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tests.distributed.stopping import execute_until, rows_at_the_end
 from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.data.prepared.real_batches import RealBatches
 from vldd_dist.distillation.initialisations import starting_pairs
+from vldd_dist.distillation.objectives import bilevel
 from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.distillation.objectives.bilevel import with_noise
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
@@ -22,11 +24,12 @@ from vldd_dist.distillation.student.local import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import RealRows
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
+from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.seeding import derive_seed, numpy_generator
-from vldd_dist.sharding.ranks import SOLO
+from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of, workspace
 from vldd_dist.testing.unroll_problems import relative
@@ -169,7 +172,10 @@ def test_a_teacher_is_the_mean_of_the_experts_cosines(prepared: Store) -> None:
     model, settings = context.build_model(0), trees[2].distill.objective
     unrolling = LocalUnrolling(model, trees[2].model.loss, settings, None)
     teacher = Teacher(unrolling, run_context(context, trees[2].distill.run_settings(), model).open_experts(None))
-    inputs, texts = torch.randn(4, model.image_backbone.num_features), torch.randn(4, model.text_dim)
+    generator = torch.Generator().manual_seed(0)
+    inputs, texts = (
+        torch.randn(4, width, generator=generator) for width in (model.image_backbone.num_features, model.text_dim)
+    )
     wanted = []
     for role in context.roles("expert_"):
         trajectory = Trajectory(context.reader(role), SnapshotCache())
@@ -200,6 +206,53 @@ def test_noise_has_the_size_asked_for_and_is_drawn_anew_each_step() -> None:
     assert with_noise(rows, 4000, 0.0, torch.Generator()) is rows
 
 
+def test_the_real_pairs_of_each_step_get_noise_of_their_own(prepared: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[float, int]] = []
+
+    def recorded(rows: Tensor, total: int, scale: float, generator: torch.Generator, ranks: Ranks) -> Tensor:
+        calls.append((scale, generator.initial_seed()))
+        return with_noise(rows, total, scale, generator, ranks)
+
+    monkeypatch.setattr(bilevel, "with_noise", recorded)
+    loss = {
+        (scale, step): found_gradient(prepared, described(f", noise: {scale}"), step).terms["real_pairs"]
+        for scale in (0, 0.5)
+        for step in (2, 3)
+    }
+    # Images and texts, from one generator.
+    seeds = {step: derive_seed(derive_seed(0, "distillation", 5), "noise", step) % 2**63 for step in (2, 3)}
+    assert calls == [(scale, seeds[step]) for scale, step in loss for _ in range(2)]
+    assert all(abs(loss[0.5, step] - loss[0, step]) > 1e-3 for step in (2, 3))
+
+
+def test_logits_and_soft_targets_have_the_temperature_of_the_loss(prepared: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_student, given = [], []
+    of_teacher = torch.rand(7, 7, generator=torch.Generator().manual_seed(0))
+
+    class Fixed:
+        def __init__(self, *arguments: object) -> None:
+            """Needs no experts."""
+
+        def similarities(self, rows: RealRows) -> Tensor:
+            return of_teacher
+
+    def recorded_cosines(images: Tensor, texts: Tensor) -> Tensor:
+        of_student.append(cosines(images, texts))
+        return of_student[-1]
+
+    def recorded_loss(logits: Tensor, targets: Tensor) -> Tensor:
+        given.append((logits, targets))
+        return soft_cross_entropy(logits, targets)
+
+    for name, value in (("Teacher", Fixed), ("cosines", recorded_cosines), ("soft_cross_entropy", recorded_loss)):
+        monkeypatch.setattr(bilevel, name, value)
+    found_gradient(prepared, described(", teacher: 0.5"), 3)
+    assert given
+    for (logits, targets), similarities in zip(given, of_student, strict=True):
+        torch.testing.assert_close(logits, similarities / 0.07)
+        torch.testing.assert_close(targets, of_teacher / 0.07)
+
+
 def test_what_is_fixed_has_no_gradient_and_does_not_change_the_other(prepared: Store) -> None:
     both = found_gradient(prepared, described(""), 3)
     for fixed, learned in (("images", "texts"), ("texts", "images")):
@@ -212,12 +265,12 @@ def test_a_distillation_needs_no_expert_and_moves_all_it_learns(prepared: Store)
     tree = described("")
     (unit,) = units_of(tree, "distillation")
     assert not any(role.startswith("expert") for role in unit.inputs)
-    run(prepared, [unit])
+    rows = rows_at_the_end(execute_until(SOLO, prepared.url, unit, None))
     reader = UnitReader(prepared, "distillation", unit.id)
-    rows, start = read_rows(reader, "pairs"), read_rows(reader, "start")
-    best = reader.facts["best_step"]
+    start = read_rows(reader, "start")
     assert len(reader.facts["validation"]) == 3
-    assert all(torch.equal(rows[name], start[name]) is (best == 0) for name in rows)
+    assert set(rows) == {"images", "texts"}
+    assert all((rows[name] - start[name]).flatten(1).any(dim=1).all() for name in rows)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,15 @@ import torch
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.errors import StoreError
+from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.monitoring.reports.report import Reporter
+from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.inputs import load_retrieval_split
+from vldd_dist.pipeline.stages import distillation, evaluation
+from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.store.store import Store
-from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
+from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of, workspace
 
 
 def test_everything_is_made_and_a_second_plan_finds_it(finished: Store) -> None:
@@ -75,6 +80,27 @@ def test_the_published_set_stands_on_its_own(finished: Store, tmp_path: Path) ->
     (moved / "pairs.safetensors").write_bytes(data)
     with pytest.raises(StoreError, match=r"pairs\.safetensors: its sha256 differs"):
         load_distilled(str(moved))
+
+
+def test_what_is_chosen_is_chosen_on_the_validation_split(
+    finished: Store, without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test split is read once, after all choices: by the evaluation."""
+    asked: list[str] = []
+
+    def recorded(context: StageContext, model: DualEncoder, split: str) -> RetrievalSplit:
+        asked.append(split)
+        return load_retrieval_split(context, model, split)
+
+    for stage in (distillation, evaluation):
+        monkeypatch.setattr(stage, "load_retrieval_split", recorded)
+    (unit,) = units_of(experiment(), "distillation")
+    run(without("distillation"), [unit])
+    assert asked == ["val"]
+    for role, splits in (("pairs", ["val", "test"]), ("expert", ["test"])):
+        asked.clear()
+        evaluation.run(workspace(finished, next(unit for unit in units_of(experiment(), "evaluation") if role in unit.inputs)))
+        assert asked == splits
 
 
 def test_a_damaged_object_is_found_by_the_unit_that_reads_it(without: Callable[[str], Store]) -> None:

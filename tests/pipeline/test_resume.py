@@ -82,5 +82,12 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_in_the_same_bits(finished: Sto
 
     with pytest.raises(Killed):
         execute(unit.order(), store, report)
-    execute(unit.order(), store, lambda event: None)
+    epochs: list[int | None] = []
+
+    def note_epoch(event: UnitReport) -> None:
+        assert isinstance(event, Progress)
+        epochs.append(event.epoch)
+
+    execute(unit.order(), store, note_epoch)
+    assert epochs == [2, 2, 2, 3, 3, 3], "it goes on after the first epoch: trained from scratch it would be equal too"
     assert digests(store, unit) == digests(finished, unit)

@@ -281,8 +281,9 @@ def test_a_unit_of_ten_thousand_takes_no_longer_than_one_of_a_thousand(store: St
     """Ten times the graph, of 200,000 edges: looked through whenever a unit ends, a unit would take eight times as long."""
     few, many_units = many(experts=100, users=180), many(experts=100, users=1980)
     assert (len(few), len(many_units)) == (1001, 10_001)
+    # The best of up to three of each: a busy machine makes single measurements longer, none shorter.
     thousand = min(seconds_a_unit(store, few) for _ in range(3))
-    assert seconds_a_unit(store, many_units) < 3 * thousand
+    assert any(seconds_a_unit(store, many_units) < 3 * thousand for _ in range(3))
 
 
 class MemoryOfMarks(Store):

@@ -1,5 +1,10 @@
 """What is known of running units, and what follows from it: stalls and stragglers, each on a clock of the test's."""
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
 from vldd_dist.events import Notice, Progress, UnitReported, WorkerStarted
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.failures.stall_timeout import StallTimeout
@@ -82,6 +87,18 @@ def test_with_too_few_peers_or_no_great_difference_none_is_a_straggler() -> None
         running, _ = fleet(Clock(), speeds)
         stragglers = Stragglers(running)
         assert [stragglers.slow() for _ in range(5)] == [[]] * 5
+
+
+@pytest.mark.parametrize("other", [{"kind": "dataset"}, {"spec": {"name": "slow", "pairs": 500}}], ids=["kind", "pairs"])
+def test_units_are_compared_with_those_of_their_kind_and_number_of_pairs_alone(other: dict[str, Any]) -> None:
+    clock = Clock()
+    running, units = fleet(clock, [10.0] * MIN_PEERS)
+    slow = replace(units[0], label="slow", **other)
+    running.start(slow)
+    running.report(UnitReported(slow.id, Progress(1, None, samples_per_second=0.1)))
+    clock.now += WARM_UP_SECONDS
+    stragglers = Stragglers(running)
+    assert [stragglers.slow() for _ in range(2 * CONSECUTIVE_CHECKS)] == [[]] * (2 * CONSECUTIVE_CHECKS)
 
 
 def test_a_slow_check_in_between_does_not_count() -> None:

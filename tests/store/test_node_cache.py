@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 
 from vldd_dist.ray_backend import doctor
 from vldd_dist.store import node_cache as module
+from vldd_dist.store.eviction import ABANDONED_SECONDS
+from vldd_dist.store.local_files import TEMPORARY
 from vldd_dist.store.node_cache import NodeCache
 from vldd_dist.store.objects import sha256_hex
 
@@ -151,6 +154,17 @@ def test_a_tally_of_garbage_only_makes_room_sooner(cache: NodeCache, folder: Pat
     for number in range(len(BLOCKS)):
         get(cache, number)
     assert sum(path.stat().st_size for path in folder.glob("??/*")) <= cache.limit_bytes
+
+
+def test_a_temporary_file_goes_when_its_writer_must_have_died(cache: NodeCache, folder: Path) -> None:
+    get(cache, 0)
+    old, new = (place(folder, 0).with_name(f"{TEMPORARY}{age}") for age in ("old", "new"))
+    for file, age in ((old, ABANDONED_SECONDS + 60), (new, ABANDONED_SECONDS - 60)):
+        file.write_bytes(b"half a block")
+        os.utime(file, (time.time() - age,) * 2)
+    for number in range(1, len(BLOCKS)):
+        get(cache, number)
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 @pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS])

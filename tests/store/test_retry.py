@@ -1,6 +1,7 @@
 """Faults of an S3 server, injected by a proxy: throttling, failures, cut connections, lost answers, expired tokens."""
 
 import random
+import time
 from collections import Counter
 
 import pytest
@@ -61,6 +62,32 @@ def test_faults_without_end_are_given_up_within_the_bound(
         s3_store.read("x")
 
 
+@pytest.mark.parametrize("answers", [True, False], ids=["faults at once", "no answer"])
+@pytest.mark.parametrize(("mib", "limit", "deadline"), [(0, 20, 60), (10, 60, 100)])
+def test_an_operation_may_take_a_minute_and_four_seconds_for_each_mib(
+    mib: int, limit: float, deadline: float, answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that only sleeping and waiting for an answer advance."""
+    now = began = time.monotonic()
+    limits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def ask(seconds: float) -> None:
+        limits.append(seconds)
+        sleep(0 if answers else seconds)
+        raise TimeoutError
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(TimeoutError):
+        retry.retried(ask, mib << 20)
+    assert limits[0] == pytest.approx(limit)
+    assert deadline - retry.LONGEST_WAIT_SECONDS <= now - began <= deadline + 1e-3
+
+
 def test_a_machine_that_is_told_to_be_offline_is_not_asked_again() -> None:
     asked = []
 
@@ -92,6 +119,19 @@ def test_an_expired_token_is_renewed_once(s3_store: Store, proxy: FaultyProxy) -
     proxy.faults = ["ExpiredToken"] * 2
     with pytest.raises(StoreError, match="the credentials have expired or are refused"):
         s3_store.write("x", b"1")
+
+
+def test_an_expired_token_is_renewed_in_a_write_in_parts(
+    s3_store: Store, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vldd_dist.store.s3.PART_BYTES", 5 << 20)
+    before, data = s3_store._fs_for_parts, random.Random(0).randbytes(11 << 20)
+    # After the head, as the upload begins.
+    proxy.faults = ["", "ExpiredToken"]
+    s3_store.write("large", data)
+    assert s3_store._fs_for_parts is not before
+    assert not proxy.faults
+    assert s3_store.read("large") == data
 
 
 @pytest.mark.parametrize("fault", [*PASSING, *AFTERWARDS])

@@ -152,6 +152,7 @@ def test_closed_form_of_a_quadratic(name: str) -> None:
 
 
 def test_gradcheck_of_exact_on_a_perceptron() -> None:
+    torch.manual_seed(0)
     theta = [torch.randn(*shape, dtype=torch.float64) * 0.5 for shape in ((3, 4), (4, 4), (4, 2))]
     inputs = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
     outputs = torch.randn(2, 5, 2, dtype=torch.float64, requires_grad=True)
@@ -171,7 +172,6 @@ def test_gradcheck_of_exact_on_a_perceptron() -> None:
             gradients = [torch.stack([batch[k] for batch in result.batches]) for k in (0, 1)]
             return upstream[0] * gradients[0], upstream[0] * gradients[1], upstream[0] * result.rates
 
-    torch.manual_seed(0)
     assert torch.autograd.gradcheck(Unrolled.apply, (inputs, outputs, rates))
 
 

@@ -8,7 +8,6 @@ With `VLDD_REQUIRE_CEPH=1`, which the gate sets, a missing RGW is an error.
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+from vldd_dist.testing.servers.ports import free_port
 
 ACCESS_KEY = "AKIAVLDDTEST"
 SECRET = "wJalrXUtnFEMI-a-secret-of-the-tests"
@@ -136,7 +137,7 @@ def _moto() -> Iterator[str]:
 
 @contextmanager
 def _ceph(folder: Path) -> Iterator[str]:
-    port, mon_port = _free_port(), _free_port()
+    port, mon_port = free_port(), free_port()
     for name in ("mon", "osd", "rgw", "run"):
         (folder / name).mkdir()
     config = folder / "ceph.conf"
@@ -202,9 +203,3 @@ def _wait_for(endpoint: str) -> None:
         except OSError:
             time.sleep(0.2)
     raise RuntimeError(f"the S3 server did not answer at {endpoint} within {START_SECONDS} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
