@@ -196,7 +196,7 @@ def student_table(student: str, preset: str) -> Iterator[str]:
     towers = ", ".join(f"{tower} tower {size / MB:.1f} MB" for tower, size in sizes.items())
     yield f"{student}; a snapshot: {towers}."
     yield ""
-    yield "| source | kind | units | GPU-h a unit | GPU-h | read, GB | written, GB | requests |"
+    yield "| source | kind | units | GPU-h per unit | GPU-h | read, GB | written, GB | requests |"
     yield "|:--|:--|--:|--:|--:|--:|--:|--:|"
     for source in SOURCES:
         for kind, cost in model(source, preset).items():
@@ -224,7 +224,7 @@ def tables() -> str:
     lines: list[str] = []
     for student, preset in STUDENTS.items():
         lines += [*student_table(student, preset), ""]
-    return "\n".join([*lines, "What depends on the source alone.", "", *source_table()]) + "\n"
+    return "\n".join([*lines, "Quantities that depend only on the data source:", "", *source_table()]) + "\n"
 
 
 if __name__ == "__main__":

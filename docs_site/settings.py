@@ -11,7 +11,7 @@ from vldd_dist.config.study import Study, TableSettings
 HEAD = """# Settings
 
 All keys of a description, with the values that they accept, their defaults and their meaning. `vldd config CONFIG` prints the
-values of all keys; `--set KEY=VALUE` changes one, for example `--set distill.outer_steps=500`. An unknown key is refused.
+values of all keys; `--set KEY=VALUE` changes one, for example `--set distill.outer_steps=500`. An unknown key is rejected.
 
 A key marked *does not change the output* can be changed between runs, and no unit has to run again. The settings of sources,
 coresets, losses, objectives and other [plug-ins](plugins.md) are listed with the plug-ins.

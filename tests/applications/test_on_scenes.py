@@ -97,11 +97,11 @@ def test_architecture_search(tables: dict[str, Table]) -> None:
 def test_membership_inference(tables: dict[str, Table]) -> None:
     table = tables["membership_inference"]
     assert {section.title.partition(", ")[2] for section in table.sections} == {"20 pairs"}
-    released = figures(table, "random", "members: the pairs it begins as")
+    released = figures(table, "random", "members: the pairs that the set was initialised with")
     assert (released["auc_nearest"].mean, released["tpr_nearest"].mean, released["own"].mean) == (1, 100, 100)
     control = figures(table, "random", "members: the other training pairs")
     assert all(abs(control[f"auc_{attack}"].mean - 0.5) < 0.15 for attack in ("nearest", "loss", "ratio"))
-    distilled = figures(table, "distilled", "members: the pairs it begins as")
+    distilled = figures(table, "distilled", "members: the pairs that the set was initialised with")
     assert distilled["auc_nearest"].mean > 0.6, "after few outer steps the pairs are still near their start"
 
 

@@ -115,7 +115,7 @@ def test_someone_else_finds_fetches_and_verifies_the_set(store: Store, environme
 
     said = {
         ("list", URL): folder.rpartition("/")[2],
-        ("verify", url): "all as the manifest says",
+        ("verify", url): "all match the manifest",
         ("show", url): "mean",
         ("fetch", url, "here"): "4 pairs in",
         ("doctor", URL): "conditional",

@@ -116,7 +116,7 @@ def test_a_run_makes_its_machines_come(cluster: JobSubmissionClient, tmp_path: P
         time.sleep(1)
     logs = cluster.get_job_logs(job)
     assert status == JobStatus.SUCCEEDED, logs
-    assert "the machines have 0 and 0 now: waiting for machines" in logs
+    assert "the machines have 0 CPUs and 0 GPUs now: waiting for machines" in logs
     assert {path.parent.parent.name for path in (store / "units").glob("*/*/manifest.json")} == {
         "shard_group",
         "dataset",

@@ -27,7 +27,7 @@ def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, undist
     cluster.wait(job, lambda: "ray_vldd_units{" in (page := cluster.metrics()) and "ray_vldd_retries_total{" in page)
     cluster.wait(job, lambda: bool(checkpoints(store, "distillation")))
     logs = cluster.client.get_job_logs(job)
-    assert "tried again, its process or machine ended" in logs
+    assert "retried: its process or machine ended" in logs
     assert "\x1b" not in logs
     assert "Raylet is terminated" not in logs, "Ray's account of a lost node, of thirty lines"
     (driver,) = [
@@ -54,7 +54,7 @@ def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, undist
     cluster.wait(job, lambda: bool(cluster.processes("ray::distillation")))
     cluster.lose_the_node_of("ray::distillation")
     assert cluster.ends(job) == JobStatus.SUCCEEDED, cluster.client.get_job_logs(job)
-    assert "distillation 4 pairs seed 0: tried again, its process or machine ended" in cluster.client.get_job_logs(job)
+    assert "distillation 4 pairs seed 0: retried: its process or machine ended" in cluster.client.get_job_logs(job)
     assert result(store) == result(undisturbed)
     (status,) = read_statuses(Store(str(store)))
     assert status.state == "done"

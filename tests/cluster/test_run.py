@@ -142,7 +142,7 @@ def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: 
     process = start(store, job=WATCHED_JOB)
     wait_for(lambda: bool(checkpoints(store, "expert")), process)
     workers_of(process, "ExpertActor")[0].send_signal(signal.SIGKILL)
-    wait_for(lambda: "expert" in said(store) and "tried again, its process was killed" in said(store), process)
+    wait_for(lambda: "expert" in said(store) and "retried: its process was killed" in said(store), process)
     os.kill(process.pid, signal.SIGINT)
     output = finish(process)
     assert process.returncode == 3, output
@@ -153,7 +153,7 @@ def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: 
     process = start(store, job=WATCHED_JOB)
     wait_for(lambda: bool(checkpoints(store, "distillation")), process)
     workers_of(process, "ray::distillation")[0].send_signal(signal.SIGKILL)
-    wait_for(lambda: "distillation 4 pairs seed 0: tried again, its process was killed" in said(store), process)
+    wait_for(lambda: "distillation 4 pairs seed 0: retried: its process was killed" in said(store), process)
     kill_session(process)
     assert not (store / "distilled").exists()
 

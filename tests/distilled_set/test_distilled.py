@@ -194,7 +194,7 @@ def test_a_manifest_that_points_elsewhere_is_refused(url: str, tmp_path: Path, k
 def test_the_commands(url: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         (["list", store.url], "5 pairs"),
-        (["verify", url], "all as the manifest says"),
+        (["verify", url], "all match the manifest"),
         (["show", url], "preview.png"),
         (["fetch", url, str(tmp_path / "here")], "5 pairs in"),
     ):

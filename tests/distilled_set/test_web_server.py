@@ -85,7 +85,7 @@ def test_a_set_is_shown_fetched_verified_and_loaded(
     assert load_distilled(url).digest == distilled_set().digest
     for arguments, words in (
         (["show", url], f"{url}preview.png"),
-        (["verify", url], "all as the manifest says"),
+        (["verify", url], "all match the manifest"),
         (["fetch", url, str(tmp_path / "fetched")], "5 pairs in"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -79,7 +79,7 @@ def test_a_group_that_loses_a_rank_or_hangs_resumes_from_its_checkpoint(straight
         hanging[-1].send_signal(signal.SIGSTOP)
     output = finish(process)
     assert process.returncode == 0, output
-    assert output.count("tried again, rank") == 3, output
+    assert output.count("retried: rank") == 3, output
     assert "of 2: its process was killed" in output, output
     assert output.count("of 2 took no part in a collective operation for 10 s: it hangs") == 2, output
     for rank in hanging:

@@ -75,8 +75,8 @@ def test_each_event_in_words() -> None:
     described: list[tuple[RunEvent, Message | None]] = [
         (UnitStarted(a.id), Message("a: started")),
         (UnitFinished(a.id, 5.4), Message("a: done in 5 s")),
-        (UnitPaused(a.id, 5), Message("a: attempt failed, retry decided in 5 s")),
-        (UnitRetried(a.id, "lost", "its machine ended"), Message("a: tried again, its machine ended", important=True)),
+        (UnitPaused(a.id, 5), Message("a: attempt failed, decision on a retry in 5 s")),
+        (UnitRetried(a.id, "lost", "its machine ended"), Message("a: retried: its machine ended", important=True)),
         (UnitWaits(a.id, b.id), Message("a: waits for b")),
         (UnitFailed(a.id, "crashed", "a bug"), Message("a: FAILED, a bug", important=True)),
         (UnitReported(a.id, Notice("a slow store")), Message("a: a slow store", important=True)),

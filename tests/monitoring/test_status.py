@@ -57,7 +57,7 @@ def test_the_store_says_where_a_run_stands(store: Store) -> None:
     (status,) = read_statuses(store)
     assert (status.state, status.stages["expert"].done, status.stages["expert"].failed) == ("failed", 2, 1)
     assert status.running == []
-    assert [("tried again" in notice, "a wrong key" in notice) for notice in status.notices] == [(True, False), (False, True)]
+    assert [("retried" in notice, "a wrong key" in notice) for notice in status.notices] == [(True, False), (False, True)]
 
 
 def test_a_run_that_was_interrupted_says_so_and_a_store_that_refuses_does_not_stop_it(

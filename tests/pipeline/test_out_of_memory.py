@@ -37,8 +37,9 @@ def test_an_outer_step_without_memory_says_what_to_lower_and_its_checkpoint_stay
         execute(unit.order(), store, lambda event: None)
     assert str(raised.value) == (
         f"{unit.label} ran out of memory (it asked for 2.50 GiB more, the GPU has 79.11 GiB): lower distill.batch_size or "
-        "distill.objective.inner_steps (if it has none, distill.tower_graph_mib or distill.objective.real_batch_size), or "
-        "raise distill.resources to a device with more memory, where it goes on from its last checkpoint; --plan says what fits"
+        "distill.objective.inner_steps (without inner steps: distill.tower_graph_mib or distill.objective.real_batch_size), or "
+        "run it on a device with more memory (distill.resources), where it resumes from its last checkpoint; `vldd run --plan` "
+        "estimates what fits"
     )
     assert not is_done(store, unit.kind, unit.id)
     run(store, [unit])

@@ -54,7 +54,7 @@ def progress(state: Literal["running", "done", "failed", "stopped"], running: in
         stages=stages,
         running=[(label.format(index), "4,211/9,000, 12.31 outer steps/s, loss 1.234") for index in range(running)],
         time_left="about 93 min 20 s left",
-        notices=[f"expert {index}: tried again, {'its process or machine ended: ' + 'x' * 90} <node>" for index in range(3)],
+        notices=[f"expert {index}: retried: {'its process or machine ended: ' + 'x' * 90} <node>" for index in range(3)],
     )
 
 

@@ -182,7 +182,7 @@ def test_a_page_says_where_its_run_stands(state: str) -> None:
     assert ("about 93 min 20 s left" in page.texts) == running
     # A run that is done needs no bars, but its troubles are told.
     assert ("480 of 1,200, 20 failed" in page.texts) == (state != "done")
-    assert any("tried again" in text and text.endswith("<node>") for text in page.texts)
+    assert any("retried" in text and text.endswith("<node>") for text in page.texts)
 
 
 @pytest.mark.parametrize("width", [390, 1280])

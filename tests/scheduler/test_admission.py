@@ -37,7 +37,7 @@ def test_the_peak_is_the_most_of_each_resource() -> None:
     assert admission.peak == (40_000, 20_000)
     assert not admission.may_grow
     shortfall = admission.shortfall(make("unit", cpus=1.5, gpus=0.5))
-    assert shortfall == "unit asks for 1.5 CPUs and 0.5 GPUs, the machines have 0 and 0"
+    assert shortfall == "unit asks for 1.5 CPUs and 0.5 GPUs, the machines have 0 CPUs and 0 GPUs"
 
 
 @pytest.mark.parametrize("limit", [None, 3])

@@ -32,7 +32,9 @@ def test_fractions_of_gpus_fill_them_and_no_more(store: Store) -> None:
 
 def test_more_than_the_machines_have_is_refused_when_nothing_runs_any_more(store: Store) -> None:
     big = make("big", kind="dataset", gpus=1)
-    message = "big asks for 1 CPUs and 1 GPUs, the machines have 2 and 0: lower its resources or workers, or add machines"
+    message = (
+        "big asks for 1 CPUs and 1 GPUs, the machines have 2 CPUs and 0 GPUs: lower its resources or workers, or add machines"
+    )
     with pytest.raises(ConfigError, match=message):
         run([big], store)
     others = [make(f"small {place}") for place in range(30)]
@@ -80,7 +82,7 @@ def test_lost_machines_are_waited_for(store: Store) -> None:
     assert executor.submitted == ["a", "a", "b"]
     assert len(result.ran) == 2
     waiting = [notice for notice in view.notices if "waiting" in notice]
-    assert waiting == ["a asks for 1 CPUs and 0 GPUs, the machines have 0 and 0 now: waiting for machines"]
+    assert waiting == ["a asks for 1 CPUs and 0 GPUs, the machines have 0 CPUs and 0 GPUs now: waiting for machines"]
     assert executor.now < 70
 
 
@@ -92,7 +94,7 @@ def test_each_loss_of_all_machines_is_waited_for_anew(store: Store) -> None:
 
 
 def test_a_run_whose_machines_stay_away_ends_and_can_go_on(store: Store) -> None:
-    with pytest.raises(InterruptedRun, match="run the same command again"):
+    with pytest.raises(InterruptedRun, match="then run the same command again"):
         run([make("a"), make("b")], store, capacity=lambda now: Capacity(1 if now < 1 else 0, 0))
     result, executor = run([make("a"), make("b")], store, capacity=Capacity(1, 0))
     assert [unit.label for unit in result.found] == ["a"]
@@ -120,7 +122,9 @@ def test_other_programs_on_the_cluster_are_waited_for_without_a_timeout(store: S
     Controller([make("a")], store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep).run()
     assert executor.ended == ["a"]
     (notice,) = [notice for notice in view.notices if "waiting" in notice]
-    in_words = "the machines have 2 and 0 in total, of which other programs use 1.5 and 0: waiting for them to end"
+    in_words = (
+        "the machines have 2 CPUs and 0 GPUs in total, of which other programs use 1.5 CPUs and 0 GPUs: waiting for them to end"
+    )
     assert notice == f"a asks for 1 CPUs and 0 GPUs, {in_words}"
 
 
@@ -227,7 +231,7 @@ def test_a_unit_that_ends_ran_whatever_the_count_says(store: Store) -> None:
 
 def test_machines_that_never_come_end_the_run(store: Store) -> None:
     with pytest.raises(
-        InterruptedRun, match=r"big asks for 8 CPUs and 0 GPUs, the machines have 4 and 0 now, and no others came"
+        InterruptedRun, match=r"big asks for 8 CPUs and 0 GPUs, the machines have 4 CPUs and 0 GPUs now, and no others came"
     ):
         run_growing([make("big", cpus=8), *(make(f"small {place}") for place in range(9))], store, limit=4)
     found, _ = run([make(f"small {place}") for place in range(9)], store)
@@ -338,7 +342,7 @@ def silent(store: Store, begins: float | None, until: float) -> list[str]:
 
 
 def test_a_unit_that_no_single_machine_can_take_is_told_and_ends_the_run(store: Store) -> None:
-    told = "wide asks for 3 CPUs and 0 GPUs, the machines have 4 and 0 in total: waiting for one machine with that much free"
+    told = "wide asks for 3 CPUs and 0 GPUs, the machines have 4 CPUs and 0 GPUs in total: waiting for one machine with that much free"
     assert silent(store, None, until=WORKER_START_SECONDS - 2) == []
     assert silent(store, None, until=WORKER_START_SECONDS + 2) == [told]
     with pytest.raises(InterruptedRun, match="in total, and none started it within 60 minutes"):

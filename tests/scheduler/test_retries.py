@@ -70,7 +70,7 @@ def test_what_fails_on_a_machine_that_lives_is_tried_again_elsewhere_after_pause
     ((unit, failed),) = result.failed
     assert (unit.label, failed.status, result.exit_code) == ("a", outcome.status, 1)
     assert [event.status for event in view.events if isinstance(event, UnitRetried)] == [outcome.status] * 3
-    assert [notice.startswith("a: tried again, ") for notice in view.notices] == [True, True, True, False]
+    assert [notice.startswith("a: retried: ") for notice in view.notices] == [True, True, True, False]
     if outcome is KILLED:
         assert (
             "killed 4 times on machines that are still alive, most likely because memory ran out: lower experts.batch_size"

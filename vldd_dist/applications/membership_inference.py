@@ -33,7 +33,7 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed, numpy_generator
 
-START, OTHERS = "members: the pairs it begins as", "members: the other training pairs"
+START, OTHERS = "members: the pairs that the set was initialised with", "members: the other training pairs"
 FALSE_POSITIVES = 0.01
 ATTACKS = {"nearest": "nearest", "loss": "loss", "ratio": "likelihood ratio"}
 # The temperature for a loss that has none.
@@ -77,8 +77,8 @@ class MembershipInference(Application):
 
     def notes(self) -> list[str]:
         return [
-            "AUC: how well members are told from the pairs of the test split, 0.5 for guessing. TPR: share of members found "
-            "when 1 % of the others are taken for members, 1 % for guessing. Lower is more private; the lowest is marked.",
+            "AUC: how well the score separates members from pairs of the test split; guessing gives 0.5. TPR: share of members "
+            "found at a false-positive rate of 1 %; guessing gives 1 %. Lower is more private; the lowest is marked.",
             "Random: the same number of real training pairs, released unchanged. The other training pairs had no influence on "
             "them, so that row is a control.",
             "Nearest is its start: share of released pairs whose nearest training image is the one they started from.",

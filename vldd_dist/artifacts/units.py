@@ -64,7 +64,7 @@ class UnitReader:
         for name, info in self.manifest.objects.items():
             if ".." in info.key.split("/") or not info.key.startswith((f"{self.prefix}/", f"{BLOBS}/")):
                 raise StoreError(
-                    f"{store.url_of(key)}: object {name} lies outside its unit ({info.key}): the manifest is refused"
+                    f"{store.url_of(key)}: object {name} lies outside its unit ({info.key}): the manifest is rejected"
                 )
 
     @property

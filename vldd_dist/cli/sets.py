@@ -40,7 +40,7 @@ def verify(url: SetUrl) -> None:
 
     with _of_a_set(url), _byte_progress() as progress:
         manifest = verify_set(url, progress)
-    say(f"{manifest.pairs} pairs, {len(manifest.objects)} objects: all as the manifest says")
+    say(f"{manifest.pairs} pairs, {len(manifest.objects)} objects: all match the manifest")
 
 
 def push(

@@ -33,7 +33,7 @@ def table(
     ] = "terminal",
     published: Annotated[
         bool,
-        typer.Option("--published", help="List tables that papers have published; with a table's name for STORE, print it."),
+        typer.Option("--published", help="List the tables of papers. If STORE is the name of one of them, print that table."),
     ] = False,
 ) -> None:
     """Print the tables of a report in a store, from any machine that can read it."""

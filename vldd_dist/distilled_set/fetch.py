@@ -33,7 +33,7 @@ def _parsed(store: Store, data: bytes) -> DistilledManifest:
     for name, info in manifest.objects.items():
         # In a set, each object's key equals its name, so that no object lies outside the folder.
         if info.key != name:
-            raise StoreError(f"{source}: object {name!r} refers to {info.key!r}: the manifest is refused")
+            raise StoreError(f"{source}: object {name!r} refers to {info.key!r}: the manifest is rejected")
         info.block_list()
     _check_names(list(manifest.objects), source)
     return manifest
@@ -46,16 +46,18 @@ def _check_names(names: list[str], source: str) -> None:
     for name in names:
         parts = name.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\\" in name or one_line(name) != name:
-            raise StoreError(f"{source}: {name!r} is not a key of an object in a folder: the manifest is refused")
+            raise StoreError(f"{source}: {name!r} is not a key of an object in a folder: the manifest is rejected")
         if max(len(os.fsencode(part)) for part in parts) > 255:
             raise StoreError(
-                f"{source}: the object name {name[:40]!r}... is too long for file systems: the manifest is refused"
+                f"{source}: the object name {name[:40]!r}... is too long for file systems: the manifest is rejected"
             )
         if name.casefold() in used:
-            raise StoreError(f"{source}: the object {name!r} has the name of another file of the set: the manifest is refused")
+            raise StoreError(f"{source}: the object {name!r} has the name of another file of the set: the manifest is rejected")
         used.add(name.casefold())
     if both := used & folders:
-        raise StoreError(f"{source}: {min(both)!r} is the name of both a file and a folder of the set: the manifest is refused")
+        raise StoreError(
+            f"{source}: {min(both)!r} is the name of both a file and a folder of the set: the manifest is rejected"
+        )
 
 
 def read_card(store: Store) -> str:

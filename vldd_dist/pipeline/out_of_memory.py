@@ -35,9 +35,9 @@ def naming_what_to_lower(stage: StageSpec, label: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        larger_device = f", or raise {stage.section}.resources to a device with more memory" if stage.section else ""
-        resumes = ", where it goes on from its last checkpoint" if larger_device and stage.stores_when_stopped else ""
-        advice = f"lower {stage.lower_for_memory}{larger_device}{resumes}; --plan says what fits"
+        larger_device = f", or run it on a device with more memory ({stage.section}.resources)" if stage.section else ""
+        resumes = ", where it resumes from its last checkpoint" if larger_device and stage.stores_when_stopped else ""
+        advice = f"lower {stage.lower_for_memory}{larger_device}{resumes}; `vldd run --plan` estimates what fits"
         raise DeviceMemoryError(f"{label} ran out of memory{_sizes(str(error))}: {advice}") from error
 
 

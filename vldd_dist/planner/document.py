@@ -49,7 +49,7 @@ def _need(need: Need) -> dict[str, Any]:
         "peak_of": need.terms,
         "gpu_memory_bytes": None if need.limit is None else need.limit + RESERVED,
         "fits": None if need.limit is None or peak_bytes is None else peak_bytes <= need.limit,
-        "mend": need.mend,
+        "suggestion": need.suggestion,
         "reads_bytes": None if moved is None or moved.data is None else moved.reads + moved.data,
         "writes_bytes": moved and moved.writes,
     }

@@ -42,7 +42,7 @@ class Need:
         limit: bytes of GPU memory for tensors; None if the description names no GPU memory.
         moved: bytes read and written; None if not estimated.
         measured: whether the dataset's size in `moved` was read from the store, and not estimated.
-        mend: which settings to change if the unit does not fit.
+        suggestion: which settings to change if the unit does not fit.
     """
 
     stage: StageSpec
@@ -51,7 +51,7 @@ class Need:
     limit: int | None
     moved: Traffic | None
     measured: bool
-    mend: str | None
+    suggestion: str | None
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _need(stage: StageSpec, planned: list[Planned], notes: list[str]) -> Need | 
         limit=limit,
         moved=stage.traffic(experiment, estimator.trace, data, None) if stage.traffic else None,
         measured=data is not None and data.measured,
-        mend=suggest(experiment, stage, limit, estimator) if limit is not None and peak_bytes > limit else None,
+        suggestion=suggest(experiment, stage, limit, estimator) if limit is not None and peak_bytes > limit else None,
     )
 
 

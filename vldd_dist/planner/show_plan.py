@@ -73,9 +73,9 @@ def _print_needs(plan: Plan, console: Console) -> None:
     for need in plan.needs:
         if need.terms and not plan.sharing:
             _say(f"{need.stage.title}: {_breakdown(need.terms)}", console)
-        if need.mend:
+        if need.suggestion:
             of_variant = f" of {need.experiment}" if plan.sharing else ""
-            _say(f"{need.stage.title}{of_variant} do not fit: {need.mend}", console, "red")
+            _say(f"{need.stage.title}{of_variant} do not fit: {need.suggestion}", console, "red")
 
 
 def _print_work(work: dict[StageSpec, Work], console: Console) -> None:

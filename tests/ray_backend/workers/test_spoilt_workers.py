@@ -173,7 +173,7 @@ def test_a_spoilt_process_ends_and_another_one_has_the_unit(executor: Joined, st
     result, (notice,) = run(unit, store, executor)
     assert is_done(store, unit.kind, unit.id)
     assert result.failed == []
-    assert "tried again, its worker could not start: ModuleNotFoundError at pipeline/" in notice
+    assert "retried: its worker could not start: ModuleNotFoundError at pipeline/" in notice
     assert "import of vldd_dist.pipeline.context halted" in notice
     assert not psutil.pid_exists(spoilt)
 
@@ -205,7 +205,7 @@ def test_a_worker_that_is_killed_again_and_again_ends_in_a_sentence(executor: Jo
 
 def assert_said(result: RunResult, notices: list[str], how: str) -> None:
     ((_, outcome),) = result.failed
-    assert [": tried again, " in notice for notice in notices] == [True, True, True, False]
+    assert [": retried: " in notice for notice in notices] == [True, True, True, False]
     assert outcome.cause.startswith(f"{how}")
     assert outcome.cause.endswith(
         "; killed 4 times on machines that are still alive, most likely because memory ran out: lower experts.batch_size, "

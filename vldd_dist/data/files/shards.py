@@ -44,7 +44,7 @@ def samples_of(name: str, data: io.BufferedIOBase) -> Iterator[dict[str, Any]]:
         if key is None or META_MEMBER.match(member):
             continue
         if key.startswith("/") or ".." in key.split("/"):
-            raise DataError(f"{name}: member {one_line(key)!r} points outside the shard: the tar is refused")
+            raise DataError(f"{name}: member {one_line(key)!r} points outside the shard: the tar is rejected")
         if sample.get("__key__") != key:
             if sample:
                 yield sample

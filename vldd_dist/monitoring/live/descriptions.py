@@ -44,9 +44,9 @@ def describe_event(event: RunEvent, state: RunState) -> Message | None:
         case UnitFinished(unit_id, seconds):
             return Message(f"{state.units[unit_id].label}: done in {seconds:.0f} s")
         case UnitPaused(unit_id, seconds):
-            return Message(f"{state.units[unit_id].label}: attempt failed, retry decided in {seconds:g} s")
+            return Message(f"{state.units[unit_id].label}: attempt failed, decision on a retry in {seconds:g} s")
         case UnitRetried(unit_id, _, cause):
-            return Message(f"{state.units[unit_id].label}: tried again, {cause}", important=True)
+            return Message(f"{state.units[unit_id].label}: retried: {cause}", important=True)
         case UnitWaits(unit_id, input_id):
             return Message(f"{state.units[unit_id].label}: waits for {state.units[input_id].label}")
         case UnitFailed(unit_id, _, cause):

@@ -297,7 +297,7 @@ STAGE = StageSpec(
     wanted=wanted,
     milestone="distillations",
     stores_when_stopped=True,
-    lower_for_memory="distill.batch_size or distill.objective.inner_steps (if it has none, distill.tower_graph_mib or "
+    lower_for_memory="distill.batch_size or distill.objective.inner_steps (without inner steps: distill.tower_graph_mib or "
     "distill.objective.real_batch_size)",
     memory=memory,
     traffic=traffic,

@@ -44,6 +44,6 @@ class CapacityTimeout:
             self._notice(f"{problem}: waiting for {awaited}")
         if in_vain is not None and waited >= TIMEOUT_SECONDS:
             raise InterruptedRun(
-                f"{problem}, and {in_vain} within {TIMEOUT_SECONDS / 60:g} minutes: what was committed is in the store; run "
-                "the same command again when there are more or larger machines, or lower the resources that the unit asks for"
+                f"{problem}, and {in_vain} within {TIMEOUT_SECONDS / 60:g} minutes: finished units are kept in the store; add "
+                "machines, use larger ones or lower the resources of this unit, then run the same command again"
             )

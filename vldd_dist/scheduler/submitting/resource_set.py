@@ -24,7 +24,7 @@ class ResourceSet(NamedTuple):
         return cls(round(cpus * SCALE), round(gpus * SCALE))
 
     def __str__(self) -> str:
-        return f"{self.cpus / SCALE:g} and {self.gpus / SCALE:g}"
+        return f"{self.cpus / SCALE:g} CPUs and {self.gpus / SCALE:g} GPUs"
 
     def plus(self, other: "ResourceSet") -> "ResourceSet":
         return ResourceSet(self.cpus + other.cpus, self.gpus + other.gpus)

@@ -38,7 +38,10 @@ def matching_loss(theta: Params, start: Params, target: Params, towers: Sequence
         moved = torch.stack([(start[index] - target[index]).square().sum() for index in indices]).sum()
         remaining, moved = ranks.all_reduce_of_parts(remaining), ranks.all_reduce(moved)
         if not bool(moved > 0):
-            raise DataError(f"the expert's {name} tower did not move between the snapshots: there is nothing to match")
+            raise DataError(
+                f"the expert's {name} tower did not move between the two snapshots: raise experts.lr_{name} or "
+                "distill.objective.expert_epochs"
+            )
         terms.append(remaining / moved)
     return torch.stack(terms)
 

@@ -19,7 +19,7 @@ STATUS: dict[str, Any] = {
     "stages": {"expert": {"total": 3, "done": 1, "failed": 0}},
     "running": [{"label": "expert 1", "seconds": 2.5, "event": {"done": 5, "total": 10, "loss": 1.5}}],
     "time_left": "about 5 s left",
-    "notices": ["expert 0: tried again"],
+    "notices": ["expert 0: retried"],
 }
 BAD_STATUSES: list[dict[str, Any]] = [
     {"written_at": "yesterday"},
