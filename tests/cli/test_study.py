@@ -67,7 +67,7 @@ def test_a_plan_as_a_document_and_as_a_narrow_table(
     assert note in out
     (expert,) = [need for need in found["needs"] if need["kind"] == "expert"]
     assert (expert["experiment"], expert["fits"]) == ("towers-plain", False)
-    assert f"experts of towers-plain do not fit: {expert['mend']}" in out
+    assert f"experts of towers-plain do not fit: {expert['suggestion']}" in out
     assert f"{sum(expert['peak_of'].values()) / 2**20:.1f} MiB" in out
     assert f"{found['sharing']['shared']} of the {sum(stage['units'] for stage in found['stages'])} units" in out
 

@@ -187,7 +187,7 @@ def test_a_manifest_that_points_elsewhere_is_refused(url: str, tmp_path: Path, k
     elsewhere = manifest.objects["preview.png"].model_copy(update={"key": key})
     forged = manifest.model_copy(update={"objects": manifest.objects | {"preview.png": elsewhere}})
     store.write("manifest.json", to_json(forged))
-    with pytest.raises(StoreError, match="refused"):
+    with pytest.raises(StoreError, match="rejected"):
         fetch(url, tmp_path / "fetched")
 
 

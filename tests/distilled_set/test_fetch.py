@@ -172,7 +172,7 @@ def seal(url: str, **objects: ObjectInfo) -> None:
 def test_a_name_that_no_folder_can_hold_is_refused_before_anything_is_made(url: str, tmp_path: Path, name: str) -> None:
     seal(url, **{name: ObjectInfo.of(name, b"x")})
     for look in (lambda: fetch(url, tmp_path / "here" / "set"), lambda: verify(url)):
-        with pytest.raises(StoreError, match=r"manifest\.json.*refused") as refused:
+        with pytest.raises(StoreError, match=r"manifest\.json.*rejected") as refused:
             look()
         assert "\n" not in str(refused.value)
     assert not (tmp_path / "here").exists()

@@ -89,13 +89,13 @@ def test_a_manifest_that_names_what_lies_elsewhere_is_refused(bucket: Store, tmp
     info = manifest.objects["preview.png"]
     for objects in ({key: info.model_copy(update={"key": key})}, {"preview.png": info.model_copy(update={"key": key})}):
         folder.write("manifest.json", to_json(manifest.model_copy(update={"objects": manifest.objects | objects})))
-        with pytest.raises(StoreError, match=r"refused|is not a key"):
+        with pytest.raises(StoreError, match=r"rejected|is not a key"):
             fetch(url, tmp_path / "here" / "fetched")
         assert not (tmp_path / "here").exists()
     elsewhere = {"x": info.model_copy(update={"key": key})}
     unit = UnitManifest(kind="thing", unit="e", spec={}, inputs={}, objects=elsewhere, facts={})
     bucket.write("units/thing/e/manifest.json", to_json(unit))
-    with pytest.raises(StoreError, match="refused"):
+    with pytest.raises(StoreError, match="rejected"):
         UnitReader(bucket, "thing", "e")
 
 

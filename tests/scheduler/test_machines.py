@@ -342,7 +342,8 @@ def silent(store: Store, begins: float | None, until: float) -> list[str]:
 
 
 def test_a_unit_that_no_single_machine_can_take_is_told_and_ends_the_run(store: Store) -> None:
-    told = "wide asks for 3 CPUs and 0 GPUs, the machines have 4 CPUs and 0 GPUs in total: waiting for one machine with that much free"
+    room = "the machines have 4 CPUs and 0 GPUs in total: waiting for one machine with that much free"
+    told = f"wide asks for 3 CPUs and 0 GPUs, {room}"
     assert silent(store, None, until=WORKER_START_SECONDS - 2) == []
     assert silent(store, None, until=WORKER_START_SECONDS + 2) == [told]
     with pytest.raises(InterruptedRun, match="in total, and none started it within 60 minutes"):

@@ -20,6 +20,7 @@ from vldd_dist.store.eviction import ABANDONED_SECONDS
 from vldd_dist.store.local_files import TEMPORARY
 from vldd_dist.store.node_cache import NodeCache
 from vldd_dist.store.objects import sha256_hex
+from vldd_dist.store.private_folder import PrivateFolder
 
 BLOCKS = [bytes([number]) * 1000 for number in range(8)]
 
@@ -242,3 +243,19 @@ def test_doctor_says_why_a_cache_is_not_used(folder: Path, monkeypatch: pytest.M
     (finding,) = doctor._cache()
     assert finding.verdict == "NOTE"
     assert "chmod 700" in finding.says
+
+
+def test_a_disk_that_is_nearly_full_gets_space_back_and_is_not_filled(
+    cache: NodeCache, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        assert get(cache, number)
+        os.utime(place(folder, number), (number, number))
+    # The disk lacks 500 bytes until the oldest block is removed.
+    monkeypatch.setattr(PrivateFolder, "disk", lambda self: (1500 if place(folder, 0).exists() else 2500, 20_000))
+    assert get(cache, 3)
+    assert [place(folder, number).exists() for number in range(4)] == [False, True, True, True]
+    # It stays full whatever is removed: the blocks are still returned, and nothing is written.
+    monkeypatch.setattr(PrivateFolder, "disk", lambda self: (0, 20_000))
+    assert get(cache, 4)
+    assert [place(folder, number).exists() for number in range(5)] == [False] * 5

@@ -1,8 +1,10 @@
 """Faults of an S3 server, injected by a proxy: throttling, failures, cut connections, lost answers, expired tokens."""
 
+import errno
 import random
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
@@ -12,6 +14,7 @@ from vldd_dist.distilled_set.fetch import published_sets, verify
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.store import objects, retry
+from vldd_dist.store.file_systems import open_file_system
 from vldd_dist.store.objects import ObjectInfo, read_object
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_units import copy_all_but, digests, first_of
@@ -45,12 +48,38 @@ def test_transient_faults_are_ridden_out(s3_store: Store, proxy: FaultyProxy, fa
 
 
 def test_a_create_whose_answer_is_lost_is_won_once(s3_store: Store, proxy: FaultyProxy) -> None:
-    proxy.faults = ["answer lost"]
+    # The first request asks whether the object exists.
+    proxy.faults = ["", "answer lost"]
     assert s3_store.create("mark", b"ours")
+    assert not proxy.faults
     assert not s3_store.create("mark", b"theirs")
     proxy.faults = ["answer lost"]
     assert not s3_store.create("mark", b"theirs")
     assert s3_store.read("mark") == b"ours"
+
+
+def test_a_page_of_a_listing_is_repeated_by_the_client(
+    s3_store: Store, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing of half a million objects has 500 pages; a fault must not restart it."""
+    s3_store.write("x", b"1")
+    store = Store(s3_store.url)
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0)
+    proxy.faults = ["SlowDown"] * 2
+    assert store.list("") == ["x"]
+    assert not proxy.faults
+
+
+def test_a_replaced_file_on_nfs_is_read_again() -> None:
+    assert retry.is_transient(OSError(errno.ESTALE, "Stale file handle"))
+
+
+def test_google_cloud_storage_is_not_waited_for_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {}
+    monkeypatch.setattr("fsspec.filesystem", lambda scheme, **given: options.update(given))
+    open_file_system("gs", {}, attempts=1)
+    limits = options["requests_timeout"]
+    assert (limits.total, limits.sock_connect, limits.sock_read) == (None, retry.CONNECT_SECONDS, retry.READ_SECONDS)
 
 
 def test_faults_without_end_are_given_up_within_the_bound(

@@ -1,5 +1,6 @@
 """The store on local files, in memory and on an S3 server: atomic writes, conditional puts, clear refusals."""
 
+import os
 import pickle
 import threading
 from collections.abc import Callable
@@ -175,6 +176,33 @@ def test_a_server_without_conditional_puts_is_served_by_looking_first(s3: S3Serv
 
     monkeypatch.setattr(store.fs, "pipe_file", refusing)
     assert not store.creates_conditionally()
+    assert store.create("mark", b"ours")
+    assert not store.create("mark", b"theirs")
+    assert store.read("mark") == b"ours"
+
+
+def test_a_server_or_client_that_ignores_the_condition_does_not_replace_an_object(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As s3fs before 2024.12 did, which dropped the argument."""
+    store = s3_store("ignored-conditions")
+    original = store.fs.pipe_file
+    monkeypatch.setattr(store.fs, "pipe_file", lambda path, data, mode="", **options: original(path, data, **options))
+    assert not store.creates_conditionally()
+    assert store.create("mark", b"ours")
+    assert not store.create("mark", b"theirs")
+    assert store.read("mark") == b"ours"
+
+
+def test_a_link_whose_answer_was_lost_is_found_to_be_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS the request is repeated, and the second one finds the link that the first one made."""
+    store, link = Store(str(tmp_path)), os.link
+
+    def linked_twice(source: str, target: str) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", linked_twice)
     assert store.create("mark", b"ours")
     assert not store.create("mark", b"theirs")
     assert store.read("mark") == b"ours"

@@ -14,13 +14,14 @@ ABANDONED_SECONDS = 3600
 HEX_PAIRS = frozenset(f"{number:02x}" for number in range(256))
 
 
-def evict(root: PrivateFolder, newest: str, limit: int) -> None:
+def evict(root: PrivateFolder, newest: str, limit: int, free: int = 0) -> None:
     """Remove the least recently read blocks until at most `limit` bytes are left, and abandoned temporary files.
 
     Args:
         newest: digest of a block that must stay.
+        free: remove at least this many bytes, or all.
     """
-    blocks, total = [], 0
+    blocks, total, freed = [], 0, 0
     for prefix in HEX_PAIRS & set(root.names()):
         for name, status in _blocks(root, prefix):
             if name.startswith(TEMPORARY):
@@ -31,11 +32,11 @@ def evict(root: PrivateFolder, newest: str, limit: int) -> None:
             if name != newest:
                 blocks.append((status.st_mtime_ns, status.st_size, prefix, name))
     for _, size, prefix, name in sorted(blocks):
-        if total <= limit:
+        if total <= limit and freed >= free:
             return
         # A process that has the file open can still read it.
         _remove(root, prefix, name)
-        total -= size
+        total, freed = total - size, freed + size
 
 
 def _blocks(root: PrivateFolder, prefix: str) -> list[tuple[str, os.stat_result]]:

@@ -15,10 +15,11 @@ PART_ATTEMPTS = 5
 
 # The hub holds distilled sets but no experiments, because every write to it is a commit of a repository.
 HUB = "hf"
+GCS_SCHEMES = ("gs", "gcs")
 # Scheme -> the extra of this package that installs its library.
 EXTRAS = {
     **dict.fromkeys(s3.SCHEMES, "s3"),
-    **dict.fromkeys(("gs", "gcs"), "gcs"),
+    **dict.fromkeys(GCS_SCHEMES, "gcs"),
     **dict.fromkeys(("az", "abfs", "abfss", "adl"), "azure"),
     HUB: "hf",
 }
@@ -53,6 +54,9 @@ def open_file_system(scheme: str, storage_options: dict[str, Any], attempts: int
         options["config_kwargs"] = _s3_client(attempts) | options.get("config_kwargs", {})
     elif scheme in web.SCHEMES:
         options = _web_client() | options
+    elif scheme in GCS_SCHEMES:
+        # By default gcsfs waits without a limit for the next byte of a connection, also if it has died.
+        options.setdefault("requests_timeout", _time_limits())
     opened = fsspec.filesystem(scheme, **options)
     if scheme in s3.SCHEMES:
         # s3fs would otherwise repeat requests that its client has already repeated.
@@ -74,7 +78,11 @@ def _s3_client(attempts: int) -> dict[str, Any]:
 
 def _web_client() -> dict[str, Any]:
     """Configuration of aiohttp's client: proxies and ~/.netrc are used as by other tools, and bodies are not compressed."""
+    return {"client_kwargs": {"timeout": _time_limits(), "trust_env": True}, "headers": {"Accept-Encoding": "identity"}}
+
+
+def _time_limits() -> Any:
+    """aiohttp's limits for connecting and for the wait for each byte; the whole request has none."""
     import aiohttp
 
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=retry.CONNECT_SECONDS, sock_read=retry.READ_SECONDS)
-    return {"client_kwargs": {"timeout": timeout, "trust_env": True}, "headers": {"Accept-Encoding": "identity"}}
+    return aiohttp.ClientTimeout(total=None, sock_connect=retry.CONNECT_SECONDS, sock_read=retry.READ_SECONDS)

@@ -19,6 +19,10 @@ def create_file(path: str, data: bytes) -> None:
     try:
         # Only one of several concurrent callers can create the link, and it refers to the complete file.
         os.link(temporary, path)
+    except FileExistsError:
+        # On NFS the answer may have been lost, and the repeated request finds this caller's own link.
+        if not os.path.samestat(os.stat(temporary), os.stat(path)):
+            raise
     finally:
         os.unlink(temporary)
 

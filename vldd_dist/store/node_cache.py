@@ -5,8 +5,8 @@
 
 A block is named by its sha256, which is checked whenever the block is read, so that neither a crash nor a damaged disk nor
 another user can make a reader see other bytes. One process loads a block while others that need it wait. If the cache is larger
-than its limit, the least recently read blocks are removed. A fault of the folder or its disk causes a warning and slower reads,
-but never a failure.
+than its limit, or its disk nearly full, the least recently read blocks are removed. A fault of the folder or its disk causes a
+warning and slower reads, but never a failure.
 """
 
 import contextlib
@@ -29,6 +29,8 @@ DEFAULT_GIB = 16.0
 # Blocks are evicted whenever all processes together have written this fraction of the limit since the last eviction. Eviction
 # frees the same fraction.
 EVICTION_FRACTION = 1 / 32
+# Whatever its limit is, the cache leaves this much of its disk free, or a twentieth of the disk if that is less.
+LEFT_FREE_BYTES = 2 << 30
 SHA256 = re.compile("[0-9a-f]{64}")
 TALLY, LONGEST_TALLY = "filled", 20
 
@@ -90,6 +92,11 @@ class NodeCache:
         return PrivateFolder(self.folder)
 
     def _fill(self, root: PrivateFolder, digest: str, data: bytes) -> None:
+        if (missing := _missing_bytes(root, len(data))) > 0:
+            with lock(root, "eviction"):
+                evict(root, digest, self.limit_bytes, free=missing)
+            if _missing_bytes(root, len(data)) > 0:
+                return
         with root.folder(digest[:2]) as folder, folder.new_file(digest) as file:
             write_all(file, data)
         with lock(root, "eviction"):
@@ -109,6 +116,12 @@ class NodeCache:
         except OSError:
             return self.limit_bytes
         return int(text) if text.isdigit() else self.limit_bytes
+
+
+def _missing_bytes(root: PrivateFolder, size: int) -> int:
+    """Bytes that the disk lacks for a block of this size and for what is left to other programs; not positive if none."""
+    free, total = root.disk()
+    return size + min(LEFT_FREE_BYTES, total // 20) - free
 
 
 @contextlib.contextmanager

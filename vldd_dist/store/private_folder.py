@@ -75,6 +75,11 @@ class PrivateFolder:
         """A folder in this one, created if it does not exist, and checked like this one."""
         return PrivateFolder(self.path / _plain(name), self._descriptor)
 
+    def disk(self) -> tuple[int, int]:
+        """The free bytes and the size in bytes of the disk on which the folder is."""
+        status = os.fstatvfs(self._descriptor)
+        return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
+
     def names(self) -> list[str]:
         """Names of the files and folders in this folder."""
         return os.listdir(self._descriptor)

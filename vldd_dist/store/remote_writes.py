@@ -41,18 +41,19 @@ def create_object(fs: AbstractFileSystem, path: str, data: bytes, limit: dict[st
     """Create an object by a conditional put.
 
     Args:
-        fall_back: on a server without conditional puts, check whether the object exists and then put it.
+        fall_back: on a server without conditional puts, put it without a condition. That the object does not exist is checked
+            before, also for servers and client libraries that ignore the condition.
 
     Raises:
         FileExistsError, or the file system's own error: the object exists.
     """
+    if fall_back and fs.exists(path, **limit):
+        raise FileExistsError(path)
     try:
         fs.pipe_file(path, data, mode="create", **limit)
     except (OSError, NotImplementedError) as error:
         if not (fall_back and says_not_implemented(error)):
             raise
-        if fs.exists(path, **limit):
-            raise FileExistsError(path) from None
         fs.pipe_file(path, data, **limit)
 
 

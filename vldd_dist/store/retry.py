@@ -18,7 +18,11 @@ CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0
 LONGEST_WAIT_SECONDS = 8.0
 
 # s3fs turns a 500 InternalError into EREMOTEIO (into EIO on macOS, which has no EREMOTEIO).
-TRANSIENT_ERRNOS = {errno.EIO, errno.EBUSY, errno.ECONNRESET, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
+TRANSIENT_ERRNOS = {
+    *(errno.EIO, errno.EBUSY, errno.ECONNRESET, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)),
+    # NFS: another machine has replaced the file.
+    errno.ESTALE,
+}
 # Parts of the names of base classes of errors in botocore, aiohttp and requests.
 TRANSIENT_NAMES = (
     "Timeout",
