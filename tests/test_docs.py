@@ -52,6 +52,17 @@ def test_the_reference_has_every_plugin() -> None:
         assert set(re.findall(r"^### (\w+)\n\n\S", part, re.MULTILINE)) == set(registry.entries)
 
 
+def test_troubleshooting_names_every_variable_and_only_messages_that_exist() -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    files = [path for path in (ROOT / "vldd_dist").rglob("*.py") if "testing" not in path.parts]
+    sources = "\n".join(path.read_text() for path in files)
+    variables = set(re.findall(r"\bVLDD_[A-Z_]+", sources))
+    assert variables <= set(re.findall(r"^\| `(VLDD_\w+)`", page, re.MULTILINE))
+    messages = re.findall(r"^\| `([^`]+)`", page.partition("## Frequent messages")[2], re.MULTILINE)
+    assert len(messages) > 8
+    assert [message for message in messages if message not in sources] == []
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_the_commands_exist(path: Path) -> None:
     commands = typer.main.get_command(app).commands
