@@ -39,8 +39,8 @@ def test_a_figure_is_found_by_its_question() -> None:
     assert table.cell("v", "distilled", 100, "tr1", "other").mean == 3.1  # type: ignore[union-attr]
     # Of full data whatever the number of pairs.
     assert table.cell("v", "full", 29000, "tr1").mean == 50.0  # type: ignore[union-attr]
-    for question in (("v", "distilled", 200, "tr1"), ("w", "distilled", 100, "tr1"), ("v", "random", 100, "tr1")):
-        assert table.cell(*question) is None
+    for key in (("v", "distilled", 200, "tr1"), ("w", "distilled", 100, "tr1"), ("v", "random", 100, "tr1")):
+        assert table.cell(*key) is None
     assert table.cell("v", "distilled", 100, "mean") is None
 
 
@@ -62,7 +62,7 @@ def test_as_a_table() -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"dataset": "d", "variant": "v", "method": "full", "tr1": 40.0}, "two rows answer one question"),
+        ({"dataset": "d", "variant": "v", "method": "full", "tr1": 40.0}, "two rows have the same key"),
         ({"dataset": "d", "variant": "v", "method": "random", "pairs": 1, "tr1": 101}, "less than or equal to 100"),
         ({"dataset": "d", "variant": "v", "method": "random", "pairs": 1, "tr2": 1.0}, "tr2"),
         ({"dataset": "d", "variant": "v", "method": "random", "pairs": 1}, "at least 1 item"),

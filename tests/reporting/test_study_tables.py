@@ -3,7 +3,7 @@
 from vldd_dist.recall_metrics import METRICS
 from vldd_dist.reporting.data import Row, aggregate
 from vldd_dist.reporting.renderers.markdown import markdown
-from vldd_dist.reporting.study_tables import Layout, Question, study_table
+from vldd_dist.reporting.study_tables import Layout, RowKey, study_table
 from vldd_dist.reporting.table import Published, Statistic, Table
 
 
@@ -32,7 +32,7 @@ def test_rows_with_fewer_students_than_planned_are_named() -> None:
     assert "Incomplete: vit, random, 10 pairs: 2 of 5 students." in table.notes
 
 
-def nothing(question: Question, metric: str) -> Published | None:
+def nothing(key: RowKey, metric: str) -> Published | None:
     return None
 
 
@@ -83,8 +83,8 @@ def test_students_of_other_image_towers_stand_below_their_own() -> None:
 
 
 def test_a_published_figure_has_a_column_beside_ours_and_its_source_below() -> None:
-    def known(question: Question, metric: str) -> Published | None:
-        is_it = (question.method, question.pairs, metric) == ("distilled", 10, "tr1")
+    def known(key: RowKey, metric: str) -> Published | None:
+        is_it = (key.method, key.pairs, metric) == ("distilled", 10, "tr1")
         return Published(mean=9.9, std=0.3, source="Wu et al., table 2") if is_it else None
 
     layout = Layout("T", ["nfnet"], ["random", "distilled"], pairs=[10, 20], across="method", metrics=["tr1", "ir1"])
