@@ -1,4 +1,4 @@
-"""All applications on built-in scenes, by the units of an experiment; what they find is as it must be."""
+"""All applications on built-in scenes, run as units of an experiment: units, tables, and figures in the expected ranges."""
 
 import numpy as np
 import pytest
@@ -143,7 +143,7 @@ def test_forgetting_is_from_the_best_so_far() -> None:
 
 
 def test_success_of_an_attack() -> None:
-    """Of 200 others two may be above the threshold: the two largest are, and half of the members lie above the third."""
+    """With 200 non-members, a false-positive rate of 1 % allows two of them above the threshold."""
     others = np.arange(200.0)
     assert success(np.array([197.5, 300.0]), others) == (pytest.approx((198 + 200) / 400), 1.0)
     assert success(np.array([196.5, 300.0]), others)[1] == 0.5
@@ -167,7 +167,7 @@ def test_noise_as_a_start_keeps_no_pair() -> None:
 
 
 def test_kendall_tau_by_counting_pairs() -> None:
-    """Of the six pairs of four scores five are in the same order; and nothing agrees with a list that ranks nothing."""
+    """Five of the six pairs of four scores have the same order. If all scores of a list are equal, tau is 0."""
     assert kendall_tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx((5 - 1) / 6)
     assert kendall_tau([1, 2, 3], [5, 5, 5]) == 0
 

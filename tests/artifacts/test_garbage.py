@@ -268,7 +268,7 @@ def test_a_unit_whose_objects_were_taken_is_not_committed(store: Store, damage: 
         writer.commit({})
     assert not store.exists("units/thing/u/manifest.json")
     left = writer.checkpoints.keys()
-    assert [key.rpartition("/")[2][:8] for key in left] == ["00000002"], "the one that needs it is no place to go on from"
+    assert [key.rpartition("/")[2][:8] for key in left] == ["00000002"], "the checkpoint that needs the object is removed"
 
 
 def test_a_store_says_that_it_is_one_before_its_first_object(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""A cluster of no machines, with Ray's real autoscaler: what a run submits makes them come."""
+"""A Ray cluster without machines and with Ray's real autoscaler: waiting units make it start machines."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Guesses at what lies at a path: the likely ones that are wrong are not made, and what is refused is said in a sentence."""
+"""Recognising the source at a path: wrong guesses that are likely are not made, and each refusal is a one-sentence error."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Splits that lie at a path: validation and test data are never put into train without a word."""
+"""Recognising splits at a path: validation and test data are never used for training, unless a message says so."""
 
 from pathlib import Path
 from typing import Any

@@ -184,15 +184,17 @@ def test_a_step_draws_its_masks_by_seed_and_step_and_checkpoints_come_every_so_o
     assert saved == [3, 6]
 
 
-def test_the_students_temperature_is_the_losss_own_where_it_is_alike(problem: Problem, plain: Tensor, store: Store) -> None:
-    """0.07 said twice, and another temperature of the loss overruled by it."""
+def test_an_objective_temperature_equal_to_that_of_the_loss_changes_nothing(
+    problem: Problem, plain: Tensor, store: Store
+) -> None:
+    """A temperature of 0.07 in both the loss and the objective; and an objective's temperature that overrides the loss's."""
     for loss in (LOSS, InfoNCE(temperature=1.0)):
         losses, _ = losses_of(problem, store, temperature=0.07, loss=loss)
         assert torch.equal(losses, plain)
 
 
 def test_the_temperature_is_of_the_students_steps_alone(problem: Problem) -> None:
-    """As the objective opens it: published scripts multiply the cosines by log(1 / 0.07)."""
+    """The student's loss as the objective creates it: published scripts multiply the cosines by log(1 / 0.07)."""
     nothing: Any = None
     experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]
     context = RunContext(

@@ -151,7 +151,7 @@ def test_nothing_is_written_there(scheme: str, arguments: list[str], capsys: pyt
 @pytest.mark.parametrize(
     "operation", [Store.check_writable, lambda store: store.create("x", b""), lambda store: store.delete(["x"])]
 )
-def test_nor_by_a_program(operation: Callable[[Store], Any]) -> None:
+def test_http_stores_cannot_be_written_from_python(operation: Callable[[Store], Any]) -> None:
     with pytest.raises(StoreError, match="can only be read"):
         operation(Store("https://127.0.0.1:9/store"))
     with pytest.raises(StoreError, match="can only be read"):

@@ -196,7 +196,7 @@ def test_learned_is_ranking_the_own_caption_first() -> None:
     assert training.forgetting.learned.tolist() == [False, False, True, False, True]
 
 
-def test_a_loss_that_is_not_finite_names_the_mend(store: Store) -> None:
+def test_a_loss_that_is_not_finite_names_the_setting_to_lower(store: Store) -> None:
     with pytest.raises(
         DivergenceError, match=r"expert 0: the loss is nan in epoch 1; lower experts.lr_image or experts.lr_text"
     ):

@@ -37,7 +37,9 @@ def test_differences_are_checked_and_taken_on_a_gpu(gpu: torch.device, store: St
     assert is_done(store, unit.kind, unit.id)
 
 
-def test_want_of_memory_on_a_gpu_is_a_sentence(gpu: torch.device, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_gpu_memory_is_a_one_sentence_error(
+    gpu: torch.device, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def too_much(self: TrainingPairs, model: object) -> TrainingPairs:
         torch.empty(2**50, dtype=torch.uint8, device=gpu)
         raise AssertionError("a GPU has no such memory")

@@ -1,4 +1,4 @@
-"""A run's progress beyond its terminal: in the store, for whoever asks."""
+"""The status of a run in the store, and how `vldd status` shows it."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Settings of a distillation in the whole graph: what each changes, and what is refused."""
+"""Settings of a distillation in the whole graph: what each one changes, and which combinations are rejected."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,14 +20,14 @@ from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units
 
 
 def losses_of(store: Store, tree: Experiment) -> torch.Tensor:
-    """(S, 2): of each outer step the terms of the loss it began with."""
+    """(S, 2): the terms of the loss at the start of each outer step."""
     (unit,) = units_of(tree, "distillation")
     curves = read_tensors(UnitReader(store, "distillation", unit.id), "curves.safetensors")
     return torch.stack([curves["terms.image"], curves["terms.text"]], dim=1)
 
 
-# What of the losses is as with the demo's settings: nothing from the first on, the first (the start is the same, the way is
-# not), or all up to an approximation's error.
+# Which losses are the same as with the demo's settings: none; only the first, because the start is the same; or all, up to the
+# error of an approximation.
 NOTHING, FIRST, ALMOST = "nothing", "the first", "all, almost"
 
 

@@ -1,4 +1,4 @@
-"""A study's graph: every question once, whoever asks it."""
+"""The graph of a study: a unit that several variants need occurs once."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The plan's estimates: against what the CPU's allocator gives out, and what a person reads of them."""
+"""Memory estimates compared with the CPU's allocator, and how the plan shows them."""
 
 import io
 import json

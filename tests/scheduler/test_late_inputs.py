@@ -145,7 +145,7 @@ def test_a_straggler_is_moved_where_there_is_room_and_not_for_ever(store: Store)
         (SPEEDS, 10, 2),  # Ranks: their group was placed as a whole.
     ],
 )
-def test_others_stay(store: Store, speeds: dict[str, float], cpus: float, workers: int) -> None:
+def test_units_that_are_no_stragglers_are_not_moved(store: Store, speeds: dict[str, float], cpus: float, workers: int) -> None:
     executor, _, _ = paced(store, speeds, cpus, workers)
     # Room comes free when the others end, and then a straggler has it.
     others = [1000 / speed for label, speed in speeds.items() if label != "slow"]

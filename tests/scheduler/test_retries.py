@@ -59,9 +59,7 @@ def run_timed(
 
 
 @pytest.mark.parametrize("outcome", [KILLED, BROKEN])
-def test_what_fails_on_a_machine_that_lives_is_tried_again_elsewhere_after_pauses_and_not_for_ever(
-    outcome: Outcome, store: Store
-) -> None:
+def test_failures_on_a_live_machine_are_retried_elsewhere_with_pauses_and_a_limit(outcome: Outcome, store: Store) -> None:
     result, executor, view = run_timed(store, [outcome] * 9)
     assert executor.submitted == ["a"] * 4
     waits = [later - earlier for earlier, later in zip(executor.at, executor.at[1:], strict=False)]

@@ -33,7 +33,7 @@ def test_the_capacity_is_asked_for_once_a_second_while_units_run() -> None:
     assert parts.executor.asked == 2
 
 
-def test_before_it_is_said_that_nothing_runs_the_capacity_is_asked_for_again() -> None:
+def test_capacity_is_requested_again_before_the_run_reports_that_nothing_runs() -> None:
     unit = make("unit", gpus=1)
     parts = Parts([unit], Capacity(1, 0))
     parts.make_ready(unit)

@@ -112,7 +112,7 @@ def test_an_attempt_is_one_request(operation: Callable[[Store], object], silent:
 
 
 @pytest.mark.usefixtures("once")
-def test_a_shard_too(silent: SilentServer) -> None:
+def test_reading_a_shard_from_a_silent_server_times_out(silent: SilentServer) -> None:
     with pytest.raises(ReadTimeoutError):
         open_shard("s3://bucket/shard.tar")
     assert silent.count() == 1
