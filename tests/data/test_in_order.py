@@ -1,4 +1,4 @@
-"""Calls at once with results in order: at once they are, no more than asked for, and errors come in their turn."""
+"""Parallel calls with results in order: the calls run in parallel, not more than allowed, and errors keep the order."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ def test_calls_run_at_once_and_results_come_in_order() -> None:
     met = threading.Barrier(3)
 
     def call(number: int) -> int:
-        # Nobody passes unless three are here.
+        # The barrier opens only when three calls run at the same time.
         met.wait(60)
         return -number
 

@@ -1,4 +1,4 @@
-"""The running average of the pairs: what it is, that it is what a run publishes, and that a resumed run has it."""
+"""The running average of the pairs: its definition, that it is published, and that a resumed run continues it."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def values(pairs: SyntheticPairs) -> dict[str, Tensor]:
 
 
 def test_it_is_the_weighted_mean_of_the_pairs_after_each_step_and_is_what_is_published(problem: Problem, store: Store) -> None:
-    """Of images, texts and rates, also of pairs that a step did not draw."""
+    """For images, texts and rates, and also for pairs that a step did not draw."""
     validated: list[dict[str, Tensor]] = []
     visited: list[dict[str, Tensor]] = []
 

@@ -1,4 +1,4 @@
-"""Damaged sets and statuses at the command line: one sentence, exit code 4, and the other sets are shown."""
+"""Damaged sets and statuses on the command line: a one-sentence error with exit code 4, and the other sets are shown."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Distilled sets and garbage: a fetch is complete or absent, verified and resumed; nothing that is listed is removed."""
+"""Distilled sets: a fetch is complete or absent, is verified, and can be resumed; garbage collection keeps all listed
+objects."""
 
 import re
 import shutil
@@ -172,7 +173,7 @@ def test_an_interrupted_fetch_goes_on(url: str, tmp_path: Path, monkeypatch: pyt
     (partial / "README.md").write_bytes(b"cut")
     (partial / "left-over").write_bytes(b"x")
     fetch(url, target)
-    assert "pairs.safetensors" not in reads, "what is there is not fetched again"
+    assert "pairs.safetensors" not in reads, "objects that are present are not fetched again"
     assert {"README.md", "preview.png"} < set(reads)
     verify(str(target))
     present = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}

@@ -1,4 +1,4 @@
-"""Distilled sets by http(s)://: they can be shown, fetched, verified and loaded, and not written."""
+"""Distilled sets at http(s):// URLs can be shown, fetched, verified and loaded, but not written."""
 
 import re
 import threading
@@ -55,7 +55,7 @@ Serve = Callable[[type[SimpleHTTPRequestHandler]], str]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A set whose URL contains a blank."""
+    """A set whose URL contains a space."""
     save(distilled_set(), str(tmp_path / "served" / "a set"))
     return tmp_path / "served" / "a set"
 
@@ -128,7 +128,7 @@ def test_damage_is_found(serve: Serve, folder: Path, tmp_path: Path) -> None:
         verify(f"{url}-of another name")
 
 
-def test_refusals_and_failures_are_sentences(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_and_failed_requests_are_one_sentence_errors(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     url = serve(RefusingHandler)
     monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.2)
     with pytest.raises(StoreError, match=r"permission denied at manifest\.json"):

@@ -75,7 +75,7 @@ def trajectory(store: Store, overrides: list[str]) -> Trajectory:
 
 
 def ways(store: Store, overrides: list[str]) -> list[Tensor]:
-    """How far all parameters moved until the end of each epoch."""
+    """The change of all parameters from the start to the end of each epoch."""
     snapshots = trajectory(store, overrides)
     assert snapshots.epochs == [0, 1, 2, 3]
     towers = [[sorted(snapshots.snapshot(epoch, tower).items()) for tower in ("image", "text")] for epoch in range(4)]

@@ -106,24 +106,24 @@ def history(found: list[Any]) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("description", ["comet=x", "tensorboard", "tensorboard="])
-def test_an_unknown_tracker_is_one_sentence(description: str) -> None:
+def test_an_unknown_tracker_is_a_one_sentence_error(description: str) -> None:
     with pytest.raises(ConfigError, match=r"expected one of tensorboard=TARGET, wandb=TARGET, mlflow=TARGET"):
         make_tracking(description, "scenes")
 
 
-def test_one_that_cannot_begin_is_one_sentence(tmp_path: Path) -> None:
+def test_a_tracker_that_cannot_start_is_a_one_sentence_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"^--track mlflow=nowhere://x: "):
         make_tracking("mlflow=nowhere://x", "scenes")
 
 
-def test_one_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"wandb is not installed: pip install wandb"):
         make_tracking("wandb=x", "scenes")
 
 
-def test_one_that_fails_later_stops_no_run(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tracker_that_fails_later_does_not_stop_the_run(caplog: pytest.LogCaptureFixture) -> None:
     class Failing:
         calls = closed = 0
 
@@ -143,7 +143,7 @@ def test_one_that_fails_later_stops_no_run(caplog: pytest.LogCaptureFixture) -> 
     assert "curves are no longer tracked: the server is gone" in caplog.text
 
 
-def test_a_slow_one_makes_curves_coarser_and_the_run_no_slower() -> None:
+def test_a_slow_tracker_gets_coarser_curves_and_does_not_slow_the_run() -> None:
     class Slow:
         def __init__(self) -> None:
             self.gate, self.steps, self.over = threading.Event(), [], []

@@ -64,7 +64,7 @@ def test_only_what_is_asked_for_is_an_input() -> None:
         ("{images: {name: noise, scale: 2}}", "scale: unknown key"),
     ],
 )
-def test_a_start_that_does_not_fit_is_one_sentence(initialise: str, sentence: str) -> None:
+def test_a_start_that_does_not_fit_is_a_one_sentence_error(initialise: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         experiment(f"distill.initialise={initialise}")
     assert sentence in str(caught.value)

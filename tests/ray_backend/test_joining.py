@@ -37,7 +37,7 @@ def test_a_slow_start_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: py
     assert caplog.text.count("timed out during startup") == STARTS - 1
 
 
-def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_that_does_not_start_is_a_one_sentence_error(monkeypatch: pytest.MonkeyPatch) -> None:
     starting(monkeypatch, STARTS)
     with pytest.raises(InterruptedRun, match=r"Ray did not start on this machine in 3 tries \(The current node timed out"):
         start_ray()

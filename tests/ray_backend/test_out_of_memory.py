@@ -21,7 +21,7 @@ class NoQueue:
         return []
 
 
-def test_a_machine_without_memory_ends_a_unit_in_a_sentence(store: Store, tmp_path: Path) -> None:
+def test_a_unit_on_a_machine_without_memory_fails_with_a_one_sentence_error(store: Store, tmp_path: Path) -> None:
     # More is always in use than a thousandth of what there is.
     short = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 100}
     with one_node(tmp_path, _system_config=short) as executor:

@@ -177,14 +177,14 @@ def hang(store: Store, silent_after: list[float | None], limit: float | None, un
     return executor, controller.run()
 
 
-def test_a_unit_that_goes_silent_is_ended_and_tried_on_another_machine(store: Store) -> None:
+def test_a_unit_that_goes_silent_is_stopped_and_retried_on_another_machine(store: Store) -> None:
     executor, result = hang(store, [30.0, None], limit=300)
     assert [330 <= after <= 330 + HEALTH_SECONDS + 2 for after in executor.stopped] == [True]
     assert executor.avoided == [None, "n1"]
     assert [unit.label for unit in result.ran] == ["a"]
 
 
-def test_one_that_goes_silent_wherever_it_runs_fails_with_a_sentence(store: Store) -> None:
+def test_a_unit_that_goes_silent_on_every_machine_fails_with_a_one_sentence_error(store: Store) -> None:
     executor, result = hang(store, [5.0] * 9, limit=60)
     assert len(executor.stopped) == 4
     ((_, outcome),) = result.failed

@@ -100,7 +100,7 @@ def test_a_machine_that_is_told_to_be_offline_is_not_asked_again() -> None:
     assert len(asked) == 1
 
 
-def test_a_refusal_is_one_sentence_at_once(s3_store: Store, proxy: FaultyProxy) -> None:
+def test_a_refused_request_is_a_one_sentence_error_without_retries(s3_store: Store, proxy: FaultyProxy) -> None:
     proxy.faults = ["AccessDenied", "SlowDown"]
     with pytest.raises(StoreError, match="permission denied at x: give this user or role") as caught:
         s3_store.write("x", b"1")

@@ -120,7 +120,7 @@ def test_a_write_that_fails_leaves_the_old_bytes(store: Store, monkeypatch: pyte
     assert [path.name for path in Path(store.root).iterdir()] == ["x"]
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unwritable_place_is_a_one_sentence_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for below in ("file", "file/store"):
         with pytest.raises(StoreError, match="there is a file where a folder should be"):
@@ -132,13 +132,15 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "operation", [Store.check_writable, lambda store: store.read("x"), lambda store: store.create("x", b"")]
 )
-def test_a_missing_bucket_is_one_sentence(operation: Callable[[Store], object], s3: S3Server) -> None:
+def test_a_missing_bucket_is_a_one_sentence_error(operation: Callable[[Store], object], s3: S3Server) -> None:
     with pytest.raises(StoreError, match="the bucket does not exist") as caught:
         operation(Store("s3://nowhere/x"))
     assert SECRET not in str(caught.value)
 
 
-def test_missing_credentials_are_one_sentence(monkeypatch: pytest.MonkeyPatch, server: S3Server, tmp_path: Path) -> None:
+def test_missing_credentials_are_a_one_sentence_error(
+    monkeypatch: pytest.MonkeyPatch, server: S3Server, tmp_path: Path
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):

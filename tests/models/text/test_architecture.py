@@ -92,7 +92,7 @@ def test_the_size_of_encoders_that_are_not_folders() -> None:
         ("roberta", ENCODER, {"pooling": "cls", "max_tokens": 40}, r"40 is more than the 39 positions"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(
+def test_unsuitable_encoders_are_one_sentence_errors(
     tmp_path: Path, model_type: str, config: dict[str, Any], changes: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ConfigError, match=sentence) as caught:
@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_one_sentence(
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"model_type": 3}', json.dumps({"model_type": "no-such-type"})])
-def test_a_folder_without_a_usable_configuration_is_one_sentence(tmp_path: Path, content: str | None) -> None:
+def test_a_folder_without_a_usable_configuration_is_a_one_sentence_error(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError, match=r"^model.text.model: \S+ cannot be loaded") as caught:

@@ -123,7 +123,7 @@ def test_weights_that_are_missing_are_named_and_not_drawn(text_only: Path, whole
         assert FrozenTextEncoder(settings(tmp_path, "eos"), CPU).encode(["a"], 1).shape == (1, 16)
 
 
-def test_weights_of_another_size_are_one_sentence(text_only: Path, tmp_path: Path) -> None:
+def test_weights_of_another_size_are_a_one_sentence_error(text_only: Path, tmp_path: Path) -> None:
     for file in text_only.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     described = json.loads((tmp_path / "config.json").read_text())

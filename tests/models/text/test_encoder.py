@@ -103,7 +103,7 @@ def test_changed_packaged_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -
         text_identity(TextTowerSettings(model="minilm"))
 
 
-def test_a_missing_text_encoder_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_text_encoder_is_a_one_sentence_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model.text.model: no-such-model cannot be loaded .* minilm or tiny-clip"):
         FrozenTextEncoder(TextTowerSettings(model="no-such-model"), CPU)
     with pytest.raises(ConfigError, match=r"has no model.safetensors: convert the weights"):
