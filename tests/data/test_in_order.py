@@ -19,7 +19,7 @@ def test_calls_run_at_once_and_results_come_in_order() -> None:
     assert list(in_order(call, range(9), threads=3, ahead=3)) == [-number for number in range(9)]
 
 
-def test_no_more_is_taken_than_is_held() -> None:
+def test_no_more_inputs_are_taken_than_results_may_be_held() -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:

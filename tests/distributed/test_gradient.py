@@ -150,8 +150,8 @@ def test_exact_on_ranks_is_the_full_gradient(group: Groups, student: str, shardi
 def test_differences_on_ranks_are_close_to_the_full_gradient(
     group: Groups, student: str, sharding: Sharding, world: int
 ) -> None:
-    """Everything is in shards and no second derivative is taken. The check against `exact` runs first and must not change the
-    result."""
+    """All tensors are sharded, and no second derivative is computed. The check against `exact` runs first and must not change
+    the result."""
     errors = compare(group(world), student, sharding, "finite_difference", "full")
     assert errors["pairs"] < 1.5e-3, errors
     assert max(errors["rates"], errors["shared"]) < 1e-3, errors
@@ -205,7 +205,8 @@ def test_ranks_blend_rows_of_each_other(group: Groups, world: int) -> None:
 
 
 def double_backward_through_the_engine(ranks: Ranks, sharding: Sharding) -> str:
-    """The images' gradient differentiated again, through the engine. Returns whether it works, is wrong, or fails."""
+    """The images' gradient differentiated again, through the engine. Returns whether this works, gives a wrong result, or
+    fails."""
     from vldd_dist.models.losses.infonce import InfoNCE
     from vldd_dist.models.parameters import ParameterView
     from vldd_dist.sharding.engine import shard_model

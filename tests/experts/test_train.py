@@ -45,7 +45,7 @@ def train(store: Store, *overrides: str, index: int = 0, seed: int = 0, report: 
 
 
 def ends(reader: UnitReader, epoch: int = 2) -> dict[str, Tensor]:
-    """Each tower's parameters after an epoch, in one vector."""
+    """The parameters of each tower at the end, in one vector."""
     trajectory = Trajectory(reader, SnapshotCache())
     return {
         tower: torch.cat([value.flatten() for _, value in sorted(trajectory.snapshot(epoch, tower).items())])
@@ -187,7 +187,7 @@ def test_the_counts_are_kept_with_the_expert(store: Store) -> None:
 
 
 def test_learned_is_ranking_the_own_caption_first() -> None:
-    """Ranked within the batch by cosine similarity, whatever the norms."""
+    """The captions of a batch are ranked by cosine similarity, so that norms have no effect."""
     training: Any = ExpertTraining.__new__(ExpertTraining)
     training.forgetting = ForgettingCounts.empty(5)
     texts = torch.eye(3) * torch.tensor([[1.0], [100.0], [1.0]])

@@ -94,14 +94,16 @@ def test_a_students_dropout_shows_from_the_first_step(without: Callable[[str], S
         (["distill.objective.max_loss=0.01", "distill.outer_steps=40"], r"the outer loss averages .* up to 19"),
     ],
 )
-def test_divergence_names_the_step_and_the_mend(overrides: list[str], sentence: str, without: Callable[[str], Store]) -> None:
+def test_divergence_names_the_step_and_the_setting_to_lower(
+    overrides: list[str], sentence: str, without: Callable[[str], Store]
+) -> None:
     store, tree = without("distillation"), experiment(*overrides)
     with pytest.raises(VlddError, match=rf"{sentence}.*lower distill.lr_images"):
         run(store, units_of(tree, "distillation"))
 
 
 def test_differences_on_a_network_with_kinks_are_refused_before_anything_is_made(without: Callable[[str], Store]) -> None:
-    """In the plan, and by a distillation of a plan that was made elsewhere."""
+    """By the plan, and by the distillation unit itself, if the plan was made elsewhere."""
     kinked, differences = "model.image.model=test_resnet", "distill.objective.gradient=finite_difference"
     sentence = r"image_backbone\.conv1\.2 is a ReLU.*set distill.objective.gradient: exact"
     with pytest.raises(ConfigError, match=sentence):
@@ -118,7 +120,7 @@ def test_differences_on_a_network_with_kinks_are_refused_before_anything_is_made
 
 
 def test_differences_that_drift_stop_the_run(without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the check finds at the start says nothing of later pairs."""
+    """A check that passed at the start does not hold for later pairs."""
     store, check = without("distillation"), LocalUnrolling.check_differences
 
     def drifting(self: LocalUnrolling, *arguments: Any) -> EpsilonChoice:

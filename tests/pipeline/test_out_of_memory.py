@@ -1,4 +1,4 @@
-"""A unit that finds no memory ends with one sentence, and keeps its checkpoint."""
+"""A unit that runs out of memory ends with a one-sentence error, and keeps its checkpoint."""
 
 from collections.abc import Callable
 
@@ -61,6 +61,6 @@ def test_other_allocators_are_known(error: Exception) -> None:
         raise error
 
 
-def test_a_mistake_stays_a_mistake() -> None:
+def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
     with pytest.raises(RuntimeError, match="shapes"), naming_what_to_lower(stage_of("dataset"), "dataset"):
         raise RuntimeError("shapes do not fit")

@@ -40,7 +40,7 @@ def test_a_sound_store_is_ok_and_nothing_is_left_behind(
     assert list(Path(store.root).iterdir()) == []
 
 
-def test_what_is_amiss_is_named_and_the_rest_is_examined(
+def test_problems_are_named_and_the_other_checks_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_bytes(b"")

@@ -65,7 +65,7 @@ def test_every_row_figure_and_picture_is_there(page: Page):
     assert len(page.all("img")) == 4
 
 
-def test_everything_seen_has_words(page: Page):
+def test_every_visual_element_has_a_text_alternative(page: Page):
     assert all(attributes.get("alt") for attributes in page.all("img"))
     figures = [attributes for _, attributes in page.elements if attributes.get("role") == "img"]
     assert len(figures) == len(page.all("svg"))

@@ -32,7 +32,7 @@ def test_every_file_is_read_and_says_where_its_figures_come_from() -> None:
         assert table.table().sources(), "each figure carries its source"
 
 
-def test_a_figure_is_found_by_its_question() -> None:
+def test_a_figure_is_found_by_its_key() -> None:
     table = PublishedTable.model_validate(TREE)
     found = table.cell("v", "distilled", 100, "ir1")
     assert found == Published(mean=4.7, std=0.2, source="A paper, Table 2 (https://example.org)")

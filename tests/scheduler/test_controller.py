@@ -56,7 +56,7 @@ def test_a_unit_that_is_tried_again_takes_its_old_place(store: Store) -> None:
     assert executor.submitted == ["a", "a", "b", "c"]
 
 
-def test_a_failed_unit_blocks_its_users_only(store: Store) -> None:
+def test_a_failed_unit_blocks_only_units_that_need_it(store: Store) -> None:
     result, executor = run(graph().values(), store, {"run 10": [CRASHED, CRASHED]})
     assert [(unit.label, outcome.cause) for unit, outcome in result.failed] == [("run 10", "bug")]
     assert [unit.label for unit in result.blocked] == ["evaluation of run 10"]

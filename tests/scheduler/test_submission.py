@@ -44,7 +44,7 @@ def test_capacity_is_requested_again_before_the_run_reports_that_nothing_runs() 
     assert parts.submitted == ["unit"]
 
 
-def test_where_machines_may_be_added_more_is_submitted_than_fits_and_starts_when_it_fits_or_reports() -> None:
+def test_with_an_autoscaler_units_beyond_the_capacity_are_submitted_and_start_later() -> None:
     units = [make(f"unit {position}", cpus=2) for position in range(2 * MAX_QUEUED)]
     parts = Parts(units, Capacity(0, 0, may_grow=True))
     parts.submit(*units[:MAX_QUEUED])

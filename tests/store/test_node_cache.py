@@ -219,13 +219,13 @@ def test_a_folder_that_can_only_be_read(cache: NodeCache, monkeypatch: pytest.Mo
     assert get(cache, 1)
 
 
-def test_a_digest_that_is_none_leads_nowhere(cache: NodeCache, folder: Path) -> None:
+def test_an_invalid_digest_is_not_used_as_a_path(cache: NodeCache, folder: Path) -> None:
     for digest in ("..", "../../x", "\0", "\ud800", "", "A" * 64):
         assert cache.get(digest, 1, lambda: b"x") == b"x"
     assert not folder.exists()
 
 
-def test_what_loading_raises_is_not_the_caches(cache: NodeCache) -> None:
+def test_errors_of_loading_pass_through_the_cache(cache: NodeCache) -> None:
     def fail() -> bytes:
         raise OSError("the store's own")
 

@@ -192,7 +192,7 @@ def test_a_rank_reads_its_slices_and_no_more_blocks_than_hold_them(remote: Store
         b"{",
     ],
 )
-def test_a_lying_header_is_refused(header: bytes) -> None:
+def test_a_wrong_header_is_refused(header: bytes) -> None:
     with pytest.raises(StoreError, match="here: not a valid safetensors file"):
         tensors.parse_header(header, 100, "here")
     with pytest.raises(StoreError, match="here: no"):

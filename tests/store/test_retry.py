@@ -34,7 +34,7 @@ def s3_store(proxy: FaultyProxy, request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.mark.parametrize("fault", PASSING)
-def test_transient_faults_are_ridden_out(s3_store: Store, proxy: FaultyProxy, fault: str) -> None:
+def test_transient_faults_are_retried(s3_store: Store, proxy: FaultyProxy, fault: str) -> None:
     proxy.faults = [fault] * 3
     s3_store.write("x", b"1")
     assert not proxy.faults
@@ -135,7 +135,7 @@ def test_an_expired_token_is_renewed_in_a_write_in_parts(
 
 
 @pytest.mark.parametrize("fault", [*PASSING, *AFTERWARDS])
-def test_a_write_in_parts_rides_out_a_fault_in_any_request(
+def test_a_multipart_upload_retries_a_fault_in_any_request(
     s3_store: Store, proxy: FaultyProxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload takes these requests: head, begin, two parts, complete, head. Each of them meets the fault in turn."""
@@ -151,7 +151,7 @@ def test_a_write_in_parts_rides_out_a_fault_in_any_request(
 
 
 @pytest.mark.parametrize("fault", ["cut body", "SlowDown", "cut"])
-def test_of_an_object_in_blocks_a_fault_costs_a_block(
+def test_a_fault_costs_one_block_of_an_object_in_blocks(
     s3_store: Store, proxy: FaultyProxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "BLOCK_BYTES", 1 << 20)

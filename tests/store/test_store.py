@@ -82,7 +82,7 @@ def test_a_lost_answer_of_a_create_is_still_a_win(store: Store, monkeypatch: pyt
     assert store.create("mark", b"ours")
 
 
-def test_transient_faults_are_ridden_out_and_refusals_are_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transient_faults_are_retried_and_refused_requests_are_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [ConnectionResetError(), TimeoutError()]
     original = Store._write_file
 
@@ -161,12 +161,12 @@ def test_an_unknown_scheme_is_named() -> None:
         Store("gopher://x")
 
 
-def test_conditional_puts_are_found_out(any_store: Store) -> None:
+def test_support_of_conditional_puts_is_detected(any_store: Store) -> None:
     assert any_store.creates_conditionally()
     assert not [path for path in any_store.fs.find(any_store.root) if ".probe" in path]
 
 
-def test_a_server_without_conditional_puts_is_served_by_looking_first(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_conditional_puts_a_create_checks_for_the_object_first(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     store = s3_store("no-conditions")
     original = store.fs.pipe_file
 

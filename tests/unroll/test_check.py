@@ -89,7 +89,7 @@ def test_finite_differences_that_agree_for_one_step_but_not_for_the_unroll_are_r
 # The tolerance is that of test_unroll: the error of NFNet is 1.05e-3 on some processors.
 @pytest.mark.parametrize(("difference", "tolerance"), [("central", 2e-3), ("forward", 1e-2)])
 @pytest.mark.parametrize("name", ["nfnet", "vit", "lora vit", "head only"])
-def test_smooth_students_pass_with_a_step_that_serves(name: str, difference: str, tolerance: float, exact: bool) -> None:
+def test_smooth_students_pass_with_a_suitable_epsilon(name: str, difference: str, tolerance: float, exact: bool) -> None:
     """The best epsilons differ by two orders of magnitude between students (docs/decisions.md)."""
     case = student_case(name)
     choice = chosen(case, difference, exact)
@@ -101,7 +101,7 @@ def test_smooth_students_pass_with_a_step_that_serves(name: str, difference: str
 
 
 @pytest.mark.parametrize("name", ["nfnet", "vit", "vit with checkpointing", "lora vit"])
-def test_a_bf16_backbone_serves_exact_and_not_differences(name: str) -> None:
+def test_a_bf16_backbone_is_accurate_with_exact_and_not_with_differences(name: str) -> None:
     """`exact` keeps the accuracy of the bf16 passes; in finite differences rounding exceeds the difference."""
     case = student_case(name)
     full = case.gradient("full")
@@ -152,7 +152,7 @@ def test_what_is_not_a_number_is_never_chosen(first: bool) -> None:
     assert nothing.error == float("inf")
 
 
-def test_every_candidate_has_another_to_be_held_against() -> None:
+def test_every_candidate_epsilon_is_compared_with_another() -> None:
     """If `exact` does not fit into memory, an epsilon is compared with the next larger one, and the largest with the one
     below."""
     asked: list[float] = []

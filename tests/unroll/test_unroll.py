@@ -253,7 +253,7 @@ def test_what_cannot_be_unrolled_is_refused() -> None:
 
 
 @pytest.mark.parametrize("difference", ["central", "forward"])
-def test_a_direction_that_is_not_a_number_is_not_taken_for_none(difference: str) -> None:
+def test_a_direction_with_nan_is_not_taken_for_zero(difference: str) -> None:
     case = dual_encoder_case(steps=1)
     derivatives, batch = Differences(Autograd(case.student), difference), case.batches[0]
     v = [torch.full_like(tensor, torch.nan) for tensor in case.theta]

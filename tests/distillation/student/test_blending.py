@@ -36,7 +36,7 @@ def test_a_mix_is_of_each_row_with_one_other_and_a_function_of_seed_and_step() -
         assert torch.allclose(mixed.sum(0), torch.ones(50, dtype=torch.float64))
         assert torch.allclose(mixed.sum(1), torch.ones(50, dtype=torch.float64))
         lambdas.append(1 - other)
-    # The weights are uniform.
+    # lambda is uniformly distributed.
     assert 0.4 < sum(lambdas) / 60 < 0.6
     assert min(lambdas) < 0.1 < 0.9 < max(lambdas)
     assert not torch.equal(Blending().of_step(seed=6).at(0)(torch.eye(50)), BLEND.at(0)(torch.eye(50)))

@@ -1,4 +1,4 @@
-"""What a text encoder's configuration says, and the sentences of what does not fit: no weights are read."""
+"""Reading a text encoder's configuration, and the errors for unsuitable ones. No weights are read."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ TEXT_PART = {**SIZES, "max_position_embeddings": 40, "eos_token_id": 49}
 
 
 def folder(path: Path, model_type: str, **changes: Any) -> Path:
-    """With a configuration and nothing else."""
+    """A folder with only a configuration."""
     from transformers import AutoConfig
 
     AutoConfig.for_model(model_type, **changes).save_pretrained(path)
@@ -41,7 +41,7 @@ def settings(model: Path | str, pooling: str, **changes: Any) -> TextTowerSettin
         ("t5", {"d_model": 16}, "mean", 16),
         ("clip_text_model", {**TEXT_PART, "projection_dim": 8}, "projected", 8),
         ("clip_text_model", {**TEXT_PART, "projection_dim": 8}, "eos", 32),
-        # As published: the whole model's projection counts, the text part states a default.
+        # As in published models, the projection of the whole model applies, because the text part states a default.
         ("clip", {"text_config": {**TEXT_PART, "projection_dim": 512}, "projection_dim": 8}, "projected", 8),
         ("clip", {"text_config": TEXT_PART, "projection_dim": 8}, "eos", 32),
         ("siglip_text_model", {**TEXT_PART, "projection_size": 8}, "projected", 8),

@@ -67,13 +67,13 @@ def fill(root: Path, names: list[str]) -> None:
         path.write_text("x")
 
 
-def test_secrets_stay_here_at_any_depth(tmp_path: Path) -> None:
+def test_secrets_at_any_depth_are_not_sent(tmp_path: Path) -> None:
     root = tmp_path / "work"
     fill(root, [*SECRETS, *(f"a/b/{name}" for name in SECRETS), *WANTED])
     assert sent(root, tmp_path / "package.zip") == set(WANTED)
 
 
-def test_what_a_folder_says_itself_cannot_send_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_a_folder_cannot_make_it_send_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither its ignore files, nor its runtime environment, nor Ray's variable for its own defaults."""
     monkeypatch.setenv("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES", "")
     root = tmp_path / "work"
