@@ -1,4 +1,4 @@
-"""Lines for people and for programs."""
+"""Log lines for users and for programs."""
 
 import json
 import logging

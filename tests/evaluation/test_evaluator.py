@@ -150,7 +150,7 @@ def test_a_student_is_trained_with_the_tensors_that_the_loss_learned() -> None:
 
 
 def test_epochs_have_orders_of_their_own_and_dropout_draws_by_seed() -> None:
-    """Two epochs of ten pairs in batches of five. The second epoch is divided differently from the first."""
+    """Each epoch orders the pairs differently, and dropout masks depend on the seed."""
     orders = []
 
     def watched(*parts: int | str) -> np.random.Generator:

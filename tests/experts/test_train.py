@@ -45,7 +45,7 @@ def train(store: Store, *overrides: str, index: int = 0, seed: int = 0, report: 
 
 
 def ends(reader: UnitReader, epoch: int = 2) -> dict[str, Tensor]:
-    """The parameters of each tower at the end, in one vector."""
+    """Each tower's parameters after an epoch, in one vector."""
     trajectory = Trajectory(reader, SnapshotCache())
     return {
         tower: torch.cat([value.flatten() for _, value in sorted(trajectory.snapshot(epoch, tower).items())])

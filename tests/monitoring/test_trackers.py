@@ -62,9 +62,7 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = client.get_experiment_by_name("scenes")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
-    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"], (
-        "each run of the command is a run of the same MLflow experiment"
-    )
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"], "two runs in one MLflow experiment"
     history = client.get_metric_history(runs[0].info.run_id, "expert 1/loss")
     assert [(metric.step, metric.value) for metric in history] == [(10, 1.0), (20, 0.5)]
 

@@ -27,7 +27,7 @@ def tree(*entries: str, **changes: Any) -> Experiment:
 
 
 def evaluations(graph: Graph, image_model: str) -> list[WorkUnit]:
-    """The evaluations of students."""
+    """The evaluations of students with this image model."""
     units = [unit for unit in graph.wanted("evaluation") if "pairs" in unit.inputs]
     return [unit for unit in units if unit.spec["model"]["image"]["model"] == image_model]
 

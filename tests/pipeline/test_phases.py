@@ -29,7 +29,7 @@ TREE = (
 
 @pytest.mark.parametrize("initialise", ["real", "kmeans"])
 def test_no_image_starts_a_pair_of_two_phases(initialise: str, store: Store) -> None:
-    """Eleven of twelve images are used. Without this rule both phases would draw from all of them."""
+    """Eleven of twelve images are used. Without the exclusion, both phases would draw from all twelve."""
     tree = experiment(
         *("data.train_images=12", "data.shard_images=4", "experts.count=1", "experts.batch_size=6"),
         *("distill.pairs=[11]", "distill.phases=[{pairs: 5}, {}]", f"distill.initialise={initialise}"),

@@ -169,7 +169,7 @@ def test_two_ranks_halve_what_is_sharded() -> None:
     assert pairs_memory(1000, pair, two)["pairs"] == pairs_memory(1000, pair, one)["pairs"] // 2
     averaged = one.model_copy(update={"ema": 0.99})
     assert pairs_memory(1000, pair, averaged)["pairs"] == pairs_memory(1000, pair, one)["pairs"] + 1000 * MIB
-    # 12 GiB in fp32: buckets of the largest size, one for gradients and two for parameters.
+    # The model has 12 GiB in fp32, so that the buckets, one for gradients and two for parameters, have the largest size.
     bucket = 4 << 25
     fixed = GIB + 2 * bucket
     students = [student_memory(sizes, workers, "zero3") for workers in (1, 2)]

@@ -1,4 +1,4 @@
-"""What `vldd doctor` finds."""
+"""The checks of `vldd doctor`."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +9,7 @@ from vldd_dist.cli.main import main
 from vldd_dist.ray_backend.doctor import examine
 from vldd_dist.store.store import Store
 
-# The examination lets two ranks meet.
+# One of the checks connects two ranks.
 pytestmark = pytest.mark.ranks
 
 

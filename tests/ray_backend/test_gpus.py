@@ -1,4 +1,4 @@
-"""GPUs are compared with what is asked for before anything runs."""
+"""The GPUs of the machine are compared with the requested ones before anything runs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A machine that is short of memory, with Ray's own monitor, which ends workers before the kernel does."""
+"""A machine that is short of memory, with Ray's own memory monitor, which kills workers before the kernel does."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.ray
 
 
 class NoQueue:
-    """Ray would end its process too, again and again, and nothing here begins to report."""
+    """Replaces the progress queue. Ray's monitor would kill its process too, and no unit here reports progress."""
 
     def qsize(self) -> int:
         return 0
@@ -22,7 +22,7 @@ class NoQueue:
 
 
 def test_a_unit_on_a_machine_without_memory_fails_with_a_one_sentence_error(store: Store, tmp_path: Path) -> None:
-    # More is always in use than a thousandth of what there is.
+    # More than a thousandth of the memory is always in use.
     short = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 100}
     with one_node(tmp_path, _system_config=short) as executor:
         executor.queue = NoQueue()  # type: ignore[assignment]

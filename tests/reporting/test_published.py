@@ -1,4 +1,4 @@
-"""Published figures: the files, and what is found in them."""
+"""Published figures: the files, and looking up figures in them."""
 
 import re
 
@@ -27,7 +27,7 @@ def test_every_file_is_read_and_says_where_its_figures_come_from() -> None:
     for name, table in tables.items():
         assert {row.dataset for row in table.rows} == {name.rpartition("-")[2]}
         assert re.match(r"https://", table.url)
-        # Some papers have no number there.
+        # Some papers lack this number.
         assert re.search(r"arXiv \d{4}\.\d{5}|openreview", table.source + table.url), name
         assert table.table().sources(), "each figure carries its source"
 
@@ -37,7 +37,7 @@ def test_a_figure_is_found_by_its_key() -> None:
     found = table.cell("v", "distilled", 100, "ir1")
     assert found == Published(mean=4.7, std=0.2, source="A paper, Table 2 (https://example.org)")
     assert table.cell("v", "distilled", 100, "tr1", "other").mean == 3.1  # type: ignore[union-attr]
-    # Of full data whatever the number of pairs.
+    # Figures of full data are found for any number of pairs.
     assert table.cell("v", "full", 29000, "tr1").mean == 50.0  # type: ignore[union-attr]
     for key in (("v", "distilled", 200, "tr1"), ("w", "distilled", 100, "tr1"), ("v", "random", 100, "tr1")):
         assert table.cell(*key) is None
@@ -79,5 +79,5 @@ def test_a_name_that_is_not_there() -> None:
 
 
 def test_no_metric_is_a_key() -> None:
-    """In a file both stand side by side."""
+    """In a file, metrics and keys are in the same mapping."""
     assert not set(METRICS) & {"dataset", "variant", "method", "pairs", "image_model", "figures"}

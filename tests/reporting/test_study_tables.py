@@ -1,4 +1,4 @@
-"""Tables of a study: which figure stands where."""
+"""The tables of a study: the position of each figure."""
 
 from vldd_dist.recall_metrics import METRICS
 from vldd_dist.reporting.data import Row, aggregate
@@ -8,7 +8,7 @@ from vldd_dist.reporting.table import Published, Statistic, Table
 
 
 def row(method: str, pairs: int, *runs: tuple[float, ...], image_model: str | None = None) -> Row:
-    """Every recall of a run's students is the number given."""
+    """A row in which every recall of a run's students is the given number."""
     return aggregate(method, pairs, [[dict.fromkeys(METRICS, value) for value in run] for run in runs], image_model)
 
 
@@ -58,7 +58,7 @@ def test_variants_go_across() -> None:
         ["pairs", "mean vit", "mean nfnet"],
         [":---", "---:", "---:"],
         ["10", "16.0 ±1.0", "**21.0 ±1.0**"],
-        # What is not measured is empty.
+        # Cells without a measurement are empty.
         ["20", "", "32.0 ±0.0"],
     ]
 

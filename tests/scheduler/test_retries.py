@@ -1,4 +1,4 @@
-"""Attempts that end on machines that live: small budgets, pauses, other machines, words; and units that go silent."""
+"""Attempts that fail on machines that are alive: small budgets, pauses, other machines, messages; and units that go silent."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ BUDGET = RetryBudget()
 
 
 class Timed(ScriptedExecutor):
-    """Notes when each attempt was submitted, and what node it was to avoid; every attempt reports node `n1`."""
+    """Records when each attempt was submitted, and the node that it was to avoid; every attempt reports node `n1`."""
 
     def __init__(self, store: Store, script: dict[str, list[Outcome]]) -> None:
         super().__init__(store, script, lambda now: Capacity(2, 0))
@@ -87,11 +87,11 @@ def test_each_kind_of_failure_has_a_budget_of_its_own(store: Store) -> None:
 
 
 def test_workers_that_died_before_their_node_did_are_lost_with_it(store: Store) -> None:
-    """Ray tells of the worker at once, and of the node when it has missed it for some seconds."""
+    """Ray reports the death of the worker at once, and that of the node only after some seconds without heartbeats."""
     result, executor, _ = run_timed(store, [KILLED] * 9, dead={"n1"})
     assert result.failed == []
     assert executor.submitted == ["a"] * 10
-    # Nothing is avoided that is not there.
+    # A node that no longer exists is not avoided.
     assert executor.avoided == [None] * 10
     gone, alive = replace(KILLED, node="gone"), replace(KILLED, node="alive")
     assert [outcome.status for outcome in with_node_losses([gone, alive, KILLED, BROKEN], "alive".__eq__)] == [
@@ -103,7 +103,7 @@ def test_other_units_go_on_while_one_waits(store: Store) -> None:
     others = [make(f"b{place}") for place in range(30)]
     result, executor, _ = run_timed(store, [KILLED, KILLED], others=others)
     assert len(result.ran) == 31
-    # Between its first and its second attempt others were begun.
+    # Other units were started between its first and its second attempt.
     first, second, third = [place for place, label in enumerate(executor.submitted) if label == "a"]
     assert second - first > 1
     assert third - second > 1
@@ -130,7 +130,7 @@ def test_pauses_and_final_outcome() -> None:
 
 
 class Hanging(ScriptedExecutor):
-    """Of each attempt: after how many seconds it falls silent, never to end; one that does not ends after 100."""
+    """For each attempt: after how many seconds it stops reporting and never ends. The other attempts end after 100 s."""
 
     def __init__(self, store: Store, silent_after: list[float | None]) -> None:
         super().__init__(store, {}, lambda now: Capacity(1, 0))

@@ -197,7 +197,7 @@ def test_what_was_sent_is_compared_with_what_lies_there(s3: S3Server, monkeypatc
     cat = store.fs.cat_file
     monkeypatch.setattr(store.fs, "cat_file", lambda path, **options: read.append(path) or cat(path, **options))
     store.write("x", data)
-    assert (len(sent), len(read)) == (2, 1), "the first attempt is found out, the second is what was sent"
+    assert (len(sent), len(read)) == (2, 1), "the first attempt is detected as wrong, the second is what was sent"
     assert store.read("x") == data
     info = store.fs.info
     monkeypatch.setattr(store.fs, "info", lambda path, **options: info(path, **options) | {"ETag": '"of-an-encrypting-store"'})

@@ -37,7 +37,7 @@ def images_of(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def by_the_backbone(backbone: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features, and the gradients of the images for the given gradients of features."""
+    """Features, random gradients of them, and the resulting gradients of the images."""
     leaf = images.clone().requires_grad_()
     features = backbone(leaf)
     gradients = torch.randn(features.shape, dtype=images.dtype, generator=torch.Generator().manual_seed(3))

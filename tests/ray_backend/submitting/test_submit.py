@@ -1,4 +1,4 @@
-"""What `vldd submit` and `vldd status` refuse, in one sentence; submissions themselves are in tests/cluster/test_jobs.py."""
+"""Errors of `vldd submit` and `vldd status`. Submissions themselves are tested in tests/cluster/test_jobs.py."""
 
 import os
 from pathlib import Path
