@@ -211,7 +211,7 @@ def test_applications_change_no_other_unit() -> None:
 
 
 @pytest.mark.parametrize(("images", "texts"), [("noise", "real"), ("real", "noise")])
-def test_pairs_of_which_one_half_is_noise_are_not_those_that_the_real_half_came_from(
+def test_pairs_with_one_half_of_noise_do_not_count_as_initial_real_pairs(
     images: str, texts: str, finished: tuple[Graph, Store]
 ) -> None:
     """Otherwise membership inference would count images or captions as members that initialised no pair."""

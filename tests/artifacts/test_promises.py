@@ -178,7 +178,7 @@ def test_a_flipped_bit_in_any_kind_of_object_is_found_and_named(finished: Store)
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(place=st.floats(0, 1, exclude_max=True), mark=st.booleans())
-def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_one_before_it_serves(
+def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_previous_one_is_used(
     place: float, mark: bool, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(str(tmp_path_factory.mktemp("checkpoints")))

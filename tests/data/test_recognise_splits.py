@@ -107,7 +107,7 @@ def test_the_splits_of_a_data_set_on_the_hub(tmp_path: Path, monkeypatch: pytest
         recognise("owner/name-1.0")
 
 
-def test_splits_that_cannot_be_asked_for_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_that_cannot_be_read_offline_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests run with HF_HUB_OFFLINE=1."""
     monkeypatch.chdir(tmp_path)
     found = recognise("owner/name-1.0")

@@ -126,7 +126,9 @@ def test_a_folder_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFacto
     assert said(read(source))[3] == ("a/3.jpg", ["photo 3, view 0"])
 
 
-def test_a_missing_image_or_a_wrong_column_is_said_before_anything_runs(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_image_or_a_wrong_column_is_reported_before_anything_runs(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = as_csv(folder / "x.csv", rows())
     with pytest.raises(DataError, match=r"file none/.* cannot be read .*none of the first 12 samples of train can be read"):
         table(path, image_folder="none").check("train")

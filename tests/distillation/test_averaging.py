@@ -54,7 +54,7 @@ def test_it_does_not_change_how_the_pairs_move(problem: Problem, tmp_path: Any) 
 
 
 @pytest.mark.parametrize("fixed", [{}, {"lr_images": 0.0}])
-def test_a_resumed_run_has_the_same_bits(fixed: dict[str, float], problem: Problem, tmp_path: Any) -> None:
+def test_a_resumed_run_is_bit_identical(fixed: dict[str, float], problem: Problem, tmp_path: Any) -> None:
     changes = CHANGES | {"validate_every": STEPS, "checkpoint_every": 2} | fixed
     whole, _, resumed = stopped_run(problem, tmp_path, 5, **changes)
     resumed.run()

@@ -21,7 +21,7 @@ GRADIENTS = ("full", "exact", "finite_difference", "tesla")
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 @pytest.mark.parametrize("name", RATES)
-def test_a_rate_of_nothing_keeps_what_it_moves(name: str, optimiser: str, problem: Problem, store: Store) -> None:
+def test_a_rate_of_zero_keeps_the_tensors(name: str, optimiser: str, problem: Problem, store: Store) -> None:
     _, run = losses_of(problem, store, optimiser=optimiser, checkpoint_every=3, **{RATES[name]: 0.0})
     start, _ = start_pairs(problem, SETTINGS)
     for key, value in (run.pairs.rows | run.pairs.shared).items():
@@ -87,7 +87,7 @@ def test_a_frozen_tower_encodes_fixed_images_once_a_run(problem: Problem, store:
 
 
 @pytest.mark.parametrize("fixed", ["lr_images", "lr_texts"])
-def test_a_resumed_run_ends_in_the_same_bits(fixed: str, problem: Problem, tmp_path: Any) -> None:
+def test_a_resumed_run_gives_bit_identical_results(fixed: str, problem: Problem, tmp_path: Any) -> None:
     changes = {fixed: 0.0, "batch_size": 3, "outer_steps": 5, "checkpoint_every": 2}
     whole, _, resumed = stopped_run(problem, tmp_path, 3, **changes)
     # Fixed tensors are read from the checkpoint too, because on another machine a start may differ by rounding.

@@ -243,7 +243,7 @@ def test_a_learned_temperature_moves_with_the_pairs_and_resumes(gradient: str, p
     assert resumed.history == whole.history
 
 
-def test_a_run_goes_on_from_its_checkpoint_to_the_same_bits(problem: Problem, tmp_path: Any) -> None:
+def test_a_run_resumes_from_its_checkpoint_bit_identically(problem: Problem, tmp_path: Any) -> None:
     """With finite differences, epsilon is not chosen again, and the figures of the checks are kept."""
     changes = {"outer_steps": 7, "checkpoint_every": 3, "gradient": "finite_difference", "check_every": 2}
     whole, facts, resumed = stopped_run(problem, tmp_path, 5, **changes)

@@ -54,7 +54,7 @@ def gradients(count: int) -> list[tuple[Named, Named]]:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_the_optimisers_state_resumes_to_the_same_bits(name: str) -> None:
+def test_the_restored_optimiser_gives_bit_identical_steps(name: str) -> None:
     settings = DistillSettings(optimiser=name)  # type: ignore[arg-type]
     straight = pairs()
     optimiser = OuterOptimiser(straight, RATES, settings)

@@ -43,7 +43,9 @@ def on_the_shortcut(epochs: list[dict[str, Tensor]], at: int) -> dict[str, Tenso
 
 
 @pytest.mark.parametrize("apart", [None, Asynchronous()])
-def test_what_is_matched_lies_on_the_straight_way(apart: Asynchronous | None, problem: Problem, store: Store) -> None:
+def test_the_matched_parameters_lie_on_the_line_between_the_epochs(
+    apart: Asynchronous | None, problem: Problem, store: Store
+) -> None:
     """The line goes from the first to the last epoch of the slice, which extends beyond the matched epochs."""
     changes = {"shortcut": Shortcut(last_epoch=4), "asynchronous": apart, "max_start_epoch": 2}
     of = matching(problem, store, **changes)
@@ -159,7 +161,7 @@ def test_reached_epochs_are_kept_and_read_ahead(problem: Problem, store: Store) 
 
 
 @pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
-def test_a_resumed_run_ends_in_the_same_bits(gradient: str, problem: Problem, tmp_path: Any) -> None:
+def test_a_resumed_run_gives_bit_identical_results(gradient: str, problem: Problem, tmp_path: Any) -> None:
     """With all options: starts by pace, shortcuts, blended features, a running average."""
     changes = {
         "asynchronous": Asynchronous(auto=True),

@@ -51,7 +51,7 @@ def test_the_hub_reads_the_header() -> None:
     assert not {"language", "source_datasets"} & set(plain)
 
 
-def test_what_it_contains_of_the_original_data_is_said() -> None:
+def test_the_card_states_the_original_data_in_the_set() -> None:
     shown = distilled_set()
     assert "start_images" not in render_card(shown)
     shown.start_images = shown.pixels()

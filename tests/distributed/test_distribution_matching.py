@@ -103,7 +103,7 @@ def test_the_gradient_of_all_pairs_is_clipped_to_its_norm(prepared: Store) -> No
         torch.testing.assert_close(clipped[name], gradient / 4, rtol=1e-4, atol=0)
 
 
-def test_a_resumed_run_ends_in_the_same_bits_and_moves_what_it_draws(prepared: Store, tmp_path: Path) -> None:
+def test_a_resumed_run_is_bit_identical_and_changes_the_drawn_pairs(prepared: Store, tmp_path: Path) -> None:
     (unit,) = units_of(experiment(*OVERRIDES), "distillation")
     readers, ends = [], []
     for name, stops in (("straight", [None]), ("broken", [8, None])):

@@ -148,7 +148,7 @@ def test_an_expert_resumes_with_other_ranks_and_sharding(
     assert resumed <= set(names), "trained from scratch, all snapshots would be of the second number of ranks"
 
 
-def test_an_expert_of_all_captions_resumes_to_the_same_bits(
+def test_an_expert_of_all_captions_resumes_bit_identically(
     copy: Callable[[str], Store], alone: Callable[[list[str]], Store]
 ) -> None:
     broken = copy("broken")

@@ -138,7 +138,7 @@ def test_ranks_find_starts_and_shortcuts_together(sharding: Sharding, copy: Call
 
 
 @pytest.mark.parametrize("fixed", ["images", "texts"])
-def test_ranks_keep_what_is_fixed(fixed: str, copy: Callable[[str], Store], group: Groups) -> None:
+def test_ranks_keep_fixed_tensors(fixed: str, copy: Callable[[str], Store], group: Groups) -> None:
     """Fixed tensors stay bit-identical, and the others change as in one process."""
     here, there, rate = copy("here"), copy("there"), f"distill.lr_{fixed}=0"
     distil(SOLO, here.url, [rate])
@@ -184,7 +184,7 @@ def test_a_damaged_row_file_makes_all_ranks_skip_the_checkpoint(
 
 
 @pytest.mark.parametrize("offload", ["cpu", "nvme"])
-def test_offloaded_shards_give_the_same_bits(offload: str, copy: Callable[[str], Store], group: Groups) -> None:
+def test_offloaded_shards_give_bit_identical_results(offload: str, copy: Callable[[str], Store], group: Groups) -> None:
     here, there = copy("here"), copy("there")
     base = ["distill.workers=2", "distill.outer_steps=2"]
     wanted = group(2).run(distil, here.url, base)

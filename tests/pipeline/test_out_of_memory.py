@@ -20,7 +20,7 @@ OF_CUDA = (
 )
 
 
-def test_an_outer_step_without_memory_says_what_to_lower_and_its_checkpoint_stays(
+def test_an_outer_step_without_memory_names_the_settings_to_lower_and_keeps_its_checkpoint(
     finished: Store, without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, (unit,) = without("distillation"), units_of(experiment(), "distillation")

@@ -52,7 +52,7 @@ def test_a_run_starts_with_the_inputs_it_needs_and_waits_for_the_others(store: S
     assert (result.exit_code, result.failed, view.notices) == (0, [], [])
 
 
-def test_on_one_cpu_nothing_waits_for_itself(store: Store) -> None:
+def test_no_deadlock_of_late_inputs_on_one_cpu(store: Store) -> None:
     result, executor, _ = run(store, {"run": [waits(EXPERTS[2])]}, ["expert 0"], cpus=1)
     assert executor.ended[-1] == "judged"
     assert len(result.ran) == 5

@@ -84,7 +84,7 @@ def test_lost_machines_are_waited_for(store: Store) -> None:
     assert executor.now < 70
 
 
-def test_each_loss_of_all_machines_is_waited_for_anew(store: Store) -> None:
+def test_the_waiting_time_starts_again_at_each_loss_of_all_machines(store: Store) -> None:
     short = 0.6 * TIMEOUT_SECONDS
     _, executor = run([make("a"), make("b"), make("c")], store, capacity=lambda now: Capacity(int(now % short < 1), 0))
     assert executor.submitted == ["a", "b", "c"]
@@ -204,7 +204,7 @@ def test_a_large_unit_in_the_queue_gets_what_comes_free(store: Store) -> None:
     assert 4 <= executor.ended.index("large") <= 4 + MAX_QUEUED
 
 
-def test_a_unit_that_reports_runs_whatever_the_count_says(store: Store) -> None:
+def test_a_unit_that_reports_counts_as_running_despite_the_capacity(store: Store) -> None:
     view = Notices()
     executor = ScriptedExecutor(store, {}, lambda now: Capacity(0, 0, may_grow=True))
     unit = make("a")
@@ -217,7 +217,7 @@ def test_a_unit_that_reports_runs_whatever_the_count_says(store: Store) -> None:
     assert "a: hello" in view.notices
 
 
-def test_a_unit_that_ends_ran_whatever_the_count_says(store: Store) -> None:
+def test_a_unit_that_ends_counts_as_run_despite_the_capacity(store: Store) -> None:
     result, executor = run([make("a"), make("b")], store, {"a": [LOST], "b": [REFUSED]}, Capacity(0, 0, may_grow=True))
     assert [unit.label for unit in result.ran] == ["a"]
     assert [unit.label for unit, _ in result.failed] == ["b"]

@@ -191,6 +191,6 @@ def test_a_unit_that_goes_silent_on_every_machine_fails_with_a_one_sentence_erro
     assert "it has reported nothing for 1 min; tried 4 times" in outcome.cause
 
 
-def test_without_a_limit_nothing_is_ended(store: Store) -> None:
+def test_without_a_time_limit_no_unit_is_stopped(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt):
         hang(store, [5.0], limit=None, until=20_000)

@@ -227,7 +227,7 @@ def test_passes_of_a_sweep(name: str, difference: str, passes: int) -> None:
     "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 )
 @pytest.mark.parametrize("name", ["exact", "finite_difference"])
-def test_offloaded_snapshots_give_the_same_bits(name: str, device: str, tmp_path: Path) -> None:
+def test_offloaded_snapshots_give_bit_identical_results(name: str, device: str, tmp_path: Path) -> None:
     case = dual_encoder_case()
     case = case.to(torch.device(device))
     here = case.gradient(name, "forward")

@@ -76,7 +76,7 @@ def test_a_group_survives_json() -> None:
         assert Group.from_json(group.as_json()) == group
 
 
-def test_images_in_two_splits_are_counted_and_said(tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_in_two_splits_are_counted_and_reported(tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     first, second, third = (jpeg((n, n, n)) for n in (10, 90, 170))
     members = {"a.jpg": first, "a.txt": b"x", "b.jpg": second, "b.txt": b"y", "c.jpg": first, "c.txt": b"z"}
