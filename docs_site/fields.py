@@ -44,7 +44,7 @@ def _row(section: type[Section], name: str, schema: dict[str, Any], definitions:
 def shown(value: Any) -> str:
     """A default value as it is written in a description."""
     if value is None:
-        return "none"
+        return "null"
     if isinstance(value, Plugin):
         return value.label
     if isinstance(value, Section):
@@ -67,7 +67,7 @@ def values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return " or ".join(dict.fromkeys(values(alternative, definitions) for alternative in alternatives))
     kind = schema.get("type")
     if kind == "null":
-        return "none"
+        return "null"
     if kind == "array":
         items = schema.get("prefixItems") or [schema.get("items", {})]
         return "list of " + " or ".join(dict.fromkeys(values(item, definitions) for item in items))

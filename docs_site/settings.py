@@ -12,6 +12,7 @@ HEAD = """# Settings
 
 All keys of a description, with the values that they accept, their defaults and their meaning. `vldd config CONFIG` prints the
 values of all keys; `--set KEY=VALUE` changes one, for example `--set distill.outer_steps=500`. An unknown key is rejected.
+`null` means that a key is not set. Where `none` is listed as a value, as in `sharding`, it is an ordinary value.
 
 A key marked *does not change the output* can be changed between runs, and no unit has to run again. The settings of sources,
 coresets, losses, objectives and other [plug-ins](plugins.md) are listed with the plug-ins.
@@ -32,7 +33,7 @@ def _sections(section: type[Section], path: str) -> Iterator[str]:
         level = "##" if "." not in path else "###"
         yield f"{level} {path}\n"
         yield f"{inspect.cleandoc(section.__doc__ or '')}\n"
-    # A key whose value may be none or a list of sections has a row as well, which describes the key itself.
+    # A key whose value may be null or a list of sections has a row as well, which describes the key itself.
     always_sections = {name for name, inner in nested.items() if section.model_fields[name].annotation is inner}
     table = fields_table(section, leave_out=frozenset(always_sections))
     if table:

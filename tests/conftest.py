@@ -1,4 +1,5 @@
-"""Shared by the tests of several folders: one thread, no network, a small experiment, a store, an S3 server."""
+"""Settings and fixtures that tests of several folders share: one thread, no network, a small experiment, a store, an S3
+server."""
 
 import gc
 import os
@@ -27,7 +28,7 @@ from vldd_dist.testing.servers.faulty_proxy import FaultyProxy
 from vldd_dist.testing.servers.s3_server import S3Server, s3_server
 
 torch.set_num_threads(1)
-# Some tests import timm or transformers themselves, which need it.
+# Some tests import timm or transformers themselves, which need a torchvision that can be imported.
 import_torchvision()
 
 # Folders whose tests share slow fixtures: one worker of pytest-xdist runs all tests of a group. Every other file is its own
@@ -71,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported and collected by now stays: no later search for garbage looks at it."""
+    """Exclude all objects that exist now from later garbage collections."""
     gc.collect()
     gc.freeze()
 
@@ -91,8 +92,8 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def real_server(server: S3Server) -> S3Server:
-    """The server if it is a real one, else the test is skipped: for long tests, which would prove no more with the mock than
-    short ones do."""
+    """The server if it is a real one, else the test is skipped: for long tests, which would show no more with a mock server
+    than short tests do."""
     if not server.real:
         pytest.skip("Ceph's RGW is not installed")
     return server

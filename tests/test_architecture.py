@@ -1,4 +1,4 @@
-"""docs/architecture.md says what imports what and what each folder offers: both are computed here from the code."""
+"""docs/architecture.md says which folders import which and what each folder provides; both are compared with the code."""
 
 import ast
 import json
@@ -15,14 +15,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vldd_dist"
 PAGE = (ROOT / "docs/architecture.md").read_text()
-# Lines.
+# The limit in lines.
 LONGEST_FILE, MEDIAN_FILE = 350, 120
 MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
 
 
 @cache
 def imports(module: str) -> frozenset[str]:
-    """Dotted names of what a module imports, at its head or later."""
+    """The dotted names that a module imports, at its top or within functions."""
     found = set()
     for node in ast.walk(ast.parse((PACKAGE / module).read_text())):
         if isinstance(node, ast.Import):
@@ -53,7 +53,7 @@ def test_the_page_names_who_imports_ray() -> None:
 
 
 def test_one_file_imports_timm_and_transformers() -> None:
-    """They take seconds, and need a torchvision that can be imported: `models.libraries` sees to both."""
+    """Importing them takes seconds, and needs a torchvision that can be imported; `models.libraries` handles both."""
     slow = {"timm", "transformers", "torchvision"}
     assert [module for module in MODULES if slow & {name.split(".")[0] for name in imports(module)}] == []
 
@@ -99,11 +99,11 @@ def test_no_files_import_each_other_in_a_circle() -> None:
             del unfinished[module]
         for needed in unfinished.values():
             needed.difference_update(free)
-    assert unfinished == {}, "these files are in a circle, or import one that is"
+    assert unfinished == {}, "these files are in an import cycle, or import a file that is"
 
 
 def below_the_package(module: str) -> set[str]:
-    """Dotted names of ours that a module imports: modules, and what it takes from them."""
+    """The dotted names of this package that a module imports: modules, and names in them."""
     found = set()
     for node in ast.walk(ast.parse((PACKAGE / module).read_text())):
         if isinstance(node, ast.Import):

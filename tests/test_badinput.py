@@ -1,4 +1,4 @@
-"""Bad input at the command line: the runner sees each fault it counts; light cases end well."""
+"""Bad input on the command line: the runner detects each fault that it counts, and the fast cases pass."""
 
 import os
 import sys
@@ -49,8 +49,8 @@ def sound_annotations(draw: Random) -> Case:
 
 
 @pytest.mark.parametrize("sound", [sound_tars, sound_annotations])
-def test_what_the_cases_spoil_is_sound(sound: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a source would be refused for a reason that is not the case's."""
+def test_the_inputs_that_the_cases_change_are_valid(sound: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a source could be rejected for another reason than that of the case."""
     monkeypatch.setitem(KINDS, "sound", (1, sound))
     outcome = run_case("sound", 0, False, tmp_path)
     assert outcome.faults == (), outcome
@@ -110,8 +110,8 @@ def test_each_fault_is_seen(command, faults: tuple[str, ...], tmp_path: Path, mo
     assert run_case("planted", 0, False, tmp_path).faults == faults
 
 
-def test_a_case_that_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a process of its own, which never comes to its end: the user's pipe has no writer."""
+def test_a_case_that_does_not_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The case runs in a separate process that never ends, because its pipe has no writer."""
     os.mkfifo(tmp_path / "pipe")
 
     def waiting(draw: Random) -> Case:

@@ -1,4 +1,4 @@
-"""The documentation's site: its references are complete, its links lead somewhere, and the commands that it names exist."""
+"""The documentation site: its reference pages are complete, its links have targets, and the commands that it names exist."""
 
 import logging
 import re
@@ -20,12 +20,12 @@ from vldd_dist.plugins import REGISTRIES, STAGES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-# At the start of a line, as one types it or after a prompt.
+# At the start of a line, with or without a prompt.
 COMMAND = re.compile(r"^(?: {4})?(?:\$ )?vldd ((?:[^\n#]|(?<=\S)#)*?)(?:\\\n\s*([^\n#]*))?(?:\s#|$)", re.MULTILINE)
 
 
 def keys_of(value: object, path: str = "") -> set[str]:
-    """Dotted keys of a description. A plug-in is one: its settings are elsewhere."""
+    """The dotted keys of a description. A plug-in counts as one key, because its settings are listed elsewhere."""
     if not isinstance(value, Section) or isinstance(value, Plugin):
         return {path}
     return {key for name in type(value).model_fields for key in keys_of(getattr(value, name), f"{path}.{name}".strip("."))}
@@ -48,7 +48,7 @@ def test_the_reference_has_every_plugin() -> None:
     page = plugins_page()
     for registry in KEYS:
         (part,) = re.findall(rf"^## {registry.group.rpartition('.')[2].capitalize()}\n(.*?)(?=^## |\Z)", page, re.M | re.DOTALL)
-        # Each has a sentence.
+        # Each has a description.
         assert set(re.findall(r"^### (\w+)\n\n\S", part, re.MULTILINE)) == set(registry.entries)
 
 

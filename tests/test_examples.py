@@ -1,4 +1,4 @@
-"""The notebooks in examples/ run on a set that was made here, and are committed without outputs."""
+"""The notebooks in examples/ run on a set that the test makes, and are committed without outputs."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ PAIRS = 6
 
 
 def scenes_set() -> DistilledSet:
-    """Real scenes in place of distilled ones, with a similarity that is learned, at its start."""
+    """A set of real scenes instead of distilled ones, with a learned similarity at its starting values."""
     text = {"model": "tiny-clip", "pooling": "projected"}
     encoder = FrozenTextEncoder(TextTowerSettings(**text), torch.device("cpu"))
     scenes = draw_scenes(PAIRS, 0, 32, 0)

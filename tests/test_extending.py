@@ -1,4 +1,4 @@
-"""docs/extending.md: each plug-in is written to a file and entered by one line, and the experiment runs with it."""
+"""docs/extending.md: each plug-in is written to a file and registered by one line, and the experiment runs with it."""
 
 import importlib
 import io
@@ -59,7 +59,7 @@ FROZEN = [
 
 @pytest.fixture
 def enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """Write an example's file and make its entry; returns the overrides of the description that use it."""
+    """Write an example's file and register it; returns the overrides of the description that use it."""
     monkeypatch.syspath_prepend(str(tmp_path))
     written = []
 
@@ -78,8 +78,8 @@ def enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
 
 def run(tmp_path: Path, *overrides: str) -> tuple[Experiment, Graph, Store]:
-    """The whole experiment, unit after unit."""
-    # Another objective does not have the settings of the one that is made tiny.
+    """Run the whole experiment, one unit after the other."""
+    # Another objective does not have the settings by which the default one is made small.
     replaced = any(override.startswith("distill.objective=") for override in overrides)
     tiny = [override for override in TINIEST if not (replaced and override.startswith("distill.objective."))]
     experiment = load_experiment("jobs/presets/scenes.yaml", [*tiny, *overrides])

@@ -78,7 +78,7 @@ def changed(draw: st.DrawFn, tree: Any) -> Any:
 
 
 def use(read: Any) -> None:
-    """Do what the commands do with what they have read."""
+    """Use the objects that were read as the commands do."""
     if isinstance(read, RunStatus):
         said = describe_status(read)
         assert one_line(said.replace("\n", "")) == said.replace("\n", "")

@@ -1,4 +1,4 @@
-"""Modules that everything may import: they load only the standard library."""
+"""Modules that all others may import: they load only the standard library."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.parametrize("name", ["vldd_dist.events", "vldd_dist.recall_metrics"])
 def test_a_leaf_loads_nothing_of_ours(name: str) -> None:
-    # The package's own `__init__` loads torch: the module is loaded by its path.
+    # The package's `__init__` loads torch, so that the module is loaded by its path.
     path = f"{name.replace('.', '/')}.py"
     program = f"import importlib.util as u, sys; s = u.spec_from_file_location('leaf', '{path}'); m = u.module_from_spec(s); "
     program += "sys.modules['leaf'] = m; s.loader.exec_module(m); print(*sys.modules)"

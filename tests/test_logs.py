@@ -1,4 +1,4 @@
-"""Lines for people and for programs."""
+"""Log lines for users and for programs."""
 
 import json
 import logging
@@ -51,7 +51,7 @@ def test_a_line_tells_what_the_process_works_on(monkeypatch: pytest.MonkeyPatch,
     assert [last[key] for key in KEYS[1:6]] == ["info", None, None, None, "after"]
 
 
-def test_a_line_for_people_has_the_time_and_obeys_nothing(
+def test_a_line_for_users_has_the_time_and_escapes_control_characters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("VLDD_LOG", raising=False)
@@ -65,7 +65,7 @@ def test_a_line_for_people_has_the_time_and_obeys_nothing(
         start_logging()
 
 
-def test_a_run_is_told_in_lines_of_either_kind(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_logged_in_lines_of_either_kind(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("VLDD_LOG", "json")
     start_logging()
     assert isinstance(make_view(Console(force_terminal=True)), LogView)

@@ -1,4 +1,4 @@
-"""The README's example is run, on a set that a real run published, by a process without the training libraries."""
+"""The README's example runs on a set that a real run published, in a process without the training libraries."""
 
 import re
 import subprocess
@@ -40,7 +40,7 @@ def distilled_set(pairs: int = 5) -> DistilledSet:
 
 
 def with_similarity(similarity: dict[str, Any]) -> DistilledSet:
-    """The same with a similarity that is learned, at its start."""
+    """A set with a learned similarity at its starting values."""
     loss, shown = WeightedBCE(similarity=similarity), distilled_set()
     shown.rows |= {name: one.start for name, one in loss.learned_rows(range(len(shown)), len(shown)).items()}
     shown.recipe = RECIPE.model_copy(update={"loss": loss.model_dump(mode="json")})
@@ -54,7 +54,7 @@ SETS = {
 }
 
 
-# Of all that is installed, only this can be imported: what these packages need to load a set and train on it.
+# The only installed packages that can be imported: these and their requirements, which suffice to load a set and train on it.
 PRESENT = ("torch", "numpy", "safetensors", "fsspec", "pydantic", "tenacity")
 FINDER = """
 import sys
@@ -67,7 +67,7 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = OnlyThese()
 
 
 def _distributions_needed(names: Iterable[str]) -> set[str]:
-    """With everything that they require in turn, extras aside."""
+    """The packages and everything that they require directly or indirectly, without extras."""
     needed, left = set(), list(names)
     while left:
         name = canonicalize_name(left.pop())

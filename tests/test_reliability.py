@@ -14,7 +14,7 @@ HEADINGS = ("| | promise |", "| fault or bad input |", "| | what |")
 
 
 @pytest.mark.parametrize(("file", "name"), NAMES, ids=["::".join(one) for one in NAMES])
-def test_it_exists(file: str, name: str) -> None:
+def test_each_named_test_exists(file: str, name: str) -> None:
     path = ROOT / file
     assert path.is_file()
     functions = {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}

@@ -1,4 +1,4 @@
-"""The model of costs and the controller's benchmark: what docs/scaling.md says is what they say."""
+"""The cost model and the controller's benchmark: their output equals the figures in docs/scaling.md."""
 
 from pathlib import Path
 
@@ -20,16 +20,16 @@ def test_the_document_holds_the_tables_as_they_are_printed() -> None:
 
 
 def test_flickr30k_by_hand() -> None:
-    """Of the preset: 20 experts of 10 epochs, 2,000 outer steps of 8 inner ones on 100 pairs, validated 11 times."""
+    """The costs of the preset: 20 experts of 10 epochs, 2,000 outer steps of 8 inner ones on 100 pairs, validated 11 times."""
     costs = model(FLICKR30K, NFNET)
-    # The whole image tower; of the text head two layers with their biases and a normalisation.
+    # The whole image tower, and the text head: two layers with biases and a normalisation.
     snapshot = {"image": 131_077_952, "text": 4 * ((768 + 1) * 2_304 + (2_304 + 1) * 2_304 + 2 * 2_304)}
     assert trace_of(describe(FLICKR30K, NFNET)).trainable_bytes == snapshot
 
     # Each epoch 29,000 images, five captions each; before the first and after each 1,014 images without gradients; 600 and
     # 1,800 a second.
     assert costs["expert"].hours == pytest.approx(20 * (10 * 5 * 29_000 / 600 + 11 * 1_014 / 1_800) / 3600)
-    # Train and validation images with the embeddings of five captions each, the starting weights.
+    # Training and validation images, the embeddings of five captions each, and the starting weights.
     read = (29_000 + 1_014) * (2_560 + 30_106 + 5 * 4 * 768) + snapshot["image"]
     assert costs["expert"].read == 20 * read
     # Snapshots after epochs 0, 1, 2 and 10 are kept, and all eleven are checkpoints.
@@ -39,12 +39,12 @@ def test_flickr30k_by_hand() -> None:
     steps = 4 * 2_000 * 8 * 100 * 4 / 600
     looks = sum(11 * 2 * (51 * pairs / 600 + 1_014 / 1_800) for pairs in (100, 200, 500, 1_000))
     assert costs["distillation"].hours == pytest.approx((steps + looks) / 3600)
-    # 40 checkpoints of the pairs, the best ones and a momentum; the best and the first ones at the end.
+    # 40 checkpoints with the pairs, the best pairs and a momentum; at the end, the best pairs and the starting ones.
     assert costs["distillation"].written == (40 * 3 + 2) * (100 + 200 + 500 + 1_000) * 4 * (3 * 224 * 224 + 768)
 
 
 def test_the_units_are_those_of_the_plan() -> None:
-    """Of the same preset over images that need no files."""
+    """The units of the same preset with a source that needs no files."""
     overrides = ["data.source=scenes", "model.image.weights=random"]
     overrides += ["data.train_images=8000"]
     experiment = scale.load_experiment(scale.PRESETS / NFNET, overrides)
@@ -63,13 +63,13 @@ def test_shards_beyond_the_cache_are_read_each_epoch() -> None:
 
 
 def test_the_benchmark_counts_every_request_of_the_driver(tmp_path: Path) -> None:
-    """Of a run and of one that finds all done: a listing each; a write of the status counts twice, for it is compared, and
-    there is one at the start and one at the end."""
+    """For a run and for one that finds everything done: one listing each. The status is written at the start and at the end,
+    and each write counts twice, because it is read back and compared."""
     first = scale.simulate(300, False, str(tmp_path))
     again = scale.simulate(300, False, str(tmp_path))
     assert first.units == again.units >= 300
     assert first.writes >= 2 * 2
-    # At first an empty listing; then 900 marks at most.
+    # The first listing is empty, and later ones have at most 900 marks.
     assert (first.requests - first.writes, again.requests - again.writes) == (1, 1)
     assert (again.writes, again.polls, again.asked) == (4, 0, 0)
     (status,) = read_statuses(Store(str(tmp_path)))

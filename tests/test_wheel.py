@@ -1,4 +1,4 @@
-"""The wheel, built from a copy of the sources, holds every file of the package and says what it needs."""
+"""The wheel, built from a copy of the sources, contains every file of the package and declares its requirements."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ NOT_SOURCES = shutil.ignore_patterns("__pycache__", "*.tmp")
 
 def test_the_wheel_holds_the_whole_package(tmp_path: Path) -> None:
     sources = tmp_path / "sources"
-    # The presets are a symbolic link, which the copy follows as a build does.
+    # The presets are a symbolic link, which is followed by the copy as by a build.
     shutil.copytree(ROOT / "vldd_dist", sources / "vldd_dist", ignore=NOT_SOURCES)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)

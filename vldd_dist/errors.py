@@ -24,7 +24,7 @@ class ConfigError(VlddError):
 
 
 class InterruptedRun(VlddError):
-    """The run was stopped by a signal. The same command resumes it from the store."""
+    """The run was stopped by a signal, or ended because Ray or machines were missing. The same command resumes it."""
 
     exit_code = 3
 

@@ -21,7 +21,7 @@ def derive_seed(*parts: int | str) -> int:
 
 def numpy_generator(*parts: int | str) -> "np.random.Generator":
     """A numpy generator seeded by `derive_seed(*parts)`."""
-    # Imported here, because losses derive seeds, and training on a distilled set must not require numpy.
+    # Imported here, because this module is a leaf: importing it loads nothing beyond the standard library.
     import numpy as np
 
     return np.random.default_rng(derive_seed(*parts))

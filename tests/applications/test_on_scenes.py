@@ -1,4 +1,4 @@
-"""All applications on built-in scenes, by the units of an experiment; what they find is as it must be."""
+"""All applications on built-in scenes, run as units of an experiment: units, tables, and figures in the expected ranges."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ APPLICATIONS = [
     "{name: one_shot_federated, clients: 3, clusters: 3, pairs: 3, epochs: 20, rounds: [1, 2], baselines: [random], "
     "concentrations: [0.5], distil: {objective: covariance_matching, outer_steps: 4, validate_every: 4}}",
 ]
-# Numbers of a feature and of an embedding, float32.
+# Sizes of an image feature and of a caption embedding.
 PAIR_KIB = (192 + 384) * 4 / 1024
 SMALL = [
     "data.train_images=150",
@@ -67,14 +67,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Graph, Store]:
 
 @pytest.fixture(scope="module")
 def tables(finished: tuple[Graph, Store]) -> dict[str, Table]:
-    """Of a report, after the whole run."""
+    """The tables of a report, after the whole run."""
     graph, store = finished
     Reporter(graph, store).write()
     return read_tables(store, "applications-scenes")
 
 
 def figures(table: Table, method: str, setting: str = "") -> dict[str, Statistic]:
-    """Of a row, by the column's key."""
+    """The figures of a row, by the key of the column."""
     (row,) = (
         row
         for section in table.sections
@@ -138,19 +138,19 @@ def test_clients_share_out_the_images_and_a_small_concentration_makes_them_unlik
 
 
 def test_forgetting_is_from_the_best_so_far() -> None:
-    """Task 0 ends 30 below its 50, task 1 ends 10 above what it was."""
+    """Task 0 ends 30 below its best value of 50, and task 1 ends 10 above its earlier value."""
     assert forgetting([[40], [50, 20], [20, 30, 99]]) == pytest.approx((30 - 10) / 2)
 
 
-def test_success_of_an_attack() -> None:
-    """Of 200 others two may be above the threshold: the two largest are, and half of the members lie above the third."""
+def test_attack_success_and_true_positive_rate_by_hand() -> None:
+    """With 200 non-members, a false-positive rate of 1 % allows two of them above the threshold."""
     others = np.arange(200.0)
     assert success(np.array([197.5, 300.0]), others) == (pytest.approx((198 + 200) / 400), 1.0)
     assert success(np.array([196.5, 300.0]), others)[1] == 0.5
 
 
-def test_noise_as_a_start_keeps_no_pair() -> None:
-    """Membership of a set that began as noise has rows of the training pairs alone."""
+def test_a_set_that_started_as_noise_has_no_initial_real_pairs() -> None:
+    """For a set that started as noise, membership inference has only the setting `members: the other training pairs`."""
     generator = torch.Generator().manual_seed(0)
     features, texts = torch.randn(30, 8, generator=generator), torch.randn(30, 6, generator=generator)
     split = RetrievalSplit(features, texts, torch.arange(30))
@@ -167,7 +167,7 @@ def test_noise_as_a_start_keeps_no_pair() -> None:
 
 
 def test_kendall_tau_by_counting_pairs() -> None:
-    """Of the six pairs of four scores five are in the same order; and nothing agrees with a list that ranks nothing."""
+    """Five of the six pairs of four scores have the same order. If all scores of a list are equal, tau is 0."""
     assert kendall_tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx((5 - 1) / 6)
     assert kendall_tau([1, 2, 3], [5, 5, 5]) == 0
 
@@ -200,7 +200,7 @@ def test_wrong_settings_are_refused(override: str, sentence: str) -> None:
 
 
 def test_applications_change_no_other_unit() -> None:
-    """An experiment gains their units, and keeps what it had."""
+    """Applications add units to an experiment, and change no other unit."""
 
     def ids(graph: Graph) -> set[str]:
         return {unit.id for unit in graph.units() if unit.kind != "application"}
@@ -211,10 +211,10 @@ def test_applications_change_no_other_unit() -> None:
 
 
 @pytest.mark.parametrize(("images", "texts"), [("noise", "real"), ("real", "noise")])
-def test_pairs_of_which_one_half_is_noise_are_not_those_that_the_real_half_came_from(
+def test_pairs_with_one_half_of_noise_do_not_count_as_initial_real_pairs(
     images: str, texts: str, finished: tuple[Graph, Store]
 ) -> None:
-    """Else membership inference would count images or captions as members that nothing was initialised with."""
+    """Otherwise membership inference would count images or captions as members that initialised no pair."""
     graph, store = finished
     unit = next(unit for unit in graph.wanted("application") if "distillation" in unit.inputs)
     start = UnitReader(store, "distillation", unit.inputs["distillation"].id).facts["start"]

@@ -1,4 +1,5 @@
-"""Garbage collection: it removes objects that nothing lists and that are old by the store's clock, in our stores only."""
+"""Garbage collection: it removes objects that no manifest lists and that are old by the store's clock, and only in stores of
+this package."""
 
 import os
 import shutil
@@ -43,7 +44,7 @@ def gc(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> st
     return printed.err if code else printed.out
 
 
-def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_old_objects_that_nothing_references_are_garbage(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     writer = UnitWriter(store, "thing", "u", {}, {})
     ((name, info),) = write_snapshots(writer, 0, {"image": tensors.encode({"w": torch.zeros(2)})}).items()
     writer.adopt(name, info)
@@ -66,7 +67,7 @@ def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.C
     assert sorted(find_garbage(store, timedelta(hours=1)).keys) == expected
     for arguments in ([store.url, "--min-age-hours", "0"], [store.url, "--delete", "--min-age-hours", "0"]):
         printed = gc(capsys, *arguments)
-        assert printed.startswith(f"store: {store.url}\n"), "before anything that is done there"
+        assert printed.startswith(f"store: {store.url}\n"), "before any other operation in the store"
         assert "4 objects" in printed
     assert find_garbage(store, timedelta(0)).keys == []
     verify(store.url_of(whole))
@@ -76,7 +77,7 @@ def test_garbage_is_what_nothing_names_and_is_old(store: Store, capsys: pytest.C
     assert checkpoint.read("state") == b"kept"
 
 
-def test_an_attempt_is_as_young_as_what_it_wrote_last(store: Store) -> None:
+def test_the_age_of_an_attempt_is_that_of_its_latest_object(store: Store) -> None:
     """A dataset whose preparation takes days has no manifest or checkpoint before its end."""
     slow = UnitWriter(store, "dataset", "d", {}, {})
     slow.put("train-000000.tar", b"first")
@@ -88,15 +89,13 @@ def test_an_attempt_is_as_young_as_what_it_wrote_last(store: Store) -> None:
     assert len(garbage.keys) == 2
     slow.put("train-000000.tar", b"again")
     remove_garbage(store, garbage, timedelta(minutes=30))
-    assert len(store.list("units")) == 2, "it lives, and so does all of it"
+    assert len(store.list("units")) == 2, "the attempt is recent, so that all its objects are kept"
     make_older(store, timedelta(hours=1))
     remove_garbage(store, garbage, timedelta(minutes=30))
     assert store.list("units") == []
 
 
-def test_a_mark_that_goes_while_garbage_is_looked_for_is_looked_for_again(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_search_is_repeated_if_a_mark_disappears_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = UnitWriter(store, "thing", "u", {}, {})
     (snapshot,) = write_snapshots(writer, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
     writer.checkpoints.save(1, {"state": b"1"}, {"snapshots": {"s": snapshot.model_dump()}})
@@ -123,7 +122,7 @@ def test_a_mark_that_goes_while_garbage_is_looked_for_is_looked_for_again(
 
 
 @pytest.mark.parametrize("name", ["", ".", "file://", " "])
-def test_a_folder_that_is_no_store_keeps_all_it_has(
+def test_nothing_is_deleted_in_a_folder_that_is_not_a_store(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`vldd gc "$STORE" --delete` with an undefined variable is one of these cases."""
@@ -139,7 +138,7 @@ def test_a_folder_that_is_no_store_keeps_all_it_has(
     assert sorted(Path(theirs.root).rglob("*")) == before
 
 
-def test_in_a_store_too_what_has_no_name_of_ours_is_not_ours(store: Store) -> None:
+def test_foreign_files_in_a_store_are_not_deleted(store: Store) -> None:
     UnitWriter(store, "thing", "u", {}, {}).commit({})
     theirs = ["units/notes.txt", "units/thing/u/notes.txt", "blobs/notes", "blobs/ab/cd", "distilled/my own/x", "distilled/x"]
     theirs += ["units/thing/u/checkpoints/notes.json", "units/.tmp-notes", f"blobs/ab/cd{'0' * 62}"]
@@ -149,8 +148,8 @@ def test_in_a_store_too_what_has_no_name_of_ours_is_not_ours(store: Store) -> No
     assert find_garbage(store, timedelta(0)).keys == []
 
 
-def test_ages_go_by_the_clock_of_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a machine whose clock is two days ahead of the store's, everything just written looks two days old."""
+def test_ages_are_measured_by_the_clock_of_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine whose clock is two days ahead of the store's, new objects seem two days old."""
     running = UnitWriter(store, "thing", "u", {}, {})
     running.put("x.bin", b"of a living attempt")
     listing, modified = Store.listing, Store.modified
@@ -168,7 +167,7 @@ def test_ages_go_by_the_clock_of_the_store(store: Store, monkeypatch: pytest.Mon
     assert len(find_garbage(store, timedelta(0)).keys) == 1
 
 
-def test_what_an_attempt_marked_after_the_commit_of_another_is_garbage(store: Store) -> None:
+def test_checkpoints_of_an_attempt_after_the_commit_of_another_are_garbage(store: Store) -> None:
     winner, loser = (UnitWriter(store, "thing", "u", {}, {}) for _ in range(2))
     infos = loser.checkpoints.write_objects(1, {"state": b"1"})
     (snapshot,) = write_snapshots(loser, 0, {"image": tensors.encode({"w": torch.ones(2)})}).values()
@@ -186,7 +185,7 @@ def test_what_an_attempt_marked_after_the_commit_of_another_is_garbage(store: St
     assert UnitReader(store, "thing", "u").read("x.bin") == b"kept"
 
 
-def test_what_is_named_after_it_was_found_stays(store: Store) -> None:
+def test_an_object_that_is_referenced_after_the_search_is_kept(store: Store) -> None:
     writer = UnitWriter(store, "thing", "u", {}, {})
     infos = writer.checkpoints.write_objects(1, {"state": b"1"})
     make_older(store, 2 * DAY)
@@ -200,7 +199,7 @@ def test_what_is_named_after_it_was_found_stays(store: Store) -> None:
     assert checkpoint.read("state") == b"1"
 
 
-def test_a_blob_that_is_written_again_after_the_last_look_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blob_that_is_rewritten_after_the_last_check_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     blob = UnitWriter(store, "thing", "u", {}, {}).put_blob(b"content")
     make_older(store, 2 * DAY)
     found = find_garbage(store, DAY)
@@ -216,8 +215,8 @@ def test_a_blob_that_is_written_again_after_the_last_look_stays(store: Store, mo
     assert store.exists(blob.key)
 
 
-def test_what_lists_objects_is_removed_before_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a collection that is killed would leave a manifest or a record whose objects are gone."""
+def test_manifests_are_removed_before_the_objects_that_they_list(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a collection that is killed would leave a manifest or a record whose objects are deleted."""
     for unit_id in ("done", "begun"):
         writer = UnitWriter(store, "thing", unit_id, {}, {})
         writer.adopt("blob", writer.put_blob(unit_id.encode()))
@@ -235,7 +234,7 @@ def test_what_lists_objects_is_removed_before_them(store: Store, monkeypatch: py
 
 
 def test_nothing_is_garbage_while_a_folder_cannot_be_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its manifests may list objects in other places."""
+    """The manifests in that folder may list objects in other folders."""
     writer = UnitWriter(store, "thing", "u", {}, {})
     writer.adopt("x", writer.put_blob(b"named by the manifest"))
     writer.commit({})
@@ -253,7 +252,7 @@ def test_nothing_is_garbage_while_a_folder_cannot_be_read(store: Store, monkeypa
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 @pytest.mark.parametrize("kind", ["own", "blob"])
-def test_a_unit_whose_objects_were_taken_is_not_committed(store: Store, damage: str, kind: str) -> None:
+def test_a_unit_whose_objects_were_deleted_is_not_committed(store: Store, damage: str, kind: str) -> None:
     writer = UnitWriter(store, "thing", "u", {}, {})
     info = writer.put("x", b"1234") if kind == "own" else writer.adopt("x", writer.put_blob(b"1234"))
     writer.put("y", b"5678")
@@ -268,10 +267,10 @@ def test_a_unit_whose_objects_were_taken_is_not_committed(store: Store, damage: 
         writer.commit({})
     assert not store.exists("units/thing/u/manifest.json")
     left = writer.checkpoints.keys()
-    assert [key.rpartition("/")[2][:8] for key in left] == ["00000002"], "the one that needs it is no place to go on from"
+    assert [key.rpartition("/")[2][:8] for key in left] == ["00000002"], "the checkpoint that needs the object is removed"
 
 
-def test_a_store_says_that_it_is_one_before_its_first_object(store: Store) -> None:
+def test_a_store_is_marked_as_one_before_its_first_object(store: Store) -> None:
     assert not is_store(store)
     UnitWriter(store, "thing", "u", {}, {}).commit({})
     shutil.copytree(store.root, f"{store.root}-copy")
@@ -279,6 +278,6 @@ def test_a_store_says_that_it_is_one_before_its_first_object(store: Store) -> No
 
 
 @pytest.mark.parametrize("hours", ["inf", "nan", "1e30"])
-def test_an_age_that_is_none_is_refused(store: Store, hours: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_age_is_refused(store: Store, hours: str, capsys: pytest.CaptureFixture[str]) -> None:
     UnitWriter(store, "thing", "u", {}, {}).commit({})
     assert "--min-age-hours" in gc(capsys, store.url, "--min-age-hours", hours, code=2)

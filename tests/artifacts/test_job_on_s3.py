@@ -1,5 +1,5 @@
-"""The main job with `--store s3://...`, as a user starts it: the same sets as on a disk, fetched by someone who never saw the
-machines, and the secret nowhere."""
+"""The main job with `--store s3://...`, started by its command: its sets equal those on a local disk, another user can fetch
+them, and the secret key is written nowhere."""
 
 import json
 import os
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.ray
 
 URL = "s3://whole-job/experiments/tiny"
 END = "~ the command ends ~"
-# Runs the commands of the argument, each as the program does, in one process: starting one takes seconds.
+# Runs the commands of the argument in one process, each as the program does, because starting a process takes seconds.
 COMMANDS = f"""
 import json, sys
 from vldd_dist.cli.main import main
@@ -83,7 +83,7 @@ def store(printed: str, environment: dict[str, str], monkeypatch: pytest.MonkeyP
     return Store(URL)
 
 
-def test_it_makes_what_is_made_on_a_disk(store: Store, finished: Store) -> None:
+def test_the_results_equal_those_on_a_local_disk(store: Store, finished: Store) -> None:
     read_everything(store)
     for unit in plan():
         assert digests(store, unit) == digests(finished, unit) or unit.kind == "publication", unit.label
@@ -91,7 +91,7 @@ def test_it_makes_what_is_made_on_a_disk(store: Store, finished: Store) -> None:
         assert load_distilled(store.url_of(folder)).digest == load_distilled(finished.url_of(folder)).digest
 
 
-def test_the_secret_is_nowhere(store: Store, printed: str, environment: dict[str, str]) -> None:
+def test_the_secret_key_is_in_no_object_log_or_output(store: Store, printed: str, environment: dict[str, str]) -> None:
     assert SECRET not in printed
     assert ACCESS_KEY not in printed
     keys = [*store.list("units"), *store.list("blobs"), *store.list("distilled"), *store.list("report")]
@@ -109,7 +109,7 @@ def test_the_secret_is_nowhere(store: Store, printed: str, environment: dict[str
         assert SECRET.encode() not in path.read_bytes(), path
 
 
-def test_someone_else_finds_fetches_and_verifies_the_set(store: Store, environment: dict[str, str], tmp_path: Path) -> None:
+def test_another_user_lists_fetches_and_verifies_the_set(store: Store, environment: dict[str, str], tmp_path: Path) -> None:
     (folder, *_) = published_sets(store)
     url = store.url_of(folder)
 
@@ -122,7 +122,7 @@ def test_someone_else_finds_fetches_and_verifies_the_set(store: Store, environme
         ("gc", URL, "--min-age-hours", "0"): "0 objects",
     }
     printed = command("-c", COMMANDS, json.dumps(list(said)), environment=environment, folder=tmp_path).split(END)
-    # What is behind the last end is the error stream.
+    # The text after the last end mark is the error stream.
     for (arguments, expected), output in zip(said.items(), printed[:-1], strict=True):
         assert expected in " ".join(output.split()), (arguments, output)
     assert load_distilled(str(tmp_path / "here")).digest == load_distilled(url).digest

@@ -1,5 +1,5 @@
-"""Guarantees of the store, tested with real units in a folder and on a real S3 server: killed after every operation, bits
-flipped in every object."""
+"""Guarantees of the store, tested with real units in a folder and on a real S3 server: processes are killed after every
+operation, and bits are flipped in every object."""
 
 import os
 import traceback
@@ -34,8 +34,8 @@ DIED = 9
 
 @pytest.mark.parametrize("kind", ["expert", "distillation", "publication"])
 def test_death_after_any_operation_leaves_nothing_partial(kind: str, finished: Store, store: Store, tmp_path: Path) -> None:
-    """P1 and P5: a process is killed after its k-th change of the store, for every k; what is there can be read and is right,
-    and the next attempt ends in the same bits."""
+    """P1 and P5: a process is killed after its k-th change of the store, for every k. What is committed can be read and is
+    correct, and the next attempt gives bit-identical results."""
     die_and_check(kind, finished, store, tmp_path)
 
 
@@ -54,7 +54,7 @@ def die_and_check(kind: str, finished: Store, store: Store, tmp_path: Path) -> N
     unit = first_of(kind)
     copy_all_but(finished, store, unit)
     report = tmp_path / "report"
-    # It has no threads when it forks the processes that are killed.
+    # This process has no threads when it forks the processes that are killed.
     spawned = loaded_process(_die_at_every_operation, store.url, unit.order(), digests(finished, unit), str(report))
     spawned.start()
     spawned.join(HANG_SECONDS)
@@ -73,7 +73,7 @@ def _die_at_every_operation(url: str, order: UnitOrder, expected: dict[str, Any]
             died = _in_fork(lambda life=life: _live(url, order, life), file)
             assert died in (0, DIED), f"life {life}: exit {died}"
             checked = _in_fork(lambda died=died: _check_and_finish(url, order, expected, died == 0, file), file)
-            assert checked == 0, f"life {life}: what lay there was not right"
+            assert checked == 0, f"life {life}: the stored objects were not correct"
             if died == 0:
                 return
     raise AssertionError("it never lived to the end")
@@ -125,7 +125,7 @@ def _check_and_finish(url: str, order: UnitOrder, expected: dict[str, Any], live
         assert latest is None or latest.step == int(checkpoints[-1].rpartition("/")[2].partition("-")[0])
     for folder in published_sets(store):
         load_distilled(store.url_of(folder))
-    # The next attempt computes other last bits, as another kind of machine may.
+    # The next attempt gives results that differ by rounding, as on another kind of machine.
     publication._nearest_captions = with_other_last_bits(publication._nearest_captions)
     if not done:
         execute(order, store, lambda event: None)
@@ -178,7 +178,7 @@ def test_a_flipped_bit_in_any_kind_of_object_is_found_and_named(finished: Store)
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(place=st.floats(0, 1, exclude_max=True), mark=st.booleans())
-def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_one_before_it_serves(
+def test_a_flipped_bit_in_a_checkpoint_is_named_and_the_previous_one_is_used(
     place: float, mark: bool, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(str(tmp_path_factory.mktemp("checkpoints")))
@@ -211,7 +211,7 @@ def test_a_manifest_edited_by_hand_is_refused(finished: Store) -> None:
     facts = manifest.facts | {"test": manifest.facts["test"] | {"tr1": 99.9}}
     edited = to_json(manifest.model_copy(update={"facts": facts}))
     seal = from_json(UnitManifest, edited, key)
-    assert seal.facts["test"]["tr1"] == 99.9, "with a seal of its own it is another manifest"
+    assert seal.facts["test"]["tr1"] == 99.9, "with a seal that matches, the edited manifest is valid"
     finished.write(key, whole.replace(b'"tr1": ', b'"tr1": 1'))
     try:
         with pytest.raises(StoreError, match="its seal does not match its content"):

@@ -8,7 +8,7 @@ from vldd_dist.errors import StoreError
 
 
 @pytest.mark.parametrize(("index", "count"), [(0, 1), (0, 2), (1, 2), (9, 12)])
-def test_a_name_tells_its_place(index: int, count: int) -> None:
+def test_a_name_contains_the_position_of_its_rows(index: int, count: int) -> None:
     file = row_file_name("epoch-0001/image", index, count)
     assert row_file_place("epoch-0001/image", file) == (index, count)
     assert row_file_place("epoch-0001/text", file) is None

@@ -25,7 +25,7 @@ from vldd_dist.store.store import Store
 FOLDER = Path("storage_schemas")
 
 
-def test_the_committed_schemas_are_the_models() -> None:
+def test_the_committed_schemas_equal_those_of_the_models() -> None:
     assert {path.name for path in FOLDER.glob("*.json")} == set(schemas())
     for name, schema in schemas().items():
         assert (FOLDER / name).read_text() == render(schema), "run: python -m vldd_dist.pipeline.schemas storage_schemas"
@@ -83,7 +83,7 @@ STATUS = {
 }
 
 
-def test_what_is_written_satisfies_them(store: Store) -> None:
+def test_written_manifests_satisfy_the_schemas(store: Store) -> None:
     written = {}
     for kind, facts in EXAMPLES.items():
         writer = UnitWriter(store, kind, "u", {"a": 1}, {})
@@ -110,8 +110,8 @@ def test_what_is_written_satisfies_them(store: Store) -> None:
                 jsonschema.validate({"schema_version": json.loads(data)["schema_version"]}, schema)
 
 
-def test_the_examples_are_as_the_schemas_say_and_can_be_read() -> None:
-    """The examples come from real runs. A seal that does not match or a field that changed is found."""
+def test_the_examples_satisfy_the_schemas_and_can_be_read() -> None:
+    """The examples come from real runs. A seal that does not match or a changed field fails."""
     assert {path.stem for path in (FOLDER / "examples").iterdir()} == set(models())
     for name, model in models().items():
         data = (FOLDER / f"examples/{name}.json").read_bytes()
@@ -121,14 +121,14 @@ def test_the_examples_are_as_the_schemas_say_and_can_be_read() -> None:
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
-def test_facts_that_a_kind_does_not_promise_are_refused(store: Store, kind: str) -> None:
+def test_facts_that_the_schema_of_a_kind_lacks_are_refused(store: Store, kind: str) -> None:
     with pytest.raises(StoreError, match=rf"units/{kind}/u: facts: extra: Extra inputs"):
         UnitWriter(store, kind, "u", {}, {}).commit(EXAMPLES[kind] | {"extra": 1})
     assert store.list("units") == []
 
 
 def test_the_previous_version_is_read_and_others_are_refused(store: Store) -> None:
-    """The manifest as version 1 wrote it: without seal and blocks."""
+    """A manifest of version 1 has neither a seal nor blocks."""
     info = {"key": "units/coreset/u/abcd/x", "size": 1, "sha256": sha256(b"1").hexdigest()}
     manifest = {
         "schema_version": 1,
@@ -160,7 +160,7 @@ def test_the_previous_version_is_read_and_others_are_refused(store: Store) -> No
     ],
 )
 def test_a_set_of_another_version_is_refused_by_its_version(version: int, mend: str, store: Store) -> None:
-    """Before its fields are looked at: other versions have others, and version 1 has no seal."""
+    """The version is checked before the fields, because other versions have other fields, and version 1 has no seal."""
     url = store.url_of("distilled/s")
     save(distilled_set(), url)
     tree = {"schema_version": version, "kind": "distilled_set", "inner_lr_image": 0.1}

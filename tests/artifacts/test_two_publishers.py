@@ -1,5 +1,5 @@
-"""P3 for publications, whose attempts all write to one folder: of two that differ in the last bits, one complete set
-remains."""
+"""P3 for publications, whose attempts all write to one folder: if the pairs of two attempts differ by rounding, one complete
+set remains."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -65,7 +65,7 @@ def check_whole(store: Store, finished: Store) -> None:
     assert digests(store, UNIT) == digests(finished, UNIT)
     verify(store.url_of(folder))
     assert DistilledSet.load(store.url_of(folder)).digest == facts["digest"]
-    assert store.list("units/publication") == [MANIFEST], "what was agreed on is gone again"
+    assert store.list("units/publication") == [MANIFEST], "the agreed pairs are removed after the commit"
 
 
 def test_whenever_another_publishes_in_between_one_whole_set_is_committed(store: Store, finished: Store) -> None:
@@ -122,8 +122,8 @@ def test_a_set_of_other_pairs_is_not_written_over(store: Store) -> None:
     assert read_manifest(Store(store.url_of(folder))).objects["pairs.safetensors"].sha256 == other.digest
 
 
-def test_what_was_agreed_on_is_no_garbage(store: Store, finished: Store) -> None:
-    """However old it is, because an attempt that resumes needs it."""
+def test_agreed_pairs_of_a_publication_are_no_garbage(store: Store, finished: Store) -> None:
+    """An attempt that resumes needs them, however old they are."""
 
     class Died(BaseException):
         pass

@@ -1,4 +1,4 @@
-"""P3 on an S3 server: two processes make one unit; one commits, the other notices it and stops."""
+"""P3 on an S3 server: two processes run the same unit; one commits, and the other notices it and stops."""
 
 from datetime import timedelta
 from queue import Empty
@@ -23,7 +23,7 @@ TWO = 2
 
 def _make(url: str, order: UnitOrder, barrier: Any, committed: Any, wait_for_other: Any, at_once: bool = False) -> None:
     """One of the writers. Both start before either continues; the slower one waits at its first step for the faster one's
-    commit. `at_once`: neither commits before both have come to it."""
+    commit. `at_once`: both wait for each other before they commit."""
     commit = UnitWriter.commit
 
     def telling(self: UnitWriter, facts: dict[str, Any], **resources: float) -> UnitManifest:
@@ -47,7 +47,7 @@ def _make(url: str, order: UnitOrder, barrier: Any, committed: Any, wait_for_oth
 
 
 @pytest.mark.parametrize("kind", ["expert", "distillation"])
-def test_one_commits_and_the_other_finds_out_and_stops(kind: str, finished: Store, s3: S3Server) -> None:
+def test_one_writer_commits_and_the_other_notices_and_stops(kind: str, finished: Store, s3: S3Server) -> None:
     unit, bucket = first_of(kind), f"writers-{kind}"
     store = Store(f"s3://{bucket}/x")
     store.fs.mkdir(bucket)
@@ -73,10 +73,10 @@ def test_one_commits_and_the_other_finds_out_and_stops(kind: str, finished: Stor
     assert not store.list(f"units/{kind}/{unit.id}/checkpoints")
     left = find_garbage(store, timedelta(0))
     remove_garbage(store, left, timedelta(0))
-    assert digests(store, unit) == expected, "what the second left behind is garbage, and nothing else is"
+    assert digests(store, unit) == expected, "the garbage is exactly the remains of the second attempt"
 
 
-def test_two_that_finish_at_once_leave_one_whole_unit(finished: Store, s3: S3Server) -> None:
+def test_two_writers_that_finish_together_leave_one_complete_unit(finished: Store, s3: S3Server) -> None:
     unit = first_of("expert")
     store = Store("s3://writers-at-once/x")
     store.fs.mkdir("writers-at-once")

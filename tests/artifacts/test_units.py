@@ -41,7 +41,7 @@ def test_round_trip(store: Store) -> None:
         reader.read("y.bin")
 
 
-def test_a_unit_without_its_manifest_is_not_there(store: Store) -> None:
+def test_a_unit_without_a_manifest_does_not_exist(store: Store) -> None:
     writer(store).put("x.bin", b"abc")
     assert not is_done(store, "thing", "u1")
     with pytest.raises(StoreError, match="no such object"):
@@ -49,7 +49,7 @@ def test_a_unit_without_its_manifest_is_not_there(store: Store) -> None:
 
 
 def test_checkpoints_that_cannot_be_read_do_not_push_out_later_ones(store: Store) -> None:
-    """The last two are kept, by their steps; a unit that starts again writes lower steps."""
+    """The two checkpoints of the highest steps are kept; a unit that starts from scratch writes lower steps."""
     before = writer(store)
     for step in (450, 500):
         before.checkpoints.save(step, {"state": b"x"}, {})
@@ -143,7 +143,7 @@ def test_any_flipped_bit_or_cut_is_found_and_named(tmp_path: Path, bit: int, cut
             reader.read("x.bin")
 
 
-def test_a_damaged_blob_is_mended_by_making_the_unit_again(store: Store) -> None:
+def test_making_the_unit_again_repairs_a_damaged_blob(store: Store) -> None:
     for _ in range(2):
         unit = writer(store)
         info = unit.adopt("x.bin", unit.put_blob(b"content"))
@@ -274,7 +274,7 @@ def test_tensors_round_trip_with_equal_bytes() -> None:
 
 
 @pytest.mark.parametrize(("count", "width"), [(10, 10), (13, 15), (17, 14), (21, 13), (296, 9)])
-def test_a_header_whose_length_reads_like_a_pickle_is_none(count: int, width: int) -> None:
+def test_a_header_length_that_reads_like_a_pickle_is_no_pickle(count: int, width: int) -> None:
     named = {f"{index:0{width}d}": torch.zeros(1) for index in range(count)}
     data = tensors.encode(named)
     assert data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -308,6 +308,6 @@ def test_a_users_weights_file_is_read_or_refused(tmp_path: Path) -> None:
         ((2).to_bytes(8, "little") + b"{]", "not a valid safetensors file"),
     ],
 )
-def test_what_is_no_safetensors_file_is_refused(data: bytes, sentence: str) -> None:
+def test_files_other_than_safetensors_are_refused(data: bytes, sentence: str) -> None:
     with pytest.raises(StoreError, match=f"^here: .*{sentence}"):
         tensors.decode(data, "here")

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: bad input is one sentence and an exit code, nothing half-written."""
+"""The command line: bad input ends with a one-sentence error and an exit code, and leaves no partial output."""
 
 import json
 import subprocess
@@ -124,7 +124,7 @@ def pickled_weights(folder: Path) -> list[str]:
 
 
 @pytest.mark.ray
-def test_bad_data_found_by_workers_are_a_sentence_each_and_exit_4(tmp_path: Path) -> None:
+def test_bad_data_found_by_workers_are_one_sentence_errors_with_exit_code_4(tmp_path: Path) -> None:
     overrides = [f"data.{split}_images=null" for split in ("train", "val", "test")]
     overrides += [*bad_annotations(tmp_path), *pickled_weights(tmp_path)]
     sets = [part for override in overrides for part in ("--set", override)]

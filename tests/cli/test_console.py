@@ -1,4 +1,4 @@
-"""Text of others on its way to a terminal: shown, and never obeyed."""
+"""Untrusted text that is printed on a terminal: its control characters are escaped."""
 
 import io
 import json
@@ -32,7 +32,7 @@ from vldd_dist.reporting.table import Table as ResultTable
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
 
-# Clears the screen, renames the window, the same by the one-byte introducers, writes backwards, goes back over the line.
+# Clears the screen, sets the window's title, the same with one-byte introducers, writes right to left, overwrites the line.
 HOSTILE = "\x1b[2J\x1b]0;renamed\x07\x9b31m\u202egnp.exe\r\x08"
 
 
@@ -56,8 +56,8 @@ def test_a_caption_stays_readable() -> None:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_nothing_that_a_console_prints_is_obeyed(terminal: bool) -> None:
-    """Whatever it is printed as; on a terminal with its own colours."""
+def test_control_sequences_in_console_output_are_escaped(terminal: bool) -> None:
+    """For every way of printing, on a terminal with colours."""
     file = io.StringIO()
     console = SafeConsole(file=file, force_terminal=terminal, color_system="standard" if terminal else None, width=200)
     table = Table(title=f"title {HOSTILE}")
@@ -88,14 +88,14 @@ def test_an_error_is_one_line_whatever_it_quotes() -> None:
     assert str(StoreError(f"a\nb{HOSTILE}")).isprintable()
 
 
-def test_say_takes_what_no_encoding_can_write(capsys: pytest.CaptureFixture[str]) -> None:
+def test_say_accepts_characters_that_cannot_be_encoded(capsys: pytest.CaptureFixture[str]) -> None:
     say(f"half \ud800 {HOSTILE}")
     assert is_safe(capsys.readouterr().out)
 
 
 @pytest.fixture
 def hostile_store(store: Store) -> Store:
-    """A set whose captions and card, a status whose texts and a table whose cells hold sequences."""
+    """A store with control sequences in the captions and card of a set, the texts of a status, and the cells of a table."""
     shown = distilled_set()
     shown.captions = [NearestCaptions(before=HOSTILE, after=HOSTILE, similarity=0.5)] * len(shown)
     url = store.url_of("distilled/x")
@@ -128,7 +128,9 @@ COMMANDS = [*("show", "status", "list"), *(f"{name} --json" for name in ("show",
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *(f"table --as {form}" for form in get_args(Format))])
-def test_no_command_obeys_a_store(hostile_store: Store, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_sequences_from_a_store_are_escaped_by_all_commands(
+    hostile_store: Store, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), hostile_store.url_of("distilled/x") if "show" in command else hostile_store.url])
     assert ended.value.code == 0

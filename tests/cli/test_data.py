@@ -1,4 +1,4 @@
-"""`vldd init` and `vldd data`, as a person with a folder of images meets them."""
+"""`vldd init` and `vldd data` on images and captions of the user's own."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ def a_table(folder: Path) -> Path:
 
 
 def a_table_of_kaggle(folder: Path) -> Path:
-    """Flickr8k's captions.txt, beside a folder of images; five rows an image."""
+    """Flickr8k's captions.txt beside a folder of images, with five rows for each image."""
     make_images(folder)
     content = [{"image": Path(row["filepath"]).name, "caption": row["title"]} for row in rows(5)]
     for number in range(IMAGES):
@@ -40,7 +40,7 @@ def a_table_of_kaggle(folder: Path) -> Path:
 
 
 def a_table_of_bars(folder: Path) -> Path:
-    """Flickr30k's results.csv, in the folder that is named."""
+    """Flickr30k's results.csv; returns the folder that contains it."""
     make_images(folder)
     content = [f"{row['filepath']}| 0| {row['title']}" for row in rows()]
     (folder / "results.csv").write_text("\n".join(["image_name| comment_number| comment", *content]))
@@ -114,7 +114,7 @@ def test_a_description_of_what_is_there(
 ) -> None:
     (tmp_path / "given").mkdir()
     place = make(tmp_path / "given")
-    # The library `datasets` shows its progress.
+    # The library `datasets` prints its progress.
     capsys.readouterr()
     code, out, err = vldd("init", str(tmp_path / "My first"), "--from", str(place), capsys=capsys)
     assert (code, err) == (0, "")
@@ -229,7 +229,7 @@ NOTHING_KNOWN = {
 
 
 @pytest.mark.parametrize(("make", "sentence"), NOTHING_KNOWN.items(), ids=lambda value: getattr(value, "__name__", ""))
-def test_what_is_not_known_is_one_sentence(
+def test_an_unrecognised_path_is_a_one_sentence_error(
     make: Callable[[Path], Path], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "given").mkdir()
@@ -286,7 +286,7 @@ def test_the_figures_and_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert table_rows(out)["images"] == ["8", "2", "2"]
 
 
-def test_splits_that_are_taken_out_of_the_training_images_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_splits_taken_from_the_training_images_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = description(tmp_path)
     sets = ["--set", "data.split.test=0.2", "--set", "data.source.split_column=null"]
     _, out, _ = vldd("data", str(path), *sets, capsys=capsys)
@@ -295,7 +295,8 @@ def test_splits_that_are_taken_out_of_the_training_images_are_said(tmp_path: Pat
 
 
 def test_samples_are_taken_from_the_beginning_to_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The bad image is the eighth of train: of one part it is not among the first four, of eight parts every other is read."""
+    """The bad image is the eighth of the training split. In one part it is not among the first four samples; of eight parts,
+    every other one is read."""
     path = description(tmp_path)
     content = pandas.read_csv(tmp_path / "pairs.csv")
     content["split"] = ["train"] * 16 + ["val"] * 4 + ["test"] * 4

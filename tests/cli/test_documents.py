@@ -1,4 +1,4 @@
-"""What programs read: `--json` says what the tables say, and nothing else is on standard output."""
+"""Output for programs: `--json` has the contents of the tables, and nothing else is on standard output."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_a_status_is_shown_although_the_cluster_has_ended(published: Store, caps
     assert "--address http://127.0.0.1:9: the cluster cannot be reached" in error
 
 
-def test_a_store_is_not_a_set_and_nothing_is_not_listed(
+def test_a_store_is_not_a_set_and_an_empty_store_is_an_error(
     published: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = vldd("show", published.url, capsys=capsys)
@@ -98,7 +98,7 @@ def test_every_command_has_examples_that_are_commands() -> None:
         for line in lines:
             program, command, *arguments = shlex.split(line)
             assert (program, command) == ("vldd", name)
-            # Refuses what it does not know.
+            # The parser rejects unknown options.
             group.commands[name].make_context(line, arguments)
 
 
@@ -106,7 +106,7 @@ def test_the_version_and_completion() -> None:
     program = Path(sys.executable).with_name("vldd")
     said = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
     assert "Run or resume an experiment or a study" in " ".join(said.stdout.split())
-    assert "..." not in said.stdout.partition("Commands:")[2], "nothing is cut off"
+    assert "..." not in said.stdout.partition("Commands:")[2], "no line is cut off"
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     assert said.stdout.startswith("vldd ")
     asked = os.environ | {"_VLDD_COMPLETE": "complete_bash", "COMP_WORDS": "vldd ver", "COMP_CWORD": "1"}

@@ -34,7 +34,7 @@ def test_a_plan_needs_no_store_and_says_what_variants_share(
     found = re.search(r"2 variants share (\d+) of the (\d+) units, .* in separate stores, (\d+) units would run", out)
     assert found is not None
     shared, units, asked = map(int, found.groups())
-    # Of two variants each shared unit is asked for twice.
+    # The two variants request each shared unit once, so twice in all.
     assert asked == units + shared
     assert shared > 0
     for word in ("experts", "towers-nfnet", "GPU-hours", "writes, GiB"):
@@ -48,7 +48,7 @@ def test_a_plan_as_a_document_and_as_a_narrow_table(
     changes = {name: {"distill.objective": "covariance_matching"}, "plain": {"experts.resources.gpu_memory_gib": 0.01}}
     path.write_text(yaml.safe_dump({"name": "towers", "base": "scenes", "variants": changes}))
     monkeypatch.setenv("COLUMNS", "80")
-    # As an objective of somebody else, which does not say what a step takes.
+    # Like an objective of a plug-in that does not estimate the cost of a step.
     monkeypatch.setattr(CovarianceMatching, "step_flops", Objective.step_flops)
     _, out, _ = vldd("run", str(path), "--plan", *SETS, capsys=capsys)
     code, document, err = vldd("run", str(path), "--plan", "--json", *SETS, capsys=capsys)
@@ -95,9 +95,7 @@ def test_a_study_without_a_store_is_refused(study: str, capsys: pytest.CaptureFi
     assert "--store: missing" in err
 
 
-def test_a_plan_goes_without_data_that_are_not_here_and_refuses_damaged_ones(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_works_without_missing_data_and_refuses_damaged_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = {"name": "karpathy", "annotations": str(tmp_path / "data.json"), "images": str(tmp_path)}
     sets = [*SETS, "--set", f"data.source={json.dumps(data)}"]
     code, out, _ = vldd("run", "scenes", "--plan", *sets, capsys=capsys)

@@ -1,4 +1,4 @@
-"""`vldd table`: what a report says, in four forms, and one sentence where there is none."""
+"""`vldd table`: the tables of a report in four formats, and a one-sentence error if there is no report."""
 
 import csv
 import io
@@ -90,7 +90,7 @@ def test_a_report_of_which_nothing_is_measured_yet(store: Store, vldd_table: Any
         (json.dumps({"tables": {"recall": {"title": "", "columns": [], "sections": []}}}).encode(), "tables.recall.columns"),
     ],
 )
-def test_a_damaged_report_is_one_sentence(store: Store, vldd_table: Any, data: bytes, words: str) -> None:
+def test_a_damaged_report_is_a_one_sentence_error(store: Store, vldd_table: Any, data: bytes, words: str) -> None:
     store.write(key_of("scenes", "tables.json"), data)
     code, out, err = vldd_table()
     assert (code, out) == (4, "")
@@ -132,7 +132,7 @@ except SystemExit as ended:
 
 
 def test_neither_torch_nor_ray_is_loaded(store: Store) -> None:
-    """They take seconds, and a laptop that reads a store need not wait for them."""
+    """Importing them takes seconds, and reading a store does not need them."""
     write_tables(store, "scenes", {"recall": recall_table(report())})
     program = [sys.executable, "-c", PROGRAM, "table", store.url, "--as", "markdown"]
     said = subprocess.run(program, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""What the tests of real Ray processes share: the undisturbed experiment, and a local cluster."""
+"""Fixtures of the tests with real Ray processes: the store of an uninterrupted experiment, and a local cluster."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,17 +19,17 @@ from vldd_dist.testing.servers.ports import free_port
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of the experiment that the others disturb, made without Ray, unit after unit."""
+    """The store of an uninterrupted experiment, whose units ran one after the other without Ray."""
     store, tree = Store(str(tmp_path_factory.mktemp("undisturbed") / "store")), experiment(*LONGER)
     run(store, make_graph(tree).units())
-    # Nothing is left to run: it writes the report.
+    # All units are done, so that this run only writes the report.
     assert run_experiment(tree, store, Console(quiet=True)) == 0
     return Path(store.root)
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[LocalCluster]:
-    """A head that runs no work, and two nodes of one CPU that do."""
+    """A head that runs no units, and two worker nodes with one CPU each."""
     earlier = running_processes()
     local = LocalCluster(start_cluster(2, 1, port := free_port(), free_port), f"http://127.0.0.1:{port}", earlier)
     yield local

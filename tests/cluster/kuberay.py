@@ -1,6 +1,7 @@
-"""What the Kubernetes API accepts of a RayCluster and a RayJob (KubeRay 1.6), as JSON schemas that know no other field.
+"""JSON schemas of the fields of RayCluster and RayJob (KubeRay 1.6) that the recipes use; unknown fields are errors.
 
-Of pods, the fields that a recipe here may need. A field that is missing below is a misspelling, or is to be added.
+Pods have the fields that a recipe may need. A field that is missing below is either misspelt in the recipe, or has to be added
+here.
 """
 
 from typing import Any
@@ -25,7 +26,7 @@ TEXT: Schema = {"type": "string"}
 FLAG: Schema = {"type": "boolean"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 ANY: Schema = {"type": "object"}
-# Strings on both sides: a number without quotes is refused.
+# Keys and values are strings: a number without quotes is rejected.
 LABELS: Schema = {"type": "object", "additionalProperties": TEXT}
 QUANTITY: Schema = {"type": ["string", "integer"], "pattern": r"^\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"}
 RESOURCES = closed(
@@ -149,7 +150,7 @@ CLUSTER_SPEC = closed(
 )
 
 CONDITION = closed(jobStatus=one_of("SUCCEEDED", "FAILED"), jobDeploymentStatus=one_of("Failed"), ttlSeconds=COUNT)
-# One of the two, not both.
+# Exactly one of the two.
 CONDITION["oneOf"] = [{"required": ["jobStatus"]}, {"required": ["jobDeploymentStatus"]}]
 JOB_SPEC = closed(
     entrypoint=TEXT,
@@ -182,7 +183,7 @@ JOB_SPEC = closed(
         ),
     ),
 )
-# The operator refuses rules beside the older way to end a cluster.
+# The operator rejects deletion rules together with the older setting for ending a cluster.
 OLDER = [{"required": ["shutdownAfterJobFinishes"]}, {"required": ["ttlSecondsAfterFinished"]}]
 JOB_SPEC["dependentSchemas"] = {"deletionStrategy": {"not": {"anyOf": OLDER}}}
 

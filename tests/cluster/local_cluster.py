@@ -1,4 +1,4 @@
-"""A cluster of several raylets as tests handle it: jobs are submitted, nodes lost, metrics read."""
+"""A cluster of several raylets for tests, which submit jobs, remove nodes and read metrics."""
 
 import json
 import subprocess
@@ -22,9 +22,9 @@ PRESET = "jobs/presets/scenes.yaml"
 
 class LocalCluster:
     """Attributes:
-    nodes: Ray's object for the whole.
+    nodes: Ray's object for the cluster.
     dashboard: its URL.
-    earlier: process numbers of the test's own processes that ran before it.
+    earlier: ids of the test's own processes that ran before the cluster started.
     """
 
     def __init__(self, nodes: Any, dashboard: str, earlier: Set[int]) -> None:
@@ -32,7 +32,7 @@ class LocalCluster:
         self.client = JobSubmissionClient(dashboard)
 
     def submit(self, store: Path, overrides: list[str]) -> tuple[str, str]:
-        """The job's id, and what was printed."""
+        """Submit the preset `scenes`; returns the job's id and the output of the command."""
         sets = [part for override in overrides for part in ("--set", override)]
         program = [sys.executable, "-c", "from vldd_dist.cli.main import main; main()", "submit", PRESET, "--store", str(store)]
         command = [*program, "--address", self.dashboard, *sets]
@@ -55,18 +55,18 @@ class LocalCluster:
         return status
 
     def metrics(self) -> str:
-        """What Prometheus is told by all nodes, which it finds as Ray's documentation says."""
+        """The metrics of all nodes, which are found by Ray's service-discovery file for Prometheus."""
         listing = Path(self.nodes.head_node.get_temp_dir_path()) / "prom_metrics_service_discovery.json"
         targets = [target for group in json.loads(listing.read_text()) for target in group["targets"]]
         pages = [_page(f"http://{target}/metrics") for target in targets]
         return "\n".join(pages)
 
     def processes(self, words: str) -> list[psutil.Process]:
-        """Those of the cluster whose command line has these words."""
+        """The cluster's processes whose command line contains these words."""
         return [process for process in psutil.Process().children(recursive=True) if words in " ".join(arguments_of(process))]
 
     def lose_the_node_of(self, worker: str) -> None:
-        """Without notice; another node comes in its place."""
+        """Remove the worker's node without notice, and add another node."""
         pids = {process.ppid() for process in self.processes(worker)}
         node = next(node for node in self.nodes.worker_nodes if _raylet(node) in pids)
         self.nodes.remove_node(node, allow_graceful=False)
@@ -74,7 +74,7 @@ class LocalCluster:
 
 
 def arguments_of(process: psutil.Process) -> list[str]:
-    """None of a process that is gone."""
+    """The command line of a process; empty if the process has ended."""
     try:
         return process.cmdline()
     except psutil.Error:
@@ -86,7 +86,7 @@ def _page(url: str) -> str:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.read().decode()
     except OSError:
-        # Of a lost node.
+        # The node is lost.
         return ""
 
 

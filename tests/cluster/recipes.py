@@ -42,7 +42,7 @@ def pins(path: Path) -> dict[str, str]:
 
 
 def options_of_start(command: str) -> dict[str, Any]:
-    """The options of a `ray start`; what it does not know is an error."""
+    """The options of a `ray start` command. An option that `ray start` does not have is an error."""
     words = shlex.split(command)
     assert words[:2] == ["ray", "start"]
     return ray_cli.commands["start"].make_context("ray start", words[2:]).params

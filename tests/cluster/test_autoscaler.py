@@ -1,4 +1,4 @@
-"""A cluster of no machines, with Ray's real autoscaler: what a run submits makes them come."""
+"""A Ray cluster without machines and with Ray's real autoscaler: waiting units make it start machines."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ CONFIG = {
 def cluster(tmp_path: Path) -> Iterator[JobSubmissionClient]:
     port, dashboard, agent = free_port(), free_port(), free_port()
     config = tmp_path / "autoscaling.yaml"
-    # Nodes are raylets on this machine, which look for their head at this address.
+    # The nodes are raylets on this machine, which connect to the head at this address.
     provider = {"type": "fake_multinode", "gcs_address": f"{LOOPBACK}:{port}"}
     config.write_text(yaml.safe_dump(CONFIG | {"provider": provider}))
     program = [

@@ -1,4 +1,4 @@
-"""The Grafana dashboard draws what a run registers."""
+"""The Grafana dashboard uses exactly the metrics that a run registers."""
 
 import json
 import math
@@ -21,14 +21,14 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
 VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
 QUERIES = [variable["definition"] for variable in VARIABLES.values() if variable["type"] == "query"]
-# Ray's own, on every metric.
+# Labels that Ray adds to every metric.
 COMMON = {"SessionName", "instance"}
-# What Prometheus makes of a histogram, with the label `le`.
+# The suffixes of the series that Prometheus makes of a histogram; buckets have the label `le`.
 OF_A_HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
 
 
 class Registered:
-    """In place of Ray's classes: which metrics there are, with which labels they are set."""
+    """Replaces Ray's metric classes, and records the metrics and the labels that they are set with."""
 
     labels: ClassVar[dict[str, set[str]]] = {}
     values: ClassVar[dict[tuple[str, ...], list[float]]] = {}
@@ -74,7 +74,7 @@ def metrics_in(expression: str) -> dict[str, set[str]]:
     return {name: set(re.findall(r"(\w+)=", selectors)) for name, selectors in found}
 
 
-def test_what_is_drawn_is_what_a_run_registers(registered: dict[str, set[str]]) -> None:
+def test_the_panels_use_the_metrics_that_a_run_registers(registered: dict[str, set[str]]) -> None:
     drawn: set[str] = set()
     for expression in EXPRESSIONS + QUERIES:
         for name, selected in metrics_in(expression).items():
@@ -88,14 +88,14 @@ def test_what_is_drawn_is_what_a_run_registers(registered: dict[str, set[str]]) 
     assert drawn == registered.keys()
 
 
-def test_an_ended_unit_leaves_no_figure_but_its_duration(registered: dict[str, set[str]]) -> None:
+def test_of_an_ended_unit_only_the_duration_metric_remains(registered: dict[str, set[str]]) -> None:
     assert all("experiment" in labels for labels in registered.values())
     for gauge in ray_metrics.UNIT_GAUGES.values():
         first, *last = Registered.values[gauge, "scenes", "expert 0"]
         assert first == 1
         assert [math.isnan(value) for value in last] == [True]
     assert Registered.values["vldd_unit_seconds", "scenes", "expert"] == [90.0]
-    assert Registered.values["vldd_retries_total", "scenes"] == [1], "one event of a retry, whatever its text"
+    assert Registered.values["vldd_retries_total", "scenes"] == [1], "all retries are counted together, whatever their texts"
 
 
 def test_other_metrics_are_rays_own() -> None:
@@ -121,7 +121,7 @@ def test_every_panel_is_drawn_from_the_chosen_source_and_session() -> None:
             assert legend <= set(re.findall(r"\w+", grouped)), panel["title"]
 
 
-def test_panels_do_not_lie_on_each_other() -> None:
+def test_panels_do_not_overlap() -> None:
     taken: dict[tuple[int, int], str] = {}
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]

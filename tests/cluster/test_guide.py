@@ -1,4 +1,4 @@
-"""docs/cluster.md and what a submission sends: commands that can be typed, and what they take along."""
+"""docs/cluster.md and submissions: the commands in the guide are valid, and which files a submission sends."""
 
 import re
 import shlex
@@ -17,13 +17,13 @@ from vldd_dist.ray_backend.submitting.secret_files import SECRET_NAMES
 
 
 def test_a_submission_sends_the_package_and_little_else(tmp_path: Path) -> None:
-    """By Ray's own packing of a working directory."""
+    """Packed by Ray's own code for working directories."""
     package = tmp_path / "package.zip"
     create_package(str(ROOT), package, include_gitignore=True)
     with ZipFile(package) as archive:
         names = set(archive.namelist())
     assert {"jobs/run.py", "jobs/presets/scenes.yaml", "jobs/runtime_env.yaml", "pyproject.toml"} <= names
-    # Everything of the package that is not plainly somebody's leftover.
+    # All files of the package except caches and other leftovers.
     sources = {
         str(path.relative_to(ROOT)) for path in (ROOT / "vldd_dist").rglob("*") if path.suffix in (".py", ".j2", ".yaml")
     }
@@ -44,7 +44,7 @@ def test_a_submission_sends_the_package_and_little_else(tmp_path: Path) -> None:
     assert package.stat().st_size < 2 * 2**20
 
 
-def test_a_submission_by_hand_leaves_secrets_behind_too() -> None:
+def test_a_submission_by_hand_excludes_secrets_too() -> None:
     assert set(SECRET_NAMES) <= set((ROOT / ".rayignore").read_text().splitlines())
 
 
@@ -59,7 +59,7 @@ def commands_in(text: str) -> list[list[str]]:
     return [shlex.split(command, comments=True) for command in commands]
 
 
-def test_the_guides_commands_can_be_typed() -> None:
+def test_the_guides_commands_are_valid() -> None:
     tools: dict[str, Any] = {"vldd": get_command(app), "ray": ray_cli}
     typed = commands_in(GUIDE)
     assert {"vldd", "ray", "python"} == {words[0] for words in typed}
@@ -73,12 +73,12 @@ def test_the_guides_commands_can_be_typed() -> None:
         command.make_context(name, words)
 
 
-def test_the_guide_names_what_there_is() -> None:
+def test_the_guide_names_existing_files_and_placeholders() -> None:
     named = re.findall(r"(?<![\w/.$~])(?:cluster|jobs|tests|docs)/[\w./-]*\w", GUIDE)
     assert {"cluster/Dockerfile", "cluster/aws.yaml", "cluster/kuberay/base/raycluster.yaml"} <= set(named)
     assert [path for path in named if not (ROOT / path).exists()] == []
     assert all(find_spec(module) for module in re.findall(r"`(jobs\.\w+)`", GUIDE))
     for recipe in RECIPES:
-        # Who replaces a name is told so.
+        # The guide mentions each placeholder that the reader has to replace.
         for placeholder in set(re.findall(r"\bYOUR_\w+", recipe.read_text())):
             assert placeholder in GUIDE or recipe.name == "service-accounts.yaml", (recipe, placeholder)

@@ -1,4 +1,4 @@
-"""The experiment as a user runs it: `vldd submit` to a cluster of several raylets, which loses nodes, drivers and jobs."""
+"""An experiment submitted by `vldd submit` to a cluster of several raylets, which loses nodes, drivers and jobs."""
 
 from pathlib import Path
 
@@ -15,28 +15,30 @@ from vldd_dist.store.store import Store
 pytestmark = pytest.mark.ray
 
 
-def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, undisturbed: Path, tmp_path: Path) -> None:
+def test_jobs_give_the_same_set_after_losses_of_nodes_and_drivers(
+    cluster: LocalCluster, undisturbed: Path, tmp_path: Path
+) -> None:
     store = with_its_data(tmp_path / "store", undisturbed)
     job, printed = cluster.submit(store, LONGER)
     assert job == submission_name(load_experiment(PRESET, LONGER), str(store)) + "-1"
     assert f"RAY_API_SERVER_ADDRESS={cluster.dashboard} ray job logs --follow {job}" in printed
     cluster.wait(job, lambda: bool(checkpoints(store, "expert")))
     assert cluster.submit(store, LONGER)[1].startswith(f"{job} is already running")
-    # A node during the experts, and the driver during the distillation.
+    # Lose a node while experts train, and the driver during the distillation.
     cluster.lose_the_node_of("ExpertActor")
     cluster.wait(job, lambda: "ray_vldd_units{" in (page := cluster.metrics()) and "ray_vldd_retries_total{" in page)
     cluster.wait(job, lambda: bool(checkpoints(store, "distillation")))
     logs = cluster.client.get_job_logs(job)
     assert "retried: its process or machine ended" in logs
     assert "\x1b" not in logs
-    assert "Raylet is terminated" not in logs, "Ray's account of a lost node, of thirty lines"
+    assert "Raylet is terminated" not in logs, "Ray's report of a lost node, of thirty lines, is not printed"
     (driver,) = [
         process for process in cluster.processes("vldd_dist.cli") if arguments_of(process)[1:3] == ["-m", "vldd_dist.cli"]
     ]
     driver.kill()
     assert cluster.ends(job) == JobStatus.FAILED
     (status,) = read_statuses(Store(str(store)))
-    assert status.state == "running", "as its driver last said"
+    assert status.state == "running", "the last status that the driver wrote"
 
     # Stopped by signal.
     job, printed = cluster.submit(store, LONGER)
@@ -49,7 +51,7 @@ def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, undist
     (status,) = read_statuses(Store(str(store)))
     assert status.state == "stopped"
 
-    # A node during the distillation.
+    # Lose a node during the distillation.
     job, _ = cluster.submit(store, LONGER)
     cluster.wait(job, lambda: bool(cluster.processes("ray::distillation")))
     cluster.lose_the_node_of("ray::distillation")
@@ -62,13 +64,13 @@ def test_jobs_end_in_the_same_set_whatever_is_lost(cluster: LocalCluster, undist
         (stage.total, 0) for stage in status.stages.values()
     }
 
-    # No node has replaced the package in which another one's workers stand.
+    # No node has replaced the package that is the working directory of another node's workers.
     session = Path(cluster.nodes.head_node.get_session_dir_path())
     packages = [path.parents[1].name for path in session.glob("*/working_dir_files/_ray_pkg_*") if path.is_dir()]
     assert len(set(packages)) >= 3, packages
 
 
 def _distils(store: Path, since: RunStatus) -> bool:
-    """Whether a driver that came after this status says so."""
+    """Whether a status that was written after this one says that the distillation is running."""
     (status,) = read_statuses(Store(str(store)))
     return status.written_at > since.written_at and any("distillation" in unit.label for unit in status.running)

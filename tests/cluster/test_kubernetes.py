@@ -1,4 +1,4 @@
-"""The recipes for Kubernetes: what the operator would refuse, and what must agree with the package."""
+"""The recipes for Kubernetes: errors that the operator would reject, and settings that must agree with the package."""
 
 import copy
 import re
@@ -16,7 +16,7 @@ from tests.cluster.recipes import CLUSTER, DOCKERFILE, ROOT, load, options_of_st
 from vldd_dist.config.loading.load import load_experiment
 
 CLUSTER_CR, JOB_CR = load("kuberay/base/raycluster.yaml"), load("kuberay/job/rayjob.yaml")
-# As job/kustomization.yaml does.
+# The same change as in job/kustomization.yaml.
 JOB_CR["spec"]["rayClusterSpec"] = CLUSTER_CR["spec"]
 ACCOUNTS = list(yaml.safe_load_all((CLUSTER / "kuberay/base/service-accounts.yaml").read_text()))
 OVERLAYS = sorted(path.parent.name for path in (CLUSTER / "kuberay/overlays").glob("*/kustomization.yaml"))
@@ -26,7 +26,7 @@ def groups() -> list[dict[str, Any]]:
     return [CLUSTER_CR["spec"]["headGroupSpec"], *CLUSTER_CR["spec"]["workerGroupSpecs"]]
 
 
-def test_kubernetes_takes_the_recipes() -> None:
+def test_the_recipes_satisfy_the_kubernetes_schemas() -> None:
     assert refusals(CLUSTER_CR, kuberay.RAY_CLUSTER) == []
     assert refusals(JOB_CR, kuberay.RAY_JOB) == []
     for account in ACCOUNTS:
@@ -77,7 +77,7 @@ def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_kubernetes_takes_what_an_overlay_makes(overlay: str) -> None:
+def test_the_rendered_overlays_satisfy_the_kubernetes_schemas(overlay: str) -> None:
     ((kind, made),) = rendered(overlay).items()
     assert kind == ("RayJob" if overlay.startswith("job") else "RayCluster")
     assert refusals(made, kuberay.RAY_JOB if kind == "RayJob" else kuberay.RAY_CLUSTER) == []
@@ -93,7 +93,7 @@ def test_kubernetes_takes_what_an_overlay_makes(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("nodes", ["", "-spot"])
-def test_the_jobs_cluster_is_the_standing_one(nodes: str) -> None:
+def test_the_cluster_of_the_job_equals_the_standing_cluster(nodes: str) -> None:
     standing, job = rendered(f"cluster{nodes}")["RayCluster"], rendered(f"job{nodes}")["RayJob"]
     assert job["spec"]["rayClusterSpec"] == standing["spec"]
 
@@ -116,7 +116,7 @@ def test_rays_autoscaler_sees_a_head_without_work_and_gpu_workers() -> None:
 
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "jobs/presets").glob("*.yaml")), ids=lambda path: path.stem)
-def test_what_a_preset_asks_for_fits_a_worker(preset: Path) -> None:
+def test_the_resources_of_a_preset_fit_a_worker(preset: Path) -> None:
     limits = CLUSTER_CR["spec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resources"]["limits"]
     for stage in yaml.safe_load(preset.read_text()).values():
         asked = stage.get("resources", {}) if isinstance(stage, dict) else {}
@@ -124,7 +124,7 @@ def test_what_a_preset_asks_for_fits_a_worker(preset: Path) -> None:
         assert asked.get("gpus", 0) <= int(limits["nvidia.com/gpu"])
 
 
-def test_pods_agree_with_themselves_and_with_the_image() -> None:
+def test_pod_settings_are_consistent_with_each_other_and_with_the_image() -> None:
     (uid, gid) = re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE)[0]
     accounts = {account["metadata"]["name"] for account in ACCOUNTS}
     for group in groups():
@@ -134,7 +134,7 @@ def test_pods_agree_with_themselves_and_with_the_image() -> None:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert [pod["securityContext"][key] for key in ("runAsUser", "runAsGroup")] == [int(uid), int(gid)]
         (container,) = pod["containers"]
-        # Equal, so that no pod is ended for memory that it was not promised; of GPUs Kubernetes asks it.
+        # Requests equal limits, so that no pod is killed for memory above its request; for GPUs Kubernetes requires it.
         assert container["resources"]["requests"] == container["resources"]["limits"]
         assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
         assert {"containerPort": 8080, "name": "metrics"} in container["ports"]
@@ -169,7 +169,7 @@ def test_pods_of_workers_go_to_spot_nodes_and_the_heads_does_not() -> None:
     spec = rendered("cluster-spot")["RayCluster"]["spec"]
     head, worker = (group["template"]["spec"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]))
     assert {toleration["key"] for toleration in worker["tolerations"]} >= {"cloud.google.com/gke-spot", "nvidia.com/gpu"}
-    # Neither the labels of spot nodes of GKE, EKS and Karpenter, nor their taints.
+    # The head has neither the labels of spot nodes of GKE, EKS and Karpenter, nor tolerations for their taints.
     (term,) = head["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     assert {(rule["key"], rule["operator"], *rule.get("values", ())) for rule in term["matchExpressions"]} == {
         ("cloud.google.com/gke-spot", "DoesNotExist"),
@@ -181,7 +181,7 @@ def test_pods_of_workers_go_to_spot_nodes_and_the_heads_does_not() -> None:
     assert int(stop.rpartition(" ")[2]) < worker["terminationGracePeriodSeconds"]
 
 
-def test_what_the_job_runs_is_in_the_image() -> None:
+def test_the_command_of_the_job_is_in_the_image() -> None:
     (folder,) = re.findall(r"^WORKDIR (\S+)$", DOCKERFILE, re.MULTILINE)
     words = shlex.split(JOB_CR["spec"]["entrypoint"])
     assert words[:3] == ["python", "-m", "jobs.run"]
@@ -196,5 +196,5 @@ def test_what_the_job_runs_is_in_the_image() -> None:
 def test_jobs_get_one_environment() -> None:
     given = yaml.safe_load((ROOT / "jobs/runtime_env.yaml").read_text())
     assert yaml.safe_load(JOB_CR["spec"]["runtimeEnvYAML"]) == given
-    assert given.keys() == {"env_vars"}, "packages would be installed anew on each node"
+    assert given.keys() == {"env_vars"}, "packages would be installed again on each node"
     assert all(isinstance(value, str) for value in given["env_vars"].values())

@@ -1,4 +1,4 @@
-"""Who reaches the local cluster: this machine only, and with the token only."""
+"""Access to the local cluster: only from this machine, and only with the token."""
 
 import os
 import stat
@@ -19,7 +19,7 @@ DRIVER = "import ray; ray.init(); print(ray.get(ray.remote(lambda: 'worked').rem
 ASK_CONTROL_SERVICE = (
     "from ray._raylet import GcsClient; GcsClient(address='{}').internal_kv_keys(b'', namespace=None, timeout=10)"
 )
-# The question is asked before `ray.init`, which would try for 20 seconds.
+# Checked before `ray.init`, which would try for 20 seconds.
 JOIN = """
 import os, ray
 from vldd_dist.errors import ConfigError
@@ -55,7 +55,7 @@ def without_token(program: str, *arguments: str, **more: str) -> subprocess.Comp
 
 
 @pytest.mark.ray
-def test_beside_another_cluster_jobs_are_taken_as_soon_as_it_is_up(cluster: LocalCluster) -> None:
+def test_a_cluster_beside_another_accepts_jobs_as_soon_as_it_has_started(cluster: LocalCluster) -> None:
     port = free_port()
     command = [sys.executable, "-m", "cluster.local", "--nodes", "1", "--dashboard-port"]
     taken = cluster.dashboard.rpartition(":")[2]
@@ -73,7 +73,7 @@ def test_beside_another_cluster_jobs_are_taken_as_soon_as_it_is_up(cluster: Loca
 
 @pytest.mark.ray
 @pytest.mark.parametrize("wrong", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}], ids=["none", "another"])
-def test_nobody_without_the_token_is_served(cluster: LocalCluster, wrong: dict[str, str], tmp_path: Path) -> None:
+def test_requests_without_the_token_are_refused(cluster: LocalCluster, wrong: dict[str, str], tmp_path: Path) -> None:
     refused = without_token(ASK_CONTROL_SERVICE.format(cluster.nodes.address), **wrong)
     assert refused.returncode == 1
     assert "AuthenticationError" in refused.stderr or "nauthenticated" in refused.stderr, refused.stderr
@@ -88,7 +88,7 @@ def test_nobody_without_the_token_is_served(cluster: LocalCluster, wrong: dict[s
 
 
 @pytest.mark.ray
-def test_with_the_token_the_jobs_are_told(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_requests_with_the_token_list_the_jobs(cluster: LocalCluster, tmp_path: Path) -> None:
     ended = without_token(
         STATUS,
         *("status", str(tmp_path), "--address", cluster.dashboard),
@@ -103,7 +103,7 @@ def test_no_two_servers_get_the_same_port() -> None:
     assert len({free_port() for _ in range(20)}) == 20
 
 
-def test_the_token_is_made_once_and_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_is_made_once_and_readable_only_by_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -112,7 +112,7 @@ def test_the_token_is_made_once_and_its_owners_alone(tmp_path: Path, monkeypatch
     made = path.read_text()
     assert len(made) == 64
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    # As Ray makes it.
+    # A file as Ray writes it.
     path.chmod(0o644)
     ensure_token()
     assert path.read_text() == made

@@ -1,4 +1,5 @@
-"""The recipes in cluster/ for clouds, and the image: what Ray and the clouds would refuse, what must agree with the package."""
+"""The recipes in cluster/ for clouds, and the image: errors that Ray and the clouds would reject, and settings that must agree
+with the package."""
 
 import copy
 import re
@@ -24,17 +25,17 @@ from vldd_dist.ray_backend.submitting.secret_files import SECRET_NAMES
 
 
 def prepared(recipe: dict[str, Any]) -> dict[str, Any]:
-    """As `ray up` makes it, before it asks the cloud."""
+    """The description as `ray up` completes it, before any request to the cloud."""
     config = prepare_config(recipe)
     validate_config(config)
     return config
 
 
 @pytest.mark.parametrize("cloud", ["aws", "gcp"])
-def test_ray_takes_the_description_and_finds_a_misspelt_key(cloud: str) -> None:
+def test_ray_accepts_the_description_and_finds_a_misspelt_key(cloud: str) -> None:
     recipe = load(f"{cloud}.yaml")
     config = prepared(recipe)
-    # Ray's defaults would install another Ray over the image's.
+    # Ray's default commands would replace the image's Ray by another version.
     assert not config["setup_commands"] + config["head_setup_commands"] + config["worker_setup_commands"]
     for name, worker in config["available_node_types"].items():
         assert not worker.get("worker_setup_commands"), name
@@ -57,7 +58,7 @@ def test_the_head_runs_no_unit_and_nodes_come_on_demand(cloud: str) -> None:
 
 
 @pytest.mark.parametrize("cloud", ["aws", "gcp"])
-def test_nobody_without_the_token_gets_in(cloud: str) -> None:
+def test_the_recipes_require_the_token(cloud: str) -> None:
     recipe = load(f"{cloud}.yaml")
     assert "--env RAY_AUTH_MODE=token" in recipe["docker"]["run_options"]
     (home,) = re.findall(r"^ENV HOME=(\S+)", DOCKERFILE, re.MULTILINE)
@@ -71,13 +72,13 @@ def test_nobody_without_the_token_gets_in(cloud: str) -> None:
 
 
 def as_run_instances(node: dict[str, Any]) -> str:
-    """What EC2 says of a node's description; empty when it takes it."""
+    """EC2's validation errors for a node's configuration; empty if it is valid."""
     model = ServiceModel(Loader().load_service_model("ec2", "service-2"), "ec2")
     given = {**node, "MinCount": 1, "MaxCount": 1}
     return ParamValidator().validate(given, model.operation_model("RunInstances").input_shape).generate_report()
 
 
-def test_ec2_takes_the_nodes_and_workers_are_spot() -> None:
+def test_ec2_accepts_the_nodes_and_workers_are_spot_instances() -> None:
     types = load("aws.yaml")["available_node_types"]
     head, worker = types["head"]["node_config"], types["gpu"]["node_config"]
     assert as_run_instances(head) == as_run_instances(worker) == ""
@@ -114,13 +115,13 @@ GCE_INSTANCE = closed(
 )
 
 
-def test_compute_engine_takes_the_nodes_and_workers_are_spot() -> None:
+def test_compute_engine_accepts_the_nodes_and_workers_are_spot_instances() -> None:
     types = load("gcp.yaml")["available_node_types"]
     head, worker = types["head"]["node_config"], types["gpu"]["node_config"]
     assert refusals(head, GCE_INSTANCE) == refusals(worker, GCE_INSTANCE) == []
     assert refusals({**worker, "machinetype": "a2"}, GCE_INSTANCE)
     assert "scheduling" not in head
-    # A GPU node cannot migrate, and a spot node must not come back by itself: Ray would not know it.
+    # A GPU node cannot migrate, and a spot node must not restart by itself, because Ray would not recognise it.
     assert worker["scheduling"] == {
         "provisioningModel": "SPOT",
         "instanceTerminationAction": "DELETE",
@@ -128,7 +129,7 @@ def test_compute_engine_takes_the_nodes_and_workers_are_spot() -> None:
         "automaticRestart": False,
     }
     assert worker["serviceAccounts"][0]["email"].startswith("vldd-worker@")
-    # A list of a node type's own takes the place of the common one.
+    # A node type's own list replaces the common one.
     common, own = load("gcp.yaml")["initialization_commands"], types["gpu"]["initialization_commands"]
     assert own[: len(common)] == common
 
@@ -163,7 +164,7 @@ def test_a_secret_would_be_found(line: str) -> None:
 
 
 def instructions() -> list[list[str]]:
-    """Of the Dockerfile, one list of words each; continued lines joined, comments left out."""
+    """The instructions of the Dockerfile, each as a list of words. Continued lines are joined, and comments are left out."""
     lines = "\n".join(line for line in DOCKERFILE.splitlines() if not line.startswith("#"))
     return [line.split() for line in lines.replace("\\\n", " ").splitlines() if line]
 
@@ -176,7 +177,7 @@ def test_the_base_image_is_named_by_its_digest() -> None:
 
 
 def build_context(root: Path) -> set[str]:
-    """Files that `docker build` gets of a folder, by Docker's own rules; it always gets .dockerignore."""
+    """The files of a folder that `docker build` sends, by the rules of .dockerignore, which is always sent itself."""
     ignored = (root / ".dockerignore").read_text().splitlines()
     patterns = [line for line in ignored if line and not line.startswith("#")]
     return {path for path in exclude_paths(str(root), patterns) if (root / path).is_file()} - {".dockerignore"}
@@ -194,14 +195,14 @@ def test_the_build_gets_the_package_and_no_secrets(tmp_path: Path) -> None:
     assert build_context(tmp_path) == set(wanted)
 
 
-def test_the_image_copies_what_there_is_and_installs_what_is_pinned() -> None:
+def test_the_image_copies_existing_files_and_installs_pinned_packages() -> None:
     context = build_context(ROOT)
     copied: set[str] = set()
     for name, *words in instructions():
         if name == "COPY":
             *sources, _ = words
             copied |= set(sources)
-            # Not ".": what else lies in the working directory stays out.
+            # Not ".", which would copy everything in the working directory.
             assert all(any(path == source or path.startswith(f"{source}/") for path in context) for source in sources), sources
     code = {str(path.relative_to(ROOT)) for folder in ("vldd_dist", "jobs") for path in (ROOT / folder).rglob("*.*")}
     assert {path for path in code if path.endswith((".py", ".yaml", ".j2"))} <= context
@@ -227,9 +228,9 @@ def test_both_sets_of_pins_agree() -> None:
     assert {name for name in main.keys() & more.keys() if main[name] != more[name]} == set()
 
 
-def test_the_image_runs_as_nobody_in_particular() -> None:
+def test_the_image_runs_as_an_unprivileged_user() -> None:
     assert [words for name, *words in instructions() if name == "USER"] == [["1000:1000"]]
-    # Whose home is the one where `ray up` puts the token.
+    # The home directory of this user is the one in which `ray up` puts the token.
     assert re.search(r"^RUN useradd .*--uid 1000 ", DOCKERFILE, re.MULTILINE)
     assert [name for name, *_ in instructions()].index("USER") > max(
         place for place, (name, *_) in enumerate(instructions()) if name in ("RUN", "COPY")
@@ -263,7 +264,7 @@ print("steps taken")
 
 
 def test_deepspeed_builds_nothing_at_first_use() -> None:
-    """Which is why the image brings neither a compiler nor prebuilt operators."""
+    """This is why the image needs neither a compiler nor prebuilt operators."""
     assert not {"DS_BUILD_OPS", "gcc", "build-essential"} & {word for line in instructions() for word in line}
     ended = subprocess.run([sys.executable, "-c", WITHOUT_COMPILER], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (ended.returncode, ended.stdout.splitlines()[-1:]) == (0, ["steps taken"]), ended.stderr

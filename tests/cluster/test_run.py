@@ -1,4 +1,4 @@
-"""The main job by its real command, with real Ray processes: killed workers, a killed driver, a signal."""
+"""The main job, started by its real command with real Ray processes: killed workers, a killed driver, signals."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from vldd_dist.testing.processes.forks import loaded_process, loaded_processes
 
 pytestmark = pytest.mark.ray
 
-# Long enough that a kill meets the work it aims at. A distillation begins beside the second expert, and waits for it.
+# Long enough that a kill hits the intended unit. A distillation starts while the second expert runs, and waits for it.
 LONGER = [
     *TINY,
     "data.train_images=160",
@@ -41,7 +41,7 @@ LONGER = [
 
 
 JOB = ("-m", "jobs.run")
-# The same, and its status is written twice a second: a test waits for what it says.
+# The same job, with its status written twice a second, because a test waits for entries in it.
 WATCHED_JOB = (
     "-c",
     "import runpy, vldd_dist.monitoring.live.status as status; status.WRITE_SECONDS = 0.5; "
@@ -55,14 +55,14 @@ def command(store: Path, overrides: list[str], job: Sequence[str] = JOB) -> list
 
 
 def start(store: Path, overrides: list[str] = LONGER, job: Sequence[str] = JOB) -> subprocess.Popen[str]:
-    # A session of its own: its Ray processes can be found and ended with it, and no others.
+    # In its own session, so that exactly its Ray processes can be found and ended.
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command(store, overrides, job), text=True, start_new_session=True, **pipes)
 
 
 def with_its_data(store: Path, made: Path) -> Path:
-    """A new store that has the data set and the caption embeddings of a finished one: no test here disturbs those."""
-    # The tower has random weights: it has no units of its own.
+    """A new store with the data set and the caption embeddings of a finished one; no test here interrupts those units."""
+    # The image tower has random weights, so that it needs no units.
     for kind in ("shard_group", "dataset", "embedding_group", "caption_embeddings"):
         shutil.copytree(made / "units" / kind, store / "units" / kind)
     return store
@@ -125,20 +125,21 @@ def test_a_second_run_finds_everything_done_without_starting_ray(undisturbed: Pa
 
 
 def said(store: Path, since: str = "") -> str:
-    """What a driver last said of its run: its notices, and how far its units are; nothing if it said so before."""
+    """The last status that a driver wrote after the time `since`, with its notices and the units' progress; empty if there is
+    none."""
     statuses = [status for status in read_statuses(Store(str(store))) if status.written_at > since]
     return "\n".join(describe_status(status) for status in statuses)
 
 
 def newest(store: Path, kind: str) -> int:
-    """The step or epoch of the newest checkpoint; 0 without any."""
+    """The step or epoch of the newest checkpoint; 0 if there is none."""
     return max((int(mark.name[:8]) for mark in checkpoints(store, kind)), default=0)
 
 
-def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: Path) -> None:
+def test_the_same_command_resumes_after_sigint_sigkill_and_sigterm(undisturbed: Path, tmp_path: Path) -> None:
     store = with_its_data(tmp_path / "store", undisturbed)
 
-    # A worker and then, by Ctrl-C, the run, while experts train.
+    # While experts train: SIGKILL for a worker, then SIGINT (Ctrl-C) for the driver.
     process = start(store, job=WATCHED_JOB)
     wait_for(lambda: bool(checkpoints(store, "expert")), process)
     workers_of(process, "ExpertActor")[0].send_signal(signal.SIGKILL)
@@ -149,7 +150,7 @@ def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: 
     assert "run the same command to resume" in output
     assert "Traceback" not in output
 
-    # A worker and then the driver, with all its processes, during the distillation.
+    # During the distillation: SIGKILL for a worker, then for the driver with all its processes.
     process = start(store, job=WATCHED_JOB)
     wait_for(lambda: bool(checkpoints(store, "distillation")), process)
     workers_of(process, "ray::distillation")[0].send_signal(signal.SIGKILL)
@@ -157,7 +158,7 @@ def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: 
     kill_session(process)
     assert not (store / "distilled").exists()
 
-    # A signal, which leaves a checkpoint of the step it meets: no other one is due any more.
+    # SIGTERM: the distillation writes a checkpoint of its current step. No other checkpoint is due.
     before = newest(store, "distillation")
     (last,) = read_statuses(Store(str(store)))
     process = start(store, [*LONGER, "distill.checkpoint_every=5000"], WATCHED_JOB)
@@ -173,13 +174,13 @@ def test_the_same_command_goes_on_whatever_ends_it(undisturbed: Path, tmp_path: 
     assert process.returncode == 0, output
     assert " 0 done before" not in output
     assert "report: file://" in output
-    assert "\x1b" not in output, "no control characters where no terminal is"
+    assert "\x1b" not in output, "no control characters without a terminal"
     assert result(store) == result(undisturbed)
 
 
 def keep_at_it(url: str, orders: dict[str, UnitOrder], begun: Any, written: Any) -> None:
-    """What a worker does whose driver is gone, and that no Ray ends. It takes one unit after the other, as their inputs
-    come, and writes at the same time as the other run does."""
+    """A worker whose driver has died and that Ray does not stop. It runs units one after the other, as soon as their inputs are
+    committed, and writes at the same time as another run."""
     store, write = Store(url), Store.write
     for place, (kind, order) in enumerate(orders.items()):
 
@@ -226,10 +227,10 @@ def test_a_second_run_beside_an_orphan_of_the_first(undisturbed: Path, tmp_path:
     for unit in raced:
         reader = UnitReader(Store(str(store)), unit.kind, unit.id)
         before = UnitReader(Store(str(undisturbed)), unit.kind, unit.id)
-        # Read: each object is compared with its manifest.
+        # Reading compares each object with its manifest.
         assert {name: reader.read(name) for name in reader.manifest.objects} == {
             name: before.read(name) for name in before.manifest.objects
         }
         attempts = {info.key.split("/")[3] for info in reader.manifest.objects.values() if not info.key.startswith("blobs/")}
-        assert len(attempts) == 1, "of one of the two"
-    assert min(written) > 1, "the orphan wrote to both units, too"
+        assert len(attempts) == 1, "all objects are from one of the two attempts"
+    assert min(written) > 1, "the orphan wrote to both units as well"

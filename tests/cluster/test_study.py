@@ -1,5 +1,5 @@
-"""The study of scenes, shortened: its units are run in this process, and its real command finds them; of a variant that is
-added, it runs what is new, with real Ray processes."""
+"""The study of scenes, shortened: its units are run in this process, and its real command finds them done. For an added
+variant, the command runs the new units, with real Ray processes."""
 
 import json
 import subprocess
@@ -64,7 +64,7 @@ def finished(store: Path) -> set[str]:
     return {manifest.parent.name for manifest in (store / "units").glob("*/*/manifest.json")}
 
 
-def test_every_table_is_whole(store: Path, printed: str) -> None:
+def test_every_table_is_complete(store: Path, printed: str) -> None:
     study = load_study(PRESET, SHORT)
     graphs = StudyGraph(study.experiments).graphs
     tables = json.loads((store / "report/paper-scenes/tables.json").read_text())["tables"]
@@ -75,7 +75,7 @@ def test_every_table_is_whole(store: Path, printed: str) -> None:
         cells = [cell for section in table.sections for row in section.rows for cell in row.cells]
         figures = [cell for cell in cells if isinstance(cell, Statistic)]
         assert figures
-        # A row, or a column under each metric, for each method of each variant; full data once where variants share it.
+        # Each method of each variant has a row, or a column under each metric; full data that variants share occur once.
         variants = settings.variants or list(study.experiments)
         experts = {tuple(unit.id for unit in graphs[variant].wanted("expert")) for variant in variants}
         limited = [method for method in settings.methods if method != FULL]

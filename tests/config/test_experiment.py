@@ -1,4 +1,4 @@
-"""The description of an experiment: what is refused, and with which sentence."""
+"""The description of an experiment: which values are rejected, and with which messages."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def test_a_plugins_name_and_settings_come_in_any_order(tmp_path: Path) -> None:
     assert described[0].name == "karpathy"
     assert described[0] == described[1] == described[2]
     whole = load_experiment(SCENES, [*settings, "data.source={name: scenes}"])
-    assert whole.data.source.name == "scenes", "a whole plug-in replaces what was set before"
+    assert whole.data.source.name == "scenes", "a mapping with a name replaces the earlier plug-in and its settings"
 
 
 @pytest.mark.parametrize("loss", [None, "infonce", {"name": "infonce"}, {"name": "infonce", "temperature": 0.4}])
@@ -57,7 +57,7 @@ def numeric_fields(section: type[BaseModel], place: str = "") -> Iterator[str]:
     """Fields of the description, not of plug-ins, whose JSON schema asks for a number."""
     for name, field in section.model_fields.items():
         inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
-        # A list's sections have no keys of their own.
+        # Sections in a list have no dotted keys.
         sections = [kind for kind in inner if issubclass(kind, BaseModel)]
         if sections and get_origin(field.annotation) is list:
             continue
@@ -229,7 +229,7 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ),
     ],
 )
-def test_a_wrong_value_is_one_sentence(override: str | list[str], sentence: str) -> None:
+def test_a_wrong_value_is_a_one_sentence_error(override: str | list[str], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_experiment(SCENES, [override] if isinstance(override, str) else override)
     assert sentence in str(caught.value)
@@ -258,7 +258,7 @@ def test_image_models_are_names_or_mappings_and_lack_nothing_that_the_tower_has(
 
 
 def test_the_own_tower_may_be_among_the_image_models() -> None:
-    """One list for experiments with different towers."""
+    """So that experiments with different towers can share one list."""
     same = "{model: test_nfnet, weights: attributes, mean: [0.5, 0.5, 0.5]}"
     for entry in ("test_nfnet", same):
         experiment = load_experiment(SCENES, [f"evaluation.image_models=[test_vit, {entry}]"])

@@ -1,4 +1,4 @@
-"""Presets by name, and what a wheel brings with it."""
+"""Presets by name, and the contents of a wheel."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def test_a_preset_is_found_by_its_name_from_anywhere(tmp_path: Path, monkeypatch
     assert load_experiment("scenes") == by_path
     assert "flickr8k-cpu" in preset_names()
     (tmp_path / "scenes").write_text("name: own\n")
-    assert load_experiment("scenes").name == "own", "a file of the user's own comes first"
+    assert load_experiment("scenes").name == "own", "a user's own file takes precedence"
     with pytest.raises(ConfigError, match=r"scene: no such file, and no preset of this name: .*scenes"):
         load_experiment("scene")
     for name in ("../config/presets", "/etc/passwd", ""):

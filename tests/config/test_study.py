@@ -1,4 +1,4 @@
-"""Studies: what a file of variants stands for, and one sentence for what is wrong with it."""
+"""Studies: the variants that a file describes, and a one-sentence error for each mistake."""
 
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def test_a_file_is_known_by_its_keys(tmp_path: Path) -> None:
         ({"name": "Try It", "variants": {"a": {}}}, r"name: "),
     ],
 )
-def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path, study: dict, sentence: str) -> None:
+def test_invalid_studies_are_one_sentence_errors(tmp_path: Path, study: dict, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence) as raised:
         load_study(written(tmp_path, **study))
     assert "\n" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""Coresets against slow references."""
+"""Coresets compared with slow reference implementations."""
 
 from itertools import combinations
 
@@ -27,7 +27,7 @@ def candidates(pictures: int = 30, seed: int = 0) -> Candidates:
 
 
 def select(method: str, given: Candidates, count: int, generator: np.random.Generator) -> torch.Tensor:
-    """What stands for each pair."""
+    """The real pair of each selected pair; the first one for a mean of several."""
     return torch.cat([group[:1] for group in groups(choose(CORESETS, method), given, count, generator)])
 
 
@@ -74,7 +74,7 @@ def test_k_center_survives_duplicates() -> None:
 
 
 def test_k_means_takes_the_pair_in_the_middle_of_each_cluster() -> None:
-    """Of image and text together: neither alone tells the four clusters apart."""
+    """Clusters are those of images and texts together; neither alone separates the four clusters."""
     noise = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(0)) / 20
     of_image, of_text = torch.arange(40) // 20, torch.arange(40) // 10 % 2
     given = Candidates(40, torch.eye(6)[of_image] + noise[0], torch.eye(6)[of_text] + noise[1])
@@ -100,7 +100,7 @@ def test_facility_location_is_the_greedy_maximum_of_the_whole_matrix(
 
 
 def test_facility_location_reaches_its_share_of_the_best_subset() -> None:
-    """Of a monotone submodular function a greedy choice reaches 1 - 1/e."""
+    """For a monotone submodular function the greedy choice reaches a share of 1 - 1/e of the optimum."""
     given = candidates(10)
     similarity = (given.joint().double() @ given.joint().double().T).numpy() + 2
 
@@ -140,7 +140,7 @@ def test_random_draws_differ_by_seed() -> None:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_k_center_is_within_twice_the_best_radius(count: int, seed: int) -> None:
-    """Of all subsets: the largest distance of a pair from its nearest chosen one."""
+    """The radius, the largest distance of a pair from its nearest chosen one, is compared with those of all subsets."""
     given = candidates(10, seed)
     features = given.joint().double()
     distances = (features[:, None] - features[None]).norm(dim=2)

@@ -1,4 +1,4 @@
-"""Prototypes against their definition, on clusters that are known."""
+"""Prototypes compared with their definition, on known clusters."""
 
 from itertools import permutations
 
@@ -24,7 +24,7 @@ def clustered(image: list[int], text: list[int], agreement: Tensor) -> Candidate
 
 
 def expected(image: list[int], text: list[int], kept: set[int], clusters: int) -> list[set[int]]:
-    """By trying every assignment of image to text clusters."""
+    """The prototypes by definition: every assignment of image clusters to text clusters is tried."""
     cells = {(i, j): {k for k in kept if (image[k], text[k]) == (i, j)} for i in range(clusters) for j in range(clusters)}
     shared = {to: sum(len(cells[i, to[i]]) for i in range(clusters)) for to in permutations(range(clusters))}
     second, first = sorted(shared.values())[-2:]
@@ -50,7 +50,7 @@ def test_the_pairs_that_most_clusters_share(dropped: float) -> None:
 
 
 def test_without_a_shared_pair_a_prototype_is_the_free_pair_nearest_to_both_centres() -> None:
-    """Both clusters that are left have one pair, whose other half is in the large cluster."""
+    """Each of the two remaining clusters has one pair, whose other half is in the large cluster."""
     image, text = [0] * 10 + [0, 1], [0] * 10 + [1, 0]
     given = clustered(image, text, torch.ones(12))
     found = Prototypes(name="prototypes", dropped=0).groups(given, 2, numpy_generator(0))

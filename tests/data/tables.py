@@ -35,7 +35,7 @@ def table(path: Path, **settings: Any) -> Source:
 
 
 def read(source: Source, split: str = "train", images: int = 100, limit: int | None = None) -> list[Any]:
-    """The samples of all parts, each read by a source of its own as a worker would."""
+    """The samples of all parts, each read by a new source object, as in a worker."""
     found: list[RawSample | UnreadableSample] = []
     for part in source.parts(split, limit=limit, images=images):
         fresh = type(source).model_validate(source.model_dump())
@@ -72,7 +72,7 @@ WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], Path]] = {
 
 
 def make_images(folder: Path) -> None:
-    """`IMAGES` images, each of another colour, in three folders; and a file beside them."""
+    """Write `IMAGES` images with different colours into three folders, and a file next to them."""
     for number in range(IMAGES):
         path = folder / name_of(number)
         path.parent.mkdir(parents=True, exist_ok=True)

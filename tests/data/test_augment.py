@@ -1,4 +1,5 @@
-"""The content of augmented images: each operation against its own expectation, flip and crop, and the rates of application."""
+"""The content of augmented images: each operation compared with its expected result, flip and crop, and how often operations
+are applied."""
 
 from collections import Counter
 
@@ -105,7 +106,7 @@ def sample_image(seed: int = 0, side: int = 24) -> Image.Image:
 
 
 def test_the_flip_mirrors_half_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A crop of the whole area still changes the aspect ratio.
+    # Even a crop of the whole area changes the aspect ratio.
     monkeypatch.setattr(module, "_random_resized_crop", lambda image, scale, generator: image)
     plain, mirrored = np.asarray(sample_image()), np.asarray(sample_image())[:, ::-1]
     settings = NOTHING.model_copy(update={"flip": True})
@@ -172,8 +173,7 @@ def test_each_operation_that_is_drawn_is_applied_half_of_the_time(monkeypatch: p
         augment(image, settings, numpy_generator(number))
         of_an_image[len(applied) - before] += 1
     assert len(applied) == APPLIED
-    # Half of 6,000 draws, within four standard deviations; of three draws, 0 to 3 are applied as often as three coins show
-    # heads.
+    # Half of 6,000 draws, within four standard deviations; of three operations, 0 to 3 are applied with binomial probabilities.
     assert abs(len(applied) - 3000) < 4 * (6000 / 4) ** 0.5
     assert [of_an_image[number] for number in range(4)] == pytest.approx([250, 750, 750, 250], abs=100)
     counts = Counter(name for name, _, _ in applied)

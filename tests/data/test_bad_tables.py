@@ -1,4 +1,4 @@
-"""The source `table` and bad input: a bad row is one bad sample, a file that is no table is one sentence."""
+"""The source `table` and bad input: a bad row is one bad sample, and an invalid file is a one-sentence error."""
 
 import json
 import os
@@ -133,7 +133,7 @@ NO_TABLES: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("name", "content", "settings", "sentence"), NO_TABLES.values(), ids=NO_TABLES)
-def test_a_table_that_is_none_is_one_sentence(
+def test_an_invalid_table_is_a_one_sentence_error(
     tmp_path: Path, name: str, content: bytes, settings: dict[str, Any], sentence: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -199,7 +199,7 @@ def check_any(source: Source) -> None:
 
 @FUZZ
 @given(data=st.data())
-def test_any_text_for_a_csv_is_samples_or_one_sentence(any_table: Path, data: st.DataObject) -> None:
+def test_any_text_for_a_csv_gives_samples_or_a_one_sentence_error(any_table: Path, data: st.DataObject) -> None:
     written = st.lists(st.lists(TEXT | CELLS.filter(lambda cell: isinstance(cell, str)), max_size=3).map(quoted), max_size=4)
     body = "filepath,title\n" + data.draw(st.sampled_from(["\n", "\r\n"])).join(data.draw(written))
     raw = body.encode("utf-8", "surrogatepass")
@@ -210,7 +210,7 @@ def test_any_text_for_a_csv_is_samples_or_one_sentence(any_table: Path, data: st
 
 @FUZZ
 @given(data=st.data())
-def test_any_jsonl_is_samples_or_one_sentence(any_table: Path, data: st.DataObject) -> None:
+def test_any_jsonl_gives_samples_or_a_one_sentence_error(any_table: Path, data: st.DataObject) -> None:
     objects = st.fixed_dictionaries({}, optional={"filepath": CELLS, "title": CELLS, "part": CELLS}) | JSON
     raw = "\n".join(map(json.dumps, data.draw(st.lists(objects, max_size=4)))).encode()
     path = any_table / "fuzz.jsonl"
@@ -220,7 +220,7 @@ def test_any_jsonl_is_samples_or_one_sentence(any_table: Path, data: st.DataObje
 
 @FUZZ
 @given(data=st.data())
-def test_any_bytes_for_a_parquet_are_samples_or_one_sentence(any_table: Path, data: st.DataObject) -> None:
+def test_any_bytes_for_a_parquet_give_samples_or_a_one_sentence_error(any_table: Path, data: st.DataObject) -> None:
     path = as_parquet(any_table / "fuzz.parquet", [{"filepath": name_of(0), "title": "a"}] * 7)
     path.write_bytes(data.draw(damaged(path.read_bytes())))
     result_of(lambda: read(table(path)))

@@ -1,4 +1,4 @@
-"""The source `coco`: caption files laid out as COCO's of 2014 and 2017."""
+"""The source `coco`: caption files in the format of COCO 2014 and 2017."""
 
 import json
 import os
@@ -133,7 +133,7 @@ NO_FILES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 
 @pytest.mark.parametrize(("change", "sentence"), NO_FILES.values(), ids=NO_FILES)
-def test_a_caption_file_that_is_none_is_one_sentence(
+def test_an_invalid_caption_file_is_a_one_sentence_error(
     tmp_path: Path, change: Callable[[dict[str, Any]], Any], sentence: str
 ) -> None:
     with pytest.raises(DataError, match=rf"captions_train2017\.json: .*{sentence}"):
@@ -168,7 +168,7 @@ def test_a_coco_file_for_the_source_karpathy_names_this_one(tmp_path: Path) -> N
     annotations=st.lists(JSON | st.fixed_dictionaries({}, optional={"image_id": JSON, "caption": JSON}), max_size=3),
     ids=st.lists(st.integers(0, 3), max_size=3),
 )
-def test_any_caption_file_is_samples_or_one_sentence(
+def test_any_caption_file_gives_samples_or_a_one_sentence_error(
     tmp_path: Path, images: list[Any], annotations: list[Any], ids: list[int]
 ) -> None:
     (tmp_path / "0.jpg").write_bytes(jpeg())

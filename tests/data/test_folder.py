@@ -32,7 +32,7 @@ def pair(path: Path, captions: str | bytes | None, colour: int = 0) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Seven pairs, in folders as kohya and img2dataset write them, and what is none."""
+    """Seven pairs in the folder layouts of kohya and img2dataset, and files that are no pairs."""
     names = ["b.jpg", "a.JPG", "10_dogs/a.png", "10_dogs/b.webp", "z/y/x.jpeg", "a b/ä.jpg", "v1.0/c.jpg"]
     for number, name in enumerate(names):
         pair(tmp_path / name, f"caption {number}\nanother {number}\n", number)
@@ -123,7 +123,7 @@ def test_no_folder_or_no_images(tmp_path: Path) -> None:
 
 
 def test_a_subfolder_that_cannot_be_listed_is_an_error(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hidden one is ignored."""
+    """A hidden subfolder is ignored."""
     scandir = os.scandir
 
     def refusing(path: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The source `hf`: folders that `datasets` loads, and what it says without a network."""
+"""The source `hf`: folders that `datasets` loads, and the errors without a network."""
 
 import shutil
 import time
@@ -31,7 +31,7 @@ def hf(path: Path | str, **settings: Any) -> Source:
 
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
-    """As the library's imagefolder wants it: a metadata.csv a split."""
+    """A folder for the library's imagefolder builder, with a metadata.csv for each split."""
     for split, count in ROWS.items():
         folder = tmp_path / "images" / split
         folder.mkdir(parents=True)
@@ -44,14 +44,14 @@ def image_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def loaded(image_folder: Path, tmp_path: Path) -> datasets.DatasetDict:
-    """With a list of captions each."""
+    """The folder as loaded by the library, with a list of captions for each image."""
     found = datasets.load_dataset(str(image_folder), cache_dir=str(tmp_path / "cache"))
     return found.map(lambda row: {"captions": [row["text"], row["text"].upper()]})
 
 
 @pytest.fixture
 def parquet_folder(loaded: datasets.DatasetDict, tmp_path: Path) -> Path:
-    """Parquet files with images in them, as the library names them: three of the training split, one of validation."""
+    """Parquet files that contain images, with the library's names: three of the training split, one of validation."""
     folder = tmp_path / "parquet"
     folder.mkdir()
     loaded = loaded.map(lambda row: {"image": {"bytes": jpeg((20 * row["number"], 0, 0)), "path": None}})
@@ -101,7 +101,7 @@ def test_what_save_to_disk_wrote(loaded: datasets.DatasetDict, tmp_path: Path) -
 
 
 def test_images_outside_of_the_folder_must_be_named(loaded: datasets.DatasetDict, image_folder: Path, tmp_path: Path) -> None:
-    """The library's `to_parquet` writes where images lie, not the images."""
+    """The library's `to_parquet` writes the paths of images, not the images."""
     (tmp_path / "paths").mkdir()
     loaded["train"].to_parquet(tmp_path / "paths" / "train.parquet")
     settings = {"caption_columns": ["text"], "splits": {"train": "train"}}

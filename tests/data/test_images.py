@@ -1,4 +1,5 @@
-"""Decoding images as a viewer shows them: 16 bits scaled, upright, transparency on white; other bytes give one sentence."""
+"""Images are decoded as a viewer shows them: 16 bits scaled, upright, transparency on white. Other bytes give a one-sentence
+error."""
 
 import io
 import struct
@@ -139,7 +140,7 @@ def test_a_damaged_exif_block_leaves_the_image_as_it_lies(exif: bytes) -> None:
         pytest.param(b"\xff\xd8\xff\xe0\0\x10JFIF\0" + b"\x1b]0;x\x07" * 9, id="JPEG header, escapes"),
     ],
 )
-def test_what_is_no_image_is_one_sentence(data: bytes) -> None:
+def test_bytes_that_are_no_image_are_a_one_sentence_error(data: bytes) -> None:
     with pytest.raises(DataError, match=r"^here: ") as raised:
         decode(data, "here")
     assert one_line(str(raised.value)) == str(raised.value)

@@ -1,4 +1,4 @@
-"""Calls at once with results in order: at once they are, no more than asked for, and errors come in their turn."""
+"""Parallel calls with results in order: the calls run in parallel, not more than allowed, and errors keep the order."""
 
 import threading
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ def test_calls_run_at_once_and_results_come_in_order() -> None:
     met = threading.Barrier(3)
 
     def call(number: int) -> int:
-        # Nobody passes unless three are here.
+        # The barrier opens only when three calls run at the same time.
         met.wait(60)
         return -number
 
     assert list(in_order(call, range(9), threads=3, ahead=3)) == [-number for number in range(9)]
 
 
-def test_no_more_is_taken_than_is_held() -> None:
+def test_no_more_inputs_are_taken_than_results_may_be_held() -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""k-means medoids against clusters that are known."""
+"""k-means medoids on known clusters."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Guesses at what lies at a path: the likely ones that are wrong are not made, and what is refused is said in a sentence."""
+"""Recognising the source at a path: wrong guesses that are likely are not made, and each refusal is a one-sentence error."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_a_missing_image_among_the_first_is_no_reason_to_find_none(tmp_path: Pat
 
 
 def test_absolute_paths_have_the_folder_that_all_have_in_common(tmp_path: Path) -> None:
-    """Not that of the first rows alone."""
+    """Of all rows, not only of the first ones."""
     content = [{"filepath": str(tmp_path / "photos" / f"{n % 2}.jpg"), "title": "a photo"} for n in range(100)]
     content.append({"filepath": str(tmp_path / "others" / "9.jpg"), "title": "a photo"})
     (tmp_path / "table").mkdir()
@@ -53,7 +53,7 @@ def test_absolute_paths_have_the_folder_that_all_have_in_common(tmp_path: Path) 
 
 
 def test_a_text_file_beside_the_images_is_the_table(tmp_path: Path) -> None:
-    """As in Flickr8k of Kaggle; a read-me in another encoding is not."""
+    """As in Kaggle's Flickr8k. A read-me in another encoding is not taken for a table."""
     csv(tmp_path, rows(), "captions.txt")
     (tmp_path / "a-read-me.txt").write_text("these, are\nnot, captions", encoding="utf-16")
     assert recognise(str(tmp_path)).source["path"] == str(tmp_path / "captions.txt")
@@ -77,7 +77,7 @@ def test_the_ending_that_most_images_have_beside_them(tmp_path: Path) -> None:
     (tmp_path / ".cache" / "small.jpg").write_bytes(jpeg((0, 0, 0)))
     found = recognise(str(tmp_path))
     assert found.source["caption_extension"] == "caption"
-    # One lies there without a caption.
+    # One image has no caption.
     assert f"{IMAGES + 1} images, {IMAGES} of them" in found.what
 
 
@@ -99,7 +99,7 @@ def test_a_file_beside_that_has_no_captions_is_no_split(tmp_path: Path) -> None:
 
 
 def test_columns_that_differ_in_a_number_are_all_captions(tmp_path: Path) -> None:
-    """Dates and numbers beside them are not."""
+    """Columns of dates and numbers are not."""
     said = {"caption_0": "a photo", "caption_1": "a picture"}
     content = [{"file": row["filepath"], "date": "2020-01-01 10:00:00", "ids": "[0, 1]"} | said for row in rows()]
     assert recognise(csv(tmp_path, content)).source["caption_columns"] == ["caption_0", "caption_1"]
@@ -248,7 +248,7 @@ def a_pattern(folder: Path) -> str:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_is_refused_is_one_sentence(make: Callable[[Path], str], sentence: str, tmp_path: Path) -> None:
+def test_unrecognised_data_are_one_sentence_errors(make: Callable[[Path], str], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=sentence) as error:
         recognise(make(tmp_path))
     assert "\n" not in str(error.value)

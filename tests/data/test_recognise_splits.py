@@ -1,4 +1,4 @@
-"""Splits that lie at a path: validation and test data are never put into train without a word."""
+"""Recognising splits at a path: validation and test data are never used for training, unless a message says so."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ def tars(folder: Path, *names: str) -> str:
 
 
 def test_the_splits_of_tars(tmp_path: Path) -> None:
-    """A name that begins like another's is not taken for it, a folder's name is no pattern, and what is left out is said."""
+    """A name with another name as its prefix is not confused with it, a folder's name is not read as a pattern, and unused tars
+    are reported."""
     folder = tmp_path / "set [1]"
     folder.mkdir()
     found = recognise(tars(folder, "train-0.tar", "train-1.tar", "val_0.tar", "validation-0.tar", "trainer.tar", "x.tar"))
@@ -81,7 +82,7 @@ def test_tars_in_folders_of_splits(tmp_path: Path) -> None:
 
 
 def test_a_library_folder_with_restval_trains_on_train(tmp_path: Path) -> None:
-    """And says what it leaves out."""
+    """The splits that are not used are reported."""
     content = [{"image": {"bytes": jpeg((number, 0, 0)), "path": None}, "text": "a photo"} for number in range(2)]
     of_rows = datasets.Dataset.from_list(content).cast_column("image", datasets.Image())
     datasets.DatasetDict({"restval": of_rows, "train": of_rows, "dev": of_rows, "val": of_rows}).save_to_disk(tmp_path / "s")
@@ -106,7 +107,7 @@ def test_the_splits_of_a_data_set_on_the_hub(tmp_path: Path, monkeypatch: pytest
         recognise("owner/name-1.0")
 
 
-def test_splits_that_cannot_be_asked_for_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_that_cannot_be_read_offline_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests run with HF_HUB_OFFLINE=1."""
     monkeypatch.chdir(tmp_path)
     found = recognise("owner/name-1.0")
@@ -125,7 +126,7 @@ def test_a_column_of_splits(tmp_path: Path, name: str, values: list[Any]) -> Non
 
 @pytest.mark.parametrize("values", [list(range(11)), ["flickr"], [None]])
 def test_a_column_of_something_else(tmp_path: Path, values: list[Any]) -> None:
-    """Many values are no splits, and one value divides nothing."""
+    """A column with many values, or with only one, is not a column of splits."""
     assert "split_column" not in recognise(with_column(tmp_path, "set", values)).source
 
 

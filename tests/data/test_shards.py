@@ -1,4 +1,4 @@
-"""The source `shards`: captions in text files, and which tars are asked for their versions."""
+"""The source `shards`: captions in text files, and for which tars versions are requested."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def test_a_text_file_is_one_caption_without_its_byte_order_mark(tmp_path: Path) 
 
 
 def test_only_the_tars_of_a_group_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plan asks for all tars, once."""
+    """A plan requests the versions of all tars once, a group only those of its own tars."""
     for number in range(4):
         tar(tmp_path / f"{number}.tar", {"a.jpg": jpeg(), "a.txt": b"a"})
     asked: list[str] = []

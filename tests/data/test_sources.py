@@ -1,4 +1,4 @@
-"""Sources from other people: a bad sample counts as one, whatever is wrong with it; nothing outside is read, nothing hangs."""
+"""Untrusted sources: any fault of a sample makes it one bad sample, no file outside the source is read, and nothing hangs."""
 
 import io
 import json
@@ -150,7 +150,7 @@ def test_a_bad_entry_of_a_karpathy_file_is_one_bad_sample(tmp_path: Path, store:
         (None, "cannot be read"),
     ],
 )
-def test_a_karpathy_file_that_is_none_is_one_sentence(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+def test_an_invalid_karpathy_file_is_a_one_sentence_error(tmp_path: Path, content: bytes | None, sentence: str) -> None:
     description = karpathy(tmp_path)
     if content is None:
         (tmp_path / "data.json").unlink()
@@ -196,7 +196,7 @@ def test_shards_on_s3_are_told_apart_by_their_etag(s3: S3Server, tmp_path: Path,
     description = local.model_copy(update={"source": source})
     first = identity(description.source)
     store.write("train.tar", data)
-    assert identity(description.source) == first, "written again, and the same"
+    assert identity(description.source) == first, "rewritten with the same content"
     store.write("train.tar", data.replace(b"one", b"two"))
     assert identity(description.source) != first
 
@@ -217,7 +217,7 @@ def test_a_folder_of_many_shards_is_asked_once(s3: S3Server, tmp_path: Path, mon
     assert asked == []
     more = choose(SOURCES, {"name": "shards", "train": store.url_of(f"{{000..{versions.MANY:03d}}}.tar")})
     more.describe("train", more.parts("train", limit=None, images=1)[0], seed=0)
-    assert asked == [store.url_of(f"{versions.MANY:03d}.tar")], "the missing one alone"
+    assert asked == [store.url_of(f"{versions.MANY:03d}.tar")], "only the missing one is requested"
 
 
 def test_a_fifo_for_a_shard_is_refused(tmp_path: Path, store: Store) -> None:
@@ -268,7 +268,7 @@ NAMES = st.text(st.characters(exclude_characters="\0/.", exclude_categories=()),
 
 
 def result_of(function: Callable[[], Out]) -> Out | None:
-    """The result, or None for an error of ours. Any other exception fails the test."""
+    """The result, or None for a VlddError. Any other exception fails the test."""
     try:
         return function()
     except DataError as error:
@@ -308,7 +308,7 @@ def training_samples(description: DataSettings) -> list[RawSample | UnreadableSa
 
 @FUZZ
 @given(st.data())
-def test_any_tar_of_samples_is_samples_or_one_sentence(tmp_path: Path, data: st.DataObject) -> None:
+def test_any_tar_gives_samples_or_a_one_sentence_error(tmp_path: Path, data: st.DataObject) -> None:
     members: list[tuple[str, bytes]] = []
     for key in data.draw(st.lists(NAMES, max_size=3)):
         extension = data.draw(st.sampled_from(["jpg", "PNG", "webp", "__key__", "x.jpg"]))
@@ -335,7 +335,7 @@ ENTRIES = st.one_of(
 
 @FUZZ
 @given(tree=st.lists(ENTRIES, max_size=4).map(lambda entries: {"images": entries}) | JSON)
-def test_any_karpathy_file_is_samples_or_one_sentence(tmp_path: Path, tree: Any) -> None:
+def test_any_karpathy_file_gives_samples_or_a_one_sentence_error(tmp_path: Path, tree: Any) -> None:
     images = tmp_path / "images"
     if not images.exists():
         (images / "a").mkdir(parents=True)

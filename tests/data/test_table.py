@@ -1,4 +1,4 @@
-"""The source `table`: each part alone gives what the whole gives, whatever wrote the file."""
+"""The source `table`: the parts, read separately, give the samples of the whole table, for files of all common programs."""
 
 import csv
 import os
@@ -111,7 +111,7 @@ def test_newlines_and_quotes_within_cells(folder: Path) -> None:
     found = read(table(path))
     assert [sample.captions for sample in found] == [[row["title"]] for row in content]
     assert read(table(path), images=2) == found
-    # The line of a row, for a person with an editor: each row is three lines, the header one.
+    # Errors name the line as an editor shows it: each row has three lines, the header one.
     content[7]["filepath"] = "none.jpg"
     as_csv(path, content)
     for images in (1, 3, 100):
@@ -126,7 +126,9 @@ def test_a_folder_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFacto
     assert said(read(source))[3] == ("a/3.jpg", ["photo 3, view 0"])
 
 
-def test_a_missing_image_or_a_wrong_column_is_said_before_anything_runs(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_image_or_a_wrong_column_is_reported_before_anything_runs(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = as_csv(folder / "x.csv", rows())
     with pytest.raises(DataError, match=r"file none/.* cannot be read .*none of the first 12 samples of train can be read"):
         table(path, image_folder="none").check("train")

@@ -1,4 +1,4 @@
-"""What several tests of the outer loop start from."""
+"""Fixtures that several tests of the outer loop share."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""Runs of the outer loop of seconds: frozen features, linear heads, pictures that show their caption's vector."""
+"""Small runs of the outer loop, which take seconds: frozen features, linear heads, images that are functions of their caption's
+vector."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,7 +99,7 @@ SETTINGS = DistillSettings(
 
 
 def changed(changes: dict[str, Any]) -> DistillSettings:
-    """Settings with some of them, or of the objective's, changed."""
+    """The settings with changes to them or to those of the objective."""
     of_objective = {key: value for key, value in changes.items() if key in TrajectoryMatching.model_fields}
     rest = {key: value for key, value in changes.items() if key not in of_objective}
     return SETTINGS.model_copy(update={"objective": SETTINGS.objective.model_copy(update=of_objective), **rest})
@@ -138,7 +139,7 @@ def recall(pairs: SyntheticPairs, judged: RetrievalSplit) -> float:
 
 
 def losses_of(problem: Problem, store: Store, **changes: Any) -> tuple[Tensor, Distillation]:
-    """(S, 2) terms of the loss, and the run."""
+    """The terms (S, 2) of the loss at each outer step, and the run."""
     run = distillation(problem, store, outer_steps=3, validate_every=3, **changes)
     run.run()
     curves = run.history.as_tensors()
@@ -148,8 +149,8 @@ def losses_of(problem: Problem, store: Store, **changes: Any) -> tuple[Tensor, D
 def stopped_run(
     problem: Problem, folder: Path, stop_at: int, **changes: Any
 ) -> tuple[Distillation, dict[str, Any], Distillation]:
-    """A whole run with its facts, and a run like it that goes on, when it is run, where another was stopped after so many
-    outer steps."""
+    """An uninterrupted run with its facts, and an equal run that resumes from a run that was stopped after so many outer
+    steps."""
     straight, broken = (Store(str(folder / name)) for name in ("straight", "broken"))
     whole = distillation(problem, straight, **changes)
     facts = whole.run()

@@ -1,4 +1,4 @@
-"""The running average of the pairs: what it is, that it is what a run publishes, and that a resumed run has it."""
+"""The running average of the pairs: its definition, that it is published, and that a resumed run continues it."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def values(pairs: SyntheticPairs) -> dict[str, Tensor]:
 
 
 def test_it_is_the_weighted_mean_of_the_pairs_after_each_step_and_is_what_is_published(problem: Problem, store: Store) -> None:
-    """Of images, texts and rates, also of pairs that a step did not draw."""
+    """For images, texts and rates, and also for pairs that a step did not draw."""
     validated: list[dict[str, Tensor]] = []
     visited: list[dict[str, Tensor]] = []
 
@@ -54,7 +54,7 @@ def test_it_does_not_change_how_the_pairs_move(problem: Problem, tmp_path: Any) 
 
 
 @pytest.mark.parametrize("fixed", [{}, {"lr_images": 0.0}])
-def test_a_resumed_run_has_the_same_bits(fixed: dict[str, float], problem: Problem, tmp_path: Any) -> None:
+def test_a_resumed_run_is_bit_identical(fixed: dict[str, float], problem: Problem, tmp_path: Any) -> None:
     changes = CHANGES | {"validate_every": STEPS, "checkpoint_every": 2} | fixed
     whole, _, resumed = stopped_run(problem, tmp_path, 5, **changes)
     resumed.run()

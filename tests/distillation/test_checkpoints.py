@@ -1,4 +1,4 @@
-"""A distillation's checkpoint: read back by any number of ranks; of an earlier version it is ignored."""
+"""A distillation's checkpoint can be read by any number of ranks. A checkpoint of an earlier version is ignored."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ TOTAL = 5
 
 
 def state(value: float) -> LoopState:
-    """Five pairs whose rows differ, all larger by `value`."""
+    """Five pairs whose rows differ, with `value` added to all numbers."""
     rows = {"images": torch.rand(TOTAL, 3, 2, 2) + value, "texts": torch.rand(TOTAL, 4) + value}
     pairs = SyntheticPairs(rows, {"log_rates": torch.tensor([value, -value])})
     rates = {"images": 0.1, "texts": 0.1, "log_rates": 0.1}
@@ -25,7 +25,7 @@ def state(value: float) -> LoopState:
 
 
 def saved(store: Store) -> tuple[UnitWriter, LoopState, dict[str, bytes]]:
-    """A checkpoint of one rank: the unit's writer, the state it holds, and its objects."""
+    """Save a checkpoint of one rank; returns the unit's writer, the stored state, and the objects."""
     writer, written = UnitWriter(store, "distillation", "u", {}, {}), state(1.0)
     with AsyncWriter() as uploads:
         RunCheckpoints(writer, SOLO, TOTAL).save(3, written, {"loss": torch.ones(3)}, {"a": 1}, uploads)

@@ -1,4 +1,4 @@
-"""Images or texts that keep their start: a rate of 0."""
+"""Images or texts with a learning rate of 0, which keep their starting values."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ GRADIENTS = ("full", "exact", "finite_difference", "tesla")
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 @pytest.mark.parametrize("name", RATES)
-def test_a_rate_of_nothing_keeps_what_it_moves(name: str, optimiser: str, problem: Problem, store: Store) -> None:
+def test_a_rate_of_zero_keeps_the_tensors(name: str, optimiser: str, problem: Problem, store: Store) -> None:
     _, run = losses_of(problem, store, optimiser=optimiser, checkpoint_every=3, **{RATES[name]: 0.0})
     start, _ = start_pairs(problem, SETTINGS)
     for key, value in (run.pairs.rows | run.pairs.shared).items():
@@ -29,7 +29,7 @@ def test_a_rate_of_nothing_keeps_what_it_moves(name: str, optimiser: str, proble
     state = run.outer.rows_state() | run.outer.shared_state()
     assert {key.partition("/")[0] for key in state} == RATES.keys() - {name}
     kept, best = (run.pairs.rows | run.pairs.shared)[name], (run.best.rows | run.best.shared)[name]
-    assert kept.data_ptr() == best.data_ptr(), "what is fixed is held once"
+    assert kept.data_ptr() == best.data_ptr(), "fixed tensors are stored once"
 
 
 def outer_gradient(problem: Problem, store: Store, **changes: Any) -> dict[str, Tensor]:
@@ -43,7 +43,7 @@ def outer_gradient(problem: Problem, store: Store, **changes: Any) -> dict[str, 
 def test_the_others_gradient_is_that_of_learning_both(
     fixed: str, learned: str, gradient: str, problem: Problem, store: Store
 ) -> None:
-    """Behind a frozen tower."""
+    """With a frozen image tower."""
     both, one = (outer_gradient(problem, store, gradient=gradient, **rates) for rates in ({}, {RATES[fixed]: 0.0}))
     assert set(both) == {"images", "texts"}
     assert set(one) == {learned}
@@ -54,7 +54,7 @@ def test_the_others_gradient_is_that_of_learning_both(
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("place", [0, 1])
 def test_no_gradient_runs_back_to_what_is_fixed(place: int, gradient: str) -> None:
-    """Of a student whose whole image tower moves, so that its batches hold pixels."""
+    """For a student whose whole image tower is trained, so that its batches contain pixels."""
     case = dual_encoder_case()
     model, settings = case.student.model, TrajectoryMatching(gradient=gradient)
     unrolling = LocalUnrolling(model, case.student.layout.loss, settings, None)
@@ -71,7 +71,7 @@ def test_no_gradient_runs_back_to_what_is_fixed(place: int, gradient: str) -> No
         assert relative(tensor, wanted[1 - place]) < (1e-3 if gradient == "finite_difference" else 1e-6)
     assert relative(one.rates, both.rates) < 1e-6
     ends = matching_loss(case.theta, case.theta, case.target, case.student.towers)
-    assert not torch.equal(one.terms, ends), "the student moved"
+    assert not torch.equal(one.terms, ends), "the student was trained"
 
 
 def test_a_frozen_tower_encodes_fixed_images_once_a_run(problem: Problem, store: Store) -> None:
@@ -87,10 +87,10 @@ def test_a_frozen_tower_encodes_fixed_images_once_a_run(problem: Problem, store:
 
 
 @pytest.mark.parametrize("fixed", ["lr_images", "lr_texts"])
-def test_a_resumed_run_ends_in_the_same_bits(fixed: str, problem: Problem, tmp_path: Any) -> None:
+def test_a_resumed_run_gives_bit_identical_results(fixed: str, problem: Problem, tmp_path: Any) -> None:
     changes = {fixed: 0.0, "batch_size": 3, "outer_steps": 5, "checkpoint_every": 2}
     whole, _, resumed = stopped_run(problem, tmp_path, 3, **changes)
-    # What is fixed comes from the checkpoint too: on another machine a start may be computed with other last bits.
+    # Fixed tensors are read from the checkpoint too, because on another machine a start may differ by rounding.
     resumed.pairs.rows["images" if fixed == "lr_images" else "texts"].add_(1e-7)
     resumed.run()
     assert resumed.history == whole.history

@@ -1,4 +1,4 @@
-"""The outer loop on a problem of seconds."""
+"""The outer loop on a small problem."""
 
 import math
 from typing import Any
@@ -40,13 +40,13 @@ from vldd_dist.testing.unroll_problems import relative
 
 
 def test_distillation_lowers_the_matching_loss_and_the_pairs_beat_their_start(problem: Problem, store: Store) -> None:
-    """Chosen on one set of pairs, judged on another."""
+    """The best step is chosen on the validation pairs, and measured on the test pairs."""
     validation, test = split(1), split(2)
     run = distillation(problem, store, lambda pairs: recall(pairs, validation))
     facts = run.run()
     losses = run.history.losses
     assert sum(losses[-10:]) < 0.75 * sum(losses[:10])
-    # Both towers, each in its own term.
+    # Both towers' terms decrease.
     assert set(run.history.terms) == {"image", "text"}
     for terms in run.history.terms.values():
         assert sum(terms[-10:]) < 0.9 * sum(terms[:10])
@@ -74,7 +74,8 @@ def test_how_much_the_tower_keeps_changes_no_bit(problem: Problem, plain: Tensor
 
 
 def test_bf16_is_the_precision_of_a_frozen_towers_passes(problem: Problem) -> None:
-    """The way of the pairs to their features and back: near to fp32 and not fp32. Heads and gradients stay fp32."""
+    """The forward and backward pass of the pairs through the tower is near to fp32, but not equal. Heads and gradients stay
+    fp32."""
     found = []
     for precision in ("fp32", "bf16"):
         settings = changed({"precision": precision})
@@ -115,14 +116,14 @@ def test_bf16_is_the_precision_of_a_frozen_towers_passes(problem: Problem) -> No
 def test_settings_are_not_ignored(
     changes: dict[str, Any], from_the_first_step: bool, problem: Problem, plain: Tensor, store: Store
 ) -> None:
-    """The loss of the first outer step is that of the start; what the outer step does is seen from the second on."""
+    """The first loss is that of the start; settings of the outer step change the losses from the second one on."""
     other, _ = losses_of(problem, store, **changes)
     assert torch.equal(plain[0], other[0]) is not from_the_first_step
     assert not torch.equal(plain[1:], other[1:])
 
 
 def test_the_best_validated_pairs_are_published(problem: Problem, store: Store) -> None:
-    """Not the last ones, nor those of an equal later validation."""
+    """Neither the last pairs, nor those of a later validation with an equal result."""
     told = iter([10.0, 30.0, 30.0, 20.0])
     seen: list[SyntheticPairs] = []
 
@@ -150,7 +151,7 @@ def test_a_run_diverges_by_the_mean_of_twenty_steps(problem: Problem, store: Sto
     run._refuse_divergence(18, 9.0)
     with pytest.raises(DivergenceError, match="the outer loss is nan at outer step 18"):
         run._refuse_divergence(18, float("nan"))
-    # NaN, infinite, and so small that it is nothing.
+    # NaN, infinity, and a number so small that it rounds to 0.
     for logarithm, rate in ((torch.nan, "nan"), (200.0, "inf"), (-200.0, "0.0")):
         run.pairs.shared["log_rates"][0] = logarithm
         with pytest.raises(DivergenceError, match=rf"inner learning rates are \[{rate}, .*\] at outer step 0"):
@@ -184,15 +185,17 @@ def test_a_step_draws_its_masks_by_seed_and_step_and_checkpoints_come_every_so_o
     assert saved == [3, 6]
 
 
-def test_the_students_temperature_is_the_losss_own_where_it_is_alike(problem: Problem, plain: Tensor, store: Store) -> None:
-    """0.07 said twice, and another temperature of the loss overruled by it."""
+def test_an_objective_temperature_equal_to_that_of_the_loss_changes_nothing(
+    problem: Problem, plain: Tensor, store: Store
+) -> None:
+    """A temperature of 0.07 in both the loss and the objective; and an objective's temperature that overrides the loss's."""
     for loss in (LOSS, InfoNCE(temperature=1.0)):
         losses, _ = losses_of(problem, store, temperature=0.07, loss=loss)
         assert torch.equal(losses, plain)
 
 
 def test_the_temperature_is_of_the_students_steps_alone(problem: Problem) -> None:
-    """As the objective opens it: published scripts multiply the cosines by log(1 / 0.07)."""
+    """The student's loss as the objective creates it: published scripts multiply the cosines by log(1 / 0.07)."""
     nothing: Any = None
     experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]
     context = RunContext(
@@ -240,8 +243,8 @@ def test_a_learned_temperature_moves_with_the_pairs_and_resumes(gradient: str, p
     assert resumed.history == whole.history
 
 
-def test_a_run_goes_on_from_its_checkpoint_to_the_same_bits(problem: Problem, tmp_path: Any) -> None:
-    """With finite differences: the step is not chosen again, and the figures of checks are kept."""
+def test_a_run_resumes_from_its_checkpoint_bit_identically(problem: Problem, tmp_path: Any) -> None:
+    """With finite differences, epsilon is not chosen again, and the figures of the checks are kept."""
     changes = {"outer_steps": 7, "checkpoint_every": 3, "gradient": "finite_difference", "check_every": 2}
     whole, facts, resumed = stopped_run(problem, tmp_path, 5, **changes)
     assert resumed.run() == facts

@@ -43,7 +43,7 @@ def tensors_of(some: SyntheticPairs) -> Named:
 
 
 def gradients(count: int) -> list[tuple[Named, Named]]:
-    """Of rows and of shared tensors."""
+    """Gradients of rows and of shared tensors."""
     torch.manual_seed(1)
     start = pairs()
 
@@ -54,7 +54,7 @@ def gradients(count: int) -> list[tuple[Named, Named]]:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_the_optimisers_state_resumes_to_the_same_bits(name: str) -> None:
+def test_the_restored_optimiser_gives_bit_identical_steps(name: str) -> None:
     settings = DistillSettings(optimiser=name)  # type: ignore[arg-type]
     straight = pairs()
     optimiser = OuterOptimiser(straight, RATES, settings)
@@ -66,7 +66,7 @@ def test_the_optimisers_state_resumes_to_the_same_bits(name: str) -> None:
         first.step(ALL, *gradient)
     resumed = broken.clone()
     second = OuterOptimiser(resumed, RATES, settings)
-    # As a checkpoint is read: the states share memory with the optimiser.
+    # As when a checkpoint is read, where the states share memory with the optimiser.
     for name, value in (second.rows_state() | second.shared_state()).items():
         value.copy_((first.rows_state() | first.shared_state())[name])
     for gradient in gradients(4)[2:]:
@@ -104,7 +104,7 @@ def test_a_pair_is_moved_by_the_steps_it_takes_part_in_alone(name: str) -> None:
             alone.step(chosen, {name: gradient[chosen] for name, gradient in rows.items()}, {})
     torch.testing.assert_close(apart.images[[0, 1, 2, 4]], together.images[[0, 1, 2, 4]])
     assert torch.equal(apart.images[[3, 5]], pairs().images[[3, 5]])
-    # What has no gradient is not moved.
+    # A tensor without a gradient does not change.
     assert torch.equal(apart.shared["log_rates"], pairs().shared["log_rates"])
 
 
@@ -124,7 +124,8 @@ def test_starts() -> None:
 
 
 def test_feature_space_is_the_general_path() -> None:
-    """Frozen backbone: unroll on features and one product to the pixels, against pictures in every inner step."""
+    """With a frozen backbone, an unroll on features with one product to the pixels equals one with images in every inner
+    step."""
     image = {"train": "head", "head": HeadSettings(kind="linear")}
     general = dual_encoder_case(steps=3, dtype=torch.float64, **image)
     images = [batch[0] for batch in general.batches]

@@ -1,4 +1,4 @@
-"""What an outer step draws, and which part of it is each rank's."""
+"""The draws of an outer step, and how they are divided among ranks."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_without_a_smaller_batch_every_step_uses_all_pairs(batch_size: int | Non
 )
 @hypothesis_settings(max_examples=200, deadline=None)
 def test_no_pair_is_twice_in_a_batch(pairs: int, batch_size: int, inner_steps: int, outer_step: int, seed: int) -> None:
-    """Twice it would be a negative of itself. And none is used more than once a permutation."""
+    """A pair that occurs twice would be a negative of itself. No pair is used more than once per permutation."""
     batches, size = drawn(pairs, batch_size, inner_steps, outer_step, seed).batches, min(batch_size, pairs)
     assert [len(batch) for batch in batches] == [size] * inner_steps
     assert all(len(batch.unique()) == size for batch in batches)
@@ -87,14 +87,15 @@ def test_pairs_are_used_about_equally_where_the_batch_does_not_divide_them(pairs
     assert len(batches) == 3200
     assert all(len(batch.unique()) == batch_size for batch in batches)
     uses, expected = np.bincount(torch.cat(batches).numpy(), minlength=pairs), 3200 * batch_size / pairs
-    # Five standard deviations of the sum of that many independent choices.
+    # Within five standard deviations of the sum of that many independent choices.
     assert np.abs(uses - expected).max() < 5 * (expected * (1 - batch_size / pairs)) ** 0.5
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize(("pairs", "batch_size"), [(100, 24), (100, 40), (10, 7)])
 def test_ranks_part_a_draw(world: int, pairs: int, batch_size: int) -> None:
-    """Whatever their number they compute the same pairs, each an equal part and most of them its own."""
+    """For any number of ranks the same pairs are drawn; each rank computes an equal part, mostly of pairs that it stores
+    itself."""
     one = drawn(pairs, batch_size, 3, outer_step=5)
     parts_of_ranks = [one.part(rank, world) for rank in range(world)]
     for step, batch in enumerate(one.batches):

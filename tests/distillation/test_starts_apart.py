@@ -1,4 +1,4 @@
-"""Shortcut trajectories (PTM-ST) and start epochs of the towers drawn apart (AMD), against their formulas."""
+"""Shortcut trajectories (PTM-ST) and separate start epochs of the towers (AMD), compared with their formulas."""
 
 from collections import Counter
 from itertools import pairwise
@@ -33,7 +33,7 @@ def named(of: MatchingProblem, state: Params) -> dict[str, Tensor]:
 
 
 def on_the_shortcut(epochs: list[dict[str, Tensor]], at: int) -> dict[str, Tensor]:
-    """(1 - beta) theta_a + beta theta_b with beta the path's length so far, tensor by tensor."""
+    """(1 - beta) theta_a + beta theta_b for each tensor, where beta is the share of the path's length up to the epoch."""
     found = {}
     for name in epochs[0]:
         steps = [float((b[name] - a[name]).norm()) for a, b in pairwise(epochs)]
@@ -43,8 +43,10 @@ def on_the_shortcut(epochs: list[dict[str, Tensor]], at: int) -> dict[str, Tenso
 
 
 @pytest.mark.parametrize("apart", [None, Asynchronous()])
-def test_what_is_matched_lies_on_the_straight_way(apart: Asynchronous | None, problem: Problem, store: Store) -> None:
-    """From the first epoch to the last of the slice, which reaches beyond what is matched."""
+def test_the_matched_parameters_lie_on_the_line_between_the_epochs(
+    apart: Asynchronous | None, problem: Problem, store: Store
+) -> None:
+    """The line goes from the first to the last epoch of the slice, which extends beyond the matched epochs."""
     changes = {"shortcut": Shortcut(last_epoch=4), "asynchronous": apart, "max_start_epoch": 2}
     of = matching(problem, store, **changes)
     seen = set()
@@ -58,7 +60,7 @@ def test_what_is_matched_lies_on_the_straight_way(apart: Asynchronous | None, pr
                 for name, tensor in on_the_shortcut(path, start + ahead).items():
                     torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-6)
     assert (len(seen) > 3) is (apart is not None)
-    # Not the expert's own.
+    # Not the expert's own parameters.
     own = problem.experts[0].epochs[1]["image"]
     (state,) = of.states.at(0, (1, 1))
     assert not any(torch.allclose(named(of, state)[name], tensor, rtol=1e-3) for name, tensor in own.items())
@@ -102,7 +104,7 @@ def test_starts_are_drawn_independently(problem: Problem, store: Store) -> None:
 
 
 def test_the_starts_by_pace_are_those_of_the_rule(problem: Problem, store: Store) -> None:
-    """r(e) = |image step| / |text step|, the experts' mean ways; image starts have r >= median, text starts r <= median."""
+    """r(e) = |image step| / |text step|, averaged over the experts; image starts have r >= median, text starts r <= median."""
     run = distillation(problem, store, asynchronous=Asynchronous(auto=True), max_start_epoch=2, outer_steps=1, validate_every=1)
     facts = run.run()
     ratios = []
@@ -159,8 +161,8 @@ def test_reached_epochs_are_kept_and_read_ahead(problem: Problem, store: Store) 
 
 
 @pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
-def test_a_resumed_run_ends_in_the_same_bits(gradient: str, problem: Problem, tmp_path: Any) -> None:
-    """With everything: starts by pace, shortcuts, blended features, an average."""
+def test_a_resumed_run_gives_bit_identical_results(gradient: str, problem: Problem, tmp_path: Any) -> None:
+    """With all options: starts by pace, shortcuts, blended features, a running average."""
     changes = {
         "asynchronous": Asynchronous(auto=True),
         "shortcut": Shortcut(last_epoch=4),

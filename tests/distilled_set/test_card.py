@@ -1,4 +1,4 @@
-"""The card: a header that the hub reads, code that runs as it stands, pairs that `datasets` loads from the folder."""
+"""The card: a header that the hub reads, code that runs without changes, pairs that `datasets` loads from the folder."""
 
 import re
 from pathlib import Path
@@ -45,13 +45,13 @@ def test_the_hub_reads_the_header() -> None:
         "task_categories": ["image-to-text", "text-to-image"],
     }
     assert header["configs"] == [{"config_name": "default", "data_files": [{"split": "train", "path": "pairs/*.tar"}]}]
-    # What is not known is not said.
+    # Unknown fields are left out.
     plain = yaml.safe_load(render_card(distilled_set()).split("---")[1])
     assert plain["license"] == "unknown"
     assert not {"language", "source_datasets"} & set(plain)
 
 
-def test_what_it_contains_of_the_original_data_is_said() -> None:
+def test_the_card_states_the_original_data_in_the_set() -> None:
     shown = distilled_set()
     assert "start_images" not in render_card(shown)
     shown.start_images = shown.pixels()

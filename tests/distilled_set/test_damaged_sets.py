@@ -1,4 +1,4 @@
-"""Damaged sets and statuses at the command line: one sentence, exit code 4, and the other sets are shown."""
+"""Damaged sets and statuses on the command line: a one-sentence error with exit code 4, and the other sets are shown."""
 
 import json
 from pathlib import Path
@@ -147,7 +147,7 @@ def test_parts_that_do_not_fit_together_are_refused(url: str, other: dict[str, t
         ({"stages": {"expert": {"total": -1, "done": 0, "failed": 0}}}, "stages.expert.total"),
     ],
 )
-def test_a_damaged_status_is_named_and_the_others_are_told(
+def test_a_damaged_status_is_named_and_the_others_are_shown(
     store: Store, change: dict[str, Any], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, tree in (("bad", STATUS | change), ("good", STATUS | {"experiment": "good"})):
@@ -159,7 +159,7 @@ def test_a_damaged_status_is_named_and_the_others_are_told(
     assert f"status/bad/0a1b2c3d.json: {sentence}" in err
 
 
-def test_a_stage_of_another_version_is_told_by_its_own_name(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_of_another_version_is_shown_by_its_own_name(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     stages = {kind: {"total": 2, "done": 1, "failed": 0} for kind in ("quantum", "expert")}
     event = {"total": 7, "phase": {"of": "the moon"}}
     running = [{"label": "x", "seconds": 1.0, "event": event}]

@@ -1,4 +1,5 @@
-"""Distilled sets and garbage: a fetch is complete or absent, verified and resumed; nothing that is listed is removed."""
+"""Distilled sets: a fetch is complete or absent, is verified, and can be resumed; garbage collection keeps all listed
+objects."""
 
 import re
 import shutil
@@ -29,7 +30,7 @@ def url(store: Store) -> str:
     return folder
 
 
-def test_saving_twice_is_nothing_and_another_set_is_refused(url: str) -> None:
+def test_saving_a_set_twice_changes_nothing_and_another_set_is_refused(url: str) -> None:
     save(distilled_set(), url)
     with pytest.raises(StoreError, match="another distilled set is there"):
         save(distilled_set(4), url)
@@ -148,7 +149,7 @@ def test_fetch_verifies_and_is_idempotent(url: str, tmp_path: Path) -> None:
         fetch(url, other)
 
 
-def test_an_interrupted_fetch_goes_on(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_fetch_is_resumed(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, reads = tmp_path / "fetched", []
     monkeypatch.setattr(fetch_module, "PARALLEL_READS", 1)
     original = Store.read
@@ -172,7 +173,7 @@ def test_an_interrupted_fetch_goes_on(url: str, tmp_path: Path, monkeypatch: pyt
     (partial / "README.md").write_bytes(b"cut")
     (partial / "left-over").write_bytes(b"x")
     fetch(url, target)
-    assert "pairs.safetensors" not in reads, "what is there is not fetched again"
+    assert "pairs.safetensors" not in reads, "objects that are present are not fetched again"
     assert {"README.md", "preview.png"} < set(reads)
     verify(str(target))
     present = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}

@@ -1,4 +1,5 @@
-"""Where a fetch writes: in folders that it made itself, by one manifest, and with a sentence for any obstacle."""
+"""A fetch writes only into folders that it made itself, follows one manifest, and ends with a one-sentence error if it
+fails."""
 
 import fcntl
 from collections.abc import Callable
@@ -92,7 +93,7 @@ def test_two_fetches_into_one_folder_do_not_mix(url: str, tmp_path: Path) -> Non
 
 
 def another_set() -> dict[str, bytes]:
-    """The files of another set with the same shapes, so that sizes do not tell them apart."""
+    """The files of another set with the same shapes, so that their sizes are equal."""
     other = distilled_set()
     other.rows["images"] = other.rows["images"] + 1
     save(other, "memory://another-set")
@@ -101,7 +102,7 @@ def another_set() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("at", range(8))
-def test_a_set_that_is_replaced_while_it_is_fetched_is_the_old_one_whole_or_a_sentence(
+def test_fetching_a_set_that_is_replaced_gives_the_old_set_or_a_one_sentence_error(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """Before each read in turn, objects and manifest are replaced by another set's."""
@@ -199,7 +200,7 @@ def test_a_disk_without_room_is_named_before_anything_is_fetched(
 
 
 def unwritable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse access, as for a user without rights; root would have them all."""
+    """Make access fail as for a user without permissions, because root has all permissions."""
 
     def refuse(self: Path, *arguments: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied", str(self))
@@ -208,7 +209,7 @@ def unwritable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("place", ["file/set", "no-rights/set", "x" * 300, "/proc/vldd"])
-def test_a_place_that_cannot_be_written_is_one_sentence(
+def test_an_unwritable_place_is_a_one_sentence_error(
     url: str, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_bytes(b"mine")

@@ -1,4 +1,4 @@
-"""Malicious content in a bucket, with valid checksums and seals: it is refused with a sentence, and never executed."""
+"""Malicious content in a bucket, with valid checksums and seals, is rejected with a one-sentence error, and never executed."""
 
 import io
 import os

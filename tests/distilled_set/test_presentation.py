@@ -1,4 +1,4 @@
-"""The files of a distilled set for people and other tools: shards, card and metadata, read by the tools they are made for."""
+"""The files of a distilled set for users and other tools: shards, card and metadata, read by those tools."""
 
 import io
 import json
@@ -48,7 +48,7 @@ def test_mlcroissant_accepts_the_metadata_and_reads_the_records(folder: Path, ca
     caplog.set_level(logging.WARNING)
     described = mlcroissant.Dataset(jsonld=str(folder / "croissant.json"))
     assert not described.metadata.ctx.issues.errors
-    # A date is recommended, and left out on purpose.
+    # A date is recommended, but left out on purpose.
     assert [line for line in described.metadata.ctx.issues.warnings if "datePublished" not in line] == []
     assert "not standard" not in caplog.text
     captions = list(described.records("captions"))
@@ -95,7 +95,7 @@ def test_a_learned_similarity_is_charged_and_shown(similarity: dict[str, Any], c
     assert f"similarity ({similarity['kind']}, " in card
     assert "![similarity](similarity.png)" in card
     assert "similarity" not in render_card(plain)
-    # Five squares a side: red on the diagonal, where the similarity begins at 1, and white beside it.
+    # Five squares on each side: red on the diagonal, where the similarity starts at 1, and white elsewhere.
     drawn = np.asarray(Image.open(tmp_path / "set/similarity.png"))
     side = len(drawn) // 5
     assert drawn.shape == (5 * side, 5 * side, 3)

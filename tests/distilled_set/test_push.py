@@ -1,4 +1,4 @@
-"""Pushing a set: verified before and after, never seen by halves, and never over something else unless asked."""
+"""Pushing a set: it is verified before and after, never visible in part, and replaces something else only on request."""
 
 from collections.abc import Sequence
 from hashlib import sha1
@@ -80,7 +80,7 @@ def test_a_damaged_set_is_not_pushed(sets: tuple[str, str], tmp_path: Path) -> N
 
 
 def test_a_reader_never_sees_a_mixture(sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before each write of a replacement there is no set; after the last there is the new one."""
+    """Before each write of a replacement there is no valid set; after the last write there is the new one."""
     target, seen = str(tmp_path / "target"), []
     push(sets[0], target)
     original = Store.write
@@ -107,7 +107,7 @@ def test_from_object_storage_and_to_it(sets: tuple[str, str], s3: S3Server, tmp_
 
 
 class Hub:
-    """What `push_to_hub` asks of huggingface_hub.HfApi, for one data set in memory."""
+    """The part of huggingface_hub.HfApi that `push_to_hub` uses, for one data set in memory."""
 
     def __init__(self, files: dict[str, bytes] | None = None, loses: str = "") -> None:
         self.files, self.loses, self.commits, self.private = {".gitattributes": b"", **(files or {})}, loses, 0, None
@@ -175,7 +175,7 @@ def test_to_the_hub_in_one_commit(sets: tuple[str, str]) -> None:
     assert hub.files == tree(one) | {".gitattributes": b""}
 
 
-def test_what_the_hub_holds_otherwise_is_a_sentence(sets: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_pushes_to_the_hub_are_one_sentence_errors(sets: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match=r"other files \(data\.csv\) are there"):
         to_hub(sets[0], Hub({"data.csv": b"x"}))
     with pytest.raises(StoreError, match=r"preview\.png: the hub does not hold what was sent"):
@@ -211,7 +211,7 @@ def test_places_on_the_hub() -> None:
 
 
 def test_a_set_is_read_from_the_hub(sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By fsspec, of which a folder stands in for the hub's file system."""
+    """Through fsspec; a folder replaces the hub's file system."""
     Path(sets[0]).parent.joinpath("datasets/user").mkdir(parents=True)
     Path(sets[0]).rename(tmp_path / "datasets/user/name@v1")
     local = DirFileSystem(str(tmp_path), fs=fsspec.filesystem("file"))

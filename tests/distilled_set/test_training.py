@@ -1,4 +1,4 @@
-"""Training on a set by its recipe: any two modules, and the same students as those of the tables."""
+"""Training on a set by its recipe: with any two modules, and with the same results as in the tables."""
 
 import copy
 
@@ -40,7 +40,7 @@ class ImageSide(nn.Module):
 
 @pytest.mark.parametrize("train", ["full", "head"])
 def test_it_trains_the_students_of_the_tables(train: str) -> None:
-    """The same bits, of pairs in phases with a learned temperature; of a frozen backbone on its features."""
+    """Bit-identical results, for pairs in phases with a learned temperature, and for a frozen backbone on its features."""
     distilled, evaluated = of_two_phases(), model(train)
     given = copy.deepcopy(evaluated)
     pairs = TrainingPairs(distilled.rows, 9, shared=distilled.shared).in_model_inputs(evaluated)
@@ -75,7 +75,7 @@ def test_any_modules_learn_with_the_similarity_of_the_set() -> None:
     state = torch.random.get_rng_state()
     train_on(distilled, image_tower, text_tower, epochs=1)
     assert torch.equal(torch.random.get_rng_state(), state)
-    # Another similarity is another loss.
+    # Another similarity gives another loss.
     distilled.rows["similarity"] = 1 - distilled.rows["similarity"]
     assert train_on(distilled, *small_towers(), learning_rate=0.05, epochs=20) != losses
 
@@ -89,7 +89,7 @@ def test_gradients_of_an_earlier_training_are_not_used() -> None:
     assert train_on(distilled, *towers, epochs=2) == train_on(distilled, *others, epochs=2)
 
 
-def test_what_cannot_be_trained_is_a_sentence() -> None:
+def test_unsuitable_arguments_of_train_on_are_one_sentence_errors() -> None:
     image_tower, text_tower = small_towers()
     with pytest.raises(DivergenceError, match=r"at learning rate 1e\+30: give a lower learning_rate"):
         train_on(distilled_set(), image_tower, text_tower, learning_rate=1e30)

@@ -1,4 +1,4 @@
-"""Distilled sets by http(s)://: they can be shown, fetched, verified and loaded, and not written."""
+"""Distilled sets at http(s):// URLs can be shown, fetched, verified and loaded, but not written."""
 
 import re
 import threading
@@ -55,7 +55,7 @@ Serve = Callable[[type[SimpleHTTPRequestHandler]], str]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A set whose URL contains a blank."""
+    """A set whose URL contains a space."""
     save(distilled_set(), str(tmp_path / "served" / "a set"))
     return tmp_path / "served" / "a set"
 
@@ -128,7 +128,7 @@ def test_damage_is_found(serve: Serve, folder: Path, tmp_path: Path) -> None:
         verify(f"{url}-of another name")
 
 
-def test_refusals_and_failures_are_sentences(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_and_failed_requests_are_one_sentence_errors(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     url = serve(RefusingHandler)
     monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.2)
     with pytest.raises(StoreError, match=r"permission denied at manifest\.json"):
@@ -151,7 +151,7 @@ def test_nothing_is_written_there(scheme: str, arguments: list[str], capsys: pyt
 @pytest.mark.parametrize(
     "operation", [Store.check_writable, lambda store: store.create("x", b""), lambda store: store.delete(["x"])]
 )
-def test_nor_by_a_program(operation: Callable[[Store], Any]) -> None:
+def test_http_stores_cannot_be_written_from_python(operation: Callable[[Store], Any]) -> None:
     with pytest.raises(StoreError, match="can only be read"):
         operation(Store("https://127.0.0.1:9/store"))
     with pytest.raises(StoreError, match="can only be read"):

@@ -1,4 +1,4 @@
-"""Groups of ranks, one of each size for all tests, because starting one takes seconds."""
+"""Groups of ranks. All tests share one group of each size, because starting one takes seconds."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ def group() -> Iterator[Callable[[int], Group]]:
 
 @pytest.fixture(autouse=True)
 def _usable(request: pytest.FixtureRequest) -> None:
-    """Skips what needs a newer torch than the lowest that the package allows."""
+    """Skip tests that need a newer torch than the lowest version that the package allows."""
     asked = str(request.node.callspec.params) if hasattr(request.node, "callspec") else ""
     if "fsdp" in asked and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         pytest.skip("this torch's FSDP2 cannot sum gradients by gloo")

@@ -22,7 +22,7 @@ FIVE_PAIRS = ["distill.pairs=[5]", "model.image.head.kind=linear", "model.joint_
 
 
 def prepare(store: Store, overrides: list[str]) -> None:
-    """All that a distillation reads."""
+    """The inputs of a distillation."""
     wanted = {f"{kind}/{unit_id}" for kind, unit_id in _inputs(overrides)}
     run(store, [unit for unit in make_graph(experiment(*overrides)).units() if f"{unit.kind}/{unit.id}" in wanted])
 
@@ -38,7 +38,7 @@ def _inputs(overrides: list[str]) -> set[tuple[str, str]]:
 
 
 def start(ranks: Ranks, url: str, overrides: list[str]) -> tuple[StageContext, RunContext, SyntheticPairs]:
-    """A run before its first outer step."""
+    """A distillation run before its first outer step."""
     torch.set_num_threads(1)
     described = experiment(*overrides)
     (unit,) = units_of(described, "distillation")
@@ -49,7 +49,7 @@ def start(ranks: Ranks, url: str, overrides: list[str]) -> tuple[StageContext, R
 
 
 def found_gradient(ranks: Ranks, url: str, overrides: list[str], step: int, before: int = 0) -> OuterGradient:
-    """This rank's part, after that many steps whose gradients are dropped."""
+    """This rank's part of the gradient, after that many steps whose gradients are discarded."""
     _, inputs, pairs = start(ranks, url, overrides)
     with inputs.settings.objective.open(inputs) as problem:
         for earlier in range(step - before, step):
@@ -65,7 +65,7 @@ def compare(
     overrides: list[str],
     step: int,
 ) -> None:
-    """Terms, the rows that take part, and their gradients, on one and on two ranks."""
+    """Compare the terms, the used rows and their gradients on one and on two ranks."""
     terms, rows, gradients = expected
     for parts in ([found_gradient(SOLO, url, overrides, step)], group(2).run(found_gradient, url, overrides, step)):
         for part in parts:

@@ -1,4 +1,4 @@
-"""The bilevel objective on several ranks, replicated and sharded, against one process."""
+"""The bilevel objective on several ranks, replicated and sharded, compared with one process."""
 
 import shutil
 from collections.abc import Callable
@@ -26,14 +26,14 @@ OVERRIDES = [
     "distill.pairs=[5]",
     "distill.batch_size=4",
     "distill.objective={name: bilevel, real_batch_size: 7, inner_steps: 3, skipped_steps: 4}",
-    # Rounding grows with the rates.
+    # Rounding errors grow with the rates.
     "distill.objective.inner_lr_image=0.05",
     "distill.objective.inner_lr_text=0.05",
     "experts.count=2",
     "model.text.head={kind: projection, dropout: 0.2}",
 ]
 HEADS = ["model.image.train=head", "model.image.head={kind: projection, dropout: 0.2}", "model.joint_dim=16"]
-# (what of the image tower is trained, world size, sharding, which is refused where only heads are)
+# (trained part of the image tower, world size, sharding). Sharding is rejected if only heads are trained.
 WAYS = [
     *(("head", world, "none") for world in (2, 3)),
     *(("full", world, "none") for world in (2, 3)),
@@ -44,7 +44,7 @@ WAYS = [
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
-    """By what of the image tower is trained."""
+    """The trained part of the image tower -> a prepared store."""
     stores = {}
     for train, overrides in (("head", HEADS), ("full", [])):
         stores[train] = Store(str(tmp_path_factory.mktemp(train)))
@@ -82,7 +82,7 @@ RUN = [
 
 
 def distil(ranks: Ranks, url: str, sharding: Sharding) -> dict[str, Tensor]:
-    """A whole run with validation; this rank's rows at its end."""
+    """A whole run with validation; returns this rank's rows at its end."""
     overrides = [*RUN, f"distill.workers={ranks.world_size}", f"distill.sharding={sharding}"]
     (unit,) = units_of(experiment(*overrides), "distillation")
     written = execute_until(ranks, url, unit, None)
@@ -106,7 +106,7 @@ def test_a_run_on_an_engine_ends_where_one_process_does(
 
 
 def test_a_second_outer_step_starts_as_the_first(prepared: dict[str, Store], group: Callable[[int], Group]) -> None:
-    """What a step leaves in the model's parameters is not where the next student starts."""
+    """The parameters that a step leaves in the model are not the start of the next student."""
     overrides = list(OVERRIDES)
     alone = group(2).run(found_gradient, prepared["full"].url, overrides, 3)
     after_others = group(2).run(found_gradient, prepared["full"].url, overrides, 3, 2)

@@ -1,4 +1,4 @@
-"""Covariance matching against its definition, on one and on two ranks, and a whole distillation without experts."""
+"""Covariance matching compared with its definition, on one and on two ranks, and a whole distillation without experts."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,7 +63,7 @@ def context_of(store: Store, ranks: Ranks) -> StageContext:
 
 
 def found_gradient(ranks: Ranks, url: str, *overrides: str) -> OuterGradient:
-    """This rank's part."""
+    """This rank's part of the gradient."""
     torch.set_num_threads(1)
     context = context_of(Store(url), ranks)
     inputs = run_context(context, described(*overrides).distill.run_settings(), context.build_model(0))
@@ -81,7 +81,7 @@ def by_definition(store: Store, trains: bool) -> tuple[list[float], Tensor, Tens
     model.eval()
     batches = RealBatches(context.embeddings, None, 7, derive_seed(0, "distillation", 5, "real"), SOLO.rows_to_compute)
     if trains:
-        # Back at the start before step 5; then a step on each batch up to this one.
+        # The student is reset to its start before step 5; then it takes a step on each batch up to this one.
         torch.manual_seed(derive_seed(derive_seed(0, "distillation", 5, "heads"), 5))
         model.image_head = build_head(described().model.image.head, model.image_backbone.num_features, 16)
         model.text_head = build_head(described().model.text.head, model.text_dim, 16)
@@ -108,7 +108,7 @@ def by_definition(store: Store, trains: bool) -> tuple[list[float], Tensor, Tens
 
 @pytest.mark.parametrize("changes", [[], [FIXED], [KEPT], [KEPT, FIXED]])
 def test_an_outer_step_has_the_operations_of_the_plan(changes: list[str], prepared: Store) -> None:
-    """Apart from heads and the covariances."""
+    """Operations of heads and covariances are not compared."""
     context, settings = context_of(prepared, SOLO), described(*changes).distill.run_settings()
     inputs = run_context(context, settings, context.build_model(0))
     pairs, _ = starting_pairs(inputs)
@@ -151,7 +151,7 @@ def test_what_is_fixed_has_no_gradient_and_does_not_change_the_others(
 
 
 def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = None) -> dict[str, Tensor]:
-    """This rank's rows at the end."""
+    """A whole distillation; returns this rank's rows at the end."""
     (unit,) = units_of(described(*overrides), "distillation")
     return rows_at_the_end(execute_until(ranks, url, unit, stop_at))
 
@@ -159,7 +159,7 @@ def distil(ranks: Ranks, url: str, overrides: list[str], stop_at: int | None = N
 def test_a_distillation_without_experts_lowers_its_loss(
     prepared: Store, copy: Callable[[str], Store], group: Callable[[int], Group], tmp_path: Path
 ) -> None:
-    """A resumed run ends in the same bits, a run on two ranks in the same pairs up to rounding."""
+    """A resumed run gives bit-identical results, and a run on two ranks the same pairs up to rounding."""
     (unit,) = units_of(described(), "distillation")
     assert set(unit.inputs) == {"dataset", "embeddings"}
     straight, broken, together = copy("straight"), copy("broken"), copy("together")

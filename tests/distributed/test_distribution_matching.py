@@ -1,4 +1,4 @@
-"""Distribution matching against its definition, on one and on two ranks, and a resumed run."""
+"""Distribution matching compared with its definition, on one and on two ranks, and a resumed run."""
 
 import shutil
 from collections.abc import Callable
@@ -43,11 +43,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def discrepancy(a: Tensor, b: Tensor) -> Tensor:
-    """The root of mean k(a, a') + mean k(b, b') - 2 mean k(a, b), with angles by their tangent."""
+    """The root of mean k(a, a') + mean k(b, b') - 2 mean k(a, b), with angles computed by the arc tangent."""
     a, b = functional.normalize(a), functional.normalize(b)
 
     def kernel(p: Tensor, q: Tensor) -> Tensor:
-        # |p - q| = 2 sin(angle / 2). Where p is q the square is 0 and its gradient as well.
+        # |p - q| = 2 sin(angle / 2). Where p equals q, the square and its gradient are 0.
         chord = (p[:, None] - q[None]).square().sum(dim=2)
         angle = 2 * torch.atan2((chord + 1e-30).sqrt(), (4 - chord).sqrt())
         return (-angle.square() / (2 * 0.5**2)).exp()
@@ -103,7 +103,7 @@ def test_the_gradient_of_all_pairs_is_clipped_to_its_norm(prepared: Store) -> No
         torch.testing.assert_close(clipped[name], gradient / 4, rtol=1e-4, atol=0)
 
 
-def test_a_resumed_run_ends_in_the_same_bits_and_moves_what_it_draws(prepared: Store, tmp_path: Path) -> None:
+def test_a_resumed_run_is_bit_identical_and_changes_the_drawn_pairs(prepared: Store, tmp_path: Path) -> None:
     (unit,) = units_of(experiment(*OVERRIDES), "distillation")
     readers, ends = [], []
     for name, stops in (("straight", [None]), ("broken", [8, None])):

@@ -1,4 +1,4 @@
-"""Every way in which a model lies on ranks, against one process: `ShardedModel`'s operations one by one."""
+"""Every sharding of a model compared with one process: `ShardedModel`'s operations one by one."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from vldd_dist.testing.processes.group import Group
 
 
 class Block(nn.Module):
-    """More elements than `SMALLEST_BLOCK`, five rows, a gain, and what does not move."""
+    """A block with more elements than `SMALLEST_BLOCK`, five rows, a gain, and a tensor that is not trained."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """Two blocks, and outside of them a row, which three ranks cannot share, and a gain."""
+    """Two blocks, and outside of them a single row, which three ranks cannot divide, and a gain."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Network(nn.Module):
 
 
 def worked(ranks: Ranks, sharding: Sharding, shape: tuple[int, ...]) -> dict[str, list[Tensor]]:
-    """Name -> whole tensors, after each operation on a network with gains of this shape."""
+    """Name -> gathered tensors, after each operation on a network with gains of this shape."""
     torch.manual_seed(0)
     model, rows = Network(*shape), torch.randn(6, 4000)
     own = rows[slice(*ranks.rows(6))].requires_grad_()
@@ -71,7 +71,7 @@ def worked(ranks: Ranks, sharding: Sharding, shape: tuple[int, ...]) -> dict[str
     found["after steps"] = layout.gather(sharded.read())
     found["momentum"] = layout.gather(sharded.read_momentum())
     found["still"] = [sharded.whole("blocks.1.still").clone(), sharded.whole("blocks.0.still_gain").clone()]
-    # Every element is on one rank, and a rank's part of it has no shape.
+    # Every element is on one rank, and a rank's part is a flat tensor.
     assert all(shard.dim() == 1 for shard in sharded.read())
     assert sum(ranks.all_gather(sum(len(shard) for shard in sharded.read()))) == sum(value.numel() for value in there)
     return found
@@ -81,7 +81,7 @@ def worked(ranks: Ranks, sharding: Sharding, shape: tuple[int, ...]) -> dict[str
     ("world", "sharding"), [(2, "zero2"), (2, "zero3"), (3, "none"), *((world, "fsdp") for world in (1, 2, 3))]
 )
 def test_ranks_do_what_one_process_does(world: int, sharding: Sharding, group: Callable[[int], Group]) -> None:
-    # DeepSpeed takes no parameter without dimensions.
+    # DeepSpeed supports no parameter without dimensions.
     shape = (1,) if sharding.startswith("zero") else ()
     wanted = worked(SOLO, "none", shape)
     for found in group(world).run(worked, sharding, shape):
@@ -96,7 +96,7 @@ def test_ranks_do_what_one_process_does(world: int, sharding: Sharding, group: C
     [
         ("test_vit", {"Block": 6}, 0.8),
         ("test_resnet", {"BasicBlock": 3, "Bottleneck": 1}, 0.95),
-        # Of its stem two convolutions, of its stages the two that are large enough.
+        # Two convolutions of its stem, and the two stages that are large enough.
         ("test_nfnet", {"ScaledStdConv2d": 2, "NormFreeBlock": 2}, 0.75),
     ],
 )

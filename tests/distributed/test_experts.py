@@ -75,7 +75,7 @@ def trajectory(store: Store, overrides: list[str]) -> Trajectory:
 
 
 def ways(store: Store, overrides: list[str]) -> list[Tensor]:
-    """How far all parameters moved until the end of each epoch."""
+    """The change of all parameters from the start to the end of each epoch."""
     snapshots = trajectory(store, overrides)
     assert snapshots.epochs == [0, 1, 2, 3]
     towers = [[sorted(snapshots.snapshot(epoch, tower).items()) for tower in ("image", "text")] for epoch in range(4)]
@@ -148,7 +148,7 @@ def test_an_expert_resumes_with_other_ranks_and_sharding(
     assert resumed <= set(names), "trained from scratch, all snapshots would be of the second number of ranks"
 
 
-def test_an_expert_of_all_captions_resumes_to_the_same_bits(
+def test_an_expert_of_all_captions_resumes_bit_identically(
     copy: Callable[[str], Store], alone: Callable[[list[str]], Store]
 ) -> None:
     broken = copy("broken")

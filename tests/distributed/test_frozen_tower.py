@@ -1,4 +1,4 @@
-"""An outer step with a frozen tower on several ranks, against the backbone itself on one."""
+"""An outer step with a frozen tower on several ranks, compared with the backbone itself on one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +37,7 @@ def problem() -> tuple[Case, dict[str, Tensor]]:
 
 
 def outer_step(ranks: Ranks, sharding: Sharding, limit: int) -> dict[str, Any]:
-    """This rank's pairs, their gradients, and how many images passed the tower."""
+    """This rank's pairs, their gradients, and the number of images that the tower encoded."""
     case, rows = problem()
     owned, model = slice(*ranks.rows(PAIRS)), case.student.model
     passed: list[int] = []
@@ -80,7 +80,7 @@ def by_the_backbone() -> dict[str, Tensor]:
 def test_a_step_is_that_of_the_backbone_and_passes_used_images_once(
     world: int, sharding: Sharding, limit: int, group: Groups
 ) -> None:
-    """Also where parameters lie in shards, and where the ranks' images make different numbers of chunks."""
+    """Also with sharded parameters, and with ranks whose images form different numbers of chunks."""
     parts, wanted = group(world).run(outer_step, sharding, limit), by_the_backbone()
     assert torch.cat([part["rows"] for part in parts]).tolist() == list(range(USED))
     for name in ("images", "texts"):

@@ -1,4 +1,4 @@
-"""The gradient of a student on several ranks against that of one process, with gloo, real DeepSpeed engines and FSDP2."""
+"""The gradient of a student on several ranks compared with that of one process, with gloo, real DeepSpeed engines and FSDP2."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -82,7 +82,7 @@ def sharded_gradient(
 
 
 def case_of(student: str, gradient: str) -> Case:
-    """With fewer steps for finite differences, which take many passes, each slow on an engine."""
+    """The test case. It has fewer steps for finite differences, which need many passes, each slow on an engine."""
     return dual_encoder_case(steps=2 if gradient == "finite_difference" else 3, **STUDENTS[student]).in_model_inputs()
 
 
@@ -105,7 +105,7 @@ def compare(
     joined = [torch.cat([part["rows"][step][k] for part in parts]).flatten() for step in steps for k in width]
     for part in parts:
         assert torch.equal(part["rates"], parts[0]["rates"])
-        # FSDP cuts rows: of a small network what is one row is no small part.
+        # FSDP divides tensors by rows, and in a small network a single row is a considerable part.
         uneven = sum(value[:1].numel() for value in case.theta) if sharding == "fsdp" else len(case.theta)
         assert part["shard"] <= -(-case.student.view.count // group.world_size) + uneven
     assert sum(part["shard"] for part in parts) == case.student.view.count
@@ -133,7 +133,7 @@ def compare(
     ],
 )
 def test_exact_on_ranks_is_the_full_gradient(group: Groups, student: str, sharding: Sharding, world: int) -> None:
-    """To 1e-5 in fp32, also for networks with kinks."""
+    """The relative error is below 1e-5 in fp32, also for networks with kinks."""
     errors = compare(group(world), student, sharding, "exact", "full")
     assert max(errors["pairs"], errors["rates"], errors["terms"], errors["shared"]) < 1e-5, errors
 
@@ -150,8 +150,8 @@ def test_exact_on_ranks_is_the_full_gradient(group: Groups, student: str, shardi
 def test_differences_on_ranks_are_close_to_the_full_gradient(
     group: Groups, student: str, sharding: Sharding, world: int
 ) -> None:
-    """Everything is in shards and no second derivative is taken. The check against `exact` runs first and must not change the
-    result."""
+    """All tensors are sharded, and no second derivative is computed. The check against `exact` runs first and must not change
+    the result."""
     errors = compare(group(world), student, sharding, "finite_difference", "full")
     assert errors["pairs"] < 1.5e-3, errors
     assert max(errors["rates"], errors["shared"]) < 1e-3, errors
@@ -197,7 +197,7 @@ def test_tesla_and_feature_space_on_ranks(group: Groups, world: int) -> None:
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_blend_rows_of_each_other(group: Groups, world: int) -> None:
-    """As one process does with all of them."""
+    """The result equals that of one process with all rows."""
     blend = Blending().of_step(seed=5)
     for gradient, tolerance in (("exact", 1e-5), ("finite_difference", 1.5e-3)):
         errors = compare(group(world), "head only", "none", gradient, "full", blend)
@@ -205,7 +205,8 @@ def test_ranks_blend_rows_of_each_other(group: Groups, world: int) -> None:
 
 
 def double_backward_through_the_engine(ranks: Ranks, sharding: Sharding) -> str:
-    """The images' gradient differentiated again, through the engine. Returns whether it works, is wrong, or fails."""
+    """The images' gradient differentiated again, through the engine. Returns whether this works, gives a wrong result, or
+    fails."""
     from vldd_dist.models.losses.infonce import InfoNCE
     from vldd_dist.models.parameters import ParameterView
     from vldd_dist.sharding.engine import shard_model

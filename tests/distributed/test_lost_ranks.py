@@ -1,4 +1,4 @@
-"""The main job, started by its command, with two ranks for each distillation: a rank that is killed, ranks that hang."""
+"""The main job, started by its command, with two ranks for each distillation: one rank is killed, others hang."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ RANKS = [
 
 @pytest.fixture
 def straight(group: Callable[[int], Group], tmp_path: Path) -> Path:
-    """A store without the distillation and the units that follow it; in the folder "done" beside it, the undisturbed run."""
+    """A store without the distillation and the units that need it. The folder "done" beside it holds the uninterrupted run."""
     units = make_graph(experiment(*RANKS)).units()
     store = tmp_path / "store"
     run(Store(str(store)), [unit for unit in units if unit.kind not in ("distillation", "publication", "evaluation")])

@@ -70,7 +70,7 @@ def attempt(ranks: Ranks, url: str, unit: WorkUnit) -> tuple[str | None, list[in
     return None, steps
 
 
-def test_a_run_waits_where_it_must_and_ends_in_the_same_bits(prepared: Store, copy: Callable[[str], Store]) -> None:
+def test_a_run_waits_for_experts_and_gives_bit_identical_results(prepared: Store, copy: Callable[[str], Store]) -> None:
     (unit,) = units_of(experiment(*OVERRIDES), "distillation")
     assert unit.later == {"expert_001", "expert_002"}
     straight, store = copy("straight"), copy("store")

@@ -119,7 +119,7 @@ def test_the_number_of_ranks_does_not_change_the_result(
 
 @pytest.mark.parametrize("sharding", ["none", "zero3"])
 def test_ranks_find_starts_and_shortcuts_together(sharding: Sharding, copy: Callable[[str], Store], group: Groups) -> None:
-    """Lengths of an expert's path, and of its towers' ways, are sums over the ranks' shards."""
+    """The lengths of the paths of an expert and its towers are sums over the ranks' shards."""
     here, there = copy("here"), copy("there")
     ways = [
         "distill.objective.shortcut={last_epoch: 3}",
@@ -138,8 +138,8 @@ def test_ranks_find_starts_and_shortcuts_together(sharding: Sharding, copy: Call
 
 
 @pytest.mark.parametrize("fixed", ["images", "texts"])
-def test_ranks_keep_what_is_fixed(fixed: str, copy: Callable[[str], Store], group: Groups) -> None:
-    """Bit by bit, and the other moves as on one process."""
+def test_ranks_keep_fixed_tensors(fixed: str, copy: Callable[[str], Store], group: Groups) -> None:
+    """Fixed tensors stay bit-identical, and the others change as in one process."""
     here, there, rate = copy("here"), copy("there"), f"distill.lr_{fixed}=0"
     distil(SOLO, here.url, [rate])
     group(2).run(distil, there.url, [rate, "distill.workers=2"], 4)
@@ -184,7 +184,7 @@ def test_a_damaged_row_file_makes_all_ranks_skip_the_checkpoint(
 
 
 @pytest.mark.parametrize("offload", ["cpu", "nvme"])
-def test_offloaded_shards_give_the_same_bits(offload: str, copy: Callable[[str], Store], group: Groups) -> None:
+def test_offloaded_shards_give_bit_identical_results(offload: str, copy: Callable[[str], Store], group: Groups) -> None:
     here, there = copy("here"), copy("there")
     base = ["distill.workers=2", "distill.outer_steps=2"]
     wanted = group(2).run(distil, here.url, base)
@@ -193,7 +193,8 @@ def test_offloaded_shards_give_the_same_bits(offload: str, copy: Callable[[str],
 
 
 def test_checks_of_differences_resume_with_the_run(copy: Callable[[str], Store], group: Groups) -> None:
-    """A run stopped after a check that is in no checkpoint ends in the same bits and figures as an uninterrupted one."""
+    """A run that is stopped after a check, before the next checkpoint, gives the same bits and figures as an uninterrupted
+    one."""
     straight, broken = copy("straight"), copy("broken")
     base = ["distill.workers=2", "distill.objective.gradient=finite_difference", "distill.objective.check_every=2"]
     wanted = group(2).run(distil, straight.url, base)

@@ -49,7 +49,7 @@ def described(kind: str) -> list[str]:
 
 
 def distil(ranks: Ranks, url: str, kind: str, stop_at: int | None = None) -> dict[str, Tensor]:
-    """This rank's rows in the last checkpoint."""
+    """Run the distillation; returns this rank's rows in the last checkpoint."""
     overrides = [*described(kind), f"distill.workers={ranks.world_size}"]
     (unit,) = units_of(experiment(*overrides), "distillation")
     written = execute_until(ranks, url, unit, stop_at)
@@ -78,6 +78,6 @@ def test_ranks_learn_what_one_process_learns(
         assert relative(found - start[name], way) < 1e-4, name
     if kind == "full":
         assert torch.cat([part["pairs/number"] for part in parts]).tolist() == list(range(7))
-    # Students are trained on them on the ranks too.
+    # Validation trains students on these pairs on several ranks too.
     recalls = [[recall for _, recall in reader.facts["validation"]] for reader in readers]
     assert recalls[1] == pytest.approx(recalls[0], abs=2)

@@ -1,4 +1,4 @@
-"""Whitened covariance matching against numpy, on one and on two ranks."""
+"""Whitened covariance matching compared with numpy, on one and on two ranks."""
 
 from collections.abc import Callable
 
@@ -35,7 +35,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, overrides: list[str]) -> 
 
 
 def root(matrix: np.ndarray) -> np.ndarray:
-    """The inverse square root with the ridge, by singular values."""
+    """The inverse square root of the matrix with the ridge added, computed from singular values."""
     u, s, v = np.linalg.svd(matrix + RIDGE * np.trace(matrix) / len(matrix) * np.eye(len(matrix)))
     return u @ np.diag(s**-0.5) @ v
 

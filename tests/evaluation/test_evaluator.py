@@ -1,4 +1,4 @@
-"""Students on pairs: the learning rate is chosen on validation, and repeats to the bit."""
+"""Training students on pairs: the learning rate is chosen on validation, and results are bit-identical when repeated."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -70,7 +70,7 @@ def test_a_diverging_rate_is_passed_over_and_all_diverging_is_an_error() -> None
 
 
 def test_a_divergence_in_the_very_last_step_is_seen() -> None:
-    """One step only: its loss is that of the sound start, its features are not."""
+    """With a single step, the loss is that of the finite start, but the features afterwards are not finite."""
     settings = EvaluationSettings(epochs=1, batch_size=10, learning_rates=[1e30])
     assert not train_student(model(), pairs().in_model_inputs(model()), settings, 1e30, InfoNCE(), seed=3)
 
@@ -126,7 +126,7 @@ def test_no_setting_of_a_student_is_ignored(change: dict[str, Any]) -> None:
 
 
 def test_a_student_is_trained_with_the_tensors_that_the_loss_learned() -> None:
-    """Row tensors at the rows of each batch, in their order; shared tensors at every batch."""
+    """Each batch gets the rows of row tensors that belong to it, in its order, and all shared tensors."""
     seen: list[tuple[Tensor, Tensor]] = []
 
     class Watched(InfoNCE):
@@ -150,7 +150,7 @@ def test_a_student_is_trained_with_the_tensors_that_the_loss_learned() -> None:
 
 
 def test_epochs_have_orders_of_their_own_and_dropout_draws_by_seed() -> None:
-    """Two epochs in batches of five of ten: the halves differ, or the second would repeat the first."""
+    """Each epoch orders the pairs differently, and dropout masks depend on the seed."""
     orders = []
 
     def watched(*parts: int | str) -> np.random.Generator:
@@ -169,7 +169,7 @@ def test_epochs_have_orders_of_their_own_and_dropout_draws_by_seed() -> None:
 
 
 def test_features_are_those_of_evaluation_mode_in_order_and_all() -> None:
-    """Whatever mode the model was left in and whatever the batch."""
+    """For either mode of the model before the call, and for any batch size."""
     head = HeadSettings(kind="projection", dropout=0.5)
     image = ImageTowerSettings(model="test_nfnet", weights="random", train="full", head=head)
     both = build(ModelSettings(image=image, joint_dim=16, text=TextTowerSettings(head=head)), TEXT_DIM, None, 0)
@@ -186,7 +186,7 @@ def test_features_are_those_of_evaluation_mode_in_order_and_all() -> None:
 
 
 def test_a_frozen_backbone_sees_the_images_once_for_all_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And students and recalls are those of each rate by itself."""
+    """The students and recalls equal those of each rate trained separately."""
     frozen, passed = model("head"), []
     _, images, texts = split()
     validation = retrieval_split(frozen, images, texts, torch.arange(10), 4)
@@ -205,7 +205,7 @@ def test_a_frozen_backbone_sees_the_images_once_for_all_rates(monkeypatch: pytes
 
 
 def test_pairs_in_phases_are_trained_on_one_phase_after_the_other() -> None:
-    """Each for all epochs, with one optimiser; against a loop of plain SGD with momentum."""
+    """Each phase is trained for all epochs, with one optimiser for all phases; compared with a loop of SGD with momentum."""
     phase = torch.tensor([1, 0, 1, 1, 0, 0, 1, 1, 0, 0])
     settings = EvaluationSettings(epochs=2, batch_size=10, momentum=0.9, weight_decay=0)
     linear = HeadSettings(kind="linear")

@@ -1,4 +1,4 @@
-"""What counts as learned and forgotten."""
+"""The definition of learned and forgotten pairs."""
 
 import torch
 
@@ -11,7 +11,7 @@ def visit(counts: ForgettingCounts, learned: list[bool], indices: list[int] | No
 
 def test_an_event_is_learned_before_and_not_now() -> None:
     counts = ForgettingCounts.empty(4)
-    # Image by image: learned and kept; learned, forgotten and learned again; never learned; forgotten twice.
+    # The four images: learned and kept; learned, forgotten and learned again; never learned; forgotten twice.
     for learned in (
         [True, True, False, True],
         [True, False, False, False],

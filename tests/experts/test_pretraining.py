@@ -1,4 +1,4 @@
-"""Pretraining on attributes: the tower learns them, is reproducible to the bit, and sees no scene of the experiment."""
+"""Pretraining on attributes: the tower learns them, gives bit-identical results, and sees no scene of the experiment."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from vldd_dist.seeding import numpy_generator
 def pretrained(
     seed: int = 0, mean: float = 0.5, std: float = 0.25, model: str = "test_nfnet", **changes: Any
 ) -> tuple[dict[str, Tensor], list[Progress]]:
-    """Weights and reports."""
+    """The weights, and the reports of the training."""
     events: list[UnitReport] = []
     weights = pretrain_on_attributes(
         create_backbone(model, {}, pretrained=False, seed=0),
@@ -43,7 +43,7 @@ def test_it_learns_repeats_and_leaves_the_global_generator() -> None:
     torch.manual_seed(2)
     again, _ = pretrained()
     assert all(torch.equal(again[name], weight) for name, weight in weights.items())
-    # Three batches an epoch, the last one smaller; each image once.
+    # Three batches per epoch, the last one smaller; each image occurs once.
     assert [event.done for event in events] == [12, 24, 32, 44, 56, 64, 76, 88, 96, 108, 120, 128]
     assert {event.total for event in events} == {128}
     assert [event.epoch for event in events[::3]] == [1, 2, 3, 4]
@@ -56,7 +56,7 @@ def test_it_learns_repeats_and_leaves_the_global_generator() -> None:
     "model", ["test_resnet", "test_vit", "test_convnext", "regnetx_002", "nf_regnet_b0", "mobilenetv3_small_050"]
 )
 def test_other_models_learn_them_too(model: str) -> None:
-    """Convolutions with and without batch norms, attention; some with a layer between pooling and classifier."""
+    """Convolutional networks with and without batch norms, and attention; some have a layer between pooling and classifier."""
     weights, events = pretrained(model=model)
     backbone = create_backbone(model, {}, pretrained=False, seed=1)
     load_backbone(backbone, weights, model)
@@ -72,7 +72,7 @@ def test_every_setting_and_the_seed_change_the_weights() -> None:
     assert len(set(norms)) == len(ways)
 
 
-def test_a_loss_that_is_not_finite_names_the_mend() -> None:
+def test_a_loss_that_is_not_finite_names_the_setting_to_lower() -> None:
     with pytest.raises(DivergenceError, match=r"pretraining: the loss is (nan|inf) in epoch \d; lower pretrain.lr"):
         pretrained(lr=1e30)
 

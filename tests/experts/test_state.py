@@ -1,4 +1,4 @@
-"""What an expert writes: each byte of its parameters once."""
+"""The objects that an expert writes: each byte of its parameters once."""
 
 from collections import Counter
 from hashlib import sha256
@@ -40,7 +40,7 @@ def test_each_kept_snapshot_is_written_once(store: Store, monkeypatch: pytest.Mo
     run(store, [expert])
     manifest = UnitReader(store, "expert", expert.id).manifest
     kept = manifest.facts["epochs"]
-    assert 2 not in kept, "an epoch that is checkpointed only"
+    assert 2 not in kept, "an epoch that has only a checkpoint"
     snapshots = {name: info for name, info in manifest.objects.items() if name.startswith("epoch-")}
     for epoch, record in enumerate(records):
         for tower in ("image", "text"):

@@ -187,7 +187,7 @@ def test_the_counts_are_kept_with_the_expert(store: Store) -> None:
 
 
 def test_learned_is_ranking_the_own_caption_first() -> None:
-    """Ranked within the batch by cosine similarity, whatever the norms."""
+    """The captions of a batch are ranked by cosine similarity, so that norms have no effect."""
     training: Any = ExpertTraining.__new__(ExpertTraining)
     training.forgetting = ForgettingCounts.empty(5)
     texts = torch.eye(3) * torch.tensor([[1.0], [100.0], [1.0]])
@@ -196,7 +196,7 @@ def test_learned_is_ranking_the_own_caption_first() -> None:
     assert training.forgetting.learned.tolist() == [False, False, True, False, True]
 
 
-def test_a_loss_that_is_not_finite_names_the_mend(store: Store) -> None:
+def test_a_loss_that_is_not_finite_names_the_setting_to_lower(store: Store) -> None:
     with pytest.raises(
         DivergenceError, match=r"expert 0: the loss is nan in epoch 1; lower experts.lr_image or experts.lr_text"
     ):

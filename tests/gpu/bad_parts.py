@@ -1,4 +1,4 @@
-"""Parts that end badly."""
+"""Parts of the GPU benchmark that fail."""
 
 import os
 import time

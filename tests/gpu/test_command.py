@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu`, tried out on a CPU: what its parts do there they do on a GPU."""
+"""`python -m benchmarks.gpu` on a CPU: its parts run the same code as on a GPU."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from benchmarks.gpu.run_parts import run_parts
 
 ROOT = Path(__file__).parents[2]
 TINY = [part for part in PARTS if part.tiny and part.quick]
-# What a machine with torch, timm, transformers and peft need not have: none of it can be imported by any process of the run.
+# Libraries that the benchmark must not need besides torch, timm, transformers and peft. No process of the run can import them.
 NOT_NEEDED = (
     "ray",
     "webdataset",
@@ -67,7 +67,7 @@ def test_a_part_that_ends_badly_is_named_and_the_others_go_on(tmp_path: Path) ->
     assert {name: one["status"] for name, one in found.items()} == ended | {"holds": "ok"}
     assert found["raises"]["problems"] == ["ValueError: no\\nsuch thing"]
     assert "raise ValueError" in found["raises"]["log"]
-    # What was found before the end is kept.
+    # Results from before the failure are kept.
     assert [found[name]["rows"][0]["what"] for name in ("dies", "hangs")] == ["half of it", "first"]
     assert found["fails"]["problems"] == ["error: 0.3, more than 0.2"]
     assert "| hangs | check | out of time |" in page({}, results)

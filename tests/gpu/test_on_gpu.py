@@ -1,4 +1,4 @@
-"""The product on a CUDA GPU: `make gpu`."""
+"""The package on a CUDA GPU: `make gpu`."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
 @pytest.mark.parametrize("name", ["full", "exact", "finite_difference"])
 def test_a_gpu_finds_the_gradient_that_a_cpu_finds(name: str, gpu: torch.device) -> None:
     wanted = flat(dual_encoder_case().to(torch.float64).gradient("full"))
-    # With convolutions as torch rounds them: in TF32 where second derivatives are taken, in fp32 for differences.
+    # Convolutions use TF32 where second derivatives are computed, and fp32 for finite differences.
     found = flat(dual_encoder_case().to(gpu).gradient(name))
     assert found.is_cuda
     assert relative(found.cpu().double(), wanted) < 0.03
@@ -30,14 +30,16 @@ def test_a_tiny_experiment_runs_on_a_gpu_from_data_to_publication(gpu: torch.dev
 
 
 def test_differences_are_checked_and_taken_on_a_gpu(gpu: torch.device, store: Store) -> None:
-    """An NFNet whose convolutions torch would run in TF32."""
+    """With an NFNet, whose convolutions torch would compute in TF32 by default."""
     tower = ["model.image.model=test_nfnet", "model.image.train=full", "distill.objective.gradient=finite_difference"]
     (unit,) = units_of(experiment(*gpu_overrides(1), *tower), "distillation")
     run(store, [one for one in make_graph(experiment(*gpu_overrides(1), *tower)).units() if one.kind != "publication"])
     assert is_done(store, unit.kind, unit.id)
 
 
-def test_want_of_memory_on_a_gpu_is_a_sentence(gpu: torch.device, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_gpu_memory_is_a_one_sentence_error(
+    gpu: torch.device, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def too_much(self: TrainingPairs, model: object) -> TrainingPairs:
         torch.empty(2**50, dtype=torch.uint8, device=gpu)
         raise AssertionError("a GPU has no such memory")

@@ -1,4 +1,4 @@
-"""The code that runs on GPUs, on a device that is pretended: no operation mixes its tensors with those of the CPU."""
+"""The code for GPUs on a simulated device: no operation mixes its tensors with those of the CPU."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Losses with a similarity against their formulas in numpy, their derivatives, and what they learn."""
+"""Losses with a similarity compared with their formulas in numpy; their derivatives, and the tensors that they learn."""
 
 from typing import Any
 
@@ -22,13 +22,13 @@ def loss_of(name: str, **settings: Any) -> GradedLoss:
 
 
 def features(seed: int = 0, count: int = 5) -> tuple[Tensor, Tensor]:
-    """Of images and texts (count, 7), float64."""
+    """Features of images and texts (count, 7), float64."""
     image, text = np.random.default_rng(seed).normal(size=(2, count, 7))
     return torch.from_numpy(image), torch.from_numpy(text)
 
 
 def moved_rows(similarity: dict[str, Any], total: int = 8) -> dict[str, Tensor]:
-    """What a loss learns, float64, away from its start: rows of all pairs."""
+    """The row tensors of all pairs that a loss learns, float64, with values that differ from the start."""
     generator = torch.Generator().manual_seed(1)
     owned = loss_of("wbce", similarity=similarity).learned_rows(range(total), total)
     return {
@@ -38,7 +38,7 @@ def moved_rows(similarity: dict[str, Any], total: int = 8) -> dict[str, Tensor]:
 
 
 def whole(similarity: dict[str, Any], rows: dict[str, Tensor]) -> np.ndarray:
-    """S of all pairs, number by number."""
+    """S of all pairs, computed element by element."""
     named = {name: rows.numpy() for name, rows in rows.items()}
     if similarity["kind"] == "full":
         return named["similarity"]
@@ -51,7 +51,7 @@ def whole(similarity: dict[str, Any], rows: dict[str, Tensor]) -> np.ndarray:
 
 
 def by_formula(name: str, image: np.ndarray, text: np.ndarray, s: np.ndarray, tau: float = 0.3) -> float:
-    """The loss, one image and text at a time."""
+    """The loss, computed for one image and text at a time."""
     count = range(len(image))
     unit_image, unit_text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text))
     logits = unit_image @ unit_text.T / tau
@@ -115,7 +115,7 @@ def test_with_the_identity_it_is_infonce(name: str) -> None:
 @pytest.mark.parametrize("similarity", BOTH, ids=lambda given: given["kind"])
 @pytest.mark.parametrize("name", NAMES)
 def test_first_and_second_derivatives(name: str, similarity: dict[str, Any]) -> None:
-    """Of features and of what is learned of S; and the logarithm of a temperature."""
+    """Derivatives by features, by the learned tensors of S, and by the logarithm of a temperature."""
     loss = loss_of(name, similarity=similarity, learn_temperature=True)
     rows = {key: values[:3] for key, values in moved_rows(similarity, 3).items()}
     moving = [key for key, values in rows.items() if values.is_floating_point()]

@@ -13,7 +13,7 @@ META = torch.device("meta")
 FLOAT = 4
 
 
-def test_what_is_freed_leaves_and_views_take_nothing() -> None:
+def test_freed_tensors_are_not_counted_and_views_take_no_memory() -> None:
     before = torch.empty(1000)
     with LiveMemory() as memory:
         view = before.view(10, 100)[2:]

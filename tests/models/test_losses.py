@@ -1,4 +1,4 @@
-"""InfoNCE against numpy, its derivatives, and its learned temperature."""
+"""InfoNCE compared with numpy; its derivatives, and its learned temperature."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def pairs(seed: int = 0, count: int = 5) -> tuple[Tensor, Tensor]:
 
 
 def slow_loss(image: np.ndarray, text: np.ndarray, temperature: float) -> float:
-    """By the definition, one query at a time."""
+    """The loss by its definition, one query at a time."""
     unit_image, unit_text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text))
     logits = unit_image @ unit_text.T / temperature
     losses = [
@@ -67,7 +67,7 @@ def test_a_learned_temperature_starts_where_the_fixed_one_is() -> None:
 
 
 class Squares(Loss):
-    """Without a temperature."""
+    """A loss without a temperature."""
 
     name: str = "squares"
 

@@ -1,4 +1,4 @@
-"""Towers, heads, LoRA: what is built, what is trainable, what is an error."""
+"""Towers, heads and LoRA: construction, trainable parameters, and errors."""
 
 import re
 import subprocess
@@ -158,7 +158,7 @@ def test_normalise_and_back() -> None:
     assert float(model.normalise(pixels)[0, 1, 2, 3]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_models_import_without_the_orchestra() -> None:
+def test_models_import_without_the_orchestration() -> None:
     code = (
         "import sys, vldd_dist.models.dual_encoder, vldd_dist.distillation.student.student, vldd_dist.evaluation.evaluator; "
         "print([m for m in ('ray', 'deepspeed', 'webdataset', 's3fs') if m in sys.modules])"

@@ -1,4 +1,4 @@
-"""What a person sees of a run."""
+"""The output of a run on a terminal and in a log."""
 
 import io
 
@@ -30,7 +30,7 @@ def test_time_left_is_estimated_from_what_was_seen() -> None:
     state.event(UnitStarted(units[1].id))
     now[0] = 10.0
     state.event(UnitReported(units[0].id, Progress(1, 2)))
-    # 20 s a unit: ten left of the first, ten of the second, two more waiting, on two CPUs.
+    # 20 s per unit: 10 s left of the first, 10 s of the second, and two more waiting, on two CPUs.
     assert time_left(state) == TimeLeft(pytest.approx((10 + 10 + 20 + 20) / 2), complete=True)
     state.event(UnitFinished(units[0].id, 10))
     assert state.done["expert"] == 1

@@ -1,4 +1,4 @@
-"""`vldd gc --keep`: what no kept description needs is freed, and nothing else."""
+"""`vldd gc --keep` frees exactly the units that no kept description needs."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ DEAD = {"written_at": "2026-01-01T00:00:00+00:00"}
 
 
 def committed(store: Store, *overrides: str) -> tuple[Experiment, list[WorkUnit]]:
-    """An experiment whose units each hold an object of their own and a blob that all experiments share."""
+    """An experiment with committed units, each of which has its own object and a blob that all experiments share."""
     tree = load_experiment("scenes", [*SMALL, *overrides])
     units = make_graph(tree).units()
     for unit in units:
@@ -47,7 +47,7 @@ def done(store: Store, units: list[WorkUnit]) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def any_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the units are of no interest here."""
+    """Accept any facts, because those of the units do not matter here."""
     monkeypatch.setattr("vldd_dist.artifacts.manifests.UnitManifest.check_facts", lambda self, source: None)
 
 
@@ -57,7 +57,7 @@ def test_what_no_kept_description_needs_is_freed(store: Store, tmp_path: Path, c
     config = tmp_path / "kept.yaml"
     config.write_text(yaml.safe_dump(kept.model_dump(mode="json")))
     everything, shared = {unit.id for unit in other}, {unit.id for unit in needed}
-    # Young: nothing is freed.
+    # The objects are recent, so that nothing is freed.
     assert "0 objects (0 units" in vldd("gc", store.url, "--keep", str(config), "--delete", capsys=capsys)[1]
     code, said, _ = vldd("gc", store.url, "--keep", str(config), *NOW, capsys=capsys)
     assert (code, done(store, other)) == (0, everything), "listed, not removed"
@@ -97,7 +97,7 @@ def test_what_runs_is_safe_and_so_is_what_ran_under_the_name(
         assert (code, err.count("\n"), f"{store.url_of(key)}: " in err) == (4, 1, True)
         assert "(running is running, and the units that it needs are not known: wait for its end)" in err
     write_run_units(store, record)
-    # The second time as of a driver that died long ago.
+    # The second time, the status is like that of a driver that died long ago.
     for written_at in ({}, DEAD):
         write_status(store, RunStatus.model_validate(fields | written_at))
         assert "0 objects (0 units" in vldd(*arguments, capsys=capsys)[1]

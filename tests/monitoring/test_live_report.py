@@ -1,4 +1,4 @@
-"""The report while a run goes on: when it is written, what it reads, and that no trouble with it stops a run."""
+"""The report during a run: when it is written, what it reads, and that no failure to write it stops the run."""
 
 import logging
 import threading
@@ -27,7 +27,7 @@ from vldd_dist.testing.experiments.tiny_experiment import experiment
 
 
 class Recorder:
-    """In place of a reporter: takes `seconds` of the clock, fails when told to, and waits for `gate`."""
+    """Replaces a reporter: it takes `seconds` of the clock, can be made to fail, and waits for `gate`."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.written = clock, []
@@ -56,7 +56,7 @@ class Setting:
         self.unit = units[1]
 
     def look(self, after: float) -> int:
-        """How many reports there are after one more look."""
+        """The number of reports after one more call of the loop."""
         self.clock.now += after
         self.state.refresh()
         self.settle()
@@ -114,7 +114,7 @@ def test_an_interrupted_run_says_so_in_its_report(store: Store, state: Any, last
     assert [progress.state for progress in setting.recorder.written] == last
 
 
-def test_what_people_read_of_a_status() -> None:
+def test_the_text_of_a_status_in_a_report() -> None:
     units = [RunningUnit(label=f"unit {index}", seconds=1, event={"done": index, "total": 50}) for index in range(LISTED + 3)]
     status = RunStatus(
         experiment="scenes",
@@ -133,7 +133,7 @@ def test_what_people_read_of_a_status() -> None:
     assert len(progress.notices) == LISTED
 
 
-def test_nothing_is_read_twice(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_no_object_is_read_twice(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     reads: Counter[str] = Counter()
     read: Callable[[Store, str], bytes] = Store.read
 
@@ -150,4 +150,4 @@ def test_nothing_is_read_twice(finished: Store, monkeypatch: pytest.MonkeyPatch)
     assert sum(reads.values()) > 5
     reads.clear()
     assert reporter.collect() == first
-    assert not reads, "what is committed does not change"
+    assert not reads, "committed objects do not change"

@@ -1,4 +1,4 @@
-"""`vldd report`: the page is made again from the store alone."""
+"""`vldd report` makes the page again from the store alone."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment
 
 
-def test_a_report_tells_what_was_committed_since(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_includes_units_that_were_committed_since(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = vldd("report", store.url, capsys=capsys)
     assert (code, "no report is in this store" in err) == (4, True)
     tree = experiment("coresets.methods=[random]", "experts.count=1", "distill.pairs=[3]")

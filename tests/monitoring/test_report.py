@@ -66,14 +66,14 @@ def test_spreads_over_runs_and_over_students_are_kept_apart(store: Store) -> Non
 
 
 def test_what_the_units_took_is_in_the_report(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Each unit takes a second: its writer looks at the clock when it begins and when it commits.
+    # Each unit takes a second: its writer reads the clock at its start and at its commit.
     monkeypatch.setattr(unit_writer, "time", SimpleNamespace(monotonic=itertools.count().__next__))
     tree = experiment("coresets.methods=[]", "experts.count=2", "evaluation.resources={cpus: 2}")
     found = commit_evaluations(store, tree, itertools.repeat(10.0))
     (cost,) = Reporter(make_graph(tree), store).collect().costs
     assert [key for _, key in cost.units] == [f"units/evaluation/{unit.id}/manifest.json" for unit, _ in found]
     assert (cost.seconds, cost.core_seconds, cost.gpu_seconds, cost.untimed) == (len(found), 2 * len(found), 0, 0)
-    # What a later description asks for makes no difference.
+    # The resources in a later description do not matter.
     later = experiment("coresets.methods=[]", "experts.count=2", "evaluation.resources={cpus: 7, gpus: 1}")
     assert Reporter(make_graph(later), store).collect().costs == [cost]
 

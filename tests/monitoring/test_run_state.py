@@ -1,4 +1,4 @@
-"""A run in numbers, from its events, and the words for each event."""
+"""The state of a run computed from its events, and the text for each event."""
 
 from vldd_dist.events import (
     CapacityChanged,
@@ -34,7 +34,7 @@ def test_events_become_numbers() -> None:
     now[0] = 13
     assert state.running[a.id].fraction == 0.25
     assert state.running[a.id].figures(now[0]) == {"done": 1, "total": 4, "loss": 2.0, "silent_seconds": 3}
-    # A word of any kind ends the silence, and is no progress.
+    # Any report ends the silence, although it reports no progress.
     state.event(UnitReported(a.id, Notice("a slow store")))
     assert state.running[a.id].figures(now[0])["silent_seconds"] == 0
     assert state.running[a.id].progress == Progress(1, 4, loss=2.0)

@@ -1,4 +1,4 @@
-"""A run's progress beyond its terminal: in the store, for whoever asks."""
+"""The status of a run in the store, and how `vldd status` shows it."""
 
 import io
 import json
@@ -28,7 +28,7 @@ class Clock:
 
 
 def state_at_work(views: list[View], clock: Clock) -> tuple[RunState, list[WorkUnit]]:
-    """Of three experts the first is done, and the second runs."""
+    """A run with three experts, of which the first is done and the second runs."""
     state = RunState(views, clock)
     units = [WorkUnit("expert", {"index": index}, label=f"expert {index}") for index in range(3)]
     state.begin(units, {units[0].id})
@@ -47,7 +47,7 @@ def test_the_store_says_where_a_run_stands(store: Store) -> None:
     state.refresh()
     state.event(UnitReported(units[1].id, Progress(6, 10)))
     clock.now = 21
-    # Not yet again.
+    # It is not written again yet.
     state.refresh()
     state.event(UnitFinished(units[1].id, 1))
     state.event(UnitStarted(units[2].id))
@@ -106,13 +106,13 @@ def test_a_unit_that_reports_nothing_is_shown_as_silent_everywhere(store: Store)
     assert "expert 1: 5/10, silent for 7 min (420 s)" in describe_status(writer.now(state, "running"))
     state.refresh()
     assert "expert 1: 5/10, silent for 7 min" in output.getvalue()
-    # A word of any kind, though it tells of no progress.
+    # Any report counts, although it reports no progress.
     state.event(UnitReported(units[1].id, Notice("a slow store")))
     assert "silent" not in describe_status(writer.now(state, "running"))
     writer.end()
 
 
-def test_stages_are_told_in_the_order_in_which_they_begin(store: Store) -> None:
+def test_stages_are_shown_in_the_order_in_which_they_start(store: Store) -> None:
     stages = {kind: {"total": 1, "done": 0, "failed": 0} for kind in ("evaluation", "dataset", "distillation", "expert")}
     write_status(store, RunStatus.model_validate(STATUS | {"stages": stages, "running": [], "notices": []}))
     (status,) = read_statuses(store)
@@ -125,11 +125,11 @@ def test_every_run_that_is_running_is_shown_and_of_the_others_the_last(
 ) -> None:
     now, early, late = datetime.now(UTC).isoformat(), "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
     for name, run, state, written_at in (
-        # A living run does not hide a dead one, and those that ended earlier are not shown.
+        # A live run does not hide one whose driver died, and runs that ended earlier are not shown.
         ("alive", "00000001", "running", now),
         ("alive", "00000002", "running", early),
         ("alive", "00000003", "done", late),
-        # A dead run does not hide what ran after it.
+        # A run whose driver died does not hide later runs.
         ("dead", "00000004", "running", early),
         ("dead", "00000005", "done", late),
         ("ended", "00000006", "done", early),

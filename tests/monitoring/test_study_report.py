@@ -12,7 +12,7 @@ from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.monitoring.reports.study_report import StudyReporter
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.graphs.study import StudyGraph
-from vldd_dist.reporting.study_tables import ALL_VARIANTS, Question
+from vldd_dist.reporting.study_tables import ALL_VARIANTS, RowKey
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
@@ -87,7 +87,7 @@ def test_what_is_published_of_full_data_stands_beside_that_of_all_variants(tmp_p
     tree = {"name": "s", "base": "scenes", "variants": {"other": {}, "nfnet-bert": VIT}, "tables": {"one": table}}
     path.write_text(yaml.safe_dump(tree))
     published = published_of(load_study(path, TINY).study, "one")
-    found = published(Question(ALL_VARIANTS, "full", 29_000, None), "mean")
+    found = published(RowKey(ALL_VARIANTS, "full", 29_000, None), "mean")
     assert found is not None
-    assert found == published(Question("nfnet-bert", "full", 29_000, None), "mean")
-    assert published(Question("other", "full", 29_000, None), "mean") is None
+    assert found == published(RowKey("nfnet-bert", "full", 29_000, None), "mean")
+    assert published(RowKey("other", "full", 29_000, None), "mean") is None

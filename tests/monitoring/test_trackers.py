@@ -1,4 +1,4 @@
-"""Curves in other tools' own files: each tool's real library writes them, and reads them back."""
+"""Curves in the files of other tools, written and read back by each tool's real library."""
 
 import json
 import struct
@@ -19,7 +19,7 @@ from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
 
 def track(tracking: Tracking, clock: Clock) -> None:
-    """Two reports of a unit, each looked at twice, then the end."""
+    """Two reports of a unit, each processed twice, then the end."""
     tracking._clock = clock
     state, units = state_at_work([tracking], clock)
     for step in (10, 20):
@@ -40,7 +40,7 @@ def test_tensorboard(tmp_path: Path) -> None:
 
 
 def scalars(path: Path) -> list[tuple[str, int, float]]:
-    """Of an event file: records of length (8 bytes), its checksum (4), an Event, its checksum (4)."""
+    """The scalars in an event file, whose records are: length (8 bytes), its checksum (4), an Event, its checksum (4)."""
     data, found, at = path.read_bytes(), [], 0
     while at < len(data):
         (length,) = struct.unpack_from("<Q", data, at)
@@ -53,7 +53,7 @@ def scalars(path: Path) -> list[tuple[str, int, float]]:
 def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 
-    # Folders are what MLflow keeps without a database.
+    # Without a database MLflow stores runs in folders.
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     target = f"file://{tmp_path}"
     for _ in range(2):
@@ -62,7 +62,7 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = client.get_experiment_by_name("scenes")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
-    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"], "a run for each time, one experiment"
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"], "two runs in one MLflow experiment"
     history = client.get_metric_history(runs[0].info.run_id, "expert 1/loss")
     assert [(metric.step, metric.value) for metric in history] == [(10, 1.0), (20, 0.5)]
 
@@ -72,7 +72,7 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     track(make_tracking("wandb=distillation", "scenes"), Clock())
     (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    # The library's own process may write the last records after `finish` has returned.
+    # The library's process may write the last records after `finish` has returned.
     deadline = time.monotonic() + HANG_SECONDS
     while not (found := records(path)) or found[-1].WhichOneof("record_type") != "exit":
         assert time.monotonic() < deadline
@@ -81,7 +81,8 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def records(path: Path) -> list[Any]:
-    """Of a run's file: after 7 bytes, records of checksum (4 bytes), length (2), kind (1; 1 is a whole one), Record."""
+    """The records in a run's file, which follow 7 bytes: checksum (4 bytes), length (2), kind (1; 1 is a complete one),
+    Record."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, found = path.read_bytes(), 7, []
@@ -96,7 +97,7 @@ def records(path: Path) -> list[Any]:
 
 
 def history(found: list[Any]) -> list[dict[str, float]]:
-    """What a run logged."""
+    """The values that a run logged."""
     rows = []
     for record in found:
         if record.WhichOneof("record_type") == "history":
@@ -106,24 +107,24 @@ def history(found: list[Any]) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("description", ["comet=x", "tensorboard", "tensorboard="])
-def test_an_unknown_tracker_is_one_sentence(description: str) -> None:
+def test_an_unknown_tracker_is_a_one_sentence_error(description: str) -> None:
     with pytest.raises(ConfigError, match=r"expected one of tensorboard=TARGET, wandb=TARGET, mlflow=TARGET"):
         make_tracking(description, "scenes")
 
 
-def test_one_that_cannot_begin_is_one_sentence(tmp_path: Path) -> None:
+def test_a_tracker_that_cannot_start_is_a_one_sentence_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"^--track mlflow=nowhere://x: "):
         make_tracking("mlflow=nowhere://x", "scenes")
 
 
-def test_one_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"wandb is not installed: pip install wandb"):
         make_tracking("wandb=x", "scenes")
 
 
-def test_one_that_fails_later_stops_no_run(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tracker_that_fails_later_does_not_stop_the_run(caplog: pytest.LogCaptureFixture) -> None:
     class Failing:
         calls = closed = 0
 
@@ -143,7 +144,7 @@ def test_one_that_fails_later_stops_no_run(caplog: pytest.LogCaptureFixture) -> 
     assert "curves are no longer tracked: the server is gone" in caplog.text
 
 
-def test_a_slow_one_makes_curves_coarser_and_the_run_no_slower() -> None:
+def test_a_slow_tracker_gets_coarser_curves_and_does_not_slow_the_run() -> None:
     class Slow:
         def __init__(self) -> None:
             self.gate, self.steps, self.over = threading.Event(), [], []
@@ -156,7 +157,7 @@ def test_a_slow_one_makes_curves_coarser_and_the_run_no_slower() -> None:
             self.over.append(unit)
 
         def close(self) -> None:
-            """Nothing is open."""
+            """Does nothing, because nothing is open."""
 
     slow, clock = Slow(), Clock()
     tracking = Tracking(slow, clock)

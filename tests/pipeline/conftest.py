@@ -1,4 +1,4 @@
-"""A finished tiny experiment, and copies of it to be completed."""
+"""A finished tiny experiment, and copies of it without some units."""
 
 import shutil
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from vldd_dist.testing.experiments.tiny_experiment import experiment, run
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The tiny experiment, undisturbed."""
+    """The store of the tiny experiment, which ran without interruption."""
     store = Store(str(tmp_path_factory.mktemp("finished")))
     run(store, make_graph(experiment()).units())
     return store
@@ -21,7 +21,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def without(finished: Store, tmp_path: Path) -> Callable[[str], Store]:
-    """A copy of the finished store from which all units of a kind, and what needs them, are gone."""
+    """A copy of the finished store without the units of a kind and the units that need them."""
 
     def make(kind: str) -> Store:
         copy = tmp_path / f"without-{kind}"

@@ -1,4 +1,4 @@
-"""The bilevel objective against a student trained by hand, and a whole distillation without experts."""
+"""The bilevel objective compared with a student trained by an explicit loop, and a whole distillation without experts."""
 
 import itertools
 from typing import Any
@@ -49,7 +49,7 @@ RATES = (0.3, 0.2)
 
 
 def described(objective: str, train: str = "head", *overrides: str) -> Experiment:
-    """Without a teacher, unless the objective's settings ask for one."""
+    """An experiment without a teacher, unless the objective's settings have one."""
     alone = "" if "teacher" in objective else ALONE
     return experiment(
         *OVERRIDES, f"distill.objective={{{SETTINGS}{alone}{objective}}}", f"model.image.train={train}", *overrides
@@ -58,7 +58,7 @@ def described(objective: str, train: str = "head", *overrides: str) -> Experimen
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The data set, its captions' embeddings and the features of the frozen tower, without experts."""
+    """A store with the data set, its captions' embeddings and the features of the frozen tower, without experts."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
     kinds = {*DATA_KINDS, "feature_group", "image_features"}
     run(store, [unit for unit in make_graph(described("")).units() if unit.kind in kinds])
@@ -136,7 +136,7 @@ def test_the_gradient_is_that_of_training_by_hand(step: int, train: str, prepare
 
 
 def test_only_pairs_of_differentiated_steps_move(prepared: Store) -> None:
-    """Of nine pairs, two in each step; the last step is differentiated."""
+    """Nine pairs, of which two are in each step; only the last step is differentiated."""
     settings = "{name: bilevel, real_batch_size: 7, inner_steps: 1, skipped_steps: 4, teacher: 0}"
     tree = described("", "head", "distill.pairs=[9]", "distill.batch_size=2", f"distill.objective={settings}")
     for step in itertools.count(1, 2):
@@ -219,7 +219,7 @@ def test_the_real_pairs_of_each_step_get_noise_of_their_own(prepared: Store, mon
         for scale in (0, 0.5)
         for step in (2, 3)
     }
-    # Images and texts, from one generator.
+    # Noise of images and texts is drawn from one generator.
     seeds = {step: derive_seed(derive_seed(0, "distillation", 5), "noise", step) % 2**63 for step in (2, 3)}
     assert calls == [(scale, seeds[step]) for scale, step in loss for _ in range(2)]
     assert all(abs(loss[0.5, step] - loss[0, step]) > 1e-3 for step in (2, 3))

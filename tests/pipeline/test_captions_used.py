@@ -1,4 +1,4 @@
-"""Which captions the stages use: those they selected by, and those of the training split only."""
+"""The captions that the stages use are those that the selection used, and only those of the training split."""
 
 import shutil
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units
 
 
 def test_what_is_selected_by_a_caption_trains_with_it(without: Callable[[str], Store]) -> None:
-    """Seeds of the selection and of the run that differ from the features' change nothing about the captions."""
+    """Other seeds of the selection and of the run than of the features do not change the captions."""
     store = without("distillation")
     tree = experiment(
         "coresets.methods=[herding, k_center, k_means]",
@@ -39,7 +39,7 @@ def test_what_is_selected_by_a_caption_trains_with_it(without: Callable[[str], S
     room, joint = workspace(store, features), read_tensors(UnitReader(store, "features", features.id), "features.safetensors")
     keys, numbers = [image.key for image in room.dataset.iterate("train")], joint["caption"].tolist()
     captions = [given[number] for given, number in zip(room.dataset.captions("train"), numbers, strict=True)]
-    # They are the captions whose features these are, and not all the first ones.
+    # They are the captions of these features, and not just the first ones.
     vectors = room.embeddings.rows("train", list(range(48)), numbers)
     texts = encode_texts(load_expert(room), vectors, 16)
     torch.testing.assert_close(joint["text"], texts)
@@ -61,7 +61,7 @@ def test_what_is_selected_by_a_caption_trains_with_it(without: Callable[[str], S
 def test_captions_of_other_splits_are_not_training_captions(
     finished: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Embeddings of captions that only validation and test have are moved to where they would be seen."""
+    """Embeddings of captions that only validation and test have are replaced by values that would be noticed."""
     copy = tmp_path / "copy"
     shutil.copytree(finished.root, copy)
     shutil.rmtree(copy / "units" / "publication")

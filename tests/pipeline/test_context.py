@@ -1,4 +1,4 @@
-"""What a unit's runner is given."""
+"""The context that a unit's runner gets."""
 
 import random
 
@@ -17,7 +17,7 @@ def roles(store: Store, names: list[str], prefix: str) -> list[str]:
 
 
 def test_roles_are_in_the_order_of_their_numbers(store: Store) -> None:
-    """An index among them is the expert's, and a draw by it means the same whatever their number."""
+    """The position of a role is the expert's index, so that a draw selects the same expert for any number of experts."""
     experts = [f"expert_{index:03d}" for index in range(1102)]
     given = ["features", *experts]
     random.Random(0).shuffle(given)

@@ -1,4 +1,4 @@
-"""Settings of a distillation in the whole graph: what each changes, and what is refused."""
+"""Settings of a distillation in the whole graph: what each one changes, and which combinations are rejected."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,14 +20,14 @@ from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units
 
 
 def losses_of(store: Store, tree: Experiment) -> torch.Tensor:
-    """(S, 2): of each outer step the terms of the loss it began with."""
+    """(S, 2): the terms of the loss at the start of each outer step."""
     (unit,) = units_of(tree, "distillation")
     curves = read_tensors(UnitReader(store, "distillation", unit.id), "curves.safetensors")
     return torch.stack([curves["terms.image"], curves["terms.text"]], dim=1)
 
 
-# What of the losses is as with the demo's settings: nothing from the first on, the first (the start is the same, the way is
-# not), or all up to an approximation's error.
+# Which losses are the same as with the demo's settings: none; only the first, because the start is the same; or all, up to the
+# error of an approximation.
 NOTHING, FIRST, ALMOST = "nothing", "the first", "all, almost"
 
 
@@ -94,14 +94,16 @@ def test_a_students_dropout_shows_from_the_first_step(without: Callable[[str], S
         (["distill.objective.max_loss=0.01", "distill.outer_steps=40"], r"the outer loss averages .* up to 19"),
     ],
 )
-def test_divergence_names_the_step_and_the_mend(overrides: list[str], sentence: str, without: Callable[[str], Store]) -> None:
+def test_divergence_names_the_step_and_the_setting_to_lower(
+    overrides: list[str], sentence: str, without: Callable[[str], Store]
+) -> None:
     store, tree = without("distillation"), experiment(*overrides)
     with pytest.raises(VlddError, match=rf"{sentence}.*lower distill.lr_images"):
         run(store, units_of(tree, "distillation"))
 
 
 def test_differences_on_a_network_with_kinks_are_refused_before_anything_is_made(without: Callable[[str], Store]) -> None:
-    """In the plan, and by a distillation of a plan that was made elsewhere."""
+    """By the plan, and by the distillation unit itself, if the plan was made elsewhere."""
     kinked, differences = "model.image.model=test_resnet", "distill.objective.gradient=finite_difference"
     sentence = r"image_backbone\.conv1\.2 is a ReLU.*set distill.objective.gradient: exact"
     with pytest.raises(ConfigError, match=sentence):
@@ -118,7 +120,7 @@ def test_differences_on_a_network_with_kinks_are_refused_before_anything_is_made
 
 
 def test_differences_that_drift_stop_the_run(without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the check finds at the start says nothing of later pairs."""
+    """A check that passed at the start does not hold for later pairs."""
     store, check = without("distillation"), LocalUnrolling.check_differences
 
     def drifting(self: LocalUnrolling, *arguments: Any) -> EpsilonChoice:

@@ -1,4 +1,4 @@
-"""What an attempt at a unit sets in its process."""
+"""The settings that an attempt at a unit makes in its process."""
 
 import os
 from dataclasses import replace
@@ -14,7 +14,7 @@ from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 
 @pytest.mark.parametrize(("cpus", "threads", "parallel"), [(0.5, 1, "false"), (1, 1, "false"), (3, 3, "true")])
 def test_a_unit_computes_on_no_more_cpus_than_it_asks_for(cpus: float, threads: int, parallel: str, store: Store) -> None:
-    """Neither torch nor the tokenizer of the text encoder, which reads these variables."""
+    """Both torch and the text encoder's tokenizer, which reads these variables, are limited."""
     before = torch.get_num_threads()
     (unit, *_) = units_of(experiment(), "shard_group")
     try:
@@ -26,7 +26,7 @@ def test_a_unit_computes_on_no_more_cpus_than_it_asks_for(cpus: float, threads: 
 
 
 def test_a_committed_unit_is_not_computed_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its checkpoints are gone, so another run, or a retry after a lost answer, would begin at the start."""
+    """Its checkpoints are deleted, so that another run, or a retry after a lost answer, would start from scratch."""
     (unit, *_) = units_of(experiment(), "shard_group")
     execute(unit.order(), store, lambda event: None)
     monkeypatch.setattr(UnitWriter, "commit", lambda *arguments, **more: pytest.fail("computed again"))

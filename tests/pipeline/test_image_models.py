@@ -27,7 +27,7 @@ def tree(*entries: str, **changes: Any) -> Experiment:
 
 
 def evaluations(graph: Graph, image_model: str) -> list[WorkUnit]:
-    """Of students."""
+    """The evaluations of students with this image model."""
     units = [unit for unit in graph.wanted("evaluation") if "pairs" in unit.inputs]
     return [unit for unit in units if unit.spec["model"]["image"]["model"] == image_model]
 
@@ -38,7 +38,7 @@ def _pixels(context: StageContext) -> torch.Tensor:
 
 @pytest.fixture
 def regnet(tmp_path: Path) -> Path:
-    """A file of weights, as a user has it."""
+    """A user's file of weights."""
     path = tmp_path / "regnet.safetensors"
     path.write_bytes(tensors.encode(create_backbone("regnetx_002", {}, pretrained=False, seed=7).state_dict()))
     return path
@@ -62,7 +62,7 @@ def test_each_model_has_a_row_with_its_weights_and_its_learning_rate(without: Ca
             means = {rate: recalls["mean"] for rate, recalls in facts["validation"]}
             assert list(means) == rates
             assert means[facts["learning_rate"]] == max(means.values())
-    # Each tower is shown the same images in its own normalisation: those of the set that was learned, and of a coreset.
+    # Each tower gets the same images, in its own normalisation: those of the distilled set, and those of a coreset.
     of_kind = {unit.inputs["pairs"].kind: unit for unit in evaluations(graph, "regnetx_002")}
     for kind, unit in of_kind.items():
         context = workspace(store, unit)
@@ -86,7 +86,7 @@ def test_each_model_has_a_row_with_its_weights_and_its_learning_rate(without: Ca
     assert rows >= students | {("full", None)}
 
 
-def test_what_an_entry_says_is_in_the_question_of_its_students_and_of_no_other(regnet: Path, tmp_path: Path) -> None:
+def test_the_settings_of_an_entry_change_only_the_ids_of_its_own_students(regnet: Path, tmp_path: Path) -> None:
     plain = "{model: test_vit, weights: random}"
     before = make_graph(tree(plain, "{model: test_resnet, weights: random}"))
     other = tmp_path / "other.safetensors"

@@ -1,4 +1,5 @@
-"""A similarity that distillation learns: it travels from the run to the published set, and experts do not depend on it."""
+"""A similarity that distillation learns: it is passed from the distillation to the published set, and experts do not depend on
+it."""
 
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_it_is_learned_stored_published_and_trained_on(
     run(store, units)
     start = read_rows(UnitReader(store, distilled.kind, distilled.id), "start")
     assert {name: tuple(rows.shape) for name, rows in start.items() if name in shapes} == shapes
-    # Where the start validated best it is the result: what moved is in the last checkpoint.
+    # If the start validated best, it is the result; the learned values are in the last checkpoint.
     moved = tensors.decode(last["rows.safetensors"], "rows")
     for name in shapes:
         assert torch.equal(moved[f"pairs/{name}"], start[name]) == (name == "number"), name
@@ -64,7 +65,7 @@ def test_it_is_learned_stored_published_and_trained_on(
     assert found.recipe.loss["similarity"] == similarity
     Reporter(make_graph(tree), store).write()
     assert b'<figure class="similarity">' in store.read(f"report/{tree.name}/index.html")
-    # A user's loop, as on the card: the batch of a loader is what the loss takes.
+    # A user's training loop, as on the card: the loss accepts the batch of a loader.
     loader = torch.utils.data.DataLoader(found.as_dataset(), batch_size=3, shuffle=True)
     features = torch.randn(3, 8), torch.randn(3, 8)
     for batch in loader:

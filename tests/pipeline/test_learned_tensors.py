@@ -1,4 +1,4 @@
-"""A loss that learns rows and a shared tensor, in one file: experts, student, evaluation and publication follow."""
+"""A loss in one file that learns row tensors and a shared tensor, used by experts, student, evaluation and publication."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_what_a_loss_learns_goes_through_the_whole_run(store: Store, monkeypatch
     assert set(pairs) == {"images", "texts", "log_scales"}
     torch.testing.assert_close(start["log_scales"], torch.tensor([0.0, 0.01, 0.02, 0.03]))
     assert set(shared) == {"log_rates", "log_temperature"}
-    # Where the start validated best it is the result; the curves have what moved.
+    # If the start validated best, it is the result; the learned values are in the curves.
     assert curves["shared.log_temperature"].shape == (4, 1)
     assert curves["shared.log_temperature"].unique().numel() == 4
     found = load_distilled(store.url_of(UnitReader(store, published.kind, published.id).facts["folder"]))

@@ -1,4 +1,4 @@
-"""A coreset of means: pixels and embeddings of the real pairs that its facts name, by the captions they were chosen by."""
+"""A coreset of means: averages of pixels and embeddings of the real pairs in its facts, with the captions of the selection."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""A unit that finds no memory ends with one sentence, and keeps its checkpoint."""
+"""A unit that runs out of memory ends with a one-sentence error, and keeps its checkpoint."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ OF_CUDA = (
 )
 
 
-def test_an_outer_step_without_memory_says_what_to_lower_and_its_checkpoint_stays(
+def test_an_outer_step_without_memory_names_the_settings_to_lower_and_keeps_its_checkpoint(
     finished: Store, without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, (unit,) = without("distillation"), units_of(experiment(), "distillation")
@@ -62,6 +62,6 @@ def test_other_allocators_are_known(error: Exception) -> None:
         raise error
 
 
-def test_a_mistake_stays_a_mistake() -> None:
+def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
     with pytest.raises(RuntimeError, match="shapes"), naming_what_to_lower(stage_of("dataset"), "dataset"):
         raise RuntimeError("shapes do not fit")

@@ -29,7 +29,7 @@ TREE = (
 
 @pytest.mark.parametrize("initialise", ["real", "kmeans"])
 def test_no_image_starts_a_pair_of_two_phases(initialise: str, store: Store) -> None:
-    """Of twelve images, eleven are used; both phases draw from all of them otherwise."""
+    """Eleven of twelve images are used. Without the exclusion, both phases would draw from all twelve."""
     tree = experiment(
         *("data.train_images=12", "data.shard_images=4", "experts.count=1", "experts.batch_size=6"),
         *("distill.pairs=[11]", "distill.phases=[{pairs: 5}, {}]", f"distill.initialise={initialise}"),
@@ -80,7 +80,7 @@ def test_a_run_in_phases_goes_through_all_stages(store: Store) -> None:
 
 
 def test_the_first_phase_of_two_budgets_is_one_unit(store: Store) -> None:
-    """And a run without phases is another than that of the first of two."""
+    """The run without phases is another unit than the first phase of two."""
     tree = experiment(*TREE, "distill.pairs=[4, 5]")
     units = units_of(tree, "distillation")
     assert sorted(unit.spec["pairs"] for unit in units) == [2, 4, 5]
@@ -108,7 +108,7 @@ def test_the_first_phase_of_two_budgets_is_one_unit(store: Store) -> None:
         ),
     ],
 )
-def test_what_makes_no_phases_is_refused(phases: str, sentence: str) -> None:
+def test_invalid_phases_are_refused(phases: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as refused:
         experiment(*TREE, f"distill.phases={phases}")
     assert sentence in str(refused.value)

@@ -39,7 +39,7 @@ def test_everything_is_made_and_a_second_plan_finds_it(finished: Store) -> None:
     }
 
 
-def test_what_does_not_shape_the_output_does_not_change_the_question() -> None:
+def test_settings_that_do_not_change_the_output_do_not_change_the_unit_id() -> None:
     ids = {unit.id for unit in make_graph(experiment()).units()}
     same = experiment("experts.readers=1", "experts.cache_mib=0", "distill.checkpoint_every=5", "device=cpu")
     assert {unit.id for unit in make_graph(same).units()} == ids

@@ -1,4 +1,4 @@
-"""Units that are stopped or killed resume and end in the same bits."""
+"""Units that are stopped or killed resume, and give bit-identical results."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,14 +33,14 @@ def test_a_distillation_that_is_asked_to_stop_stores_where_it_is(
 
 
 class Killed(BaseException):
-    """A process's death, as far as code inside the process can tell."""
+    """Simulates the death of a process within the process."""
 
 
 @pytest.mark.parametrize("kind", ["expert", "distillation"])
-def test_killed_anywhere_it_ends_in_the_same_bits(
+def test_a_unit_killed_anywhere_gives_bit_identical_results(
     kind: str, finished: Store, without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Die after a few store operations, go on, die again, until the unit is done."""
+    """The process dies after a few store operations and is started again, until the unit is done."""
     store, unit = without(kind), units_of(experiment(), kind)[-1]
     originals = {name: getattr(Store, name) for name in ("write", "create", "delete")}
     left = [0]
@@ -64,13 +64,15 @@ def test_killed_anywhere_it_ends_in_the_same_bits(
             execute(unit.order(), store, lambda event: None)
         except Killed:
             deaths += 1
-            # A whole checkpoint takes several operations: give each attempt a little longer than the last.
+            # A checkpoint takes several operations, so that each attempt may do some more operations than the last.
             patience += 1
     assert deaths >= 3
     assert digests(store, unit) == digests(finished, unit)
 
 
-def test_killed_in_the_middle_of_an_epoch_it_ends_in_the_same_bits(finished: Store, without: Callable[[str], Store]) -> None:
+def test_a_unit_killed_in_the_middle_of_an_epoch_gives_bit_identical_results(
+    finished: Store, without: Callable[[str], Store]
+) -> None:
     store, unit = without("expert"), units_of(experiment(), "expert")[0]
     events = 0
 
@@ -89,5 +91,5 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_in_the_same_bits(finished: Sto
         epochs.append(event.epoch)
 
     execute(unit.order(), store, note_epoch)
-    assert epochs == [2, 2, 2, 3, 3, 3], "it goes on after the first epoch: trained from scratch it would be equal too"
+    assert epochs == [2, 2, 2, 3, 3, 3], "it resumes after the first epoch; training from scratch would give equal results too"
     assert digests(store, unit) == digests(finished, unit)

@@ -1,4 +1,4 @@
-"""Starts of images and texts, together and apart."""
+"""Starts of images and texts, joint and separate."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def start(store: Store, initialise: str) -> SyntheticPairs:
 @pytest.mark.parametrize("images", ["real", "noise", "kmeans"])
 @pytest.mark.parametrize("texts", ["real", "noise", "kmeans"])
 def test_images_and_texts_begin_as_their_own_start(images: str, texts: str, finished: Store) -> None:
-    """The same tensors as where one start makes both, bit by bit, and pairs where both are of real ones."""
+    """The tensors are bit-identical to those of one start for both. If both are real, they belong to the same pairs."""
     if {images, texts} == {"real", "kmeans"}:
         return
     found = start(finished, f"{{images: {images}, texts: {texts}}}")
@@ -64,7 +64,7 @@ def test_only_what_is_asked_for_is_an_input() -> None:
         ("{images: {name: noise, scale: 2}}", "scale: unknown key"),
     ],
 )
-def test_a_start_that_does_not_fit_is_one_sentence(initialise: str, sentence: str) -> None:
+def test_a_start_that_does_not_fit_is_a_one_sentence_error(initialise: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         experiment(f"distill.initialise={initialise}")
     assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""A study's graph: every question once, whoever asks it."""
+"""The graph of a study: a unit that several variants need occurs once."""
 
 import pytest
 
@@ -14,7 +14,7 @@ VARIANTS = {
 }
 
 
-def test_variants_share_the_units_that_answer_the_same_question() -> None:
+def test_variants_share_units_with_equal_ids() -> None:
     graph = StudyGraph(VARIANTS)
     alone = {name: {unit.id for unit in make_graph(one).units()} for name, one in VARIANTS.items()}
     together = [unit.id for unit in graph.units()]
@@ -25,7 +25,7 @@ def test_variants_share_the_units_that_answer_the_same_question() -> None:
     assert shared == {unit for unit in together if sum(unit in one for one in alone.values()) > 1}
     kinds = {unit.kind for unit in graph.shared()}
     assert {"dataset", "caption_embeddings", "expert", "distillation", "evaluation"} <= kinds
-    # A published set bears the experiment's name.
+    # A published set contains the experiment's name.
     assert "publication" not in kinds
 
 

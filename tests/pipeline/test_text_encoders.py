@@ -12,7 +12,7 @@ TINY_CLIP = ("model.text.model=tiny-clip", "model.text.pooling=projected")
 
 @pytest.mark.parametrize("change", ["model.text.pooling=eos", "model.text.max_tokens=20", "model.text.scale=none"])
 @pytest.mark.parametrize("kind", ["embedding_group", "caption_embeddings"])
-def test_what_shapes_the_embeddings_is_in_their_question(kind: str, change: str) -> None:
+def test_settings_of_the_embeddings_are_in_their_unit_id(kind: str, change: str) -> None:
     ids, others = ([unit.id for unit in units_of(experiment(*TINY_CLIP, *more), kind)] for more in ([], [change]))
     assert set(ids).isdisjoint(others)
 

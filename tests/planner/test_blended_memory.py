@@ -1,4 +1,4 @@
-"""What mixing features adds to an unroll, against what the CPU's allocator gives out."""
+"""The memory that mixing features adds to an unroll, compared with the CPU's allocator."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from vldd_dist.models.losses.infonce import InfoNCE
 
 
 def test_blended_steps_take_what_the_estimate_says() -> None:
-    """More than plain ones: the mixed features stay for the way back."""
+    """They take more than plain steps, because the mixed features are kept for the backward pass."""
     pairs, head, estimates = 1024, HeadSettings(kind="projection", dropout=0), []
     image = ImageTowerSettings(model="test_nfnet", weights="random", train="head", head=head)
     settings = ModelSettings(image=image, text=TextTowerSettings(head=head), joint_dim=64)

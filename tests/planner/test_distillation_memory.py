@@ -1,4 +1,5 @@
-"""What a distillation takes by the plan: with what is fixed, frozen, trained beside the pairs, or kept of real ones."""
+"""Memory estimates of a distillation: with fixed rows, frozen towers, a model trained beside the pairs, or moments of real
+pairs."""
 
 import pytest
 
@@ -12,7 +13,7 @@ MIB = 2**20
 TEXT_DIM = 384
 
 
-def test_graphs_of_a_frozen_tower_are_the_first_to_go() -> None:
+def test_graphs_of_a_frozen_tower_are_discarded_first() -> None:
     frozen = ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16", "distill.pairs=[300]"]
     kept, none = (load_experiment("jobs/presets/scenes.yaml", [*frozen, f"distill.tower_graph_mib={mib}"]) for mib in (2048, 0))
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
@@ -24,7 +25,7 @@ def test_graphs_of_a_frozen_tower_are_the_first_to_go() -> None:
 
 @pytest.mark.parametrize("train", ["full", "head"])
 def test_images_that_keep_their_start_take_less(train: str) -> None:
-    """No gradient of pixels, no moments and no copies of images; of a frozen tower no graph."""
+    """They need no pixel gradients, no moments and no copies of images; with a frozen tower, no graph either."""
     towers = {"full": [], "head": ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16"]}[train]
     both, texts = (
         load_experiment(

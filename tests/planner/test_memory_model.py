@@ -1,4 +1,4 @@
-"""The plan's estimates: against what the CPU's allocator gives out, and what a person reads of them."""
+"""Memory estimates compared with the CPU's allocator, and how the plan shows them."""
 
 import io
 import json
@@ -84,7 +84,7 @@ def test_an_unroll_takes_what_the_estimate_says(gradient: str) -> None:
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_a_frozen_tower_takes_what_the_estimate_says(kept: int) -> None:
-    """The way of two chunks of images to their features and back."""
+    """The forward and backward pass of two chunks of images."""
     images, size = 40, 96
     image = ImageTowerSettings(model="mobilenetv2_100", weights="random", train="head", head=HeadSettings(kind="linear"))
     settings = ModelSettings(image=image)
@@ -107,13 +107,13 @@ def test_a_frozen_tower_takes_what_the_estimate_says(kept: int) -> None:
     measured = allocated_peak(there_and_back)
     assert measured > 30 * MIB
     assert measured / 1.2 < back + pixels < measured * 1.2
-    # Weights and biases in place of those of convolutions; what a norm had is gone.
+    # Folded weights and biases replace those of the convolutions, and the norms have no tensors.
     assert 0.9 * trace.frozen_bytes < trace.tower_bytes < trace.frozen_bytes
 
 
 @pytest.mark.parametrize(("name", "pooling"), [("minilm", "mean"), ("tiny-clip", "projected")])
 def test_a_text_encoder_takes_what_the_estimate_says(name: str, pooling: str) -> None:
-    """Captions of as many tokens as it takes."""
+    """With captions of the maximum number of tokens."""
     settings = TextTowerSettings(model=name, pooling=pooling, max_tokens=30)
     estimate = text_encoder_memory(settings, 64)
     encoder = FrozenTextEncoder(settings, torch.device("cpu"))
@@ -169,7 +169,7 @@ def test_two_ranks_halve_what_is_sharded() -> None:
     assert pairs_memory(1000, pair, two)["pairs"] == pairs_memory(1000, pair, one)["pairs"] // 2
     averaged = one.model_copy(update={"ema": 0.99})
     assert pairs_memory(1000, pair, averaged)["pairs"] == pairs_memory(1000, pair, one)["pairs"] + 1000 * MIB
-    # 12 GiB of fp32: the largest bucket, one of gradients and two of parameters.
+    # The model has 12 GiB in fp32, so that the buckets, one for gradients and two for parameters, have the largest size.
     bucket = 4 << 25
     fixed = GIB + 2 * bucket
     students = [student_memory(sizes, workers, "zero3") for workers in (1, 2)]
@@ -196,7 +196,7 @@ def test_a_rehearsal_follows_checkpointing_batches_and_frozen_towers() -> None:
     plain, recomputing = trace(head=head), trace(head=head, grad_checkpointing=True)
     assert pass_of(plain, 64) == pytest.approx(2 * pass_of(plain, 32), rel=0.1)
     assert pass_of(recomputing, 32) < 0.5 * pass_of(plain, 32)
-    # What is recomputed for a second derivative stays for it.
+    # Recomputed tensors are kept for the second derivative.
     graphs = [one.second_order(32, dropout=False, with_theta=True).graph for one in (plain, recomputing)]
     assert graphs[1] > 0.9 * graphs[0]
     frozen = trace(train="head", head=head)
@@ -213,7 +213,7 @@ def planned(experiment: Experiment, store: Store) -> str:
 
 @pytest.fixture
 def coco(tmp_path: Path) -> list[str]:
-    """Overrides that name annotations as COCO's, and a folder of their images."""
+    """Overrides with annotations in COCO's format, and a folder for their images."""
     splits = ["train"] * 6 + ["restval"] * 2 + ["val", "test"]
     images = [{"filename": f"{n}.jpg", "split": split, "sentences": [{"raw": "x"}]} for n, split in enumerate(splits)]
     for image in images:
@@ -225,7 +225,8 @@ def coco(tmp_path: Path) -> list[str]:
 def test_the_coco_preset_is_planned_without_a_network(store: Store, coco: list[str]) -> None:
     text = planned(load_experiment("jobs/presets/coco-nfnet-bert.yaml", coco), store)
     assert "39.9 M parameters, 39.9 M of them trainable; a snapshot takes 152.0 MiB" in text
-    # Embeddings, experts, distillations, evaluations. BERT base is what is assumed of a hub's model; no tower is frozen.
+    # Embeddings, experts, distillations, evaluations. For a model on the hub the size of BERT base is assumed; no tower is
+    # frozen.
     assert text.count("80.0 GiB: fits") == 4
     assert re.search(r"embedding groups: .*text encoder 417\.6 MiB", text)
     assert "feature groups" not in text
@@ -238,7 +239,7 @@ def test_the_coco_preset_is_planned_without_a_network(store: Store, coco: list[s
     ("model", "millions", "blocks", "width", "gib", "fits"),
     [("vit_large_patch16_224", 303.3, 24, 1024, 40, True), ("vit_base_patch16_224", 85.8, 12, 768, 7, False)],
 )
-def test_snapshots_of_adapters_are_small_and_a_small_gpu_is_refused_with_a_mend(
+def test_snapshots_of_adapters_are_small_and_a_small_gpu_is_refused_with_suggestions(
     model: str, millions: float, blocks: int, width: int, gib: int, fits: bool, store: Store, coco: list[str]
 ) -> None:
     gpu = [f"distill.resources.gpu_memory_gib={gib}", "distill.batch_size=32", "distill.pairs=[100]"]

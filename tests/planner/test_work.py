@@ -1,4 +1,4 @@
-"""Counted operations against PyTorch's own counter, and against passes counted by hand."""
+"""Estimated operations compared with PyTorch's own counter, and with passes counted by hand."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def test_an_image_encoded_has_the_operations_of_torchs_counter() -> None:
 
 
 def test_an_exact_step_costs_as_much_as_the_graph_of_all_steps() -> None:
-    """`full` is another implementation: one graph, differentiated by autograd alone."""
+    """Compared with `full`, another implementation with one graph that autograd differentiates."""
     steps = 3
     described, trace = traced(f"distill.objective.inner_steps={steps}", f"distill.pairs=[{COUNTED}]")
     from vldd_dist.cost_model.flop_trace import FlopCount
@@ -72,7 +72,7 @@ def test_an_exact_step_costs_as_much_as_the_graph_of_all_steps() -> None:
             lambda end: torch.stack([tensor.square().sum() for tensor in end]).sum(),
         )
     modelled = outer_step_flops(trace, described.distill, COUNTED)
-    # The sweep goes there a first time without a graph.
+    # The first pass of the sweep is without a graph.
     there = (steps - 1) * COUNTED * FlopTrace(trace).training
     assert modelled == pytest.approx(counted.total + there, rel=0.1)
 
@@ -89,13 +89,13 @@ def test_units_cost_what_their_passes_do() -> None:
     step = 2 * (flops.training + 2 * flops.second_order(frozenset()))
     assert outer_step_flops(trace, described.distill, 4) == pytest.approx(step)
     texts = described.model_copy(update={"distill": described.distill.model_copy(update={"lr_images": 0.0})})
-    assert outer_step_flops(trace, texts.distill, 4) < step, "no way back to the pixels"
-    # Validated at the start and after steps 4, 8 and 10.
+    assert outer_step_flops(trace, texts.distill, 4) < step, "no backward pass to the pixels"
+    # Validation is at the start and after steps 4, 8 and 10.
     assert distillation_flops(described, trace, data, 4) == pytest.approx(10 * step + 4 * student)
 
 
 def test_phases_cost_their_own_steps_and_validations_on_all_pairs_so_far() -> None:
-    """And hold the pairs of the phases before."""
+    """A phase also holds the pairs of earlier phases."""
     described, trace = traced(
         "distill.pairs=[6]", "distill.phases=[{pairs: 2, outer_steps: 4}, {}]", "distill.validate_every=3"
     )
@@ -115,7 +115,7 @@ def test_phases_cost_their_own_steps_and_validations_on_all_pairs_so_far() -> No
 
 
 def test_a_run_reads_the_snapshots_that_it_can_reach() -> None:
-    """Three experts; each snapshot once, and no more than the outer steps take."""
+    """Three experts: each snapshot is read once, and not more snapshots than the outer steps need."""
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
 
     def read(*overrides: str) -> float:

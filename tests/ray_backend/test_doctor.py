@@ -1,4 +1,4 @@
-"""What `vldd doctor` finds."""
+"""The checks of `vldd doctor`."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +9,7 @@ from vldd_dist.cli.main import main
 from vldd_dist.ray_backend.doctor import examine
 from vldd_dist.store.store import Store
 
-# The examination lets two ranks meet.
+# One of the checks connects two ranks.
 pytestmark = pytest.mark.ranks
 
 
@@ -40,7 +40,7 @@ def test_a_sound_store_is_ok_and_nothing_is_left_behind(
     assert list(Path(store.root).iterdir()) == []
 
 
-def test_what_is_amiss_is_named_and_the_rest_is_examined(
+def test_problems_are_named_and_the_other_checks_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_bytes(b"")

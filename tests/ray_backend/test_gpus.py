@@ -1,4 +1,4 @@
-"""GPUs are compared with what is asked for before anything runs."""
+"""The GPUs of the machine are compared with the requested ones before anything runs."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def set_gpus(count: int, monkeypatch: pytest.MonkeyPatch, usable: bool = True) -
 
 
 @pytest.mark.parametrize(("here", "asked", "lines"), [(0, 0, 0), (1, 0, 1), (2, 1, 0)])
-def test_a_gpu_that_nothing_uses_is_told(here: int, asked: float, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unused_gpu_is_reported(here: int, asked: float, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
     set_gpus(here, monkeypatch)
     said: list[str] = []
     compare_gpus([make("dataset"), make("expert 0", gpus=asked)], said.append)

@@ -1,4 +1,4 @@
-"""How a run comes to a Ray of its own, on a busy machine too, which no other machine reaches."""
+"""A run starts its own Ray, also on a busy machine, and no other machine can reach it."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ SLOW = "The current node timed out during startup. This could happen because the
 
 
 def starting(monkeypatch: pytest.MonkeyPatch, fails: int) -> list[str]:
-    """Ray's start fails so many times, as it does when its processes take too long. What is called, in order."""
+    """Make Ray's start fail this many times, as when its processes take too long; returns the list of calls, in order."""
     calls: list[str] = []
 
     def init(**options: object) -> None:
@@ -37,7 +37,7 @@ def test_a_slow_start_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: py
     assert caplog.text.count("timed out during startup") == STARTS - 1
 
 
-def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_that_does_not_start_is_a_one_sentence_error(monkeypatch: pytest.MonkeyPatch) -> None:
     starting(monkeypatch, STARTS)
     with pytest.raises(InterruptedRun, match=r"Ray did not start on this machine in 3 tries \(The current node timed out"):
         start_ray()

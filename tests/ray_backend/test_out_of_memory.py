@@ -1,10 +1,10 @@
-"""A machine that is short of memory, with Ray's own monitor, which ends workers before the kernel does."""
+"""A machine that is short of memory, with Ray's own memory monitor, which kills workers before the kernel does."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.ray_backend.workers.test_spoilt_workers import assert_said, one_node, run
+from tests.ray_backend.workers.test_broken_workers import assert_said, one_node, run
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.ray
 
 
 class NoQueue:
-    """Ray would end its process too, again and again, and nothing here begins to report."""
+    """Replaces the progress queue. Ray's monitor would kill its process too, and no unit here reports progress."""
 
     def qsize(self) -> int:
         return 0
@@ -21,8 +21,8 @@ class NoQueue:
         return []
 
 
-def test_a_machine_without_memory_ends_a_unit_in_a_sentence(store: Store, tmp_path: Path) -> None:
-    # More is always in use than a thousandth of what there is.
+def test_a_unit_on_a_machine_without_memory_fails_with_a_one_sentence_error(store: Store, tmp_path: Path) -> None:
+    # More than a thousandth of the memory is always in use.
     short = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 100}
     with one_node(tmp_path, _system_config=short) as executor:
         executor.queue = NoQueue()  # type: ignore[assignment]

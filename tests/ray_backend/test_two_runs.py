@@ -1,4 +1,4 @@
-"""Two runs of one name in one store, with other settings: a driver each, without Ray."""
+"""Two runs with the same name and store but other settings, each with its own driver, without Ray."""
 
 import io
 import json
@@ -28,7 +28,7 @@ from vldd_dist.store.store import Store
 
 
 class NoReport:
-    """In place of a reporter: the units of these tests have no results."""
+    """Replaces a reporter, because the units of these tests have no results."""
 
     page = "report/x/index.html"
 
@@ -39,7 +39,7 @@ class NoReport:
 
 
 class Driver:
-    """Runs experiments. Where Ray would be started, `meanwhile` is called instead, and the run is interrupted."""
+    """Runs experiments. Instead of starting Ray, it calls `meanwhile` and interrupts the run."""
 
     def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store, self.monkeypatch = store, monkeypatch
@@ -47,7 +47,7 @@ class Driver:
         monkeypatch.setattr("vldd_dist.monitoring.reports.study_report.StudyReporter", NoReport)
 
     def interrupted(self, described: Any, meanwhile: Callable[[], Any] = lambda: None, until: str | None = None) -> str:
-        """What the run prints."""
+        """The output of the run."""
         said = io.StringIO()
         start = run.run_experiment if isinstance(described, Experiment) else run.run_study
 
@@ -71,14 +71,14 @@ def driver(store: Store, monkeypatch: pytest.MonkeyPatch) -> Driver:
 
 
 def unfinished(store: Store, *overrides: str) -> tuple[Experiment, list[WorkUnit], set[str]]:
-    """An experiment, its units, and the ids of those that are committed, all but the last."""
+    """An experiment, its units, and the ids of the committed ones, which are all but the last."""
     experiment, units = committed(store, *overrides)
     store.delete([manifest_key(prefix_of(units[-1].kind, units[-1].id))])
     return experiment, units, done(store, units)
 
 
 def other_description(store: Store, folder: Path) -> str:
-    """The file of an experiment that is kept."""
+    """The file of another experiment, which is kept."""
     path = folder / "kept.yaml"
     path.write_text(yaml.safe_dump(committed(store, "name=kept")[0].model_dump(mode="json")))
     return str(path)
@@ -189,7 +189,7 @@ def test_a_run_says_that_another_one_of_its_name_is_running(
     said: list[str] = []
 
     def meanwhile() -> None:
-        # The last is another driver of the same run.
+        # The last one is a second driver of the same run.
         said.extend(driver.interrupted(one) for one in (other, load_study(study), experiment))
 
     assert notice not in driver.interrupted(experiment, meanwhile)

@@ -1,4 +1,4 @@
-"""A run that needs DeepSpeed where it is not installed, or a newer torch."""
+"""A run that needs DeepSpeed, which is not installed, or a newer torch."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_a_sharded_run_is_refused_at_its_start(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ConfigError, match=r"^sharding: zero1 to zero3 needs DeepSpeed: install vldd_dist\[zero\], or .* fsdp$"):
         run.run_experiment(tree, store, Console(quiet=True))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [], "before anything is written"
-    # A finished run only reports.
+    # A finished run only writes its report.
     monkeypatch.setattr(run, "committed_units", lambda store, units: {unit.id for unit in units})
     run._require_engine(units_of(tree, "expert"), store)
 

@@ -27,7 +27,8 @@ METHODS = ("full", "random", "herding", "k_center", "forgetting", "distilled")
 
 
 def row(method: str, pairs: int, level: float, image_model: str | None = None, runs: int = 3, students: int = 1) -> Row:
-    """Every metric has mean `level`, and differs by 1 between neighbouring runs, by 4 between neighbouring students."""
+    """A row in which every metric has the mean `level`, and differs by 1 between successive runs and by 4 between successive
+    students."""
     recalls = [
         [
             dict.fromkeys(METRICS, level + run - (runs - 1) / 2 + 4 * (student - (students - 1) / 2))
@@ -39,7 +40,7 @@ def row(method: str, pairs: int, level: float, image_model: str | None = None, r
 
 
 def progress(state: Literal["running", "done", "failed", "stopped"], running: int = 2) -> Progress:
-    """Of a run of which as many units are at work."""
+    """The progress of a run with this many running units."""
     names = ("dataset", "caption embeddings", "experts", "distillation runs", "evaluations", "distilled sets")
     stages = [
         Stage(name=name, total=total, done=done, failed=failed)
@@ -70,7 +71,7 @@ def took(name: str, seconds: float, gpus: int, untimed: int = 0) -> StageCost:
 
 
 def large() -> ReportData:
-    """200 experts, 12 distilled sets."""
+    """A report with 200 experts and 12 distilled sets."""
     small = report()
     return small.model_copy(
         update={
@@ -88,7 +89,7 @@ def report() -> ReportData:
     return ReportData(
         name="scenes",
         description={"data": "scenes, 2,000 train pictures", "experts": "2 of 3 epochs"},
-        # Out of order on purpose: the tables sort.
+        # Not in order on purpose, because the tables sort the rows.
         rows=[
             row("distilled", 20, 16.0),
             row("random", 10, 5.0),

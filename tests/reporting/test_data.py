@@ -10,7 +10,7 @@ from vldd_dist.reporting.pictures import encode_picture
 
 
 def recalls(values: np.ndarray) -> list[list[dict[str, float]]]:
-    """(runs, students, metrics) -> as `aggregate` takes them."""
+    """The recalls of an array (runs, students, metrics), in the form that `aggregate` accepts."""
     return [[dict(zip(METRICS, student, strict=True)) for student in run] for run in values.tolist()]
 
 
@@ -35,7 +35,7 @@ def test_one_run_has_no_spread_over_runs_and_one_student_none_over_students():
 
 
 def test_a_run_whose_students_are_not_all_evaluated_weighs_as_much_as_another():
-    """While an experiment runs."""
+    """This happens while an experiment runs."""
     stat = aggregate("distilled", 10, [[dict.fromkeys(METRICS, value) for value in run] for run in ([1, 3], [8])]).metrics[
         "tr1"
     ]

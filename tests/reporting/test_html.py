@@ -17,7 +17,7 @@ VOID = {"meta", "img", "br", "input"}
 
 
 class Page(HTMLParser):
-    """Elements, ids and text of a page; fails on tags that do not nest."""
+    """The elements, ids and text of a page. Tags that are not nested correctly are an error."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def test_every_row_figure_and_picture_is_there(page: Page):
     assert len(page.all("img")) == 4
 
 
-def test_everything_seen_has_words(page: Page):
+def test_every_visual_element_has_a_text_alternative(page: Page):
     assert all(attributes.get("alt") for attributes in page.all("img"))
     figures = [attributes for _, attributes in page.elements if attributes.get("role") == "img"]
     assert len(figures) == len(page.all("svg"))
@@ -168,7 +168,7 @@ STATES = {
 
 @cache
 def page_of(state: str) -> str:
-    """The large one takes seconds."""
+    """The page of a report; made once, because the large one takes seconds."""
     return render_html(STATES[state])
 
 
@@ -180,7 +180,7 @@ def test_a_page_says_where_its_run_stands(state: str) -> None:
     assert len(reloads) == running
     assert page.texts.count({"large": "running"}.get(state, state)) == 1
     assert ("about 93 min 20 s left" in page.texts) == running
-    # A run that is done needs no bars, but its troubles are told.
+    # A finished run has no progress bars, but its problems are listed.
     assert ("480 of 1,200, 20 failed" in page.texts) == (state != "done")
     assert any("retried" in text and text.endswith("<node>") for text in page.texts)
 
@@ -189,7 +189,8 @@ def test_a_page_says_where_its_run_stands(state: str) -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_phones_and_desktops_show_it_without_sideways_scrolling(state: str, width: int, browser: str, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(page_of(state))
-    # A headless window has a least width above 390 px, a frame has not; the outer page reports what the frame measures.
+    # A headless window cannot be narrower than some width above 390 px, but a frame can; the outer page reports the frame's
+    # size.
     probe = tmp_path / "probe.html"
     probe.write_text(
         f'<iframe id="screen" width="{width}" height="800" style="border: 0" src="report.html"></iframe><script>'

@@ -51,7 +51,7 @@ def test_points_say_their_values_where_they_are_drawn():
         said[name] for name in ("distilled, pairs 10: 10 %", "distilled, pairs 20: 16 %", "full data, 2,000 images: 55 %")
     )
     assert low[0] < high[0] == full[0]
-    # Recall is linear from the bottom up.
+    # The axis of recall is linear, with larger values above.
     assert (low[1] - high[1]) / 6 == pytest.approx((high[1] - full[1]) / 39, rel=0.02)
 
 

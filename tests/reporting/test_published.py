@@ -1,4 +1,4 @@
-"""Published figures: the files, and what is found in them."""
+"""Published figures: the files, and looking up figures in them."""
 
 import re
 
@@ -27,20 +27,20 @@ def test_every_file_is_read_and_says_where_its_figures_come_from() -> None:
     for name, table in tables.items():
         assert {row.dataset for row in table.rows} == {name.rpartition("-")[2]}
         assert re.match(r"https://", table.url)
-        # Some papers have no number there.
+        # Some papers lack this number.
         assert re.search(r"arXiv \d{4}\.\d{5}|openreview", table.source + table.url), name
         assert table.table().sources(), "each figure carries its source"
 
 
-def test_a_figure_is_found_by_its_question() -> None:
+def test_a_figure_is_found_by_its_key() -> None:
     table = PublishedTable.model_validate(TREE)
     found = table.cell("v", "distilled", 100, "ir1")
     assert found == Published(mean=4.7, std=0.2, source="A paper, Table 2 (https://example.org)")
     assert table.cell("v", "distilled", 100, "tr1", "other").mean == 3.1  # type: ignore[union-attr]
-    # Of full data whatever the number of pairs.
+    # Figures of full data are found for any number of pairs.
     assert table.cell("v", "full", 29000, "tr1").mean == 50.0  # type: ignore[union-attr]
-    for question in (("v", "distilled", 200, "tr1"), ("w", "distilled", 100, "tr1"), ("v", "random", 100, "tr1")):
-        assert table.cell(*question) is None
+    for key in (("v", "distilled", 200, "tr1"), ("w", "distilled", 100, "tr1"), ("v", "random", 100, "tr1")):
+        assert table.cell(*key) is None
     assert table.cell("v", "distilled", 100, "mean") is None
 
 
@@ -62,7 +62,7 @@ def test_as_a_table() -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"dataset": "d", "variant": "v", "method": "full", "tr1": 40.0}, "two rows answer one question"),
+        ({"dataset": "d", "variant": "v", "method": "full", "tr1": 40.0}, "two rows have the same key"),
         ({"dataset": "d", "variant": "v", "method": "random", "pairs": 1, "tr1": 101}, "less than or equal to 100"),
         ({"dataset": "d", "variant": "v", "method": "random", "pairs": 1, "tr2": 1.0}, "tr2"),
         ({"dataset": "d", "variant": "v", "method": "random", "pairs": 1}, "at least 1 item"),
@@ -79,5 +79,5 @@ def test_a_name_that_is_not_there() -> None:
 
 
 def test_no_metric_is_a_key() -> None:
-    """In a file both stand side by side."""
+    """In a file, metrics and keys are in the same mapping."""
     assert not set(METRICS) & {"dataset", "variant", "method", "pairs", "image_model", "figures"}

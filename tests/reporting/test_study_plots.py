@@ -1,4 +1,4 @@
-"""Figures of a study: what they compare, and where it is drawn."""
+"""The figures of a study: the compared results, and their positions."""
 
 from xml.etree import ElementTree
 
@@ -10,7 +10,7 @@ from vldd_dist.reporting.study_tables import Layout
 
 
 def said(layout: Layout) -> dict[str, tuple[float, float]]:
-    """What points say -> where they are drawn."""
+    """The text of each point -> its position."""
     plot = study_plot(layout, RESULTS)
     assert plot is not None
     circles = [one for one in ElementTree.fromstring(plot.svg).iter() if one.get("class") == "value"]

@@ -1,14 +1,14 @@
-"""Tables of a study: which figure stands where."""
+"""The tables of a study: the position of each figure."""
 
 from vldd_dist.recall_metrics import METRICS
 from vldd_dist.reporting.data import Row, aggregate
 from vldd_dist.reporting.renderers.markdown import markdown
-from vldd_dist.reporting.study_tables import Layout, Question, study_table
+from vldd_dist.reporting.study_tables import Layout, RowKey, study_table
 from vldd_dist.reporting.table import Published, Statistic, Table
 
 
 def row(method: str, pairs: int, *runs: tuple[float, ...], image_model: str | None = None) -> Row:
-    """Every recall of a run's students is the number given."""
+    """A row in which every recall of a run's students is the given number."""
     return aggregate(method, pairs, [[dict.fromkeys(METRICS, value) for value in run] for run in runs], image_model)
 
 
@@ -32,7 +32,7 @@ def test_rows_with_fewer_students_than_planned_are_named() -> None:
     assert "Incomplete: vit, random, 10 pairs: 2 of 5 students." in table.notes
 
 
-def nothing(question: Question, metric: str) -> Published | None:
+def nothing(key: RowKey, metric: str) -> Published | None:
     return None
 
 
@@ -58,7 +58,7 @@ def test_variants_go_across() -> None:
         ["pairs", "mean vit", "mean nfnet"],
         [":---", "---:", "---:"],
         ["10", "16.0 ±1.0", "**21.0 ±1.0**"],
-        # What is not measured is empty.
+        # Cells without a measurement are empty.
         ["20", "", "32.0 ±0.0"],
     ]
 
@@ -83,8 +83,8 @@ def test_students_of_other_image_towers_stand_below_their_own() -> None:
 
 
 def test_a_published_figure_has_a_column_beside_ours_and_its_source_below() -> None:
-    def known(question: Question, metric: str) -> Published | None:
-        is_it = (question.method, question.pairs, metric) == ("distilled", 10, "tr1")
+    def known(key: RowKey, metric: str) -> Published | None:
+        is_it = (key.method, key.pairs, metric) == ("distilled", 10, "tr1")
         return Published(mean=9.9, std=0.3, source="Wu et al., table 2") if is_it else None
 
     layout = Layout("T", ["nfnet"], ["random", "distilled"], pairs=[10, 20], across="method", metrics=["tr1", "ir1"])

@@ -1,4 +1,4 @@
-"""A table's values, and what each way to draw it makes of them."""
+"""The values of a table, and its output in each format."""
 
 import csv
 import io
@@ -24,7 +24,8 @@ PAPER = "Some & Others, arXiv 1234.56789v2, Table 3"
 
 
 def table(**changes: object) -> Table:
-    """Two sections of a titled group and one of another; a label that repeats, a published figure, hostile text."""
+    """A table with two sections of one titled group and one of another, a repeated label, a published figure and hostile
+    text."""
     return Table(
         title="Recall_1",
         columns=[
@@ -108,7 +109,7 @@ def test_in_a_terminal_words_stay_whole_and_nothing_is_cut_off(width: int) -> No
 
 @pytest.mark.parametrize("width", range(40, 130, 6))
 def test_a_table_of_many_columns_shows_all_of_every_cell_at_any_width(width: int) -> None:
-    """In a narrow terminal broken into pieces, but none is lost."""
+    """In a narrow terminal cells are broken into several lines, but no text is lost."""
     text = printed(recall_table(report()), width)
     assert text.count("±") == 1 + 7 * 6
     assert max(map(len, text.splitlines())) <= width
@@ -117,7 +118,7 @@ def test_a_table_of_many_columns_shows_all_of_every_cell_at_any_width(width: int
 
 
 def latex_lines(text: str) -> list[str]:
-    """What lies between the rules."""
+    """The lines between the horizontal rules."""
     return text[text.index(r"\toprule") : text.index(r"\bottomrule")].splitlines()
 
 

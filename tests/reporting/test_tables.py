@@ -52,7 +52,7 @@ def test_comparisons_name_the_best_coreset_of_the_size():
 
 
 def test_means_are_no_real_pairs():
-    """They are not the best coreset, and the table says what they are."""
+    """Means are not marked as the best coreset, and the table says that they are means."""
     means = row("prototypes", 10, 60.0).model_copy(update={"remark": "means of real pairs"})
     data = report()
     data = data.model_copy(update={"rows": [*data.rows, means]})

@@ -1,4 +1,4 @@
-"""Metrics beside recall against a slow reference."""
+"""Metrics other than recall compared with a slow reference implementation."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Recall against a slow reference, and the properties a figure must have."""
+"""Recall compared with a slow reference implementation, and properties that it must have."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from vldd_dist.retrieval.recall import recall
 
 
 def slow_recall(images: np.ndarray, texts: np.ndarray, owner: np.ndarray) -> list[float]:
-    """By the definition, one query at a time; an equal score counts against the right answer."""
+    """Recall by its definition, one query at a time; an equal score counts against the right answer."""
     images = images / np.linalg.norm(images, axis=1, keepdims=True)
     texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
     scores = images @ texts.T
@@ -51,7 +51,7 @@ def test_collapsed_features_score_nothing() -> None:
 
 
 def test_diverged_features_score_nothing() -> None:
-    """NaN compares false with everything: a rank counted naively would be the best one."""
+    """Comparisons with NaN are false, so that counting larger scores would give the best rank."""
     broken, sound = torch.full((40, 3), torch.nan), torch.eye(40, 3) + 1
     assert recall(broken, broken, torch.arange(40)).mean == 0
     assert recall(broken, sound, torch.arange(40)).mean == 0
@@ -63,7 +63,7 @@ def test_perfect_features_score_all() -> None:
 
 
 def test_the_figures_by_hand() -> None:
-    """Twenty captions, one a picture. Pictures before caption i's own, by similarity: i of them for i < 12, else none."""
+    """Twenty captions, one per image. For caption i, i images have a higher similarity than its own if i < 12, else none."""
     scores = torch.eye(20).double() * 0.5
     for caption in range(12):
         others = [picture for picture in range(20) if picture != caption][:caption]

@@ -1,4 +1,4 @@
-"""An executor without behaviour, and the parts of the scheduler around it, for tests of one part at a time."""
+"""An executor without behaviour and the parts of the scheduler around it, for unit tests of single parts."""
 
 from dataclasses import dataclass, field
 
@@ -19,7 +19,7 @@ from vldd_dist.scheduler.submitting.submission import Submission
 
 @dataclass
 class PassiveExecutor:
-    """Notes what it is asked for.
+    """Records the calls that it gets.
 
     Attributes:
         already_ended: unit id -> outcome that `stop` finds.
@@ -52,11 +52,11 @@ class PassiveExecutor:
         return True
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Does nothing, because nothing runs."""
 
 
 class Parts:
-    """Connected as in the controller; `now` is the clock of all."""
+    """The parts of the scheduler, connected as in the controller; `now` is the time of their clock."""
 
     def __init__(self, units: list[WorkUnit], capacity: Capacity, max_running: int | None = None) -> None:
         self.now = 0.0
@@ -90,7 +90,7 @@ class Parts:
         self.ready.add(unit, list(self.units).index(unit.id))
 
     def submit(self, *units: WorkUnit) -> None:
-        """Let these units run."""
+        """Submit these units and start them."""
         for unit in units:
             self.make_ready(unit)
         self.submission.submit_ready()
@@ -101,5 +101,5 @@ class Parts:
         return [order.label for order in self.executor.submitted]
 
     def of(self, kind: type) -> list[RunEvent]:
-        """The events of a kind."""
+        """The events of this class."""
         return [event for event in self.events if isinstance(event, kind)]

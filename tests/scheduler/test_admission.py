@@ -20,7 +20,8 @@ def test_resources_are_reserved_from_admission_to_release() -> None:
 
 
 def test_more_than_the_capacity_may_be_reserved() -> None:
-    """A unit may run although by the count there is nothing free: machines come and go between two questions."""
+    """A unit may run although nothing is free by the count, because machines join and leave between two requests for the
+    capacity."""
     admission = Admission()
     unit = make("unit")
     admission.submit(unit)

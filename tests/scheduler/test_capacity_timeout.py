@@ -4,7 +4,7 @@ from vldd_dist.errors import InterruptedRun
 from vldd_dist.scheduler.submitting.capacity_timeout import TIMEOUT_SECONDS, CapacityTimeout
 
 
-def test_a_person_is_told_once_and_the_run_gives_up_in_the_end() -> None:
+def test_the_user_is_notified_once_and_the_run_times_out() -> None:
     now, told = [0.0], list[str]()
     timeout = CapacityTimeout(told.append, lambda: now[0])
 
@@ -20,7 +20,7 @@ def test_a_person_is_told_once_and_the_run_gives_up_in_the_end() -> None:
     assert told == ["no GPU: waiting for machines"]
     with pytest.raises(InterruptedRun, match="no GPU, and no others came within 60 minutes"):
         wait(TIMEOUT_SECONDS)
-    # A unit ran meanwhile, or something else is waited for: the time counts anew.
+    # The time starts again if a unit ran meanwhile, or if the run waits for something else.
     timeout.reset()
     wait(TIMEOUT_SECONDS)
     timeout.wait("no GPU", "another", "none came")

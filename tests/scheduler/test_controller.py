@@ -1,4 +1,4 @@
-"""The controller against an executor that follows a script: order, retries, blocking."""
+"""The controller with an executor that follows a script: order, retries, blocking."""
 
 import json
 
@@ -56,7 +56,7 @@ def test_a_unit_that_is_tried_again_takes_its_old_place(store: Store) -> None:
     assert executor.submitted == ["a", "a", "b", "c"]
 
 
-def test_a_failed_unit_blocks_its_users_only(store: Store) -> None:
+def test_a_failed_unit_blocks_only_units_that_need_it(store: Store) -> None:
     result, executor = run(graph().values(), store, {"run 10": [CRASHED, CRASHED]})
     assert [(unit.label, outcome.cause) for unit, outcome in result.failed] == [("run 10", "bug")]
     assert [unit.label for unit in result.blocked] == ["evaluation of run 10"]
@@ -72,7 +72,7 @@ def diamond() -> list[WorkUnit]:
 
 @pytest.mark.parametrize("first", ["left", "right"])
 def test_a_unit_is_blocked_by_one_input_whatever_becomes_of_the_other(store: Store, first: str) -> None:
-    """Its other input is done before, or runs still."""
+    """The unit's other input is done before, or is still running."""
     result, executor = run(diamond(), store, {"left": [REFUSED]}, first=[first])
     assert executor.ended[1] == first
     assert [unit.label for unit in result.blocked] == ["bottom", "below"]

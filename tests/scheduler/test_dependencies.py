@@ -19,5 +19,5 @@ def test_a_failed_unit_blocks_what_needs_it_directly_or_through_others() -> None
     assert dependencies.fail("a") == ["b", "c"]
     assert dependencies.fail("a") == []
     assert [dependencies.has_failed(unit) for unit in ("a", "b", "c", "other", "x")] == [True, True, True, False, False]
-    # Its other input comes too late.
+    # Its other input is committed too late.
     assert dependencies.commit("x") == ["other"]

@@ -23,7 +23,7 @@ def test_a_stalled_unit_is_stopped_and_counts_as_broken() -> None:
     parts.running.report(UnitReported(unit.id, WorkerStarted()))
     parts.now = 59
     assert not health.check()
-    # Between two checks nothing is looked at.
+    # Between two checks nothing is checked.
     parts.now = 59 + HEALTH_SECONDS - 1
     assert not health.check()
     parts.now = 59 + HEALTH_SECONDS

@@ -1,4 +1,4 @@
-"""What the scheduler may not load."""
+"""The modules that the scheduler must not import."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The controller and units that may start before all their inputs are done, and units that are too slow where they are."""
+"""The controller, with units that may start before all their inputs are done, and with stragglers."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def waits(unit: WorkUnit) -> Outcome:
 
 
 class Late(ScriptedExecutor):
-    """The run may be submitted when its first expert is done."""
+    """An executor with a distillation that may be submitted when its first expert is done."""
 
     def submit(self, order: UnitOrder) -> None:
         kept = {role: given for role, given in order.inputs.items() if role not in RUN.later}
@@ -43,16 +43,16 @@ def run(
 
 
 def test_a_run_starts_with_the_inputs_it_needs_and_waits_for_the_others(store: Store) -> None:
-    # The run comes as far as it can while an expert trains, and is submitted again when that one is done.
+    # The distillation proceeds as far as it can while an expert trains, and is submitted again when that expert is done.
     result, executor, view = run(
         store, {"run": [waits(EXPERTS[1]), waits(EXPERTS[2]), DONE]}, ["expert 0", "run", "expert 2", "expert 1"], 3
     )
     assert executor.ended == ["expert 0", "run", "expert 2", "expert 1", "run", "run", "judged"]
-    # Waiting is no failure.
+    # Waiting does not count as a failure.
     assert (result.exit_code, result.failed, view.notices) == (0, [], [])
 
 
-def test_on_one_cpu_nothing_waits_for_itself(store: Store) -> None:
+def test_no_deadlock_of_late_inputs_on_one_cpu(store: Store) -> None:
     result, executor, _ = run(store, {"run": [waits(EXPERTS[2])]}, ["expert 0"], cpus=1)
     assert executor.ended[-1] == "judged"
     assert len(result.ran) == 5
@@ -83,13 +83,13 @@ def test_a_late_input_that_fails_and_is_never_needed_blocks_nothing(store: Store
 
 
 class Paced(ScriptedExecutor):
-    """Every unit reports a speed at each poll, of its node, and ends after so many samples."""
+    """At each poll every unit reports the speed of its node, and it ends after a number of samples."""
 
     def __init__(self, store: Store, speeds: dict[str, float], cpus: float) -> None:
         super().__init__(store, {}, lambda now: Capacity(cpus, 0))
         self.speeds = speeds
         self.began: dict[str, float] = {}
-        # When, and how long after it began.
+        # The time of each stop, and how long the unit had run.
         self.stopped: list[tuple[float, float]] = []
         self.avoided: dict[str, str | None] = {}
 
@@ -142,12 +142,12 @@ def test_a_straggler_is_moved_where_there_is_room_and_not_for_ever(store: Store)
         (SPEEDS | {"slow": 4.5 / SLOWDOWN + 0.1}, 5, 1),  # Not so slow.
         (SPEEDS, 4, 1),  # No room elsewhere.
         ({label: SPEEDS[label] for label in ("expert 0", "expert 1", "slow")}, 5, 1),  # Too few to compare with.
-        (SPEEDS, 10, 2),  # Ranks: their group was placed as a whole.
+        (SPEEDS, 10, 2),  # Several ranks, which are placed as a group.
     ],
 )
-def test_others_stay(store: Store, speeds: dict[str, float], cpus: float, workers: int) -> None:
+def test_units_that_are_no_stragglers_are_not_moved(store: Store, speeds: dict[str, float], cpus: float, workers: int) -> None:
     executor, _, _ = paced(store, speeds, cpus, workers)
-    # Room comes free when the others end, and then a straggler has it.
+    # When the other units end, their resources are free, and a straggler may be moved.
     others = [1000 / speed for label, speed in speeds.items() if label != "slow"]
     assert [now for now, _ in executor.stopped if now < min(others)] == []
     assert workers == 1 or executor.stopped == []

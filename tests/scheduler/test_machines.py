@@ -1,4 +1,4 @@
-"""The controller and the machines: what fits, what waits for more of them, what is left free for whom, at any size."""
+"""The controller and the capacity of the machines: admission, waiting, reservations, and cost per unit in large graphs."""
 
 import time
 
@@ -40,7 +40,7 @@ def test_more_than_the_machines_have_is_refused_when_nothing_runs_any_more(store
     others = [make(f"small {place}") for place in range(30)]
     with pytest.raises(ConfigError, match=message):
         run([big, *others], store)
-    # It kept none of them waiting.
+    # All the others ran before the error.
     found, _ = run(others, store)
     assert len(found.found) == 30
 
@@ -62,7 +62,7 @@ def test_machines_are_asked_for_again_before_a_unit_is_refused(store: Store) -> 
 
 
 def test_machines_that_leave_take_no_new_units_but_keep_none_of_the_others(store: Store) -> None:
-    """A GPU is gone before the unit on it is known to be lost: that is no reason to keep CPUs idle."""
+    """A GPU may disappear before its unit is known to be lost; CPUs must not stay idle meanwhile."""
     units = [make("gpu 0", gpus=1), make("gpu 1", gpus=1), *(make(f"cpu {place}") for place in range(4))]
     _, executor = run(
         units,
@@ -86,7 +86,7 @@ def test_lost_machines_are_waited_for(store: Store) -> None:
     assert executor.now < 70
 
 
-def test_each_loss_of_all_machines_is_waited_for_anew(store: Store) -> None:
+def test_the_waiting_time_starts_again_at_each_loss_of_all_machines(store: Store) -> None:
     short = 0.6 * TIMEOUT_SECONDS
     _, executor = run([make("a"), make("b"), make("c")], store, capacity=lambda now: Capacity(int(now % short < 1), 0))
     assert executor.submitted == ["a", "b", "c"]
@@ -135,9 +135,8 @@ def test_a_worker_that_does_not_start_although_there_is_room_ends_the_run(store:
 
 
 class GrowingExecutor(ScriptedExecutor):
-    """A cluster with an autoscaler: what waits brings machines of one CPU each, up to `limit`, a minute later. A unit that has
-    no room does not end, and a poll in which none ends takes a second too.
-    """
+    """A cluster with an autoscaler: a minute after units begin to wait, it adds machines of one CPU each, up to `limit`. A unit
+    that has no room does not end, and a poll takes a second, even if no unit ends."""
 
     def __init__(self, store: Store, limit: float) -> None:
         super().__init__(store, {}, lambda now: Capacity(self.cpus, 0, may_grow=True))
@@ -182,12 +181,12 @@ def test_a_cluster_of_no_machines_grows_by_what_waits(store: Store) -> None:
     assert executor.cpus == 16
     assert executor.most_waiting == MAX_QUEUED
     assert len(view.notices) == 1
-    # The machines' minute, in which a sleep goes with each poll, and a second a unit.
+    # One minute until the machines start, during which each poll includes a sleep, and then one second per unit.
     assert executor.now < 2 * 60 + 310
 
 
 def test_a_unit_that_waits_for_room_has_not_started(store: Store) -> None:
-    """Else its time in the queue would count as the time that such a unit takes."""
+    """Otherwise its time in the queue would count as running time in the estimates."""
     result, executor, _ = run_growing([make("first")], store, limit=1)
     assert len(result.ran) == 1
     executor = GrowingExecutor(store, limit=1)
@@ -205,11 +204,11 @@ def test_a_large_unit_in_the_queue_gets_what_comes_free(store: Store) -> None:
     state = RunState([], executor.clock)
     units = [*(make(f"small {place}") for place in range(3)), make("large", cpus=4), *(make(f"more {i}") for i in range(200))]
     Controller(units, store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep).run()
-    # Those that were in the queue beside it may go first, and no others.
+    # Only units that were in the queue together with it may run before it.
     assert 4 <= executor.ended.index("large") <= 4 + MAX_QUEUED
 
 
-def test_a_unit_that_reports_runs_whatever_the_count_says(store: Store) -> None:
+def test_a_unit_that_reports_counts_as_running_despite_the_capacity(store: Store) -> None:
     view = Notices()
     executor = ScriptedExecutor(store, {}, lambda now: Capacity(0, 0, may_grow=True))
     unit = make("a")
@@ -222,7 +221,7 @@ def test_a_unit_that_reports_runs_whatever_the_count_says(store: Store) -> None:
     assert "a: hello" in view.notices
 
 
-def test_a_unit_that_ends_ran_whatever_the_count_says(store: Store) -> None:
+def test_a_unit_that_ends_counts_as_run_despite_the_capacity(store: Store) -> None:
     result, executor = run([make("a"), make("b")], store, {"a": [LOST], "b": [REFUSED]}, Capacity(0, 0, may_grow=True))
     assert [unit.label for unit in result.ran] == ["a"]
     assert [unit.label for unit, _ in result.failed] == ["b"]
@@ -239,11 +238,11 @@ def test_machines_that_never_come_end_the_run(store: Store) -> None:
 
 
 def test_small_units_do_not_starve_a_big_one(store: Store) -> None:
-    """First in the plan, but units of which two always run leave it no room: until it has been passed often enough."""
-    kindling = make("kindling", kind="dataset")
+    """The large unit is first in the plan, but two small ones always leave it no room, until it was overtaken often enough."""
+    shared_input = make("shared input", kind="dataset")
     big = make("big", kind="evaluation", cpus=2)
     small = [make(f"small {place}", kind="evaluation") for place in range(100)]
-    _, executor = run([kindling, big, *small], store, first=["kindling"], capacity=Capacity(2, 0))
+    _, executor = run([shared_input, big, *small], store, first=["shared input"], capacity=Capacity(2, 0))
     assert executor.submitted.index("big") == 1 + MAX_OVERTAKEN
 
 
@@ -255,7 +254,7 @@ def test_no_more_units_at_once_than_allowed(store: Store) -> None:
     _, executor = run(units.values(), Store(f"{store.url}-3"), capacity=Capacity(1, 0, may_grow=True), max_running=2)
     assert executor.most_at_once == 2
     _, executor = run(units.values(), Store(f"{store.url}-2"), capacity=Capacity(100, 100))
-    # Two experts, and the two runs that needed the third.
+    # Two experts and the two runs that need the third one.
     assert executor.most_at_once == 4
 
 
@@ -271,7 +270,7 @@ def many(experts: int, users: int) -> list[WorkUnit]:
 
 def seconds_a_unit(store: Store, units: list[WorkUnit]) -> float:
     """CPU seconds of the controller and the executor."""
-    # Known before, for they are hashes.
+    # The ids are hashes; compute them before the measurement.
     ids = {unit.id for unit in units}
     began = time.process_time()
     result, executor = run(units, MemoryOfMarks(store.url), capacity=Capacity(400, 256))
@@ -281,17 +280,18 @@ def seconds_a_unit(store: Store, units: list[WorkUnit]) -> float:
     return seconds / len(units)
 
 
-def test_a_unit_of_ten_thousand_takes_no_longer_than_one_of_a_thousand(store: Store) -> None:
-    """Ten times the graph, of 200,000 edges: looked through whenever a unit ends, a unit would take eight times as long."""
+def test_the_cost_per_unit_does_not_grow_from_a_thousand_to_ten_thousand_units(store: Store) -> None:
+    """The larger graph has 200,000 edges. If the whole graph were searched whenever a unit ends, a unit would cost eight times
+    as much."""
     few, many_units = many(experts=100, users=180), many(experts=100, users=1980)
     assert (len(few), len(many_units)) == (1001, 10_001)
-    # The best of up to three of each: a busy machine makes single measurements longer, none shorter.
+    # The best of up to three measurements of each: a busy machine can only lengthen a measurement.
     thousand = min(seconds_a_unit(store, few) for _ in range(3))
     assert any(seconds_a_unit(store, many_units) < 3 * thousand for _ in range(3))
 
 
 class MemoryOfMarks(Store):
-    """Of what is created only the keys, without a file system."""
+    """A store that keeps only the keys of created objects, in memory."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -306,7 +306,7 @@ class MemoryOfMarks(Store):
 
 
 class Silent(ScriptedExecutor):
-    """Takes what is submitted and never ends it; its worker begins after so many seconds, if ever."""
+    """An executor whose units never end. A worker starts after `begins` seconds; None: never."""
 
     def __init__(self, store: Store, begins: float | None) -> None:
         super().__init__(store, {}, lambda now: Capacity(4, 0))
@@ -322,7 +322,7 @@ class Silent(ScriptedExecutor):
 
 
 def silent(store: Store, begins: float | None, until: float) -> list[str]:
-    """What a person is told of a unit of three CPUs on machines of four together."""
+    """The notices about a unit that asks for 3 CPUs on machines with 4 CPUs in total."""
     executor, view = Silent(store, begins), Notices()
     state = RunState([view], executor.clock)
     controller = Controller(
@@ -341,14 +341,14 @@ def silent(store: Store, begins: float | None, until: float) -> list[str]:
     raise AssertionError("it never ends by itself")
 
 
-def test_a_unit_that_no_single_machine_can_take_is_told_and_ends_the_run(store: Store) -> None:
+def test_a_unit_that_fits_no_single_machine_is_reported_and_ends_the_run(store: Store) -> None:
     room = "the machines have 4 CPUs and 0 GPUs in total: waiting for one machine with that much free"
-    told = f"wide asks for 3 CPUs and 0 GPUs, {room}"
+    notice = f"wide asks for 3 CPUs and 0 GPUs, {room}"
     assert silent(store, None, until=WORKER_START_SECONDS - 2) == []
-    assert silent(store, None, until=WORKER_START_SECONDS + 2) == [told]
+    assert silent(store, None, until=WORKER_START_SECONDS + 2) == [notice]
     with pytest.raises(InterruptedRun, match="in total, and none started it within 60 minutes"):
         silent(store, None, until=2 * TIMEOUT_SECONDS)
 
 
-def test_one_that_is_at_work_may_be_silent_for_ever(store: Store) -> None:
+def test_a_started_unit_may_be_silent_without_a_time_limit(store: Store) -> None:
     assert silent(store, begins=WORKER_START_SECONDS / 2, until=2 * TIMEOUT_SECONDS) == []

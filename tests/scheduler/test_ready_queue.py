@@ -13,13 +13,13 @@ def test_a_unit_that_was_overtaken_often_keeps_only_what_it_lacks() -> None:
     free = ResourceSet.of(Capacity(7, 1))
     taken = [ready.take(free, capacity) for _ in range(MAX_OVERTAKEN)]
     assert [unit and unit.label for unit in taken] == [f"half {position}" for position in range(1, MAX_OVERTAKEN + 1)]
-    # From now on the free GPU is kept for it; it does not lack CPUs, but one is kept too.
+    # From now on the free GPU is reserved for it, and one CPU as well, although it does not lack CPUs.
     assert [unit.label for unit in (ready.take(free, capacity), ready.take(free, capacity)) if unit] == ["cpu 1", "cpu 2"]
     assert ready.take(ResourceSet.of(Capacity(1, 1)), capacity) is None
     both = ready.take(ResourceSet.of(Capacity(1, 2)), capacity)
     assert both is not None
     assert both.label == "big"
-    # For the next of its kind the count begins anew.
+    # For the next unit of its kind the count starts at 0.
     ready.add(make("big again", gpus=2), 0)
     again = ready.take(free, capacity)
     assert again is not None

@@ -11,7 +11,7 @@ def test_amounts_are_exact() -> None:
 
 
 def test_a_request_is_covered_where_everything_it_asks_for_is_there() -> None:
-    # A GPU's machine left before the unit on it was known to be lost.
+    # The machine of a GPU left before its unit was known to be lost.
     left = ResourceSet(cpus=4, gpus=-1)
     assert left.covers(ResourceSet(4, 0))
     assert not left.covers(ResourceSet(5, 0))
@@ -21,7 +21,7 @@ def test_a_request_is_covered_where_everything_it_asks_for_is_there() -> None:
 
 def test_what_a_waiting_request_lacks_is_left_alone() -> None:
     free, waiting = ResourceSet(cpus=7, gpus=1), ResourceSet(cpus=1, gpus=2)
-    # It lacks GPUs; of CPUs it needs one.
+    # It lacks GPUs, and needs one CPU.
     assert not free.leaves_enough_for(waiting, after=ResourceSet(1, 1))
     assert free.leaves_enough_for(waiting, after=ResourceSet(6, 0))
     assert not free.leaves_enough_for(waiting, after=ResourceSet(7, 0))

@@ -1,4 +1,4 @@
-"""Attempts that end on machines that live: small budgets, pauses, other machines, words; and units that go silent."""
+"""Attempts that fail on machines that are alive: small budgets, pauses, other machines, messages; and units that go silent."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ BUDGET = RetryBudget()
 
 
 class Timed(ScriptedExecutor):
-    """Notes when each attempt was submitted, and what node it was to avoid; every attempt reports node `n1`."""
+    """Records when each attempt was submitted, and the node that it was to avoid; every attempt reports node `n1`."""
 
     def __init__(self, store: Store, script: dict[str, list[Outcome]]) -> None:
         super().__init__(store, script, lambda now: Capacity(2, 0))
@@ -59,9 +59,7 @@ def run_timed(
 
 
 @pytest.mark.parametrize("outcome", [KILLED, BROKEN])
-def test_what_fails_on_a_machine_that_lives_is_tried_again_elsewhere_after_pauses_and_not_for_ever(
-    outcome: Outcome, store: Store
-) -> None:
+def test_failures_on_a_live_machine_are_retried_elsewhere_with_pauses_and_a_limit(outcome: Outcome, store: Store) -> None:
     result, executor, view = run_timed(store, [outcome] * 9)
     assert executor.submitted == ["a"] * 4
     waits = [later - earlier for earlier, later in zip(executor.at, executor.at[1:], strict=False)]
@@ -89,11 +87,11 @@ def test_each_kind_of_failure_has_a_budget_of_its_own(store: Store) -> None:
 
 
 def test_workers_that_died_before_their_node_did_are_lost_with_it(store: Store) -> None:
-    """Ray tells of the worker at once, and of the node when it has missed it for some seconds."""
+    """Ray reports the death of the worker at once, and that of the node only after some seconds without heartbeats."""
     result, executor, _ = run_timed(store, [KILLED] * 9, dead={"n1"})
     assert result.failed == []
     assert executor.submitted == ["a"] * 10
-    # Nothing is avoided that is not there.
+    # A node that no longer exists is not avoided.
     assert executor.avoided == [None] * 10
     gone, alive = replace(KILLED, node="gone"), replace(KILLED, node="alive")
     assert [outcome.status for outcome in with_node_losses([gone, alive, KILLED, BROKEN], "alive".__eq__)] == [
@@ -105,7 +103,7 @@ def test_other_units_go_on_while_one_waits(store: Store) -> None:
     others = [make(f"b{place}") for place in range(30)]
     result, executor, _ = run_timed(store, [KILLED, KILLED], others=others)
     assert len(result.ran) == 31
-    # Between its first and its second attempt others were begun.
+    # Other units were started between its first and its second attempt.
     first, second, third = [place for place, label in enumerate(executor.submitted) if label == "a"]
     assert second - first > 1
     assert third - second > 1
@@ -132,7 +130,7 @@ def test_pauses_and_final_outcome() -> None:
 
 
 class Hanging(ScriptedExecutor):
-    """Of each attempt: after how many seconds it falls silent, never to end; one that does not ends after 100."""
+    """For each attempt: after how many seconds it stops reporting and never ends. The other attempts end after 100 s."""
 
     def __init__(self, store: Store, silent_after: list[float | None]) -> None:
         super().__init__(store, {}, lambda now: Capacity(1, 0))
@@ -179,20 +177,20 @@ def hang(store: Store, silent_after: list[float | None], limit: float | None, un
     return executor, controller.run()
 
 
-def test_a_unit_that_goes_silent_is_ended_and_tried_on_another_machine(store: Store) -> None:
+def test_a_unit_that_goes_silent_is_stopped_and_retried_on_another_machine(store: Store) -> None:
     executor, result = hang(store, [30.0, None], limit=300)
     assert [330 <= after <= 330 + HEALTH_SECONDS + 2 for after in executor.stopped] == [True]
     assert executor.avoided == [None, "n1"]
     assert [unit.label for unit in result.ran] == ["a"]
 
 
-def test_one_that_goes_silent_wherever_it_runs_fails_with_a_sentence(store: Store) -> None:
+def test_a_unit_that_goes_silent_on_every_machine_fails_with_a_one_sentence_error(store: Store) -> None:
     executor, result = hang(store, [5.0] * 9, limit=60)
     assert len(executor.stopped) == 4
     ((_, outcome),) = result.failed
     assert "it has reported nothing for 1 min; tried 4 times" in outcome.cause
 
 
-def test_without_a_limit_nothing_is_ended(store: Store) -> None:
+def test_without_a_time_limit_no_unit_is_stopped(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt):
         hang(store, [5.0], limit=None, until=20_000)

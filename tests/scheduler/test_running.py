@@ -1,4 +1,4 @@
-"""What is known of running units, and what follows from it: stalls and stragglers, each on a clock of the test's."""
+"""The records of running units, and the detection of stalls and stragglers, with a clock that the test sets."""
 
 from dataclasses import replace
 from typing import Any

@@ -33,7 +33,7 @@ def test_the_capacity_is_asked_for_once_a_second_while_units_run() -> None:
     assert parts.executor.asked == 2
 
 
-def test_before_it_is_said_that_nothing_runs_the_capacity_is_asked_for_again() -> None:
+def test_capacity_is_requested_again_before_the_run_reports_that_nothing_runs() -> None:
     unit = make("unit", gpus=1)
     parts = Parts([unit], Capacity(1, 0))
     parts.make_ready(unit)
@@ -44,7 +44,7 @@ def test_before_it_is_said_that_nothing_runs_the_capacity_is_asked_for_again() -
     assert parts.submitted == ["unit"]
 
 
-def test_where_machines_may_be_added_more_is_submitted_than_fits_and_starts_when_it_fits_or_reports() -> None:
+def test_with_an_autoscaler_units_beyond_the_capacity_are_submitted_and_start_later() -> None:
     units = [make(f"unit {position}", cpus=2) for position in range(2 * MAX_QUEUED)]
     parts = Parts(units, Capacity(0, 0, may_grow=True))
     parts.submit(*units[:MAX_QUEUED])

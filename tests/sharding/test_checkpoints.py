@@ -13,7 +13,7 @@ from vldd_dist.store.store import Store
 
 
 class SecondRank(Ranks):
-    """Rank 1 of two. Rank 0 found the unit committed, or did not."""
+    """Rank 1 of two; whether rank 0 found the unit committed is given."""
 
     def __init__(self, committed: bool) -> None:
         super().__init__(1, 2)

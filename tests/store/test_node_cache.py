@@ -1,5 +1,5 @@
-"""The node's cache in a folder that other users can guess: their files are not used, links are not followed, and a fault of the
-cache fails no unit."""
+"""The node's cache in a folder whose name other users can guess: their files are not used, links are not followed, and a fault
+of the cache fails no unit."""
 
 import contextlib
 import errno
@@ -42,7 +42,7 @@ def warnings_are_new() -> None:
 
 
 def get(cache: NodeCache, number: int) -> bool:
-    """Whether the block had to be loaded. The bytes are checked to be right."""
+    """Whether the block had to be loaded. The bytes are checked."""
     loads: list[bytes] = []
 
     def load() -> bytes:
@@ -106,7 +106,7 @@ def test_a_link_in_the_folders_place_is_not_followed(cache: NodeCache, folder: P
 
 
 def test_room_is_never_made_through_links(cache: NodeCache, folder: Path, tmp_path: Path) -> None:
-    """A folder of blocks, blocks, a lock and a tally that are symbolic links."""
+    """The folder of blocks, blocks, the lock and the tally are symbolic links."""
     precious = tmp_path / "precious"
     precious.mkdir(mode=0o700)
     digests = [sha256_hex(block) for block in BLOCKS]
@@ -216,17 +216,17 @@ def test_a_folder_that_can_only_be_read(cache: NodeCache, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "open", read_only)
     monkeypatch.setattr(os, "utime", no_times)
-    assert not get(cache, 0), "what is there is of use"
+    assert not get(cache, 0), "existing blocks are used"
     assert get(cache, 1)
 
 
-def test_a_digest_that_is_none_leads_nowhere(cache: NodeCache, folder: Path) -> None:
+def test_an_invalid_digest_is_not_used_as_a_path(cache: NodeCache, folder: Path) -> None:
     for digest in ("..", "../../x", "\0", "\ud800", "", "A" * 64):
         assert cache.get(digest, 1, lambda: b"x") == b"x"
     assert not folder.exists()
 
 
-def test_what_loading_raises_is_not_the_caches(cache: NodeCache) -> None:
+def test_errors_of_loading_pass_through_the_cache(cache: NodeCache) -> None:
     def fail() -> bytes:
         raise OSError("the store's own")
 

@@ -37,7 +37,7 @@ def remote(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sto
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
-    """What is read from stores: (key, start, length), -1 for a whole object."""
+    """The requests to stores: (key, start, length), with -1 for a whole object."""
     seen: list[tuple[str, int, int]] = []
     read, read_range = Store.read, Store.read_range
     monkeypatch.setattr(Store, "read", lambda self, key: seen.append((key, 0, -1)) or read(self, key))
@@ -58,7 +58,7 @@ def test_a_large_object_is_read_in_blocks_once_a_node(remote: Store, asked: list
     assert read_ranges(remote, info, [(990, 1010), (1500, 1500), (0, 10)]) == [data[990:1010], b"", data[:10]]
     assert sorted(asked) == [("x", 0, 1000), ("x", 1000, 1000)]
     assert read_object(remote, info) == data
-    assert sorted(asked)[2:] == [("x", 2000, 500)], "what the node has is not asked for again"
+    assert sorted(asked)[2:] == [("x", 2000, 500)], "blocks in the node's cache are not requested again"
     assert read_object(remote, info) == data
     assert len(asked) == 3
 
@@ -69,7 +69,7 @@ def test_a_flipped_bit_in_a_block_is_named_with_its_place(remote: Store) -> None
     remote.write("x", data[:1700] + bytes([data[1700] ^ 1]) + data[1701:])
     with pytest.raises(StoreError, match=r"x: its sha256 differs .*\(bytes 1000 to 2000\): the object is damaged"):
         read_object(remote, info)
-    assert read_ranges(remote, info, [(0, 900)]) == [data[:900]], "the other blocks are sound"
+    assert read_ranges(remote, info, [(0, 900)]) == [data[:900]], "the other blocks are undamaged"
     remote.write("x", data[:1700])
     with pytest.raises(StoreError, match=r"x: .*damaged"):
         read_ranges(remote, info, [(1500, 1600)])
@@ -192,7 +192,7 @@ def test_a_rank_reads_its_slices_and_no_more_blocks_than_hold_them(remote: Store
         b"{",
     ],
 )
-def test_a_lying_header_is_refused(header: bytes) -> None:
+def test_a_wrong_header_is_refused(header: bytes) -> None:
     with pytest.raises(StoreError, match="here: not a valid safetensors file"):
         tensors.parse_header(header, 100, "here")
     with pytest.raises(StoreError, match="here: no"):

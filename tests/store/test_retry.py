@@ -21,7 +21,7 @@ from vldd_dist.testing.experiments.tiny_units import copy_all_but, digests, firs
 from vldd_dist.testing.servers.faulty_proxy import FaultyProxy
 from vldd_dist.testing.servers.s3_server import ACCESS_KEY, SECRET, S3Server
 
-# The client library's own retries are off, so that each fault reaches the store.
+# The client library's own retries are disabled, so that each fault reaches the store.
 ONE_ATTEMPT = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
 PASSING = ["SlowDown", "ServiceUnavailable", "InternalError", "ConditionalRequestConflict", "BadDigest", "cut", "cut upload"]
 OF_UPLOADS = ["BadDigest", "cut upload"]
@@ -37,7 +37,7 @@ def s3_store(proxy: FaultyProxy, request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.mark.parametrize("fault", PASSING)
-def test_transient_faults_are_ridden_out(s3_store: Store, proxy: FaultyProxy, fault: str) -> None:
+def test_transient_faults_are_retried(s3_store: Store, proxy: FaultyProxy, fault: str) -> None:
     proxy.faults = [fault] * 3
     s3_store.write("x", b"1")
     assert not proxy.faults
@@ -96,7 +96,7 @@ def test_faults_without_end_are_given_up_within_the_bound(
 def test_an_operation_may_take_a_minute_and_four_seconds_for_each_mib(
     mib: int, limit: float, deadline: float, answers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a clock that only sleeping and waiting for an answer advance."""
+    """The clock advances only by sleeping and by waiting for an answer."""
     now = began = time.monotonic()
     limits: list[float] = []
 
@@ -129,7 +129,7 @@ def test_a_machine_that_is_told_to_be_offline_is_not_asked_again() -> None:
     assert len(asked) == 1
 
 
-def test_a_refusal_is_one_sentence_at_once(s3_store: Store, proxy: FaultyProxy) -> None:
+def test_a_refused_request_is_a_one_sentence_error_without_retries(s3_store: Store, proxy: FaultyProxy) -> None:
     proxy.faults = ["AccessDenied", "SlowDown"]
     with pytest.raises(StoreError, match="permission denied at x: give this user or role") as caught:
         s3_store.write("x", b"1")
@@ -144,7 +144,7 @@ def test_an_expired_token_is_renewed_once(s3_store: Store, proxy: FaultyProxy) -
     s3_store.write("x", b"1")
     assert s3_store.fs is not before
     proxy.faults = ["ExpiredToken"]
-    assert s3_store.read("x") == b"1", "a HEAD, whose refusal names no reason"
+    assert s3_store.read("x") == b"1", "a HEAD request, whose error response has no body with a reason"
     proxy.faults = ["ExpiredToken"] * 2
     with pytest.raises(StoreError, match="the credentials have expired or are refused"):
         s3_store.write("x", b"1")
@@ -155,7 +155,7 @@ def test_an_expired_token_is_renewed_in_a_write_in_parts(
 ) -> None:
     monkeypatch.setattr("vldd_dist.store.s3.PART_BYTES", 5 << 20)
     before, data = s3_store._fs_for_parts, random.Random(0).randbytes(11 << 20)
-    # After the head, as the upload begins.
+    # After the HEAD request, when the upload starts.
     proxy.faults = ["", "ExpiredToken"]
     s3_store.write("large", data)
     assert s3_store._fs_for_parts is not before
@@ -164,7 +164,7 @@ def test_an_expired_token_is_renewed_in_a_write_in_parts(
 
 
 @pytest.mark.parametrize("fault", [*PASSING, *AFTERWARDS])
-def test_a_write_in_parts_rides_out_a_fault_in_any_request(
+def test_a_multipart_upload_retries_a_fault_in_any_request(
     s3_store: Store, proxy: FaultyProxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload takes these requests: head, begin, two parts, complete, head. Each of them meets the fault in turn."""
@@ -180,7 +180,7 @@ def test_a_write_in_parts_rides_out_a_fault_in_any_request(
 
 
 @pytest.mark.parametrize("fault", ["cut body", "SlowDown", "cut"])
-def test_of_an_object_in_blocks_a_fault_costs_a_block(
+def test_a_fault_costs_one_block_of_an_object_in_blocks(
     s3_store: Store, proxy: FaultyProxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "BLOCK_BYTES", 1 << 20)
@@ -191,7 +191,7 @@ def test_of_an_object_in_blocks_a_fault_costs_a_block(
     monkeypatch.setattr(Store, "read_range", lambda self, *where: asked.append(where) or read_range(self, *where))
     proxy.faults = ["", fault, "", fault]
     assert read_object(s3_store, ObjectInfo.of("blocks", data)) == data
-    assert len(asked) == 5, "the fault is ridden out below, within the block"
+    assert len(asked) == 5, "the fault is retried within the block"
 
 
 @pytest.mark.parametrize("kind", ["dataset", "expert", "distillation", "publication"])

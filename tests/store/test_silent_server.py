@@ -1,4 +1,4 @@
-"""A server that accepts connections and never answers: with the default time-outs it is given up within a minute."""
+"""A server that accepts connections and never answers: with the default time-outs, requests fail within a minute."""
 
 import math
 import socket
@@ -22,7 +22,7 @@ LARGE = bytes(8 << 20)
 
 
 class SilentServer:
-    """Counts connections."""
+    """A server that counts connections and never answers."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -41,7 +41,8 @@ class SilentServer:
                 return
 
     def count(self) -> int:
-        """Connections of other processes: they are accepted in order, and ours is the last."""
+        """The number of connections of other processes. Connections are accepted in order, and the one made here is the
+        last."""
         with socket.create_connection(self.listener.getsockname()) as own:
             while own.getsockname() not in [each.getpeername() for each in self.connections]:
                 time.sleep(0.01)
@@ -64,7 +65,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentServer]:
 
 @pytest.fixture
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A single attempt of `retried`, with a client as usual except for shorter time-outs. The attempt has one of its own,
+    """A single attempt of `retried`, with the usual client except for shorter time-outs. The attempt has a time-out of its own,
     because with a body the client waits without limit for the server to ask for it."""
     monkeypatch.setattr(retry, "READ_SECONDS", 0.2)
     for module in (store_module, opener):
@@ -84,7 +85,7 @@ def test_the_shipped_numbers_make_a_minute() -> None:
         for seconds in (config.read_timeout, config.connect_timeout + config.read_timeout):
             request = seconds * config.retries["total_max_attempts"] * fs.retries
             requests = math.ceil(retry.DEADLINE_SECONDS / request)
-            assert requests >= 3, "it is tried again"
+            assert requests >= 3, "the request is retried"
             assert requests * request + retry.LONGEST_WAIT_SECONDS <= 70
 
 
@@ -105,14 +106,14 @@ def test_the_shipped_numbers_make_a_minute() -> None:
 )
 @pytest.mark.usefixtures("once")
 def test_an_attempt_is_one_request(operation: Callable[[Store], object], silent: SilentServer) -> None:
-    """Attempts of the client and of s3fs would multiply with ours, so they make only one."""
+    """Retries of the client library and of s3fs would multiply with ours, so they are disabled."""
     with pytest.raises(StoreError, match=r"^s3://bucket/x/x: given up after \d+ s of retries \(.*Timeout"):
         operation(connected(Store("s3://bucket/x")))
     assert silent.count() == 1
 
 
 @pytest.mark.usefixtures("once")
-def test_a_shard_too(silent: SilentServer) -> None:
+def test_reading_a_shard_from_a_silent_server_times_out(silent: SilentServer) -> None:
     with pytest.raises(ReadTimeoutError):
         open_shard("s3://bucket/shard.tar")
     assert silent.count() == 1

@@ -83,7 +83,7 @@ def test_a_lost_answer_of_a_create_is_still_a_win(store: Store, monkeypatch: pyt
     assert store.create("mark", b"ours")
 
 
-def test_transient_faults_are_ridden_out_and_refusals_are_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transient_faults_are_retried_and_refused_requests_are_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [ConnectionResetError(), TimeoutError()]
     original = Store._write_file
 
@@ -121,7 +121,7 @@ def test_a_write_that_fails_leaves_the_old_bytes(store: Store, monkeypatch: pyte
     assert [path.name for path in Path(store.root).iterdir()] == ["x"]
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unwritable_place_is_a_one_sentence_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for below in ("file", "file/store"):
         with pytest.raises(StoreError, match="there is a file where a folder should be"):
@@ -133,13 +133,15 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "operation", [Store.check_writable, lambda store: store.read("x"), lambda store: store.create("x", b"")]
 )
-def test_a_missing_bucket_is_one_sentence(operation: Callable[[Store], object], s3: S3Server) -> None:
+def test_a_missing_bucket_is_a_one_sentence_error(operation: Callable[[Store], object], s3: S3Server) -> None:
     with pytest.raises(StoreError, match="the bucket does not exist") as caught:
         operation(Store("s3://nowhere/x"))
     assert SECRET not in str(caught.value)
 
 
-def test_missing_credentials_are_one_sentence(monkeypatch: pytest.MonkeyPatch, server: S3Server, tmp_path: Path) -> None:
+def test_missing_credentials_are_a_one_sentence_error(
+    monkeypatch: pytest.MonkeyPatch, server: S3Server, tmp_path: Path
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
@@ -160,12 +162,12 @@ def test_an_unknown_scheme_is_named() -> None:
         Store("gopher://x")
 
 
-def test_conditional_puts_are_found_out(any_store: Store) -> None:
+def test_support_of_conditional_puts_is_detected(any_store: Store) -> None:
     assert any_store.creates_conditionally()
     assert not [path for path in any_store.fs.find(any_store.root) if ".probe" in path]
 
 
-def test_a_server_without_conditional_puts_is_served_by_looking_first(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_conditional_puts_a_create_checks_for_the_object_first(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     store = s3_store("no-conditions")
     original = store.fs.pipe_file
 
@@ -223,7 +225,7 @@ def test_what_was_sent_is_compared_with_what_lies_there(s3: S3Server, monkeypatc
     cat = store.fs.cat_file
     monkeypatch.setattr(store.fs, "cat_file", lambda path, **options: read.append(path) or cat(path, **options))
     store.write("x", data)
-    assert (len(sent), len(read)) == (2, 1), "the first attempt is found out, the second is what was sent"
+    assert (len(sent), len(read)) == (2, 1), "the first attempt is detected as wrong, the second is what was sent"
     assert store.read("x") == data
     info = store.fs.info
     monkeypatch.setattr(store.fs, "info", lambda path, **options: info(path, **options) | {"ETag": '"of-an-encrypting-store"'})

@@ -1,4 +1,4 @@
-"""Finite differences and the precision that torch is set to."""
+"""The precision of fp32 products (TF32 or not) in finite differences and in `exact`."""
 
 from unittest.mock import Mock
 
@@ -13,7 +13,8 @@ from vldd_dist.testing.unroll_problems import dual_encoder_case
 
 
 def test_differences_are_of_gradients_in_all_bits_of_fp32() -> None:
-    """On a GPU torch rounds the factors of convolutions to TF32 unless it is told otherwise, and `exact` may."""
+    """On a GPU torch rounds the factors of convolutions to TF32 by default; `exact` may use this, finite differences may
+    not."""
     seen: dict[str, set[tuple[bool, bool]]] = {}
 
     class Watched(Student):

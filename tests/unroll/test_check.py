@@ -1,4 +1,4 @@
-"""The check of finite differences: whole unrolls, chosen steps, and kinks refused by kind."""
+"""The check of finite differences: whole unrolls, the choice of epsilon, and the rejection of modules with kinks."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def chosen(case: Case, difference: str = "central", exact: bool = True) -> Epsil
 
 
 def checked(case: Case, known: float | None = None) -> EpsilonChoice:
-    """As a run does it."""
+    """The check that a run makes; `known`: the only epsilon to try."""
     unrolling = LocalUnrolling(case.student.model, InfoNCE(), TrajectoryMatching(gradient="finite_difference"), None)
     return unrolling.check_differences(
         Segment(case.theta, distance_to(case.target, case.theta, unrolling.towers), case.rates, case.batches, (), 11), known
@@ -44,7 +44,7 @@ def checked(case: Case, known: float | None = None) -> EpsilonChoice:
 
 
 def larger_case(pairs: int, rate: float, **image: object) -> Case:
-    """Five inner steps at 64 px."""
+    """A problem with five inner steps at 64 px."""
     case = dual_encoder_case(**image)
     generator = torch.Generator().manual_seed(0)
 
@@ -58,7 +58,7 @@ def larger_case(pairs: int, rate: float, **image: object) -> Case:
 
 
 def error_of_a_step(case: Case, relative_epsilon: float) -> float:
-    """Of the products of the first inner step alone, along the adjoint after it."""
+    """The relative error of the products of the first inner step alone, along the adjoint after it."""
     exact, differences = DoubleBackward(case.student), Differences(Autograd(case.student), "central", relative_epsilon)
     gradient = exact.gradient(case.theta, case.batches[0], 0, last=False).theta
     rates = [float(case.rates[tower]) for tower in case.student.towers]
@@ -72,8 +72,8 @@ def error_of_a_step(case: Case, relative_epsilon: float) -> float:
     return max(relative(*of_theta), relative(*of_batch))
 
 
-def test_one_steps_agreement_proves_nothing_and_the_unroll_is_refused() -> None:
-    """timm's test_byobnet at 64 px: a check of one inner step passes at the default tolerance, the gradient is another."""
+def test_finite_differences_that_agree_for_one_step_but_not_for_the_unroll_are_rejected() -> None:
+    """timm's test_byobnet at 64 px: one inner step passes at the default tolerance, but the gradient of the unroll is wrong."""
     case, tolerance = larger_case(2, 0.1, model="test_byobnet"), TrajectoryMatching().check_tolerance
     # Along the first step's adjoint no unit crosses its kink.
     assert error_of_a_step(case, 1e-5) < tolerance / 5
@@ -86,23 +86,23 @@ def test_one_steps_agreement_proves_nothing_and_the_unroll_is_refused() -> None:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-# As in test_unroll: NFNet has 1.05e-3 on some processors.
+# The tolerance is that of test_unroll: the error of NFNet is 1.05e-3 on some processors.
 @pytest.mark.parametrize(("difference", "tolerance"), [("central", 2e-3), ("forward", 1e-2)])
 @pytest.mark.parametrize("name", ["nfnet", "vit", "lora vit", "head only"])
-def test_smooth_students_pass_with_a_step_that_serves(name: str, difference: str, tolerance: float, exact: bool) -> None:
-    """Best steps differ by two orders of magnitude from student to student (docs/decisions.md)."""
+def test_smooth_students_pass_with_a_suitable_epsilon(name: str, difference: str, tolerance: float, exact: bool) -> None:
+    """The best epsilons differ by two orders of magnitude between students (docs/decisions.md)."""
     case = student_case(name)
     choice = chosen(case, difference, exact)
     assert 0 < choice.error < tolerance
     assert choice.against == ("exact" if exact else "another epsilon")
     found = case.gradient("finite_difference", difference, relative_epsilon=choice.relative_epsilon)
-    # 1e-5 everywhere would be off by 6e-3 and 1.3e-2.
+    # With an epsilon of 1e-5 for all students, the error would be 6e-3 and 1.3e-2.
     assert relative(flat(found), flat(case.gradient("full"))) < tolerance
 
 
 @pytest.mark.parametrize("name", ["nfnet", "vit", "vit with checkpointing", "lora vit"])
-def test_a_bf16_backbone_serves_exact_and_not_differences(name: str) -> None:
-    """The second derivative is as good as the pass; a difference of passes is their rounding."""
+def test_a_bf16_backbone_is_accurate_with_exact_and_not_with_differences(name: str) -> None:
+    """`exact` keeps the accuracy of the bf16 passes; in finite differences rounding exceeds the difference."""
     case = student_case(name)
     full = case.gradient("full")
     case.student.model.bf16_backbone = True
@@ -129,7 +129,7 @@ def test_the_error_is_of_all_steps_and_the_worse_of_images_and_texts() -> None:
     ones = [torch.ones(2, 3), torch.ones(2, 3)]
     wanted = result(ones, ones)
     assert unroll_error(wanted, wanted, inner_products) == 0
-    # In the second step alone: |off|^2 = 6 * 0.25, |wanted|^2 = 12.
+    # The error is in the second step alone: |off|^2 = 6 * 0.25, |wanted|^2 = 12.
     late = result([torch.ones(2, 3), torch.full((2, 3), 1.5)], ones)
     assert unroll_error(late, wanted, inner_products) == pytest.approx((1.5 / 12) ** 0.5)
     texts = result(late.batches[0][:1] * 2, [torch.full((2, 3), 3.0)] * 2)
@@ -152,8 +152,9 @@ def test_what_is_not_a_number_is_never_chosen(first: bool) -> None:
     assert nothing.error == float("inf")
 
 
-def test_every_candidate_has_another_to_be_held_against() -> None:
-    """Where `exact` does not fit: the next larger step, and of the largest the one below."""
+def test_every_candidate_epsilon_is_compared_with_another() -> None:
+    """If `exact` does not fit into memory, an epsilon is compared with the next larger one, and the largest with the one
+    below."""
     asked: list[float] = []
 
     def by_differences(step: float) -> UnrollResult:
@@ -184,13 +185,13 @@ def test_kinked_backbones_are_refused_by_name(model: str, name: str, kind: str) 
 
 @pytest.mark.parametrize("model", ["test_nfnet", "nf_regnet_b1", "test_vit", "test_efficientnet", "test_convnext"])
 def test_smooth_backbones_are_not(model: str) -> None:
-    """NFNets and RegNets have ReLU in their channel gates alone, where it does no harm."""
+    """NFNets and RegNets have ReLU only in their channel gates, where it does no harm."""
     with torch.device("meta"):
         assert first_kink(create_backbone(model, {}, pretrained=False, seed=0)) is None
 
 
 def test_a_frozen_backbone_may_have_kinks() -> None:
-    """The unroll does not run through it."""
+    """A frozen backbone is not part of the unroll."""
     head = HeadSettings(kind="linear")
     refuse_kinked_student(dual_encoder_case(steps=1, model="test_resnet", train="head", head=head).student.model)
 
@@ -220,7 +221,8 @@ def test_kinds_without(module: nn.Module) -> None:
 
 @pytest.mark.parametrize(("pool", "passes"), [(nn.AvgPool2d, True), (nn.MaxPool2d, False)], ids=["mean", "maximum"])
 def test_a_maximum_is_a_kink(pool: type[nn.Module], passes: bool) -> None:
-    """The fact behind its being refused: all else smooth, differences serve with a mean over windows, not with a maximum."""
+    """The reason why max pooling is rejected: in an otherwise smooth model, finite differences are accurate with average
+    pooling, but not with max pooling."""
     case = larger_case(8, 0.05, model="test_resnet", model_args={"act_layer": "silu"})
     backbone = case.student.model.image_backbone
     assert first_kink(backbone) == ("maxpool", "MaxPool2d")

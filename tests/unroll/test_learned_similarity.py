@@ -10,19 +10,19 @@ from vldd_dist.distillation.unroll import UnrollResult
 from vldd_dist.models.losses.wbce import WeightedBCE
 from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
 
-# The numbers of four pairs that are learned.
+# The number of learned elements for four pairs.
 NUMBERS = {"low_rank": 4 * (1 + 2 * 2), "full": 4 * 4}
 SIMILARITIES: list[dict[str, Any]] = [{"kind": "low_rank", "rank": 2}, {"kind": "full"}]
 
 
 def of_similarity(found: UnrollResult) -> Tensor:
-    """What follows images and texts in the batches."""
+    """The tensors that follow images and texts in the batches."""
     return torch.cat([gradient.flatten() for batch in found.batches for gradient in batch[2:]])
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES, ids=lambda given: given["kind"])
 def test_every_gradient_reaches_the_similarity(similarity: dict[str, Any]) -> None:
-    """By differences too: which similarities count as pairs does not depend on the student."""
+    """Also by finite differences, because the mask of similarities does not depend on the student."""
     for dtype, tolerances in (
         (torch.float64, {"exact": 1e-10}),
         (torch.float32, {"exact": 1e-5, "finite_difference": 2e-3}),
@@ -34,7 +34,7 @@ def test_every_gradient_reaches_the_similarity(similarity: dict[str, Any]) -> No
             found = case.gradient(name)
             assert relative(of_similarity(found), of_similarity(full)) < tolerance
             assert relative(flat(found), flat(full)) < tolerance
-    # Not exact: its adjoint is not updated.
+    # `tesla` is not exact, because it does not update the adjoint.
     tesla = of_similarity(case.gradient("tesla"))
     assert torch.nn.functional.cosine_similarity(tesla, of_similarity(full), dim=0) > 0.5
     one = dual_encoder_case(loss=WeightedBCE(temperature=0.07, similarity=similarity), steps=1).in_model_inputs()

@@ -24,7 +24,8 @@ def test_momentum_weight_decay_and_skipped_steps_are_those_of_the_full_graph(sgd
 
 
 def test_the_steps_of_a_student_are_those_of_torchs_sgd() -> None:
-    """The end of the unroll with momentum and weight decay, and by central differences how it depends on a batch and a rate."""
+    """The end of the unroll with momentum and weight decay, and its derivatives by a batch and a rate, compared with central
+    differences."""
     sgd, rates = Sgd(0.9, 0.05), torch.tensor([0.1, 0.2], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     start = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((3, 4), (4, 4), (4, 2))]

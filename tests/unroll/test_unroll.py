@@ -1,4 +1,4 @@
-"""The four gradients against the full graph, a closed form, gradcheck and each other."""
+"""The four gradients compared with the full graph, a closed form, gradcheck and each other."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def student_case(name: str, **options: Any) -> Case:
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_exact_is_the_full_gradient(name: str) -> None:
-    """To 1e-5 in fp32, to 1e-10 in fp64."""
+    """The relative error is below 1e-5 in fp32, and below 1e-10 in fp64."""
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
         case = student_case(name, dtype=dtype)
         full, exact = case.gradient("full"), case.gradient("exact")
@@ -61,7 +61,8 @@ def test_exact_is_the_full_gradient(name: str) -> None:
 
 
 def test_shared_tensors_get_the_sum_over_the_steps() -> None:
-    """A tensor that enters every step, against differences of the whole unroll in fp64, and one way against another."""
+    """A tensor that enters every step, compared with finite differences of the whole unroll in fp64; and the ways to compute
+    its gradient compared with each other."""
     case = student_case("nfnet with a loss that learns", dtype=torch.float64)
     (logarithm,), step = case.shared, 1e-5
     ends = [float(case.gradient("exact", shared=[logarithm + sign * step]).terms.sum()) for sign in (1, -1)]
@@ -69,7 +70,7 @@ def test_shared_tensors_get_the_sum_over_the_steps() -> None:
     full, exact = case.gradient("full"), case.gradient("exact")
     assert float(full.shared[0]) == pytest.approx(slope, rel=1e-6)
     assert float(exact.shared[0]) == pytest.approx(float(full.shared[0]), rel=1e-10)
-    # In one batch it is a tensor of the batch like another.
+    # With a single batch it is like any other tensor of the batch.
     one = dual_encoder_case(steps=1, dtype=torch.float64, loss=ScaledInfoNCE())
     for name in ("full", "exact", "tesla"):
         apart = unrolled_gradient(name, one.student, one.theta, one.rates, [[*one.batches[0], *one.shared]], _squares)
@@ -103,7 +104,8 @@ def test_finite_differences_are_close_on_smooth_students(name: str, difference: 
 
 
 def test_the_gradient_beside_central_differences_is_of_second_order() -> None:
-    """The mean of both sides, of which the rates' gradient is made: a tenth of the step, a hundredth of the error."""
+    """The mean of the gradients at both sides gives the rates' gradient: a tenth of the epsilon gives a hundredth of the
+    error."""
     torch.manual_seed(0)
     theta = [torch.randn(*shape, dtype=torch.float64) for shape in ((3, 4), (4, 4), (4, 2))]
     v = [torch.randn_like(tensor) for tensor in theta]
@@ -208,7 +210,7 @@ def test_each_inner_step_has_masks_of_its_own() -> None:
     ],
 )
 def test_passes_of_a_sweep(name: str, difference: str, passes: int) -> None:
-    """Evaluations of the loss in four inner steps: `exact` goes on from the last step's graph."""
+    """Evaluations of the loss in four inner steps: `exact` reuses the graph of the last step."""
     case, evaluations = dual_encoder_case(steps=4), []
 
     class Counted(Student):
@@ -225,20 +227,20 @@ def test_passes_of_a_sweep(name: str, difference: str, passes: int) -> None:
     "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 )
 @pytest.mark.parametrize("name", ["exact", "finite_difference"])
-def test_offloaded_snapshots_give_the_same_bits(name: str, device: str, tmp_path: Path) -> None:
+def test_offloaded_snapshots_give_bit_identical_results(name: str, device: str, tmp_path: Path) -> None:
     case = dual_encoder_case()
     case = case.to(torch.device(device))
     here = case.gradient(name, "forward")
     disk = OnDisk(tmp_path)
     stacks: list[SnapshotStack] = [OnHost(), disk]
     for stack in stacks:
-        # Twice: a stack serves one unroll after the other.
+        # Twice, because a stack is reused by the next unroll.
         for _ in range(2):
             offloaded = case.gradient(name, "forward", snapshots=stack)
             assert flat(offloaded).device.type == device
             assert torch.equal(flat(here), flat(offloaded))
             assert torch.equal(here.rates, offloaded.rates)
-    # The file has no name, so a killed process leaves nothing behind.
+    # The file has no name, so that a killed process leaves no file behind.
     assert list(tmp_path.iterdir()) == []
     disk.close()
 
@@ -253,7 +255,7 @@ def test_what_cannot_be_unrolled_is_refused() -> None:
 
 
 @pytest.mark.parametrize("difference", ["central", "forward"])
-def test_a_direction_that_is_not_a_number_is_not_taken_for_none(difference: str) -> None:
+def test_a_direction_with_nan_is_not_taken_for_zero(difference: str) -> None:
     case = dual_encoder_case(steps=1)
     derivatives, batch = Differences(Autograd(case.student), difference), case.batches[0]
     v = [torch.full_like(tensor, torch.nan) for tensor in case.theta]
@@ -263,7 +265,7 @@ def test_a_direction_that_is_not_a_number_is_not_taken_for_none(difference: str)
 
 
 def test_batch_gradients_are_summed_into_pairs() -> None:
-    # Pairs drawn twice within a batch and in several; an index that is a strided view.
+    # Pairs that occur twice in a batch and in several batches; an index that is a strided view.
     indices = [torch.tensor([4, 9, 4, 9])[::2], torch.tensor([2, 3])]
     images, texts = scatter_to_pairs([[torch.ones(2, 3).T.contiguous().T, torch.ones(2, 1)]] * 2, indices, 5)
     assert images[:, 0].tolist() == [0, 0, 1, 1, 2]
@@ -276,7 +278,7 @@ def test_batch_gradients_are_summed_into_pairs() -> None:
 
 
 def test_a_student_that_ends_at_its_target_has_no_gradient() -> None:
-    """lam = 0: the direction of a difference has no length."""
+    """lam = 0, so that the direction of the finite difference has length 0."""
     case = dual_encoder_case(steps=1)
     derivatives = DoubleBackward(case.student)
     g = derivatives.gradient(case.theta, case.batches[0], 0, last=False).theta
@@ -299,7 +301,7 @@ def _peak_mib(name: str, steps: int, queue: Any) -> None:
 
 
 def _growth(name: str) -> float:
-    """MiB a further inner step costs: one step's activations are about 12 MiB, its batch gradients 2 MiB, theta 0.5."""
+    """The MiB that another inner step costs: one step's activations are about 12 MiB, its batch gradients 2 MiB, theta 0.5."""
     context = multiprocessing.get_context("spawn")
     peaks = []
     for steps in (4, 16):
@@ -313,13 +315,13 @@ def _growth(name: str) -> float:
 
 @pytest.mark.parametrize(("name", "holds"), [("exact", lambda mib: mib < 10), ("full", lambda mib: mib > 20)])
 def test_memory_of_exact_grows_by_snapshots_only(name: str, holds: Callable[[float], bool]) -> None:
-    """`full` is here so that the measure itself is seen to be able to tell."""
+    """`full` is included to show that the measurement can detect growth."""
     growth = _growth(name)
     assert holds(growth), f"{growth:.1f} MiB a step"
 
 
 def test_the_sweep_asks_nothing_but_the_protocol() -> None:
-    """An engine of its own: derivatives by hand for the quadratic, where g = th - b and so the products are v and -v."""
+    """A separate engine with explicit derivatives of the quadratic, where g = th - b, so that the products are v and -v."""
 
     class ByHand(DoubleBackward):
         def gradient(self, theta: Params, batch: Params, step: int, last: bool) -> StepGradient:

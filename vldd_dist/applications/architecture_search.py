@@ -123,7 +123,7 @@ class ArchitectureSearch(Application):
 
     def _rankings(self, given: Inputs) -> Iterator[tuple[str, Ranking]]:
         """(method, ranking) for each way of training; the one of full data first."""
-        # No other ranking shares the reference's seed: with equal starting weights it would agree more than its pairs merit.
+        # No other ranking has the reference's seed: equal starting weights would raise its agreement with the reference.
         reference = max(given.seeds) + 1
         rank = Ranker(given, self.candidates * (3 + len(given.seeds) * (1 + len(self.baselines)))).rank
 

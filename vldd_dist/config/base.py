@@ -102,7 +102,7 @@ class Resources(Section):
     cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPU cores.")
     gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs; a fraction lets several workers share one.")
     gpu_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Memory of a worker's GPU in GiB; `--plan` compares its estimate with it. none: no comparison."
+        None, description="Memory of a worker's GPU in GiB; `--plan` compares its estimate with it. null: no comparison."
     )
 
 

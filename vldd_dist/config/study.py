@@ -40,24 +40,24 @@ class TableSettings(Section):
     """One table of a study: a row, or a column under each metric, for each set of students that it compares."""
 
     title: str = Field(min_length=1, max_length=300, description="Title printed above the table.")
-    variants: Distinct[str] | None = Field(None, description="Names of the variants in the table, in this order; none: all.")
+    variants: Distinct[str] | None = Field(None, description="Names of the variants in the table, in this order; null: all.")
     methods: Distinct[str] = Field(
         ["distilled"],
         description='Methods in the table, in this order: labels of coresets, "distilled" and "full" (all training pairs).',
     )
-    pairs: Distinct[Positive] | None = Field(None, description="Numbers of pairs in the table; none: all.")
+    pairs: Distinct[Positive] | None = Field(None, description="Numbers of pairs in the table; null: all.")
     image_models: Literal["own", "all"] = Field(
         "own",
         description="own: only students with the variant's image tower; all: a row for each of evaluation.image_models too.",
     )
     across: Literal["method", "variant"] | None = Field(
-        None, description="What is compared in columns, under each metric; none: methods and variants are rows."
+        None, description="What is compared in columns, under each metric; null: methods and variants are rows."
     )
     metrics: Distinct[Annotated[str, AfterValidator(_known_metric)]] = Field(
         list(METRICS), description="Columns: recalls on the test split, and their mean."
     )
     published: Distinct[str] | None = Field(
-        None, description="Names of published tables (see `vldd table --published`) to compare with; none: no comparison."
+        None, description="Names of published tables (see `vldd table --published`) to compare with; null: no comparison."
     )
 
 

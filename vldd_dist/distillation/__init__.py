@@ -1,1 +1,1 @@
-"""Bi-trajectory matching: the synthetic pairs, the student's unroll and the outer loop."""
+"""Distillation: the synthetic pairs, the objectives, the student's unroll and the outer loop."""

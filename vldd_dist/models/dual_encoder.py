@@ -154,8 +154,8 @@ def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tenso
     Args:
         text_dim: size of the caption embeddings.
         image_weights: timm state dict of the backbone. None if and only if settings.image.weights is random. A backbone that is
-            trained is then drawn from `head_seed` too. One that stays as it is (`head`, `lora`, `frozen`) is the same for every
-            seed, because an expert's snapshots hold trained parameters only, which serve no other backbone.
+            trained is then drawn from `head_seed` too. If its own weights are not trained (`head`, `lora`, `frozen`), it is the
+            same for every seed, because an expert's snapshots do not contain these weights.
         head_seed: seed of the heads and the adapters.
 
     Raises:

@@ -55,13 +55,13 @@ class WorkUnit:
     @cached_property
     def id(self) -> str:
         """16 hex digits: a hash of what determines the output."""
-        question = {
+        identity = {
             "kind": self.kind,
             "version": self.version,
             "spec": self.spec,
             "inputs": {role: unit.id for role, unit in self.inputs.items()},
         }
-        return sha256(json.dumps(question, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+        return sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
     def order(self, avoid: str | None = None) -> "UnitOrder":
         """The order that is sent to a worker.

@@ -7,14 +7,14 @@ from vldd_dist.recall_metrics import DISTILLED, FULL
 from vldd_dist.reporting.data import Row, Stat, display_name
 from vldd_dist.reporting.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, Plot, drawing, legend_below
 from vldd_dist.reporting.plots import label_budgets
-from vldd_dist.reporting.study_tables import Layout, Question, results_in_table
+from vldd_dist.reporting.study_tables import Layout, RowKey, results_in_table
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
 # Inches.
 BAR_HEIGHT, FRAME_HEIGHT = 0.26, 0.9
 CAPTION = "Mean of the six test recalls. Error bars: the standard deviation over runs or, for a single run, over its students."
 
-Measured = tuple[Question, Stat]
+Measured = tuple[RowKey, Stat]
 
 
 def study_plot(layout: Layout, results: dict[str, list[Row]]) -> Plot | None:
@@ -23,39 +23,39 @@ def study_plot(layout: Layout, results: dict[str, list[Row]]) -> Plot | None:
     Args:
         results: variant -> its results so far.
     """
-    measured = [(question, row.metrics["mean"]) for question, row in results_in_table(layout, results)]
-    limited = [(question, stat) for question, stat in measured if question.method != FULL]
+    measured = [(key, row.metrics["mean"]) for key, row in results_in_table(layout, results)]
+    limited = [(key, stat) for key, stat in measured if key.method != FULL]
     if not limited:
         return None
-    summary = "; ".join(f"{_name(q, layout)}, {q.pairs:,} pairs: {stat.mean:.1f} %" for q, stat in measured) + "."
+    summary = "; ".join(f"{_name(key, layout)}, {key.pairs:,} pairs: {stat.mean:.1f} %" for key, stat in measured) + "."
     plot = Plot(layout.title, CAPTION, summary)
-    if len({question.pairs for question, _ in limited}) == 1:
+    if len({key.pairs for key, _ in limited}) == 1:
         _bars(plot, layout, measured)
     else:
-        _lines(plot, layout, limited, [(question, stat) for question, stat in measured if question.method == FULL])
+        _lines(plot, layout, limited, [(key, stat) for key, stat in measured if key.method == FULL])
     return plot
 
 
 def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequence[Measured]) -> None:
     lines: dict[str, list[Measured]] = {}
-    for question, stat in limited:
-        lines.setdefault(_name(question, layout), []).append((question, stat))
+    for key, stat in limited:
+        lines.setdefault(_name(key, layout), []).append((key, stat))
     # Distilled pairs get the first colours, as in the report of an experiment.
     named = sorted(lines, key=lambda name: lines[name][0][0].method != DISTILLED)
     colours = dict(zip(named, cycle(COLOURS), strict=False))
     with drawing(plot, "pairs", "mean recall, %", height=3.9) as axes:
         for name, line in lines.items():
-            pairs, means = [question.pairs for question, _ in line], [stat.mean for _, stat in line]
+            pairs, means = [key.pairs for key, _ in line], [stat.mean for _, stat in line]
             is_main = line[0][0].method == DISTILLED
             axes.errorbar(
                 pairs, means, [stat.spread or 0.0 for _, stat in line], color=colours[name], label=name,
                 marker="o", markersize=4 if is_main else 3, linewidth=2 if is_main else 1.2, capsize=2,
             )  # fmt: skip
             plot.say_values(name, zip(pairs, means, strict=True), "pairs", " %")
-        for question, stat in full:
+        for key, stat in full:
             axes.axhline(stat.mean, color=GREY, linestyle="--", linewidth=1.2)
-            plot.values.append((limited[-1][0].pairs, stat.mean, f"{_name(question, layout)}: {stat.mean:.4g} %"))
-        label_budgets(axes, sorted({question.pairs for question, _ in limited}))
+            plot.values.append((limited[-1][0].pairs, stat.mean, f"{_name(key, layout)}: {stat.mean:.4g} %"))
+        label_budgets(axes, sorted({key.pairs for key, _ in limited}))
         axes.set_ylim(bottom=0)
         legend_below(axes)
 
@@ -64,9 +64,9 @@ def _bars(plot: Plot, layout: Layout, measured: Sequence[Measured]) -> None:
     """One bar for each row of the table, in the order of the rows."""
     with drawing(plot, "mean recall, %", "", height=FRAME_HEIGHT + BAR_HEIGHT * len(measured)) as axes:
         places = range(len(measured))
-        names = [_name(question, layout) for question, _ in measured]
+        names = [_name(key, layout) for key, _ in measured]
         means = [stat.mean for _, stat in measured]
-        colours = [GREY if q.method == FULL else BLUE if q.method == DISTILLED else ORANGE for q, _ in measured]
+        colours = [GREY if key.method == FULL else BLUE if key.method == DISTILLED else ORANGE for key, _ in measured]
         axes.barh(places, means, xerr=[stat.spread or 0.0 for _, stat in measured], color=colours, ecolor=INK, height=0.7)
         axes.set_axisbelow(True)
         axes.set_yticks(places, names)
@@ -76,11 +76,11 @@ def _bars(plot: Plot, layout: Layout, measured: Sequence[Measured]) -> None:
             plot.values.append((mean, place, f"{name}: {mean:.4g} %"))
 
 
-def _name(question: Question, layout: Layout) -> str:
-    """A name that distinguishes the question from the others in its table."""
+def _name(key: RowKey, layout: Layout) -> str:
+    """A name that distinguishes the row from the others in its table."""
     parts = [
-        question.variant if len(layout.variants) > 1 else "",
-        display_name(question.method) if len(layout.methods) > 1 else "",
-        f"on {question.image_model}" if question.image_model else "",
+        key.variant if len(layout.variants) > 1 else "",
+        display_name(key.method) if len(layout.methods) > 1 else "",
+        f"on {key.image_model}" if key.image_model else "",
     ]
-    return ", ".join(filter(None, parts)) or display_name(question.method)
+    return ", ".join(filter(None, parts)) or display_name(key.method)

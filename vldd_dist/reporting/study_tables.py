@@ -37,7 +37,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Question:
+class RowKey:
     """Identifies the set of students from which a figure was measured.
 
     Attributes:
@@ -50,8 +50,8 @@ class Question:
     image_model: str | None
 
 
-# (question, metric) -> the published figure, or None.
-PublishedOf = Callable[[Question, str], Published | None]
+# (key, metric) -> the published figure, or None.
+PublishedOf = Callable[[RowKey, str], Published | None]
 
 
 def study_table(layout: Layout, results: dict[str, list[Row]], published: PublishedOf) -> Table:
@@ -63,11 +63,11 @@ def study_table(layout: Layout, results: dict[str, list[Row]], published: Publis
     row_of = dict(results_in_table(layout, results))
     figures = list(_figures(layout, list(row_of), published))
     heads = [head for head in _heads(layout) if head.key != layout.across]
-    shares = layout.across is None and any(_share(question, row_of, results) is not None for question in row_of)
+    shares = layout.across is None and any(_share(key, row_of, results) is not None for key in row_of)
     sections = []
     for _, lines in groupby(_lines(list(row_of), layout), key=lambda line: (line[0].method == FULL, line[0].pairs)):
         compared = list(lines)
-        rows = [row_of[question] for line in compared for question in line]
+        rows = [row_of[key] for line in compared for key in line]
         best = {metric: _best(rows, metric) for metric in layout.metrics}
         sections.append(
             Section(
@@ -88,7 +88,7 @@ def study_table(layout: Layout, results: dict[str, list[Row]], published: Publis
     if shares:
         columns.append(Column(key="of_full_data", head=OF_FULL_DATA, figures=True))
     rows = list(row_of.values())
-    unfinished = incomplete((question.variant, row) for question, row in row_of.items())
+    unfinished = incomplete((key.variant, row) for key, row in row_of.items())
     notes = [spread_note(rows), *unfinished, *remarks(rows), *([OF_FULL_DATA_NOTE] if shares else [])]
     return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
 
@@ -109,64 +109,64 @@ class _Figure:
     is_published: bool
 
     def cell(
-        self, line: list[Question], row_of: dict[Question, Row], best: dict[str, float | None], published: PublishedOf
+        self, line: list[RowKey], row_of: dict[RowKey, Row], best: dict[str, float | None], published: PublishedOf
     ) -> Cell:
-        question = next((q for q in line if self.value in (None, _value(q, self.across))), None)
-        if question is None:
+        key = next((of_row for of_row in line if self.value in (None, _value(of_row, self.across))), None)
+        if key is None:
             return Text()
         if self.is_published:
-            return published(question, self.metric) or Text()
-        stat = row_of[question].metrics[self.metric]
+            return published(key, self.metric) or Text()
+        stat = row_of[key].metrics[self.metric]
         spreads = stat.model_dump(include={"std_runs", "std_students"})
         return Statistic(mean=stat.mean, best=stat.mean == best[self.metric], **spreads)
 
 
-def _figures(layout: Layout, questions: list[Question], published: PublishedOf) -> Iterator[_Figure]:
+def _figures(layout: Layout, keys: list[RowKey], published: PublishedOf) -> Iterator[_Figure]:
     """For each metric one column, or one for each value of `layout.across`; beside it the column of published figures, if there
     are any."""
     names = {"method": layout.methods, "variant": layout.variants}.get(layout.across or "")
-    values = [name for name in names if any(_value(q, layout.across) == name for q in questions)] if names else [None]
+    values = [name for name in names if any(_value(key, layout.across) == name for key in keys)] if names else [None]
     for metric in layout.metrics:
         for value in values:
-            of_column = [q for q in questions if value in (None, _value(q, layout.across))]
-            is_known = any(published(question, metric) is not None for question in of_column)
+            of_column = [key for key in keys if value in (None, _value(key, layout.across))]
+            is_known = any(published(key, metric) is not None for key in of_column)
             for is_published in (False, True) if is_known else (False,):
                 column = _column(metric, value, is_known, is_published)
                 yield _Figure(column, metric, value, layout.across, is_published)
 
 
-def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[Question, Row]]:
+def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[tuple[RowKey, Row]]:
     """The results that have a place in the table: full data first, then by the number of pairs. If all variants have the same
     result for full data, it is listed once, for ALL_VARIANTS."""
     rows = [
-        (Question(variant, row.method, row.pairs, row.image_model), row)
+        (RowKey(variant, row.method, row.pairs, row.image_model), row)
         for variant in layout.variants
         for row in results[variant]
         if row.method in layout.methods
         and (row.method == FULL or layout.pairs is None or row.pairs in layout.pairs)
         and (row.image_model is None or layout.other_image_models)
     ]
-    full = [row for question, row in rows if question.method == FULL]
+    full = [row for key, row in rows if key.method == FULL]
     if layout.across != "variant" and len(full) == len(layout.variants) > 1 and all(row == full[0] for row in full):
-        common = Question(ALL_VARIANTS, FULL, full[0].pairs, full[0].image_model)
-        rows = [(common, full[0]), *((question, row) for question, row in rows if question.method != FULL)]
+        common = RowKey(ALL_VARIANTS, FULL, full[0].pairs, full[0].image_model)
+        rows = [(common, full[0]), *((key, row) for key, row in rows if key.method != FULL)]
     order = {name: number for number, name in enumerate([ALL_VARIANTS, *layout.variants, *layout.methods])}
 
-    def sort_key(result: tuple[Question, Row]) -> tuple[bool, int, int, int]:
-        question, _ = result
-        return question.method != FULL, question.pairs, order[question.variant], order[question.method]
+    def sort_key(result: tuple[RowKey, Row]) -> tuple[bool, int, int, int]:
+        key, _ = result
+        return key.method != FULL, key.pairs, order[key.variant], order[key.method]
 
     yield from sorted(rows, key=sort_key)
 
 
-def _lines(questions: list[Question], layout: Layout) -> list[list[Question]]:
-    """The questions of each line: a single one, or those that differ only in the value of `layout.across`."""
+def _lines(keys: list[RowKey], layout: Layout) -> list[list[RowKey]]:
+    """The keys of each line: a single one, or those that differ only in the value of `layout.across`."""
     if layout.across is None:
-        return [[question] for question in questions]
-    lines: dict[tuple[object, ...], list[Question]] = {}
-    for q in questions:
-        kept = q.variant if layout.across == "method" else q.method
-        lines.setdefault((q.method == FULL, q.pairs, kept, q.image_model), []).append(q)
+        return [[key] for key in keys]
+    lines: dict[tuple[object, ...], list[RowKey]] = {}
+    for key in keys:
+        kept = key.variant if layout.across == "method" else key.method
+        lines.setdefault((key.method == FULL, key.pairs, kept, key.image_model), []).append(key)
     return list(lines.values())
 
 
@@ -182,14 +182,14 @@ def _heads(layout: Layout) -> list[Column]:
     return heads
 
 
-def _label(head: Column, question: Question) -> Cell:
+def _label(head: Column, key: RowKey) -> Cell:
     if head.key == "pairs":
-        return Number(value=question.pairs)
+        return Number(value=key.pairs)
     if head.key == "method":
-        return Text(text=display_name(question.method))
+        return Text(text=display_name(key.method))
     if head.key == "image_model":
-        return Text(text=question.image_model or "the same")
-    return Text(text=question.variant)
+        return Text(text=key.image_model or "the same")
+    return Text(text=key.variant)
 
 
 def _column(metric: str, value: str | None, has_published: bool, is_published: bool) -> Column:
@@ -202,8 +202,8 @@ def _column(metric: str, value: str | None, has_published: bool, is_published: b
     return Column(key=key, head=shown, figures=True)
 
 
-def _value(question: Question, across: str | None) -> str | None:
-    return {"method": question.method, "variant": question.variant}.get(across or "")
+def _value(key: RowKey, across: str | None) -> str | None:
+    return {"method": key.method, "variant": key.variant}.get(across or "")
 
 
 def _best(rows: list[Row], metric: str) -> float | None:
@@ -211,10 +211,10 @@ def _best(rows: list[Row], metric: str) -> float | None:
     return max(row.metrics[metric].mean for row in rows) if len(rows) > 1 else None
 
 
-def _share(question: Question, row_of: dict[Question, Row], results: dict[str, list[Row]]) -> float | None:
-    return None if question.method == FULL else of_full_data(row_of[question], results[question.variant])
+def _share(key: RowKey, row_of: dict[RowKey, Row], results: dict[str, list[Row]]) -> float | None:
+    return None if key.method == FULL else of_full_data(row_of[key], results[key.variant])
 
 
-def _share_cell(question: Question, row_of: dict[Question, Row], results: dict[str, list[Row]]) -> Cell:
-    share = _share(question, row_of, results)
+def _share_cell(key: RowKey, row_of: dict[RowKey, Row], results: dict[str, list[Row]]) -> Cell:
+    share = _share(key, row_of, results)
     return Text() if share is None else Number(value=share)

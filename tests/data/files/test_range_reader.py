@@ -58,7 +58,7 @@ def test_a_fault_in_the_middle_of_a_tar_costs_a_range(shard: str, s3: S3Server, 
         found = [sample["txt"] for sample in samples_of(shard, stream)]
     assert found == expected
     assert not proxy.faults
-    assert proxy.bytes_sent - before < 1.3 * len(tar_of_noise()), "what had come was not asked for again"
+    assert proxy.bytes_sent - before < 1.3 * len(tar_of_noise()), "bytes that had arrived are not requested again"
 
 
 def test_plain_webdataset_in_spawned_workers(shard: str) -> None:

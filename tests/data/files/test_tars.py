@@ -50,7 +50,7 @@ def test_whole_tars_are_read_whole() -> None:
             assert [sample["__key__"] for sample in samples] == list("abcde")
             assert all(sample["bin"] == b"\xa5" * 5 and sample["txt"] == b"\xa5" * 705 for sample in samples)
     assert read(archive([])) == []
-    assert len(read(archive(["é" * 200 + ".txt"]))) == 1, "a name that takes headers of its own"
+    assert len(read(archive(["é" * 200 + ".txt"]))) == 1, "a name so long that it needs extra headers"
 
 
 def test_a_tar_cut_anywhere_is_an_error() -> None:
@@ -66,7 +66,7 @@ def test_a_tar_cut_anywhere_is_an_error() -> None:
 def test_a_flipped_bit_in_any_header_names_its_place() -> None:
     data = archive()
     for at in headers(data)[1:]:
-        # Some bits of the checksum field have no meaning: a space or a NUL beside its digits.
+        # Some bits of the checksum field have no meaning: those of a space or NUL next to the digits.
         for byte in (0, 99, 100, 124, 135, 149, 153, 156, 257, 345, 511):
             for bit in (0, 4):
                 damaged = bytearray(data)
@@ -107,7 +107,7 @@ def test_a_sample_of_which_something_is_wrong_says_so_and_the_others_are_read(mo
 
 
 def test_a_sparse_member_that_claims_a_terabyte_is_not_unfolded(tmp_path: Path) -> None:
-    """GNU's old sparse format: a header of 512 bytes, which states the size of the file."""
+    """In GNU's old sparse format a header of 512 bytes states the size of the expanded file."""
     info = tarfile.TarInfo("a.txt")
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     header[156:157] = tarfile.GNUTYPE_SPARSE

@@ -1,4 +1,4 @@
-"""Versions of files, by which changed sources are recognised."""
+"""Versions of files, which show whether a source has changed."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from vldd_dist.data.files.versions import content_version, listing, recorded_ver
 
 
 def test_files_of_a_remote_folder_are_told_apart_by_their_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the file system has no checksums; hidden files do not count."""
+    """Also on a file system without checksums. Hidden files are ignored."""
     filesystem = fsspec.filesystem("memory")
     filesystem.pipe({"/versions/a.txt": b"one", "/versions/b/c.txt": b"four", "/versions/.hidden/d.txt": b"x"})
     first = listing("memory://versions")
@@ -37,7 +37,7 @@ def test_a_file_is_read_once_for_its_digest_as_long_as_it_stays_the_same(
     monkeypatch.setattr(versions, "sha256_of", lambda url: read.append(url) or sha256_of(url))
     first = content_version(str(path))
     assert content_version(str(path)) == first
-    assert len(read) == 2, "it was changed a moment ago"
+    assert len(read) == 2, "the file was changed a moment ago"
     monkeypatch.setattr(versions, "SETTLED_SECONDS", 0)
     assert content_version(str(path)) == content_version(str(path)) == first
     assert len(read) == 3

@@ -1,4 +1,5 @@
-"""Bad samples: counted by shard, logged at a limited rate, and too many stop the run with the shard's name."""
+"""Bad samples are counted for each shard and logged at a limited rate. Too many of them stop the run with an error that names
+the shard."""
 
 import logging
 
@@ -13,7 +14,7 @@ def error(number: int) -> DataError:
     return DataError(f"image {number} is no image")
 
 
-def test_none_allowed_is_the_first_ones_own_sentence() -> None:
+def test_without_allowed_bad_samples_the_error_is_that_of_the_first() -> None:
     with pytest.raises(DataError, match="image 7 is no image"):
         BadSamples("train", 0).add(error(7), "a.tar", 1)
 

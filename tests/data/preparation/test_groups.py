@@ -1,4 +1,4 @@
-"""A split is prepared in groups, and what is wrong between groups or between splits is found when they are put together."""
+"""A split is prepared in groups. Conflicts between groups or splits are found when the groups are merged."""
 
 import logging
 from pathlib import Path
@@ -28,7 +28,7 @@ SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_image
 
 
 def one_split(folder: Path, images: int, **changes: Any) -> DataSettings:
-    """Shards of training images alone, two tars of them."""
+    """A source of two tars with training images only."""
     for number in range(2):
         members = {}
         for image in range(number, images, 2):
@@ -52,7 +52,7 @@ def test_splits_that_the_source_lacks_are_taken_out_of_its_training_images(tmp_p
     found = {split: {given[0] for given in dataset.captions(split)} for split in dataset.splits}
     assert {split: len(captions) for split, captions in found.items()} == {"train": 283, "val": 50, "test": 67}
     assert set.union(*found.values()) == {f"image {number}" for number in range(400)}
-    # More images change no other image's split.
+    # Adding images does not change the split of the others.
     more = prepare(store, one_split(tmp_path, 440, split={"val": 0.1, "test": 0.2}))
     assert all(captions <= {given[0] for given in more.captions(split)} for split, captions in found.items())
 
@@ -76,7 +76,7 @@ def test_a_group_survives_json() -> None:
         assert Group.from_json(group.as_json()) == group
 
 
-def test_images_in_two_splits_are_counted_and_said(tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_in_two_splits_are_counted_and_reported(tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     first, second, third = (jpeg((n, n, n)) for n in (10, 90, 170))
     members = {"a.jpg": first, "a.txt": b"x", "b.jpg": second, "b.txt": b"y", "c.jpg": first, "c.txt": b"z"}
@@ -100,7 +100,7 @@ def test_bad_images_are_judged_over_all_groups(tmp_path: Path, store: Store) -> 
     settings = one_split(tmp_path, 400, max_bad_fraction=0.01)
     members = {f"{n}.jpg": jpeg((n, 0, 0)) if n > 3 else b"bad" for n in range(8)} | {f"{n}.txt": b"x" for n in range(8)}
     tar(tmp_path / "2.tar", dict(sorted(members.items())))
-    # Of the third tar alone half.
+    # Half of the images of the third tar are bad.
     dataset = prepare(store, settings)
     assert dataset.facts["splits"]["train"]["bad_images"] == 4
     with pytest.raises(DataError, match=r"4 of 408 images of the train split cannot be read, 4 of them in .*2\.tar"):
@@ -149,7 +149,7 @@ def test_the_index_finds_shards_by_the_index_of_an_image() -> None:
 
 
 def test_the_first_group_whose_fingerprints_cannot_be_read_is_named(tmp_path: Path, store: Store) -> None:
-    """Whichever of those that are read at once fails first."""
+    """Whichever of the groups that are read in parallel fails first."""
     settings = SCENES.model_copy(update={"group_images": 5})
     dataset = prepare(store, settings)
     groups = [UnitReader(store, "shard_group", unit) for unit in dict.fromkeys(s.group for s in dataset.splits["train"].shards)]

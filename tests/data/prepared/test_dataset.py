@@ -1,4 +1,4 @@
-"""From sources to shards and back: reproducible bytes, every image once an epoch, errors with a sentence."""
+"""From sources to shards and back: reproducible bytes, every image once per epoch, one-sentence errors."""
 
 import io
 import json
@@ -29,7 +29,7 @@ SCENES = DataSettings(source="scenes", train_images=23, val_images=4, test_image
 
 
 def identity(source: Source) -> list[dict[str, Any]]:
-    """What a new process says of the source's training split."""
+    """The identity of the source's training split, computed by a new source object, as in another process."""
     fresh = type(source).model_validate(source.model_dump())
     return [fresh.describe("train", part, seed=0) for part in fresh.parts("train", limit=None, images=100)]
 
@@ -42,7 +42,7 @@ def jpeg(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (
 
 def test_preparation_is_byte_identical_and_reads_back(store: Store) -> None:
     first, second = prepare(store, SCENES), prepare(Store(f"{store.url}-again"), SCENES)
-    assert first.splits == second.splits, "the tars' sha256 among them"
+    assert first.splits == second.splits, "including the sha256 of the tars"
     assert [shard.images for shard in first.splits["train"].shards] == [5, 5, 5, 5, 3]
     images, captions = first.images("train"), first.captions("train")
     assert images.shape == (23, 3, 16, 16)
@@ -65,7 +65,7 @@ def epoch(dataset: Dataset, **changes: Any) -> list[PairBatch]:
 
 
 def numbered(dataset: Dataset) -> CaptionEmbeddings:
-    """Embeddings of one number each, that of the caption among all captions."""
+    """Embeddings with one component each, the caption's number among all captions."""
     captions = sorted({caption for split in dataset.splits for given in dataset.captions(split) for caption in given})
     return embed(dataset, {caption: torch.tensor([float(number)]) for number, caption in enumerate(captions)})
 
@@ -103,7 +103,7 @@ def test_an_epoch_of_all_captions_shows_every_caption_once_with_its_image(store:
     for batch in batches:
         assert torch.equal(batch.images, images[image_of[batch.entries]])
         assert torch.equal(batch.texts, vectors[batch.entries])
-    # Of one image the entries are apart.
+    # The entries of one image are not next to each other.
     assert len({index // 5 for index in entries[:25].tolist()}) > 10
 
 
@@ -117,7 +117,7 @@ def test_of_all_captions_the_order_and_the_changes_depend_on_seed_and_epoch_only
     _, image_of = numbered(dataset).of_split("train")
     of_first = pictures[image_of[entries] == 0]
     assert len(of_first) == 5
-    assert len({picture.numpy().tobytes() for picture in of_first}) == 5, "each entry is augmented anew"
+    assert len({picture.numpy().tobytes() for picture in of_first}) == 5, "each entry is augmented independently"
     here = epoch(dataset, captions="all", rows=lambda size: (1, size))
     assert all(torch.equal(part.images, whole.images[1:]) for part, whole in zip(here, plain, strict=True))
 
@@ -178,7 +178,7 @@ def test_karpathy_reads_and_restval_is_training_data(tmp_path: Path, store: Stor
         (lambda tree: tree["images"].pop(), "the test split has no images"),
     ],
 )
-def test_bad_karpathy_input_is_one_sentence(
+def test_bad_karpathy_input_is_a_one_sentence_error(
     tmp_path: Path, store: Store, change: Callable[[dict[str, Any]], None], sentence: str
 ) -> None:
     with pytest.raises(DataError, match=sentence):
@@ -241,7 +241,7 @@ def test_any_key_of_a_shard_can_be_read_back(tmp_path: Path, store: Store, key: 
         ({}, "the train split has no images"),
     ],
 )
-def test_bad_shards_are_one_sentence(tmp_path: Path, store: Store, members: dict[str, bytes], sentence: str) -> None:
+def test_bad_shards_are_one_sentence_errors(tmp_path: Path, store: Store, members: dict[str, bytes], sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         prepare(store, shards(tmp_path, members))
     assert not [key for key in store.list("units/dataset") if key.endswith("manifest.json")]

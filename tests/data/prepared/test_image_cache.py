@@ -1,4 +1,4 @@
-"""Decoded images shared by processes: the same batches, each image decoded once, whatever happens to the file."""
+"""The cache of decoded images that processes share: the same batches, each image decoded once, whatever happens to the file."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""The discrepancy's value and that its gradient is finite where arc cosine and root have infinite slopes; merged teachers."""
+"""The discrepancy: its value, and finite gradients where arc cosine and square root have infinite slopes. Merged teachers."""
 
 import math
 

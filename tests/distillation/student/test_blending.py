@@ -1,4 +1,4 @@
-"""Blended features (RepBlend) against the formula, by torch's own graph."""
+"""Blended features (RepBlend) compared with the formula, differentiated by autograd."""
 
 from dataclasses import replace
 
@@ -19,12 +19,13 @@ BLEND = Blending(beta=1.0).of_step(seed=5)
 
 
 def matrix(step: int, rows: int = 4) -> Tensor:
-    """What a step's mix does to its rows."""
+    """The matrix by which a step's mix multiplies its rows."""
     return BLEND.at(step)(torch.eye(rows))
 
 
 def test_a_mix_is_of_each_row_with_one_other_and_a_function_of_seed_and_step() -> None:
-    # lambda I + (1 - lambda) P with a permutation P: rows and columns sum to 1, and off the diagonal one value alone.
+    # lambda I + (1 - lambda) P with a permutation P: rows and columns sum to 1, and all off-diagonal values that are not 0 are
+    # equal.
     lambdas = []
     for step in range(60):
         mixed, again = (BLEND.at(step)(torch.eye(50, dtype=torch.float64)) for _ in range(2))
@@ -35,7 +36,7 @@ def test_a_mix_is_of_each_row_with_one_other_and_a_function_of_seed_and_step() -
         assert torch.allclose(mixed.sum(0), torch.ones(50, dtype=torch.float64))
         assert torch.allclose(mixed.sum(1), torch.ones(50, dtype=torch.float64))
         lambdas.append(1 - other)
-    # Uniform.
+    # lambda is uniformly distributed.
     assert 0.4 < sum(lambdas) / 60 < 0.6
     assert min(lambdas) < 0.1 < 0.9 < max(lambdas)
     assert not torch.equal(Blending().of_step(seed=6).at(0)(torch.eye(50)), BLEND.at(0)(torch.eye(50)))

@@ -1,4 +1,4 @@
-"""A frozen tower is its backbone, faster: against the backbone itself, in both precisions."""
+"""A frozen tower computes the same as its backbone, but faster; compared in both precisions."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ VIT = ("test_vit", {"img_size": SIZE})
 
 
 def backbone_of(name: str, dtype: torch.dtype = torch.float32, **arguments: object) -> nn.Module:
-    """With statistics and coefficients of batch norms as a trained network has them: none is 0 or 1."""
+    """A backbone whose batch norms have statistics and coefficients as in a trained network: none is 0 or 1."""
     backbone = create_backbone(name, arguments, pretrained=False, seed=0).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
     for layer in backbone.modules():
@@ -37,7 +37,7 @@ def images_of(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def by_the_backbone(backbone: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features, gradients of them, and those of the images."""
+    """Features, random gradients of them, and the resulting gradients of the images."""
     leaf = images.clone().requires_grad_()
     features = backbone(leaf)
     gradients = torch.randn(features.shape, dtype=images.dtype, generator=torch.Generator().manual_seed(3))
@@ -72,7 +72,7 @@ def test_features_and_pixel_gradients_are_the_backbones(name: str, norms: int, d
     found = encoded.pixel_gradients(gradients)
     assert relative(found, pixels) < tolerance
     assert found.is_contiguous()
-    # All norms of these networks can be folded; the backbone keeps its own.
+    # All norms of these networks can be folded in the tower; the backbone itself is not changed.
     assert (norms_of(backbone), norms_of(tower.backbone)) == (norms, 0)
     after = backbone.state_dict()
     assert list(after) == list(before)
@@ -118,7 +118,7 @@ def test_a_tower_with_checkpointing_keeps_less() -> None:
 
 
 class Network(nn.Module):
-    """A convolution and its batch norm, used as `forward` says."""
+    """A convolution and its batch norm, used as the given `forward` defines."""
 
     def __init__(self, forward: Callable[["Network", Tensor], Tensor], convolution: type[nn.Conv2d] = nn.Conv2d) -> None:
         super().__init__()

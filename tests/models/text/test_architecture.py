@@ -1,4 +1,4 @@
-"""What a text encoder's configuration says, and the sentences of what does not fit: no weights are read."""
+"""Reading a text encoder's configuration, and the errors for unsuitable ones. No weights are read."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ TEXT_PART = {**SIZES, "max_position_embeddings": 40, "eos_token_id": 49}
 
 
 def folder(path: Path, model_type: str, **changes: Any) -> Path:
-    """With a configuration and nothing else."""
+    """A folder with only a configuration."""
     from transformers import AutoConfig
 
     AutoConfig.for_model(model_type, **changes).save_pretrained(path)
@@ -41,7 +41,7 @@ def settings(model: Path | str, pooling: str, **changes: Any) -> TextTowerSettin
         ("t5", {"d_model": 16}, "mean", 16),
         ("clip_text_model", {**TEXT_PART, "projection_dim": 8}, "projected", 8),
         ("clip_text_model", {**TEXT_PART, "projection_dim": 8}, "eos", 32),
-        # As published: the whole model's projection counts, the text part states a default.
+        # As in published models, the projection of the whole model applies, because the text part states a default.
         ("clip", {"text_config": {**TEXT_PART, "projection_dim": 512}, "projection_dim": 8}, "projected", 8),
         ("clip", {"text_config": TEXT_PART, "projection_dim": 8}, "eos", 32),
         ("siglip_text_model", {**TEXT_PART, "projection_size": 8}, "projected", 8),
@@ -92,7 +92,7 @@ def test_the_size_of_encoders_that_are_not_folders() -> None:
         ("roberta", ENCODER, {"pooling": "cls", "max_tokens": 40}, r"40 is more than the 39 positions"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(
+def test_unsuitable_encoders_are_one_sentence_errors(
     tmp_path: Path, model_type: str, config: dict[str, Any], changes: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ConfigError, match=sentence) as caught:
@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_one_sentence(
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"model_type": 3}', json.dumps({"model_type": "no-such-type"})])
-def test_a_folder_without_a_usable_configuration_is_one_sentence(tmp_path: Path, content: str | None) -> None:
+def test_a_folder_without_a_usable_configuration_is_a_one_sentence_error(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError, match=r"^model.text.model: \S+ cannot be loaded") as caught:

@@ -25,7 +25,7 @@ def settings(model: Path | str, pooling: str, **changes: Any) -> TextTowerSettin
 
 
 def text_config(**changes: Any) -> dict[str, Any]:
-    """Of the built-in model's vocabulary."""
+    """The configuration of a small text model with the vocabulary of the built-in model."""
     end = tiny_clip.config().eos_token_id
     return {**SIZES, "vocab_size": end + 1, "eos_token_id": end, "max_position_embeddings": 40, **changes}
 
@@ -53,7 +53,7 @@ def text_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The text part states another projection than the whole, as published ones do."""
+    """A whole CLIP whose text part states another projection size than the whole model, as in published models."""
     from transformers import CLIPConfig, CLIPModel
 
     path = tmp_path_factory.mktemp("whole")
@@ -67,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("pooling", ["projected", "eos"])
 def test_a_text_model_one_caption_at_a_time(text_only: Path, pooling: str) -> None:
-    """Compared with transformers' own model without padding."""
+    """The embeddings equal those of transformers' own model without padding."""
     from transformers import CLIPTextModelWithProjection
 
     encoder = FrozenTextEncoder(settings(text_only, pooling), CPU)
@@ -123,7 +123,7 @@ def test_weights_that_are_missing_are_named_and_not_drawn(text_only: Path, whole
         assert FrozenTextEncoder(settings(tmp_path, "eos"), CPU).encode(["a"], 1).shape == (1, 16)
 
 
-def test_weights_of_another_size_are_one_sentence(text_only: Path, tmp_path: Path) -> None:
+def test_weights_of_another_size_are_a_one_sentence_error(text_only: Path, tmp_path: Path) -> None:
     for file in text_only.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     described = json.loads((tmp_path / "config.json").read_text())
@@ -140,7 +140,7 @@ def test_a_tokenizer_with_another_end_of_text_is_refused(text_only: Path, tmp_pa
     (tmp_path / "config.json").write_text(json.dumps(described | {"eos_token_id": 7}))
     with pytest.raises(ConfigError, match=r"ends captions with token 30\d, its configuration says 7"):
         FrozenTextEncoder(settings(tmp_path, "eos"), CPU)
-    # In configurations of old the end of text is 2 and stands for the largest number.
+    # In old configurations the id of the end of text is 2, which stands for the largest token id.
     (tmp_path / "config.json").write_text(json.dumps(described | {"eos_token_id": 2}))
     found, wanted = (FrozenTextEncoder(settings(model, "eos"), CPU).encode(CAPTIONS, 4) for model in (tmp_path, text_only))
     assert torch.equal(found, wanted)
@@ -148,7 +148,7 @@ def test_a_tokenizer_with_another_end_of_text_is_refused(text_only: Path, tmp_pa
 
 @pytest.mark.parametrize("whole_model", [True, False])
 def test_siglip_sees_its_padding(tmp_path: Path, whole_model: bool) -> None:
-    """As its processor feeds it: all positions, no mask."""
+    """As with SigLIP's own processor, all positions are used, without a mask."""
     from transformers import SiglipConfig, SiglipModel, SiglipTextConfig, SiglipTextModel
 
     config = text_config(projection_size=8, max_position_embeddings=32)

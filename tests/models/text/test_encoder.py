@@ -41,7 +41,7 @@ def settings(model: Path, **changes: object) -> TextTowerSettings:
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_pooling_one_caption_at_a_time(bert: Path, pooling: str) -> None:
-    """Compared with the model run without padding."""
+    """The embeddings equal those of the model without padding."""
     encoder = FrozenTextEncoder(settings(bert, pooling=pooling), CPU)
     found = encoder.encode(CAPTIONS, 3)
     assert found.dtype == torch.float32
@@ -84,7 +84,7 @@ def test_identity_follows_the_tokenizer_and_the_configuration(name: str, bert: P
     assert text_identity(settings(copied)) != text_identity(settings(bert))
 
 
-def test_progress_is_told(bert: Path) -> None:
+def test_progress_is_reported(bert: Path) -> None:
     events: list[UnitReport] = []
     FrozenTextEncoder(settings(bert), CPU).encode(CAPTIONS, 3, events.append)
     assert events == [Progress(done=3, total=4), Progress(done=4, total=4)]
@@ -103,7 +103,7 @@ def test_changed_packaged_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -
         text_identity(TextTowerSettings(model="minilm"))
 
 
-def test_a_missing_text_encoder_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_text_encoder_is_a_one_sentence_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model.text.model: no-such-model cannot be loaded .* minilm or tiny-clip"):
         FrozenTextEncoder(TextTowerSettings(model="no-such-model"), CPU)
     with pytest.raises(ConfigError, match=r"has no model.safetensors: convert the weights"):

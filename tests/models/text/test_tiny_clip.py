@@ -1,4 +1,4 @@
-"""The built-in CLIP text model: the same everywhere, and made for the captions of built-in scenes."""
+"""The built-in CLIP text model: equal weights in every process, and a vocabulary for the captions of built-in scenes."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ print(digest())
 
 
 def digest() -> str:
-    """Of all weights."""
+    """A digest of all weights."""
     weights = sorted(tiny_clip.load("CLIPTextModelWithProjection").named_parameters())
     return sha256(b"".join(name.encode() + weight.detach().numpy().tobytes() for name, weight in weights)).hexdigest()
 
@@ -79,7 +79,7 @@ def test_other_text_is_read_by_bytes() -> None:
 
 
 def test_captions_are_told_apart() -> None:
-    """Also those that say the same of another scene in the same words."""
+    """Also captions that describe other scenes with the same words."""
     texts = ["a red star left of a blue ring", "a blue ring left of a red star", "a red star left of a blue cross"]
     vectors = FrozenTextEncoder(settings(scale="sqrt_dim"), torch.device("cpu")).encode(texts, 3)
     cosine = vectors @ vectors.T / vectors.shape[1]
@@ -88,7 +88,7 @@ def test_captions_are_told_apart() -> None:
 
 @pytest.mark.parametrize("pooling", ["projected", "eos"])
 def test_a_linear_map_reads_shapes_colours_and_relations_of_other_scenes(pooling: str) -> None:
-    """So that a text head has something to learn."""
+    """So the embeddings have the information that a text head has to learn."""
     scenes = draw_scenes(800, 1, 8)
     encoder = FrozenTextEncoder(settings(pooling, scale="sqrt_dim"), torch.device("cpu"))
     vectors = encoder.encode([caption for scene in scenes for caption in scene.captions], 128)

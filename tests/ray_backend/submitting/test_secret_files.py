@@ -1,4 +1,5 @@
-"""What a submission sends, by Ray's own packing: nothing that looks like a secret, whatever the folder's own files say."""
+"""The files that a submission sends, packed by Ray's own code: none looks like a secret, whatever the folder's own files
+say."""
 
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ WANTED = [
 
 
 def sent(root: Path, package: Path) -> set[str]:
-    """Names in the package that Ray makes of `root` for our runtime environment."""
+    """The names of files in the package that Ray makes of `root` for our runtime environment."""
 
     def pack(working_dir: str, excludes: list[str], is_file: bool = False) -> None:
         create_package(working_dir, package, include_gitignore=True, excludes=excludes)
@@ -67,14 +68,15 @@ def fill(root: Path, names: list[str]) -> None:
         path.write_text("x")
 
 
-def test_secrets_stay_here_at_any_depth(tmp_path: Path) -> None:
+def test_secrets_at_any_depth_are_not_sent(tmp_path: Path) -> None:
     root = tmp_path / "work"
     fill(root, [*SECRETS, *(f"a/b/{name}" for name in SECRETS), *WANTED])
     assert sent(root, tmp_path / "package.zip") == set(WANTED)
 
 
-def test_what_a_folder_says_itself_cannot_send_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither its ignore files, nor its runtime environment, nor Ray's variable for its own defaults."""
+def test_settings_of_a_folder_cannot_make_it_send_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by its ignore files, nor by its runtime environment, nor by Ray's environment variable for its default
+    excludes."""
     monkeypatch.setenv("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES", "")
     root = tmp_path / "work"
     fill(root, [*SECRETS, *WANTED, "big.tar"])

@@ -1,4 +1,4 @@
-"""What `vldd submit` and `vldd status` refuse, in one sentence; submissions themselves are in tests/cluster/test_jobs.py."""
+"""Errors of `vldd submit` and `vldd status`. Submissions themselves are tested in tests/cluster/test_jobs.py."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ PRESET = "jobs/presets/scenes.yaml"
 NOBODY = "http://127.0.0.1:9"
 
 
-def test_the_name_is_that_of_the_question() -> None:
+def test_the_name_depends_on_the_description_and_the_store() -> None:
     plain, other = load_experiment(PRESET), load_experiment(PRESET, ["seed=1"])
     assert submission_name(plain, "s3://a/b") == submission_name(load_experiment(PRESET), "s3://a/b")
     names = {submission_name(plain, "s3://a/b"), submission_name(plain, "s3://a/c"), submission_name(other, "s3://a/b")}
@@ -56,5 +56,5 @@ def test_the_cluster_is_the_named_one_and_not_that_of_rays_variables(variable: s
     assert os.environ[variable] == "http://127.0.0.1:1111"
 
 
-def test_what_to_type_next_can_be_typed() -> None:
+def test_the_suggested_commands_are_valid() -> None:
     assert "vldd status 's3://bucket/a b'" in next_commands("job", NOBODY, "s3://bucket/a b")

@@ -1,4 +1,4 @@
-"""What becomes of a group of ranks, and what Ray tells of a worker that gives no answer."""
+"""The outcome of a group of ranks, and of a worker that gives no answer."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,7 +27,7 @@ WAITS, REFUSED = Outcome("waits", awaits="an expert"), Outcome("refused", "a wro
 
 
 class Group(GroupAttempt):
-    """Of two ranks that end when they are told to."""
+    """A group of two ranks that end when the test sets their outcomes in `told`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.references = ["rank 0", "rank 1"]
@@ -42,7 +42,7 @@ class Group(GroupAttempt):
 @pytest.mark.parametrize("end", [DONE, WAITS])
 def test_ranks_that_end_alike_are_all_waited_for(end: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(monkeypatch)
-    # Rank 0 has the checkpoint's mark, or the manifest, to write still.
+    # Rank 0 still has to write the checkpoint's mark or the manifest.
     group.told["rank 1"] = end
     assert group.outcome() is None
     group.told["rank 0"] = end
@@ -51,7 +51,7 @@ def test_ranks_that_end_alike_are_all_waited_for(end: Outcome, monkeypatch: pyte
     assert (found.status, found.awaits) == (end.status, end.awaits)
 
 
-def test_a_refusal_is_not_waited_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_rank_ends_the_group_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(monkeypatch)
     group.told["rank 1"] = REFUSED
     refused = group.outcome()
@@ -60,20 +60,20 @@ def test_a_refusal_is_not_waited_with(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worst({1: WAITS, 0: REFUSED}, {}, timedelta(seconds=10)) == REFUSED
 
 
-def test_a_lost_machine_is_not_waited_with_although_the_others_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_rank_ends_the_group_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(monkeypatch)
     group.told["rank 1"] = Outcome("lost", f"{LOST}: the node is gone", 1)
     assert group.outcome() == Outcome("lost", f"rank 1 of 2: {LOST}: the node is gone", 1, node="n1")
 
 
-def test_a_killed_rank_is_booked_on_its_own_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not on that of rank 0, which reports: if it is the machine that died, the unit is lost with it."""
+def test_a_killed_rank_counts_against_its_own_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not against the node of rank 0, which reports it."""
     group = Group(monkeypatch)
     group.told["rank 1"] = Outcome("killed", "its process was killed", 1)
     assert group.outcome() == Outcome("killed", "rank 1 of 2: its process was killed", 1, node="n1")
 
 
-def test_what_a_worker_does_not_answer_ray_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_from_ray_becomes_the_outcome_of_a_worker_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(given: Any) -> Callable[[object], Any]:
         def get(reference: object) -> Any:
             if isinstance(given, Exception):
@@ -87,14 +87,14 @@ def test_what_a_worker_does_not_answer_ray_tells(monkeypatch: pytest.MonkeyPatch
         (asdict(REFUSED), REFUSED),
         (NodeDiedError("the node is gone"), Outcome("lost", "its process or machine ended: the node is gone", 1)),
         (WorkerCrashedError(), Outcome("killed", "its process was killed", 1)),
-        # No answer, though its process lives: Ray could not read it.
+        # The process lives, but Ray could not read its answer.
         ("no fields", Outcome("broken", ANY, 1)),
     ):
         monkeypatch.setattr(ray_work.ray, "get", answers(given))
         assert outcome_of("task") == outcome  # type: ignore[arg-type]
 
 
-def test_of_a_group_the_failure_of_one_rank_is_the_groups() -> None:
+def test_the_failure_of_one_rank_is_the_outcome_of_the_group() -> None:
     timeout = timedelta(seconds=10)
     missed = Outcome("lost", "connection closed by peer", 1)
     for status in ("crashed", "broken", "killed"):
@@ -116,9 +116,11 @@ def test_of_a_group_the_failure_of_one_rank_is_the_groups() -> None:
         (ActorUnavailableError("busy", None), False),
     ],
 )
-def test_progress_may_be_lost_and_the_run_is_not(error: Exception, replaced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losing_the_progress_queue_does_not_end_the_run(
+    error: Exception, replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class OfOne:
-        """A queue; the first one made is gone."""
+        """A queue; the first one that is made is lost."""
 
         def __init__(self) -> None:
             made.append(self)
@@ -140,7 +142,7 @@ def test_progress_may_be_lost_and_the_run_is_not(error: Exception, replaced: boo
     assert executor.reports() == ([UnitReported("a", Progress(1, 9), "n")] if replaced else [])
 
 
-def test_a_process_that_ended_because_it_was_spoilt_has_told_the_queue_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_process_reports_its_cause_to_the_queue_before_it_exits(monkeypatch: pytest.MonkeyPatch) -> None:
     said = Outcome("broken", "no module", 1, node="n")
     told: list[Message] = [("a", encode(Progress(1, 9), "n")), ("a", {"ended": asdict(said)})]
 
@@ -160,7 +162,7 @@ def test_a_process_that_ended_because_it_was_spoilt_has_told_the_queue_why(monke
             return Outcome("killed", "its process was killed", 1)
 
         def stop(self) -> None:
-            """It has ended."""
+            """Does nothing: the attempt has ended."""
 
     monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
     monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: Told())
@@ -172,8 +174,8 @@ def test_a_process_that_ended_because_it_was_spoilt_has_told_the_queue_why(monke
     assert executor.running == {}
 
 
-def test_what_an_earlier_attempt_sent_does_not_count_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A straggler that is moved may have reports in the queue, and the cause for which its process ended."""
+def test_messages_of_an_earlier_attempt_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A straggler that was moved may still have reports in the queue, and the cause of its process's end."""
     messages: list[Message] = []
 
     class Sent:

@@ -1,4 +1,4 @@
-"""Whose failure an exception is, and what a person is told of it."""
+"""To which class of failure an exception belongs, and the cause that is reported to the user."""
 
 import pickle
 import subprocess
@@ -28,7 +28,7 @@ from vldd_dist.ray_backend.workers.exceptions import describe, is_of_the_machine
 
 
 def raised(action: object) -> Exception:
-    """What a call raises, with its traceback."""
+    """The exception that a call raises, with its traceback."""
     try:
         action()  # type: ignore[operator]
     except Exception as error:
@@ -37,12 +37,12 @@ def raised(action: object) -> Exception:
 
 
 def died(sentence: str) -> ActorDiedError:
-    """As Ray makes it of what its control service says; the sentences are Ray 2.60's."""
+    """The exception that Ray makes from its control service's message; the messages are those of Ray 2.60."""
     return ActorDiedError(ActorDiedErrorContext(error_message=sentence, class_name="ExpertActor", actor_id=b"1" * 16))
 
 
 def task_error(cause: Exception) -> RayTaskError:
-    """Travelled, as from a worker: the cause has no traceback any more."""
+    """An exception as it arrives from a worker: its cause has no traceback any more."""
     text = 'Traceback (most recent call last):\n  File "/x/vldd_dist/pipeline/stages.py", line 7, in run\nOSError: no'
     error = RayTaskError("run", text, cause, proctitle="ray::features of expert 0", pid=9835, ip="10.0.0.1")
     return RayError.from_bytes(error.to_bytes())
@@ -69,9 +69,7 @@ WORKER_DIED = "The actor is dead because its worker process has died. Worker exi
         (ActorDiedError(task_error(FileNotFoundError(2, "No such file"))), "broken", "error raised in its creation task"),
     ],
 )
-def test_what_ray_raises_is_booked_on_the_node_the_worker_or_what_is_around_the_unit(
-    error: Exception, status: str, told: str
-) -> None:
+def test_each_ray_error_counts_against_the_node_the_worker_or_the_environment(error: Exception, status: str, told: str) -> None:
     outcome = outcome_of_error(error)
     assert (outcome.status, outcome.exit_code) == (status, 1)
     assert told in outcome.cause
@@ -87,24 +85,24 @@ def test_a_cause_is_that_of_the_innermost_exception_at_a_line_of_ours() -> None:
     missing = raised(lambda: load_experiment("no/such/file.yaml"))
     assert describe(missing).startswith("ConfigError at config/loading/load.py:")
     assert describe(task_error(ValueError("no"))) == "ValueError at pipeline/stages.py:7: no"
-    # Both ends: what a long message ends with is mostly the reason.
+    # The beginning and the end of a long message are kept: the reason is mostly at its end.
     long = describe(ValueError("begin " + "x" * 1000 + " end"))
     assert "begin" in long
     assert long.endswith("end")
     assert len(long) < 450
 
 
-def test_text_of_others_is_one_line_without_sequences() -> None:
+def test_text_of_other_programs_becomes_one_line_without_escape_sequences() -> None:
     assert (
         plain("\x1b[36mray::f()\x1b[39m (pid=1)\n  \x1b]0;title\x07a\x1b]8;;http://x\x1b\\b\x9b1mc\x00")
         == "ray::f() (pid=1) abc"
     )
 
 
-def test_imports_the_working_directory_and_ray_are_the_machines(tmp_path: Path) -> None:
+def test_import_working_directory_and_ray_errors_count_as_broken(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
-    # In a process of its own, which cannot come back from there.
+    # In a separate process, because a process cannot leave a directory that is removed.
     program = f"""
 import os, pickle, shutil, sys
 os.chdir({str(gone)!r})

@@ -1,4 +1,4 @@
-"""What travels through Ray's queue."""
+"""The messages in Ray's queue."""
 
 import pickle
 from dataclasses import asdict

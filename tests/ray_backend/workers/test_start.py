@@ -1,4 +1,4 @@
-"""What a worker process loads before it begins a unit."""
+"""The modules that a worker process imports before it starts a unit."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def late_needs(path: Path) -> set[str]:
-    """What a module takes from our package inside of functions: modules, and its data files."""
+    """The modules that a module imports from our package within functions, and the data files that it reads."""
     functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
     inside = [node for function in functions for node in ast.walk(function)]
     imports = {node.module for node in inside if isinstance(node, ast.ImportFrom) and node.module}
@@ -18,7 +18,7 @@ def late_needs(path: Path) -> set[str]:
 
 
 def test_a_worker_that_has_begun_needs_nothing_of_our_package_any_more() -> None:
-    """The folder it comes from may be gone by then."""
+    """The folder of the package may have been removed by then."""
     program = "import sys, vldd_dist.ray_backend.workers.worker; print(*sys.modules)"
     loaded = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
     assert "vldd_dist.distilled_set.presentation" in loaded

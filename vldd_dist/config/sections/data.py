@@ -24,7 +24,7 @@ class SplitFractions(Section):
 class CardSettings(Section):
     """What a distilled set's card says about the data, in the terms of the Hugging Face hub."""
 
-    name: str | None = Field(None, description="Display name of the data set, for example Flickr30k; none: the source's name.")
+    name: str | None = Field(None, description="Display name of the data set, for example Flickr30k; null: the source's name.")
     language: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] = Field(
         [], description="Languages of the captions as ISO 639 codes, for example en; an empty list leaves them out of the card."
     )
@@ -44,7 +44,7 @@ class DataSettings(Section):
     )
     train_images: Positive | None = Field(
         None,
-        description="Images in the training split: the number of scenes to draw, or of images to take from another source (none: all).",
+        description="Images in the training split: the number of scenes to draw, or of images to take from another source (null: all).",
     )
     val_images: Positive | None = Field(None, description="Images in the validation split, as for train_images.")
     test_images: Positive | None = Field(None, description="Images in the test split, as for train_images.")

@@ -46,7 +46,7 @@ class DistillSettings(Section):
     outer_steps: OuterSteps = Field(2000, description="Steps of the outer optimiser.")
     batch_size: Positive | None = Field(
         None,
-        description="Pairs in an inner step (mini_batch_size); none: all M. No effect on objectives that train no student.",
+        description="Pairs in an inner step (mini_batch_size); null: all M. No effect on objectives that train no student.",
     )
     precision: Precision = Field("fp32", description=f"{PRECISION} bf16 cannot be combined with finite_difference.")
     optimiser: Literal["sgd", "adam"] = Field("adam", description="Outer optimiser; adam uses betas (0.5, 0.9).")
@@ -101,9 +101,9 @@ class Phase(Section):
     """A part of the pairs, learned after those of the earlier phases."""
 
     pairs: Positive | None = Field(
-        None, description="Number of pairs, required in all phases but the last, which gets the remaining pairs (none)."
+        None, description="Number of pairs, required in all phases but the last, which gets the remaining pairs (null)."
     )
-    outer_steps: OuterSteps | None = Field(None, description="Outer steps of this phase; none: distill.outer_steps.")
+    outer_steps: OuterSteps | None = Field(None, description="Outer steps of this phase; null: distill.outer_steps.")
     objective: dict[str, Any] = Field(
         default_factory=dict, description="Settings of distill.objective that differ in this phase."
     )

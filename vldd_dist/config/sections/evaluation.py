@@ -31,13 +31,13 @@ class ImageModelSettings(Section):
     model_args: dict[str, JsonValue] = Field(default_factory=dict, description="Further arguments of timm.create_model.")
     weights: str | None = Field(
         None,
-        description="Weights, as for model.image.weights; none: its value, which must then be timm, random or attributes.",
+        description="Weights, as for model.image.weights; null: its value, which must then be timm, random or attributes.",
     )
-    mean: tuple[float, float, float] | None = Field(None, description="Per-channel mean; none: model.image.mean.")
-    std: tuple[Rate, Rate, Rate] | None = Field(None, description="Per-channel standard deviation; none: model.image.std.")
+    mean: tuple[float, float, float] | None = Field(None, description="Per-channel mean; null: model.image.mean.")
+    std: tuple[Rate, Rate, Rate] | None = Field(None, description="Per-channel standard deviation; null: model.image.std.")
     learning_rates: Distinct[Rate] | None = Field(
         None,
-        description="Learning rates to choose from for this model's students; none: evaluation.learning_rates. The choice is made "
+        description="Learning rates to choose from for this model's students; null: evaluation.learning_rates. The choice is made "
         "on the validation split for each set of pairs and model.",
     )
 

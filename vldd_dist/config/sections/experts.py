@@ -54,7 +54,7 @@ class ExpertSettings(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Momentum of the experts' SGD.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight decay of the experts' SGD.")
     augment: AugmentSettings | None = Field(
-        default_factory=AugmentSettings, description="Augmentation of training images; none: no augmentation."
+        default_factory=AugmentSettings, description="Augmentation of training images; null: no augmentation."
     )
     readers: Annotated[Positive, HOW_TO_RUN] = Field(
         1, description="Shards that are read in parallel; at most the number of training shards."
@@ -84,7 +84,7 @@ class ExpertsSettings(ExpertSettings):
 
     count: Positive = Field(20, description="Number of experts.")
     loss: Annotated[AnyPlugin | None, BeforeValidator(_loss)] = Field(
-        None, description="Training loss of experts, if it differs from that of students; none: model.loss."
+        None, description="Training loss of experts, if it differs from that of students; null: model.loss."
     )
     keep: Literal["reachable", "all"] = Field(
         "reachable",

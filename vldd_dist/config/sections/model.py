@@ -72,7 +72,7 @@ class TextTowerSettings(Section):
         "try things out on built-in scenes.",
     )
     revision: str | None = Field(
-        None, description="Revision of a hub model; a commit makes the run reproducible. none: the hub's default."
+        None, description="Revision of a hub model; a commit makes the run reproducible. null: the hub's default."
     )
     pooling: PoolingName = Field(
         "cls",
@@ -100,7 +100,7 @@ class ModelSettings(Section):
     text: TextTowerSettings = Field(default_factory=TextTowerSettings)
     joint_dim: Positive | None = Field(
         None,
-        description="Size of the joint space; none: the size of the image features. Required if the image tower has a head.",
+        description="Size of the joint space; null: the size of the image features. Required if the image tower has a head.",
     )
     loss: Annotated[AnyPlugin, plugin_of(LOSSES, default="infonce")] = Field(
         default_factory=lambda: choose(LOSSES, "infonce"),

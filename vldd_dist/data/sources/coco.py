@@ -41,11 +41,11 @@ class Coco(Source):
     train: Annotated[str, LOCATION] = Field(description=_CAPTIONS.format("training", ""))
     train_images: Annotated[str, LOCATION] = Field(description=_IMAGES.format("training"))
     val: Annotated[str | None, LOCATION] = Field(
-        None, description=_CAPTIONS.format("validation", "; none: the split is made from `train` by `data.split`")
+        None, description=_CAPTIONS.format("validation", "; null: the split is made from `train` by `data.split`")
     )
     val_images: Annotated[str | None, LOCATION] = Field(None, description=_IMAGES.format("validation"))
     test: Annotated[str | None, LOCATION] = Field(
-        None, description=_CAPTIONS.format("test", "; none: the split is made from `train` by `data.split`")
+        None, description=_CAPTIONS.format("test", "; null: the split is made from `train` by `data.split`")
     )
     test_images: Annotated[str | None, LOCATION] = Field(None, description=_IMAGES.format("test"))
 

@@ -28,24 +28,24 @@ class HuggingFace(Source):
     path: Annotated[str, LOCATION] = Field(
         description="OWNER/NAME on the hub, or a folder of images or parquet files or one written by `save_to_disk`."
     )
-    config: str | None = Field(None, description="Name of the data set's configuration; none: its default.")
-    revision: str | None = Field(None, description="Commit, branch or tag; none: the main branch.")
+    config: str | None = Field(None, description="Name of the data set's configuration; null: its default.")
+    revision: str | None = Field(None, description="Commit, branch or tag; null: the main branch.")
     splits: dict[str, str] = Field(
         {"train": "train"},
         description="The data set's names of our splits train, val and test, for example {train: train, val: validation}.",
     )
     image_column: str | None = Field(
-        None, description=f"Column of the images; none: the only column called one of {', '.join(IMAGE_COLUMNS)}."
+        None, description=f"Column of the images; null: the only column called one of {', '.join(IMAGE_COLUMNS)}."
     )
     caption_columns: Annotated[list[str], Field(min_length=1)] | None = Field(
-        None, description=f"Columns of the captions; none: the only column called one of {', '.join(CAPTION_COLUMNS)}."
+        None, description=f"Columns of the captions; null: the only column called one of {', '.join(CAPTION_COLUMNS)}."
     )
     identity_column: str | None = Field(
         None, description="Column whose value identifies an image in all splits, for example its number."
     )
     image_folder: Annotated[str | None, LOCATION] = Field(
         None,
-        description="Folder that image paths in the data set are relative to; none: `path`. The files in `path` (on the hub: "
+        description="Folder that image paths in the data set are relative to; null: `path`. The files in `path` (on the hub: "
         "the commit) identify the prepared data: they are used again if only the images in this folder change or move.",
     )
 

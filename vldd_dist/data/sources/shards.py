@@ -23,10 +23,10 @@ class Shards(Source):
         description="URLs of the training tars, with globs and {000..012} braces; '::' separates several."
     )
     val: Annotated[str | None, LOCATION] = Field(
-        None, description="URLs of the validation tars; none: the split is made from `train` by `data.split`."
+        None, description="URLs of the validation tars; null: the split is made from `train` by `data.split`."
     )
     test: Annotated[str | None, LOCATION] = Field(
-        None, description="URLs of the test tars; none: the split is made from `train` by `data.split`."
+        None, description="URLs of the test tars; null: the split is made from `train` by `data.split`."
     )
 
     def own_splits(self) -> tuple[str, ...]:

@@ -54,27 +54,27 @@ class TableSource(Source):
 
     path: Annotated[str, LOCATION] = Field(description="The table: a path or any fsspec URL.")
     format: Literal["csv", "jsonl", "parquet"] | None = Field(
-        None, description="Format of the table (csv with any separator); none: from the extension of its name."
+        None, description="Format of the table (csv with any separator); null: from the extension of its name."
     )
     image_folder: Annotated[str | None, LOCATION] = Field(
         None,
-        description="Folder that the image paths are relative to, a path or an fsspec URL; none: the folder of the table. The "
+        description="Folder that the image paths are relative to, a path or an fsspec URL; null: the folder of the table. The "
         "table identifies the prepared data: they are used again if only the images change or move.",
     )
     image_column: str | None = Field(
-        None, description=f"Column of the image paths; none: the only column called one of {', '.join(PATH_COLUMNS)}."
+        None, description=f"Column of the image paths; null: the only column called one of {', '.join(PATH_COLUMNS)}."
     )
     caption_columns: Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
-        description="Columns of captions, whose cells are texts or lists of texts; none: the only column called one of "
+        description="Columns of captions, whose cells are texts or lists of texts; null: the only column called one of "
         f"{', '.join(CAPTION_COLUMNS)}.",
     )
     split_column: str | None = Field(
-        None, description="Column with the split: train, val, validation or test; none: all rows belong to train."
+        None, description="Column with the split: train, val, validation or test; null: all rows belong to train."
     )
     separator: Annotated[str | None, AfterValidator(_one_character)] = Field(
         None,
-        description="Separator of a csv table; none: a tab if the name ends in .tsv or the header has tabs but no comma, else "
+        description="Separator of a csv table; null: a tab if the name ends in .tsv or the header has tabs but no comma, else "
         "a comma.",
     )
 

@@ -41,7 +41,7 @@ class DistributionMatching(FeatureMatching):
     sum_weight: Annotated[float, Field(ge=0)] = Field(0.8, description="Weight of the discrepancy of v + t.")
     difference_weight: Annotated[float, Field(ge=0)] = Field(0.8, description="Weight of the discrepancy of v - t.")
     width: Rate = Field(0.5, description="Width of the kernel exp(-angle^2 / (2 width^2)), in radians.")
-    clip: Rate | None = Field(1.0, description="The gradient of all pairs is clipped to this norm; none: not clipped.")
+    clip: Rate | None = Field(1.0, description="The gradient of all pairs is clipped to this norm; null: not clipped.")
 
     def problems(self, experiment: "Experiment") -> list[str]:
         problems, epochs = super().problems(experiment), experiment.experts.epochs

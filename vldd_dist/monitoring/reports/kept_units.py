@@ -44,7 +44,7 @@ def _of_running_runs(store: Store) -> Iterator[set[tuple[str, str]]]:
         try:
             yield read_run_units(store, status.experiment, status.run)
         except (MissingObject, DamagedObject) as error:
-            # A run whose driver has died keeps its units as long as they are known, but does not stop the command for ever.
+            # The units of a run whose driver has died are kept if its record can be read; otherwise the command goes on.
             if not is_outdated(status):
                 raise StoreError(
                     f"{error} ({status.experiment} is running, and the units that it needs are not known: wait for its end)"

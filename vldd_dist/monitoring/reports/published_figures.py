@@ -3,7 +3,7 @@
 from vldd_dist.config.study import Study
 from vldd_dist.errors import ConfigError
 from vldd_dist.reporting.published import published_table
-from vldd_dist.reporting.study_tables import ALL_VARIANTS, PublishedOf, Question
+from vldd_dist.reporting.study_tables import ALL_VARIANTS, PublishedOf, RowKey
 from vldd_dist.reporting.table import Published
 
 
@@ -20,12 +20,12 @@ def published_of(study: Study, table: str) -> PublishedOf:
     except ValueError as error:
         raise ConfigError(f"tables.{table}.published: {error}") from None
 
-    def published(question: Question, metric: str) -> Published | None:
+    def published(key: RowKey, metric: str) -> Published | None:
         # A result that all variants share may be published for any of them.
-        variants = settings.variants or list(study.changes()) if question.variant == ALL_VARIANTS else [question.variant]
-        key = question.method, question.pairs, metric, question.image_model
-        cells = (source.cell(variant, *key) for source in sources for variant in variants)
-        return next((cell for cell in cells if cell is not None), None)
+        variants = settings.variants or list(study.changes()) if key.variant == ALL_VARIANTS else [key.variant]
+        cell = key.method, key.pairs, metric, key.image_model
+        cells = (source.cell(variant, *cell) for source in sources for variant in variants)
+        return next((found for found in cells if found is not None), None)
 
     return published
 

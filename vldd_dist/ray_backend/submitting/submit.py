@@ -33,8 +33,8 @@ ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 def submission_name(description: Experiment | LoadedStudy, store_url: str) -> str:
     """A name that is the same for the same description and store. A job's id is this name and a number, because the id of an
     ended job cannot be used again: Ray may still be cleaning up."""
-    question = f"{json.dumps(description.model_dump(mode='json'))}\n{store_url}"
-    return f"vldd-{description.name}-{sha256(question.encode()).hexdigest()[:8]}"
+    identity = f"{json.dumps(description.model_dump(mode='json'))}\n{store_url}"
+    return f"vldd-{description.name}-{sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def submit(

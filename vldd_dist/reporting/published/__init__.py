@@ -70,10 +70,10 @@ class PublishedTable(_Value):
     rows: list[PublishedRow] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _each_question_once(self) -> "PublishedTable":
+    def _each_row_key_once(self) -> "PublishedTable":
         keys = [row.model_dump_json(exclude={"figures"}) for row in self.rows]
         if duplicate := next((key for key in keys if keys.count(key) > 1), None):
-            raise ValueError(f"two rows answer one question: {duplicate}: remove one of them")
+            raise ValueError(f"two rows have the same key: {duplicate}: remove one of them")
         return self
 
     def cell(

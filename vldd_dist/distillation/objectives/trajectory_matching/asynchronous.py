@@ -19,8 +19,8 @@ class Asynchronous(Section):
     """The image and the text tower start at independently drawn epochs. Each should reach the expert's state `expert_epochs`
     after its own start."""
 
-    image: Distinct[NonNegative] | None = Field(None, description="Start epochs of the image tower; none: all starts.")
-    text: Distinct[NonNegative] | None = Field(None, description="Start epochs of the text tower; none: all starts.")
+    image: Distinct[NonNegative] | None = Field(None, description="Start epochs of the image tower; null: all starts.")
+    text: Distinct[NonNegative] | None = Field(None, description="Start epochs of the text tower; null: all starts.")
     auto: bool = Field(
         False,
         description=(

@@ -17,8 +17,8 @@ class Shortcut(Section):
     """The expert's state theta(t) is replaced by (1 - beta(t)) theta(a) + beta(t) theta(b), tensor by tensor. beta(t) is the
     length of the expert's path from epoch a to epoch t, divided by that from a to b, where the path has one point an epoch."""
 
-    first_epoch: NonNegative | None = Field(None, description="Epoch a, where the line starts; none: the first start.")
-    last_epoch: Positive | None = Field(None, description="Epoch b, where the line ends; none: the last target.")
+    first_epoch: NonNegative | None = Field(None, description="Epoch a, where the line starts; null: the first start.")
+    last_epoch: Positive | None = Field(None, description="Epoch b, where the line ends; null: the last target.")
 
     def epochs(self, first: int, last: int) -> range:
         """The epochs from a to b.

@@ -1,4 +1,4 @@
-"""What breaks around a unit, with real Ray processes: a working directory that is taken away, a spoilt process, a killer."""
+"""Faults around a unit, with real Ray processes: a removed working directory, failed imports, a worker that is killed."""
 
 import os
 import shutil
@@ -32,13 +32,13 @@ from vldd_dist.testing.scripted_executor import Notices
 
 pytestmark = pytest.mark.ray
 
-# A unit takes seconds; after so many its process is not the one that was meant.
+# A unit takes seconds. After this time the removed directory is restored, because the unit waits for another process.
 RESCUE_SECONDS = 60.0
 PACKAGE = Path(__file__).parents[3] / "vldd_dist"
 
 
 class Joined(RayExecutor):
-    """On the test's own Ray, which stays."""
+    """Uses the Ray that the test started, and leaves it running."""
 
     def _join(self) -> None:
         assert ray.is_initialized()
@@ -50,7 +50,7 @@ class Joined(RayExecutor):
 
 @contextmanager
 def one_node(folder: Path, **more: Any) -> Iterator[Joined]:
-    """Of one CPU, and of what Ray takes for a GPU."""
+    """Ray on one node with one CPU and one GPU (declared to Ray, not a real one)."""
     start_ray(num_cpus=1, num_gpus=1, **more)
     try:
         yield Joined(Store(str(folder)))
@@ -60,17 +60,17 @@ def one_node(folder: Path, **more: Any) -> Iterator[Joined]:
 
 @pytest.fixture(scope="module")
 def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
-    """Its workers stand in Ray's unpacked copy of the package, as those of a submitted job do."""
+    """An executor whose workers run in Ray's unpacked copy of the package, like those of a submitted job."""
     package = tmp_path_factory.mktemp("job")
     shutil.copytree(PACKAGE, package / "vldd_dist", ignore=shutil.ignore_patterns("__pycache__"))
     with one_node(package, runtime_env={"working_dir": str(package)}) as executor:
-        # The queue's process is there: it takes none of those that a test prepares.
+        # Wait for the queue's process, so that it does not take a process that a test prepares.
         executor.queue.qsize()
         yield executor
 
 
 def run(unit: WorkUnit, store: Store, executor: Joined) -> tuple[RunResult, list[str]]:
-    """The result, and what a person is told."""
+    """Runs the unit; returns the result and the notices to the user."""
     view, executor.store = Notices(), store
     controller = Controller([unit], store, lambda: executor, RunState([view]), RetryBudget(pauses=(0.1,)))
     return controller.run(), view.notices
@@ -84,7 +84,7 @@ class Holder:
 
 
 def in_the_worker(action: Callable[[], object]) -> Any:
-    """Done by the process that the next task gets; a lambda, for Ray imports the module of any other function there."""
+    """Run `action` in the process that gets the next task. It must be a lambda: Ray imports the module of other functions."""
     return ray.get(ray.remote(action).remote())
 
 
@@ -92,7 +92,7 @@ def test_the_capacity_says_what_other_programs_use(executor: Joined) -> None:
     holder = ray.remote(num_cpus=0.5, num_gpus=1)(Holder).remote()
     assert ray.get(holder.pid.remote()) != os.getpid()
     deadline = time.monotonic() + RESCUE_SECONDS
-    # Ray's figures of what is free are seconds old.
+    # Ray's figures of free resources are some seconds old.
     while (capacity := executor.capacity()).used_gpus != 1 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert (capacity.cpus, capacity.gpus, capacity.used_cpus, capacity.used_gpus) == (1, 1, 0.5, 1)
@@ -105,26 +105,26 @@ def test_the_capacity_says_what_other_programs_use(executor: Joined) -> None:
 @pytest.mark.parametrize("made_again", [True, False])
 def test_a_unit_needs_no_working_directory(made_again: bool, executor: Joined, tmp_path: Path) -> None:
     """Ray removes its package and unpacks it again when another node of the machine shares the session's directory. On a busy
-    machine it may give the unit to another process than the one that lost its directory: that shows nothing, so again.
-    """
+    machine the unit may run in another process than the one that lost its directory. Such a try proves nothing, and is
+    repeated."""
     found = []
     for number in range(3):
         found.append(without_working_directory(made_again, executor, Store(str(tmp_path / str(number)))))
         if found[-1] == "done by the process without a directory":
             return
-    pytest.fail(f"the unit was never done without its directory: {found}")
+    pytest.fail(f"the unit never ran without its directory: {found}")
 
 
 def without_working_directory(made_again: bool, executor: Joined, store: Store) -> str:
-    """What became of a unit after its process lost its working directory."""
+    """Run a unit in a process that has lost its working directory; returns what happened."""
     pid, folder, loaded = in_the_worker(lambda: (os.getpid(), os.getcwd(), "torch" in sys.modules))
     assert "working_dir_files" in folder
     assert not loaded
     kept = f"{folder}-kept"
     shutil.copytree(folder, kept)
-    # No rename: the process would stand in the same directory under another name.
+    # Not renamed: the process would keep the same directory under another name.
     shutil.rmtree(folder)
-    # Another process cannot start without the directory, and Ray would try for ever.
+    # Another process cannot start without the directory, and Ray would try without end.
     back = threading.Timer(0 if made_again else RESCUE_SECONDS, shutil.move, (kept, folder))
     back.start()
     if made_again:
@@ -151,35 +151,35 @@ def without_working_directory(made_again: bool, executor: Joined, store: Store) 
 
 
 def end_process(pid: int) -> None:
-    """The next task gets a new one."""
+    """End the process, so that the next task gets a new one."""
     with suppress(psutil.NoSuchProcess):
         psutil.Process(pid).kill()
 
 
 def test_no_other_unit_uses_a_process_that_was_given_a_gpu(executor: Joined, store: Store) -> None:
-    """It computes on its first GPU, whichever it is given later."""
+    """A process computes on the first GPU that it was given, whichever it is given later."""
     unit = make_graph(experiment()).unit("dataset").inputs["group_000000"]
     result, _ = run(replace(unit, resources=Resources(gpus=1)), store, executor)
     assert result.failed == []
     assert is_done(store, unit.kind, unit.id)
-    # The unit's process had it.
+    # The unit's process had imported torch.
     assert not in_the_worker(lambda: "torch" in sys.modules)
 
 
-def test_a_spoilt_process_ends_and_another_one_has_the_unit(executor: Joined, store: Store) -> None:
-    # As Python leaves it when a module's import was given up.
-    spoilt = in_the_worker(lambda: (sys.modules.update({"vldd_dist.pipeline.context": None}), os.getpid())[1])
+def test_a_process_with_failed_imports_exits_and_another_runs_the_unit(executor: Joined, store: Store) -> None:
+    # The state in which Python leaves a module whose import failed.
+    broken = in_the_worker(lambda: (sys.modules.update({"vldd_dist.pipeline.context": None}), os.getpid())[1])
     unit = make_graph(experiment()).unit("dataset").inputs["group_000000"]
     result, (notice,) = run(unit, store, executor)
     assert is_done(store, unit.kind, unit.id)
     assert result.failed == []
     assert "retried: its worker could not start: ModuleNotFoundError at pipeline/" in notice
     assert "import of vldd_dist.pipeline.context halted" in notice
-    assert not psutil.pid_exists(spoilt)
+    assert not psutil.pid_exists(broken)
 
 
-def test_a_worker_that_is_killed_again_and_again_ends_in_a_sentence(executor: Joined, store: Store) -> None:
-    """As the kernel does for want of memory."""
+def test_a_worker_killed_repeatedly_fails_with_a_one_sentence_error(executor: Joined, store: Store) -> None:
+    """SIGKILL, as from the kernel's out-of-memory killer."""
     over, killed = threading.Event(), set()
 
     def kill() -> None:
