@@ -106,6 +106,8 @@ class Coco(Source):
 
     def _content(self, split: str) -> _Content:
         if split not in self._contents:
+            # First: if the file is replaced meanwhile, workers find another version than the one that is planned.
+            _ = self._versions
             self._contents[split] = _read(getattr(self, split), split)
         return self._contents[split]
 

@@ -115,6 +115,8 @@ class HuggingFace(Source):
 
     def _rows(self, split: str) -> Rows:
         if split not in self._loaded:
+            # First: if files are added meanwhile, workers find another version than the one that is planned.
+            _ = self._version
             self._loaded[split] = load(self.path, self.config, self.revision, self.splits[split])
         return self._loaded[split]
 
