@@ -231,3 +231,26 @@ def test_a_long_line_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     (folder / "x.csv").write_text("filepath,title\na," + "b" * 200)
     with pytest.raises(DataError, match="a line is longer than"):
         read(table(folder / "x.csv"))
+
+
+def test_lines_far_into_a_table_are_not_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The byte where the row begins is named instead."""
+    content = rows()
+    content[7]["filepath"] = "none.jpg"
+    path = as_csv(folder / "x.csv", content)
+    begun: list[int] = []
+    begin = lines.Lines.__init__
+
+    def recording(self: lines.Lines, url: str, start: int) -> None:
+        begun.append(start)
+        begin(self, url, start)
+
+    source = table(path)
+    part = source.parts("train", limit=None, images=3)[2]
+    monkeypatch.setattr(lines, "COUNTED_BYTES", 0)
+    monkeypatch.setattr(lines.Lines, "__init__", recording)
+    found = list(source.samples("train", part, image_size=64, seed=0))
+    (bad,) = [sample for sample in found if isinstance(sample, UnreadableSample)]
+    byte = path.read_bytes().index(b"none")
+    assert f"x.csv: the row at byte {byte}: the file {folder}/none.jpg cannot be read" in str(bad.error)
+    assert begun == [part.start], "the table is not read from its beginning"

@@ -2,11 +2,14 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -179,3 +182,24 @@ def test_any_caption_file_gives_samples_or_a_one_sentence_error(
     found = result_of(lambda: read(source)) or []
     assert_raw_or_unreadable(found)
     assert all(one_line(sample.identity) == sample.identity for sample in found if isinstance(sample, RawSample))
+
+
+def test_remote_images_are_read_at_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = coco(tmp_path, change=lambda tree: tree["images"][1].update(file_name="none.jpg"))
+    local = read(source)
+    images = {f"/coco/{path.name}": path.read_bytes() for path in (tmp_path / "train2017").iterdir()}
+    fsspec.filesystem("memory").pipe(images)
+    met, cat_file = threading.Barrier(2), MemoryFileSystem.cat_file
+
+    def cat(self: MemoryFileSystem, *args: Any, **options: Any) -> Any:
+        # Nobody passes alone.
+        met.wait(60)
+        return cat_file(self, *args, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", cat)
+    found = read(type(source).model_validate(source.model_dump() | {"train_images": "memory://coco"}))
+    assert [sample.image for sample in found if isinstance(sample, RawSample)] == [
+        sample.image for sample in local if isinstance(sample, RawSample)
+    ]
+    assert [isinstance(sample, RawSample) for sample in found] == [True, False, True, True]
+    assert "images[1]: the file memory://coco/none.jpg cannot be read" in str(found[1].error)

@@ -10,7 +10,7 @@ from tests.data.prepared.test_dataset import identity, jpeg
 from tests.data.tables import read, said
 from vldd_dist.config.base import choose
 from vldd_dist.control_characters import one_line
-from vldd_dist.data.sources.base import Source
+from vldd_dist.data.sources.base import Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 from vldd_dist.plugins import SOURCES
@@ -168,3 +168,15 @@ def test_a_folder_on_a_server(s3: S3Server, tree: Path) -> None:
     first = identity(folder(store.url))
     store.write("b.txt", b"other")
     assert identity(folder(store.url)) != first
+
+
+def test_a_large_folder_has_larger_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker of each part lists the whole folder."""
+    for number in range(9):
+        pair(tmp_path / f"{number}.jpg", "x")
+    monkeypatch.setattr("vldd_dist.data.sources.folder.MOST_PARTS", 4)
+    source = folder(tmp_path)
+    assert source.parts("train", limit=None, images=3) == parts_of(9, 3)
+    assert source.parts("train", limit=8, images=2) == parts_of(8, 2)
+    assert source.parts("train", limit=None, images=2) == parts_of(9, 3)
+    assert source.parts("train", limit=None, images=1) == parts_of(9, 3)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -48,3 +49,20 @@ def test_a_file_is_read_once_for_its_digest_as_long_as_it_stays_the_same(
     path.unlink()
     with pytest.raises(FileNotFoundError):
         content_version(str(path))
+
+
+def test_a_listing_asks_once_for_each_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken link is listed too."""
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link").symlink_to("nowhere")
+    asked: list[str] = []
+    stat = os.stat
+
+    def recording(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        asked.append(str(path))
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", recording)
+    assert sorted(listing(str(tmp_path))) == ["a", "b", "c", "link"]
+    assert sorted(Path(path).name for path in asked if Path(path).parent == tmp_path) == ["a", "b", "c", "link"]

@@ -1,15 +1,20 @@
 """A source that changes between the plan and the preparation of a group stops the run."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.data.preparation.test_groups import one_split
-from tests.data.prepared.test_dataset import jpeg, tar
+from tests.data.prepared.test_dataset import jpeg, karpathy, tar
+from tests.data.tables import as_csv, as_parquet, make_images, rows, table
+from tests.data.test_coco import coco
 from tests.data.test_folder import pair
+from tests.data.test_hf import hf
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.data import DataSettings
+from vldd_dist.data.sources.base import Source
 from vldd_dist.errors import DataError
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import make_graph
@@ -68,3 +73,33 @@ def test_a_tar_that_was_written_again(tmp_path: Path, store: Store) -> None:
     with pytest.raises(DataError, match=CHANGED):
         prepare(second, store)
     assert store.list("units") == before
+
+
+def a_table(folder: Path) -> tuple[Source, Path]:
+    make_images(folder)
+    path = as_csv(folder / "x.csv", rows())
+    return table(path), path
+
+
+def a_caption_file(folder: Path) -> tuple[Source, Path]:
+    return coco(folder), folder / "annotations" / "captions_train2017.json"
+
+
+def a_file_of_splits(folder: Path) -> tuple[Source, Path]:
+    return karpathy(folder).source, folder / "data.json"
+
+
+def a_folder_of_tables(folder: Path) -> tuple[Source, Path]:
+    path = as_parquet(folder / "train.parquet", [{"image": jpeg(), "text": "a"}] * 3)
+    return hf(folder, splits={"train": "train"}), path
+
+
+@pytest.mark.parametrize("make", [a_table, a_caption_file, a_file_of_splits, a_folder_of_tables])
+def test_a_file_that_is_replaced_while_a_run_is_planned(tmp_path: Path, make: Callable[[Path], tuple[Source, Path]]) -> None:
+    """The groups are those of the old file, so a worker must not find the version that was planned."""
+    source, path = make(tmp_path)
+    parts = source.parts("train", limit=None, images=2)
+    path.write_bytes(path.read_bytes().replace(b"a", b"aa"))
+    planned = source.describe_only("train", parts, seed=0)
+    worker = type(source).model_validate(source.model_dump())
+    assert worker.describe_only("train", parts, seed=0) != planned

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.outages import check_reachable, reason_of
 from vldd_dist.data.files.range_reader import file_system
 from vldd_dist.data.files.regular_files import open_regular
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES
@@ -55,20 +56,26 @@ class ImageFolder:
 
         Raises:
             DataError: the file is missing, not a regular file or too large.
+            StoreError: the file cannot be reached at the moment, which says nothing about it.
         """
         source = one_line(self.path(relative))
         try:
             data = self._local(relative) if self._root is not None else self._remote(relative)
         except Exception as error:
             # Client libraries of object stores raise exceptions of their own.
-            reason = (error.strerror if isinstance(error, OSError) else None) or _reason(error)
+            check_reachable(source, error)
+            reason = "not a valid file name" if isinstance(error, ValueError) else reason_of(error)
             raise DataError(f"the file {source} cannot be read ({reason}): correct the folder or the entry") from None
         if len(data) > MAX_MEMBER_BYTES:
             raise DataError(f"the file {source} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the entry")
         return data
 
     def read_all(self, names: Iterable[str]) -> Iterator[bytes | DataError]:
-        """The bytes of each image in order, or the error if it cannot be read. A remote folder is read in parallel."""
+        """The bytes of each image in order, or the error if it cannot be read. A remote folder is read in parallel.
+
+        Raises:
+            StoreError: as `read` does.
+        """
         if self._root is not None:
             yield from map(self._read_or_error, names)
             return
@@ -118,9 +125,3 @@ def local_path(place: str) -> str | None:
     if place.startswith("file://"):
         return place.removeprefix("file://")
     return None if "://" in place else place
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValueError):
-        return "not a valid file name"
-    return " ".join(f"{type(error).__name__} {error}".split())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Self, cast
 
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.outages import check_reachable
 from vldd_dist.errors import DataError
 
 # A member larger than this is not a photograph. (A sparse member may claim any size.)
@@ -24,6 +25,7 @@ def members_of(name: str, stream: io.BufferedIOBase) -> Iterator[tuple[str, byte
     Raises:
         DataError: a header is damaged, or the tar is truncated, does not end with two zero blocks, or is followed by other
             data.
+        StoreError: the rest of the tar cannot be reached at the moment.
     """
     try:
         with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictHeader) as tar:
@@ -33,6 +35,7 @@ def members_of(name: str, stream: io.BufferedIOBase) -> Iterator[tuple[str, byte
                 # Otherwise `tarfile` keeps every header in memory until the archive is closed.
                 tar.members = []  # type: ignore[attr-defined]
     except Exception as error:
+        check_reachable(name, error)
         raise DataError(f"{name}: not a complete WebDataset tar ({one_line(' '.join(str(error).split()))})") from None
 
 

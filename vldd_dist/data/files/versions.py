@@ -137,8 +137,11 @@ def listing(place: str) -> dict[str, str]:
             if name.startswith("."):
                 continue
             path = os.path.join(where, name)
-            # A broken link is listed too, so that reading it reports an error.
-            status = os.stat(path) if os.path.exists(path) else os.lstat(path)
+            try:
+                status = os.stat(path)
+            except OSError:
+                # A broken link is listed too, so that reading it reports an error.
+                status = os.lstat(path)
             versions[os.path.relpath(path, local)] = f"{status.st_size} {status.st_mtime_ns}"
     return versions
 

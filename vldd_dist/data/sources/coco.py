@@ -35,6 +35,19 @@ class _Content(NamedTuple):
     captions: dict[Any, list[Any]]
 
 
+class _Image(NamedTuple):
+    """An entry of the list `images`.
+
+    Attributes:
+        name: path of the file in the folder.
+        error: why the entry cannot be used.
+    """
+
+    name: str
+    captions: list[str]
+    error: DataError | None = None
+
+
 class Coco(Source):
     """A caption file and a folder of images for each split. Splits without a file are made from `train` by `data.split`."""
 
@@ -66,13 +79,18 @@ class Coco(Source):
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         folder = ImageFolder(getattr(self, f"{split}_images"), f"data.source.{split}_images")
-        content, url = self._content(split), getattr(self, split)
-        for number in range(part.start, part.stop):
-            where = f"{url}: images[{number}]"
-            try:
-                yield self._raw(split, content, number, folder)
-            except DataError as error:
-                yield UnreadableSample(folder.place, DataError(f"{where}: {error}"))
+        content = self._content(split)
+        images = [_image(content, entry, folder) for entry in content.images[part.start : part.stop]]
+        data = folder.read_all(image.name for image in images if image.error is None)
+        for number, image in enumerate(images, part.start):
+            data_or_error = image.error or next(data)
+            if isinstance(data_or_error, bytes):
+                source, container = one_line(folder.path(image.name)), one_line(folder.place)
+                identity = one_line(image.name if self._one_folder else f"{split}/{image.name}")
+                yield RawSample(f"{number:08d}", source, container, data_or_error, image.captions, identity)
+            else:
+                where = f"{getattr(self, split)}: images[{number}]"
+                yield UnreadableSample(folder.place, DataError(f"{where}: {data_or_error}"))
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         """The caption file identifies the images too, so that a cluster without access to them finds the prepared unit."""
@@ -106,21 +124,23 @@ class Coco(Source):
 
     def _content(self, split: str) -> _Content:
         if split not in self._contents:
+            # First: if the file is replaced meanwhile, workers find another version than the one that is planned.
+            _ = self._versions
             self._contents[split] = _read(getattr(self, split), split)
         return self._contents[split]
 
-    def _raw(self, split: str, content: _Content, number: int, folder: ImageFolder) -> RawSample:
-        entry = content.images[number]
+
+def _image(content: _Content, entry: Any, folder: ImageFolder) -> _Image:
+    try:
         if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
             raise DataError("file_name: missing, or not a text")
         key = entry.get("id")
         if not isinstance(key, int | str):
             raise DataError("id: missing, or neither a number nor a text")
         captions = checked_captions(content.captions[key], f"the annotations of image_id {key!r}")
-        name = folder.relative(entry["file_name"])
-        data, path = folder.read(name), folder.path(name)
-        identity = name if self._one_folder else f"{split}/{name}"
-        return RawSample(f"{number:08d}", one_line(path), one_line(folder.place), data, captions, one_line(identity))
+        return _Image(folder.relative(entry["file_name"]), captions)
+    except DataError as error:
+        return _Image("", [], error)
 
 
 def _read(url: str, split: str) -> _Content:

@@ -1,5 +1,6 @@
 """A folder of images, each with a text file of captions beside it."""
 
+import math
 import os
 import posixpath
 from functools import cached_property
@@ -18,6 +19,9 @@ from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of,
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
 
+# Largest number of parts of a split, because the worker of each part lists the whole folder.
+MOST_PARTS = 64
+
 
 class Folder(Source):
     """Images (jpg, jpeg, png, webp) at any depth, in the order of their paths. The captions of `a/b.jpg` are the lines of
@@ -31,8 +35,9 @@ class Folder(Source):
         return tuple(split for split in SPLITS if split == "train" or split in self._images)
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
-        """Positions count images."""
-        return parts_of(self._count(split, limit), images)
+        """Positions count images. A large folder has larger parts (see `MOST_PARTS`)."""
+        count = self._count(split, limit)
+        return parts_of(count, max(images, math.ceil(count / MOST_PARTS)))
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
         names = self._images.get(split, [])[part.start : part.stop]

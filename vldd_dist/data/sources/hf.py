@@ -1,8 +1,8 @@
 """A data set on the Hugging Face hub, or a folder that the library `datasets` can load."""
 
 import os
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from itertools import islice
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
+from vldd_dist.data.files.outages import check_reachable
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES
 from vldd_dist.data.files.versions import listing
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
@@ -19,6 +20,10 @@ from vldd_dist.data.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, capti
 from vldd_dist.data.sources.hf_loading import Rows, commit_of, load, loading
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
 from vldd_dist.errors import DataError
+from vldd_dist.store.retry import retried
+
+# Zip archives with images that a source keeps open.
+ARCHIVES_OPEN = 4
 
 
 class HuggingFace(Source):
@@ -110,6 +115,8 @@ class HuggingFace(Source):
 
     def _rows(self, split: str) -> Rows:
         if split not in self._loaded:
+            # First: if files are added meanwhile, workers find another version than the one that is planned.
+            _ = self._version
             self._loaded[split] = load(self.path, self.config, self.revision, self.splits[split])
         return self._loaded[split]
 
@@ -144,19 +151,33 @@ class HuggingFace(Source):
         name = self._folder.relative(path_in_folder)
         return self._member(f"{archive}::{self._folder.path(name)}") if separator else self._folder.read(name)
 
-    @staticmethod
-    def _member(url: str) -> bytes:
+    def _member(self, url: str) -> bytes:
         """An image in an archive, whose URL is written as in fsspec: zip://a/b.jpg::/data/images.zip."""
-        import fsspec
-
         if not url.startswith("zip://") or url.count("::") > 1:
             raise DataError(f"{one_line(url)}: images can be read from zip archives only: unpack it")
+        member, _, archive = url.removeprefix("zip://").partition("::")
+
+        def read(seconds: float) -> bytes:
+            with self._archive(archive).open(member, "rb") as file:
+                content: bytes = file.read(MAX_MEMBER_BYTES + 1)
+                return content
+
         try:
-            with fsspec.open(url, "rb") as file:
-                data: bytes = file.read(MAX_MEMBER_BYTES)
-                return data
+            data = retried(read)
         except Exception as error:
+            check_reachable(one_line(url), error)
             raise DataError(f"{one_line(url)} cannot be read ({one_line(str(error))})") from None
+        if len(data) > MAX_MEMBER_BYTES:
+            raise DataError(f"{one_line(url)} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the row")
+        return data
+
+    @cached_property
+    def _archive(self) -> Callable[[str], Any]:
+        """Opens the zip archive at a URL as a file system. The last ones stay open, because opening one reads the list of its
+        members."""
+        import fsspec
+
+        return lru_cache(maxsize=ARCHIVES_OPEN)(lambda url: fsspec.filesystem("zip", fo=url))
 
     @cached_property
     def _folder(self) -> ImageFolder:

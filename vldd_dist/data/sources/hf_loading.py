@@ -81,8 +81,6 @@ def load(path: str, config: str | None, revision: str | None, split: str) -> Row
     Raises:
         DataError: it cannot be read, or has no such split.
     """
-    if path.startswith(("/", ".", "~")) and not os.path.isdir(path):
-        raise DataError(f"data.source.path: {path} is not a folder: correct the path")
     with loading(path):
         import datasets
 
@@ -96,7 +94,9 @@ def load(path: str, config: str | None, revision: str | None, split: str) -> Row
 
 
 def commit_of(path: str, revision: str | None) -> str:
-    """The commit of a revision of a data set on the hub."""
+    """The commit of a revision of a data set on the hub. Raises DataError if it cannot be read, or `path` is no name there."""
+    if path.startswith(("/", ".", "~")):
+        raise DataError(f"data.source.path: {path} is not a folder: correct the path")
     with loading(path):
         from huggingface_hub import HfApi
 

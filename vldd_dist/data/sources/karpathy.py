@@ -31,6 +31,8 @@ class Karpathy(Source):
     )
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
+        # First: if the file is replaced meanwhile, workers find another version than the one that is planned.
+        _ = self._digest
         return parts_of(sum(1 for _ in islice(_of_split(self._entries(), split), limit)), images)
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
@@ -43,12 +45,12 @@ class Karpathy(Source):
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         """The JSON file identifies the images too, so that a cluster without access to them finds the prepared unit."""
+        if not Path(self.images).is_dir():
+            raise DataError(f"data.source.images: {self.images} is not a folder: correct the path")
         return {"annotations": self._digest}
 
     @cached_property
     def _digest(self) -> str:
-        if not Path(self.images).is_dir():
-            raise DataError(f"data.source.images: {self.images} is not a folder: correct the path")
         path = Path(self.annotations)
         try:
             with open_regular(path) as file:

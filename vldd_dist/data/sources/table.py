@@ -158,6 +158,8 @@ class TableSource(Source):
     @cached_property
     def _index(self) -> dict[str, RowIndex]:
         """Split -> index of its rows, made in one pass over the table."""
+        # First: if the table is replaced meanwhile, workers find another version than the one that is planned.
+        _ = self._version
         indices: dict[str, RowIndex] = {}
         for row in self.table.rows(self._columns, 0, None):
             split = self._split_of(row)

@@ -47,8 +47,9 @@ class Table(ABC):
         """
 
     @abstractmethod
-    def numbers_before(self, start: int) -> int:
-        """The number of lines or rows before a position; a row's `number` is added to it."""
+    def numbers_before(self, start: int) -> int | None:
+        """The number of lines or rows before a position, to which a row's `number` is added; None: counting them takes too
+        long."""
 
     def holds_images(self, column: str) -> bool:
         """Whether the cells of a column are known to be images rather than their paths."""
@@ -60,15 +61,18 @@ class Table(ABC):
 
 
 class Places:
-    """Names of rows for error messages. The lines before `start` are counted only when the first name is needed."""
+    """Names of rows for error messages. The lines before `start` are counted only when the first name is needed, and not if it
+    is far into the table."""
 
     def __init__(self, table: Table, start: int) -> None:
         self._table, self._start = table, start
 
     def of(self, row: Row) -> str:
-        """For example `pairs.csv: line 17`."""
+        """For example `pairs.csv: line 17` or `pairs.csv: the row at byte 1,234,567`."""
+        if self._before is None:
+            return f"{self._table.url}: the row at byte {row.position:,}"
         return f"{self._table.url}: {self._table.unit} {self._before + row.number + 1}"
 
     @cached_property
-    def _before(self) -> int:
+    def _before(self) -> int | None:
         return self._table.numbers_before(self._start)

@@ -10,11 +10,13 @@ from typing import Any, Self
 
 from vldd_dist.data.files.range_reader import open_shard
 from vldd_dist.data.files.shards import reading
-from vldd_dist.data.sources.tables.base import Row, Table
+from vldd_dist.data.sources.tables.base import Places, Row, Table
 from vldd_dist.errors import DataError
 
 # A file with a longer line is not a table of captions.
 LONGEST_LINE = 16 << 20
+# Beyond this position lines are not counted for an error message, because every part would read the table from its beginning.
+COUNTED_BYTES = 64 << 20
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 # The columns of a JSONL file are the keys of this many objects at its beginning.
 OBJECTS_FOR_COLUMNS = 100
@@ -71,9 +73,11 @@ class Lines:
 class TextTable(Table):
     """A table whose rows are counted in lines."""
 
-    def numbers_before(self, start: int) -> int:
+    def numbers_before(self, start: int) -> int | None:
         if start == 0:
             return 0
+        if start > COUNTED_BYTES:
+            return None
         with Lines(self.url, 0) as lines:
             for _ in lines:
                 if lines.position >= start:
@@ -147,7 +151,7 @@ class SeparatedValues(TextTable):
             except csv.Error as error:
                 fault = str(error)
                 if "unexpected end" in fault or "field larger" in fault:
-                    where = f"{self.url}: line {self.numbers_before(position) + 1 if position else 1}"
+                    where = Places(self, position).of(Row(position, 0, None))
                     raise DataError(
                         f"{where}: a quoted cell that begins here does not end: close or double the quote"
                     ) from None

@@ -1,0 +1,162 @@
+"""An image that cannot be reached at the moment ends the unit; a missing or damaged one is a bad sample."""
+
+import errno
+import io
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import datasets
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from tests.data.files.test_tars import archive
+from tests.data.prepared.test_dataset import jpeg
+from tests.data.tables import IMAGES, as_csv, make_images, name_of, rows
+from tests.data.test_hf import hf
+from vldd_dist.config.sections.data import DataSettings
+from vldd_dist.data.files.image_folder import ImageFolder
+from vldd_dist.data.files.shards import samples_of
+from vldd_dist.errors import DataError, StoreError
+from vldd_dist.store import retry
+from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.prepared_data import prepare
+
+
+def expired() -> PermissionError:
+    """As s3fs raises it."""
+    error = PermissionError(errno.EACCES, "The provided token has expired")
+    error.__cause__ = RuntimeError("An error occurred (ExpiredToken) when calling the GetObject operation")
+    return error
+
+
+OUTAGES: dict[str, tuple[Exception, str]] = {
+    "a time-out": (TimeoutError("no answer"), r"TimeoutError no answer\): start again"),
+    "throttling": (OSError(errno.EBUSY, "Slow down"), r"Slow down\): start again"),
+    "no descriptors": (OSError(errno.EMFILE, "Too many open files"), r"Too many open files\): start again"),
+    "a mount that is gone": (OSError(errno.ESTALE, "Stale file handle"), r"Stale file handle\): start again"),
+    "an expired token": (expired(), r"The provided token has expired\): renew the credentials and start again"),
+}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.2)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
+    """Let requests for one file of the file system in memory fail."""
+    cat_file = MemoryFileSystem.cat_file
+
+    def cat(self: MemoryFileSystem, path: str, *args: Any, **options: Any) -> bytes:
+        if path.endswith(name):
+            raise error
+        data: bytes = cat_file(self, path, *args, **options)
+        return data
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", cat)
+
+
+def remote_table(tmp_path: Path) -> DataSettings:
+    """A table whose images are in the file system in memory."""
+    make_images(tmp_path)
+    content = {f"/outages/{name_of(number)}": (tmp_path / name_of(number)).read_bytes() for number in range(IMAGES)}
+    fsspec.filesystem("memory").pipe(content)
+    source = {"name": "table", "path": str(as_csv(tmp_path / "x.csv", rows())), "image_folder": "memory://outages"}
+    return DataSettings(source=source, image_size=16, max_bad_fraction=0.5, split={"val": 0.2, "test": 0.2})
+
+
+@pytest.mark.parametrize(("error", "sentence"), OUTAGES.values(), ids=OUTAGES)
+def test_an_outage_is_no_bad_sample(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
+) -> None:
+    failing(monkeypatch, name_of(4), error)
+    with pytest.raises(StoreError, match=rf"memory://outages/{name_of(4)}: cannot be reached \({sentence}"):
+        prepare(store, remote_table(tmp_path))
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "No such file"), PermissionError(errno.EACCES, "Denied")])
+def test_a_missing_or_unreadable_image_is_one(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    failing(monkeypatch, name_of(4), error)
+    dataset = prepare(store, remote_table(tmp_path))
+    assert sum(sum(shard.images for shard in split.shards) for split in dataset.splits.values()) == IMAGES - 1
+
+
+def test_a_lack_of_memory_is_left_to_the_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, "a.jpg", MemoryError())
+    with pytest.raises(MemoryError):
+        ImageFolder("memory://outages", "data.source.images").read("a.jpg")
+
+
+def test_an_outage_in_a_tar_is_no_damage() -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell():
+                raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+            return super().read(size)
+
+    with pytest.raises(StoreError, match=r"a\.tar: cannot be reached \(Connection reset by peer\): start again"):
+        list(samples_of("a.tar", Broken(archive(["a.txt"] * 1000))))
+
+
+def zipped(folder: Path, images: int) -> Any:
+    """The source `hf` with images in one zip archive."""
+    (folder / "images").mkdir()
+    for number in range(images):
+        (folder / "images" / f"{number}.jpg").write_bytes(jpeg((number, 0, 0)))
+    shutil.make_archive(str(folder / "all"), "zip", folder / "images")
+    return in_archive(folder, str(folder), images)
+
+
+def in_archive(folder: Path, image_folder: str, images: int) -> Any:
+    """The source `hf` with images in the archive `all.zip` of a folder."""
+    content = [{"image": {"bytes": None, "path": f"zip://{n}.jpg::{image_folder}/all.zip"}, "text": "x"} for n in range(images)]
+    (folder / "rows").mkdir()
+    datasets.Dataset.from_list(content).to_parquet(folder / "rows" / "train.parquet")
+    return hf(folder / "rows", splits={"train": "train"}, image_folder=image_folder)
+
+
+def samples(source: Any) -> list[Any]:
+    (part,) = source.parts("train", limit=None, images=100)
+    return list(source.samples("train", part, image_size=16, seed=0))
+
+
+def test_an_archive_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = zipped(tmp_path, 20)
+    opened: list[str] = []
+    begin = zipfile.ZipFile.__init__
+
+    def recording(self: zipfile.ZipFile, file: Any, *args: Any, **options: Any) -> None:
+        opened.append(Path(getattr(file, "name", file)).name)
+        begin(self, file, *args, **options)
+
+    monkeypatch.setattr(zipfile.ZipFile, "__init__", recording)
+    assert [sample.image for sample in samples(source)] == [jpeg((number, 0, 0)) for number in range(20)]
+    assert opened.count("all.zip") == 1
+
+
+def test_bad_images_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = zipped(tmp_path, 2)
+    monkeypatch.setattr("vldd_dist.data.sources.hf.MAX_MEMBER_BYTES", len(jpeg((0, 0, 0))) - 1)
+    with pytest.raises(DataError, match=r"0\.jpg::.*all\.zip is larger than 0 MiB: remove the row"):
+        raise samples(source)[0].error
+    (tmp_path / "all.zip").unlink()
+    with pytest.raises(DataError, match=r"0\.jpg::.*all\.zip cannot be read \(.*No such file"):
+        raise samples(type(source).model_validate(source.model_dump()))[0].error
+
+
+def test_an_outage_on_the_way_to_an_archive_is_no_bad_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = in_archive(tmp_path, "memory://outages", 1)
+
+    def open_nothing(*args: Any, **options: Any) -> Any:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", open_nothing)
+    with pytest.raises(
+        StoreError, match=r"memory://outages/all\.zip: cannot be reached \(TimeoutError no answer\): start again"
+    ):
+        samples(source)
