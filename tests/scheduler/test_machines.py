@@ -101,39 +101,6 @@ def test_a_run_whose_machines_stay_away_ends_and_can_go_on(store: Store) -> None
     assert executor.submitted == ["b"]
 
 
-class SharedCluster(ScriptedExecutor):
-    """A cluster with two CPUs, of which other programs use `used_cpus` until the time `until`. A unit that has no room does not
-    end."""
-
-    def __init__(self, store: Store, used_cpus: float, until: float) -> None:
-        super().__init__(store, {}, lambda now: Capacity(2, 0, used_cpus=used_cpus if now < until else 0))
-        self.until, self.poll_seconds = until, 60
-
-    def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
-        if self.now < self.until:
-            self.now += self.poll_seconds
-            return []
-        return super().wait(timeout_seconds)
-
-
-def test_other_programs_on_the_cluster_are_waited_for_without_a_timeout(store: Store) -> None:
-    executor, view = SharedCluster(store, used_cpus=1.5, until=5 * TIMEOUT_SECONDS), Notices()
-    state = RunState([view], executor.clock)
-    Controller([make("a")], store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep).run()
-    assert executor.ended == ["a"]
-    (notice,) = [notice for notice in view.notices if "waiting" in notice]
-    in_words = (
-        "the machines have 2 CPUs and 0 GPUs in total, of which other programs use 1.5 CPUs and 0 GPUs: waiting for them to end"
-    )
-    assert notice == f"a asks for 1 CPUs and 0 GPUs, {in_words}"
-
-
-def test_a_worker_that_does_not_start_although_there_is_room_ends_the_run(store: Store) -> None:
-    executor = SharedCluster(store, used_cpus=1, until=5 * TIMEOUT_SECONDS)
-    with pytest.raises(InterruptedRun, match="none started it within 60 minutes"):
-        Controller([make("a")], store, lambda: executor, RunState([]), clock=executor.clock, sleep=executor.sleep).run()
-
-
 class GrowingExecutor(ScriptedExecutor):
     """A cluster with an autoscaler: a minute after units begin to wait, it adds machines of one CPU each, up to `limit`. A unit
     that has no room does not end, and a poll takes a second, even if no unit ends."""

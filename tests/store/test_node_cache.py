@@ -255,7 +255,7 @@ def test_a_disk_that_is_nearly_full_gets_space_back_and_is_not_filled(
     monkeypatch.setattr(PrivateFolder, "disk", lambda self: (1500 if place(folder, 0).exists() else 2500, 20_000))
     assert get(cache, 3)
     assert [place(folder, number).exists() for number in range(4)] == [False, True, True, True]
-    # It stays full whatever is removed: the blocks are still returned, and nothing is written.
+    # It stays full whatever is removed: the block is still returned, and not written.
     monkeypatch.setattr(PrivateFolder, "disk", lambda self: (0, 20_000))
     assert get(cache, 4)
-    assert [place(folder, number).exists() for number in range(5)] == [False] * 5
+    assert [place(folder, number).exists() for number in range(5)] == [False, False, False, True, False]

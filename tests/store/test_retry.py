@@ -58,18 +58,6 @@ def test_a_create_whose_answer_is_lost_is_won_once(s3_store: Store, proxy: Fault
     assert s3_store.read("mark") == b"ours"
 
 
-def test_a_page_of_a_listing_is_repeated_by_the_client(
-    s3_store: Store, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A listing of half a million objects has 500 pages; a fault must not restart it."""
-    s3_store.write("x", b"1")
-    store = Store(s3_store.url)
-    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0)
-    proxy.faults = ["SlowDown"] * 2
-    assert store.list("") == ["x"]
-    assert not proxy.faults
-
-
 def test_a_replaced_file_on_nfs_is_read_again() -> None:
     assert retry.is_transient(OSError(errno.ESTALE, "Stale file handle"))
 

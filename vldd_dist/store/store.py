@@ -89,7 +89,7 @@ class Store:
 
     @cached_property
     def _fs_for_parts(self) -> AbstractFileSystem:
-        """The file system for operations of many requests (uploads in parts, listings), whose client retries each request."""
+        """The file system for multipart uploads, whose client retries each part."""
         return self._open(PART_ATTEMPTS)
 
     def _open(self, attempts: int) -> AbstractFileSystem:
@@ -239,9 +239,7 @@ class Store:
 
         def find(path: str, limit: Limit) -> dict[str, Listed]:
             root = self.fs._strip_protocol(f"{self.url}/") if self.scheme == "memory" else self.root
-            # The client repeats a failed page of a long listing, instead of starting again with the first page.
-            fs = self._fs_for_parts if self.scheme in s3.SCHEMES else self.fs
-            return find_objects(fs, self.scheme, path, root, temporary)
+            return find_objects(self.fs, self.scheme, path, root, temporary)
 
         with contextlib.suppress(FileNotFoundError):
             return self._guarded(prefix, find, missing_is_error=False)
