@@ -14,20 +14,22 @@ from vldd_dist.artifacts.trajectories import ShardSlices, Trajectory
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.distillation import DistillSettings
-from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
-from vldd_dist.cost_model.memory_model import (
+from vldd_dist.cost_model.distillation_memory import (
     PairSize,
-    Step,
-    Terms,
     distillation_memory,
-    drops_gradients,
     is_sharded,
     other_distillation_memory,
+    used_pairs,
+)
+from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
+from vldd_dist.cost_model.memory_model import (
+    Step,
+    Terms,
+    drops_gradients,
     peak,
     per_rank,
     sizes_of,
     student_step_memory,
-    used_pairs,
 )
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import distillation_flops
