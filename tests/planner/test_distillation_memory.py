@@ -1,12 +1,23 @@
 """What a distillation takes by the plan: with what is fixed, frozen, trained beside the pairs, or kept of real ones."""
 
-import pytest
+from typing import Any
 
+import pytest
+import torch
+from torch import Tensor
+
+from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
-from vldd_dist.cost_model.memory_model import peak
+from vldd_dist.cost_model.memory_model import Terms, peak
+from vldd_dist.distillation.student.local import LocalUnrolling
+from vldd_dist.distillation.student.unrolling import RealRows, Segment
+from vldd_dist.distillation.unroll import Sgd
 from vldd_dist.models.dual_encoder import build
+from vldd_dist.models.inputs import model_inputs
+from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.suggestions import suggest
+from vldd_dist.testing.allocated import allocated_peak
 
 MIB = 2**20
 TEXT_DIM = 384
@@ -74,3 +85,80 @@ def test_moments_of_all_real_pairs_are_planned() -> None:
     width = features.image_backbone.num_features
     expected = 4 * (width**2 + TEXT_DIM**2 + 5 * width * TEXT_DIM)
     assert Estimator(TEXT_DIM).memory(whitened, stage)["real moments"] == expected
+
+
+def bilevel(train: str, pairs: int, real: int, skipped: int, **distill: Any) -> tuple[Experiment, Terms]:
+    """A bilevel distillation of images of 64 pixels in three inner steps, and what it takes by the plan."""
+    linear = {"head": {"kind": "linear"}}
+    image = {"model": "test_vit", "model_args": {"img_size": 64}, "weights": "random", "train": "full"}
+    model = {"image": image, "text": {"head": {"kind": "projection", "dropout": 0}}}
+    if train == "head":
+        model |= {"image": image | linear | {"train": "head", "weights": "none.safetensors"}, "joint_dim": 64}
+    objective = {"name": "bilevel", "inner_steps": 3, "skipped_steps": skipped, "real_batch_size": real, "teacher": 0}
+    experiment = Experiment.model_validate(
+        {
+            "name": "x",
+            "data": {"source": "scenes", "image_size": 64},
+            "model": model,
+            "evaluation": {"batch_size": 64, "encode_batch": 8},
+            "distill": {"pairs": [pairs], "objective": objective | distill.pop("objective", {}), **distill},
+        }
+    )
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    return experiment, Estimator(TEXT_DIM).memory(experiment, stage)
+
+
+@pytest.mark.parametrize(
+    ("train", "pairs", "real", "skipped", "gradient"),
+    [
+        ("full", 64, 64, 0, "exact"),
+        ("full", 64, 64, 10, "exact"),
+        # Of few pairs, most are vectors and snapshots of parameters.
+        ("full", 4, 4, 2, "exact"),
+        ("full", 16, 64, 0, "full"),
+        ("head", 16, 1024, 6, "exact"),
+    ],
+)
+def test_a_bilevel_step_takes_what_the_estimate_says(train: str, pairs: int, real: int, skipped: int, gradient: str) -> None:
+    """Batches, a start and noisy real pairs, through the unroll and its outer loss."""
+    experiment, terms = bilevel(train, pairs, real, skipped, objective={"gradient": gradient})
+    # The pass of the pairs through a frozen tower comes before the step that is measured.
+    assert (terms["kept graphs"] > 0) == (train == "head")
+    held = {name: size for name, size in terms.items() if name not in ("student", "frozen tower", "pairs", "kept graphs")}
+    image = experiment.model.image.model_copy(update={"weights": "random"})
+    unrolling = LocalUnrolling(
+        build(experiment.model.model_copy(update={"image": image}), TEXT_DIM, None, 0),
+        InfoNCE(),
+        experiment.distill.objective,
+        None,
+    )
+    fresh_start = unrolling.fresh_starts()
+    _, *shape = model_inputs(unrolling.model, torch.randn(1, 3, 64, 64)).shape
+
+    def drawn(rows: int) -> list[Tensor]:
+        return [torch.randn(rows, *shape), torch.randn(rows, TEXT_DIM)]
+
+    def step() -> None:
+        batches = [drawn(pairs) for _ in range(skipped + 3)]
+        read = drawn(real)
+        outer = unrolling.loss_of_rows(RealRows(*[rows.clone() for rows in read], real), 1, InfoNCE())
+        segment = Segment(fresh_start(0), outer, torch.tensor([0.01, 0.01]), batches, [], 0, sgd=Sgd(0.9, 5e-4, skipped))
+        unrolling.gradient(segment, None)
+
+    step()
+    measured = allocated_peak(step)
+    assert measured / 1.2 < peak(held) < measured * 1.2
+
+
+def test_ranks_share_the_real_pairs_of_an_outer_loss() -> None:
+    """A trained backbone sees each of them once, and a rank keeps no graph of a step until the way back."""
+    (_, alone), (_, shared) = (bilevel("full", 4, 256, 0, workers=workers) for workers in (1, 4))
+    assert alone["outer loss"] > 3 * shared["outer loss"]
+    assert shared["real batch"] == alone["real batch"] // 4
+
+
+def test_a_teacher_and_its_real_pairs_stay_while_pairs_are_validated() -> None:
+    experiment, terms = bilevel("full", 64, 2, 0, batch_size=1, objective={"teacher": 0.5})
+    assert "validation: student" in terms
+    assert terms["expert"] == experiment.experts.count * terms["validation: momentum"] > 0
+    assert terms["real batch"] == 2 * 2 * 4 * (3 * 64 * 64 + TEXT_DIM)

@@ -43,10 +43,11 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
 
     With p = P / W, T steps, and b the bytes of the learned part of a step's batch; the start is the expert's snapshot:
 
-    - snapshots: the student's at T - 1 steps, (T - 1) p, or p if they are offloaded. The backward sweep replaces them by the
-      pairs' gradients, up to (T - 1) b, which count if they are larger. The forward scheme also keeps T b from the unroll.
-    - vectors: adjoint and direction, 2 p. Central differences add the next gradient, the shifted parameters and the gradient of
-      the last step, 3 p and b; the forward scheme adds 2 p.
+    - snapshots: the student's at T - 1 steps, (T - 1) p (T p if steps before these are not differentiated), or p if they are
+      offloaded. The backward sweep replaces them by the pairs' gradients, up to (T - 1) b, which count if they are larger. The
+      forward scheme also keeps T b from the unroll.
+    - vectors: adjoint and direction, 2 p; momentum adds the direction of the step before, p. Central differences add the next
+      gradient, the shifted parameters and the gradient of the last step, 3 p and b; the forward scheme adds 2 p.
     - gathered: on several ranks, `exact` gathers parameters and direction, 2 P, and F if the parameters are in shards. Finite
       differences gather P unless the parameters are in shards.
     - activations, for ceil(B / W) pairs: for `exact` and `tesla`, graph, gradient and products of a step that is differentiated
@@ -58,8 +59,8 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
     p, b = per_rank(sizes.trainable, workers), step.gradients
     if objective.gradient == "full":
         assert step.full is not None
-        return {"activations": step.full.one + (steps - 1) * step.full.further}
-    waiting = (steps - 1) * p if objective.offload_snapshots == "none" else p
+        return {"activations": step.full.of_steps(steps)}
+    waiting = snapshots_memory(objective, p)
     if objective.gradient == "finite_difference":
         assert step.first is not None
         assert isinstance(objective, TrajectoryMatching), "other objectives refuse finite differences"
@@ -71,12 +72,18 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
             "activations": first_order_memory(sizes, step.first, workers, settings.sharding),
         }
     assert step.second is not None
-    in_sweep = {"snapshots": max(waiting, (steps - 1) * b), "vectors": 2 * p, "activations": step.second.peak}
+    vectors = (2 + objective.has_momentum()) * p
+    in_sweep = {"snapshots": max(waiting, (steps - 1) * b), "vectors": vectors, "activations": step.second.peak}
     if is_sharded(settings):
         whole = 2 * sizes.trainable if workers > 1 else 0
         return in_sweep | {"gathered": whole + (sizes.frozen if in_shards else 0)}
     at_end = {"snapshots": waiting, "vectors": 3 * p, "activations": step.second.graph}
     return max(in_sweep, at_end, key=peak)
+
+
+def snapshots_memory(objective: UnrolledObjective, p: int) -> int:
+    """The bytes of an unroll's snapshots of p bytes each, apart from its start."""
+    return p * (min(objective.longest_run() - 1, objective.inner_steps) if objective.offload_snapshots == "none" else 1)
 
 
 def is_sharded(settings: DistillSettings) -> bool:
@@ -99,10 +106,14 @@ def distillation_memory(
 
     - student, engine: see `student_memory`; pairs: see `pairs_memory`. These are always held.
     - expert: the `held` snapshots that are in memory at once, P / W each: start and target in trajectory matching, those of all
-      experts for a teacher. batches: the T batches of an unroll, and the pairs that they use. Both except in validation.
+      experts for a teacher. batches: those of the steps of an unroll, and the pairs that they use. Both except in validation,
+      but a teacher stays.
+    - start, real batch: if the outer loss is on real pairs. Such an objective makes its start, p (shards are copied from kept
+      ones), and keeps its real pairs in validation too.
     - unroll: see `unroll_memory`; and the graphs that a frozen backbone keeps.
     - or the check of finite differences: a small unroll by `exact`, with its snapshots, adjoint and direction.
-    - or the outer loss on real pairs, if the objective has one: a pass, with the student's end and the adjoint.
+    - or the outer loss on real pairs, if the objective has one: a pass, with the student's end and the adjoint. On one process
+      the graph of the last step, or of all steps for `full`, waits meanwhile, and so do the kept graphs.
     - or the update of the pairs: a frozen backbone's backward pass to the pixels; then the outer optimiser, which needs six
       times the learned part of the used pairs.
     - or validation: see `evaluation_memory`.
@@ -112,7 +123,10 @@ def distillation_memory(
     used, learned = (used_pairs(pairs, settings) * size for size in (pair.used, pair.learned))
     kept, back = tower_memory(step.tower, used_pairs(pairs, settings), settings)
     resident = student_memory(sizes, workers, settings.sharding) | pairs_memory(pairs, pair, settings)
-    working = resident | {"expert": held * p, "batches": steps * step.batch + used}
+    working = resident | {"expert": held * p, "batches": objective.longest_run() * step.batch + used}
+    if objective.real_rows():
+        resident |= {"expert": held * p, "real batch": step.real}
+        working |= {"start": (1 + is_sharded(settings)) * p, "real batch": step.real}
     gradients = {"pairs' gradients": steps * step.gradients + learned}
     moments = [
         working | unroll_memory(sizes, step, settings) | {"kept graphs": kept},
@@ -120,20 +134,30 @@ def distillation_memory(
         working | gradients | {"outer optimiser": 6 * learned},
         resident | {f"validation: {name}": size for name, size in validation.items()},
     ]
-    waiting = (steps - 1) * p if objective.offload_snapshots == "none" else p
+    at_end = working | {"snapshots": snapshots_memory(objective, p), "vectors": 2 * p}
     if objective.real_rows():
         assert step.first is not None
-        real = first_order_memory(sizes, step.first, workers, settings.sharding)
-        moments.append(working | {"snapshots": waiting, "vectors": 2 * p, "outer loss": real})
+        real = first_order_memory(sizes, step.first, workers, settings.sharding) + _graph_at_end(step, settings)
+        moments.append(at_end | {"outer loss": real, "kept graphs": kept})
     if step.check is not None:
-        moments.append(working | {"snapshots": waiting, "vectors": 2 * p, "check of differences": step.check.peak})
+        moments.append(at_end | {"check of differences": step.check.peak})
     return max(moments, key=peak)
+
+
+def _graph_at_end(step: Step, settings: DistillSettings) -> int:
+    """The bytes of the unroll's graph that is in memory while the outer loss is differentiated."""
+    if is_sharded(settings):
+        return 0
+    if step.full is not None:
+        return step.full.of_steps(settings.objective.inner_steps)
+    assert step.second is not None
+    return step.second.graph
 
 
 def used_pairs(pairs: int, settings: DistillSettings) -> int:
     """The largest number of the M pairs that a rank encodes in one outer step of an unrolled objective."""
     batch = min(settings.batch_size or pairs, pairs)
-    return min(pairs, settings.objective.inner_steps * per_rank(batch, settings.workers))
+    return min(pairs, settings.objective.longest_run() * per_rank(batch, settings.workers))
 
 
 def tower_memory(tower: TowerPass | None, images: int, settings: DistillSettings) -> tuple[int, int]:

@@ -50,6 +50,7 @@ class Step:
     Attributes:
         batch: its pairs as the student gets them.
         learned: the part of the batch that has a gradient; None: all of it.
+        real: the real pairs of its outer loss as they are read, and what an objective makes of them.
         first: peak of a forward and backward pass.
         check: an inner step of the check of finite differences.
         tower: a frozen backbone's pass over a chunk of images, and back to their pixels.
@@ -59,6 +60,7 @@ class Step:
 
     batch: int
     learned: int | None = None
+    real: int = 0
     first: int | None = None
     second: SecondOrder | None = None
     full: FullGraph | None = None

@@ -44,11 +44,19 @@ class SecondOrder:
 
 @dataclass(frozen=True)
 class FullGraph:
-    """Memory of one graph over all inner steps, in bytes, without parameters and batches. The peak of T steps is
-    `one + (T - 1) * further`."""
+    """Memory of one graph over all inner steps, in bytes, without parameters and batches.
+
+    Attributes:
+        one: the peak of one step.
+        further: what each further step adds to it.
+    """
 
     one: int
     further: int
+
+    def of_steps(self, steps: int) -> int:
+        """The peak of this many steps."""
+        return self.one + (steps - 1) * self.further
 
 
 @dataclass(frozen=True)

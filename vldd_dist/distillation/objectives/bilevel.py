@@ -113,6 +113,15 @@ class Bilevel(UnrolledObjective):
     def real_rows(self) -> int:
         return self.real_batch_size
 
+    def longest_run(self) -> int:
+        return self.skipped_steps + self.inner_steps
+
+    def has_momentum(self) -> bool:
+        return self.student_momentum > 0
+
+    def real_copies(self) -> int:
+        return int(self.noise > 0)
+
     def plain_steps(self) -> float:
         return self.skipped_steps / 4
 

@@ -90,6 +90,18 @@ class UnrolledObjective(Objective):
             raise DivergenceError(f"the inner learning rates are {rates.tolist()} at outer step {step}: {self.advice}")
         return rates
 
+    def longest_run(self) -> int:
+        """The largest number of steps that a student takes, including those that are not differentiated."""
+        return self.inner_steps
+
+    def has_momentum(self) -> bool:
+        """Whether the student's steps have momentum."""
+        return False
+
+    def real_copies(self) -> int:
+        """The number of changed copies of its real pairs that an outer step holds."""
+        return 0
+
     def plain_steps(self) -> float:
         """The mean number of steps that a student takes before those that are differentiated."""
         return 0

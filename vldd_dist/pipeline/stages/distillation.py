@@ -217,7 +217,12 @@ def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
     step = Step(rows * trace.input_bytes, rows * trace.learned_input_bytes(fixed), tower=tower)
     blend = objective.blend.of_step(seed=0) if isinstance(objective, TrajectoryMatching) and objective.blend else None
     if real := objective.real_rows():
-        step = replace(step, first=trace.first_order(real, training=True, of_batch=False, keep=True))
+        # Each rank passes its part through a backbone. Of heads on features, the scores of all rows take the most.
+        part, given = per_rank(real, settings.workers), experiment.model.has_features
+        first = trace.first_order(real if trace.frozen_backbone else part, training=True, of_batch=False, keep=True)
+        copies = max(objective.real_copies(), int(trace.frozen_backbone and not given))
+        one = (trace.input_bytes if given else trace.pair_bytes) + copies * trace.input_bytes
+        step = replace(step, first=first, real=part * one)
     if objective.gradient == "full":
         step = replace(step, full=trace.full_graph(rows, dropout=dropout, fixed=fixed, blend=blend))
     elif objective.gradient == "finite_difference":
