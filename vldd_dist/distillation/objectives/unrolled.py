@@ -111,7 +111,7 @@ class UnrolledObjective(Objective):
 
         - `exact`: T - 1 gradients forward, and T steps differentiated twice on the way back. `full` costs the same, in one
           graph. `tesla` is counted alike, although it does not take the products with respect to the parameters.
-        - `finite_difference`: central 3 T - 1 gradients, forward 2 T.
+        - `finite_difference`: central 3 T gradients (T forward, two a step on the way back), forward 2 T.
         - Steps before those that are differentiated: one gradient each. An outer loss on real pairs: one gradient.
         - A frozen backbone: a pass of each used image through it and back to the pixels, unless the images are fixed.
         """
