@@ -162,3 +162,16 @@ def test_a_teacher_and_its_real_pairs_stay_while_pairs_are_validated() -> None:
     assert "validation: student" in terms
     assert terms["expert"] == experiment.experts.count * terms["validation: momentum"] > 0
     assert terms["real batch"] == 2 * 2 * 4 * (3 * 64 * 64 + TEXT_DIM)
+
+
+def test_validation_of_a_later_phase_holds_its_pairs_joined_to_those_before() -> None:
+    settings = ["distill.pairs=[64]", "distill.batch_size=1", "evaluation.batch_size=64"]
+    phases = "distill.phases=[{pairs: 32}, {}]"
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    estimator = Estimator(TEXT_DIM)
+    whole, joined = (
+        estimator.memory(load_experiment("jobs/presets/scenes.yaml", given), stage) for given in (settings, [*settings, phases])
+    )
+    assert "validation: student" in whole
+    assert "validation: joined pairs" not in whole
+    assert joined["validation: joined pairs"] == 2 * joined["earlier phases"] > 0

@@ -202,6 +202,9 @@ def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
     kept = trace.input_bytes - trace.learned_input_bytes(IMAGES) if features else 0
     pair = PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, kept)
     validation = student_step_memory(trace, experiment.evaluation, earlier + pairs, settings.workers)
+    if earlier:
+        # `UnitPhase.join` copies the pairs of all phases into one set.
+        validation |= {"joined pairs": (earlier + pairs) * trace.pair_bytes}
     if not isinstance(objective := settings.objective, UnrolledObjective):
         rows, real = (per_rank(count, settings.workers) for count in (objective.used_pairs(pairs), objective.real_rows()))
         step = Step(
