@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from vldd_dist.artifacts import tensors
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.distillation import DistillSettings
 from vldd_dist.cost_model.flop_trace import COUNTED, FlopTrace
@@ -187,3 +188,25 @@ def test_a_plan_counts_what_a_loss_learns(loss: str, numbers: int) -> None:
     assert learning.pair_bytes - plain.pair_bytes == learning.input_bytes - plain.input_bytes == 4 * numbers
     apart = [trace.second_order(4, dropout=False, with_theta=True).peak for trace in (plain, learning)]
     assert 0 < apart[1] - apart[0] < 10_000
+
+
+def test_a_start_from_noise_reads_all_captions_and_one_from_clusters_their_features() -> None:
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    assert stage.traffic is not None
+    found = {}
+    for name in ("real", "noise", "kmeans", "{images: noise, texts: kmeans}", "{images: noise, texts: noise}"):
+        described, trace = traced(f"distill.initialise={name}")
+        data = data_size(described, None)
+        assert data is not None
+        found[name] = stage.traffic(described, lambda *_, trace=trace: trace, data, None)
+    train, dim = data.images["train"], trace.joint_dim
+    read = {name: traffic.data for name, traffic in found.items() if traffic.data is not None}
+    # Of the images and captions that a start from real pairs reads, noise reads the captions, five an image.
+    assert read["real"] - read["noise"] == data.shards["train"]
+    assert read["noise"] == read["{images: noise, texts: noise}"]
+    assert read["noise"] == data.shards["val"] + 5 * 4 * TEXT_DIM * (data.images["val"] + train)
+    clusters = {"image": torch.zeros(train, dim), "text": torch.zeros(train, dim), "caption": torch.zeros(train).long()}
+    for name in ("kmeans", "{images: noise, texts: kmeans}"):
+        assert read[name] == read["real"]
+        assert found[name].reads - found["real"].reads == pytest.approx(len(tensors.encode(clusters)), rel=0.05)
+    assert found["noise"].reads == found["real"].reads

@@ -103,6 +103,7 @@ class MemoryTrace:
         parameters, trainable: numbers of parameters.
         trainable_bytes: tower -> bytes of its trainable parameters; their sum is P.
         frozen_bytes: F, bytes of the frozen parameters.
+        joint_dim: size of the joint features.
         module_bytes: bytes of the largest module's own parameters.
         block_bytes, outside_bytes: bytes of the largest of the model's blocks, and of the parameters outside all blocks.
         has_features: as in the settings. The traced model has random weights; none are loaded.
@@ -126,7 +127,7 @@ class MemoryTrace:
         self.trainable = view.count
         self.trainable_bytes = {tower: sum(p.nbytes for p in view.parameters_of(tower)) for tower in TOWERS}
         self.frozen_bytes = sum(p.nbytes for p in model.parameters()) - sum(self.trainable_bytes.values())
-        self.frozen_backbone = model.frozen_backbone
+        self.frozen_backbone, self.joint_dim = model.frozen_backbone, model.joint_dim
 
     @cached_property
     def pair_bytes(self) -> int:

@@ -242,10 +242,10 @@ def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
-    """Reads: each snapshot that can be drawn, once; the starting pairs; the pairs of earlier phases. Writes: checkpoints (the
-    pairs and, for what is learned of them, the best values, the average and the optimiser's moments), and the best and the
-    starting pairs, including those of earlier phases. For no unit in particular: of the most pairs and, with several phases,
-    the one with the most traffic."""
+    """Reads: each snapshot that can be drawn, once; what the starting pairs are made of; the pairs of earlier phases. Writes:
+    checkpoints (the pairs and, for what is learned of them, the best values, the average and the optimiser's moments), and the
+    best and the starting pairs, including those of earlier phases. For no unit in particular: of the most pairs and, with
+    several phases, the one with the most traffic."""
     if unit is not None:
         of_unit, earlier = _of_unit(experiment, unit)
         return _traffic(of_unit, traces, data, earlier)
@@ -269,7 +269,7 @@ def _traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, ear
     checkpoints = settings.outer_steps // settings.checkpoint_every
     writes = max(settings.pairs) * checkpoints * checkpoint + 2 * (earlier + max(settings.pairs)) * trace.pair_bytes
     features = experiment.model.has_features
-    splits = {"val": features}
+    splits: dict[str, bool | None] = {"val": features}
     if settings.initialise.reads_real_pairs():
         # Reads only the blocks of the shards that contain the starting images. If the shards are small, these are all blocks.
         splits["train"] = False
@@ -277,6 +277,11 @@ def _traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, ear
             reads += data.images["train"] * (trace.input_bytes - 4 * trace.text_dim)
     elif "real_batches" in objective.needed():
         splits["train"] = features
+    elif settings.initialise.reads_captions():
+        splits["train"] = None
+    if "features" in settings.initialise.all_needs() and data is not None:
+        # Joint features of the images and of one caption each, and the captions' numbers.
+        reads += data.images["train"] * (2 * 4 * trace.joint_dim + 8)
     reads = max(reads, 0) + 2 * earlier * trace.pair_bytes + weights_bytes(experiment.model, trace)
     return traffic_of(splits, data, trace, reads=reads, writes=writes)
 

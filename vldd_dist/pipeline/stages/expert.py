@@ -108,7 +108,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
     counts = 0 if data is None else round(10 * training_entries(settings, data))
     writes = (settings.epochs + 1) * (snapshot + counts) + (settings.epochs * snapshot if settings.momentum else 0)
     features = experiment.model.has_features
-    splits = {"train": features and settings.augment is None, "val": features}
+    splits: dict[str, bool | None] = {"train": features and settings.augment is None, "val": features}
     return traffic_of(splits, data, trace, reads=weights_bytes(experiment.model, trace), writes=writes)
 
 
