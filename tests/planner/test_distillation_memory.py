@@ -175,3 +175,9 @@ def test_validation_of_a_later_phase_holds_its_pairs_joined_to_those_before() ->
     assert "validation: student" in whole
     assert "validation: joined pairs" not in whole
     assert joined["validation: joined pairs"] == 2 * joined["earlier phases"] > 0
+
+
+def test_snapshots_that_are_merged_on_the_host_take_no_device_memory() -> None:
+    matching = load_experiment("jobs/presets/scenes.yaml", ["distill.objective={name: distribution_matching}"])
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    assert Estimator(TEXT_DIM).memory(matching, stage)["snapshots"] == 0

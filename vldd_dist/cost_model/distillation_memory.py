@@ -180,13 +180,13 @@ def other_distillation_memory(
     """The peak of a distillation whose objective unrolls no student, the maximum over: the drawn pairs of the rank through the
     tower and back, the outer optimiser's step, a training step of the model on real pairs, and the validation.
 
-    - snapshots: three of P if the objective reads experts; else P for the starting weights if it trains the model.
+    - snapshots: P for the starting weights if it trains the model. Those of experts are merged in host memory.
     - real batch: this rank's rows of the step; real moments: what is kept of all real pairs.
     """
     objective, workers = settings.objective, settings.workers
     drawn = per_rank(objective.used_pairs(pairs), workers)
     learned, (_, back) = drawn * pair.learned, tower_memory(step.tower, drawn, settings)
-    snapshots = (3 if "experts" in objective.needed() else int(objective.trains_model())) * sizes.trainable
+    snapshots = int(objective.trains_model()) * sizes.trainable
     resident = student_memory(sizes, workers, "none") | pairs_memory(pairs, pair, settings) | {"snapshots": snapshots}
     working = resident | {"real batch": step.batch, "real moments": step.kept}
     moments = [
