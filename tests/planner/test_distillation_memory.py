@@ -8,11 +8,13 @@ from torch import Tensor
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.distillation.student.local import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import RealRows, Segment
 from vldd_dist.distillation.unroll import Sgd
 from vldd_dist.models.dual_encoder import build
+from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.planner.estimator import Estimator, estimated_stages
@@ -181,3 +183,53 @@ def test_snapshots_that_are_merged_on_the_host_take_no_device_memory() -> None:
     matching = load_experiment("jobs/presets/scenes.yaml", ["distill.objective={name: distribution_matching}"])
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
     assert Estimator(TEXT_DIM).memory(matching, stage)["snapshots"] == 0
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_tower_that_follows_the_model_takes_what_the_estimate_says(moves: bool) -> None:
+    """Its batch norms keep what a frozen tower has folded, and it holds no weights of its own."""
+    described = Experiment.model_validate(
+        {
+            "name": "x",
+            "data": {"source": "scenes", "image_size": 64},
+            "model": {"image": {"model": "mobilenetv2_100", "weights": "random"}},
+            "distill": {
+                "pairs": [32],
+                "objective": {"name": "covariance_matching", "real_batch_size": 1, "train_model": moves},
+            },
+            "evaluation": {"batch_size": 1, "encode_batch": 1},
+        }
+    )
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    estimator = Estimator(TEXT_DIM)
+    terms, trace = estimator.memory(described, stage), estimator.trace(described.model, 64)
+    tower = FrozenTower(build(described.model, TEXT_DIM, None, 0).image_backbone, follow=moves)
+    assert terms["frozen tower"] == tower.own_bytes
+    images = torch.randn(32, 3, 64, 64)
+    tower.features(images)
+
+    def there_and_back() -> None:
+        tower.features_with_graph(images, 0).pixel_gradients(torch.ones(32, tower.backbone.num_features))
+
+    measured = allocated_peak(there_and_back)
+    assert measured > 30 * MIB
+    pixels = 32 * 3 * 64**2 * 4
+    assert measured / 1.2 < terms["activations"] + pixels < measured * 1.2
+    assert trace.tower(32, follow=True).graph > 1.4 * trace.tower(32).graph
+
+
+def test_features_of_fixed_images_are_computed_anew_for_each_teacher() -> None:
+    """And once for a backbone that is the same in all teachers."""
+
+    def operations(train: str) -> float:
+        settings = ["distill.objective={name: distribution_matching}", "distill.lr_images=0", f"model.image.train={train}"]
+        described = load_experiment(
+            "jobs/presets/scenes.yaml", [*settings, "model.image.head.kind=linear", "model.joint_dim=16"]
+        )
+        flops = FlopTrace(Estimator(TEXT_DIM).trace(described.model, 32))
+        objective = described.distill.objective
+        found: float = objective.step_flops(flops, described.distill, 100) / flops.encoding
+        return found if flops.has_features else found - objective.real_rows()
+
+    assert operations("full") == pytest.approx(64)
+    assert operations("head") == pytest.approx(0)

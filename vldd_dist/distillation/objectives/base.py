@@ -165,6 +165,10 @@ class Objective(Plugin):
         """Whether the model also takes a training step on these real pairs."""
         return False
 
+    def moves_model(self) -> bool:
+        """Whether the model's weights change between outer steps, so that its image tower has to follow them."""
+        return self.trains_model()
+
     def kept_numbers(self, image_dim: int, text_dim: int) -> int:
         """The number of float32 values that a run keeps in memory about all real pairs.
 

@@ -207,13 +207,14 @@ def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
         validation |= {"joined pairs": (earlier + pairs) * trace.pair_bytes}
     if not isinstance(objective := settings.objective, UnrolledObjective):
         rows, real = (per_rank(count, settings.workers) for count in (objective.used_pairs(pairs), objective.real_rows()))
+        follow = objective.moves_model() and not trace.frozen_backbone
         step = Step(
             real * (trace.input_bytes if experiment.model.has_features else trace.pair_bytes),
             first=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
-            tower=trace.tower(largest_chunk(rows)),
+            tower=trace.tower(largest_chunk(rows), follow=follow),
             kept=4 * objective.kept_numbers(trace.input_bytes // 4 - trace.text_dim, trace.text_dim),
         )
-        sizes = replace(sizes_of(trace), tower=trace.tower_bytes)
+        sizes = replace(sizes_of(trace), tower=0 if follow else trace.tower_bytes)
         return other_distillation_memory(sizes, step, pairs, pair, settings, validation)
     rows, dropout = per_rank(min(settings.batch_size or pairs, pairs), settings.workers), objective.dropout
     tower = trace.tower(largest_chunk(used_pairs(pairs, settings))) if trace.frozen_backbone else None
