@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vldd_dist.artifacts import tensors
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.distillation import DistillSettings
-from vldd_dist.cost_model.flop_trace import COUNTED, FlopTrace
+from vldd_dist.cost_model.flop_trace import COUNTED, FlopCount, FlopTrace
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import peak
 from vldd_dist.cost_model.memory_trace import MemoryTrace
@@ -16,6 +16,7 @@ from vldd_dist.distillation.objectives.base import Objective
 from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatching
 from vldd_dist.distillation.unroll import full_gradient
 from vldd_dist.models.dual_encoder import build
+from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.work import count_work
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
@@ -61,8 +62,6 @@ def test_an_exact_step_costs_as_much_as_the_graph_of_all_steps() -> None:
     """`full` is another implementation: one graph, differentiated by autograd alone."""
     steps = 3
     described, trace = traced(f"distill.objective.inner_steps={steps}", f"distill.pairs=[{COUNTED}]")
-    from vldd_dist.cost_model.flop_trace import FlopCount
-
     student, theta, batch = trace.student(COUNTED, dropout=False, fused=False)
     with FlopCount() as counted:
         full_gradient(
@@ -210,3 +209,19 @@ def test_a_start_from_noise_reads_all_captions_and_one_from_clusters_their_featu
         assert read[name] == read["real"]
         assert found[name].reads - found["real"].reads == pytest.approx(len(tensors.encode(clusters)), rel=0.05)
     assert found["noise"].reads == found["real"].reads
+
+
+def test_features_of_a_frozen_backbone_are_inputs_of_what_is_counted() -> None:
+    described, trace = traced("model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16")
+    flops, model = FlopTrace(trace), build(described.model, TEXT_DIM, None, 0)
+    tower, images = FrozenTower(model.image_backbone), torch.randn(COUNTED, 3, 32, 32)
+    tower.features(images)
+    with FlopCount() as there:
+        tower.features(images)
+    with FlopCount() as there_and_back:
+        encoded = tower.chunk_with_graph(images)
+        encoded.pixel_gradients(torch.ones_like(encoded.features))
+    assert flops.encoding * COUNTED == pytest.approx(there.total, rel=0.01)
+    assert flops.pixels * COUNTED == pytest.approx(there_and_back.total, rel=0.01)
+    assert flops.training < 0.01 * flops.encoding
+    assert flops.training < flops.second_order(frozenset()) < 0.02 * flops.encoding
