@@ -9,6 +9,7 @@ from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.io_model import DataSize
 from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.distillation.objectives.base import Objective
 
 
 def training_entries(settings: ExpertSettings, data: DataSize) -> float:
@@ -42,10 +43,12 @@ def distillation_flops(
         pairs: number of pairs that are learned.
         earlier: number of pairs of earlier phases, on which validation trains too.
     """
-    settings = experiment.distill
-    step = settings.objective.step_flops(FlopTrace(trace), settings, pairs)
+    settings, costs = experiment.distill, FlopTrace(trace)
+    objective: Objective = settings.objective
+    step = objective.step_flops(costs, settings, pairs)
     if step is None:
         return None
+    step += objective.teacher_flops(costs, experiment.experts.count)
     images = 0 if experiment.model.has_features else data.images["val"]
     # The starting pairs are validated, too.
     validations = 1 + math.ceil(settings.outer_steps / settings.validate_every)

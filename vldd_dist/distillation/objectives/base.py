@@ -187,6 +187,10 @@ class Objective(Plugin):
         are not counted, because they multiply no matrices."""
         return None
 
+    def teacher_flops(self, costs: PassCosts, experts: int) -> float:
+        """Floating-point operations of the experts in an outer step, beside those of `step_flops`."""
+        return 0
+
     def first_experts(self, count: int) -> int:
         """The number n such that the first n of `count` experts must be committed before a run starts."""
         return count if "experts" in self.needed() else 0

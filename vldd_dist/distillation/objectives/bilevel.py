@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vldd_dist.config.base import NonNegative, Positive, Rate
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
+from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem, PassCosts
 from vldd_dist.distillation.objectives.unrolled import LOG_RATES, UnrolledObjective
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.real_data.real_features import RealFeatures
@@ -109,6 +109,11 @@ class Bilevel(UnrolledObjective):
 
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
         return self.held_snapshots(experts)
+
+    def teacher_flops(self, costs: PassCosts, experts: int) -> float:
+        # Of a frozen backbone, all experts take the same features. A pass forward is a third of a pass there and back.
+        one = costs.training / 3 if costs.frozen_backbone else costs.encoding
+        return self.held_snapshots(experts) * self.real_batch_size * one
 
     def real_rows(self) -> int:
         return self.real_batch_size
