@@ -225,3 +225,21 @@ def test_features_of_a_frozen_backbone_are_inputs_of_what_is_counted() -> None:
     assert flops.pixels * COUNTED == pytest.approx(there_and_back.total, rel=0.01)
     assert flops.training < 0.01 * flops.encoding
     assert flops.training < flops.second_order(frozenset()) < 0.02 * flops.encoding
+
+
+def test_an_evaluation_reads_the_weights_of_the_largest_image_model() -> None:
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "evaluation"]
+    assert stage.traffic is not None
+
+    def reads(*further: str) -> int:
+        described, _ = traced("model.image.weights=none.safetensors", f"evaluation.image_models=[{', '.join(further)}]")
+        return stage.traffic(described, Estimator(TEXT_DIM).trace, None, None).reads
+
+    assert stage.traffic is not None
+    larger = "{model: mobilenetv2_100, weights: none.safetensors}"
+    described, _ = traced("model.image.model=mobilenetv2_100")
+    weights = [
+        sum(parameter.nbytes for parameter in build(one.model, TEXT_DIM, None, 0).image_backbone.parameters())
+        for one in (described, traced()[0])
+    ]
+    assert reads(larger) - reads() == weights[0] - weights[1] > 0
