@@ -10,7 +10,8 @@ from torch import Tensor
 from vldd_dist.config.sections.distillation import DistillSettings
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.cost_model.memory_model import Step, expert_memory, peak, sizes_of, unroll_memory
+from vldd_dist.cost_model.distillation_memory import unroll_memory
+from vldd_dist.cost_model.memory_model import Step, expert_memory, peak, sizes_of
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Params, unrolled_gradient

@@ -9,12 +9,16 @@ from torch import nn
 
 from vldd_dist.artifacts.manifests import CheckpointRecord, from_json
 from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.cost_model.io_model import data_size
+from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.sharding.replicas import Replicas
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
 
+TEXT_DIM = 384
 # Three epochs, of which all but epoch 2 are kept.
 SETTINGS = ["experts.epochs=3", "distill.objective.max_start_epoch=0", "experts.augment=null"]
 
@@ -72,3 +76,36 @@ def test_a_parameter_without_a_gradient_costs_the_others_no_momentum() -> None:
     for one, replicas in ((layer, whole), (again, resumed)):
         replicas.step(one(torch.ones(1, 2)).sum())
     assert all(torch.equal(a, b) for a, b in zip(whole.read(), resumed.read(), strict=True))
+
+
+@pytest.mark.parametrize("momentum", [0, 0.9])
+def test_an_expert_writes_what_the_plan_says(momentum: float, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of epochs that are kept."""
+    tree = experiment("experts.epochs=3", "experts.keep=all", "experts.augment=null", f"experts.momentum={momentum}")
+    run(store, [unit for unit in make_graph(tree).units() if unit.kind in DATA_KINDS])
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "expert"]
+    data, trace = data_size(tree, None), Estimator(TEXT_DIM).trace
+    assert stage.traffic is not None
+    planned = stage.traffic(tree, trace, data, None).writes
+    written, write = [0], Store.write
+
+    def counted(self: Store, key: str, content: bytes) -> None:
+        written[0] += len(content)
+        write(self, key, content)
+
+    monkeypatch.setattr(Store, "write", counted)
+    run(store, [units_of(tree, "expert")[0]])
+    assert planned == pytest.approx(written[0], rel=0.05)
+
+
+def test_counts_of_what_an_expert_forgets_are_planned() -> None:
+    """As large as they are in memory, in the checkpoint before the first epoch and after each of three."""
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "expert"]
+    assert stage.traffic is not None
+    entry = sum(tensor.nbytes for tensor in ForgettingCounts.empty(1).as_tensors().values())
+    for captions, entries in (("one", 48), ("all", 5 * 48)):
+        tree = experiment("experts.epochs=3", f"experts.captions={captions}")
+        with_data, without = (
+            stage.traffic(tree, Estimator(TEXT_DIM).trace, data, None).writes for data in (data_size(tree, None), None)
+        )
+        assert with_data - without == 4 * entries * entry

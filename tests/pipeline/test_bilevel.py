@@ -13,6 +13,10 @@ from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.cost_model.flop_trace import FlopCount, FlopTrace
+from vldd_dist.cost_model.io_model import data_size
+from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.cost_model.work_model import distillation_flops
 from vldd_dist.data.prepared.real_batches import RealBatches
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives import bilevel
@@ -287,3 +291,32 @@ def test_a_distillation_needs_no_expert_and_moves_all_it_learns(prepared: Store)
 def test_what_it_cannot_do_is_refused_with_the_description(overrides: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         described("", "head", *overrides)
+
+
+@pytest.mark.parametrize("train", ["full", "head"])
+def test_an_outer_step_has_the_operations_of_the_plan(train: str, prepared: Store) -> None:
+    """Of a student that skips two steps, and of two experts; of ten of twenty pairs."""
+    few = [train, "distill.pairs=[20]", "distill.batch_size=2", "experts.count=2"]
+    tree = described(", teacher: 0.5", *few)
+    # Two steps on average.
+    settings = described(", teacher: 0.5", *few, "distill.objective.skipped_steps=8").distill.run_settings()
+    run(prepared, [unit for unit in make_graph(tree).units() if unit.kind in (*DATA_KINDS, "expert")])
+    context = context_of(prepared, tree)
+    inputs = run_context(context, tree.distill.run_settings(), context.build_model(0))
+    pairs, _ = starting_pairs(inputs)
+    seed = derive_seed(0, "distillation", 20)
+    step = next(step for step in itertools.count(1, 2) if numpy_generator(seed, "bilevel", step).integers(5) == 2)
+    with inputs.settings.objective.open(inputs) as problem:
+        problem.gradient(0, pairs)
+        with FlopCount() as counted:
+            problem.gradient(step, pairs)
+    trace, objective = MemoryTrace(tree.model, pairs.texts.shape[1], 32), settings.objective
+    costs, data = FlopTrace(trace), data_size(tree, None)
+    teacher = objective.teacher_flops(costs, 2)
+    assert teacher > 0
+    assert counted.total == pytest.approx(objective.step_flops(costs, settings, 20) + teacher, rel=0.05)
+    assert data is not None
+    alone = described(", teacher: 0", *few)
+    runs = [distillation_flops(one, trace, data, 20) for one in (tree, alone)]
+    assert None not in runs
+    assert runs[0] - runs[1] == pytest.approx(tree.distill.outer_steps * teacher)

@@ -6,7 +6,8 @@ from torch import Tensor
 from tests.planner.test_memory_model import STEPS, TEXT_DIM, allocated_peak
 from vldd_dist.config.sections.distillation import DistillSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
-from vldd_dist.cost_model.memory_model import Step, peak, sizes_of, unroll_memory
+from vldd_dist.cost_model.distillation_memory import unroll_memory
+from vldd_dist.cost_model.memory_model import Step, peak, sizes_of
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.distillation.student.student import Student

@@ -1,13 +1,26 @@
 """Memory estimates of a distillation: with fixed rows, frozen towers, a model trained beside the pairs, or moments of real
 pairs."""
 
-import pytest
+from typing import Any
 
+import pytest
+import torch
+from torch import Tensor
+
+from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
-from vldd_dist.cost_model.memory_model import peak
+from vldd_dist.cost_model.flop_trace import FlopTrace
+from vldd_dist.cost_model.memory_model import Terms, peak
+from vldd_dist.distillation.student.local import LocalUnrolling
+from vldd_dist.distillation.student.unrolling import RealRows, Segment
+from vldd_dist.distillation.unroll import Sgd
 from vldd_dist.models.dual_encoder import build
+from vldd_dist.models.image.frozen_tower import FrozenTower
+from vldd_dist.models.inputs import model_inputs
+from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.suggestions import suggest
+from vldd_dist.testing.allocated import allocated_peak
 
 MIB = 2**20
 TEXT_DIM = 384
@@ -75,3 +88,149 @@ def test_moments_of_all_real_pairs_are_planned() -> None:
     width = features.image_backbone.num_features
     expected = 4 * (width**2 + TEXT_DIM**2 + 5 * width * TEXT_DIM)
     assert Estimator(TEXT_DIM).memory(whitened, stage)["real moments"] == expected
+
+
+def bilevel(train: str, pairs: int, real: int, skipped: int, **distill: Any) -> tuple[Experiment, Terms]:
+    """A bilevel distillation of images of 64 pixels in three inner steps, and what it takes by the plan."""
+    linear = {"head": {"kind": "linear"}}
+    image = {"model": "test_vit", "model_args": {"img_size": 64}, "weights": "random", "train": "full"}
+    model = {"image": image, "text": {"head": {"kind": "projection", "dropout": 0}}}
+    if train == "head":
+        model |= {"image": image | linear | {"train": "head", "weights": "none.safetensors"}, "joint_dim": 64}
+    objective = {"name": "bilevel", "inner_steps": 3, "skipped_steps": skipped, "real_batch_size": real, "teacher": 0}
+    experiment = Experiment.model_validate(
+        {
+            "name": "x",
+            "data": {"source": "scenes", "image_size": 64},
+            "model": model,
+            "evaluation": {"batch_size": 64, "encode_batch": 8},
+            "distill": {"pairs": [pairs], "objective": objective | distill.pop("objective", {}), **distill},
+        }
+    )
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    return experiment, Estimator(TEXT_DIM).memory(experiment, stage)
+
+
+@pytest.mark.parametrize(
+    ("train", "pairs", "real", "skipped", "gradient"),
+    [
+        ("full", 64, 64, 0, "exact"),
+        ("full", 64, 64, 10, "exact"),
+        # Of few pairs, most are vectors and snapshots of parameters.
+        ("full", 4, 4, 2, "exact"),
+        ("full", 16, 64, 0, "full"),
+        ("head", 16, 1024, 6, "exact"),
+    ],
+)
+def test_a_bilevel_step_takes_what_the_estimate_says(train: str, pairs: int, real: int, skipped: int, gradient: str) -> None:
+    """Batches, a start and noisy real pairs, through the unroll and its outer loss."""
+    experiment, terms = bilevel(train, pairs, real, skipped, objective={"gradient": gradient})
+    # The pass of the pairs through a frozen tower comes before the step that is measured.
+    assert (terms["kept graphs"] > 0) == (train == "head")
+    held = {name: size for name, size in terms.items() if name not in ("student", "frozen tower", "pairs", "kept graphs")}
+    image = experiment.model.image.model_copy(update={"weights": "random"})
+    unrolling = LocalUnrolling(
+        build(experiment.model.model_copy(update={"image": image}), TEXT_DIM, None, 0),
+        InfoNCE(),
+        experiment.distill.objective,
+        None,
+    )
+    fresh_start = unrolling.fresh_starts()
+    _, *shape = model_inputs(unrolling.model, torch.randn(1, 3, 64, 64)).shape
+
+    def drawn(rows: int) -> list[Tensor]:
+        return [torch.randn(rows, *shape), torch.randn(rows, TEXT_DIM)]
+
+    def step() -> None:
+        batches = [drawn(pairs) for _ in range(skipped + 3)]
+        read = drawn(real)
+        outer = unrolling.loss_of_rows(RealRows(*[rows.clone() for rows in read], real), 1, InfoNCE())
+        segment = Segment(fresh_start(0), outer, torch.tensor([0.01, 0.01]), batches, [], 0, sgd=Sgd(0.9, 5e-4, skipped))
+        unrolling.gradient(segment, None)
+
+    step()
+    measured = allocated_peak(step)
+    assert measured / 1.2 < peak(held) < measured * 1.2
+
+
+def test_ranks_share_the_real_pairs_of_an_outer_loss() -> None:
+    """A trained backbone sees each of them once, and a rank keeps no graph of a step until the way back."""
+    (_, alone), (_, shared) = (bilevel("full", 4, 256, 0, workers=workers) for workers in (1, 4))
+    assert alone["outer loss"] > 3 * shared["outer loss"]
+    assert shared["real batch"] == alone["real batch"] // 4
+
+
+def test_a_teacher_and_its_real_pairs_stay_while_pairs_are_validated() -> None:
+    experiment, terms = bilevel("full", 64, 2, 0, batch_size=1, objective={"teacher": 0.5})
+    assert "validation: student" in terms
+    assert terms["expert"] == experiment.experts.count * terms["validation: momentum"] > 0
+    assert terms["real batch"] == 2 * 2 * 4 * (3 * 64 * 64 + TEXT_DIM)
+
+
+def test_validation_of_a_later_phase_holds_its_pairs_joined_to_those_before() -> None:
+    settings = ["distill.pairs=[64]", "distill.batch_size=1", "evaluation.batch_size=64"]
+    phases = "distill.phases=[{pairs: 32}, {}]"
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    estimator = Estimator(TEXT_DIM)
+    whole, joined = (
+        estimator.memory(load_experiment("jobs/presets/scenes.yaml", given), stage) for given in (settings, [*settings, phases])
+    )
+    assert "validation: student" in whole
+    assert "validation: joined pairs" not in whole
+    assert joined["validation: joined pairs"] == 2 * joined["earlier phases"] > 0
+
+
+def test_snapshots_that_are_merged_on_the_host_take_no_device_memory() -> None:
+    matching = load_experiment("jobs/presets/scenes.yaml", ["distill.objective={name: distribution_matching}"])
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    assert Estimator(TEXT_DIM).memory(matching, stage)["snapshots"] == 0
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_tower_that_follows_the_model_takes_what_the_estimate_says(moves: bool) -> None:
+    """Its batch norms keep what a frozen tower has folded, and it holds no weights of its own."""
+    described = Experiment.model_validate(
+        {
+            "name": "x",
+            "data": {"source": "scenes", "image_size": 64},
+            "model": {"image": {"model": "mobilenetv2_100", "weights": "random"}},
+            "distill": {
+                "pairs": [32],
+                "objective": {"name": "covariance_matching", "real_batch_size": 1, "train_model": moves},
+            },
+            "evaluation": {"batch_size": 1, "encode_batch": 1},
+        }
+    )
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    estimator = Estimator(TEXT_DIM)
+    terms, trace = estimator.memory(described, stage), estimator.trace(described.model, 64)
+    tower = FrozenTower(build(described.model, TEXT_DIM, None, 0).image_backbone, follow=moves)
+    assert terms["frozen tower"] == tower.own_bytes
+    images = torch.randn(32, 3, 64, 64)
+    tower.features(images)
+
+    def there_and_back() -> None:
+        tower.features_with_graph(images, 0).pixel_gradients(torch.ones(32, tower.backbone.num_features))
+
+    measured = allocated_peak(there_and_back)
+    assert measured > 30 * MIB
+    pixels = 32 * 3 * 64**2 * 4
+    assert measured / 1.2 < terms["activations"] + pixels < measured * 1.2
+    assert trace.tower(32, follow=True).graph > 1.4 * trace.tower(32).graph
+
+
+def test_features_of_fixed_images_are_computed_anew_for_each_teacher() -> None:
+    """And once for a backbone that is the same in all teachers."""
+
+    def operations(train: str) -> float:
+        settings = ["distill.objective={name: distribution_matching}", "distill.lr_images=0", f"model.image.train={train}"]
+        described = load_experiment(
+            "jobs/presets/scenes.yaml", [*settings, "model.image.head.kind=linear", "model.joint_dim=16"]
+        )
+        flops = FlopTrace(Estimator(TEXT_DIM).trace(described.model, 32))
+        objective = described.distill.objective
+        found: float = objective.step_flops(flops, described.distill, 100) / flops.encoding
+        return found if flops.has_features else found - objective.real_rows()
+
+    assert operations("full") == pytest.approx(64)
+    assert operations("head") == pytest.approx(0)

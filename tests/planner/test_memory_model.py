@@ -16,20 +16,17 @@ from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.sections.distillation import DistillSettings
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
+from vldd_dist.cost_model.distillation_memory import PairSize, pairs_memory, tower_memory, unroll_memory
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import (
     GIB,
-    PairSize,
     SecondOrder,
     Sizes,
     Step,
     expert_memory,
-    pairs_memory,
     peak,
     sizes_of,
     student_memory,
-    tower_memory,
-    unroll_memory,
 )
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.cost_model.text_memory import text_encoder_memory

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from vldd_dist.artifacts import tensors
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.distillation import DistillSettings
-from vldd_dist.cost_model.flop_trace import COUNTED, FlopTrace
+from vldd_dist.cost_model.flop_trace import COUNTED, FlopCount, FlopTrace
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import peak
 from vldd_dist.cost_model.memory_trace import MemoryTrace
@@ -15,6 +16,7 @@ from vldd_dist.distillation.objectives.base import Objective
 from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatching
 from vldd_dist.distillation.unroll import full_gradient
 from vldd_dist.models.dual_encoder import build
+from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.work import count_work
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
@@ -60,8 +62,6 @@ def test_an_exact_step_costs_as_much_as_the_graph_of_all_steps() -> None:
     """Compared with `full`, another implementation with one graph that autograd differentiates."""
     steps = 3
     described, trace = traced(f"distill.objective.inner_steps={steps}", f"distill.pairs=[{COUNTED}]")
-    from vldd_dist.cost_model.flop_trace import FlopCount
-
     student, theta, batch = trace.student(COUNTED, dropout=False, fused=False)
     with FlopCount() as counted:
         full_gradient(
@@ -187,3 +187,59 @@ def test_a_plan_counts_what_a_loss_learns(loss: str, numbers: int) -> None:
     assert learning.pair_bytes - plain.pair_bytes == learning.input_bytes - plain.input_bytes == 4 * numbers
     apart = [trace.second_order(4, dropout=False, with_theta=True).peak for trace in (plain, learning)]
     assert 0 < apart[1] - apart[0] < 10_000
+
+
+def test_a_start_from_noise_reads_all_captions_and_one_from_clusters_their_features() -> None:
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    assert stage.traffic is not None
+    found = {}
+    for name in ("real", "noise", "kmeans", "{images: noise, texts: kmeans}", "{images: noise, texts: noise}"):
+        described, trace = traced(f"distill.initialise={name}")
+        data = data_size(described, None)
+        assert data is not None
+        found[name] = stage.traffic(described, lambda *_, trace=trace: trace, data, None)
+    train, dim = data.images["train"], trace.joint_dim
+    read = {name: traffic.data for name, traffic in found.items() if traffic.data is not None}
+    # Of the images and captions that a start from real pairs reads, noise reads the captions, five an image.
+    assert read["real"] - read["noise"] == data.shards["train"]
+    assert read["noise"] == read["{images: noise, texts: noise}"]
+    assert read["noise"] == data.shards["val"] + 5 * 4 * TEXT_DIM * (data.images["val"] + train)
+    clusters = {"image": torch.zeros(train, dim), "text": torch.zeros(train, dim), "caption": torch.zeros(train).long()}
+    for name in ("kmeans", "{images: noise, texts: kmeans}"):
+        assert read[name] == read["real"]
+        assert found[name].reads - found["real"].reads == pytest.approx(len(tensors.encode(clusters)), rel=0.05)
+    assert found["noise"].reads == found["real"].reads
+
+
+def test_features_of_a_frozen_backbone_are_inputs_of_what_is_counted() -> None:
+    described, trace = traced("model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16")
+    flops, model = FlopTrace(trace), build(described.model, TEXT_DIM, None, 0)
+    tower, images = FrozenTower(model.image_backbone), torch.randn(COUNTED, 3, 32, 32)
+    tower.features(images)
+    with FlopCount() as there:
+        tower.features(images)
+    with FlopCount() as there_and_back:
+        encoded = tower.chunk_with_graph(images)
+        encoded.pixel_gradients(torch.ones_like(encoded.features))
+    assert flops.encoding * COUNTED == pytest.approx(there.total, rel=0.01)
+    assert flops.pixels * COUNTED == pytest.approx(there_and_back.total, rel=0.01)
+    assert flops.training < 0.01 * flops.encoding
+    assert flops.training < flops.second_order(frozenset()) < 0.02 * flops.encoding
+
+
+def test_an_evaluation_reads_the_weights_of_the_largest_image_model() -> None:
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "evaluation"]
+    assert stage.traffic is not None
+
+    def reads(*further: str) -> int:
+        described, _ = traced("model.image.weights=none.safetensors", f"evaluation.image_models=[{', '.join(further)}]")
+        return stage.traffic(described, Estimator(TEXT_DIM).trace, None, None).reads
+
+    assert stage.traffic is not None
+    larger = "{model: mobilenetv2_100, weights: none.safetensors}"
+    described, _ = traced("model.image.model=mobilenetv2_100")
+    weights = [
+        sum(parameter.nbytes for parameter in build(one.model, TEXT_DIM, None, 0).image_backbone.parameters())
+        for one in (described, traced()[0])
+    ]
+    assert reads(larger) - reads() == weights[0] - weights[1] > 0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks._measure import peak_memory
 from vldd_dist.config.sections.model import HeadSettings
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import (
     Autograd,
@@ -221,6 +222,9 @@ def test_passes_of_a_sweep(name: str, difference: str, passes: int) -> None:
     case.student.__class__ = Counted
     case.gradient(name, difference)
     assert len(evaluations) == passes
+    if name == "finite_difference":
+        planned = TrajectoryMatching(gradient=name, difference=difference, inner_steps=4).passes_of_differences()
+        assert planned == passes
 
 
 @pytest.mark.parametrize(

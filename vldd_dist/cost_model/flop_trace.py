@@ -9,13 +9,15 @@ from torch.utils.flop_counter import flop_registry
 
 from vldd_dist.cost_model.memory_trace import META, MemoryTrace
 from vldd_dist.distillation.unroll import DoubleBackward
-from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.frozen_tower import FrozenTower
-from vldd_dist.models.inputs import model_inputs
+from vldd_dist.models.inputs import frozen_tower
 
 # The operations of a step are counted for this many pairs, and divided by it. The scores of a batch are quadratic in its size,
 # but negligible beside the towers.
 COUNTED = 8
+
+# Passes for this many pairs or images.
+Counted = Callable[[], object]
 
 
 class FlopCount(TorchDispatchMode):
@@ -46,7 +48,7 @@ class FlopTrace:
     @property
     def training(self) -> float:
         """One pair in a forward and backward pass of the trainable part; the features of a frozen image tower are inputs."""
-        return self._once("training", self._training) / COUNTED
+        return self._once("training", self._training)
 
     def second_order(self, fixed: frozenset[str]) -> float:
         """One pair in an inner step that is differentiated twice: the gradient, and its products with a direction.
@@ -54,49 +56,65 @@ class FlopTrace:
         Args:
             fixed: names of the pair's tensors that are not learned.
         """
-        name = " ".join(["second order", *sorted(fixed)])
-        return self._once(name, lambda: self._second_order(fixed)) / COUNTED
+        return self._once(" ".join(["second order", *sorted(fixed)]), lambda: self._second_order(fixed))
 
     @property
     def encoding(self) -> float:
         """One image through the image tower."""
-        return self._once("encoding", lambda: self._of_images(_encode)) / COUNTED
+        return self._once("encoding", self._encoding)
 
     @property
     def pixels(self) -> float:
         """One image through a frozen tower, and back to its pixels."""
-        return self._once("pixels", lambda: self._of_images(_to_pixels)) / COUNTED
+        return self._once("pixels", self._pixels)
 
-    def _training(self) -> None:
+    def _training(self) -> Counted:
         student, theta, batch = self._trace.student(COUNTED, dropout=False, fused=False)
-        student.loss([tensor.requires_grad_() for tensor in theta], batch, 0).backward()
+        return lambda: student.loss([tensor.requires_grad_() for tensor in theta], batch, 0).backward()
 
-    def _second_order(self, fixed: frozenset[str]) -> None:
+    def _second_order(self, fixed: frozenset[str]) -> Counted:
         student, theta, batch = self._trace.student(COUNTED, dropout=False, fused=False, fixed=fixed)
-        derivatives = DoubleBackward(student)
-        first = derivatives.gradient(theta, batch, 0, last=True)
-        direction = [torch.empty_like(tensor) for tensor in theta]
-        derivatives.products(theta, batch, 0, direction, first, with_theta=True)
+        derivatives, direction = DoubleBackward(student), [torch.empty_like(tensor) for tensor in theta]
 
-    def _of_images(self, run: Callable[[DualEncoder, torch.Tensor], Any]) -> None:
-        size = self._trace.image_size
-        run(self._trace.model(), torch.empty(COUNTED, 3, size, size, device=META))
+        def step() -> None:
+            first = derivatives.gradient(theta, batch, 0, last=True)
+            derivatives.products(theta, batch, 0, direction, first, with_theta=True)
 
-    def _once(self, name: str, run: Callable[[], None]) -> float:
+        return step
+
+    def _encoding(self) -> Counted:
+        model, images = self._trace.model(), self._images()
+        # Its first pass decides on the layout of such images.
+        if tower := frozen_tower(model):
+            tower.features(images)
+
+        @torch.no_grad()
+        def encode() -> None:
+            model.image_features(tower.features(images) if tower else images)
+
+        return encode
+
+    def _pixels(self) -> Counted:
+        images = self._images()
+        tower = FrozenTower(self._trace.model().image_backbone)
+        tower.features(images)
+
+        def there_and_back() -> None:
+            passed = tower.chunk_with_graph(images)
+            passed.pixel_gradients(torch.empty_like(passed.features))
+
+        return there_and_back
+
+    def _images(self) -> torch.Tensor:
+        return torch.empty(COUNTED, 3, self._trace.image_size, self._trace.image_size, device=META)
+
+    def _once(self, name: str, prepared: Callable[[], Counted]) -> float:
+        """The operations for one of `COUNTED`, without those of what comes before, such as the features of a batch."""
         key = ("flops", name)
         if key not in self._trace.known:
+            work = prepared()
             with FlopCount() as count:
-                run()
+                work()
             self._trace.known[key] = count.total
         operations: float = self._trace.known[key]
-        return operations
-
-
-@torch.no_grad()
-def _encode(model: DualEncoder, images: torch.Tensor) -> None:
-    model.image_features(model_inputs(model, images))
-
-
-def _to_pixels(model: DualEncoder, images: torch.Tensor) -> None:
-    passed = FrozenTower(model.image_backbone).chunk_with_graph(images)
-    passed.pixel_gradients(torch.empty_like(passed.features))
+        return operations / COUNTED

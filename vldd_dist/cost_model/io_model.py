@@ -93,11 +93,14 @@ def text_dim(settings: TextTowerSettings, embeddings: UnitReader | None) -> tupl
     return (COMMON_TEXT_DIM, False) if architecture is None else (architecture.dim, True)
 
 
-def traffic_of(splits: dict[str, bool], data: DataSize | None, trace: MemoryTrace, *, reads: int, writes: int) -> Traffic:
+def traffic_of(
+    splits: dict[str, bool | None], data: DataSize | None, trace: MemoryTrace, *, reads: int, writes: int
+) -> Traffic:
     """The traffic of a unit that reads splits with the embeddings of their captions.
 
     Args:
-        splits: split -> whether the stored features of a frozen backbone are read in place of its images.
+        splits: split -> whether the stored features of a frozen backbone are read in place of its images; None: only the
+            embeddings are read.
         reads: bytes read of other things.
         writes: bytes written.
     """
@@ -109,7 +112,7 @@ def traffic_of(splits: dict[str, bool], data: DataSize | None, trace: MemoryTrac
     for split, has_features in splits.items():
         count = data.images[split]
         images = count * (trace.input_bytes - 4 * trace.text_dim) if has_features else data.shards[split]
-        data_bytes += images + count * texts
+        data_bytes += (0 if has_features is None else images) + count * texts
     return Traffic(data_bytes, reads, writes)
 
 

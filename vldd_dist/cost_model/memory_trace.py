@@ -44,11 +44,19 @@ class SecondOrder:
 
 @dataclass(frozen=True)
 class FullGraph:
-    """Memory of one graph over all inner steps, in bytes, without parameters and batches. The peak of T steps is
-    `one + (T - 1) * further`."""
+    """Memory of one graph over all inner steps, in bytes, without parameters and batches.
+
+    Attributes:
+        one: the peak of one step.
+        further: what each further step adds to it.
+    """
 
     one: int
     further: int
+
+    def of_steps(self, steps: int) -> int:
+        """The peak of this many steps."""
+        return self.one + (steps - 1) * self.further
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ class MemoryTrace:
         parameters, trainable: numbers of parameters.
         trainable_bytes: tower -> bytes of its trainable parameters; their sum is P.
         frozen_bytes: F, bytes of the frozen parameters.
+        joint_dim: size of the joint features.
         module_bytes: bytes of the largest module's own parameters.
         block_bytes, outside_bytes: bytes of the largest of the model's blocks, and of the parameters outside all blocks.
         has_features: as in the settings. The traced model has random weights; none are loaded.
@@ -118,7 +127,7 @@ class MemoryTrace:
         self.trainable = view.count
         self.trainable_bytes = {tower: sum(p.nbytes for p in view.parameters_of(tower)) for tower in TOWERS}
         self.frozen_bytes = sum(p.nbytes for p in model.parameters()) - sum(self.trainable_bytes.values())
-        self.frozen_backbone = model.frozen_backbone
+        self.frozen_backbone, self.joint_dim = model.frozen_backbone, model.joint_dim
 
     @cached_property
     def pair_bytes(self) -> int:
@@ -217,9 +226,9 @@ class MemoryTrace:
         return memory.peak
 
     @_cached
-    def tower(self, images: int) -> TowerPass:
-        """The memory of the image tower as a frozen tower, for a chunk of images."""
-        tower, chunk = FrozenTower(self.model().image_backbone), self._images(images)
+    def tower(self, images: int, *, follow: bool = False) -> TowerPass:
+        """The memory of the image tower as a frozen tower, for a chunk of images; `follow` as in `FrozenTower`."""
+        tower, chunk = FrozenTower(self.model().image_backbone, follow=follow), self._images(images)
         with fused_attention_on_meta():
             graph = tower.chunk_with_graph(chunk).graph_bytes
             with LiveMemory() as memory:
@@ -231,7 +240,7 @@ class MemoryTrace:
 
     @cached_property
     def tower_bytes(self) -> int:
-        """Bytes that a frozen tower holds besides the model's parameters."""
+        """Bytes that a frozen tower holds besides the model's parameters, unless it follows them."""
         return FrozenTower(self.model().image_backbone).own_bytes
 
     def model(self, fused: bool = True) -> DualEncoder:

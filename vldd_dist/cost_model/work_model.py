@@ -5,19 +5,25 @@ import math
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.io_model import DataSize
 from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.distillation.objectives.base import Objective
+
+
+def training_entries(settings: ExpertSettings, data: DataSize) -> float:
+    """The number of image-caption pairs that an expert visits in an epoch."""
+    return data.images["train"] * (data.captions_an_image if settings.captions == "all" else 1)
 
 
 def expert_flops(experiment: Experiment, trace: MemoryTrace, data: DataSize) -> float:
     """The operations of training one expert: each training entry in each epoch, and encoding the validation images after each
     epoch. Images pass a frozen tower only if they are augmented."""
     settings, flops = experiment.experts, FlopTrace(trace)
-    entries = data.images["train"] * (data.captions_an_image if settings.captions == "all" else 1)
     augmented = flops.encoding if trace.frozen_backbone and settings.augment is not None else 0
     validated = 0 if experiment.model.has_features else (settings.epochs + 1) * data.images["val"] * flops.encoding
-    return settings.epochs * entries * (flops.training + augmented) + validated
+    return settings.epochs * training_entries(settings, data) * (flops.training + augmented) + validated
 
 
 def student_flops(trace: MemoryTrace, settings: EvaluationSettings, pairs: int, validation: int) -> float:
@@ -37,10 +43,12 @@ def distillation_flops(
         pairs: number of pairs that are learned.
         earlier: number of pairs of earlier phases, on which validation trains too.
     """
-    settings = experiment.distill
-    step = settings.objective.step_flops(FlopTrace(trace), settings, pairs)
+    settings, costs = experiment.distill, FlopTrace(trace)
+    objective: Objective = settings.objective
+    step = objective.step_flops(costs, settings, pairs)
     if step is None:
         return None
+    step += objective.teacher_flops(costs, experiment.experts.count)
     images = 0 if experiment.model.has_features else data.images["val"]
     # The starting pairs are validated, too.
     validations = 1 + math.ceil(settings.outer_steps / settings.validate_every)

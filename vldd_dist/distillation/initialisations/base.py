@@ -52,6 +52,10 @@ class Initialisation(Plugin):
         """Whether it reads training images."""
         return self.of_real_pairs
 
+    def reads_captions(self) -> bool:
+        """Whether it reads the embeddings of training captions."""
+        return self.reads_real_pairs()
+
     def sources(self) -> dict[str, str]:
         """What images and texts are initialised with, for the card."""
         return {"images": self.label, "texts": self.label}

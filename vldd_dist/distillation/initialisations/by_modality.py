@@ -43,5 +43,8 @@ class ByModality(Initialisation):
     def reads_real_pairs(self) -> bool:
         return bool(self.images.reads_real_pairs() or self.texts.reads_real_pairs())
 
+    def reads_captions(self) -> bool:
+        return bool(self.images.reads_captions() or self.texts.reads_captions())
+
     def sources(self) -> dict[str, str]:
         return {"images": self.images.label, "texts": self.texts.label}

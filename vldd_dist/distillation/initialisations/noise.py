@@ -18,6 +18,9 @@ class Noise(Initialisation):
     of_real_pairs: ClassVar[bool] = False
     name: str = "noise"
 
+    def reads_captions(self) -> bool:
+        return True
+
     def start(self, context: RunContext) -> Start:
         size, device = context.dataset.image_size, context.device
         mean, std = context.embeddings.mean_and_std("train")

@@ -165,6 +165,10 @@ class Objective(Plugin):
         """Whether the model also takes a training step on these real pairs."""
         return False
 
+    def moves_model(self) -> bool:
+        """Whether the model's weights change between outer steps, so that its image tower has to follow them."""
+        return self.trains_model()
+
     def kept_numbers(self, image_dim: int, text_dim: int) -> int:
         """The number of float32 values that a run keeps in memory about all real pairs.
 
@@ -182,6 +186,10 @@ class Objective(Plugin):
         """Floating-point operations of an outer step with M synthetic pairs, for a plan; None if unknown. Losses and optimisers
         are not counted, because they multiply no matrices."""
         return None
+
+    def teacher_flops(self, costs: PassCosts, experts: int) -> float:
+        """Floating-point operations of the experts in an outer step, beside those of `step_flops`."""
+        return 0
 
     def first_experts(self, count: int) -> int:
         """The number n such that the first n of `count` experts must be committed before a run starts."""

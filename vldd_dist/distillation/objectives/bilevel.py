@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vldd_dist.config.base import NonNegative, Positive, Rate
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem
+from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem, PassCosts
 from vldd_dist.distillation.objectives.unrolled import LOG_RATES, UnrolledObjective
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.real_data.real_features import RealFeatures
@@ -110,8 +110,22 @@ class Bilevel(UnrolledObjective):
     def snapshots_read(self, experts: int, outer_steps: int) -> int:
         return self.held_snapshots(experts)
 
+    def teacher_flops(self, costs: PassCosts, experts: int) -> float:
+        # Of a frozen backbone, all experts take the same features. A pass forward is a third of a pass there and back.
+        one = costs.training / 3 if costs.frozen_backbone else costs.encoding
+        return self.held_snapshots(experts) * self.real_batch_size * one
+
     def real_rows(self) -> int:
         return self.real_batch_size
+
+    def longest_run(self) -> int:
+        return self.skipped_steps + self.inner_steps
+
+    def has_momentum(self) -> bool:
+        return self.student_momentum > 0
+
+    def real_copies(self) -> int:
+        return int(self.noise > 0)
 
     def plain_steps(self) -> float:
         return self.skipped_steps / 4

@@ -59,6 +59,9 @@ class DistributionMatching(FeatureMatching):
     def real_rows(self) -> int:
         return self.real_batch_size
 
+    def moves_model(self) -> bool:
+        return True
+
     def used_pairs(self, pairs: int) -> int:
         return min(self.pairs_a_step, pairs)
 
@@ -77,7 +80,7 @@ class DistributionProblem(FeatureProblem):
     """Each outer step draws synthetic pairs, a real minibatch and a teacher, whose weights it writes into the model."""
 
     def __init__(self, settings: DistributionMatching, context: RunContext) -> None:
-        super().__init__(context, follow=True)
+        super().__init__(context, follow=settings.moves_model())
         self.settings, self.experts = settings, context.open_experts(None)
         self.real = RealFeatures(context, self.tower, settings.real_batch_size)
         self.seed = derive_seed(context.seed, "distillation", context.total)

@@ -36,7 +36,7 @@ class FeatureMatching(Objective):
         """See `Objective.step_flops`. Counts the passes of the synthetic images through the tower and back to their pixels,
         those of the real images through the tower (unless their features are given) and the model's training step, but no
         heads."""
-        moves = self.trains_model() and not costs.frozen_backbone
+        moves = self.moves_model() and not costs.frozen_backbone
         # Of fixed images, the features are computed once, unless the tower's weights change.
         fixed_images = costs.encoding if moves else 0
         synthetic = fixed_images if "images" in settings.fixed() else costs.pixels

@@ -90,6 +90,18 @@ class UnrolledObjective(Objective):
             raise DivergenceError(f"the inner learning rates are {rates.tolist()} at outer step {step}: {self.advice}")
         return rates
 
+    def longest_run(self) -> int:
+        """The largest number of steps that a student takes, including those that are not differentiated."""
+        return self.inner_steps
+
+    def has_momentum(self) -> bool:
+        """Whether the student's steps have momentum."""
+        return False
+
+    def real_copies(self) -> int:
+        """The number of changed copies of its real pairs that an outer step holds."""
+        return 0
+
     def plain_steps(self) -> float:
         """The mean number of steps that a student takes before those that are differentiated."""
         return 0
@@ -99,18 +111,20 @@ class UnrolledObjective(Objective):
 
         - `exact`: T - 1 gradients forward, and T steps differentiated twice on the way back. `full` costs the same, in one
           graph. `tesla` is counted alike, although it does not take the products with respect to the parameters.
-        - `finite_difference`: central 3 T - 1 gradients, forward 2 T.
+        - `finite_difference`: central 3 T gradients (T forward, two a step on the way back), forward 2 T.
         - Steps before those that are differentiated: one gradient each. An outer loss on real pairs: one gradient.
-        - A frozen backbone: a pass of each used image through it and back to the pixels, unless the images are fixed.
+        - A frozen backbone: a pass of each used image through it and back to the pixels, unless the images are fixed; a pass of
+          the real images, unless their features are given.
         """
         steps, batch, fixed = self.inner_steps, inner_batch_size(settings.batch_size, pairs), settings.fixed()
-        used = min(pairs, steps * batch)
+        used = min(pairs, (steps + self.plain_steps()) * batch)
         tower = used * costs.pixels if costs.frozen_backbone and "images" not in fixed else 0
         if GRADIENTS.load(self.gradient).first_order_only:
             return self.passes_of_differences() * batch * costs.training + tower
         plain = steps - 1 + self.plain_steps()
         inner = batch * (plain * costs.training + steps * costs.second_order(fixed))
-        return inner + tower + self.real_rows() * costs.training
+        real = costs.training + (costs.encoding if costs.frozen_backbone and not costs.has_features else 0)
+        return inner + tower + self.real_rows() * real
 
     def passes_of_differences(self) -> int:
         """The number of gradients that finite differences take for all inner steps of an outer step."""

@@ -14,20 +14,22 @@ from vldd_dist.artifacts.trajectories import ShardSlices, Trajectory
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.distillation import DistillSettings
-from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
-from vldd_dist.cost_model.memory_model import (
+from vldd_dist.cost_model.distillation_memory import (
     PairSize,
-    Step,
-    Terms,
     distillation_memory,
-    drops_gradients,
     is_sharded,
     other_distillation_memory,
+    used_pairs,
+)
+from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
+from vldd_dist.cost_model.memory_model import (
+    Step,
+    Terms,
+    drops_gradients,
     peak,
     per_rank,
     sizes_of,
     student_step_memory,
-    used_pairs,
 )
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import distillation_flops
@@ -200,22 +202,31 @@ def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
     kept = trace.input_bytes - trace.learned_input_bytes(IMAGES) if features else 0
     pair = PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, kept)
     validation = student_step_memory(trace, experiment.evaluation, earlier + pairs, settings.workers)
+    if earlier:
+        # `UnitPhase.join` copies the pairs of all phases into one set.
+        validation |= {"joined pairs": (earlier + pairs) * trace.pair_bytes}
     if not isinstance(objective := settings.objective, UnrolledObjective):
         rows, real = (per_rank(count, settings.workers) for count in (objective.used_pairs(pairs), objective.real_rows()))
+        follow = objective.moves_model() and not trace.frozen_backbone
         step = Step(
             real * (trace.input_bytes if experiment.model.has_features else trace.pair_bytes),
             first=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
-            tower=trace.tower(largest_chunk(rows)),
+            tower=trace.tower(largest_chunk(rows), follow=follow),
             kept=4 * objective.kept_numbers(trace.input_bytes // 4 - trace.text_dim, trace.text_dim),
         )
-        sizes = replace(sizes_of(trace), tower=trace.tower_bytes)
+        sizes = replace(sizes_of(trace), tower=0 if follow else trace.tower_bytes)
         return other_distillation_memory(sizes, step, pairs, pair, settings, validation)
     rows, dropout = per_rank(min(settings.batch_size or pairs, pairs), settings.workers), objective.dropout
     tower = trace.tower(largest_chunk(used_pairs(pairs, settings))) if trace.frozen_backbone else None
     step = Step(rows * trace.input_bytes, rows * trace.learned_input_bytes(fixed), tower=tower)
     blend = objective.blend.of_step(seed=0) if isinstance(objective, TrajectoryMatching) and objective.blend else None
     if real := objective.real_rows():
-        step = replace(step, first=trace.first_order(real, training=True, of_batch=False, keep=True))
+        # Each rank passes its part through a backbone. Of heads on features, the scores of all rows take the most.
+        part, given = per_rank(real, settings.workers), experiment.model.has_features
+        first = trace.first_order(real if trace.frozen_backbone else part, training=True, of_batch=False, keep=True)
+        copies = max(objective.real_copies(), int(trace.frozen_backbone and not given))
+        one = (trace.input_bytes if given else trace.pair_bytes) + copies * trace.input_bytes
+        step = replace(step, first=first, real=part * one)
     if objective.gradient == "full":
         step = replace(step, full=trace.full_graph(rows, dropout=dropout, fixed=fixed, blend=blend))
     elif objective.gradient == "finite_difference":
@@ -232,10 +243,10 @@ def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
-    """Reads: each snapshot that can be drawn, once; the starting pairs; the pairs of earlier phases. Writes: checkpoints (the
-    pairs and, for what is learned of them, the best values, the average and the optimiser's moments), and the best and the
-    starting pairs, including those of earlier phases. For no unit in particular: of the most pairs and, with several phases,
-    the one with the most traffic."""
+    """Reads: each snapshot that can be drawn, once; what the starting pairs are made of; the pairs of earlier phases. Writes:
+    checkpoints (the pairs and, for what is learned of them, the best values, the average and the optimiser's moments), and the
+    best and the starting pairs, including those of earlier phases. For no unit in particular: of the most pairs and, with
+    several phases, the one with the most traffic."""
     if unit is not None:
         of_unit, earlier = _of_unit(experiment, unit)
         return _traffic(of_unit, traces, data, earlier)
@@ -259,7 +270,7 @@ def _traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, ear
     checkpoints = settings.outer_steps // settings.checkpoint_every
     writes = max(settings.pairs) * checkpoints * checkpoint + 2 * (earlier + max(settings.pairs)) * trace.pair_bytes
     features = experiment.model.has_features
-    splits = {"val": features}
+    splits: dict[str, bool | None] = {"val": features}
     if settings.initialise.reads_real_pairs():
         # Reads only the blocks of the shards that contain the starting images. If the shards are small, these are all blocks.
         splits["train"] = False
@@ -267,6 +278,11 @@ def _traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, ear
             reads += data.images["train"] * (trace.input_bytes - 4 * trace.text_dim)
     elif "real_batches" in objective.needed():
         splits["train"] = features
+    elif settings.initialise.reads_captions():
+        splits["train"] = None
+    if "features" in settings.initialise.all_needs() and data is not None:
+        # Joint features of the images and of one caption each, and the captions' numbers.
+        reads += data.images["train"] * (2 * 4 * trace.joint_dim + 8)
     reads = max(reads, 0) + 2 * earlier * trace.pair_bytes + weights_bytes(experiment.model, trace)
     return traffic_of(splits, data, trace, reads=reads, writes=writes)
 

@@ -126,10 +126,17 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
-    """Reads the pairs and the validation and test splits. Writes only a manifest."""
-    trace = traces(experiment.model, experiment.data.image_size)
-    reads = max(experiment.distill.pairs) * trace.pair_bytes + weights_bytes(experiment.model, trace)
-    return traffic_of(dict.fromkeys(["val", "test"], experiment.model.has_features), data, trace, reads=reads, writes=0)
+    """Reads the pairs, an image model's weights, and the validation and test splits. Writes only a manifest. For no unit in
+    particular: of the image model with the most traffic."""
+    models = [model_named(experiment, name) for name in experiment.image_models()]
+    if unit is not None:
+        models = [ModelSettings.model_validate(unit.spec["model"])]
+    of_models = []
+    for model in models:
+        trace = traces(model, experiment.data.image_size)
+        reads = max(experiment.distill.pairs) * trace.pair_bytes + weights_bytes(model, trace)
+        of_models.append(traffic_of(dict.fromkeys(["val", "test"], model.has_features), data, trace, reads=reads, writes=0))
+    return max(of_models, key=lambda traffic: traffic.reads + (traffic.data or 0))
 
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float:

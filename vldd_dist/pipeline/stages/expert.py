@@ -11,7 +11,7 @@ from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
 from vldd_dist.cost_model.memory_model import Step, Terms, drops_gradients, expert_memory, per_rank, sizes_of
 from vldd_dist.cost_model.memory_trace import TraceOf
-from vldd_dist.cost_model.work_model import expert_flops
+from vldd_dist.cost_model.work_model import expert_flops, training_entries
 from vldd_dist.experts.train import ExpertInputs, ExpertTraining
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext
@@ -99,14 +99,16 @@ def memory(experiment: Experiment, traces: TraceOf) -> Terms:
 
 
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
-    """Reads the training and validation splits and the starting weights. Writes snapshots, and a checkpoint before the first
-    epoch and after each epoch."""
+    """Reads the training and validation splits and the starting weights. Writes a checkpoint before the first epoch and after
+    each epoch, which has the parameters (once, also if the snapshot is kept), the momentum and what is counted of each training
+    entry for its forgetting."""
     settings, trace = experiment.experts, traces(experiment.model, experiment.data.image_size)
     snapshot = sum(trace.trainable_bytes.values())
-    checkpoints = (settings.epochs + 1) * snapshot + (settings.epochs * snapshot if settings.momentum else 0)
-    writes = len(kept_epochs(experiment)) * snapshot + checkpoints
+    # What `ForgettingCounts` holds of an entry: an int64 and two booleans.
+    counts = 0 if data is None else round(10 * training_entries(settings, data))
+    writes = (settings.epochs + 1) * (snapshot + counts) + (settings.epochs * snapshot if settings.momentum else 0)
     features = experiment.model.has_features
-    splits = {"train": features and settings.augment is None, "val": features}
+    splits: dict[str, bool | None] = {"train": features and settings.augment is None, "val": features}
     return traffic_of(splits, data, trace, reads=weights_bytes(experiment.model, trace), writes=writes)
 
 

@@ -114,7 +114,7 @@ class MatchingSettings(UnrolledObjective):
         return self.matched_epochs().union(self.shortcut_epochs())
 
     def passes_of_differences(self) -> int:
-        return 3 * self.inner_steps - 1 if self.difference == "central" else 2 * self.inner_steps
+        return (3 if self.difference == "central" else 2) * self.inner_steps
 
     def held_snapshots(self, experts: int) -> int:
         return 2

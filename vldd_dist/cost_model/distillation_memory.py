@@ -1,0 +1,199 @@
+"""Device memory of one rank of a distillation, with the sizes and the student of `memory_model`. Pure functions of sizes in
+bytes."""
+
+from dataclasses import dataclass
+
+from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.cost_model.memory_model import (
+    Sizes,
+    Step,
+    Terms,
+    first_order_memory,
+    is_in_shards,
+    peak,
+    per_rank,
+    student_memory,
+)
+from vldd_dist.cost_model.memory_trace import TowerPass
+from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
+from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
+from vldd_dist.models.image.frozen_tower import chunks_of, kept_chunks
+
+
+@dataclass(frozen=True)
+class PairSize:
+    """Sizes of a synthetic pair in bytes.
+
+    Attributes:
+        whole: its pixels and its text.
+        learned: the part of it that is learned.
+        used: what an outer step uses of it: its text, and its pixels or, if the images are not learned, the features that a
+            frozen tower computed from them.
+        kept: what a run keeps besides these: the features of images that are not learned.
+    """
+
+    whole: int
+    learned: int
+    used: int
+    kept: int = 0
+
+
+def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
+    """The peak of an unroll, apart from the student, the expert's start and target snapshots, and the batches.
+
+    With p = P / W, T steps, and b the bytes of the learned part of a step's batch; the start is the expert's snapshot:
+
+    - snapshots: the student's at T - 1 steps, (T - 1) p (T p if steps before these are not differentiated), or p if they are
+      offloaded. The backward sweep replaces them by the pairs' gradients, up to (T - 1) b, which count if they are larger. The
+      forward scheme also keeps T b from the unroll.
+    - vectors: adjoint and direction, 2 p; momentum adds the direction of the step before, p. Central differences add the next
+      gradient, the shifted parameters and the gradient of the last step, 3 p and b; the forward scheme adds 2 p.
+    - gathered: on several ranks, `exact` gathers parameters and direction, 2 P, and F if the parameters are in shards. Finite
+      differences gather P unless the parameters are in shards.
+    - activations, for ceil(B / W) pairs: for `exact` and `tesla`, graph, gradient and products of a step that is differentiated
+      twice; on one rank, this or graph and gradient of the last step with 3 p for the student's end and the outer loss's
+      differences and gradient. For `full`, the graph of all T steps. For finite differences, see `first_order_memory`.
+    """
+    objective: UnrolledObjective = settings.objective
+    workers, in_shards, steps = settings.workers, is_in_shards(settings.sharding), objective.inner_steps
+    p, b = per_rank(sizes.trainable, workers), step.gradients
+    if objective.gradient == "full":
+        assert step.full is not None
+        return {"activations": step.full.of_steps(steps)}
+    waiting = snapshots_memory(objective, p)
+    if objective.gradient == "finite_difference":
+        assert step.first is not None
+        assert isinstance(objective, TrajectoryMatching), "other objectives refuse finite differences"
+        central = objective.difference == "central"
+        return {
+            "snapshots": max(waiting + (0 if central else steps * b), (steps - 1) * b),
+            "vectors": 5 * p + b if central else 4 * p,
+            "gathered": sizes.trainable if workers > 1 and not in_shards else 0,
+            "activations": first_order_memory(sizes, step.first, workers, settings.sharding),
+        }
+    assert step.second is not None
+    vectors = (2 + objective.has_momentum()) * p
+    in_sweep = {"snapshots": max(waiting, (steps - 1) * b), "vectors": vectors, "activations": step.second.peak}
+    if is_sharded(settings):
+        whole = 2 * sizes.trainable if workers > 1 else 0
+        return in_sweep | {"gathered": whole + (sizes.frozen if in_shards else 0)}
+    at_end = {"snapshots": waiting, "vectors": 3 * p, "activations": step.second.graph}
+    return max(in_sweep, at_end, key=peak)
+
+
+def snapshots_memory(objective: UnrolledObjective, p: int) -> int:
+    """The bytes of an unroll's snapshots of p bytes each, apart from its start."""
+    return p * (min(objective.longest_run() - 1, objective.inner_steps) if objective.offload_snapshots == "none" else 1)
+
+
+def is_sharded(settings: DistillSettings) -> bool:
+    """Whether the student for several ranks is used."""
+    return settings.workers > 1 or settings.sharding != "none"
+
+
+def pairs_memory(pairs: int, pair: PairSize, settings: DistillSettings) -> Terms:
+    """The memory of a rank's M / W pairs: their values and, for the learned part, the starting and the best values, the running
+    average if there is one, and the moments (two for Adam, one for SGD with momentum)."""
+    moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
+    copies = 2 + bool(settings.ema) + moments
+    return {"pairs": per_rank(pairs, settings.workers) * (pair.whole + pair.kept + copies * pair.learned)}
+
+
+def distillation_memory(
+    sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillSettings, validation: Terms, held: int = 2
+) -> Terms:
+    """The peak of a distillation of M pairs, the maximum over the parts of an outer step and validation.
+
+    - student, engine: see `student_memory`; pairs: see `pairs_memory`. These are always held.
+    - expert: the `held` snapshots that are in memory at once, P / W each: start and target in trajectory matching, those of all
+      experts for a teacher. batches: those of the steps of an unroll, and the pairs that they use. Both except in validation,
+      but a teacher stays.
+    - start, real batch: if the outer loss is on real pairs. Such an objective makes its start, p (shards are copied from kept
+      ones), and keeps its real pairs in validation too.
+    - unroll: see `unroll_memory`; and the graphs that a frozen backbone keeps.
+    - or the check of finite differences: a small unroll by `exact`, with its snapshots, adjoint and direction.
+    - or the outer loss on real pairs, if the objective has one: a pass, with the student's end and the adjoint. On one process
+      the graph of the last step, or of all steps for `full`, waits meanwhile, and so do the kept graphs.
+    - or the update of the pairs: a frozen backbone's backward pass to the pixels; then the outer optimiser, which needs six
+      times the learned part of the used pairs.
+    - or validation: see `evaluation_memory`.
+    """
+    objective: UnrolledObjective = settings.objective
+    workers, steps, p = settings.workers, objective.inner_steps, per_rank(sizes.trainable, settings.workers)
+    used, learned = (used_pairs(pairs, settings) * size for size in (pair.used, pair.learned))
+    kept, back = tower_memory(step.tower, used_pairs(pairs, settings), settings)
+    resident = student_memory(sizes, workers, settings.sharding) | pairs_memory(pairs, pair, settings)
+    working = resident | {"expert": held * p, "batches": objective.longest_run() * step.batch + used}
+    if objective.real_rows():
+        resident |= {"expert": held * p, "real batch": step.real}
+        working |= {"start": (1 + is_sharded(settings)) * p, "real batch": step.real}
+    gradients = {"pairs' gradients": steps * step.gradients + learned}
+    moments = [
+        working | unroll_memory(sizes, step, settings) | {"kept graphs": kept},
+        working | gradients | {"pixels": back},
+        working | gradients | {"outer optimiser": 6 * learned},
+        resident | {f"validation: {name}": size for name, size in validation.items()},
+    ]
+    at_end = working | {"snapshots": snapshots_memory(objective, p), "vectors": 2 * p}
+    if objective.real_rows():
+        assert step.first is not None
+        real = first_order_memory(sizes, step.first, workers, settings.sharding) + _graph_at_end(step, settings)
+        moments.append(at_end | {"outer loss": real, "kept graphs": kept})
+    if step.check is not None:
+        moments.append(at_end | {"check of differences": step.check.peak})
+    return max(moments, key=peak)
+
+
+def _graph_at_end(step: Step, settings: DistillSettings) -> int:
+    """The bytes of the unroll's graph that is in memory while the outer loss is differentiated."""
+    if is_sharded(settings):
+        return 0
+    if step.full is not None:
+        return step.full.of_steps(settings.objective.inner_steps)
+    assert step.second is not None
+    return step.second.graph
+
+
+def used_pairs(pairs: int, settings: DistillSettings) -> int:
+    """The largest number of the M pairs that a rank encodes in one outer step of an unrolled objective."""
+    batch = min(settings.batch_size or pairs, pairs)
+    return min(pairs, settings.objective.longest_run() * per_rank(batch, settings.workers))
+
+
+def tower_memory(tower: TowerPass | None, images: int, settings: DistillSettings) -> tuple[int, int]:
+    """For a rank's images: the bytes of the graphs that are kept until the backward pass to the pixels, and the peak of that
+    pass, including the graphs. Images that are not learned have no backward pass; their features are computed once."""
+    if tower is None:
+        return 0, 0
+    if "images" in settings.fixed():
+        return 0, tower.without_graph
+    chunks = chunks_of(images)
+    kept = kept_chunks(chunks, tower.graph, settings.tower_graph_mib << 20)
+    # The backward pass first uses the kept graphs, one by one. Then it runs the forward pass of the other chunks again.
+    with_kept, recomputed = kept * tower.graph + tower.peak - tower.graph, tower.peak
+    return kept * tower.graph, max(with_kept if kept else 0, recomputed if kept < chunks else 0)
+
+
+def other_distillation_memory(
+    sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillSettings, validation: Terms
+) -> Terms:
+    """The peak of a distillation whose objective unrolls no student, the maximum over: the drawn pairs of the rank through the
+    tower and back, the outer optimiser's step, a training step of the model on real pairs, and the validation.
+
+    - snapshots: P for the starting weights if it trains the model. Those of experts are merged in host memory.
+    - real batch: this rank's rows of the step; real moments: what is kept of all real pairs.
+    """
+    objective, workers = settings.objective, settings.workers
+    drawn = per_rank(objective.used_pairs(pairs), workers)
+    learned, (_, back) = drawn * pair.learned, tower_memory(step.tower, drawn, settings)
+    snapshots = int(objective.trains_model()) * sizes.trainable
+    resident = student_memory(sizes, workers, "none") | pairs_memory(pairs, pair, settings) | {"snapshots": snapshots}
+    working = resident | {"real batch": step.batch, "real moments": step.kept}
+    moments = [
+        working | {"pairs' gradients": learned, "activations": back},
+        working | {"pairs' gradients": learned, "outer optimiser": 6 * learned},
+        resident | {f"validation: {name}": size for name, size in validation.items()},
+    ]
+    if step.first is not None:
+        moments.append(working | {"activations": first_order_memory(sizes, step.first, workers, "none")})
+    return max(moments, key=peak)
