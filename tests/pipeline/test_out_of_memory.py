@@ -57,7 +57,7 @@ def test_an_outer_step_without_memory_names_the_settings_to_lower_and_keeps_its_
     ],
 )
 def test_other_allocators_are_known(error: Exception) -> None:
-    said = r"^dataset ran out of memory: lower data.train_images; --plan"
+    said = r"^dataset ran out of memory: lower data.train_images; `vldd run --plan` estimates"
     with pytest.raises(DeviceMemoryError, match=said), naming_what_to_lower(stage_of("dataset"), "dataset"):
         raise error
 
