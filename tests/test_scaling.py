@@ -32,8 +32,8 @@ def test_flickr30k_by_hand() -> None:
     # Training and validation images, the embeddings of five captions each, and the starting weights.
     read = (29_000 + 1_014) * (2_560 + 30_106 + 5 * 4 * 768) + snapshot["image"]
     assert costs["expert"].read == 20 * read
-    # Snapshots after epochs 0, 1, 2 and 10 are kept, and all eleven are checkpoints.
-    assert costs["expert"].written == 20 * (4 + 11) * sum(snapshot.values())
+    # Eleven checkpoints with the parameters, also those of the kept snapshots, and ten bytes for each caption.
+    assert costs["expert"].written == 20 * 11 * (sum(snapshot.values()) + 10 * 5 * 29_000)
 
     # Four images a pair and inner step; validation: for two learning rates 51 epochs on the pairs, and 1,014 images.
     steps = 4 * 2_000 * 8 * 100 * 4 / 600

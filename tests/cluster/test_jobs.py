@@ -7,7 +7,7 @@ from ray.job_submission import JobStatus
 
 from tests.cluster.local_cluster import PRESET, LocalCluster, arguments_of
 from tests.cluster.test_run import LONGER, checkpoints, result, with_its_data
-from vldd_dist.artifacts.run_status import RunStatus, read_statuses
+from vldd_dist.artifacts.run_status import read_statuses
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.ray_backend.submitting.submit import submission_name
 from vldd_dist.store.store import Store
@@ -44,7 +44,7 @@ def test_jobs_give_the_same_set_after_losses_of_nodes_and_drivers(
     job, printed = cluster.submit(store, LONGER)
     assert printed.startswith(f"{job} submitted")
     assert job.endswith("-2")
-    cluster.wait(job, lambda: _distils(store, since=status))
+    cluster.wait(job, lambda: bool(cluster.processes("ray::distillation")))
     cluster.client.stop_job(job)
     assert cluster.ends(job) == JobStatus.STOPPED
     assert "run the same command to resume" in cluster.client.get_job_logs(job)
@@ -68,9 +68,3 @@ def test_jobs_give_the_same_set_after_losses_of_nodes_and_drivers(
     session = Path(cluster.nodes.head_node.get_session_dir_path())
     packages = [path.parents[1].name for path in session.glob("*/working_dir_files/_ray_pkg_*") if path.is_dir()]
     assert len(set(packages)) >= 3, packages
-
-
-def _distils(store: Path, since: RunStatus) -> bool:
-    """Whether a status that was written after this one says that the distillation is running."""
-    (status,) = read_statuses(Store(str(store)))
-    return status.written_at > since.written_at and any("distillation" in unit.label for unit in status.running)

@@ -76,19 +76,19 @@ def run(unit: WorkUnit, store: Store, executor: Joined) -> tuple[RunResult, list
     return controller.run(), view.notices
 
 
-class Holder:
-    """An actor of another program, which uses its resources."""
-
-    def pid(self) -> int:
-        return os.getpid()
-
-
 def in_the_worker(action: Callable[[], object]) -> Any:
     """Run `action` in the process that gets the next task. It must be a lambda: Ray imports the module of other functions."""
     return ray.get(ray.remote(action).remote())
 
 
 def test_the_capacity_says_what_other_programs_use(executor: Joined) -> None:
+    # A class that no module has at its top level is sent by value: the worker cannot import this module.
+    class Holder:
+        """An actor of another program, which uses its resources."""
+
+        def pid(self) -> int:
+            return os.getpid()
+
     holder = ray.remote(num_cpus=0.5, num_gpus=1)(Holder).remote()
     assert ray.get(holder.pid.remote()) != os.getpid()
     deadline = time.monotonic() + RESCUE_SECONDS
