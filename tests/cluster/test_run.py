@@ -29,12 +29,13 @@ from vldd_dist.testing.processes.forks import loaded_process, loaded_processes
 
 pytestmark = pytest.mark.ray
 
-# Long enough that a kill hits the intended unit. A distillation starts while the second expert runs, and waits for it.
+# Long enough that a kill hits the intended unit, on a fast machine too. A distillation starts while the second expert runs, and
+# waits for it.
 LONGER = [
     *TINY,
     "data.train_images=160",
     "experts.epochs=6",
-    "distill.outer_steps=40",
+    "distill.outer_steps=80",
     "distill.checkpoint_every=5",
     "distill.objective.min_experts=1",
 ]
@@ -162,7 +163,7 @@ def test_the_same_command_resumes_after_sigint_sigkill_and_sigterm(undisturbed: 
     before = newest(store, "distillation")
     (last,) = read_statuses(Store(str(store)))
     process = start(store, [*LONGER, "distill.checkpoint_every=5000"], WATCHED_JOB)
-    step = r"distillation 4 pairs seed 0: \d+/40"
+    step = r"distillation 4 pairs seed 0: \d+/80"
     wait_for(lambda: re.search(step, said(store, since=last.written_at)) is not None, process)
     os.kill(process.pid, signal.SIGTERM)
     output = finish(process)
