@@ -39,6 +39,20 @@ class Group(GroupAttempt):
         monkeypatch.setattr(ray_work, "outcome_of", self.told.get)
 
 
+class MessageQueue:
+    """The queue of an executor. Reading it empties `messages`."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self.messages = messages
+
+    def qsize(self) -> int:
+        return len(self.messages)
+
+    def get_nowait_batch(self, size: int) -> list[Message]:
+        batch, self.messages[:] = list(self.messages), []
+        return batch
+
+
 @pytest.mark.parametrize("end", [DONE, WAITS])
 def test_ranks_that_end_alike_are_all_waited_for(end: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(monkeypatch)
@@ -146,14 +160,6 @@ def test_a_broken_process_reports_its_cause_to_the_queue_before_it_exits(monkeyp
     said = Outcome("broken", "no module", 1, node="n")
     told: list[Message] = [("a", encode(Progress(1, 9), "n")), ("a", {"ended": asdict(said)})]
 
-    class Told:
-        def qsize(self) -> int:
-            return len(told)
-
-        def get_nowait_batch(self, size: int) -> list[Message]:
-            batch, told[:] = list(told), []
-            return batch
-
     class Ended:
         def __init__(self) -> None:
             self.references: list[object] = ["its task"]
@@ -165,7 +171,7 @@ def test_a_broken_process_reports_its_cause_to_the_queue_before_it_exits(monkeyp
             """Does nothing: the attempt has ended."""
 
     monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
-    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: Told())
+    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: MessageQueue(told))
     monkeypatch.setattr(executor_module.ray, "wait", lambda references, num_returns, timeout: (references, []))
     executor = RayExecutor(Store("memory://x"))
     executor.running = {"a": Ended(), "b": Ended()}  # type: ignore[dict-item]
@@ -178,16 +184,8 @@ def test_messages_of_an_earlier_attempt_are_discarded(monkeypatch: pytest.Monkey
     """A straggler that was moved may still have reports in the queue, and the cause of its process's end."""
     messages: list[Message] = []
 
-    class Sent:
-        def qsize(self) -> int:
-            return len(messages)
-
-        def get_nowait_batch(self, size: int) -> list[Message]:
-            batch, messages[:] = list(messages), []
-            return batch
-
     monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
-    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: Sent())
+    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: MessageQueue(messages))
     monkeypatch.setattr(executor_module, "TaskAttempt", lambda *arguments: "attempt")
     executor = RayExecutor(Store("memory://x"))
     order = make("a").order()
