@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks._measure import cpu_seconds, print_json
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.student import Student
@@ -65,7 +65,7 @@ class Now:
     """The package's implementation, with the default limit on kept graphs."""
 
     def __init__(self, model: DualEncoder) -> None:
-        self.tower, self.limit = FrozenTower(model.image_backbone), DistillSettings().tower_graph_mib << 20
+        self.tower, self.limit = FrozenTower(model.image_backbone), DistillationSettings().tower_graph_mib << 20
 
     def forward(self, images: Tensor) -> Tensor:
         self.encoded = self.tower.features_with_graph(images, self.limit)

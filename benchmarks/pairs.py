@@ -28,7 +28,7 @@ from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import Experts
@@ -75,7 +75,7 @@ def write_trajectory(store: Store, model: DualEncoder) -> None:
 
 
 def make_run(ranks: Ranks, url: str, pairs: int, outer_steps: int, report: Any) -> Distillation:
-    settings = DistillSettings(
+    settings = DistillationSettings(
         objective=TrajectoryMatching(inner_steps=INNER_STEPS, max_start_epoch=0, max_loss=1e9),
         batch_size=MINIBATCH,
         outer_steps=outer_steps,

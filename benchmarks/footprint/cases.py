@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.distillation_memory import unroll_memory
@@ -62,7 +62,7 @@ def estimate(case: Case, what: str) -> int:
         step = Step(batch, second=trace.second_order(case.pairs, dropout=False, with_theta=True))
     else:
         step = Step(batch, first=trace.first_order(case.pairs, training=False, of_batch=True, keep=True))
-    return peak(unroll_memory(sizes, step, DistillSettings(objective={"gradient": what, "inner_steps": STEPS})))
+    return peak(unroll_memory(sizes, step, DistillationSettings(objective={"gradient": what, "inner_steps": STEPS})))
 
 
 def unroll(model: DualEncoder, case: Case, gradient: str, pairs: int) -> Callable[[], object]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vldd_dist.artifacts.trajectories import ShardSlices
 from vldd_dist.artifacts.unit_writer import UnitWriter
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import Experts
@@ -51,14 +51,14 @@ def new_model(settings: ModelSettings, text_dim: int, device: torch.device) -> D
         return build(settings, text_dim, None, 0)
 
 
-def run_settings(image_size: int, text_dim: int, **changes: Any) -> DistillSettings:
+def run_settings(image_size: int, text_dim: int, **changes: Any) -> DistillationSettings:
     """Settings of a run with random pairs; the inner learning rates suit random weights."""
     objective = {"max_start_epoch": 0, "inner_lr_image": 0.01, "inner_lr_text": 0.01} | changes.pop("objective", {})
     start = RandomPairs(image_size=image_size, text_dim=text_dim)
-    return DistillSettings(initialise=start, objective=objective, **changes)
+    return DistillationSettings(initialise=start, objective=objective, **changes)
 
 
-def short_run(image_size: int, text_dim: int, outer_steps: int, **changes: Any) -> DistillSettings:
+def short_run(image_size: int, text_dim: int, outer_steps: int, **changes: Any) -> DistillationSettings:
     """Settings of a run that writes a checkpoint after every second outer step."""
     objective = {"inner_steps": 2, "gradient": "exact"}
     intervals = {"outer_steps": outer_steps, "validate_every": outer_steps, "checkpoint_every": 2}
@@ -68,7 +68,7 @@ def short_run(image_size: int, text_dim: int, outer_steps: int, **changes: Any) 
 @contextmanager
 def distilling(
     model: DualEncoder,
-    settings: DistillSettings,
+    settings: DistillationSettings,
     pairs: int,
     store: Store,
     *,

@@ -223,7 +223,7 @@ def test_checkpoints_newest_whole_one_wins_and_commit_clears_them(store: Store) 
     assert store.list("units") == ["units/thing/u1/manifest.json"]
 
 
-def test_a_checkpoint_whose_mark_was_never_written_does_not_count(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_without_its_record_is_ignored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     unit = writer(store)
     unit.checkpoints.save(1, {"state": b"1"}, {})
     original = store.write

@@ -109,7 +109,7 @@ PLACES: dict[Callable[[Path], Path], dict[str, object]] = {
 
 
 @pytest.mark.parametrize("make", PLACES, ids=lambda make: make.__name__)
-def test_a_description_of_what_is_there(
+def test_init_writes_a_description_of_each_kind_of_data(
     make: Callable[[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "given").mkdir()

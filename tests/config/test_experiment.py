@@ -69,7 +69,7 @@ def numeric_fields(section: type[BaseModel], place: str = "") -> Iterator[str]:
             yield f"{place}{name}"
 
 
-def test_no_number_is_a_boolean() -> None:
+def test_booleans_are_refused_where_a_number_is_expected() -> None:
     names = list(numeric_fields(Experiment))
     assert len(names) > 40
     for name in names:
@@ -236,7 +236,7 @@ def test_a_wrong_value_is_a_one_sentence_error(override: str | list[str], senten
     assert "\n" not in str(caught.value)
 
 
-def test_image_models_are_names_or_mappings_and_lack_nothing_that_the_tower_has() -> None:
+def test_image_models_inherit_the_settings_of_the_image_tower() -> None:
     entries = "[test_resnet, {model: test_vit, model_args: {depth: 1}, weights: random, mean: [0, 0, 0], learning_rates: [1]}]"
     experiment = load_experiment(SCENES, [f"evaluation.image_models={entries}", "model.image.grad_checkpointing=true"])
     assert experiment.image_models() == ["test_nfnet", "test_resnet", "test_vit"]
@@ -287,7 +287,7 @@ def test_a_missing_file_and_broken_yaml_name_the_file(tmp_path: Path) -> None:
         load_experiment(tmp_path)
 
 
-def test_a_few_aliases_cannot_stand_for_billions(tmp_path: Path) -> None:
+def test_yaml_aliases_that_expand_to_too_many_values_are_refused(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     bomb = tmp_path / "bomb.yaml"

@@ -52,7 +52,7 @@ def test_overrides_change_the_base_and_variants_have_the_last_word(tmp_path: Pat
     assert [(one.experts.count, one.experts.epochs) for one in experiments.values()] == [(5, 7), (2, 7)]
 
 
-def test_what_all_variants_change_comes_between_the_base_and_the_command_line(tmp_path: Path) -> None:
+def test_set_overrides_the_base_and_is_overridden_by_the_command_line(tmp_path: Path) -> None:
     path = written(tmp_path, set={"experts.count": 6, "experts.epochs": 6}, variants={"one": {}, "two": {"experts.count": 2}})
     experiments = load_study(path, ["experts.epochs=7"]).experiments
     assert [(one.experts.count, one.experts.epochs) for one in experiments.values()] == [(6, 7), (2, 7)]
@@ -73,7 +73,7 @@ def test_a_base_beside_the_study_comes_before_a_preset(tmp_path: Path) -> None:
     assert load_study(written(tmp_path, base="own.yaml", variants={"a": {}})).experiments["a"].experts.count == 4
 
 
-def test_a_file_is_known_by_its_keys(tmp_path: Path) -> None:
+def test_studies_and_experiments_are_distinguished_by_their_keys(tmp_path: Path) -> None:
     assert isinstance(load_description(written(tmp_path, variants={"a": {}})), LoadedStudy)
     assert isinstance(load_description("scenes"), Experiment)
     with pytest.raises(ConfigError, match=r"scenes\.yaml: describes one experiment, not a study"):

@@ -28,7 +28,7 @@ def coco_json(folder: Path, name: str, **changes: Any) -> str:
     return str(folder / name)
 
 
-def test_a_column_of_extensions_is_none_of_paths_and_paths_are_no_captions(tmp_path: Path) -> None:
+def test_columns_of_extensions_and_paths_are_not_mistaken(tmp_path: Path) -> None:
     content = [{"kind": "jpg", "where": row["filepath"], "was": f"my photo {n}.jpg", "said": row["title"]}
                for n, row in enumerate(rows())]  # fmt: skip
     source = recognise(csv(tmp_path, content)).source
@@ -92,7 +92,7 @@ def test_a_damaged_annotation_is_no_obstacle_and_the_only_json_of_a_folder_is_fo
     }
 
 
-def test_a_file_beside_that_has_no_captions_is_no_split(tmp_path: Path) -> None:
+def test_a_json_without_captions_is_not_used_as_a_split(tmp_path: Path) -> None:
     path = coco_json(tmp_path, "captions_train.json")
     coco_json(tmp_path, "captions_val.json", annotations=[{"image_id": 0, "bbox": []}])
     assert recognise(path).source == {"name": "coco", "train": path, "train_images": str(tmp_path / "images")}

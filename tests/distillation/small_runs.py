@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vldd_dist.artifacts.unit_writer import UnitWriter
-from vldd_dist.config.sections.distillation import DistillSettings
-from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.experts import Experts
@@ -77,7 +77,7 @@ def make_problem() -> Problem:
         epochs = [{tower: _copies(student, tower) for tower in ("image", "text")}]
         pairs = TrainingPairs({"images": student.normalise(pictures), "texts": texts}, len(texts)).in_model_inputs(student)
         for epoch in range(4):
-            settings = EvaluationSettings(epochs=1, batch_size=20, momentum=0, weight_decay=0)
+            settings = EvaluationProtocol(epochs=1, batch_size=20, momentum=0, weight_decay=0)
             assert train_student(student, pairs, settings, 1.0, LOSS, 10 * seed + epoch)
             epochs.append({tower: _copies(student, tower) for tower in ("image", "text")})
         experts.append(Snapshots(epochs))
@@ -88,7 +88,7 @@ def _copies(student: DualEncoder, tower: str) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in ParameterView(student).as_dict(tower).items()}
 
 
-SETTINGS = DistillSettings(
+SETTINGS = DistillationSettings(
     objective=TrajectoryMatching(inner_steps=6, max_start_epoch=1, inner_lr_image=1.0, inner_lr_text=1.0),
     outer_steps=60,
     lr_images=0.1,
@@ -98,7 +98,7 @@ SETTINGS = DistillSettings(
 )
 
 
-def changed(changes: dict[str, Any]) -> DistillSettings:
+def changed(changes: dict[str, Any]) -> DistillationSettings:
     """The settings with changes to them or to those of the objective."""
     of_objective = {key: value for key, value in changes.items() if key in TrajectoryMatching.model_fields}
     rest = {key: value for key, value in changes.items() if key not in of_objective}
@@ -124,7 +124,9 @@ def distillation(
     )
 
 
-def start_pairs(problem: Problem, settings: DistillSettings, loss: InfoNCE = LOSS) -> tuple[SyntheticPairs, dict[str, float]]:
+def start_pairs(
+    problem: Problem, settings: DistillationSettings, loss: InfoNCE = LOSS
+) -> tuple[SyntheticPairs, dict[str, float]]:
     learned = settings.objective.learned_shared() | loss.learned_shared()
     rows = {name: tensor.clone() for name, tensor in problem.start.items()}
     rates = settings.rates() | {name: one.lr for name, one in learned.items()}
@@ -133,7 +135,7 @@ def start_pairs(problem: Problem, settings: DistillSettings, loss: InfoNCE = LOS
 
 
 def recall(pairs: SyntheticPairs, judged: RetrievalSplit) -> float:
-    settings = EvaluationSettings(epochs=60, learning_rates=[0.1, 1.0], batch_size=PAIRS)
+    settings = EvaluationProtocol(epochs=60, learning_rates=[0.1, 1.0], batch_size=PAIRS)
     trained_on = TrainingPairs(pairs.rows, PAIRS, shared=pairs.shared)
     return Evaluator(model, settings, LOSS, 0).choose(trained_on, judged).recall.mean
 

@@ -18,7 +18,7 @@ def values(pairs: SyntheticPairs) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in (pairs.rows | pairs.shared).items()}
 
 
-def test_it_is_the_weighted_mean_of_the_pairs_after_each_step_and_is_what_is_published(problem: Problem, store: Store) -> None:
+def test_the_running_average_is_validated_and_published(problem: Problem, store: Store) -> None:
     """For images, texts and rates, and also for pairs that a step did not draw."""
     validated: list[dict[str, Tensor]] = []
     visited: list[dict[str, Tensor]] = []

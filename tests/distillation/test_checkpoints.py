@@ -5,7 +5,7 @@ import torch
 
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
@@ -21,7 +21,7 @@ def state(value: float) -> LoopState:
     rows = {"images": torch.rand(TOTAL, 3, 2, 2) + value, "texts": torch.rand(TOTAL, 4) + value}
     pairs = SyntheticPairs(rows, {"log_rates": torch.tensor([value, -value])})
     rates = {"images": 0.1, "texts": 0.1, "log_rates": 0.1}
-    return LoopState(pairs, pairs.clone(), OuterOptimiser(pairs, rates, DistillSettings(optimiser="sgd")))
+    return LoopState(pairs, pairs.clone(), OuterOptimiser(pairs, rates, DistillationSettings(optimiser="sgd")))
 
 
 def saved(store: Store) -> tuple[UnitWriter, LoopState, dict[str, bytes]]:

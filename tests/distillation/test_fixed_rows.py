@@ -40,7 +40,7 @@ def outer_gradient(problem: Problem, store: Store, **changes: Any) -> dict[str, 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize(("fixed", "learned"), [("images", "texts"), ("texts", "images")])
-def test_the_others_gradient_is_that_of_learning_both(
+def test_fixing_images_or_texts_does_not_change_the_gradient_of_the_other(
     fixed: str, learned: str, gradient: str, problem: Problem, store: Store
 ) -> None:
     """With a frozen image tower."""
@@ -53,7 +53,7 @@ def test_the_others_gradient_is_that_of_learning_both(
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("place", [0, 1])
-def test_no_gradient_runs_back_to_what_is_fixed(place: int, gradient: str) -> None:
+def test_fixed_tensors_get_no_gradient(place: int, gradient: str) -> None:
     """For a student whose whole image tower is trained, so that its batches contain pixels."""
     case = dual_encoder_case()
     model, settings = case.student.model, TrajectoryMatching(gradient=gradient)

@@ -66,7 +66,7 @@ def plain(problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
     return first
 
 
-def test_how_much_the_tower_keeps_changes_no_bit(problem: Problem, plain: Tensor, store: Store) -> None:
+def test_the_limit_of_kept_graphs_does_not_change_the_result(problem: Problem, plain: Tensor, store: Store) -> None:
     losses, run = losses_of(problem, store, tower_graph_mib=0)
     assert torch.equal(losses, plain)
     kept = losses_of(problem, store)[1]
@@ -139,7 +139,7 @@ def test_the_best_validated_pairs_are_published(problem: Problem, store: Store) 
     assert not torch.equal(run.best.images, run.pairs.images)
 
 
-def test_a_run_diverges_by_the_mean_of_twenty_steps(problem: Problem, store: Store) -> None:
+def test_divergence_is_decided_on_the_mean_loss_of_twenty_steps(problem: Problem, store: Store) -> None:
     run = distillation(problem, store, max_loss=1.0)
     run.history = History([0.5] * 100 + [1.0] * 19)
     run._refuse_divergence(119, 1.0)
@@ -163,7 +163,7 @@ def matching_of(run: Distillation) -> MatchingProblem:
     return run.problem
 
 
-def test_a_step_draws_its_masks_by_seed_and_step_and_checkpoints_come_every_so_often(problem: Problem, store: Store) -> None:
+def test_dropout_seeds_and_checkpoint_intervals(problem: Problem, store: Store) -> None:
     run = distillation(problem, store, outer_steps=7, checkpoint_every=3)
     unrolling = matching_of(run).unrolling
     gradient, save = unrolling.gradient, run.checkpoints.save
@@ -194,7 +194,7 @@ def test_an_objective_temperature_equal_to_that_of_the_loss_changes_nothing(
         assert torch.equal(losses, plain)
 
 
-def test_the_temperature_is_of_the_students_steps_alone(problem: Problem) -> None:
+def test_the_objective_temperature_is_used_only_in_student_steps(problem: Problem) -> None:
     """The student's loss as the objective creates it: published scripts multiply the cosines by log(1 / 0.07)."""
     nothing: Any = None
     experts = Experts(2, lambda index: problem.experts[index])  # type: ignore[arg-type, return-value]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.distillation.initialisations.real import random_indices
@@ -55,7 +55,7 @@ def gradients(count: int) -> list[tuple[Named, Named]]:
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_the_restored_optimiser_gives_bit_identical_steps(name: str) -> None:
-    settings = DistillSettings(optimiser=name)  # type: ignore[arg-type]
+    settings = DistillationSettings(optimiser=name)  # type: ignore[arg-type]
     straight = pairs()
     optimiser = OuterOptimiser(straight, RATES, settings)
     for gradient in gradients(4):
@@ -77,8 +77,8 @@ def test_the_restored_optimiser_gives_bit_identical_steps(name: str) -> None:
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_where_every_step_uses_every_pair_the_optimiser_is_torchs(name: str, momentum: float) -> None:
-    settings = DistillSettings(optimiser=name, momentum=momentum)  # type: ignore[arg-type]
+def test_the_optimiser_equals_torchs_if_every_step_uses_every_pair(name: str, momentum: float) -> None:
+    settings = DistillationSettings(optimiser=name, momentum=momentum)  # type: ignore[arg-type]
     ours, theirs = pairs(), pairs()
     groups = [{"params": [tensor], "lr": RATES[name]} for name, tensor in tensors_of(theirs).items()]
     torchs = torch.optim.Adam(groups, betas=(0.5, 0.9)) if name == "adam" else torch.optim.SGD(groups, momentum=momentum)
@@ -93,8 +93,8 @@ def test_where_every_step_uses_every_pair_the_optimiser_is_torchs(name: str, mom
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_a_pair_is_moved_by_the_steps_it_takes_part_in_alone(name: str) -> None:
-    settings = DistillSettings(optimiser=name)  # type: ignore[arg-type]
+def test_a_pair_moves_only_in_steps_that_use_it(name: str) -> None:
+    settings = DistillationSettings(optimiser=name)  # type: ignore[arg-type]
     apart, together = pairs(), pairs()
     alone, all_the_time = (OuterOptimiser(moved, RATES, settings) for moved in (apart, together))
     some = torch.tensor([1, 4])
@@ -108,7 +108,7 @@ def test_a_pair_is_moved_by_the_steps_it_takes_part_in_alone(name: str) -> None:
     assert torch.equal(apart.shared["log_rates"], pairs().shared["log_rates"])
 
 
-def test_starts() -> None:
+def test_random_indices_and_noise_pairs() -> None:
     assert len(set(random_indices(20, 20, 0))) == 20
     assert set(random_indices(20, 17, 0, taken=frozenset({3, 5, 19}))) == set(range(20)) - {3, 5, 19}
     with pytest.raises(ConfigError, match=r"distill.pairs \(18\) is more than the training images \(20, of which .* use 3\)"):
@@ -123,7 +123,7 @@ def test_starts() -> None:
     torch.testing.assert_close(texts.std(0), vectors.std(0), atol=0.3, rtol=0)
 
 
-def test_feature_space_is_the_general_path() -> None:
+def test_unrolling_on_features_gives_the_gradient_of_unrolling_on_images() -> None:
     """With a frozen backbone, an unroll on features with one product to the pixels equals one with images in every inner
     step."""
     image = {"train": "head", "head": HeadSettings(kind="linear")}

@@ -93,7 +93,7 @@ def test_pairs_are_used_about_equally_where_the_batch_does_not_divide_them(pairs
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize(("pairs", "batch_size"), [(100, 24), (100, 40), (10, 7)])
-def test_ranks_part_a_draw(world: int, pairs: int, batch_size: int) -> None:
+def test_a_draw_is_divided_among_the_ranks(world: int, pairs: int, batch_size: int) -> None:
     """For any number of ranks the same pairs are drawn; each rank computes an equal part, mostly of pairs that it stores
     itself."""
     one = drawn(pairs, batch_size, 3, outer_step=5)

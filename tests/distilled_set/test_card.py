@@ -76,7 +76,7 @@ def test_a_licence_is_an_identifier_of_the_hub_or_has_a_name(licence: str, keys:
 @pytest.mark.parametrize(
     ("count", "category"), [(5, "n<1K"), (1000, "1K<n<10K"), (10_000, "10K<n<100K"), (10**7, "10M<n<100M"), (10**12, "n>1T")]
 )
-def test_the_card_counts_as_the_hub_does(count: int, category: str) -> None:
+def test_size_categories_are_those_of_the_hub(count: int, category: str) -> None:
     assert size_category(count) == category
 
 
@@ -99,7 +99,7 @@ BACKBONE = create_backbone("test_nfnet", {}, pretrained=False, seed=7)
     [({}, None), ({"image_weights": "in the set", **FROZEN}, BACKBONE.state_dict())],
     ids=["random", "frozen, in the set"],
 )
-def test_its_code_runs(
+def test_the_code_on_the_card_runs(
     changes: dict[str, Any], weights: dict[str, torch.Tensor] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")

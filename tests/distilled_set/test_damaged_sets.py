@@ -103,7 +103,7 @@ def test_a_damaged_set_is_named_and_the_others_are_listed(
         assert (code, err.count("\n"), sentence in err) == (4, 1, True)
 
 
-def test_recalls_that_are_none_are_refused(url: str, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_recalls_in_a_manifest_are_refused(url: str, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     tree = json.loads(Store(url).read("manifest.json"))
     del tree["seal"]
     for recalls in ([], {"distilled": 3}, {"distilled": [{"mean": "high"}]}):
@@ -178,7 +178,7 @@ def test_a_report_that_is_not_as_it_should_be_does_not_stop_a_run() -> None:
 
 
 @pytest.mark.parametrize("hours", ["inf", "-inf", "nan", "-1", "1e300", "1e9", "x"])
-def test_hours_that_no_clock_counts_are_refused(store: Store, hours: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_ages_for_gc_are_refused(store: Store, hours: str, capsys: pytest.CaptureFixture[str]) -> None:
     store.write("units/thing/u/a/x", b"kept")
     code, _, err = vldd(capsys, "gc", store.url, "--delete", "--min-age-hours", hours)
     assert code == 2
@@ -186,7 +186,7 @@ def test_hours_that_no_clock_counts_are_refused(store: Store, hours: str, capsys
     assert store.list("units") == ["units/thing/u/a/x"]
 
 
-def test_a_disk_path_is_no_pattern(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_local_paths_are_not_read_as_glob_patterns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = str(tmp_path / "a[bc]*?")
     save(distilled_set(), f"{url}/distilled/x")
     (tmp_path / "ab").mkdir()

@@ -66,7 +66,7 @@ def test_a_partial_folder_of_someone_else_is_left_as_it_is(url: str, tmp_path: P
     assert not (tmp_path / "paper").exists()
 
 
-def test_links_in_a_partial_folder_lead_nowhere(url: str, tmp_path: Path) -> None:
+def test_symbolic_links_in_a_partial_folder_are_not_followed(url: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     own_folder(outside)
     before = tree(outside)
@@ -182,7 +182,7 @@ def test_a_name_that_no_folder_can_hold_is_refused_before_anything_is_made(url: 
 @pytest.mark.parametrize(
     ("size", "sentence"), [(2**62, "less than or equal to"), (2**52, "its manifest says 4503599627370496")]
 )
-def test_a_size_that_no_object_has_takes_no_room(url: str, tmp_path: Path, size: int, sentence: str) -> None:
+def test_wrong_sizes_in_a_manifest_allocate_no_space(url: str, tmp_path: Path, size: int, sentence: str) -> None:
     info = ObjectInfo.of("preview.png", b"x").model_copy(update={"size": size})
     seal(url, **{"preview.png": info})
     for look in (lambda: fetch(url, tmp_path / "set"), lambda: verify(url)):

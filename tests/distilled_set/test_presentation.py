@@ -83,7 +83,9 @@ def test_the_preview_is_an_image_of_the_pairs(folder: Path) -> None:
         ({"kind": "full"}, 5 * 5 * 4),
     ],
 )
-def test_a_learned_similarity_is_charged_and_shown(similarity: dict[str, Any], costs: int, tmp_path: Path) -> None:
+def test_a_learned_similarity_counts_towards_the_size_and_is_on_the_card(
+    similarity: dict[str, Any], costs: int, tmp_path: Path
+) -> None:
     shown = with_similarity(similarity)
     save(shown, str(tmp_path / "set"))
     loaded, plain = load_distilled(str(tmp_path / "set")), distilled_set()

@@ -58,7 +58,7 @@ def test_to_a_folder(sets: tuple[str, str], tmp_path: Path) -> None:
     assert tree(target) == tree(one)
 
 
-def test_what_is_no_set_is_not_written_over_and_what_a_push_left_is(sets: tuple[str, str], tmp_path: Path) -> None:
+def test_push_overwrites_only_files_of_an_interrupted_push(sets: tuple[str, str], tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     (target / "captions.jsonl").write_bytes((Path(sets[0]) / "captions.jsonl").read_bytes())

@@ -9,7 +9,7 @@ from torch import nn
 from tests.evaluation.test_evaluator import TEXT_DIM, model
 from tests.test_readme import RECIPE, distilled_set, with_similarity
 from vldd_dist import DistilledSet, train_on
-from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.distilled_set.manifest import NearestCaptions
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import TrainingPairs, train_student
@@ -39,13 +39,13 @@ class ImageSide(nn.Module):
 
 
 @pytest.mark.parametrize("train", ["full", "head"])
-def test_it_trains_the_students_of_the_tables(train: str) -> None:
+def test_train_on_gives_the_same_bits_as_the_evaluation(train: str) -> None:
     """Bit-identical results, for pairs in phases with a learned temperature, and for a frozen backbone on its features."""
     distilled, evaluated = of_two_phases(), model(train)
     given = copy.deepcopy(evaluated)
     pairs = TrainingPairs(distilled.rows, 9, shared=distilled.shared).in_model_inputs(evaluated)
     recipe = distilled.recipe
-    settings = EvaluationSettings.model_validate(
+    settings = EvaluationProtocol.model_validate(
         recipe.model_dump(include={"epochs", "batch_size", "momentum", "weight_decay"})
     )
     assert train_student(evaluated, pairs, settings, recipe.learning_rate, distilled.loss, seed=4)

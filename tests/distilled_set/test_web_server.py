@@ -141,7 +141,7 @@ def test_refused_and_failed_requests_are_one_sentence_errors(serve: Serve, monke
 @pytest.mark.parametrize(
     "arguments", [["run", "jobs/presets/scenes.yaml", "--store"], ["submit", "jobs/presets/scenes.yaml", "--store"], ["gc"]]
 )
-def test_nothing_is_written_there(scheme: str, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_that_write_refuse_a_web_server(scheme: str, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*arguments, f"{scheme}://127.0.0.1:9/store"])
     assert ended.value.code == 4

@@ -100,7 +100,7 @@ def test_ranks_do_what_one_process_does(world: int, sharding: Sharding, group: C
         ("test_nfnet", {"ScaledStdConv2d": 2, "NormFreeBlock": 2}, 0.75),
     ],
 )
-def test_blocks_are_what_a_tower_repeats(name: str, kinds: dict[str, int], most: float) -> None:
+def test_blocks_do_not_overlap_and_hold_most_parameters(name: str, kinds: dict[str, int], most: float) -> None:
     """They do not overlap, and hold most of the parameters."""
     model = create_backbone(name, {}, pretrained=False, seed=0)
     blocks = blocks_of(model)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distilled_set import training as student_module
 from vldd_dist.errors import DivergenceError
@@ -37,7 +37,7 @@ def split(pictures: int = 10, seed: int = 0) -> tuple[RetrievalSplit, torch.Tens
 
 
 def evaluator(rates: list[float], epochs: int = 10) -> Evaluator:
-    settings = EvaluationSettings(epochs=epochs, batch_size=5, learning_rates=rates, encode_batch=4)
+    settings = EvaluationProtocol(epochs=epochs, batch_size=5, learning_rates=rates, encode_batch=4)
     return Evaluator(model, settings, InfoNCE(), seed=3)
 
 
@@ -71,7 +71,7 @@ def test_a_diverging_rate_is_passed_over_and_all_diverging_is_an_error() -> None
 
 def test_a_divergence_in_the_very_last_step_is_seen() -> None:
     """With a single step, the loss is that of the finite start, but the features afterwards are not finite."""
-    settings = EvaluationSettings(epochs=1, batch_size=10, learning_rates=[1e30])
+    settings = EvaluationProtocol(epochs=1, batch_size=10, learning_rates=[1e30])
     assert not train_student(model(), pairs().in_model_inputs(model()), settings, 1e30, InfoNCE(), seed=3)
 
 
@@ -88,7 +88,7 @@ def test_training_repeats_to_the_bit_and_leaves_the_global_generator() -> None:
         assert torch.equal(a, b)
 
 
-def test_a_frozen_backbone_is_measured_by_its_features() -> None:
+def test_a_split_for_a_frozen_backbone_holds_its_features() -> None:
     frozen = model("head")
     _, images, texts = split()
     prepared = retrieval_split(frozen, images, texts, torch.arange(10), 4)
@@ -102,7 +102,7 @@ def trained(rate: float = 0.05, temperature: float = 0.07, seed: int = 3, dropou
     head = HeadSettings(kind="projection", dropout=dropout)
     image = ImageTowerSettings(model="test_nfnet", weights="random", train="head", head=head)
     student = build(ModelSettings(image=image, joint_dim=16), TEXT_DIM, None, 0)
-    settings = EvaluationSettings.model_validate({"epochs": 3, "batch_size": 5, "learning_rates": [rate], **changes})
+    settings = EvaluationProtocol.model_validate({"epochs": 3, "batch_size": 5, "learning_rates": [rate], **changes})
     assert train_student(student, pairs().in_model_inputs(student), settings, rate, InfoNCE(temperature=temperature), seed)
     return torch.cat([parameter.detach().flatten() for parameter in student.parameters() if parameter.requires_grad])
 
@@ -142,7 +142,7 @@ def test_a_student_is_trained_with_the_tensors_that_the_loss_learned() -> None:
 
     given, logarithm = pairs(), torch.tensor([-1.0])
     learned = TrainingPairs({**given.rows, "numbers": torch.arange(10)}, 10, shared={"log_temperature": logarithm})
-    settings = EvaluationSettings(epochs=1, batch_size=5, learning_rates=[0.1])
+    settings = EvaluationProtocol(epochs=1, batch_size=5, learning_rates=[0.1])
     assert train_student(model(), learned.in_model_inputs(model()), settings, 0.1, Watched(), seed=3)
     order = numpy_generator(3, "student", 0).permutation(10)
     assert [numbers.tolist() for numbers, _ in seen[:2]] == [sorted(order[:5]), sorted(order[5:])]
@@ -168,7 +168,7 @@ def test_epochs_have_orders_of_their_own_and_dropout_draws_by_seed() -> None:
     assert torch.equal(trained(**whole), trained(**whole))
 
 
-def test_features_are_those_of_evaluation_mode_in_order_and_all() -> None:
+def test_features_are_computed_in_evaluation_mode_for_any_batch_size() -> None:
     """For either mode of the model before the call, and for any batch size."""
     head = HeadSettings(kind="projection", dropout=0.5)
     image = ImageTowerSettings(model="test_nfnet", weights="random", train="full", head=head)
@@ -193,7 +193,7 @@ def test_a_frozen_backbone_sees_the_images_once_for_all_rates(monkeypatch: pytes
     rates = [0.001, 0.01, 0.1]
 
     def judge(rates: list[float]) -> Choice:
-        settings = EvaluationSettings(epochs=3, batch_size=5, learning_rates=rates, encode_batch=4)
+        settings = EvaluationProtocol(epochs=3, batch_size=5, learning_rates=rates, encode_batch=4)
         return Evaluator(lambda: model("head"), settings, InfoNCE(), seed=3).choose(pairs(), validation)
 
     alone = [judge([rate]).validation[rate] for rate in rates]
@@ -207,7 +207,7 @@ def test_a_frozen_backbone_sees_the_images_once_for_all_rates(monkeypatch: pytes
 def test_pairs_in_phases_are_trained_on_one_phase_after_the_other() -> None:
     """Each phase is trained for all epochs, with one optimiser for all phases; compared with a loop of SGD with momentum."""
     phase = torch.tensor([1, 0, 1, 1, 0, 0, 1, 1, 0, 0])
-    settings = EvaluationSettings(epochs=2, batch_size=10, momentum=0.9, weight_decay=0)
+    settings = EvaluationProtocol(epochs=2, batch_size=10, momentum=0.9, weight_decay=0)
     linear = HeadSettings(kind="linear")
     image = ImageTowerSettings(model="test_nfnet", weights="random", train="head", head=linear)
     described = ModelSettings(image=image, text=TextTowerSettings(head=linear), joint_dim=16)

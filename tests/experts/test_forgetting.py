@@ -24,7 +24,7 @@ def test_an_event_is_learned_before_and_not_now() -> None:
     assert counts.ever.tolist() == [True, True, False, True]
 
 
-def test_to_be_learned_is_no_event() -> None:
+def test_learning_an_entry_is_not_a_forgetting_event() -> None:
     counts = ForgettingCounts.empty(2)
     visit(counts, [False, False])
     visit(counts, [True, True])

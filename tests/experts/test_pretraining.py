@@ -55,7 +55,7 @@ def test_it_learns_repeats_and_leaves_the_global_generator() -> None:
 @pytest.mark.parametrize(
     "model", ["test_resnet", "test_vit", "test_convnext", "regnetx_002", "nf_regnet_b0", "mobilenetv3_small_050"]
 )
-def test_other_models_learn_them_too(model: str) -> None:
+def test_other_backbones_can_be_pretrained(model: str) -> None:
     """Convolutional networks with and without batch norms, and attention; some have a layer between pooling and classifier."""
     weights, events = pretrained(model=model)
     backbone = create_backbone(model, {}, pretrained=False, seed=1)
@@ -77,7 +77,7 @@ def test_a_loss_that_is_not_finite_names_the_setting_to_lower() -> None:
         pretrained(lr=1e30)
 
 
-def test_no_scene_is_one_of_the_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretraining_scenes_are_disjoint_from_those_of_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
 
     def watched(count: int, seed: int, size: int, offset: int = 0) -> Any:

@@ -61,7 +61,7 @@ def expert_prefix(unit_id: str) -> str:
     return f"units/expert/{unit_id}/"
 
 
-def test_a_parameter_without_a_gradient_costs_the_others_no_momentum() -> None:
+def test_momentum_is_restored_if_a_parameter_has_no_gradient() -> None:
     def model() -> tuple[nn.Linear, Replicas]:
         torch.manual_seed(0)
         layer = nn.Linear(2, 2)

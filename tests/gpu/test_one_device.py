@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.gpu.distilling import distilling, run_settings
-from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder, build
@@ -59,7 +59,7 @@ def test_an_outer_step_keeps_to_one_device(image: dict[str, Any], objective: dic
 @pytest.mark.parametrize("train", ["full", "head"])
 def test_an_evaluation_keeps_to_one_device(train: str) -> None:
     student, loss = model(train=train, **VIT), WeightedBCE()
-    settings = EvaluationSettings(epochs=1, batch_size=3, learning_rates=[0.1, 0.2])
+    settings = EvaluationProtocol(epochs=1, batch_size=3, learning_rates=[0.1, 0.2])
     with pretended_device():
         put_there(student)
         images, texts = torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8), torch.zeros(8, TEXT_DIM)

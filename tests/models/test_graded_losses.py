@@ -150,7 +150,7 @@ def test_a_pair_starts_alike_whatever_the_rank_that_owns_it() -> None:
     assert float(left.std()) == pytest.approx(1, abs=0.05)
 
 
-def test_what_is_learned_and_its_rates() -> None:
+def test_learned_rows_and_their_learning_rates() -> None:
     def rates(similarity: Any) -> dict[str, float]:
         return {name: one.lr for name, one in loss_of("wbce", similarity=similarity).learned_rows(range(2), 2).items()}
 

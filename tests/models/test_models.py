@@ -56,7 +56,7 @@ def test_a_backbone_that_is_not_trained_is_the_same_for_every_seed(train: str) -
     ("train", "moving"),
     [("full", "image_backbone.stem.0.weight"), ("lora", "lora_A"), ("head", "image_head.weight"), ("frozen", None)],
 )
-def test_what_moves(train: str, moving: str | None) -> None:
+def test_trainable_parameters_for_each_value_of_train(train: str, moving: str | None) -> None:
     head = "none" if train == "frozen" else "linear"
     image = {**VIT, "train": train, "head": HeadSettings(kind=head)}
     model = build(settings(image, joint_dim=None if head == "none" else 16), 24, None, 0)
@@ -123,7 +123,7 @@ def test_the_feature_size_is_that_of_the_features(name: str) -> None:
     assert features.shape == (1, feature_size(backbone))
 
 
-def test_two_classifiers_are_passed_over() -> None:
+def test_weights_of_models_with_two_classifiers_are_loaded() -> None:
     import timm
 
     small = {"img_size": 32, "embed_dim": 48, "depth": 1}
@@ -158,7 +158,7 @@ def test_normalise_and_back() -> None:
     assert float(model.normalise(pixels)[0, 1, 2, 3]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_models_import_without_the_orchestration() -> None:
+def test_models_import_without_ray_and_data_libraries() -> None:
     code = (
         "import sys, vldd_dist.models.dual_encoder, vldd_dist.distillation.student.student, vldd_dist.evaluation.evaluator; "
         "print([m for m in ('ray', 'deepspeed', 'webdataset', 's3fs') if m in sys.modules])"

@@ -85,7 +85,7 @@ def test_time_left_in_words() -> None:
     assert str(TimeLeft(185, complete=False)) == "more than 3 min 05 s left"
 
 
-def test_the_time_left_is_that_of_what_is_scarcest() -> None:
+def test_the_time_left_depends_on_the_scarcest_resource() -> None:
     """Four units of 2 CPUs and a GPU that take 10 s each, one of which has ended: 30 unit seconds are left."""
     now = [0.0]
     units = [make(f"expert {place}", cpus=2, gpus=1) for place in range(4)]
@@ -99,7 +99,7 @@ def test_the_time_left_is_that_of_what_is_scarcest() -> None:
         assert time_left(state) == TimeLeft(seconds, complete=True)
 
 
-def test_the_state_knows_the_machines_and_the_limit(store: Store) -> None:
+def test_the_run_state_has_the_capacity_and_max_running(store: Store) -> None:
     state = RunState([])
     executor = ScriptedExecutor(store, {}, lambda now: Capacity(6, 1.5))
     Controller([make("a")], store, lambda: executor, state, max_running=7, clock=executor.clock).run()

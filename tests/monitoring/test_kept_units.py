@@ -51,7 +51,9 @@ def any_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vldd_dist.artifacts.manifests.UnitManifest.check_facts", lambda self, source: None)
 
 
-def test_what_no_kept_description_needs_is_freed(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_units_that_no_kept_description_needs_are_removed(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kept, needed = committed(store, "name=kept")
     _, other = committed(store, "name=other", "seed=5", "distill.outer_steps=7")
     config = tmp_path / "kept.yaml"
@@ -75,7 +77,7 @@ def test_what_no_kept_description_needs_is_freed(store: Store, tmp_path: Path, c
     assert done(store, other) == shared & everything
 
 
-def test_what_runs_is_safe_and_so_is_what_ran_under_the_name(
+def test_units_of_running_runs_and_of_the_latest_run_of_a_name_are_kept(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, units = committed(store, "name=running", "seed=5")

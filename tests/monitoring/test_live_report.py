@@ -83,7 +83,7 @@ def test_a_slow_one_is_written_more_rarely(store: Store) -> None:
     assert setting.look(2) == 2
 
 
-def test_the_loop_does_not_wait_and_none_is_written_twice_at_once(store: Store) -> None:
+def test_reports_are_written_in_the_background_one_at_a_time(store: Store) -> None:
     setting = Setting(store)
     setting.recorder.gate.clear()
     for _ in range(3):
@@ -95,7 +95,7 @@ def test_the_loop_does_not_wait_and_none_is_written_twice_at_once(store: Store) 
     assert len(setting.recorder.written) == 1
 
 
-def test_a_store_that_refuses_it_stops_no_run(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_write_of_the_report_does_not_stop_the_run(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     setting = Setting(store)
     setting.recorder.error = True
     with caplog.at_level(logging.WARNING):

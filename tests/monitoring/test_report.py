@@ -65,7 +65,7 @@ def test_spreads_over_runs_and_over_students_are_kept_apart(store: Store) -> Non
     assert rows["distilled"]["of_full_data"] == pytest.approx(100 * np.mean(runs) / np.mean(experts))
 
 
-def test_what_the_units_took_is_in_the_report(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_shows_the_run_times_of_units(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     # Each unit takes a second: its writer reads the clock at its start and at its commit.
     monkeypatch.setattr(unit_writer, "time", SimpleNamespace(monotonic=itertools.count().__next__))
     tree = experiment("coresets.methods=[]", "experts.count=2", "evaluation.resources={cpus: 2}")

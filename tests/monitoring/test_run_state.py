@@ -21,7 +21,7 @@ from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.testing.scripted_executor import make
 
 
-def test_events_become_numbers() -> None:
+def test_events_update_the_counts() -> None:
     now = [0.0]
     state = RunState([], lambda: now[0])
     a, b, c, d = (make(label) for label in "abcd")
@@ -45,7 +45,7 @@ def test_events_become_numbers() -> None:
     assert state.running == {}
 
 
-def test_a_unit_that_does_not_run_reports_nothing() -> None:
+def test_reports_of_units_that_do_not_run_are_ignored() -> None:
     events: list[RunEvent] = []
 
     class Recorder:
@@ -69,7 +69,7 @@ def test_a_unit_that_does_not_run_reports_nothing() -> None:
     assert len(events) == 6
 
 
-def test_each_event_in_words() -> None:
+def test_descriptions_of_events() -> None:
     state, a, b = RunState([]), make("a"), make("b")
     state.begin([a, b], set())
     described: list[tuple[RunEvent, Message | None]] = [
@@ -90,7 +90,7 @@ def test_each_event_in_words() -> None:
         assert describe_event(event, state) == message
 
 
-def test_figures_in_words() -> None:
+def test_descriptions_of_figures() -> None:
     figures = {"done": 1, "total": 4, "steps_per_second": 1.234, "validation": 12.34, "difference_error": 2e-4}
     words = "1/4, 1.23 outer steps/s, validation 12.3 %, finite-difference error 2e-04"
     assert describe_figures(figures) == words

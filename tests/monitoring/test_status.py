@@ -36,7 +36,7 @@ def state_at_work(views: list[View], clock: Clock) -> tuple[RunState, list[WorkU
     return state, units
 
 
-def test_the_store_says_where_a_run_stands(store: Store) -> None:
+def test_the_status_in_the_store_shows_the_progress_of_a_run(store: Store) -> None:
     clock = Clock()
     writer = StatusWriter(store, "scenes", RUN, clock)
     state, units = state_at_work([writer], clock)
@@ -83,7 +83,7 @@ def test_a_run_that_was_interrupted_says_so_and_a_store_that_refuses_does_not_st
     assert status.running[0].label == "expert 1"
 
 
-def test_a_status_in_words(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_description_of_a_status(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     status = RunStatus.model_validate(STATUS)
     text = describe_status(status)
     assert "scenes: running" in text
@@ -120,9 +120,7 @@ def test_stages_are_shown_in_the_order_in_which_they_start(store: Store) -> None
     assert told == ["dataset", "experts", "distillations", "evaluations"]
 
 
-def test_every_run_that_is_running_is_shown_and_of_the_others_the_last(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_running_runs_and_otherwise_the_latest_are_shown(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     now, early, late = datetime.now(UTC).isoformat(), "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
     for name, run, state, written_at in (
         # A live run does not hide one whose driver died, and runs that ended earlier are not shown.

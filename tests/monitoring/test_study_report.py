@@ -74,14 +74,14 @@ def test_figures_are_those_of_the_variants_evaluations(finished: tuple[LoadedStu
         assert cell.mean == pytest.approx(UnitReader(store, unit.kind, unit.id).facts["test"]["tr1"])
 
 
-def test_a_variant_added_later_leaves_what_is_made(tmp_path: Path) -> None:
+def test_adding_a_variant_keeps_existing_units(tmp_path: Path) -> None:
     first = StudyGraph(written(tmp_path, {"nfnet": {}, "vit": VIT}).experiments)
     later = StudyGraph(written(tmp_path, {"nfnet": {}, "vit": VIT, "noise": {"distill.initialise": "noise"}}).experiments)
     new = {unit.kind for unit in later.units() if unit.id not in {one.id for one in first.units()}}
     assert new == {"distillation", "evaluation", "publication"}
 
 
-def test_what_is_published_of_full_data_stands_beside_that_of_all_variants(tmp_path: Path) -> None:
+def test_published_full_data_is_shown_beside_full_data_of_all_variants(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     table = {"title": "T", "methods": ["full", "distilled"], "published": ["mdm-flickr30k"]}
     tree = {"name": "s", "base": "scenes", "variants": {"other": {}, "nfnet-bert": VIT}, "tables": {"one": table}}

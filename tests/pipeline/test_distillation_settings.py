@@ -54,7 +54,9 @@ NOTHING, FIRST, ALMOST = "nothing", "the first", "all, almost"
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_other_ways_to_distil(overrides: list[str], alike: str, finished: Store, without: Callable[[str], Store]) -> None:
+def test_distillations_with_other_settings_run(
+    overrides: list[str], alike: str, finished: Store, without: Callable[[str], Store]
+) -> None:
     store, tree = without("distillation"), experiment(*overrides)
     (unit,) = units_of(tree, "distillation")
     run(store, [u for u in make_graph(tree).units() if u.kind in ("features", "distillation")])
@@ -77,7 +79,7 @@ def test_other_ways_to_distil(overrides: list[str], alike: str, finished: Store,
         assert not torch.allclose(found[1], wanted[1], rtol=1e-3)
 
 
-def test_a_students_dropout_shows_from_the_first_step(without: Callable[[str], Store]) -> None:
+def test_student_dropout_changes_the_first_loss(without: Callable[[str], Store]) -> None:
     store, base = without("expert"), ["model.text.head.dropout=0.3", "distill.outer_steps=2", "experts.count=1"]
     losses = []
     for dropout in ("false", "true"):

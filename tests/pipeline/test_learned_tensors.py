@@ -13,7 +13,7 @@ from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units
 from vldd_dist.testing.unroll_problems import ScaledInfoNCE
 
 
-def test_what_a_loss_learns_goes_through_the_whole_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learned_tensors_of_a_loss_pass_through_all_stages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LOSSES.entries, "scaled_infonce", "vldd_dist.testing.unroll_problems:ScaledInfoNCE")
     tree = experiment(
         "model.loss={name: scaled_infonce, lr_temperature: 0.1}",

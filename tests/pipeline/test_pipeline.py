@@ -22,7 +22,7 @@ from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of, workspace
 
 
-def test_everything_is_made_and_a_second_plan_finds_it(finished: Store) -> None:
+def test_all_units_are_committed_and_found_by_a_second_plan(finished: Store) -> None:
     units = make_graph(experiment()).units()
     assert all(is_done(finished, unit.kind, unit.id) for unit in units)
     assert {unit.kind for unit in units} == {
@@ -82,7 +82,7 @@ def test_the_published_set_stands_on_its_own(finished: Store, tmp_path: Path) ->
         load_distilled(str(moved))
 
 
-def test_what_is_chosen_is_chosen_on_the_validation_split(
+def test_the_test_split_is_read_only_after_all_choices(
     finished: Store, without: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test split is read once, after all choices: by the evaluation."""

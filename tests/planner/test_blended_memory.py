@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tests.planner.test_memory_model import STEPS, TEXT_DIM, allocated_peak
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.distillation_memory import unroll_memory
 from vldd_dist.cost_model.memory_model import Step, peak, sizes_of
@@ -25,7 +25,7 @@ def test_blended_steps_take_what_the_estimate_says() -> None:
     for mixed in (None, blend):
         second = trace.second_order(pairs, dropout=False, with_theta=True, blend=mixed)
         step = Step(pairs * trace.input_bytes, second=second)
-        estimates.append(peak(unroll_memory(sizes_of(trace), step, DistillSettings(objective={"inner_steps": STEPS}))))
+        estimates.append(peak(unroll_memory(sizes_of(trace), step, DistillationSettings(objective={"inner_steps": STEPS}))))
     assert estimates[0] < estimates[1]
 
     student = Student(build(settings, TEXT_DIM, None, 0), InfoNCE(), dropout=False, fused_attention=False)

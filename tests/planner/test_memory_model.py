@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.cost_model.distillation_memory import PairSize, pairs_memory, tower_memory, unroll_memory
@@ -61,7 +61,7 @@ def test_an_unroll_takes_what_the_estimate_says(gradient: str) -> None:
     else:
         first = trace.first_order(pairs, training=False, of_batch=True, keep=True)
         step = Step(pairs * trace.input_bytes, first=first)
-    distill = DistillSettings(objective={"gradient": gradient, "inner_steps": STEPS})
+    distill = DistillationSettings(objective={"gradient": gradient, "inner_steps": STEPS})
     estimate = peak(unroll_memory(sizes_of(trace), step, distill))
 
     student = Student(
@@ -88,7 +88,7 @@ def test_a_frozen_tower_takes_what_the_estimate_says(kept: int) -> None:
     trace = MemoryTrace(settings, TEXT_DIM, size)
     passed = trace.tower(largest_chunk(images))
     mib = -(-kept * passed.graph // MIB)
-    graphs, back = tower_memory(passed, images, DistillSettings(tower_graph_mib=mib))
+    graphs, back = tower_memory(passed, images, DistillationSettings(tower_graph_mib=mib))
     assert graphs == kept * passed.graph
     pixels = images * 3 * size**2 * 4
 
@@ -144,10 +144,10 @@ def test_a_feature_group_takes_what_the_estimate_says() -> None:
     assert Estimator(TEXT_DIM).memory(full, stage) == {}
 
 
-def test_offloaded_snapshots_leave_one() -> None:
+def test_offloading_leaves_one_snapshot_on_the_device() -> None:
     sizes, step = Sizes(100 * MIB, 0, MIB), Step(MIB, second=SecondOrder(10 * MIB, 20 * MIB))
-    kept = unroll_memory(sizes, step, DistillSettings(objective={"inner_steps": 9}))
-    offloaded = unroll_memory(sizes, step, DistillSettings(objective={"inner_steps": 9, "offload_snapshots": "cpu"}))
+    kept = unroll_memory(sizes, step, DistillationSettings(objective={"inner_steps": 9}))
+    offloaded = unroll_memory(sizes, step, DistillationSettings(objective={"inner_steps": 9, "offload_snapshots": "cpu"}))
     assert kept["snapshots"] == 800 * MIB
     assert offloaded["snapshots"] == 100 * MIB
 
@@ -155,7 +155,7 @@ def test_offloaded_snapshots_leave_one() -> None:
 def test_two_ranks_halve_what_is_sharded() -> None:
     sizes, first = Sizes(4 * GIB, 8 * GIB, GIB), 5 * GIB
     one, two = (
-        DistillSettings(objective={"gradient": "finite_difference", "inner_steps": 8}, workers=workers, sharding="zero3")
+        DistillationSettings(objective={"gradient": "finite_difference", "inner_steps": 8}, workers=workers, sharding="zero3")
         for workers in (1, 2)
     )
     step = Step(MIB, first=first)
@@ -180,7 +180,7 @@ def test_two_ranks_halve_what_is_sharded() -> None:
     assert max(stages[2:]) < stages[1] < stages[0]
 
 
-def test_a_rehearsal_follows_checkpointing_batches_and_frozen_towers() -> None:
+def test_traced_memory_reflects_checkpointing_batch_size_and_frozen_towers() -> None:
     image = ImageTowerSettings(model="test_vit", model_args={"img_size": 64, "depth": 12}, weights="random")
 
     def trace(**changes: object) -> MemoryTrace:

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vldd_dist.artifacts import tensors
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.cost_model.flop_trace import COUNTED, FlopCount, FlopTrace
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import peak
@@ -36,7 +36,7 @@ def traced(*overrides: str) -> tuple[Experiment, MemoryTrace]:
 NO_EXPERTS = CovarianceMatching()
 
 
-def outer_step_flops(trace: MemoryTrace, settings: DistillSettings, pairs: int) -> float | None:
+def outer_step_flops(trace: MemoryTrace, settings: DistillationSettings, pairs: int) -> float | None:
     return settings.objective.step_flops(FlopTrace(trace), settings, pairs)
 
 
@@ -77,7 +77,7 @@ def test_an_exact_step_costs_as_much_as_the_graph_of_all_steps() -> None:
     assert modelled == pytest.approx(counted.total + there, rel=0.1)
 
 
-def test_units_cost_what_their_passes_do() -> None:
+def test_the_flops_of_units_are_those_of_their_passes() -> None:
     described, trace = traced("distill.pairs=[4]", "distill.batch_size=2", "distill.outer_steps=10", "distill.validate_every=4")
     data, flops = data_size(described, None), FlopTrace(trace)
     assert data is not None
@@ -139,7 +139,7 @@ class Unknown(CovarianceMatching):
     step_flops = Objective.step_flops
 
 
-def test_an_objective_that_does_not_say_has_no_figure() -> None:
+def test_an_objective_without_a_flop_count_is_reported_as_unknown() -> None:
     described, trace = traced()
     unknown = described.model_copy(update={"distill": described.distill.model_copy(update={"objective": Unknown()})})
     data = data_size(described, None)

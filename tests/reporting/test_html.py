@@ -55,7 +55,7 @@ def page(html: str) -> Page:
     return Page(html)
 
 
-def test_every_row_figure_and_picture_is_there(page: Page):
+def test_the_page_has_every_row_plot_and_image(page: Page):
     scopes = Counter(attributes.get("scope") for attributes in page.all("th"))
     # The methods, and the first number of pairs of each of four groups.
     # In short: 5 columns and 2 budgets; run times: 5 columns, 2 stages and their sum.
@@ -78,7 +78,7 @@ def test_captions_and_causes_are_escaped(page: Page):
     assert "the loss became NaN <here>" in page.texts
 
 
-def test_nothing_is_loaded_from_elsewhere(html: str, page: Page):
+def test_the_page_loads_no_external_resources(html: str, page: Page):
     loading = [
         attributes[name]
         for _, attributes in page.elements
@@ -126,7 +126,7 @@ def test_run_times_are_summed(page: Page):
     assert "Units without a recorded time, which are not in the sums: 1." in text
 
 
-def test_a_page_of_pairs_leads_to_its_neighbours_and_back():
+def test_a_page_of_pairs_links_to_its_neighbours_and_the_report():
     gallery = (
         report()
         .galleries[0]
@@ -173,7 +173,7 @@ def page_of(state: str) -> str:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_page_says_where_its_run_stands(state: str) -> None:
+def test_the_page_shows_the_progress_of_the_run(state: str) -> None:
     page = Page(page_of(state))
     reloads = [attributes for attributes in page.all("meta") if attributes.get("http-equiv") == "refresh"]
     running = state in ("running", "large")
@@ -187,7 +187,7 @@ def test_a_page_says_where_its_run_stands(state: str) -> None:
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("state", STATES)
-def test_phones_and_desktops_show_it_without_sideways_scrolling(state: str, width: int, browser: str, tmp_path: Path) -> None:
+def test_the_page_does_not_scroll_horizontally_at_any_width(state: str, width: int, browser: str, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(page_of(state))
     # A headless window cannot be narrower than some width above 390 px, but a frame can; the outer page reports the frame's
     # size.

@@ -8,7 +8,7 @@ from vldd_dist.reporting.drawing import INK, as_file
 from vldd_dist.reporting.plots import _running_mean, plots
 
 
-def test_every_curve_has_its_figure():
+def test_there_is_a_plot_for_every_curve():
     assert [plot.title for plot in plots(report())] == [
         "Recall against pairs",
         "Experts",
@@ -28,7 +28,7 @@ def test_figures_are_the_same_bytes_each_time():
     assert [plot.svg for plot in plots(report())] == [plot.svg for plot in plots(report())]
 
 
-def test_figures_are_inline_svg_in_the_pages_ink():
+def test_plots_are_inline_svg_in_the_text_colour_of_the_page():
     for plot in plots(report()):
         root = ElementTree.fromstring(plot.svg)
         assert root.tag.endswith("svg")
@@ -38,12 +38,12 @@ def test_figures_are_inline_svg_in_the_pages_ink():
         assert "currentColor" in plot.svg
 
 
-def test_yardsticks_are_named_in_the_legend():
+def test_baselines_are_named_in_the_legend():
     recall = next(plot for plot in plots(report()) if plot.title == "Recall during distillation, 20 pairs")
     assert all(f">{name}</text>" in recall.svg for name in ("full data", "random", "herding", "seed 0"))
 
 
-def test_points_say_their_values_where_they_are_drawn():
+def test_values_on_hover_are_at_the_positions_of_their_points():
     recall = plots(report())[0]
     circles = [one for one in ElementTree.fromstring(recall.svg).iter() if one.get("class") == "value"]
     said = {one[0].text: (float(one.get("cx", "")), float(one.get("cy", ""))) for one in circles}
@@ -55,7 +55,7 @@ def test_points_say_their_values_where_they_are_drawn():
     assert (low[1] - high[1]) / 6 == pytest.approx((high[1] - full[1]) / 39, rel=0.02)
 
 
-def test_a_figure_of_its_own_needs_no_page():
+def test_a_plot_can_be_saved_as_a_standalone_svg_file():
     root = ElementTree.fromstring(as_file(plots(report())[0]))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert {one.get("fill") for one in root.iter() if one.get("class") == "value"} == {"transparent"}

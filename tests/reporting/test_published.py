@@ -44,12 +44,12 @@ def test_a_figure_is_found_by_its_key() -> None:
     assert table.cell("v", "distilled", 100, "mean") is None
 
 
-def test_what_is_second_hand_says_so() -> None:
+def test_figures_read_in_another_paper_name_that_paper() -> None:
     table = PublishedTable.model_validate(TREE | {"read_in": "a review"})
     assert table.cell("v", "distilled", 100, "tr1").source == "A paper, Table 2 (https://example.org), read in a review"  # type: ignore[union-attr]
 
 
-def test_as_a_table() -> None:
+def test_a_published_table_is_rendered() -> None:
     table = PublishedTable.model_validate(TREE).table()
     assert [column.key for column in table.columns] == ["pairs", "variant", "image_model", "method", "tr1", "ir1"]
     cells = [row.cells for row in table.sections[0].rows]
@@ -73,11 +73,11 @@ def test_a_wrong_file_is_refused(row: dict, words: str) -> None:
         PublishedTable.model_validate(TREE | {"rows": [*TREE["rows"], row]})
 
 
-def test_a_name_that_is_not_there() -> None:
+def test_an_unknown_published_table_is_a_one_sentence_error() -> None:
     with pytest.raises(ValueError, match=r"there is no published table 'lors-flickr'.*did you mean 'lors-flickr30k'"):
         published_table("lors-flickr")
 
 
-def test_no_metric_is_a_key() -> None:
+def test_metric_names_differ_from_the_other_keys_of_a_row() -> None:
     """In a file, metrics and keys are in the same mapping."""
     assert not set(METRICS) & {"dataset", "variant", "method", "pairs", "image_model", "figures"}

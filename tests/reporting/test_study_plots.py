@@ -43,5 +43,5 @@ def test_one_number_of_pairs_is_bars_in_the_order_of_the_table() -> None:
     ]
 
 
-def test_nothing_measured_has_no_figure() -> None:
+def test_without_results_there_is_no_plot() -> None:
     assert study_plot(Layout("T", ["vit"], ["random"]), RESULTS) is None

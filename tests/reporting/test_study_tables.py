@@ -42,7 +42,7 @@ def lines(table: Table) -> list[list[str]]:
     ]
 
 
-def test_methods_go_across_as_the_paper_prints_them() -> None:
+def test_methods_are_columns_as_in_the_paper() -> None:
     layout = Layout("T", ["nfnet"], ["random", "distilled"], across="method", metrics=["tr1", "ir1"])
     assert lines(study_table(layout, RESULTS, nothing)) == [
         ["pairs", "TR@1 random", "TR@1 distilled", "IR@1 random", "IR@1 distilled"],
@@ -52,7 +52,7 @@ def test_methods_go_across_as_the_paper_prints_them() -> None:
     ]
 
 
-def test_variants_go_across() -> None:
+def test_variants_are_columns() -> None:
     layout = Layout("T", ["vit", "nfnet"], ["distilled"], across="variant", metrics=["mean"])
     assert lines(study_table(layout, RESULTS, nothing)) == [
         ["pairs", "mean vit", "mean nfnet"],
@@ -76,7 +76,7 @@ def test_rows_compare_variants_and_methods_of_one_size_with_their_share_of_full_
     ]
 
 
-def test_students_of_other_image_towers_stand_below_their_own() -> None:
+def test_other_image_towers_are_rows_below_the_own_tower() -> None:
     layout = Layout("T", ["nfnet"], ["distilled"], pairs=[10], other_image_models=True, metrics=["mean"])
     table = study_table(layout, RESULTS, nothing)
     assert [line[:3] for line in lines(table)[2:]] == [["10", "the same", "**21.0 ±1.0**"], ["", "resnet", "8.0 ±0.0"]]
@@ -108,7 +108,7 @@ def test_both_spreads_are_kept() -> None:
     assert (cell.mean, cell.std_runs, cell.std_students) == (32.0, 0.0, 1.5)
 
 
-def test_full_data_that_all_variants_share_stand_there_once() -> None:
+def test_full_data_shared_by_all_variants_is_one_row() -> None:
     shared = {"nfnet": RESULTS["nfnet"], "texts": [RESULTS["nfnet"][0], row("distilled", 10, (12.0,))]}
     layout = Layout("T", ["texts", "nfnet"], ["full", "distilled"], pairs=[10], metrics=["mean"])
     assert lines(study_table(layout, shared, nothing))[2:] == [

@@ -50,7 +50,7 @@ def line(pairs: int, method: str, mean: float, source: str = "", best: bool = Fa
     return Row(cells=[Number(value=pairs), Text(text=method), first, Text(), Number(value=3)], accent=best)
 
 
-def test_it_survives_json() -> None:
+def test_a_table_round_trips_through_json() -> None:
     assert Table.model_validate_json(table().model_dump_json()) == table()
 
 
@@ -74,7 +74,7 @@ def test_the_spread_over_runs_is_shown_before_that_over_students() -> None:
     assert Statistic(mean=1).spread is None
 
 
-def test_in_markdown_every_line_has_as_many_cells_and_text_is_text() -> None:
+def test_markdown_lines_have_equal_numbers_of_cells_and_text_is_escaped() -> None:
     lines = markdown(table()).splitlines()
     cells = [re.split(r"(?<!\\)\|", row)[1:-1] for row in lines[:8]]
     assert {len(row) for row in cells} == {4}

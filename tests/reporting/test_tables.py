@@ -34,7 +34,7 @@ def test_summary_has_exactly_the_promised_keys():
     assert [(entry["runs"], entry["students"]) for entry in rows] == [*[(3, 3)] * 6, (1, 1)]
 
 
-def test_best_is_marked_among_rows_that_compete():
+def test_the_best_row_of_each_group_is_marked():
     own = budgets(report().rows)
     assert [[row.method for row in budget.rows if budget.is_best(row, "tr1")] for budget in own] == [
         [],
@@ -51,7 +51,7 @@ def test_comparisons_name_the_best_coreset_of_the_size():
     assert comparisons([row("distilled", 10, 4.0)])[0].coreset is None
 
 
-def test_means_are_no_real_pairs():
+def test_means_of_pairs_do_not_count_as_the_best_coreset():
     """Means are not marked as the best coreset, and the table says that they are means."""
     means = row("prototypes", 10, 60.0).model_copy(update={"remark": "means of real pairs"})
     data = report()
@@ -70,7 +70,7 @@ def test_the_table_has_a_line_for_each_row():
     ]
 
 
-def test_in_markdown():
+def test_the_recall_table_in_markdown():
     lines = markdown(recall_table(report())).splitlines()
     assert lines[0] == "| pairs | method | TR@1 | TR@5 | TR@10 | IR@1 | IR@5 | IR@10 | mean | of full data, % |"
     assert lines[3].startswith("| 10 | random | 5.0 ±0.8 |")
@@ -82,7 +82,7 @@ def test_in_markdown():
     assert lines[-1] == "Of full data, %: the mean divided by that of full data with the same towers."
 
 
-def test_without_full_data_there_is_no_part_of_it():
+def test_without_full_data_there_is_no_percentage_column():
     table = recall_table(report().model_copy(update={"rows": [row("distilled", 10, 4.0)]}))
     assert "of_full_data" not in [column.key for column in table.columns]
     assert len(table.notes) == 1

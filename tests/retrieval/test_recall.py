@@ -62,7 +62,7 @@ def test_perfect_features_score_all() -> None:
     assert recall(eye, eye.repeat_interleave(5, 0), torch.arange(40).repeat_interleave(5)).mean == 100
 
 
-def test_the_figures_by_hand() -> None:
+def test_recalls_of_a_hand_made_example() -> None:
     """Twenty captions, one per image. For caption i, i images have a higher similarity than its own if i < 12, else none."""
     scores = torch.eye(20).double() * 0.5
     for caption in range(12):

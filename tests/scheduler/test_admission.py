@@ -42,7 +42,7 @@ def test_the_peak_is_the_most_of_each_resource() -> None:
 
 
 @pytest.mark.parametrize("limit", [None, 3])
-def test_limits_of_what_is_submitted(limit: int | None) -> None:
+def test_limits_of_submitted_and_queued_units(limit: int | None) -> None:
     admission = Admission(limit)
     while admission.may_queue():
         admission.submit(make(f"unit {len(admission.submitted)}"))

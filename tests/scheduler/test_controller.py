@@ -92,7 +92,7 @@ def test_bad_input_is_not_tried_again_and_gives_its_exit_code(store: Store) -> N
     assert len(result.blocked) == 7
 
 
-def test_budgets() -> None:
+def test_retry_budgets_are_counted_by_kind_of_failure() -> None:
     budget = RetryBudget(lost=2, crashed=1)
     assert may_retry(LOST, [LOST, CRASHED], budget)
     assert not may_retry(LOST, [LOST, LOST], budget)

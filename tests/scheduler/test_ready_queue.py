@@ -4,7 +4,7 @@ from vldd_dist.scheduler.submitting.resource_set import ResourceSet
 from vldd_dist.testing.scripted_executor import make
 
 
-def test_a_unit_that_was_overtaken_often_keeps_only_what_it_lacks() -> None:
+def test_after_many_overtakings_only_lacking_resources_are_reserved() -> None:
     ready, capacity = ReadyQueue(), ResourceSet.of(Capacity(8, 2))
     ready.add(make("big", gpus=2), 0)
     for position in range(1, 60):
@@ -26,7 +26,7 @@ def test_a_unit_that_was_overtaken_often_keeps_only_what_it_lacks() -> None:
     assert again.label == f"half {MAX_OVERTAKEN + 1}"
 
 
-def test_a_unit_larger_than_the_cluster_holds_up_none() -> None:
+def test_a_unit_larger_than_the_cluster_delays_no_other() -> None:
     ready, capacity = ReadyQueue(), ResourceSet.of(Capacity(4, 0))
     ready.add(make("too big", cpus=8), 0)
     for position in range(3 * MAX_OVERTAKEN):
@@ -41,7 +41,7 @@ def test_a_unit_larger_than_the_cluster_holds_up_none() -> None:
     assert ready.first(within=capacity) is None
 
 
-def test_what_is_promised_elsewhere_is_left() -> None:
+def test_resources_promised_to_queued_units_are_not_taken() -> None:
     ready, free = ReadyQueue(), ResourceSet.of(Capacity(4, 0))
     ready.add(make("small"), 0)
     assert ready.take(free, free, promised=[free]) is None

@@ -19,7 +19,7 @@ def test_a_request_is_covered_where_everything_it_asks_for_is_there() -> None:
     assert ResourceSet(1, 5).maximum(ResourceSet(2, 3)) == (2, 5)
 
 
-def test_what_a_waiting_request_lacks_is_left_alone() -> None:
+def test_leaves_enough_for_a_waiting_request() -> None:
     free, waiting = ResourceSet(cpus=7, gpus=1), ResourceSet(cpus=1, gpus=2)
     # It lacks GPUs, and needs one CPU.
     assert not free.leaves_enough_for(waiting, after=ResourceSet(1, 1))

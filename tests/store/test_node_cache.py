@@ -105,7 +105,7 @@ def test_a_link_in_the_folders_place_is_not_followed(cache: NodeCache, folder: P
     assert list(elsewhere.iterdir()) == []
 
 
-def test_room_is_never_made_through_links(cache: NodeCache, folder: Path, tmp_path: Path) -> None:
+def test_eviction_does_not_follow_links(cache: NodeCache, folder: Path, tmp_path: Path) -> None:
     """The folder of blocks, blocks, the lock and the tally are symbolic links."""
     precious = tmp_path / "precious"
     precious.mkdir(mode=0o700)
@@ -145,7 +145,7 @@ def test_a_fifo_or_a_folder_in_a_blocks_place_makes_nobody_wait(cache: NodeCache
 @pytest.mark.parametrize(
     "tally", [b"", bytes(64), b"-1000000", b"12 34", "٣".encode(), b"9" * 5000, b"\xff\xfe", b"1e9", b"nan", None]
 )
-def test_a_tally_of_garbage_only_makes_room_sooner(cache: NodeCache, folder: Path, tally: bytes | None) -> None:
+def test_a_damaged_tally_only_causes_earlier_eviction(cache: NodeCache, folder: Path, tally: bytes | None) -> None:
     get(cache, 0)
     (folder / "filled").unlink()
     if tally is None:

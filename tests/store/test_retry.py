@@ -47,7 +47,7 @@ def test_transient_faults_are_retried(s3_store: Store, proxy: FaultyProxy, fault
         assert not proxy.faults
 
 
-def test_a_create_whose_answer_is_lost_is_won_once(s3_store: Store, proxy: FaultyProxy) -> None:
+def test_a_create_whose_answer_is_lost_succeeds_exactly_once(s3_store: Store, proxy: FaultyProxy) -> None:
     # The first request asks whether the object exists.
     proxy.faults = ["", "answer lost"]
     assert s3_store.create("mark", b"ours")

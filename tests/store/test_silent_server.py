@@ -78,7 +78,7 @@ def connected(store: Store) -> Store:
     return store
 
 
-def test_the_shipped_numbers_make_a_minute() -> None:
+def test_default_timeouts_end_an_operation_after_about_a_minute() -> None:
     for fs in (open_file_system("s3", {}, attempts=1), Store("s3://bucket/x").fs):
         fs.connect()
         config = fs.s3.meta.config

@@ -103,7 +103,7 @@ def test_transient_faults_are_retried_and_refused_requests_are_not(store: Store,
 
 
 @pytest.mark.parametrize("key", ["../x", "/x", "a//b", "a/./b", "a/..", "", "a\\b"])
-def test_keys_stay_inside(store: Store, key: str) -> None:
+def test_keys_that_lead_out_of_the_store_are_refused(store: Store, key: str) -> None:
     with pytest.raises(StoreError, match="is not a key"):
         store.write(key, b"")
 
@@ -211,7 +211,7 @@ def test_a_link_whose_answer_was_lost_is_found_to_be_ones_own(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("size", [1, 40 << 20])
-def test_what_was_sent_is_compared_with_what_lies_there(s3: S3Server, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def test_a_write_is_compared_with_the_stored_object(s3: S3Server, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """The object of 40 MiB is uploaded in parts."""
     store, data = s3_store(f"compared-{size}"), b"x" * size
     original, sent, read = store.fs.pipe_file, [], []

@@ -140,7 +140,7 @@ def test_the_error_is_of_all_steps_and_the_worse_of_images_and_texts() -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_what_is_not_a_number_is_never_chosen(first: bool) -> None:
+def test_an_epsilon_with_nan_gradients_is_never_chosen(first: bool) -> None:
     ones, broken = [torch.ones(2)], [torch.full((2,), torch.nan)]
 
     def by_differences(step: float) -> UnrollResult:
@@ -184,7 +184,7 @@ def test_kinked_backbones_are_refused_by_name(model: str, name: str, kind: str) 
 
 
 @pytest.mark.parametrize("model", ["test_nfnet", "nf_regnet_b1", "test_vit", "test_efficientnet", "test_convnext"])
-def test_smooth_backbones_are_not(model: str) -> None:
+def test_smooth_backbones_are_accepted(model: str) -> None:
     """NFNets and RegNets have ReLU only in their channel gates, where it does no harm."""
     with torch.device("meta"):
         assert first_kink(create_backbone(model, {}, pretrained=False, seed=0)) is None
@@ -215,12 +215,12 @@ def test_kinds_with_kinks(module: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("module", SMOOTH, ids=lambda module: type(module).__name__)
-def test_kinds_without(module: nn.Module) -> None:
+def test_smooth_modules_have_no_kink(module: nn.Module) -> None:
     assert first_kink(nn.Sequential(nn.Linear(2, 2), module)) is None
 
 
 @pytest.mark.parametrize(("pool", "passes"), [(nn.AvgPool2d, True), (nn.MaxPool2d, False)], ids=["mean", "maximum"])
-def test_a_maximum_is_a_kink(pool: type[nn.Module], passes: bool) -> None:
+def test_max_pooling_is_a_kink(pool: type[nn.Module], passes: bool) -> None:
     """The reason why max pooling is rejected: in an otherwise smooth model, finite differences are accurate with average
     pooling, but not with max pooling."""
     case = larger_case(8, 0.05, model="test_resnet", model_args={"act_layer": "silu"})

@@ -210,7 +210,7 @@ def test_each_inner_step_has_masks_of_its_own() -> None:
         ("finite_difference", "forward", 8),
     ],
 )
-def test_passes_of_a_sweep(name: str, difference: str, passes: int) -> None:
+def test_the_number_of_loss_evaluations_of_each_gradient(name: str, difference: str, passes: int) -> None:
     """Evaluations of the loss in four inner steps: `exact` reuses the graph of the last step."""
     case, evaluations = dual_encoder_case(steps=4), []
 
@@ -324,7 +324,7 @@ def test_memory_of_exact_grows_by_snapshots_only(name: str, holds: Callable[[flo
     assert holds(growth), f"{growth:.1f} MiB a step"
 
 
-def test_the_sweep_asks_nothing_but_the_protocol() -> None:
+def test_the_sweep_uses_only_step_derivatives() -> None:
     """A separate engine with explicit derivatives of the quadratic, where g = th - b, so that the products are v and -v."""
 
     class ByHand(DoubleBackward):

@@ -10,7 +10,7 @@ from torch import Tensor
 from vldd_dist.applications.students import PairNumbers, Students, first_captions
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.base import AnyPlugin, Positive, Rate, Section, choose, plugin_of
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.coresets.random import RandomPairs
 from vldd_dist.data.prepared.in_memory import in_memory
 from vldd_dist.distillation.context import RunContext
@@ -77,7 +77,7 @@ class PartDistillation(Section):
                 standard deviation of the features and embeddings.
         """
         count = start if isinstance(start, int) else len(start.images)
-        settings = DistillSettings(
+        settings = DistillationSettings(
             initialise=_initialise(start),
             objective=self.objective,
             outer_steps=self.outer_steps,

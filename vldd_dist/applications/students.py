@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
@@ -84,7 +84,7 @@ class Students:
     model: ModelSettings
     image_dim: int
     text_dim: int
-    protocol: EvaluationSettings
+    protocol: EvaluationProtocol
     device: torch.device
     seed: int = 0
 

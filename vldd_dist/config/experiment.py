@@ -9,9 +9,9 @@ from vldd_dist.config.base import Positive, Section, Seed
 from vldd_dist.config.sections.applications import ApplicationsSettings
 from vldd_dist.config.sections.coresets import CoresetSettings
 from vldd_dist.config.sections.data import DataSettings
-from vldd_dist.config.sections.distillation import DistillationsSettings
-from vldd_dist.config.sections.evaluation import EvaluationSettings, EvaluationsSettings, ImageModelSettings
-from vldd_dist.config.sections.experts import ExpertsSettings
+from vldd_dist.config.sections.distillation import DistillSection
+from vldd_dist.config.sections.evaluation import EvaluationProtocol, EvaluationSection, ImageModelSettings
+from vldd_dist.config.sections.experts import ExpertsSection
 from vldd_dist.config.sections.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
 from vldd_dist.config.sections.starting_weights import EmbeddingSettings, PretrainSettings
 
@@ -30,10 +30,10 @@ class Experiment(Section):
     model: ModelSettings = Field(default_factory=ModelSettings)
     pretrain: PretrainSettings = PretrainSettings()
     embeddings: EmbeddingSettings = EmbeddingSettings()
-    experts: ExpertsSettings = ExpertsSettings()
-    distill: DistillationsSettings = Field(default_factory=DistillationsSettings)
+    experts: ExpertsSection = ExpertsSection()
+    distill: DistillSection = Field(default_factory=DistillSection)
     coresets: CoresetSettings = CoresetSettings()
-    evaluation: EvaluationsSettings = EvaluationsSettings()
+    evaluation: EvaluationSection = EvaluationSection()
     applications: ApplicationsSettings = ApplicationsSettings()
     device: Literal["auto", "cpu"] = Field("auto", description="auto: a GPU for workers that request one, the CPU for others.")
     stall_timeout_seconds: Positive | None = Field(
@@ -51,12 +51,12 @@ class Experiment(Section):
         default = self.model.image
         return default if name == default.model else self._entry(name).tower(default)
 
-    def evaluation_on(self, name: str) -> EvaluationSettings:
+    def evaluation_on(self, name: str) -> EvaluationProtocol:
         """The evaluation settings for students with this image model, which is one of `image_models`."""
-        fields = {field: getattr(self.evaluation, field) for field in EvaluationSettings.model_fields}
+        fields = {field: getattr(self.evaluation, field) for field in EvaluationProtocol.model_fields}
         if name != self.model.image.model and (rates := self._entry(name).learning_rates):
             fields["learning_rates"] = rates
-        return EvaluationSettings(**fields)
+        return EvaluationProtocol(**fields)
 
     def _entry(self, name: str) -> ImageModelSettings:
         return next(entry for entry in self.evaluation.image_models if entry.model == name)

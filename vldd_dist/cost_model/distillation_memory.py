@@ -3,7 +3,7 @@ bytes."""
 
 from dataclasses import dataclass
 
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.cost_model.memory_model import (
     Sizes,
     Step,
@@ -38,7 +38,7 @@ class PairSize:
     kept: int = 0
 
 
-def unroll_memory(sizes: Sizes, step: Step, settings: DistillSettings) -> Terms:
+def unroll_memory(sizes: Sizes, step: Step, settings: DistillationSettings) -> Terms:
     """The peak of an unroll, apart from the student, the expert's start and target snapshots, and the batches.
 
     With p = P / W, T steps, and b the bytes of the learned part of a step's batch; the start is the expert's snapshot:
@@ -86,12 +86,12 @@ def snapshots_memory(objective: UnrolledObjective, p: int) -> int:
     return p * (min(objective.longest_run() - 1, objective.inner_steps) if objective.offload_snapshots == "none" else 1)
 
 
-def is_sharded(settings: DistillSettings) -> bool:
+def is_sharded(settings: DistillationSettings) -> bool:
     """Whether the student for several ranks is used."""
     return settings.workers > 1 or settings.sharding != "none"
 
 
-def pairs_memory(pairs: int, pair: PairSize, settings: DistillSettings) -> Terms:
+def pairs_memory(pairs: int, pair: PairSize, settings: DistillationSettings) -> Terms:
     """The memory of a rank's M / W pairs: their values and, for the learned part, the starting and the best values, the running
     average if there is one, and the moments (two for Adam, one for SGD with momentum)."""
     moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
@@ -100,7 +100,7 @@ def pairs_memory(pairs: int, pair: PairSize, settings: DistillSettings) -> Terms
 
 
 def distillation_memory(
-    sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillSettings, validation: Terms, held: int = 2
+    sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillationSettings, validation: Terms, held: int = 2
 ) -> Terms:
     """The peak of a distillation of M pairs, the maximum over the parts of an outer step and validation.
 
@@ -144,7 +144,7 @@ def distillation_memory(
     return max(moments, key=peak)
 
 
-def _graph_at_end(step: Step, settings: DistillSettings) -> int:
+def _graph_at_end(step: Step, settings: DistillationSettings) -> int:
     """The bytes of the unroll's graph that is in memory while the outer loss is differentiated."""
     if is_sharded(settings):
         return 0
@@ -154,13 +154,13 @@ def _graph_at_end(step: Step, settings: DistillSettings) -> int:
     return step.second.graph
 
 
-def used_pairs(pairs: int, settings: DistillSettings) -> int:
+def used_pairs(pairs: int, settings: DistillationSettings) -> int:
     """The largest number of the M pairs that a rank encodes in one outer step of an unrolled objective."""
     batch = min(settings.batch_size or pairs, pairs)
     return min(pairs, settings.objective.longest_run() * per_rank(batch, settings.workers))
 
 
-def tower_memory(tower: TowerPass | None, images: int, settings: DistillSettings) -> tuple[int, int]:
+def tower_memory(tower: TowerPass | None, images: int, settings: DistillationSettings) -> tuple[int, int]:
     """For a rank's images: the bytes of the graphs that are kept until the backward pass to the pixels, and the peak of that
     pass, including the graphs. Images that are not learned have no backward pass; their features are computed once."""
     if tower is None:
@@ -175,7 +175,7 @@ def tower_memory(tower: TowerPass | None, images: int, settings: DistillSettings
 
 
 def other_distillation_memory(
-    sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillSettings, validation: Terms
+    sizes: Sizes, step: Step, pairs: int, pair: PairSize, settings: DistillationSettings, validation: Terms
 ) -> Terms:
     """The peak of a distillation whose objective unrolls no student, the maximum over: the drawn pairs of the rank through the
     tower and back, the outer optimiser's step, a training step of the model on real pairs, and the validation.

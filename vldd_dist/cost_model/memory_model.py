@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from vldd_dist.config.base import Sharding
-from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder, TowerPass
 from vldd_dist.sharding.deepspeed_engine import bucket_elements
@@ -147,7 +147,7 @@ def expert_memory(sizes: Sizes, step: Step, settings: ExpertSettings) -> Terms:
     return student_memory(sizes, workers, sharding) | {"momentum": momentum, "batch": step.batch, "activations": activations}
 
 
-def evaluation_memory(sizes: Sizes, step: Step, settings: EvaluationSettings, workers: int = 1) -> Terms:
+def evaluation_memory(sizes: Sizes, step: Step, settings: EvaluationProtocol, workers: int = 1) -> Terms:
     """The peak of training a student on pairs, without the pairs and the dual encoder that the caller holds. Each rank has the
     whole student.
 
@@ -167,7 +167,7 @@ def evaluation_memory(sizes: Sizes, step: Step, settings: EvaluationSettings, wo
     }
 
 
-def student_step_memory(trace: MemoryTrace, settings: EvaluationSettings, pairs: int, workers: int) -> Terms:
+def student_step_memory(trace: MemoryTrace, settings: EvaluationProtocol, pairs: int, workers: int) -> Terms:
     """The peak of training a student on M pairs (`evaluation_memory`), from a trace of its passes."""
     rows = per_rank(min(settings.batch_size, pairs), workers)
     step = Step(

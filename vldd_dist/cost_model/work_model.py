@@ -4,7 +4,7 @@ are not counted, because they have no matrix products, nor is the frozen text en
 import math
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.io_model import DataSize
@@ -26,7 +26,7 @@ def expert_flops(experiment: Experiment, trace: MemoryTrace, data: DataSize) -> 
     return settings.epochs * training_entries(settings, data) * (flops.training + augmented) + validated
 
 
-def student_flops(trace: MemoryTrace, settings: EvaluationSettings, pairs: int, validation: int) -> float:
+def student_flops(trace: MemoryTrace, settings: EvaluationProtocol, pairs: int, validation: int) -> float:
     """The operations of training a student on M pairs for each learning rate, each of which encodes `validation` images."""
     flops = FlopTrace(trace)
     one = settings.epochs * pairs * flops.training + validation * flops.encoding

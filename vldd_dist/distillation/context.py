@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vldd_dist.artifacts.trajectories import ShardSlices
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.distillation.experts import Experts
 from vldd_dist.events import Report
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -44,7 +44,7 @@ class RunContext:
         taken: indices of the training images that pairs of earlier phases were initialised with, which no other may use.
     """
 
-    settings: DistillSettings
+    settings: DistillationSettings
     total: int
     seed: int
     model: DualEncoder

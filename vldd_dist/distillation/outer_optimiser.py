@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.distillation.pairs import SyntheticPairs
 
 BETAS, EPSILON = (0.5, 0.9), 1e-8
@@ -22,7 +22,7 @@ class OuterOptimiser:
         rates: the outer learning rate of each row tensor and each shared tensor that is learned, by name.
     """
 
-    def __init__(self, pairs: SyntheticPairs, rates: Mapping[str, float], settings: DistillSettings) -> None:
+    def __init__(self, pairs: SyntheticPairs, rates: Mapping[str, float], settings: DistillationSettings) -> None:
         self.pairs = pairs
         learned = pairs.learned(pairs.rows | pairs.shared)
         self._optimisers = {name: Rowwise(values, rates[name], settings) for name, values in learned.items()}
@@ -61,7 +61,7 @@ class Rowwise:
         state: tensors with one row for each row of the values; `steps` (n,) int64 counts the steps that a row took part in.
     """
 
-    def __init__(self, values: Tensor, lr: float, settings: DistillSettings) -> None:
+    def __init__(self, values: Tensor, lr: float, settings: DistillationSettings) -> None:
         self.values, self.lr, self.momentum = values, lr, settings.momentum
         self.adam = settings.optimiser == "adam"
         names = ["mean", "square"] if self.adam else ["momentum"] if settings.momentum else []

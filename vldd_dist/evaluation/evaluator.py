@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.distilled_set.manifest import PHASE
 from vldd_dist.distilled_set.training import phases_of, sgd, train_epochs
 from vldd_dist.errors import DivergenceError
@@ -56,7 +56,7 @@ class Evaluator:
     """
 
     build_student: Callable[[], DualEncoder]
-    settings: EvaluationSettings
+    settings: EvaluationProtocol
     loss: Loss
     seed: int
 
@@ -102,7 +102,7 @@ class Choice:
 def train_student(
     model: DualEncoder,
     pairs: TrainingPairs,
-    settings: EvaluationSettings,
+    settings: EvaluationProtocol,
     learning_rate: float,
     loss: Loss,
     seed: int,

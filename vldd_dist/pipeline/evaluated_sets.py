@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.evaluation.evaluator import Evaluator
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import Key
@@ -70,5 +70,5 @@ def protocol_of(experiment: Experiment, image_model: str) -> dict[str, Any]:
 
 def make_evaluator(context: StageContext, protocol: dict[str, Any], seed: int) -> Evaluator:
     """An evaluator that trains students by the protocol. Their heads are initialised from the seed."""
-    settings = EvaluationSettings.model_validate(protocol | {"encode_batch": context.execution["encode_batch"]})
+    settings = EvaluationProtocol.model_validate(protocol | {"encode_batch": context.execution["encode_batch"]})
     return Evaluator(lambda: context.build_model(derive_seed(seed, "head")), settings, context.model_settings.loss, seed)

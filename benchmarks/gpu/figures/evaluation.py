@@ -8,7 +8,7 @@ from benchmarks.gpu.distilling import SEED, new_model
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.place import Place, rounding
 from benchmarks.gpu.students import TEXT_DIM, image_size, settings_of
-from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.evaluation.evaluator import TrainingPairs, train_student
 from vldd_dist.models.losses.infonce import InfoNCE
@@ -23,7 +23,7 @@ def run(place: Place, notes: Notes) -> None:
     rows = noise_pairs(range(pairs), (3, size, size), torch.zeros(TEXT_DIM), torch.ones(TEXT_DIM), SEED)
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
     texts = torch.randn(count * CAPTIONS_AN_IMAGE, TEXT_DIM)
-    settings = EvaluationSettings(epochs=epochs)
+    settings = EvaluationProtocol(epochs=epochs)
     for student in ("vit_b_lora",) if place.tiny else ("nfnet_l0", "vit_b", "vit_b_lora"):
         for precision in ("torch",) if place.tiny else ("torch", "tf32"):
             model = new_model(settings_of(student, place), TEXT_DIM, place.device)

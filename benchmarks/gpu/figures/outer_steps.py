@@ -8,7 +8,7 @@ from benchmarks.gpu.distilling import distilling, new_model, run_settings
 from benchmarks.gpu.notes import Cell, Notes
 from benchmarks.gpu.place import Place, rounding
 from benchmarks.gpu.students import TEXT_DIM, image_size, model_flops, settings_of
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.memory_trace import MemoryTrace
@@ -76,7 +76,7 @@ def run(place: Place, notes: Notes, student: str, batch: int, steps: int) -> Non
 
 
 def _measured(
-    place: Place, settings: ModelSettings, distill: DistillSettings, batch: int, precision: str
+    place: Place, settings: ModelSettings, distill: DistillationSettings, batch: int, precision: str
 ) -> tuple[float, float]:
     """Seconds (the median after a first step, which loads kernels), and bytes in addition to the student and the pairs."""
     # A new model each time, because a gradient sets the attention kernels of its student.

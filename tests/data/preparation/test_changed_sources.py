@@ -57,7 +57,7 @@ def test_a_folder_that_has_grown(tmp_path: Path, store: Store) -> None:
     assert [prepare(unit, store) for unit in planned(pairs(tmp_path))] == [2, 2, 1]
 
 
-def test_images_behind_a_group_do_not_stop_it(tmp_path: Path, store: Store) -> None:
+def test_images_added_after_the_last_group_do_not_stop_a_run(tmp_path: Path, store: Store) -> None:
     for name in "bcde":
         pair(tmp_path / f"{name}.jpg", name)
     groups = planned(pairs(tmp_path))

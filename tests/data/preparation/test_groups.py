@@ -37,7 +37,7 @@ def one_split(folder: Path, images: int, **changes: Any) -> DataSettings:
     return DataSettings(**{"source": {"name": "shards", "train": f"{folder}/*.tar"}, "image_size": 16} | changes)
 
 
-def test_groups_hold_the_images_of_one_piece(store: Store) -> None:
+def test_preparation_in_groups_gives_the_same_data_set(store: Store) -> None:
     whole = prepare(store, SCENES)
     in_groups = prepare(Store(f"{store.url}-groups"), SCENES.model_copy(update={"group_images": 10}))
     assert len({shard.group for shard in whole.splits["train"].shards}) == 1

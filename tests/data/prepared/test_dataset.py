@@ -290,7 +290,7 @@ def test_more_images_asked_for_than_there_are(tmp_path: Path, store: Store) -> N
         prepare(store, shards(tmp_path, train_images=5))
 
 
-def test_embeddings_are_found_by_image_and_by_direction(store: Store) -> None:
+def test_embeddings_by_image_and_nearest_captions(store: Store) -> None:
     dataset = prepare(store, SCENES)
     embeddings = numbered(dataset)
     texts, owner = embeddings.of_split("train")

@@ -90,7 +90,7 @@ def test_damage_that_a_crc_cannot_see_is_decoded_again(tmp_path: Path) -> None:
     assert _equal(images.get(1), image)
 
 
-def test_another_stores_images_under_the_same_json_are_never_seen(tmp_path: Path, folder: Path) -> None:
+def test_the_cache_distinguishes_equal_units_of_two_stores(tmp_path: Path, folder: Path) -> None:
     """Two stores may hold different shards under the same unit id; the cache is named by the shards' content."""
     stores = [Store(str(tmp_path / name)) for name in ("one", "other")]
     (tmp_path / "source").mkdir()

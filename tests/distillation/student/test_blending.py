@@ -23,7 +23,7 @@ def matrix(step: int, rows: int = 4) -> Tensor:
     return BLEND.at(step)(torch.eye(rows))
 
 
-def test_a_mix_is_of_each_row_with_one_other_and_a_function_of_seed_and_step() -> None:
+def test_a_mix_combines_each_row_with_one_other_depending_on_seed_and_step() -> None:
     # lambda I + (1 - lambda) P with a permutation P: rows and columns sum to 1, and all off-diagonal values that are not 0 are
     # equal.
     lambdas = []

@@ -80,7 +80,7 @@ def test_features_and_pixel_gradients_are_the_backbones(name: str, norms: int, d
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "test_vit"])
-def test_what_is_kept_changes_no_bit_and_saves_the_second_pass(name: str) -> None:
+def test_keeping_graphs_changes_no_bit_and_saves_a_forward_pass(name: str) -> None:
     tower = FrozenTower(backbone_of(name, **(VIT[1] if name == VIT[0] else {})))
     count = 2 * CHUNK + 1
     images, chunks = images_of(count), chunks_of(count)
@@ -156,7 +156,7 @@ def branching(net: Network, images: Tensor) -> Tensor:
     ],
     ids=["plain", "seen twice", "convolved twice", "normed twice", "activated", "lent", "a subclass", "branching"],
 )
-def test_only_what_is_certain_is_folded(network: Network, folded: bool) -> None:
+def test_batch_norms_are_folded_only_where_the_result_is_the_same(network: Network, folded: bool) -> None:
     network = network.eval().double()
     network.norm.running_mean.uniform_(-1, 1)
     images = images_of(2, torch.float64)

@@ -147,7 +147,7 @@ def test_a_tokenizer_with_another_end_of_text_is_refused(text_only: Path, tmp_pa
 
 
 @pytest.mark.parametrize("whole_model", [True, False])
-def test_siglip_sees_its_padding(tmp_path: Path, whole_model: bool) -> None:
+def test_siglip_attends_to_padding(tmp_path: Path, whole_model: bool) -> None:
     """As with SigLIP's own processor, all positions are used, without a mask."""
     from transformers import SiglipConfig, SiglipModel, SiglipTextConfig, SiglipTextModel
 
@@ -165,7 +165,7 @@ def test_siglip_sees_its_padding(tmp_path: Path, whole_model: bool) -> None:
     assert encoder.encode([], 4).shape == (0, 8)
 
 
-def test_t5_is_its_encoder(tmp_path: Path) -> None:
+def test_of_t5_only_the_encoder_is_loaded(tmp_path: Path) -> None:
     from transformers import T5Config, T5EncoderModel, T5Model
 
     config = T5Config(vocab_size=400, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=2)

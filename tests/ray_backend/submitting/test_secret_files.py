@@ -87,7 +87,7 @@ def test_settings_of_a_folder_cannot_make_it_send_secrets(tmp_path: Path, monkey
     assert sent(root, tmp_path / "package.zip") == {*WANTED, *given}
 
 
-def test_an_empty_runtime_environment_is_one(tmp_path: Path) -> None:
+def test_an_empty_runtime_environment_file_is_accepted(tmp_path: Path) -> None:
     fill(tmp_path, ["jobs/run.py", ".env"])
     (tmp_path / "jobs/runtime_env.yaml").write_text("# Nothing.\n")
     assert runtime_env(tmp_path)["excludes"]

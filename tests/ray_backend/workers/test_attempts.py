@@ -54,7 +54,7 @@ class MessageQueue:
 
 
 @pytest.mark.parametrize("end", [DONE, WAITS])
-def test_ranks_that_end_alike_are_all_waited_for(end: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_ends_when_all_ranks_are_done_or_waiting(end: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(monkeypatch)
     # Rank 0 still has to write the checkpoint's mark or the manifest.
     group.told["rank 1"] = end

@@ -32,7 +32,7 @@ def _initialisation(chosen: Any) -> Any:
     return choose(INITIALISATIONS, chosen, default="real")
 
 
-class DistillSettings(Section):
+class DistillationSettings(Section):
     """One distillation: the initialisation of its pairs, its objective and its outer optimiser."""
 
     initialise: Annotated[AnyPlugin, BeforeValidator(_initialisation)] = Field(
@@ -109,7 +109,7 @@ class Phase(Section):
     )
 
 
-class DistillationsSettings(DistillSettings):
+class DistillSection(DistillationSettings):
     """The distillations of an experiment: one for each number of pairs and each seed."""
 
     pairs: Distinct[Positive] = Field(
@@ -131,7 +131,7 @@ class DistillationsSettings(DistillSettings):
         stated = [phase.pairs for phase in self.phases if phase.pairs is not None]
         return [*stated, pairs - sum(stated)]
 
-    def of_phases(self) -> list["DistillationsSettings"]:
+    def of_phases(self) -> list["DistillSection"]:
         """The settings of each phase, with its share of each number of pairs; without phases, these settings themselves."""
         if not self.phases:
             return [self]
@@ -170,6 +170,6 @@ class DistillationsSettings(DistillSettings):
                 raise ValueError(f"{key}: {wrong['msg']}") from None
         return self
 
-    def run_settings(self) -> DistillSettings:
+    def run_settings(self) -> DistillationSettings:
         """The settings of a single distillation: these without numbers of pairs, seeds and phases."""
-        return DistillSettings(**{name: getattr(self, name) for name in DistillSettings.model_fields})
+        return DistillationSettings(**{name: getattr(self, name) for name in DistillationSettings.model_fields})

@@ -9,7 +9,7 @@ from vldd_dist.config.sections.model import ImageTowerSettings
 from vldd_dist.plugins import METRICS
 
 
-class EvaluationSettings(Section):
+class EvaluationProtocol(Section):
     """The protocol: how students are trained from the starting weights on M pairs. It is the same for coresets and distilled sets."""
 
     epochs: Positive = Field(100, description="Epochs that a student is trained on the pairs.")
@@ -61,7 +61,7 @@ def _one_row_a_model(entries: list[ImageModelSettings]) -> list[ImageModelSettin
     return entries
 
 
-class EvaluationsSettings(EvaluationSettings):
+class EvaluationSection(EvaluationProtocol):
     """All evaluations of an experiment."""
 
     seeds: Distinct[Seed] = Field(

@@ -79,7 +79,7 @@ class ExpertSettings(Section):
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
 
 
-class ExpertsSettings(ExpertSettings):
+class ExpertsSection(ExpertSettings):
     """All experts of an experiment."""
 
     count: Positive = Field(20, description="Number of experts.")

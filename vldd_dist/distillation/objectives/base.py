@@ -17,7 +17,7 @@ from vldd_dist.models.losses import Learned
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
-    from vldd_dist.config.sections.distillation import DistillSettings
+    from vldd_dist.config.sections.distillation import DistillationSettings
 
 
 class PassCosts(Protocol):
@@ -182,7 +182,7 @@ class Objective(Plugin):
         """The largest number of M synthetic pairs that take part in an outer step."""
         return pairs
 
-    def step_flops(self, costs: PassCosts, settings: "DistillSettings", pairs: int) -> float | None:
+    def step_flops(self, costs: PassCosts, settings: "DistillationSettings", pairs: int) -> float | None:
         """Floating-point operations of an outer step with M synthetic pairs, for a plan; None if unknown. Losses and optimisers
         are not counted, because they multiply no matrices."""
         return None

@@ -15,7 +15,7 @@ from vldd_dist.models.image.frozen_tower import FrozenTower
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
-    from vldd_dist.config.sections.distillation import DistillSettings
+    from vldd_dist.config.sections.distillation import DistillationSettings
 
 
 class FeatureMatching(Objective):
@@ -32,7 +32,7 @@ class FeatureMatching(Objective):
             problems.append(f"distill.sharding shards a student, and distill.objective: {self.name} has none: set none")
         return problems
 
-    def step_flops(self, costs: PassCosts, settings: "DistillSettings", pairs: int) -> float:
+    def step_flops(self, costs: PassCosts, settings: "DistillationSettings", pairs: int) -> float:
         """See `Objective.step_flops`. Counts the passes of the synthetic images through the tower and back to their pixels,
         those of the real images through the tower (unless their features are given) and the model's training step, but no
         heads."""

@@ -19,7 +19,7 @@ from vldd_dist.plugins import GRADIENTS
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
-    from vldd_dist.config.sections.distillation import DistillSettings
+    from vldd_dist.config.sections.distillation import DistillationSettings
 
 # Name of the shared tensor (2,): natural logarithms of the inner learning rates of the image and the text tower. The logarithm
 # is learned, so that a rate cannot become negative (docs/decisions.md).
@@ -106,7 +106,7 @@ class UnrolledObjective(Objective):
         """The mean number of steps that a student takes before those that are differentiated."""
         return 0
 
-    def step_flops(self, costs: PassCosts, settings: "DistillSettings", pairs: int) -> float:
+    def step_flops(self, costs: PassCosts, settings: "DistillationSettings", pairs: int) -> float:
         """See `Objective.step_flops`. T inner steps cost:
 
         - `exact`: T - 1 gradients forward, and T steps differentiated twice on the way back. `full` costs the same, in one

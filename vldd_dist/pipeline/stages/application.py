@@ -12,7 +12,7 @@ from vldd_dist.applications.students import PairNumbers, Students, on_device
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.events import Progress
@@ -73,7 +73,7 @@ def inputs_of(context: StageContext) -> Inputs:
     """The inputs of the unit's application. Images are encoded once, and students train only their heads on these features."""
     spec, model = context.spec, context.build_model(0)
     train, validation, test = (load_retrieval_split(context, model, split) for split in SPLITS)
-    protocol = EvaluationSettings.model_validate(spec["protocol"] | {"encode_batch": context.execution["encode_batch"]})
+    protocol = EvaluationProtocol.model_validate(spec["protocol"] | {"encode_batch": context.execution["encode_batch"]})
     dims = train.inputs.shape[1], train.texts.shape[1]
     distilled = _distilled(context) if "distillation" in context.order.inputs else None
     return Inputs(

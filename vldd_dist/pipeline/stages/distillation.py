@@ -13,7 +13,7 @@ from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import ShardSlices, Trajectory
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.sections.distillation import DistillSettings
+from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.cost_model.distillation_memory import (
     PairSize,
     distillation_memory,
@@ -123,7 +123,7 @@ def wanted(graph: Units) -> Iterable[Key]:
 def run(context: StageContext) -> dict[str, Any]:
     """Run the distillation, starting from the newest checkpoint if there is one."""
     spec, ranks, phase = context.spec, context.ranks, UnitPhase.of(context)
-    settings = DistillSettings.model_validate(context.execution["settings"])
+    settings = DistillationSettings.model_validate(context.execution["settings"])
     model = context.build_model(derive_seed(spec["seed"], "student"))
     if ranks.world_size > 1:
         # The students that validate the pairs are trained with their dropout, whatever the objective does.
@@ -155,7 +155,7 @@ def run(context: StageContext) -> dict[str, Any]:
     return facts | {"start": joined_start(context, facts["start"])}
 
 
-def run_context(context: StageContext, settings: DistillSettings, model: DualEncoder) -> RunContext:
+def run_context(context: StageContext, settings: DistillationSettings, model: DualEncoder) -> RunContext:
     """The unit's inputs in the form that the initialisation and the objective expect."""
     roles, store, phase = context.roles("expert_"), context.store, UnitPhase.of(context)
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from vldd_dist.artifacts.facts import Facts, Recalls
 from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.sections.evaluation import EvaluationSettings
+from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
@@ -147,7 +147,7 @@ def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUni
     if "pairs" not in unit.inputs:
         return test
     validation_images = 0 if has_features else data.images["val"]
-    settings = EvaluationSettings.model_validate(unit.spec["protocol"])
+    settings = EvaluationProtocol.model_validate(unit.spec["protocol"])
     return student_flops(trace, settings, unit.inputs["pairs"].spec["pairs"], validation_images) + test
 
 

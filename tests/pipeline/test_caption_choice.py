@@ -25,7 +25,7 @@ from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of, workspace
 
 
-def test_what_is_selected_by_a_caption_trains_with_it(without: Callable[[str], Store]) -> None:
+def test_pairs_keep_the_caption_by_which_they_were_selected(without: Callable[[str], Store]) -> None:
     """Other seeds of the selection and of the run than of the features do not change the captions."""
     store = without("distillation")
     tree = experiment(

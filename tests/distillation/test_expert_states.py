@@ -70,7 +70,7 @@ def test_the_matched_parameters_lie_on_the_line_between_the_epochs(
         assert all(torch.equal(named(of, found)[name], tensor) for name, tensor in whole.items())
 
 
-def test_a_tensor_that_does_not_move_stays_where_it_is(problem: Problem, store: Store) -> None:
+def test_a_shortcut_leaves_a_tensor_that_does_not_move_unchanged(problem: Problem, store: Store) -> None:
     of = matching(problem, store, shortcut=Shortcut())
     still = [{"image": {**epoch["image"]}, "text": epoch["text"]} for epoch in problem.experts[0].epochs]
     for epoch in still:
@@ -81,7 +81,7 @@ def test_a_tensor_that_does_not_move_stays_where_it_is(problem: Problem, store: 
     assert all(bool(tensor.isfinite().all()) for tensor in state)
 
 
-def test_each_tower_starts_where_it_is_drawn_to_and_ends_so_many_epochs_on(problem: Problem, store: Store) -> None:
+def test_each_tower_has_its_own_start_and_target_epoch(problem: Problem, store: Store) -> None:
     of = matching(problem, store, asynchronous=Asynchronous(image=[0, 2], text=[1]), expert_epochs=2)
     drawn_starts = set()
     for step in range(12):
@@ -103,7 +103,7 @@ def test_starts_are_drawn_independently(problem: Problem, store: Store) -> None:
     assert all(60 < count < 140 for count in counts.values())
 
 
-def test_the_starts_by_pace_are_those_of_the_rule(problem: Problem, store: Store) -> None:
+def test_automatic_starts_follow_the_median_rule(problem: Problem, store: Store) -> None:
     """r(e) = |image step| / |text step|, averaged over the experts; image starts have r >= median, text starts r <= median."""
     run = distillation(problem, store, asynchronous=Asynchronous(auto=True), max_start_epoch=2, outer_steps=1, validate_every=1)
     facts = run.run()

@@ -21,7 +21,7 @@ def start(store: Store, initialise: str) -> SyntheticPairs:
 
 @pytest.mark.parametrize("images", ["real", "noise", "kmeans"])
 @pytest.mark.parametrize("texts", ["real", "noise", "kmeans"])
-def test_images_and_texts_begin_as_their_own_start(images: str, texts: str, finished: Store) -> None:
+def test_each_modality_equals_that_of_its_own_initialisation(images: str, texts: str, finished: Store) -> None:
     """The tensors are bit-identical to those of one start for both. If both are real, they belong to the same pairs."""
     if {images, texts} == {"real", "kmeans"}:
         return
@@ -43,13 +43,13 @@ def test_starts_differ(finished: Store) -> None:
         assert not torch.equal(tensors[0], tensors[2])
 
 
-def test_what_is_not_named_is_real(finished: Store) -> None:
+def test_the_modality_that_is_not_named_is_initialised_with_real_pairs(finished: Store) -> None:
     found = start(finished, "{images: noise}")
     assert (found.start["initialise"], found.start["images"], found.start["texts"]) == ("by_modality", "noise", "real")
     assert torch.equal(found.texts, start(finished, "real").texts)
 
 
-def test_only_what_is_asked_for_is_an_input() -> None:
+def test_features_are_an_input_only_if_the_initialisation_needs_them() -> None:
     for initialise, needed in (("{images: kmeans, texts: noise}", True), ("{images: noise, texts: real}", False)):
         (unit,) = units_of(experiment(f"distill.initialise={initialise}"), "distillation")
         assert ("features" in unit.inputs) is needed

@@ -78,7 +78,7 @@ def test_an_outage_is_no_bad_sample(
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "No such file"), PermissionError(errno.EACCES, "Denied")])
-def test_a_missing_or_unreadable_image_is_one(
+def test_a_missing_or_unreadable_image_is_a_bad_sample(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     failing(monkeypatch, name_of(4), error)

@@ -61,7 +61,7 @@ def test_machines_are_asked_for_again_before_a_unit_is_refused(store: Store) -> 
     assert [unit.label for unit in result.ran] == ["gpu"]
 
 
-def test_machines_that_leave_take_no_new_units_but_keep_none_of_the_others(store: Store) -> None:
+def test_lost_gpus_do_not_keep_cpu_units_from_starting(store: Store) -> None:
     """A GPU may disappear before its unit is known to be lost; CPUs must not stay idle meanwhile."""
     units = [make("gpu 0", gpus=1), make("gpu 1", gpus=1), *(make(f"cpu {place}") for place in range(4))]
     _, executor = run(
@@ -142,7 +142,7 @@ def run_growing(units: list[WorkUnit], store: Store, limit: float) -> tuple[RunR
     return result, executor, view
 
 
-def test_a_cluster_of_no_machines_grows_by_what_waits(store: Store) -> None:
+def test_an_empty_cluster_scales_up_for_waiting_units(store: Store) -> None:
     result, executor, view = run_growing([make(f"unit {place}") for place in range(300)], store, limit=16)
     assert len(result.ran) == 300
     assert executor.cpus == 16

@@ -63,7 +63,7 @@ def endless_header() -> bytes:
         (lambda ran: endless_header(), "not a complete safetensors file"),
     ],
 )
-def test_a_set_whose_tensors_are_none_is_refused(
+def test_a_set_whose_tensor_file_is_not_safetensors_is_refused(
     bucket: Store, tmp_path: Path, make: Callable[[Path], bytes], sentence: str
 ) -> None:
     url, ran = bucket.url_of("distilled/evil"), tmp_path / "ran"
