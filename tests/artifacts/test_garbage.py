@@ -31,7 +31,7 @@ PUBLISHED = "distilled/scenes-20pairs-seed0-0123abcd"
 def make_older(store: Store, age: timedelta, *keys: str) -> None:
     """Make objects look old; all objects if none are named."""
     moment = (datetime.now(UTC) - age).timestamp()
-    for key in keys or store.list("units", temporary=True) + store.list("blobs") + store.list("distilled"):
+    for key in keys or [*store.listing("units", temporary=True), *store.list("blobs"), *store.list("distilled")]:
         os.utime(Path(store.root, key), (moment, moment))
 
 

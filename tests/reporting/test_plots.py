@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests.reporting.sample import report
+from vldd_dist.reporting.data import DistillationCurve
 from vldd_dist.reporting.drawing import INK, as_file
-from vldd_dist.reporting.plots import _running_mean, plots
+from vldd_dist.reporting.plots import loss_plot, plots
 
 
 def test_there_is_a_plot_for_every_curve():
@@ -62,7 +63,10 @@ def test_a_plot_can_be_saved_as_a_standalone_svg_file():
     assert "currentColor" not in ElementTree.tostring(root, encoding="unicode")
 
 
-def test_running_mean_of_the_last_values():
-    values = list(np.random.default_rng(0).random(10))
-    expected = [np.mean(values[max(0, end - 3) : end]) for end in range(1, 11)]
-    np.testing.assert_allclose(_running_mean(values, 3), expected)
+def test_the_dark_line_of_the_loss_is_the_mean_of_the_last_values():
+    loss = list(np.random.default_rng(0).random(60))
+    plot = loss_plot(DistillationCurve(pairs=10, seed=0, loss=loss, terms={}, validation=[], learned={}))
+    assert "the last 3 steps" in plot.title + plot.caption
+    means = {int(step): mean for step, mean, _ in plot.values}
+    assert {1, 60} <= set(means)
+    np.testing.assert_allclose(list(means.values()), [np.mean(loss[max(0, step - 3) : step]) for step in means])

@@ -13,6 +13,7 @@ import pytest
 
 from vldd_dist.errors import StoreError
 from vldd_dist.store import retry
+from vldd_dist.store.local_files import replace_file
 from vldd_dist.store.store import Store
 from vldd_dist.testing.servers.s3_server import SECRET, S3Server
 
@@ -85,14 +86,13 @@ def test_a_lost_answer_of_a_create_is_still_a_win(store: Store, monkeypatch: pyt
 
 def test_transient_faults_are_retried_and_refused_requests_are_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [ConnectionResetError(), TimeoutError()]
-    original = Store._write_file
 
-    def flaky(self: Store, path: str, data: bytes) -> None:
+    def flaky(path: str, data: bytes) -> None:
         if failures:
             raise failures.pop()
-        original(self, path, data)
+        replace_file(path, data)
 
-    monkeypatch.setattr(Store, "_write_file", flaky)
+    monkeypatch.setattr("vldd_dist.store.store.replace_file", flaky)
     store.write("x", b"1")
     assert store.read("x") == b"1"
     assert not retry.is_transient(PermissionError())

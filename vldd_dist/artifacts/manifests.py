@@ -117,7 +117,7 @@ def to_json(model: Sealed) -> bytes:
     """
     tree = model.model_dump(mode="json")
     try:
-        return _canonical(tree | {SEAL: _seal(tree)})
+        return canonical(tree | {SEAL: seal_of(tree)})
     except ValueError:
         raise StoreError(
             f"{type(model).__name__}: {_not_finite(tree)} is not a finite number and is not stored: the training has diverged"
@@ -149,7 +149,7 @@ def from_json(model: type[Record], data: bytes, source: str) -> Record:
     else:
         seal = tree.pop(SEAL, None)
         # The bytes are compared too, because a flipped bit does not always change the parsed tree.
-        if seal != _seal(tree) or data != _canonical(tree | {SEAL: seal}):
+        if seal != seal_of(tree) or data != canonical(tree | {SEAL: seal}):
             raise DamagedObject(f"{source}: its seal does not match its content: the object is damaged, or was edited by hand")
     return _validated(model, tree, source)
 
@@ -162,12 +162,14 @@ def _validated(model: type[BaseModel], tree: dict[str, Any], source: str) -> Any
         raise DamagedObject(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _canonical(tree: dict[str, Any]) -> bytes:
+def canonical(tree: dict[str, Any]) -> bytes:
+    """The JSON text of a record: the same value always has the same bytes. Raises ValueError unless all numbers are finite."""
     return (json.dumps(tree, sort_keys=True, indent=2, allow_nan=False) + "\n").encode()
 
 
-def _seal(tree: dict[str, Any]) -> str:
-    return sha256(_canonical(tree)).hexdigest()
+def seal_of(tree: dict[str, Any]) -> str:
+    """The seal of a record: the sha256 in hex of its canonical JSON without a seal."""
+    return sha256(canonical(tree)).hexdigest()
 
 
 def _not_finite(tree: Any, place: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Decoded snapshots in memory, shared by the trajectories that one process reads."""
+"""Decoded snapshots in memory, shared by the trajectories that one process reads; also other objects of named tensors."""
 
 import threading
 from collections import OrderedDict
@@ -15,7 +15,7 @@ Snapshot = dict[str, Tensor]
 
 class SnapshotCache:
     """Snapshots by digest, safe for several threads. If they need more than `limit_bytes`, the least recently used are
-    dropped."""
+    dropped; the newest stays whatever its size."""
 
     def __init__(self, limit_bytes: int = 4 << 30) -> None:
         self.limit_bytes = limit_bytes
@@ -27,19 +27,30 @@ class SnapshotCache:
         return len(self._snapshots)
 
     def get(self, digest: str, load: Callable[[], Snapshot]) -> Snapshot:
-        """The snapshot with this digest. If it is neither in memory nor being loaded, `load` is called."""
-        snapshot = self.prefetch(digest, load).result()
+        """The snapshot with this digest. If it is neither in memory nor being loaded, `load` is called in this thread."""
+        future, is_new = self._reserved(digest)
+        if is_new:
+            _run(future, load)
+        snapshot = future.result()
         self._drop_oldest()
         return snapshot
 
     def prefetch(self, digest: str, load: Callable[[], Snapshot]) -> Future[Snapshot]:
         """Start loading a snapshot in a thread. A failure is not kept: the next call loads again."""
+        future, is_new = self._reserved(digest)
+        if is_new:
+            self._pool.submit(_run, future, load)
+        return future
+
+    def _reserved(self, digest: str) -> tuple[Future[Snapshot], bool]:
+        """The future of a snapshot, and whether it is new, so that the caller has to load the snapshot."""
         with self._lock:
             future = self._snapshots.get(digest)
-            if future is None or (future.done() and future.exception() is not None):
-                future = self._snapshots[digest] = self._pool.submit(load)
+            is_new = future is None or (future.done() and future.exception() is not None)
+            if future is None or is_new:
+                future = self._snapshots[digest] = Future()
             self._snapshots.move_to_end(digest)
-            return future
+            return future, is_new
 
     def _drop_oldest(self) -> None:
         with self._lock:
@@ -54,6 +65,14 @@ class SnapshotCache:
                     return
                 del self._snapshots[digest]
                 total -= size
+
+
+def _run(future: Future[Snapshot], load: Callable[[], Snapshot]) -> None:
+    try:
+        future.set_result(load())
+    except BaseException as error:
+        # Also an interrupt: otherwise other threads would wait for this snapshot forever.
+        future.set_exception(error)
 
 
 def _bytes(named: Snapshot) -> int:

@@ -1,7 +1,7 @@
 """Running calls that wait for a disk or a server in parallel, with their results in order."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -10,8 +10,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int) -> Iterator[Result]:
-    """Like `map`, in this many threads. A call's exception is raised when its result is due.
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
+) -> Generator[Result, None, None]:
+    """Like `map`, in this many threads. A call's exception is raised when its result is due. Closing the generator waits for
+    running calls.
 
     Args:
         ahead: number of calls that are started, and of results that are held, ahead of the one that is returned.

@@ -135,7 +135,7 @@ class Store:
 
         def put(path: str, limit: Limit) -> None:
             if self.scheme == "file":
-                self._write_file(path, data)
+                replace_file(path, data)
             elif self.scheme == "memory":
                 self.fs.pipe_file(path, data)
             else:
@@ -220,16 +220,15 @@ class Store:
         # S3 rounds down to seconds here, but not in listings.
         return moment if moment.microsecond else moment + timedelta(seconds=1)
 
-    def list(self, prefix: str, temporary: bool = False) -> "builtins.list[str]":
-        """All keys under a prefix, recursively and sorted; empty if there are none.
-
-        Args:
-            temporary: whether to include files that local writers have not finished, or left behind when they were killed.
-        """
-        return builtins.list(self.listing(prefix, temporary))
+    def list(self, prefix: str) -> "builtins.list[str]":
+        """All keys under a prefix, recursively and sorted; empty if there are none."""
+        return builtins.list(self.listing(prefix))
 
     def listing(self, prefix: str, temporary: bool = False) -> dict[str, Listed]:
         """The same as `list`, with each object's size and time.
+
+        Args:
+            temporary: whether to include files that local writers have not finished, or left behind when they were killed.
 
         Raises:
             StoreError: the store is a web server, which has no listings.
@@ -319,9 +318,6 @@ class Store:
             raise
         except Exception as error:
             raise StoreError(sentence(error, self.url, key, time.monotonic() - started)) from None
-
-    def _write_file(self, path: str, data: bytes) -> None:
-        replace_file(path, data)
 
     def _create_file(self, path: str, data: bytes, limit: Limit, fall_back: bool = True) -> None:
         if self.scheme == "file":

@@ -4,7 +4,10 @@ import io
 import json
 import shutil
 import tarfile
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import choose
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.config.sections.experts import AugmentSettings
@@ -314,3 +318,29 @@ def test_a_caption_with_separators_is_read_back(tmp_path: Path, store: Store) ->
     caption = 'with\u2028separator, quote " and \n newline'
     members = {"a.jpg": jpeg(), "a.json": json.dumps({"caption": caption}).encode()}
     assert prepare(store, shards(tmp_path, members)).captions("train") == [[caption]]
+
+
+def test_threads_that_need_the_same_piece_read_it_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings = numbered(prepare(store, SCENES))
+    reads, read = [], UnitReader.read
+
+    def slow(self: UnitReader, name: str) -> bytes:
+        reads.append(name)
+        time.sleep(0.2)
+        return read(self, name)
+
+    monkeypatch.setattr(UnitReader, "read", slow)
+    with ThreadPoolExecutor(4) as pool:
+        pieces = list(pool.map(lambda _: embeddings.of_shard(0, "train").vectors, range(4)))
+    assert reads == [f"{embeddings.dataset.splits['train'].shards[0].name}.safetensors"]
+    assert all(torch.equal(piece, pieces[0]) for piece in pieces)
+
+
+def test_an_epoch_that_is_not_read_to_its_end_leaves_no_thread(store: Store) -> None:
+    dataset = prepare(store, SCENES)
+    before = threading.active_count()
+    batches = iter(EpochStream(numbered(dataset), "train", seed=0, epoch=0, batch_size=2, augment=None, readers=3))
+    next(batches)
+    assert threading.active_count() > before
+    batches.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before

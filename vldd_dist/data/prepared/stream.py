@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import TypeVar
@@ -20,6 +21,7 @@ from torch import Tensor
 from vldd_dist.config.sections.experts import AugmentSettings, Captions
 from vldd_dist.data.augment import augment as augment_image
 from vldd_dist.data.images import decode, to_pil, to_tensor
+from vldd_dist.data.in_order import in_order
 from vldd_dist.data.prepared.dataset import EncodedImage
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings, ShardTexts
 from vldd_dist.data.prepared.image_cache import DecodedImages
@@ -31,8 +33,7 @@ from vldd_dist.seeding import numpy_generator
 WINDOW_SHARDS = 4
 BATCHES_AHEAD = 2
 
-In = TypeVar("In")
-Out = TypeVar("Out")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,9 @@ class EpochStream:
             )
 
     def __iter__(self) -> Iterator[PairBatch]:
-        with ThreadPoolExecutor(self.readers) as readers:
-            order = numpy_generator(self.seed, "shards", self.epoch).permutation(len(self.info.shards))
-            shards = _ahead(readers, self._read_shard, iter(order.tolist()), self.readers)
+        order = numpy_generator(self.seed, "shards", self.epoch).permutation(len(self.info.shards)).tolist()
+        # Closed, so that the threads have ended when the caller stops early.
+        with closing(in_order(self._read_shard, order, threads=self.readers, ahead=self.readers)) as shards:
             windows = ([item for shard in window for item in shard] for window in _batched(shards, WINDOW_SHARDS))
             yield from self._batches(self._permuted(windows))
 
@@ -132,7 +133,7 @@ class EpochStream:
             for caption in range(texts.captions_of(position))
         ]
 
-    def _permuted(self, windows: Iterator[list[In]]) -> Iterator[In]:
+    def _permuted(self, windows: Iterator[list[Item]]) -> Iterator[Item]:
         """The entries of all windows, those of each window permuted."""
         for number, window in enumerate(windows):
             for position in numpy_generator(self.seed, "window", self.epoch, number).permutation(len(window)):
@@ -170,22 +171,13 @@ class EpochStream:
         return image
 
 
-def _batched(items: Iterable[In], size: int) -> Iterator[list[In]]:
+def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while group := list(islice(iterator, size)):
         yield group
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[In], Out], inputs: Iterator[In], depth: int) -> Iterator[Out]:
-    """The function's results in the order of the inputs. The pool computes at most `depth` of them ahead."""
-    pending: deque[Future[Out]] = deque(pool.submit(function, item) for item in islice(inputs, depth))
-    while pending:
-        done = pending.popleft().result()
-        pending.extend(pool.submit(function, item) for item in islice(inputs, 1))
-        yield done
-
-
-def _prefetched(items: Iterator[Out], depth: int) -> Iterator[Out]:
+def _prefetched(items: Iterator[Item], depth: int) -> Iterator[Item]:
     """The same items. Before an item is returned, `depth` further items are taken from the iterator."""
     waiting = deque(islice(items, depth))
     while waiting:

@@ -42,9 +42,9 @@ def write_tables(store: Store, name: str, tables: dict[str, Table]) -> None:
     store.write(key_of(name, MARKDOWN), document(list(tables.values())).encode())
 
 
-def report_names(store: Store) -> list[str]:
-    """Names of the experiments that have a report in the store. Raises StoreError."""
-    return sorted(key.split("/")[1] for key in store.list(FOLDER) if key.count("/") == 2 and key.endswith(f"/{TABLES}"))
+def report_names(store: Store, file: str = TABLES) -> list[str]:
+    """Names of the experiments whose report in the store has this file. Raises StoreError."""
+    return sorted(key.split("/")[1] for key in store.list(FOLDER) if key.count("/") == 2 and key.endswith(f"/{file}"))
 
 
 def report_name(store: Store, name: str | None, file: str = TABLES) -> str:
@@ -54,7 +54,7 @@ def report_name(store: Store, name: str | None, file: str = TABLES) -> str:
         StoreError: there is no report.
         ConfigError: there are several and none is named, or there is none with this name.
     """
-    names = sorted(key.split("/")[1] for key in store.list(FOLDER) if key.count("/") == 2 and key.endswith(f"/{file}"))
+    names = report_names(store, file)
     if not names:
         raise StoreError(f"{store.url}: no report is in this store: run an experiment with --store {store.url} first")
     if name is None and len(names) > 1:

@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,8 +180,7 @@ def _ceph(folder: Path) -> Iterator[str]:
             daemon.wait()
 
 
-def _make_keys(run: "object") -> None:
-    assert callable(run)
+def _make_keys(run: Callable[..., None]) -> None:
     run("ceph-authtool", "--create-keyring", "keyring", "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
     for name, rights in (
         ("client.admin", {"mon": "allow *", "osd": "allow *", "mgr": "allow *"}),
