@@ -26,7 +26,7 @@ from typing import IO
 import psutil
 
 from benchmarks._measure import print_json
-from vldd_dist.distilled_set.fetch import published_sets, read_manifest
+from vldd_dist.distilled_set.reading import published_sets, read_manifest
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
 from vldd_dist.testing.servers.s3_server import S3Server, s3_server

@@ -18,8 +18,8 @@ from vldd_dist.artifacts.run_units import RunUnits
 from vldd_dist.artifacts.tensors import decode, parse_header
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.control_characters import one_line
-from vldd_dist.distilled_set.fetch import read_card, read_manifest
 from vldd_dist.distilled_set.manifest import DistilledManifest
+from vldd_dist.distilled_set.reading import read_card, read_manifest
 from vldd_dist.errors import VlddError
 from vldd_dist.monitoring.live.status import describe_status
 from vldd_dist.store.objects import ObjectInfo

@@ -16,7 +16,7 @@ from vldd_dist import load_distilled
 from vldd_dist.artifacts.manifests import UnitManifest, from_json, to_json
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import is_done
-from vldd_dist.distilled_set.fetch import published_sets, verify
+from vldd_dist.distilled_set.reading import published_sets, verify
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.stages import publication

@@ -17,7 +17,7 @@ from vldd_dist.artifacts.trajectories import write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader, is_store
 from vldd_dist.cli.main import main
-from vldd_dist.distilled_set.fetch import verify
+from vldd_dist.distilled_set.reading import verify
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.sharding.checkpoints import newest_checkpoint

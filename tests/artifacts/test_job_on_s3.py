@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vldd_dist import load_distilled
-from vldd_dist.distilled_set.fetch import published_sets
+from vldd_dist.distilled_set.reading import published_sets
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.experiments.tiny_units import TINIER, digests, plan, read_everything

@@ -15,7 +15,7 @@ from vldd_dist.artifacts.run_units import RunUnits, write_run_units
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.fetch import verify
+from vldd_dist.distilled_set.reading import verify
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline.schemas import RESULTS, models, render, schemas

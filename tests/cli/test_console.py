@@ -19,8 +19,8 @@ from vldd_dist.cli.console import SafeConsole, say
 from vldd_dist.cli.main import main
 from vldd_dist.cli.tables import Format
 from vldd_dist.control_characters import escape_controls, one_line
-from vldd_dist.distilled_set.fetch import read_manifest
 from vldd_dist.distilled_set.manifest import NearestCaptions
+from vldd_dist.distilled_set.reading import read_manifest
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.events import RunNotice

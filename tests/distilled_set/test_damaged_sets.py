@@ -15,7 +15,7 @@ from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.artifacts.row_files import concatenated
 from vldd_dist.artifacts.run_status import FOLDER, known_event
 from vldd_dist.cli.main import main
-from vldd_dist.distilled_set.fetch import CARD_BYTES, read_manifest
+from vldd_dist.distilled_set.reading import CARD_BYTES, read_manifest
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo

@@ -14,8 +14,9 @@ from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set import fetch as fetch_module
-from vldd_dist.distilled_set.fetch import fetch, published_sets, read_manifest, verify
+from vldd_dist.distilled_set.fetch import fetch
 from vldd_dist.distilled_set.partial_folder import MARKER
+from vldd_dist.distilled_set.reading import published_sets, read_manifest, verify
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.store import objects

@@ -12,8 +12,9 @@ from tests.test_readme import distilled_set
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set import fetch as fetch_module
-from vldd_dist.distilled_set.fetch import fetch, read_manifest, verify
+from vldd_dist.distilled_set.fetch import fetch
 from vldd_dist.distilled_set.partial_folder import MARKER
+from vldd_dist.distilled_set.reading import read_manifest, verify
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo

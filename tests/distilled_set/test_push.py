@@ -16,9 +16,10 @@ from huggingface_hub.hf_api import RepoFile
 from tests.test_readme import distilled_set, with_similarity
 from vldd_dist import load_distilled
 from vldd_dist.cli.main import main
-from vldd_dist.distilled_set.fetch import fetch, read_manifest, verify
+from vldd_dist.distilled_set.fetch import fetch
 from vldd_dist.distilled_set.hub import place_on_hub, push_to_hub
 from vldd_dist.distilled_set.push import push
+from vldd_dist.distilled_set.reading import read_manifest, verify
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.store import file_systems

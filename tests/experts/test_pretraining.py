@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vldd_dist.config.sections.starting_weights import PretrainSettings
+from vldd_dist.config.sections.pretrain import PretrainSettings
 from vldd_dist.data.scenes import draw_scenes
 from vldd_dist.errors import DivergenceError
 from vldd_dist.events import Progress, UnitReport

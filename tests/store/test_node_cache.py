@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vldd_dist.ray_backend import doctor
-from vldd_dist.store import node_cache as module
+from vldd_dist.store import private_folder
 from vldd_dist.store.eviction import ABANDONED_SECONDS
 from vldd_dist.store.local_files import TEMPORARY
 from vldd_dist.store.node_cache import NodeCache
@@ -38,7 +38,7 @@ def cache(folder: Path) -> NodeCache:
 
 @pytest.fixture(autouse=True)
 def warnings_are_new() -> None:
-    module._warn_once.cache_clear()
+    private_folder._warn_once.cache_clear()
 
 
 def get(cache: NodeCache, number: int) -> bool:

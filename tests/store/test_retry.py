@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from vldd_dist import load_distilled
-from vldd_dist.distilled_set.fetch import published_sets, verify
+from vldd_dist.distilled_set.reading import published_sets, verify
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.store import objects, retry

@@ -27,7 +27,7 @@ from vldd_dist.applications.result import Result
 from vldd_dist.applications.students import PairNumbers
 from vldd_dist.config.base import Positive
 from vldd_dist.coresets.random import RandomPairs
-from vldd_dist.data.medoids import joint_features
+from vldd_dist.data.medoids import concatenated_features
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.retrieval.encode import RetrievalSplit
@@ -138,16 +138,16 @@ class MembershipInference(Application):
         temperature = given.students.model.loss.first_temperature() or TEMPERATURE
         confidences = [confidence(student, pairs, gallery, temperature) for pairs in scored]
         expected = self._expected(references, scored, gallery, temperature)
-        released_features = joint_features(released.rows["images"].cpu(), released.rows["texts"].cpu())
+        released_features = concatenated_features(released.rows["images"].cpu(), released.rows["texts"].cpu())
         scores = {
-            "nearest": [(joint_features(*pairs) @ released_features.T).amax(dim=1) for pairs in scored],
+            "nearest": [(concatenated_features(*pairs) @ released_features.T).amax(dim=1) for pairs in scored],
             "loss": confidences,
             "ratio": [value - mean for value, mean in zip(confidences, expected, strict=True)],
         }
         is_start = torch.zeros(len(members.images), dtype=torch.bool)
         if start is not None:
             is_start[start.images] = True
-            nearest = (released_features @ joint_features(*scored[0]).T).argmax(dim=1)
+            nearest = (released_features @ concatenated_features(*scored[0]).T).argmax(dim=1)
             own = {"own": 100 * float((nearest == start.images).double().mean())}
             yield START, self._figures(scores, is_start) | own
         if not is_start.all():

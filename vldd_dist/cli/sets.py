@@ -36,7 +36,7 @@ def fetch(
 
 def verify(url: SetUrl) -> None:
     """Check every object of a distilled set against its manifest."""
-    from vldd_dist.distilled_set.fetch import verify as verify_set
+    from vldd_dist.distilled_set.reading import verify as verify_set
 
     with _of_a_set(url), _byte_progress() as progress:
         manifest = verify_set(url, progress)
@@ -67,7 +67,7 @@ def show(url: SetUrl, as_json: Json = False) -> None:
     """Print a distilled set's card and the URL of its preview."""
     from rich.markdown import Markdown
 
-    from vldd_dist.distilled_set.fetch import read_card, read_manifest
+    from vldd_dist.distilled_set.reading import read_card, read_manifest
     from vldd_dist.store.store import Store
 
     store = Store(url)
@@ -88,7 +88,7 @@ def show(url: SetUrl, as_json: Json = False) -> None:
 
 def list_sets(store: ListedStore, as_json: Json = False) -> None:
     """List the distilled sets that are published in a store; the exit code is 4 if there is none, or if one is damaged."""
-    from vldd_dist.distilled_set.fetch import published_sets
+    from vldd_dist.distilled_set.reading import published_sets
     from vldd_dist.store.store import Store
 
     opened = Store(store)

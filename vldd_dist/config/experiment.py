@@ -10,10 +10,11 @@ from vldd_dist.config.sections.applications import ApplicationsSettings
 from vldd_dist.config.sections.coresets import CoresetSettings
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.config.sections.distillation import DistillSection
+from vldd_dist.config.sections.embeddings import EmbeddingSettings
 from vldd_dist.config.sections.evaluation import EvaluationProtocol, EvaluationSection, ImageModelSettings
 from vldd_dist.config.sections.experts import ExpertsSection
 from vldd_dist.config.sections.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
-from vldd_dist.config.sections.starting_weights import EmbeddingSettings, PretrainSettings
+from vldd_dist.config.sections.pretrain import PretrainSettings
 
 # The driver keeps every unit of a run in memory.
 MOST_UNITS = 1_000_000

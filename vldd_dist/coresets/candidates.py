@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vldd_dist.data.medoids import joint_features
+from vldd_dist.data.medoids import concatenated_features
 
 
 @dataclass(frozen=True)
@@ -30,4 +30,4 @@ class Candidates:
         """(N, 2d): image and text features, each of norm one, concatenated."""
         assert self.image is not None
         assert self.text is not None
-        return joint_features(self.image, self.text)
+        return concatenated_features(self.image, self.text)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def joint_features(image: Tensor, text: Tensor) -> Tensor:
+def concatenated_features(image: Tensor, text: Tensor) -> Tensor:
     """(N, 2d): the image and text features (N, d) of each pair, each normalised to norm one, concatenated."""
     return torch.cat([functional.normalize(image.float()), functional.normalize(text.float())], dim=1)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vldd_dist.artifacts.manifests import from_json
-from vldd_dist.distilled_set.fetch import Progress, fetch, verify
+from vldd_dist.distilled_set.fetch import fetch
 from vldd_dist.distilled_set.hub import HUB, push_to_hub
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
+from vldd_dist.distilled_set.reading import Progress, verify
 from vldd_dist.errors import StoreError
 from vldd_dist.store.store import MissingObject, Store
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vldd_dist.config.sections.starting_weights import PretrainSettings
+from vldd_dist.config.sections.pretrain import PretrainSettings
 from vldd_dist.data.images import to_tensor
 from vldd_dist.data.scenes import attribute_vector, draw_scenes
 from vldd_dist.errors import DivergenceError

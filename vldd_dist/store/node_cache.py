@@ -10,20 +10,17 @@ warning and slower reads, but never a failure.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable
 from hashlib import sha256
-from io import FileIO
 from pathlib import Path
 
 from vldd_dist.errors import ConfigError
 from vldd_dist.store.eviction import evict
-from vldd_dist.store.private_folder import PrivateFolder
+from vldd_dist.store.private_folder import PrivateFolder, lock, warn, write_all
 
 DEFAULT_GIB = 16.0
 # Blocks are evicted whenever all processes together have written this fraction of the limit since the last eviction. Eviction
@@ -122,32 +119,6 @@ def _missing_bytes(root: PrivateFolder, size: int) -> int:
     """Bytes that the disk lacks for a block of this size and for what is left to other programs; not positive if none."""
     free, total = root.disk()
     return size + min(LEFT_FREE_BYTES, total // 20) - free
-
-
-@contextlib.contextmanager
-def lock(root: PrivateFolder, name: str) -> Iterator[None]:
-    """A lock between processes and threads, which the system releases if its holder dies. Raises OSError on a file system
-    without locks."""
-    with root.folder("locks") as folder, folder.open_file(name, os.O_CREAT | os.O_RDWR) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def write_all(file: FileIO, data: bytes) -> None:
-    """Write all bytes. A single call of an unbuffered file's `write` may write fewer, for example if the disk is filling up."""
-    remaining = memoryview(data)
-    while remaining:
-        remaining = remaining[file.write(remaining) :]
-
-
-def warn(what: str, error: OSError) -> None:
-    """Log a warning once per process and kind of error, because the error will recur with every block."""
-    _warn_once(what, error.strerror or str(error))
-
-
-@lru_cache(maxsize=64)
-def _warn_once(what: str, reason: str) -> None:
-    logger.warning("%s: %s", what, reason)
 
 
 def _read(root: PrivateFolder, digest: str, size: int) -> bytes | None:

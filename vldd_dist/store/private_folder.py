@@ -6,10 +6,13 @@ on the folder that was checked, even if it is renamed in the meantime. Symbolic 
 
 import contextlib
 import errno
+import fcntl
+import logging
 import os
 import stat
 import uuid
 from collections.abc import Iterator
+from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +23,8 @@ from vldd_dist.store.local_files import TEMPORARY
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO does not wait for its writer.
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+logger = logging.getLogger(__name__)
 
 
 class PrivateFolder:
@@ -111,6 +116,32 @@ class PrivateFolder:
 
     def unlink(self, name: str) -> None:
         os.unlink(_plain(name), dir_fd=self._descriptor)
+
+
+@contextlib.contextmanager
+def lock(root: PrivateFolder, name: str) -> Iterator[None]:
+    """A lock between processes and threads, which the system releases if its holder dies. Raises OSError on a file system
+    without locks."""
+    with root.folder("locks") as folder, folder.open_file(name, os.O_CREAT | os.O_RDWR) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write all bytes. A single call of an unbuffered file's `write` may write fewer, for example if the disk is filling up."""
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[file.write(remaining) :]
+
+
+def warn(what: str, error: OSError) -> None:
+    """Log a warning once per process and kind of error, because the error will recur with every file."""
+    _warn_once(what, error.strerror or str(error))
+
+
+@lru_cache(maxsize=64)
+def _warn_once(what: str, reason: str) -> None:
+    logger.warning("%s: %s", what, reason)
 
 
 def _plain(name: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 from vldd_dist.data.files.range_reader import open_shard
 from vldd_dist.data.files.shards import reading
-from vldd_dist.data.recognise.found import LOOKED_FOR, Found, folder_of_images
+from vldd_dist.data.recognise.found import Found
+from vldd_dist.data.recognise.image_folders import LOOKED_FOR, folder_of_images
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.errors import DataError
 

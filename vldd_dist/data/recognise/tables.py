@@ -7,7 +7,8 @@ from itertools import islice
 from typing import Any
 
 from vldd_dist.data.files.shards import IMAGE_EXTENSIONS
-from vldd_dist.data.recognise.found import Found, folder_of_images
+from vldd_dist.data.recognise.found import Found
+from vldd_dist.data.recognise.image_folders import folder_of_images
 from vldd_dist.data.sources.base import split_called
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, PATH_COLUMNS
 from vldd_dist.data.sources.table import EXTENSIONS

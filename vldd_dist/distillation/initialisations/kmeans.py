@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from vldd_dist.data.medoids import joint_features, medoids
+from vldd_dist.data.medoids import concatenated_features, medoids
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.initialisations.base import Initialisation, Start, free_indices, start_from_real
 from vldd_dist.seeding import derive_seed
@@ -25,7 +25,7 @@ class KMeansPairs(Initialisation):
         """Indices of M images, and for each the number of the caption whose features were used."""
         features = context.features()
         free = free_indices(len(features["image"]), context.total, context.taken)
-        joint = joint_features(features["image"], features["text"])
+        joint = concatenated_features(features["image"], features["text"])
         if context.taken:
             joint = joint[list(free)]
         indices = [free[index] for index in medoids(joint, context.total, derive_seed(context.seed, "kmeans") % 2**32)]

@@ -10,8 +10,8 @@ from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.config.base import choose
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.fetch import verify
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest, NearestCaptions, Recipe
+from vldd_dist.distilled_set.reading import verify
 from vldd_dist.distilled_set.write import files_of
 from vldd_dist.errors import StoreError
 from vldd_dist.models.image.backbone import public_weights

@@ -6,8 +6,8 @@ from typing import Any
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.loading.load import load_experiment
-from vldd_dist.distilled_set.fetch import published_sets, verify
 from vldd_dist.distilled_set.manifest import NearestCaptions
+from vldd_dist.distilled_set.reading import published_sets, verify
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.store.store import Store

@@ -6,7 +6,7 @@ import torch
 
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
-from vldd_dist.config.sections.starting_weights import PretrainSettings
+from vldd_dist.config.sections.pretrain import PretrainSettings
 from vldd_dist.data.scenes import GENERATOR_VERSION
 from vldd_dist.experts.pretraining import pretrain_on_attributes
 from vldd_dist.models.image.backbone import create_backbone

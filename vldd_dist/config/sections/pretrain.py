@@ -1,4 +1,4 @@
-"""pretrain and embeddings: what is computed once, before the experts are trained."""
+"""pretrain: how the image tower is pretrained before the experts are trained, if its weights are `attributes`."""
 
 from typing import Annotated
 
@@ -14,11 +14,4 @@ class PretrainSettings(Section):
     epochs: Positive = Field(8, description="Epochs of the pretraining.")
     batch_size: Positive = Field(64, description="Images in a step.")
     lr: Rate = Field(1e-3, description="Learning rate of Adam.")
-    resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
-
-
-class EmbeddingSettings(Section):
-    """Caption embeddings: each distinct caption is encoded by the frozen text encoder once."""
-
-    batch_size: Annotated[Positive, HOW_TO_RUN] = Field(128, description="Captions in a forward pass of the text encoder.")
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)

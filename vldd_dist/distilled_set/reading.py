@@ -1,0 +1,122 @@
+"""Reading distilled sets without loading them: the manifest, the card, verification, and which sets a store has."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from vldd_dist.artifacts.manifests import from_json
+from vldd_dist.control_characters import one_line
+from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
+from vldd_dist.distilled_set.partial_folder import MARKER
+from vldd_dist.errors import StoreError
+from vldd_dist.store.objects import PARALLEL_READS, Block, DamagedObject, ObjectInfo, load_block
+from vldd_dist.store.store import Store
+
+CARD = "README.md"
+# A larger text is not a card, and rendering it in the terminal would take minutes.
+CARD_BYTES = 1 << 20
+
+# Called with (bytes done, bytes in total).
+Progress = Callable[[int, int], None]
+
+
+def read_manifest(store: Store) -> DistilledManifest:
+    """The manifest of the set at a store's URL. Raises StoreError if there is none, or it is invalid."""
+    return parse_manifest(store, store.read(MANIFEST))
+
+
+def parse_manifest(store: Store, data: bytes) -> DistilledManifest:
+    """The manifest in the bytes of a set's manifest.json. Raises StoreError if it is invalid."""
+    source = store.url_of(MANIFEST)
+    manifest = from_json(DistilledManifest, data, source)
+    for name, info in manifest.objects.items():
+        # In a set, each object's key equals its name, so that no object lies outside the folder.
+        if info.key != name:
+            raise StoreError(f"{source}: object {name!r} refers to {info.key!r}: the manifest is rejected")
+        info.block_list()
+    _check_names(list(manifest.objects), source)
+    return manifest
+
+
+def _check_names(names: list[str], source: str) -> None:
+    """Raises StoreError unless files with these names can exist in one folder on every file system."""
+    used = {MANIFEST.casefold(), MARKER.casefold()}
+    folders = {folder.as_posix().casefold() for name in names for folder in Path(name).parents}
+    for name in names:
+        parts = name.split("/")
+        if any(part in ("", ".", "..") for part in parts) or "\\" in name or one_line(name) != name:
+            raise StoreError(f"{source}: {name!r} is not a key of an object in a folder: the manifest is rejected")
+        if max(len(os.fsencode(part)) for part in parts) > 255:
+            raise StoreError(
+                f"{source}: the object name {name[:40]!r}... is too long for file systems: the manifest is rejected"
+            )
+        if name.casefold() in used:
+            raise StoreError(f"{source}: the object {name!r} has the name of another file of the set: the manifest is rejected")
+        used.add(name.casefold())
+    if both := used & folders:
+        raise StoreError(
+            f"{source}: {min(both)!r} is the name of both a file and a folder of the set: the manifest is rejected"
+        )
+
+
+def read_card(store: Store) -> str:
+    """The Markdown of a set's README, without its YAML header. Raises StoreError if there is none, or it is damaged."""
+    info, source = read_manifest(store).objects.get(CARD), store.url_of(CARD)
+    if info is None:
+        raise StoreError(f"{store.url_of(MANIFEST)}: lists no {CARD}: the set has no card to show")
+    if info.size > CARD_BYTES:
+        raise StoreError(f"{source}: {info.size} bytes are too many for a card (at most {CARD_BYTES}): it is not shown")
+    _check_size(store, info)
+    try:
+        text = info.verify(store.read(CARD), source).decode()
+    except UnicodeDecodeError:
+        raise StoreError(f"{source}: not UTF-8: the set has no card to show") from None
+    parts = text.split("---\n", 2)
+    return parts[2] if len(parts) == 3 and not parts[0] else text
+
+
+def verify(url: str, progress: Progress = lambda done, total: None) -> DistilledManifest:
+    """Check the size and sha256 of every object of a set. Raises StoreError naming the first damaged object."""
+    store = Store(url)
+    manifest = read_manifest(store)
+    check_sizes(store, manifest)
+    for_each_block(manifest, lambda info, block: load_block(store, info, block), progress)
+    return manifest
+
+
+def published_sets(store: Store) -> dict[str, DistilledManifest | StoreError]:
+    """Folder under `distilled/` -> manifest of its set, or the error if it cannot be read."""
+    sets: dict[str, DistilledManifest | StoreError] = {}
+    for key in store.list("distilled"):
+        folder, _, name = key.rpartition("/")
+        if name == MANIFEST:
+            try:
+                sets[folder] = read_manifest(Store(store.url_of(folder), **store.storage_options))
+            except StoreError as error:
+                sets[folder] = error
+    return sets
+
+
+def check_sizes(store: Store, manifest: DistilledManifest) -> None:
+    """Check the sizes in a manifest before memory or disk space is allocated for them. Raises DamagedObject or
+    MissingObject."""
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        list(pool.map(lambda info: _check_size(store, info), manifest.objects.values()))
+
+
+def _check_size(store: Store, info: ObjectInfo) -> None:
+    size = store.size(info.key)
+    if size != info.size:
+        raise DamagedObject(f"{store.url_of(info.key)}: {size} bytes, its manifest says {info.size}: the object is damaged")
+
+
+def for_each_block(manifest: DistilledManifest, work: Callable[[ObjectInfo, Block], object], progress: Progress) -> None:
+    """Call `work` for each block of the set, in parallel. The whole set is never in memory."""
+    blocks = [(info, block) for info in manifest.objects.values() for block in info.block_list()]
+    total, done = sum(block.length for _, block in blocks), 0
+    progress(0, total)
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        for (_, block), _ in zip(blocks, pool.map(lambda pair: work(*pair), blocks), strict=True):
+            done += block.length
+            progress(done, total)
