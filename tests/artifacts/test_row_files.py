@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from vldd_dist.artifacts.row_files import concatenated, row_file_name, row_file_place, row_files_of
+from vldd_dist.artifacts.row_files import concatenated, row_file_name, row_file_number, row_files_of
 from vldd_dist.errors import StoreError
 
 
 @pytest.mark.parametrize(("index", "count"), [(0, 1), (0, 2), (1, 2), (9, 12)])
 def test_a_name_contains_the_position_of_its_rows(index: int, count: int) -> None:
     file = row_file_name("epoch-0001/image", index, count)
-    assert row_file_place("epoch-0001/image", file) == (index, count)
-    assert row_file_place("epoch-0001/text", file) is None
+    assert row_file_number("epoch-0001/image", file) == (index, count)
+    assert row_file_number("epoch-0001/text", file) is None
 
 
 def test_a_series_is_found_in_the_order_of_its_rows() -> None:

@@ -17,7 +17,7 @@ from tests.test_readme import distilled_set, with_similarity
 from vldd_dist import load_distilled
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set.fetch import fetch
-from vldd_dist.distilled_set.hub import place_on_hub, push_to_hub
+from vldd_dist.distilled_set.hub import name_on_hub, push_to_hub
 from vldd_dist.distilled_set.push import push
 from vldd_dist.distilled_set.reading import read_manifest, verify
 from vldd_dist.distilled_set.write import save
@@ -204,11 +204,11 @@ def answer(status: int) -> OSError:
 
 
 def test_places_on_the_hub() -> None:
-    assert place_on_hub("hf://datasets/user/name") == ("user/name", None)
-    assert place_on_hub("hf://datasets/user/my.name@v1/") == ("user/my.name", "v1")
+    assert name_on_hub("hf://datasets/user/name") == ("user/name", None)
+    assert name_on_hub("hf://datasets/user/my.name@v1/") == ("user/my.name", "v1")
     for url in ("hf://user/name", "hf://datasets/name", "hf://datasets/user/name/folder", "hf://models/user/name"):
         with pytest.raises(StoreError, match="hf://datasets/USER/NAME"):
-            place_on_hub(url)
+            name_on_hub(url)
 
 
 def test_a_set_is_read_from_the_hub(sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

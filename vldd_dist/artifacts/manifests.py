@@ -172,9 +172,9 @@ def seal_of(tree: dict[str, Any]) -> str:
     return sha256(canonical(tree)).hexdigest()
 
 
-def _not_finite(tree: Any, place: str = "") -> str:
+def _not_finite(tree: Any, path: str = "") -> str:
     """The path to the first number that is not finite; empty if there is none."""
     if isinstance(tree, float):
-        return "" if math.isfinite(tree) else place
+        return "" if math.isfinite(tree) else path
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    return next(filter(None, (_not_finite(child, f"{place}.{key}".lstrip(".")) for key, child in children)), "")
+    return next(filter(None, (_not_finite(child, f"{path}.{key}".lstrip(".")) for key, child in children)), "")

@@ -17,7 +17,7 @@ def row_file_name(name: str, index: int, count: int) -> str:
     return f"{name}.safetensors" if count == 1 else f"{name}-{index + 1:05d}-of-{count:05d}.safetensors"
 
 
-def row_file_place(name: str, file: str) -> tuple[int, int] | None:
+def row_file_number(name: str, file: str) -> tuple[int, int] | None:
     """(index, count) such that `row_file_name(name, index, count) == file`; None if `file` is not a file of `name`."""
     if file == row_file_name(name, 0, 1):
         return 0, 1
@@ -31,14 +31,14 @@ def row_files_of(name: str, names: Iterable[str], source: str) -> list[str]:
     Raises:
         StoreError: there are none, or some are missing.
     """
-    places = {place: file for file in names if (place := row_file_place(name, file))}
-    if (0, 1) in places:
-        return [places[0, 1]]
-    counts = [count for _, count in places]
+    files = {number: file for file in names if (number := row_file_number(name, file))}
+    if (0, 1) in files:
+        return [files[0, 1]]
+    counts = [count for _, count in files]
     expected = [(index, counts[0]) for index in range(counts[0])] if counts else []
-    if not expected or sorted(places) != expected:
+    if not expected or sorted(files) != expected:
         raise StoreError(f"{source}: lists neither {name}.safetensors nor a complete series of its row files: make it again")
-    return [places[place] for place in expected]
+    return [files[number] for number in expected]
 
 
 def concatenated(files: Iterable[dict[str, Tensor]], source: str) -> dict[str, Tensor]:

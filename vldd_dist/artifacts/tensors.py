@@ -30,7 +30,7 @@ DTYPES = {
 }
 
 
-class Place(NamedTuple):
+class TensorSpan(NamedTuple):
     """The position of a tensor in a file: its first byte, counted from the end of the header, its number of elements and
     dtype."""
 
@@ -96,7 +96,7 @@ def header_end(length: bytes, size: int, source: str) -> int:
     return end
 
 
-def parse_header(text: bytes, size: int, source: str) -> dict[str, Place]:
+def parse_header(text: bytes, size: int, source: str) -> dict[str, TensorSpan]:
     """Name -> position of each tensor.
 
     Args:
@@ -109,7 +109,7 @@ def parse_header(text: bytes, size: int, source: str) -> dict[str, Place]:
     try:
         tree = strict_json.parse(text)
         tree.pop("__metadata__", None)
-        places = {}
+        spans = {}
         for name, entry in tree.items():
             (start, stop), dtype, shape = entry["data_offsets"], DTYPES[entry["dtype"]], entry["shape"]
             if not all(type(number) is int and number >= 0 for number in (start, stop, *shape)):
@@ -117,22 +117,22 @@ def parse_header(text: bytes, size: int, source: str) -> dict[str, Place]:
             elements = prod(shape)
             if not start <= stop <= size or stop - start != elements * dtype.itemsize:
                 raise ValueError(f"{name} lies outside the file")
-            places[name] = Place(start, elements, dtype)
-        return places
+            spans[name] = TensorSpan(start, elements, dtype)
+        return spans
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{source}: not a valid safetensors file: {error}") from None
 
 
-def element_range(places: Mapping[str, Place], name: str, start: int, stop: int, source: str) -> tuple[int, int]:
+def element_range(spans: Mapping[str, TensorSpan], name: str, start: int, stop: int, source: str) -> tuple[int, int]:
     """The range of bytes, counted from the end of the header, that holds elements [start, stop) of a tensor.
 
     Raises:
         StoreError: there is no such tensor, or it has fewer elements.
     """
-    if name not in places or not 0 <= start <= stop <= places[name].elements:
+    if name not in spans or not 0 <= start <= stop <= spans[name].elements:
         raise StoreError(f"{source}: has no elements {start} to {stop} of {name!r}")
-    place = places[name]
-    return place.start + start * place.dtype.itemsize, place.start + stop * place.dtype.itemsize
+    span = spans[name]
+    return span.start + start * span.dtype.itemsize, span.start + stop * span.dtype.itemsize
 
 
 def _problem(data: bytes) -> str | None:

@@ -147,18 +147,18 @@ class _Header:
         (length,) = reader.read_ranges(name, [(0, tensors.LENGTH_BYTES)])
         self.end = tensors.header_end(length, size, self.url)
         (text,) = reader.read_ranges(name, [(tensors.LENGTH_BYTES, self.end)])
-        self.places = tensors.parse_header(text, size - self.end, self.url)
+        self.spans = tensors.parse_header(text, size - self.end, self.url)
 
     def elements(self, parameter: str) -> int:
         """The number of the parameter's elements in this object."""
-        return self.places[parameter].elements if parameter in self.places else 0
+        return self.spans[parameter].elements if parameter in self.spans else 0
 
     def read(self, ranges: Mapping[str, tuple[int, int]]) -> Snapshot:
         """Elements [start, stop) of each parameter; no range may be empty."""
-        in_bytes = [tensors.element_range(self.places, name, *limits, self.url) for name, limits in ranges.items()]
+        in_bytes = [tensors.element_range(self.spans, name, *limits, self.url) for name, limits in ranges.items()]
         encoded = self.reader.read_ranges(self.name, [(self.end + start, self.end + stop) for start, stop in in_bytes])
         return {
             # A bytearray, because torch expects writable memory.
-            name: torch.frombuffer(bytearray(data), dtype=self.places[name].dtype)
+            name: torch.frombuffer(bytearray(data), dtype=self.spans[name].dtype)
             for name, data in zip(ranges, encoded, strict=True)
         }

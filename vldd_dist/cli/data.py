@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for experiment.yaml; created if it does not exist.")],
-    place: Annotated[
+    location: Annotated[
         str,
         typer.Option(
             "--from",
@@ -37,7 +37,7 @@ def init(
     path = folder / "experiment.yaml"
     if path.exists():
         raise ConfigError(f"{path} already exists: name another folder, or remove it")
-    found = recognise(place)
+    found = recognise(location)
     say(f"{found.what}.")
     source = choose(SOURCES, found.source)
     for split in source.own_splits():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.checkpoints import Checkpoint
-from vldd_dist.artifacts.row_files import row_file_name, row_file_place, row_files_of
+from vldd_dist.artifacts.row_files import row_file_name, row_file_number, row_files_of
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs
@@ -67,13 +67,13 @@ class RunCheckpoints:
         """
 
         def is_needed(name: str) -> bool:
-            place = row_file_place(ROWS, name)
-            return name == SHARED or (place is not None and bool(self._own_rows(*place)))
+            number = row_file_number(ROWS, name)
+            return name == SHARED or (number is not None and bool(self._own_rows(*number)))
 
         checkpoint = newest_checkpoint(self.writer, self.ranks, is_needed)
         if checkpoint is None:
             return None
-        if not any(row_file_place(ROWS, name) for name in checkpoint.listed):
+        if not any(row_file_number(ROWS, name) for name in checkpoint.listed):
             logger.warning("the checkpoint of outer step %d is of an earlier version and is ignored", checkpoint.step)
             if self.ranks.is_main:
                 self.writer.checkpoints.remove_all()

@@ -39,7 +39,7 @@ def push_to_hub(
     Raises:
         StoreError: the URL is not that of a data set, the hub refuses or cannot be reached, or the data set has other content.
     """
-    name, revision = place_on_hub(url)
+    name, revision = name_on_hub(url)
     with _hub_errors(url):
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -65,7 +65,7 @@ def push_to_hub(
                 raise DamagedObject(f"{url}/{path}: the hub does not hold what was sent: push again with --replace")
 
 
-def place_on_hub(url: str) -> tuple[str, str | None]:
+def name_on_hub(url: str) -> tuple[str, str | None]:
     """USER/NAME and the revision in a URL. Raises StoreError if it is not the URL of a data set."""
     match = re.fullmatch(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w.-]+))?/?", url)
     if match is None:

@@ -24,8 +24,8 @@ def local_errors(folder: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        place = getattr(error, "filename", None) or folder
-        raise StoreError(f"{place}: {reason}: name a folder on a disk with free space that this user may write to") from None
+        path = getattr(error, "filename", None) or folder
+        raise StoreError(f"{path}: {reason}: name a folder on a disk with free space that this user may write to") from None
 
 
 class PartialFolder:

@@ -40,9 +40,9 @@ def find_files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
         if not isinstance(error, FileNotFoundError):
             raise error
 
-    for place, _, names in os.walk(folder, onerror=unless_gone):
+    for where, _, names in os.walk(folder, onerror=unless_gone):
         for name in names:
-            path = os.path.join(place, name)
+            path = os.path.join(where, name)
             with contextlib.suppress(FileNotFoundError):
                 yield path, os.stat(path)
 

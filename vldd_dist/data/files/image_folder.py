@@ -28,11 +28,11 @@ class ImageFolder:
     """A folder of images.
 
     Attributes:
-        place: a local path or an fsspec URL.
+        location: a local path or an fsspec URL.
         setting: the key of the description that names the folder, for error messages.
     """
 
-    place: str
+    location: str
     setting: str
 
     def relative(self, name: str) -> str:
@@ -83,7 +83,7 @@ class ImageFolder:
 
     def path(self, relative: str) -> str:
         """The path or URL of an image, for messages."""
-        return posixpath.join(self.place, relative)
+        return posixpath.join(self.location, relative)
 
     def _read_or_error(self, name: str) -> bytes | DataError:
         try:
@@ -94,7 +94,7 @@ class ImageFolder:
     def _without_folder(self, name: str) -> str | None:
         """The name without the folder at its beginning; None if it is an absolute name outside the folder."""
         if "://" in name:
-            start = self.place.rstrip("/") + "/"
+            start = self.location.rstrip("/") + "/"
             return name[len(start) :] if name.startswith(start) else None
         if self._root is None or not name.startswith("/"):
             return name
@@ -113,15 +113,15 @@ class ImageFolder:
     @cached_property
     def _root(self) -> str | None:
         """The local folder; None if it is remote."""
-        return local_path(self.place)
+        return local_path(self.location)
 
     @cached_property
     def _opened(self) -> Any:
-        return file_system(self.place)
+        return file_system(self.location)
 
 
-def local_path(place: str) -> str | None:
+def local_path(location: str) -> str | None:
     """The local path, also of a file:// URL; None for any other URL."""
-    if place.startswith("file://"):
-        return place.removeprefix("file://")
-    return None if "://" in place else place
+    if location.startswith("file://"):
+        return location.removeprefix("file://")
+    return None if "://" in location else location

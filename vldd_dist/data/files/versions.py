@@ -112,7 +112,7 @@ def sha256_of(url: str) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def listing(place: str) -> dict[str, str]:
+def listing(location: str) -> dict[str, str]:
     """The files of a folder at any depth, local or at an fsspec URL: path in the folder -> version of the file, which is its
     size and time of the last change or what the server has instead. Hidden files and folders are left out, and links to folders
     are not followed.
@@ -120,9 +120,9 @@ def listing(place: str) -> dict[str, str]:
     Raises:
         OSError: a folder in it cannot be listed.
     """
-    local = local_path(place)
+    local = local_path(location)
     if local is None:
-        filesystem, folder = file_system(place)
+        filesystem, folder = file_system(location)
         start = folder.rstrip("/") + "/"
         entries = {path.removeprefix(start): info for path, info in filesystem.find(folder, detail=True).items()}
         return {

@@ -20,28 +20,28 @@ FILE_ENDINGS = {*EXTENSIONS, *IMAGE_EXTENSIONS, "json", "tar", "txt", "zip", "gz
 KNOWN = "a CSV, TSV, JSONL or parquet table, a Karpathy or COCO JSON, tars, images with .txt files, or a folder of `datasets`"
 
 
-def recognise(place: str) -> Found:
+def recognise(location: str) -> Found:
     """The source that reads a path.
 
     Args:
-        place: a file, a folder, the URL of a table or of tars, or OWNER/NAME of a data set on the hub.
+        location: a file, a folder, the URL of a table or of tars, or OWNER/NAME of a data set on the hub.
 
     Raises:
         DataError: nothing exists there, or its format is not known.
     """
-    if not os.path.exists(place) and "://" not in place and tars(place) is None:
-        if _is_hub_name(place):
-            return hub_data_set(place)
-        hint = ": patterns are for .tar files" if any(letter in place for letter in "*?[{") else ""
-        raise DataError(f"--from {place}: there is no such file or folder{hint}")
-    for recogniser in OF_FOLDERS if os.path.isdir(place) else OF_FILES:
-        if (found := recogniser(place)) is not None:
+    if not os.path.exists(location) and "://" not in location and tars(location) is None:
+        if _is_hub_name(location):
+            return hub_data_set(location)
+        hint = ": patterns are for .tar files" if any(letter in location for letter in "*?[{") else ""
+        raise DataError(f"--from {location}: there is no such file or folder{hint}")
+    for recogniser in OF_FOLDERS if os.path.isdir(location) else OF_FILES:
+        if (found := recogniser(location)) is not None:
             return found
-    raise DataError(f"--from {place}: its format is not known: expected {KNOWN}; see docs/own-data.md")
+    raise DataError(f"--from {location}: its format is not known: expected {KNOWN}; see docs/own-data.md")
 
 
-def _is_hub_name(place: str) -> bool:
+def _is_hub_name(location: str) -> bool:
     """Whether a path that does not exist is OWNER/NAME of a data set and does not look like a missing file."""
-    owner, _, name = place.partition("/")
-    has_form = re.fullmatch(r"\w[\w.-]*/[\w.-]+", place) is not None
+    owner, _, name = location.partition("/")
+    has_form = re.fullmatch(r"\w[\w.-]*/[\w.-]+", location) is not None
     return has_form and not os.path.isdir(owner) and name.rpartition(".")[2].lower() not in FILE_ENDINGS

@@ -83,8 +83,8 @@ def _coco(path: str, tree: dict[str, Any]) -> Found:
             file, content = trees[name]
             folders[name] = _folder(file, list(_names(content)), f"{name}_images")
             source |= {name: file, f"{name}_images": folders[name]}
-    places = ", ".join(f"{name} (images in {folder})" for name, folder in folders.items())
-    return Found(source, f"{path} is a COCO caption file; splits: {places}")
+    splits = ", ".join(f"{name} (images in {folder})" for name, folder in folders.items())
+    return Found(source, f"{path} is a COCO caption file; splits: {splits}")
 
 
 def _has_captions(tree: dict[str, Any]) -> bool:

@@ -20,11 +20,11 @@ MOST_FILES = 100_000
 SPLIT_WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(SPLIT_OF)})(?![a-z])", re.IGNORECASE | re.ASCII)
 
 
-def tars(place: str) -> Found | None:
+def tars(location: str) -> Found | None:
     """A tar, or a pattern of tars."""
-    if not place.endswith(".tar"):
+    if not location.endswith(".tar"):
         return None
-    return Found({"name": "shards", "train": place}, f"{place}: WebDataset tars")
+    return Found({"name": "shards", "train": location}, f"{location}: WebDataset tars")
 
 
 def tars_in(folder: str) -> Found | None:

@@ -42,9 +42,9 @@ def folder_of_images(path: str, names: Sequence[str], all_names: Callable[[], It
             if _most_are_in(folder, first):
                 found.setdefault(os.path.realpath(folder), folder)
         if len(found) > 1:
-            places = " and in ".join(list(found.values())[:NAMED])
+            several = " and in ".join(list(found.values())[:NAMED])
             raise DataError(
-                f"{path}: its images are found in {places}: write the description with {setting}, see docs/own-data.md"
+                f"{path}: its images are found in {several}: write the description with {setting}, see docs/own-data.md"
             )
         if found:
             return next(iter(found.values()))

@@ -85,12 +85,12 @@ class Coco(Source):
         for number, image in enumerate(images, part.start):
             data_or_error = image.error or next(data)
             if isinstance(data_or_error, bytes):
-                source, container = one_line(folder.path(image.name)), one_line(folder.place)
+                source, container = one_line(folder.path(image.name)), one_line(folder.location)
                 identity = one_line(image.name if self._one_folder else f"{split}/{image.name}")
                 yield RawSample(f"{number:08d}", source, container, data_or_error, image.captions, identity)
             else:
                 where = f"{getattr(self, split)}: images[{number}]"
-                yield UnreadableSample(folder.place, DataError(f"{where}: {data_or_error}"))
+                yield UnreadableSample(folder.location, DataError(f"{where}: {data_or_error}"))
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         """The caption file identifies the images too, so that a cluster without access to them finds the prepared unit."""

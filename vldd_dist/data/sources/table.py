@@ -16,7 +16,7 @@ from vldd_dist.data.files.versions import content_version
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, check_split, split_called
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, PATH_COLUMNS, captions_in, find_column, text_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.data.sources.tables.base import Places, Row, Table
+from vldd_dist.data.sources.tables.base import Row, RowNames, Table
 from vldd_dist.data.sources.tables.index import RowIndex
 from vldd_dist.data.sources.tables.lines import JsonLines, SeparatedValues
 from vldd_dist.data.sources.tables.parquet import Parquet
@@ -92,8 +92,8 @@ class TableSource(Source):
         return self._index[split].parts(images, limit, advice) if split in self._index else []
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
-        places = Places(self.table, part.start)
-        images = self._images_of(split, part, places)
+        row_names = RowNames(self.table, part.start)
+        images = self._images_of(split, part, row_names)
         data = self._folder.read_all(image.name for image in images if image.error is None)
         for image in images:
             data_or_error = image.error or next(data)
@@ -101,7 +101,7 @@ class TableSource(Source):
                 key, source = f"{image.position:012d}", one_line(self._folder.path(image.name))
                 yield RawSample(key, source, self.path, data_or_error, image.captions, one_line(image.name))
             else:
-                yield UnreadableSample(self.path, image.error or DataError(f"{places.of(image.row)}: {data_or_error}"))
+                yield UnreadableSample(self.path, image.error or DataError(f"{row_names.of(image.row)}: {data_or_error}"))
 
     def describe(self, split: str, part: Part, *, seed: int) -> dict[str, Any]:
         """The table identifies the images too, so that a cluster without access to them finds the prepared unit."""
@@ -190,7 +190,7 @@ class TableSource(Source):
             name = "."
         return name if name != "." else f"\0{row.position}"
 
-    def _images_of(self, split: str, part: Part, places: Places) -> list[_Image]:
+    def _images_of(self, split: str, part: Part, row_names: RowNames) -> list[_Image]:
         """The images of a part, in the order of their first rows."""
         images: dict[str, _Image] = {}
         for row in self.table.rows(self._columns, part.start, part.stop):
@@ -206,7 +206,7 @@ class TableSource(Source):
             try:
                 image.captions += self._captions_of(row)
             except DataError as error:
-                image.error = image.error or DataError(f"{places.of(row)}: {error}")
+                image.error = image.error or DataError(f"{row_names.of(row)}: {error}")
         return list(images.values())
 
     def _captions_of(self, row: Row) -> list[str]:

@@ -45,4 +45,4 @@ def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
 def is_free(path: str, case: Case) -> bool:
     """Whether the command was allowed to change this path."""
-    return any(path == f"work/{place}" or path.startswith(f"work/{place}/") for place in case.may_change)
+    return any(path == f"work/{allowed}" or path.startswith(f"work/{allowed}/") for allowed in case.may_change)

@@ -11,9 +11,9 @@ FIRST, LAST, PORTS_A_WORKER = 26_000, 32_767, 200
 
 _workers = (LAST + 1 - FIRST) // PORTS_A_WORKER
 _first = FIRST + int(os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw") or 0) % _workers * PORTS_A_WORKER
-# Another run of the tests on this machine most probably begins at another place.
+# Another run of the tests on this machine most probably begins at another port.
 _begin = secrets.randbelow(PORTS_A_WORKER)
-_ports = cycle(_first + (_begin + place) % PORTS_A_WORKER for place in range(PORTS_A_WORKER))
+_ports = cycle(_first + (_begin + offset) % PORTS_A_WORKER for offset in range(PORTS_A_WORKER))
 
 
 def free_port() -> int:

@@ -60,7 +60,7 @@ class Table(ABC):
         return ""
 
 
-class Places:
+class RowNames:
     """Names of rows for error messages. The lines before `start` are counted only when the first name is needed, and not if it
     is far into the table."""
 

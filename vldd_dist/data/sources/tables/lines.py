@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from vldd_dist.data.files.range_reader import open_shard
 from vldd_dist.data.files.shards import reading
-from vldd_dist.data.sources.tables.base import Places, Row, Table
+from vldd_dist.data.sources.tables.base import Row, RowNames, Table
 from vldd_dist.errors import DataError
 
 # A file with a longer line is not a table of captions.
@@ -151,7 +151,7 @@ class SeparatedValues(TextTable):
             except csv.Error as error:
                 fault = str(error)
                 if "unexpected end" in fault or "field larger" in fault:
-                    where = Places(self, position).of(Row(position, 0, None))
+                    where = RowNames(self, position).of(Row(position, 0, None))
                     raise DataError(
                         f"{where}: a quoted cell that begins here does not end: close or double the quote"
                     ) from None

@@ -31,5 +31,5 @@ def submissions(draw: Random) -> Case:
 def weights_files(draw: Random) -> Case:
     texts = [b"", b"\x80\x02}q\0.", b"PK\x03\x04", b"\xff" * 100, (2**62).to_bytes(8, "little") + b"{}", b"\2\0\0\0\0\0\0\0{}"]
     Path("weights.safetensors").write_bytes(draw.choice(texts))
-    place = draw.choice(["weights.safetensors", "none.safetensors", ".", "gopher://x", "/dev/null"])
-    return Case(["run", SCENES, "--store", "store", "--plan", "--set", f"model.image.weights={place}"], ANY)
+    path = draw.choice(["weights.safetensors", "none.safetensors", ".", "gopher://x", "/dev/null"])
+    return Case(["run", SCENES, "--store", "store", "--plan", "--set", f"model.image.weights={path}"], ANY)

@@ -124,6 +124,6 @@ def places_for_a_fetch(draw: Random) -> Case:
     os.symlink("../neighbour", "elsewhere.partial")
     os.symlink("nothing", "dangling")
     Path("empty.partial").mkdir()
-    places = ["paper", "notes.txt", "notes.txt/x", "elsewhere", "empty", "x" * 300, "/proc/vldd", ".", "..", "/", "dangling",
+    folders = ["paper", "notes.txt", "notes.txt/x", "elsewhere", "empty", "x" * 300, "/proc/vldd", ".", "..", "/", "dangling",
               "units", "../neighbour"]  # fmt: skip
-    return Case(["fetch", "store/distilled/a", draw.choice(places)], frozenset({4}))
+    return Case(["fetch", "store/distilled/a", draw.choice(folders)], frozenset({4}))

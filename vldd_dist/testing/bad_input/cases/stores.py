@@ -70,8 +70,8 @@ def marks_of_units(draw: Random) -> Case:
 @kind(4)
 def gc_of_what_is_no_store(draw: Random) -> Case:
     """`gc` in a working directory whose folders `units`, `blobs` and `distilled` are the user's own."""
-    place = draw.choice(["", ".", "./", "../neighbour", "units", "/proc/self/fd", "notes.txt", "../work"])
-    return Case(["gc", place, "--delete", "--min-age-hours", "0"], ANY)
+    folder = draw.choice(["", ".", "./", "../neighbour", "units", "/proc/self/fd", "notes.txt", "../work"])
+    return Case(["gc", folder, "--delete", "--min-age-hours", "0"], ANY)
 
 
 @kind(4)
