@@ -10,8 +10,9 @@ from vldd_dist.distilled_set.fetch import fetch
 from vldd_dist.distilled_set.hub import HUB, push_to_hub
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.distilled_set.reading import Progress, verify
+from vldd_dist.distilled_set.write import read_if_present, write_folder
 from vldd_dist.errors import StoreError
-from vldd_dist.store.store import MissingObject, Store
+from vldd_dist.store.store import Store
 
 
 def push(
@@ -58,7 +59,7 @@ def _local_copy(url: str, progress: Progress) -> Iterator[tuple[Path, DistilledM
 def _push_to_store(files: dict[str, Path], manifest: DistilledManifest, target: Store, replace: bool) -> None:
     target.require_writable()
     data = files[MANIFEST].read_bytes()
-    existing = _read_if_present(target, MANIFEST)
+    existing = read_if_present(target, MANIFEST)
     if replace or existing is None or existing != data:
         old_names: set[str] = set()
         if existing is not None:
@@ -69,11 +70,9 @@ def _push_to_store(files: dict[str, Path], manifest: DistilledManifest, target: 
                 old_names = set(from_json(DistilledManifest, existing, target.url).objects)
         elif not replace:
             _refuse_other_files(files, manifest, target)
-        # Removed first, so that nobody reads a mixture of two sets.
-        target.delete([MANIFEST])
-        for name in manifest.objects:
-            target.write(name, files[name].read_bytes())
-        if not target.create(MANIFEST, data):
+        # Read one by one, because a set may be larger than memory.
+        objects = ((name, files[name].read_bytes()) for name in manifest.objects)
+        if not write_folder(target, objects, data, replace=replace):
             raise StoreError(f"{target.url}: another distilled set was written there at the same time: push to another folder")
         target.delete(sorted(old_names - set(manifest.objects)))
     verify(target.url)
@@ -83,13 +82,6 @@ def _refuse_other_files(files: dict[str, Path], manifest: DistilledManifest, tar
     """Raises StoreError if a file of the set exists with other content, for example the README of a project. Files that an
     interrupted push of the same set left have the same content."""
     for name, info in manifest.objects.items():
-        existing = _read_if_present(target, name) if target.exists(name) else None
+        existing = read_if_present(target, name)
         if existing is not None and (len(existing) != info.size or existing != files[name].read_bytes()):
             raise StoreError(f"{target.url_of(name)}: another file is there: name a folder without files, or give --replace")
-
-
-def _read_if_present(store: Store, name: str) -> bytes | None:
-    try:
-        return store.read(name)
-    except MissingObject:
-        return None

@@ -1,6 +1,7 @@
 """Writing a distilled set: its pairs, its presentation, and the manifest over both."""
 
 import json
+from collections.abc import Iterable
 
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import to_json
@@ -9,7 +10,7 @@ from vldd_dist.distilled_set.manifest import CAPTIONS, IMAGE_WEIGHTS, MANIFEST, 
 from vldd_dist.distilled_set.presentation import present
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo
-from vldd_dist.store.store import Store
+from vldd_dist.store.store import MissingObject, Store
 
 
 def files_of(distilled: DistilledSet) -> dict[str, bytes]:
@@ -45,7 +46,31 @@ def save(distilled: DistilledSet, url: str) -> None:
         if store.read(MANIFEST) != manifest:
             raise StoreError(f"{store.url}: another distilled set is there: choose another folder or remove it")
         return
-    for name, content in files.items():
-        store.write(name, content)
-    if not store.create(MANIFEST, manifest) and store.read(MANIFEST) != manifest:
+    if not write_folder(store, files.items(), manifest, replace=False):
         raise StoreError(f"{store.url}: another distilled set was written there at the same time: choose another folder")
+
+
+def write_folder(target: Store, files: Iterable[tuple[str, bytes]], manifest: bytes, *, replace: bool) -> bool:
+    """Write the folder of a set, the manifest last, so that nobody reads an incomplete set.
+
+    Args:
+        target: the folder.
+        files: (name, content) of each file but the manifest.
+        replace: whether the manifest of another set is removed first, so that nobody reads a mixture of two sets.
+
+    Returns:
+        Whether the manifest is there. If not, another set was written there at the same time, or is not to be replaced.
+    """
+    if replace and read_if_present(target, MANIFEST) not in (None, manifest):
+        target.delete([MANIFEST])
+    for name, content in files:
+        target.write(name, content)
+    return target.create(MANIFEST, manifest) or target.read(MANIFEST) == manifest
+
+
+def read_if_present(store: Store, name: str) -> bytes | None:
+    """An object, or None if there is none."""
+    try:
+        return store.read(name)
+    except MissingObject:
+        return None

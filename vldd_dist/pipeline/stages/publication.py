@@ -12,7 +12,7 @@ from vldd_dist.config.base import choose
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest, NearestCaptions, Recipe
 from vldd_dist.distilled_set.reading import verify
-from vldd_dist.distilled_set.write import files_of
+from vldd_dist.distilled_set.write import files_of, write_folder
 from vldd_dist.errors import StoreError
 from vldd_dist.models.image.backbone import public_weights
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
@@ -91,12 +91,12 @@ def publish(context: StageContext) -> dict[str, Any]:
     folder = (
         f"distilled/{context.spec['name']}-{len(pairs['images'])}pairs-seed{run.manifest.spec['seed']}-{context.order.id[:8]}"
     )
-    place = Store(context.store.url_of(folder), **context.store.storage_options)
-    digest = _digest_of_existing(place, distilled) or _write_agreed(context, place, files_of(distilled))
+    target = Store(context.store.url_of(folder), **context.store.storage_options)
+    digest = _digest_of_existing(target, distilled) or _write_agreed(context, target, files_of(distilled))
     return {"folder": folder, "size_bytes": sum(distilled.sizes.values()), "digest": digest}
 
 
-def _digest_of_existing(place: Store, distilled: DistilledSet) -> str | None:
+def _digest_of_existing(target: Store, distilled: DistilledSet) -> str | None:
     """The digest of a complete set of the same pairs that is already there. None if there is no set or a damaged one, which is
     then written again.
 
@@ -104,28 +104,29 @@ def _digest_of_existing(place: Store, distilled: DistilledSet) -> str | None:
         StoreError: a set of other pairs is there.
     """
     try:
-        manifest = verify(place.url)
-        existing = DistilledSet.load(place.url).rows
+        manifest = verify(target.url)
+        existing = DistilledSet.load(target.url).rows
     except (MissingObject, DamagedObject):
         return None
     same_names = set(existing) == set(distilled.rows)
     if not same_names or not all(torch.equal(existing[name], rows) for name, rows in distilled.rows.items()):
-        raise StoreError(f"{place.url}: contains a distilled set of other pairs: remove or rename it, and start again")
-    return manifest.digest(place.url_of(MANIFEST))
+        raise _of_other_pairs(target)
+    return manifest.digest(target.url_of(MANIFEST))
 
 
-def _write_agreed(context: StageContext, place: Store, files: dict[str, bytes]) -> str:
+def _of_other_pairs(target: Store) -> StoreError:
+    return StoreError(f"{target.url}: contains a distilled set of other pairs: remove or rename it, and start again")
+
+
+def _write_agreed(context: StageContext, target: Store, files: dict[str, bytes]) -> str:
     # The suffix is needed because `manifest.json` in a unit's folder commits the unit.
     agreed = context.writer.agree({f"{name}{AGREED}": data for name, data in files.items()})
     files = {name.removesuffix(AGREED): data for name, data in agreed.items()}
     manifest = files.pop(MANIFEST)
-    if place.exists(MANIFEST) and place.read(MANIFEST) != manifest:
-        # The set is damaged. Remove its manifest first, so that nobody reads the set while it is being overwritten.
-        place.delete([MANIFEST])
-    for name, data in files.items():
-        place.write(name, data)
-    place.write(MANIFEST, manifest)
-    return from_json(DistilledManifest, manifest, place.url).digest(place.url_of(MANIFEST))
+    # A set that is there is damaged, and replaced.
+    if not write_folder(target, files.items(), manifest, replace=True):
+        raise _of_other_pairs(target)
+    return from_json(DistilledManifest, manifest, target.url).digest(target.url_of(MANIFEST))
 
 
 def _nearest_captions(context: StageContext, before: torch.Tensor, after: torch.Tensor) -> list[NearestCaptions]:
