@@ -44,7 +44,7 @@ from vldd_dist.config.sections.experts import AugmentSettings
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.pieces import Pieces
-from vldd_dist.data.prepared.stream import EpochStream
+from vldd_dist.data.prepared.stream import EpochStream, StreamSettings
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import make_graph
@@ -166,16 +166,8 @@ def stream_beside(folder: str, tower: str, index: int, cache: str, augmented: bo
     _barrier.wait()
     started, images = time.monotonic(), 0
     for epoch in (1, 2, 3):
-        stream = EpochStream(
-            embeddings,
-            "train",
-            seed=index,
-            epoch=epoch,
-            batch_size=BATCH,
-            augment=AugmentSettings() if augmented else None,
-            readers=1,
-            decoded=decoded,
-        )
+        settings = StreamSettings(BATCH, AugmentSettings() if augmented else None)
+        stream = EpochStream(embeddings, "train", settings, seed=index, epoch=epoch, decoded=decoded)
         images += sum(len(batch.texts) for batch in stream)
     return images / (time.monotonic() - started)
 

@@ -64,7 +64,7 @@ CITATION = (
 )
 
 
-def describe(data: Mapping[str, Any], pairs: int, objects: Mapping[str, bytes]) -> dict[str, Any]:
+def croissant_metadata(data: Mapping[str, Any], pairs: int, objects: Mapping[str, bytes]) -> dict[str, Any]:
     """The JSON-LD of a set.
 
     Args:
@@ -96,25 +96,30 @@ def describe(data: Mapping[str, Any], pairs: int, objects: Mapping[str, bytes]) 
                 "includes": "*.png",
             },
         ],
-        "recordSet": [
-            _records(
-                "captions",
-                "For each pair the nearest training caption before distillation and after, and the cosine after.",
-                [
-                    _field("captions", name, kind, {"fileObject": {"@id": "captions.jsonl"}, "extract": {"column": name}})
-                    for name, kind in (("before", "sc:Text"), ("after", "sc:Text"), ("similarity", "sc:Float"))
-                ],
-            ),
-            _records(
-                "images-of-pairs",
-                "Each pair as an image, clipped to eight bits a channel.",
-                [
-                    _field("images-of-pairs", name, kind, {"fileSet": {"@id": "images"}, "extract": {"fileProperty": part}})
-                    for name, kind, part in (("name", "sc:Text", "filename"), ("image", "sc:ImageObject", "content"))
-                ],
-            ),
-        ],
+        "recordSet": _record_sets(),
     }
+
+
+def _record_sets() -> list[dict[str, Any]]:
+    """The captions, and the images for display."""
+    return [
+        _records(
+            "captions",
+            "For each pair the nearest training caption before distillation and after, and the cosine after.",
+            [
+                _field("captions", name, kind, {"fileObject": {"@id": "captions.jsonl"}, "extract": {"column": name}})
+                for name, kind in (("before", "sc:Text"), ("after", "sc:Text"), ("similarity", "sc:Float"))
+            ],
+        ),
+        _records(
+            "images-of-pairs",
+            "Each pair as an image, clipped to eight bits a channel.",
+            [
+                _field("images-of-pairs", name, kind, {"fileSet": {"@id": "images"}, "extract": {"fileProperty": part}})
+                for name, kind, part in (("name", "sc:Text", "filename"), ("image", "sc:ImageObject", "content"))
+            ],
+        ),
+    ]
 
 
 def _file(name: str, content: bytes) -> dict[str, Any]:

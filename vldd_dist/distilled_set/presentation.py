@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from vldd_dist.distilled_set.card import SIMILARITY, render_card
-from vldd_dist.distilled_set.croissant import describe
+from vldd_dist.distilled_set.croissant import croissant_metadata
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.heat_map import heat_map
 from vldd_dist.distilled_set.manifest import NearestCaptions
@@ -42,7 +42,7 @@ def present(distilled: DistilledSet, objects: Mapping[str, bytes]) -> dict[str, 
     if similarity is not None:
         files[SIMILARITY] = heat_map(similarity)
     files["README.md"] = render_card(distilled).encode()
-    metadata = describe(distilled.facts.get("data", {}), len(distilled), {**objects, **files})
+    metadata = croissant_metadata(distilled.facts.get("data", {}), len(distilled), {**objects, **files})
     files["croissant.json"] = (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode()
     return files
 

@@ -60,18 +60,13 @@ def train_on(
         StoreError: the set's loss is not known here.
         ValueError: there is nothing to train, or the number of rows of `inputs` differs from the number of pairs.
     """
-    if inputs is not None and len(inputs) != len(distilled):
-        raise ValueError(f"inputs has {len(inputs)} rows for {len(distilled)} pairs: give one row for each pair")
+    images = _image_inputs(distilled, inputs)
     rows = {name: tensor for name, tensor in distilled.rows.items() if name not in ("images", "texts", PHASE)}
-    images, recipe, loss = distilled.images if inputs is None else inputs, distilled.recipe, distilled.loss
+    recipe, loss = distilled.recipe, distilled.loss
     _materialise(image_tower, images[:1])
     _materialise(text_tower, distilled.texts[:1])
     towers = (image_tower, text_tower)
-    # The towers may share parameters.
-    parameters = list(dict.fromkeys(parameter for tower in towers for parameter in tower.parameters()))
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    if not trained:
-        raise ValueError("neither tower has a parameter with requires_grad: there is nothing to train")
+    trained = _trainable(towers)
     device, rate = trained[0].device, recipe.learning_rate if learning_rate is None else learning_rate
     shared = {name: tensor.to(device) for name, tensor in distilled.shared.items()}
     protocol = recipe if epochs is None else recipe.model_copy(update={"epochs": epochs})
@@ -95,6 +90,25 @@ def train_on(
     if not math.isfinite(losses[-1]):
         raise DivergenceError(f"the loss became {losses[-1]} at learning rate {rate:g}: give a lower learning_rate")
     return losses[:-1]
+
+
+def _image_inputs(distilled: DistilledSet, inputs: Tensor | None) -> Tensor:
+    """The inputs of the image tower: the images, or those that replace them. Raises ValueError for a wrong number of rows."""
+    if inputs is None:
+        return distilled.images
+    if len(inputs) != len(distilled):
+        raise ValueError(f"inputs has {len(inputs)} rows for {len(distilled)} pairs: give one row for each pair")
+    return inputs
+
+
+def _trainable(towers: Sequence[nn.Module]) -> list[nn.Parameter]:
+    """The parameters of both towers with `requires_grad`. Raises ValueError if there is none."""
+    # The towers may share parameters.
+    parameters = dict.fromkeys(parameter for tower in towers for parameter in tower.parameters())
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if not trained:
+        raise ValueError("neither tower has a parameter with requires_grad: there is nothing to train")
+    return trained
 
 
 def train_epochs(

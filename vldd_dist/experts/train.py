@@ -19,7 +19,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
-from vldd_dist.data.prepared.stream import EpochStream
+from vldd_dist.data.prepared.stream import EpochStream, StreamSettings
 from vldd_dist.errors import DivergenceError
 from vldd_dist.events import Progress, Report
 from vldd_dist.experts.forgetting import ForgettingCounts
@@ -170,12 +170,9 @@ class ExpertTraining:
         stream = EpochStream(
             inputs.embeddings,
             "train",
+            StreamSettings(settings.batch_size, settings.augment, settings.readers, settings.captions),
             seed=derive_seed(self.seed, "expert", self.index),
             epoch=epoch,
-            batch_size=settings.batch_size,
-            augment=settings.augment,
-            readers=settings.readers,
-            captions=settings.captions,
             decoded=self.decoded,
             features=inputs.features,
             rows=inputs.ranks.rows_to_compute,

@@ -22,7 +22,7 @@ from vldd_dist.config.sections.experts import AugmentSettings
 from vldd_dist.data.prepared import stream
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
-from vldd_dist.data.prepared.stream import EpochStream, PairBatch
+from vldd_dist.data.prepared.stream import EpochStream, PairBatch, StreamSettings
 from vldd_dist.data.sources.base import Part, Source
 from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.plugins import SOURCES
@@ -58,14 +58,9 @@ def test_preparation_is_byte_identical_and_reads_back(store: Store) -> None:
 
 
 def epoch(dataset: Dataset, **changes: Any) -> list[PairBatch]:
-    arguments: dict[str, Any] = {
-        "seed": 1,
-        "epoch": 2,
-        "batch_size": 4,
-        "augment": AugmentSettings(),
-        "readers": 1,
-    }
-    return list(EpochStream(numbered(dataset), "train", **arguments | changes))
+    settings: dict[str, Any] = {"batch_size": 4, "augment": AugmentSettings()}
+    settings |= {name: changes.pop(name) for name in ("augment", "readers", "captions") if name in changes}
+    return list(EpochStream(numbered(dataset), "train", StreamSettings(**settings), **{"seed": 1, "epoch": 2} | changes))
 
 
 def numbered(dataset: Dataset) -> CaptionEmbeddings:
@@ -339,7 +334,7 @@ def test_threads_that_need_the_same_piece_read_it_once(store: Store, monkeypatch
 def test_an_epoch_that_is_not_read_to_its_end_leaves_no_thread(store: Store) -> None:
     dataset = prepare(store, SCENES)
     before = threading.active_count()
-    batches = iter(EpochStream(numbered(dataset), "train", seed=0, epoch=0, batch_size=2, augment=None, readers=3))
+    batches = iter(EpochStream(numbered(dataset), "train", StreamSettings(2, readers=3), seed=0, epoch=0))
     next(batches)
     assert threading.active_count() > before
     batches.close()  # type: ignore[attr-defined]

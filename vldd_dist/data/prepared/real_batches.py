@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
-from vldd_dist.data.prepared.stream import EpochStream, PairBatch
+from vldd_dist.data.prepared.stream import EpochStream, PairBatch, StreamSettings
 
 
 class RealBatches:
@@ -46,11 +46,9 @@ class RealBatches:
         return EpochStream(
             self.embeddings,
             "train",
+            StreamSettings(self.batch_size),
             seed=self.seed,
             epoch=epoch,
-            batch_size=self.batch_size,
-            augment=None,
-            readers=1,
             features=self.features,
             rows=self.rows,
         )

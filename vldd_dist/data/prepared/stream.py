@@ -73,11 +73,27 @@ class _Item:
     caption: int | None
 
 
+@dataclass(frozen=True)
+class StreamSettings:
+    """How a split is streamed.
+
+    Attributes:
+        batch_size: over all ranks.
+        augment: None: images are not augmented.
+        readers: number of shards that are read at the same time.
+        captions: "one" caption of each image, or "all".
+    """
+
+    batch_size: int
+    augment: AugmentSettings | None = None
+    readers: int = 1
+    captions: Captions = "one"
+
+
 class EpochStream:
     """One epoch as an iterable of `PairBatch`; the last batch may be smaller.
 
     Args:
-        captions: "one" caption of each image, or "all".
         features: features that are streamed instead of the images; None: images.
         decoded: cache of the split's decoded images.
         rows: function from the size of a batch to the rows [start, stop) of it that are decoded.
@@ -90,34 +106,31 @@ class EpochStream:
         self,
         embeddings: CaptionEmbeddings,
         split: str,
+        settings: StreamSettings,
         *,
         seed: int,
         epoch: int,
-        batch_size: int,
-        augment: AugmentSettings | None,
-        readers: int,
-        captions: Captions = "one",
         decoded: DecodedImages | None = None,
         features: ImageFeatures | None = None,
         rows: Callable[[int], tuple[int, int]] = lambda size: (0, size),
     ) -> None:
         self.embeddings, self.dataset, self.split = embeddings, embeddings.dataset, split
-        self.info, self.seed, self.epoch, self.features = self.dataset.splits[split], seed, epoch, features
-        self.batch_size, self.augment, self.readers, self.rows = batch_size, augment, readers, rows
-        self.decoded = decoded
+        self.info, self.seed, self.epoch, self.settings = self.dataset.splits[split], seed, epoch, settings
+        self.decoded, self.features, self.rows = decoded, features, rows
         # The number of each shard's first entry.
-        counts = [shard.images if captions == "one" else shard.captions for shard in self.info.shards]
-        self.captions, self.first = captions, [0, *accumulate(counts)]
-        if readers > len(self.info.shards):
+        counts = [shard.images if settings.captions == "one" else shard.captions for shard in self.info.shards]
+        self.first = [0, *accumulate(counts)]
+        if settings.readers > len(self.info.shards):
             raise ConfigError(
-                f"experts.readers ({readers}) is more than the shards of the {split} split ({len(self.info.shards)}): "
+                f"experts.readers ({settings.readers}) is more than the shards of the {split} split ({len(self.info.shards)}): "
                 "lower it, or lower data.shard_images for more shards"
             )
 
     def __iter__(self) -> Iterator[PairBatch]:
         order = numpy_generator(self.seed, "shards", self.epoch).permutation(len(self.info.shards)).tolist()
         # Closed, so that the threads have ended when the caller stops early.
-        with closing(in_order(self._read_shard, order, threads=self.readers, ahead=self.readers)) as shards:
+        readers = self.settings.readers
+        with closing(in_order(self._read_shard, order, threads=readers, ahead=readers)) as shards:
             windows = ([item for shard in window for item in shard] for window in _batched(shards, WINDOW_SHARDS))
             yield from self._batches(self._permuted(windows))
 
@@ -125,7 +138,7 @@ class EpochStream:
         shard, texts = self.info.shards[number], self.embeddings.of_shard(number, self.split)
         images = self.dataset.read_shard(shard) if self.features is None else self.features.of_shard(shard)
         first = self.first[number]
-        if self.captions == "one":
+        if self.settings.captions == "one":
             return [_Item(image, first + position, position, texts, None) for position, image in enumerate(images)]
         return [
             _Item(image, first + int(texts.first[position]) + caption, position, texts, caption)
@@ -147,7 +160,7 @@ class EpochStream:
                 of_rank = group[slice(*self.rows(len(group)))]
                 return [item.entry for item in group], [decoders.submit(self._load, item) for item in of_rank]
 
-            for entries, pending in _prefetched(map(begin, _batched(ordered, self.batch_size)), BATCHES_AHEAD):
+            for entries, pending in _prefetched(map(begin, _batched(ordered, self.settings.batch_size)), BATCHES_AHEAD):
                 images, texts = zip(*(future.result() for future in pending), strict=True)
                 yield PairBatch(torch.stack(images), torch.stack(texts), torch.tensor(entries), self.rows(len(entries)))
 
@@ -158,8 +171,8 @@ class EpochStream:
         number = item.caption
         if number is None:
             number = int(generator.integers(item.texts.captions_of(item.position)))
-        if self.augment is not None:
-            image = to_tensor(augment_image(to_pil(image), self.augment, generator))
+        if self.settings.augment is not None:
+            image = to_tensor(augment_image(to_pil(image), self.settings.augment, generator))
         return image, item.texts.vector(item.position, number)
 
     def _decode(self, encoded: EncodedImage) -> Tensor:
