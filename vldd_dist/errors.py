@@ -1,10 +1,32 @@
 """Errors caused by a user's input or environment, and the exit codes of commands that they end.
 
 Raise one of these with one sentence that names the file, key or value and says how to correct it. For mistakes in this package
-use an assertion, never one of these.
+use an assertion, never one of these. `short`, `first_line` and `did_you_mean` are parts of such sentences.
 """
 
+import difflib
+from collections.abc import Iterable
+
 from vldd_dist.control_characters import one_line
+
+# Longest quotation of another library's error.
+MOST_CHARACTERS = 300
+
+
+def short(error: BaseException) -> str:
+    """The message of another library's error in one line, cut after `MOST_CHARACTERS`; its type if it has no message."""
+    return " ".join(str(error).split())[:MOST_CHARACTERS] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, for errors whose further lines are a traceback."""
+    return str(error).strip().partition("\n")[0]
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the most similar valid name, or an empty text if none is similar."""
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class VlddError(Exception):

@@ -5,12 +5,13 @@ description loads only the plug-ins that it names. An installed package adds its
 `vldd_dist.KIND`, for example `vldd_dist.coresets` (docs/extending.md).
 """
 
-import difflib
 from collections.abc import Iterator
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
+
+from vldd_dist.errors import did_you_mean
 
 
 class Registry:
@@ -43,8 +44,7 @@ class Registry:
         """
         target = self.entries.get(name) or self._installed.get(name)
         if target is None:
-            near = difflib.get_close_matches(name, self, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, self)
             raise ValueError(f"there is no {self.kind} {name!r}: choose one of {', '.join(self)}{hint}")
         module, _, attribute = target.partition(":")
         return getattr(import_module(module), attribute)

@@ -1,6 +1,5 @@
 """The building blocks of the configuration: sections, bounded numbers, lists of distinct values, plug-ins and their settings."""
 
-import difflib
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import (
@@ -16,6 +15,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from vldd_dist.errors import did_you_mean
 from vldd_dist.plugins import Registry
 
 Item = TypeVar("Item")
@@ -107,9 +107,7 @@ class Resources(Section):
 
 
 def _unknown_key(key: str, section: type[Section]) -> PydanticCustomError:
-    near = difflib.get_close_matches(key, section.model_fields, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return PydanticCustomError(UNKNOWN_KEY, "unknown key{hint}", {"hint": hint})
+    return PydanticCustomError(UNKNOWN_KEY, "unknown key{hint}", {"hint": did_you_mean(key, section.model_fields)})
 
 
 def _has_boolean(value: Any) -> bool:

@@ -7,8 +7,7 @@ import torch
 from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
-from vldd_dist.control_characters import one_line
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, short
 
 # An image with more pixels than this is a mistake or an attack (a decompression bomb).
 MAX_PIXELS = 178_956_970
@@ -44,8 +43,7 @@ def decode(data: bytes, source: str) -> Image.Image:
         raise
     except Exception as error:
         # For invalid bytes, decoders raise more kinds of exceptions than they document.
-        reason = one_line(" ".join(str(error).split())) or type(error).__name__
-        raise DataError(f"{source}: not a readable JPEG, PNG or WebP image ({reason})") from None
+        raise DataError(f"{source}: not a readable JPEG, PNG or WebP image ({short(error)})") from None
 
 
 def _on_white(image: ImageFile.ImageFile) -> Image.Image:

@@ -6,6 +6,7 @@ from typing import Any
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
+from vldd_dist.errors import short
 from vldd_dist.store import retry, s3, web
 
 # Attempts at each request of a multipart upload. The client makes them, because repeating the upload would send all parts
@@ -29,7 +30,7 @@ def missing_library(scheme: str, error: ImportError) -> str:
     """What to install for a scheme, as the end of a sentence."""
     if extra := EXTRAS.get(scheme):
         return f"{scheme}:// needs the extra {extra!r}: pip install 'vldd_dist[{extra}]'"
-    return f"{scheme}:// needs another library: {' '.join(str(error).split())}"
+    return f"{scheme}:// needs another library: {short(error)}"
 
 
 def open_file_system(scheme: str, storage_options: dict[str, Any], attempts: int) -> AbstractFileSystem:

@@ -1,12 +1,14 @@
-"""Telling faults of the network or the machine from files that are missing or damaged.
+"""Errors of reading: telling faults of the network or the machine from files that are missing or damaged.
 
 A damaged image is a bad sample, which is left out. An image that cannot be reached at the moment must not be left out: the unit
 would be committed without it.
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from vldd_dist.errors import StoreError
+from vldd_dist.errors import DataError, StoreError, short
 from vldd_dist.store.retry import is_transient, token_expired
 
 # The machine lacks file descriptors or memory, or a network file system was mounted again.
@@ -35,4 +37,13 @@ def reason_of(error: Exception) -> str:
     """An error's own words in one line, with its type unless it is one of the operating system's."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(f"{type(error).__name__} {error}".split())
+    return f"{type(error).__name__} {short(error)}" if str(error) else type(error).__name__
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turns any exception of the `with` block (OSError, unknown scheme, missing credentials) into DataError."""
+    try:
+        yield
+    except Exception as error:
+        raise DataError(f"{what} cannot be read ({short(error)}): correct the URL or the access to it") from None

@@ -2,11 +2,9 @@
 
 import glob
 import io
-import json
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import braceexpand
@@ -15,6 +13,8 @@ from webdataset import utils
 from webdataset.tariterators import base_plus_ext
 
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.json_files import parse_json
+from vldd_dist.data.files.outages import reading
 from vldd_dist.data.files.range_reader import register_openers
 from vldd_dist.data.files.tars import MAX_MEMBER_BYTES, members_of
 from vldd_dist.errors import DataError
@@ -78,10 +78,7 @@ def captions_of(sample: dict[str, Any], source: str) -> list[str]:
     """
     captions: object = None
     if "json" in sample:
-        try:
-            tree = json.loads(sample["json"])
-        except (ValueError, RecursionError):
-            raise DataError(f"{source}.json: not JSON, or nested too deeply") from None
+        tree = parse_json(sample["json"], f"{source}.json")
         if isinstance(tree, dict):
             captions = tree.get("captions", tree.get("caption"))
         where = f"{source}.json: captions"
@@ -121,16 +118,6 @@ def is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-@contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Turns any exception of the `with` block (OSError, unknown scheme, missing credentials) into DataError."""
-    try:
-        yield
-    except Exception as error:
-        cause = one_line(" ".join(str(error).split()))
-        raise DataError(f"{what} cannot be read ({cause}): correct the URL or the access to it") from None
 
 
 def expand(pattern: str) -> list[str]:

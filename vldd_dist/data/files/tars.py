@@ -6,9 +6,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, Self, cast
 
-from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.outages import check_reachable
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, short
 
 # A member larger than this is not a photograph. (A sparse member may claim any size.)
 MAX_MEMBER_BYTES = 256 << 20
@@ -36,7 +35,7 @@ def members_of(name: str, stream: io.BufferedIOBase) -> Iterator[tuple[str, byte
                 tar.members = []  # type: ignore[attr-defined]
     except Exception as error:
         check_reachable(name, error)
-        raise DataError(f"{name}: not a complete WebDataset tar ({one_line(' '.join(str(error).split()))})") from None
+        raise DataError(f"{name}: not a complete WebDataset tar ({short(error)})") from None
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import fsspec
 
 from vldd_dist.data.files.image_folder import local_path
+from vldd_dist.data.files.outages import reading
 from vldd_dist.data.files.range_reader import file_system, open_shard
-from vldd_dist.data.files.shards import reading
 from vldd_dist.store.retry import retried
 
 # Keys under which file systems (S3 and http, Azure, Google, the hub) report a version or checksum of a file's content, the best

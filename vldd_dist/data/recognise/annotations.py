@@ -1,12 +1,10 @@
 """Recognising JSON files of annotations, and finding their images."""
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
-from vldd_dist.data.files.range_reader import open_shard
-from vldd_dist.data.files.shards import reading
+from vldd_dist.data.files.json_files import read_json
 from vldd_dist.data.recognise.found import Found
 from vldd_dist.data.recognise.image_folders import LOOKED_FOR, folder_of_images
 from vldd_dist.data.sources.base import SPLITS
@@ -39,12 +37,7 @@ def is_annotation_file(path: str) -> bool:
 
 
 def _tree(path: str) -> Any:
-    with reading(f"--from {path}"), open_shard(path) as file:
-        raw = file.read()
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        raise DataError(f"--from {path}: not JSON, or nested too deeply") from None
+    return read_json(path, f"--from {path}")
 
 
 def _is_karpathy(tree: Any) -> bool:

@@ -101,8 +101,23 @@ class Source(Plugin):
         return limit
 
     def count(self, split: str, limit: int | None) -> int | None:
-        """The number of samples in a split if it is known without reading the samples, for example from an index."""
-        return self.stated_count(split, limit)
+        """The number of samples in a split if it is known without reading the samples; otherwise, and if the source cannot be
+        read, which the worker that reads it reports, what the settings alone say."""
+        try:
+            known = self._known_count(split)
+        except DataError:
+            known = None
+        if known is None:
+            return self.stated_count(split, limit)
+        return known if limit is None else min(known, limit)
+
+    def _known_count(self, split: str) -> int | None:
+        """The number of samples in a split without a limit, for example from an index; None: not known.
+
+        Raises:
+            DataError: the source cannot be read.
+        """
+        return None
 
     def check(self, split: str) -> None:
         """Read the first samples of one of the source's own splits before a run; log a warning if some are unreadable.

@@ -1,6 +1,5 @@
 """The files that COCO publishes: captions_train2017.json etc. and the folders of their images."""
 
-import json
 from functools import cached_property
 from typing import Annotated, Any, NamedTuple
 
@@ -9,8 +8,9 @@ from pydantic import Field, model_validator
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
-from vldd_dist.data.files.range_reader import open_shard
-from vldd_dist.data.files.shards import checked_captions, reading
+from vldd_dist.data.files.json_files import read_json
+from vldd_dist.data.files.outages import reading
+from vldd_dist.data.files.shards import checked_captions
 from vldd_dist.data.files.versions import content_version
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
@@ -96,13 +96,9 @@ class Coco(Source):
         """The caption file identifies the images too, so that a cluster without access to them finds the prepared unit."""
         return {"captions": self._versions[split], "one_folder": self._one_folder}
 
-    def count(self, split: str, limit: int | None) -> int | None:
-        """From the caption file. If it cannot be read, the limit: the worker that reads it reports the error."""
-        try:
-            count = len(self._content(split).images)
-        except DataError:
-            return limit
-        return count if limit is None else min(count, limit)
+    def _known_count(self, split: str) -> int:
+        """From the caption file."""
+        return len(self._content(split).images)
 
     @property
     def _one_folder(self) -> bool:
@@ -145,12 +141,7 @@ def _image(content: _Content, entry: Any, folder: ImageFolder) -> _Image:
 
 def _read(url: str, split: str) -> _Content:
     """Read a caption file. Raises DataError if it cannot be read or is inconsistent."""
-    with reading(f"data.source.{split}: {url}"), open_shard(url) as file:
-        raw = file.read()
-    try:
-        tree = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{url}: not JSON, or nested too deeply: {one_line(str(error))}") from None
+    tree = read_json(url, f"data.source.{split}: {url}")
     images = tree.get("images") if isinstance(tree, dict) else None
     if isinstance(images, list) and images and isinstance(images[0], dict) and "sentences" in images[0]:
         raise DataError(f"{url}: this is a Karpathy-style file, whose images have `sentences`: use the source `karpathy`")

@@ -5,7 +5,6 @@ import os
 import posixpath
 from functools import cached_property
 from hashlib import sha256
-from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -13,7 +12,8 @@ from pydantic import Field
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder, local_path
-from vldd_dist.data.files.shards import IMAGE_EXTENSIONS, checked_captions, reading
+from vldd_dist.data.files.outages import reading
+from vldd_dist.data.files.shards import IMAGE_EXTENSIONS, checked_captions
 from vldd_dist.data.files.versions import listing
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of, split_called
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
@@ -36,7 +36,7 @@ class Folder(Source):
 
     def parts(self, split: str, *, limit: int | None, images: int) -> list[Part]:
         """Positions count images. A large folder has larger parts (see `MOST_PARTS`)."""
-        count = self._count(split, limit)
+        count = len(self._images.get(split, [])[:limit])
         return parts_of(count, max(images, math.ceil(count / MOST_PARTS)))
 
     def samples(self, split: str, part: Part, *, image_size: int, seed: int) -> Samples:
@@ -63,15 +63,9 @@ class Folder(Source):
                 digest.update(repr((path, self._listing.get(path))).encode())
         return {"files": digest.hexdigest()}
 
-    def count(self, split: str, limit: int | None) -> int | None:
-        """From the listing. If the folder cannot be read, the limit: the worker that reads it reports the error."""
-        try:
-            return self._count(split, limit)
-        except DataError:
-            return limit
-
-    def _count(self, split: str, limit: int | None) -> int:
-        return len(list(islice(self._images.get(split, []), limit)))
+    def _known_count(self, split: str) -> int:
+        """From the listing."""
+        return len(self._images.get(split, []))
 
     def _caption_file(self, name: str) -> str:
         return f"{posixpath.splitext(name)[0]}.{self.caption_extension}"

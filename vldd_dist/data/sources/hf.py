@@ -19,7 +19,7 @@ from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, parts_of
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_in, find_column
 from vldd_dist.data.sources.hf_loading import Rows, commit_of, load, loading
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, short
 from vldd_dist.store.retry import retried
 
 # Zip archives with images that a source keeps open.
@@ -90,13 +90,9 @@ class HuggingFace(Source):
         not hidden."""
         return {"version": self._version}
 
-    def count(self, split: str, limit: int | None) -> int | None:
-        """From the data set's metadata; if a stream has none, the limit."""
-        try:
-            count = self._rows(split).count
-        except DataError:
-            return limit
-        return limit if count is None else min(count, limit or count)
+    def _known_count(self, split: str) -> int | None:
+        """From the data set's metadata, which some streams lack."""
+        return self._rows(split).count
 
     @cached_property
     def _version(self) -> str:
@@ -166,7 +162,7 @@ class HuggingFace(Source):
             data = retried(read)
         except Exception as error:
             check_reachable(one_line(url), error)
-            raise DataError(f"{one_line(url)} cannot be read ({one_line(str(error))})") from None
+            raise DataError(f"{one_line(url)} cannot be read ({short(error)})") from None
         if len(data) > MAX_MEMBER_BYTES:
             raise DataError(f"{one_line(url)} is larger than {MAX_MEMBER_BYTES >> 20} MiB: remove the row")
         return data

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from vldd_dist.control_characters import one_line
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, short
 
 # A folder with one of these files was written by `save_to_disk`.
 SAVED = ("dataset_dict.json", "state.json")
@@ -64,10 +63,10 @@ def loading(path: str) -> Iterator[None]:
             f"data.source: the library `{error.name}` is not installed: install vldd_dist with its extra, vldd_dist[hf]"
         ) from None
     except Exception as error:
-        reason = one_line(" ".join(f"{type(error).__name__}: {error}".split()))
-        if "OfflineMode" in reason:
+        if "OfflineMode" in f"{type(error).__name__}: {error}":
             advice = "unset HF_HUB_OFFLINE, or download the data set and name its folder"
             raise DataError(f"data.source.path: {path} is not a folder, and HF_HUB_OFFLINE is set: {advice}") from None
+        reason = f"{type(error).__name__}: {short(error)}"
         raise DataError(f"data.source: {path} cannot be read ({reason}): correct path, config, revision or splits") from None
 
 

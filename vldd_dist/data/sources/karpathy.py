@@ -1,6 +1,5 @@
 """A JSON file of Karpathy's splits (Flickr8k, Flickr30k, COCO) and a folder of images."""
 
-import json
 import posixpath
 from collections.abc import Iterator
 from functools import cached_property
@@ -14,6 +13,7 @@ from pydantic import Field
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
+from vldd_dist.data.files.json_files import parse_json
 from vldd_dist.data.files.regular_files import open_regular
 from vldd_dist.data.files.shards import checked_captions
 from vldd_dist.data.sources.base import Part, Samples, Source, check_split, parts_of, split_called
@@ -58,22 +58,18 @@ class Karpathy(Source):
         except (OSError, ValueError):
             raise _unreadable(path) from None
 
-    def count(self, split: str, limit: int | None) -> int | None:
-        """From the JSON file. If it cannot be read, the limit: the worker that reads it reports the error."""
-        try:
-            return sum(1 for _ in islice(_of_split(self._entries(), split), limit))
-        except DataError:
-            return limit
+    def _known_count(self, split: str) -> int:
+        """From the JSON file."""
+        return sum(1 for _ in _of_split(self._entries(), split))
 
     def _entries(self) -> list[Any]:
         path = Path(self.annotations)
         try:
             with open_regular(path) as file:
-                tree = json.load(file)
-        except OSError:
+                data = file.read()
+        except (OSError, ValueError):
             raise _unreadable(path) from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: not JSON, or nested too deeply: {one_line(str(error))}") from None
+        tree = parse_json(data, str(path))
         if isinstance(tree, dict) and "annotations" in tree:
             raise DataError(f"{path}: this is a COCO file, with `annotations` and without splits: use the source `coco`")
         if not isinstance(tree, dict) or not isinstance(tree.get("images"), list):

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
+from vldd_dist.data.files.outages import reading
 from vldd_dist.data.files.range_reader import open_shard
-from vldd_dist.data.files.shards import captions_of, expand, image_of, is_text, reading, samples_of
+from vldd_dist.data.files.shards import captions_of, expand, image_of, is_text, samples_of
 from vldd_dist.data.files.versions import versions_of
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source
 from vldd_dist.data.sources.sample import RawSample, UnreadableSample

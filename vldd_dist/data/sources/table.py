@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from vldd_dist.config.base import LOCATION
 from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import ImageFolder
-from vldd_dist.data.files.shards import reading
+from vldd_dist.data.files.outages import reading
 from vldd_dist.data.files.versions import content_version
 from vldd_dist.data.sources.base import SPLITS, Part, Samples, Source, check_split, split_called
 from vldd_dist.data.sources.columns import CAPTION_COLUMNS, PATH_COLUMNS, captions_in, find_column, text_of
@@ -107,13 +107,9 @@ class TableSource(Source):
         """The table identifies the images too, so that a cluster without access to them finds the prepared unit."""
         return {"table": self._version}
 
-    def count(self, split: str, limit: int | None) -> int | None:
-        """From the table. If it cannot be read, the limit: the worker that reads it reports the error."""
-        try:
-            count = self._index[split].images() if split in self._index else 0
-        except DataError:
-            return limit
-        return count if limit is None else min(count, limit)
+    def _known_count(self, split: str) -> int:
+        """From the table."""
+        return self._index[split].images() if split in self._index else 0
 
     @cached_property
     def _version(self) -> str:

@@ -8,8 +8,8 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, Self
 
+from vldd_dist.data.files.outages import reading
 from vldd_dist.data.files.range_reader import open_shard
-from vldd_dist.data.files.shards import reading
 from vldd_dist.data.sources.tables.base import Row, RowNames, Table
 from vldd_dist.errors import DataError
 

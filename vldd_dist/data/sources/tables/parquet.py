@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from vldd_dist.control_characters import one_line
 from vldd_dist.data.files.image_folder import local_path
 from vldd_dist.data.files.range_reader import file_system
 from vldd_dist.data.files.regular_files import open_regular
 from vldd_dist.data.sources.tables.base import Row, Table
-from vldd_dist.errors import DataError
+from vldd_dist.errors import DataError, short
 
 # Rows that are converted to Python values at a time.
 BATCH_ROWS = 1024
@@ -75,8 +74,7 @@ class Parquet(Table):
         except (DataError, GeneratorExit):
             raise
         except OSError as error:
-            reason = error.strerror or one_line(" ".join(str(error).split()))
+            reason = error.strerror or short(error)
             raise DataError(f"data.source.path: {self.url} cannot be read ({reason}): correct the path or the file") from None
         except Exception as error:
-            reason = one_line(" ".join(str(error).split()))
-            raise DataError(f"{self.url}: not a complete parquet file ({reason}): correct the path or `format`") from None
+            raise DataError(f"{self.url}: not a complete parquet file ({short(error)}): correct the path or `format`") from None
