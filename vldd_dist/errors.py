@@ -19,8 +19,8 @@ def short(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for errors whose further lines are a traceback."""
-    return str(error).strip().partition("\n")[0]
+    """The first line of an error's message, for errors whose further lines are a traceback; cut as by `short`."""
+    return str(error).strip().partition("\n")[0][:MOST_CHARACTERS]
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

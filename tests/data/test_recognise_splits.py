@@ -10,7 +10,7 @@ from tests.data.prepared.test_dataset import jpeg
 from tests.data.tables import rows
 from tests.data.test_recognise import csv
 from vldd_dist.data.files.shards import expand
-from vldd_dist.data.recognise import places, recognise
+from vldd_dist.data.recognise import folders, recognise
 from vldd_dist.errors import DataError
 
 
@@ -93,7 +93,7 @@ def test_a_library_folder_with_restval_trains_on_train(tmp_path: Path) -> None:
 
 def hub(names: list[str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(places, "split_names", lambda path: names)
+    monkeypatch.setattr(folders, "split_names", lambda path: names)
 
 
 def test_the_splits_of_a_data_set_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.cost_model.memory_model import Terms
 from vldd_dist.cost_model.memory_trace import MemoryTrace
-from vldd_dist.errors import ConfigError
+from vldd_dist.errors import ConfigError, short
 from vldd_dist.pipeline.stage import StageSpec, all_stages
 
 
@@ -44,8 +44,7 @@ class Estimator:
         try:
             return stage.memory(experiment, self.trace)
         except (RuntimeError, NotImplementedError, AssertionError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:160]
             raise ConfigError(
                 f"model.image.model: a pass of {experiment.model.image.model} at {experiment.data.image_size} pixels "
-                f"cannot be traced ({reason}), so its memory is not estimated"
+                f"cannot be traced ({short(error)}), so its memory is not estimated"
             ) from error

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 
 from vldd_dist.artifacts.manifests import installed_versions
-from vldd_dist.errors import VlddError
+from vldd_dist.errors import VlddError, first_line
 from vldd_dist.sharding.rendezvous import Rendezvous, join, leave, open_rendezvous
 from vldd_dist.store.node_cache import node_cache
 from vldd_dist.store.store import Store
@@ -56,8 +56,7 @@ def examine(url: str) -> list[Finding]:
         except VlddError as error:
             findings.append(Finding("FAIL", subject, str(error)))
         except Exception as error:  # drivers, disks and libraries may raise anything
-            first_line = str(error).strip().partition("\n")[0]
-            findings.append(Finding("FAIL", subject, f"{type(error).__name__}: {first_line}"))
+            findings.append(Finding("FAIL", subject, f"{type(error).__name__}: {first_line(error)}"))
     return findings
 
 

@@ -12,7 +12,7 @@ from ray._private import ray_constants
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 
-from vldd_dist.errors import ConfigError, InterruptedRun
+from vldd_dist.errors import ConfigError, InterruptedRun, first_line
 
 # How many times starting Ray on this machine is tried.
 STARTS = 3
@@ -102,8 +102,3 @@ def _probe(address: str) -> None:
     # Other forms ("auto", "ray://...") are resolved by `ray.init`.
     if re.fullmatch(r"[^/]+:\d+", address):
         GcsClient(address=address).internal_kv_exists(b"probe", namespace=None, timeout=PROBE_SECONDS)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of Ray's message, which may be a page long."""
-    return str(error).strip().partition("\n")[0][:200]

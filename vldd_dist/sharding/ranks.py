@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vldd_dist.errors import short
+
 Value = TypeVar("Value")
 
 
@@ -104,7 +106,7 @@ class Ranks:
             yield
         except RuntimeError as error:
             if self.world_size > 1 and _of_a_collective(error):
-                raise LostRank(" ".join(str(error).split())[:200]) from error
+                raise LostRank(short(error)) from error
             raise
 
 

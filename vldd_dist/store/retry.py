@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
+from vldd_dist.errors import short
+
 # Seconds after which an operation is given up, in addition to the time that its bytes take at the slowest accepted rate.
 DEADLINE_SECONDS = 60.0
 SLOWEST_BYTES_PER_SECOND = 256 << 10
@@ -132,7 +134,7 @@ def sentence(error: Exception, store_url: str, key: str, seconds: float) -> str:
     if "Credential" in type(error).__name__:
         return f"{store_url}: no usable credentials: give them by environment variables, a profile or a role"
     # The texts of botocore's and aiohttp's own errors could contain a secret, so only their type is shown.
-    text = f": {' '.join(str(error).split())}" if isinstance(error, OSError | ValueError) else ""
+    text = f": {short(error)}" if isinstance(error, OSError | ValueError) and str(error) else ""
     if status := _http_status(error):
         text = f": HTTP {status}"
     if is_transient(error):

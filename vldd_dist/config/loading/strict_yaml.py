@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from vldd_dist.errors import short
+
 MAX_NODES = 100_000
 MAX_DEPTH = 64
 _NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
@@ -35,8 +37,7 @@ def parse(text: str) -> Any:
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
     except _ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(reason) from None
+        raise ValueError(short(error)) from None
 
 
 class _Extent(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vldd_dist.config.sections.model import ImageTowerSettings, LoraSettings
-from vldd_dist.errors import ConfigError, DataError
+from vldd_dist.errors import ConfigError, DataError, short
 from vldd_dist.models import libraries
 
 
@@ -34,13 +34,12 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
         except TypeError as error:
             raise ConfigError(f"model.image.model_args: {name} does not take them: {error}") from None
         except (RuntimeError, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:160]
             if not pretrained:
                 raise ConfigError(
-                    f"model.image.model: timm cannot create {name} ({reason}): correct its name or model_args"
+                    f"model.image.model: timm cannot create {name} ({short(error)}): correct its name or model_args"
                 ) from error
             raise ConfigError(
-                f"model.image.weights: timm cannot load pretrained weights of {name} ({reason}): "
+                f"model.image.weights: timm cannot load pretrained weights of {name} ({short(error)}): "
                 "name a .safetensors file, or random"
             ) from None
 
@@ -78,7 +77,7 @@ def check_forward(backbone: nn.Module, name: str, size: int) -> None:
         return
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"data.image_size: {name} does not accept images of {size} px ({' '.join(str(error).split())[:160]}): "
+            f"data.image_size: {name} does not accept images of {size} px ({short(error)}): "
             f"set model_args: {{img_size: {size}}} if the model has it, otherwise choose another size or model"
         ) from None
     finally:

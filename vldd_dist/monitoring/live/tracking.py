@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-from vldd_dist.errors import ConfigError
+from vldd_dist.errors import ConfigError, short
 from vldd_dist.events import RunEvent
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.trackers import TRACKERS, Tracker
@@ -72,7 +72,7 @@ class Tracking:
         try:
             call(tracker)
         except Exception as error:  # A tracking server, its client or a disk may raise anything; that must not stop the run.
-            logger.warning("curves are no longer tracked: %s", " ".join(str(error).split())[:300])
+            logger.warning("curves are no longer tracked: %s", short(error))
             self._tracker = None
             with contextlib.suppress(Exception):
                 tracker.close()
@@ -101,4 +101,4 @@ def make_tracking(description: str, experiment: str) -> Tracking:
     except ImportError:
         raise ConfigError(f"--track {description}: {name} is not installed: pip install {package}") from None
     except Exception as error:
-        raise ConfigError(f"--track {description}: {' '.join(str(error).split())[:300]}") from None
+        raise ConfigError(f"--track {description}: {short(error)}") from None

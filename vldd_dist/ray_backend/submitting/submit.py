@@ -17,9 +17,9 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy
-from vldd_dist.errors import ConfigError
+from vldd_dist.errors import ConfigError, first_line
 from vldd_dist.logs import VARIABLE
-from vldd_dist.ray_backend.joining import TOKEN, first_line
+from vldd_dist.ray_backend.joining import TOKEN
 from vldd_dist.ray_backend.submitting.secret_files import EXCLUDES, check_named_files, check_working_dir, texts_of
 from vldd_dist.store.store import Store
 

@@ -13,6 +13,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from vldd_dist.errors import first_line
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.ray_backend.workers.exceptions import describe, plain
 
@@ -36,13 +37,9 @@ def outcome_of_error(error: Exception) -> Outcome:
     exceptions of a unit's own code as outcomes.
     """
     if isinstance(error, OutOfMemoryError):
-        return Outcome("killed", f"{KILLED} by Ray because its machine was short of memory: {_first_line(error)}", 1)
+        return Outcome("killed", f"{KILLED} by Ray because its machine was short of memory: {plain(first_line(error))}", 1)
     if isinstance(error, WorkerCrashedError) or (isinstance(error, ActorDiedError) and WORKER_DIED in str(error)):
         return Outcome("killed", KILLED, 1)
     if isinstance(error, (*NODE_ERRORS, ActorDiedError)) and not getattr(error, "actor_init_failed", False):
-        return Outcome("lost", f"{LOST}: {_first_line(error)}", 1)
+        return Outcome("lost", f"{LOST}: {plain(first_line(error))}", 1)
     return Outcome("broken", describe(error), 1)
-
-
-def _first_line(error: BaseException) -> str:
-    return plain(str(error).strip().partition("\n")[0])

@@ -17,7 +17,7 @@ from ray.util.queue import Queue
 import vldd_dist.data.prepared.real_batches
 import vldd_dist.distilled_set.presentation
 import vldd_dist.sharding.fsdp_model  # noqa: F401
-from vldd_dist.errors import VlddError
+from vldd_dist.errors import VlddError, first_line
 from vldd_dist.events import Progress, UnitReport, WorkerStarted
 from vldd_dist.logs import bound, start_logging
 from vldd_dist.pipeline.execute import execute
@@ -51,9 +51,7 @@ def answer(
         try:
             ranks = SOLO if rendezvous is None else _join(order, Rendezvous(*rendezvous), rank)
         except RuntimeError as error:
-            cause = (
-                f"rank {rank} of {order.workers} could not join the others: {plain(str(error).strip().partition(chr(10))[0])}"
-            )
+            cause = f"rank {rank} of {order.workers} could not join the others: {plain(first_line(error))}"
             return asdict(Outcome("lost", cause, 1))
         outcome = run_order(order, store, events, node, ranks)
         logger.info("ended: %s%s", outcome.status, f", {outcome.cause}" if outcome.cause else "")
