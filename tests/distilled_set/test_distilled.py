@@ -13,7 +13,7 @@ from vldd_dist import load_distilled
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.cli.main import main
-from vldd_dist.distilled_set import fetch as fetch_module
+from vldd_dist.distilled_set import reading
 from vldd_dist.distilled_set.fetch import fetch
 from vldd_dist.distilled_set.partial_folder import MARKER
 from vldd_dist.distilled_set.reading import published_sets, read_manifest, verify
@@ -152,7 +152,7 @@ def test_fetch_verifies_and_is_idempotent(url: str, tmp_path: Path) -> None:
 
 def test_an_interrupted_fetch_is_resumed(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, reads = tmp_path / "fetched", []
-    monkeypatch.setattr(fetch_module, "PARALLEL_READS", 1)
+    monkeypatch.setattr(reading, "PARALLEL_READS", 1)
     original = Store.read
 
     def failing(self: Store, key: str) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from tests.test_readme import distilled_set
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.cli.main import main
-from vldd_dist.distilled_set import fetch as fetch_module
+from vldd_dist.distilled_set import reading
 from vldd_dist.distilled_set.fetch import fetch
 from vldd_dist.distilled_set.partial_folder import MARKER
 from vldd_dist.distilled_set.reading import read_manifest, verify
@@ -109,7 +109,7 @@ def test_fetching_a_set_that_is_replaced_gives_the_old_set_or_a_one_sentence_err
     """Before each read in turn, objects and manifest are replaced by another set's."""
     store, other, reads = Store(url), another_set(), 0
     wanted = read_manifest(store)
-    monkeypatch.setattr(fetch_module, "PARALLEL_READS", 1)
+    monkeypatch.setattr(reading, "PARALLEL_READS", 1)
     original = Store.read
 
     def replacing(self: Store, key: str) -> bytes:
