@@ -104,14 +104,14 @@ class Source(Plugin):
         """The number of samples in a split if it is known without reading the samples; otherwise, and if the source cannot be
         read, which the worker that reads it reports, what the settings alone say."""
         try:
-            known = self._known_count(split)
+            known = self.known_count(split)
         except DataError:
             known = None
         if known is None:
             return self.stated_count(split, limit)
         return known if limit is None else min(known, limit)
 
-    def _known_count(self, split: str) -> int | None:
+    def known_count(self, split: str) -> int | None:
         """The number of samples in a split without a limit, for example from an index; None: not known.
 
         Raises:

@@ -96,7 +96,7 @@ class Coco(Source):
         """The caption file identifies the images too, so that a cluster without access to them finds the prepared unit."""
         return {"captions": self._versions[split], "one_folder": self._one_folder}
 
-    def _known_count(self, split: str) -> int:
+    def known_count(self, split: str) -> int:
         """From the caption file."""
         return len(self._content(split).images)
 

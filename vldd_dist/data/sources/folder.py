@@ -63,7 +63,7 @@ class Folder(Source):
                 digest.update(repr((path, self._listing.get(path))).encode())
         return {"files": digest.hexdigest()}
 
-    def _known_count(self, split: str) -> int:
+    def known_count(self, split: str) -> int:
         """From the listing."""
         return len(self._images.get(split, []))
 

@@ -90,7 +90,7 @@ class HuggingFace(Source):
         not hidden."""
         return {"version": self._version}
 
-    def _known_count(self, split: str) -> int | None:
+    def known_count(self, split: str) -> int | None:
         """From the data set's metadata, which some streams lack."""
         return self._rows(split).count
 

@@ -58,7 +58,7 @@ class Karpathy(Source):
         except (OSError, ValueError):
             raise _unreadable(path) from None
 
-    def _known_count(self, split: str) -> int:
+    def known_count(self, split: str) -> int:
         """From the JSON file."""
         return sum(1 for _ in _of_split(self._entries(), split))
 

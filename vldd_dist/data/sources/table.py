@@ -107,7 +107,7 @@ class TableSource(Source):
         """The table identifies the images too, so that a cluster without access to them finds the prepared unit."""
         return {"table": self._version}
 
-    def _known_count(self, split: str) -> int:
+    def known_count(self, split: str) -> int:
         """From the table."""
         return self._index[split].images() if split in self._index else 0
 
