@@ -108,7 +108,7 @@ INITIALISATIONS = Registry(
     {
         "real": "vldd_dist.distillation.initialisations.real:RealPairs",
         "noise": "vldd_dist.distillation.initialisations.noise:Noise",
-        "kmeans": "vldd_dist.distillation.initialisations.kmeans:KMeansPairs",
+        "k_means": "vldd_dist.distillation.initialisations.k_means:KMeansPairs",
         "by_modality": "vldd_dist.distillation.initialisations.by_modality:ByModality",
     },
 )

@@ -31,7 +31,7 @@ def test_pairs_keep_the_caption_by_which_they_were_selected(without: Callable[[s
     tree = experiment(
         "coresets.methods=[herding, k_center, k_means]",
         "evaluation.seeds=[7]",
-        "distill.initialise=kmeans",
+        "distill.initialise=k_means",
         "distill.seeds=[5]",
     )
     run(store, [unit for unit in make_graph(tree).units() if unit.kind in ("features", "coreset", "distillation")])

@@ -35,7 +35,7 @@ NOTHING, FIRST, ALMOST = "nothing", "the first", "all, almost"
     ("overrides", "alike"),
     [
         (["distill.initialise=noise"], NOTHING),
-        (["distill.initialise=kmeans"], NOTHING),
+        (["distill.initialise=k_means"], NOTHING),
         (["distill.initialise={images: noise, texts: real}"], NOTHING),
         (["distill.optimiser=sgd"], FIRST),
         (

@@ -19,11 +19,11 @@ def start(store: Store, initialise: str) -> SyntheticPairs:
     return pairs
 
 
-@pytest.mark.parametrize("images", ["real", "noise", "kmeans"])
-@pytest.mark.parametrize("texts", ["real", "noise", "kmeans"])
+@pytest.mark.parametrize("images", ["real", "noise", "k_means"])
+@pytest.mark.parametrize("texts", ["real", "noise", "k_means"])
 def test_each_modality_equals_that_of_its_own_initialisation(images: str, texts: str, finished: Store) -> None:
     """The tensors are bit-identical to those of one start for both. If both are real, they belong to the same pairs."""
-    if {images, texts} == {"real", "kmeans"}:
+    if {images, texts} == {"real", "k_means"}:
         return
     found = start(finished, f"{{images: {images}, texts: {texts}}}")
     of_images, of_texts = start(finished, images), start(finished, texts)
@@ -37,7 +37,7 @@ def test_each_modality_equals_that_of_its_own_initialisation(images: str, texts:
 
 
 def test_starts_differ(finished: Store) -> None:
-    starts = [start(finished, name) for name in ("real", "noise", "kmeans")]
+    starts = [start(finished, name) for name in ("real", "noise", "k_means")]
     for tensors in ([one.images for one in starts], [one.texts for one in starts]):
         assert not torch.equal(tensors[0], tensors[1])
         assert not torch.equal(tensors[0], tensors[2])
@@ -50,7 +50,7 @@ def test_the_modality_that_is_not_named_is_initialised_with_real_pairs(finished:
 
 
 def test_features_are_an_input_only_if_the_initialisation_needs_them() -> None:
-    for initialise, needed in (("{images: kmeans, texts: noise}", True), ("{images: noise, texts: real}", False)):
+    for initialise, needed in (("{images: k_means, texts: noise}", True), ("{images: noise, texts: real}", False)):
         (unit,) = units_of(experiment(f"distill.initialise={initialise}"), "distillation")
         assert ("features" in unit.inputs) is needed
 
@@ -58,7 +58,7 @@ def test_features_are_an_input_only_if_the_initialisation_needs_them() -> None:
 @pytest.mark.parametrize(
     ("initialise", "sentence"),
     [
-        ("{images: real, texts: kmeans}", "distill.initialise: images: real and texts: kmeans choose different real pairs"),
+        ("{images: real, texts: k_means}", "distill.initialise: images: real and texts: k_means choose different real pairs"),
         ("{images: nois}", "there is no initialisation 'nois'"),
         ("{images: noise, text: real}", "text: unknown key; did you mean 'texts'?"),
         ("{images: {name: noise, scale: 2}}", "scale: unknown key"),

@@ -27,7 +27,7 @@ TREE = (
 )
 
 
-@pytest.mark.parametrize("initialise", ["real", "kmeans"])
+@pytest.mark.parametrize("initialise", ["real", "k_means"])
 def test_no_image_starts_a_pair_of_two_phases(initialise: str, store: Store) -> None:
     """Eleven of twelve images are used. Without the exclusion, both phases would draw from all twelve."""
     tree = experiment(

@@ -193,7 +193,7 @@ def test_a_start_from_noise_reads_all_captions_and_one_from_clusters_their_featu
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
     assert stage.traffic is not None
     found = {}
-    for name in ("real", "noise", "kmeans", "{images: noise, texts: kmeans}", "{images: noise, texts: noise}"):
+    for name in ("real", "noise", "k_means", "{images: noise, texts: k_means}", "{images: noise, texts: noise}"):
         described, trace = traced(f"distill.initialise={name}")
         data = data_size(described, None)
         assert data is not None
@@ -205,7 +205,7 @@ def test_a_start_from_noise_reads_all_captions_and_one_from_clusters_their_featu
     assert read["noise"] == read["{images: noise, texts: noise}"]
     assert read["noise"] == data.shards["val"] + 5 * 4 * TEXT_DIM * (data.images["val"] + train)
     clusters = {"image": torch.zeros(train, dim), "text": torch.zeros(train, dim), "caption": torch.zeros(train).long()}
-    for name in ("kmeans", "{images: noise, texts: kmeans}"):
+    for name in ("k_means", "{images: noise, texts: k_means}"):
         assert read[name] == read["real"]
         assert found[name].reads - found["real"].reads == pytest.approx(len(tensors.encode(clusters)), rel=0.05)
     assert found["noise"].reads == found["real"].reads

@@ -13,7 +13,7 @@ class KMeansPairs(Initialisation):
     concatenated)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
-    name: str = "kmeans"
+    name: str = "k_means"
 
     def start(self, context: RunContext) -> Start:
         """Raises ConfigError when there are fewer training images than pairs."""
