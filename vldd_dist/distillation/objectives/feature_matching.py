@@ -23,7 +23,7 @@ class FeatureMatching(Objective):
 
     def problems(self, experiment: "Experiment") -> list[str]:
         loss, problems = experiment.model.loss, []
-        if learned := [*loss.learned_rows(range(1), 1), *loss.learned_shared()]:
+        if learned := loss.learned_names():
             problems.append(
                 f"model.loss: {learned[0]} cannot be learned by distill.objective: {self.name}, which works without a student: "
                 "choose another of either"

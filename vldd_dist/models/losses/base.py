@@ -105,6 +105,10 @@ class Loss(Plugin):
         """The initial shared tensors of this loss."""
         return {}
 
+    def learned_names(self) -> list[str]:
+        """The names of all tensors of this loss that distillation learns, of the row tensors first."""
+        return [*self.learned_rows(range(1), 1), *self.learned_shared()]
+
     def learned_numbers(self, shared: Mapping[str, Tensor]) -> dict[str, float]:
         """The values of its shared tensors, for a distilled set's card."""
         return {}

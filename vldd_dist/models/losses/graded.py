@@ -51,3 +51,15 @@ class GradedLoss(CosineLoss):
 
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
         return self.similarity.learned_rows(numbers, total)
+
+
+class SymmetricLoss(GradedLoss):
+    """The mean of one loss over both directions, images to texts and texts to images."""
+
+    @abstractmethod
+    def of_rows(self, logits: Tensor, similarity: Tensor) -> Tensor:
+        """The scalar loss of one direction: a row of logits (B, B) and of similarities (B, B) has an image's texts, or a text's
+        images."""
+
+    def of_similarity(self, logits: Tensor, similarity: Tensor) -> Tensor:
+        return (self.of_rows(logits, similarity) + self.of_rows(logits.T, similarity.T)) / 2

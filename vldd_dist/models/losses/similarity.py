@@ -16,7 +16,7 @@ from vldd_dist.models.losses.base import Learned
 from vldd_dist.seeding import derive_seed
 
 DIAGONAL, LEFT, RIGHT = "similarity_diagonal", "similarity_left", "similarity_right"
-FULL, NUMBER = "similarity", "number"
+MATRIX, NUMBER = "similarity", "number"
 
 OuterRate = Annotated[float, Field(ge=0)]
 
@@ -89,26 +89,26 @@ class FullSimilarity(Similarity):
     """Every element of S: row tensors `similarity` (M, M), and `number` (M,) int64, the column of each pair, by which a
     minibatch finds its columns."""
 
-    owned: ClassVar[frozenset[str]] = frozenset({FULL, NUMBER})
+    owned: ClassVar[frozenset[str]] = frozenset({MATRIX, NUMBER})
     kind: Literal["full"] = "full"
     lr: OuterRate = Field(0.01, description="Outer learning rate of S; 0 keeps the identity.")
 
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
         columns = torch.tensor(numbers, dtype=torch.int64)
         start = (columns[:, None] == torch.arange(total)).float()
-        return {FULL: Learned(start, self.lr), NUMBER: Learned(columns, 0)}
+        return {MATRIX: Learned(start, self.lr), NUMBER: Learned(columns, 0)}
 
     def check_rows(self, rows: Mapping[str, Tensor], total: int) -> None:
         if not torch.equal(rows[NUMBER].sort().values, torch.arange(total)):
-            raise ValueError(f"{NUMBER!r} must hold each of 0 to {total - 1} once: they are columns of {FULL!r}")
+            raise ValueError(f"{NUMBER!r} must hold each of 0 to {total - 1} once: they are columns of {MATRIX!r}")
 
     def joined_rows(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Between pairs of two sets S is 0; these elements are never used."""
-        whole = torch.block_diag(*(part[FULL] for part in parts))
-        return {FULL: whole, NUMBER: torch.arange(len(whole), device=whole.device)}
+        whole = torch.block_diag(*(part[MATRIX] for part in parts))
+        return {MATRIX: whole, NUMBER: torch.arange(len(whole), device=whole.device)}
 
     def matrix(self, rows: Mapping[str, Tensor]) -> Tensor:
-        return rows[FULL][:, rows[NUMBER]]
+        return rows[MATRIX][:, rows[NUMBER]]
 
 
 KINDS: dict[str, type[Similarity]] = {"none": NoSimilarity, "low_rank": LowRankSimilarity, "full": FullSimilarity}

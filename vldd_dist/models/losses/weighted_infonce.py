@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from vldd_dist.config.base import Rate
-from vldd_dist.models.losses.graded import GradedLoss
+from vldd_dist.models.losses.graded import SymmetricLoss
 
 
-class WeightedInfoNCE(GradedLoss):
+class WeightedInfoNCE(SymmetricLoss):
     """The Kullback-Leibler divergence KL(q | p) for each image over the texts, and for each text over the images: p is the
     softmax of a row's logits, q that of its similarities divided by a temperature (LoRS, Xu et al. 2406.03793, whose code uses
     0.1).
@@ -22,10 +22,7 @@ class WeightedInfoNCE(GradedLoss):
         0.1, description="The target distribution of a row is the softmax of its similarities divided by this."
     )
 
-    def of_similarity(self, logits: Tensor, similarity: Tensor) -> Tensor:
-        return (self._of_rows(logits, similarity) + self._of_rows(logits.T, similarity.T)) / 2
-
-    def _of_rows(self, logits: Tensor, similarity: Tensor) -> Tensor:
+    def of_rows(self, logits: Tensor, similarity: Tensor) -> Tensor:
         log_p = functional.log_softmax(logits, dim=1)
         log_q = functional.log_softmax(similarity / self.target_temperature, dim=1)
         return (log_q.exp() * (log_q - log_p)).sum(dim=1).mean()
