@@ -72,7 +72,7 @@ class ThroughTheTower:
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
         images, texts = batch
-        return self.student.loss(theta, (self.student.model.inputs(images), texts), step)
+        return self.student.loss(theta, (self.student.model.image_backbone(images), texts), step)
 
 
 def main() -> None:

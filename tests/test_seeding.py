@@ -12,8 +12,8 @@ def test_seeded_numbers_leave_the_generator_and_cuda_alone(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     before = torch.get_rng_state()
     drawn = []
-    for seed in (1, 1, 2):
-        with seeded(seed, torch.device("cpu")):
+    for seed, device in ((1, torch.device("cpu")), (1, None), (2, None)):
+        with seeded(seed, device):
             drawn.append(torch.rand(4))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])

@@ -28,11 +28,11 @@ def numpy_generator(*parts: int | str) -> "np.random.Generator":
 
 
 @contextmanager
-def seeded(seed: int, device: "torch.device") -> Iterator[None]:
-    """Within the `with` block, torch's global generators of the CPU and of `device` start at this seed. They are restored at
-    the end. Other devices are not touched: a unit on the CPU must not start CUDA."""
+def seeded(seed: int, device: "torch.device | None" = None) -> Iterator[None]:
+    """Within the `with` block, torch's global generators of the CPU and, if it is given, of `device` start at this seed. They
+    are restored at the end. Other devices are not touched: a unit on the CPU must not start CUDA."""
     import torch
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

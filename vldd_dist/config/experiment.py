@@ -140,8 +140,8 @@ def _distill_problems(experiment: Experiment) -> list[str]:
 
 
 def _application_problems(experiment: Experiment) -> list[str]:
-    image, applications = experiment.model.image, experiment.applications.run
-    if applications and (image.train not in ("head", "frozen") or image.weights == "random"):
+    applications = experiment.applications.run
+    if applications and not experiment.model.has_features:
         return [
             "applications.run: students are trained on features of a frozen image tower with pretrained weights: set model.image.train to "
             "head and model.image.weights to anything but random"
@@ -200,7 +200,7 @@ def _rank_problems(experiment: Experiment) -> list[str]:
                 f"{section}.resources.gpus ({gpus:g}): the ranks of a unit cannot share a GPU: set it to 1, or {section}.workers to 1"
             )
     for section, sharding in (("distill", distill.sharding), ("experts", experts.sharding)):
-        if sharding != "none" and image.train in ("head", "frozen"):
+        if sharding != "none" and image.freezes_backbone:
             problems.append(
                 f"{section}.sharding ({sharding}) shards trained parameters, but with model.image.train: {image.train} only heads "
                 "are trained: set it to none"

@@ -47,7 +47,7 @@ def render_card(distilled: DistilledSet) -> str:
         size=_size_of(distilled.sizes),
         similarity=_SIMILARITY_SHOWN if distilled.loss.similarity_of(distilled.rows) is not None else "",
         learned=", ".join(f"{name} {value:.4g}" for name, value in learned.items()) or "nothing",
-        training=_TRAINING[recipe.image_train in ("head", "frozen")],
+        training=_TRAINING[recipe.freezes_backbone],
         of_phases=f" of each of the {phases} phases, one after the other" if phases > 1 else "",
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,

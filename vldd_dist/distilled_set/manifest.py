@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from vldd_dist.artifacts.facts import Count, Recalls
 from vldd_dist.artifacts.manifests import Sealed
 from vldd_dist.artifacts.row_files import row_files_of
+from vldd_dist.config.sections.model import FROZEN_BACKBONE
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.strict_model import StrictModel
 
@@ -66,6 +67,11 @@ class Recipe(StrictModel):
     learning_rate: float
     momentum: float
     weight_decay: float
+
+    @property
+    def freezes_backbone(self) -> bool:
+        """See `ImageTowerSettings.freezes_backbone`."""
+        return self.image_train in FROZEN_BACKBONE
 
 
 class SetFacts(BaseModel):

@@ -19,12 +19,16 @@ from vldd_dist.models.image.backbone import (
     load_backbone,
     make_trainable,
 )
+from vldd_dist.seeding import seeded
 
 HEADS = ("image_head", "text_head")
 
 
 class DualEncoder(nn.Module):
-    """Both towers, but without the frozen text encoder: from normalised images and from caption embeddings to the joint space.
+    """Both towers, but without the frozen text encoder: from images and from caption embeddings to the joint space.
+
+    Its image tower takes model inputs (`models.inputs`): normalised images (B, 3, H, W) or, if the backbone is frozen, features
+    (B, F) of them, which need to be computed only once an image.
 
     Shapes: B images or captions, D caption embedding size, d size of the joint space.
     """
@@ -44,7 +48,7 @@ class DualEncoder(nn.Module):
                     f"({self.joint_dim}), they have {dim}: choose linear or projection"
                 )
         self.image_backbone = backbone
-        self.frozen_backbone = settings.image.train in ("head", "frozen")
+        self.frozen_backbone = settings.image.freezes_backbone
         self.recomputes = settings.image.grad_checkpointing and not self.frozen_backbone
         self.image_head = build_head(settings.image.head, image_dim, self.joint_dim)
         self.text_head = build_head(settings.text.head, text_dim, self.joint_dim)
@@ -73,13 +77,8 @@ class DualEncoder(nn.Module):
             self.image_backbone.eval()
         return self
 
-    def inputs(self, images: Tensor) -> Tensor:
-        """The input of the image tower's trainable part: the normalised images (B, 3, H, W) themselves or, if the backbone is
-        frozen, its features (B, F), which need to be computed only once an image. Differentiable."""
-        return self.image_backbone(images) if self.frozen_backbone else images
-
     def image_features(self, inputs: Tensor) -> Tensor:
-        """`inputs` -> (B, d)."""
+        """Model inputs -> (B, d)."""
         return self.image_head(inputs if self.frozen_backbone else self.image_backbone(inputs))
 
     def text_features(self, embeddings: Tensor) -> Tensor:
@@ -89,7 +88,7 @@ class DualEncoder(nn.Module):
     def forward(
         self, inputs: Tensor, embeddings: Tensor, mix: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Image and text features, (B, d) each, of `inputs(images)` and caption embeddings.
+        """Image and text features, (B, d) each, of model inputs and caption embeddings.
 
         With several ranks, each gives its own rows and gets the features of all rows. The backbone computes the rank's rows
         only; the cheap heads compute the whole batch on every rank, so that their dropout masks do not depend on the number of
@@ -136,8 +135,7 @@ def redraw_heads(heads: Sequence[nn.Module], seed: int) -> None:
     Args:
         heads: a model's `heads`, or copies of them.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for head in heads:
             if any(parameter.requires_grad for parameter in head.parameters()):
                 # Drawn on the CPU, so that the weights are the same for every device.
@@ -171,6 +169,5 @@ def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tenso
         load_backbone(backbone, image_weights, image.model)
     if image.grad_checkpointing:
         enable_grad_checkpointing(backbone, image.model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(head_seed)
+    with seeded(head_seed):
         return DualEncoder(make_trainable(backbone, image), settings, text_dim).eval()

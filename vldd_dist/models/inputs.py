@@ -1,4 +1,4 @@
-"""The inputs of a dual encoder's trainable part: images, or the features of a frozen backbone."""
+"""Model inputs, which the trainable part of a dual encoder takes: images, or their features by a frozen backbone."""
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ def frozen_tower(model: DualEncoder) -> FrozenTower | None:
 
 
 def model_inputs(model: DualEncoder, images: Tensor) -> Tensor:
-    """`DualEncoder.inputs` of normalised images (M, 3, H, W), without a graph: the images, or features (M, F) by a frozen
+    """The model inputs of normalised images (M, 3, H, W), without a graph: the images, or features (M, F) by a frozen
     backbone."""
     tower = frozen_tower(model)
     return tower.features(images) if tower else images

@@ -110,14 +110,14 @@ class _Search:
         image, distill = self.experiment.model.image, self.experiment.distill
         groups: list[list[Series]] = []
         checkpointing: list[Change] = []
-        if not image.grad_checkpointing and image.train in ("full", "lora"):
+        if not image.grad_checkpointing and not image.freezes_backbone:
             checkpointing = [{"model.image.grad_checkpointing": True}]
             groups.append([checkpointing])
         batch = self._halved(f"{self.section}.batch_size")
         if self.stage.kind != "distillation":
             workers = self._more_workers() if self.stage.kind == "expert" else []
             return [group for group in (*groups, workers, [batch] if batch else []) if group]
-        is_frozen = image.train in ("head", "frozen") or not isinstance(distill.objective, UnrolledObjective)
+        is_frozen = image.freezes_backbone or not isinstance(distill.objective, UnrolledObjective)
         if is_frozen and distill.tower_graph_mib:
             groups.insert(0, [[{"distill.tower_graph_mib": 0}]])
         gradients: Series = []

@@ -37,7 +37,7 @@ def retrieval_split(
 
 
 def image_inputs(model: DualEncoder, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """`model.inputs` of uint8 images (B, 3, H, W), batch by batch, on the model's device, in evaluation mode and without a
+    """The model inputs of uint8 images (B, 3, H, W), batch by batch, on the model's device, in evaluation mode and without a
     graph."""
     model.eval()
     tower = frozen_tower(model)
@@ -54,7 +54,7 @@ def encode_images(model: DualEncoder, batches: Iterable[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def encode_inputs(model: DualEncoder, batches: Iterable[Tensor]) -> Tensor:
-    """The same from batches of `model.inputs`, which for a frozen backbone are its features (B, F)."""
+    """The same from batches of model inputs, which for a frozen backbone are its features (B, F)."""
     model.eval()
     return torch.cat([model.image_features(batch.to(model.mean.device)) for batch in batches])
 

@@ -10,6 +10,9 @@ from vldd_dist.plugins import LOSSES
 # Values of `image.weights` with a meaning of their own; any other value is a file.
 NAMED_WEIGHTS = ("timm", "random", "attributes")
 
+# Values of `image.train` with which the backbone is not trained.
+FROZEN_BACKBONE = ("head", "frozen")
+
 # models/text/poolings.py defines them and says which encoders have them.
 PoolingName = Literal["cls", "mean", "eos", "projected"]
 
@@ -61,6 +64,11 @@ class ImageTowerSettings(Section):
     head: HeadSettings = Field(default_factory=lambda: HeadSettings(kind="none"))
     grad_checkpointing: bool = Field(False, description="Recompute activations in the backward pass (less memory, more time).")
 
+    @property
+    def freezes_backbone(self) -> bool:
+        """Whether no parameter of the backbone is trained, and no adapter: the features of an image then stay the same."""
+        return self.train in FROZEN_BACKBONE
+
 
 class TextTowerSettings(Section):
     """The text tower: a frozen transformers encoder, whose caption embeddings are computed once, and a head."""
@@ -110,4 +118,4 @@ class ModelSettings(Section):
     @property
     def has_features(self) -> bool:
         """Whether all models share one frozen image backbone, so that units compute its features once."""
-        return self.image.train in ("head", "frozen") and self.image.weights != "random"
+        return self.image.freezes_backbone and self.image.weights != "random"

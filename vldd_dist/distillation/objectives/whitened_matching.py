@@ -43,8 +43,8 @@ class WhitenedMatching(FeatureMatching):
     )
 
     def problems(self, experiment: "Experiment") -> list[str]:
-        problems, image = super().problems(experiment), experiment.model.image
-        if image.train not in ("head", "frozen") or image.weights == "random":
+        problems = super().problems(experiment)
+        if not experiment.model.has_features:
             problems.append(
                 "distill.objective: whitened_matching computes the real features once: set model.image.train to head or "
                 "frozen, and model.image.weights to something other than random"

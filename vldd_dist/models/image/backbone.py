@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vldd_dist.config.sections.model import ImageTowerSettings, LoraSettings
 from vldd_dist.errors import ConfigError, DataError, short
 from vldd_dist.models import libraries
+from vldd_dist.seeding import seeded
 
 
 def check_backbone_name(name: str) -> None:
@@ -27,8 +28,7 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
         ConfigError: timm does not know the model or its arguments, or cannot load its weights.
     """
     check_backbone_name(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         try:
             return libraries.timm().create_model(name, pretrained=pretrained, num_classes=0, **arguments)
         except TypeError as error:

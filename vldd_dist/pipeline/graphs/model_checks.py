@@ -58,7 +58,7 @@ def _check_dual_encoder(described: str, text_dim: int | None, image_size: int) -
 def _refuse_kinks(experiment: Experiment) -> None:
     """Refuse a student that the distillation would refuse at its start, after the experts have been trained."""
     smooth = any(phase.objective.wants_smooth_student() for phase in experiment.distill.of_phases())
-    if smooth and experiment.model.image.train in ("full", "lora"):
+    if smooth and not experiment.model.image.freezes_backbone:
         refuse_kinks(_backbone(experiment), "image_backbone")
 
 

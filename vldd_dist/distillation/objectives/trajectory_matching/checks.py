@@ -87,14 +87,14 @@ def _of_loss(settings: MatchingSettings, experiment: "Experiment") -> Iterator[s
 
 
 def _of_blending(settings: MatchingSettings, experiment: "Experiment") -> Iterator[str]:
-    train = experiment.model.image.train
-    if settings.blend is not None and train not in ("head", "frozen"):
+    image = experiment.model.image
+    if settings.blend is not None and not image.freezes_backbone:
         yield (
-            f"{KEY}.blend mixes the features of a frozen backbone, but model.image.train: {train} trains the backbone: set "
-            f"model.image.train to head, or leave {KEY}.blend out"
+            f"{KEY}.blend mixes the features of a frozen backbone, but model.image.train: {image.train} trains the backbone: "
+            f"set model.image.train to head, or leave {KEY}.blend out"
         )
-    heads = experiment.model.image.head.kind, experiment.model.text.head.kind
-    if settings.blend is not None and train in ("head", "frozen") and heads[0] != heads[1]:
+    heads = image.head.kind, experiment.model.text.head.kind
+    if settings.blend is not None and image.freezes_backbone and heads[0] != heads[1]:
         yield (
             f"{KEY}.blend needs the same kind of head on both towers, but model.image.head.kind is {heads[0]} and "
             f"model.text.head.kind is {heads[1]}: set one to the other, or leave {KEY}.blend out"
