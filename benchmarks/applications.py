@@ -20,7 +20,7 @@ import torch
 
 from benchmarks._measure import print_json
 from vldd_dist.applications.architecture_search import ArchitectureSearch
-from vldd_dist.applications.base import DISTILLED, Application
+from vldd_dist.applications.base import Application
 from vldd_dist.applications.continual_learning import ContinualLearning
 from vldd_dist.applications.inputs import DistilledPairs, Inputs, select
 from vldd_dist.applications.membership_inference import MembershipInference
@@ -31,6 +31,7 @@ from vldd_dist.applications.tables import application_table
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.bilevel import Bilevel
+from vldd_dist.methods import DISTILLED
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.stages.application import inputs_of
 from vldd_dist.reporting.renderers.markdown import markdown
@@ -49,8 +50,8 @@ def applications(quick: bool) -> list[Application]:
     return [
         ArchitectureSearch(candidates=12 if quick else 36, epochs=epochs),
         MembershipInference(references=4 if quick else 8),
-        ContinualLearning(distil=of_tasks, epochs=epochs),
-        OneShotFederated(distil=of_clients, epochs=epochs, rounds=rounds),
+        ContinualLearning(distill=of_tasks, epochs=epochs),
+        OneShotFederated(distill=of_clients, epochs=epochs, rounds=rounds),
     ]
 
 
@@ -83,7 +84,7 @@ def distilled(inputs: Inputs, outer_steps: int, *, noise: bool) -> DistilledPair
     """Pairs distilled from all training pairs."""
     settings = PartDistillation(objective=Bilevel(teacher=0), outer_steps=outer_steps, validate_every=outer_steps // 2)
     start = None if noise else select(START, inputs.train, PAIRS, numpy_generator(inputs.seed, "benchmark start"))
-    pairs = settings.distil(inputs.students, inputs.train, inputs.validation, start or PAIRS)
+    pairs = settings.run(inputs.students, inputs.train, inputs.validation, start or PAIRS)
     return DistilledPairs(pairs, start)
 
 

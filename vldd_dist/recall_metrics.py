@@ -1,15 +1,12 @@
 """The recall metrics: their names, order, display names and mean. This is the only module that lists them.
 
 TRK is image-to-text recall at K (percent of images with one of their own captions among the first K), IRK is text-to-image
-recall at K (percent of captions with their own image among the first K). `mean` is the mean of the six. The module also has the
-names of the two methods that need no coreset.
+recall at K (percent of captions with their own image among the first K). `mean` is the mean of the six.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
-# Methods by the pairs that students are trained on: all real pairs, or distilled pairs. Any other method is a coreset.
-FULL, DISTILLED = "full", "distilled"
 RecallName = Literal["tr1", "tr5", "tr10", "ir1", "ir5", "ir10"]
 Metric = RecallName | Literal["mean"]
 

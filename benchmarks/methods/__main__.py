@@ -25,16 +25,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._measure import print_json
-from benchmarks.methods.feature_space import FeatureSpace, set_bytes
+from benchmarks.methods.feature_space import FeatureSpace
 from benchmarks.methods.method_runs import KeptFigures, MethodRun, method_run
+from vldd_dist.applications.parts import set_bytes
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy, load_study
+from vldd_dist.methods import DISTILLED
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.recall_metrics import DISTILLED
 from vldd_dist.store.store import Store
 
 KINDS = ("full", "coreset", "published", "ours", "ablation")

@@ -4,22 +4,16 @@ Everything else (objectives, outer loop, students) is the package's own. Learned
 results are not distilled sets of images and are reported separately.
 """
 
-import copy
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from vldd_dist.applications.students import FeatureBackbone
-from vldd_dist.artifacts.unit_writer import UnitWriter
+from vldd_dist.applications.part_distillation import distill_in_memory
+from vldd_dist.applications.students import Students, Trained
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.distillation.initialisations import starting_pairs
-from vldd_dist.distillation.outer_loop import Distillation
-from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
-from vldd_dist.models.dual_encoder import DualEncoder, redraw_heads
+from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.image.backbone import feature_size
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.pipeline.context import StageContext
@@ -27,7 +21,7 @@ from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.inputs import load_retrieval_split
 from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.retrieval.encode import RetrievalSplit, measure
+from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import run, workspace
@@ -71,106 +65,47 @@ class FeatureSpace:
     def context(self) -> StageContext:
         return workspace(self.store, self.unit)
 
-    def student(self, context: StageContext, seed: int) -> DualEncoder:
-        """A student on features, whose heads are drawn by the seed."""
+    def students(self) -> Students:
+        """The students of an evaluation, on features. They start from the same weights as those of an evaluation with the same
+        seed."""
+        context, image_model = self.context, self.experiment.model.image.model
         pixels = context.build_model(0)
-        model = DualEncoder(FeatureBackbone(feature_size(pixels.image_backbone)), context.model_settings, pixels.text_dim)
-        redraw_heads(model.heads, seed)
-        return model.eval()
+        dims = feature_size(pixels.image_backbone), pixels.text_dim
+        return Students(context.model_settings, *dims, self.experiment.evaluation_on(image_model), context.device)
 
-    def evaluator(self, context: StageContext, seed: int) -> Evaluator:
-        """The evaluator of an evaluation with this seed."""
-        base = self.student(context, derive_seed(seed, "head"))
-        settings = self.experiment.evaluation_on(self.experiment.model.image.model)
-        return Evaluator(lambda: copy.deepcopy(base), settings, context.model_settings.loss, seed)
+    def split(self, name: str) -> RetrievalSplit:
+        """Features and embeddings of a split of the real pairs."""
+        context = self.context
+        return load_retrieval_split(context, context.build_model(0), name)
 
-    def distil(self) -> tuple[TrainingPairs, float]:
+    def distill(self) -> tuple[TrainingPairs, float]:
         """Run the unit's distillation. Returns the pairs with the best validation, `images` (M, F), and their validation
         recall, percent."""
-        context, settings = self.context, self.experiment.distill.run_settings()
-        pixels = context.build_model(derive_seed(self.unit.spec["seed"], "student"))
+        context, settings, seed = self.context, self.experiment.distill.run_settings(), self.unit.spec["seed"]
+        pixels = context.build_model(derive_seed(seed, "student"))
         pairs, rates = starting_pairs(run_context(context, settings, pixels))
         features = FrozenTower(pixels.image_backbone).features(pairs.images)
         pairs = replace(pairs, rows=pairs.rows | {"images": features})
-        student = self.student(context, derive_seed(self.unit.spec["seed"], "student"))
-        inputs = run_context(context, settings, student)
         # The outer learning rate of images is chosen for normalised pixels, whose standard deviation is about one.
-        spread = float(context.image_features.of_split("train").std(dim=0).mean()) if context.image_features else 1.0
-        rates = rates | {"images": rates["images"] * spread}
-        evaluator = self.evaluator(context, derive_seed(self.unit.spec["seed"], "validation"))
-        validation = load_retrieval_split(context, student, "val")
-
-        def validate(current: SyntheticPairs) -> float:
-            training_pairs = TrainingPairs(current.rows, len(current), shared=current.shared)
-            return evaluator.choose(training_pairs, validation).recall.mean
-
-        with tempfile.TemporaryDirectory() as folder, settings.objective.open(inputs) as problem:
-            writer = UnitWriter(Store(folder), "distillation", "0", {}, {})
-            distillation = Distillation(problem, pairs, rates, inputs, validate=validate, writer=writer)
-            facts = distillation.run()
-        return TrainingPairs(distillation.best.rows, len(pairs), shared=distillation.best.shared), facts["best_validation"]
+        rates = rates | {"images": rates["images"] * float(self.split("train").inputs.std(dim=0).mean())}
+        students = self.students()
+        inputs = run_context(context, settings, students.with_seed(derive_seed(seed, "student")).build())
+        validating = students.with_seed(derive_seed(seed, "validation"))
+        return distill_in_memory(inputs, pairs, rates, validating, self.split("val"))
 
     def recalls(self, pairs: TrainingPairs) -> list[float]:
         """The mean of the six test recalls, percent, of a student for each evaluation seed, whose learning rate is chosen on
         validation."""
-        context = self.context
-        validation, test = (load_retrieval_split(context, self.student(context, 0), split) for split in ("val", "test"))
-        means = []
-        for seed in self.experiment.evaluation.seeds:
-            choice = self.evaluator(context, seed).choose(pairs, validation)
-            means.append(measure(choice.student, test, 128).mean)
-        return means
+        validation = self.split("val")
+        return self._test_recalls(lambda students: students.on_pairs(pairs, validation))
 
     def full_data(self, epochs: int) -> list[float]:
         """The same for students trained on all training pairs, with one caption of each image drawn anew in each epoch. SGD and
         the list of learning rates are the protocol's; the rate and the epoch with the best validation are chosen."""
-        context = self.context
-        features, (texts, image_of_caption) = context.image_features, context.embeddings.of_split("train")
-        assert features is not None
-        images = features.of_split("train")
-        first = torch.searchsorted(image_of_caption, torch.arange(len(images) + 1))
-        validation, test = (load_retrieval_split(context, self.student(context, 0), split) for split in ("val", "test"))
-        return [
-            self._best_of_full_data(context, seed, (images, texts, first), validation, test, epochs)
-            for seed in self.experiment.evaluation.seeds
-        ]
+        train, validation = self.split("train"), self.split("val")
+        return self._test_recalls(lambda students: students.on_split(train, validation, epochs))
 
-    def _best_of_full_data(
-        self,
-        context: StageContext,
-        seed: int,
-        data: tuple[Tensor, Tensor, Tensor],
-        validation: RetrievalSplit,
-        test: RetrievalSplit,
-        epochs: int,
-    ) -> float:
-        images, texts, first = data
-        evaluator = self.evaluator(context, seed)
-        best = (-1.0, -1.0)
-        for rate in evaluator.settings.learning_rates:
-            student, generator = evaluator.build_student(), torch.Generator().manual_seed(seed)
-            optimiser = torch.optim.SGD(
-                [p for p in student.parameters() if p.requires_grad],
-                lr=rate,
-                momentum=evaluator.settings.momentum,
-                weight_decay=evaluator.settings.weight_decay,
-            )
-            torch.manual_seed(seed)
-            for _ in range(epochs):
-                student.train()
-                for chosen in torch.randperm(len(images), generator=generator).split(evaluator.settings.batch_size):
-                    counts = first[chosen + 1] - first[chosen]
-                    captions = first[chosen] + (torch.rand(len(chosen), generator=generator) * counts).long()
-                    loss = evaluator.loss(*student(images[chosen], texts[captions]))
-                    optimiser.zero_grad()
-                    loss.backward()
-                    optimiser.step()
-                validated = measure(student, validation, 128).mean
-                if validated > best[0]:
-                    best = validated, measure(student, test, 128).mean
-        return best[1]
-
-
-def set_bytes(rows: Mapping[str, Tensor]) -> int:
-    """The size of the pairs: bytes of all row tensors."""
-    return sum(tensor.nbytes for tensor in rows.values())
+    def _test_recalls(self, train: Callable[[Students], Trained]) -> list[float]:
+        students, test = self.students(), self.split("test")
+        of_seeds = [students.with_seed(seed) for seed in self.experiment.evaluation.seeds]
+        return [of_seed.recall(train(of_seed).student, test) for of_seed in of_seeds]

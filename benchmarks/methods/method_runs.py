@@ -9,7 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from benchmarks.methods.feature_space import FeatureSpace, set_bytes
+from benchmarks.methods.feature_space import FeatureSpace
+from vldd_dist.applications.parts import set_bytes
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.store.store import Store
 
@@ -70,7 +71,7 @@ def method_run(kept: KeptFigures, store: Store, method: str, experiment: Experim
 
     def measure() -> dict[str, Any]:
         started = time.process_time()
-        pairs, validation = space.distil()
+        pairs, validation = space.distill()
         seconds = time.process_time() - started
         size, budget = set_bytes(pairs.rows), experiment.distill.pairs[0]
         return asdict(MethodRun(method, budget, rate, seed, validation, space.recalls(pairs), size, seconds))

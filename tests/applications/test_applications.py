@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.methods.feature_space import FeatureSpace
 from vldd_dist.applications.architecture_search import kendall_tau
 from vldd_dist.applications.continual_learning import forgetting
 from vldd_dist.applications.inputs import DistilledPairs, Inputs
 from vldd_dist.applications.membership_inference import MembershipInference, success
 from vldd_dist.applications.part_distillation import PartDistillation
 from vldd_dist.applications.parts import dirichlet_clients
+from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.applications.students import Students
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
@@ -17,10 +19,12 @@ from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.monitoring.reports.report_files import read_tables
+from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
 from vldd_dist.pipeline.stages.application import starting_numbers
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.retrieval.encode import RetrievalSplit
+from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import run, workspace
 
@@ -29,9 +33,9 @@ APPLICATIONS = [
     "{name: architecture_search, candidates: 4, joint_dims: [4, 32], epochs: 2, baselines: [random]}",
     "{name: membership_inference, references: 2}",
     "{name: continual_learning, tasks: 3, pairs_a_task: 4, epochs: 20, "
-    "distil: {objective: covariance_matching, outer_steps: 4, validate_every: 4}}",
+    "distill: {objective: covariance_matching, outer_steps: 4, validate_every: 4}}",
     "{name: one_shot_federated, clients: 3, clusters: 3, pairs: 3, epochs: 20, rounds: [1, 2], baselines: [random], "
-    "concentrations: [0.5], distil: {objective: covariance_matching, outer_steps: 4, validate_every: 4}}",
+    "concentrations: [0.5], distill: {objective: covariance_matching, outer_steps: 4, validate_every: 4}}",
 ]
 # Sizes of an image feature and of a caption embedding.
 PAIR_KIB = (192 + 384) * 4 / 1024
@@ -122,6 +126,46 @@ def test_one_shot_federated(tables: dict[str, Table]) -> None:
     assert figures(table, "full data")["recall"].mean > distilled["recall"].mean
 
 
+def test_rows_hold_a_value_for_each_seed_in_the_order_in_which_they_were_added() -> None:
+    rows = ResultRows()
+    for seed in (1.0, 2.0):
+        rows.add("full data", {"recall": 10 * seed}, setting="b")
+        rows.add("random", {"recall": seed, "kib": 3 * seed}, setting="a")
+        rows.add("random", {"recall": -seed}, setting="b")
+    assert rows.results(bounds=("full data",)) == [
+        Result(method="full data", setting="b", figures={"recall": [10, 20]}, bound=True),
+        Result(method="random", setting="b", figures={"recall": [-1, -2]}),
+        Result(method="random", setting="a", figures={"recall": [1, 2], "kib": [3, 6]}),
+    ]
+
+
+def feature_space(finished: tuple[Graph, Store]) -> FeatureSpace:
+    graph, store = finished
+    return FeatureSpace(graph.experiment, store, graph.unit("distillation", 20, 0))
+
+
+def test_students_on_features_repeat_the_evaluations_of_coresets(finished: tuple[Graph, Store]) -> None:
+    """They start from the same weights, and are trained and chosen by the same protocol. So recalls of different sets in the
+    benchmark of methods can be compared with each other and with those of experiments."""
+    graph, store = finished
+    space = feature_space(finished)
+    evaluations = [unit for unit in graph.wanted("evaluation") if "pairs" in unit.inputs]
+    of_coresets = [unit for unit in evaluations if unit.inputs["pairs"].kind == "coreset"]
+    assert of_coresets
+    for unit in of_coresets:
+        rows = read_rows(UnitReader(store, "coreset", unit.inputs["pairs"].id), "pairs")
+        (recall,) = space.with_students([unit.spec["seed"]]).recalls(space.of_pixels(rows))
+        assert recall == pytest.approx(UnitReader(store, "evaluation", unit.id).facts["test"]["mean"])
+
+
+def test_a_distillation_in_feature_space_returns_the_pairs_that_validate_best(finished: tuple[Graph, Store]) -> None:
+    space = feature_space(finished)
+    pairs, validation = space.distill()
+    assert pairs.rows["images"].shape == (20, 192)
+    validating = space.students().with_seed(derive_seed(space.unit.spec["seed"], "validation"))
+    assert validating.on_pairs(pairs, space.split("val")).validation == pytest.approx(validation)
+
+
 def test_clients_share_out_the_images_and_a_small_concentration_makes_them_unlike() -> None:
     clusters = [torch.arange(start, start + 100) for start in (0, 100, 200, 300)]
 
@@ -156,8 +200,7 @@ def test_a_set_that_started_as_noise_has_no_initial_real_pairs() -> None:
     split = RetrievalSplit(features, texts, torch.arange(30))
     described = experiment("model.joint_dim=4", "evaluation.epochs=2")
     students = Students(described.model, 8, 6, described.evaluation, torch.device("cpu"))
-    distil = PartDistillation(outer_steps=2, validate_every=2)
-    pairs = distil.distil(students, split, split, 5)
+    pairs = PartDistillation(outer_steps=2, validate_every=2).run(students, split, split, 5)
     assert pairs.rows["images"].shape == (5, 8)
     given = Inputs(split, split, split, students, [0], 0, DistilledPairs(pairs), 5)
     found = MembershipInference(references=1).run(given)
@@ -185,8 +228,8 @@ def test_kendall_tau_by_counting_pairs() -> None:
             r"forgetting: a baseline of applications selects real pairs by their features, without",
         ),
         (
-            "applications.run=[{name: continual_learning, distil: {objective: bilevel}}]",
-            r"distil.objective: bilevel needs experts, which a part of the data has none of: set its teacher to 0",
+            "applications.run=[{name: continual_learning, distill: {objective: bilevel}}]",
+            r"distill.objective: bilevel needs experts, which a part of the data has none of: set its teacher to 0",
         ),
         (
             "model.loss={name: infonce, learn_temperature: true}",

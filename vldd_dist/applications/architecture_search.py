@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pydantic import Field
 
-from vldd_dist.applications.base import BASELINES, DISTILLED, FULL, Application, Baselines, Figure
+from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Baselines, Figure
 from vldd_dist.applications.inputs import Inputs, select
 from vldd_dist.applications.result import Result
 from vldd_dist.applications.students import Students, Trained
@@ -18,6 +18,7 @@ from vldd_dist.config.base import Distinct, Positive
 from vldd_dist.config.sections.model import HeadSettings, ModelSettings
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import TrainingPairs
+from vldd_dist.methods import DISTILLED
 from vldd_dist.seeding import numpy_generator
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ HEADS = (
 )
 
 
-OTHER_SEED = f"{FULL}, another seed"
+OTHER_SEED = f"{FULL_DATA}, another seed"
 Train = Callable[[Students], Trained]
 
 
@@ -109,7 +110,7 @@ class ArchitectureSearch(Application):
             Result(
                 method=method,
                 setting=f"{given.count} pairs",
-                bound=method in (FULL, OTHER_SEED),
+                bound=method in (FULL_DATA, OTHER_SEED),
                 figures={
                     "tau": [kendall_tau(truth.validation, ranking.validation) for ranking in of_method],
                     "choice": [truth.test[ranking.first] for ranking in of_method],
@@ -134,9 +135,10 @@ class ArchitectureSearch(Application):
             return lambda students: students.on_pairs(pairs, given.validation)
 
         models = self.models(given.students.model, given.seed)
-        yield FULL, rank(models, reference, on_all(self.epochs), test=True)
+        yield FULL_DATA, rank(models, reference, on_all(self.epochs), test=True)
         yield OTHER_SEED, rank(models, reference + 1, on_all(self.epochs))
-        yield f"{FULL}, {self.stopped_after} of {self.epochs} epochs", rank(models, reference + 1, on_all(self.stopped_after))
+        stopped_early = f"{FULL_DATA}, {self.stopped_after} of {self.epochs} epochs"
+        yield stopped_early, rank(models, reference + 1, on_all(self.stopped_after))
         for seed in given.seeds:
             for method in self.baselines:
                 generator = numpy_generator(seed, "baseline", method.name, given.count)

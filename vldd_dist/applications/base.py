@@ -14,8 +14,8 @@ from vldd_dist.plugins import CORESETS
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
 
-# What distilled pairs and full data are called in results.
-DISTILLED, FULL = "distilled", "full data"
+# The method of results of students that are trained on all training pairs.
+FULL_DATA = "full data"
 
 
 class Figure(NamedTuple):
@@ -62,7 +62,7 @@ class Application(Plugin):
         return []
 
 
-def _needs_no_expert(methods: list[Coreset]) -> list[Coreset]:
+def _selects_by_features(methods: list[Coreset]) -> list[Coreset]:
     for method in methods:
         unavailable = [
             *sorted(method.needs - {"features"}),
@@ -79,6 +79,6 @@ def _needs_no_expert(methods: list[Coreset]) -> list[Coreset]:
 
 # The coresets that an application compares with.
 Baselines = Annotated[
-    list[Annotated[AnyPlugin, plugin_of(CORESETS)]], AfterValidator(distinct), AfterValidator(_needs_no_expert)
+    list[Annotated[AnyPlugin, plugin_of(CORESETS)]], AfterValidator(distinct), AfterValidator(_selects_by_features)
 ]
 BASELINES = "Coresets to compare with, selected by the features of the frozen towers, so that no expert is needed."

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import torch
 from pydantic import Field
 
-from vldd_dist.applications.base import BASELINES, DISTILLED, FULL, Application, Baselines, Figure
+from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Baselines, Figure
 from vldd_dist.applications.inputs import Inputs, part_of, select
 from vldd_dist.applications.part_distillation import START, PartDistillation
 from vldd_dist.applications.parts import Clusters, joined, set_bytes
-from vldd_dist.applications.result import Result
+from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.applications.students import Students
 from vldd_dist.config.base import Positive
 from vldd_dist.errors import ConfigError
 from vldd_dist.evaluation.evaluator import TrainingPairs
+from vldd_dist.methods import DISTILLED
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed, numpy_generator
@@ -83,10 +84,10 @@ class ContinualLearning(Application):
         6, description="Epochs of training on all pairs: of all tasks at once, and of each task in turn without a memory."
     )
     baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
-    distil: PartDistillation = Field(PartDistillation(), description="How a task's pairs are distilled.")
+    distill: PartDistillation = Field(PartDistillation(), description="How a task's pairs are distilled.")
 
     def problems(self, experiment: "Experiment") -> list[str]:
-        return self.distil.problems(experiment)
+        return self.distill.problems(experiment)
 
     def notes(self) -> list[str]:
         return [
@@ -99,20 +100,17 @@ class ContinualLearning(Application):
 
     def run(self, given: Inputs) -> list[Result]:
         tasks = Tasks(given, self.tasks, self.pairs_a_task)
-        # Method -> figure -> a value for each seed.
-        rows: dict[str, dict[str, list[float]]] = {}
+        rows = ResultRows()
         for position, seed in enumerate(given.seeds):
             for method, figures in self._measure(given, tasks, given.students.with_seed(seed)):
-                row = rows.setdefault(method, {})
-                for key, value in figures.items():
-                    row.setdefault(key, []).append(value)
+                rows.add(method, figures)
             given.report(position + 1, len(given.seeds))
-        return [Result(method=method, figures=figures, bound=method in (FULL, NO_MEMORY)) for method, figures in rows.items()]
+        return rows.results(bounds=(FULL_DATA, NO_MEMORY))
 
     def _measure(self, given: Inputs, tasks: Tasks, students: Students) -> Iterator[tuple[str, dict[str, float]]]:
         """(method, its figures by name) for one seed."""
         joint = students.on_split(given.train, given.validation, self.epochs).student
-        yield FULL, {"recall": students.recall(joint, given.test)}
+        yield FULL_DATA, {"recall": students.recall(joint, given.test)}
         student, history = self._without_memory(tasks, students)
         yield NO_MEMORY, {"recall": students.recall(student, given.test), "forgetting": forgetting(history)}
         for method, memory in self._memories(tasks, students):
@@ -125,7 +123,7 @@ class ContinualLearning(Application):
                 {
                     "recall": students.recall(student, given.test),
                     "forgetting": forgetting(history),
-                    "kib": sum(map(set_bytes, memory)) / 1024,
+                    "kib": sum(set_bytes(pairs.rows) for pairs in memory) / 1024,
                 },
             )
 
@@ -138,7 +136,7 @@ class ContinualLearning(Application):
         generator = numpy_generator(students.seed, "memory", DISTILLED)
         starts = [select(START, part, self.pairs_a_task, generator) for part in tasks.train]
         distilled = [
-            self.distil.distil(students, train, validation, start)
+            self.distill.run(students, train, validation, start)
             for train, validation, start in zip(tasks.train, tasks.validation, starts, strict=True)
         ]
         yield DISTILLED, distilled

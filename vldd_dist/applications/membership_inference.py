@@ -21,14 +21,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from vldd_dist.applications.base import DISTILLED, Application, Figure
+from vldd_dist.applications.base import Application, Figure
 from vldd_dist.applications.inputs import Inputs, one_caption_each
-from vldd_dist.applications.result import Result
+from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.applications.students import PairNumbers
 from vldd_dist.config.base import Positive
 from vldd_dist.coresets.random import RandomPairs
 from vldd_dist.data.medoids import concatenated_features
 from vldd_dist.evaluation.evaluator import TrainingPairs
+from vldd_dist.methods import DISTILLED
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed, numpy_generator
@@ -87,22 +88,14 @@ class MembershipInference(Application):
         ]
 
     def run(self, given: Inputs) -> list[Result]:
-        # (setting, method) -> figure -> a value for each seed.
-        rows: dict[tuple[str, str], dict[str, list[float]]] = {}
+        rows = ResultRows()
         for position, seed in enumerate(given.seeds):
             references = [*self._references(given, seed)]
             for method, pairs, start in self._released(given, seed):
                 for setting, figures in self._attack(given, seed, pairs, start, references):
-                    row = rows.setdefault((setting, method), {})
-                    for key, value in figures.items():
-                        row.setdefault(key, []).append(value)
+                    rows.add(method, figures, setting=f"{setting}, {given.count} pairs")
             given.report(position + 1, len(given.seeds))
-        return [
-            Result(method=method, setting=f"{setting}, {given.count} pairs", figures=figures)
-            for setting in (START, OTHERS)
-            for (row_setting, method), figures in rows.items()
-            if row_setting == setting
-        ]
+        return rows.results()
 
     def _released(self, given: Inputs, seed: int) -> Iterator[tuple[str, TrainingPairs, PairNumbers | None]]:
         """(method, released pairs, the training pairs they started from; None: noise)."""

@@ -12,14 +12,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vldd_dist.applications.base import BASELINES, DISTILLED, FULL, Application, Baselines, Figure
+from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Baselines, Figure
 from vldd_dist.applications.inputs import Inputs, part_of, select
 from vldd_dist.applications.part_distillation import START, PartDistillation
 from vldd_dist.applications.parts import Clusters, dirichlet_clients, joined, set_bytes
-from vldd_dist.applications.result import Result
+from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.applications.students import Students
 from vldd_dist.config.base import Distinct, Positive, Rate
 from vldd_dist.evaluation.evaluator import TrainingPairs
+from vldd_dist.methods import DISTILLED
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed, numpy_generator
@@ -52,10 +53,10 @@ class OneShotFederated(Application):
     rounds: Distinct[Positive] = Field([1, 10], description="Rounds of FedAvg; a round is one epoch on each client's pairs.")
     epochs: Positive = Field(6, description="Epochs of training on all pairs in one place, the bound.")
     baselines: Baselines = Field(["random", "herding"], validate_default=True, description=BASELINES)
-    distil: PartDistillation = Field(PartDistillation(), description="How a client distils its pairs.")
+    distill: PartDistillation = Field(PartDistillation(), description="How a client distils its pairs.")
 
     def problems(self, experiment: "Experiment") -> list[str]:
-        return self.distil.problems(experiment)
+        return self.distill.problems(experiment)
 
     def notes(self) -> list[str]:
         return [
@@ -67,8 +68,7 @@ class OneShotFederated(Application):
 
     def run(self, given: Inputs) -> list[Result]:
         clusters = Clusters.of(given.train, self.clusters, derive_seed(given.seed, "clients") % 2**32).parts(given.train)
-        # (setting, method) -> figure -> a value for each seed.
-        rows: dict[tuple[str, str], dict[str, list[float]]] = {}
+        rows = ResultRows()
         for position, seed in enumerate(given.seeds):
             students = given.students.with_seed(seed)
             trained_on_all = students.on_split(given.train, given.validation, self.epochs).student
@@ -76,15 +76,10 @@ class OneShotFederated(Application):
             for number, concentration in enumerate(self.concentrations):
                 generator = numpy_generator(seed, "clients", number)
                 client_images = dirichlet_clients(clusters, self.clients, concentration, self.pairs + HELD_BACK, generator)
-                for method, figures in [(FULL, bound), *self._measure(given, students, client_images)]:
-                    row = rows.setdefault((f"Dirichlet {concentration:g}", method), {})
-                    for key, value in figures.items():
-                        row.setdefault(key, []).append(value)
+                for method, figures in [(FULL_DATA, bound), *self._measure(given, students, client_images)]:
+                    rows.add(method, figures, setting=f"Dirichlet {concentration:g}")
                 given.report(position * len(self.concentrations) + number + 1, len(given.seeds) * len(self.concentrations))
-        return [
-            Result(method=method, setting=setting, figures=figures, bound=method == FULL)
-            for (setting, method), figures in sorted(rows.items(), key=lambda item: item[0][0])
-        ]
+        return sorted(rows.results(bounds=(FULL_DATA,)), key=lambda result: result.setting)
 
     def _measure(
         self, given: Inputs, students: Students, client_images: list[Tensor]
@@ -95,7 +90,8 @@ class OneShotFederated(Application):
             yield f"FedAvg, {rounds} round{'s' if rounds > 1 else ''}", {"recall": recall, "kib": size / 1024}
         for method, uploaded in self._uploads(students, parts):
             student = students.on_pairs(joined(uploaded), given.validation).student
-            yield method, {"recall": students.recall(student, given.test), "kib": sum(map(set_bytes, uploaded)) / 1024}
+            size = sum(set_bytes(pairs.rows) for pairs in uploaded)
+            yield method, {"recall": students.recall(student, given.test), "kib": size / 1024}
 
     def _uploads(self, students: Students, parts: list[RetrievalSplit]) -> Iterator[tuple[str, list[TrainingPairs]]]:
         """(method, the pairs that each client uploads)."""
@@ -110,7 +106,7 @@ class OneShotFederated(Application):
         order = torch.from_numpy(generator.permutation(len(part.inputs)))
         held_back, used = order.tensor_split([max(len(order) // HELD_BACK, 1)])
         train, validation = (part_of(part, images.sort().values) for images in (used, held_back))
-        return self.distil.distil(students, train, validation, select(START, train, self.pairs, generator))
+        return self.distill.run(students, train, validation, select(START, train, self.pairs, generator))
 
     def _federated_averaging(
         self, given: Inputs, students: Students, parts: list[RetrievalSplit]

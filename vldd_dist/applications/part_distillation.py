@@ -2,6 +2,7 @@
 frozen tower and text embeddings are learned, not images (docs/decisions.md)."""
 
 import tempfile
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 START = RandomPairs(name="random")
 
 
-def _needs_no_expert(objective: Objective) -> Objective:
+def _takes_no_experts(objective: Objective) -> Objective:
     if "experts" in objective.needed():
         hint = "set its teacher to 0" if objective.name == "bilevel" else "name bilevel with teacher: 0, or covariance_matching"
         raise ValueError(f"{objective.name} needs experts, which a part of the data has none of: {hint}")
@@ -45,7 +46,7 @@ def _needs_no_expert(objective: Objective) -> Objective:
 class PartDistillation(Section):
     """Settings of the outer loop for a part of the data. The students are those of the application."""
 
-    objective: Annotated[AnyPlugin, plugin_of(OBJECTIVES), AfterValidator(_needs_no_expert)] = Field(
+    objective: Annotated[AnyPlugin, plugin_of(OBJECTIVES), AfterValidator(_takes_no_experts)] = Field(
         default_factory=lambda: choose(OBJECTIVES, {"name": "bilevel", "teacher": 0}),
         description="An objective that needs no expert.",
     )
@@ -57,13 +58,13 @@ class PartDistillation(Section):
     def problems(self, experiment: "Experiment") -> list[str]:
         """What is wrong with the objective in this experiment."""
         loss: Loss = experiment.model.loss
-        if learned := [*loss.learned_rows(range(1), 1), *loss.learned_shared()]:
+        if learned := loss.learned_names():
             return [f"applications.run: each part's pairs would learn a {learned[0]} of their own: let model.loss learn none"]
         distill = experiment.distill.model_copy(update={"objective": self.objective, "workers": 1, "sharding": "none"})
         found: list[str] = self.objective.problems(experiment.model_copy(update={"distill": distill}))
         return found
 
-    def distil(
+    def run(
         self,
         students: Students,
         train: RetrievalSplit,
@@ -93,19 +94,43 @@ class PartDistillation(Section):
         context = RunContext(
             settings, count, students.seed, model, students.model.loss, embeddings, features, lambda event: None
         )
-        pairs, rates = starting_pairs(context)
-
         # Not the seed of the students that are trained on the result: the pairs would be chosen for their starting weights.
         validating = students.with_seed(derive_seed(students.seed, "validation"))
+        pairs, _ = distill_in_memory(context, *starting_pairs(context), validating, validation)
+        return pairs
 
-        def validate(learned: SyntheticPairs) -> float:
-            return validating.on_pairs(TrainingPairs(learned.rows, len(learned), shared=learned.shared), validation).validation
 
-        with tempfile.TemporaryDirectory() as folder, settings.objective.open(context) as problem:
-            writer = UnitWriter(Store(folder), "distillation", "part", {}, {})
-            distillation = Distillation(problem, pairs, rates, context, validate=validate, writer=writer)
-            distillation.run()
-        return TrainingPairs(distillation.best.rows, count, shared=distillation.best.shared)
+def distill_in_memory(
+    context: RunContext,
+    pairs: SyntheticPairs,
+    rates: Mapping[str, float],
+    students: Students,
+    validation: RetrievalSplit,
+) -> tuple[TrainingPairs, float]:
+    """Run the outer loop of a distillation that is not a unit; its files are temporary.
+
+    Args:
+        context: has the objective in its settings, and a model on features.
+        pairs, rates: as of `starting_pairs`; the pairs' `images` are features.
+        students: trained on the pairs at each validation.
+        validation: the split that these students are measured on.
+
+    Returns:
+        The pairs that validate best, and their mean validation recall, in percent.
+    """
+
+    def validate(learned: SyntheticPairs) -> float:
+        return students.on_pairs(_training_pairs(learned), validation).validation
+
+    with tempfile.TemporaryDirectory() as folder, context.settings.objective.open(context) as problem:
+        writer = UnitWriter(Store(folder), "distillation", "0", {}, {})
+        distillation = Distillation(problem, pairs, rates, context, validate=validate, writer=writer)
+        facts = distillation.run()
+    return _training_pairs(distillation.best), facts["best_validation"]
+
+
+def _training_pairs(learned: SyntheticPairs) -> TrainingPairs:
+    return TrainingPairs(learned.rows, len(learned), shared=learned.shared)
 
 
 def _initialise(start: PairNumbers | int) -> Initialisation:

@@ -1,6 +1,6 @@
 """Divides training pairs into parts: into clusters of captions, and among clients that get a share of each cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,6 @@ def joined(parts: Sequence[TrainingPairs]) -> TrainingPairs:
     return TrainingPairs(rows, len(rows["images"]))
 
 
-def set_bytes(pairs: TrainingPairs) -> int:
-    """The number of bytes of the pairs' features and embeddings."""
-    return pairs.rows["images"].nbytes + pairs.rows["texts"].nbytes
+def set_bytes(rows: Mapping[str, Tensor]) -> int:
+    """The number of bytes of pairs with these row tensors."""
+    return sum(tensor.nbytes for tensor in rows.values())

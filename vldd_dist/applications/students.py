@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import ModelSettings
+from vldd_dist.distilled_set.training import sgd
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
@@ -96,8 +97,7 @@ class Students:
 
     def build(self) -> DualEncoder:
         """A student at its starting weights, which are drawn from the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, "head"))
+        with seeded(derive_seed(self.seed, "head")):
             model = DualEncoder(FeatureBackbone(self.image_dim), self.model, self.text_dim)
         return model.to(self.device).eval()
 
@@ -136,8 +136,7 @@ class Students:
         """Train in place. Each epoch takes every image once, with one of its captions drawn at random. Yields after each epoch,
         and ends early when the loss is not finite."""
         protocol, loss = self.protocol, self.model.loss.of_real_pairs()
-        parameters = ParameterView(student).parameters
-        optimiser = torch.optim.SGD(parameters, lr=rate, momentum=protocol.momentum, weight_decay=protocol.weight_decay)
+        optimiser = sgd(ParameterView(student).parameters, protocol, rate)
         first = first_captions(train)
         for epoch in range(epochs):
             generator = numpy_generator(self.seed, "all pairs", epoch)

@@ -3,8 +3,9 @@
 import statistics
 from collections.abc import Sequence
 
-from vldd_dist.applications.base import DISTILLED, Application, Figure
+from vldd_dist.applications.base import Application, Figure
 from vldd_dist.applications.result import Result
+from vldd_dist.methods import DISTILLED
 from vldd_dist.reporting.table import Cell, Column, Row, Section, Statistic, Table, Text
 
 SPREAD = "± is the population standard deviation over seeds."

@@ -7,9 +7,9 @@ from typing import Any
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.evaluation.evaluator import Evaluator
+from vldd_dist.methods import DISTILLED
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.stage import Key
-from vldd_dist.recall_metrics import DISTILLED
 from vldd_dist.seeding import derive_seed
 
 

@@ -5,7 +5,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from vldd_dist.recall_metrics import DISPLAY_NAMES, FULL, METRICS
+from vldd_dist.methods import FULL
+from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS
 
 
 def metric_name(metric: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from vldd_dist.recall_metrics import DISTILLED, FULL
+from vldd_dist.methods import DISTILLED, FULL
 from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, ReportData, Row, display_name
 from vldd_dist.reporting.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Plot, drawing, legend_below
 

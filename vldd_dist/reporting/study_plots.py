@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import cycle
 
-from vldd_dist.recall_metrics import DISTILLED, FULL
+from vldd_dist.methods import DISTILLED, FULL
 from vldd_dist.reporting.data import Row, Stat, display_name
 from vldd_dist.reporting.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, Plot, drawing, legend_below
 from vldd_dist.reporting.plots import label_budgets

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
-from vldd_dist.recall_metrics import DISTILLED, FULL
+from vldd_dist.methods import DISTILLED, FULL
 from vldd_dist.reporting.data import Row, display_name, metric_name
 from vldd_dist.reporting.table import Cell, Column, Number, Published, Section, Statistic, Table, Text
 from vldd_dist.reporting.table import Row as Line

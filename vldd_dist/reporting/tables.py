@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vldd_dist.recall_metrics import DISTILLED, FULL, METRICS
+from vldd_dist.methods import DISTILLED, FULL
+from vldd_dist.recall_metrics import METRICS
 from vldd_dist.reporting.data import ReportData, Row, display_name, metric_name
 from vldd_dist.reporting.table import Cell, Column, Number, Section, Statistic, Table, Text
 from vldd_dist.reporting.table import Row as Line

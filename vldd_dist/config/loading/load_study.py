@@ -12,7 +12,7 @@ from vldd_dist.config.loading.load import apply_overrides, description_path, exi
 from vldd_dist.config.overrides import names_first, set_key
 from vldd_dist.config.study import Study
 from vldd_dist.errors import ConfigError
-from vldd_dist.recall_metrics import DISTILLED, FULL
+from vldd_dist.methods import DISTILLED, FULL
 
 # Keys that only a study has.
 STUDY_KEYS = {"base", "set", "vary", "variants", "tables"}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.sources.base import SPLITS
+from vldd_dist.methods import DISTILLED
 from vldd_dist.monitoring.reports.galleries import write_gallery
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.report_files import CHART, MARKDOWN, PAGE, TABLES, key_of, write_tables
@@ -17,7 +18,6 @@ from vldd_dist.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.recall_metrics import DISTILLED
 from vldd_dist.reporting.data import (
     DistillationCurve,
     ExpertCurve,

@@ -14,6 +14,7 @@ from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest, Neares
 from vldd_dist.distilled_set.reading import verify
 from vldd_dist.distilled_set.write import files_of, write_folder
 from vldd_dist.errors import StoreError
+from vldd_dist.methods import DISTILLED
 from vldd_dist.models.image.backbone import public_weights
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets, protocol_of
@@ -21,7 +22,6 @@ from vldd_dist.pipeline.model_units import model_inputs, model_spec
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import OBJECTIVES
-from vldd_dist.recall_metrics import DISTILLED
 from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import MissingObject, Store
 
