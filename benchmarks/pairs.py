@@ -31,12 +31,12 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.experts import Experts
+from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.student.making import make_unrolling
+from vldd_dist.distillation.student import make_unrolling
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import TOWERS, ParameterView

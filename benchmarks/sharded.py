@@ -35,9 +35,9 @@ from vldd_dist.config.base import Sharding
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
-from vldd_dist.distillation.student.local import LocalUnrolling
-from vldd_dist.distillation.student.on_ranks import ShardedUnrolling
-from vldd_dist.distillation.student.sharded import ShardedFirstOrder
+from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
+from vldd_dist.distillation.student.sharded_derivatives import ShardedFirstOrder
+from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE

@@ -13,7 +13,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.experts import Experts
+from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.initialisations.base import Initialisation, Start, starting_pairs
 from vldd_dist.distillation.initialisations.noise import noise_pairs
 from vldd_dist.distillation.outer_loop import Distillation

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tests.distillation.small_runs import PAIRS, SETTINGS, Problem, distillation, losses_of, start_pairs, stopped_run
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem, TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to, matching_loss
-from vldd_dist.distillation.student.local import LocalUnrolling
+from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.store.store import Store
 from vldd_dist.testing.unroll_problems import dual_encoder_case, relative

@@ -22,7 +22,7 @@ from tests.distillation.small_runs import (
     stopped_run,
 )
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.experts import Experts
+from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.history import History
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem
 from vldd_dist.distillation.objectives.trajectory_matching.asynchronous import Asynchronous

@@ -13,8 +13,8 @@ from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatc
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import Draw
-from vldd_dist.distillation.student.exchange import BatchExchange
-from vldd_dist.distillation.student.on_ranks import ShardedUnrolling
+from vldd_dist.distillation.student.batch_exchange import BatchExchange
+from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.distillation.unroll import scatter_to_pairs
 from vldd_dist.models.image.frozen_tower import CHUNK

@@ -14,7 +14,7 @@ from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
 from vldd_dist.distillation.student.blending import Blend, Blending
-from vldd_dist.distillation.student.on_ranks import ShardedUnrolling
+from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.distillation.unroll import EpsilonChoice, UnrollResult
 from vldd_dist.models.losses.wbce import WeightedBCE

@@ -24,7 +24,7 @@ from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.distillation.objectives.bilevel import with_noise
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches
-from vldd_dist.distillation.student.local import LocalUnrolling
+from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import RealRows
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head

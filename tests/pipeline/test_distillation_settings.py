@@ -9,7 +9,7 @@ import torch
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.distillation.student.local import LocalUnrolling
+from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.unroll import EpsilonChoice
 from vldd_dist.errors import ConfigError, VlddError
 from vldd_dist.events import Notice, Progress, UnitReport

@@ -11,7 +11,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.memory_model import Terms, peak
-from vldd_dist.distillation.student.local import LocalUnrolling
+from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import RealRows, Segment
 from vldd_dist.distillation.unroll import Sgd
 from vldd_dist.models.dual_encoder import build

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.student.local import LocalUnrolling
+from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.unroll import Gradient, Params, UnrollResult
 from vldd_dist.testing.unroll_problems import dual_encoder_case

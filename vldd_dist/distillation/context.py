@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vldd_dist.artifacts.trajectories import ShardSlices
 from vldd_dist.config.sections.distillation import DistillationSettings
-from vldd_dist.distillation.experts import Experts
+from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.events import Report
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Loss

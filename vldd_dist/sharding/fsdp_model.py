@@ -14,8 +14,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from vldd_dist.errors import ConfigError
 from vldd_dist.sharding.blocks import blocks_of
 from vldd_dist.sharding.layout import Layout
+from vldd_dist.sharding.optimisers import momentum_of, parameters_of
 from vldd_dist.sharding.ranks import Ranks
-from vldd_dist.sharding.replicas import momentum_of, parameters_of
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule

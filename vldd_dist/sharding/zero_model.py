@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from vldd_dist.sharding.deepspeed_engine import make_engine
 from vldd_dist.sharding.layout import Layout
+from vldd_dist.sharding.optimisers import parameters_of
 from vldd_dist.sharding.ranks import Ranks
-from vldd_dist.sharding.replicas import parameters_of
 
 
 class ZeroModel:

@@ -11,7 +11,7 @@ from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
 from vldd_dist.distillation.student.blending import Blending
-from vldd_dist.distillation.student.local import LocalUnrolling
+from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
 from vldd_dist.testing.unroll_problems import Case, ScaledInfoNCE, dual_encoder_case, relative
 

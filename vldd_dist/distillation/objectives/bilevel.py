@@ -22,8 +22,8 @@ from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.real_data.real_features import RealFeatures
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches, inner_batch_size, part_of
-from vldd_dist.distillation.student.exchange import BatchExchange, ImageInputs
-from vldd_dist.distillation.student.making import make_unrolling
+from vldd_dist.distillation.student import make_unrolling
+from vldd_dist.distillation.student.batch_exchange import BatchExchange, ImageInputs
 from vldd_dist.distillation.student.snapshot_offload import snapshot_stack
 from vldd_dist.distillation.student.unrolling import RealRows, Segment, Unrolling
 from vldd_dist.distillation.unroll import OuterLoss, Sgd

@@ -10,7 +10,7 @@ from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem, PassCosts
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.sampling import part_of
-from vldd_dist.distillation.student.exchange import BatchExchange, ImageInputs
+from vldd_dist.distillation.student.batch_exchange import BatchExchange, ImageInputs
 from vldd_dist.models.image.frozen_tower import FrozenTower
 
 if TYPE_CHECKING:

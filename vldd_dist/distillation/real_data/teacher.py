@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vldd_dist.distillation.experts import Experts
+from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.student.unrolling import RealRows, Unrolling
 from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import TOWERS

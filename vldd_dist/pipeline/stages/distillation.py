@@ -34,7 +34,7 @@ from vldd_dist.cost_model.memory_model import (
 from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import distillation_flops
 from vldd_dist.distillation.context import RunContext
-from vldd_dist.distillation.experts import ExpertAwaited, Experts
+from vldd_dist.distillation.expert_trajectories import ExpertAwaited, Experts
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching

@@ -10,7 +10,7 @@ from vldd_dist.distillation.objectives.trajectory_matching.checks import problem
 from vldd_dist.distillation.objectives.trajectory_matching.problem import MatchingProblem
 from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings
 from vldd_dist.distillation.sampling import inner_batch_size
-from vldd_dist.distillation.student.making import make_unrolling
+from vldd_dist.distillation.student import make_unrolling
 from vldd_dist.distillation.student.snapshot_offload import snapshot_stack
 from vldd_dist.seeding import derive_seed
 

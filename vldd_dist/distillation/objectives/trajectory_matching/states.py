@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from vldd_dist.distillation.experts import Experts
+from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.distillation.student.unrolling import Unrolling
 from vldd_dist.distillation.unroll import Params
 from vldd_dist.models.parameters import TOWERS

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vldd_dist.artifacts.trajectories import ShardSlices
 from vldd_dist.config.base import Sharding
-from vldd_dist.distillation.student.sharded import ShardedDoubleBackward, ShardedFirstOrder
+from vldd_dist.distillation.student.sharded_derivatives import ShardedDoubleBackward, ShardedFirstOrder
 from vldd_dist.distillation.student.unrolling import (
     CHECKED_PAIRS,
     FeatureLoss,
