@@ -24,7 +24,8 @@ from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import Params, scatter_to_pairs, unrolled_gradient
+from vldd_dist.distillation.unroll import Params, Unroll, scatter_to_pairs, unrolled_gradient
+from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.models.losses.infonce import InfoNCE
@@ -109,7 +110,8 @@ class OuterStep:
             return matching_loss(theta, self.start, self.target, self.student.towers)
 
         batches = [(features, self.texts)] * STEPS
-        result = unrolled_gradient("exact", self.student, self.start, features.new_tensor([0.1, 0.1]), batches, outer)
+        unroll = Unroll(self.start, features.new_tensor([0.1, 0.1]), batches, outer, self.student.towers)
+        result = unrolled_gradient(unroll, EXACT, self.student)
         return scatter_to_pairs(result.batches, [torch.arange(PAIRS)] * STEPS, PAIRS)[0]
 
 

@@ -21,7 +21,8 @@ from benchmarks._measure import cpu_seconds, print_json
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import Params, scatter_to_pairs, unrolled_gradient
+from vldd_dist.distillation.unroll import Params, Unroll, scatter_to_pairs, unrolled_gradient
+from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.models.losses.infonce import InfoNCE
@@ -60,7 +61,8 @@ class Frozen:
             return matching_loss(theta, self.start, self.target, self.student.towers)
 
         batches = [(inputs, self.texts)] * STEPS
-        result = unrolled_gradient("exact", student, self.start, torch.tensor([0.1, 0.1]), batches, outer)
+        unroll = Unroll(self.start, torch.tensor([0.1, 0.1]), batches, outer, self.student.towers)
+        result = unrolled_gradient(unroll, EXACT, student)
         return scatter_to_pairs(result.batches, [torch.arange(PAIRS)] * STEPS, PAIRS)[0]
 
 
@@ -68,7 +70,7 @@ class ThroughTheTower:
     """The same student for the unroll, but with images instead of features as inputs."""
 
     def __init__(self, student: Student) -> None:
-        self.student, self.towers, self.seed = student, student.towers, student.seed
+        self.student, self.seed = student, student.seed
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
         images, texts = batch

@@ -39,6 +39,7 @@ from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.sharded_derivatives import ShardedFirstOrder
 from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
+from vldd_dist.distillation.unroll import Unroll
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import ParameterView
@@ -170,8 +171,8 @@ def make_outer_step(ranks: Ranks, sharding: Sharding, name: str, steps: int) -> 
             return gradients(self, *arguments, **named)
 
         ShardedFirstOrder.gradients = watched  # type: ignore[method-assign]
-        segment = Segment(start, distance_to(target, start, unrolling.towers, ranks), RATES, batches, (), 0)
-        result = unrolling.gradient(segment, 1e-4)
+        outer = distance_to(target, start, unrolling.towers, ranks)
+        result = unrolling.gradient(Segment(Unroll(start, RATES, batches, outer, unrolling.towers), 0), 1e-4)
         ShardedFirstOrder.gradients = gradients  # type: ignore[method-assign]
         return result
 
@@ -215,7 +216,7 @@ def exact_on_rank(ranks: Ranks, sharding: Sharding, name: str, steps: int) -> tu
     unrolling = ShardedUnrolling(model, InfoNCE(), TrajectoryMatching(), None, ranks, sharding, PAIRS)
     cut = unrolling.layout.cut
     outer = distance_to(cut(target), cut(start), unrolling.towers, ranks)
-    result = unrolling.gradient(Segment(cut(start), outer, RATES, batches, (), 0), None)
+    result = unrolling.gradient(Segment(Unroll(cut(start), RATES, batches, outer, unrolling.towers), 0), None)
     return [list(batch) for batch in result.batches], result.rates
 
 
@@ -223,8 +224,8 @@ def gradient_error(world: int, sharding: Sharding, name: str, steps: int) -> flo
     model = make_model(name)
     start, target = make_ends(model)
     unrolling = LocalUnrolling(model, InfoNCE(), TrajectoryMatching(), None)
-    segment = Segment(start, distance_to(target, start, unrolling.towers), RATES, make_batches(steps), (), 0)
-    expected = unrolling.gradient(segment, None)
+    outer = distance_to(target, start, unrolling.towers)
+    expected = unrolling.gradient(Segment(Unroll(start, RATES, make_batches(steps), outer, unrolling.towers), 0), None)
     group = Group(world)
     parts = group.run(exact_on_rank, sharding, name, steps)
     group.close()

@@ -23,9 +23,10 @@ from benchmarks._measure import FreshProcess, cpu_seconds, peak_memory, print_js
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import DoubleBackward, Params, UnrollResult, unrolled_gradient
+from vldd_dist.distillation.unroll import DoubleBackward, Params, Unroll, UnrollResult, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.losses.infonce import InfoNCE
+from vldd_dist.plugins import GRADIENTS
 
 STUDENTS: dict[str, dict[str, Any]] = {
     "test_vit": {"img_size": 64},
@@ -48,7 +49,7 @@ STEPS_COMPARED, STEPS_OF_GROWTH = 8, 16
 MIB = 2**20
 
 
-class Unroll:
+class Case:
     """A student with random weights, the final parameters of its expert, and its batches."""
 
     def __init__(self, model: str, steps: int) -> None:
@@ -68,7 +69,8 @@ class Unroll:
 
     def gradient(self, method: str) -> UnrollResult:
         name, difference = METHODS[method]
-        return unrolled_gradient(name, self.student, self.start, torch.tensor(RATES), self.batches, self._outer, difference)
+        unroll = Unroll(self.start, torch.tensor(RATES), self.batches, self._outer, self.student.towers)
+        return unrolled_gradient(unroll, GRADIENTS.load(name), self.student, difference)
 
     def _outer(self, theta: Params) -> Tensor:
         return matching_loss(theta, self.start, self.target, self.student.towers)
@@ -95,22 +97,22 @@ class FirstRun(NamedTuple):
     step_result: int
 
 
-# The unroll of this process, which `_first_run` creates.
-_unroll: Unroll
+# The case of this process, which `_first_run` creates.
+_case: Case
 
 
 def _first_run(model: str, steps: int, method: str) -> FirstRun:
-    global _unroll
+    global _case
     torch.set_num_threads(1)
-    _unroll = Unroll(model, steps)
-    result, peak = peak_memory(lambda: _unroll.gradient(method))
+    _case = Case(model, steps)
+    result, peak = peak_memory(lambda: _case.gradient(method))
     pairs = torch.cat([gradient.flatten() for batch in result.batches for gradient in batch])
-    theta = sum(tensor.nbytes for tensor in _unroll.start)
+    theta = sum(tensor.nbytes for tensor in _case.start)
     return FirstRun(peak, pairs.numpy(), result.rates.numpy(), theta, pairs.nbytes // steps)
 
 
 def _timed_run(method: str) -> float:
-    return cpu_seconds(lambda: _unroll.gradient(method))
+    return cpu_seconds(lambda: _case.gradient(method))
 
 
 @dataclass

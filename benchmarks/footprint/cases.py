@@ -14,9 +14,10 @@ from vldd_dist.cost_model.distillation_memory import unroll_memory
 from vldd_dist.cost_model.memory_model import Step, expert_memory, peak, sizes_of
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import Params, unrolled_gradient
+from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses.infonce import InfoNCE
+from vldd_dist.plugins import GRADIENTS
 
 STEPS = 4
 EXPERT = ExpertSettings(momentum=0.9, weight_decay=5e-4)
@@ -75,4 +76,5 @@ def unroll(model: DualEncoder, case: Case, gradient: str, pairs: int) -> Callabl
     def outer(end: Params) -> Tensor:
         return torch.stack([(a - b).square().sum() for a, b in zip(end, target, strict=True)]).sum()
 
-    return lambda: unrolled_gradient(gradient, student, start, rates, batches, outer)
+    unroll = Unroll(start, rates, batches, outer, student.towers)
+    return lambda: unrolled_gradient(unroll, GRADIENTS.load(gradient), student)

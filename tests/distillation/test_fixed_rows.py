@@ -12,6 +12,7 @@ from vldd_dist.distillation.objectives.trajectory_matching import MatchingProble
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to, matching_loss
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
+from vldd_dist.distillation.unroll import Unroll
 from vldd_dist.store.store import Store
 from vldd_dist.testing.unroll_problems import dual_encoder_case, relative
 
@@ -61,7 +62,8 @@ def test_fixed_tensors_get_no_gradient(place: int, gradient: str) -> None:
     tracked: list[bool] = []
     entry: nn.Module = (model.image_backbone, model.text_head)[place]
     entry.register_forward_pre_hook(lambda _, given: tracked.append(given[0].requires_grad))
-    segment = Segment(case.theta, distance_to(case.target, case.theta, unrolling.towers), case.rates, case.batches, (), 11)
+    outer = distance_to(case.target, case.theta, unrolling.towers)
+    segment = Segment(Unroll(case.theta, case.rates, case.batches, outer, unrolling.towers), 11)
     both, one = (unrolling.gradient(given, None) for given in (segment, replace(segment, fixed=frozenset({place}))))
     in_both, in_one = tracked[: len(tracked) // 2], tracked[len(tracked) // 2 :]
     assert any(in_both)

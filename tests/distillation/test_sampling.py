@@ -8,7 +8,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
-from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
+from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size, part_of
 from vldd_dist.sharding.ranks import rows_of
 
 
@@ -97,7 +97,7 @@ def test_a_draw_is_divided_among_the_ranks(world: int, pairs: int, batch_size: i
     """For any number of ranks the same pairs are drawn; each rank computes an equal part, mostly of pairs that it stores
     itself."""
     one = drawn(pairs, batch_size, 3, outer_step=5)
-    parts_of_ranks = [one.part(rank, world) for rank in range(world)]
+    parts_of_ranks = [part_of(one.batches, rank, world) for rank in range(world)]
     for step, batch in enumerate(one.batches):
         parts = [part.used[part.places[step]] for part in parts_of_ranks]
         assert torch.equal(torch.cat(parts), batch)

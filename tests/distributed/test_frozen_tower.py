@@ -12,11 +12,10 @@ from vldd_dist.config.sections.model import HeadSettings
 from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.trajectory_matching.distance import distance_to
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.sampling import Draw
 from vldd_dist.distillation.student.batch_exchange import BatchExchange
 from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
-from vldd_dist.distillation.unroll import scatter_to_pairs
+from vldd_dist.distillation.unroll import Unroll, scatter_to_pairs
 from vldd_dist.models.image.frozen_tower import CHUNK
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.testing.processes.group import Group
@@ -26,7 +25,7 @@ Groups = Callable[[int], Group]
 # Of two ranks one has a row more than a chunk and the other a whole chunk. No step uses the last pair.
 USED = 2 * CHUNK + 1
 PAIRS = USED + 1
-DRAW = Draw(0, 0, [torch.arange(USED)] * 2)
+BATCHES = [torch.arange(USED)] * 2
 
 
 def problem() -> tuple[Case, dict[str, Tensor]]:
@@ -47,12 +46,12 @@ def outer_step(ranks: Ranks, sharding: Sharding, limit: int) -> dict[str, Any]:
     unrolling.tower.features(rows["images"][:1])
     unrolling.tower.backbone.register_forward_hook(lambda _, given, __: passed.append(len(given[0])))
     pairs = SyntheticPairs({name: tensor[owned] for name, tensor in rows.items()}, {})
-    parts = [DRAW.part(rank, ranks.world_size) for rank in range(ranks.world_size)]
-    exchange = BatchExchange(ranks, unrolling.tower, pairs, PAIRS, parts, limit)
+    exchange = BatchExchange(ranks, unrolling.tower, pairs, PAIRS, BATCHES, limit)
     start, target = unrolling.layout.cut(case.theta), unrolling.layout.cut(case.target)
-    segment = Segment(start, distance_to(target, start, unrolling.towers, ranks), case.rates, exchange.batches, (), 11)
+    outer = distance_to(target, start, unrolling.towers, ranks)
+    segment = Segment(Unroll(start, case.rates, exchange.batches, outer, unrolling.towers), 11)
     found, gradients = exchange.gradients(unrolling.gradient(segment, None).batches)
-    return {"rows": found + owned.start, "passed": sum(passed), "used": len(parts[ranks.rank].used), **gradients}
+    return {"rows": found + owned.start, "passed": sum(passed), "used": len(exchange.part.used), **gradients}
 
 
 def by_the_backbone() -> dict[str, Tensor]:
@@ -60,8 +59,8 @@ def by_the_backbone() -> dict[str, Tensor]:
     case, rows = problem()
     leaf = rows["images"][:USED].requires_grad_()
     features = case.student.model.image_backbone(leaf)
-    case.batches = [[features.detach(), rows["texts"][:USED]] for _ in DRAW.batches]
-    of_features, of_texts = scatter_to_pairs(case.gradient("exact").batches, DRAW.batches, USED)
+    case.batches = [[features.detach(), rows["texts"][:USED]] for _ in BATCHES]
+    of_features, of_texts = scatter_to_pairs(case.gradient("exact").batches, BATCHES, USED)
     return {"images": torch.autograd.grad(features, leaf, of_features)[0], "texts": of_texts}
 
 

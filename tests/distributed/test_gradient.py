@@ -16,7 +16,7 @@ from vldd_dist.distillation.objectives.trajectory_matching.distance import dista
 from vldd_dist.distillation.student.blending import Blend, Blending
 from vldd_dist.distillation.student.sharded_unrolling import ShardedUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
-from vldd_dist.distillation.unroll import EpsilonChoice, UnrollResult
+from vldd_dist.distillation.unroll import EpsilonChoice, Unroll, UnrollResult
 from vldd_dist.models.losses.wbce import WeightedBCE
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import Ranks, rows_of
@@ -58,7 +58,7 @@ def segment_of(unrolling: ShardedUnrolling, case: Case, total: int) -> Segment:
     batches = [[tensor[own] for tensor in batch] for batch in case.batches]
     start, target = cut(case.theta), cut(case.target)
     outer = distance_to(target, start, unrolling.towers, unrolling.ranks)
-    return Segment(start, outer, case.rates, batches, case.shared, 11, case.fixed)
+    return Segment(Unroll(start, case.rates, batches, outer, unrolling.towers, case.shared), 11, case.fixed)
 
 
 def sharded_gradient(
@@ -76,7 +76,7 @@ def sharded_gradient(
         "rates": result.rates,
         "terms": result.terms,
         "shared": list(result.shared),
-        "shard": sum(len(shard) for shard in segment.start),
+        "shard": sum(len(shard) for shard in segment.unroll.theta),
         "choice": choice,
     }
 

@@ -11,7 +11,8 @@ from vldd_dist.cost_model.memory_model import Step, peak, sizes_of
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import Params, unrolled_gradient
+from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
+from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.losses.infonce import InfoNCE
 
@@ -36,6 +37,6 @@ def test_blended_steps_take_what_the_estimate_says() -> None:
     def outer(end: Params) -> Tensor:
         return torch.stack([tensor.square().sum() for tensor in end]).sum()
 
-    start, rates = student.view.read(), torch.tensor([0.01, 0.01])
-    measured = allocated_peak(lambda: unrolled_gradient("exact", student, start, rates, batches, outer))
+    unroll = Unroll(student.view.read(), torch.tensor([0.01, 0.01]), batches, outer, student.towers)
+    measured = allocated_peak(lambda: unrolled_gradient(unroll, EXACT, student))
     assert measured / 1.05 < estimates[1] < measured * 1.05

@@ -13,7 +13,7 @@ from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import RealRows, Segment
-from vldd_dist.distillation.unroll import Sgd
+from vldd_dist.distillation.unroll import Sgd, Unroll
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.models.inputs import model_inputs
@@ -145,8 +145,9 @@ def test_a_bilevel_step_takes_what_the_estimate_says(train: str, pairs: int, rea
         batches = [drawn(pairs) for _ in range(skipped + 3)]
         read = drawn(real)
         outer = unrolling.loss_of_rows(RealRows(*[rows.clone() for rows in read], real), 1, InfoNCE())
-        segment = Segment(fresh_start(0), outer, torch.tensor([0.01, 0.01]), batches, [], 0, sgd=Sgd(0.9, 5e-4, skipped))
-        unrolling.gradient(segment, None)
+        rates, sgd = torch.tensor([0.01, 0.01]), Sgd(0.9, 5e-4, skipped)
+        unroll = Unroll(fresh_start(0), rates, batches, outer, unrolling.towers, sgd=sgd)
+        unrolling.gradient(Segment(unroll, 0), None)
 
     step()
     measured = allocated_peak(step)

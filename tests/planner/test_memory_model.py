@@ -31,7 +31,7 @@ from vldd_dist.cost_model.memory_model import (
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.cost_model.text_memory import text_encoder_memory
 from vldd_dist.distillation.student.student import Student
-from vldd_dist.distillation.unroll import Params, unrolled_gradient
+from vldd_dist.distillation.unroll import Params, Unroll, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower, largest_chunk
 from vldd_dist.models.losses.infonce import InfoNCE
@@ -40,6 +40,7 @@ from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.plan import plan
 from vldd_dist.planner.show_plan import print_plan
 from vldd_dist.planner.suggestions import suggest
+from vldd_dist.plugins import GRADIENTS
 from vldd_dist.store.store import Store
 from vldd_dist.testing.allocated import allocated_peak
 from vldd_dist.testing.experiments.prepared_data import prepare
@@ -73,8 +74,8 @@ def test_an_unroll_takes_what_the_estimate_says(gradient: str) -> None:
     def outer(end: Params) -> Tensor:
         return torch.stack([(a - b).square().sum() for a, b in zip(end, target, strict=True)]).sum()
 
-    rates = torch.tensor([0.01, 0.01])
-    measured = allocated_peak(lambda: unrolled_gradient(gradient, student, start, rates, batches, outer))
+    unroll = Unroll(start, torch.tensor([0.01, 0.01]), batches, outer, student.towers)
+    measured = allocated_peak(lambda: unrolled_gradient(unroll, GRADIENTS.load(gradient), student))
     assert measured > 30 * MIB
     assert measured / 1.2 < estimate < measured * 1.2
 

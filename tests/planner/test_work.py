@@ -14,7 +14,7 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.cost_model.work_model import distillation_flops, expert_flops, student_flops
 from vldd_dist.distillation.objectives.base import Objective
 from vldd_dist.distillation.objectives.covariance_matching import CovarianceMatching
-from vldd_dist.distillation.unroll import full_gradient
+from vldd_dist.distillation.unroll import Unroll, full_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.planner.estimator import Estimator, estimated_stages
@@ -65,11 +65,14 @@ def test_an_exact_step_costs_as_much_as_the_graph_of_all_steps() -> None:
     student, theta, batch = trace.student(COUNTED, dropout=False, fused=False)
     with FlopCount() as counted:
         full_gradient(
+            Unroll(
+                theta,
+                torch.empty(2, device="meta"),
+                [batch] * steps,
+                lambda end: torch.stack([tensor.square().sum() for tensor in end]).sum(),
+                student.towers,
+            ),
             student,
-            theta,
-            torch.empty(2, device="meta"),
-            [batch] * steps,
-            lambda end: torch.stack([tensor.square().sum() for tensor in end]).sum(),
         )
     modelled = outer_step_flops(trace, described.distill, COUNTED)
     # The first pass of the sweep is without a graph.

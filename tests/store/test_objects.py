@@ -215,8 +215,8 @@ def test_snapshots_are_prefetched_once_and_a_failed_load_is_tried_again(store: S
     monkeypatch.setattr(UnitReader, "read", counting)
     with pytest.raises(StoreError, match="for a moment"):
         read.snapshot(1, "image")
-    read.prefetch(1)
-    read.prefetch(1)
+    read.prefetch(1, ("image", "text"))
+    read.prefetch(1, ("image", "text"))
     assert read.snapshot(1, "image")["w"].tolist() == [1, 1]
     assert read.snapshot(1, "text")["head"].tolist() == [1, 1, 1]
     assert sorted(loads) == ["epoch-0001/image.safetensors"] * 2 + ["epoch-0001/text.safetensors"]

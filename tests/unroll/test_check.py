@@ -16,6 +16,7 @@ from vldd_dist.distillation.unroll import (
     Differences,
     DoubleBackward,
     EpsilonChoice,
+    Unroll,
     UnrollResult,
     choose_epsilon,
     inner_products,
@@ -38,9 +39,9 @@ def chosen(case: Case, difference: str = "central", exact: bool = True) -> Epsil
 def checked(case: Case, known: float | None = None) -> EpsilonChoice:
     """The check that a run makes; `known`: the only epsilon to try."""
     unrolling = LocalUnrolling(case.student.model, InfoNCE(), TrajectoryMatching(gradient="finite_difference"), None)
-    return unrolling.check_differences(
-        Segment(case.theta, distance_to(case.target, case.theta, unrolling.towers), case.rates, case.batches, (), 11), known
-    )
+    outer = distance_to(case.target, case.theta, unrolling.towers)
+    unroll = Unroll(case.theta, case.rates, case.batches, outer, unrolling.towers)
+    return unrolling.check_differences(Segment(unroll, 11), known)
 
 
 def larger_case(pairs: int, rate: float, **image: object) -> Case:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vldd_dist.distillation.unroll import Params, Sgd, unrolled_gradient
+from vldd_dist.distillation.unroll import Params, Sgd, Unroll, unrolled_gradient
+from vldd_dist.distillation.unroll.exact import EXACT
 from vldd_dist.testing.unroll_problems import Perceptron, dual_encoder_case, flat, relative
 
 
@@ -41,7 +42,8 @@ def test_the_steps_of_a_student_are_those_of_torchs_sgd() -> None:
             optimiser.step()
         return _squares(theta).sum().detach()
 
-    found = unrolled_gradient("exact", Perceptron(), start, rates, batches, _squares, sgd=sgd)
+    unroll = Unroll(start, rates, batches, _squares, Perceptron.towers, sgd=sgd)
+    found = unrolled_gradient(unroll, EXACT, Perceptron())
     torch.testing.assert_close(found.terms.sum(), trained(batches, rates))
     for step in range(len(batches)):
         along = torch.randn(5, 3, generator=generator, dtype=torch.float64)

@@ -21,8 +21,6 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import ObjectInfo
 
-TOWERS = ("image", "text")
-
 # Tower -> parameter -> range [start, stop) of its elements, flattened in row-major order.
 ShardSlices = Mapping[str, Mapping[str, tuple[int, int]]]
 
@@ -50,7 +48,7 @@ def write_snapshots(
     Returns:
         Object name -> description, to be listed by `UnitWriter.adopt`.
     """
-    with ThreadPoolExecutor(len(TOWERS)) as pool:
+    with ThreadPoolExecutor(len(encoded)) as pool:
         infos = list(pool.map(writer.put_blob, encoded.values()))
     names = (snapshot_name(epoch, tower, rank, world_size) for tower in encoded)
     return dict(zip(names, infos, strict=True))
@@ -82,8 +80,8 @@ class Trajectory:
         """Parameters of one tower by name. The tensors are shared with the cache and must not be changed."""
         return self.cache.get(self._digest(epoch, tower), lambda: self._load(epoch, tower))
 
-    def prefetch(self, epoch: int, towers: Sequence[str] = TOWERS) -> None:
-        """Start reading an epoch's snapshots in threads, for a later `snapshot`."""
+    def prefetch(self, epoch: int, towers: Sequence[str]) -> None:
+        """Start reading the snapshots of these towers after an epoch in threads, for a later `snapshot`."""
         for tower in towers:
             self.cache.prefetch(self._digest(epoch, tower), lambda tower=tower: self._load(epoch, tower))  # type: ignore[misc]
 

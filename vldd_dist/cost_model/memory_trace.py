@@ -14,7 +14,7 @@ from torch import Tensor
 from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.distillation.student.blending import Blend
 from vldd_dist.distillation.student.student import Student, without_fixed
-from vldd_dist.distillation.unroll import DoubleBackward, Params, full_gradient
+from vldd_dist.distillation.unroll import DoubleBackward, Params, Unroll, full_gradient
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.image.frozen_tower import CHUNK, FrozenTower
 from vldd_dist.models.inputs import model_inputs
@@ -212,7 +212,7 @@ class MemoryTrace:
                 return torch.stack([(a - b).square().sum() for a, b in zip(end, target, strict=True)]).sum()
 
             with LiveMemory() as memory:
-                full_gradient(student, theta, torch.empty(2, device=META), [batch] * steps, outer)
+                full_gradient(Unroll(theta, torch.empty(2, device=META), [batch] * steps, outer, student.towers), student)
             peaks.append(memory.peak)
         return FullGraph(peaks[0], peaks[1] - peaks[0])
 

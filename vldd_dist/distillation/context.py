@@ -13,6 +13,7 @@ from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.events import Report
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Loss
+from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.ranks import SOLO, Ranks
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class RunContext:
 
     Attributes:
         total: M, the number of pairs over all ranks.
-        seed: every random draw derives from it.
+        seed: seed of the unit; every random draw derives from it.
         model: a dual encoder at its starting weights, on its device, the same on all ranks.
         embeddings: the embeddings of the real captions, with their dataset.
         image_features: the features of the real images by a frozen backbone; None if the images go through the backbone.
@@ -56,6 +57,10 @@ class RunContext:
     open_experts: Callable[[ShardSlices | None], Experts] = _not_asked_for
     features: Callable[[], dict[str, Tensor]] = _not_asked_for
     taken: frozenset[int] = frozenset()
+
+    def run_seed(self, *purpose: str) -> int:
+        """The seed of this run's random draws, or of those for one purpose."""
+        return derive_seed(self.seed, "distillation", self.total, *purpose)
 
     @property
     def dataset(self) -> "Dataset":

@@ -39,10 +39,6 @@ class Draw:
     starts: tuple[int, int]
     batches: list[Tensor]
 
-    def part(self, rank: int, world_size: int) -> Part:
-        """A rank's rows of the minibatches."""
-        return part_of(self.batches, rank, world_size)
-
 
 def part_of(batches: Sequence[Tensor], rank: int, world_size: int) -> Part:
     """A rank's rows: an equal, contiguous slice of each minibatch. Minibatches are ascending and each rank owns a contiguous

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distillation.objectives.trajectory_matching.distance import matching_loss
 from vldd_dist.distillation.student.student import Student, without_fixed
-from vldd_dist.distillation.unroll import Params, UnrollResult, unrolled_gradient
+from vldd_dist.distillation.unroll import PLAIN, Params, Sgd, SnapshotStack, Unroll, UnrollResult, unrolled_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses import Learned, Loss
 from vldd_dist.models.losses.base import NONE
 from vldd_dist.models.losses.infonce import InfoNCE
+from vldd_dist.plugins import GRADIENTS
 
 TEXT_DIM = 12
 
@@ -60,15 +61,39 @@ class Case:
     shared: Params = ()
     fixed: frozenset[int] = frozenset()
 
-    def gradient(self, name: str, difference: str = "central", **options: Any) -> UnrollResult:
+    def gradient(
+        self,
+        name: str,
+        difference: str = "central",
+        *,
+        shared: Params | None = None,
+        sgd: Sgd = PLAIN,
+        relative_epsilon: float | None = None,
+        snapshots: SnapshotStack | None = None,
+    ) -> UnrollResult:
+        """The gradient of the matching loss. The other arguments are those of `unrolled_gradient`.
+
+        Args:
+            name: of a gradient in `plugins.GRADIENTS`.
+            shared: used in place of the case's shared tensors.
+        """
+
         def outer(theta: Params) -> Tensor:
             return matching_loss(theta, self.theta, self.target, self.student.towers)
 
-        options = {"shared": self.shared, **options}
         parts = [without_fixed(batch, self.fixed) for batch in self.batches]
         self.student.fixed = [fixed for _, fixed in parts]
         learned = [batch for batch, _ in parts]
-        return unrolled_gradient(name, self.student, self.theta, self.rates, learned, outer, difference, **options)
+        shared = self.shared if shared is None else shared
+        unroll = Unroll(self.theta, self.rates, learned, outer, self.student.towers, shared, sgd)
+        return unrolled_gradient(
+            unroll,
+            GRADIENTS.load(name),
+            self.student,
+            difference,
+            relative_epsilon=relative_epsilon,
+            snapshots=snapshots,
+        )
 
     def to(self, target: torch.device | torch.dtype) -> Self:
         """The same case on a device, or in another precision."""

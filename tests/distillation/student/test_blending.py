@@ -13,6 +13,7 @@ from vldd_dist.distillation.objectives.trajectory_matching.distance import dista
 from vldd_dist.distillation.student.blending import Blending
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import Segment
+from vldd_dist.distillation.unroll import Unroll
 from vldd_dist.testing.unroll_problems import Case, ScaledInfoNCE, dual_encoder_case, relative
 
 BLEND = Blending(beta=1.0).of_step(seed=5)
@@ -74,15 +75,9 @@ def by_hand(case: Case) -> tuple[Tensor, list[Tensor]]:
 def test_the_gradient_is_that_of_mixed_features_and_unmixed_rows_of_the_loss(gradient: str) -> None:
     case = dual_encoder_case(train="head", head=HeadSettings(kind="linear"), loss=ScaledInfoNCE()).in_model_inputs()
     unrolling = LocalUnrolling(case.student.model, case.student.layout.loss, TrajectoryMatching(gradient=gradient), None)
-    segment = Segment(
-        case.theta,
-        distance_to(case.target, case.theta, unrolling.towers),
-        case.rates,
-        case.batches,
-        case.shared,
-        11,
-        blend=BLEND,
-    )
+    outer = distance_to(case.target, case.theta, unrolling.towers)
+    unroll = Unroll(case.theta, case.rates, case.batches, outer, unrolling.towers, case.shared)
+    segment = Segment(unroll, 11, blend=BLEND)
     epsilon = unrolling.check_differences(segment, None).relative_epsilon if gradient == "finite_difference" else None
     found, plain = (unrolling.gradient(one, epsilon) for one in (segment, replace(segment, blend=None)))
     terms, gradients = by_hand(case)

@@ -17,16 +17,14 @@ from torch import Tensor
 from vldd_dist.config.base import NonNegative, Positive, Rate
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.base import OuterGradient, OuterProblem, PassCosts
-from vldd_dist.distillation.objectives.unrolled import LOG_RATES, UnrolledObjective
+from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.distillation.real_data.real_features import RealFeatures
 from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
-from vldd_dist.distillation.sampling import draw_batches, inner_batch_size, part_of
-from vldd_dist.distillation.student import make_unrolling
-from vldd_dist.distillation.student.batch_exchange import BatchExchange, ImageInputs
-from vldd_dist.distillation.student.snapshot_offload import snapshot_stack
+from vldd_dist.distillation.sampling import draw_batches, inner_batch_size
+from vldd_dist.distillation.student.batch_exchange import ImageInputs
 from vldd_dist.distillation.student.unrolling import RealRows, Segment, Unrolling
-from vldd_dist.distillation.unroll import OuterLoss, Sgd
+from vldd_dist.distillation.unroll import OuterLoss, Sgd, Unroll
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.models.losses.cosine import cosines
@@ -43,8 +41,6 @@ class Bilevel(UnrolledObjective):
 
     needs: ClassVar[frozenset[str]] = frozenset({"real_batches", "experts"})
     in_phases: ClassVar[bool] = False
-    # `UnrollSettings` asks for the scheme of finite differences. It is not used, because finite differences are refused here.
-    difference: ClassVar[str] = "central"
     name: str = "bilevel"
     inner_steps: Positive = Field(15, description="The student's last steps, through which the gradient goes.")
     skipped_steps: NonNegative = Field(
@@ -79,11 +75,7 @@ class Bilevel(UnrolledObjective):
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OuterProblem]:
-        settings = context.settings
-        context.model.bf16_backbone = settings.precision == "bf16"
-        size = inner_batch_size(settings.batch_size, context.total)
-        with snapshot_stack(self.offload_snapshots) as snapshots:
-            unrolling = make_unrolling(context.model, context.loss, self, snapshots, context.ranks, settings.sharding, size)
+        with self.opened_unrolling(context, context.loss) as unrolling:
             teacher = Teacher(unrolling, context.open_experts(unrolling.part)) if self.teacher else None
             yield BilevelProblem(self, context, unrolling, teacher)
 
@@ -118,6 +110,9 @@ class Bilevel(UnrolledObjective):
     def real_rows(self) -> int:
         return self.real_batch_size
 
+    def allows_differences(self) -> bool:
+        return False
+
     def longest_run(self) -> int:
         return self.skipped_steps + self.inner_steps
 
@@ -141,7 +136,7 @@ class BilevelProblem(OuterProblem):
 
     def __init__(self, settings: Bilevel, context: RunContext, unrolling: Unrolling, teacher: Teacher | None) -> None:
         self.settings, self.context, self.unrolling, self.teacher = settings, context, unrolling, teacher
-        self.seed = derive_seed(context.seed, "distillation", context.total)
+        self.seed = context.run_seed()
         self.real = RealFeatures(context, unrolling.tower, settings.real_batch_size)
         self.shared_of_loss = list(context.loss.learned_shared())
         self.inputs = ImageInputs(unrolling.tower)
@@ -155,26 +150,20 @@ class BilevelProblem(OuterProblem):
         skip = int(generator.integers(settings.skipped_steps + 1)) if step % 2 else 0
         size = inner_batch_size(context.settings.batch_size, context.total)
         batches = draw_batches(generator, context.total, size, skip + settings.inner_steps)
-        world_size = context.ranks.world_size
-        parts = [part_of(batches, rank, world_size) for rank in range(world_size)]
-        pairs, tower = self.inputs.of(pairs)
-        graph_limit = context.settings.tower_graph_mib << 20
-        exchange = BatchExchange(context.ranks, tower, pairs, context.total, parts, graph_limit)
-        segment = Segment(
+        exchange = self.inputs.exchange(context, pairs, batches)
+        unroll = Unroll(
             self.fresh_start(derive_seed(self.seed, "heads", step)),
-            self._outer(step),
             rates,
             exchange.batches,
+            self._outer(step),
+            self.unrolling.towers,
             [pairs.shared[name] for name in self.shared_of_loss],
-            derive_seed(self.seed, "dropout", step),
-            exchange.fixed,
-            sgd=Sgd(settings.student_momentum, settings.student_weight_decay, skip),
+            Sgd(settings.student_momentum, settings.student_weight_decay, skip),
         )
+        segment = Segment(unroll, derive_seed(self.seed, "dropout", step), exchange.fixed)
         result = self.unrolling.gradient(segment, None)
         rows, row_gradients = exchange.gradients(result.batches)
-        loss_gradients = dict(zip(self.shared_of_loss, result.shared, strict=True))
-        # d/d(log rate) = rate * d/d(rate).
-        shared_gradients = {LOG_RATES: result.rates * rates} | loss_gradients
+        shared_gradients = settings.shared_gradients(result, rates, self.shared_of_loss)
         return OuterGradient({"real_pairs": result.terms.item()}, rows, row_gradients, shared_gradients)
 
     def _outer(self, step: int) -> OuterLoss:

@@ -20,7 +20,7 @@ from vldd_dist.distillation.real_data.mean_discrepancy import mean_discrepancy
 from vldd_dist.distillation.real_data.merged_teacher import merged_teacher
 from vldd_dist.distillation.real_data.real_features import RealFeatures
 from vldd_dist.models.parameters import TOWERS, ParameterView
-from vldd_dist.seeding import derive_seed, numpy_generator
+from vldd_dist.seeding import numpy_generator
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
@@ -83,7 +83,7 @@ class DistributionProblem(FeatureProblem):
         super().__init__(context, follow=settings.moves_model())
         self.settings, self.experts = settings, context.open_experts(None)
         self.real = RealFeatures(context, self.tower, settings.real_batch_size)
-        self.seed = derive_seed(context.seed, "distillation", context.total)
+        self.seed = context.run_seed()
         self.view = ParameterView(self.model)
         # The loss is differentiated with respect to the pairs only.
         self.model.requires_grad_(False)
@@ -102,7 +102,7 @@ class DistributionProblem(FeatureProblem):
     def prefetch(self, step: int) -> None:
         expert, *epochs = self.teacher(step)
         for epoch in (0, *epochs):
-            self.experts[expert].prefetch(epoch)
+            self.experts[expert].prefetch(epoch, TOWERS)
 
     def prepare(self, step: int) -> None:
         expert, *epochs = self.teacher(step)

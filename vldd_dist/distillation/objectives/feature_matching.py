@@ -9,8 +9,7 @@ from torch import Tensor
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem, PassCosts
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.sampling import part_of
-from vldd_dist.distillation.student.batch_exchange import BatchExchange, ImageInputs
+from vldd_dist.distillation.student.batch_exchange import ImageInputs
 from vldd_dist.models.image.frozen_tower import FrozenTower
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class FeatureProblem(OuterProblem):
     def gradient(self, step: int, pairs: SyntheticPairs) -> OuterGradient:
         ranks, drawn = self.context.ranks, self.drawn(step)
         self.prepare(step)
-        exchange = self._exchange(pairs, drawn)
+        exchange = self.inputs.exchange(self.context, pairs, [drawn])
         batch = [tensor.detach() for tensor in exchange.batches[0]]
         leaves = [tensor.requires_grad_() for place, tensor in enumerate(batch) if place not in exchange.fixed]
         gather_rows = ranks.rows_gatherer(len(drawn))
@@ -86,9 +85,3 @@ class FeatureProblem(OuterProblem):
         loss = torch.stack(list(terms.values())).sum() / ranks.world_size
         rows, row_gradients = exchange.gradients([torch.autograd.grad(loss, leaves)])
         return OuterGradient({name: term.item() for name, term in terms.items()}, rows, row_gradients, {})
-
-    def _exchange(self, pairs: SyntheticPairs, drawn: Tensor) -> BatchExchange:
-        ranks, settings = self.context.ranks, self.context.settings
-        parts = [part_of([drawn], rank, ranks.world_size) for rank in range(ranks.world_size)]
-        pairs, tower = self.inputs.of(pairs)
-        return BatchExchange(ranks, tower, pairs, self.context.total, parts, settings.tower_graph_mib << 20)

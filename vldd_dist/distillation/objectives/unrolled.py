@@ -1,6 +1,7 @@
 """The common part of the objectives that train a student on the pairs for a few steps and differentiate through these steps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
@@ -8,12 +9,18 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from vldd_dist.config.base import HOW_TO_RUN, Positive, Rate
+from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.objectives.base import Objective, PassCosts
 from vldd_dist.distillation.sampling import inner_batch_size
+from vldd_dist.distillation.student import make_unrolling
+from vldd_dist.distillation.student.blending import Blending
+from vldd_dist.distillation.student.snapshot_offload import snapshot_stack
+from vldd_dist.distillation.student.unrolling import Unrolling
+from vldd_dist.distillation.unroll import UnrollResult
 from vldd_dist.errors import DivergenceError
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
-from vldd_dist.models.losses import Learned
+from vldd_dist.models.losses import Learned, Loss
 from vldd_dist.models.parameters import TOWERS
 from vldd_dist.plugins import GRADIENTS
 
@@ -90,6 +97,38 @@ class UnrolledObjective(Objective):
             raise DivergenceError(f"the inner learning rates are {rates.tolist()} at outer step {step}: {self.advice}")
         return rates
 
+    @contextmanager
+    def opened_unrolling(self, context: RunContext, loss: Loss) -> Iterator[Unrolling]:
+        """Yields the unroll of the context's model as a student with this loss."""
+        settings = context.settings
+        context.model.bf16_backbone = settings.precision == "bf16"
+        batch_size = inner_batch_size(settings.batch_size, context.total)
+        with snapshot_stack(self.offload_snapshots) as snapshots:
+            yield make_unrolling(context.model, loss, self, snapshots, context.ranks, settings.sharding, batch_size)
+
+    def shared_gradients(self, result: UnrollResult, rates: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        """The gradients of the shared tensors by name.
+
+        Args:
+            rates: the inner learning rates of the unroll.
+            names: the names of its shared tensors.
+        """
+        # d/d(log rate) = rate * d/d(rate).
+        return {LOG_RATES: result.rates * rates} | dict(zip(names, result.shared, strict=True))
+
+    def allows_differences(self) -> bool:
+        """Whether the unroll may be differentiated by finite differences. An objective that allows them refuses a student with
+        kinks, and checks them by `Unrolling.check_differences`."""
+        return True
+
+    def difference_scheme(self) -> str:
+        """The scheme of finite differences, "central" or "forward"."""
+        return "central"
+
+    def blending(self) -> Blending | None:
+        """How the student's steps mix features; None: they do not."""
+        return None
+
     def longest_run(self) -> int:
         """The largest number of steps that a student takes, including those that are not differentiated."""
         return self.inner_steps
@@ -128,4 +167,4 @@ class UnrolledObjective(Objective):
 
     def passes_of_differences(self) -> int:
         """The number of gradients that finite differences take for all inner steps of an outer step."""
-        raise NotImplementedError(f"{self.name} refuses finite differences")
+        return (3 if self.difference_scheme() == "central" else 2) * self.inner_steps

@@ -37,7 +37,7 @@ class OnlineModel:
 
     def __init__(self, context: RunContext, real: RealFeatures, settings: OnlineTraining) -> None:
         self.context, self.real, self.settings, self.model = context, real, settings, context.model
-        self.seed = derive_seed(context.seed, "distillation", context.total, "heads")
+        self.seed = context.run_seed("heads")
         view = ParameterView(self.model)
         self._view, self._start = view, view.read()
         encoder = [p for name, p in zip(view.names, view.parameters, strict=True) if name.startswith("image_backbone.")]

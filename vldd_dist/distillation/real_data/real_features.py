@@ -5,7 +5,6 @@ from torch import Tensor
 
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.models.image.frozen_tower import FrozenTower
-from vldd_dist.seeding import derive_seed
 
 
 class RealFeatures:
@@ -21,7 +20,7 @@ class RealFeatures:
         from vldd_dist.data.prepared.real_batches import RealBatches
 
         self.context, self.tower = context, tower
-        seed = derive_seed(context.seed, "distillation", context.total, "real")
+        seed = context.run_seed("real")
         self._batches = RealBatches(context.embeddings, context.image_features, batch_size, seed, context.ranks.rows_to_compute)
         # The step read last, and its batch.
         self._last: tuple[int, tuple[Tensor, Tensor, int]] | None = None

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.sampling import Part
+from vldd_dist.distillation.sampling import part_of
 from vldd_dist.distillation.unroll import Params, scatter_to_pairs
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.sharding.exchange import Exchange
@@ -36,6 +37,20 @@ class ImageInputs:
             self._features = self.tower.features(pairs.images)
         return pairs.with_inputs(self._features), None
 
+    def exchange(
+        self, context: RunContext, pairs: SyntheticPairs, batches: Sequence[Tensor], *, keep_graphs: bool = True
+    ) -> "BatchExchange":
+        """The exchange of an outer step.
+
+        Args:
+            pairs: this rank's rows of the pairs.
+            batches: for each inner step the indices (B,) of its pairs.
+            keep_graphs: whether graphs of the tower are kept for `BatchExchange.gradients`, up to `tower_graph_mib`.
+        """
+        pairs, tower = self.of(pairs)
+        graph_limit = context.settings.tower_graph_mib << 20 if keep_graphs else 0
+        return BatchExchange(context.ranks, tower, pairs, context.total, batches, graph_limit)
+
 
 class BatchExchange:
     """One rank's rows of the inner batches, and the way back from their gradients to those of the pairs, which is used once.
@@ -43,7 +58,7 @@ class BatchExchange:
     Args:
         tower: the frozen backbone that the images have to pass through; None if `pairs` already holds model inputs.
         pairs: this rank's rows of the `total` pairs.
-        parts: by rank, the rows of the minibatches that it computes.
+        batches: for each inner step the indices (B,) of its pairs, distinct and ascending.
         graph_limit: bytes of the tower's autograd graphs that may be kept until `gradients`.
 
     Attributes:
@@ -58,12 +73,14 @@ class BatchExchange:
         tower: FrozenTower | None,
         pairs: SyntheticPairs,
         total: int,
-        parts: Sequence[Part],
+        batches: Sequence[Tensor],
         graph_limit: int,
     ) -> None:
-        self.ranks, self.total, self.parts = ranks, total, parts
-        self.part = parts[ranks.rank]
-        exchange = Exchange(ranks, total, [part.used for part in parts])
+        self.ranks, self.total = ranks, total
+        # By rank, the rows of the batches that it computes.
+        self.parts = [part_of(batches, rank, ranks.world_size) for rank in range(ranks.world_size)]
+        self.part = self.parts[ranks.rank]
+        exchange = Exchange(ranks, total, [part.used for part in self.parts])
         used = {name: exchange.to_users(rows) for name, rows in pairs.rows.items()}
         self.fixed = frozenset(place for place, name in enumerate(used) if name in pairs.fixed)
         self.learned = list(pairs.learned(used))

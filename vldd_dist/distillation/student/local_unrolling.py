@@ -86,17 +86,12 @@ class LocalUnrolling:
 
     def _gradient(self, method: Gradient, segment: Segment, relative_epsilon: float | None = None) -> UnrollResult:
         self.student.seed, self.student.blend = segment.seed, segment.blend
-        learned, self.student.fixed = segment.learned_and_fixed()
+        unroll, self.student.fixed = segment.learned_and_fixed()
         return unrolled_gradient(
+            unroll,
             method,
             self.student,
-            segment.start,
-            segment.rates,
-            learned,
-            segment.outer,
-            self.settings.difference,
-            shared=segment.shared,
+            self.settings.difference_scheme(),
             relative_epsilon=relative_epsilon,
             snapshots=self.snapshots,
-            sgd=segment.sgd,
         )

@@ -113,10 +113,7 @@ class _LossPart:
     """A rank's part of the student's loss, as an `unroll.InnerProblem` of the unsharded parameters."""
 
     def __init__(self, skeleton: Skeleton, first_order: ShardedFirstOrder) -> None:
-        self.skeleton, self.first_order = skeleton, first_order
-        # Not used here: the sweep, which applies the rates, has the towers.
-        self.towers: Sequence[int] = []
-        self.seed = first_order.seed
+        self.skeleton, self.first_order, self.seed = skeleton, first_order, first_order.seed
 
     def loss(self, theta: Params, batch: Params, step: int) -> Tensor:
         inputs, texts, *learned = self.first_order.whole(batch, step)

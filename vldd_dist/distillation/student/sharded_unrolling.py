@@ -136,11 +136,11 @@ class ShardedUnrolling:
 
     def gradient(self, segment: Segment, relative_epsilon: float | None) -> UnrollResult:
         assert self.method.derivatives is not None, "`full` needs one process: the description was checked for that"
-        return self._sweep(self.method.derivatives(self, self.settings.difference, relative_epsilon), segment)
+        return self._sweep(self.method.derivatives(self, self.settings.difference_scheme(), relative_epsilon), segment)
 
     def check_differences(self, segment: Segment, epsilon_in_use: float | None) -> EpsilonChoice:
         world_size = self.ranks.world_size
-        smallest = self.ranks.all_gather(min(len(batch[0]) for batch in segment.batches))
+        smallest = self.ranks.all_gather(min(len(batch[0]) for batch in segment.unroll.batches))
         # The same number on every rank.
         rows = min(max(CHECKED_PAIRS // world_size, 1), *smallest)
         small_segment = segment.of_few_pairs(rows)
@@ -151,19 +151,8 @@ class ShardedUnrolling:
 
     def _sweep(self, derivatives: StepDerivatives, segment: Segment) -> UnrollResult:
         self.passes.seed, self.passes.blend = segment.seed, segment.blend
-        learned, self.passes.fixed = segment.learned_and_fixed()
-        result = swept_gradient(
-            derivatives,
-            self.towers,
-            segment.start,
-            segment.rates,
-            learned,
-            segment.outer,
-            segment.shared,
-            update_adjoint=self.method.update_adjoint,
-            snapshots=self.snapshots,
-            sgd=segment.sgd,
-        )
+        unroll, self.passes.fixed = segment.learned_and_fixed()
+        result = swept_gradient(unroll, derivatives, update_adjoint=self.method.update_adjoint, snapshots=self.snapshots)
         # Each rank has the gradient of its own part of the loss.
         return replace(result, shared=[self.ranks.all_reduce(part) for part in result.shared])
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from vldd_dist.artifacts.trajectories import ShardSlices
 from vldd_dist.distillation.student.blending import Blend
 from vldd_dist.distillation.student.student import Fixed, without_fixed
-from vldd_dist.distillation.unroll import PLAIN, EpsilonChoice, OuterLoss, Params, Sgd, UnrollResult
+from vldd_dist.distillation.unroll import EpsilonChoice, OuterLoss, Params, Unroll, UnrollResult
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.frozen_tower import FrozenTower
 
@@ -24,7 +24,6 @@ class UnrollSettings(Protocol):
 
     Attributes:
         gradient: a name in `plugins.GRADIENTS`.
-        difference: the scheme of finite differences, "central" or "forward".
         dropout: whether the student runs with its dropout.
     """
 
@@ -32,46 +31,40 @@ class UnrollSettings(Protocol):
     def gradient(self) -> str: ...
 
     @property
-    def difference(self) -> str: ...
-
-    @property
     def dropout(self) -> bool: ...
+
+    def difference_scheme(self) -> str:
+        """The scheme of finite differences, "central" or "forward"."""
+        ...
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What one outer step unrolls: the student's start, the batches of its steps, and the outer loss of its end.
+    """What one outer step unrolls, and how the student runs in it.
 
     Attributes:
-        start: theta_0, the student's parameters or this rank's shards of them.
-        outer: theta_T, in the same form -> differentiable terms (n,) of the outer loss, which is their sum.
-        rates: (2,) inner learning rates of the image and the text tower.
-        batches: for each inner step this rank's rows: model inputs (b, ...), texts (b, D), the loss's row tensors (b, ...).
-        shared: the loss's shared tensors.
+        unroll: with several ranks theta, in every place, is this rank's shards of it, and a batch holds this rank's rows: model
+            inputs (b, ...), texts (b, D), the loss's row tensors (b, ...), including those that are fixed. The rates are those
+            of the image and the text tower; the shared tensors are the loss's.
         seed: seed of the dropout masks.
         fixed: positions in a batch of the tensors that are not learned and get no gradient.
         blend: mixing of the features in the student's steps; None: they are not mixed.
-        sgd: the student's momentum and weight decay, and how many of its first steps are not differentiated.
     """
 
-    start: Params
-    outer: OuterLoss
-    rates: Tensor
-    batches: Sequence[Params]
-    shared: Params
+    unroll: Unroll
     seed: int
     fixed: frozenset[int] = frozenset()
     blend: Blend | None = None
-    sgd: Sgd = PLAIN
 
     def of_few_pairs(self, pairs: int) -> "Segment":
         """The same segment with only the first `pairs` rows of each batch."""
-        return replace(self, batches=[[tensor[:pairs] for tensor in batch] for batch in self.batches])
+        batches = [[tensor[:pairs] for tensor in batch] for batch in self.unroll.batches]
+        return replace(self, unroll=replace(self.unroll, batches=batches))
 
-    def learned_and_fixed(self) -> tuple[list[Params], list[Fixed]]:
-        """For each batch its learned tensors, and its fixed ones."""
-        parts = [without_fixed(batch, self.fixed) for batch in self.batches]
-        return [learned for learned, _ in parts], [fixed for _, fixed in parts]
+    def learned_and_fixed(self) -> tuple[Unroll, list[Fixed]]:
+        """The unroll with only the learned tensors of each batch, and the fixed tensors of each batch."""
+        parts = [without_fixed(batch, self.fixed) for batch in self.unroll.batches]
+        return replace(self.unroll, batches=[learned for learned, _ in parts]), [fixed for _, fixed in parts]
 
 
 # Joint features of the images and texts of all rows, (B, d) each -> a scalar loss.

@@ -23,14 +23,10 @@ This package imports torch, numpy and nothing else of this repository. An engine
 `StepDerivatives`.
 """
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
 from vldd_dist.distillation.unroll.check import EpsilonChoice, choose_epsilon, unroll_error
-from vldd_dist.distillation.unroll.exact import EXACT, DoubleBackward
-from vldd_dist.distillation.unroll.finite_difference import FINITE_DIFFERENCE, Autograd, Differences
-from vldd_dist.distillation.unroll.full import FULL, full_gradient
+from vldd_dist.distillation.unroll.exact import DoubleBackward
+from vldd_dist.distillation.unroll.finite_difference import Autograd, Differences
+from vldd_dist.distillation.unroll.full import full_gradient
 from vldd_dist.distillation.unroll.protocol import (
     PLAIN,
     FirstOrder,
@@ -43,15 +39,14 @@ from vldd_dist.distillation.unroll.protocol import (
     StepDerivatives,
     StepGradient,
     StepProducts,
+    Unroll,
     UnrollResult,
     inner_products,
 )
 from vldd_dist.distillation.unroll.snapshot_stack import OnDisk, OnHost, SnapshotStack
 from vldd_dist.distillation.unroll.sweep import scatter_to_pairs, swept_gradient
-from vldd_dist.distillation.unroll.tesla import TESLA
 
 __all__ = [
-    "GRADIENTS",
     "PLAIN",
     "Autograd",
     "Differences",
@@ -62,6 +57,7 @@ __all__ = [
     "InnerProblem",
     "OnDisk",
     "OnHost",
+    "OuterLoss",
     "Params",
     "Passes",
     "Sgd",
@@ -69,6 +65,7 @@ __all__ = [
     "StepDerivatives",
     "StepGradient",
     "StepProducts",
+    "Unroll",
     "UnrollResult",
     "choose_epsilon",
     "full_gradient",
@@ -79,52 +76,30 @@ __all__ = [
     "unrolled_gradient",
 ]
 
-GRADIENTS = {"full": FULL, "exact": EXACT, "finite_difference": FINITE_DIFFERENCE, "tesla": TESLA}
-
 
 def unrolled_gradient(
-    gradient: str | Gradient,
+    unroll: Unroll,
+    gradient: Gradient,
     problem: InnerProblem,
-    theta: Params,
-    rates: Tensor,
-    batches: Sequence[Params],
-    outer: OuterLoss,
     difference: str = "central",
     *,
-    shared: Params = (),
     relative_epsilon: float | None = None,
     snapshots: SnapshotStack | None = None,
-    sgd: Sgd = PLAIN,
 ) -> UnrollResult:
-    """Compute the gradient on one process, by one of `GRADIENTS`. The other arguments are those of `swept_gradient`.
+    """Compute the gradient on one process.
 
     Args:
-        gradient: a name in `GRADIENTS`, or a `Gradient`.
+        gradient: one of `plugins.GRADIENTS`.
         difference, relative_epsilon: see `Differences`; used by finite_difference only.
-        snapshots: used by every gradient except full.
+        snapshots: keeps the snapshots until the sweep back, see `swept_gradient`; used by every gradient except full.
 
     Raises:
-        ValueError: the gradient is unknown, a rate is not positive, or finite_difference is given 16-bit parameters.
+        ValueError: a rate is not positive, or finite_difference is given 16-bit parameters.
     """
-    if isinstance(gradient, str):
-        if gradient not in GRADIENTS:
-            raise ValueError(f"there is no gradient {gradient!r}: choose one of {', '.join(GRADIENTS)}")
-        gradient = GRADIENTS[gradient]
     if gradient.derivatives is None:
-        return full_gradient(problem, theta, rates, batches, outer, shared, sgd)
+        return full_gradient(unroll, problem)
     derivatives = gradient.derivatives(_WholePasses(problem), difference, relative_epsilon)
-    return swept_gradient(
-        derivatives,
-        problem.towers,
-        theta,
-        rates,
-        batches,
-        outer,
-        shared,
-        update_adjoint=gradient.update_adjoint,
-        snapshots=snapshots,
-        sgd=sgd,
-    )
+    return swept_gradient(unroll, derivatives, update_adjoint=gradient.update_adjoint, snapshots=snapshots)
 
 
 class _WholePasses:

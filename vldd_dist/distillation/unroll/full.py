@@ -1,52 +1,32 @@
 """The reference: one autograd graph over all inner steps."""
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
-from vldd_dist.distillation.unroll.protocol import (
-    PLAIN,
-    Gradient,
-    InnerProblem,
-    OuterLoss,
-    Params,
-    Sgd,
-    UnrollResult,
-    leaves,
-    step_loss,
-)
+from vldd_dist.distillation.unroll.protocol import Gradient, InnerProblem, Params, Unroll, UnrollResult, leaves, step_loss
 
 
-def full_gradient(
-    problem: InnerProblem,
-    theta: Params,
-    rates: Tensor,
-    batches: Sequence[Params],
-    outer: OuterLoss,
-    shared: Params = (),
-    sgd: Sgd = PLAIN,
-) -> UnrollResult:
+def full_gradient(unroll: Unroll, problem: InnerProblem) -> UnrollResult:
     """Returns what `swept_gradient` returns. The graphs of all differentiated steps are in memory until the end."""
+    sgd = unroll.sgd
     with torch.enable_grad():
-        batch_leaves = [leaves(batch) for batch in batches]
-        shared_leaves = leaves(shared)
-        (rate_leaf,) = leaves([rates])
-        params = leaves(theta)
+        batch_leaves = [leaves(batch) for batch in unroll.batches]
+        shared_leaves = leaves(unroll.shared)
+        (rate_leaf,) = leaves([unroll.rates])
+        params = leaves(unroll.theta)
         velocity = [torch.zeros_like(p) for p in params]
         for step, batch in enumerate(batch_leaves):
             differentiated = step >= sgd.skip
             loss = step_loss(problem, params, [*batch, *shared_leaves], step)
             gradient = torch.autograd.grad(loss, params, create_graph=differentiated)
             velocity = [sgd.momentum * u + g + sgd.weight_decay * p for u, g, p in zip(velocity, gradient, params, strict=True)]
-            params = [p - rate_leaf[tower] * u for p, u, tower in zip(params, velocity, problem.towers, strict=True)]
+            params = [p - rate_leaf[tower] * u for p, u, tower in zip(params, velocity, unroll.towers, strict=True)]
             if not differentiated:
                 params, velocity = leaves(params), [u.detach() for u in velocity]
-        terms = outer(params)
+        terms = unroll.outer(params)
         differentiated_leaves = [tensor for batch in batch_leaves[sgd.skip :] for tensor in batch]
         rate_gradients, *rest = torch.autograd.grad(terms.sum(), [rate_leaf, *shared_leaves, *differentiated_leaves])
     shared_gradients, flat = rest[: len(shared_leaves)], rest[len(shared_leaves) :]
-    width = len(batches[0])
+    width = len(unroll.batches[0])
     batch_gradients: list[Params] = [flat[start : start + width] for start in range(0, len(flat), width)]
     return UnrollResult(terms.detach(), batch_gradients, rate_gradients, shared_gradients)
 

@@ -18,12 +18,8 @@ class InnerProblem(Protocol):
     """A student: its loss as a differentiable function of its parameters and a batch.
 
     Attributes:
-        towers: for each parameter tensor the index of its tower, which is the index of its learning rate.
         seed: of the dropout masks. Those of step t derive from (seed, t), so that every evaluation of the step draws the same.
     """
-
-    @property
-    def towers(self) -> Sequence[int]: ...
 
     @property
     def seed(self) -> int: ...
@@ -52,6 +48,35 @@ class Sgd(NamedTuple):
 
 
 PLAIN = Sgd()
+
+
+@dataclass(frozen=True)
+class Unroll:
+    """What is differentiated: a student's steps from its start, and the outer loss of its end.
+
+    Attributes:
+        theta: theta_0.
+        rates: (towers,) inner learning rates.
+        batches: for each inner step its tensors.
+        outer: theta_T -> (n,) terms of the outer loss.
+        towers: for each tensor of theta the index of its rate.
+        shared: tensors that enter the loss of every inner step, after those of its batch. Their gradient is the sum over the
+            steps; if several ranks each evaluate a part of the loss, it is this rank's part of that sum.
+        sgd: momentum, weight decay, and how many first steps are not differentiated. Forward differences, which keep the first
+            gradient of each step, need plain SGD.
+    """
+
+    theta: Params
+    rates: Tensor
+    batches: Sequence[Params]
+    outer: OuterLoss
+    towers: Sequence[int]
+    shared: Params = ()
+    sgd: Sgd = PLAIN
+
+    def tensors_of(self, step: int) -> list[Tensor]:
+        """What `InnerProblem.loss` takes as the batch of an inner step."""
+        return [*self.batches[step], *self.shared]
 
 
 @dataclass(frozen=True)

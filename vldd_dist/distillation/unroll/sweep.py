@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from vldd_dist.distillation.unroll.protocol import (
-    PLAIN,
     OuterLoss,
     Params,
     Sgd,
     StepDerivatives,
     StepGradient,
+    Unroll,
     UnrollResult,
     leaves,
 )
@@ -20,96 +20,114 @@ from vldd_dist.distillation.unroll.snapshot_stack import InPlace, SnapshotStack
 
 @torch.no_grad()
 def swept_gradient(
-    derivatives: StepDerivatives,
-    towers: Sequence[int],
-    theta: Params,
-    rates: Tensor,
-    batches: Sequence[Params],
-    outer: OuterLoss,
-    shared: Params = (),
-    *,
-    update_adjoint: bool = True,
-    snapshots: SnapshotStack | None = None,
-    sgd: Sgd = PLAIN,
+    unroll: Unroll, derivatives: StepDerivatives, *, update_adjoint: bool = True, snapshots: SnapshotStack | None = None
 ) -> UnrollResult:
-    """Gradients of outer(theta_T) with respect to every batch, the shared tensors and the rates.
+    """Gradients of outer(theta_T) with respect to every differentiated batch, the shared tensors and the rates.
 
     Holds in memory a snapshot of theta for each differentiated step, and one step's graph; with momentum, also one more vector
     of the size of theta on the way forward, and one on the way back.
 
     Args:
-        towers: for each tensor of theta the index of its rate.
-        theta: theta_0.
-        rates: (towers,) inner learning rates.
-        batches: for each inner step its tensors.
-        outer: theta_T -> (n,) terms of the outer loss.
-        shared: tensors that enter the loss of every inner step, after those of its batch. Their gradient is the sum over the
-            steps; if several ranks each evaluate a part of the loss, it is this rank's part of that sum.
         update_adjoint: False keeps lam_t = lam_T (tesla).
         snapshots: keeps the snapshots until the sweep back; None: on the device of theta.
-        sgd: momentum, weight decay, and how many first steps are not differentiated. Forward differences, which keep the first
-            gradient of each step, need plain SGD.
 
     Raises:
         ValueError: a rate is not positive.
     """
-    if not bool((rates > 0).all()):
-        raise ValueError(f"the inner learning rates must be positive, not {rates.tolist()}")
-    values = rates.tolist()
-    alphas = [values[tower] for tower in towers]
-    batches = [[*batch, *shared] for batch in batches]
-    own = len(batches[0]) - len(shared)
-    # For each differentiated step: theta before it, and those of its first derivatives that the way back needs.
-    snapshots = InPlace() if snapshots is None else snapshots
-    firsts: list[StepGradient | None] = []
-    end: Params = list(theta)
-    velocity: Params | None = None
-    for step, batch in enumerate(batches):
-        last = step == len(batches) - 1
-        first = derivatives.gradient(end, batch, step, last)
-        if step >= sgd.skip:
-            snapshots.push(end)
-            firsts.append(first if last else _without_theta(first, sgd))
-        velocity = _next_velocity(velocity, first.theta, end, sgd)
-        next_theta = torch._foreach_mul(list(velocity), [-alpha for alpha in alphas])
-        torch._foreach_add_(next_theta, list(end))
-        end = next_theta
-        if not sgd.momentum:
-            velocity = None
-        del first, next_theta
-    del velocity
-    terms, adjoint = _outer_gradient(outer, end)
+    if not bool((unroll.rates > 0).all()):
+        raise ValueError(f"the inner learning rates must be positive, not {unroll.rates.tolist()}")
+    sweep = _Sweep(unroll, derivatives, InPlace() if snapshots is None else snapshots)
+    sweep.forward()
+    terms = sweep.turn()
+    batches, rates, shared = sweep.backward(update_adjoint=update_adjoint)
+    return UnrollResult(terms, batches, rates, shared)
 
-    results: list[Params] = []
-    rate_gradients = torch.zeros_like(rates, device="cpu")
-    shared_gradients = [torch.zeros_like(tensor) for tensor in shared]
-    tower_indices = torch.tensor(list(towers))
-    # v_{t+1}, from the step after this one: minus the gradient of its velocity.
-    v: list[Tensor] = []
-    for step in reversed(range(sgd.skip, len(batches))):
-        begin = snapshots.pop()
-        first_derivatives = firsts.pop()
-        if first_derivatives is not None and not first_derivatives.theta:
-            first_derivatives = StepGradient(_velocity_between(begin, end, alphas), first_derivatives.batch)
-        scaled = torch._foreach_mul(adjoint, alphas)
-        v = list(torch._foreach_add(scaled, v, alpha=sgd.momentum) if v and sgd.momentum else scaled)
-        with_theta = update_adjoint and step > sgd.skip
-        products = derivatives.products(begin, batches[step], step, v, first_derivatives, with_theta=with_theta)
-        results.append([-gradient for gradient in products.batch[:own]])
-        for total, gradient in zip(shared_gradients, products.batch[own:], strict=True):
-            total.sub_(gradient)
-        stepped = products.gradient if sgd.is_plain else _velocity_between(begin, end, alphas)
-        rate_terms = derivatives.inner_products(stepped, adjoint).to(rates.dtype)
-        # Summed on the CPU, in a fixed order, so that all ranks and reruns have equal bits.
-        rate_gradients.index_add_(0, tower_indices, rate_terms.cpu(), alpha=-1)
+
+class _Sweep:
+    """The steps that are taken and not yet propagated back through. The module's docstring has the formulas.
+
+    Attributes:
+        alphas: the rate of each tensor of theta.
+        snapshots: for each differentiated step theta before it.
+        firsts: for each of them what the way back needs of its first derivatives.
+        end: theta after the last of them.
+        adjoint: lam at `end`.
+        v: v of the step after the last of them; empty if there is none.
+    """
+
+    def __init__(self, unroll: Unroll, derivatives: StepDerivatives, snapshots: SnapshotStack) -> None:
+        self.unroll, self.derivatives, self.snapshots = unroll, derivatives, snapshots
+        values = unroll.rates.tolist()
+        self.alphas: list[float] = [values[tower] for tower in unroll.towers]
+        self.firsts: list[StepGradient | None] = []
+        self.end: Params = list(unroll.theta)
+        self.adjoint: list[Tensor] = []
+        self.v: list[Tensor] = []
+
+    def forward(self) -> None:
+        """Take all steps."""
+        sgd, velocity = self.unroll.sgd, None
+        last = len(self.unroll.batches) - 1
+        for step in range(last + 1):
+            first = self.derivatives.gradient(self.end, self.unroll.tensors_of(step), step, step == last)
+            if step >= sgd.skip:
+                self.snapshots.push(self.end)
+                self.firsts.append(first if step == last else _without_theta(first, sgd))
+            velocity = _next_velocity(velocity, first.theta, self.end, sgd)
+            next_theta = torch._foreach_mul(list(velocity), [-alpha for alpha in self.alphas])
+            torch._foreach_add_(next_theta, list(self.end))
+            self.end = next_theta
+            if not sgd.momentum:
+                velocity = None
+            # Free this step's tensors before the next step builds its graph.
+            del first, next_theta
+
+    def turn(self) -> Tensor:
+        """Start the adjoint. Returns the (n,) terms of the outer loss."""
+        terms, self.adjoint = _outer_gradient(self.unroll.outer, self.end)
+        return terms
+
+    def backward(self, *, update_adjoint: bool) -> tuple[list[Params], Tensor, list[Tensor]]:
+        """Propagate the adjoint back through all differentiated steps. Returns the gradients of their batches, of the rates and
+        of the shared tensors."""
+        unroll, skip = self.unroll, self.unroll.sgd.skip
+        own = len(unroll.batches[0])
+        batches: list[Params] = []
+        rates = torch.zeros_like(unroll.rates, device="cpu")
+        shared = [torch.zeros_like(tensor) for tensor in unroll.shared]
+        tower_indices = torch.tensor(list(unroll.towers))
+        for step in reversed(range(skip, len(unroll.batches))):
+            products, rate_terms = self._propagate(step, with_theta=update_adjoint and step > skip)
+            batches.append([-product for product in products[:own]])
+            for total, product in zip(shared, products[own:], strict=True):
+                total.sub_(product)
+            # Summed on the CPU, in a fixed order, so that all ranks and reruns have equal bits.
+            rates.index_add_(0, tower_indices, rate_terms.to(rates.dtype).cpu(), alpha=-1)
+        return batches[::-1], rates.to(unroll.rates.device), shared
+
+    def _propagate(self, step: int, *, with_theta: bool) -> tuple[Params, Tensor]:
+        """Propagate the adjoint through one step.
+
+        Args:
+            with_theta: whether to update the adjoint.
+
+        Returns:
+            grad_b <g, v> for the tensors of the step, and for each tensor of theta <u, lam> of this step.
+        """
+        sgd, begin, first = self.unroll.sgd, self.snapshots.pop(), self.firsts.pop()
+        if first is not None and not first.theta:
+            first = StepGradient(_velocity_between(begin, self.end, self.alphas), first.batch)
+        scaled = torch._foreach_mul(self.adjoint, self.alphas)
+        v = self.v = list(torch._foreach_add(scaled, self.v, alpha=sgd.momentum) if self.v and sgd.momentum else scaled)
+        products = self.derivatives.products(begin, self.unroll.tensors_of(step), step, v, first, with_theta=with_theta)
+        velocity = products.gradient if sgd.is_plain else _velocity_between(begin, self.end, self.alphas)
+        rate_terms = self.derivatives.inner_products(velocity, self.adjoint)
         if products.theta is not None:
-            torch._foreach_sub_(adjoint, list(products.theta))
+            torch._foreach_sub_(self.adjoint, list(products.theta))
             if sgd.weight_decay:
-                torch._foreach_sub_(adjoint, v, alpha=sgd.weight_decay)
-        end = begin
-        # Free this step's tensors before the next step builds its graph.
-        del first_derivatives, products, scaled, stepped
-    return UnrollResult(terms, results[::-1], rate_gradients.to(rates.device), shared_gradients)
+                torch._foreach_sub_(self.adjoint, v, alpha=sgd.weight_decay)
+        self.end = begin
+        return products.batch, rate_terms
 
 
 def _next_velocity(velocity: Params | None, gradient: Params, theta: Params, sgd: Sgd) -> Params:

@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from vldd_dist.distillation.unroll import Params
 from vldd_dist.errors import DataError
+from vldd_dist.models.parameters import TOWERS
 from vldd_dist.sharding.ranks import SOLO, Ranks
-
-Params = Sequence[Tensor]
-TOWERS = ("image", "text")
 
 
 def matching_loss(theta: Params, start: Params, target: Params, towers: Sequence[int], ranks: Ranks = SOLO) -> Tensor:

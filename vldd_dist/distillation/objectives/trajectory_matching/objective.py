@@ -9,10 +9,6 @@ from vldd_dist.distillation.objectives.base import OuterProblem
 from vldd_dist.distillation.objectives.trajectory_matching.checks import problems_of
 from vldd_dist.distillation.objectives.trajectory_matching.problem import MatchingProblem
 from vldd_dist.distillation.objectives.trajectory_matching.settings import MatchingSettings
-from vldd_dist.distillation.sampling import inner_batch_size
-from vldd_dist.distillation.student import make_unrolling
-from vldd_dist.distillation.student.snapshot_offload import snapshot_stack
-from vldd_dist.seeding import derive_seed
 
 if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
@@ -24,14 +20,8 @@ class TrajectoryMatching(MatchingSettings):
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OuterProblem]:
-        settings = context.settings
-        context.model.bf16_backbone = settings.precision == "bf16"
-        batch_size = inner_batch_size(settings.batch_size, context.total)
-        with snapshot_stack(self.offload_snapshots) as snapshots:
-            loss = self.inner_loss(context.loss)
-            unrolling = make_unrolling(context.model, loss, self, snapshots, context.ranks, settings.sharding, batch_size)
-            seed = derive_seed(context.seed, "distillation", context.total)
-            yield MatchingProblem(self, context, unrolling, context.open_experts(unrolling.part), seed)
+        with self.opened_unrolling(context, self.inner_loss(context.loss)) as unrolling:
+            yield MatchingProblem(self, context, unrolling, context.open_experts(unrolling.part), context.run_seed())
 
     def problems(self, experiment: "Experiment") -> list[str]:
         return problems_of(self, experiment)

@@ -20,7 +20,7 @@ from vldd_dist.distillation.sampling import Draw, Sampler, inner_batch_size
 from vldd_dist.distillation.student.batch_exchange import BatchExchange, ImageInputs
 from vldd_dist.distillation.student.kinks import refuse_kinked_student
 from vldd_dist.distillation.student.unrolling import Segment, Unrolling
-from vldd_dist.distillation.unroll import EpsilonChoice
+from vldd_dist.distillation.unroll import EpsilonChoice, Unroll
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Notice
 from vldd_dist.models.parameters import TOWERS
@@ -95,14 +95,13 @@ class MatchingProblem(OuterProblem):
             self._check_differences(step, pairs)
         rates = self.settings.inner_rates(pairs.shared, step)
         draw = self.sampler.draw(step)
-        exchange = self._exchange(draw, pairs, self.context.settings.tower_graph_mib << 20)
+        exchange = self.inputs.exchange(self.context, pairs, draw.batches)
         segment = self._segment(step, draw, exchange, rates, pairs)
         result = self.unrolling.gradient(segment, self.epsilon_choice and self.epsilon_choice.relative_epsilon)
         rows, row_gradients = exchange.gradients(result.batches)
-        loss_gradients = dict(zip(self.shared_of_loss, result.shared, strict=True))
         terms = dict(zip(TOWERS, result.terms.tolist(), strict=True))
-        # d/d(log rate) = rate * d/d(rate).
-        return OuterGradient(terms, rows, row_gradients, {LOG_RATES: result.rates * rates} | loss_gradients)
+        shared_gradients = self.settings.shared_gradients(result, rates, self.shared_of_loss)
+        return OuterGradient(terms, rows, row_gradients, shared_gradients)
 
     def state(self) -> dict[str, Any]:
         """What was chosen at the start of the run, and the errors of finite differences since."""
@@ -123,24 +122,14 @@ class MatchingProblem(OuterProblem):
     def figures(self) -> dict[str, Any]:
         return {"difference_error": self.differences[-1][1]} if self.differences else {}
 
-    def _exchange(self, draw: Draw, pairs: SyntheticPairs, graph_limit: int) -> BatchExchange:
-        ranks = self.context.ranks
-        parts = [draw.part(rank, ranks.world_size) for rank in range(ranks.world_size)]
-        pairs, tower = self.inputs.of(pairs)
-        return BatchExchange(ranks, tower, pairs, self.context.total, parts, graph_limit)
-
     def _segment(self, step: int, draw: Draw, exchange: BatchExchange, rates: Tensor, pairs: SyntheticPairs) -> Segment:
         start, target = self.states.at(draw.expert, *self._start_and_target(draw))
-        return Segment(
-            start,
-            distance_to(target, start, self.unrolling.towers, self.context.ranks),
-            rates,
-            exchange.batches,
-            [pairs.shared[name] for name in self.shared_of_loss],
-            derive_seed(self.seed, "dropout", step),
-            exchange.fixed,
-            blend.of_step(derive_seed(self.seed, "blend", step)) if (blend := self.settings.blend) else None,
-        )
+        towers, shared = self.unrolling.towers, [pairs.shared[name] for name in self.shared_of_loss]
+        outer = distance_to(target, start, towers, self.context.ranks)
+        blending = self.settings.blend
+        blend = None if blending is None else blending.of_step(derive_seed(self.seed, "blend", step))
+        unroll = Unroll(start, rates, exchange.batches, outer, towers, shared)
+        return Segment(unroll, derive_seed(self.seed, "dropout", step), exchange.fixed, blend)
 
     def _start_and_target(self, draw: Draw) -> tuple[Epochs, Epochs]:
         """The epochs that the student starts from and should reach."""
@@ -163,7 +152,7 @@ class MatchingProblem(OuterProblem):
         draw, tolerance = self.sampler.draw(step), self.settings.check_tolerance
         epsilon_in_use = self.epsilon_choice and self.epsilon_choice.relative_epsilon
         # The check propagates no gradient to the pixels, so no graph of the tower is kept.
-        exchange = self._exchange(draw, pairs, graph_limit=0)
+        exchange = self.inputs.exchange(self.context, pairs, draw.batches, keep_graphs=False)
         segment = self._segment(step, draw, exchange, pairs.shared[LOG_RATES].exp(), pairs)
         choice = self.unrolling.check_differences(segment, epsilon_in_use)
         if not choice.error <= tolerance:

@@ -113,8 +113,11 @@ class MatchingSettings(UnrolledObjective):
     def reached_epochs(self) -> frozenset[int]:
         return self.matched_epochs().union(self.shortcut_epochs())
 
-    def passes_of_differences(self) -> int:
-        return (3 if self.difference == "central" else 2) * self.inner_steps
+    def difference_scheme(self) -> str:
+        return self.difference
+
+    def blending(self) -> Blending | None:
+        return self.blend
 
     def held_snapshots(self, experts: int) -> int:
         return 2
