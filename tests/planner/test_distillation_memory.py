@@ -1,6 +1,7 @@
 """Memory estimates of a distillation: with fixed rows, frozen towers, a model trained beside the pairs, or moments of real
 pairs."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -10,7 +11,12 @@ from torch import Tensor
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.cost_model.flop_trace import FlopTrace
+from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.cost_model.memory_model import Terms, peak
+from vldd_dist.cost_model.work_model import distillation_flops
+from vldd_dist.distillation.context import RunContext
+from vldd_dist.distillation.objectives import OuterProblem
+from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import RealRows, Segment
 from vldd_dist.distillation.unroll import Sgd, Unroll
@@ -20,6 +26,7 @@ from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.suggestions import suggest
+from vldd_dist.plugins import OBJECTIVES
 from vldd_dist.testing.allocated import allocated_peak
 
 MIB = 2**20
@@ -56,6 +63,35 @@ def test_images_that_keep_their_start_take_less(train: str) -> None:
     assert pixels + 5 * rest <= fixed["pairs"] < 1.5 * (pixels + 5 * rest)
     writes = [stage.traffic(one, estimator.trace, None).writes for one in (both, texts)]
     assert writes[1] < writes[0]
+
+
+class LossOfSteps(UnrolledObjective):
+    """An unrolled objective beside those of the package, such as a plug-in has."""
+
+    name: str = "loss_of_steps"
+
+    def open(self, context: RunContext) -> AbstractContextManager[OuterProblem]:
+        raise NotImplementedError
+
+
+def test_an_unrolled_objective_of_a_plug_in_is_planned_with_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes what the same unroll takes in trajectory matching, without the snapshots of experts."""
+    monkeypatch.setitem(OBJECTIVES.entries, "loss_of_steps", f"{__name__}:LossOfSteps")
+    (stage,) = [stage for stage in estimated_stages() if stage.kind == "distillation"]
+    estimator = Estimator(TEXT_DIM)
+
+    def described(name: str, gradient: str) -> Experiment:
+        objective = f"distill.objective={{name: {name}, gradient: {gradient}, inner_steps: 8}}"
+        return load_experiment("jobs/presets/scenes.yaml", [objective, "distill.tower_graph_mib=0"])
+
+    known, found = (described(name, "finite_difference") for name in ("trajectory_matching", "loss_of_steps"))
+    memory = estimator.memory(found, stage)
+    assert memory == estimator.memory(known, stage) | {"expert": 0}
+    trace, data = estimator.trace(known.model, known.data.image_size), data_size(known, None)
+    assert data is not None
+    assert distillation_flops(found, trace, data, 8) == distillation_flops(known, trace, data, 8)
+    full = described("loss_of_steps", "full")
+    assert "distill.objective.gradient: finite_difference (" in suggest(full, stage, peak(memory), estimator)
 
 
 def test_a_model_trained_beside_the_pairs_takes_its_start_and_its_step() -> None:

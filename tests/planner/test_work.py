@@ -18,7 +18,7 @@ from vldd_dist.distillation.unroll import Unroll, full_gradient
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.planner.estimator import Estimator, estimated_stages
-from vldd_dist.planner.work import count_work
+from vldd_dist.planner.work import PlannedExperiment, count_work
 from vldd_dist.testing.experiments.tiny_experiment import experiment, units_of
 
 TEXT_DIM = 24
@@ -149,7 +149,7 @@ def test_an_objective_without_a_flop_count_is_reported_as_unknown() -> None:
     assert data is not None
     assert distillation_flops(unknown, trace, data, 4) is None
     (unit,) = units_of(described, "distillation")
-    _, notes = count_work([(unknown, [unit], data, Estimator(TEXT_DIM))])
+    _, notes = count_work([PlannedExperiment(unknown, [unit], data, Estimator(TEXT_DIM))])
     assert notes == [
         "?: the work of distillations is unknown, because the objective covariance_matching does not count its operations"
     ]
@@ -159,7 +159,7 @@ def test_writes_are_those_of_each_number_of_pairs() -> None:
     def writes(*overrides: str) -> int:
         described = experiment(*overrides)
         units, data = units_of(described, "distillation"), data_size(described, None)
-        (work,) = count_work([(described, units, data, Estimator(TEXT_DIM))])[0].values()
+        (work,) = count_work([PlannedExperiment(described, units, data, Estimator(TEXT_DIM))])[0].values()
         return work.writes
 
     assert writes("distill.pairs=[4, 8]") == writes("distill.pairs=[4]") + writes("distill.pairs=[8]")
@@ -172,7 +172,7 @@ def test_writes_are_those_of_each_number_of_pairs() -> None:
 def test_stages_whose_work_is_not_counted_are_named() -> None:
     described = experiment()
     units = [*units_of(described, "expert"), *units_of(described, "embedding_group")]
-    _, notes = count_work([(described, units, data_size(described, None), Estimator(TEXT_DIM))])
+    _, notes = count_work([PlannedExperiment(described, units, data_size(described, None), Estimator(TEXT_DIM))])
     assert notes == ["the hours do not include: embedding groups"]
 
 

@@ -15,7 +15,6 @@ from vldd_dist.cost_model.memory_model import (
     student_memory,
 )
 from vldd_dist.cost_model.memory_trace import TowerPass
-from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.models.image.frozen_tower import chunks_of, kept_chunks
 
@@ -63,8 +62,7 @@ def unroll_memory(sizes: Sizes, step: Step, settings: DistillationSettings) -> T
     waiting = snapshots_memory(objective, p)
     if objective.gradient == "finite_difference":
         assert step.first is not None
-        assert isinstance(objective, TrajectoryMatching), "other objectives refuse finite differences"
-        central = objective.difference == "central"
+        central = objective.difference_scheme() == "central"
         return {
             "snapshots": max(waiting + (0 if central else steps * b), (steps - 1) * b),
             "vectors": 5 * p + b if central else 4 * p,

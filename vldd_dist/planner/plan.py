@@ -1,6 +1,7 @@
 """A plan: what a run would do and what it would need, as plain values. `show_plan` prints it; `document` turns it into JSON."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vldd_dist.artifacts.units import UnitReader
@@ -17,7 +18,7 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.planner.stated_data import with_stated_data
 from vldd_dist.planner.suggestions import memory_limit, suggest
-from vldd_dist.planner.work import Planned, Work, count_work
+from vldd_dist.planner.work import PlannedExperiment, Work, count_work
 from vldd_dist.store.store import Store
 
 
@@ -109,21 +110,22 @@ def plan(described: Experiment | LoadedStudy, store: Store, until: str | None = 
     for graph in graphs:
         _check_source(graph, done)
     owners = list(study.owners(until)) if study else [(graphs[0], units)]
-    planned = _planned(owners, done, store, notes)
+    planned, assumptions = _planned(owners, done, store)
     kinds = {unit.kind for unit in units}
-    needs = [need for stage in estimated_stages() if stage.kind in kinds and (need := _need(stage, planned, notes))]
-    work, reasons = count_work(planned)
-    if any(data is None for _, _, data, _ in planned):
+    needs, untraced = _needs([stage for stage in estimated_stages() if stage.kind in kinds], planned)
+    work, uncounted = count_work(planned)
+    notes += [*assumptions, *untraced]
+    if any(one.data is None for one in planned):
         notes.append("data: images and caption embeddings; their number will be known once the dataset is prepared")
     return Plan(
         name=described.name,
         store=store.url,
         stages=_stages(units, done),
-        model=None if study else _model_size(*planned[0]),
+        model=None if study else _model_size(planned[0]),
         sharing=Sharing(len(graphs), len(study.shared(until)), study.asked(until)) if study else None,
         needs=needs,
         work=work,
-        notes=[*notes, *reasons],
+        notes=[*notes, *uncounted],
     )
 
 
@@ -150,14 +152,16 @@ def _stages(units: list[WorkUnit], done: set[str]) -> list[StageUnits]:
     ]
 
 
-def _planned(owners: list[tuple[Graph, list[WorkUnit]]], done: set[str], store: Store, notes: list[str]) -> list[Planned]:
-    """For each experiment, the units to run that no earlier experiment has, the size of its data, and an estimator."""
+def _planned(
+    owners: list[tuple[Graph, list[WorkUnit]]], done: set[str], store: Store
+) -> tuple[list[PlannedExperiment], list[str]]:
+    """What is planned of each experiment; sentences about assumptions."""
     estimators: dict[int, Estimator] = {}
     # Id of a `dataset` unit -> size of its data.
     sizes: dict[str, DataSize | None] = {}
     # Text encoder -> assumed size of its embeddings.
     assumed: dict[str, int] = {}
-    planned: list[Planned] = []
+    planned: list[PlannedExperiment] = []
 
     def reader_if_done(unit: WorkUnit) -> UnitReader | None:
         return UnitReader(store, unit.kind, unit.id) if unit.id in done else None
@@ -170,31 +174,45 @@ def _planned(owners: list[tuple[Graph, list[WorkUnit]]], done: set[str], store: 
         if not is_known:
             assumed[graph.experiment.model.text.model] = dim
         to_run = [unit for unit in units if unit.id not in done]
-        planned.append((graph.experiment, to_run, sizes[dataset.id], estimators.setdefault(dim, Estimator(dim))))
-    notes += [f"the size of the embeddings of {model} is not known here; {dim} is assumed" for model, dim in assumed.items()]
-    return planned
+        estimator = estimators.setdefault(dim, Estimator(dim))
+        planned.append(PlannedExperiment(graph.experiment, to_run, sizes[dataset.id], estimator))
+    notes = [f"the size of the embeddings of {model} is not known here; {dim} is assumed" for model, dim in assumed.items()]
+    return planned, notes
 
 
-def _need(stage: StageSpec, planned: list[Planned], notes: list[str]) -> Need | None:
-    """The need of the experiment whose unit takes the most memory; None if no experiment has such units."""
-    # (peak bytes or -1 if unknown, index of the experiment, memory by name).
-    estimates: list[tuple[int, int, Terms | None]] = []
-    for number, (experiment, _, _, estimator) in enumerate(planned):
+def _needs(stages: Iterable[StageSpec], planned: list[PlannedExperiment]) -> tuple[list[Need], list[str]]:
+    """The need of each stage that has units; sentences about the passes that cannot be traced."""
+    needs: list[Need] = []
+    # A dictionary, so that each sentence is said once.
+    notes: dict[str, None] = {}
+    for stage in stages:
+        need, untraced = _need(stage, planned)
+        needs += [need] if need else []
+        notes |= dict.fromkeys(untraced)
+    return needs, list(notes)
+
+
+def _need(stage: StageSpec, planned: list[PlannedExperiment]) -> tuple[Need | None, list[str]]:
+    """The need of the experiment whose unit takes the most memory; None if no experiment has such units. And why passes cannot
+    be traced."""
+    # (peak bytes or -1 if unknown, the experiment, memory by name).
+    estimates: list[tuple[int, PlannedExperiment, Terms | None]] = []
+    notes: list[str] = []
+    for one in planned:
         try:
-            terms = estimator.memory(experiment, stage)
+            terms = one.estimator.memory(one.experiment, stage)
         except ConfigError as error:
-            if str(error) not in notes:
-                notes.append(str(error))
-            estimates.append((-1, number, None))
+            notes.append(str(error))
+            estimates.append((-1, one, None))
         else:
             if terms:
-                estimates.append((peak(terms), number, terms))
+                estimates.append((peak(terms), one, terms))
     if not estimates:
-        return None
-    peak_bytes, number, largest = max(estimates, key=lambda estimate: estimate[0])
-    experiment, _, data, estimator = planned[number]
+        return None, notes
+    peak_bytes, most, largest = max(estimates, key=lambda estimate: estimate[0])
+    experiment, data, estimator = most.experiment, most.data, most.estimator
     limit = memory_limit(stage.resources(experiment))
-    return Need(
+    need = Need(
         stage=stage,
         experiment=experiment.name,
         terms=largest,
@@ -203,8 +221,9 @@ def _need(stage: StageSpec, planned: list[Planned], notes: list[str]) -> Need | 
         measured=data is not None and data.measured,
         suggestion=suggest(experiment, stage, limit, estimator) if limit is not None and peak_bytes > limit else None,
     )
+    return need, notes
 
 
-def _model_size(experiment: Experiment, units: list[WorkUnit], data: DataSize | None, estimator: Estimator) -> ModelSize:
-    trace = estimator.trace(experiment.model, experiment.data.image_size)
+def _model_size(planned: PlannedExperiment) -> ModelSize:
+    trace = planned.estimator.trace(planned.experiment.model, planned.experiment.data.image_size)
     return ModelSize(trace.parameters, trace.trainable, sum(trace.trainable_bytes.values()))

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from vldd_dist.config.base import Resources
 from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.overrides import set_key
 from vldd_dist.cost_model.memory_model import GIB, RESERVED, is_in_shards, peak
-from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
 from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.stage import StageSpec
@@ -91,11 +91,7 @@ class _Search:
         """The peak in bytes after a change; None if the description or the model does not allow the change."""
         tree = self.experiment.model_dump(mode="json")
         for key, value in change.items():
-            *sections, leaf = key.split(".")
-            node = tree
-            for section in sections:
-                node = node[section]
-            node[leaf] = value
+            set_key(tree, key, value)
         try:
             return peak(self.estimator.memory(Experiment.model_validate(tree), self.stage))
         except (ValidationError, ConfigError):
@@ -126,7 +122,7 @@ class _Search:
                 groups.insert(0, [[{"distill.objective.offload_snapshots": "cpu"}]])
             if objective.gradient == "full":
                 gradients.append({"distill.objective.gradient": "exact"})
-            if objective.gradient != "finite_difference" and isinstance(objective, TrajectoryMatching):
+            if objective.gradient != "finite_difference" and objective.allows_differences():
                 gradients.append({"distill.objective.gradient": "finite_difference"})
                 gradients += [gradients[-1] | change for change in checkpointing]
         validations = self._halved("evaluation.batch_size")

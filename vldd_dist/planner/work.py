@@ -47,29 +47,42 @@ class Work:
         return Work(*(ours + theirs for ours, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-# (experiment, its units to run, size of its data, estimator for the size of its caption embeddings).
-Planned = tuple[Experiment, list[WorkUnit], DataSize | None, Estimator]
+@dataclass(frozen=True)
+class PlannedExperiment:
+    """What is planned of an experiment.
+
+    Attributes:
+        units: its units to run, without those that an earlier experiment of the plan has.
+        data: size of its data; None if unknown.
+        estimator: for the size of its caption embeddings.
+    """
+
+    experiment: Experiment
+    units: list[WorkUnit]
+    data: DataSize | None
+    estimator: Estimator
 
 
-def count_work(planned: Iterable[Planned]) -> tuple[dict[StageSpec, Work], list[str]]:
+def count_work(planned: Iterable[PlannedExperiment]) -> tuple[dict[StageSpec, Work], list[str]]:
     """Stage -> its work; sentences that say which work is not known, and why."""
     work_of: dict[StageSpec, Work] = {}
     reasons: dict[str, None] = {}
     uncounted: set[StageSpec] = set()
-    for experiment, units, data, estimator in planned:
-        for unit in units:
+    for one in planned:
+        experiment, data, traces = one.experiment, one.data, one.estimator.trace
+        for unit in one.units:
             stage = stage_of(unit.kind)
             if stage.flops is None:
                 uncounted.add(stage)
             else:
-                flops = None if data is None else stage.flops(experiment, estimator.trace, data, unit)
+                flops = None if data is None else stage.flops(experiment, traces, data, unit)
                 work = work_of.setdefault(stage, Work())
                 work.add(flops, unit.gpus > 0)
                 if flops is None:
                     reason = NO_COUNT if data is None else _not_modelled(experiment)
                     reasons[f"?: the work of {stage.title} is unknown, because {reason}"] = None
                 if stage.traffic is not None:
-                    work.writes += stage.traffic(experiment, estimator.trace, data, unit).writes
+                    work.writes += stage.traffic(experiment, traces, data, unit).writes
     notes = list(reasons)
     if uncounted:
         notes.append(f"the hours do not include: {', '.join(stage.title for stage in all_stages() if stage in uncounted)}")

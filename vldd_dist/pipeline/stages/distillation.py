@@ -1,7 +1,6 @@
 """A distillation: learns M synthetic pairs (`vldd_dist.distillation`)."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -14,38 +13,20 @@ from vldd_dist.artifacts.trajectories import ShardSlices, Trajectory
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.distillation import DistillationSettings
-from vldd_dist.cost_model.distillation_memory import (
-    PairSize,
-    distillation_memory,
-    is_sharded,
-    other_distillation_memory,
-    used_pairs,
-)
-from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
-from vldd_dist.cost_model.memory_model import (
-    Step,
-    Terms,
-    drops_gradients,
-    peak,
-    per_rank,
-    sizes_of,
-    student_step_memory,
-)
-from vldd_dist.cost_model.memory_trace import TraceOf
+from vldd_dist.cost_model.distillation_steps import peak_of_distillation
+from vldd_dist.cost_model.distillation_traffic import distillation_traffic
+from vldd_dist.cost_model.io_model import DataSize, Traffic
+from vldd_dist.cost_model.memory_model import Terms, peak
+from vldd_dist.cost_model.memory_trace import MemoryTrace, TraceOf
 from vldd_dist.cost_model.work_model import distillation_flops
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.expert_trajectories import ExpertAwaited, Experts
 from vldd_dist.distillation.initialisations import starting_pairs
-from vldd_dist.distillation.objectives import Objective
-from vldd_dist.distillation.objectives.trajectory_matching import TrajectoryMatching
-from vldd_dist.distillation.objectives.unrolled import UnrolledObjective
 from vldd_dist.distillation.outer_loop import Distillation
 from vldd_dist.distillation.pairs import SyntheticPairs
-from vldd_dist.distillation.student.unrolling import CHECKED_PAIRS
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
-from vldd_dist.models.image.frozen_tower import largest_chunk
 from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.evaluated_sets import make_evaluator, protocol_of
 from vldd_dist.pipeline.inputs import load_retrieval_split
@@ -55,8 +36,6 @@ from vldd_dist.pipeline.phases import EARLIER, UnitPhase, experiments_of_phases,
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
-
-IMAGES = frozenset({"images"})
 
 
 class DistillationFacts(Facts):
@@ -184,114 +163,34 @@ def run_context(context: StageContext, settings: DistillationSettings, model: Du
 
 
 def memory(experiment: Experiment, traces: TraceOf) -> Terms:
-    """The peak for the largest number of pairs: the maximum over the unroll, the check of finite differences, the update of the
-    pairs, and validation. With several phases, that of the phase with the highest peak, including the earlier phases' pairs."""
-    pair_bytes = traces(experiment.model, experiment.data.image_size).pair_bytes
-    of_phases = []
+    """See `peak_of_distillation`. With several phases, that of the phase with the highest peak, including the earlier phases'
+    pairs."""
+    trace, of_phases = _trace_of(experiment, traces), []
     for earlier, phase in experiments_of_phases(experiment):
-        terms = _memory(phase, traces, earlier)
-        of_phases.append(terms | {"earlier phases": earlier * pair_bytes} if earlier else terms)
+        terms = peak_of_distillation(phase, trace, earlier)
+        of_phases.append(terms | {"earlier phases": earlier * trace.pair_bytes} if earlier else terms)
     return max(of_phases, key=peak)
 
 
-def _memory(experiment: Experiment, traces: TraceOf, earlier: int) -> Terms:
-    settings, trace = experiment.distill, traces(experiment.model, experiment.data.image_size)
-    pairs, fixed = max(settings.pairs), settings.fixed()
-    features = trace.frozen_backbone and "images" in fixed
-    used = trace.input_bytes if features else trace.pair_bytes
-    kept = trace.input_bytes - trace.learned_input_bytes(IMAGES) if features else 0
-    pair = PairSize(trace.pair_bytes, trace.learned_bytes(fixed), used, kept)
-    validation = student_step_memory(trace, experiment.evaluation, earlier + pairs, settings.workers)
-    if earlier:
-        # `UnitPhase.join` copies the pairs of all phases into one set.
-        validation |= {"joined pairs": (earlier + pairs) * trace.pair_bytes}
-    if not isinstance(objective := settings.objective, UnrolledObjective):
-        rows, real = (per_rank(count, settings.workers) for count in (objective.used_pairs(pairs), objective.real_rows()))
-        follow = objective.moves_model() and not trace.frozen_backbone
-        step = Step(
-            real * (trace.input_bytes if experiment.model.has_features else trace.pair_bytes),
-            first=trace.first_order(real, training=False, of_batch=False, keep=True) if objective.trains_model() else None,
-            tower=trace.tower(largest_chunk(rows), follow=follow),
-            kept=4 * objective.kept_numbers(trace.input_bytes // 4 - trace.text_dim, trace.text_dim),
-        )
-        sizes = replace(sizes_of(trace), tower=0 if follow else trace.tower_bytes)
-        return other_distillation_memory(sizes, step, pairs, pair, settings, validation)
-    rows, dropout = per_rank(min(settings.batch_size or pairs, pairs), settings.workers), objective.dropout
-    tower = trace.tower(largest_chunk(used_pairs(pairs, settings))) if trace.frozen_backbone else None
-    step = Step(rows * trace.input_bytes, rows * trace.learned_input_bytes(fixed), tower=tower)
-    blend = objective.blend.of_step(seed=0) if isinstance(objective, TrajectoryMatching) and objective.blend else None
-    if real := objective.real_rows():
-        # Each rank passes its part through a backbone. Of heads on features, the scores of all rows take the most.
-        part, given = per_rank(real, settings.workers), experiment.model.has_features
-        first = trace.first_order(real if trace.frozen_backbone else part, training=True, of_batch=False, keep=True)
-        copies = max(objective.real_copies(), int(trace.frozen_backbone and not given))
-        one = (trace.input_bytes if given else trace.pair_bytes) + copies * trace.input_bytes
-        step = replace(step, first=first, real=part * one)
-    if objective.gradient == "full":
-        step = replace(step, full=trace.full_graph(rows, dropout=dropout, fixed=fixed, blend=blend))
-    elif objective.gradient == "finite_difference":
-        checked = min(rows, per_rank(CHECKED_PAIRS, settings.workers))
-        check = trace.second_order(checked, dropout=dropout, with_theta=True, fixed=fixed, blend=blend)
-        keep = not drops_gradients(settings.sharding)
-        first = trace.first_order(rows, training=dropout, of_batch=True, keep=keep, fixed=fixed, blend=blend)
-        step = replace(step, first=first, check=check)
-    else:
-        with_theta = objective.gradient == "exact" or is_sharded(settings)
-        step = replace(step, second=trace.second_order(rows, dropout=dropout, with_theta=with_theta, fixed=fixed, blend=blend))
-    held = objective.held_snapshots(experiment.experts.count)
-    return distillation_memory(sizes_of(trace), step, pairs, pair, settings, validation, held)
-
-
 def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
-    """Reads: each snapshot that can be drawn, once; what the starting pairs are made of; the pairs of earlier phases. Writes:
-    checkpoints (the pairs and, for what is learned of them, the best values, the average and the optimiser's moments), and the
-    best and the starting pairs, including those of earlier phases. For no unit in particular: of the most pairs and, with
-    several phases, the one with the most traffic."""
+    """See `distillation_traffic`. For no unit in particular: of the most pairs and, with several phases, the one with the most
+    traffic."""
+    trace = _trace_of(experiment, traces)
     if unit is not None:
         of_unit, earlier = _of_unit(experiment, unit)
-        return _traffic(of_unit, traces, data, earlier)
-    of_phases = [_traffic(phase, traces, data, earlier) for earlier, phase in experiments_of_phases(experiment)]
+        return distillation_traffic(of_unit, trace, data, earlier)
+    of_phases = [distillation_traffic(phase, trace, data, earlier) for earlier, phase in experiments_of_phases(experiment)]
     return max(of_phases, key=lambda traffic: traffic.reads + traffic.writes)
-
-
-def _traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, earlier: int) -> Traffic:
-    settings, trace = experiment.distill, traces(experiment.model, experiment.data.image_size)
-    objective: Objective = settings.objective
-    reads = 0
-    if drawn := objective.snapshots_read(experiment.experts.count, settings.outer_steps):
-        reads = drawn * sum(trace.trainable_bytes.values())
-        image = experiment.model.image
-        same_start = image.train == "full" and image.head.kind == "none" and image.weights != "random"
-        if same_start and 0 in objective.reached_epochs():
-            # All experts share one first snapshot of the image tower: it is stored and read once.
-            reads -= (experiment.experts.count - 1) * trace.trainable_bytes["image"]
-    moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
-    checkpoint = trace.pair_bytes + (1 + moments + bool(settings.ema)) * trace.learned_bytes(settings.fixed())
-    checkpoints = settings.outer_steps // settings.checkpoint_every
-    writes = max(settings.pairs) * checkpoints * checkpoint + 2 * (earlier + max(settings.pairs)) * trace.pair_bytes
-    features = experiment.model.has_features
-    splits: dict[str, bool | None] = {"val": features}
-    if settings.initialise.reads_real_pairs():
-        # Reads only the blocks of the shards that contain the starting images. If the shards are small, these are all blocks.
-        splits["train"] = False
-        if "real_batches" in objective.needed() and features and data is not None:
-            reads += data.images["train"] * (trace.input_bytes - 4 * trace.text_dim)
-    elif "real_batches" in objective.needed():
-        splits["train"] = features
-    elif settings.initialise.reads_captions():
-        splits["train"] = None
-    if "features" in settings.initialise.all_needs() and data is not None:
-        # Joint features of the images and of one caption each, and the captions' numbers.
-        reads += data.images["train"] * (2 * 4 * trace.joint_dim + 8)
-    reads = max(reads, 0) + 2 * earlier * trace.pair_bytes + weights_bytes(experiment.model, trace)
-    return traffic_of(splits, data, trace, reads=reads, writes=writes)
 
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float | None:
     """The operations of the unit's distillation, or of its phase."""
     of_unit, earlier = _of_unit(experiment, unit)
-    trace = traces(experiment.model, experiment.data.image_size)
-    return distillation_flops(of_unit, trace, data, of_unit.distill.pairs[0], earlier)
+    return distillation_flops(of_unit, _trace_of(experiment, traces), data, of_unit.distill.pairs[0], earlier)
+
+
+def _trace_of(experiment: Experiment, traces: TraceOf) -> MemoryTrace:
+    return traces(experiment.model, experiment.data.image_size)
 
 
 def _of_unit(experiment: Experiment, unit: WorkUnit) -> tuple[Experiment, int]:

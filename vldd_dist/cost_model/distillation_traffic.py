@@ -1,0 +1,46 @@
+"""Bytes that a distillation reads from the store and writes to it."""
+
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
+from vldd_dist.cost_model.memory_trace import MemoryTrace
+from vldd_dist.distillation.objectives import Objective
+
+
+def distillation_traffic(experiment: Experiment, trace: MemoryTrace, data: DataSize | None, earlier: int = 0) -> Traffic:
+    """Reads: each snapshot that can be drawn, once; what the starting pairs are made of; the pairs of earlier phases. Writes:
+    checkpoints (the pairs and, for what is learned of them, the best values, the average and the optimiser's moments), and the
+    best and the starting pairs, including those of earlier phases. Of several numbers of pairs, for the largest.
+
+    Args:
+        earlier: number of pairs of earlier phases.
+    """
+    settings = experiment.distill
+    objective: Objective = settings.objective
+    reads = 0
+    if drawn := objective.snapshots_read(experiment.experts.count, settings.outer_steps):
+        reads = drawn * sum(trace.trainable_bytes.values())
+        image = experiment.model.image
+        same_start = image.train == "full" and image.head.kind == "none" and image.weights != "random"
+        if same_start and 0 in objective.reached_epochs():
+            # All experts share one first snapshot of the image tower: it is stored and read once.
+            reads -= (experiment.experts.count - 1) * trace.trainable_bytes["image"]
+    moments = 2 if settings.optimiser == "adam" else int(settings.momentum > 0)
+    checkpoint = trace.pair_bytes + (1 + moments + bool(settings.ema)) * trace.learned_bytes(settings.fixed())
+    checkpoints = settings.outer_steps // settings.checkpoint_every
+    writes = max(settings.pairs) * checkpoints * checkpoint + 2 * (earlier + max(settings.pairs)) * trace.pair_bytes
+    features = experiment.model.has_features
+    splits: dict[str, bool | None] = {"val": features}
+    if settings.initialise.reads_real_pairs():
+        # Reads only the blocks of the shards that contain the starting images. If the shards are small, these are all blocks.
+        splits["train"] = False
+        if "real_batches" in objective.needed() and features and data is not None:
+            reads += data.images["train"] * (trace.input_bytes - 4 * trace.text_dim)
+    elif "real_batches" in objective.needed():
+        splits["train"] = features
+    elif settings.initialise.reads_captions():
+        splits["train"] = None
+    if "features" in settings.initialise.all_needs() and data is not None:
+        # Joint features of the images and of one caption each, and the captions' numbers.
+        reads += data.images["train"] * (2 * 4 * trace.joint_dim + 8)
+    reads = max(reads, 0) + 2 * earlier * trace.pair_bytes + weights_bytes(experiment.model, trace)
+    return traffic_of(splits, data, trace, reads=reads, writes=writes)
