@@ -65,46 +65,60 @@ def submit(
     """
     root = Path(working_dir).resolve()
     check_working_dir(root)
-    # The name of a preset is also valid where the job runs.
-    description = config
-    named_files = dict(texts_of(described.model_dump(mode="json")))
-    if Path(config).exists():
-        path = Path(config).resolve()
-        if not path.is_relative_to(root):
-            raise ConfigError(f"{config}: is outside the working directory {root}, and only that is uploaded: move it into it")
-        description = str(path.relative_to(root))
-        named_files["the description"] = str(path)
+    description = _path_in(root, config)
     Store(store).require_writable()
     if "://" not in store and not Path(store).is_absolute():
         raise ConfigError(f"--store {store}: a job runs in another working directory: use a URL or an absolute path")
+    named_files = dict(texts_of(described.model_dump(mode="json")))
+    if Path(config).exists():
+        named_files["the description"] = str(Path(config).resolve())
     check_named_files(root, named_files)
     entrypoint = ["python", "-m", "vldd_dist.cli", "run", description, "--store", store]
     entrypoint += [part for override in overrides for part in ("--set", override)]
     entrypoint += more
-    name = submission_name(described, store)
     # Ray would log every file that it does not upload.
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _cluster_errors(address):
         client = _client(address)
-        earlier_jobs = {
-            details.submission_id: details.status
-            for details in client.list_jobs()
-            if details.submission_id and details.submission_id.startswith(f"{name}-")
-        }
-        for job, status in earlier_jobs.items():
-            if status not in ENDED:
-                return job, False
-        numbers = [int(end) for job in earlier_jobs if (end := job.removeprefix(f"{name}-")).isdecimal()]
-        job = f"{name}-{max(numbers, default=0) + 1}"
-        client.submit_job(
-            entrypoint=shlex.join(entrypoint),
-            submission_id=job,
-            runtime_env=runtime_env(root),
-            metadata={"experiment": described.name, "store": store},
-            # The driver only schedules units, and it must also start on a head node without CPUs.
-            entrypoint_num_cpus=0,
-        )
-    return job, True
+        job, is_running = _next_job(client, submission_name(described, store))
+        if not is_running:
+            client.submit_job(
+                entrypoint=shlex.join(entrypoint),
+                submission_id=job,
+                runtime_env=runtime_env(root),
+                metadata={"experiment": described.name, "store": store},
+                # The driver only schedules units, and it must also start on a head node without CPUs.
+                entrypoint_num_cpus=0,
+            )
+    return job, not is_running
+
+
+def _path_in(root: Path, config: str) -> str:
+    """The path of the description in the working directory. The name of a preset is also valid where the job runs.
+
+    Raises:
+        ConfigError: the description is a file outside the working directory.
+    """
+    if not Path(config).exists():
+        return config
+    path = Path(config).resolve()
+    if not path.is_relative_to(root):
+        raise ConfigError(f"{config}: is outside the working directory {root}, and only that is uploaded: move it into it")
+    return str(path.relative_to(root))
+
+
+def _next_job(client: JobSubmissionClient, name: str) -> tuple[str, bool]:
+    """The id of the job with this name that has not ended, and True; if there is none, the next free id, and False."""
+    earlier_jobs = {
+        details.submission_id: details.status
+        for details in client.list_jobs()
+        if details.submission_id and details.submission_id.startswith(f"{name}-")
+    }
+    for job, status in earlier_jobs.items():
+        if status not in ENDED:
+            return job, True
+    numbers = [int(end) for job in earlier_jobs if (end := job.removeprefix(f"{name}-")).isdecimal()]
+    return f"{name}-{max(numbers, default=0) + 1}", False
 
 
 def runtime_env(root: Path) -> dict[str, Any]:
