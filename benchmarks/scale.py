@@ -41,6 +41,7 @@ from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.limits import RunClock
 from vldd_dist.store.store import Limit, Store
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
@@ -183,7 +184,7 @@ def simulate(size: int, terminal: bool, folder: str) -> Figures:
         run = RunUnits.of("scale", ((unit.kind, unit.id) for unit in units)).run
         status = StatusWriter(store, "scale", run, executor.clock)
         state = RunState([LiveView(console) if terminal else PlainView(console, executor.clock), status], executor.clock)
-        result = Controller(units, store, lambda: executor, state, clock=executor.clock).run()
+        result = Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock)).run()
         status.state = "done"
         state.end()
     seconds = time.process_time() - planned - executor.aside

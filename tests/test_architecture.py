@@ -181,6 +181,20 @@ def test_parts_load_without_libraries_that_they_do_not_need(parts: list[str], ab
     assert json.loads(ended.stdout) == []
 
 
+PLANNED = """
+import sys
+sys.modules["ray"] = None
+from vldd_dist.cli.main import main
+main(["run", "scenes", "--plan", "--until", "data"])
+"""
+
+
+def test_a_run_is_planned_where_ray_is_not_installed() -> None:
+    ended = subprocess.run([sys.executable, "-c", PLANNED], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "scenes" in ended.stdout
+
+
 def rows(heading: str) -> list[list[str]]:
     """Cells of the table under a heading row."""
     table = PAGE[PAGE.index(heading) :].partition("\n\n")[0]

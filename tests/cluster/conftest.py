@@ -10,7 +10,7 @@ from cluster.local import start_cluster
 from tests.cluster.local_cluster import LocalCluster
 from tests.cluster.test_run import LONGER
 from vldd_dist.pipeline.graphs.experiment import make_graph
-from vldd_dist.ray_backend.run import run_experiment
+from vldd_dist.ray_backend.run import run_description
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run
 from vldd_dist.testing.servers.listening import running_processes
@@ -23,7 +23,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store, tree = Store(str(tmp_path_factory.mktemp("undisturbed") / "store")), experiment(*LONGER)
     run(store, make_graph(tree).units())
     # All units are done, so that this run only writes the report.
-    assert run_experiment(tree, store, Console(quiet=True)) == 0
+    assert run_description(tree, store, Console(quiet=True)) == 0
     return Path(store.root)
 
 

@@ -12,6 +12,7 @@ from vldd_dist.monitoring.live.time_left import TimeLeft, time_left
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.limits import RunClock, RunLimits
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import (
     ScriptedExecutor,
@@ -102,7 +103,9 @@ def test_the_time_left_depends_on_the_scarcest_resource() -> None:
 def test_the_run_state_has_the_capacity_and_max_running(store: Store) -> None:
     state = RunState([])
     executor = ScriptedExecutor(store, {}, lambda now: Capacity(6, 1.5))
-    Controller([make("a")], store, lambda: executor, state, max_running=7, clock=executor.clock).run()
+    Controller(
+        [make("a")], store, lambda: executor, state, limits=RunLimits(max_running=7), clock=RunClock(executor.clock)
+    ).run()
     assert (state.cpus, state.gpus, state.max_running) == (6, 1.5, 7)
 
 

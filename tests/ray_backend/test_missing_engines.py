@@ -16,7 +16,7 @@ def test_a_sharded_run_is_refused_at_its_start(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     tree, store = experiment("experts.sharding=zero1"), Store(str(tmp_path))
     with pytest.raises(ConfigError, match=r"^sharding: zero1 to zero3 needs DeepSpeed: install vldd_dist\[zero\], or .* fsdp$"):
-        run.run_experiment(tree, store, Console(quiet=True))
+        run.run_description(tree, store, Console(quiet=True))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [], "before anything is written"
     # A finished run only writes its report.
     monkeypatch.setattr(run, "committed_units", lambda store, units: {unit.id for unit in units})
@@ -26,4 +26,4 @@ def test_a_sharded_run_is_refused_at_its_start(tmp_path: Path, monkeypatch: pyte
 def test_a_run_that_torch_cannot_shard_is_refused_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("torch.distributed.fsdp.FSDPModule.set_force_sum_reduction_for_comms", raising=False)
     with pytest.raises(ConfigError, match=r"^sharding: fsdp needs a newer torch than .*: update it, or choose zero3$"):
-        run.run_experiment(experiment("distill.sharding=fsdp"), Store(str(tmp_path)), Console(quiet=True))
+        run.run_description(experiment("distill.sharding=fsdp"), Store(str(tmp_path)), Console(quiet=True))

@@ -23,6 +23,7 @@ from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.pipeline.stages.data import shard_group
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend import run
+from vldd_dist.ray_backend.run_options import RunOptions
 from vldd_dist.scheduler import controller
 from vldd_dist.store.store import Store
 
@@ -49,7 +50,6 @@ class Driver:
     def interrupted(self, described: Any, meanwhile: Callable[[], Any] = lambda: None, until: str | None = None) -> str:
         """The output of the run."""
         said = io.StringIO()
-        start = run.run_experiment if isinstance(described, Experiment) else run.run_study
 
         def no_ray(store: Store) -> None:
             meanwhile()
@@ -58,11 +58,11 @@ class Driver:
         with self.monkeypatch.context() as patch:
             patch.setattr(run, "RayExecutor", no_ray)
             with pytest.raises(InterruptedRun):
-                start(described, self.store, Console(file=said, width=500), until=until)
+                run.run_description(described, self.store, Console(file=said, width=500), RunOptions(until))
         return said.getvalue()
 
     def finds_all_done(self, experiment: Experiment) -> None:
-        assert run.run_experiment(experiment, self.store, Console(quiet=True)) == 0
+        assert run.run_description(experiment, self.store, Console(quiet=True)) == 0
 
 
 @pytest.fixture

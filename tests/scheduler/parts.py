@@ -64,7 +64,9 @@ class Parts:
         self.events: list[RunEvent] = []
         self.units = {unit.id: unit for unit in units}
         self.ready, self.admission, self.running = ReadyQueue(), Admission(max_running), RunningUnits(lambda: self.now)
-        self.retries = Retries(RetryBudget(lost=1, crashed=0, killed=1, pauses=(5.0,)), lambda: self.now)
+        self.retries = Retries(
+            RetryBudget(lost=1, crashed=0, killed=1, pauses=(5.0,)), lambda: self.now, self.executor.is_alive
+        )
         self.submission = Submission(
             self.executor,
             self.ready,
@@ -81,7 +83,6 @@ class Parts:
             self.retries,
             self.submission,
             self.make_ready,
-            self.executor.is_alive,
             self.events.append,
             self.result,
         )

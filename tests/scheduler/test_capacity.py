@@ -11,6 +11,7 @@ from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import WORKER_START_SECONDS, Controller
 from vldd_dist.scheduler.executor import Capacity
+from vldd_dist.scheduler.limits import RunClock
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.scheduler.submitting.admission import MAX_QUEUED
 from vldd_dist.scheduler.submitting.capacity_timeout import TIMEOUT_SECONDS
@@ -50,7 +51,7 @@ def test_machines_that_join_are_used_and_asked_for_once_a_second(store: Store) -
     executor.poll_seconds = 0.25
     state = RunState([])
     units = [make(f"small {place}") for place in range(40)]
-    Controller(units, store, lambda: executor, state, clock=executor.clock).run()
+    Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock)).run()
     assert executor.most_at_once == 4
     assert executor.asked == list(range(10))
 
@@ -133,7 +134,7 @@ class GrowingExecutor(ScriptedExecutor):
 def run_growing(units: list[WorkUnit], store: Store, limit: float) -> tuple[RunResult, GrowingExecutor, Notices]:
     executor, view = GrowingExecutor(store, limit), Notices()
     state = RunState([view], executor.clock)
-    controller = Controller(units, store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep)
+    controller = Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep))
     try:
         result = controller.run()
     finally:
@@ -160,7 +161,7 @@ def test_a_unit_that_waits_for_room_has_not_started(store: Store) -> None:
     executor.cpus = 1
     state = RunState([], executor.clock)
     units = [make(f"unit {place}") for place in range(20)]
-    Controller(units, store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep).run()
+    Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep)).run()
     assert executor.most_waiting == 19
     assert state.seconds["expert"] == pytest.approx(20)
 
@@ -170,7 +171,7 @@ def test_a_large_unit_in_the_queue_gets_what_comes_free(store: Store) -> None:
     executor.cpus = 4
     state = RunState([], executor.clock)
     units = [*(make(f"small {place}") for place in range(3)), make("large", cpus=4), *(make(f"more {i}") for i in range(200))]
-    Controller(units, store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep).run()
+    Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep)).run()
     # Only units that were in the queue together with it may run before it.
     assert 4 <= executor.ended.index("large") <= 4 + MAX_QUEUED
 
@@ -184,7 +185,7 @@ def test_a_unit_that_reports_counts_as_running_despite_the_capacity(store: Store
     executor.wait = lambda seconds: [] if to_tell else wait(seconds)  # type: ignore[method-assign]
     executor.reports = lambda: [to_tell.pop()] if to_tell else []  # type: ignore[method-assign]
     state = RunState([view], executor.clock)
-    Controller([unit], store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep).run()
+    Controller([unit], store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep)).run()
     assert "a: hello" in view.notices
 
 
@@ -297,8 +298,7 @@ def silent(store: Store, begins: float | None, until: float) -> list[str]:
         store,
         lambda: executor,
         state,
-        clock=executor.clock,
-        sleep=executor.sleep,
+        clock=RunClock(executor.clock, executor.sleep),
         should_stop=lambda: executor.now > until,
     )
     try:

@@ -41,12 +41,12 @@ def test_lost_workers_are_retried_and_do_not_spend_the_budget_of_errors(store: S
 def test_machines_may_be_lost_often_and_programs_fail_twice(store: Store) -> None:
     unlucky, broken, refused = make("unlucky"), make("broken"), make("refused")
     script = {"unlucky": [LOST] * 20, "broken": [CRASHED] * 9, "refused": [REFUSED] * 9}
-    result, executor = run([unlucky, broken, refused], store, script, budget=None)
+    result, executor = run([unlucky, broken, refused], store, script, budget=RetryBudget())
     assert [executor.submitted.count(label) for label in ("unlucky", "broken", "refused")] == [21, 2, 1]
     assert [unit.label for unit in result.ran] == ["unlucky"]
     assert {unit.label for unit, _ in result.failed} == {"broken", "refused"}
     unluckier = make("unluckier")
-    result, executor = run([unluckier], store, {"unluckier": [LOST] * 21}, budget=None)
+    result, executor = run([unluckier], store, {"unluckier": [LOST] * 21}, budget=RetryBudget())
     assert result.failed == [(unluckier, LOST)]
     assert executor.submitted.count("unluckier") == 21
 

@@ -11,6 +11,7 @@ from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.failures.stragglers import MAX_MOVES, SLOWDOWN, WARM_UP_SECONDS
+from vldd_dist.scheduler.limits import RunClock
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import DONE, REFUSED, Notices, ScriptedExecutor, make
@@ -38,7 +39,7 @@ def run(
     executor, view = Late(store, script, lambda now: Capacity(cpus, 0), first), Notices()
     state = RunState([view], executor.clock)
     units = [*EXPERTS, RUN, JUDGED]
-    controller = Controller(units, store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep)
+    controller = Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep))
     return controller.run(), executor, view
 
 
@@ -122,7 +123,7 @@ def paced(store: Store, speeds: dict[str, float], cpus: float, workers: int = 1)
     executor, view = Paced(store, speeds, cpus), Notices()
     state = RunState([view], executor.clock)
     units = [make(label, workers=workers) for label in speeds]
-    return executor, view, Controller(units, store, lambda: executor, state, clock=executor.clock).run()
+    return executor, view, Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock)).run()
 
 
 SPEEDS = {"expert 0": 4.0, "expert 1": 4.5, "expert 2": 5.0, "slow": 4.5 / SLOWDOWN - 0.1}

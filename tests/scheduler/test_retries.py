@@ -19,6 +19,7 @@ from vldd_dist.scheduler.failures.failure_policy import (
     with_node_losses,
 )
 from vldd_dist.scheduler.failures.health import HEALTH_SECONDS
+from vldd_dist.scheduler.limits import RunClock, RunLimits
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import CRASHED, LOST, Notices, ScriptedExecutor, make
@@ -54,7 +55,7 @@ def run_timed(
     executor.dead = dead or set()
     state = RunState([view], executor.clock)
     units = [make("a"), *(others or [])]
-    result = Controller(units, store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep).run()
+    result = Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep)).run()
     return result, executor, view
 
 
@@ -113,7 +114,7 @@ def test_a_unit_too_large_is_refused_only_when_no_pause_is_left(store: Store) ->
     big = make("big", cpus=9)
     executor = Timed(store, {"a": [KILLED]})
     state = RunState([], executor.clock)
-    controller = Controller([make("a"), big], store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep)
+    controller = Controller([make("a"), big], store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep))
     with pytest.raises(Exception, match="big asks for 9 CPUs"):
         controller.run()
     assert executor.submitted == ["a", "a"]
@@ -170,9 +171,8 @@ def hang(store: Store, silent_after: list[float | None], limit: float | None, un
         lambda: executor,
         state,
         should_stop=lambda: executor.now > until,
-        stall_timeout_seconds=limit,
-        clock=executor.clock,
-        sleep=executor.sleep,
+        limits=RunLimits(stall_timeout_seconds=limit),
+        clock=RunClock(executor.clock, executor.sleep),
     )
     return executor, controller.run()
 

@@ -25,8 +25,10 @@ from vldd_dist.cli.options import (
 )
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import ConfigError, StoreError
+from vldd_dist.ray_backend.run_options import RunOptions
 
 if TYPE_CHECKING:
+    from vldd_dist.artifacts.run_status import RunStatus
     from vldd_dist.config.experiment import Experiment
     from vldd_dist.config.loading.load_study import LoadedStudy
 
@@ -46,15 +48,8 @@ def run(
     from vldd_dist.config.loading.load import gpu_overrides
     from vldd_dist.config.loading.load_study import load_description
 
-    _run(
-        load_description(config, [*gpu_overrides(gpus), *(overrides or [])]),
-        store,
-        plan,
-        until,
-        track or [],
-        max_running,
-        as_json,
-    )
+    described = load_description(config, [*gpu_overrides(gpus), *(overrides or [])])
+    _run(described, store, RunOptions(until, tuple(track or ()), max_running), plan, as_json)
 
 
 def study(
@@ -73,40 +68,31 @@ def study(
     from vldd_dist.config.loading.load_study import load_study
 
     described = load_study(config, [*gpu_overrides(gpus), *(overrides or [])])
-    _run(described, store, plan, until, track or [], max_running, as_json)
+    _run(described, store, RunOptions(until, tuple(track or ()), max_running), plan, as_json)
 
 
-def _run(
-    description: "Experiment | LoadedStudy",
-    store: str | None,
-    plan: bool,
-    until: str | None,
-    track: list[str],
-    max_running: int | None,
-    as_json: bool,
-) -> None:
-    # Ray reads these two when it is imported. We report a lost node in one line, so Ray's thirty lines are skipped, as are its
-    # colour codes.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
-    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+def _run(description: "Experiment | LoadedStudy", store: str | None, options: RunOptions, plan: bool, as_json: bool) -> None:
     from vldd_dist.config.loading.load_study import LoadedStudy
     from vldd_dist.monitoring.reports.published_figures import check_published
-    from vldd_dist.ray_backend.run import run_experiment, run_study
     from vldd_dist.store.store import Store
 
     console = SafeConsole()
     if isinstance(description, LoadedStudy):
         check_published(description.study)
     if plan:
-        _plan(description, store, until, as_json, console)
+        _plan(description, store, options.until, as_json, console)
         return
     if as_json:
         raise ConfigError("--json: works with --plan only: for the status of a run, use `vldd status STORE --json`")
     if store is None:
         raise ConfigError("--store: missing: name a folder or URL for the results, for example --store results")
-    if isinstance(description, LoadedStudy):
-        raise typer.Exit(run_study(description, Store(store), console, until, track, max_running))
-    raise typer.Exit(run_experiment(description, Store(store), console, until, track, max_running))
+    # Ray reads these two when it is imported. We report a lost node in one line, so Ray's thirty lines are skipped, as are its
+    # colour codes.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|has been marked dead")
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+    from vldd_dist.ray_backend.run import run_description
+
+    raise typer.Exit(run_description(description, Store(store), console, options))
 
 
 def _plan(
@@ -161,25 +147,15 @@ def status(
 ) -> None:
     """Show the status of the experiments in a store, from any machine that can read it."""
     from vldd_dist.artifacts.run_status import read_statuses
-    from vldd_dist.monitoring.live.status import describe_status, shown_statuses, status_document
+    from vldd_dist.monitoring.live.status import shown_statuses, status_document
     from vldd_dist.monitoring.reports.report_files import PAGE, key_of, report_names
     from vldd_dist.store.store import Store
 
     opened = Store(store)
     statuses, reports = read_statuses(opened), report_names(opened)
     pages = {name: opened.url_of(key_of(name, PAGE)) for name in reports}
-    jobs: list[str] | None = None
-    no_cluster: ConfigError | None = None
-    if address:
-        from vldd_dist.ray_backend.submitting.submit import jobs_of
-
-        try:
-            jobs = jobs_of(store, address)
-        except ConfigError as unreachable:
-            # The store's own status is shown first: it is also wanted after the cluster has ended.
-            no_cluster = unreachable
+    jobs, no_cluster = _jobs(store, address)
     readable = shown_statuses([status for status in statuses if not isinstance(status, StoreError)])
-    runs_of = Counter(status.experiment for status in readable)
     damaged = [status for status in statuses if isinstance(status, StoreError)]
     for error in damaged:
         say(f"vldd: {error}", error=True)
@@ -187,10 +163,7 @@ def status(
         documents = [status_document(status) | {"report": pages.get(status.experiment)} for status in readable]
         say_json({"store": opened.url, "experiments": documents, "damaged": [str(error) for error in damaged], "jobs": jobs})
     else:
-        for status in readable:
-            say(describe_status(status, several=runs_of[status.experiment] > 1))
-            if status.experiment in pages:
-                say(f"  report: {one_line(pages[status.experiment])}")
+        _print_statuses(readable, pages)
         if not statuses:
             say(f"{opened.url}: no experiment has run in this store")
         if jobs is not None:
@@ -198,6 +171,34 @@ def status(
     if no_cluster:
         raise no_cluster
     exit_for_damaged(statuses)
+
+
+def _jobs(store: str, address: str | None) -> tuple[list[str] | None, ConfigError | None]:
+    """One line for each of the cluster's jobs that uses this store, or None, and why the cluster cannot be reached, or None.
+    The error is returned, because the status in the store is also wanted after the cluster has ended."""
+    if not address:
+        return None, None
+    from vldd_dist.ray_backend.submitting.submit import jobs_of
+
+    try:
+        return jobs_of(store, address), None
+    except ConfigError as unreachable:
+        return None, unreachable
+
+
+def _print_statuses(statuses: "list[RunStatus]", pages: dict[str, str]) -> None:
+    """Print each status and the URL of its report.
+
+    Args:
+        pages: name of an experiment or study -> URL of the page of its report, if it has one.
+    """
+    from vldd_dist.monitoring.live.status import describe_status
+
+    runs_of = Counter(status.experiment for status in statuses)
+    for status in statuses:
+        say(describe_status(status, several=runs_of[status.experiment] > 1))
+        if status.experiment in pages:
+            say(f"  report: {one_line(pages[status.experiment])}")
 
 
 def config(

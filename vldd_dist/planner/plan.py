@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
@@ -11,7 +11,8 @@ from vldd_dist.cost_model.io_model import DataSize, Traffic, data_size, text_dim
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.committed import committed_units
-from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
+from vldd_dist.pipeline.graphs.description import graph_of
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.pipeline.stage import StageSpec, all_stages
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -99,17 +100,12 @@ def plan(described: Experiment | LoadedStudy, store: Store, until: str | None = 
         ConfigError: there is no such milestone, or the description has an error that only the graph shows.
         DataError: no sample that was read is usable.
     """
-    is_study = isinstance(described, LoadedStudy)
-    as_described = described.experiments if isinstance(described, LoadedStudy) else {described.name: described}
-    experiments, notes = with_stated_data(as_described)
-    study = StudyGraph(experiments) if is_study else None
-    single = None if study else make_graph(experiments[described.name])
-    graphs = list(study.graphs.values()) if study else [single] if single else []
-    units = study.units(until) if study else graphs[0].units(until)
+    plannable, notes = _with_stated_data(described)
+    graph = graph_of(plannable)
+    units, owners = graph.units(until), list(graph.owners(until))
     done = committed_units(store, units)
-    for graph in graphs:
-        _check_source(graph, done)
-    owners = list(study.owners(until)) if study else [(graphs[0], units)]
+    for owner, _ in owners:
+        _check_source(owner, done)
     planned, assumptions = _planned(owners, done, store)
     kinds = {unit.kind for unit in units}
     needs, untraced = _needs([stage for stage in estimated_stages() if stage.kind in kinds], planned)
@@ -121,12 +117,21 @@ def plan(described: Experiment | LoadedStudy, store: Store, until: str | None = 
         name=described.name,
         store=store.url,
         stages=_stages(units, done),
-        model=None if study else _model_size(planned[0]),
-        sharing=Sharing(len(graphs), len(study.shared(until)), study.asked(until)) if study else None,
+        model=_model_size(planned[0]) if isinstance(graph, Graph) else None,
+        sharing=Sharing(len(owners), len(graph.shared(until)), graph.asked(until)) if isinstance(graph, StudyGraph) else None,
         needs=needs,
         work=work,
         notes=[*notes, *uncounted],
     )
+
+
+def _with_stated_data(described: Experiment | LoadedStudy) -> tuple[Experiment | LoadedStudy, list[str]]:
+    """The description, and notes on it, as of `with_stated_data`."""
+    if isinstance(described, LoadedStudy):
+        experiments, notes = with_stated_data(described.experiments)
+        return replace(described, experiments=experiments), notes
+    experiments, notes = with_stated_data({described.name: described})
+    return experiments[described.name], notes
 
 
 def _check_source(graph: Graph, done: set[str]) -> None:

@@ -3,8 +3,6 @@
 import math
 import os
 import signal
-from collections.abc import Callable, Sequence
-from typing import Any
 
 from rich.console import Console
 
@@ -15,104 +13,46 @@ from vldd_dist.config.loading.load_study import LoadedStudy
 from vldd_dist.errors import ConfigError, InterruptedRun, StoreError
 from vldd_dist.events import RunNotice
 from vldd_dist.monitoring.live.console import make_view
-from vldd_dist.monitoring.live.live_report import LiveReport, Reports, progress_of
+from vldd_dist.monitoring.live.live_report import LiveReport, progress_of
 from vldd_dist.monitoring.live.run_state import RunState, View
 from vldd_dist.monitoring.live.status import StatusWriter, is_outdated
 from vldd_dist.monitoring.live.tracking import make_tracking
 from vldd_dist.monitoring.reports.refresh import write_description
+from vldd_dist.monitoring.reports.reporters import reporter_of
 from vldd_dist.pipeline.committed import committed_units
-from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
-from vldd_dist.pipeline.graphs.study import StudyGraph
+from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.gpus import compare_gpus
 from vldd_dist.ray_backend.metrics import RayMetrics
+from vldd_dist.ray_backend.run_options import DEFAULTS, RunOptions
+from vldd_dist.ray_backend.signals import CaughtSignals
 from vldd_dist.reporting.renderers.terminal import TerminalTable
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Executor
+from vldd_dist.scheduler.limits import RunLimits
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.sharding.engine import require_engine
 from vldd_dist.store.store import Store
 
-STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-
-def run_experiment(
-    experiment: Experiment,
-    store: Store,
-    console: Console,
-    until: str | None = None,
-    track: Sequence[str] = (),
-    max_running: int | None = None,
-) -> int:
-    """Run the units of an experiment that are not committed yet, then write and print the report.
-
-    Args:
-        until: the milestone of the last stage to run; None: all stages.
-        track: experiment trackers, each as NAME=TARGET (see `monitoring.live.trackers`).
-        max_running: the largest number of units at once, at least 1; None: as many as fit.
+def run_description(described: Experiment | LoadedStudy, store: Store, console: Console, options: RunOptions = DEFAULTS) -> int:
+    """Run the units of an experiment or a study that are not committed yet, then write and print the report. Units that several
+    variants of a study share are run once.
 
     Returns:
         The exit code: 0, or that of the first failed unit. Units that do not need a failed unit were run.
 
     Raises:
-        VlddError: the experiment cannot be planned, or the store cannot be used.
+        VlddError: the run cannot be planned, or the store cannot be used.
         InterruptedRun: Ctrl-C, SIGTERM, or loss of all machines; the same command resumes the run.
     """
-    _refuse_memory(store)
-    graph = make_graph(experiment)
-
-    def reporter() -> Reports:
-        # Imported late, because importing the plotting libraries takes seconds and a bad description should fail at once.
-        from vldd_dist.monitoring.reports.report import Reporter
-
-        return Reporter(graph, store)
-
-    timeout = experiment.stall_timeout_seconds
-    return _run(experiment, graph, until, reporter, store, console, track, max_running, timeout)
-
-
-def run_study(
-    study: LoadedStudy,
-    store: Store,
-    console: Console,
-    until: str | None = None,
-    track: Sequence[str] = (),
-    max_running: int | None = None,
-) -> int:
-    """The same as `run_experiment` for a study. Units that several variants share are run once."""
-    _refuse_memory(store)
-    graph = StudyGraph(study.experiments)
-
-    def reporter() -> Reports:
-        from vldd_dist.monitoring.reports.study_report import StudyReporter
-
-        return StudyReporter(study.study, graph, store)
-
-    timeout = max((one.stall_timeout_seconds or math.inf) for one in study.experiments.values())
-    stall = None if timeout == math.inf else timeout
-    return _run(study, graph, until, reporter, store, console, track, max_running, stall)
-
-
-def _refuse_memory(store: Store) -> None:
     if store.url.startswith("memory://"):
         raise ConfigError(
             "--store memory://: such a store exists in one process only, and workers are other processes: use file:// or s3://"
         )
-
-
-def _run(
-    described: Experiment | LoadedStudy,
-    graph: Graph | StudyGraph,
-    until: str | None,
-    make_reporter: Callable[[], Reports],
-    store: Store,
-    console: Console,
-    track: Sequence[str],
-    max_running: int | None,
-    stall_timeout_seconds: float | None,
-) -> int:
-    units = graph.units(until)
+    graph = graph_of(described)
+    units = graph.units(options.until)
     store.check_writable()
     _require_engine(units, store)
     if "RAY_ADDRESS" not in os.environ:
@@ -121,14 +61,15 @@ def _run(
         compare_gpus(missing, lambda text: console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True))
     name = described.name
     record = RunUnits.of(name, ((unit.kind, unit.id) for unit in graph.units()))
-    trackers: list[View] = [make_tracking(description, name) for description in track]
-    reporter, status = make_reporter(), StatusWriter(store, name, record.run)
+    trackers: list[View] = [make_tracking(description, name) for description in options.track]
+    reporter, status = reporter_of(described, graph, store), StatusWriter(store, name, record.run)
     # Views end in this order: the status must end before the report, which reads it.
     state = RunState([make_view(console), status, LiveReport(reporter, status), RayMetrics(name), *trackers])
     # The record comes before the status, because `vldd gc` looks it up for every run that is said to be running.
     write_run_units(store, record)
     write_description(store, described)
-    result = _run_units(units, store, state, status, max_running, stall_timeout_seconds)
+    limits = RunLimits(max_running=options.max_running, stall_timeout_seconds=_stall_timeout(described))
+    result = _run_units(units, store, state, status, limits)
     for unit, outcome in result.failed:
         console.print(f"failed: {unit.label}: {outcome.cause}", style="bold red", markup=False, soft_wrap=True)
     if result.blocked:
@@ -137,6 +78,14 @@ def _run(
         console.print(TerminalTable(table))
     console.print(f"report: {store.url_of(reporter.page)}", markup=False, highlight=False, soft_wrap=True)
     return result.exit_code
+
+
+def _stall_timeout(described: Experiment | LoadedStudy) -> float | None:
+    """The stall timeout of an experiment, or the longest of a study's variants; None if a variant has none."""
+    if isinstance(described, Experiment):
+        return described.stall_timeout_seconds
+    longest = max(experiment.stall_timeout_seconds or math.inf for experiment in described.experiments.values())
+    return None if longest == math.inf else longest
 
 
 def _require_engine(units: list[WorkUnit], store: Store) -> None:
@@ -150,51 +99,29 @@ def _require_engine(units: list[WorkUnit], store: Store) -> None:
         require_engine(sharding)
 
 
-def _run_units(
-    units: list[WorkUnit],
-    store: Store,
-    state: RunState,
-    status: StatusWriter,
-    max_running: int | None,
-    stall_timeout_seconds: float | None,
-) -> RunResult:
+def _run_units(units: list[WorkUnit], store: Store, state: RunState, status: StatusWriter, limits: RunLimits) -> RunResult:
     """Run the units, and set the final state of the status."""
-    stops: list[int] = []
+    with CaughtSignals(signal.SIGINT, signal.SIGTERM) as signals:
 
-    def handle_signals() -> list[Any]:
-        # The controller polls this list. An exception raised in a signal handler can get lost in a callback that it interrupts.
-        return [signal.signal(number, lambda received, frame: stops.append(received)) for number in STOPPING_SIGNALS]
+        def make_executor() -> Executor:
+            executor = RayExecutor(store)
+            # Ray has installed handlers of its own, which end the process.
+            signals.install()
+            return executor
 
-    def make_executor() -> Executor:
-        executor = RayExecutor(store)
-        # Install the handlers again, because Ray has installed its own, which ends the process.
-        handle_signals()
-        return executor
-
-    previous = handle_signals()
-    try:
-        status.announce(state)
-        _notice_other_runs(store, status, state)
-        result = Controller(
-            units,
-            store,
-            make_executor,
-            state,
-            should_stop=lambda: bool(stops),
-            max_running=max_running,
-            stall_timeout_seconds=stall_timeout_seconds,
-        ).run()
-        status.state = "failed" if result.failed else "done"
-        return result
-    except ConfigError:
-        status.state = "failed"
-        raise
-    except KeyboardInterrupt:
-        raise InterruptedRun("interrupted: what was committed is in the store; run the same command to resume") from None
-    finally:
-        state.end()
-        for number, handler in zip(STOPPING_SIGNALS, previous, strict=True):
-            signal.signal(number, handler)
+        try:
+            status.announce(state)
+            _notice_other_runs(store, status, state)
+            result = Controller(units, store, make_executor, state, limits, should_stop=signals.any).run()
+            status.state = "failed" if result.failed else "done"
+            return result
+        except ConfigError:
+            status.state = "failed"
+            raise
+        except KeyboardInterrupt:
+            raise InterruptedRun("interrupted: what was committed is in the store; run the same command to resume") from None
+        finally:
+            state.end()
 
 
 def _notice_other_runs(store: Store, status: StatusWriter, state: RunState) -> None:

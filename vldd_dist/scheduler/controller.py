@@ -4,7 +4,6 @@ It keeps no state between runs. The store says what is committed, so the control
 command resumes the run. The decisions are made by the classes that it connects.
 """
 
-import time
 from collections.abc import Callable
 
 from vldd_dist.errors import ConfigError
@@ -13,9 +12,9 @@ from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.dependencies import Dependencies
 from vldd_dist.scheduler.executor import Executor
-from vldd_dist.scheduler.failures.failure_policy import RetryBudget
 from vldd_dist.scheduler.failures.health import HealthChecks
 from vldd_dist.scheduler.failures.retries import Retries
+from vldd_dist.scheduler.limits import NO_LIMITS, REAL_TIME, RunClock, RunLimits
 from vldd_dist.scheduler.observer import RunObserver
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.scheduler.running import RunningUnits
@@ -32,14 +31,13 @@ WORKER_START_SECONDS = 60.0
 
 
 class Controller:
-    """Args:
-    units: every unit of the plan, inputs first.
-    make_executor: called only when a unit is missing, because starting Ray takes seconds.
-    observer: receives every event.
-    should_stop: called at every poll; if it returns True, the run ends as with Ctrl-C.
-    max_running: the largest number of units at once, at least 1, to leave resources for other runs; None: as many as fit.
-    stall_timeout_seconds: a unit that reports nothing for this long is stopped and tried again elsewhere; None: never.
-    clock, sleep: in seconds.
+    """Runs the units of a plan in the order of their inputs, tries failed ones again, and ends when no unit can run.
+
+    Args:
+        units: every unit of the plan, inputs first.
+        make_executor: called only when a unit is missing, because starting Ray takes seconds.
+        observer: receives every event.
+        should_stop: called at every poll; if it returns True, the run ends as with Ctrl-C.
     """
 
     def __init__(
@@ -48,21 +46,17 @@ class Controller:
         store: Store,
         make_executor: Callable[[], Executor],
         observer: RunObserver,
-        budget: RetryBudget | None = None,
+        limits: RunLimits = NO_LIMITS,
         should_stop: Callable[[], bool] = lambda: False,
-        max_running: int | None = None,
-        stall_timeout_seconds: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        clock: RunClock = REAL_TIME,
     ) -> None:
         self.units = {unit.id: unit for unit in units}
         self.result = RunResult()
         self._store, self._make_executor, self._observer, self._should_stop = store, make_executor, observer, should_stop
-        self._stall_timeout_seconds, self._clock, self._sleep = stall_timeout_seconds, clock, sleep
+        self._limits, self._clock = limits, clock
         self._positions = {unit_id: position for position, unit_id in enumerate(self.units)}
-        self._ready, self._admission, self._running = ReadyQueue(), Admission(max_running), RunningUnits(clock)
-        self._retries = Retries(budget or RetryBudget(), clock)
-        self._capacity_timeout = CapacityTimeout(lambda text: observer.event(RunNotice(text)), clock)
+        self._ready, self._admission, self._running = ReadyQueue(), Admission(limits.max_running), RunningUnits(clock.now)
+        self._capacity_timeout = CapacityTimeout(lambda text: observer.event(RunNotice(text)), clock.now)
 
     def run(self) -> RunResult:
         """Run all missing units. A failed unit stops only the units that need it.
@@ -94,20 +88,19 @@ class Controller:
         self._ready.add(unit, self._positions[unit.id])
 
     def _loop(self, executor: Executor, dependencies: Dependencies) -> None:
-        emit, avoid = self._observer.event, self._retries.avoid
-        submission = Submission(executor, self._ready, self._admission, self._running, avoid, emit, self._clock)
-        settlement = Settlement(
-            self.units, dependencies, self._retries, submission, self._make_ready, executor.is_alive, emit, self.result
-        )
-        health = HealthChecks(executor, self._admission, self._running, settlement, avoid, self._stall_timeout_seconds)
-        while self._ready or self._admission.submitted or self._retries.any_paused:
+        emit, retries = self._observer.event, Retries(self._limits.budget, self._clock.now, executor.is_alive)
+        submission = Submission(executor, self._ready, self._admission, self._running, retries.avoid, emit, self._clock.now)
+        settlement = Settlement(self.units, dependencies, retries, submission, self._make_ready, emit, self.result)
+        stall_timeout_seconds = self._limits.stall_timeout_seconds
+        health = HealthChecks(executor, self._admission, self._running, settlement, retries.avoid, stall_timeout_seconds)
+        while self._ready or self._admission.submitted or retries.any_paused:
             if self._should_stop():
                 raise KeyboardInterrupt
             if self._ready or self._admission.submitted:
                 submission.submit_ready()
-                self._check_capacity()
+                self._check_capacity(retries.any_paused)
             else:
-                self._sleep(POLL_SECONDS)
+                self._clock.sleep(POLL_SECONDS)
             ended = executor.wait(POLL_SECONDS)
             # Reports come first, because they say on which node an attempt ran.
             for reported in executor.reports():
@@ -125,8 +118,12 @@ class Controller:
             self._running.report(reported)
             self._observer.event(reported)
 
-    def _check_capacity(self) -> None:
-        """While no worker runs, sleep (an idle executor's `wait` returns at once) and give up after a timeout."""
+    def _check_capacity(self, any_paused: bool) -> None:
+        """While no worker runs, sleep (an idle executor's `wait` returns at once) and give up after a timeout.
+
+        Args:
+            any_paused: whether a unit waits for the end of the pause after a failed attempt.
+        """
         if self._running.any_worker_started:
             self._capacity_timeout.reset()
         elif started := next(iter(self._running), None):
@@ -138,8 +135,8 @@ class Controller:
                 # All machines together have enough. Whether a single machine has enough is known only when a worker starts.
                 in_vain = "none started it"
                 self._capacity_timeout.wait(problem, "one machine with that much free", in_vain, WORKER_START_SECONDS)
-        elif self._retries.any_paused:
-            self._sleep(POLL_SECONDS)
+        elif any_paused:
+            self._clock.sleep(POLL_SECONDS)
         else:
             unit = next(iter(self._admission.queued.values()), None) or self._ready.first(within=self._admission.peak)
             if unit is None:
@@ -147,4 +144,4 @@ class Controller:
                 assert unit is not None
                 raise ConfigError(f"{self._admission.shortfall(unit)}: lower its resources or workers, or add machines")
             self._capacity_timeout.wait(f"{self._admission.shortfall(unit)} now", "machines", "no others came")
-            self._sleep(POLL_SECONDS)
+            self._clock.sleep(POLL_SECONDS)

@@ -13,11 +13,12 @@ from vldd_dist.scheduler.submitting.submission import Submission
 
 
 class Settlement:
-    """Args:
-    units: id -> unit, for all units of the plan.
-    make_ready: puts a unit into the ready queue.
-    is_alive: whether the node with this id is still part of the cluster.
-    result: filled in as units end.
+    """Decides what follows each attempt, and records it in the result of the run.
+
+    Args:
+        units: id -> unit, for all units of the plan.
+        make_ready: puts a unit into the ready queue.
+        result: filled in as units end.
     """
 
     def __init__(
@@ -27,12 +28,11 @@ class Settlement:
         retries: Retries,
         submission: Submission,
         make_ready: Callable[[WorkUnit], None],
-        is_alive: Callable[[str], bool],
         emit: Callable[[RunEvent], None],
         result: RunResult,
     ) -> None:
         self._units, self._dependencies, self._retries, self._submission = units, dependencies, retries, submission
-        self._make_ready, self._is_alive, self._emit, self._result = make_ready, is_alive, emit, result
+        self._make_ready, self._emit, self._result = make_ready, emit, result
         # (unit, input) if the unit's attempt waited for an input that was committed.
         self._waited: set[tuple[str, str]] = set()
 
@@ -79,7 +79,7 @@ class Settlement:
         self._emit(UnitRetried(unit.id, "slow", cause))
 
     def _retry_or_fail(self, unit: WorkUnit, outcome: Outcome) -> None:
-        again, outcome = self._retries.decide(unit, outcome, self._is_alive)
+        again, outcome = self._retries.decide(unit, outcome)
         if again:
             self._make_ready(unit)
             self._emit(UnitRetried(unit.id, outcome.status, outcome.cause))

@@ -15,6 +15,7 @@ from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.failures.failure_policy import RetryBudget
+from vldd_dist.scheduler.limits import RunClock, RunLimits
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 
@@ -127,7 +128,7 @@ def run(
     script: dict[str, list[Outcome]] | None = None,
     capacity: Capacity | Callable[[float], Capacity] = TWO_CPUS,
     first: Iterable[str] = (),
-    budget: RetryBudget | None = SMALL_BUDGET,
+    budget: RetryBudget = SMALL_BUDGET,
     max_running: int | None = None,
     view: View | None = None,
 ) -> tuple[RunResult, ScriptedExecutor]:
@@ -138,10 +139,8 @@ def run(
         store,
         lambda: executor,
         RunState([view] if view else [], executor.clock),
-        budget,
-        max_running=max_running,
-        clock=executor.clock,
-        sleep=executor.sleep,
+        RunLimits(budget, max_running),
+        clock=RunClock(executor.clock, executor.sleep),
     )
     try:
         return controller.run(), executor

@@ -25,6 +25,7 @@ from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.joining import start_ray
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.failures.failure_policy import RetryBudget
+from vldd_dist.scheduler.limits import RunLimits
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment
@@ -72,7 +73,7 @@ def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
 def run(unit: WorkUnit, store: Store, executor: Joined) -> tuple[RunResult, list[str]]:
     """Runs the unit; returns the result and the notices to the user."""
     view, executor.store = Notices(), store
-    controller = Controller([unit], store, lambda: executor, RunState([view]), RetryBudget(pauses=(0.1,)))
+    controller = Controller([unit], store, lambda: executor, RunState([view]), RunLimits(RetryBudget(pauses=(0.1,))))
     return controller.run(), view.notices
 
 

@@ -9,9 +9,7 @@ from vldd_dist.config.loading.load_study import LoadedStudy, load_description
 from vldd_dist.errors import StoreError
 from vldd_dist.monitoring.live.status import is_outdated
 from vldd_dist.monitoring.reports.refresh import read_stored_description
-from vldd_dist.pipeline.graphs.experiment import make_graph
-from vldd_dist.pipeline.graphs.study import StudyGraph
-from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.store.objects import DamagedObject
 from vldd_dist.store.store import MissingObject, Store
 
@@ -24,7 +22,7 @@ def kept_units(store: Store, configs: Sequence[str]) -> set[tuple[str, str]]:
         ConfigError, DataError: a description cannot be read, or its graph cannot be made on this machine.
         StoreError: a run is running, and the store does not say which units it needs.
     """
-    described = {(unit.kind, unit.id) for one in _described(store, configs) for unit in _units(one)}
+    described = {(unit.kind, unit.id) for one in _described(store, configs) for unit in graph_of(one).units()}
     return described.union(*_of_running_runs(store))
 
 
@@ -49,7 +47,3 @@ def _of_running_runs(store: Store) -> Iterator[set[tuple[str, str]]]:
                 raise StoreError(
                     f"{error} ({status.experiment} is running, and the units that it needs are not known: wait for its end)"
                 ) from None
-
-
-def _units(described: Experiment | LoadedStudy) -> list[WorkUnit]:
-    return StudyGraph(described.experiments).units() if isinstance(described, LoadedStudy) else make_graph(described).units()

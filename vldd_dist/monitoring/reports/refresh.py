@@ -9,10 +9,10 @@ from vldd_dist.artifacts.run_units import RunUnits
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, read_description
 from vldd_dist.errors import ConfigError, DataError, StoreError
-from vldd_dist.monitoring.live.live_report import Reports, progress_of
+from vldd_dist.monitoring.live.live_report import progress_of
 from vldd_dist.monitoring.reports.report_files import DESCRIPTION, PAGE, key_of, report_name
-from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
-from vldd_dist.pipeline.graphs.study import StudyGraph
+from vldd_dist.monitoring.reports.reporters import reporter_of
+from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.store.store import MissingObject, Store
 
 
@@ -56,31 +56,14 @@ def refresh_report(store: Store, name: str | None) -> str:
     try:
         described = read_stored_description(store, name)
         assert described is not None, "it has just been listed"
-        reporter, run = _reporter(described, store)
+        graph = graph_of(described)
+        reporter = reporter_of(described, graph, store)
     except (ConfigError, DataError) as error:
         raise type(error)(f"{error} (the report that the run last wrote is {page})") from None
     # The status of this run, not of another one of the same name; a report without a status shows only what is committed.
+    run = RunUnits.of(described.name, ((unit.kind, unit.id) for unit in graph.units())).run
     progress = None
     with contextlib.suppress(StoreError):
         progress = progress_of(read_status(store, name, run))
     reporter.write(progress)
     return page
-
-
-def _reporter(described: Experiment | LoadedStudy, store: Store) -> tuple[Reports, str]:
-    """The reporter, and which run of this name it reports."""
-    # The reporters are imported after the graph is made, because importing the plotting libraries takes seconds and a bad
-    # description should fail at once.
-    if isinstance(described, LoadedStudy):
-        study_graph = StudyGraph(described.experiments)
-        from vldd_dist.monitoring.reports.study_report import StudyReporter
-
-        return StudyReporter(described.study, study_graph, store), _run_of(described.name, study_graph)
-    graph = make_graph(described)
-    from vldd_dist.monitoring.reports.report import Reporter
-
-    return Reporter(graph, store), _run_of(described.name, graph)
-
-
-def _run_of(name: str, graph: Graph | StudyGraph) -> str:
-    return RunUnits.of(name, ((unit.kind, unit.id) for unit in graph.units())).run

@@ -1,5 +1,7 @@
 """The graph of an experiment's work units."""
 
+from collections.abc import Iterator
+
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.graphs.model_checks import check_models
@@ -46,6 +48,10 @@ class Graph:
         if last_stage is None:
             raise ConfigError(f"--until {until}: there is no such stage: choose one of {', '.join(milestones())}")
         return in_dependency_order([unit for unit in self.units() if unit.kind == last_stage.kind])
+
+    def owners(self, until: str | None = None) -> Iterator[tuple["Graph", list[WorkUnit]]]:
+        """This graph with its units, as `StudyGraph.owners` yields the graphs of a study."""
+        yield self, self.units(until)
 
 
 def make_graph(experiment: Experiment) -> Graph:

@@ -3,8 +3,6 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
@@ -24,6 +22,7 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.outcome import DONE, InputAwaited, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.plugins import load_all
+from vldd_dist.ray_backend.signals import CaughtSignals
 from vldd_dist.ray_backend.workers.exceptions import describe, is_of_the_machine, plain
 from vldd_dist.ray_backend.workers.messages import encode
 from vldd_dist.sharding.ranks import SOLO, LostRank, Ranks
@@ -72,8 +71,9 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
 
     report(WorkerStarted())
     try:
-        with _interrupts() as interrupted, ranks.noticing_a_loss():
-            execute(order, store, report, ranks, interrupted)
+        # Ray cancels a task by SIGINT.
+        with CaughtSignals(signal.SIGINT) as signals, ranks.noticing_a_loss():
+            execute(order, store, report, ranks, signals.any)
         return DONE
     except InputAwaited as wait:
         return Outcome("waits", f"waits for {wait.role}", awaits=order.inputs[wait.role][1])
@@ -84,18 +84,6 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
     except Exception as error:
         logger.exception("failed")
         return Outcome("broken" if is_of_the_machine(error) else "crashed", describe(error), 1)
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether the task was cancelled. Ray cancels a task by SIGINT, which must not raise
-    KeyboardInterrupt in the middle of a step."""
-    received: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-    try:
-        yield lambda: bool(received)
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _join(order: UnitOrder, rendezvous: Rendezvous, rank: int) -> Ranks:

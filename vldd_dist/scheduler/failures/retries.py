@@ -16,16 +16,19 @@ from vldd_dist.scheduler.failures.failure_policy import (
 
 
 class Retries:
-    """Args:
+    """Counts the failed attempts of each unit, keeps the pauses after them, and decides on retries.
+
+    Args:
         clock: in seconds.
+        is_alive: whether the node with this id is still part of the cluster.
 
     Attributes:
         avoid: unit id -> node on which it should not run again.
     """
 
-    def __init__(self, budget: RetryBudget, clock: Callable[[], float]) -> None:
+    def __init__(self, budget: RetryBudget, clock: Callable[[], float], is_alive: Callable[[str], bool]) -> None:
         self.avoid: dict[str, str | None] = {}
-        self._budget, self._clock = budget, clock
+        self._budget, self._clock, self._is_alive = budget, clock, is_alive
         self._attempts: dict[str, list[Outcome]] = defaultdict(list)
         # Unit id -> (clock time at which its pause ends, outcome of its last attempt).
         self._paused: dict[str, tuple[float, Outcome]] = {}
@@ -49,14 +52,10 @@ class Retries:
             del self._paused[unit_id]
         return ended
 
-    def decide(self, unit: WorkUnit, outcome: Outcome, is_alive: Callable[[str], bool]) -> tuple[bool, Outcome]:
+    def decide(self, unit: WorkUnit, outcome: Outcome) -> tuple[bool, Outcome]:
         """Returns whether the unit is tried again, and its outcome: `lost` instead of `killed` if the node is gone, and with
-        advice in `cause` if it is not tried again.
-
-        Args:
-            is_alive: whether the node with this id is still part of the cluster.
-        """
-        outcome, *earlier = with_node_losses([outcome, *self._attempts[unit.id]], is_alive)
+        advice in `cause` if it is not tried again."""
+        outcome, *earlier = with_node_losses([outcome, *self._attempts[unit.id]], self._is_alive)
         if not may_retry(outcome, earlier, self._budget):
             return False, final_outcome(outcome, earlier, unit.kind)
         self._attempts[unit.id] = [*earlier, outcome]
