@@ -29,8 +29,8 @@ from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.planner.plan import plan
 from vldd_dist.planner.show_plan import print_plan
 from vldd_dist.plugins import Registry
+from vldd_dist.reporting.recall_table import recall_table, summary
 from vldd_dist.reporting.renderers.markdown import markdown
-from vldd_dist.reporting.tables import recall_table, summary
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
 

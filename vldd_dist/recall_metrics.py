@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
 RecallName = Literal["tr1", "tr5", "tr10", "ir1", "ir5", "ir10"]
-Metric = RecallName | Literal["mean"]
+RecallMetric = RecallName | Literal["mean"]
 
 # In the order that every table and schema uses.
 RECALLS: tuple[RecallName, ...] = get_args(RecallName)
-METRICS: tuple[Metric, ...] = (*RECALLS, "mean")
+RECALL_METRICS: tuple[RecallMetric, ...] = (*RECALLS, "mean")
 # The ranks K at which both directions are measured.
 RECALL_AT = tuple(int(name.removeprefix("tr")) for name in RECALLS if name.startswith("tr"))
-DISPLAY_NAMES: dict[Metric, str] = {name: f"{name[:2].upper()}@{name[2:]}" for name in RECALLS} | {"mean": "mean"}
+DISPLAY_NAMES: dict[RecallMetric, str] = {name: f"{name[:2].upper()}@{name[2:]}" for name in RECALLS} | {"mean": "mean"}
 
 
 def with_mean(percentages: Iterable[float]) -> dict[str, float]:
@@ -24,7 +24,7 @@ def with_mean(percentages: Iterable[float]) -> dict[str, float]:
     return values | {"mean": sum(values.values()) / len(values)}
 
 
-def mean_over_runs(runs: Sequence[Mapping[str, float]], metric: Metric) -> float:
+def mean_over_runs(runs: Sequence[Mapping[str, float]], metric: RecallMetric) -> float:
     """Mean of one metric over runs (seeds).
 
     Raises:

@@ -19,7 +19,7 @@ from vldd_dist.distilled_set.reading import verify
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline.schemas import RESULTS, models, render, schemas
-from vldd_dist.recall_metrics import METRICS
+from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.store.store import Store
 
 FOLDER = Path("storage_schemas")
@@ -31,7 +31,7 @@ def test_the_committed_schemas_equal_those_of_the_models() -> None:
         assert (FOLDER / name).read_text() == render(schema), "run: python -m vldd_dist.pipeline.schemas storage_schemas"
 
 
-RECALLS = dict.fromkeys(METRICS, 50.0)
+RECALLS = dict.fromkeys(RECALL_METRICS, 50.0)
 SHARD = {"name": "train-000000", "images": 2, "captions": 10, "bytes": 10240}
 SPLIT = {"shards": 1, "images": 2, "captions": 10, "bytes": 10240, "bad_images": 0}
 EXAMPLES: dict[str, dict[str, Any]] = {

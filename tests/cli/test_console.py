@@ -27,7 +27,7 @@ from vldd_dist.events import RunNotice
 from vldd_dist.monitoring.live.console import LiveView, PlainView
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.reports.report_files import write_tables
-from vldd_dist.reporting.table import Column, Published, Row, Section, Text
+from vldd_dist.reporting.table import Column, Published, TableRow, TableSection, Text
 from vldd_dist.reporting.table import Table as ResultTable
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
@@ -117,9 +117,9 @@ def hostile_store(store: Store) -> Store:
         "notices": [text],
     }
     write_status(store, RunStatus.model_validate(status | {"stages": {text: {"total": 1, "done": 0, "failed": 0}}}))
-    rows = [Row(cells=[Text(text=text), Published(mean=1, source=text)])]
+    rows = [TableRow(cells=[Text(text=text), Published(mean=1, source=text)])]
     columns = [Column(key=text, head=text), Column(key="k", head=text, group=text)]
-    table = ResultTable(title=text, columns=columns, sections=[Section(title=text, rows=rows)], notes=[text])
+    table = ResultTable(title=text, columns=columns, sections=[TableSection(title=text, rows=rows)], notes=[text])
     write_tables(store, "x", {"recall": table})
     return store
 

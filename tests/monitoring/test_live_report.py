@@ -20,7 +20,7 @@ from vldd_dist.monitoring.live.status import StatusWriter
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.reporting.data import Progress
+from vldd_dist.reporting.data import RunProgress
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 from vldd_dist.testing.experiments.tiny_experiment import experiment
@@ -35,7 +35,7 @@ class Recorder:
         self.gate = threading.Event()
         self.gate.set()
 
-    def write(self, progress: Progress) -> None:
+    def write(self, progress: RunProgress) -> None:
         self.gate.wait(10)
         self.clock.now += self.seconds
         if self.error:

@@ -21,7 +21,7 @@ from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.pipeline.graphs.experiment import make_graph
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.recall_metrics import METRICS
+from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment
 
@@ -30,7 +30,7 @@ def commit_evaluations(store: Store, tree: Experiment, recalls: Iterator[float])
     """A manifest for each evaluation that the experiment wants. Returns its recall, the same in all metrics."""
     found = list(zip(make_graph(tree).wanted("evaluation"), recalls, strict=False))
     for unit, value in found:
-        facts = {"test": dict.fromkeys(METRICS, value), "learning_rate": None, "validation": []}
+        facts = {"test": dict.fromkeys(RECALL_METRICS, value), "learning_rate": None, "validation": []}
         UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts, cpus=unit.cpus, gpus=unit.gpus)
     return found
 

@@ -4,16 +4,16 @@ from typing import Literal
 
 import numpy as np
 
-from vldd_dist.recall_metrics import METRICS
+from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import (
     DistillationCurve,
     ExpertCurve,
     Gallery,
     GalleryItem,
-    Progress,
     PublishedSet,
     ReportData,
     Row,
+    RunProgress,
     Stage,
     StageCost,
     aggregate,
@@ -31,7 +31,7 @@ def row(method: str, pairs: int, level: float, image_model: str | None = None, r
     students."""
     recalls = [
         [
-            dict.fromkeys(METRICS, level + run - (runs - 1) / 2 + 4 * (student - (students - 1) / 2))
+            dict.fromkeys(RECALL_METRICS, level + run - (runs - 1) / 2 + 4 * (student - (students - 1) / 2))
             for student in range(students)
         ]
         for run in range(runs)
@@ -39,7 +39,7 @@ def row(method: str, pairs: int, level: float, image_model: str | None = None, r
     return aggregate(method, pairs, recalls, image_model)
 
 
-def progress(state: Literal["running", "done", "failed", "stopped"], running: int = 2) -> Progress:
+def progress(state: Literal["running", "done", "failed", "stopped"], running: int = 2) -> RunProgress:
     """The progress of a run with this many running units."""
     names = ("dataset", "caption embeddings", "experts", "distillation runs", "evaluations", "distilled sets")
     stages = [
@@ -49,7 +49,7 @@ def progress(state: Literal["running", "done", "failed", "stopped"], running: in
         )
     ]
     label = "evaluation of distillation 1000 pairs seed 3, vit_base_patch16_224, seed {}"
-    return Progress(
+    return RunProgress(
         state=state,
         written_at="2026-01-02 03:04:05 UTC",
         stages=stages,

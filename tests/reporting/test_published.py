@@ -5,7 +5,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from vldd_dist.recall_metrics import METRICS
+from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.published import PublishedTable, published_table, published_tables
 from vldd_dist.reporting.table import Number, Published, Text
 
@@ -80,4 +80,4 @@ def test_an_unknown_published_table_is_a_one_sentence_error() -> None:
 
 def test_metric_names_differ_from_the_other_keys_of_a_row() -> None:
     """In a file, metrics and keys are in the same mapping."""
-    assert not set(METRICS) & {"dataset", "variant", "method", "pairs", "image_model", "figures"}
+    assert not set(RECALL_METRICS) & {"dataset", "variant", "method", "pairs", "image_model", "figures"}

@@ -1,6 +1,6 @@
 """The tables of a study: the position of each figure."""
 
-from vldd_dist.recall_metrics import METRICS
+from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import Row, aggregate
 from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.reporting.study_tables import Layout, RowKey, study_table
@@ -9,7 +9,7 @@ from vldd_dist.reporting.table import Published, Statistic, Table
 
 def row(method: str, pairs: int, *runs: tuple[float, ...], image_model: str | None = None) -> Row:
     """A row in which every recall of a run's students is the given number."""
-    return aggregate(method, pairs, [[dict.fromkeys(METRICS, value) for value in run] for run in runs], image_model)
+    return aggregate(method, pairs, [[dict.fromkeys(RECALL_METRICS, value) for value in run] for run in runs], image_model)
 
 
 RESULTS = {

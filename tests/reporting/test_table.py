@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from tests.reporting.sample import report
+from vldd_dist.reporting.recall_table import recall_table
 from vldd_dist.reporting.renderers.csv import csv_text
 from vldd_dist.reporting.renderers.latex import latex
 from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.reporting.renderers.terminal import TerminalTable
-from vldd_dist.reporting.table import Column, Number, Published, Row, Section, Statistic, Table, Text
-from vldd_dist.reporting.tables import recall_table
+from vldd_dist.reporting.table import Column, Number, Published, Statistic, Table, TableRow, TableSection, Text
 
 HOSTILE = r"100% a_b & #1 {x} ^~ \ | [2] <b> $5 *bold* `code`"
 PAPER = "Some & Others, arXiv 1234.56789v2, Table 3"
@@ -36,18 +36,18 @@ def table(**changes: object) -> Table:
             Column(key="runs", head="runs", figures=True, detail=True),
         ],
         sections=[
-            Section(title="ours", rows=[line(1000, "random", 4.04), line(1000, HOSTILE, 16.26, best=True)]),
-            Section(title="ours", rows=[line(2000, "random", 5.0)]),
-            Section(title="theirs", rows=[line(1000, "random", 4.0, PAPER)]),
+            TableSection(title="ours", rows=[line(1000, "random", 4.04), line(1000, HOSTILE, 16.26, best=True)]),
+            TableSection(title="ours", rows=[line(2000, "random", 5.0)]),
+            TableSection(title="theirs", rows=[line(1000, "random", 4.0, PAPER)]),
         ],
         notes=["Percent & more."],
     ).model_copy(update=changes)
 
 
-def line(pairs: int, method: str, mean: float, source: str = "", best: bool = False) -> Row:
+def line(pairs: int, method: str, mean: float, source: str = "", best: bool = False) -> TableRow:
     measured = Statistic(mean=mean, std_runs=0.25, std_students=1.5, best=best)
     first = Published(mean=mean, std=0.3, source=source) if source else measured
-    return Row(cells=[Number(value=pairs), Text(text=method), first, Text(), Number(value=3)], accent=best)
+    return TableRow(cells=[Number(value=pairs), Text(text=method), first, Text(), Number(value=3)], accent=best)
 
 
 def test_a_table_round_trips_through_json() -> None:
@@ -167,5 +167,5 @@ def test_csv_has_every_number_in_a_column_of_its_own() -> None:
 
 
 def test_csv_of_a_table_without_titles_names_no_section() -> None:
-    untitled = [Section(rows=section.rows) for section in table().sections[:2]]
+    untitled = [TableSection(rows=section.rows) for section in table().sections[:2]]
     assert csv_text(table(sections=untitled)).startswith("pairs,method,flickr_tr1,flickr_tr1_std_runs,flickr_tr1_std_students,")

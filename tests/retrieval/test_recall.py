@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vldd_dist.recall_metrics import METRICS, RECALL_AT
+from vldd_dist.recall_metrics import RECALL_AT, RECALL_METRICS
 from vldd_dist.retrieval import recall as recall_module
 from vldd_dist.retrieval.recall import recall
 
@@ -73,4 +73,4 @@ def test_recalls_of_a_hand_made_example() -> None:
     assert found.ir == (45, 65, 90)
     assert found.as_dict()["mean"] == found.mean
     assert found.mean == sum([*found.tr, *found.ir]) / 6
-    assert tuple(found.as_dict()) == METRICS == ("tr1", "tr5", "tr10", "ir1", "ir5", "ir10", "mean")
+    assert tuple(found.as_dict()) == RECALL_METRICS == ("tr1", "tr5", "tr10", "ir1", "ir5", "ir10", "mean")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from vldd_dist.applications.base import Application, Figure
 from vldd_dist.applications.result import Result
 from vldd_dist.methods import DISTILLED
-from vldd_dist.reporting.table import Cell, Column, Row, Section, Statistic, Table, Text
+from vldd_dist.reporting.table import Cell, Column, Statistic, Table, TableRow, TableSection, Text
 
 SPREAD = "± is the population standard deviation over seeds."
 
@@ -35,10 +35,10 @@ def application_table(application: Application, experiment: str, results: Sequen
             *(Column(key=figure.key, head=figure.head, group=figure.group, figures=True) for figure in application.figures),
         ],
         sections=[
-            Section(
+            TableSection(
                 title=setting,
                 rows=[
-                    Row(
+                    TableRow(
                         cells=[
                             Text(text=result.method.replace("_", "-")),
                             *(_cell(figure, result, compared) for figure in application.figures),

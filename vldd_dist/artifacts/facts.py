@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, create_model
 
-from vldd_dist.recall_metrics import METRICS
+from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.strict_model import StrictModel
 
 Count = Annotated[int, Field(ge=0)]
@@ -16,7 +16,8 @@ class Facts(StrictModel):
     """Base of the facts of all kinds."""
 
 
-_METRICS: Any = create_model("_METRICS", __base__=Facts, **dict.fromkeys(METRICS, (Percent, ...)))  # type: ignore[call-overload]
+_PERCENTAGES = dict.fromkeys(RECALL_METRICS, (Percent, ...))
+_METRICS: Any = create_model("_METRICS", __base__=Facts, **_PERCENTAGES)  # type: ignore[call-overload]
 
 
 class Recalls(_METRICS):

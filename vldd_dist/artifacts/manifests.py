@@ -18,13 +18,14 @@ from vldd_dist import strict_json
 from vldd_dist.errors import StoreError
 from vldd_dist.plugins import STAGES
 from vldd_dist.store.objects import DamagedObject, ObjectInfo
+from vldd_dist.strict_model import StrictModel
 
 SCHEMA_VERSION = 2
 SEAL = "seal"
 RECORDED_PACKAGES = ("vldd_dist", "torch", "timm", "transformers", "peft", "webdataset", "ray", "deepspeed", "numpy")
 
 
-class Sealed(BaseModel):
+class Sealed(StrictModel):
     """A record that is stored with a seal. It may contain numbers that are not finite, which `to_json` refuses.
 
     Attributes:
@@ -32,7 +33,7 @@ class Sealed(BaseModel):
         readable_versions: the versions that `from_json` reads. Version 1 had no seals and no blocks.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
+    model_config = ConfigDict(ser_json_inf_nan="constants")
     readable_versions: ClassVar[tuple[int, ...]] = (1, SCHEMA_VERSION)
 
 

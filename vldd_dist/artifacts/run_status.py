@@ -37,7 +37,7 @@ class StageStatus(StrictModel):
     failed: Count = Field(description="units that failed permanently, or need a unit that failed")
 
 
-class UnitEvent(StrictModel):
+class ReportFields(StrictModel):
     """A unit's last progress report; it may have further fields."""
 
     model_config = ConfigDict(extra="allow")
@@ -54,7 +54,7 @@ class UnitEvent(StrictModel):
 
 def known_event(report: dict[str, Any]) -> dict[str, Any]:
     """The fields of a worker's report that a status shows, without invalid ones (for example a loss that is not finite)."""
-    shown = {key: value for key, value in report.items() if key in UnitEvent.model_fields}
+    shown = {key: value for key, value in report.items() if key in ReportFields.model_fields}
     try:
         return _checked_event(shown)
     except ValidationError as error:
@@ -63,7 +63,7 @@ def known_event(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked_event(event: dict[str, Any]) -> dict[str, Any]:
-    return UnitEvent.model_validate(event).model_dump(exclude_none=True)
+    return ReportFields.model_validate(event).model_dump(exclude_none=True)
 
 
 class RunningUnit(StrictModel):

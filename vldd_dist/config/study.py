@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from vldd_dist.config.base import Distinct, Positive, Section
 from vldd_dist.config.overrides import Key, names_first, set_key
-from vldd_dist.recall_metrics import METRICS
+from vldd_dist.recall_metrics import RECALL_METRICS
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 # Each variant is an experiment whose graph is made when the study is read.
@@ -31,8 +31,8 @@ Label = Annotated[str, AfterValidator(_label)]
 
 
 def _known_metric(name: str) -> str:
-    if name not in METRICS:
-        raise ValueError(f"{name!r} is not a metric: choose from {', '.join(METRICS)}")
+    if name not in RECALL_METRICS:
+        raise ValueError(f"{name!r} is not a metric: choose from {', '.join(RECALL_METRICS)}")
     return name
 
 
@@ -54,7 +54,7 @@ class TableSettings(Section):
         None, description="What is compared in columns, under each metric; null: methods and variants are rows."
     )
     metrics: Distinct[Annotated[str, AfterValidator(_known_metric)]] = Field(
-        list(METRICS), description="Columns: recalls on the test split, and their mean."
+        list(RECALL_METRICS), description="Columns: recalls on the test split, and their mean."
     )
     published: Distinct[str] | None = Field(
         None, description="Names of published tables (see `vldd table --published`) to compare with; null: no comparison."

@@ -10,7 +10,7 @@ import yaml
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.hub_header import header_of, name_of_data
 from vldd_dist.distilled_set.manifest import IMAGE_WEIGHTS, Recipe
-from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS, mean_over_runs
+from vldd_dist.recall_metrics import DISPLAY_NAMES, RECALL_METRICS, mean_over_runs
 
 SIMILARITY = "similarity.png"
 
@@ -112,11 +112,11 @@ def _start_of(start: dict[str, Any]) -> str:
 def _recall_table(recalls: dict[str, list[dict[str, float]]]) -> str:
     """A Markdown table with one row for each method, averaged over seeds; the distilled set comes first."""
     lines = [
-        f"| pairs | {' | '.join(DISPLAY_NAMES[metric] for metric in METRICS)} | seeds |",
-        "|---|" + "--:|" * (len(METRICS) + 1),
+        f"| pairs | {' | '.join(DISPLAY_NAMES[metric] for metric in RECALL_METRICS)} | seeds |",
+        "|---|" + "--:|" * (len(RECALL_METRICS) + 1),
     ]
     for method in sorted(recalls, key=lambda name: (name != "distilled", name)):
         runs = recalls[method]
-        cells = [f"{mean_over_runs(runs, metric):.1f}" for metric in METRICS]
+        cells = [f"{mean_over_runs(runs, metric):.1f}" for metric in RECALL_METRICS]
         lines.append(f"| {method} | " + " | ".join(cells) + f" | {len(runs)} |")
     return "\n".join(lines)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.distilled_set.partial_folder import PartialFolder, local_errors
-from vldd_dist.distilled_set.reading import Progress, check_sizes, for_each_block, parse_manifest, verify
+from vldd_dist.distilled_set.reading import ByteCallback, check_sizes, for_each_block, parse_manifest, verify
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import Block, DamagedObject, ObjectInfo, load_block, sha256_hex
 from vldd_dist.store.store import MissingObject, Store
 
 
-def fetch(url: str, folder: Path, progress: Progress = lambda done, total: None) -> DistilledManifest:
+def fetch(url: str, folder: Path, progress: ByteCallback = lambda done, total: None) -> DistilledManifest:
     """Copy a set into a new folder. An interrupted fetch leaves `FOLDER.partial`, and the same call resumes from it.
 
     The manifest is read once; the objects that it lists are fetched.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from vldd_dist.artifacts.facts import Count, Recalls
 from vldd_dist.artifacts.manifests import Sealed
@@ -74,10 +74,10 @@ class Recipe(StrictModel):
         return self.image_train in FROZEN_BACKBONE
 
 
-class SetFacts(BaseModel):
+class SetFacts(StrictModel):
     """The facts of a set that commands read; a set may have others."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
     recalls: dict[str, list[Recalls]] = {}
     sizes: dict[str, Count] = Field({}, description="sizes in bytes, by name, of the floating-point tensors for training")

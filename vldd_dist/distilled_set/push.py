@@ -9,7 +9,7 @@ from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.distilled_set.fetch import fetch
 from vldd_dist.distilled_set.hub import HUB, push_to_hub
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
-from vldd_dist.distilled_set.reading import Progress, verify
+from vldd_dist.distilled_set.reading import ByteCallback, verify
 from vldd_dist.distilled_set.write import read_if_present, write_folder
 from vldd_dist.errors import StoreError
 from vldd_dist.store.store import Store
@@ -21,7 +21,7 @@ def push(
     *,
     replace: bool = False,
     public: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: ByteCallback = lambda done, total: None,
 ) -> DistilledManifest:
     """Verify a set, copy it, and verify the copy. A reader of the target never sees an incomplete set: in a folder or object
     storage the manifest is written last, and on the hub all files are one commit. Repeating a push changes nothing.
@@ -45,7 +45,7 @@ def push(
 
 
 @contextlib.contextmanager
-def _local_copy(url: str, progress: Progress) -> Iterator[tuple[Path, DistilledManifest]]:
+def _local_copy(url: str, progress: ByteCallback) -> Iterator[tuple[Path, DistilledManifest]]:
     """A local folder with the set, and its manifest, both verified. The folder may be temporary."""
     store = Store(url)
     if store.scheme == "file":

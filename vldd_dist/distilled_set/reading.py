@@ -18,7 +18,7 @@ CARD = "README.md"
 CARD_BYTES = 1 << 20
 
 # Called with (bytes done, bytes in total).
-Progress = Callable[[int, int], None]
+ByteCallback = Callable[[int, int], None]
 
 
 def read_manifest(store: Store) -> DistilledManifest:
@@ -76,7 +76,7 @@ def read_card(store: Store) -> str:
     return parts[2] if len(parts) == 3 and not parts[0] else text
 
 
-def verify(url: str, progress: Progress = lambda done, total: None) -> DistilledManifest:
+def verify(url: str, progress: ByteCallback = lambda done, total: None) -> DistilledManifest:
     """Check the size and sha256 of every object of a set. Raises StoreError naming the first damaged object."""
     store = Store(url)
     manifest = read_manifest(store)
@@ -111,7 +111,7 @@ def _check_size(store: Store, info: ObjectInfo) -> None:
         raise DamagedObject(f"{store.url_of(info.key)}: {size} bytes, its manifest says {info.size}: the object is damaged")
 
 
-def for_each_block(manifest: DistilledManifest, work: Callable[[ObjectInfo, Block], object], progress: Progress) -> None:
+def for_each_block(manifest: DistilledManifest, work: Callable[[ObjectInfo, Block], object], progress: ByteCallback) -> None:
     """Call `work` for each block of the set, in parallel. The whole set is never in memory."""
     blocks = [(info, block) for info in manifest.objects.values() for block in info.block_list()]
     total, done = sum(block.length for _, block in blocks), 0

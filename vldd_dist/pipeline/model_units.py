@@ -27,7 +27,7 @@ def on_real_pairs(model: ModelSettings) -> ModelSettings:
     return model.model_copy(update={"loss": loss.of_real_pairs()})
 
 
-def model_inputs(graph: Units, model: ModelSettings) -> dict[str, WorkUnit]:
+def model_input_units(graph: Units, model: ModelSettings) -> dict[str, WorkUnit]:
     """The units that hold the caption embeddings, the image tower's starting weights and, if it is frozen, its features."""
     inputs = {"embeddings": graph.unit("caption_embeddings")}
     if model.image.weights != "random":

@@ -3,10 +3,11 @@
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from vldd_dist.methods import FULL
-from vldd_dist.recall_metrics import DISPLAY_NAMES, METRICS
+from vldd_dist.recall_metrics import DISPLAY_NAMES, RECALL_METRICS
+from vldd_dist.strict_model import StrictModel
 
 
 def metric_name(metric: str) -> str:
@@ -20,11 +21,7 @@ def display_name(method: str) -> str:
     return "full data" if method == FULL else method.replace("_", "-")
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Stat(_Value):
+class Stat(StrictModel):
     """Statistics of a metric over the students of one row. Recalls and their mean are in percent. Standard deviations are those
     of the population (divisor n), as in published results on this task."""
 
@@ -42,7 +39,7 @@ class Stat(_Value):
         return self.std_students if self.std_runs is None else self.std_runs
 
 
-class Row(_Value):
+class Row(StrictModel):
     """Test recall of the students trained on sets of one method and size.
 
     A run is an expert for full data, a selection for a coreset, and a distillation for distilled pairs.
@@ -58,7 +55,7 @@ class Row(_Value):
     remark: str | None = Field(None, description="What the pairs are, if they are neither real nor distilled.")
 
 
-class ExpertCurve(_Value):
+class ExpertCurve(StrictModel):
     """Training of an expert: mean validation recall in percent at each of `epochs`, and the loss of each trained epoch."""
 
     expert: int
@@ -67,8 +64,11 @@ class ExpertCurve(_Value):
     loss: list[float]
 
 
-class DistillationCurve(_Value):
+class DistillationCurve(StrictModel):
     """A distillation: the outer loss at each outer step, the validation recalls, and what is learned besides the pairs."""
+
+    # The last outer step may have made a learned number infinite.
+    model_config = ConfigDict(allow_inf_nan=True)
 
     pairs: int
     seed: int
@@ -80,7 +80,7 @@ class DistillationCurve(_Value):
     )
 
 
-class GalleryItem(_Value):
+class GalleryItem(StrictModel):
     """One synthetic pair before and after distillation; texts are shown as their nearest training captions."""
 
     before: bytes | None = Field(description="The starting image, PNG or JPEG; None if it was not stored.")
@@ -90,7 +90,7 @@ class GalleryItem(_Value):
     similarity: float = Field(description="Cosine between the distilled text and `caption_after`.")
 
 
-class Gallery(_Value):
+class Gallery(StrictModel):
     """Some pairs of one distilled set."""
 
     pairs: int
@@ -105,7 +105,7 @@ class Gallery(_Value):
     )
 
 
-class PublishedSet(_Value):
+class PublishedSet(StrictModel):
     """A distilled set in the store."""
 
     url: str
@@ -114,7 +114,7 @@ class PublishedSet(_Value):
     files: list[str] = Field(description="Paths in the folder of files that readers of the report may want.")
 
 
-class StageCost(_Value):
+class StageCost(StrictModel):
     """The run times of the committed units of a kind."""
 
     name: str
@@ -125,7 +125,7 @@ class StageCost(_Value):
     units: list[tuple[str, str]] = Field(description="(label, key of the manifest in the store).")
 
 
-class Stage(_Value):
+class Stage(StrictModel):
     """Units of one kind."""
 
     name: str
@@ -134,7 +134,7 @@ class Stage(_Value):
     total: int = Field(gt=0)
 
 
-class Progress(_Value):
+class RunProgress(StrictModel):
     """Progress of a run."""
 
     state: Literal["running", "done", "failed", "stopped"]
@@ -145,7 +145,7 @@ class Progress(_Value):
     notices: list[str] = Field(description="The latest retries and failures.")
 
 
-class ReportData(_Value):
+class ReportData(StrictModel):
     """Everything that a report shows."""
 
     name: str
@@ -157,9 +157,9 @@ class ReportData(_Value):
     failures: list[tuple[str, str]] = Field(description="(label of the unit, cause).")
     store: str = Field(description="URL of the experiment's store.")
     distilled_sets: list[PublishedSet]
-    costs: list[StageCost] = []
+    costs: list[StageCost] = Field([], description="One for each kind of which a unit is committed.")
     files: list[str] = Field(["tables.json", "table.md"], description="Files beside the page to which it links.")
-    progress: Progress | None = None
+    progress: RunProgress | None = None
 
 
 def aggregate(
@@ -183,12 +183,12 @@ def aggregate(
     if not runs or not all(runs):
         raise ValueError(f"{method}, {pairs} pairs: no recalls to aggregate")
     students = [student for run in runs for student in run]
-    further = [name for name in students[0] if name not in METRICS and all(name in student for student in students)]
+    further = [name for name in students[0] if name not in RECALL_METRICS and all(name in student for student in students)]
     return Row(
         method=method,
         pairs=pairs,
         image_model=image_model,
-        metrics={name: _stat([[student[name] for student in run] for run in runs]) for name in (*METRICS, *further)},
+        metrics={name: _stat([[student[name] for student in run] for run in runs]) for name in (*RECALL_METRICS, *further)},
         runs=len(runs),
         students=len(students),
         planned=planned or len(students),

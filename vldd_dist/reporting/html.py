@@ -9,8 +9,8 @@ from vldd_dist.reporting.data import Gallery, ReportData, display_name
 from vldd_dist.reporting.drawing import Plot
 from vldd_dist.reporting.html_environment import html_environment
 from vldd_dist.reporting.plots import RECALL_PLOT, plots
+from vldd_dist.reporting.recall_table import comparisons, recall_table
 from vldd_dist.reporting.table import Table, shown
-from vldd_dist.reporting.tables import comparisons, recall_table
 
 STATES = {"running": "running", "done": "done", "failed": "failed", "stopped": "interrupted"}
 # The path from a report's folder, report/NAME/, to the store.

@@ -7,9 +7,8 @@ from typing import Literal
 
 from vldd_dist.methods import DISTILLED, FULL
 from vldd_dist.reporting.data import Row, display_name, metric_name
-from vldd_dist.reporting.table import Cell, Column, Number, Published, Section, Statistic, Table, Text
-from vldd_dist.reporting.table import Row as Line
-from vldd_dist.reporting.tables import OF_FULL_DATA, OF_FULL_DATA_NOTE, incomplete, of_full_data, remarks, spread_note
+from vldd_dist.reporting.recall_table import OF_FULL_DATA, OF_FULL_DATA_NOTE, incomplete, of_full_data, remarks, spread_note
+from vldd_dist.reporting.table import Cell, Column, Number, Published, Statistic, Table, TableRow, TableSection, Text
 
 # In place of a variant's name.
 ALL_VARIANTS = ""
@@ -70,9 +69,9 @@ def study_table(layout: Layout, results: dict[str, list[Row]], published: Publis
         rows = [row_of[key] for line in compared for key in line]
         best = {metric: _best(rows, metric) for metric in layout.metrics}
         sections.append(
-            Section(
+            TableSection(
                 rows=[
-                    Line(
+                    TableRow(
                         cells=[
                             *(_label(head, line[0]) for head in heads),
                             *(figure.cell(line, row_of, best, published) for figure in figures),

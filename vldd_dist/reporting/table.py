@@ -4,25 +4,22 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-
-class _Value(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+from vldd_dist.strict_model import StrictModel
 
 # Text on one line: each run of white space becomes one space.
-Line = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
+LineText = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
 
 
-class Text(_Value):
+class Text(StrictModel):
     """A label, or an empty cell."""
 
     kind: Literal["text"] = "text"
-    text: Line = ""
+    text: LineText = ""
 
 
-class Number(_Value):
+class Number(StrictModel):
     """A count or a ratio, shown with commas between thousands."""
 
     kind: Literal["number"] = "number"
@@ -30,7 +27,7 @@ class Number(_Value):
     decimals: int = Field(0, ge=0, description="Number of decimal places shown.")
 
 
-class Statistic(_Value):
+class Statistic(StrictModel):
     """A measured mean and its standard deviations, all in the column's unit."""
 
     kind: Literal["statistic"] = "statistic"
@@ -46,7 +43,7 @@ class Statistic(_Value):
         return self.std_students if self.std_runs is None else self.std_runs
 
 
-class Published(_Value):
+class Published(StrictModel):
     """A figure that others have published; it was not measured here."""
 
     kind: Literal["published"] = "published"
@@ -54,7 +51,7 @@ class Published(_Value):
     std: float | None = Field(None, description="Standard deviation as published; the source says over what.")
     decimals: int = Field(1, ge=0, description="Number of decimal places shown.")
     best: bool = Field(False, description="Whether it is the best of the values with which it is compared.")
-    source: Line = Field(description="Paper, version and table.")
+    source: LineText = Field(description="Paper, version and table.")
 
     @property
     def spread(self) -> float | None:
@@ -64,38 +61,38 @@ class Published(_Value):
 Cell = Annotated[Text | Number | Statistic | Published, Field(discriminator="kind")]
 
 
-class Column(_Value):
+class Column(StrictModel):
     """A column of labels, or of figures for one quantity."""
 
-    key: Line = Field(min_length=1, description="Its name for programs, unique in the table.")
-    head: Line = Field(description="Its heading.")
-    group: Line = Field("", description="A heading above it and above neighbouring columns with the same group.")
+    key: LineText = Field(min_length=1, description="Its name for programs, unique in the table.")
+    head: LineText = Field(description="Its heading.")
+    group: LineText = Field("", description="A heading above it and above neighbouring columns with the same group.")
     figures: bool = Field(False, description="Whether it contains numbers; otherwise it contains labels.")
     once: bool = Field(False, description="Whether a cell that equals the cell above it in its section is left empty.")
     detail: bool = Field(False, description="Whether it is shown only on the page and in CSV.")
 
 
-class Row(_Value):
+class TableRow(StrictModel):
     """A cell for each column."""
 
     cells: list[Cell]
     accent: bool = Field(False, description="Whether the row is emphasised on the page.")
 
 
-class Section(_Value):
+class TableSection(StrictModel):
     """Rows that are compared with each other."""
 
-    title: Line = Field("", description="Shown above the first of neighbouring sections with the same title.")
-    rows: list[Row] = Field(min_length=1)
+    title: LineText = Field("", description="Shown above the first of neighbouring sections with the same title.")
+    rows: list[TableRow] = Field(min_length=1)
 
 
-class Table(_Value):
+class Table(StrictModel):
     """A table. The methods do what all renderers have in common."""
 
-    title: Line
+    title: LineText
     columns: list[Column] = Field(min_length=1)
-    sections: list[Section]
-    notes: list[Line] = Field([], description="Sentences below the table.")
+    sections: list[TableSection]
+    notes: list[LineText] = Field([], description="Sentences below the table.")
 
     @model_validator(mode="after")
     def _fits(self) -> "Table":
@@ -117,7 +114,7 @@ class Table(_Value):
     def without_repeats(self) -> "Table":
         """The table with those cells of `once` columns emptied that equal the cell above them in their section."""
 
-        def cells(row: Row, above: Row | None) -> list[Cell]:
+        def cells(row: TableRow, above: TableRow | None) -> list[Cell]:
             repeats = [
                 above is not None and column.once and above.cells[i] == row.cells[i] for i, column in enumerate(self.columns)
             ]
@@ -125,12 +122,12 @@ class Table(_Value):
 
         return self._with_rows(self.columns, cells)
 
-    def _with_rows(self, columns: list[Column], cells: Callable[[Row, Row | None], list[Cell]]) -> "Table":
+    def _with_rows(self, columns: list[Column], cells: Callable[[TableRow, TableRow | None], list[Cell]]) -> "Table":
         sections = [
-            Section(
+            TableSection(
                 title=section.title,
                 rows=[
-                    Row(cells=cells(row, above), accent=row.accent)
+                    TableRow(cells=cells(row, above), accent=row.accent)
                     for above, row in zip([None, *section.rows], section.rows, strict=False)
                 ],
             )
@@ -138,7 +135,7 @@ class Table(_Value):
         ]
         return Table(title=self.title, columns=columns, sections=sections, notes=self.notes)
 
-    def titled_sections(self) -> Iterator[tuple[str, Section]]:
+    def titled_sections(self) -> Iterator[tuple[str, TableSection]]:
         """(title to show above the section, or "", section) for each section."""
         previous = ""
         for section in self.sections:
@@ -160,7 +157,7 @@ class Table(_Value):
         return [*self.notes, *(f"{mark} As published: {source}." for source, mark in self.sources().items())]
 
 
-class Shown(_Value):
+class Shown(StrictModel):
     """A cell as text.
 
     Attributes:

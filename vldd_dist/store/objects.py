@@ -9,11 +9,12 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vldd_dist.errors import StoreError
 from vldd_dist.store.node_cache import node_cache
 from vldd_dist.store.store import Store
+from vldd_dist.strict_model import StrictModel
 
 BLOCK_BYTES = 8 << 20
 PARALLEL_READS = 8
@@ -33,19 +34,15 @@ class Block(NamedTuple):
     sha256: str
 
 
-class Blocks(BaseModel):
+class Blocks(StrictModel):
     """The sha256 of each block of `size` bytes, in order; the last block may be shorter."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int = Field(gt=0, le=LARGEST_BYTES)
     sha256: list[str]
 
 
-class ObjectInfo(BaseModel):
+class ObjectInfo(StrictModel):
     """An object's key (relative to the store or folder), its size in bytes and its sha256 in hex."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str
     size: int = Field(ge=0, le=LARGEST_BYTES)

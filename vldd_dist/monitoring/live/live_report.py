@@ -16,7 +16,7 @@ from vldd_dist.monitoring.live.status import StatusWriter
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.stage import title_of
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.reporting.data import Progress, Stage
+from vldd_dist.reporting.data import RunProgress, Stage
 from vldd_dist.reporting.table import Table
 
 # The time between the starts of two reports: at least REPORT_SECONDS, and at least PAUSE_FACTOR times as long as writing the
@@ -36,7 +36,7 @@ class Reports(Protocol):
         """Key of the page in the store."""
         ...
 
-    def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
+    def write(self, progress: RunProgress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
         """Write the report, and return its tables. Raises StoreError."""
         ...
 
@@ -82,12 +82,12 @@ class LiveReport:
         self._seconds = self._clock() - began_at
 
 
-def progress_of(status: RunStatus) -> Progress:
+def progress_of(status: RunStatus) -> RunProgress:
     """The status of a run in the form that a report shows."""
     listed = [(unit.label, describe_figures(unit.event) or "started") for unit in status.running[:LISTED]]
     if len(status.running) > LISTED:
         listed.append((f"and {len(status.running) - LISTED} more", ""))
-    return Progress(
+    return RunProgress(
         state=status.state,
         written_at=datetime.fromisoformat(status.written_at).strftime("%Y-%m-%d %H:%M:%S %Z"),
         stages=[

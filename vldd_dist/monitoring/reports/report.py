@@ -22,14 +22,14 @@ from vldd_dist.reporting.data import (
     DistillationCurve,
     ExpertCurve,
     Gallery,
-    Progress,
     ReportData,
+    RunProgress,
 )
 from vldd_dist.reporting.drawing import as_file
 from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.plots import has_recall_plot, recall_plot
+from vldd_dist.reporting.recall_table import recall_table, summary
 from vldd_dist.reporting.table import Table
-from vldd_dist.reporting.tables import recall_table, summary
 from vldd_dist.store.store import Store
 
 # The largest number of distilled sets whose images are shown. It is limited, because images are embedded in the page.
@@ -47,7 +47,7 @@ class Reporter:
         self._known_curves: dict[str, DistillationCurve] = {}
         self._known_galleries: dict[str, Gallery] = {}
 
-    def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
+    def write(self, progress: RunProgress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
         """Read newly committed units, and write the files of the report.
 
         Raises:
@@ -69,7 +69,7 @@ class Reporter:
         """Key of the page in the store."""
         return key_of(self.experiment.name, PAGE)
 
-    def collect(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> ReportData:
+    def collect(self, progress: RunProgress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> ReportData:
         """Everything that the report shows. Raises StoreError."""
         self._measured.refresh(self.graph.units())
         done = self._measured.done

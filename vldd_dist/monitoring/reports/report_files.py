@@ -11,22 +11,22 @@ report/NAME/description.json the description of the experiment, from which `vldd
 
 import json
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from vldd_dist import strict_json
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.reporting.renderers.markdown import document
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
+from vldd_dist.strict_model import StrictModel
 
 FOLDER = "report"
 TABLES, MARKDOWN, PAGE, CHART, DESCRIPTION = "tables.json", "table.md", "index.html", "recall.svg", "description.json"
 
 
-class _File(BaseModel):
+class _File(StrictModel):
     """`tables.json`."""
 
-    model_config = ConfigDict(extra="forbid")
     tables: dict[str, Table]
 
 

@@ -9,7 +9,7 @@ from vldd_dist.monitoring.reports.report_files import PAGE, key_of, write_tables
 from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.reporting.data import Progress, ReportData
+from vldd_dist.reporting.data import ReportData, RunProgress
 from vldd_dist.reporting.html import render_html
 from vldd_dist.reporting.study_plots import study_plot
 from vldd_dist.reporting.study_tables import Layout, study_table
@@ -30,7 +30,7 @@ class StudyReporter:
         self._measured = Measured(store)
         self._published = {name: published_of(study, name) for name in study.table_settings()}
 
-    def write(self, progress: Progress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
+    def write(self, progress: RunProgress | None = None, failures: Sequence[tuple[WorkUnit, Outcome]] = ()) -> list[Table]:
         """Read newly committed units, and write the report.
 
         Raises:
@@ -59,7 +59,7 @@ class StudyReporter:
         """Key of the page in the store."""
         return key_of(self.study.name, PAGE)
 
-    def _data(self, progress: Progress | None, failures: Sequence[tuple[WorkUnit, Outcome]]) -> ReportData:
+    def _data(self, progress: RunProgress | None, failures: Sequence[tuple[WorkUnit, Outcome]]) -> ReportData:
         return ReportData(
             name=self.study.name,
             description={variant: self._changes(variant) for variant in self.graph.graphs},

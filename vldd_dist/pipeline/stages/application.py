@@ -19,7 +19,7 @@ from vldd_dist.events import Progress
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.evaluated_sets import protocol_of
 from vldd_dist.pipeline.inputs import load_retrieval_split
-from vldd_dist.pipeline.model_units import model_inputs, model_spec
+from vldd_dist.pipeline.model_units import model_input_units, model_spec
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import APPLICATIONS
@@ -42,7 +42,7 @@ def unit(graph: Units, number: int, pairs: int | None = None, seed: int | None =
         "seeds": experiment.evaluation.seeds,
         "seed": experiment.seed,
     }
-    inputs, label = {"dataset": graph.unit("dataset"), **model_inputs(graph, model)}, application.name.replace("_", " ")
+    inputs, label = {"dataset": graph.unit("dataset"), **model_input_units(graph, model)}, application.name.replace("_", " ")
     if pairs is not None:
         inputs["distillation"] = graph.unit("distillation", pairs, seed)
         label += f" {pairs} pairs seed {seed}"

@@ -30,7 +30,7 @@ from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext, read_tensors
 from vldd_dist.pipeline.evaluated_sets import make_evaluator, protocol_of
 from vldd_dist.pipeline.inputs import load_retrieval_split
-from vldd_dist.pipeline.model_units import model_inputs, model_spec
+from vldd_dist.pipeline.model_units import model_input_units, model_spec
 from vldd_dist.pipeline.outcome import InputAwaited
 from vldd_dist.pipeline.phases import EARLIER, UnitPhase, experiments_of_phases, images_of_earlier_phases, joined_start
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
@@ -77,7 +77,7 @@ def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkU
         "sharding": settings.sharding,
         "rank_timeout_seconds": settings.rank_timeout_seconds,
     }
-    inputs = {"dataset": graph.unit("dataset"), **model_inputs(graph, experiment.model)}
+    inputs = {"dataset": graph.unit("dataset"), **model_input_units(graph, experiment.model)}
     needs, later = settings.objective.needed() | settings.initialise.all_needs(), frozenset[str]()
     if "experts" in needs:
         experts = {f"expert_{index:03d}": graph.unit("expert", index) for index in range(experiment.experts.count)}

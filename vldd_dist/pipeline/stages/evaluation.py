@@ -20,7 +20,7 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets, make_evaluator, protocol_of
 from vldd_dist.pipeline.inputs import load_expert, load_retrieval_split
-from vldd_dist.pipeline.model_units import expert_model, model_inputs, model_named, model_spec, on_real_pairs
+from vldd_dist.pipeline.model_units import expert_model, model_input_units, model_named, model_spec, on_real_pairs
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import METRICS
@@ -55,7 +55,7 @@ def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -
             "seed": seed,
             "metrics": [metric.identity() for metric in experiment.evaluation.metrics],
         },
-        {"dataset": graph.unit("dataset"), role: source, **model_inputs(graph, model)},
+        {"dataset": graph.unit("dataset"), role: source, **model_input_units(graph, model)},
         {"encode_batch": experiment.evaluation.encode_batch},
         label if role == "expert" else f"{label}, {image_model}, seed {seed}",
     )

@@ -16,7 +16,7 @@ from vldd_dist.experts.train import ExpertInputs, ExpertTraining
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.inputs import load_retrieval_split
-from vldd_dist.pipeline.model_units import expert_model, model_inputs, model_spec
+from vldd_dist.pipeline.model_units import expert_model, model_input_units, model_spec
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
@@ -49,7 +49,7 @@ def unit(graph: Units, index: int) -> WorkUnit:
         "index": index,
     }
     execution = {"encode_batch": experiment.evaluation.encode_batch, **training.execution()}
-    inputs = {"dataset": graph.unit("dataset"), **model_inputs(graph, experiment.model)}
+    inputs = {"dataset": graph.unit("dataset"), **model_input_units(graph, experiment.model)}
     return STAGE.new(experiment, spec, inputs, execution, f"expert {index}")
 
 

@@ -17,7 +17,7 @@ from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.inputs import load_expert
-from vldd_dist.pipeline.model_units import expert_model, model_inputs, model_spec
+from vldd_dist.pipeline.model_units import expert_model, model_input_units, model_spec
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.retrieval.encode import encode_images, encode_inputs, encode_texts
@@ -38,7 +38,7 @@ def unit(graph: Units, expert: int) -> WorkUnit:
         {
             "dataset": graph.unit("dataset"),
             "expert": graph.unit("expert", expert),
-            **model_inputs(graph, experiment.model),
+            **model_input_units(graph, experiment.model),
         },
         {"encode_batch": experiment.evaluation.encode_batch},
         f"features of expert {expert}",

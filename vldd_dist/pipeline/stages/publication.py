@@ -18,7 +18,7 @@ from vldd_dist.methods import DISTILLED
 from vldd_dist.models.image.backbone import public_weights
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets, protocol_of
-from vldd_dist.pipeline.model_units import model_inputs, model_spec
+from vldd_dist.pipeline.model_units import model_input_units, model_spec
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import OBJECTIVES
@@ -40,7 +40,7 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
     inputs = {
         "dataset": graph.unit("dataset"),
         "distillation": graph.unit("distillation", pairs, seed),
-        **model_inputs(graph, experiment.model),
+        **model_input_units(graph, experiment.model),
     }
     for chosen in evaluated_sets(experiment):
         if chosen.pairs == pairs and (chosen.method != DISTILLED or chosen.seed == seed):

@@ -20,25 +20,22 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from vldd_dist.recall_metrics import METRICS
+from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import display_name, metric_name
-from vldd_dist.reporting.table import Cell, Column, Number, Published, Row, Section, Table, Text
+from vldd_dist.reporting.table import Cell, Column, Number, Published, Table, TableRow, TableSection, Text
+from vldd_dist.strict_model import StrictModel
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Figure(_Value):
+class Figure(StrictModel):
     """A published mean in percent, with its standard deviation if that is published."""
 
     mean: float = Field(ge=0, le=100)
     std: float | None = Field(None, ge=0, le=100)
 
 
-class PublishedRow(_Value):
+class PublishedRow(StrictModel):
     """The published figures of one set of students."""
 
     dataset: str
@@ -52,21 +49,21 @@ class PublishedRow(_Value):
     @classmethod
     def _gather(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Collect the metrics, which are keys of the row in a file, into `figures`. A plain number is a mean."""
-        figures = {metric: given[metric] for metric in METRICS if metric in given}
+        figures = {metric: given[metric] for metric in RECALL_METRICS if metric in given}
         rest = {key: value for key, value in given.items() if key not in figures}
         return rest | {
             "figures": {key: value if isinstance(value, dict) else {"mean": value} for key, value in figures.items()}
         }
 
 
-class PublishedTable(_Value):
+class PublishedTable(StrictModel):
     """The rows of one dataset."""
 
     title: str
     source: str
     url: str
     read_in: str | None = None
-    notes: list[str] = []
+    notes: list[str] = Field([], description="How they were measured, if that differs from how we measure.")
     rows: list[PublishedRow] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -88,7 +85,7 @@ class PublishedTable(_Value):
 
     def table(self) -> Table:
         """All rows as a table. Metrics and labels that no row has are left out."""
-        metrics = [metric for metric in METRICS if any(metric in row.figures for row in self.rows)]
+        metrics = [metric for metric in RECALL_METRICS if any(metric in row.figures for row in self.rows)]
         towers = any(row.image_model for row in self.rows)
 
         def cells(row: PublishedRow) -> list[Cell]:
@@ -109,7 +106,7 @@ class PublishedTable(_Value):
                 Column(key="method", head="method"),
                 *(Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics),
             ],
-            sections=[Section(rows=[Row(cells=cells(row)) for row in self.rows])],
+            sections=[TableSection(rows=[TableRow(cells=cells(row)) for row in self.rows])],
             notes=["Test recall in percent.", *self.notes],
         )
 

@@ -7,7 +7,7 @@ from typing import Literal
 from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.text import Text as Line
+from rich.text import Text
 
 from vldd_dist.reporting.table import Shown, Table, shown
 
@@ -27,7 +27,7 @@ class TerminalTable:
         titled, marks = any(section.title for section in table.sections), table.sources()
         sections = [
             [
-                [*([Line(title if number == 0 else "")] if titled else []), *(_line(shown(cell, marks)) for cell in row.cells)]
+                [*([Text(title if number == 0 else "")] if titled else []), *(_text(shown(cell, marks)) for cell in row.cells)]
                 for number, row in enumerate(section.rows)
             ]
             for title, section in table.titled_sections()
@@ -35,11 +35,11 @@ class TerminalTable:
         heads = [*([""] if titled else []), *_heads(table)]
         right = [*([False] if titled else []), *(column.figures for column in table.columns)]
         texts = [[head, *(row[i].plain for rows in sections for row in rows)] for i, head in enumerate(heads)]
-        title, notes = Line(table.title, style="table.title"), Line("\n".join(table.all_notes()))
+        title, notes = Text(table.title, style="table.title"), Text("\n".join(table.all_notes()))
         drawn = rich_table.Table(title=title, caption=notes, box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0))
         for head, figures, width in zip(heads, right, _widths(texts, options.max_width), strict=True):
             justify: Literal["left", "right"] = "right" if figures else "left"
-            drawn.add_column(Line(head), justify=justify, overflow="fold", width=width)
+            drawn.add_column(Text(head), justify=justify, overflow="fold", width=width)
         for rows in sections:
             for row in rows:
                 drawn.add_row(*row)
@@ -55,8 +55,8 @@ def _widths(texts: Sequence[Sequence[str]], space: int) -> Sequence[int | None]:
         texts: for each column, its heading and its cells.
         space: width of the terminal.
     """
-    words = [max((Line(word).cell_len for text in column for word in text.split()), default=0) for column in texts]
-    lines = [max(Line(line).cell_len for text in column for line in text.split("\n")) for column in texts]
+    words = [max((Text(word).cell_len for text in column for word in text.split()), default=0) for column in texts]
+    lines = [max(Text(line).cell_len for text in column for line in text.split("\n")) for column in texts]
     spare = space - sum(words) - GAP * (len(texts) + 1)
     if spare < 0:
         return [None] * len(texts)
@@ -74,6 +74,6 @@ def _heads(table: Table) -> list[str]:
     return [group + column.head for group, column in zip(above, table.columns, strict=True)]
 
 
-def _line(cell: Shown) -> Line:
+def _text(cell: Shown) -> Text:
     spread = f"±{cell.spread}" if cell.spread else ""
-    return Line(" ".join(filter(None, [cell.main, spread, cell.mark])), style="bold" if cell.best else "")
+    return Text(" ".join(filter(None, [cell.main, spread, cell.mark])), style="bold" if cell.best else "")

@@ -9,7 +9,7 @@ import torch
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
 from vldd_dist.distilled_set.write import save
-from vldd_dist.recall_metrics import METRICS
+from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.testing.bad_input.case import TO_OUT, Case, kind
 from vldd_dist.testing.bad_input.cases import values as bad
@@ -23,7 +23,7 @@ def make_set(url: str) -> None:
         joint_dim=None, loss={"name": "infonce", "temperature": 0.07}, epochs=3, batch_size=4, learning_rate=0.01, momentum=0.9,
         weight_decay=0.0,
     )  # fmt: skip
-    recalls = dict.fromkeys(METRICS, 50.0)
+    recalls = dict.fromkeys(RECALL_METRICS, 50.0)
     distilled = DistilledSet(
         rows={"images": torch.zeros(2, 3, 8, 8), "texts": torch.ones(2, 4)},
         learned={"inner_lr_image": 0.1, "inner_lr_text": 0.2},

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from tests.reporting.sample import report, row
-from vldd_dist.recall_metrics import METRICS
+from vldd_dist.recall_metrics import RECALL_METRICS
+from vldd_dist.reporting.recall_table import budgets, comparisons, recall_table, spread_note, summary
 from vldd_dist.reporting.renderers.markdown import markdown
-from vldd_dist.reporting.tables import budgets, comparisons, recall_table, spread_note, summary
 
 ORDER = [
     ("full", 2000, None),
@@ -22,7 +22,7 @@ def test_summary_has_exactly_the_promised_keys():
     assert [(entry["method"], entry["pairs"], entry.get("image_model")) for entry in rows] == ORDER
     for entry in rows:
         assert set(entry) - {"image_model", "of_full_data"} == {"method", "pairs", "metrics", "runs", "students", "planned"}
-        assert list(entry["metrics"]) == list(METRICS)
+        assert list(entry["metrics"]) == list(RECALL_METRICS)
         assert all(set(stat) == {"mean", "std_runs", "std_students"} for stat in entry["metrics"].values())
     assert "image_model" not in rows[0]
     assert rows[2]["metrics"]["mean"] == {"mean": 10.0, "std_runs": pytest.approx(np.std([9, 10, 11])), "std_students": None}
@@ -63,7 +63,7 @@ def test_means_of_pairs_do_not_count_as_the_best_coreset():
 
 def test_the_table_has_a_line_for_each_row():
     table = recall_table(report())
-    assert [column.key for column in table.columns] == ["pairs", "method", *METRICS, "of_full_data", "runs", "students"]
+    assert [column.key for column in table.columns] == ["pairs", "method", *RECALL_METRICS, "of_full_data", "runs", "students"]
     assert [section.title for section in table.sections] == ["", "", "", "students on nf_resnet50"]
     assert [line.accent for section in table.sections for line in section.rows] == [
         method == "distilled" for method, _, _ in ORDER

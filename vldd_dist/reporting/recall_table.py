@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vldd_dist.methods import DISTILLED, FULL
-from vldd_dist.recall_metrics import METRICS
+from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import ReportData, Row, display_name, metric_name
-from vldd_dist.reporting.table import Cell, Column, Number, Section, Statistic, Table, Text
-from vldd_dist.reporting.table import Row as Line
+from vldd_dist.reporting.table import Cell, Column, Number, Statistic, Table, TableRow, TableSection, Text
 
 # Method, or "" for coresets -> (what its rows are, what its runs are), in the order of a table.
 RUNS = {FULL: ("full data", "experts"), "": ("coresets", "selections"), DISTILLED: ("distilled pairs", "distillation runs")}
@@ -27,7 +26,7 @@ class Budget:
     def is_best(self, row: Row, metric: str) -> bool:
         """Whether no other row has a higher mean. False if there is no other row, and for metrics other than recall."""
         return (
-            metric in METRICS
+            metric in RECALL_METRICS
             and len(self.rows) > 1
             and row.metrics[metric].mean == max(other.metrics[metric].mean for other in self.rows)
         )
@@ -102,7 +101,7 @@ def incomplete(rows: Iterable[tuple[str, Row]]) -> list[str]:
 
 def metrics_of(rows: list[Row]) -> list[str]:
     """The columns of a table: the recalls, their mean, then the further metrics that any row has."""
-    return list(dict.fromkeys([*METRICS, *(metric for row in rows for metric in row.metrics)]))
+    return list(dict.fromkeys([*RECALL_METRICS, *(metric for row in rows for metric in row.metrics)]))
 
 
 def of_full_data(row: Row, rows: list[Row]) -> float | None:
@@ -161,10 +160,10 @@ def recall_table(data: ReportData) -> Table:
             Column(key="students", head="students", figures=True, detail=True),
         ],
         sections=[
-            Section(
+            TableSection(
                 title=f"students on {budget.image_model}" if budget.image_model else "",
                 rows=[
-                    Line(
+                    TableRow(
                         cells=[
                             Number(value=row.pairs),
                             Text(text=display_name(row.method)),
