@@ -11,7 +11,7 @@ import pytest
 from tests.artifacts.test_schemas import RUN
 from tests.monitoring.test_status import Clock
 from tests.pipeline.conftest import finished  # noqa: F401 (a fixture)
-from vldd_dist.artifacts.run_status import RunningUnit, RunStatus
+from vldd_dist.artifacts.run_status import RunStatus, UnitStatus
 from vldd_dist.errors import StoreError
 from vldd_dist.events import UnitStarted
 from vldd_dist.monitoring.live.live_report import LISTED, PAUSE_FACTOR, REPORT_SECONDS, LiveReport, progress_of
@@ -115,7 +115,7 @@ def test_an_interrupted_run_says_so_in_its_report(store: Store, state: Any, last
 
 
 def test_the_text_of_a_status_in_a_report() -> None:
-    units = [RunningUnit(label=f"unit {index}", seconds=1, event={"done": index, "total": 50}) for index in range(LISTED + 3)]
+    units = [UnitStatus(label=f"unit {index}", seconds=1, event={"done": index, "total": 50}) for index in range(LISTED + 3)]
     status = RunStatus(
         experiment="scenes",
         run=RUN,

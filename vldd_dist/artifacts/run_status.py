@@ -66,8 +66,8 @@ def _checked_event(event: dict[str, Any]) -> dict[str, Any]:
     return ReportFields.model_validate(event).model_dump(exclude_none=True)
 
 
-class RunningUnit(StrictModel):
-    """A running unit."""
+class UnitStatus(StrictModel):
+    """The status of a running unit."""
 
     label: str
     seconds: float = Field(description="time since the unit started")
@@ -86,7 +86,7 @@ class RunStatus(Sealed):
     run: RunId
     state: Literal["running", "done", "failed", "stopped"]
     stages: dict[str, StageStatus]
-    running: list[RunningUnit]
+    running: list[UnitStatus]
     time_left: str
     notices: list[str] = Field(description="the latest failures, retries and other messages for users")
     written_at: Annotated[str, AfterValidator(_moment)] = Field(

@@ -79,7 +79,7 @@ class SetFacts(StrictModel):
 
     model_config = ConfigDict(extra="allow")
 
-    recalls: dict[str, list[Recalls]] = {}
+    recalls: dict[str, list[Recalls]] = Field({}, description="method -> the recalls of each student")
     sizes: dict[str, Count] = Field({}, description="sizes in bytes, by name, of the floating-point tensors for training")
 
 

@@ -18,9 +18,6 @@ from vldd_dist.artifacts.run_units import RunUnits
 from vldd_dist.distilled_set.manifest import DistilledManifest, NearestCaptions
 from vldd_dist.pipeline.stage import StageSpec, all_stages
 
-# Kind of unit -> name of its schema, where the two differ.
-RESULTS = {"expert": "trajectory", "distillation": "run"}
-
 
 def _unit_model(stage: StageSpec) -> type[BaseModel]:
     fields: dict[str, Any] = {"kind": (Literal[stage.kind], ...), "facts": (stage.result, ...)}
@@ -31,7 +28,7 @@ def _unit_model(stage: StageSpec) -> type[BaseModel]:
 def models() -> dict[str, type[BaseModel]]:
     """Name of a schema -> the model that reads and writes such files, including the manifests of all registered stages."""
     return {
-        **{RESULTS.get(stage.kind, stage.kind): _unit_model(stage) for stage in all_stages()},
+        **{stage.kind: _unit_model(stage) for stage in all_stages()},
         "checkpoint": CheckpointRecord,
         "distilled_set": DistilledManifest,
         "run_status": RunStatus,

@@ -1,34 +1,17 @@
-"""The running units and what is known about each: when it started, its node, its speed, and when it last reported."""
+"""The running units: when each started, its node, its speed, and when it last reported."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-from vldd_dist.events import Progress, UnitReported
+from vldd_dist.events import UnitReported
+from vldd_dist.pipeline.running_unit import RunningUnit
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 
-@dataclass
-class RunningUnit:
-    """Attributes:
-    started_at: clock time in seconds at which its resources were reserved.
-    heard_at: clock time of its last report; `started_at` before its first.
-    worker_started: whether it has reported, so that its worker must be running; before that, the worker may still be
-        waiting for a machine.
-    node: id of the node on which it runs; known once it has reported.
-    speed: samples or steps per second in its latest progress report.
-    """
-
-    unit: WorkUnit
-    started_at: float
-    heard_at: float
-    worker_started: bool = False
-    node: str | None = None
-    speed: float | None = None
-
-
 class RunningUnits:
-    """Args:
-    clock: in seconds.
+    """The running units by id.
+
+    Args:
+        clock: in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -57,12 +40,8 @@ class RunningUnits:
     def report(self, reported: UnitReported) -> None:
         """Record a report of a running unit."""
         running = self._units[reported.unit_id]
-        running.heard_at = self.clock()
         self._workers += not running.worker_started
-        running.worker_started = True
-        running.node = reported.node or running.node
-        if isinstance(reported.report, Progress):
-            running.speed = reported.report.speed
+        running.report(reported, self.clock())
 
     def end(self, unit_id: str) -> tuple[RunningUnit, float]:
         """Remove a unit. Returns what was known about it and the seconds since it was started."""

@@ -58,7 +58,7 @@ def describe_figures(figures: Mapping[str, Any]) -> str:
     """The progress, speed, loss and recall of a unit as text, and for how long it has been silent, if that is long.
 
     Args:
-        figures: as `UnitState.figures` returns them, or as stored in a status; each may be missing.
+        figures: as `RunningUnit.figures` returns them, or as stored in a status; each may be missing.
     """
     parts = []
     if figures.get("total"):

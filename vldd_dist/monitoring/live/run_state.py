@@ -4,12 +4,10 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from vldd_dist.events import (
     CapacityChanged,
-    Progress,
     RunEvent,
     UnitBlocked,
     UnitFailed,
@@ -20,34 +18,9 @@ from vldd_dist.events import (
     UnitStarted,
     UnitWaits,
 )
+from vldd_dist.pipeline.running_unit import RunningUnit
 from vldd_dist.pipeline.stage import position_of
 from vldd_dist.pipeline.work_unit import WorkUnit
-
-
-@dataclass
-class UnitState:
-    """A running unit. Times are in seconds of the run's clock.
-
-    Attributes:
-        heard_at: time of its last report; `started_at` before its first.
-        progress: its latest progress report.
-    """
-
-    unit: WorkUnit
-    started_at: float
-    heard_at: float
-    progress: Progress | None = None
-
-    @property
-    def fraction(self) -> float | None:
-        """Its reported progress in 0..1; None if it has reported none."""
-        return self.progress.done / self.progress.total if self.progress and self.progress.total else None
-
-    def figures(self, now: float) -> dict[str, Any]:
-        """The fields of its latest progress report that are set, and `silent_seconds`, the time since its last report."""
-        fields = asdict(self.progress) if self.progress else {}
-        reported = {name: value for name, value in fields.items() if value is not None}
-        return reported | {"silent_seconds": round(now - self.heard_at, 1)}
 
 
 class View(Protocol):
@@ -79,7 +52,7 @@ class RunState:
         cpus, gpus: of all machines together, for the estimate of the time left.
         max_running: the largest number of units at once; None: as many as fit.
         total, done, failed: kind -> number of units. `failed` includes units that a failed unit blocks.
-        running: id -> state of the running unit.
+        running: id -> the running unit.
         timed, seconds: kind -> number of units that this run finished, and the sum of their durations.
         began_at: clock time in seconds at which the run began.
     """
@@ -93,7 +66,7 @@ class RunState:
         self.total: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
-        self.running: dict[str, UnitState] = {}
+        self.running: dict[str, RunningUnit] = {}
         self.timed: Counter[str] = Counter()
         self.seconds: dict[str, float] = defaultdict(float)
         self.began_at = clock()
@@ -125,13 +98,11 @@ class RunState:
 
     def _apply(self, event: RunEvent) -> None:
         match event:
-            case UnitReported(unit_id, report):
-                self.running[unit_id].heard_at = self.clock()
-                if isinstance(report, Progress):
-                    self.running[unit_id].progress = report
+            case UnitReported(unit_id):
+                self.running[unit_id].report(event, self.clock())
             case UnitStarted(unit_id):
                 now = self.clock()
-                self.running[unit_id] = UnitState(self.units[unit_id], now, now)
+                self.running[unit_id] = RunningUnit(self.units[unit_id], now, now)
             case UnitFinished(unit_id, seconds):
                 kind = self.units[unit_id].kind
                 self.running.pop(unit_id, None)
@@ -146,9 +117,9 @@ class RunState:
             case CapacityChanged(cpus, gpus):
                 self.cpus, self.gpus = cpus, gpus
 
-    def running_by_kind(self) -> dict[str, list[UnitState]]:
+    def running_by_kind(self) -> dict[str, list[RunningUnit]]:
         """Kind -> its running units."""
-        by_kind: dict[str, list[UnitState]] = defaultdict(list)
+        by_kind: dict[str, list[RunningUnit]] = defaultdict(list)
         for running in self.running.values():
             by_kind[running.unit.kind].append(running)
         return by_kind

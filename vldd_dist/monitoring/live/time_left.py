@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from vldd_dist.monitoring.live.run_state import RunState, UnitState
+from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.pipeline.running_unit import RunningUnit
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def time_left(state: RunState) -> TimeLeft:
     return TimeLeft(max(by_resources, by_max_running, longest), complete)
 
 
-def _seconds_per_unit(state: RunState, kind: str, running: list[UnitState]) -> float | None:
+def _seconds_per_unit(state: RunState, kind: str, running: list[RunningUnit]) -> float | None:
     """The mean duration of the finished units or, if there are none, an estimate from the progress of the running ones."""
     if count := state.timed[kind]:
         return state.seconds[kind] / count
@@ -60,6 +61,6 @@ def _seconds_per_unit(state: RunState, kind: str, running: list[UnitState]) -> f
     return sum(estimates) / len(estimates) if estimates else None
 
 
-def _seconds_left(unit: UnitState, usual: float, now: float) -> float:
+def _seconds_left(unit: RunningUnit, usual: float, now: float) -> float:
     elapsed = now - unit.started_at
     return elapsed * (1 - unit.fraction) / unit.fraction if unit.fraction else max(usual - elapsed, 0.0)

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from vldd_dist.events import CapacityChanged, RunEvent, UnitStarted
+from vldd_dist.pipeline.running_unit import RunningUnit
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.scheduler.executor import Executor
-from vldd_dist.scheduler.running import RunningUnit, RunningUnits
+from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.submitting.admission import Admission
 from vldd_dist.scheduler.submitting.ready_queue import ReadyQueue
 
