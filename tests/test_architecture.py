@@ -143,6 +143,23 @@ def test_no_file_is_long() -> None:
     assert median(lengths.values()) <= MEDIAN_FILE
 
 
+# A section of a docstring at its beginning, or with lines that are not indented.
+WRONG_SECTION = re.compile(r"(?:\A(?:{0}):)|(?:^(?:{0}):\n(?! ))".format("Args|Attributes|Returns|Raises|Yields"), re.MULTILINE)
+
+
+def test_docstrings_begin_with_a_summary_and_indent_their_sections() -> None:
+    """`help` and the pages of the reference show the first line as a summary, and take indented lines only for a section's."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = [
+        (module, text)
+        for module in MODULES
+        for node in ast.walk(ast.parse((PACKAGE / module).read_text()))
+        if isinstance(node, documented) and (text := ast.get_docstring(node))
+    ]
+    assert len(docstrings) > 1000
+    assert [(module, text) for module, text in docstrings if WRONG_SECTION.search(text)] == []
+
+
 def test_the_diagram_has_the_arrows_of_the_chain() -> None:
     diagram = PAGE[PAGE.index("flowchart TD") :].partition("```")[0]
     chain = levels()

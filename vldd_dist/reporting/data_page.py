@@ -7,12 +7,14 @@ from vldd_dist.reporting.html_environment import html_environment
 
 @dataclass(frozen=True)
 class DataPage:
-    """Attributes:
-    title: names the source.
-    columns: the names of the splits.
-    rows: (name of a figure, a text for each split).
-    notes: sentences below the table.
-    examples: (name of a split, [(image as PNG, caption), ...]).
+    """What the page shows.
+
+    Attributes:
+        title: names the source.
+        columns: the names of the splits.
+        rows: (name of a figure, a text for each split).
+        notes: sentences below the table.
+        examples: (name of a split, [(image as PNG, caption), ...]).
     """
 
     title: str

@@ -8,11 +8,13 @@ from vldd_dist.pipeline.work_unit import WorkUnit
 
 @dataclass
 class RunResult:
-    """Attributes:
-    ran: units that this run committed.
-    found: units that were already committed when it started.
-    failed: units that are not tried again, each with the outcome of its last attempt.
-    blocked: units that need the output of a failed unit.
+    """The units of a run by what happened to them.
+
+    Attributes:
+        ran: units that this run committed.
+        found: units that were already committed when it started.
+        failed: units that are not tried again, each with the outcome of its last attempt.
+        blocked: units that need the output of a failed unit.
     """
 
     ran: list[WorkUnit] = field(default_factory=list)

@@ -6,9 +6,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Found:
-    """Attributes:
-    source: name and settings of the source, as in a description.
-    what: a sentence that says what was found.
+    """What `recognise` has found.
+
+    Attributes:
+        source: name and settings of the source, as in a description.
+        what: a sentence that says what was found.
     """
 
     source: dict[str, Any]

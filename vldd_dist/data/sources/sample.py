@@ -10,14 +10,16 @@ from vldd_dist.errors import DataError
 
 @dataclass(frozen=True)
 class RawSample:
-    """Attributes:
-    key: unique among all samples of the source's split, without '.' and '/'.
-    source: where the sample came from, for error messages.
-    container: the shard or folder that holds it, by which bad samples are counted.
-    image: encoded bytes, or an image that is already decoded.
-    captions: at least one; none is empty.
-    identity: the source's name for the image, which is the same in every split; None: the source has no such name.
-    extra: further metadata as plain JSON values, stored in KEY.json.
+    """A sample as it lies in a source.
+
+    Attributes:
+        key: unique among all samples of the source's split, without '.' and '/'.
+        source: where the sample came from, for error messages.
+        container: the shard or folder that holds it, by which bad samples are counted.
+        image: encoded bytes, or an image that is already decoded.
+        captions: at least one; none is empty.
+        identity: the source's name for the image, which is the same in every split; None: the source has no such name.
+        extra: further metadata as plain JSON values, stored in KEY.json.
     """
 
     key: str

@@ -24,8 +24,10 @@ SILENT_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Message:
-    """Attributes:
-    important: whether the user should read it: retries, failures, and notices.
+    """A line of text for the user.
+
+    Attributes:
+        important: whether the user should read it: retries, failures, and notices.
     """
 
     text: str

@@ -37,9 +37,11 @@ class EvaluationFacts(Facts):
 
 
 def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -> WorkUnit:
-    """Args:
-    role: "expert": the expert is evaluated; "pairs": a student is trained on the unit's pairs and evaluated.
-    evaluated: (kind, *key) of the unit with the expert or the pairs.
+    """The unit that evaluates an expert or pairs.
+
+    Args:
+        role: "expert": the expert is evaluated; "pairs": a student is trained on the unit's pairs and evaluated.
+        evaluated: (kind, *key) of the unit with the expert or the pairs.
     """
     experiment = graph.experiment
     source = graph.unit(*evaluated)

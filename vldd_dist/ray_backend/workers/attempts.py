@@ -28,8 +28,10 @@ for module in (exceptions, start):
 
 
 class Attempt(Protocol):
-    """Attributes:
-    references: Ray object references of the running calls; when one is ready, the attempt may have ended.
+    """A running attempt at a unit.
+
+    Attributes:
+        references: Ray object references of the running calls; when one is ready, the attempt may have ended.
     """
 
     references: list[ray.ObjectRef]

@@ -13,7 +13,8 @@ class Metric(Plugin):
 
     @abstractmethod
     def measure(self, image_features: Tensor, text_features: Tensor, image_of_caption: Tensor) -> float:
-        """
+        """The value of the metric.
+
         Args:
             image_features: (N, d).
             text_features: (C, d).

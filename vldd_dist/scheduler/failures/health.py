@@ -13,9 +13,11 @@ HEALTH_SECONDS = 10.0
 
 
 class HealthChecks:
-    """Args:
-    stall_timeout_seconds: see `StallTimeout`.
-    avoid: unit id -> node on which it should not run again; units that are moved are added.
+    """Checks the running units, and stops or moves those that need it.
+
+    Args:
+        stall_timeout_seconds: see `StallTimeout`.
+        avoid: unit id -> node on which it should not run again; units that are moved are added.
     """
 
     def __init__(

@@ -6,8 +6,10 @@ from vldd_dist.scheduler.running import RunningUnits
 
 
 class StallTimeout:
-    """Args:
-    seconds: the timeout; None: units are never assumed to hang.
+    """The timeout of a unit that reports nothing.
+
+    Args:
+        seconds: the timeout; None: units are never assumed to hang.
     """
 
     def __init__(self, seconds: float | None, running: RunningUnits) -> None:

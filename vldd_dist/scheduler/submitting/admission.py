@@ -14,7 +14,9 @@ MAX_QUEUED = 32
 
 
 class Admission:
-    """Args:
+    """The submitted units, and the resources that are reserved for them.
+
+    Args:
         max_running: the largest number of submitted units at once, at least 1; None: as many as fit.
 
     Attributes:

@@ -9,9 +9,11 @@ TIMEOUT_SECONDS = 3600.0
 
 
 class CapacityTimeout:
-    """Args:
-    notice: shows a line of text to the user.
-    clock: in seconds.
+    """The timeout of a run that waits for machines.
+
+    Args:
+        notice: shows a line of text to the user.
+        clock: in seconds.
     """
 
     def __init__(self, notice: Callable[[str], None], clock: Callable[[], float]) -> None:

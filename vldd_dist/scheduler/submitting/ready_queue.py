@@ -28,8 +28,10 @@ class ReadyQueue:
         return bool(self._heaps)
 
     def add(self, unit: WorkUnit, position: int) -> None:
-        """Args:
-        position: index of the unit in the plan.
+        """Add a unit whose inputs are committed.
+
+        Args:
+            position: index of the unit in the plan.
         """
         heappush(self._heaps[ResourceSet.of(unit)], (stage_of(unit.kind).priority, position, unit))
 

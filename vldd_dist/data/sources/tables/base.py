@@ -9,10 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Attributes:
-    position: where the row begins, in the table's own unit (bytes or rows).
-    number: rows or lines between the position at which reading began and this row.
-    values: the cells of the requested columns, in their order; None: the row is damaged, and `fault` says how.
+    """A row of a table.
+
+    Attributes:
+        position: where the row begins, in the table's own unit (bytes or rows).
+        number: rows or lines between the position at which reading began and this row.
+        values: the cells of the requested columns, in their order; None: the row is damaged, and `fault` says how.
     """
 
     position: int
