@@ -32,7 +32,7 @@ from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distillation.objectives import Objective
 from vldd_dist.distillation.objectives.bilevel import Bilevel
 from vldd_dist.methods import DISTILLED
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.application import inputs_of
 from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.seeding import numpy_generator
@@ -75,7 +75,7 @@ def prepared(photographs: Path, store: Store, quick: bool) -> Inputs:
             "applications.run=[continual_learning]",
         ],
     )
-    graph = make_graph(experiment)
+    graph = Graph(experiment)
     run(store, [unit for unit in graph.units() if unit.kind in DATA_KINDS])
     return replace(inputs_of(workspace(store, graph.wanted("application")[0])), count=PAIRS)
 

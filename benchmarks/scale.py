@@ -36,7 +36,7 @@ from vldd_dist.events import Progress, UnitReported
 from vldd_dist.monitoring.live.console import LiveView, PlainView
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.status import StatusWriter
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
@@ -63,7 +63,7 @@ def make_units(size: int) -> list[WorkUnit]:
         *("distill.pairs=[100]", f"distill.seeds={list(range(seeds))}", "evaluation.seeds=[0, 1, 2, 3, 4]"),
         *("experts.resources.gpus=1", "distill.resources.gpus=1", "evaluation.resources.gpus=0.5"),
     ]
-    return make_graph(load_experiment(PRESETS / "scenes.yaml", overrides)).units()
+    return Graph(load_experiment(PRESETS / "scenes.yaml", overrides)).units()
 
 
 class CountingStore(Store):

@@ -23,7 +23,7 @@ from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.schemas import schemas
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.planner.plan import plan
@@ -83,7 +83,7 @@ def run(tmp_path: Path, *overrides: str) -> tuple[Experiment, Graph, Store]:
     replaced = any(override.startswith("distill.objective=") for override in overrides)
     tiny = [override for override in TINIEST if not (replaced and override.startswith("distill.objective."))]
     experiment = load_experiment("jobs/presets/scenes.yaml", [*tiny, *overrides])
-    graph, store = make_graph(experiment), Store(str(tmp_path / "store"))
+    graph, store = Graph(experiment), Store(str(tmp_path / "store"))
     for unit in graph.units():
         execute(unit.order(), store, lambda report: None)
     return experiment, graph, store
@@ -118,7 +118,7 @@ def test_a_source(enter, tmp_path: Path) -> None:
     found = facts(graph, store, "dataset")
     assert found["source"] == "squares"
     assert found["splits"]["train"]["images"] == 24
-    other = make_graph(load_experiment("jobs/presets/scenes.yaml", [*TINIEST, override.replace("12", "11")]))
+    other = Graph(load_experiment("jobs/presets/scenes.yaml", [*TINIEST, override.replace("12", "11")]))
     assert other.unit("dataset").id != graph.unit("dataset").id, "a setting is part of the identity"
 
 

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import scale
 from benchmarks.scaling_model import SOURCES, STUDENTS, describe, model, tables, trace_of
 from vldd_dist.artifacts.run_status import read_statuses
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -48,7 +48,7 @@ def test_the_units_are_those_of_the_plan() -> None:
     overrides = ["data.source=scenes", "model.image.weights=random"]
     overrides += ["data.train_images=8000"]
     experiment = scale.load_experiment(scale.PRESETS / NFNET, overrides)
-    kinds = [unit.kind for unit in make_graph(experiment).units()]
+    kinds = [unit.kind for unit in Graph(experiment).units()]
     assert {kind: cost.units for kind, cost in model(FLICKR30K, NFNET).items()} == {
         kind: kinds.count(kind) for kind in ("expert", "distillation", "evaluation")
     }

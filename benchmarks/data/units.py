@@ -13,7 +13,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.models.libraries import transformers
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.store.store import Store
 
@@ -62,7 +62,7 @@ def small_encoder(folder: Path) -> Path:
 
 def units_of(experiment: Experiment, *kinds: str) -> list[WorkUnit]:
     """The experiment's units of these kinds, inputs first."""
-    return [unit for unit in make_graph(experiment).units() if unit.kind in kinds]
+    return [unit for unit in Graph(experiment).units() if unit.kind in kinds]
 
 
 @contextmanager

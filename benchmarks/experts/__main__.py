@@ -47,7 +47,7 @@ from vldd_dist.data.prepared.pieces import Pieces
 from vldd_dist.data.prepared.stream import EpochStream, StreamSettings
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS
@@ -78,7 +78,7 @@ def describe(folder: Path, tower: str) -> Experiment:
 
 
 def units(folder: Path, tower: str, kind: str) -> list[WorkUnit]:
-    return [unit for unit in make_graph(describe(folder, tower)).units() if unit.kind == kind]
+    return [unit for unit in Graph(describe(folder, tower)).units() if unit.kind == kind]
 
 
 def prepare(folder: Path, tower: str) -> None:

@@ -9,7 +9,7 @@ from cluster.local import free_port, start_cluster
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.events import RunEvent, UnitRetried
 from vldd_dist.monitoring.live.run_state import RunState
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.store.store import Store
@@ -69,7 +69,7 @@ def recovery_seconds() -> float:
     os.environ["RAY_ADDRESS"] = cluster.address
     try:
         with tempfile.TemporaryDirectory() as folder:
-            units = make_graph(load_experiment("jobs/presets/scenes.yaml", OVERRIDES)).units("experts")
+            units = Graph(load_experiment("jobs/presets/scenes.yaml", OVERRIDES)).units("experts")
             watch, store = Watch(cluster), Store(folder)
             Controller(
                 units,

@@ -34,7 +34,7 @@ from vldd_dist.config.loading.load_study import LoadedStudy, load_study
 from vldd_dist.methods import DISTILLED
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 
@@ -100,7 +100,7 @@ def read_study(photographs: Path, changes: list[str]) -> LoadedStudy:
 
 def coreset_rows(kept: KeptFigures, space: FeatureSpace, pairs: int, only: Collection[str] | None) -> Iterator[Row]:
     """A row for each coreset: one selection for each seed, evaluated by one student, as in an experiment."""
-    graph, recalls_of = make_graph(space.experiment), dict[str, list[float]]()
+    graph, recalls_of = Graph(space.experiment), dict[str, list[float]]()
     for chosen in evaluated_sets(space.experiment):
         if chosen.method != DISTILLED and (only is None or chosen.method in only):
             unit = graph.unit(*chosen.source)

@@ -17,7 +17,7 @@ from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.image.backbone import feature_size
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.inputs import load_retrieval_split
 from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -45,7 +45,7 @@ class FeatureSpace:
     @classmethod
     def prepare(cls, experiment: Experiment, store: Store) -> "FeatureSpace":
         """Run the units that the store lacks."""
-        graph = make_graph(experiment)
+        graph = Graph(experiment)
         run(store, [unit for unit in graph.units() if unit.kind not in NOT_RUN])
         (pairs,), (seed, *_) = experiment.distill.pairs, experiment.distill.seeds
         return cls(experiment, store, graph.unit("distillation", pairs, seed))

@@ -20,7 +20,7 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.pipeline.context import read_rows
-from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.application import starting_numbers
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.retrieval.encode import RetrievalSplit
@@ -64,7 +64,7 @@ def experiment(*overrides: str) -> Experiment:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Graph, Store]:
     """The graph, and the store with all its units."""
-    graph, store = make_graph(experiment()), Store(str(tmp_path_factory.mktemp("applications")))
+    graph, store = Graph(experiment()), Store(str(tmp_path_factory.mktemp("applications")))
     run(store, graph.units())
     return graph, store
 
@@ -248,8 +248,8 @@ def test_applications_change_no_other_unit() -> None:
     def ids(graph: Graph) -> set[str]:
         return {unit.id for unit in graph.units() if unit.kind != "application"}
 
-    without = make_graph(experiment("applications.run=[]"))
-    assert ids(without) == ids(make_graph(experiment()))
+    without = Graph(experiment("applications.run=[]"))
+    assert ids(without) == ids(Graph(experiment()))
     assert not without.wanted("application")
 
 

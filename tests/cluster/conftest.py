@@ -9,7 +9,7 @@ from rich.console import Console
 from cluster.local import start_cluster
 from tests.cluster.local_cluster import LocalCluster
 from tests.cluster.test_run import LONGER
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.ray_backend.run import run_description
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run
@@ -21,7 +21,7 @@ from vldd_dist.testing.servers.ports import free_port
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of an uninterrupted experiment, whose units ran one after the other without Ray."""
     store, tree = Store(str(tmp_path_factory.mktemp("undisturbed") / "store")), experiment(*LONGER)
-    run(store, make_graph(tree).units())
+    run(store, Graph(tree).units())
     # All units are done, so that this run only writes the report.
     assert run_description(tree, store, Console(quiet=True)) == 0
     return Path(store.root)

@@ -20,7 +20,7 @@ from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.events import UnitReport
 from vldd_dist.monitoring.live.status import describe_status
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS, TINY
@@ -204,7 +204,7 @@ def keep_at_it(url: str, orders: dict[str, UnitOrder], begun: Any, written: Any)
 def test_a_second_run_beside_an_orphan_of_the_first(undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shutil.copytree(undisturbed, store)
-    units = {unit.label: unit for unit in make_graph(experiment(*LONGER)).units()}
+    units = {unit.label: unit for unit in Graph(experiment(*LONGER)).units()}
     raced = [units["expert 0"], units["distillation 4 pairs seed 0"]]
     for unit in raced:
         shutil.rmtree(store / "units" / unit.kind / unit.id)

@@ -9,7 +9,7 @@ from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.distillation.pairs import SyntheticPairs
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
@@ -24,7 +24,7 @@ FIVE_PAIRS = ["distill.pairs=[5]", "model.image.head.kind=linear", "model.joint_
 def prepare(store: Store, overrides: list[str]) -> None:
     """The inputs of a distillation."""
     wanted = {f"{kind}/{unit_id}" for kind, unit_id in _inputs(overrides)}
-    run(store, [unit for unit in make_graph(experiment(*overrides)).units() if f"{unit.kind}/{unit.id}" in wanted])
+    run(store, [unit for unit in Graph(experiment(*overrides)).units() if f"{unit.kind}/{unit.id}" in wanted])
 
 
 def _inputs(overrides: list[str]) -> set[tuple[str, str]]:

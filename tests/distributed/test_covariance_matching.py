@@ -20,7 +20,7 @@ from vldd_dist.distillation.objectives.base import OuterGradient
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.ranks import SOLO, Ranks
@@ -52,7 +52,7 @@ def described(*overrides: str) -> Experiment:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The data set and the embeddings of its captions, without experts."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
-    run(store, [unit for unit in make_graph(described()).units() if unit.kind in DATA_KINDS])
+    run(store, [unit for unit in Graph(described()).units() if unit.kind in DATA_KINDS])
     return store
 
 

@@ -12,7 +12,7 @@ from vldd_dist.artifacts.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.trajectories import Trajectory, snapshot_name
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Sharding
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
@@ -40,7 +40,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The inputs of an expert."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
     kinds = DATA_KINDS
-    run(store, [unit for unit in make_graph(experiment(*EXPERTS)).units() if unit.kind in kinds])
+    run(store, [unit for unit in Graph(experiment(*EXPERTS)).units() if unit.kind in kinds])
     return store
 
 

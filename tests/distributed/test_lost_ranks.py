@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.test_run import checkpoints, finish, start, wait_for, workers_of
 from tests.distributed.stopping import execute_until
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
@@ -34,7 +34,7 @@ RANKS = [
 @pytest.fixture
 def straight(group: Callable[[int], Group], tmp_path: Path) -> Path:
     """A store without the distillation and the units that need it. The folder "done" beside it holds the uninterrupted run."""
-    units = make_graph(experiment(*RANKS)).units()
+    units = Graph(experiment(*RANKS)).units()
     store = tmp_path / "store"
     run(Store(str(store)), [unit for unit in units if unit.kind not in ("distillation", "publication", "evaluation")])
     shutil.copytree(store, tmp_path / "done")

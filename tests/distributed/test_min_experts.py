@@ -11,7 +11,7 @@ from vldd_dist.distillation.sampling import Sampler
 from vldd_dist.errors import ConfigError
 from vldd_dist.events import Progress, UnitReport
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.outcome import InputAwaited
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
@@ -48,7 +48,7 @@ def test_more_than_there_are_is_refused() -> None:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """All inputs except the last two experts."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
-    units = make_graph(experiment(*OVERRIDES)).units()
+    units = Graph(experiment(*OVERRIDES)).units()
     first, _, _ = units_of(experiment(*OVERRIDES), "expert")
     run(store, [unit for unit in units if unit.kind in DATA_KINDS] + [first])
     return store

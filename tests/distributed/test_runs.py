@@ -13,7 +13,7 @@ from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Sharding
 from vldd_dist.pipeline.context import read_rows
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
@@ -43,7 +43,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The inputs of a distillation, made by one process."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
     kinds = (*DATA_KINDS, "expert")
-    run(store, [unit for unit in make_graph(experiment(*DISTILL)).units() if unit.kind in kinds])
+    run(store, [unit for unit in Graph(experiment(*DISTILL)).units() if unit.kind in kinds])
     return store
 
 

@@ -10,7 +10,7 @@ from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.context import read_rows
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
@@ -40,7 +40,7 @@ LEARNED = {"low_rank": ["similarity_diagonal", "similarity_left", "similarity_ri
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The inputs of a distillation, which do not depend on what the loss learns."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
-    run(store, [unit for unit in make_graph(experiment(*OVERRIDES)).units() if unit.kind in (*DATA_KINDS, "expert")])
+    run(store, [unit for unit in Graph(experiment(*OVERRIDES)).units() if unit.kind in (*DATA_KINDS, "expert")])
     return store
 
 

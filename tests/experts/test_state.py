@@ -11,7 +11,7 @@ from vldd_dist.artifacts.manifests import CheckpointRecord, from_json
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.experts.forgetting import ForgettingCounts
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.planner.estimator import Estimator, estimated_stages
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.sharding.replicas import Replicas
@@ -26,7 +26,7 @@ SETTINGS = ["experts.epochs=3", "distill.objective.max_start_epoch=0", "experts.
 def test_each_kept_snapshot_is_written_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint of a kept epoch refers to the snapshots' blobs."""
     tree = experiment(*SETTINGS)
-    run(store, [unit for unit in make_graph(tree).units() if unit.kind in DATA_KINDS])
+    run(store, [unit for unit in Graph(tree).units() if unit.kind in DATA_KINDS])
     written: Counter[str] = Counter()
     sizes: dict[str, int] = {}
     records: list[CheckpointRecord] = []
@@ -82,7 +82,7 @@ def test_momentum_is_restored_if_a_parameter_has_no_gradient() -> None:
 def test_an_expert_writes_what_the_plan_says(momentum: float, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of epochs that are kept."""
     tree = experiment("experts.epochs=3", "experts.keep=all", "experts.augment=null", f"experts.momentum={momentum}")
-    run(store, [unit for unit in make_graph(tree).units() if unit.kind in DATA_KINDS])
+    run(store, [unit for unit in Graph(tree).units() if unit.kind in DATA_KINDS])
     (stage,) = [stage for stage in estimated_stages() if stage.kind == "expert"]
     data, trace = data_size(tree, None), Estimator(TEXT_DIM).trace
     assert stage.traffic is not None

@@ -18,7 +18,7 @@ from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.experts.train import ExpertTraining
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import read_tensors
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.seeding import derive_seed
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
@@ -30,7 +30,7 @@ FAST = ["experts.epochs=2", "distill.objective.max_start_epoch=1", "experts.augm
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with the inputs of an expert, and the expert that the others are compared with."""
     made = Store(str(tmp_path_factory.mktemp("experts")))
-    units = make_graph(experiment(*FAST)).units()
+    units = Graph(experiment(*FAST)).units()
     run(made, [unit for unit in units if unit.kind in DATA_KINDS])
     train(made)
     return made
@@ -210,7 +210,7 @@ def test_a_frozen_tower_is_not_run_where_its_features_are_known(
     weights = ["model.image.weights=attributes", "pretrain.images=32", "pretrain.epochs=1"]
     tree = experiment(*FAST, *weights, "model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16")
     store = Store(str(tmp_path))
-    run(store, [unit for unit in make_graph(tree).units() if unit.kind in DATA_KINDS])
+    run(store, [unit for unit in Graph(tree).units() if unit.kind in DATA_KINDS])
     unit = units_of(tree.model_copy(update={"experts": tree.experts.model_copy(update={"captions": captions})}), "expert")[0]
     by_images = replace(unit, inputs={role: given for role, given in unit.inputs.items() if role != "image_features"})
     run(store, [by_images])

@@ -8,7 +8,7 @@ from vldd_dist.config.loading.load import gpu_overrides
 from vldd_dist.errors import DeviceMemoryError
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 from vldd_dist.testing.unroll_problems import dual_encoder_case, flat, relative
@@ -25,15 +25,15 @@ def test_a_gpu_finds_the_gradient_that_a_cpu_finds(name: str, gpu: torch.device)
 
 def test_a_tiny_experiment_runs_on_a_gpu_from_data_to_publication(gpu: torch.device, store: Store) -> None:
     described = experiment(*gpu_overrides(1))
-    run(store, make_graph(described).units())
-    assert all(is_done(store, unit.kind, unit.id) for unit in make_graph(described).units())
+    run(store, Graph(described).units())
+    assert all(is_done(store, unit.kind, unit.id) for unit in Graph(described).units())
 
 
 def test_differences_are_checked_and_taken_on_a_gpu(gpu: torch.device, store: Store) -> None:
     """With an NFNet, whose convolutions torch would compute in TF32 by default."""
     tower = ["model.image.model=test_nfnet", "model.image.train=full", "distill.objective.gradient=finite_difference"]
     (unit,) = units_of(experiment(*gpu_overrides(1), *tower), "distillation")
-    run(store, [one for one in make_graph(experiment(*gpu_overrides(1), *tower)).units() if one.kind != "publication"])
+    run(store, [one for one in Graph(experiment(*gpu_overrides(1), *tower)).units() if one.kind != "publication"])
     assert is_done(store, unit.kind, unit.id)
 
 
@@ -45,7 +45,7 @@ def test_running_out_of_gpu_memory_is_a_one_sentence_error(
         raise AssertionError("a GPU has no such memory")
 
     described = experiment(*gpu_overrides(1))
-    *before, last = [unit for unit in make_graph(described).units() if unit.kind not in ("evaluation", "publication")]
+    *before, last = [unit for unit in Graph(described).units() if unit.kind not in ("evaluation", "publication")]
     assert last.kind == "distillation"
     run(store, before)
     monkeypatch.setattr(TrainingPairs, "in_model_inputs", too_much)

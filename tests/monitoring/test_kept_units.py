@@ -13,7 +13,7 @@ from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.monitoring.reports.refresh import write_description
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
@@ -26,7 +26,7 @@ DEAD = {"written_at": "2026-01-01T00:00:00+00:00"}
 def committed(store: Store, *overrides: str) -> tuple[Experiment, list[WorkUnit]]:
     """An experiment with committed units, each of which has its own object and a blob that all experiments share."""
     tree = load_experiment("scenes", [*SMALL, *overrides])
-    units = make_graph(tree).units()
+    units = Graph(tree).units()
     for unit in units:
         if not is_done(store, unit.kind, unit.id):
             writer = UnitWriter(store, unit.kind, unit.id, {}, {})

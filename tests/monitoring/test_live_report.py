@@ -18,7 +18,7 @@ from vldd_dist.monitoring.live.live_report import LISTED, PAUSE_FACTOR, REPORT_S
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.status import StatusWriter
 from vldd_dist.monitoring.reports.report import Reporter
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import RunProgress
 from vldd_dist.store.store import Store
@@ -143,7 +143,7 @@ def test_no_object_is_read_twice(finished: Store, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Store, "read", counting)
     tree = experiment()
-    reporter = Reporter(make_graph(tree), finished)
+    reporter = Reporter(Graph(tree), finished)
     first = reporter.collect()
     assert first.rows
     assert first.galleries

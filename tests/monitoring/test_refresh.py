@@ -14,7 +14,7 @@ from vldd_dist.artifacts.run_status import RunStatus, write_status
 from vldd_dist.artifacts.run_units import RunUnits
 from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, load_study, read_description
 from vldd_dist.monitoring.reports.refresh import write_description
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment
 
@@ -38,7 +38,7 @@ def test_a_report_includes_units_that_were_committed_since(store: Store, capsys:
 def test_a_report_has_the_status_of_its_own_run(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     tree = experiment("coresets.methods=[random]", "experts.count=1", "distill.pairs=[3]")
     write_description(store, tree)
-    own = RunUnits.of(tree.name, ((unit.kind, unit.id) for unit in make_graph(tree).units())).run
+    own = RunUnits.of(tree.name, ((unit.kind, unit.id) for unit in Graph(tree).units())).run
     for run in ("00000000", own, "ffffffff"):
         fields = {"experiment": tree.name, "run": run, "notices": [f"said by {run}"]}
         write_status(store, RunStatus.model_validate(STATUS | fields))

@@ -19,7 +19,7 @@ from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.status import StatusWriter
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.monitoring.reports.report_files import read_tables
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.store.store import Store
@@ -28,7 +28,7 @@ from vldd_dist.testing.experiments.tiny_experiment import experiment
 
 def commit_evaluations(store: Store, tree: Experiment, recalls: Iterator[float]) -> list[tuple[WorkUnit, float]]:
     """A manifest for each evaluation that the experiment wants. Returns its recall, the same in all metrics."""
-    found = list(zip(make_graph(tree).wanted("evaluation"), recalls, strict=False))
+    found = list(zip(Graph(tree).wanted("evaluation"), recalls, strict=False))
     for unit, value in found:
         facts = {"test": dict.fromkeys(RECALL_METRICS, value), "learning_rate": None, "validation": []}
         UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts, cpus=unit.cpus, gpus=unit.gpus)
@@ -36,7 +36,7 @@ def commit_evaluations(store: Store, tree: Experiment, recalls: Iterator[float])
 
 
 def rows_of(store: Store, tree: Experiment) -> dict[str, Any]:
-    Reporter(make_graph(tree), store).write()
+    Reporter(Graph(tree), store).write()
     return {row["method"]: row for row in json.loads(store.read(f"report/{tree.name}/summary.json"))["rows"]}
 
 
@@ -70,17 +70,17 @@ def test_the_report_shows_the_run_times_of_units(store: Store, monkeypatch: pyte
     monkeypatch.setattr(unit_writer, "time", SimpleNamespace(monotonic=itertools.count().__next__))
     tree = experiment("coresets.methods=[]", "experts.count=2", "evaluation.resources={cpus: 2}")
     found = commit_evaluations(store, tree, itertools.repeat(10.0))
-    (cost,) = Reporter(make_graph(tree), store).collect().costs
+    (cost,) = Reporter(Graph(tree), store).collect().costs
     assert [key for _, key in cost.units] == [f"units/evaluation/{unit.id}/manifest.json" for unit, _ in found]
     assert (cost.seconds, cost.core_seconds, cost.gpu_seconds, cost.untimed) == (len(found), 2 * len(found), 0, 0)
     # The resources in a later description do not matter.
     later = experiment("coresets.methods=[]", "experts.count=2", "evaluation.resources={cpus: 7, gpus: 1}")
-    assert Reporter(make_graph(later), store).collect().costs == [cost]
+    assert Reporter(Graph(later), store).collect().costs == [cost]
 
 
 def test_rows_with_fewer_students_than_planned_are_named(store: Store) -> None:
     tree = experiment("evaluation.seeds=[0, 1, 2]", "coresets.methods=[random]", "experts.count=1")
-    wanted = make_graph(tree).wanted("evaluation")
+    wanted = Graph(tree).wanted("evaluation")
     commit_evaluations(store, tree, itertools.repeat(10.0, len(wanted) - 1))
     rows = rows_of(store, tree)
     (partial,) = [name for name, row in rows.items() if row["students"] < row["planned"]]

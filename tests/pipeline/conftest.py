@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run
 
@@ -15,7 +15,7 @@ from vldd_dist.testing.experiments.tiny_experiment import experiment, run
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The store of the tiny experiment, which ran without interruption."""
     store = Store(str(tmp_path_factory.mktemp("finished")))
-    run(store, make_graph(experiment()).units())
+    run(store, Graph(experiment()).units())
     return store
 
 

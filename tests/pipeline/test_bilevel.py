@@ -30,7 +30,7 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
 from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.pipeline.context import StageContext, read_rows
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.seeding import derive_seed, numpy_generator
 from vldd_dist.sharding.ranks import SOLO, Ranks
@@ -65,7 +65,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with the data set, its captions' embeddings and the features of the frozen tower, without experts."""
     store = Store(str(tmp_path_factory.mktemp("prepared")))
     kinds = {*DATA_KINDS, "feature_group", "image_features"}
-    run(store, [unit for unit in make_graph(described("")).units() if unit.kind in kinds])
+    run(store, [unit for unit in Graph(described("")).units() if unit.kind in kinds])
     return store
 
 
@@ -165,7 +165,7 @@ def test_steps_before_the_differentiated_ones_are_taken_at_every_other_outer_ste
 def test_a_teacher_is_the_mean_of_the_experts_cosines(prepared: Store) -> None:
     """The outer loss with a teacher lies on the line between that of the pairs and the cross-entropy against the teacher's."""
     trees = [described(f", noise: 0, teacher: {share}") for share in (0, 0.25, 1)]
-    run(prepared, [unit for unit in make_graph(trees[2]).units() if unit.kind == "expert"])
+    run(prepared, [unit for unit in Graph(trees[2]).units() if unit.kind == "expert"])
     alone, mixed, taught = (found_gradient(prepared, tree, 3) for tree in trees)
     assert mixed.terms["real_pairs"] == pytest.approx(
         0.75 * alone.terms["real_pairs"] + 0.25 * taught.terms["real_pairs"], rel=1e-5
@@ -300,7 +300,7 @@ def test_an_outer_step_has_the_operations_of_the_plan(train: str, prepared: Stor
     tree = described(", teacher: 0.5", *few)
     # Two steps on average.
     settings = described(", teacher: 0.5", *few, "distill.objective.skipped_steps=8").distill.run_settings()
-    run(prepared, [unit for unit in make_graph(tree).units() if unit.kind in (*DATA_KINDS, "expert")])
+    run(prepared, [unit for unit in Graph(tree).units() if unit.kind in (*DATA_KINDS, "expert")])
     context = context_of(prepared, tree)
     inputs = run_context(context, tree.distill.run_settings(), context.build_model(0))
     pairs, _ = starting_pairs(inputs)

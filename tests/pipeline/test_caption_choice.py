@@ -15,7 +15,7 @@ from vldd_dist.data.prepared.pieces import Pieces
 from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.pipeline.context import read_rows, read_tensors
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.inputs import load_expert
 from vldd_dist.pipeline.stages.distillation import run_context
 from vldd_dist.plugins import CORESETS
@@ -34,7 +34,7 @@ def test_pairs_keep_the_caption_by_which_they_were_selected(without: Callable[[s
         "distill.initialise=k_means",
         "distill.seeds=[5]",
     )
-    run(store, [unit for unit in make_graph(tree).units() if unit.kind in ("features", "coreset", "distillation")])
+    run(store, [unit for unit in Graph(tree).units() if unit.kind in ("features", "coreset", "distillation")])
     (features,) = units_of(tree, "features")
     room, joint = workspace(store, features), read_tensors(UnitReader(store, "features", features.id), "features.safetensors")
     keys, numbers = [image.key for image in room.dataset.iterate("train")], joint["caption"].tolist()

@@ -14,7 +14,7 @@ from vldd_dist.distillation.unroll import EpsilonChoice
 from vldd_dist.errors import ConfigError, VlddError
 from vldd_dist.events import Notice, Progress, UnitReport
 from vldd_dist.pipeline.context import read_tensors
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 
@@ -59,7 +59,7 @@ def test_distillations_with_other_settings_run(
 ) -> None:
     store, tree = without("distillation"), experiment(*overrides)
     (unit,) = units_of(tree, "distillation")
-    run(store, [u for u in make_graph(tree).units() if u.kind in ("features", "distillation")])
+    run(store, [u for u in Graph(tree).units() if u.kind in ("features", "distillation")])
     facts = UnitReader(store, unit.kind, unit.id).facts
     assert facts["start"]["initialise"] == tree.distill.initialise.name
     assert facts["start"]["fixed"] == sorted(tree.distill.fixed())
@@ -84,7 +84,7 @@ def test_student_dropout_changes_the_first_loss(without: Callable[[str], Store])
     losses = []
     for dropout in ("false", "true"):
         tree = experiment(*base, f"distill.objective.dropout={dropout}")
-        run(store, [unit for unit in make_graph(tree).units() if unit.kind in ("expert", "distillation")])
+        run(store, [unit for unit in Graph(tree).units() if unit.kind in ("expert", "distillation")])
         losses.append(losses_of(store, tree))
     assert not torch.equal(losses[0][0], losses[1][0])
 
@@ -109,7 +109,7 @@ def test_differences_on_a_network_with_kinks_are_refused_before_anything_is_made
     kinked, differences = "model.image.model=test_resnet", "distill.objective.gradient=finite_difference"
     sentence = r"image_backbone\.conv1\.2 is a ReLU.*set distill.objective.gradient: exact"
     with pytest.raises(ConfigError, match=sentence):
-        make_graph(experiment(kinked, differences))
+        Graph(experiment(kinked, differences))
     store, tree = without("distillation"), experiment(kinked)
     run(store, units_of(tree, "expert"))
     (unit,) = units_of(tree, "distillation")

@@ -14,7 +14,7 @@ from vldd_dist.errors import ConfigError, DataError
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.pipeline.context import StageContext, read_rows
-from vldd_dist.pipeline.graphs.experiment import Graph, make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.evaluation import training_pairs
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
@@ -46,7 +46,7 @@ def regnet(tmp_path: Path) -> Path:
 
 def test_each_model_has_a_row_with_its_weights_and_its_learning_rate(without: Callable[[str], Store], regnet: Path) -> None:
     store = without("evaluation")
-    graph = make_graph(
+    graph = Graph(
         tree(
             "{model: test_resnet, weights: attributes}",
             "{model: test_vit, model_args: {img_size: 32}, learning_rates: [0.001, 0.1]}",
@@ -88,7 +88,7 @@ def test_each_model_has_a_row_with_its_weights_and_its_learning_rate(without: Ca
 
 def test_the_settings_of_an_entry_change_only_the_ids_of_its_own_students(regnet: Path, tmp_path: Path) -> None:
     plain = "{model: test_vit, weights: random}"
-    before = make_graph(tree(plain, "{model: test_resnet, weights: random}"))
+    before = Graph(tree(plain, "{model: test_resnet, weights: random}"))
     other = tmp_path / "other.safetensors"
     other.write_bytes(tensors.encode({"x": torch.zeros(1)}))
     ids = set()
@@ -102,14 +102,14 @@ def test_the_settings_of_an_entry_change_only_the_ids_of_its_own_students(regnet
         "{model: test_vit, weights: random, std: [1, 1, 1]}",
         "{model: test_vit, weights: random, learning_rates: [0.5]}",
     ):
-        graph = make_graph(tree(change, "{model: test_resnet, weights: random}"))
+        graph = Graph(tree(change, "{model: test_resnet, weights: random}"))
         ids.add(tuple(unit.id for unit in evaluations(graph, "test_vit")))
         for name in ("test_nfnet", "test_resnet"):
             assert [unit.id for unit in evaluations(graph, name)] == [unit.id for unit in evaluations(before, name)]
     assert len(ids) == 8
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(regnet.read_bytes())
-    graphs = [make_graph(tree(f"{{model: regnetx_002, weights: {path}}}")) for path in (regnet, moved)]
+    graphs = [Graph(tree(f"{{model: regnetx_002, weights: {path}}}")) for path in (regnet, moved)]
     assert len({unit.id for graph in graphs for unit in evaluations(graph, "regnetx_002")}) == 4
 
 
@@ -140,17 +140,17 @@ def test_the_settings_of_an_entry_change_only_the_ids_of_its_own_students(regnet
 )
 def test_what_cannot_be_made_is_refused_before_anything_runs(entry: str, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        make_graph(tree(entry, **changes))
+        Graph(tree(entry, **changes))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"model.image.weights: \S+none.safetensors, for test_vit, cannot be read"):
-        make_graph(tree(f"{{model: test_vit, weights: {tmp_path / 'none.safetensors'}}}"))
+        Graph(tree(f"{{model: test_vit, weights: {tmp_path / 'none.safetensors'}}}"))
 
 
 @pytest.mark.parametrize("section", ["experts", "distill"])
 def test_deepspeed_is_refused_for_a_model_with_parameters_without_dimensions(section: str) -> None:
     at = ["model.image.model=dm_nfnet_f0", f"{section}.workers=2", f"{section}.resources.cpus=1"]
     with pytest.raises(ConfigError, match=f"^{section}.sharding: zero2: .* as .*gain of dm_nfnet_f0: set .* fsdp or none"):
-        make_graph(experiment(*at, f"{section}.sharding=zero2"))
-    make_graph(experiment(*at, f"{section}.sharding=fsdp"))
+        Graph(experiment(*at, f"{section}.sharding=zero2"))
+    Graph(experiment(*at, f"{section}.sharding=fsdp"))

@@ -13,7 +13,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.pipeline.context import read_rows
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.sharding.ranks import SOLO
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
@@ -49,7 +49,7 @@ def test_it_is_learned_stored_published_and_trained_on(
     similarity: dict[str, Any], shapes: dict[str, tuple[int, ...]], store: Store
 ) -> None:
     tree = described(f"{{name: wbce, similarity: {similarity}}}")
-    units = list(make_graph(tree).units())
+    units = list(Graph(tree).units())
     (distilled,), (published,) = units_of(tree, "distillation"), units_of(tree, "publication")
     run(store, [unit for unit in units if unit.kind in (*DATA_KINDS, "expert")])
     last = execute_until(SOLO, store.url, distilled, None)
@@ -63,7 +63,7 @@ def test_it_is_learned_stored_published_and_trained_on(
     found = load_distilled(store.url_of(UnitReader(store, published.kind, published.id).facts["folder"]))
     assert {name: tuple(rows.shape) for name, rows in found.rows.items() if name in shapes} == shapes
     assert found.recipe.loss["similarity"] == similarity
-    Reporter(make_graph(tree), store).write()
+    Reporter(Graph(tree), store).write()
     assert b'<figure class="similarity">' in store.read(f"report/{tree.name}/index.html")
     # A user's training loop, as on the card: the loss accepts the batch of a loader.
     loader = torch.utils.data.DataLoader(found.as_dataset(), batch_size=3, shuffle=True)
@@ -78,7 +78,7 @@ def test_experts_and_coresets_are_the_same_whatever_is_learned_of_it() -> None:
         described("{name: wbce, similarity: {rank: 2}}"),
         described("{name: wbce, similarity: {kind: full, lr: 3}, learn_temperature: true}"),
     ]
-    graphs = [{unit.label: unit.id for unit in make_graph(tree).units()} for tree in trees]
+    graphs = [{unit.label: unit.id for unit in Graph(tree).units()} for tree in trees]
     differ = {label for label in graphs[0] if graphs[0][label] != graphs[1][label]}
     assert {label.split()[0] for label in graphs[0]} - {label.split()[0] for label in differ} >= {"expert", "random"}
     assert all("distillation" in label or "publication" in label for label in differ), differ

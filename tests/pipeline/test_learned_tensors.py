@@ -6,7 +6,7 @@ import torch
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.context import read_rows, read_tensors
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.plugins import LOSSES
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
@@ -25,7 +25,7 @@ def test_learned_tensors_of_a_loss_pass_through_all_stages(store: Store, monkeyp
         "distill.validate_every=4",
         "coresets.methods=[random]",
     )
-    run(store, make_graph(tree).units())
+    run(store, Graph(tree).units())
     (distilled,), (published,) = units_of(tree, "distillation"), units_of(tree, "publication")
     reader = UnitReader(store, distilled.kind, distilled.id)
     start, pairs = read_rows(reader, "start"), read_rows(reader, "pairs")

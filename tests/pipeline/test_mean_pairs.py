@@ -11,7 +11,7 @@ from vldd_dist.coresets.base import groups
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.data.prepared import mean_pairs
 from vldd_dist.pipeline.context import read_tensors
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.plugins import CORESETS
 from vldd_dist.seeding import numpy_generator
 from vldd_dist.store.store import Store
@@ -23,7 +23,7 @@ def test_prototypes_are_means_of_pixels_and_embeddings(
 ) -> None:
     monkeypatch.setattr(mean_pairs, "CHUNK", 5)
     store, tree = without("coreset"), experiment("coresets.methods=[prototypes]")
-    run(store, [unit for unit in make_graph(tree).units() if unit.kind in ("features", "coreset")])
+    run(store, [unit for unit in Graph(tree).units() if unit.kind in ("features", "coreset")])
     (features,), (unit,) = units_of(tree, "features"), units_of(tree, "coreset")
     joint = read_tensors(UnitReader(store, "features", features.id), "features.safetensors")
     given = Candidates(48, joint["image"], joint["text"], caption=joint["caption"])

@@ -3,7 +3,7 @@
 import pytest
 
 from vldd_dist.errors import ConfigError
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.testing.experiments.tiny_experiment import experiment
 
 SMALL = {"img_size": 32, "embed_dim": 48, "depth": 1, "num_heads": 3}
@@ -25,4 +25,4 @@ SMALL = {"img_size": 32, "embed_dim": 48, "depth": 1, "num_heads": 3}
 )
 def test_towers_that_would_learn_nothing_are_refused(overrides: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        make_graph(experiment(*overrides))
+        Graph(experiment(*overrides))

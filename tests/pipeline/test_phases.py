@@ -9,7 +9,7 @@ from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.context import read_rows
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.expert import kept_epochs
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
@@ -35,7 +35,7 @@ def test_no_image_starts_a_pair_of_two_phases(initialise: str, store: Store) -> 
         *("distill.pairs=[11]", "distill.phases=[{pairs: 5}, {}]", f"distill.initialise={initialise}"),
         *("distill.outer_steps=1", "distill.validate_every=1", "coresets.methods=[random]"),
     )
-    units = [unit for unit in make_graph(tree).units() if unit.kind not in ("evaluation", "coreset", "publication")]
+    units = [unit for unit in Graph(tree).units() if unit.kind not in ("evaluation", "coreset", "publication")]
     run(store, units)
     *_, last = units_of(tree, "distillation")
     keys = UnitReader(store, last.kind, last.id).facts["start"]["keys"]
@@ -45,7 +45,7 @@ def test_no_image_starts_a_pair_of_two_phases(initialise: str, store: Store) -> 
 def test_a_run_in_phases_goes_through_all_stages(store: Store) -> None:
     tree = experiment(*TREE)
     assert kept_epochs(tree) == [0, 1, 2, 3]
-    run(store, make_graph(tree).units())
+    run(store, Graph(tree).units())
     first, last = units_of(tree, "distillation")
     readers = [UnitReader(store, unit.kind, unit.id) for unit in (first, last)]
     assert [reader.manifest.spec["settings"]["outer_steps"] for reader in readers] == [3, 4]

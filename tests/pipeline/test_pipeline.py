@@ -14,7 +14,7 @@ from vldd_dist.errors import StoreError
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.inputs import load_retrieval_split
 from vldd_dist.pipeline.stages import distillation, evaluation
 from vldd_dist.retrieval.encode import RetrievalSplit
@@ -23,7 +23,7 @@ from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units
 
 
 def test_all_units_are_committed_and_found_by_a_second_plan(finished: Store) -> None:
-    units = make_graph(experiment()).units()
+    units = Graph(experiment()).units()
     assert all(is_done(finished, unit.kind, unit.id) for unit in units)
     assert {unit.kind for unit in units} == {
         "shard_group",
@@ -40,9 +40,9 @@ def test_all_units_are_committed_and_found_by_a_second_plan(finished: Store) -> 
 
 
 def test_settings_that_do_not_change_the_output_do_not_change_the_unit_id() -> None:
-    ids = {unit.id for unit in make_graph(experiment()).units()}
+    ids = {unit.id for unit in Graph(experiment()).units()}
     same = experiment("experts.readers=1", "experts.cache_mib=0", "distill.checkpoint_every=5", "device=cpu")
-    assert {unit.id for unit in make_graph(same).units()} == ids
+    assert {unit.id for unit in Graph(same).units()} == ids
     more_experts = {unit.id for unit in units_of(experiment("experts.count=3"), "expert")}
     assert more_experts > {unit.id for unit in units_of(experiment(), "expert")}
     other = {unit.id for unit in units_of(experiment("experts.lr_image=0.5"), "expert")}
@@ -118,7 +118,7 @@ def test_lora_and_head_only_experiments_run_through(without: Callable[[str], Sto
         ["model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16"],
     ):
         store, tree = without("expert"), experiment(*overrides, "experts.augment={flip: false}")
-        run(store, make_graph(tree).units())
+        run(store, Graph(tree).units())
         (unit,) = units_of(tree, "publication")
         folder = UnitReader(store, unit.kind, unit.id).facts["folder"]
         assert load_distilled(store.url_of(folder)).recipe.image_train == tree.model.image.train
@@ -127,7 +127,7 @@ def test_lora_and_head_only_experiments_run_through(without: Callable[[str], Sto
 
 def test_the_report_says_what_the_manifests_say(finished: Store) -> None:
     tree = experiment()
-    graph = make_graph(tree)
+    graph = Graph(tree)
     failed = graph.wanted("publication")[0]
     Reporter(graph, finished).write()
     rows = json.loads(finished.read("report/scenes/summary.json"))["rows"]

@@ -3,7 +3,7 @@
 import pytest
 
 from vldd_dist.errors import ConfigError
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.graphs.study import StudyGraph
 from vldd_dist.testing.experiments.tiny_experiment import experiment
 
@@ -16,7 +16,7 @@ VARIANTS = {
 
 def test_variants_share_units_with_equal_ids() -> None:
     graph = StudyGraph(VARIANTS)
-    alone = {name: {unit.id for unit in make_graph(one).units()} for name, one in VARIANTS.items()}
+    alone = {name: {unit.id for unit in Graph(one).units()} for name, one in VARIANTS.items()}
     together = [unit.id for unit in graph.units()]
     assert len(together) == len(set(together))
     assert set(together) == alone["small"] | alone["both"] | alone["vit"]

@@ -3,7 +3,7 @@
 import pytest
 
 from vldd_dist.artifacts.units import UnitReader
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 
@@ -21,7 +21,7 @@ def test_an_expert_learns_from_the_built_in_clip(tmp_path_factory: pytest.TempPa
     store = Store(str(tmp_path_factory.mktemp("store")))
     tree = experiment(*TINY_CLIP, "experts.count=1", "experts.epochs=15")
     (expert,) = units_of(tree, "expert")
-    run(store, make_graph(tree).units(until="experts"))
+    run(store, Graph(tree).units(until="experts"))
     facts = UnitReader(store, expert.kind, expert.id).facts
     assert UnitReader(store, "caption_embeddings", units_of(tree, "caption_embeddings")[0].id).facts["dim"] == 128
     assert facts["loss"][-1] < facts["loss"][0] - 0.5

@@ -8,7 +8,7 @@ import torch
 from tests.cli.test_cli import vldd
 from vldd_dist.config.loading.load import gpu_overrides, load_experiment
 from vldd_dist.errors import ConfigError
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.ray_backend.gpus import compare_gpus
 from vldd_dist.testing.experiments.tiny import TINY
 from vldd_dist.testing.scripted_executor import make
@@ -44,7 +44,7 @@ def test_a_gpu_without_a_usable_driver_is_none(monkeypatch: pytest.MonkeyPatch) 
 
 def test_one_option_asks_for_every_stage_that_computes_and_a_key_of_its_own_wins() -> None:
     experiment = load_experiment("scenes", [*TINY, *gpu_overrides(1), "experts.resources.gpus=0.5"])
-    asked = {unit.kind: unit.resources.gpus for unit in make_graph(experiment).units()}
+    asked = {unit.kind: unit.resources.gpus for unit in Graph(experiment).units()}
     assert asked.pop("expert") == 0.5
     on_cpus = {kind for kind, gpus in asked.items() if gpus != 1}
     assert on_cpus == {"shard_group", "dataset", "caption_embeddings", "publication"}, "these read, merge and write"

@@ -17,7 +17,7 @@ from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.sources.base import Source
 from vldd_dist.errors import DataError
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 
@@ -32,7 +32,7 @@ def pairs(folder: Path) -> DataSettings:
 
 def planned(settings: DataSettings) -> list[WorkUnit]:
     """The groups of a new plan."""
-    dataset = make_graph(Experiment(name="changed", data=settings, distill={"pairs": [1]})).unit("dataset")
+    dataset = Graph(Experiment(name="changed", data=settings, distill={"pairs": [1]})).unit("dataset")
     return [unit for unit in dataset.inputs.values() if unit.kind == "shard_group"]
 
 

@@ -18,7 +18,7 @@ from vldd_dist.data.prepared.shard_index import Shard, SplitInfo, decode_index, 
 from vldd_dist.data.sources.scenes import Scenes
 from vldd_dist.errors import DataError, StoreError
 from vldd_dist.models.image.backbone import create_backbone
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.prepared_data import prepare
@@ -113,7 +113,7 @@ def test_a_group_without_a_usable_image_is_no_obstacle(tmp_path: Path, store: St
     text = {"model": "minilm", "pooling": "mean"}
     image = {"model": "test_nfnet", "weights": str(weights_file(tmp_path)), "train": "head", "head": {"kind": "linear"}}
     model = {"image": image, "text": text, "joint_dim": 8}
-    graph = make_graph(Experiment(name="empty", data=settings, model=model, distill={"pairs": [1]}))
+    graph = Graph(Experiment(name="empty", data=settings, model=model, distill={"pairs": [1]}))
     embeddings, features = graph.unit("caption_embeddings"), graph.unit("image_features", "test_nfnet")
     run(store, in_dependency_order([embeddings, features]))
     first = graph.unit("dataset").inputs["group_000000"]

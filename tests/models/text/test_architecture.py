@@ -13,7 +13,7 @@ from vldd_dist.cost_model.io_model import COMMON_TEXT_DIM, text_dim
 from vldd_dist.errors import ConfigError
 from vldd_dist.models.text.architecture import FAMILIES, find_architecture, fit_architecture
 from vldd_dist.models.text.poolings import POOLINGS
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 50}
 ENCODER = {**SIZES, "max_position_embeddings": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -113,7 +113,7 @@ def test_a_run_and_its_plan_refuse_before_anything_runs(tmp_path: Path) -> None:
     model = folder(tmp_path, "clip")
     overrides = [f"model.text.model={model}", "model.text.pooling=cls", "model.image.weights=random"]
     with pytest.raises(ConfigError, match=r"model.text.pooling: cls is not for"):
-        make_graph(load_experiment("jobs/presets/scenes.yaml", overrides))
+        Graph(load_experiment("jobs/presets/scenes.yaml", overrides))
 
 
 def test_every_pooling_of_the_description_is_of_some_family() -> None:

@@ -19,7 +19,7 @@ import ray
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.base import Resources
 from vldd_dist.monitoring.live.run_state import RunState
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.joining import start_ray
@@ -130,7 +130,7 @@ def without_working_directory(made_again: bool, executor: Joined, store: Store) 
     back.start()
     if made_again:
         back.join()
-    unit = make_graph(experiment()).unit("dataset").inputs["group_000000"]
+    unit = Graph(experiment()).unit("dataset").inputs["group_000000"]
     try:
         result, notices = run(unit, store, executor)
         back.cancel()
@@ -159,7 +159,7 @@ def end_process(pid: int) -> None:
 
 def test_no_other_unit_uses_a_process_that_was_given_a_gpu(executor: Joined, store: Store) -> None:
     """A process computes on the first GPU that it was given, whichever it is given later."""
-    unit = make_graph(experiment()).unit("dataset").inputs["group_000000"]
+    unit = Graph(experiment()).unit("dataset").inputs["group_000000"]
     result, _ = run(replace(unit, resources=Resources(gpus=1)), store, executor)
     assert result.failed == []
     assert is_done(store, unit.kind, unit.id)
@@ -170,7 +170,7 @@ def test_no_other_unit_uses_a_process_that_was_given_a_gpu(executor: Joined, sto
 def test_a_process_with_failed_imports_exits_and_another_runs_the_unit(executor: Joined, store: Store) -> None:
     # The state in which Python leaves a module whose import failed.
     broken = in_the_worker(lambda: (sys.modules.update({"vldd_dist.pipeline.context": None}), os.getpid())[1])
-    unit = make_graph(experiment()).unit("dataset").inputs["group_000000"]
+    unit = Graph(experiment()).unit("dataset").inputs["group_000000"]
     result, (notice,) = run(unit, store, executor)
     assert is_done(store, unit.kind, unit.id)
     assert result.failed == []

@@ -52,8 +52,3 @@ class Graph:
     def owners(self, until: str | None = None) -> Iterator[tuple["Graph", list[WorkUnit]]]:
         """This graph with its units, as `StudyGraph.owners` yields the graphs of a study."""
         yield self, self.units(until)
-
-
-def make_graph(experiment: Experiment) -> Graph:
-    """The graph of an experiment; see `Graph`."""
-    return Graph(experiment)

@@ -102,12 +102,12 @@ def import_data(config: str, store: str, *overrides: str) -> None:
     from vldd_dist.config.loading.load import load_experiment
     from vldd_dist.errors import VlddError
     from vldd_dist.pipeline.execute import execute
-    from vldd_dist.pipeline.graphs.experiment import make_graph
+    from vldd_dist.pipeline.graphs.experiment import Graph
     from vldd_dist.pipeline.work_unit import in_dependency_order
     from vldd_dist.store.store import Store
 
     try:
-        unit = make_graph(load_experiment(config, list(overrides))).unit("dataset")
+        unit = Graph(load_experiment(config, list(overrides))).unit("dataset")
         for needed in in_dependency_order([unit]):
             execute(needed.order(), Store(store), lambda event: None)
     except VlddError as error:

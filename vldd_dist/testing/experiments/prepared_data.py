@@ -11,7 +11,7 @@ from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings, ShardTexts
 from vldd_dist.data.prepared.pieces import GROUPS, Pieces, encode_groups
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import in_dependency_order
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import run
@@ -19,7 +19,7 @@ from vldd_dist.testing.experiments.tiny_experiment import run
 
 def prepare(store: Store, settings: DataSettings) -> Dataset:
     """The prepared data set of a source."""
-    unit = make_graph(Experiment(name="prepared", data=settings, distill={"pairs": [1]})).unit("dataset")
+    unit = Graph(Experiment(name="prepared", data=settings, distill={"pairs": [1]})).unit("dataset")
     run(store, in_dependency_order([unit]))
     return Dataset(UnitReader(store, unit.kind, unit.id))
 

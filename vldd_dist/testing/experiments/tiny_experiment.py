@@ -12,7 +12,7 @@ from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.events import Report
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.execute import execute
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
@@ -74,7 +74,7 @@ def digests(store: Store, unit: WorkUnit) -> dict[str, str]:
 
 
 def units_of(tree: Experiment, kind: str) -> list[WorkUnit]:
-    return [unit for unit in make_graph(tree).units() if unit.kind == kind]
+    return [unit for unit in Graph(tree).units() if unit.kind == kind]
 
 
 def workspace(store: Store, unit: WorkUnit) -> StageContext:

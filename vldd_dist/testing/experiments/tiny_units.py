@@ -8,7 +8,7 @@ from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.distilled_set.manifest import NearestCaptions
 from vldd_dist.distilled_set.reading import published_sets, verify
-from vldd_dist.pipeline.graphs.experiment import make_graph
+from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import TINY
@@ -17,7 +17,7 @@ TINIER = [*TINY, "data.train_images=24", "experts.epochs=2", "distill.outer_step
 
 
 def plan() -> list[WorkUnit]:
-    return make_graph(load_experiment("jobs/presets/scenes.yaml", TINIER)).units()
+    return Graph(load_experiment("jobs/presets/scenes.yaml", TINIER)).units()
 
 
 def first_of(kind: str) -> WorkUnit:
