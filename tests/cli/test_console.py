@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich import table as rich_table
 from rich.live import Live
 from rich.markdown import Markdown
-from rich.table import Table
 
 from tests.test_readme import distilled_set
 from vldd_dist.artifacts.manifests import to_json
@@ -27,8 +27,7 @@ from vldd_dist.events import RunNotice
 from vldd_dist.monitoring.live.console import LiveView, PlainView
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.reports.report_files import write_tables
-from vldd_dist.reporting.table import Column, Published, TableRow, TableSection, Text
-from vldd_dist.reporting.table import Table as ResultTable
+from vldd_dist.reporting.table import Column, Published, Table, TableRow, TableSection, Text
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
 
@@ -60,7 +59,7 @@ def test_control_sequences_in_console_output_are_escaped(terminal: bool) -> None
     """For every way of printing, on a terminal with colours."""
     file = io.StringIO()
     console = SafeConsole(file=file, force_terminal=terminal, color_system="standard" if terminal else None, width=200)
-    table = Table(title=f"title {HOSTILE}")
+    table = rich_table.Table(title=f"title {HOSTILE}")
     table.add_column(f"column {HOSTILE}")
     table.add_row(f"cell {HOSTILE} [/b] :smile:", style="red")
     for printed in (f"text {HOSTILE}", table, Markdown(f"# a {HOSTILE}\n`{HOSTILE}`"), f"[/b] {HOSTILE}"):
@@ -119,7 +118,7 @@ def hostile_store(store: Store) -> Store:
     write_status(store, RunStatus.model_validate(status | {"stages": {text: {"total": 1, "done": 0, "failed": 0}}}))
     rows = [TableRow(cells=[Text(text=text), Published(mean=1, source=text)])]
     columns = [Column(key=text, head=text), Column(key="k", head=text, group=text)]
-    table = ResultTable(title=text, columns=columns, sections=[TableSection(title=text, rows=rows)], notes=[text])
+    table = Table(title=text, columns=columns, sections=[TableSection(title=text, rows=rows)], notes=[text])
     write_tables(store, "x", {"recall": table})
     return store
 

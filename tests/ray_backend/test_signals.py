@@ -1,0 +1,26 @@
+"""Signals are recorded within the block, and have their own handlers again after it."""
+
+import signal
+
+import pytest
+
+from vldd_dist.ray_backend.signals import CaughtSignals
+
+
+def test_a_signal_is_recorded_and_raises_nothing() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with CaughtSignals(signal.SIGINT, signal.SIGTERM) as signals:
+        assert not signals.any()
+        signal.raise_signal(signal.SIGINT)
+        assert signals.any()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_handlers_that_a_library_replaced_can_be_installed_again() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with CaughtSignals(signal.SIGTERM) as signals:
+        signal.signal(signal.SIGTERM, lambda number, frame: pytest.fail("the library's handler"))
+        signals.install()
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.any()
+    assert signal.getsignal(signal.SIGTERM) is before
