@@ -2,7 +2,7 @@
 
     python -m benchmarks.applications --photographs DIR [--store DIR] [--only NAME ...] [--quick]
 
-DIR has the folders flickr8k/ and weights/ with the files that the preset flickr8k-cpu names. Data, embeddings and features
+DIR has the folders flickr8k/ and weights/ (see benchmarks/photographs.py). Data, embeddings and features
 are made once in the store. Pairs are distilled in this process, on features and by the bilevel objective without experts, as
 applications distil parts of the data: from all training pairs, initialised from random real pairs and from noise. --quick:
 one seed, fewer steps and candidates. The last line is JSON, with figures of the distilled pairs and of random ones.
@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks._measure import print_json
+from benchmarks.photographs import overrides_of
 from vldd_dist.applications.architecture_search import ArchitectureSearch
 from vldd_dist.applications.base import Application
 from vldd_dist.applications.continual_learning import ContinualLearning
@@ -62,14 +63,10 @@ def bilevel(inner_steps: int, skipped_steps: int, real_batch_size: int) -> Objec
 
 def prepared(photographs: Path, store: Store, quick: bool) -> Inputs:
     """The inputs of applications without distilled pairs. Units that the store lacks are run."""
-    shards, weights = photographs / "flickr8k", photographs / "weights"
     experiment = load_experiment(
         "jobs/presets/flickr8k-cpu.yaml",
         [
-            f"data.source.train={shards}/flickr8k-train-{{000..005}}.tar",
-            f"data.source.val={shards}/flickr8k-val-000.tar",
-            f"data.source.test={shards}/flickr8k-test-000.tar",
-            f"model.image.weights={weights}/mobilenetv2_100_imagenet_fp16.safetensors",
+            *overrides_of(photographs),
             f"evaluation.seeds=[{'0' if quick else '0, 1, 2'}]",
             "evaluation.learning_rates=[0.1, 0.3]",
             "applications.run=[continual_learning]",

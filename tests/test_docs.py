@@ -4,8 +4,10 @@ import logging
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import typer
 
 from docs_site.links import translate_all
@@ -15,7 +17,9 @@ from tests.test_readme import distilled_set
 from vldd_dist.cli.main import app
 from vldd_dist.config.base import Plugin, Section
 from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.distilled_set.write import save
+from vldd_dist.models.text.encoder import FrozenTextEncoder
 from vldd_dist.plugins import REGISTRIES, STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -88,8 +92,14 @@ def test_a_link_of_the_repository_is_one_of_the_site(caplog: pytest.LogCaptureFi
 
 def test_the_tutorial_trains_on_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    save(distilled_set(), "my-set")
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/tutorials/use-a-set.md").read_text(), re.DOTALL)
-    made: dict[str, object] = {}
-    exec(code, made)
+    encoder = FrozenTextEncoder(TextTowerSettings(model="tiny-clip", pooling="projected"), torch.device("cpu"))
+    shown = distilled_set()
+    shown.rows["texts"] = encoder.encode(["a red star", "two circles", "blue", "a large ring on grey", "cross"], 2)
+    shown.recipe = shown.recipe.model_copy(update={"text_encoder": encoder.identity, "learning_rate": 0.001})
+    save(shown, "my-set")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/tutorials/use-a-set.md").read_text(), re.DOTALL)
+    made: dict[str, Any] = {}
+    for code in blocks:
+        exec(code, made)
     assert made["losses"][0] > made["losses"][-1] > 0
+    assert made["scores"].shape == (3, 2)

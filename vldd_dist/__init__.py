@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from vldd_dist.config.experiment import Experiment
     from vldd_dist.distilled_set.distilled import DistilledSet
     from vldd_dist.distilled_set.training import train_on
+    from vldd_dist.models.recipe_text_encoder import build_text_encoder
     from vldd_dist.models.recipe_towers import build_towers
 
-__all__ = ["DistilledSet", "Experiment", "build_towers", "load_distilled", "train_on"]
+__all__ = ["DistilledSet", "Experiment", "build_text_encoder", "build_towers", "load_distilled", "train_on"]
 
 _MODULE_OF = {
     "DistilledSet": "vldd_dist.distilled_set.distilled",
     "Experiment": "vldd_dist.config.experiment",
+    "build_text_encoder": "vldd_dist.models.recipe_text_encoder",
     "build_towers": "vldd_dist.models.recipe_towers",
     "train_on": "vldd_dist.distilled_set.training",
 }

@@ -8,6 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.photographs import overrides_of as photographs_overrides
+
 # The last commit in which every unit passed each image through the frozen tower.
 BEFORE = "446acba"
 ROOT = Path(__file__).parents[2]
@@ -49,14 +51,7 @@ def overrides_of(photographs: Path | None, whole: bool) -> list[str]:
     """
     if photographs is None:
         return list(QUICK)
-    shards = photographs / "flickr8k"
-    paths = {
-        "data.source.train": shards / "flickr8k-train-{000..005}.tar",
-        "data.source.val": shards / "flickr8k-val-000.tar",
-        "data.source.test": shards / "flickr8k-test-000.tar",
-        "model.image.weights": photographs / "weights" / "mobilenetv2_100_imagenet_fp16.safetensors",
-    }
-    return [*(f"{key}={value}" for key, value in paths.items()), *([] if whole else SHORTENED)]
+    return [*photographs_overrides(photographs), *([] if whole else SHORTENED)]
 
 
 def seconds_before_and_now(overrides: list[str]) -> tuple[float, float]:

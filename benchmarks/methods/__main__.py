@@ -2,7 +2,7 @@
 
     python -m benchmarks.methods --photographs DIR [--store DIR] [--methods NAME ...] [--pairs M ...]
 
-DIR has the folders flickr8k/ and weights/ with the files that the preset methods-flickr8k names. The inputs of the variants
+DIR has the folders flickr8k/ and weights/ (see benchmarks/photographs.py). The inputs of the variants
 (data, features, experts, coresets) and the figures of distillations are stored, so that an interrupted run continues where it
 stopped. Every method is tuned in the same way: with the first budget and one seed, its outer learning rates of images and texts
 are multiplied by each of --rates, and the best by validation is used for --seeds distillations of each budget. A learned
@@ -27,6 +27,7 @@ from rich.table import Table
 from benchmarks._measure import print_json
 from benchmarks.methods.feature_space import FeatureSpace
 from benchmarks.methods.method_runs import KeptFigures, MethodRun, method_run
+from benchmarks.photographs import overrides_of
 from vldd_dist.applications.parts import set_bytes
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
@@ -85,17 +86,7 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 def read_study(photographs: Path, changes: list[str]) -> LoadedStudy:
-    shards, weights = photographs / "flickr8k", photographs / "weights"
-    return load_study(
-        PRESET,
-        [
-            f"data.source.train={shards}/flickr8k-train-{{000..005}}.tar",
-            f"data.source.val={shards}/flickr8k-val-000.tar",
-            f"data.source.test={shards}/flickr8k-test-000.tar",
-            f"model.image.weights={weights}/mobilenetv2_100_imagenet_fp16.safetensors",
-            *changes,
-        ],
-    )
+    return load_study(PRESET, [*overrides_of(photographs), *changes])
 
 
 def coreset_rows(kept: KeptFigures, space: FeatureSpace, pairs: int, only: Collection[str] | None) -> Iterator[Row]:
