@@ -1,5 +1,6 @@
 """The documentation site: its reference pages are complete, its links have targets, and the commands that it names exist."""
 
+import json
 import logging
 import re
 import shlex
@@ -9,18 +10,21 @@ from typing import Any
 import pytest
 import torch
 import typer
+from PIL import Image
 
 from docs_site.links import translate_all
 from docs_site.plugins import KEYS, plugins_page
 from docs_site.settings import settings_page
 from tests.test_readme import distilled_set
 from vldd_dist.cli.main import app
-from vldd_dist.config.base import Plugin, Section
+from vldd_dist.config.base import Plugin, Section, choose
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.sections.model import TextTowerSettings
+from vldd_dist.data.sources.base import Source
+from vldd_dist.data.sources.sample import RawSample
 from vldd_dist.distilled_set.write import save
 from vldd_dist.models.text.encoder import FrozenTextEncoder
-from vldd_dist.plugins import REGISTRIES, STAGES
+from vldd_dist.plugins import REGISTRIES, SOURCES, STAGES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -103,3 +107,33 @@ def test_the_tutorial_trains_on_a_set(tmp_path: Path, monkeypatch: pytest.Monkey
         exec(code, made)
     assert made["losses"][0] > made["losses"][-1] > 0
     assert made["scores"].shape == (3, 2)
+
+
+def test_the_script_for_karpathy_files_writes_tars_with_the_same_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images" / "train2014").mkdir(parents=True)
+    entries = []
+    for number, split in enumerate(["train", "restval", "val", "test", "train"]):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "images" / "train2014" / f"{number}.png")
+        sentences = [{"raw": f"caption {number} {caption}"} for caption in range(2)]
+        entries.append({"filepath": "train2014", "filename": f"{number}.png", "split": split, "sentences": sentences})
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": entries}))
+    (code,) = re.findall(r"```python\n(import io.*?)```", (ROOT / "docs/own-data.md").read_text(), re.DOTALL)
+    monkeypatch.setattr("sys.argv", ["script", *(str(tmp_path / name) for name in ("dataset.json", "images", "tars"))])
+    exec(code, {})
+    tars = {split: f"{tmp_path}/tars/{split}-*.tar" for split in ("train", "val", "test")}
+    shards = choose(SOURCES, {"name": "shards", **tars})
+    karpathy = choose(SOURCES, {"name": "karpathy", "annotations": f"{tmp_path}/dataset.json", "images": f"{tmp_path}/images"})
+    for split, images in {"train": 3, "val": 1, "test": 1}.items():
+        found, expected = (pairs_of(source, split) for source in (shards, karpathy))
+        assert len(found) == images
+        assert found == expected
+
+
+def pairs_of(source: Source, split: str) -> list[tuple[Any, list[str]]]:
+    """Encoded image and captions of all samples, in order."""
+    samples = [
+        sample
+        for part in source.parts(split, limit=None, images=1000)
+        for sample in source.samples(split, part, image_size=8, seed=0)
+    ]
+    return [(sample.image, list(sample.captions)) for sample in samples if isinstance(sample, RawSample)]

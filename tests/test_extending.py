@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from vldd_dist import load_distilled, plugins
@@ -16,6 +17,7 @@ from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.loading.load_study import load_study
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.monitoring.live.run_state import RunState
@@ -215,3 +217,25 @@ def test_an_installed_package_enters_its_own(monkeypatch: pytest.MonkeyPatch) ->
     assert groups == ["vldd_dist.coresets"]
     assert re.search(r"`vldd_dist.stages`, `.sources`, `.coresets`, `.initialisations`, `.losses`", PAGE)
     assert plugins.LOSSES.group == "vldd_dist.losses"
+
+
+def test_a_method_of_ones_own_stands_beside_the_published_ones(enter, tmp_path: Path) -> None:
+    enter("mean_matching")
+    (added,) = re.findall(r"```yaml\n(variants:.*?)```", PAGE, re.DOTALL)
+    study = yaml.safe_load(Path("jobs/presets/methods-flickr8k.yaml").read_text())
+    mine = yaml.safe_load(added)
+    study["variants"] |= mine["variants"]
+    study["tables"]["methods"] |= mine["tables"]["methods"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))
+    loaded = load_study(tmp_path / "mine.yaml", [])
+    assert loaded.experiments["mine"].distill.objective.name == "mean_matching"
+    assert set(mine["tables"]["methods"]["variants"]) <= loaded.experiments.keys()
+
+
+def test_a_registered_plugin_without_its_module_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plugins.CORESETS.entries, "every_nth", "every_nth_gone:EveryNth")
+    sentence = (
+        r"the coreset 'every_nth' is registered as every_nth_gone:EveryNth, but there is no module every_nth_gone: install it"
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        load_experiment("jobs/presets/scenes.yaml", ["coresets.methods=[every_nth]"])

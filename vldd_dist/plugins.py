@@ -40,14 +40,23 @@ class Registry:
         """The plug-in with this name, imported.
 
         Raises:
-            ValueError: there is no such plug-in; the message lists the names.
+            ValueError: there is no such plug-in, and the message lists the names; or its module does not exist.
         """
         target = self.entries.get(name) or self._installed.get(name)
         if target is None:
             hint = did_you_mean(name, self)
             raise ValueError(f"there is no {self.kind} {name!r}: choose one of {', '.join(self)}{hint}")
         module, _, attribute = target.partition(":")
-        return getattr(import_module(module), attribute)
+        try:
+            return getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            # Another missing module is an error in the plug-in's own file.
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise
+            raise ValueError(
+                f"the {self.kind} {name!r} is registered as {target}, but there is no module {error.name}: "
+                "install it, or correct the entry"
+            ) from None
 
     @cached_property
     def _installed(self) -> dict[str, str]:

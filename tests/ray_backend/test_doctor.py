@@ -2,10 +2,13 @@
 
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from vldd_dist.cli.main import main
+from vldd_dist.ray_backend import doctor
 from vldd_dist.ray_backend.doctor import examine
 from vldd_dist.store.store import Store
 
@@ -72,3 +75,21 @@ def test_a_clock_that_is_off_is_named(
     (finding,) = [finding for finding in examine(store.url) if finding.subject == "clock"]
     assert (finding.verdict, words in finding.says) == (verdict, True)
     assert list(Path(store.root).iterdir()) == []
+
+
+def test_a_gpu_that_torch_is_not_built_for_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(name="Old GPU", major=6, minor=1, total_memory=24 << 30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    monkeypatch.setattr(torch, "ones", lambda *sizes, device: torch.zeros(sizes))
+    (found,) = doctor._gpu()
+    assert (found.verdict, found.detail) == ("ok", "0: Old GPU, compute capability 6.1, 24 GiB")
+
+    def no_kernel(*sizes: int, device: str) -> torch.Tensor:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nSearch for ...")
+
+    monkeypatch.setattr(torch, "ones", no_kernel)
+    (found,) = doctor._gpu()
+    assert found.verdict == "FAIL"
+    assert "does not compute (CUDA error: no kernel image is available for execution on the device): torch 2" in found.detail

@@ -165,7 +165,16 @@ def _gpu() -> Iterator[Finding]:
         return
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        yield Finding("ok", "GPU", f"{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+        name = f"{index}: {properties.name}, compute capability {properties.major}.{properties.minor}"
+        try:
+            # A GPU that torch was not built for is found all the same; its first kernel fails.
+            ones = torch.ones(8, 8, device=f"cuda:{index}")
+            (ones @ ones).sum().item()
+        except RuntimeError as error:
+            built = f"torch {torch.__version__} is built for CUDA {torch.version.cuda}, {', '.join(torch.cuda.get_arch_list())}"
+            yield Finding("FAIL", "GPU", f"{name}: does not compute ({str(error).splitlines()[0]}): {built}; see docs/gpu.md")
+            continue
+        yield Finding("ok", "GPU", f"{name}, {properties.total_memory / 2**30:.0f} GiB")
 
 
 def _deepspeed() -> Iterator[Finding]:
