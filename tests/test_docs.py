@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+import yaml
 from PIL import Image
 
 from docs_site.links import translate_all
@@ -19,12 +20,13 @@ from tests.test_readme import distilled_set
 from vldd_dist.cli.main import app
 from vldd_dist.config.base import Plugin, Section, choose
 from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.loading.load_study import load_study
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.data.sources.base import Source
 from vldd_dist.data.sources.sample import RawSample
 from vldd_dist.distilled_set.write import save
 from vldd_dist.models.text.encoder import FrozenTextEncoder
-from vldd_dist.plugins import REGISTRIES, SOURCES, STAGES
+from vldd_dist.plugins import LOSSES, REGISTRIES, SOURCES, STAGES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -80,6 +82,15 @@ def test_the_commands_exist(path: Path) -> None:
         known = {option for parameter in commands[name].params for option in parameter.opts} if name in commands else set()
         used = {word.partition("=")[0] for word in words if word.startswith("--") and word.partition("=")[0] != "--help"}
         assert used <= known, found
+
+
+def test_the_example_of_lors_has_the_settings_that_were_measured() -> None:
+    page = (ROOT / "docs/methods.md").read_text()
+    (example,) = re.findall(r"^`model\.loss: (\{name: wbce.*?\}\})`", page, re.MULTILINE)
+    loss = load_study("methods-flickr8k").experiments["lors"].model.loss
+    assert choose(LOSSES, yaml.safe_load(example)) == loss
+    for kind in ("low_rank", "full"):
+        assert choose(LOSSES, {"name": "wbce", "similarity": kind}).similarity.lr == loss.similarity.lr
 
 
 def test_a_link_of_the_repository_is_one_of_the_site(caplog: pytest.LogCaptureFixture) -> None:

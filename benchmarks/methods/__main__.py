@@ -4,12 +4,12 @@
 
 DIR has the folders flickr8k/ and weights/ (see benchmarks/photographs.py). The inputs of the variants
 (data, features, experts, coresets) and the figures of distillations are stored, so that an interrupted run continues where it
-stopped. Every method is tuned in the same way: with the first budget and one seed, its outer learning rates of images and texts
-are multiplied by each of --rates, and the best by validation is used for --seeds distillations of each budget. A learned
-similarity counts as part of a budget: such a method has fewer pairs. All sets, also coresets and random pairs, are evaluated by
-students with the same protocol: five seeds, a learning rate chosen on validation from one list, one measurement on the test
-split. The last line is JSON: ours_mean_100, best_published_mean_100, best_coreset_mean_100, full_mean, ours_over_published,
-ours_share_of_full.
+stopped; figures of other code are measured again. Every method is tuned in the same way: with the first budget and one seed,
+its outer learning rates of images and texts are multiplied by each of --rates, and the best by validation is used for --seeds
+distillations of each budget. A budget is the bytes of M pairs of features. A learned similarity counts as part of it: such a
+method has fewer pairs. All sets, also coresets and random pairs, are evaluated by students with the same protocol: five seeds,
+a learning rate chosen on validation from one list, one measurement on the test split. The last line is JSON: ours_mean_100,
+best_published_mean_100, best_coreset_mean_100, full_mean, ours_over_published, ours_share_of_full.
 """
 
 import argparse
@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._measure import print_json
+from benchmarks.methods.budget import pair_bytes, pairs_of_budget
 from benchmarks.methods.feature_space import FeatureSpace
-from benchmarks.methods.method_runs import KeptFigures, MethodRun, method_run
+from benchmarks.methods.method_runs import KeptFigures, MethodRun, digest_of_code, method_run
 from benchmarks.photographs import overrides_of
-from vldd_dist.applications.parts import set_bytes
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy, load_study
@@ -54,6 +54,8 @@ class Row(NamedTuple):
 
     Attributes:
         kind: full, coreset, published, ours or ablation.
+        pairs: number of pairs; 0 for full data.
+        budget: number of plain pairs that take as many bytes, with which the row is compared; 0 for full data.
         means: means of six test recalls, percent: one for each distillation (over its students), or one for each student if
             nothing is distilled.
         students: standard deviation over the students of a distillation, averaged over distillations.
@@ -65,6 +67,7 @@ class Row(NamedTuple):
     name: str
     kind: str
     pairs: int
+    budget: int
     means: list[float]
     students: float | None = None
     rate: float | None = None
@@ -103,7 +106,7 @@ def coreset_rows(kept: KeptFigures, space: FeatureSpace, pairs: int, only: Colle
             recalls = kept.once(f"{chosen.method} {unit.id} {chosen.seed}", space, measure)
             recalls_of.setdefault(chosen.method, []).extend(recalls)
     for method, recalls in recalls_of.items():
-        yield Row(method, "coreset", pairs, recalls)
+        yield Row(method, "coreset", pairs, pairs, recalls)
 
 
 def main() -> None:
@@ -122,54 +125,52 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rates, arguments.seeds = [1.0], 1
+    study = read_study(arguments.photographs, QUICK_CHANGES if arguments.quick else [])
+    if unknown := [name for name in arguments.methods or [] if name not in study.experiments]:
+        parser.error(f"--methods: {unknown[0]} is not a variant of {PRESET}: choose from {', '.join(study.experiments)}")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*measure_all(arguments, Path(arguments.store or folder))]
+        rows = [*measure_all(arguments, study, Path(arguments.store or folder))]
     show(rows)
 
 
-def measure_all(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
+def measure_all(arguments: argparse.Namespace, study: LoadedStudy, folder: Path) -> Iterator[Row]:
     quick, store = arguments.quick, Store(str(folder))
-    study = read_study(arguments.photographs, QUICK_CHANGES if quick else [])
     names = arguments.methods or (QUICK if quick else list(study.experiments))
     steps = QUICK_STEPS if quick else None
-    kept = KeptFigures(folder / "method_runs.jsonl")
-    base = FeatureSpace.prepare(of_budget(study.experiments[BASE], arguments.pairs[0], steps), store)
+    kept = KeptFigures(folder / "method_runs.jsonl", digest_of_code())
+    base = FeatureSpace.prepare(with_pairs(study.experiments[BASE], arguments.pairs[0], steps), store)
+    bytes_of_pair = pair_bytes(base)
     epochs = 6 if quick else 20
-    yield printed(Row("full", "full", 0, kept.once(f"full {epochs}", base, lambda: base.full_data(epochs))))
+    yield printed(Row("full", "full", 0, 0, kept.once(f"full {epochs}", base, lambda: base.full_data(epochs))))
     for name in names:
         rate: float | None = None
-        for pairs in arguments.pairs:
-            experiment = of_budget(study.experiments[name], pairs, steps)
+        for budget in arguments.pairs:
+            experiment = study.experiments[name]
+            experiment = with_pairs(experiment, pairs_of_budget(experiment.model.loss, budget, bytes_of_pair), steps)
             space = FeatureSpace.prepare(experiment, store)
-            for row in coreset_rows(kept, space, pairs, QUICK_CORESETS if quick else None):
+            for row in coreset_rows(kept, space, budget, QUICK_CORESETS if quick else None):
                 yield printed(row)
-            run = partial(method_run, kept, store, name, experiment)
+            run = partial(method_run, kept, store, name, experiment, budget)
             if rate is None:
                 rate = max((run(factor, 0) for factor in arguments.rates), key=lambda result: result.validation).rate
-            yield printed(row_of([run(rate, seed) for seed in range(arguments.seeds)], pairs))
+            yield printed(row_of([run(rate, seed) for seed in range(arguments.seeds)]))
 
 
-def row_of(runs: Sequence[MethodRun], pairs: int) -> Row:
+def row_of(runs: Sequence[MethodRun]) -> Row:
     first = runs[0]
     kind = "ours" if first.method == OURS else "ablation" if first.method.startswith(OURS) else "published"
     students = statistics.mean(deviation(run.recalls) or 0.0 for run in runs) if len(first.recalls) > 1 else None
     seconds = statistics.median(run.seconds for run in runs)
-    return Row(first.method, kind, pairs, [run.mean for run in runs], students, first.rate, first.size, seconds)
+    means = [run.mean for run in runs]
+    return Row(first.method, kind, first.pairs, first.budget, means, students, first.rate, first.size, seconds)
 
 
-def of_budget(experiment: Experiment, pairs: int, outer_steps: int | None) -> Experiment:
-    """The experiment with a budget of the bytes of so many images and, if given, another number of outer steps. A learned
-    similarity is part of the budget."""
-    distill, image_bytes = experiment.distill, 4 * 3 * experiment.data.image_size**2
-
-    def bytes_of(count: int) -> int:
-        similarity = {name: row.start for name, row in experiment.model.loss.learned_rows(range(1), count).items()}
-        return count * (image_bytes + set_bytes(similarity))
-
-    budget = next(count for count in range(pairs, 0, -1) if bytes_of(count) <= pairs * image_bytes)
+def with_pairs(experiment: Experiment, pairs: int, outer_steps: int | None) -> Experiment:
+    """The experiment with this number of pairs and, if given, another number of outer steps."""
+    distill = experiment.distill
     return experiment.model_copy(
-        update={"distill": distill.model_copy(update={"pairs": [budget], "outer_steps": outer_steps or distill.outer_steps})}
+        update={"distill": distill.model_copy(update={"pairs": [pairs], "outer_steps": outer_steps or distill.outer_steps})}
     )
 
 
@@ -180,11 +181,11 @@ def printed(row: Row) -> Row:
 
 
 def show(rows: list[Row]) -> None:
-    """Print the table and the line of JSON, whose figures are those of 100 pairs."""
+    """Print the table and the line of JSON, whose figures are those of a budget of 100 pairs."""
     full = next(row.mean for row in rows if row.kind == "full")
     columns = ("method", "pairs", "mean", "± runs", "± students", "runs", "of full data, %", "rate", "KiB", "CPU s")
     table = Table(*columns, title="Flickr8k, feature space: mean of six test recalls, percent")
-    for row in sorted(rows, key=lambda row: (row.pairs, KINDS.index(row.kind))):
+    for row in sorted(rows, key=lambda row: (row.budget, KINDS.index(row.kind))):
         figures = (f"{value:.1f}" if value is not None else "" for value in (row.mean, row.deviation, row.students))
         sizes = (
             f"{value:g}" if value else ""
@@ -195,7 +196,7 @@ def show(rows: list[Row]) -> None:
 
     summary = {"full_mean": full}
     for kind in ("ours", "published", "coreset"):
-        if means := [row.mean for row in rows if row.kind == kind and row.pairs in (99, 100)]:
+        if means := [row.mean for row in rows if row.kind == kind and row.budget == 100]:
             summary["ours_mean_100" if kind == "ours" else f"best_{kind}_mean_100"] = max(means)
     if ours := summary.get("ours_mean_100"):
         summary["ours_share_of_full"] = ours / full

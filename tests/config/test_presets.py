@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.loading.load import description_path, load_experiment, read_tree
+from vldd_dist.config.loading.load_study import STUDY_KEYS, load_study
 from vldd_dist.config.loading.presets import FOLDERS, preset_names
 from vldd_dist.errors import ConfigError
 
@@ -26,6 +27,24 @@ def test_a_preset_is_found_by_its_name_from_anywhere(tmp_path: Path, monkeypatch
     for name in ("../config/presets", "/etc/passwd", ""):
         with pytest.raises(ConfigError):
             load_experiment(name)
+
+
+STUDIES = [name for name in preset_names() if STUDY_KEYS & read_tree(description_path(name)).keys()]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_has_a_table_with_each_coreset_and_no_row_twice(name: str) -> None:
+    """Variants with the same description of the distillation share its sets, which must then not be rows of both."""
+    study = load_study(name)
+    computed = {method.label for experiment in study.experiments.values() for method in experiment.coresets.methods}
+    shown = {method for table in study.study.table_settings().values() for method in table.methods}
+    assert computed <= shown
+    for table in study.study.table_settings().values():
+        of_sets = [
+            study.experiments[variant].model_dump_json(exclude={"name", "coresets"})
+            for variant in table.variants or study.experiments
+        ]
+        assert len(of_sets) == len(set(of_sets)), table.title
 
 
 def test_both_folders_hold_the_same_presets() -> None:

@@ -80,6 +80,15 @@ def test_studies_and_experiments_are_distinguished_by_their_keys(tmp_path: Path)
         load_study("scenes")
 
 
+def test_variants_with_the_same_distilled_sets_may_differ_in_coresets_of_the_table(tmp_path: Path) -> None:
+    variants, table = (
+        {"a": {}, "b": {"coresets.methods": ["prototypes"]}},
+        {"title": "T", "methods": ["distilled", "prototypes"]},
+    )
+    study = load_study(written(tmp_path, variants=variants, tables={"t": table}))
+    assert set(study.experiments) == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     ("study", "sentence"),
     [
@@ -107,6 +116,17 @@ def test_studies_and_experiments_are_distinguished_by_their_keys(tmp_path: Path)
             r"tables\.t\.pairs: .* 11 pairs: choose from 10, 20",
         ),
         ({"variants": {"a": {}}, "tables": {"t": {"title": "T", "image_models": "all"}}}, r"has evaluation\.image_models"),
+        (
+            {"variants": {"a": {}, "b": {"coresets.methods": ["prototypes"]}}},
+            r"tables\.all\.methods: a and b have the same distilled sets, .* list such coresets in methods",
+        ),
+        (
+            {
+                "variants": {"a": {}, "b": {"coresets.methods": ["random", "prototypes"]}},
+                "tables": {"t": {"title": "T", "methods": ["distilled", "full", "random"]}},
+            },
+            r"tables\.t\.methods: a and b have the same distilled sets",
+        ),
         ({"variants": {"a": {}}, "tabels": {}}, r"tabels: unknown key; did you mean 'tables'\?"),
         ({"base": 3, "variants": {"a": {}}}, r"base: expected a description, a preset's name"),
         ({"base": "nothing", "variants": {"a": {}}}, r"nothing: no such file, and no preset of this name"),

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distributed.feature_runs import found_gradient, prepare
+from tests.distributed.feature_runs import found_gradient, prepare, start
 from tests.distributed.stopping import execute_until
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Sharding
+from vldd_dist.distillation.student import make_unrolling
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
@@ -103,6 +104,27 @@ def test_a_run_on_an_engine_ends_where_one_process_does(
         way = wanted[f"pairs/{name}"] - start[name]
         assert float(way.norm()) > 1e-3, name
         assert relative(torch.cat([part[f"pairs/{name}"] for part in parts]) - start[name], way) < 1e-3, name
+
+
+LORA = ["model.image.model=test_vit", "model.image.model_args={img_size: 32}", "model.image.train=lora"]
+
+
+def shards_of_start(ranks: Ranks, url: str, sharding: Sharding, seed: int) -> list[Tensor]:
+    """This rank's shards of the start of a student with LoRA; the whole tensors, flattened, in one process."""
+    _, inputs, _ = start(ranks, url, [*OVERRIDES, *LORA])
+    objective = inputs.settings.objective
+    unrolling = make_unrolling(inputs.model, inputs.loss, objective, None, ranks, sharding, 4)
+    return [shard.flatten().clone() for shard in unrolling.fresh_starts()(seed)]
+
+
+@pytest.mark.parametrize("sharding", ["none", "zero3", "fsdp"])
+def test_ranks_have_the_shards_of_one_start_with_adapters(
+    sharding: Sharding, prepared: dict[str, Store], group: Callable[[int], Group]
+) -> None:
+    whole = shards_of_start(SOLO, prepared["full"].url, "none", 1)
+    parts = group(2).run(shards_of_start, prepared["full"].url, sharding, 1)
+    for tensor, *shards in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat(shards), tensor)
 
 
 def test_a_second_outer_step_starts_as_the_first(prepared: dict[str, Store], group: Callable[[int], Group]) -> None:

@@ -158,6 +158,18 @@ def test_differences_on_ranks_are_close_to_the_full_gradient(
     assert 0 < errors["choice"] < 1.5e-3, errors
 
 
+@pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
+@pytest.mark.parametrize("sharding", ["none", "zero3", "fsdp"])
+def test_checkpointing_on_ranks_changes_no_bit(group: Groups, sharding: Sharding, gradient: str) -> None:
+    plain, recomputing = (
+        group(2).run(sharded_gradient, student, sharding, gradient) for student in ("vit", "vit with checkpointing")
+    )
+    for one, other in zip(plain, recomputing, strict=True):
+        assert torch.equal(one["rates"], other["rates"])
+        for batch, others in zip(one["rows"], other["rows"], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(batch, others, strict=True))
+
+
 def checked(ranks: Ranks, student: str, sharding: Sharding, ways: list[tuple[float | None, bool]]) -> list[EpsilonChoice]:
     """One check for each (known step, whether second derivatives fit on the last rank)."""
     case = dual_encoder_case(steps=2, **STUDENTS[student]).in_model_inputs()

@@ -67,14 +67,24 @@ def test_a_call_is_the_model_with_those_parameters(checkpointing: bool) -> None:
 
 @pytest.mark.parametrize(
     "image",
-    [{}, {**VIT, "model_args": {"img_size": 32, "proj_drop_rate": 0.2}}, {**VIT, "train": "lora"}],
-    ids=["nfnet", "vit with dropout", "lora vit"],
+    [
+        {},
+        {**VIT, "model_args": {"img_size": 32, "proj_drop_rate": 0.2, "drop_path_rate": 0.2}},
+        {**VIT, "train": "lora"},
+        {**VIT, "train": "lora", "lora": {"dropout": 0.3}},
+    ],
+    ids=["nfnet", "vit with dropout", "lora vit", "lora vit with dropout"],
 )
-def test_checkpointing_changes_no_derivative_of_a_call(image: dict) -> None:
+@pytest.mark.parametrize("bf16", [False, True])
+def test_checkpointing_changes_no_derivative_of_a_call(bf16: bool, image: dict) -> None:
     """At parameters that are not the model's own: a recomputed pass must not fall back on those. First and second
-    derivatives, bit for bit, with the masks of dropout."""
-    plain, recomputing = (_derivatives(model(0, grad_checkpointing=on, **image)) for on in (False, True))
-    for a, b in zip(plain, recomputing, strict=True):
+    derivatives, bit for bit, with the masks of dropout and in the precision of the first pass."""
+    derivatives = []
+    for checkpointing in (False, True):
+        encoder = model(0, grad_checkpointing=checkpointing, **image)
+        encoder.bf16_backbone = bf16
+        derivatives.append(_derivatives(encoder))
+    for a, b in zip(*derivatives, strict=True):
         assert torch.equal(a, b)
 
 

@@ -26,9 +26,9 @@ from vldd_dist.distillation.real_data.teacher import Teacher, soft_cross_entropy
 from vldd_dist.distillation.sampling import draw_batches
 from vldd_dist.distillation.student.local_unrolling import LocalUnrolling
 from vldd_dist.distillation.student.unrolling import RealRows
-from vldd_dist.errors import ConfigError
 from vldd_dist.models.heads import build_head
 from vldd_dist.models.losses.cosine import cosines
+from vldd_dist.models.parameters import ParameterView
 from vldd_dist.pipeline.context import StageContext, read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.distillation import run_context
@@ -277,20 +277,23 @@ def test_a_distillation_needs_no_expert_and_moves_all_it_learns(prepared: Store)
     assert all((rows[name] - start[name]).flatten(1).any(dim=1).all() for name in rows)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "sentence"),
-    [
-        (["distill.workers=2", "distill.objective.gradient=full"], "full keeps one graph in one process: set exact"),
-        (
-            ["distill.objective.gradient=finite_difference"],
-            "finite_difference is not accurate enough for distill.objective: bilevel",
-        ),
-        (["distill.objective.gradient=tesla"], "tesla is not accurate enough for distill.objective: bilevel: set exact"),
-    ],
-)
-def test_what_it_cannot_do_is_refused_with_the_description(overrides: list[str], sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        described("", "head", *overrides)
+def test_each_student_starts_with_its_own_adapters(prepared: Store) -> None:
+    """As the evaluation's students do, whose models are built from different seeds."""
+    vit = ["model.image.model=test_vit", "model.image.model_args={img_size: 32}"]
+    tree = experiment(*OVERRIDES[:4], f"distill.objective={{{SETTINGS}{ALONE}}}", *vit, "model.image.train=lora")
+    context = context_of(prepared, tree)
+    model = context.build_model(0)
+    start = LocalUnrolling(model, tree.model.loss, tree.distill.objective, None).fresh_starts()
+    names = ParameterView(model).names
+    one, other, again = (dict(zip(names, start(seed), strict=True)) for seed in (1, 2, 1))
+    assert sum("lora_A" in name for name in names) > 1
+    for name in names:
+        assert torch.equal(one[name], again[name]), name
+        if "lora_B" in name:
+            assert not one[name].any()
+        else:
+            # Only layer norms start with constants.
+            assert torch.equal(one[name], other[name]) == ("norm" in name), name
 
 
 @pytest.mark.parametrize("train", ["full", "head"])

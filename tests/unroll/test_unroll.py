@@ -94,10 +94,10 @@ def test_differences_find_the_gradient_of_shared_tensors(difference: str, tolera
     assert relative(flat(found), flat(full)) < tolerance
 
 
-@pytest.mark.parametrize("name", ["full", "exact", "finite_difference"])
+@pytest.mark.parametrize("name", ["full", "exact", "tesla", "finite_difference"])
 def test_checkpointing_does_not_change_the_gradient(name: str) -> None:
     plain, checkpointed = student_case("vit"), student_case("vit with checkpointing")
-    assert relative(flat(checkpointed.gradient(name)), flat(plain.gradient(name))) < 1e-3
+    assert torch.equal(flat(checkpointed.gradient(name)), flat(plain.gradient(name)))
 
 
 @pytest.mark.parametrize("name", ["nfnet", "nfnet with dropout", "vit", "lora vit", "head only"])

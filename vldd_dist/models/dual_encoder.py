@@ -1,7 +1,7 @@
 """The dual encoder: an image tower and a head on caption embeddings, which map into a joint space."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Self
 
@@ -65,9 +65,12 @@ class DualEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(settings.image.std)[:, None, None], persistent=False)
 
     @property
-    def heads(self) -> list[nn.Module]:
-        """The heads, in the order of `HEADS`."""
-        return [getattr(self, name) for name in HEADS]
+    def drawn_modules(self) -> dict[str, nn.Module]:
+        """Name -> module, for the modules whose starting weights are drawn anew for each student: the heads and, with LoRA, the
+        first matrices (A) of the adapters. The second ones (B) start at zero."""
+        adapters = (name for name, module in self.named_modules() if hasattr(module, "lora_A"))
+        names = [*HEADS, *(f"{name}.lora_A" for name in adapters)]
+        return {name: self.get_submodule(name) for name in names}
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -128,22 +131,22 @@ def _identity(rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def redraw_heads(heads: Sequence[nn.Module], seed: int) -> None:
-    """Draw new starting weights for the heads that are trained. They depend on the seed only, and have the distribution of
-    those that `build` draws, but not the same values for the same seed.
+def redraw(modules: Iterable[nn.Module], seed: int) -> None:
+    """Draw new starting weights for those of the modules that are trained. They depend on the seed only, and have the
+    distribution of those that `build` draws, but not the same values for the same seed.
 
     Args:
-        heads: a model's `heads`, or copies of them.
+        modules: a model's `drawn_modules`, or copies of them.
     """
     with seeded(seed):
-        for head in heads:
-            if any(parameter.requires_grad for parameter in head.parameters()):
+        for module in modules:
+            if any(parameter.requires_grad for parameter in module.parameters()):
                 # Drawn on the CPU, so that the weights are the same for every device.
-                fresh = copy.deepcopy(head).cpu()
-                for module in fresh.modules():
-                    if callable(reset_parameters := getattr(module, "reset_parameters", None)):
+                fresh = copy.deepcopy(module).cpu()
+                for part in fresh.modules():
+                    if callable(reset_parameters := getattr(part, "reset_parameters", None)):
                         reset_parameters()
-                head.load_state_dict(fresh.state_dict())
+                module.load_state_dict(fresh.state_dict())
 
 
 def build(settings: ModelSettings, text_dim: int, image_weights: dict[str, Tensor] | None, head_seed: int) -> DualEncoder:

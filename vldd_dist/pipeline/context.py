@@ -14,14 +14,14 @@ from vldd_dist.artifacts.row_files import concatenated, row_files_of
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Section
-from vldd_dist.config.sections.model import ModelSettings
+from vldd_dist.config.sections.model import ImageTowerSettings, ModelSettings
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
 from vldd_dist.data.prepared.image_features import ImageFeatures
 from vldd_dist.data.prepared.pieces import Pieces
 from vldd_dist.events import Report
 from vldd_dist.models.dual_encoder import DualEncoder, build
-from vldd_dist.pipeline.work_unit import UnitOrder
+from vldd_dist.pipeline.work_unit import UnitOrder, WorkUnit
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.store.store import Store
 
@@ -96,7 +96,7 @@ class StageContext:
 
     @property
     def model_settings(self) -> ModelSettings:
-        return ModelSettings.model_validate(self.spec["model"])
+        return model_settings_of(self.order)
 
     def build_model(self, head_seed: int) -> DualEncoder:
         """The dual encoder with its starting weights, on the worker's device."""
@@ -105,6 +105,13 @@ class StageContext:
             weights = read_tensors(self.reader("image_weights"), "weights.safetensors")
         model = build(self.model_settings, self.embeddings.dim, weights, head_seed)
         return model.to(self.device)
+
+
+def model_settings_of(unit: WorkUnit | UnitOrder) -> ModelSettings:
+    """The dual encoder of a unit: `model` in its spec and, in its execution, how the image tower runs."""
+    model = unit.spec["model"]
+    how_to_run = {name: unit.execution[name] for name in ImageTowerSettings.execution_names()}
+    return ModelSettings.model_validate(model | {"image": model["image"] | how_to_run})
 
 
 def read_tensors(reader: UnitReader, name: str) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from typing import Any
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.model import NAMED_WEIGHTS, ImageTowerSettings, ModelSettings
 from vldd_dist.models.losses import Loss
+from vldd_dist.models.text.identity import text_folder
 from vldd_dist.pipeline.stage import Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 
@@ -44,9 +45,14 @@ def tower_spec(image: ImageTowerSettings) -> dict[str, Any]:
 
 
 def model_spec(model: ModelSettings) -> dict[str, Any]:
-    """The model's part of a spec. The path of a weights file is replaced by "file", because the path does not change the model;
-    the file's content is part of the id of the `image_weights` unit."""
+    """The model's part of a spec. The path of a weights file is replaced by "file", and that of a text encoder by the folder's
+    name, because paths do not change the model; the contents are part of the ids of the `image_weights` and the
+    `caption_embeddings` units."""
     spec = model.identity()
+    # A constant, which keeps the ids from when this setting was part of them (docs/decisions.md).
+    spec["image"]["grad_checkpointing"] = False
     if model.image.weights not in NAMED_WEIGHTS:
         spec["image"]["weights"] = "file"
+    if model.text.model != "minilm" and (folder := text_folder(model.text)):
+        spec["text"]["model"] = folder.name
     return spec

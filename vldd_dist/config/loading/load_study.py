@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import apply_overrides, description_path, exists, first_problem, load_experiment, read_tree
 from vldd_dist.config.overrides import names_first, set_key
-from vldd_dist.config.study import Study
+from vldd_dist.config.study import Study, TableSettings
 from vldd_dist.errors import ConfigError
 from vldd_dist.methods import DISTILLED, FULL
 
@@ -114,8 +114,9 @@ def _read_base(tree: dict[str, Any], path: Path) -> None:
 
 
 def _table_problems(study: Study, experiments: Mapping[str, Experiment]) -> Iterator[str]:
-    """A sentence for each table entry that none of the table's variants will produce, so that its cells would stay empty."""
-    for name, table in study.tables.items():
+    """A sentence for each table entry that none of the table's variants will produce, so that its cells would stay empty, and for
+    each table with the same rows for two variants."""
+    for name, table in study.table_settings().items():
         shown = [experiments[variant] for variant in table.variants or experiments]
         methods = {FULL, DISTILLED, *(method.label for experiment in shown for method in experiment.coresets.methods)}
         if unknown := [method for method in table.methods if method not in methods]:
@@ -126,6 +127,20 @@ def _table_problems(study: Study, experiments: Mapping[str, Experiment]) -> Iter
             yield f"{name}.pairs: no variant of the table has {missing[0]} pairs: choose from {choices}"
         if table.image_models == "all" and not any(experiment.evaluation.image_models for experiment in shown):
             yield f"{name}.image_models: no variant of the table has evaluation.image_models: set it to own"
+        variant_of: dict[tuple[str, tuple[str, ...]], str] = {}
+        for variant in table.variants or experiments:
+            first = variant_of.setdefault(_rows_of(experiments[variant], table), variant)
+            if first != variant:
+                yield (
+                    f"{name}.methods: {first} and {variant} have the same distilled sets, and the table has no coreset that differs "
+                    "between them: list such coresets in methods, or remove one of the variants from the table"
+                )
+
+
+def _rows_of(experiment: Experiment, table: TableSettings) -> tuple[str, tuple[str, ...]]:
+    """What determines a variant's rows: its description without name and coresets, and those of its coresets that the table has."""
+    shown = [method.label for method in experiment.coresets.methods if method.label in table.methods]
+    return experiment.model_dump_json(exclude={"name", "coresets"}), tuple(shown)
 
 
 def _change_base(tree: dict[str, Any]) -> None:

@@ -64,7 +64,9 @@ class DataSettings(Section):
         description="Approximate number of images that one work unit prepares: a smaller number makes more units to run in "
         "parallel, a larger one has less overhead.",
     )
-    licence: str = Field("unknown", description="Licence of the images and captions, for the distilled set's card.")
+    licence: Annotated[str, HOW_TO_RUN] = Field(
+        "unknown", description="Licence of the images and captions, for the distilled set's card."
+    )
     card: Annotated[CardSettings, HOW_TO_RUN] = Field(
         default_factory=CardSettings, description="What else the distilled set's card says about the data."
     )

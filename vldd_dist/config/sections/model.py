@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from vldd_dist.config.base import AnyPlugin, Positive, Rate, Section, choose, plugin_of
+from vldd_dist.config.base import HOW_TO_RUN, AnyPlugin, Positive, Rate, Section, choose, plugin_of
 from vldd_dist.plugins import LOSSES
 
 # Values of `image.weights` with a meaning of their own; any other value is a file.
@@ -62,7 +62,9 @@ class ImageTowerSettings(Section):
     )
     lora: LoraSettings = Field(default_factory=LoraSettings)
     head: HeadSettings = Field(default_factory=lambda: HeadSettings(kind="none"))
-    grad_checkpointing: bool = Field(False, description="Recompute activations in the backward pass (less memory, more time).")
+    grad_checkpointing: Annotated[bool, HOW_TO_RUN] = Field(
+        False, description="Recompute activations in the backward pass (less memory, more time)."
+    )
 
     @property
     def freezes_backbone(self) -> bool:

@@ -1,9 +1,9 @@
 """Bilevel distillation: the pairs are moved to lower the loss on real pairs of a student that is trained on the synthetic ones.
 
-The student is trained like the students of the evaluation: from freshly drawn heads, by SGD with momentum and weight decay. The
-gradient goes back through a window of its training that ends at a random step (random truncated back-propagation through time,
-Feng et al. 2310.02379). Two measures against overfitting to the training images: noise on the real features, and targets that
-are partly the experts' similarities (figures: benchmarks/results/methods.md).
+The student is trained like the students of the evaluation: from freshly drawn heads and adapters, by SGD with momentum and
+weight decay. The gradient goes back through a window of its training that ends at a random step (random truncated
+back-propagation through time, Feng et al. 2310.02379). Two measures against overfitting to the training images: noise on the
+real features, and targets that are partly the experts' similarities (figures: benchmarks/results/methods.md).
 """
 
 from collections.abc import Iterator
@@ -80,13 +80,30 @@ class Bilevel(UnrolledObjective):
             yield BilevelProblem(self, context, unrolling, teacher)
 
     def problems(self, experiment: "Experiment") -> list[str]:
-        key, problems = "distill.objective", [*self.problems_on_ranks(experiment)]
+        key, problems = "distill.objective", [*self.problems_on_ranks(experiment), *self._differences(experiment)]
         gradient = GRADIENTS.load(self.gradient)
         if gradient.first_order_only or not gradient.update_adjoint:
             problems.append(f"{key}.gradient: {self.gradient} is not accurate enough for {key}: bilevel: set exact")
         if self.teacher and experiment.model.loss.first_temperature() is None:
             loss = experiment.model.loss.name
             problems.append(f"{key}.teacher: model.loss: {loss} has no temperature: set {key}.teacher to 0")
+        return problems
+
+    def _differences(self, experiment: "Experiment") -> list[str]:
+        """How this student's training differs from that of the evaluation's students, for which the pairs are meant."""
+        key, distill, evaluation, problems = "distill.objective", experiment.distill, experiment.evaluation, []
+        if distill.batch_size is None and max(distill.pairs) > evaluation.batch_size:
+            problems.append(
+                f"distill.batch_size: null trains bilevel's student on all {max(distill.pairs)} pairs at once, but the "
+                f"evaluation takes batches of {evaluation.batch_size}: set distill.batch_size to {evaluation.batch_size}"
+            )
+        for name in ("momentum", "weight_decay"):
+            own, others = getattr(self, f"student_{name}"), getattr(evaluation, name)
+            if own != others:
+                problems.append(
+                    f"{key}.student_{name} ({own:g}) differs from evaluation.{name} ({others:g}), with which the pairs are "
+                    "evaluated: set both to the same value"
+                )
         return problems
 
     def refuse_on_ranks(self, model: DualEncoder) -> None:
@@ -127,7 +144,7 @@ class Bilevel(UnrolledObjective):
 
 
 class BilevelProblem(OuterProblem):
-    """Each outer step trains a student with freshly drawn heads, and differentiates its loss on real pairs.
+    """Each outer step trains a student with freshly drawn heads and adapters, and differentiates its loss on real pairs.
 
     Args:
         unrolling: the student's unroll; it uses the context's model.

@@ -40,7 +40,9 @@ class CovarianceMatching(FeatureMatching):
     lr_encoder: Rate = Field(0.01, description="Learning rate of the image backbone in these training steps.")
     lr_heads: Rate = Field(0.1, description="Learning rate of the heads in these training steps.")
     reset_every: Positive = Field(
-        50, description="Every so many outer steps the model is reset to its starting weights, with freshly drawn heads."
+        50,
+        description="Every so many outer steps the model is reset to its starting weights, with freshly drawn heads and "
+        "adapters.",
     )
 
     def real_rows(self) -> int:

@@ -6,7 +6,7 @@ import torch
 
 from vldd_dist.distillation.context import RunContext
 from vldd_dist.distillation.real_data.real_features import RealFeatures
-from vldd_dist.models.dual_encoder import redraw_heads
+from vldd_dist.models.dual_encoder import redraw
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.seeding import derive_seed
 from vldd_dist.sharding.replicas import Replicas
@@ -28,9 +28,9 @@ class OnlineTraining:
 
 
 class OnlineModel:
-    """Brings the context's model to the state of an outer step. At a reset it gets its starting weights and freshly drawn
-    heads. After each outer step it takes one SGD step of the contrastive loss, without dropout, on the real batch of that
-    outer step.
+    """Brings the context's model to the state of an outer step. At a reset it gets its starting weights, with freshly drawn
+    heads and adapters. After each outer step it takes one SGD step of the contrastive loss, without dropout, on the real batch
+    of that outer step.
 
     The state depends only on (seed, step): a resumed run repeats the steps since the last reset.
     """
@@ -61,7 +61,7 @@ class OnlineModel:
 
     def _reset(self, step: int) -> None:
         self._view.write(self._start)
-        redraw_heads(self.model.heads, derive_seed(self.seed, step))
+        redraw(self.model.drawn_modules.values(), derive_seed(self.seed, step))
         self._step = step
 
     def _train(self) -> None:

@@ -30,7 +30,7 @@ from vldd_dist.distillation.unroll import (
 from vldd_dist.distillation.unroll.finite_difference import all_bits_of_fp32
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.attention import unfused_attention
-from vldd_dist.models.dual_encoder import DualEncoder, redraw_heads
+from vldd_dist.models.dual_encoder import DualEncoder, redraw
 from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import call
@@ -57,7 +57,7 @@ class LocalUnrolling:
     def fresh_starts(self) -> Callable[[int], Params]:
         # The student's steps do not change the model's own parameters, so they can be read later.
         def start(seed: int) -> Params:
-            redraw_heads(self.model.heads, seed)
+            redraw(self.model.drawn_modules.values(), seed)
             return self.student.view.read()
 
         return start

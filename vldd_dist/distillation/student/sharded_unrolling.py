@@ -35,7 +35,7 @@ from vldd_dist.distillation.unroll import (
 from vldd_dist.distillation.unroll.finite_difference import all_bits_of_fp32
 from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.attention import set_unfused_attention
-from vldd_dist.models.dual_encoder import HEADS, DualEncoder, redraw_heads
+from vldd_dist.models.dual_encoder import DualEncoder, redraw
 from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView
@@ -74,7 +74,7 @@ class ShardedUnrolling:
         self.skeleton = Skeleton(model)
         set_unfused_attention(self.skeleton.model)
         # Copied before the engine shards them.
-        self.heads = [copy.deepcopy(head).cpu() for head in model.heads]
+        self.drawn_modules = {name: copy.deepcopy(module).cpu() for name, module in model.drawn_modules.items()}
         # The engine requires an optimiser, but its steps are never taken: the unroll writes the parameters itself.
         sharded = shard_model(model, torch.optim.SGD(view.parameters, lr=1.0), sharding, ranks)
         self.layout = sharded.layout
@@ -98,11 +98,11 @@ class ShardedUnrolling:
         starting_shards = self.passes.model.read()
 
         def start(seed: int) -> Params:
-            redraw_heads(self.heads, seed)
+            redraw(self.drawn_modules.values(), seed)
             drawn = {
                 f"{name}.{path}": parameter.detach().flatten()
-                for name, head in zip(HEADS, self.heads, strict=True)
-                for path, parameter in head.named_parameters()
+                for name, module in self.drawn_modules.items()
+                for path, parameter in module.named_parameters()
             }
             return [
                 drawn[name][slice(*own)].to(shard) if name in drawn else shard.clone()

@@ -66,7 +66,9 @@ class LowRankSimilarity(Similarity):
     kind: Literal["low_rank"] = "low_rank"
     rank: Positive = Field(10, description="The rank r; each pair has 2 r + 1 numbers.")
     alpha: Rate = Field(1.0, description="The low-rank part is scaled by alpha / rank.")
-    lr: OuterRate = Field(0.05, description="Outer learning rate of a, L and R; 0 keeps the identity.")
+    lr: OuterRate = Field(
+        0.005, description="Outer learning rate of a, L and R, for distill.optimiser: adam; 0 keeps the identity."
+    )
 
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
         starts = {
@@ -91,7 +93,7 @@ class FullSimilarity(Similarity):
 
     owned: ClassVar[frozenset[str]] = frozenset({MATRIX, NUMBER})
     kind: Literal["full"] = "full"
-    lr: OuterRate = Field(0.01, description="Outer learning rate of S; 0 keeps the identity.")
+    lr: OuterRate = Field(0.005, description="Outer learning rate of S, for distill.optimiser: adam; 0 keeps the identity.")
 
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
         columns = torch.tensor(numbers, dtype=torch.int64)

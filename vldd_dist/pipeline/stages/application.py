@@ -46,7 +46,7 @@ def unit(graph: Units, number: int, pairs: int | None = None, seed: int | None =
     if pairs is not None:
         inputs["distillation"] = graph.unit("distillation", pairs, seed)
         label += f" {pairs} pairs seed {seed}"
-    execution = {"encode_batch": experiment.evaluation.encode_batch}
+    execution = {"encode_batch": experiment.evaluation.encode_batch, **model.image.execution()}
     return STAGE.new(experiment, spec, inputs, execution, label)
 
 

@@ -72,6 +72,7 @@ def unit(graph: Units, pairs: int, seed: int, phase: int | None = None) -> WorkU
         spec |= {"pairs": sum(counts[: number + 1]), "phase": {"number": number, "pairs": counts[number]}}
     execution = {
         "encode_batch": experiment.evaluation.encode_batch,
+        **experiment.model.image.execution(),
         "settings": settings.model_dump(mode="json"),
         # The executor reads these two: how the ranks are started, and after what time a silent rank counts as lost.
         "sharding": settings.sharding,
@@ -202,7 +203,7 @@ def _of_unit(experiment: Experiment, unit: WorkUnit) -> tuple[Experiment, int]:
 
 STAGE = StageSpec(
     kind="distillation",
-    version=5,
+    version=6,
     title="distillations",
     section="distill",
     result=DistillationFacts,

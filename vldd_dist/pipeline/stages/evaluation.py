@@ -17,7 +17,7 @@ from vldd_dist.cost_model.memory_trace import TraceOf
 from vldd_dist.cost_model.work_model import student_flops
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
-from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
+from vldd_dist.pipeline.context import StageContext, model_settings_of, read_rows, read_tensors
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets, make_evaluator, protocol_of
 from vldd_dist.pipeline.inputs import load_expert, load_retrieval_split
 from vldd_dist.pipeline.model_units import expert_model, model_input_units, model_named, model_spec, on_real_pairs
@@ -49,16 +49,14 @@ def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -
     if source.kind == "coreset":
         model = on_real_pairs(model)
     label = f"evaluation of {source.label}"
+    spec = {"model": model_spec(model), "metrics": [metric.identity() for metric in experiment.evaluation.metrics]}
+    if role == "pairs":
+        spec |= {"protocol": protocol_of(experiment, image_model), "seed": seed}
     return STAGE.new(
         experiment,
-        {
-            "protocol": protocol_of(experiment, image_model),
-            "model": model_spec(model),
-            "seed": seed,
-            "metrics": [metric.identity() for metric in experiment.evaluation.metrics],
-        },
+        spec,
         {"dataset": graph.unit("dataset"), role: source, **model_input_units(graph, model)},
-        {"encode_batch": experiment.evaluation.encode_batch},
+        {"encode_batch": experiment.evaluation.encode_batch, **model.image.execution()},
         label if role == "expert" else f"{label}, {image_model}, seed {seed}",
     )
 
@@ -132,7 +130,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
     particular: of the image model with the most traffic."""
     models = [model_named(experiment, name) for name in experiment.image_models()]
     if unit is not None:
-        models = [ModelSettings.model_validate(unit.spec["model"])]
+        models = [model_settings_of(unit)]
     of_models = []
     for model in models:
         trace = traces(model, experiment.data.image_size)
@@ -143,7 +141,7 @@ def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit
 
 def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float:
     """The operations of encoding the test split and, unless an expert is evaluated, of training and validating students."""
-    model = ModelSettings.model_validate(unit.spec["model"])
+    model = model_settings_of(unit)
     trace, has_features = traces(model, experiment.data.image_size), model.has_features
     test = 0 if has_features else data.images["test"] * FlopTrace(trace).encoding
     if "pairs" not in unit.inputs:

@@ -48,7 +48,8 @@ def unit(graph: Units, index: int) -> WorkUnit:
         "seed": experiment.seed,
         "index": index,
     }
-    execution = {"encode_batch": experiment.evaluation.encode_batch, **training.execution()}
+    how_to_run = experiment.model.image.execution() | training.execution()
+    execution = {"encode_batch": experiment.evaluation.encode_batch, **how_to_run}
     inputs = {"dataset": graph.unit("dataset"), **model_input_units(graph, experiment.model)}
     return STAGE.new(experiment, spec, inputs, execution, f"expert {index}")
 

@@ -40,7 +40,7 @@ def unit(graph: Units, expert: int) -> WorkUnit:
             "expert": graph.unit("expert", expert),
             **model_input_units(graph, experiment.model),
         },
-        {"encode_batch": experiment.evaluation.encode_batch},
+        {"encode_batch": experiment.evaluation.encode_batch, **experiment.model.image.execution()},
         f"features of expert {expert}",
     )
 

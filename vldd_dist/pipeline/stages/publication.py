@@ -52,8 +52,9 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
         "protocol": protocol_of(experiment, experiment.model.image.model),
         "card": experiment.data.card.model_dump(mode="json"),
         "resize": experiment.data.resize,
+        "licence": experiment.data.licence,
     }
-    return STAGE.new(experiment, spec, inputs, label=f"publication {pairs} pairs seed {seed}")
+    return STAGE.new(experiment, spec, inputs, experiment.model.image.execution(), f"publication {pairs} pairs seed {seed}")
 
 
 def wanted(graph: Units) -> Iterable[Key]:
@@ -184,7 +185,8 @@ def _facts(context: StageContext, run: dict[str, Any], objective: str) -> dict[s
         label = role.removeprefix("recall.").rsplit(".", 2)[0]
         recalls.setdefault(label, []).append(context.reader(role).facts["test"])
     return {
-        "data": context.dataset.facts | {"resize": context.spec["resize"]},
+        # The unit of the data may have been made by a run with another licence in its description.
+        "data": context.dataset.facts | {name: context.spec[name] for name in ("resize", "licence")},
         "card": context.spec["card"],
         "recalls": recalls,
         "objective": objective,

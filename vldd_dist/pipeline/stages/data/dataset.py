@@ -28,7 +28,7 @@ class DatasetFacts(Facts):
     duplicates: dict[str, Count] = Field(description='"SPLIT, SPLIT" -> number of images with identical bytes in both')
     image_size: Count = Field(description="width and height in pixels")
     source: str
-    licence: str
+    licence: str = Field(description="as in the run that prepared the data; a distilled set has that of its own run")
 
 
 def unit(graph: Units) -> WorkUnit:
@@ -36,7 +36,10 @@ def unit(graph: Units) -> WorkUnit:
     data = graph.experiment.data
     groups = {role_of(number): graph.unit("shard_group", number, group) for number, group in enumerate(groups_of(data))}
     execution = {"settings": data.model_dump(mode="json")}
-    return STAGE.new(graph.experiment, {"settings": data.identity()}, groups, execution, "dataset")
+    # A constant in place of the licence, which only the publication shows: it keeps the ids from when the licence was part of
+    # them.
+    settings = data.identity() | {"licence": "unknown"}
+    return STAGE.new(graph.experiment, {"settings": settings}, groups, execution, "dataset")
 
 
 def run(context: StageContext) -> dict[str, Any]:

@@ -1,0 +1,40 @@
+"""Settings that the bilevel objective rejects: what it cannot do, and students that are trained unlike the evaluation's."""
+
+import pytest
+
+from tests.pipeline.test_bilevel import described
+from vldd_dist.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["distill.workers=2", "distill.objective.gradient=full"], "full keeps one graph in one process: set exact"),
+        (
+            ["distill.objective.gradient=finite_difference"],
+            "finite_difference is not accurate enough for distill.objective: bilevel",
+        ),
+        (["distill.objective.gradient=tesla"], "tesla is not accurate enough for distill.objective: bilevel: set exact"),
+        (
+            ["evaluation.batch_size=4"],
+            "on all 5 pairs at once, but the evaluation takes batches of 4: set distill.batch_size to 4",
+        ),
+        (["evaluation.momentum=0.5"], r"student_momentum \(0\.9\) differs from evaluation\.momentum \(0\.5\)"),
+        (["distill.objective.student_weight_decay=0"], r"student_weight_decay \(0\) differs from evaluation\.weight_decay"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_with_the_description(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        described("", "head", *overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["evaluation.batch_size=5"],
+        ["evaluation.batch_size=4", "distill.batch_size=4"],
+        ["evaluation.momentum=0.5", "distill.objective.student_momentum=0.5"],
+    ],
+)
+def test_a_student_that_is_trained_as_in_the_evaluation_is_accepted(overrides: list[str]) -> None:
+    assert described("", "head", *overrides).distill.pairs == [5]

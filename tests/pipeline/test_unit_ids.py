@@ -1,0 +1,84 @@
+"""Which settings are part of the ids of units, so that a change of them means computing the units again."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vldd_dist.artifacts.units import UnitReader
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.config.sections.model import TextTowerSettings
+from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.models.text.identity import text_folder
+from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.stages.evaluation import EvaluationFacts
+from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.tiny_experiment import digests, experiment, run, units_of, workspace
+
+# An experiment with units of all kinds that build a model.
+CHECKPOINTING = "model.image.grad_checkpointing=true"
+
+
+def changed_kinds(one: Experiment, other: Experiment) -> set[str]:
+    """The kinds with units that only one of the experiments has."""
+    ids, others = ({(unit.kind, unit.id) for unit in Graph(tree).units()} for tree in (one, other))
+    return {kind for kind, _ in ids ^ others}
+
+
+def test_another_licence_changes_only_the_publication() -> None:
+    assert changed_kinds(experiment(), experiment("data.licence=MIT")) == {"publication"}
+
+
+def test_a_set_has_the_licence_of_its_own_run(without: Callable[[str], Store]) -> None:
+    """The data in the store were prepared by a run with another licence."""
+    store, tree = without("publication"), experiment("data.licence=MIT")
+    run(store, Graph(tree).units())
+    (publication,), (dataset,) = units_of(tree, "publication"), units_of(tree, "dataset")
+    published = DistilledSet.load(store.url_of(UnitReader(store, publication.kind, publication.id).facts["folder"]))
+    assert published.facts["data"]["licence"] == "MIT"
+    assert UnitReader(store, dataset.kind, dataset.id).facts["licence"] == "CC0-1.0"
+
+
+def test_the_path_of_a_local_text_encoder_changes_no_id(tmp_path: Path) -> None:
+    folder, trees = text_folder(TextTowerSettings(model="minilm")), []
+    assert folder is not None
+    for place in ("workstation", "cluster"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "encoder").symlink_to(folder)
+        trees.append(experiment(f"model.text.model={tmp_path / place / 'encoder'}"))
+    assert changed_kinds(*trees) == set()
+    assert "expert" in changed_kinds(trees[0], experiment())
+
+
+def test_an_expert_is_not_evaluated_again_because_students_are_trained_differently() -> None:
+    trees = [experiment(f"evaluation.epochs={epochs}", "evaluation.learning_rates=[0.01]") for epochs in (2, 3)]
+    ids, others = ({unit.id for unit in units_of(tree, "evaluation") if "expert" in unit.inputs} for tree in trees)
+    assert ids == others
+    assert len(ids) == trees[0].experts.count
+    assert changed_kinds(*trees) == {"distillation", "evaluation", "publication"}
+
+
+def test_checkpointing_is_in_no_id_and_reaches_the_model(finished: Store) -> None:
+    plain, recomputing = experiment(), experiment(CHECKPOINTING)
+    assert changed_kinds(plain, recomputing) == set()
+    for kind in ("expert", "features", "distillation", "evaluation", "publication"):
+        for tree in (plain, recomputing):
+            model = workspace(finished, units_of(tree, kind)[0]).build_model(0)
+            assert model.recomputes == (tree is recomputing), kind
+
+
+@pytest.mark.parametrize("kind", ["expert", "features", "distillation", "evaluation"])
+def test_units_with_checkpointing_have_the_same_bits(kind: str, finished: Store, recomputed: Store) -> None:
+    for unit in units_of(experiment(), kind):
+        assert digests(recomputed, unit) == digests(finished, unit)
+        if kind == "evaluation":
+            facts, others = (EvaluationFacts(**UnitReader(store, kind, unit.id).facts) for store in (finished, recomputed))
+            assert facts == others
+
+
+@pytest.fixture(scope="module")
+def recomputed(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The store of the tiny experiment with gradient checkpointing."""
+    store = Store(str(tmp_path_factory.mktemp("recomputed")))
+    run(store, Graph(experiment(CHECKPOINTING)).units())
+    return store

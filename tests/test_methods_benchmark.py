@@ -1,0 +1,96 @@
+"""`benchmarks.methods`: budgets in bytes of what is measured, figures of other code, and names of methods."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.methods import __main__ as command
+from benchmarks.methods.budget import counted_bytes, pair_bytes, pairs_of_budget
+from benchmarks.methods.feature_space import FeatureSpace
+from benchmarks.methods.method_runs import KeptFigures, digest_of_code
+from vldd_dist.config.loading.load_study import load_study
+from vldd_dist.store.store import Store
+from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
+
+# Features of MobileNetV2 and MiniLM, as in the preset.
+PAIR_BYTES = 4 * (1280 + 384)
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> FeatureSpace:
+    tree = experiment("model.image.train=head", "model.image.head.kind=linear", "model.joint_dim=16")
+    store = Store(str(tmp_path_factory.mktemp("store")))
+    run(store, [unit for kind in DATA_KINDS for unit in units_of(tree, kind)])
+    return FeatureSpace(tree, store, units_of(tree, "distillation")[0])
+
+
+def test_a_pair_has_the_size_of_its_features(space: FeatureSpace) -> None:
+    images, texts = torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, 384)
+    assert 3 * pair_bytes(space) == counted_bytes(space.of_pixels({"images": images, "texts": texts}).rows)
+
+
+@pytest.mark.parametrize("budget", [100, 200, 500])
+@pytest.mark.parametrize("name", ["vldd", "lors", "ptm-st"])
+def test_a_learned_similarity_is_paid_for_in_pairs_of_features(name: str, budget: int) -> None:
+    loss = load_study(command.PRESET).experiments[name].model.loss
+
+    def set_of(count: int) -> int:
+        return count * PAIR_BYTES + counted_bytes(
+            {key: row.start for key, row in loss.learned_rows(range(count), count).items()}
+        )
+
+    count = pairs_of_budget(loss, budget, PAIR_BYTES)
+    assert set_of(count) <= budget * PAIR_BYTES < set_of(count + 1)
+    assert (count == budget) == (name == "vldd")
+
+
+def test_rows_of_one_budget_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever their numbers of pairs are."""
+    rows = [("full", "full", 0, 0, 31.0), ("ptm-st", "published", 94, 100, 29.0), ("vldd", "published", 100, 100, 27.0)]
+    others = [("bilevel", "ours", 100, 100, 29.5), ("ptm-st", "published", 180, 200, 30.0)]
+    command.show([command.Row(name, kind, pairs, budget, [mean]) for name, kind, pairs, budget, mean in rows + others])
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["best_published_mean_100"], summary["ours_mean_100"]) == (29.0, 29.5)
+
+
+def test_figures_of_other_code_are_measured_again(space: FeatureSpace, tmp_path: Path) -> None:
+    measured: list[str] = []
+
+    def measuring(figure: str) -> Callable[[], str]:
+        def measure() -> str:
+            measured.append(figure)
+            return figure
+
+        return measure
+
+    file = tmp_path / "figures.jsonl"
+    file.write_text(json.dumps({"key": "stored without a digest", "name": "x", "figures": "old"}) + "\n")
+    found = [KeptFigures(file, code).once("x", space, measuring(code)) for code in ("one", "one", "other", "one")]
+    assert found == ["one", "one", "other", "one"]
+    assert measured == ["one", "other"]
+
+
+def test_the_digest_of_the_code_is_that_of_its_statements(tmp_path: Path) -> None:
+    file = tmp_path / "vldd_dist/models/losses.py"
+    file.parent.mkdir(parents=True)
+    digests = []
+    for code in ("x = 1\n", "x   =  1  # the same\n", "x = 2\n"):
+        file.write_text(code)
+        digests.append(digest_of_code(tmp_path))
+    assert digests[0] == digests[1] != digests[2]
+    assert digest_of_code() == digest_of_code()
+
+
+def test_an_unknown_method_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["methods", "--photographs", "/none", "--methods", "vldd", "typo"])
+    monkeypatch.setattr(command, "measure_all", None)
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    assert "--methods: typo is not a variant of" in capsys.readouterr().err.splitlines()[-1]
