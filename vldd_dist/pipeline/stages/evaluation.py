@@ -49,7 +49,10 @@ def unit(graph: Units, role: str, evaluated: Key, seed: int, image_model: str) -
     if source.kind == "coreset":
         model = on_real_pairs(model)
     label = f"evaluation of {source.label}"
-    spec = {"model": model_spec(model), "metrics": [metric.identity() for metric in experiment.evaluation.metrics]}
+    spec: dict[str, Any] = {
+        "model": model_spec(model),
+        "metrics": [metric.identity() for metric in experiment.evaluation.metrics],
+    }
     if role == "pairs":
         spec |= {"protocol": protocol_of(experiment, image_model), "seed": seed}
     return STAGE.new(
