@@ -143,8 +143,8 @@ class Counting(Store):
 
     read_bytes = 0
 
-    def read(self, key: str) -> bytes:
-        data = super().read(key)
+    def read(self, key: str, at_most: int | None = None) -> bytes:
+        data = super().read(key, at_most)
         self.read_bytes += len(data)
         return data
 

@@ -101,7 +101,7 @@ def test_the_search_is_repeated_if_a_mark_disappears_meanwhile(store: Store, mon
     writer.checkpoints.save(1, {"state": b"1"}, {"snapshots": {"s": snapshot.model_dump()}})
     original = Store.read
 
-    def commit_first(self: Store, key: str) -> bytes:
+    def commit_first(self: Store, key: str, at_most: int | None = None) -> bytes:
         if "/checkpoints/" in key:
             monkeypatch.setattr(Store, "read", original)
             writer.adopt("s", snapshot)
@@ -111,7 +111,7 @@ def test_the_search_is_repeated_if_a_mark_disappears_meanwhile(store: Store, mon
     monkeypatch.setattr(Store, "read", commit_first)
     assert find_garbage(store, timedelta(0)).keys == []
 
-    def gone(self: Store, key: str) -> bytes:
+    def gone(self: Store, key: str, at_most: int | None = None) -> bytes:
         if key.startswith("units/"):
             raise MissingObject(key)
         return original(self, key)
@@ -200,6 +200,7 @@ def test_an_object_that_is_referenced_after_the_search_is_kept(store: Store) -> 
 
 
 def test_a_blob_that_is_rewritten_after_the_last_check_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    UnitWriter(store, "thing", "another", {}, {}).commit({})
     blob = UnitWriter(store, "thing", "u", {}, {}).put_blob(b"content")
     make_older(store, 2 * DAY)
     found = find_garbage(store, DAY)
@@ -248,6 +249,40 @@ def test_nothing_is_garbage_while_a_folder_cannot_be_read(store: Store, monkeypa
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(StoreError, match="permission denied at units"):
         find_garbage(store, timedelta(0))
+
+
+@pytest.mark.parametrize("moved", ["units", "units/thing", "units/thing/u/manifest.json"])
+@pytest.mark.parametrize("mounted", [True, False])
+def test_nothing_is_garbage_while_units_lie_on_another_disk(store: Store, tmp_path: Path, moved: str, mounted: bool) -> None:
+    """Reading follows a symbolic link, so that a listing without what is behind it is incomplete."""
+    writer = UnitWriter(store, "thing", "u", {}, {})
+    blob = writer.adopt("x", writer.put_blob(b"days of work"))
+    writer.commit({})
+    make_older(store, 2 * DAY)
+    elsewhere = tmp_path / "another disk"
+    shutil.move(Path(store.root, moved), elsewhere)
+    Path(store.root, moved).symlink_to(elsewhere)
+    if not mounted:
+        elsewhere.rename(tmp_path / "not mounted")
+    if mounted and moved != "units/thing":
+        assert find_garbage(store, DAY).keys == []
+        assert f"units/{moved[6:]}".rstrip("/") in {"units", *store.list("units")}
+    else:
+        for look in (lambda: find_garbage(store, DAY), lambda: store.list("units")):
+            with pytest.raises(StoreError, match=rf"{moved}: is a symbolic link: the folders of a store must be real ones"):
+                look()
+    assert store.exists(blob.key)
+
+
+def test_blobs_are_no_garbage_if_there_are_no_units_at_all(store: Store) -> None:
+    writer = UnitWriter(store, "thing", "u", {}, {})
+    writer.adopt("x", writer.put_blob(b"days of work"))
+    writer.commit({})
+    make_older(store, 2 * DAY)
+    shutil.move(Path(store.root, "units"), Path(store.root, "not mounted"))
+    Path(store.root, "units").mkdir()
+    with pytest.raises(StoreError, match="units: is empty, but there are blobs of units: mount its disk"):
+        find_garbage(store, DAY)
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])

@@ -160,7 +160,7 @@ def test_a_store_that_cannot_be_read_is_not_a_damaged_one(store: Store, monkeypa
     unit.put("x.bin", b"abc")
     unit.checkpoints.save(1, {"state": b"1"}, {})
 
-    def unreachable(key: str) -> bytes:
+    def unreachable(key: str, at_most: int | None = None) -> bytes:
         raise StoreError("permission denied")
 
     monkeypatch.setattr(store, "read", unreachable)

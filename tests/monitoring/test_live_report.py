@@ -135,9 +135,9 @@ def test_the_text_of_a_status_in_a_report() -> None:
 
 def test_no_object_is_read_twice(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     reads: Counter[str] = Counter()
-    read: Callable[[Store, str], bytes] = Store.read
+    read: Callable[..., bytes] = Store.read
 
-    def counting(self: Store, key: str) -> bytes:
+    def counting(self: Store, key: str, at_most: int | None = None) -> bytes:
         reads[key] += 1
         return read(self, key)
 

@@ -40,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     """The requests to stores: (key, start, length), with -1 for a whole object."""
     seen: list[tuple[str, int, int]] = []
     read, read_range = Store.read, Store.read_range
-    monkeypatch.setattr(Store, "read", lambda self, key: seen.append((key, 0, -1)) or read(self, key))
+    monkeypatch.setattr(Store, "read", lambda self, key, at_most=None: seen.append((key, 0, -1)) or read(self, key))
     monkeypatch.setattr(
         Store,
         "read_range",

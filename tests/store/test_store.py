@@ -233,6 +233,54 @@ def test_a_write_is_compared_with_the_stored_object(s3: S3Server, monkeypatch: p
     assert len(sent) == 3, "without a checksum to compare, the bytes are read back"
 
 
+def test_a_create_is_compared_with_the_stored_object(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that was damaged on its way would be there for ever, and nobody could read it."""
+    store, data, sent = s3_store("compared-create"), b"the manifest", []
+    original = store.fs.pipe_file
+
+    def damaging(path: str, data: bytes, **options: object) -> object:
+        sent.append(path)
+        return original(path, data if len(sent) > 2 else b"y" + data[1:], **options)
+
+    monkeypatch.setattr(store.fs, "pipe_file", damaging)
+    assert store.create("mark", data)
+    assert store.read("mark") == data
+    assert len(sent) == 3, "the create and the first write are detected as wrong"
+    assert not store.create("mark", b"theirs")
+
+    def removed(path: str, data: bytes, **options: object) -> None:
+        original(path, data, **options)
+        store.fs.rm_file(path)
+
+    monkeypatch.setattr(store.fs, "pipe_file", removed)
+    assert store.create("gone", data)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        (
+            "abfss://container@account.dfs.core.windows.net/x",
+            r"abfss://CONTAINER@ACCOUNT: write abfss://CONTAINER/PATH, set AZURE_STORAGE_ACCOUNT_NAME",
+        ),
+        ("file://localhost/tmp/x", r"file://localhost/tmp/x: the path of a file:// URL begins with '/': write file:///PATH"),
+        ("local://x", r"local://x: the path of a local:// URL begins with '/': write local:///PATH"),
+    ],
+)
+def test_urls_of_other_forms_are_refused_with_the_right_one(url: str, sentence: str) -> None:
+    with pytest.raises(StoreError, match=sentence):
+        Store(url)
+
+
+def test_both_names_of_local_files_and_paths_are_the_same_store(tmp_path: Path) -> None:
+    store = Store(f"local://{tmp_path}/store")
+    store.write("a/b", b"1")
+    assert store.create("a/c", b"2")
+    assert store.list("a") == ["a/b", "a/c"]
+    assert store.url == Store(tmp_path / "store").url == Store(f"file://{tmp_path}/store").url
+    assert Store(tmp_path / "store").read("a/b") == b"1"
+
+
 def test_uploads_that_nobody_ends_are_found_and_aborted(s3: S3Server) -> None:
     """Moto reports that every upload was begun in 2010, but it reports the right times of parts."""
     store = s3_store("unended")

@@ -84,7 +84,8 @@ def find_garbage(store: Store, min_age: timedelta, keep: Keep | None = None) -> 
         keep: the committed units that are needed; None: all.
 
     Raises:
-        StoreError: the store has no mark, or a manifest cannot be read, so that it is not known what is garbage.
+        StoreError: the store has no mark, a manifest cannot be read, or there are blobs but no units, so that it is not known
+            what is garbage.
     """
     store.require_writable()
     if not is_store(store):
@@ -126,6 +127,11 @@ def _find(store: Store, before: datetime, keep: Keep | None) -> Garbage:
     listing: dict[str, Listed] = {}
     for folder in FOLDERS:
         listing |= store.listing(folder, temporary=True)
+    if any(key.startswith("blobs/") for key in listing) and not any(key.startswith("units/") for key in listing):
+        raise StoreError(
+            f"{store.url_of('units')}: is empty, but there are blobs of units: mount its disk; if you have removed the units, "
+            f"remove {store.url_of('blobs')} too"
+        )
     freed = _freed(listing, before, keep)
     needed = _needed(store, [key for key in listing if _owner(key) not in freed])
     attempts: dict[str, list[str]] = {}

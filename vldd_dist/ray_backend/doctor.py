@@ -70,8 +70,8 @@ def _store(url: str) -> Iterator[Finding]:
         yield Finding(
             "NOTE",
             "conditional put",
-            "not supported by this server: an existing manifest is kept, but if two writers commit the same unit at the same "
-            "instant, the later manifest replaces the earlier; both are complete and equivalent, so results do not change",
+            "not supported by this server or disk: an existing manifest is kept, but if two writers commit the same unit "
+            "at the same instant, the later manifest replaces the earlier; both are equivalent, so results do not change",
         )
 
 

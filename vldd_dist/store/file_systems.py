@@ -78,8 +78,10 @@ def _s3_client(attempts: int) -> dict[str, Any]:
 
 
 def _web_client() -> dict[str, Any]:
-    """Configuration of aiohttp's client: proxies and ~/.netrc are used as by other tools, and bodies are not compressed."""
-    return {"client_kwargs": {"timeout": _time_limits(), "trust_env": True}, "headers": {"Accept-Encoding": "identity"}}
+    """Configuration of aiohttp's client: proxies and ~/.netrc are used as by other tools. Bodies are not compressed, nor
+    decompressed if a server compresses them nevertheless: a few bytes could fill the memory."""
+    client = {"timeout": _time_limits(), "trust_env": True, "auto_decompress": False}
+    return {"client_kwargs": client, "headers": {"Accept-Encoding": "identity"}}
 
 
 def _time_limits() -> Any:

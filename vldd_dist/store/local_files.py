@@ -1,11 +1,16 @@
 """Writing local files atomically: a reader never sees a partly written file, even if the writer is killed."""
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
 
+from vldd_dist.errors import StoreError
+
 TEMPORARY = ".tmp-"
+# What disks without hard links say: FAT and exFAT, and file systems in user space.
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 def replace_file(path: str, data: bytes) -> None:
@@ -13,8 +18,18 @@ def replace_file(path: str, data: bytes) -> None:
     os.replace(_temporary_beside(path, data), path)
 
 
-def create_file(path: str, data: bytes) -> None:
-    """Create a file. Raises FileExistsError if it exists, also if another caller creates it at the same time; else OSError."""
+def create_file(path: str, data: bytes, fall_back: bool = True) -> None:
+    """Create a file.
+
+    Args:
+        fall_back: on a disk without hard links, check that the file does not exist, and then create it. If two callers do so at
+            the same moment, both succeed, and the later bytes remain.
+
+    Raises:
+        FileExistsError: it exists; on a disk with hard links also if another caller creates it at the same time.
+        NotImplementedError: the disk has no hard links, and `fall_back` is False.
+        OSError: it cannot be written.
+    """
     temporary = _temporary_beside(path, data)
     try:
         # Only one of several concurrent callers can create the link, and it refers to the complete file.
@@ -23,8 +38,17 @@ def create_file(path: str, data: bytes) -> None:
         # On NFS the answer may have been lost, and the repeated request finds this caller's own link.
         if not os.path.samestat(os.stat(temporary), os.stat(path)):
             raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if not fall_back:
+            raise NotImplementedError(f"{path}: its disk has no hard links") from None
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        os.replace(temporary, path)
     finally:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def find_files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -34,17 +58,31 @@ def find_files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 
     Raises:
         OSError: a folder cannot be read.
+        StoreError: a symbolic link leads to a folder or nowhere. Objects behind it can be read, so an incomplete list of what
+            exists would have them computed again, or removed with `vldd gc`.
     """
 
     def unless_gone(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             raise error
+        _refuse_link(error.filename)
 
-    for where, _, names in os.walk(folder, onerror=unless_gone):
+    for where, folders, names in os.walk(folder, onerror=unless_gone):
+        for name in folders:
+            _refuse_link(os.path.join(where, name))
         for name in names:
             path = os.path.join(where, name)
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 yield path, os.stat(path)
+            except FileNotFoundError:
+                _refuse_link(path)
+
+
+def _refuse_link(path: str) -> None:
+    if os.path.islink(path):
+        raise StoreError(
+            f"{path}: is a symbolic link: the folders of a store must be real ones: move the whole store, or mount a disk there"
+        )
 
 
 def _temporary_beside(path: str, data: bytes) -> str:

@@ -105,7 +105,7 @@ def load_block(store: Store, info: ObjectInfo, block: Block) -> bytes:
     """One block, read from the store and not from the node's cache, and verified. Raises DamagedObject or MissingObject."""
     source = store.url_of(info.key)
     if block.length == info.size:
-        return info.verify(store.read(info.key), source)
+        return info.verify(store.read(info.key, info.size), source)
     return _verified(store.read_range(info.key, block.start, block.length), block, source)
 
 

@@ -30,11 +30,29 @@ def put_object(
     with ThreadPoolExecutor(1) as pool:
         expected = pool.submit(checksums, data)
         sender.pipe_file(path, data, **({"chunksize": s3.PART_BYTES} if scheme in s3.SCHEMES else {}), **limit)
+    if not _holds(fs, path, data, expected.result(), limit):
+        raise NotAsWritten(f"{path} was sent with {len(data)} bytes, but the store holds other bytes")
+
+
+def ensure_object(
+    fs: AbstractFileSystem, sender: AbstractFileSystem, scheme: str, path: str, data: bytes, limit: dict[str, float]
+) -> None:
+    """Check that the store holds what this caller has created, and otherwise send it again; arguments as for `put_object`.
+
+    Raises:
+        NotAsWritten: the store still holds other bytes.
+        FileNotFoundError: the object has been removed since.
+    """
+    if not _holds(fs, path, data, checksums(data), limit):
+        put_object(fs, sender, scheme, path, data, limit)
+
+
+def _holds(fs: AbstractFileSystem, path: str, data: bytes, expected: set[str], limit: dict[str, float]) -> bool:
+    """Whether the store holds these bytes, by the checksum that it reports, or else by reading the object."""
     info = fs.info(path, **limit)
     # Google Cloud Storage reports an MD5. S3's ETag is the MD5, unless the store encrypts with keys of its own.
     reported = {str(info.get("ETag", "")).strip('"'), info.get("md5Hash")}
-    if info["size"] != len(data) or not (reported & expected.result() or fs.cat_file(path, **limit) == data):
-        raise NotAsWritten(f"{path} was sent with {len(data)} bytes, but the store holds other bytes")
+    return bool(info["size"] == len(data) and (reported & expected or fs.cat_file(path, **limit) == data))
 
 
 def create_object(fs: AbstractFileSystem, path: str, data: bytes, limit: dict[str, float], fall_back: bool) -> None:

@@ -25,7 +25,7 @@ TRANSIENT_ERRNOS = {
     # NFS: another machine has replaced the file.
     errno.ESTALE,
 }
-# Parts of the names of base classes of errors in botocore, aiohttp and requests.
+# Parts of the names of base classes of errors in botocore, aiohttp, requests and httpx.
 TRANSIENT_NAMES = (
     "Timeout",
     "ConnectionError",
@@ -34,6 +34,7 @@ TRANSIENT_NAMES = (
     "IncompleteRead",
     "ClientPayload",
     "HTTPClientError",
+    "TransportError",
 )
 
 Out = TypeVar("Out")
@@ -58,7 +59,7 @@ def is_transient(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
         return True
-    if _http_status(error) in (408, 429, 500, 502, 503, 504):
+    if http_status(error) in (408, 429, 500, 502, 503, 504):
         return True
     return any(name in kind.__name__ for kind in type(error).__mro__ for name in TRANSIENT_NAMES)
 
@@ -86,7 +87,7 @@ def retried(operation: Callable[[float], Out], size: int = 0) -> Out:
     return retrying(attempt)
 
 
-def _http_status(error: BaseException) -> int:
+def http_status(error: BaseException) -> int:
     """The HTTP status in an error of aiohttp, gcsfs or huggingface_hub, or 0."""
     # `code` comes last, because aiohttp's errors have it too, but warn when it is read.
     of_response = getattr(getattr(error, "response", None), "status_code", None)
@@ -127,7 +128,7 @@ def sentence(error: Exception, store_url: str, key: str, seconds: float) -> str:
     if token_expired(error):
         return f"{store_url}: the credentials have expired or are refused: renew them"
     # gcsfs raises a bare OSError.
-    if isinstance(error, PermissionError) or str(error).startswith("Forbidden") or _http_status(error) in (401, 403):
+    if isinstance(error, PermissionError) or str(error).startswith("Forbidden") or http_status(error) in (401, 403):
         return f"{store_url}: permission denied at {key}: give this user or role read and write access"
     if isinstance(error, NotADirectoryError | IsADirectoryError):
         return f"{store_url}/{key}: there is a file where a folder should be, or a folder instead of a file: name another place"
@@ -135,7 +136,7 @@ def sentence(error: Exception, store_url: str, key: str, seconds: float) -> str:
         return f"{store_url}: no usable credentials: give them by environment variables, a profile or a role"
     # The texts of botocore's and aiohttp's own errors could contain a secret, so only their type is shown.
     text = f": {short(error)}" if isinstance(error, OSError | ValueError) and str(error) else ""
-    if status := _http_status(error):
+    if status := http_status(error):
         text = f": HTTP {status}"
     if is_transient(error):
         return (

@@ -8,7 +8,6 @@ environment, a profile or a role, and never appear in a message, pickle or objec
 
 import builtins
 import contextlib
-import os
 import threading
 import time
 import uuid
@@ -18,7 +17,6 @@ from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
@@ -27,7 +25,8 @@ from vldd_dist.store import s3, web
 from vldd_dist.store.file_systems import HUB, PART_ATTEMPTS, missing_library, open_file_system
 from vldd_dist.store.listing import NEVER, Listed, find_objects
 from vldd_dist.store.local_files import create_file, replace_file
-from vldd_dist.store.remote_writes import create_object, is_multipart, put_object
+from vldd_dist.store.location import Location, parse_location
+from vldd_dist.store.remote_writes import create_object, ensure_object, is_multipart, put_object
 from vldd_dist.store.retry import (
     retried,
     says_exists,
@@ -59,19 +58,8 @@ class Store:
         StoreError: the URL is empty, has an unknown scheme, or contains credentials.
     """
 
-    def __init__(self, url: str, **storage_options: Any) -> None:
-        if "@" in url.partition("://")[2].partition("/")[0]:
-            raise StoreError("the store's URL carries credentials: give them by environment, profile or role instead")
-        self.scheme = url.partition("://")[0] if "://" in url else "file"
-        if self.scheme not in fsspec.available_protocols():
-            raise StoreError(f"{url}: unknown scheme {self.scheme!r}; use a folder, file://, s3:// or gs://")
-        path = url.partition("://")[2] if "://" in url else url
-        if not path.strip("/ "):
-            # An empty path would mean the folder in which the command happens to run.
-            raise StoreError(f"{url!r} names no location: give a folder, or a URL with a bucket or host and a path")
-        if self.scheme in web.SCHEMES and not set(path).isdisjoint("?#"):
-            raise StoreError(f"{url}: a store's URL cannot have a query or fragment: remove what follows '?' or '#'")
-        self.root = os.path.abspath(path) if self.scheme == "file" else path.rstrip("/")
+    def __init__(self, url: Location, **storage_options: Any) -> None:
+        self.scheme, self.root = parse_location(url)
         self.url = f"{self.scheme}://{self.root}"
         self.storage_options = storage_options
 
@@ -114,10 +102,20 @@ class Store:
         """The full URL of a key or a key prefix."""
         return f"{self.url}/{_checked(key)}"
 
-    def read(self, key: str) -> bytes:
-        """The whole object. Raises MissingObject if there is none."""
+    def read(self, key: str, at_most: int | None = None) -> bytes:
+        """The whole object. Raises MissingObject if there is none.
+
+        Args:
+            at_most: the size that the object should have. Of a larger one on a web server, `at_most` + 1 bytes are read.
+        """
+
         # The size is unknown, so the duration of the call is not limited; the client limits the wait for each byte.
-        return self._guarded(key, lambda path, limit: self.fs.cat_file(path))
+        def read(path: str, limit: Limit) -> bytes:
+            if at_most is not None and self.scheme in web.SCHEMES:
+                return web.read(self.fs, path, at_most)
+            return bytes(self.fs.cat_file(path))
+
+        return self._guarded(key, read)
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """`length` bytes from byte `start`."""
@@ -139,8 +137,7 @@ class Store:
             elif self.scheme == "memory":
                 self.fs.pipe_file(path, data)
             else:
-                sender = self._fs_for_parts if is_multipart(self.scheme, len(data)) else self.fs
-                put_object(self.fs, sender, self.scheme, path, data, limit)
+                put_object(self.fs, self._sender(data), self.scheme, path, data, limit)
 
         if self.scheme in s3.SCHEMES and len(data) > s3.SMALL_BYTES:
             self._guarded(key, lambda path, limit: s3.await_answer(self.fs, path, limit))
@@ -168,7 +165,15 @@ class Store:
                 repeated = attempts > 1 or not self.is_local
                 return repeated and self.fs.cat_file(path, **limit) == data
 
-        return self._guarded(key, put, size=len(data))
+        def ensure(path: str, limit: Limit) -> None:
+            # If it was removed in the meantime, there is nothing to compare.
+            with contextlib.suppress(FileNotFoundError):
+                ensure_object(self.fs, self._sender(data), self.scheme, path, data, limit)
+
+        created = self._guarded(key, put, size=len(data))
+        if created and not self.is_local:
+            self._guarded(key, ensure, size=len(data))
+        return created
 
     def creates_conditionally(self) -> bool:
         """Whether the server itself refuses to create an object that exists; determined by trying."""
@@ -176,7 +181,8 @@ class Store:
 
         def refused(path: str, limit: Limit) -> bool:
             try:
-                self._create_file(path, b"another", limit, fall_back=False)
+                for data in (b"one", b"another"):
+                    self._create_file(path, data, limit, fall_back=False)
             except (OSError, NotImplementedError) as error:
                 if says_exists(error):
                     return True
@@ -184,7 +190,6 @@ class Store:
                     raise
             return False
 
-        self.write(key, b"one")
         try:
             return self._guarded(key, refused)
         finally:
@@ -283,7 +288,10 @@ class Store:
         return self._guarded(prefix, find)
 
     def _info(self, key: str) -> dict[str, Any]:
-        return self._guarded(key, lambda path, limit: dict(self.fs.info(path, **limit)))
+        def info(path: str, limit: Limit) -> dict[str, Any]:
+            return web.info(self.fs, path, limit) if self.scheme in web.SCHEMES else dict(self.fs.info(path, **limit))
+
+        return self._guarded(key, info)
 
     def _guarded(self, key: str, operation: Callable[[str, Limit], Out], missing_is_error: bool = True, size: int = 0) -> Out:
         """The result of `operation(path, limit)`, retried after transient faults; other faults become a StoreError.
@@ -319,9 +327,12 @@ class Store:
         except Exception as error:
             raise StoreError(sentence(error, self.url, key, time.monotonic() - started)) from None
 
+    def _sender(self, data: bytes) -> AbstractFileSystem:
+        return self._fs_for_parts if is_multipart(self.scheme, len(data)) else self.fs
+
     def _create_file(self, path: str, data: bytes, limit: Limit, fall_back: bool = True) -> None:
         if self.scheme == "file":
-            create_file(path, data)
+            create_file(path, data, fall_back)
         elif self.scheme == "memory":
             with _memory_lock:
                 if self.fs.exists(path):
