@@ -24,7 +24,7 @@ PAIRS = 6
 
 
 def scenes_set() -> DistilledSet:
-    """A set of real scenes instead of distilled ones, with a learned similarity at its starting values."""
+    """A set of real scenes instead of distilled ones, with a learned similarity at its starting values, in two phases."""
     text = {"model": "tiny-clip", "pooling": "projected"}
     encoder = FrozenTextEncoder(TextTowerSettings(**text), torch.device("cpu"))
     scenes = draw_scenes(PAIRS, 0, 32, 0)
@@ -33,6 +33,7 @@ def scenes_set() -> DistilledSet:
     loss = WeightedBCE(similarity={"kind": "low_rank", "rank": 2})
     return DistilledSet(
         rows={"images": (pixels / 255 - 0.5) / 0.25, "texts": encoder.encode(captions, batch_size=PAIRS)}
+        | {"phase": torch.arange(PAIRS) % 2}
         | {name: learned.start for name, learned in loss.learned_rows(range(PAIRS), PAIRS).items()},
         recipe=RECIPE.model_copy(update={"image_size": 32, "text_encoder": text, "loss": loss.model_dump(mode="json")}),
         captions=[NearestCaptions(before=caption, after=caption, similarity=1.0) for caption in captions],
@@ -54,7 +55,7 @@ def test_it_runs(path: Path, saved: str, tmp_path: Path, monkeypatch: pytest.Mon
     notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.source for cell in cells if cell.outputs or cell.execution_count] == [], "clear all outputs"
-    given = {"VLDD_SET": saved, "VLDD_SOURCE": json.dumps({"name": "scenes"}), "VLDD_IMAGES": "30", "OMP_NUM_THREADS": "1"}
+    given = {"VLDD_SET": saved, "VLDD_SOURCE": json.dumps({"name": "scenes"}), "VLDD_IMAGES": "3", "OMP_NUM_THREADS": "1"}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
@@ -62,7 +63,7 @@ def test_it_runs(path: Path, saved: str, tmp_path: Path, monkeypatch: pytest.Mon
     pictures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
     shown = {
         "look-into-a-set": (2, [f"{PAIRS} pairs, images (3, 32, 32)", "test_nfnet", "mean recall 50.0 %"]),
-        "train-on-a-set": (1, ["30 test images", "distilled  ", "random real pairs  "]),
+        "train-on-a-set": (1, ["3 test images", "6 real pairs, 6 epochs", "distilled  ", "random real pairs  "]),
     }
     assert pictures == shown[path.stem][0]
     assert [words for words in shown[path.stem][1] if words not in texts] == []
