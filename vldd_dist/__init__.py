@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vldd_dist.distilled_set.training import train_on
     from vldd_dist.models.recipe_text_encoder import build_text_encoder
     from vldd_dist.models.recipe_towers import build_towers
+    from vldd_dist.store.location import Location
 
 __all__ = ["DistilledSet", "Experiment", "build_text_encoder", "build_towers", "load_distilled", "train_on"]
 
@@ -28,8 +29,8 @@ _MODULE_OF = {
 }
 
 
-def load_distilled(url: str) -> "DistilledSet":
-    """Load and verify a distilled set from any fsspec URL. Raises StoreError, which names what is missing or damaged."""
+def load_distilled(url: "Location") -> "DistilledSet":
+    """Load and verify a distilled set from a folder or any fsspec URL. Raises StoreError, which names what is wrong."""
     from vldd_dist.distilled_set.distilled import DistilledSet
 
     return DistilledSet.load(url)

@@ -164,6 +164,8 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ("evaluation.learning_rates=[0.1, .inf]", "evaluation.learning_rates.1: Input should be a finite number"),
         ("model.image.model_args={drop_rate: .nan}", "Input should be a finite number"),
         ("model.image.model_args={released: 2020-10-13}", "not a valid JSON value"),
+        ("model.image.model_args={checkpoint_path: a.pth}", "checkpoint_path says where weights come from: remove it"),
+        ("evaluation.image_models=[{model: x, model_args: {cache_dir: x}}]", "cache_dir says where weights come from"),
         ("distill.seeds=[0, 1, 0]", "distill.seeds: 0 is listed twice: name each value once"),
         ("distill.pairs=[10, 10]", "distill.pairs: 10 is listed twice"),
         ("evaluation.seeds=[3, 3]", "evaluation.seeds: 3 is listed twice"),

@@ -1,6 +1,7 @@
 """Damaged sets and statuses on the command line: a one-sentence error with exit code 4, and the other sets are shown."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,16 @@ import pytest
 import torch
 
 from tests.artifacts.test_schemas import STATUS
-from tests.test_readme import distilled_set
-from vldd_dist import load_distilled
+from tests.test_readme import RECIPE, distilled_set
+from vldd_dist import build_towers, load_distilled
 from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.artifacts.row_files import concatenated
 from vldd_dist.artifacts.run_status import FOLDER, known_event
 from vldd_dist.cli.main import main
-from vldd_dist.distilled_set.reading import CARD_BYTES, read_manifest
+from vldd_dist.distilled_set.reading import CARD_BYTES, read_manifest, verify
 from vldd_dist.distilled_set.write import save
-from vldd_dist.errors import StoreError
+from vldd_dist.errors import DataError, StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
 from vldd_dist.testing.bad_input.cases.seals import seal
@@ -111,6 +112,50 @@ def test_invalid_recalls_in_a_manifest_are_refused(url: str, store: Store, capsy
         Store(url).write("manifest.json", seal(changed))
         code, _, err = vldd(capsys, "list", store.url)
         assert (code, "facts" in err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 0}, {"epochs": -5}, {"batch_size": 0}, {"batch_size": -3}, {"learning_rate": -1.0}, {"learning_rate": 0.0},
+        {"momentum": -1.0}, {"weight_decay": -1.0}, {"std": (0.0, 1.0, 1.0)}, {"image_dropout": 2.0}, {"text_dropout": -0.5},
+        {"joint_dim": 0}, {"image_size": 0},
+    ],
+)  # fmt: skip
+def test_recipes_by_which_nothing_can_be_trained_are_refused(store: Store, change: dict[str, Any]) -> None:
+    url = store.url_of("distilled/a-set")
+    save(replace(distilled_set(), recipe=RECIPE.model_copy(update=change)), url)
+    (name,) = change
+    for look in (load_distilled, verify):
+        with pytest.raises(StoreError, match=rf"manifest\.json: recipe\.{name}.*: Input should be (greater|less) than"):
+            look(url)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["images", "texts"])
+def test_pairs_with_values_that_are_no_numbers_are_refused(store: Store, name: str, value: float) -> None:
+    damaged = distilled_set()
+    damaged.rows[name][-1].view(-1)[0] = value
+    save(damaged, store.url_of("a-set"))
+    with pytest.raises(StoreError, match=rf"pairs\.safetensors: '{name}' has values that are infinite or no numbers"):
+        load_distilled(store.url_of("a-set"))
+
+
+def test_settings_of_a_loss_that_do_not_match_the_tensors_take_no_memory(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = json.loads(Store(url).read("manifest.json"))
+    del tree["seal"]
+    tree["recipe"]["loss"] = {"name": "wbce", "similarity": {"kind": "low_rank", "rank": 10**9}}
+    Store(url).write("manifest.json", seal(tree))
+    monkeypatch.setattr("vldd_dist.models.losses.similarity._draw_row", lambda rank, number: pytest.fail("a row was drawn"))
+    with pytest.raises(StoreError, match=r"'similarity_diagonal' must be \(5,\) float32"):
+        load_distilled(url)
+
+
+def test_adapters_that_no_model_has_are_refused(store: Store) -> None:
+    recipe = RECIPE.model_copy(update={"image_train": "lora", "lora": {"rank": 0}})
+    save(replace(distilled_set(), recipe=recipe), store.url_of("a-set"))
+    with pytest.raises(DataError, match=r"the set's recipe: rank: Input should be greater than 0: no model has this"):
+        build_towers(load_distilled(store.url_of("a-set")))
 
 
 @pytest.mark.parametrize(

@@ -150,12 +150,30 @@ def test_fetch_verifies_and_is_idempotent(url: str, tmp_path: Path) -> None:
         fetch(url, other)
 
 
+def test_a_set_that_was_changed_is_saved_as_it_is_now(tmp_path: Path) -> None:
+    changed = distilled_set()
+    digest = changed.digest
+    changed.rows["images"] = changed.images * 0 + 5
+    save(changed, tmp_path / "set")
+    assert load_distilled(tmp_path / "set").images.eq(5).all()
+    changed.rows["texts"].zero_()
+    assert len({digest, load_distilled(tmp_path / "set").digest, changed.digest}) == 3
+
+
+def test_save_overwrites_no_other_files(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("my project")
+    with pytest.raises(StoreError, match=r"README\.md: another file is there: choose a folder without files"):
+        save(distilled_set(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "my project"
+
+
 def test_an_interrupted_fetch_is_resumed(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, reads = tmp_path / "fetched", []
     monkeypatch.setattr(reading, "PARALLEL_READS", 1)
     original = Store.read
 
-    def failing(self: Store, key: str) -> bytes:
+    def failing(self: Store, key: str, at_most: int | None = None) -> bytes:
         if key == "preview.png":
             raise StoreError("gone for a moment")
         return original(self, key)
@@ -165,7 +183,7 @@ def test_an_interrupted_fetch_is_resumed(url: str, tmp_path: Path, monkeypatch: 
         fetch(url, target)
     assert not target.exists()
 
-    def counting(self: Store, key: str) -> bytes:
+    def counting(self: Store, key: str, at_most: int | None = None) -> bytes:
         reads.append(key)
         return original(self, key)
 

@@ -1,7 +1,10 @@
 """A fetch writes only into folders that it made itself, follows one manifest, and ends with a one-sentence error if it
 fails."""
 
+import errno
 import fcntl
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +16,11 @@ from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set import reading
 from vldd_dist.distilled_set.fetch import fetch
-from vldd_dist.distilled_set.partial_folder import MARKER
+from vldd_dist.distilled_set.partial_folder import MARKER, PartialFolder
 from vldd_dist.distilled_set.reading import read_manifest, verify
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
-from vldd_dist.store.objects import ObjectInfo
+from vldd_dist.store.objects import Block, Blocks, ObjectInfo
 from vldd_dist.store.store import Store
 
 
@@ -93,6 +96,51 @@ def test_two_fetches_into_one_folder_do_not_mix(url: str, tmp_path: Path) -> Non
     assert set(tree(tmp_path / "paper")) == {*read_manifest(Store(url)).objects, "manifest.json"}
 
 
+def test_a_partial_folder_of_another_user_is_not_used(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    partial = tmp_path / "paper.partial"
+    partial.mkdir()
+    (partial / MARKER).touch()
+    monkeypatch.setattr(os, "getuid", lambda: partial.stat().st_uid + 1)
+    before = tree(tmp_path)
+    with pytest.raises(StoreError, match=r"paper\.partial: exists already and was not made by a fetch"):
+        fetch(url, tmp_path / "paper")
+    assert tree(tmp_path) == before
+
+
+def nfs(descriptor: int, operation: int) -> None:
+    """NFS locks only files that are open for writing."""
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+    flock(descriptor, operation)
+
+
+def no_locks(descriptor: int, operation: int) -> None:
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+flock = fcntl.flock
+
+
+@pytest.mark.parametrize(
+    ("disk", "sentence"), [(nfs, "another fetch is using it"), (no_locks, "this disk has no locks .*remove it if none is")]
+)
+def test_two_fetches_do_not_mix_on_a_network_disk(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Callable[[int, int], None], sentence: str
+) -> None:
+    """The second begins when the first is about to rename the folder."""
+    monkeypatch.setattr(fcntl, "flock", disk)
+    rename = os.rename
+
+    def begin_another(path: Path, target: Path) -> None:
+        with pytest.raises(StoreError, match=sentence), PartialFolder(tmp_path / "paper", read_manifest(Store(url)).objects):
+            pass
+        rename(path, target)
+
+    monkeypatch.setattr(os, "rename", begin_another)
+    fetch(url, tmp_path / "paper")
+    verify(str(tmp_path / "paper"))
+
+
 def another_set() -> dict[str, bytes]:
     """The files of another set with the same shapes, so that their sizes are equal."""
     other = distilled_set()
@@ -112,7 +160,7 @@ def test_fetching_a_set_that_is_replaced_gives_the_old_set_or_a_one_sentence_err
     monkeypatch.setattr(reading, "PARALLEL_READS", 1)
     original = Store.read
 
-    def replacing(self: Store, key: str) -> bytes:
+    def replacing(self: Store, key: str, at_most: int | None = None) -> bytes:
         nonlocal reads
         if self.url == store.url:
             if reads == at:
@@ -141,7 +189,7 @@ def test_fetching_a_set_that_is_replaced_gives_the_old_set_or_a_one_sentence_err
 def test_the_manifest_of_a_fetch_is_read_once(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
     original = Store.read
-    monkeypatch.setattr(Store, "read", lambda self, key: reads.append(key) or original(self, key))
+    monkeypatch.setattr(Store, "read", lambda self, key, at_most=None: reads.append(key) or original(self, key))
     fetch(url, tmp_path / "fetched")
     assert reads.count("manifest.json") == 1
 
@@ -166,12 +214,17 @@ def seal(url: str, **objects: ObjectInfo) -> None:
         "a//b",
         "./a",
         "a\\b",
-        "x" * 300,
+        "x" * 300 + ".png",
         MARKER,
         "",
+        ".git/config",
+        "a/.hidden.json",
+        "torch.py",
+        "-x.png",
+        "pairs/images",
     ],
 )
-def test_a_name_that_no_folder_can_hold_is_refused_before_anything_is_made(url: str, tmp_path: Path, name: str) -> None:
+def test_a_name_that_no_set_has_is_refused_before_anything_is_made(url: str, tmp_path: Path, name: str) -> None:
     seal(url, **{name: ObjectInfo.of(name, b"x")})
     for look in (lambda: fetch(url, tmp_path / "here" / "set"), lambda: verify(url)):
         with pytest.raises(StoreError, match=r"manifest\.json.*rejected") as refused:
@@ -181,7 +234,8 @@ def test_a_name_that_no_folder_can_hold_is_refused_before_anything_is_made(url: 
 
 
 @pytest.mark.parametrize(
-    ("size", "sentence"), [(2**62, "less than or equal to"), (2**52, "its manifest says 4503599627370496")]
+    ("size", "sentence"),
+    [(2**62, "less than or equal to"), (2**52, "has blocks of more than"), (8 << 20, "its manifest says 8388608")],
 )
 def test_wrong_sizes_in_a_manifest_allocate_no_space(url: str, tmp_path: Path, size: int, sentence: str) -> None:
     info = ObjectInfo.of("preview.png", b"x").model_copy(update={"size": size})
@@ -189,6 +243,64 @@ def test_wrong_sizes_in_a_manifest_allocate_no_space(url: str, tmp_path: Path, s
     for look in (lambda: fetch(url, tmp_path / "set"), lambda: verify(url)):
         with pytest.raises(StoreError, match=sentence):
             look()
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]
+
+
+@pytest.mark.parametrize("blocks", [None, 9 << 20])
+def test_an_object_whose_blocks_fill_the_memory_is_refused(url: str, tmp_path: Path, blocks: int | None) -> None:
+    info = ObjectInfo.of("preview.png", b"x").model_copy(update={"size": 16 << 20})
+    if blocks:
+        info = info.model_copy(update={"blocks": Blocks(size=blocks, sha256=["0" * 64] * 2)})
+    seal(url, **{"preview.png": info})
+    for look in (lambda: fetch(url, tmp_path / "set"), lambda: verify(url)):
+        with pytest.raises(StoreError, match=r"'preview\.png' has blocks of more than 8388608 bytes: the manifest is rejected"):
+            look()
+
+
+def test_verifying_holds_only_the_blocks_that_are_being_read(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first block arrives last: all others must not wait for it in memory."""
+    held, most, left, last, lock = 0, 0, 100, threading.Event(), threading.Lock()
+
+    class Counted:
+        def __init__(self) -> None:
+            nonlocal held, most
+            with lock:
+                held += 1
+                most = max(most, held)
+
+        def __del__(self) -> None:
+            nonlocal held
+            with lock:
+                held -= 1
+
+    def load(store: Store, info: ObjectInfo, block: Block) -> Counted:
+        nonlocal left
+        loaded = Counted()
+        with lock:
+            left -= 1
+            if left == 0:
+                last.set()
+        if block.start == 0:
+            last.wait(10)
+        return loaded
+
+    blocks = [Block(start, 1, "0" * 64) for start in range(100)]
+    monkeypatch.setattr(reading, "load_block", load)
+    monkeypatch.setattr(ObjectInfo, "block_list", lambda self: blocks if self.key == "preview.png" else [])
+    verify(url)
+    assert left == 0
+    assert most <= reading.PARALLEL_READS + 1
+
+
+def test_a_fetch_to_object_storage_is_refused(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a path, the URL would be a folder `s3:` in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["fetch", url, "s3://bucket/x"])
+    assert ended.value.code == 4
+    assert f"s3://bucket/x: a set is fetched to a local folder: use `vldd push {url} s3://bucket/x`" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["published"]
 
 

@@ -1,5 +1,7 @@
 """Pushing a set: it is verified before and after, never visible in part, and replaces something else only on request."""
 
+import errno
+import os
 from collections.abc import Sequence
 from hashlib import sha1
 from pathlib import Path
@@ -7,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import fsspec
+import huggingface_hub
 import pytest
 from fsspec.implementations.dirfs import DirFileSystem
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -22,7 +25,7 @@ from vldd_dist.distilled_set.push import push
 from vldd_dist.distilled_set.reading import read_manifest, verify
 from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
-from vldd_dist.store import file_systems
+from vldd_dist.store import file_systems, retry
 from vldd_dist.store.objects import sha256_hex
 from vldd_dist.store.store import Store
 from vldd_dist.testing.servers.s3_server import S3Server
@@ -94,6 +97,42 @@ def test_a_reader_never_sees_a_mixture(sets: tuple[str, str], tmp_path: Path, mo
     push(sets[1], target, replace=True)
     assert len(seen) == len(read_manifest(Store(target)).objects)
     assert not any(seen)
+
+
+def test_a_set_is_not_pushed_to_itself(sets: tuple[str, str], tmp_path: Path) -> None:
+    """If that were interrupted, no set would be left."""
+    before = tree(sets[0])
+    (tmp_path / "link").symlink_to(sets[0])
+    for target in (sets[0], f"{sets[1]}/../one", str(tmp_path / "link"), f"file://{sets[0]}/"):
+        with pytest.raises(StoreError, match=r": is the set itself: name another place"):
+            push(sets[0], target, replace=True)
+    assert tree(sets[0]) == before
+
+
+def test_the_folders_of_a_push_are_paths_or_texts(sets: tuple[str, str], tmp_path: Path) -> None:
+    push(Path(sets[0]), tmp_path / "target")
+    save(distilled_set(), tmp_path / "saved")
+    fetch(tmp_path / "saved", tmp_path / "fetched")
+    assert verify(tmp_path / "fetched") == verify(tmp_path / "target")
+    assert load_distilled(tmp_path / "fetched").digest == load_distilled(sets[0]).digest
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_to_a_disk_without_hard_links(
+    sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def no_links(source: str, target: str) -> None:
+        raise OSError(code, os.strerror(code), source, None, target)
+
+    monkeypatch.setattr(os, "link", no_links)
+    push(sets[0], tmp_path / "target")
+    assert tree(tmp_path / "target") == tree(sets[0])
+    store = Store(tmp_path / "store")
+    assert store.create("mark", b"ours")
+    assert not store.create("mark", b"theirs")
+    assert store.read("mark") == b"ours"
+    assert not store.creates_conditionally()
+    assert list(tree(tmp_path / "store")) == ["mark"]
 
 
 def test_from_object_storage_and_to_it(sets: tuple[str, str], s3: S3Server, tmp_path: Path) -> None:
@@ -195,6 +234,19 @@ def test_failed_pushes_to_the_hub_are_one_sentence_errors(sets: tuple[str, str],
         with pytest.raises(StoreError, match=words) as refused:
             to_hub(sets[0], Hub())
         assert "secret" not in str(refused.value)
+
+
+def test_a_hub_that_cannot_be_reached_is_a_one_sentence_error(sets: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.5)
+    api = huggingface_hub.HfApi(endpoint="http://127.0.0.1:9", token="hf_secret")
+    files = {name: Path(sets[0]) / name for name in tree(sets[0])}
+    with pytest.raises(StoreError, match=r"user/name: the hub cannot be reached \(ConnectError\): push again") as refused:
+        push_to_hub(files, verify(sets[0]), "hf://datasets/user/name", replace=False, public=False, api=api)
+    assert "secret" not in str(refused.value)
+    with pytest.raises(StoreError, match=r"manifest\.json: given up after"):
+        load_distilled("hf://datasets/user/name")
 
 
 def answer(status: int) -> OSError:

@@ -97,3 +97,5 @@ def test_unsuitable_arguments_of_train_on_are_one_sentence_errors() -> None:
         train_on(distilled_set(), image_tower, text_tower, inputs=torch.zeros(4, 8))
     with pytest.raises(ValueError, match="there is nothing to train"):
         train_on(distilled_set(), nn.Flatten(), nn.Identity())
+    with pytest.raises(ValueError, match="epochs is 0: give a positive number"):
+        train_on(distilled_set(), image_tower, text_tower, epochs=0)

@@ -5,8 +5,11 @@ import os
 import pickle
 import struct
 import tarfile
+import threading
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.test_readme import distilled_set
-from vldd_dist import load_distilled
+from vldd_dist import build_towers, load_distilled
 from vldd_dist.artifacts.manifests import UnitManifest, to_json
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.sections.data import DataSettings
@@ -22,7 +25,8 @@ from vldd_dist.data.files.shards import expand
 from vldd_dist.distilled_set.fetch import fetch
 from vldd_dist.distilled_set.reading import read_manifest, verify
 from vldd_dist.distilled_set.write import save
-from vldd_dist.errors import DataError, StoreError
+from vldd_dist.errors import ConfigError, DataError, StoreError
+from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.prepared_data import prepare
@@ -79,6 +83,60 @@ def test_a_set_whose_tensor_file_is_not_safetensors_is_refused(
     with pytest.raises(StoreError, match=rf"pairs\.safetensors: .*{sentence}"):
         load_distilled(url)
     assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"cache_dir": "{folder}", "pretrained_cfg_overlay": {"url": "{server}/evil.pth", "hf_hub_id": None}},
+        {"pretrained_cfg_overlay": {"url": "{server}/evil.pth", "hf_hub_id": None}},
+        {"cache_dir": "{folder}"},
+        {"checkpoint_path": "{folder}/private.safetensors"},
+        {"pretrained_cfg": {"file": "{folder}/private.safetensors"}},
+    ],
+)
+def test_a_recipe_does_not_say_where_weights_come_from(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    """timm would request the URL, write the answer into the folder, or read the file."""
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.send_error(404)
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        places = {"{server}": f"http://127.0.0.1:{server.server_port}", "{folder}": str(tmp_path / "site-packages")}
+
+        def placed(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: placed(one) for name, one in value.items()}
+            for place, real in places.items():
+                value = value.replace(place, real) if isinstance(value, str) else value
+            return value
+
+        weights = {"image_model": "test_vit", "image_weights": "timm"}
+        recipe = distilled_set().recipe.model_copy(update={**weights, "image_model_args": placed(arguments)})
+        hostile = replace(distilled_set(), recipe=recipe)
+        url = str(tmp_path / "set")
+        save(hostile, url)
+        for look in (load_distilled, verify):
+            with pytest.raises(StoreError, match=r"recipe\.image_model_args: .* says where weights come from: remove it"):
+                look(url)
+        with pytest.raises(ConfigError, match=r"model\.image\.model_args: .* says where weights come from: remove it"):
+            build_towers(hostile)
+        server.shutdown()
+    assert requests == []
+    assert not (tmp_path / "site-packages").exists()
+
+
+def test_public_weights_that_are_not_safetensors_are_a_one_sentence_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unpickle(*arguments: Any, **options: Any) -> None:
+        raise pickle.UnpicklingError("Weights only load failed")
+
+    monkeypatch.setattr("timm.create_model", unpickle)
+    with pytest.raises(ConfigError, match="timm cannot load pretrained weights of test_vit"):
+        create_backbone("test_vit", {}, pretrained=True, seed=0)
 
 
 @pytest.mark.parametrize("key", ["../x", "/etc/passwd", "a/../../x"])

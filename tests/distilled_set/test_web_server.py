@@ -1,5 +1,7 @@
 """Distilled sets at http(s):// URLs can be shown, fetched, verified and loaded, but not written."""
 
+import contextlib
+import gzip
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -44,6 +46,68 @@ class RangeHandler(PlainHandler):
         self.end_headers()
         self.wfile.write(data[start:stop])
         return None
+
+
+class BusyHandler(PlainHandler):
+    """Refuses the first requests for one object, as object stores do if they get many at once."""
+
+    status, refusals = 503, 2
+
+    def refused(self) -> bool:
+        if not (self.path.endswith("pairs.safetensors") and type(self).refusals):
+            return False
+        type(self).refusals -= 1
+        self.send_error(self.status)
+        return True
+
+    def do_HEAD(self) -> None:
+        if not self.refused():
+            super().do_HEAD()
+
+    def do_GET(self) -> None:
+        if not self.refused():
+            super().do_GET()
+
+
+class SwellingHandler(PlainHandler):
+    """Sends a small body that becomes a large one when it is decompressed."""
+
+    sent = 0
+
+    def do_GET(self) -> None:
+        if not self.path.endswith(".safetensors"):
+            return super().do_GET()
+        self.send_response(200)
+        self.send_encoding()
+        self.end_headers()
+        self.send_body()
+        return None
+
+    def send_encoding(self) -> None:
+        self.send_header("Content-Encoding", "gzip")
+
+    def send_body(self) -> None:
+        self.wfile.write(gzip.compress(bytes(30 << 20), 9))
+
+
+class EndlessHandler(SwellingHandler):
+    """Sends more and more bytes."""
+
+    def send_encoding(self) -> None:
+        pass
+
+    def send_body(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                self.wfile.write(bytes(1 << 20))
+                type(self).sent += 1 << 20
+
+
+class EndlessManifestHandler(EndlessHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.send_body()
 
 
 class RefusingHandler(PlainHandler):
@@ -136,6 +200,44 @@ def test_refused_and_failed_requests_are_one_sentence_errors(serve: Serve, monke
         verify(f"{url}/403")
     with pytest.raises(StoreError, match=r"manifest.json: given up after \d+ s of retries \(ClientResponseError: HTTP 503"):
         verify(f"{url}/503")
+
+
+def test_throttled_requests_for_a_size_are_retried(serve: Serve, tmp_path: Path) -> None:
+    """fsspec reports every failed request for a size as a missing object."""
+    BusyHandler.status, BusyHandler.refusals = 503, 2
+    fetch(f"{serve(BusyHandler)}/a set", tmp_path / "fetched")
+    assert BusyHandler.refusals == 0
+    BusyHandler.status, BusyHandler.refusals = 403, 100
+    with pytest.raises(StoreError, match=r"permission denied at pairs\.safetensors"):
+        verify(f"{serve(BusyHandler)}/a set")
+
+
+@pytest.mark.parametrize("handler", [SwellingHandler, EndlessHandler])
+def test_a_body_that_is_larger_than_the_object_is_not_read(
+    handler: type[SwellingHandler], serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler.sent, url, sizes = 0, f"{serve(handler)}/a set", []
+    read = Store.read
+
+    def measured(self: Store, key: str, at_most: int | None = None) -> bytes:
+        data = read(self, key, at_most)
+        sizes.append(len(data) - (at_most or 0))
+        return data
+
+    monkeypatch.setattr(Store, "read", measured)
+    for look in (load_distilled, verify):
+        with pytest.raises(DamagedObject, match=r"pairs\.safetensors: .* bytes, its manifest says"):
+            look(url)
+    assert max(sizes) <= 1
+    assert handler.sent < 100 << 20, "what the buffers of two connections take"
+
+
+def test_a_manifest_without_end_is_not_read(serve: Serve) -> None:
+    EndlessManifestHandler.sent = 0
+    for look in (load_distilled, verify):
+        with pytest.raises(StoreError, match=r"manifest\.json: more than 64 MiB: this is no manifest of a distilled set"):
+            look(f"{serve(EndlessManifestHandler)}/a set")
+    assert EndlessManifestHandler.sent < 400 << 20
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

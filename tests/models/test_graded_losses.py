@@ -157,6 +157,10 @@ def test_learned_rows_and_their_learning_rates() -> None:
     assert rates(LOW_RANK) == {"similarity_diagonal": 0.5, "similarity_left": 0.5, "similarity_right": 0.5}
     assert rates("full") == {"similarity": 0.01, "number": 0}
     assert rates("none") == {}
+    for similarity in (LOW_RANK, "full"):
+        some, none = (loss_of("wbce", similarity=similarity).learned_rows(range(count), 2) for count in (2, 0))
+        kinds = [{name: (one.start.shape[1:], one.start.dtype) for name, one in rows.items()} for rows in (some, none)]
+        assert kinds[0] == kinds[1]
     without_kind = loss_of("wbce", similarity={"rank": 2})
     assert without_kind == loss_of("wbce", similarity={"kind": "low_rank", "rank": 2})
 

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 
 
 def fetch(
-    url: SetUrl, folder: Annotated[Path, typer.Argument(help="Folder to create; it appears only when the set is complete.")]
+    url: SetUrl, folder: Annotated[str, typer.Argument(help="Folder to create; it appears only when the set is complete.")]
 ) -> None:
     """Copy a distilled set and verify it. The same command resumes an interrupted copy."""
     from vldd_dist.distilled_set.fetch import fetch as fetch_set
 
+    if "://" in folder:
+        raise StoreError(f"{folder}: a set is fetched to a local folder: use `vldd push {url} {folder}`")
     with _of_a_set(url), _byte_progress() as progress:
-        manifest = fetch_set(url, folder, progress)
-    say(f"{manifest.pairs} pairs in {folder}, verified")
+        manifest = fetch_set(url, Path(folder), progress)
+    say(f"{manifest.pairs} pairs in {Path(folder)}, verified")
 
 
 def verify(url: SetUrl) -> None:

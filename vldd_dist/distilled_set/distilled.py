@@ -5,7 +5,6 @@ It needs only torch, safetensors and fsspec: no training library and no image li
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -29,8 +28,10 @@ from vldd_dist.distilled_set.manifest import (
     Recipe,
     digest_of,
 )
+from vldd_dist.distilled_set.reading import manifest_bytes
 from vldd_dist.errors import StoreError
 from vldd_dist.plugins import LOSSES
+from vldd_dist.store.location import Location
 from vldd_dist.store.objects import ObjectInfo, sha256_hex
 from vldd_dist.store.store import Store
 
@@ -94,7 +95,6 @@ class DistilledSet:
         except ValueError as error:
             raise StoreError(f"the loss of the set is not known here: {error}") from None
 
-    @cached_property
     def encoded_pairs(self) -> dict[str, bytes]:
         """The files of the pairs: name -> bytes."""
         named = self.rows | ({} if self.start_images is None else {START_IMAGES: self.start_images})
@@ -111,7 +111,7 @@ class DistilledSet:
     def digest(self) -> str:
         """The sha256 of pairs.safetensors; if there are several files, the sha256 of their sha256s, one per line. Equal pairs
         have equal digests, whenever and wherever they were made."""
-        return digest_of([sha256_hex(data) for data in self.encoded_pairs.values()])
+        return digest_of([sha256_hex(data) for data in self.encoded_pairs().values()])
 
     def pixels(self) -> Tensor:
         """The images as pixels (M, 3, H, W) uint8, clipped to 0..255."""
@@ -133,7 +133,7 @@ class DistilledSet:
         return [PairDataset({name: rows[mask] for name, rows in self.rows.items()}) for mask in masks]
 
     @classmethod
-    def load(cls, url: str) -> Self:
+    def load(cls, url: Location) -> Self:
         """Read and verify the objects of a set that are needed for training.
 
         Raises:
@@ -141,7 +141,7 @@ class DistilledSet:
                 its loss is not known or does not match its tensors. The error names the object.
         """
         store = Store(url)
-        manifest = from_json(DistilledManifest, store.read(MANIFEST), store.url_of(MANIFEST))
+        manifest = from_json(DistilledManifest, manifest_bytes(store), store.url_of(MANIFEST))
         files = row_files_of(PAIRS, manifest.objects, store.url_of(MANIFEST))
         pairs = concatenated((_decoded(store, name, manifest.objects) for name in files), store.url_of(PAIRS))
         _check_shapes(pairs, manifest.pairs, store.url_of(files[0]))
@@ -180,7 +180,7 @@ def _verified(store: Store, name: str, objects: Mapping[str, ObjectInfo]) -> byt
     # The object is read by its name and not by the key in the manifest, so that a manifest cannot point outside its folder.
     if name not in objects:
         raise StoreError(f"{store.url_of(MANIFEST)}: lists no {name}, so the set is incomplete: fetch it or make it again")
-    return objects[name].verify(store.read(name), store.url_of(name))
+    return objects[name].verify(store.read(name, objects[name].size), store.url_of(name))
 
 
 def _decoded(store: Store, name: str, objects: Mapping[str, ObjectInfo]) -> dict[str, Tensor]:
@@ -197,6 +197,8 @@ def _check_shapes(named: Mapping[str, Tensor], count: int, source: str) -> None:
     for name, tensor in named.items():
         if tensor.ndim == 0 or len(tensor) != count:
             raise StoreError(f"{source}: {name!r} must have {count} rows: {NOT_A_SET}")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise StoreError(f"{source}: {name!r} has values that are infinite or no numbers: the set cannot be trained on")
     if PHASE in named and (named[PHASE].shape != (count,) or named[PHASE].dtype != torch.int64):
         raise StoreError(f"{source}: {PHASE!r} must be ({count},) int64: {NOT_A_SET}")
     if START_IMAGES in named and named[START_IMAGES].shape != images.shape:

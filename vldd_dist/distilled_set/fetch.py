@@ -6,13 +6,14 @@ from pathlib import Path
 
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.distilled_set.partial_folder import PartialFolder, local_errors
-from vldd_dist.distilled_set.reading import ByteCallback, check_sizes, for_each_block, parse_manifest, verify
+from vldd_dist.distilled_set.reading import ByteCallback, check_sizes, for_each_block, manifest_bytes, parse_manifest, verify
 from vldd_dist.errors import StoreError
+from vldd_dist.store.location import Location
 from vldd_dist.store.objects import Block, DamagedObject, ObjectInfo, load_block, sha256_hex
 from vldd_dist.store.store import MissingObject, Store
 
 
-def fetch(url: str, folder: Path, progress: ByteCallback = lambda done, total: None) -> DistilledManifest:
+def fetch(url: Location, folder: Path, progress: ByteCallback = lambda done, total: None) -> DistilledManifest:
     """Copy a set into a new folder. An interrupted fetch leaves `FOLDER.partial`, and the same call resumes from it.
 
     The manifest is read once; the objects that it lists are fetched.
@@ -22,7 +23,7 @@ def fetch(url: str, folder: Path, progress: ByteCallback = lambda done, total: N
             cannot be written.
     """
     store = Store(url)
-    data = store.read(MANIFEST)
+    data = manifest_bytes(store)
     manifest = parse_manifest(store, data)
     with local_errors(folder):
         if os.path.lexists(folder):
@@ -52,6 +53,6 @@ def fetch(url: str, folder: Path, progress: ByteCallback = lambda done, total: N
 def _replaced(store: Store, data: bytes) -> bool:
     """Whether the manifest is no longer `data`."""
     try:
-        return store.read(MANIFEST) != data
+        return manifest_bytes(store) != data
     except MissingObject:
         return True

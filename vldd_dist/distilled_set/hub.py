@@ -11,6 +11,7 @@ from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.errors import StoreError, short
 from vldd_dist.store.objects import DamagedObject, sha256_hex
+from vldd_dist.store.retry import is_transient
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -123,3 +124,8 @@ def _hub_errors(url: str) -> Iterator[None]:
             raise StoreError(f"{url}: HF_HUB_OFFLINE is set: unset it to reach the hub") from None
         reason = f"HTTP {status}" if status else kind
         raise StoreError(f"{url}: the hub cannot be reached or failed ({reason}): push again") from None
+    except Exception as error:
+        # Errors of the HTTP library itself, whose texts could contain a token.
+        if not is_transient(error):
+            raise
+        raise StoreError(f"{url}: the hub cannot be reached ({type(error).__name__}): push again") from None

@@ -18,7 +18,8 @@ from pydantic import AfterValidator, ConfigDict, Field
 from vldd_dist.artifacts.facts import Count, Recalls
 from vldd_dist.artifacts.manifests import Sealed
 from vldd_dist.artifacts.row_files import row_files_of
-from vldd_dist.config.sections.model import FROZEN_BACKBONE
+from vldd_dist.config.base import Positive, Rate
+from vldd_dist.config.sections.model import FROZEN_BACKBONE, without_weights
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.strict_model import StrictModel
 
@@ -44,7 +45,7 @@ class Recipe(StrictModel):
     """Everything needed to train on the pairs in the way they were evaluated."""
 
     image_model: str = Field(description="timm model")
-    image_model_args: dict[str, Any]
+    image_model_args: Annotated[dict[str, Any], AfterValidator(without_weights)]
     image_weights: Literal["timm", "random", "in the set"] = Field(
         description="the initial weights: timm's public ones, random ones, or `image_weights.safetensors` of the set"
     )
@@ -52,21 +53,21 @@ class Recipe(StrictModel):
     image_train: Literal["full", "lora", "head", "frozen"]
     lora: dict[str, Any] | None = Field(None, description="low-rank adapters: rank, alpha, targets, dropout")
     image_head: Literal["none", "linear", "projection"]
-    image_dropout: float = Field(0.0, description="dropout probability of a projection head")
-    image_size: int
+    image_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="dropout probability of a projection head")
+    image_size: Positive
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Rate, Rate, Rate]
     text_encoder: dict[str, Any] = Field(description="the encoder that defines the space of the text embeddings")
     text_train: Literal["head", "frozen"] = "head"
     text_head: Literal["none", "linear", "projection"]
-    text_dropout: float = Field(0.0, description="dropout probability of a projection head")
-    joint_dim: int | None
+    text_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="dropout probability of a projection head")
+    joint_dim: Positive | None
     loss: dict[str, Any] = Field(description="name and settings of the loss")
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
-    weight_decay: float
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
 
     @property
     def freezes_backbone(self) -> bool:
@@ -95,7 +96,7 @@ class DistilledManifest(Sealed):
     # Version 3 referred to the unit that made the image weights, which exists only in its own store.
     schema_version: Literal[4] = 4
     kind: Literal["distilled_set"] = "distilled_set"
-    pairs: Count
+    pairs: Positive
     learned: dict[str, float] = Field(description="learned numbers other than the pairs, for display")
     recipe: Recipe
     facts: Annotated[dict[str, Any], AfterValidator(_readable_facts)]

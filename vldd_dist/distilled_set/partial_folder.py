@@ -32,7 +32,8 @@ class PartialFolder:
     """Files of the sizes in `objects`, with the content that an earlier attempt wrote. Only one process at a time can use it.
 
     Raises:
-        StoreError: the folder was not made by this class, another process is using it, or the file system refuses an operation.
+        StoreError: the folder was not made by this class for this user, another process is using it or may be using it, or the
+            file system refuses an operation.
     """
 
     def __init__(self, folder: Path, objects: Mapping[str, ObjectInfo]) -> None:
@@ -82,13 +83,14 @@ class PartialFolder:
     def _take_possession(self) -> None:
         """Create the folder, or accept one that an earlier attempt left, and lock it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        marker = self.path / MARKER
+        marker, is_new = self.path / MARKER, True
         try:
             self.path.mkdir()
         except FileExistsError:
+            is_new = False
             # A process that was killed while it wrote the marker leaves only its beginning.
             links = self.path.is_symlink() or marker.is_symlink()
-            if links or not marker.is_file() or not _MARK.startswith(marker.read_bytes()):
+            if links or not marker.is_file() or not _MARK.startswith(marker.read_bytes()) or _of_others(self.path, marker):
                 raise StoreError(
                     f"{self.path}: exists already and was not made by a fetch: move it away, or name another folder"
                 ) from None
@@ -98,18 +100,23 @@ class PartialFolder:
             with suppress(OSError):
                 self.path.rmdir()
             raise
-        self._lock(marker)
+        self._lock(marker, is_new)
 
-    def _lock(self, marker: Path) -> None:
-        descriptor = os.open(marker, os.O_RDONLY | os.O_NOFOLLOW)
+    def _lock(self, marker: Path, is_new: bool) -> None:
+        # On NFS only a file that is open for writing can be locked.
+        descriptor = os.open(marker, os.O_RDWR | os.O_NOFOLLOW)
         self._stack.callback(os.close, descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(f"{self.path}: another fetch is using it: wait until it ends") from None
-        except OSError:
-            # The file system has no locks. That does no harm, because two fetches of the same set write the same bytes.
-            return
+        except OSError as error:
+            # The file system has no locks. Then only the process that has created the folder may use it.
+            if not is_new:
+                raise StoreError(
+                    f"{self.path}: this disk has no locks ({error.strerror}), so that another fetch may be using it: remove it "
+                    "if none is, or name another folder"
+                ) from None
         # Raises if the previous holder of the lock has finished and renamed the folder.
         marker.stat()
 
@@ -141,3 +148,8 @@ class PartialFolder:
         self._stack.callback(os.close, descriptor)
         os.truncate(descriptor, size)
         return descriptor
+
+
+def _of_others(*paths: Path) -> bool:
+    """Whether one belongs to another user, who could change the folder during the fetch and afterwards."""
+    return any(path.lstat().st_uid != os.getuid() for path in paths)

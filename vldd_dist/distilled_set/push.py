@@ -1,6 +1,7 @@
 """Copying a distilled set to where others find it: a folder, object storage, or a data set on the Hugging Face hub."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,14 +11,15 @@ from vldd_dist.distilled_set.fetch import fetch
 from vldd_dist.distilled_set.hub import HUB, push_to_hub
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
 from vldd_dist.distilled_set.reading import ByteCallback, verify
-from vldd_dist.distilled_set.write import read_if_present, write_folder
+from vldd_dist.distilled_set.write import other_file, read_if_present, write_folder
 from vldd_dist.errors import StoreError
+from vldd_dist.store.location import Location
 from vldd_dist.store.store import Store
 
 
 def push(
-    url: str,
-    target: str,
+    url: Location,
+    target: Location,
     *,
     replace: bool = False,
     public: bool = False,
@@ -35,6 +37,9 @@ def push(
     Raises:
         StoreError: the set is damaged, or the target has other content or cannot be written.
     """
+    target = os.fspath(target)
+    if not target.startswith(HUB):
+        _refuse_itself(Store(url), Store(target))
     with _local_copy(url, progress) as (folder, manifest):
         files = {name: folder / name for name in [*manifest.objects, MANIFEST]}
         if target.startswith(HUB):
@@ -44,8 +49,15 @@ def push(
     return manifest
 
 
+def _refuse_itself(source: Store, target: Store) -> None:
+    """Raises StoreError if the target is the set itself: replacing it would begin with removing its only manifest."""
+    local = source.scheme == target.scheme == "file" and os.path.exists(target.root)
+    if source.url == target.url or (local and os.path.samefile(source.root, target.root)):
+        raise StoreError(f"{target.url}: is the set itself: name another place")
+
+
 @contextlib.contextmanager
-def _local_copy(url: str, progress: ByteCallback) -> Iterator[tuple[Path, DistilledManifest]]:
+def _local_copy(url: Location, progress: ByteCallback) -> Iterator[tuple[Path, DistilledManifest]]:
     """A local folder with the set, and its manifest, both verified. The folder may be temporary."""
     store = Store(url)
     if store.scheme == "file":
@@ -68,20 +80,11 @@ def _push_to_store(files: dict[str, Path], manifest: DistilledManifest, target: 
             with contextlib.suppress(StoreError):
                 # If the old manifest is damaged, the objects of the old set are not known and remain.
                 old_names = set(from_json(DistilledManifest, existing, target.url).objects)
-        elif not replace:
-            _refuse_other_files(files, manifest, target)
+        elif not replace and (other := other_file(target, manifest.objects, lambda name: files[name].read_bytes())):
+            raise StoreError(f"{target.url_of(other)}: another file is there: name a folder without files, or give --replace")
         # Read one by one, because a set may be larger than memory.
         objects = ((name, files[name].read_bytes()) for name in manifest.objects)
         if not write_folder(target, objects, data, replace=replace):
             raise StoreError(f"{target.url}: another distilled set was written there at the same time: push to another folder")
         target.delete(sorted(old_names - set(manifest.objects)))
     verify(target.url)
-
-
-def _refuse_other_files(files: dict[str, Path], manifest: DistilledManifest, target: Store) -> None:
-    """Raises StoreError if a file of the set exists with other content, for example the README of a project. Files that an
-    interrupted push of the same set left have the same content."""
-    for name, info in manifest.objects.items():
-        existing = read_if_present(target, name)
-        if existing is not None and (len(existing) != info.size or existing != files[name].read_bytes()):
-            raise StoreError(f"{target.url_of(name)}: another file is there: name a folder without files, or give --replace")

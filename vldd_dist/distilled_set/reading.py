@@ -1,21 +1,28 @@
 """Reading distilled sets without loading them: the manifest, the card, verification, and which sets a store has."""
 
-import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vldd_dist.artifacts.manifests import from_json
-from vldd_dist.control_characters import one_line
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
-from vldd_dist.distilled_set.partial_folder import MARKER
 from vldd_dist.errors import StoreError
-from vldd_dist.store.objects import PARALLEL_READS, Block, DamagedObject, ObjectInfo, load_block
+from vldd_dist.store.location import Location
+from vldd_dist.store.objects import BLOCK_BYTES, PARALLEL_READS, Block, DamagedObject, ObjectInfo, load_block
 from vldd_dist.store.store import Store
 
 CARD = "README.md"
 # A larger text is not a card, and rendering it in the terminal would take minutes.
 CARD_BYTES = 1 << 20
+
+# Of a set of 8 TiB.
+LARGEST_MANIFEST_BYTES = 64 << 20
+
+# What the names of a set's files consist of. Other files could lie outside the folder, or run code when a user enters it
+# (`.git/config`, `torch.py`).
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SUFFIXES = (".safetensors", ".jsonl", ".json", ".png", ".tar", ".md")
 
 # Called with (bytes done, bytes in total).
 ByteCallback = Callable[[int, int], None]
@@ -23,7 +30,16 @@ ByteCallback = Callable[[int, int], None]
 
 def read_manifest(store: Store) -> DistilledManifest:
     """The manifest of the set at a store's URL. Raises StoreError if there is none, or it is invalid."""
-    return parse_manifest(store, store.read(MANIFEST))
+    return parse_manifest(store, manifest_bytes(store))
+
+
+def manifest_bytes(store: Store) -> bytes:
+    """The bytes of a set's manifest.json. Raises MissingObject if there is none, StoreError if it is too long."""
+    data = store.read(MANIFEST, LARGEST_MANIFEST_BYTES)
+    if len(data) > LARGEST_MANIFEST_BYTES:
+        mib = LARGEST_MANIFEST_BYTES >> 20
+        raise StoreError(f"{store.url_of(MANIFEST)}: more than {mib} MiB: this is no manifest of a distilled set")
+    return data
 
 
 def parse_manifest(store: Store, data: bytes) -> DistilledManifest:
@@ -34,20 +50,22 @@ def parse_manifest(store: Store, data: bytes) -> DistilledManifest:
         # In a set, each object's key equals its name, so that no object lies outside the folder.
         if info.key != name:
             raise StoreError(f"{source}: object {name!r} refers to {info.key!r}: the manifest is rejected")
-        info.block_list()
+        # A block is read into memory as a whole.
+        if any(block.length > BLOCK_BYTES for block in info.block_list()):
+            raise StoreError(f"{source}: object {name!r} has blocks of more than {BLOCK_BYTES} bytes: the manifest is rejected")
     _check_names(list(manifest.objects), source)
     return manifest
 
 
 def _check_names(names: list[str], source: str) -> None:
     """Raises StoreError unless files with these names can exist in one folder on every file system."""
-    used = {MANIFEST.casefold(), MARKER.casefold()}
+    used = {MANIFEST.casefold()}
     folders = {folder.as_posix().casefold() for name in names for folder in Path(name).parents}
     for name in names:
         parts = name.split("/")
-        if any(part in ("", ".", "..") for part in parts) or "\\" in name or one_line(name) != name:
-            raise StoreError(f"{source}: {name!r} is not a key of an object in a folder: the manifest is rejected")
-        if max(len(os.fsencode(part)) for part in parts) > 255:
+        if not (all(_PART.fullmatch(part) for part in parts) and name.endswith(_SUFFIXES)):
+            raise StoreError(f"{source}: {name[:300]!r} is not a file of a distilled set: the manifest is rejected")
+        if max(len(part) for part in parts) > 255:
             raise StoreError(
                 f"{source}: the object name {name[:40]!r}... is too long for file systems: the manifest is rejected"
             )
@@ -69,19 +87,24 @@ def read_card(store: Store) -> str:
         raise StoreError(f"{source}: {info.size} bytes are too many for a card (at most {CARD_BYTES}): it is not shown")
     _check_size(store, info)
     try:
-        text = info.verify(store.read(CARD), source).decode()
+        text = info.verify(store.read(CARD, info.size), source).decode()
     except UnicodeDecodeError:
         raise StoreError(f"{source}: not UTF-8: the set has no card to show") from None
     parts = text.split("---\n", 2)
     return parts[2] if len(parts) == 3 and not parts[0] else text
 
 
-def verify(url: str, progress: ByteCallback = lambda done, total: None) -> DistilledManifest:
+def verify(url: Location, progress: ByteCallback = lambda done, total: None) -> DistilledManifest:
     """Check the size and sha256 of every object of a set. Raises StoreError naming the first damaged object."""
     store = Store(url)
     manifest = read_manifest(store)
     check_sizes(store, manifest)
-    for_each_block(manifest, lambda info, block: load_block(store, info, block), progress)
+
+    def check(info: ObjectInfo, block: Block) -> None:
+        # Without a result, which would be kept until all earlier blocks are read.
+        load_block(store, info, block)
+
+    for_each_block(manifest, check, progress)
     return manifest
 
 
@@ -111,7 +134,7 @@ def _check_size(store: Store, info: ObjectInfo) -> None:
         raise DamagedObject(f"{store.url_of(info.key)}: {size} bytes, its manifest says {info.size}: the object is damaged")
 
 
-def for_each_block(manifest: DistilledManifest, work: Callable[[ObjectInfo, Block], object], progress: ByteCallback) -> None:
+def for_each_block(manifest: DistilledManifest, work: Callable[[ObjectInfo, Block], None], progress: ByteCallback) -> None:
     """Call `work` for each block of the set, in parallel. The whole set is never in memory."""
     blocks = [(info, block) for info in manifest.objects.values() for block in info.block_list()]
     total, done = sum(block.length for _, block in blocks), 0

@@ -58,8 +58,10 @@ def train_on(
     Raises:
         DivergenceError: the loss became NaN or infinite.
         StoreError: the set's loss is not known here.
-        ValueError: there is nothing to train, or the number of rows of `inputs` differs from the number of pairs.
+        ValueError: there is nothing to train, `epochs` is not positive, or the numbers of rows of `inputs` and of pairs differ.
     """
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"epochs is {epochs}: give a positive number")
     images = _image_inputs(distilled, inputs)
     rows = {name: tensor for name, tensor in distilled.rows.items() if name not in ("images", "texts", PHASE)}
     recipe, loss = distilled.recipe, distilled.loss

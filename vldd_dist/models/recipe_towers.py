@@ -3,10 +3,13 @@ have adapters."""
 
 from typing import Self
 
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, LoraSettings, ModelSettings, TextTowerSettings
 from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.manifest import Recipe
+from vldd_dist.errors import DataError
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.inputs import model_inputs
@@ -50,17 +53,29 @@ def build_towers(distilled: DistilledSet, seed: int = 0) -> tuple[RecipeImageTow
 
     Raises:
         ConfigError: timm does not know the model, or cannot load its public weights.
-        DataError: the weights in the set are of another model.
+        DataError: the weights in the set are of another model, or the recipe has settings that no model has.
     """
     recipe = distilled.recipe
     weights = distilled.image_weights
     if recipe.image_weights == "timm":
         name = recipe.public_weights.get("name", recipe.image_model)
         weights = create_backbone(name, recipe.image_model_args, pretrained=True, seed=0).state_dict()
+    try:
+        settings = _settings_of(recipe, "random" if weights is None else recipe.image_weights)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise DataError(f"the set's recipe: {'.'.join(map(str, first['loc']))}: {first['msg']}: no model has this") from None
+    # As in the evaluation.
+    student = build(settings, distilled.texts.shape[1], weights, derive_seed(seed, "head"))
+    return RecipeImageTower(student), student.text_head
+
+
+def _settings_of(recipe: Recipe, weights: str) -> ModelSettings:
+    """The description of the recipe's model. Raises ValidationError if a setting is out of bounds."""
     image = ImageTowerSettings(
         model=recipe.image_model,
         model_args=recipe.image_model_args,
-        weights="random" if weights is None else recipe.image_weights,
+        weights=weights,
         mean=recipe.mean,
         std=recipe.std,
         train=recipe.image_train,
@@ -68,7 +83,4 @@ def build_towers(distilled: DistilledSet, seed: int = 0) -> tuple[RecipeImageTow
         head=HeadSettings(kind=recipe.image_head, dropout=recipe.image_dropout),
     )
     text = TextTowerSettings(train=recipe.text_train, head=HeadSettings(kind=recipe.text_head, dropout=recipe.text_dropout))
-    settings = ModelSettings(image=image, text=text, joint_dim=recipe.joint_dim)
-    # As in the evaluation.
-    student = build(settings, distilled.texts.shape[1], weights, derive_seed(seed, "head"))
-    return RecipeImageTower(student), student.text_head
+    return ModelSettings(image=image, text=text, joint_dim=recipe.joint_dim)

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from vldd_dist.config.base import HOW_TO_RUN, AnyPlugin, Distinct, Positive, Rate, Resources, Section, Seed, distinct, plugin_of
-from vldd_dist.config.sections.model import ImageTowerSettings
+from vldd_dist.config.sections.model import ImageTowerSettings, ModelArguments
 from vldd_dist.plugins import METRICS
 
 
@@ -28,7 +28,7 @@ class ImageModelSettings(Section):
     """A further image model for cross-architecture rows. Settings without a field here are those of model.image."""
 
     model: str = Field(description="Name of a timm model.")
-    model_args: dict[str, JsonValue] = Field(default_factory=dict, description="Further arguments of timm.create_model.")
+    model_args: ModelArguments = Field(default_factory=dict, description="Further arguments of timm.create_model.")
     weights: str | None = Field(
         None,
         description="Weights, as for model.image.weights; null: its value, which must then be timm, random or attributes.",

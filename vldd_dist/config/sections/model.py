@@ -1,8 +1,9 @@
 """model: the dual encoder, its towers, heads and adapters."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
 from vldd_dist.config.base import HOW_TO_RUN, AnyPlugin, Positive, Rate, Section, choose, plugin_of
 from vldd_dist.plugins import LOSSES
@@ -15,6 +16,22 @@ FROZEN_BACKBONE = ("head", "frozen")
 
 # models/text/poolings.py defines them and says which encoders have them.
 PoolingName = Literal["cls", "mean", "eos", "projected"]
+
+Arguments = TypeVar("Arguments", bound=Mapping[str, Any])
+
+
+def without_weights(arguments: Arguments) -> Arguments:
+    """The arguments of timm.create_model themselves; raises ValueError if one says where weights come from. With such an
+    argument, a distilled set made by others could read any file, request any URL and write what it answers to any folder; and
+    the identity of a unit has the file's path, but not its content."""
+    for name in arguments:
+        if name in ("checkpoint_path", "cache_dir") or name.startswith("pretrained"):
+            raise ValueError(f"{name} says where weights come from: remove it, and name them by `weights`")
+    return arguments
+
+
+# Further arguments of timm.create_model.
+ModelArguments = Annotated[dict[str, JsonValue], AfterValidator(without_weights)]
 
 
 class LoraSettings(Section):
@@ -43,7 +60,7 @@ class ImageTowerSettings(Section):
     """The image tower: a timm backbone."""
 
     model: str = Field("nfnet_l0", description="Name of a timm model.")
-    model_args: dict[str, JsonValue] = Field(default_factory=dict, description="Further arguments of timm.create_model.")
+    model_args: ModelArguments = Field(default_factory=dict, description="Further arguments of timm.create_model.")
     weights: str = Field(
         "timm",
         description="timm: timm's pretrained weights; random: random weights; attributes: weights pretrained on the attributes of "

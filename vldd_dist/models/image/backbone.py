@@ -1,13 +1,14 @@
 """Image towers: timm backbones that are trained as a whole, by LoRA adapters, or not at all."""
 
 import difflib
+import pickle
 import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vldd_dist.config.sections.model import ImageTowerSettings, LoraSettings
+from vldd_dist.config.sections.model import ImageTowerSettings, LoraSettings, without_weights
 from vldd_dist.errors import ConfigError, DataError, short
 from vldd_dist.models import libraries
 from vldd_dist.seeding import seeded
@@ -25,15 +26,20 @@ def create_backbone(name: str, arguments: dict[str, Any], *, pretrained: bool, s
     """A timm model without its classifier: (B, 3, H, W) -> (B, num_features). Random weights are drawn by `seed`.
 
     Raises:
-        ConfigError: timm does not know the model or its arguments, or cannot load its weights.
+        ConfigError: timm does not know the model or its arguments, cannot load its weights, or an argument says where weights
+            come from.
     """
     check_backbone_name(name)
+    try:
+        without_weights(arguments)
+    except ValueError as error:
+        raise ConfigError(f"model.image.model_args: {error}") from None
     with seeded(seed):
         try:
             return libraries.timm().create_model(name, pretrained=pretrained, num_classes=0, **arguments)
         except TypeError as error:
             raise ConfigError(f"model.image.model_args: {name} does not take them: {error}") from None
-        except (RuntimeError, OSError, ValueError) as error:
+        except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
             if not pretrained:
                 raise ConfigError(
                     f"model.image.model: timm cannot create {name} ({short(error)}): correct its name or model_args"

@@ -80,7 +80,7 @@ class Loss(Plugin):
 
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
         """The initial row tensors of this loss, for the pairs with these numbers out of `total`. The row of a pair depends only
-        on its number and on the total."""
+        on its number and on the total. Without numbers the tensors have no rows, but the same shapes and types otherwise."""
         return {}
 
     def joined_rows(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -93,7 +93,8 @@ class Loss(Plugin):
         Raises:
             ValueError: a row tensor that this loss owns is missing, or has another shape or type.
         """
-        for name, (start, _) in self.learned_rows(range(1), total).items():
+        # Without a row, because settings made by others could ask for more memory than there is.
+        for name, (start, _) in self.learned_rows(range(0), total).items():
             _check_like(name, rows.get(name), start, (total, *start.shape[1:]))
 
     def check_shared(self, shared: Mapping[str, Tensor]) -> None:

@@ -73,7 +73,7 @@ class LowRankSimilarity(Similarity):
     def learned_rows(self, numbers: range, total: int) -> dict[str, Learned]:
         starts = {
             DIAGONAL: torch.ones(len(numbers)),
-            LEFT: torch.stack([_draw_row(self.rank, number) for number in numbers]),
+            LEFT: torch.stack([_draw_row(self.rank, number) for number in numbers]) if numbers else torch.empty(0, self.rank),
             RIGHT: torch.zeros(len(numbers), self.rank),
         }
         return {name: Learned(start, self.lr) for name, start in starts.items()}
