@@ -37,7 +37,7 @@ class Distillation:
         problem: the outer problem of the objective in the context's settings.
         pairs: this rank's rows at their start, on the student's device; moved in place.
         rates: the outer learning rate of each tensor of the pairs, by name.
-        validate: measures the pairs to find the best ones; all ranks call it together.
+        validate: measures the pairs to find the best ones; all ranks call it together, and must get the same answer.
         should_stop: asked before each outer step; must answer the same on all ranks.
 
     Attributes:

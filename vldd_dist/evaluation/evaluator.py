@@ -61,21 +61,24 @@ class Evaluator:
     seed: int
 
     def choose(self, pairs: TrainingPairs, validation: RetrievalSplit) -> "Choice":
-        """Train one student with each learning rate of the settings, and keep the one that validates best.
+        """Train one student with each learning rate of the settings, and keep the one that validates best. The learning rate and
+        the recalls are the same on all ranks.
 
         Raises:
             DivergenceError: training diverges at every learning rate.
         """
-        recalls: dict[float, Recall] = {}
+        ranks, recalls = pairs.ranks, dict[float, Recall]()
         encoded: TrainingPairs | None = None
         best: tuple[float, DualEncoder] | None = None
         for rate in self.settings.learning_rates:
             student = self.build_student()
             # All students start from the same weights, so the features of a frozen backbone are computed only once.
             encoded = encoded or pairs.in_model_inputs(student)
-            if not train_student(student, encoded, self.settings, rate, self.loss, self.seed):
+            # Rank 0 decides for all: ranks on different kinds of machines may differ in the last bits of what they compute, and
+            # so in whether a loss is finite and which recall is higher.
+            if not ranks.broadcast(train_student(student, encoded, self.settings, rate, self.loss, self.seed)):
                 continue
-            recalls[rate] = measure(student, validation, self.settings.encode_batch, pairs.ranks)
+            recalls[rate] = ranks.broadcast(measure(student, validation, self.settings.encode_batch, ranks))
             if best is None or recalls[rate].mean > recalls[best[0]].mean:
                 best = rate, student
         if best is None:
