@@ -3,18 +3,22 @@
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+import torch
 
 from tests.evaluation.test_evaluator import evaluator, pairs, split
 from vldd_dist.distillation.initialisations.kmeans import KMeansPairs
+from vldd_dist.errors import ConfigError
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.retrieval.recall import Recall
-from vldd_dist.sharding.ranks import Ranks
+from vldd_dist.sharding.ranks import ALIVE_SECONDS, LostRank, Ranks
 from vldd_dist.testing.processes.group import Group
 
+TIMEOUT = timedelta(seconds=2)
 # Learning rate -> validation recall, as each of two ranks on unlike machines computes it; None: the loss diverges there.
 MEASURED = [{0.01: 50.0, 0.02: 50.1, 0.03: 40.0}, {0.01: 50.1, 0.02: 50.0, 0.03: None}]
 
@@ -41,3 +45,39 @@ def test_ranks_whose_machines_round_differently_choose_the_same_learning_rate(gr
     found = group(2).run(chosen)
     assert found[0] == (0.02, pytest.approx(MEASURED[0]))
     assert found[1] == found[0]
+
+
+def started(ranks: Ranks) -> Any:
+    """The real pairs that k-means chooses for this rank; choosing takes longer than the timeout of collectives."""
+    if ranks.is_main:
+        threads_of_main = torch.get_num_threads()
+
+    def choose(self: KMeansPairs, context: object) -> tuple[list[int], list[int]]:
+        assert ranks.is_main
+        assert torch.get_num_threads() == threads_of_main
+        time.sleep(3 * TIMEOUT.total_seconds())
+        return [ranks.rank, 7], [0, 1]
+
+    module = "vldd_dist.distillation.initialisations.kmeans"
+    with patch.object(KMeansPairs, "_choose", choose), patch(f"{module}.start_from_real", lambda context, *choice: choice):
+        return KMeansPairs().start(SimpleNamespace(ranks=ranks))  # type: ignore[arg-type]
+
+
+def failed(ranks: Ranks) -> None:
+    """A computation that fails on rank 0, on which the others wait."""
+
+    def fail() -> None:
+        time.sleep(2 * ALIVE_SECONDS)
+        raise ConfigError("fewer images than pairs")
+
+    with pytest.raises(ConfigError if ranks.is_main else LostRank), ranks.noticing_a_loss():
+        ranks.from_main(fail)
+
+
+def test_a_rank_that_computes_for_longer_than_the_timeout_is_waited_for() -> None:
+    ranks = Group(2, TIMEOUT)
+    try:
+        assert ranks.run(started) == [([0, 7], [0, 1])] * 2
+        ranks.run(failed)
+    finally:
+        ranks.close()

@@ -61,7 +61,7 @@ class Evaluator:
     seed: int
 
     def choose(self, pairs: TrainingPairs, validation: RetrievalSplit) -> "Choice":
-        """Train one student with each learning rate of the settings, and keep the one that validates best. The learning rate and
+        """Train one student with each learning rate of the settings, and keep the one that validates best. The choice and
         the recalls are the same on all ranks.
 
         Raises:

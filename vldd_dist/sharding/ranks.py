@@ -5,6 +5,7 @@ of ranks.
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -15,6 +16,9 @@ from torch import Tensor
 from vldd_dist.errors import short
 
 Value = TypeVar("Value")
+
+# While rank 0 computes something for all, it tells the others this often that it lives.
+ALIVE_SECONDS = 1.0
 
 
 class LostRank(Exception):
@@ -88,6 +92,37 @@ class Ranks:
         values: list[Any] = [value]
         dist.broadcast_object_list(values)
         return values[0]
+
+    def from_main(self, compute: Callable[[], Value]) -> Value:
+        """The result of `compute()` on rank 0, which may take longer than the timeout of a collective: the others notice if the
+        rank hangs or dies, but wait while it computes. `compute` must not use collectives.
+
+        Raises:
+            Exception: on rank 0, what `compute` raises.
+        """
+        if self.world_size == 1:
+            return compute()
+        if not self.is_main:
+            answer: tuple[Value, ...] = ()
+            while not answer:
+                answer = self.broadcast(answer)
+            return answer[0]
+        threads = torch.get_num_threads()
+
+        def in_thread() -> Value:
+            # The number is a property of the thread, and determines the order of summation.
+            torch.set_num_threads(threads)
+            return compute()
+
+        pool = ThreadPoolExecutor(1)
+        try:
+            computing = pool.submit(in_thread)
+            while not wait([computing], ALIVE_SECONDS).done:
+                self.broadcast(())
+            return self.broadcast((computing.result(),))[0]
+        finally:
+            # Without waiting: if another rank is lost, this one must say so at once.
+            pool.shutdown(wait=False)
 
     def all_agree(self, opinion: bool) -> bool:
         """Whether `opinion` is true on all ranks."""

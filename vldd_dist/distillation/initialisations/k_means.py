@@ -18,8 +18,7 @@ class KMeansPairs(Initialisation):
     def start(self, context: RunContext) -> Start:
         """Raises ConfigError when there are fewer training images than pairs."""
         # Rank 0 chooses for all: on different kinds of machines the centres may differ in their last bits, and so the choice.
-        choice = context.ranks.broadcast(self._choose(context) if context.ranks.is_main else ([], []))
-        return start_from_real(context, *choice)
+        return start_from_real(context, *context.ranks.from_main(lambda: self._choose(context)))
 
     def _choose(self, context: RunContext) -> tuple[list[int], list[int]]:
         """Indices of M images, and for each the number of the caption whose features were used."""
