@@ -31,9 +31,15 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 class VlddError(Exception):
     """An error with a sentence for the user. Control characters in it are escaped, because it may quote untrusted names and
-    values. `exit_code` is the exit code of the command."""
+    values.
+
+    Attributes:
+        exit_code: the exit code of the command.
+        may_be_of_the_machine: whether the machine may be the cause, so that a unit may succeed on another one.
+    """
 
     exit_code = 1
+    may_be_of_the_machine = False
 
     def __init__(self, sentence: str = "") -> None:
         super().__init__(one_line(sentence))
@@ -65,6 +71,13 @@ class StoreError(VlddError):
     """The store cannot be read or written, or an object in it differs from its manifest."""
 
     exit_code = 4
+
+
+class StoreUnreachable(StoreError):
+    """The store, a file of the source or a local disk cannot be used from this machine now: the network, the credentials, the
+    clock or the disk. It says nothing about what is stored."""
+
+    may_be_of_the_machine = True
 
 
 class DivergenceError(VlddError):

@@ -1,5 +1,6 @@
 from tests.scheduler.parts import Parts
 from vldd_dist.events import CapacityChanged, UnitStarted
+from vldd_dist.pipeline.work_unit import AvoidedNode
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.submitting.admission import MAX_QUEUED
 from vldd_dist.scheduler.submitting.submission import CAPACITY_SECONDS
@@ -66,6 +67,6 @@ def test_with_an_autoscaler_units_beyond_the_capacity_are_submitted_and_start_la
 def test_a_node_to_avoid_travels_with_the_order() -> None:
     unit = make("unit")
     parts = Parts([unit], Capacity(1, 0))
-    parts.retries.avoid[unit.id] = "n1"
+    parts.retries.avoid[unit.id] = AvoidedNode("n1")
     parts.submit(unit)
-    assert parts.executor.submitted[0].avoid == "n1"
+    assert parts.executor.submitted[0].avoid == AvoidedNode("n1")

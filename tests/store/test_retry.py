@@ -7,11 +7,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from vldd_dist import load_distilled
 from vldd_dist.distilled_set.reading import published_sets, verify
-from vldd_dist.errors import StoreError
+from vldd_dist.errors import StoreError, StoreUnreachable
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.store import objects, retry
 from vldd_dist.store.file_systems import open_file_system
@@ -124,6 +125,26 @@ def test_a_refused_request_is_a_one_sentence_error_without_retries(s3_store: Sto
     assert proxy.faults == ["SlowDown"], "a refusal is not tried again"
     assert SECRET not in str(caught.value)
     assert ACCESS_KEY not in str(caught.value)
+
+
+def test_a_wrong_clock_is_named(s3_store: Store, proxy: FaultyProxy) -> None:
+    proxy.faults = ["RequestTimeTooSkewed"]
+    with pytest.raises(StoreUnreachable, match=r"^s3://.*: the server refuses requests because this machine's clock is wrong"):
+        s3_store.write("x", b"1")
+
+
+@pytest.mark.parametrize(
+    ("error", "may_be_of_the_machine"),
+    [
+        (PermissionError("Forbidden"), True),
+        (NoCredentialsError(), True),
+        (TimeoutError(), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (NotADirectoryError(), False),
+    ],
+)
+def test_errors_of_which_the_machine_may_be_the_cause(error: Exception, may_be_of_the_machine: bool) -> None:
+    assert retry.store_error(error, "s3://bucket", "x", 1).may_be_of_the_machine == may_be_of_the_machine
 
 
 def test_an_expired_token_is_renewed_once(s3_store: Store, proxy: FaultyProxy) -> None:

@@ -14,7 +14,7 @@ class Outcome:
             refused: an error in the user's input or in the store, so that another attempt cannot help;
             crashed: our code, or a library that it called, raised an exception;
             broken: something around the unit failed (imports, the runtime environment, the working directory, Ray's
-            messages), or the unit stopped reporting;
+            messages, reaching the store), or the unit stopped reporting;
             killed: the worker process died, but its machine is alive;
             lost: the machine died;
             waits: the unit cannot continue without the input `awaits` and has stored a checkpoint.

@@ -5,12 +5,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from vldd_dist.config.base import Resources
 
 # task: a worker process that later units may use; actor: a process of its own.
 Attempt = Literal["task", "actor"]
+
+
+class AvoidedNode(NamedTuple):
+    """A node on which a unit should not run again.
+
+    Attributes:
+        node: Ray's id.
+        strictly: whether the unit waits for other nodes, as long as they are large enough for it. Otherwise it runs on this one
+            if the others are busy.
+    """
+
+    node: str
+    strictly: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,11 +76,11 @@ class WorkUnit:
         }
         return sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
-    def order(self, avoid: str | None = None) -> "UnitOrder":
+    def order(self, avoid: AvoidedNode | None = None) -> "UnitOrder":
         """The order that is sent to a worker.
 
         Args:
-            avoid: node on which the unit should not run.
+            avoid: the node on which the unit should not run.
         """
         return UnitOrder(
             kind=self.kind,
@@ -92,7 +105,7 @@ class UnitOrder:
     Attributes:
         inputs: role -> (kind, id), by which the worker finds the input in the store.
         cpus, gpus: of one worker.
-        avoid: node on which it should not run, because an earlier attempt failed or was slow there.
+        avoid: the node on which it should not run, because an earlier attempt failed or was slow there.
     """
 
     kind: str
@@ -106,7 +119,7 @@ class UnitOrder:
     workers: int = 1
     attempt: Attempt = "task"
     stores_when_stopped: bool = False
-    avoid: str | None = None
+    avoid: AvoidedNode | None = None
 
 
 def in_dependency_order(targets: list[WorkUnit]) -> list[WorkUnit]:

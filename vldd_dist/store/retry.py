@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from vldd_dist.errors import short
+from vldd_dist.errors import StoreError, StoreUnreachable, short
 
 # Seconds after which an operation is given up, in addition to the time that its bytes take at the slowest accepted rate.
 DEADLINE_SECONDS = 60.0
@@ -123,15 +123,24 @@ def _chain(error: BaseException) -> Iterator[str]:
         cause = cause.__cause__
 
 
-def sentence(error: Exception, store_url: str, key: str, seconds: float) -> str:
-    """The message for a user about a failure at `key` after `seconds` of attempts."""
+def store_error(error: Exception, store_url: str, key: str, seconds: float) -> StoreError:
+    """The error for a user about a failure at `key` after `seconds` of attempts."""
+    if isinstance(error, NotADirectoryError | IsADirectoryError):
+        return StoreError(
+            f"{store_url}/{key}: there is a file where a folder should be, or a folder instead of a file: name another place"
+        )
+    # Of what else may go wrong, a misconfigured or broken machine can be the cause.
+    return StoreUnreachable(_why_unreachable(error, store_url, key, seconds))
+
+
+def _why_unreachable(error: Exception, store_url: str, key: str, seconds: float) -> str:
+    if any("(RequestTimeTooSkewed)" in words for words in _chain(error)):
+        return f"{store_url}: the server refuses requests because this machine's clock is wrong: set it, by NTP for example"
     if token_expired(error):
         return f"{store_url}: the credentials have expired or are refused: renew them"
     # gcsfs raises a bare OSError.
     if isinstance(error, PermissionError) or str(error).startswith("Forbidden") or http_status(error) in (401, 403):
         return f"{store_url}: permission denied at {key}: give this user or role read and write access"
-    if isinstance(error, NotADirectoryError | IsADirectoryError):
-        return f"{store_url}/{key}: there is a file where a folder should be, or a folder instead of a file: name another place"
     if "Credential" in type(error).__name__:
         return f"{store_url}: no usable credentials: give them by environment variables, a profile or a role"
     # The texts of botocore's and aiohttp's own errors could contain a secret, so only their type is shown.

@@ -32,7 +32,7 @@ from vldd_dist.store.retry import (
     says_exists,
     says_no_bucket,
     says_not_implemented,
-    sentence,
+    store_error,
     token_expired,
 )
 
@@ -325,7 +325,7 @@ class Store:
         except StoreError:
             raise
         except Exception as error:
-            raise StoreError(sentence(error, self.url, key, time.monotonic() - started)) from None
+            raise store_error(error, self.url, key, time.monotonic() - started) from None
 
     def _sender(self, data: bytes) -> AbstractFileSystem:
         return self._fs_for_parts if is_multipart(self.scheme, len(data)) else self.fs

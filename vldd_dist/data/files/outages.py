@@ -8,7 +8,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vldd_dist.errors import DataError, StoreError, short
+from vldd_dist.errors import DataError, StoreUnreachable, short
 from vldd_dist.store.retry import is_transient, token_expired
 
 # The machine lacks file descriptors or memory, or a network file system was mounted again.
@@ -22,15 +22,16 @@ def check_reachable(what: str, error: Exception) -> None:
         what: the file.
 
     Raises:
-        StoreError: the error is a fault of the network or the machine, or expired credentials.
+        StoreUnreachable: the error is a fault of the network or the machine, or expired credentials.
         MemoryError: the error is one, for which the unit has its own sentence.
     """
     if isinstance(error, MemoryError):
         raise error
+    reason = f"{what}: cannot be reached ({reason_of(error)})"
     if token_expired(error):
-        raise StoreError(f"{what}: cannot be reached ({reason_of(error)}): renew the credentials and start again") from None
+        raise StoreUnreachable(f"{reason}: renew the credentials and start again") from None
     if is_transient(error) or (isinstance(error, OSError) and error.errno in OF_THE_MACHINE):
-        raise StoreError(f"{what}: cannot be reached ({reason_of(error)}): start again") from None
+        raise StoreUnreachable(f"{reason}: start again") from None
 
 
 def reason_of(error: Exception) -> str:

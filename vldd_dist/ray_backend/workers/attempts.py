@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from typing import Any, Protocol
 
 import ray
@@ -45,22 +46,59 @@ class Attempt(Protocol):
         ...
 
 
-def _options(order: UnitOrder) -> dict[str, Any]:
-    """Ray's options for the unit's resources, and for another node than `order.avoid`, if there is one."""
-    options: dict[str, Any] = {"num_cpus": order.cpus, "num_gpus": order.gpus}
-    if order.avoid is not None:
-        options |= {"label_selector": {"ray.io/node-id": f"!{order.avoid}"}, "fallback_strategy": [{"label_selector": {}}]}
-    return options
+@cache
+def _task(cpus: float, gpus: float) -> Any:
+    """The task, declared once for all units that ask for these resources: Ray keeps every declaration for as long as the job
+    runs, in its control service and in each worker."""
+    # The resources are given to `ray.remote` and not to `.options`, because Ray ends the process after a call only if the
+    # function was declared with GPUs. The process must end: it keeps using the GPU on which it first computed, even if the
+    # next task is given another one.
+    return ray.remote(max_retries=0, num_cpus=cpus, num_gpus=gpus)(start.run_task)
+
+
+@cache
+def _actor(kind: type) -> Any:
+    return ray.remote(max_restarts=0)(kind)
+
+
+def _labels_of_others(order: UnitOrder) -> dict[str, str] | None:
+    """The label selector of the nodes other than `order.avoid`."""
+    return None if order.avoid is None else {"ray.io/node-id": f"!{order.avoid.node}"}
+
+
+def _required_labels(order: UnitOrder) -> dict[str, str] | None:
+    """The label selector of the nodes on which the unit must run; None: any."""
+    is_strict = order.avoid is not None and order.avoid.strictly and _others_are_large_enough(order)
+    return _labels_of_others(order) if is_strict else None
+
+
+def _another_node(order: UnitOrder) -> dict[str, Any]:
+    """Ray's options for running on another node than `order.avoid`, if there is one."""
+    if required := _required_labels(order):
+        return {"label_selector": required}
+    if order.avoid is None or order.avoid.strictly:
+        return {}
+    # Ray uses the fallback as soon as no other node is free.
+    return {"label_selector": _labels_of_others(order), "fallback_strategy": [{"label_selector": {}}]}
+
+
+def _others_are_large_enough(order: UnitOrder) -> bool:
+    """Whether the living nodes without `order.avoid` could hold all workers of the unit, if nothing else ran on them."""
+    assert order.avoid is not None
+    room = 0
+    for node in ray.nodes():
+        if node["Alive"] and node["NodeID"] != order.avoid.node:
+            asked = (("CPU", order.cpus), ("GPU", order.gpus))
+            # Ray adds up fractions in multiples of 1/10,000.
+            room += min(int(round(node["Resources"].get(name, 0) / amount, 4)) for name, amount in asked if amount)
+    return room >= order.workers
 
 
 class TaskAttempt:
     """A unit as a Ray task. Other units may use its process after it, unless it was given a GPU."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
-        # The resources are given to `ray.remote` and not to `.options`, because Ray ends the process after a call only if the
-        # function was declared with GPUs. The process must end: it keeps using the GPU on which it first computed, even if the
-        # next task is given another one.
-        task = ray.remote(max_retries=0, name=order.label, **_options(order))(start.run_task)
+        task = _task(order.cpus, order.gpus).options(name=order.label, **_another_node(order))
         self.references = [task.remote(_payload(order, store), order.id, events)]
         self._ended = False
         self.stores_when_asked = order.stores_when_stopped
@@ -85,7 +123,8 @@ class ExpertAttempt:
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
         # Keep the handle: Ray ends an actor that has none.
-        self.actor = ray.remote(start.ExpertActor).options(max_restarts=0, **_options(order)).remote()
+        actor = _actor(start.ExpertActor)
+        self.actor = actor.options(num_cpus=order.cpus, num_gpus=order.gpus, **_another_node(order)).remote()
         self.references = [self.actor.run.remote(_payload(order, store), events)]
 
     def outcome(self) -> Outcome | None:
@@ -100,13 +139,15 @@ class GroupAttempt:
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
         needs = {"CPU": order.cpus} | ({"GPU": order.gpus} if order.gpus else {})
-        self.group = placement_group([needs] * order.workers, strategy="PACK")
+        # Placement groups have no fallback, so a node that is not avoided strictly is not avoided.
+        required = _required_labels(order)
+        selectors = [required] * order.workers if required else None
+        self.group = placement_group([needs] * order.workers, strategy="PACK", bundle_label_selector=selectors)
         self.actors = [
-            ray.remote(start.RankActor)
+            _actor(start.RankActor)
             .options(
                 num_cpus=order.cpus,
                 num_gpus=order.gpus,
-                max_restarts=0,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank),
             )
             .remote()

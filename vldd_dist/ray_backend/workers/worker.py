@@ -78,7 +78,7 @@ def run_order(order: UnitOrder, store: Store, events: Queue, node: str, ranks: R
     except InputAwaited as wait:
         return Outcome("waits", f"waits for {wait.role}", awaits=order.inputs[wait.role][1])
     except VlddError as error:
-        return Outcome("refused", str(error), error.exit_code)
+        return Outcome("broken" if error.may_be_of_the_machine else "refused", str(error), error.exit_code)
     except LostRank as error:
         return Outcome("lost", str(error), 1)
     except Exception as error:

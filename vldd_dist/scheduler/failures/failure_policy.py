@@ -50,11 +50,11 @@ def pause_before_retry(outcome: Outcome, earlier: Sequence[Outcome], budget: Ret
 
 
 def with_node_losses(outcomes: Sequence[Outcome], is_alive: Callable[[str], bool]) -> list[Outcome]:
-    """The same outcomes, with `killed` replaced by `lost` where the node has left the cluster since: on a dying node, the
-    workers die first."""
+    """The same outcomes, with `killed` and `broken` replaced by `lost` where the node has left the cluster since: on a dying
+    node the workers die first, and a rank that is gone with its node may be taken for one that hangs."""
     return [
         replace(outcome, status="lost")
-        if outcome.status == "killed" and outcome.node is not None and not is_alive(outcome.node)
+        if outcome.status in AVOID_NODE and outcome.node is not None and not is_alive(outcome.node)
         else outcome
         for outcome in outcomes
     ]
@@ -72,7 +72,10 @@ def final_outcome(outcome: Outcome, earlier: Sequence[Outcome], kind: str) -> Ou
         )
         return replace(outcome, cause=f"{outcome.cause}; {advice}")
     if outcome.status == "broken":
-        advice = f"tried {attempts} times: check the machines and the packages installed on them"
+        advice = f"tried {attempts} times"
+        if outcome.exit_code == 1:
+            # Errors with other exit codes, those of the store, say themselves what to do.
+            advice += ": check the machines and the packages installed on them"
         return replace(outcome, cause=f"{outcome.cause}; {advice}")
     return outcome
 

@@ -1,6 +1,7 @@
 """Stopping units that hang, and moving units that are much slower than others of their kind."""
 
 from vldd_dist.pipeline.outcome import Outcome
+from vldd_dist.pipeline.work_unit import AvoidedNode
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.failures.stall_timeout import StallTimeout
 from vldd_dist.scheduler.failures.stragglers import Stragglers
@@ -26,7 +27,7 @@ class HealthChecks:
         admission: Admission,
         running: RunningUnits,
         settlement: Settlement,
-        avoid: dict[str, str | None],
+        avoid: dict[str, AvoidedNode],
         stall_timeout_seconds: float | None,
     ) -> None:
         self._executor, self._admission, self._running, self._settlement = executor, admission, running, settlement
@@ -55,7 +56,8 @@ class HealthChecks:
             # Move it only if there is room for it besides the resources it holds: else it would wait to get the same ones back.
             if not self._admission.fits(unit):
                 continue
-            self._avoid[unit.id] = self._running[unit.id].node
+            if node := self._running[unit.id].node:
+                self._avoid[unit.id] = AvoidedNode(node)
             if ended := self._executor.stop(unit.id):
                 self._settlement.attempt_ended(unit, ended)
             else:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.pipeline.work_unit import AvoidedNode, WorkUnit
 from vldd_dist.scheduler.failures.failure_policy import (
     AVOID_NODE,
     RetryBudget,
@@ -27,7 +27,7 @@ class Retries:
     """
 
     def __init__(self, budget: RetryBudget, clock: Callable[[], float], is_alive: Callable[[str], bool]) -> None:
-        self.avoid: dict[str, str | None] = {}
+        self.avoid: dict[str, AvoidedNode] = {}
         self._budget, self._clock, self._is_alive = budget, clock, is_alive
         self._attempts: dict[str, list[Outcome]] = defaultdict(list)
         # Unit id -> (clock time at which its pause ends, outcome of its last attempt).
@@ -53,12 +53,14 @@ class Retries:
         return ended
 
     def decide(self, unit: WorkUnit, outcome: Outcome) -> tuple[bool, Outcome]:
-        """Returns whether the unit is tried again, and its outcome: `lost` instead of `killed` if the node is gone, and with
-        advice in `cause` if it is not tried again."""
+        """Returns whether the unit is tried again, and its outcome: `lost` instead of `killed` or `broken` if the node is
+        gone, and with advice in `cause` if it is not tried again."""
         outcome, *earlier = with_node_losses([outcome, *self._attempts[unit.id]], self._is_alive)
         if not may_retry(outcome, earlier, self._budget):
             return False, final_outcome(outcome, earlier, unit.kind)
         self._attempts[unit.id] = [*earlier, outcome]
-        if outcome.status in AVOID_NODE:
-            self.avoid[unit.id] = outcome.node
+        if outcome.status in AVOID_NODE and outcome.node is not None:
+            # A broken machine, which ends units at once, is always free: without `strictly` it would get the unit again and
+            # again while the others work. A killed unit may succeed where it was, once other units there have ended.
+            self.avoid[unit.id] = AvoidedNode(outcome.node, strictly=outcome.status == "broken")
         return True, outcome

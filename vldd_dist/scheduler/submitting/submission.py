@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from vldd_dist.events import CapacityChanged, RunEvent, UnitStarted
 from vldd_dist.pipeline.running_unit import RunningUnit
-from vldd_dist.pipeline.work_unit import WorkUnit
+from vldd_dist.pipeline.work_unit import AvoidedNode, WorkUnit
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.submitting.admission import Admission
@@ -28,7 +28,7 @@ class Submission:
         ready: ReadyQueue,
         admission: Admission,
         running: RunningUnits,
-        avoid: dict[str, str | None],
+        avoid: dict[str, AvoidedNode],
         emit: Callable[[RunEvent], None],
         clock: Callable[[], float],
     ) -> None:
