@@ -86,3 +86,9 @@ class DivergenceError(VlddError):
 
 class DeviceMemoryError(VlddError):
     """A unit needs more memory than its GPU or its machine has."""
+
+
+class DeviceOccupied(VlddError):
+    """Other processes hold the memory of a GPU that a unit has for itself."""
+
+    may_be_of_the_machine = True

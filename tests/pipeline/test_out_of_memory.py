@@ -7,7 +7,7 @@ import torch
 
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.distillation.objectives.trajectory_matching import MatchingProblem
-from vldd_dist.errors import DeviceMemoryError
+from vldd_dist.errors import DeviceMemoryError, DeviceOccupied
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.out_of_memory import naming_what_to_lower
 from vldd_dist.pipeline.stage import stage_of
@@ -38,8 +38,7 @@ def test_an_outer_step_without_memory_names_the_settings_to_lower_and_keeps_its_
     assert str(raised.value) == (
         f"{unit.label} ran out of memory (it asked for 2.50 GiB more, the GPU has 79.11 GiB): lower distill.batch_size or "
         "distill.objective.inner_steps (without inner steps: distill.tower_graph_mib or distill.objective.real_batch_size), or "
-        "run it on a device with more memory (distill.resources), where it resumes from its last checkpoint; `vldd run --plan` "
-        "estimates what fits"
+        "run it on a device with more memory, where it resumes from its last checkpoint; `vldd run --plan` estimates what fits"
     )
     assert not is_done(store, unit.kind, unit.id)
     run(store, [unit])
@@ -58,10 +57,42 @@ def test_an_outer_step_without_memory_names_the_settings_to_lower_and_keeps_its_
 )
 def test_other_allocators_are_known(error: Exception) -> None:
     said = r"^dataset ran out of memory: lower data.train_images; `vldd run --plan` estimates"
-    with pytest.raises(DeviceMemoryError, match=said), naming_what_to_lower(stage_of("dataset"), "dataset"):
+    with pytest.raises(DeviceMemoryError, match=said), naming_what_to_lower(stage_of("dataset"), "dataset", 0):
         raise error
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), naming_what_to_lower(stage_of("dataset"), "dataset"):
+    with pytest.raises(RuntimeError, match="shapes"), naming_what_to_lower(stage_of("dataset"), "dataset", 0):
         raise RuntimeError("shapes do not fit")
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("free", "own", "gpus", "said"),
+    [
+        (GIB, 2 * GIB, 1, "expert 7: other processes hold 77.0 GiB of its GPU: end them"),
+        (None, 0, 1, "expert 7: other processes hold all memory of its GPU: end them"),
+        # The memory is its own, or that of a unit with which it shares the GPU.
+        (GIB, 78 * GIB, 1, None),
+        (GIB, 2 * GIB, 0.5, None),
+    ],
+)
+def test_memory_that_other_processes_hold_is_not_the_fault_of_the_unit(
+    free: int | None, own: int, gpus: float, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For example a killed process that hangs in the driver. Another GPU may have room."""
+
+    def mem_get_info() -> tuple[int, int]:
+        if free is None:
+            raise RuntimeError("CUDA error: out of memory")
+        return free, 80 * GIB
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", mem_get_info)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: own)
+    expected = pytest.raises(DeviceOccupied if said else DeviceMemoryError, match=said)
+    with expected as raised, naming_what_to_lower(stage_of("expert"), "expert 7", gpus):
+        raise torch.OutOfMemoryError(OF_CUDA)
+    assert raised.value.may_be_of_the_machine == bool(said)

@@ -45,7 +45,7 @@ def execute(
         logger.info("attempt %s at %s/%s begins", writer.attempt, order.kind, order.id)
         stage = stage_of(order.kind)
         try:
-            with naming_what_to_lower(stage, order.label):
+            with naming_what_to_lower(stage, order.label, order.gpus):
                 facts = stage.run(context)
         except AlreadyCommitted as stop:
             logger.warning("%s", stop)

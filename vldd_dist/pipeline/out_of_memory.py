@@ -6,13 +6,15 @@ from contextlib import contextmanager
 
 import torch
 
-from vldd_dist.errors import DeviceMemoryError
+from vldd_dist.errors import DeviceMemoryError, DeviceOccupied
 from vldd_dist.pipeline.stage import StageSpec
 
 # Phrases in the RuntimeErrors of torch's CPU and CUDA allocators, cuBLAS and cuDNN, which are not `torch.OutOfMemoryError`.
 _PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
 _ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)")
 _CAPACITY = re.compile(r"total capacity of ([\d.]+ \w+)")
+# What this process uses beside the tensors of its allocator: CUDA's context, loaded kernels, NCCL's buffers.
+_OUTSIDE_ALLOCATOR = 2 << 30
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -23,22 +25,39 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def naming_what_to_lower(stage: StageSpec, label: str) -> Iterator[None]:
-    """Within the `with` block, raise DeviceMemoryError in place of an allocator's error. The unit's checkpoints stay in the
-    store.
+def naming_what_to_lower(stage: StageSpec, label: str, gpus: float) -> Iterator[None]:
+    """Within the `with` block, raise DeviceMemoryError in place of an allocator's error, or DeviceOccupied if other processes
+    hold the memory. The unit's checkpoints stay in the store.
 
     Args:
         label: of the unit.
+        gpus: of this process; a fraction is shared with other units.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        larger_device = f", or run it on a device with more memory ({stage.section}.resources)" if stage.section else ""
+        if gpus >= 1 and (holds := _held_by_others()):
+            raise DeviceOccupied(f"{label}: other processes hold {holds} its GPU: end them") from error
+        larger_device = ", or run it on a device with more memory" if stage.section else ""
         resumes = ", where it resumes from its last checkpoint" if larger_device and stage.stores_when_stopped else ""
         advice = f"lower {stage.lower_for_memory}{larger_device}{resumes}; `vldd run --plan` estimates what fits"
         raise DeviceMemoryError(f"{label} ran out of memory{_sizes(str(error))}: {advice}") from error
+
+
+def _held_by_others() -> str | None:
+    """How much of this process's GPU other processes hold, as "N GiB of"; None if it is not so much as to matter."""
+    if not torch.cuda.is_initialized():
+        return None
+    try:
+        free, total = torch.cuda.mem_get_info()
+        # Of the memory that this process's allocator reserves, parts may be free again.
+        held = total - free - torch.cuda.memory_reserved()
+    except RuntimeError:
+        # There was not even memory for CUDA's context, and so this process has allocated nothing.
+        return "all memory of"
+    return f"{held / 2**30:.1f} GiB of" if held > _OUTSIDE_ALLOCATOR else None
 
 
 def _sizes(message: str) -> str:

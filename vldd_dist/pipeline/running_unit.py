@@ -45,7 +45,8 @@ class RunningUnit:
         return self.progress.done / self.progress.total if self.progress and self.progress.total else None
 
     def figures(self, now: float) -> dict[str, Any]:
-        """The fields of its latest progress report that are set, and `silent_seconds`, the time since its last report."""
+        """The fields of its latest progress report that are set, and `silent_seconds`, the time since its last report, if its
+        worker has started."""
         fields = asdict(self.progress) if self.progress else {}
         reported = {name: value for name, value in fields.items() if value is not None}
-        return reported | {"silent_seconds": round(now - self.heard_at, 1)}
+        return reported | {"silent_seconds": round(now - self.heard_at, 1)} if self.worker_started else reported

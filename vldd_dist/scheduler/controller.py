@@ -21,13 +21,12 @@ from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.settlement import Settlement
 from vldd_dist.scheduler.submitting.admission import Admission
 from vldd_dist.scheduler.submitting.capacity_timeout import CapacityTimeout
+from vldd_dist.scheduler.submitting.late_workers import WORKER_START_SECONDS, LateWorkers, too_wide
 from vldd_dist.scheduler.submitting.ready_queue import ReadyQueue
 from vldd_dist.scheduler.submitting.submission import Submission
 from vldd_dist.store.store import Store
 
 POLL_SECONDS = 0.25
-# Workers usually start within seconds. If none has started after this time, the user is told.
-WORKER_START_SECONDS = 60.0
 
 
 class Controller:
@@ -93,6 +92,7 @@ class Controller:
         settlement = Settlement(self.units, dependencies, retries, submission, self._make_ready, emit, self.result)
         stall_timeout_seconds = self._limits.stall_timeout_seconds
         health = HealthChecks(executor, self._admission, self._running, settlement, retries.avoid, stall_timeout_seconds)
+        late_workers = LateWorkers(self._running, self._admission, emit)
         while self._ready or self._admission.submitted or retries.any_paused:
             if self._should_stop():
                 raise KeyboardInterrupt
@@ -110,6 +110,7 @@ class Controller:
             settlement.decide_paused()
             if health.check() or ended:
                 self._capacity_timeout.reset()
+            late_workers.check()
             self._observer.refresh()
 
     def _take_report(self, reported: UnitReported, submission: Submission) -> None:
@@ -127,14 +128,12 @@ class Controller:
         if self._running.any_worker_started:
             self._capacity_timeout.reset()
         elif started := next(iter(self._running), None):
-            problem = f"{self._admission.shortfall(started.unit)} in total"
-            if self._admission.is_used_by_others(started.unit):
+            problem, awaited = too_wide(self._admission.shortfall(started.unit))
+            if self._admission.has_room(started.unit):
+                self._capacity_timeout.wait(problem, awaited, "none started it", WORKER_START_SECONDS)
+            else:
                 problem = f"{problem}, of which other programs use {self._admission.used}"
                 self._capacity_timeout.wait(problem, "them to end", None, WORKER_START_SECONDS)
-            else:
-                # All machines together have enough. Whether a single machine has enough is known only when a worker starts.
-                in_vain = "none started it"
-                self._capacity_timeout.wait(problem, "one machine with that much free", in_vain, WORKER_START_SECONDS)
         elif any_paused:
             self._clock.sleep(POLL_SECONDS)
         else:

@@ -111,7 +111,7 @@ class Notices(PlainView):
 def make(label: str, *inputs: WorkUnit, kind: str = "expert", cpus: float = 1, gpus: float = 0, workers: int = 1) -> WorkUnit:
     resources = Resources(cpus=cpus, gpus=gpus)
     named = {unit.label: unit for unit in inputs}
-    return WorkUnit(kind, {"name": label}, named, resources=resources, label=label, workers=workers)
+    return WorkUnit(kind, {"index": label}, named, resources=resources, label=label, workers=workers)
 
 
 def graph() -> dict[str, WorkUnit]:

@@ -29,7 +29,8 @@ def run(place: Place, notes: Notes) -> None:
     """Memory is limited in the last outer step, after a checkpoint at step 2."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with naming_what_to_lower(stage_of("distillation"), "distillation"):
+            # Half a GPU, because other processes may use this one.
+            with naming_what_to_lower(stage_of("distillation"), "distillation", gpus=0.5):
                 _run(place, Path(folder), limited=True)
         except DeviceMemoryError as error:
             sentence = str(error)

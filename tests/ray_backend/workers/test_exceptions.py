@@ -1,5 +1,7 @@
 """To which class of failure an exception belongs, and the cause that is reported to the user."""
 
+import errno
+import os
 import pickle
 import subprocess
 import sys
@@ -127,7 +129,10 @@ except FileNotFoundError as error:
         "CUDA error: unspecified launch failure",
     ):
         assert is_of_the_machine(RuntimeError(of_a_gpu))
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENOMEM):
+        assert is_of_the_machine(OSError(number, os.strerror(number), "/tmp/x"))
     for of_the_unit in (
+        FileExistsError(errno.EEXIST, "File exists", "/tmp/x"),
         raised(lambda: (tmp_path / "no-file").read_text()),
         ValueError("no"),
         RuntimeError("CUDA error: device-side assert triggered"),

@@ -56,6 +56,11 @@ def describe_event(event: RunEvent, state: RunState) -> Message | None:
     return None
 
 
+def describe_running(figures: Mapping[str, Any]) -> str:
+    """As `describe_figures`, and in words if there are none. A worker reports as soon as it starts."""
+    return describe_figures(figures) or ("started" if "silent_seconds" in figures else "waits for a machine")
+
+
 def describe_figures(figures: Mapping[str, Any]) -> str:
     """The progress, speed, loss and recall of a unit as text, and for how long it has been silent, if that is long.
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from vldd_dist.artifacts.run_status import RunStatus
 from vldd_dist.errors import VlddError
 from vldd_dist.events import RunEvent
-from vldd_dist.monitoring.live.descriptions import describe_figures
+from vldd_dist.monitoring.live.descriptions import describe_running
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.status import StatusWriter
 from vldd_dist.pipeline.outcome import Outcome
@@ -84,7 +84,7 @@ class LiveReport:
 
 def progress_of(status: RunStatus) -> RunProgress:
     """The status of a run in the form that a report shows."""
-    listed = [(unit.label, describe_figures(unit.event) or "started") for unit in status.running[:LISTED]]
+    listed = [(unit.label, describe_running(unit.event)) for unit in status.running[:LISTED]]
     if len(status.running) > LISTED:
         listed.append((f"and {len(status.running) - LISTED} more", ""))
     return RunProgress(

@@ -11,7 +11,7 @@ from vldd_dist.artifacts.run_status import RunStatus, StageStatus, UnitStatus, k
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import StoreError
 from vldd_dist.events import RunEvent
-from vldd_dist.monitoring.live.descriptions import describe_event, describe_figures
+from vldd_dist.monitoring.live.descriptions import describe_event, describe_running
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.time_left import time_left
 from vldd_dist.pipeline.stage import position_of, title_of
@@ -149,6 +149,6 @@ def describe_status(status: RunStatus, several: bool = False) -> str:
     for kind, stage in sorted(status.stages.items(), key=lambda item: position_of(item[0])):
         failed = f", {stage.failed} failed" if stage.failed else ""
         lines.append(f"  {title_of(kind):<20} {stage.done}/{stage.total} done{failed}")
-    lines += [f"  {unit.label}: {describe_figures(unit.event) or 'started'} ({unit.seconds:.0f} s)" for unit in status.running]
+    lines += [f"  {unit.label}: {describe_running(unit.event)} ({unit.seconds:.0f} s)" for unit in status.running]
     lines += [f"  ! {notice}" for notice in status.notices]
     return "\n".join(map(one_line, lines))

@@ -4,6 +4,7 @@ This module uses only the standard library, because Ray sends its functions by v
 to import.
 """
 
+import errno
 import os
 import re
 import traceback
@@ -16,6 +17,11 @@ _SEQUENCES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b
 _FRAME = re.compile(rf'File "[^"\n]*/{PACKAGE}/([^"\n]+)", line (\d+)')
 # What torch says if a GPU or its driver does not work. A failed assertion on the device is an error of the program.
 _BROKEN_GPU = ("cuda error", "cuda driver", "nvidia driver", "no cuda gpus are available", "cudagetdevicecount")
+# A full, read-only or broken disk; too few file descriptors, processes or too little memory for a fork.
+_ERRNOS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+    *(errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM),
+}
 _DEVICE_ASSERT = "device-side assert"
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
@@ -69,7 +75,7 @@ def _location(errors: list[BaseException]) -> str:
 
 def is_of_the_machine(error: BaseException) -> bool:
     """Whether the cause is around the unit and not in it: a module that cannot be imported or is only partly imported, a
-    working directory that was removed, a GPU or driver that does not work, or Ray."""
+    working directory that was removed, a full disk, a GPU or driver that does not work, or Ray."""
     for one in chain(error):
         # Units do not call Ray themselves; only their reports go through its queue.
         if any(kind.__module__.partition(".")[0] == "ray" for kind in type(one).__mro__):
@@ -80,6 +86,8 @@ def is_of_the_machine(error: BaseException) -> bool:
             return True
         # `os.getcwd`, which resolving a relative path calls too, raises it without a file name; other calls name the file.
         if isinstance(one, FileNotFoundError) and one.filename is None:
+            return True
+        if isinstance(one, OSError) and one.errno in _ERRNOS:
             return True
         text = str(one).lower()
         if _DEVICE_ASSERT not in text and any(words in text for words in _BROKEN_GPU):

@@ -1,5 +1,6 @@
 """Finds units that are much slower than others of their kind: their machine probably has a problem, so they should be moved."""
 
+import json
 from collections import Counter, defaultdict
 from statistics import median
 
@@ -15,8 +16,6 @@ CONSECUTIVE_CHECKS = 3
 # A unit is moved at most this many times, because a cluster may have machines of different speeds on purpose.
 MAX_MOVES = 2
 
-Group = tuple[str, int | None]
-
 
 class Stragglers:
     """Compares the speeds that running units report."""
@@ -24,7 +23,9 @@ class Stragglers:
     def __init__(self, running: RunningUnits) -> None:
         self._running = running
         # Group -> unit id -> latest speed, including units that have ended.
-        self._speeds: dict[Group, dict[str, float]] = defaultdict(dict)
+        self._speeds: dict[str, dict[str, float]] = defaultdict(dict)
+        # Unit id -> its group, once it has reported a speed.
+        self._groups: dict[str, str] = {}
         self._moves: Counter[str] = Counter()
         self._slow_checks: Counter[str] = Counter()
 
@@ -35,13 +36,15 @@ class Stragglers:
         for running in self._running:
             unit, speed = running.unit, running.speed
             if speed is not None:
-                self._speeds[_group(unit)][unit.id] = speed
+                if unit.id not in self._groups:
+                    self._groups[unit.id] = _group(unit)
+                self._speeds[self._groups[unit.id]][unit.id] = speed
                 # A unit of several ranks stays: any of its nodes may be the slow one.
                 movable = unit.workers == 1 and self._moves[unit.id] < MAX_MOVES
                 if movable and now - running.started_at >= WARM_UP_SECONDS:
                     candidates.append((unit, speed))
         for unit, speed in candidates:
-            others = [other for unit_id, other in self._speeds[_group(unit)].items() if unit_id != unit.id]
+            others = [other for unit_id, other in self._speeds[self._groups[unit.id]].items() if unit_id != unit.id]
             if len(others) < MIN_PEERS or speed * SLOWDOWN >= (usual := median(others)):
                 del self._slow_checks[unit.id]
                 continue
@@ -54,9 +57,12 @@ class Stragglers:
         """Record that the unit was stopped to run on another node, and forget its speed."""
         self._moves[unit.id] += 1
         del self._slow_checks[unit.id]
-        self._speeds[_group(unit)].pop(unit.id, None)
+        self._speeds[self._groups[unit.id]].pop(unit.id, None)
 
 
-def _group(unit: WorkUnit) -> Group:
-    """The group of units whose speeds can be compared: distillations of different numbers of pairs are not comparable."""
-    return unit.kind, unit.spec.get("pairs")
+def _group(unit: WorkUnit) -> str:
+    """The group of units whose speeds can be compared: all that a speed depends on is equal. Units of one kind may differ in
+    their model, number of pairs or objective, in a study also in their data and resources."""
+    spec = {name: value for name, value in unit.spec.items() if name not in ("seed", "index")}
+    dataset = unit.inputs["dataset"].id if "dataset" in unit.inputs else None
+    return json.dumps([unit.kind, unit.cpus, unit.gpus, unit.workers, dataset, spec, unit.execution], sort_keys=True)

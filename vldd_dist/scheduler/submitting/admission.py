@@ -79,10 +79,10 @@ class Admission:
         self.submitted.remove(unit.id)
         self._reserved = self._reserved.minus(ResourceSet.of(unit))
 
-    def is_used_by_others(self, unit: WorkUnit) -> bool:
-        """Whether the unit has no room because of workers of other programs. Valid only while no worker of this run has
-        started."""
-        return not self.capacity.minus(self.used).covers(ResourceSet.of(unit))
+    def has_room(self, unit: WorkUnit) -> bool:
+        """Whether the machines together have enough resources that no worker uses. If not while no worker of this run has
+        started, workers of other programs use them."""
+        return self.capacity.minus(self.used).covers(ResourceSet.of(unit))
 
     def shortfall(self, unit: WorkUnit) -> str:
         """What the unit asks for and what the machines have, for messages."""
