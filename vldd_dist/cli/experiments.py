@@ -1,6 +1,7 @@
 """Commands that run an experiment on this machine or on a cluster, and show its status."""
 
 import os
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,7 +135,10 @@ def submit(
     changes = [*gpu_overrides(gpus), *(overrides or [])]
     described = load_description(config, changes)
     job, started = submit_job(described, config, changes, store, address, working_dir, more)
-    say(f"{job} {'submitted' if started else 'is already running'}")
+    words = "submitted" if started else "is already running"
+    if more and not started:
+        words += f"; {shlex.join(more)} takes effect only if you stop it (`ray job stop {job}`) and submit again"
+    say(f"{job} {words}")
     say(next_commands(job, address, store))
 
 

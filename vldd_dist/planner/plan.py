@@ -37,7 +37,8 @@ class StageUnits:
 
 @dataclass(frozen=True)
 class Need:
-    """What one unit of a stage needs; of several experiments, the one whose unit needs the most memory.
+    """What one unit of a stage needs; of several experiments, one whose unit does not fit or, if all fit, one whose unit
+    needs the most memory.
 
     Attributes:
         terms: bytes of memory of a rank at its peak, by name; None if its passes cannot be traced.
@@ -198,23 +199,23 @@ def _needs(stages: Iterable[StageSpec], planned: list[PlannedExperiment]) -> tup
 
 
 def _need(stage: StageSpec, planned: list[PlannedExperiment]) -> tuple[Need | None, list[str]]:
-    """The need of the experiment whose unit takes the most memory; None if no experiment has such units. And why passes cannot
-    be traced."""
-    # (peak bytes or -1 if unknown, the experiment, memory by name).
-    estimates: list[tuple[int, PlannedExperiment, Terms | None]] = []
+    """The need of the experiment of `Need`; None if no experiment has such units. And why passes cannot be traced."""
+    # (whether it is too much, peak bytes or -1 if unknown, the experiment, memory by name).
+    estimates: list[tuple[bool, int, PlannedExperiment, Terms | None]] = []
     notes: list[str] = []
     for one in planned:
         try:
             terms = one.estimator.memory(one.experiment, stage)
         except ConfigError as error:
             notes.append(str(error))
-            estimates.append((-1, one, None))
+            estimates.append((False, -1, one, None))
         else:
             if terms:
-                estimates.append((peak(terms), one, terms))
+                limit = memory_limit(stage.resources(one.experiment))
+                estimates.append((limit is not None and peak(terms) > limit, peak(terms), one, terms))
     if not estimates:
         return None, notes
-    peak_bytes, most, largest = max(estimates, key=lambda estimate: estimate[0])
+    too_much, _, most, largest = max(estimates, key=lambda estimate: estimate[:2])
     experiment, data, estimator = most.experiment, most.data, most.estimator
     limit = memory_limit(stage.resources(experiment))
     need = Need(
@@ -224,7 +225,7 @@ def _need(stage: StageSpec, planned: list[PlannedExperiment]) -> tuple[Need | No
         limit=limit,
         moved=stage.traffic(experiment, estimator.trace, data, None) if stage.traffic else None,
         measured=data is not None and data.measured,
-        suggestion=suggest(experiment, stage, limit, estimator) if limit is not None and peak_bytes > limit else None,
+        suggestion=suggest(experiment, stage, limit, estimator) if limit is not None and too_much else None,
     )
     return need, notes
 

@@ -50,9 +50,10 @@ class RayExecutor:
             join_cluster(os.environ["RAY_ADDRESS"])
 
     def _make_queue(self) -> Queue:
-        # On the driver's node, so that the loss of another node does not destroy the queue.
+        # On the driver's node, so that the loss of another node does not destroy the queue. If its process is killed, for
+        # lack of memory for example, Ray starts another one, to which the running units go on reporting.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1})
 
     def capacity(self) -> Capacity:
         resources = ray.cluster_resources()
@@ -124,8 +125,8 @@ class RayExecutor:
         except (Empty, ActorUnavailableError):
             return
         except RayError:
-            # The queue's process or node died. The reports in it are lost, but no work is. Units started from now on use a new
-            # queue.
+            # The queue's node died, or Ray could not start its process again. The reports in it are lost, but no work is. Units
+            # started from now on use a new queue.
             self.queue = self._make_queue()
             return
         for unit_id, message in messages:

@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ray.dashboard.utils import get_address_for_submission_client
+from ray.job_submission import JobStatus
 
+from tests.cli.test_cli import vldd
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.errors import ConfigError
 from vldd_dist.ray_backend.submitting.submit import jobs_of, next_commands, submission_name, submit
@@ -58,3 +61,29 @@ def test_the_cluster_is_the_named_one_and_not_that_of_rays_variables(variable: s
 
 def test_the_suggested_commands_are_valid() -> None:
     assert "vldd status 's3://bucket/a b'" in next_commands("job", NOBODY, "s3://bucket/a b")
+
+
+def test_options_that_a_running_job_does_not_take_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs: list[SimpleNamespace] = []
+
+    def submit_job(submission_id: str, **more: object) -> None:
+        jobs.append(SimpleNamespace(submission_id=submission_id, status=JobStatus.RUNNING))
+
+    client = SimpleNamespace(list_jobs=lambda: jobs, submit_job=submit_job)
+    monkeypatch.setattr("vldd_dist.ray_backend.submitting.submit.JobSubmissionClient", lambda address: client)
+
+    def said(*options: str) -> str:
+        code, out, _ = vldd("submit", PRESET, "--store", "s3://bucket/a", "--address", NOBODY, *options, capsys=capsys)
+        assert code == 0
+        return out.splitlines()[0]
+
+    assert said("--max-running", "8").endswith("-1 submitted")
+    (job,) = (each.submission_id for each in jobs)
+    assert said() == f"{job} is already running"
+    assert said("--max-running", "1", "--track", "wandb=mine") == (
+        f"{job} is already running; --track wandb=mine --max-running 1 takes effect only if you stop it "
+        f"(`ray job stop {job}`) and submit again"
+    )
+    assert len(jobs) == 1
