@@ -9,9 +9,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from vldd_dist.distillation.initialisations.kmeans import KMeansPairs
 
 from tests.evaluation.test_evaluator import evaluator, pairs, split
-from vldd_dist.distillation.initialisations.kmeans import KMeansPairs
 from vldd_dist.errors import ConfigError
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.retrieval.recall import Recall

@@ -42,10 +42,11 @@ def test_an_experiment_that_does_not_fit_is_shown_before_one_that_needs_more_and
     planned = []
     for name, memory in (("large", memory_of_large), ("small", memory_of_small)):
         stated = [f"experts.resources.gpu_memory_gib={memory}"] if memory else []
-        planned.append((experiment(f"name={name}", *stated), [], None, estimator))
+        planned.append(plan.PlannedExperiment(experiment(f"name={name}", *stated), [], None, estimator))
     monkeypatch.setattr(plan, "suggest", lambda described, stage, limit, estimator: f"change {described.name}")
-    need = plan._need(replace(stage_of("expert"), traffic=None), planned, [])
+    need, notes = plan._need(replace(stage_of("expert"), traffic=None), planned)
     assert need is not None
+    assert notes == []
     assert need.experiment == shown
     does_not_fit = (memory_of_large, memory_of_small) != (80, 80)
     assert need.suggestion == (f"change {shown}" if does_not_fit else None)

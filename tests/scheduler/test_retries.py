@@ -137,7 +137,7 @@ def test_a_machine_that_cannot_reach_the_store_fails_no_unit_while_others_can(st
     executor = OneBadMachine(store)
     state = RunState([], executor.clock)
     units = [make(f"unit {number}") for number in range(40)]
-    result = Controller(units, store, lambda: executor, state, clock=executor.clock, sleep=executor.sleep).run()
+    result = Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep)).run()
     assert result.failed == []
     assert len(executor.submitted) > len(units)
 
