@@ -9,9 +9,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from vldd_dist.distillation.initialisations.kmeans import KMeansPairs
 
 from tests.evaluation.test_evaluator import evaluator, pairs, split
+from vldd_dist.distillation.initialisations.k_means import KMeansPairs
 from vldd_dist.errors import ConfigError
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.retrieval.recall import Recall
@@ -58,7 +58,7 @@ def started(ranks: Ranks) -> Any:
         time.sleep(3 * TIMEOUT.total_seconds())
         return [ranks.rank, 7], [0, 1]
 
-    module = "vldd_dist.distillation.initialisations.kmeans"
+    module = "vldd_dist.distillation.initialisations.k_means"
     with patch.object(KMeansPairs, "_choose", choose), patch(f"{module}.start_from_real", lambda context, *choice: choice):
         return KMeansPairs().start(SimpleNamespace(ranks=ranks))  # type: ignore[arg-type]
 
