@@ -123,7 +123,7 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
             "the last start (5) + distill.objective.expert_epochs (1) = 6 is more than experts.epochs (5)",
         ),
         (
-            ["distill.objective.asynchronous={}", "model.text={train: frozen, head: {kind: none}}"],
+            ["distill.objective.asynchronous={}", "model.text.train=frozen", "model.text.head.kind=none"],
             "distill.objective.asynchronous draws separate starts for two towers, but with model.text.train: frozen only one",
         ),
         (

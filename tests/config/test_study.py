@@ -68,6 +68,36 @@ def test_a_variant_may_set_what_the_base_lacks(tmp_path: Path) -> None:
         load_study(written(tmp_path, base=base, variants={"a": {"data.source.images": "images"}}))
 
 
+def test_a_section_as_a_value_does_not_reset_the_rest_of_the_section(tmp_path: Path) -> None:
+    lost = (
+        r"variant a: distill: would reset pairs, outer_steps and \d more to the default: write distill\.initialise, or give all"
+    )
+    with pytest.raises(ConfigError, match=lost):
+        load_study(written(tmp_path, variants={"real": {}, "a": {"distill": {"initialise": "noise"}}}))
+    tower = {"model": "test_vit", "model_args": {"img_size": 32}}
+    with pytest.raises(
+        ConfigError, match=r"model\.image: would reset weights, mean and 1 more to the default: write model\.image\.model,"
+    ):
+        load_study(written(tmp_path, variants={"a": {"model.image": tower}}))
+    for change, key in (
+        ("distill={pairs: [30]}", "distill.pairs"),
+        ("distill.objective={inner_steps: 4}", "distill.objective.inner_steps"),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"--set {change.partition('=')[0]}: would reset .*: write {key}, or give all keys"
+        ):
+            load_experiment("scenes", [change])
+    head = ["model.image.head={kind: linear}", "model.image.head={kind: projection, dropout: 0.1}", "model.joint_dim=8"]
+    for changes in (
+        head,
+        ["distill.objective={name: bilevel}"],
+        ["distill.initialise={name: noise}", "distill.initialise={images: noise, texts: real}"],
+        ["experts.augment={flip: false}", "experts.augment={}"],
+        ["model.image.model_args={act_layer: relu}", "model.image.model_args={drop_rate: 0.0}"],
+    ):
+        load_experiment("scenes", changes)
+
+
 def test_a_base_beside_the_study_comes_before_a_preset(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("name: own\nexperts: {count: 4}\n")
     assert load_study(written(tmp_path, base="own.yaml", variants={"a": {}})).experiments["a"].experts.count == 4

@@ -6,6 +6,8 @@ from typing import Any
 
 # `section.key`, with one or more sections.
 Key = str
+# Mappings that are one value, not a section.
+WHOLE_VALUES = ("model_args",)
 
 
 def names_first(changes: Iterable[tuple[Key, Any]]) -> list[tuple[Key, Any]]:
@@ -23,7 +25,8 @@ def set_key(tree: dict[str, Any], key: Key, value: Any) -> None:
     """Set `section.key` in the tree; missing sections are created.
 
     Raises:
-        ValueError: a part of the key is empty, or one of its sections is a value.
+        ValueError: a part of the key is empty, one of its sections is a value, or the value is a section without some of the
+            keys that are set now, which would silently fall back to their defaults.
     """
     *sections, leaf = key.split(".")
     if not all([*sections, leaf]):
@@ -36,5 +39,25 @@ def set_key(tree: dict[str, Any], key: Key, value: Any) -> None:
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
             raise ValueError(f"{section} is a value, not a section")
+    if lost := _lost_keys(node.get(leaf), value, leaf):
+        more = f" and {len(lost) - 2} more" if len(lost) > 2 else ""
+        raise ValueError(
+            f"would reset {', '.join(lost[:2])}{more} to the default: write {key}.{next(iter(value))}, or give all keys"
+        )
     # A copy, because a later change may be of a key inside it.
     node[leaf] = copy.deepcopy(value)
+
+
+def _lost_keys(old: Any, new: Any, name: str) -> list[Key]:
+    """The keys that a mapping has and the one in its place lacks. None if the new one is empty, which asks for the defaults, or
+    names a plug-in."""
+    if not (isinstance(old, dict) and isinstance(new, dict) and new) or name in WHOLE_VALUES or _names_plugin(old, new):
+        return []
+    inner = [f"{key}.{lost}" for key in old if key in new for lost in _lost_keys(old[key], new[key], key)]
+    return [*(key for key in old if key not in new), *inner]
+
+
+def _names_plugin(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a mapping says which plug-in it is: by a name, or, in place of another plug-in, as an initialisation of images
+    and texts."""
+    return "name" in new or ("name" in old and not new.keys().isdisjoint(("images", "texts")))
