@@ -151,6 +151,23 @@ def test_missing_credentials_are_a_one_sentence_error(
         Store("s3://bucket", endpoint_url=server.endpoint).write("x", b"1")
 
 
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("~/store", "the shell did not expand ~: write --store ~/results with a space"),
+        ("s3:/bucket/x", "write s3://bucket/x, or"),
+        ("s3:bucket/x", "write s3://bucket/x, or ./s3:bucket/x for a folder of this name"),
+        ("gs:/b/x", "write gs://b/x, or"),
+        ("file:/tmp/x", "write file:///tmp/x, or"),
+    ],
+)
+def test_a_mistyped_url_is_not_a_folder_of_this_name(url: str, sentence: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        Store(url)
+    assert sentence in str(caught.value)
+    assert Store(f"./{url}").is_local
+
+
 def test_credentials_in_the_url_are_refused() -> None:
     with pytest.raises(StoreError, match="carries credentials") as caught:
         Store(f"s3://key:{SECRET}@bucket/x")

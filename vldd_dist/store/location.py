@@ -20,6 +20,7 @@ def parse_location(location: Location) -> tuple[str, str]:
         StoreError: the URL is empty or has an unknown scheme, contains credentials, or is not a store's for another reason.
     """
     url = os.fspath(location)
+    _refuse_mistyped(url)
     scheme, separator, path = url.partition("://") if "://" in url else ("file", "", url)
     if separator and "@" in path.partition("/")[0]:
         if scheme in _AZURE:
@@ -38,3 +39,13 @@ def parse_location(location: Location) -> tuple[str, str]:
         raise StoreError(f"{url}: the path of a {scheme}:// URL begins with '/': write {scheme}:///PATH, or the folder alone")
     # fsspec has two names for local files.
     return "file", os.path.abspath(path)
+
+
+def _refuse_mistyped(url: str) -> None:
+    """Raises StoreError for a URL that would be a folder named `~` or `s3:` in the current one."""
+    if url.startswith("~"):
+        raise StoreError(f"{url}: the shell did not expand ~: write --store ~/results with a space, or the whole path")
+    scheme, colon, rest = url.partition(":")
+    if colon and not rest.startswith("//") and scheme in fsspec.available_protocols():
+        path = os.path.abspath(rest) if scheme == "file" else rest.lstrip("/")
+        raise StoreError(f"{url}: write {scheme}://{path}, or ./{url} for a folder of this name")
