@@ -66,6 +66,11 @@ def test_a_plan_reads_the_first_samples(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["run", "none.yaml", "--store", "STORE"], 2, "none.yaml: no such file"),
         (["run", SCENES, "--store", "STORE", "--set", "experts.epoch=3"], 2, "unknown key; did you mean 'epochs'"),
+        (
+            ["run", SCENES, "--plan", "--gpus", "8"],
+            2,
+            "--gpus 8: a worker computes on one GPU: set 1; distill.workers or experts",
+        ),
         (["run", SCENES, "--store", "STORE", "--set", "distill.pairs=[9999]"], 2, "more than the training images"),
         (
             ["run", SCENES, "--store", "STORE", "--set", "distill.objective.max_start_epoch=5"],

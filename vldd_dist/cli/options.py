@@ -66,7 +66,12 @@ MaxRunning = Annotated[
 
 Gpus = Annotated[
     float | None,
-    typer.Option("--gpus", min=0, help="GPUs of each worker, in every stage: sets resources.gpus of all sections."),
+    typer.Option(
+        "--gpus",
+        min=0,
+        help="0 to 1: GPU of each worker, in every stage; a fraction lets several workers share one. Sets resources.gpus of "
+        "all sections.",
+    ),
 ]
 
 

@@ -96,11 +96,20 @@ class Section(BaseModel):
         return [name for name, field in cls.model_fields.items() if _role(field.json_schema_extra) == role]
 
 
+def check_gpus(gpus: float) -> float:
+    """GPUs of one worker; raises ValueError if they are more than one, because a worker would not use the others."""
+    if gpus > 1:
+        raise ValueError("a worker computes on one GPU: set 1; distill.workers or experts.workers use several for one unit")
+    return gpus
+
+
 class Resources(Section):
     """The resources that one worker of a stage requests from Ray."""
 
     cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPU cores.")
-    gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs; a fraction lets several workers share one.")
+    gpus: Annotated[float, Field(ge=0), AfterValidator(check_gpus)] = Field(
+        0, description="0 to 1 GPU; a fraction lets several workers share one."
+    )
     gpu_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Memory of a worker's GPU in GiB; `--plan` compares its estimate with it. null: no comparison."
     )

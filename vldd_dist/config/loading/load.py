@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vldd_dist.config.base import UNKNOWN_KEY
+from vldd_dist.config.base import UNKNOWN_KEY, check_gpus
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading import strict_yaml
 from vldd_dist.config.loading.presets import preset_names, preset_path
@@ -39,9 +39,13 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
 
 
 def gpu_overrides(gpus: float | None) -> list[str]:
-    """Overrides that give each worker of every stage this many GPUs; none for None."""
+    """Overrides that give each worker of every stage this part of a GPU; none for None. Raises ConfigError for more than one."""
     if gpus is None:
         return []
+    try:
+        check_gpus(gpus)
+    except ValueError as error:
+        raise ConfigError(f"--gpus {gpus:g}: {error}") from None
     sections = {name: field.annotation for name, field in Experiment.model_fields.items()}
     with_resources = [
         name for name, kind in sections.items() if isinstance(kind, type) and "resources" in getattr(kind, "model_fields", {})
