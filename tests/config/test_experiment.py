@@ -145,6 +145,18 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ("distill.pairs=[]", "distill.pairs"),
         ("experts.lr_image=-1", "experts.lr_image"),
         (
+            "experts.resources.gpus=2",
+            "experts.resources.gpus: a worker computes on one GPU: set 1; distill.workers or experts.work",
+        ),
+        ("experts.resources.gpus=1.5", "experts.resources.gpus: a worker computes on one GPU: set 1"),
+        *(
+            (
+                f"experts.augment={{crop_scale: {scale}}}",
+                "crop_scale: give two fractions of the area, the smaller first, for example",
+            )
+            for scale in ("[1.0, 0.5]", "[50, 100]", "[-1, 0.5]", "[0.0, 2.0]")
+        ),
+        (
             "data.source=karpathy",
             "data.source.annotations: missing: set it in the file or with --set data.source.annotations=",
         ),
@@ -161,6 +173,13 @@ def test_text_for_a_number_and_booleans_elsewhere_are_read() -> None:
         ("experts.lr_image=.inf", "experts.lr_image: Input should be a finite number"),
         ("distill.objective.max_loss=.nan", "distill.objective.max_loss: Input should be a finite number"),
         ("model.image.mean=[0.5, .inf, 0.5]", "model.image.mean.1: Input should be a finite number"),
+        ("model.image.mean=[123.675, 116.28, 103.53]", "model.image.mean.0: pixels are scaled to 0..1 first: divide it by 255"),
+        ("model.image.std=[58.395, 57.12, 57.375]", "model.image.std.0: pixels are scaled to 0..1 first: divide it by 255"),
+        ("model.image.mean=[-0.5, 0, 0]", "model.image.mean.0: "),
+        (
+            "evaluation.image_models=[{model: test_vit, std: [58.395, 57.12, 57.375]}]",
+            "evaluation.image_models.0.std.0: pixels are scaled to 0..1 first",
+        ),
         ("evaluation.learning_rates=[0.1, .inf]", "evaluation.learning_rates.1: Input should be a finite number"),
         ("model.image.model_args={drop_rate: .nan}", "Input should be a finite number"),
         ("model.image.model_args={released: 2020-10-13}", "not a valid JSON value"),

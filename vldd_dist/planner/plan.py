@@ -10,6 +10,7 @@ from vldd_dist.config.loading.load_study import LoadedStudy
 from vldd_dist.cost_model.io_model import DataSize, Traffic, data_size, text_dim
 from vldd_dist.cost_model.memory_model import Terms, peak
 from vldd_dist.errors import ConfigError
+from vldd_dist.pipeline.advice import advice_on
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.pipeline.graphs.experiment import Graph
@@ -111,7 +112,7 @@ def plan(described: Experiment | LoadedStudy, store: Store, until: str | None = 
     kinds = {unit.kind for unit in units}
     needs, untraced = _needs([stage for stage in estimated_stages() if stage.kind in kinds], planned)
     work, uncounted = count_work(planned)
-    notes += [*assumptions, *untraced]
+    notes += [*advice_on(owner.experiment for owner, _ in owners), *assumptions, *untraced]
     if any(one.data is None for one in planned):
         notes.append("data: images and caption embeddings; their number will be known once the dataset is prepared")
     return Plan(

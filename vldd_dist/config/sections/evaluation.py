@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vldd_dist.config.base import HOW_TO_RUN, AnyPlugin, Distinct, Positive, Rate, Resources, Section, Seed, distinct, plugin_of
-from vldd_dist.config.sections.model import ImageTowerSettings, ModelArguments
+from vldd_dist.config.sections.model import ImageTowerSettings, ModelArguments, PixelMean, PixelStd
 from vldd_dist.plugins import METRICS
 
 
@@ -33,8 +33,10 @@ class ImageModelSettings(Section):
         None,
         description="Weights, as for model.image.weights; null: its value, which must then be timm, random or attributes.",
     )
-    mean: tuple[float, float, float] | None = Field(None, description="Per-channel mean; null: model.image.mean.")
-    std: tuple[Rate, Rate, Rate] | None = Field(None, description="Per-channel standard deviation; null: model.image.std.")
+    mean: tuple[PixelMean, PixelMean, PixelMean] | None = Field(None, description="Per-channel mean; null: model.image.mean.")
+    std: tuple[PixelStd, PixelStd, PixelStd] | None = Field(
+        None, description="Per-channel standard deviation; null: model.image.std."
+    )
     learning_rates: Distinct[Rate] | None = Field(
         None,
         description="Learning rates to choose from for this model's students; null: evaluation.learning_rates. The choice is made "

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from vldd_dist.config.base import (
     HOW_TO_RUN,
@@ -26,10 +26,17 @@ def _loss(chosen: Any) -> Any:
     return None if chosen is None else choose(LOSSES, chosen, default="infonce")
 
 
+def _two_fractions(scale: tuple[float, float]) -> tuple[float, float]:
+    smallest, largest = scale
+    if not 0 < smallest <= largest <= 1:
+        raise ValueError("give two fractions of the area, the smaller first, for example [0.5, 1.0]")
+    return scale
+
+
 class AugmentSettings(Section):
     """Random augmentation of real images while an expert is trained."""
 
-    crop_scale: tuple[float, float] = Field(
+    crop_scale: Annotated[tuple[float, float], AfterValidator(_two_fractions)] = Field(
         (0.5, 1.0), description="Random resized crop: smallest and largest fraction of the area that is kept."
     )
     flip: bool = Field(
@@ -54,7 +61,9 @@ class ExpertSettings(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Momentum of the experts' SGD.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight decay of the experts' SGD.")
     augment: AugmentSettings | None = Field(
-        default_factory=AugmentSettings, description="Augmentation of training images; null: no augmentation."
+        default_factory=AugmentSettings,
+        description="Augmentation of training images; null: no augmentation. With a frozen backbone, experts encode augmented images "
+        "in every epoch; with null they train on features that are computed once.",
     )
     readers: Annotated[Positive, HOW_TO_RUN] = Field(
         1, description="Shards that are read in parallel; at most the number of training shards."

@@ -34,6 +34,17 @@ def without_weights(arguments: Arguments) -> Arguments:
 ModelArguments = Annotated[dict[str, JsonValue], AfterValidator(without_weights)]
 
 
+def _of_scaled_pixels(value: float) -> float:
+    """A mean or standard deviation of pixels in 0..1; raises ValueError for one of pixels in 0..255, which some libraries use."""
+    if value > 1:
+        raise ValueError("pixels are scaled to 0..1 first: divide it by 255")
+    return value
+
+
+PixelMean = Annotated[float, Field(ge=0), AfterValidator(_of_scaled_pixels)]
+PixelStd = Annotated[Rate, AfterValidator(_of_scaled_pixels)]
+
+
 class LoraSettings(Section):
     """Low-rank adapters (peft) on the image tower."""
 
@@ -66,11 +77,14 @@ class ImageTowerSettings(Section):
         description="timm: timm's pretrained weights; random: random weights; attributes: weights pretrained on the attributes of "
         "built-in scenes (only with data.source: scenes); any other value: the path or URL of a .safetensors file.",
     )
-    mean: tuple[float, float, float] = Field(
-        (0.485, 0.456, 0.406), description="Per-channel mean that is subtracted from pixels scaled to 0..1."
+    mean: tuple[PixelMean, PixelMean, PixelMean] = Field(
+        (0.485, 0.456, 0.406),
+        description="Per-channel mean that is subtracted from pixels scaled to 0..1. It does not follow `model`: set the value that "
+        "the weights were trained with.",
     )
-    std: tuple[Rate, Rate, Rate] = Field(
-        (0.229, 0.224, 0.225), description="Per-channel standard deviation that pixels are divided by."
+    std: tuple[PixelStd, PixelStd, PixelStd] = Field(
+        (0.229, 0.224, 0.225),
+        description="Per-channel standard deviation that pixels are divided by. It does not follow `model` either.",
     )
     train: Literal["full", "lora", "head", "frozen"] = Field(
         "full",

@@ -65,6 +65,13 @@ def public_weights(name: str) -> dict[str, str]:
     return {key: value for key, value in facts.items() if value}
 
 
+def pretrained_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The mean and the standard deviation that timm's weights were trained with (pixels are in 0..1); None if there are no such
+    weights."""
+    config = libraries.timm().get_pretrained_cfg(name)
+    return None if config is None else (tuple(config.mean), tuple(config.std))
+
+
 @torch.no_grad()
 def check_forward(backbone: nn.Module, name: str, size: int) -> None:
     """Try a backbone that is on the meta device and in evaluation mode.

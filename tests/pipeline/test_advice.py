@@ -1,0 +1,43 @@
+"""Notes on settings that are allowed but probably not meant."""
+
+import pytest
+
+from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.pipeline.advice import advice_on
+from vldd_dist.planner.plan import plan
+from vldd_dist.store.store import Store
+
+VIT = ["model.image.model=vit_tiny_patch16_224", "model.image.weights=timm"]
+HALF = ["model.image.mean=[0.5, 0.5, 0.5]", "model.image.std=[0.5, 0.5, 0.5]"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "noted"),
+    [
+        (VIT, ["vit_tiny_patch16_224 was pretrained with mean 0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5 (model.image.mean, .std): "]),
+        ([*VIT, *HALF], []),
+        ([*VIT[:1], "model.image.weights=random"], []),
+        (
+            [*VIT, *HALF, "evaluation.image_models=[resnet18]"],
+            ["resnet18 was pretrained with mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225 (evaluation.image_models"],
+        ),
+    ],
+)
+def test_a_normalisation_that_the_weights_were_not_trained_with_is_noted(overrides: list[str], noted: list[str]) -> None:
+    notes = advice_on([load_experiment("scenes", overrides)] * 2)
+    assert len(notes) == len(noted)
+    assert all(note.startswith(start) for note, start in zip(notes, noted, strict=True))
+
+
+def test_augmentation_with_a_frozen_backbone_is_noted_in_a_plan(store: Store) -> None:
+    small = [f"data.{split}_images=64" for split in ("train", "val", "test")]
+    small += ["experts.readers=1", "distill.pairs=[4]", "applications.run=[]"]
+
+    def is_noted(augment: str) -> bool:
+        notes = plan(load_experiment("applications-scenes", [*small, f"experts.augment={augment}"]), store).notes
+        return any(
+            note.startswith("experts encode augmented images in every epoch: with experts.augment: null") for note in notes
+        )
+
+    assert is_noted("{}")
+    assert not is_noted("null")

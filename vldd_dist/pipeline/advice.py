@@ -1,0 +1,42 @@
+"""Notes on settings that are allowed but probably not meant. A plan lists them, and a run says them when it starts."""
+
+from collections.abc import Iterable
+
+from vldd_dist.config.experiment import Experiment
+from vldd_dist.models.image.backbone import pretrained_normalisation
+
+# A smaller difference from the pretrained mean or standard deviation is rounding.
+ROUNDING = 1e-3
+
+
+def advice_on(experiments: Iterable[Experiment]) -> list[str]:
+    """The notes on these experiments, each once. Their image models exist."""
+    return list(
+        dict.fromkeys(note for experiment in experiments for note in (*_normalisation(experiment), *_augmentation(experiment)))
+    )
+
+
+def _normalisation(experiment: Experiment) -> Iterable[str]:
+    """A note for each image tower whose pixels are normalised in another way than when timm's weights were trained."""
+    for name in experiment.image_models():
+        tower = experiment.image_tower(name)
+        pretrained = pretrained_normalisation(name) if tower.weights == "timm" else None
+        if pretrained is None:
+            continue
+        differences = [
+            abs(ours - theirs)
+            for own, other in zip((tower.mean, tower.std), pretrained, strict=True)
+            for ours, theirs in zip(own, other, strict=True)
+        ]
+        if max(differences) > ROUNDING:
+            mean, std = (", ".join(f"{value:g}" for value in values) for values in pretrained)
+            key = "model.image" if name == experiment.model.image.model else "evaluation.image_models"
+            yield f"{name} was pretrained with mean {mean} and std {std} ({key}.mean, .std): the description has others"
+
+
+def _augmentation(experiment: Experiment) -> Iterable[str]:
+    if experiment.experts.augment is not None and experiment.model.has_features:
+        yield (
+            "experts encode augmented images in every epoch: with experts.augment: null they train on features that are "
+            "computed once"
+        )
