@@ -120,7 +120,7 @@ def _attribute_problems(experiment: Experiment) -> list[str]:
 
 
 def _distill_problems(experiment: Experiment) -> list[str]:
-    distill, experts, data = experiment.distill, experiment.experts, experiment.data
+    distill, data = experiment.distill, experiment.data
     problems = []
     problems += _rank_problems(experiment)
     problems += _phase_problems(experiment)
@@ -128,14 +128,21 @@ def _distill_problems(experiment: Experiment) -> list[str]:
         problems.append("distill.lr_images and distill.lr_texts are both 0, so that nothing is learned: set one above 0")
     train_images = data.source.stated_count("train", data.train_images)
     if train_images is not None:
-        shards = math.ceil(train_images / data.shard_images)
-        if max(distill.pairs) > train_images:
-            problems.append(f"distill.pairs ({max(distill.pairs)}) is more than the training images ({train_images}): lower it")
-        if experts.readers > shards:
-            problems.append(
-                f"experts.readers ({experts.readers}) is more than the training shards ({shards}): lower it, or lower "
-                "data.shard_images for more shards"
-            )
+        problems += count_problems(experiment, train_images)
+    return problems
+
+
+def count_problems(experiment: Experiment, train_images: int) -> list[str]:
+    """What asks for more than this number of training images or their shards."""
+    problems, pairs, readers = [], max(experiment.distill.pairs), experiment.experts.readers
+    shards = math.ceil(train_images / experiment.data.shard_images)
+    if pairs > train_images:
+        problems.append(f"distill.pairs ({pairs}) is more than the training images ({train_images}): lower it")
+    if readers > shards:
+        problems.append(
+            f"experts.readers ({readers}) is more than the training shards ({shards}): lower it, or lower "
+            "data.shard_images for more shards"
+        )
     return problems
 
 

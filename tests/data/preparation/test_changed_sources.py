@@ -27,7 +27,8 @@ CHANGED = (
 
 
 def pairs(folder: Path) -> DataSettings:
-    return DataSettings(source={"name": "folder", "path": str(folder)}, group_images=2, image_size=16)
+    split = {"val": 0.3, "test": 0.3}
+    return DataSettings(source={"name": "folder", "path": str(folder)}, split=split, group_images=2, image_size=16)
 
 
 def planned(settings: DataSettings) -> list[WorkUnit]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.errors import ConfigError
+from vldd_dist.pipeline.graphs.data_checks import check_counts, train_images
 from vldd_dist.pipeline.graphs.model_checks import check_models
 from vldd_dist.pipeline.stage import all_stages, milestones, stage_of
 from vldd_dist.pipeline.work_unit import WorkUnit, in_dependency_order
@@ -13,18 +14,21 @@ class Graph:
     """The units of an experiment.
 
     Args:
-        dataset: the `dataset` unit, if it was already made for an experiment with the same data, seed and device.
+        same_data: the graph of an experiment with the same data, seed and device, so that its source is not read again.
 
     Raises:
-        ConfigError, DataError: a source, weights file or text encoder that the description names does not exist.
+        ConfigError, DataError: a source, weights file or text encoder that the description names does not exist, or the source
+            has too few images.
     """
 
-    def __init__(self, experiment: Experiment, dataset: WorkUnit | None = None) -> None:
+    def __init__(self, experiment: Experiment, same_data: "Graph | None" = None) -> None:
         self.experiment = experiment
-        self._units: dict[tuple[object, ...], WorkUnit] = {("dataset",): dataset} if dataset else {}
+        self._units: dict[tuple[object, ...], WorkUnit] = {("dataset",): same_data.unit("dataset")} if same_data else {}
         check_models(experiment)
         # All units are made here, so that errors in the description are reported before anything runs.
         self._wanted = {stage.kind: [self.unit(stage.kind, *key) for key in stage.wanted(self)] for stage in all_stages()}
+        self._train_images = same_data._train_images if same_data else train_images(experiment.data)
+        check_counts(experiment, self._train_images)
 
     def unit(self, kind: str, *key: object) -> WorkUnit:
         """The unit of this kind with this key."""

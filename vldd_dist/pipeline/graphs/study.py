@@ -23,12 +23,12 @@ class StudyGraph:
     def __init__(self, experiments: Mapping[str, Experiment]) -> None:
         self.graphs: dict[str, Graph] = {}
         # Reading a source's index takes seconds for each split, so variants with the same data share it.
-        datasets: dict[str, WorkUnit] = {}
+        graph_of_data: dict[str, Graph] = {}
         variant_of: dict[frozenset[str], str] = {}
         for variant, experiment in experiments.items():
             data = experiment.model_dump_json(include={"data", "seed", "device"})
-            graph = Graph(experiment, datasets.get(data))
-            datasets[data] = graph.unit("dataset")
+            graph = Graph(experiment, graph_of_data.get(data))
+            graph_of_data.setdefault(data, graph)
             self.graphs[variant] = graph
             # A publication contains the experiment's name, so its id differs.
             first = variant_of.setdefault(frozenset(unit.id for unit in graph.units() if unit.kind != "publication"), variant)
