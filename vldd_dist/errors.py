@@ -23,9 +23,13 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0][:MOST_CHARACTERS]
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the most similar valid name, or an empty text if none is similar."""
-    near = difflib.get_close_matches(name, names, n=1)
+def did_you_mean(name: str, names: Iterable[str], similarity: float = 0.6) -> str:
+    """The end of a sentence about an unknown name: the most similar valid name, or an empty text if none is similar.
+
+    Args:
+        similarity: the least similarity, from 0 to 1, as difflib defines it.
+    """
+    near = difflib.get_close_matches(name, names, n=1, cutoff=similarity)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.loading.load import load_experiment, resource_overrides
 from vldd_dist.config.loading.load_study import load_description
 from vldd_dist.errors import ConfigError
 
@@ -302,8 +302,6 @@ def test_a_missing_file_and_broken_yaml_name_the_file(tmp_path: Path) -> None:
         broken.write_bytes(data)
         with pytest.raises(ConfigError, match=rf"broken\.yaml: .*{sentence}"):
             load_experiment(broken)
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        load_experiment(tmp_path)
 
 
 def test_yaml_aliases_that_expand_to_too_many_values_are_refused(tmp_path: Path) -> None:
@@ -322,3 +320,15 @@ def test_ranks_do_not_share_a_gpu(section: str) -> None:
         load_experiment("scenes", half)
     for allowed in ([*half, "device=cpu"], half[1:], [half[0], f"{section}.resources.gpus=1"]):
         load_experiment("scenes", allowed)
+
+
+def test_the_memory_of_a_gpu_is_set_in_every_section() -> None:
+    overrides = resource_overrides(0.5, 24)
+    tree = load_experiment("coco-nfnet-bert", ["data.source.annotations=a", "data.source.images=b", *overrides]).model_dump()
+    resources = {
+        key: section["resources"] for key, section in tree.items() if isinstance(section, dict) and "resources" in section
+    }
+    assert len(resources) == 7
+    assert {(one["gpus"], one["gpu_memory_gib"]) for one in resources.values()} == {(0.5, 24)}
+    with pytest.raises(ConfigError, match="--gpu-memory 0: expected the memory of a GPU in GiB, for example 24"):
+        resource_overrides(None, 0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vldd_dist.artifacts.units import is_done
-from vldd_dist.config.loading.load import gpu_overrides
+from vldd_dist.config.loading.load import resource_overrides
 from vldd_dist.errors import DeviceMemoryError
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.pipeline.execute import execute
@@ -24,7 +24,7 @@ def test_a_gpu_finds_the_gradient_that_a_cpu_finds(name: str, gpu: torch.device)
 
 
 def test_a_tiny_experiment_runs_on_a_gpu_from_data_to_publication(gpu: torch.device, store: Store) -> None:
-    described = experiment(*gpu_overrides(1))
+    described = experiment(*resource_overrides(1))
     run(store, Graph(described).units())
     assert all(is_done(store, unit.kind, unit.id) for unit in Graph(described).units())
 
@@ -32,8 +32,8 @@ def test_a_tiny_experiment_runs_on_a_gpu_from_data_to_publication(gpu: torch.dev
 def test_differences_are_checked_and_taken_on_a_gpu(gpu: torch.device, store: Store) -> None:
     """With an NFNet, whose convolutions torch would compute in TF32 by default."""
     tower = ["model.image.model=test_nfnet", "model.image.train=full", "distill.objective.gradient=finite_difference"]
-    (unit,) = units_of(experiment(*gpu_overrides(1), *tower), "distillation")
-    run(store, [one for one in Graph(experiment(*gpu_overrides(1), *tower)).units() if one.kind != "publication"])
+    (unit,) = units_of(experiment(*resource_overrides(1), *tower), "distillation")
+    run(store, [one for one in Graph(experiment(*resource_overrides(1), *tower)).units() if one.kind != "publication"])
     assert is_done(store, unit.kind, unit.id)
 
 
@@ -44,7 +44,7 @@ def test_running_out_of_gpu_memory_is_a_one_sentence_error(
         torch.empty(2**50, dtype=torch.uint8, device=gpu)
         raise AssertionError("a GPU has no such memory")
 
-    described = experiment(*gpu_overrides(1))
+    described = experiment(*resource_overrides(1))
     *before, last = [unit for unit in Graph(described).units() if unit.kind not in ("evaluation", "publication")]
     assert last.kind == "distillation"
     run(store, before)

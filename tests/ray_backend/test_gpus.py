@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.cli.test_cli import vldd
-from vldd_dist.config.loading.load import gpu_overrides, load_experiment
+from vldd_dist.config.loading.load import load_experiment, resource_overrides
 from vldd_dist.errors import ConfigError
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.ray_backend.gpus import compare_gpus
@@ -43,12 +43,12 @@ def test_a_gpu_without_a_usable_driver_is_none(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_option_asks_for_every_stage_that_computes_and_a_key_of_its_own_wins() -> None:
-    experiment = load_experiment("scenes", [*TINY, *gpu_overrides(1), "experts.resources.gpus=0.5"])
+    experiment = load_experiment("scenes", [*TINY, *resource_overrides(1), "experts.resources.gpus=0.5"])
     asked = {unit.kind: unit.resources.gpus for unit in Graph(experiment).units()}
     assert asked.pop("expert") == 0.5
     on_cpus = {kind for kind, gpus in asked.items() if gpus != 1}
     assert on_cpus == {"shard_group", "dataset", "caption_embeddings", "publication"}, "these read, merge and write"
-    assert load_experiment("scenes", [*TINY, *gpu_overrides(None)]) == load_experiment("scenes", TINY)
+    assert load_experiment("scenes", [*TINY, *resource_overrides(None)]) == load_experiment("scenes", TINY)
 
 
 def test_gpus_that_are_not_there_are_refused_before_ray_starts(

@@ -12,6 +12,7 @@ from vldd_dist.cli.console import SafeConsole, nothing_on_stdout, say, say_json
 from vldd_dist.cli.options import (
     DASHBOARD,
     Description,
+    GpuMemory,
     Gpus,
     Json,
     ListedStore,
@@ -39,6 +40,7 @@ def run(
     store: StoreUrlOrPlan = None,
     overrides: Overrides = None,
     gpus: Gpus = None,
+    gpu_memory: GpuMemory = None,
     plan: Plan = False,
     until: Until = None,
     track: Track = None,
@@ -46,10 +48,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run or resume an experiment or a study: work that is already committed in the store is not repeated."""
-    from vldd_dist.config.loading.load import gpu_overrides
+    from vldd_dist.config.loading.load import resource_overrides
     from vldd_dist.config.loading.load_study import load_description
 
-    described = load_description(config, [*gpu_overrides(gpus), *(overrides or [])])
+    described = load_description(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
     _run(described, store, RunOptions(until, tuple(track or ()), max_running), plan, as_json)
 
 
@@ -58,6 +60,7 @@ def study(
     store: StoreUrlOrPlan = None,
     overrides: Overrides = None,
     gpus: Gpus = None,
+    gpu_memory: GpuMemory = None,
     plan: Plan = False,
     until: Until = None,
     track: Track = None,
@@ -65,10 +68,10 @@ def study(
     as_json: Json = False,
 ) -> None:
     """Run a study: several variants of an experiment, compared in tables. Work that variants share is done once."""
-    from vldd_dist.config.loading.load import gpu_overrides
+    from vldd_dist.config.loading.load import resource_overrides
     from vldd_dist.config.loading.load_study import load_study
 
-    described = load_study(config, [*gpu_overrides(gpus), *(overrides or [])])
+    described = load_study(config, [*resource_overrides(gpus, gpu_memory), *(overrides or [])])
     _run(described, store, RunOptions(until, tuple(track or ()), max_running), plan, as_json)
 
 
@@ -118,13 +121,14 @@ def submit(
     store: StoreUrl,
     overrides: Overrides = None,
     gpus: Gpus = None,
+    gpu_memory: GpuMemory = None,
     address: Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="URL of the cluster's dashboard.")] = DASHBOARD,
     working_dir: Annotated[str, typer.Option(help="The folder that is uploaded to the cluster.")] = ".",
     track: Track = None,
     max_running: MaxRunning = None,
 ) -> None:
     """Submit an experiment or a study to a Ray cluster. Submitting again resumes it if its job has ended."""
-    from vldd_dist.config.loading.load import gpu_overrides
+    from vldd_dist.config.loading.load import resource_overrides
     from vldd_dist.config.loading.load_study import load_description
     from vldd_dist.ray_backend.submitting.submit import next_commands
     from vldd_dist.ray_backend.submitting.submit import submit as submit_job
@@ -132,7 +136,7 @@ def submit(
     more = [part for description in track or [] for part in ("--track", description)]
     more += ["--max-running", str(max_running)] if max_running else []
     # The user's own come last, so that they take precedence.
-    changes = [*gpu_overrides(gpus), *(overrides or [])]
+    changes = [*resource_overrides(gpus, gpu_memory), *(overrides or [])]
     described = load_description(config, changes)
     job, started = submit_job(described, config, changes, store, address, working_dir, more)
     words = "submitted" if started else "is already running"

@@ -75,6 +75,16 @@ Gpus = Annotated[
 ]
 
 
+GpuMemory = Annotated[
+    float | None,
+    typer.Option(
+        "--gpu-memory",
+        metavar="GIB",
+        help="Memory of a worker's GPU; --plan compares its estimates with it. Sets resources.gpu_memory_gib of all sections.",
+    ),
+]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 
 

@@ -48,7 +48,7 @@ HOW_TO_RUN = Field(json_schema_extra={"role": "how to run"})
 LOCATION = Field(json_schema_extra={"role": "location"})
 
 
-# The `type` of the pydantic error for an unknown key.
+# The `type` of the pydantic error for an unknown key. Its context has the `section` that lacks the key.
 UNKNOWN_KEY = "unknown_key"
 
 
@@ -116,7 +116,8 @@ class Resources(Section):
 
 
 def _unknown_key(key: str, section: type[Section]) -> PydanticCustomError:
-    return PydanticCustomError(UNKNOWN_KEY, "unknown key{hint}", {"hint": did_you_mean(key, section.model_fields)})
+    hint = did_you_mean(key, section.model_fields)
+    return PydanticCustomError(UNKNOWN_KEY, "unknown key{hint}", {"hint": hint, "section": section})
 
 
 def _has_boolean(value: Any) -> bool:
@@ -125,18 +126,18 @@ def _has_boolean(value: Any) -> bool:
 
 def _takes_numbers(annotation: Any) -> bool:
     """Whether a field of this type holds numbers or lists of numbers, and cannot hold booleans."""
-    kinds = _kinds(annotation)
+    kinds = types_in(annotation)
     return not kinds.isdisjoint({int, float}) and kinds.isdisjoint({bool, Any})
 
 
-def _kinds(annotation: Any) -> set[Any]:
+def types_in(annotation: Any) -> set[Any]:
     """The types in an annotation, without its containers and constraints."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return {type(value) for value in arguments}
     if origin is Annotated:
-        return _kinds(arguments[0])
-    return set().union(*map(_kinds, arguments)) if arguments else {annotation}
+        return types_in(arguments[0])
+    return set().union(*map(types_in, arguments)) if arguments else {annotation}
 
 
 def _role(extra: Any) -> str | None:

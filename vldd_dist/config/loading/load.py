@@ -1,22 +1,19 @@
-"""Reading a description: YAML, overrides, and one sentence for what is wrong with it."""
+"""Reading a description: YAML and overrides."""
 
-import reprlib
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from vldd_dist.config.base import UNKNOWN_KEY, check_gpus
+from vldd_dist.config.base import check_gpus
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading import strict_yaml
 from vldd_dist.config.loading.presets import preset_names, preset_path
+from vldd_dist.config.loading.problems import first_problem, short
 from vldd_dist.config.overrides import Key, names_first, set_key
 from vldd_dist.errors import ConfigError
 
 MOST_BYTES = 1 << 18
-SHORT = 200
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = 80
 
 
 def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Experiment:
@@ -38,19 +35,28 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
         raise ConfigError(f"{path}: {first_problem(error)}") from None
 
 
-def gpu_overrides(gpus: float | None) -> list[str]:
-    """Overrides that give each worker of every stage this part of a GPU; none for None. Raises ConfigError for more than one."""
-    if gpus is None:
-        return []
+def resource_overrides(gpus: float | None, gpu_memory: float | None = None) -> list[str]:
+    """Overrides of `resources` in every section.
+
+    Args:
+        gpus: the part of a GPU that each worker gets; None: as described.
+        gpu_memory: memory of a worker's GPU in GiB; None: as described.
+
+    Raises:
+        ConfigError: more than one GPU, or no memory.
+    """
     try:
-        check_gpus(gpus)
+        check_gpus(gpus or 0)
     except ValueError as error:
         raise ConfigError(f"--gpus {gpus:g}: {error}") from None
+    if gpu_memory is not None and gpu_memory <= 0:
+        raise ConfigError(f"--gpu-memory {gpu_memory:g}: expected the memory of a GPU in GiB, for example 24")
     sections = {name: field.annotation for name, field in Experiment.model_fields.items()}
     with_resources = [
         name for name, kind in sections.items() if isinstance(kind, type) and "resources" in getattr(kind, "model_fields", {})
     ]
-    return [f"{name}.resources.gpus={gpus:g}" for name in with_resources]
+    given = {key: value for key, value in (("gpus", gpus), ("gpu_memory_gib", gpu_memory)) if value is not None}
+    return [f"{name}.resources.{key}={value:g}" for name in with_resources for key, value in given.items()]
 
 
 def description_path(path: str | Path) -> Path:
@@ -73,6 +79,11 @@ def read_tree(path: Path) -> dict[str, Any]:
             data = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file, and no preset of this name: {', '.join(preset_names())}") from None
+    except IsADirectoryError:
+        inside = path / "experiment.yaml"
+        raise ConfigError(
+            f"{path}: is a folder: {f'did you mean {inside}?' if exists(inside) else 'name a YAML file'}"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{path}: cannot be read: {reason}: name a YAML file that this user may read") from None
@@ -105,24 +116,4 @@ def _parsed(override: str) -> tuple[Key, Any]:
     try:
         return key, strict_yaml.parse(value)
     except ValueError as error:
-        raise ConfigError(f"--set {_short(override)}: {_short(value)} is not a YAML value ({_short(str(error))})") from None
-
-
-def _short(text: str) -> str:
-    """The text, cut to a length that fits in a sentence."""
-    return text if len(text) <= SHORT else f"{text[:SHORT]}..."
-
-
-def first_problem(error: ValidationError) -> str:
-    """One sentence for the first problem of a description, with the number of further problems."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    key = ".".join(_short(str(part)) for part in first["loc"])
-    if first["type"] == UNKNOWN_KEY:
-        sentence = f"{key}: {first['msg']}"
-    elif first["type"] == "missing":
-        sentence = f"{key}: missing: set it in the file or with --set {key}=..."
-    else:
-        message = _short(first["msg"].removeprefix("Value error, "))
-        sentence = f"{key}: {message} (found {_repr.repr(first['input'])})" if key else message
-    return sentence + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+        raise ConfigError(f"--set {short(override)}: {short(value)} is not a YAML value ({short(str(error))})") from None

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from vldd_dist.config.experiment import Experiment
-from vldd_dist.config.loading.load import apply_overrides, description_path, exists, first_problem, load_experiment, read_tree
+from vldd_dist.config.loading.load import apply_overrides, description_path, exists, load_experiment, read_tree
+from vldd_dist.config.loading.problems import first_problem
 from vldd_dist.config.overrides import names_first, set_key
 from vldd_dist.config.study import Study, TableSettings
 from vldd_dist.errors import ConfigError
@@ -96,7 +97,7 @@ def _checked_study(tree: dict[str, Any], path: Path | str) -> LoadedStudy:
         raise ConfigError(f"{path}: {first_problem(error)}") from None
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
-    experiments = _experiments(trees, path)
+    experiments = _experiments(trees, study.vary, path)
     for problem in _table_problems(study, experiments):
         raise ConfigError(f"{path}: tables.{problem}")
     return LoadedStudy(study, experiments)
@@ -155,16 +156,28 @@ def _change_base(tree: dict[str, Any]) -> None:
             raise ValueError(f"set.{key}: {error}") from None
 
 
-def _experiments(trees: list[tuple[str, dict[str, Any]]], path: Path | str) -> dict[str, Experiment]:
+def _experiments(
+    trees: list[tuple[str, dict[str, Any]]], axes: Mapping[str, Mapping[str, Any]], path: Path | str
+) -> dict[str, Experiment]:
     experiments: dict[str, Experiment] = {}
     variant_of: dict[str, str] = {}
     for name, tree in trees:
         try:
             experiments[name] = Experiment.model_validate(tree)
         except ValidationError as error:
+            _refuse_scalar_axis(error, axes, path)
             raise ConfigError(f"{path}: variant {name}: {first_problem(error)}") from None
         unnamed = experiments[name].model_copy(update={"name": ""}).model_dump_json()
         first = variant_of.setdefault(unnamed, name)
         if first != name:
             raise ConfigError(f"{path}: the variants {first} and {name} are the same experiment: remove one of them")
     return experiments
+
+
+def _refuse_scalar_axis(error: ValidationError, axes: Mapping[str, Mapping[str, Any]], path: Path | str) -> None:
+    """Raises ConfigError if a variant is wrong because the values of an axis, such as `distill.pairs: [10, 20]`, are no lists."""
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "list_type" and key in axes:
+        values = ", ".join(f"[{changes[key]}]" for changes in axes[key].values())
+        raise ConfigError(f"{path}: vary: a value of {key} is itself a list: write [{values}]") from None

@@ -36,6 +36,10 @@ def parse(text: str) -> Any:
         return yaml.load(text, _Loader)
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = "a tab: indent with spaces" if "\\t" in (error.problem or "") else error.problem or error.context
+        raise ValueError(f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem) from None
     except _ERRORS as error:
         raise ValueError(short(error)) from None
 

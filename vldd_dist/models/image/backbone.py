@@ -172,6 +172,8 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
         matching = [name for name in names if re.fullmatch(settings.targets, name)]
     except re.error as error:
         raise ConfigError(f"model.image.lora.targets: {settings.targets!r} is not a regular expression: {error}") from None
+    if not names:
+        raise ConfigError("model.image.train: lora: the model has no linear layer to adapt: choose a ViT, or set train to full")
     if not matching:
         raise ConfigError(
             f"model.image.lora.targets: {settings.targets!r} matches no linear layer; there are for example "

@@ -1,0 +1,70 @@
+"""The most likely mistakes are answered with what to write."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vldd_dist.config.loading.load import load_experiment
+from vldd_dist.config.loading.load_study import load_study
+from vldd_dist.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("distill.pairs=100", "distill.pairs: expected a list: write [100]"),
+        ("evaluation.seeds=3", "evaluation.seeds: expected a list: write [3]"),
+        ("evaluation.learning_rates=0.1", "expected a list: write [0.1]"),
+        ("coresets.methods=random", "coresets.methods: expected a list: write [random]"),
+        ("applications.run=x", "expected a list: write [x]"),
+        (
+            "data.source={name: table, path: x.csv, caption_columns: caption}",
+            "caption_columns: expected a list: write [caption]",
+        ),
+        ("data.card.language=en", "expected a list: write [en]"),
+        *(
+            (f"experts.augment={value}", "expected a mapping of settings, {} for the defaults, or null for none")
+            for value in ("false", "true", "none")
+        ),
+        ("distill.objective.blend=true", "expected a mapping of settings, {} for the defaults, or null for none"),
+        ("distill.objective.shortcut=true", "expected a mapping of settings, {} for the defaults, or null for none"),
+        ("model.image.head=linear", "model.image.head: expected a mapping of settings: write {kind: linear}"),
+        ("distill.outer_steps=1e3", "expected a whole number: write 1000"),
+        ("name=first_run", "name: write lower-case letters, digits and dashes: first-run"),
+        ("name=My Experiment", "name: write lower-case letters, digits and dashes: my-experiment"),
+        ("data.card.language=[english]", "data.card.language.0: write an ISO 639 code such as en"),
+        ("data.max_bad_fraction=5%", "expected a fraction such as 0.05"),
+        ("stall_timeout_seconds=10m", "expected seconds, without a unit"),
+        ("distill.resources.gpu_memory_gib=24GB", "expected GiB, without a unit"),
+        ("data.image_size=[224, 224]", "expected a whole number: write 224"),
+        ("seed=one", "seed: expected a whole number (found 'one')"),
+    ],
+)
+def test_a_likely_mistake_is_answered_with_what_to_write(override: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment("scenes", [override])
+    assert sentence in str(caught.value)
+
+
+def test_a_sentence_about_a_section_does_not_repeat_the_section() -> None:
+    with pytest.raises(ConfigError, match=r"give at least two phases, .* the remaining pairs$"):
+        load_experiment("scenes", ["distill.phases=[{pairs: 5}]"])
+
+
+def test_values_of_an_axis_that_are_lists_are_written_as_lists(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({"name": "try", "base": "scenes", "vary": {"distill.pairs": [10, 20]}}))
+    with pytest.raises(ConfigError, match=r"a value of distill\.pairs is itself a list: write \[\[10\], \[20\]\]"):
+        load_study(path)
+
+
+def test_a_folder_and_a_tab_are_answered_with_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"{tmp_path}: is a folder: name a YAML file"):
+        load_experiment(tmp_path)
+    path = tmp_path / "experiment.yaml"
+    path.write_text("name: a\ndata:\n\timage_size: 32\n")
+    with pytest.raises(ConfigError, match=rf"{tmp_path}: is a folder: did you mean {path}\?"):
+        load_experiment(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be read as YAML: line 3, column 1: a tab: indent with spaces$"):
+        load_experiment(path)
