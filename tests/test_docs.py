@@ -53,6 +53,24 @@ def test_the_reference_has_every_setting_with_a_description() -> None:
         assert f"| `{name}` |" in (tables[section] if section else page), key
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "with adam of the order of 0.01 to 0.1, with sgd hundreds",
+        "Momentum of sgd; no effect with adam.",
+        "the adjoint (the gradient that is propagated back through the inner steps)",
+        "`resources` is also for `features`",
+        "also for `image weights`",
+        "`resources` is also for `feature groups`",
+        "and when the features of a frozen backbone are computed",
+        "It does not follow `model`",
+        "With a frozen backbone, experts encode augmented images in every epoch",
+    ],
+)
+def test_the_reference_says_what_a_setting_also_does(sentence: str) -> None:
+    assert sentence in " ".join(settings_page().split())
+
+
 def test_the_reference_has_every_plugin() -> None:
     assert {registry.kind for registry in REGISTRIES} - {registry.kind for registry in KEYS} == {STAGES.kind}
     page = plugins_page()

@@ -24,7 +24,7 @@ HALF = ["model.image.mean=[0.5, 0.5, 0.5]", "model.image.std=[0.5, 0.5, 0.5]"]
     ],
 )
 def test_a_normalisation_that_the_weights_were_not_trained_with_is_noted(overrides: list[str], noted: list[str]) -> None:
-    notes = advice_on([load_experiment("scenes", overrides)] * 2)
+    notes = advice_on(load_experiment("scenes", overrides))
     assert len(notes) == len(noted)
     assert all(note.startswith(start) for note, start in zip(notes, noted, strict=True))
 

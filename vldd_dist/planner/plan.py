@@ -112,7 +112,7 @@ def plan(described: Experiment | LoadedStudy, store: Store, until: str | None = 
     kinds = {unit.kind for unit in units}
     needs, untraced = _needs([stage for stage in estimated_stages() if stage.kind in kinds], planned)
     work, uncounted = count_work(planned)
-    notes += [*advice_on(owner.experiment for owner, _ in owners), *assumptions, *untraced]
+    notes += [*advice_on(described), *assumptions, *untraced]
     if any(one.data is None for one in planned):
         notes.append("data: images and caption embeddings; their number will be known once the dataset is prepared")
     return Plan(

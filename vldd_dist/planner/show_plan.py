@@ -63,7 +63,7 @@ def _print_units(plan: Plan, console: Console) -> None:
 def _print_needs(plan: Plan, console: Console) -> None:
     of = ["of"] if plan.sharing else []
     title = "Needs of the largest unit of each stage" if plan.sharing else "Needs of one unit of each stage"
-    table = _table(title, "stage", *of, "peak/rank", "GPU memory", "reads", "writes", names=1 + len(of))
+    table = _table(title, "stage", *of, "peak of a worker", "GPU memory", "reads", "writes", names=1 + len(of))
     for need in plan.needs:
         name = [need.experiment] if plan.sharing else []
         traffic = ("-", "-") if need.moved is None else _traffic(need.moved, need.measured)

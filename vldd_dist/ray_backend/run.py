@@ -19,6 +19,7 @@ from vldd_dist.monitoring.live.status import StatusWriter, is_outdated
 from vldd_dist.monitoring.live.tracking import make_tracking
 from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.monitoring.reports.reporters import reporter_of
+from vldd_dist.pipeline.advice import advice_on
 from vldd_dist.pipeline.committed import committed_units
 from vldd_dist.pipeline.graphs.description import graph_of
 from vldd_dist.pipeline.work_unit import WorkUnit
@@ -55,10 +56,16 @@ def run_description(described: Experiment | LoadedStudy, store: Store, console: 
     units = graph.units(options.until)
     store.check_writable()
     _require_engine(units, store)
+
+    def warn(text: str) -> None:
+        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    for note in advice_on(described):
+        warn(note)
     if "RAY_ADDRESS" not in os.environ:
         done = committed_units(store, units)
         missing = [unit for unit in units if unit.id not in done]
-        compare_gpus(missing, lambda text: console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True))
+        compare_gpus(missing, warn)
     name = described.name
     record = RunUnits.of(name, ((unit.kind, unit.id) for unit in graph.units()))
     trackers: list[View] = [make_tracking(description, name) for description in options.track]

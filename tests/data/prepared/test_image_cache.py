@@ -108,6 +108,15 @@ def test_the_cache_distinguishes_equal_units_of_two_stores(tmp_path: Path, folde
     assert len(list(folder.iterdir())) == 2
 
 
+def test_a_limit_that_is_too_small_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = NodeCache(tmp_path / "cache", 1 << 30)
+    for limit in (0, 500 << 20):
+        assert DecodedImages.open(cache, "x", 5_000, 224, limit) is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "experts.cache_mib (500) is less than the 718 MiB of the split: not used"
+    ]
+
+
 def test_what_is_too_large_is_not_kept(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = prepare(store, SCENES)
     assert dataset.decoded("train", NEEDED - 1) is None

@@ -11,7 +11,7 @@ Method = Annotated[AnyPlugin, plugin_of(CORESETS)]
 
 
 class CoresetSettings(Section):
-    """The baselines: M real pairs, or means of groups of real pairs."""
+    """The baselines: M real pairs, or means of groups of real pairs. `resources` is also for `features`, an expert's features of all pairs."""
 
     methods: Annotated[list[Method], AfterValidator(distinct)] = Field(
         ["random", "herding", "k_center", "k_means", "forgetting"],

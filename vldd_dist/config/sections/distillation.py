@@ -52,13 +52,15 @@ class DistillationSettings(Section):
     optimiser: Literal["sgd", "adam"] = Field("adam", description="Outer optimiser; adam uses betas (0.5, 0.9).")
     lr_images: Annotated[float, Field(ge=0)] = Field(
         0.05,
-        description="Outer learning rate of the images (lr_img); 0: images stay as initialised, and only texts are learned.",
+        description="Outer learning rate of the images (lr_img), with adam of the order of 0.01 to 0.1, with sgd hundreds (published: "
+        "100 to 1000); 0: images stay as initialised, and only texts are learned.",
     )
     lr_texts: Annotated[float, Field(ge=0)] = Field(
         0.05,
-        description="Outer learning rate of the text embeddings (lr_txt); 0: they stay as initialised, and only images are learned.",
+        description="Outer learning rate of the text embeddings (lr_txt), of the order of lr_images; 0: they stay as initialised, and "
+        "only images are learned.",
     )
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Momentum of the outer SGD.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Momentum of sgd; no effect with adam.")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
         0,
         description="Decay per outer step of an exponential moving average of everything that is learned; the average is then "
@@ -71,7 +73,7 @@ class DistillationSettings(Section):
         "none",
         description="How the student is distributed over the ranks. none: replicated; zero1, zero2: replicated, and DeepSpeed shards "
         "its gradients; zero3: DeepSpeed shards its parameters; fsdp: torch's FSDP2 shards them. All but none also shard the "
-        "snapshots and the adjoint.",
+        "snapshots and the adjoint (the gradient that is propagated back through the inner steps).",
     )
     rank_timeout_seconds: Annotated[Positive, HOW_TO_RUN] = Field(
         600,

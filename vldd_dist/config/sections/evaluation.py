@@ -20,7 +20,10 @@ class EvaluationProtocol(Section):
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of the students' SGD.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Weight decay of the students' SGD.")
-    encode_batch: Annotated[Positive, HOW_TO_RUN] = Field(128, description="Images in a forward pass when recall is measured.")
+    encode_batch: Annotated[Positive, HOW_TO_RUN] = Field(
+        128,
+        description="Images in a forward pass when recall is measured, and when the features of a frozen backbone are computed.",
+    )
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)
 
 

@@ -7,6 +7,8 @@ decoded again.
 
 import contextlib
 import fcntl
+import logging
+import math
 import os
 from hashlib import sha256
 from io import FileIO
@@ -21,6 +23,8 @@ from vldd_dist.store.node_cache import NodeCache
 from vldd_dist.store.private_folder import PrivateFolder, lock, warn
 
 DIGEST_BYTES = 32
+
+logger = logging.getLogger(__name__)
 
 
 class DecodedImages:
@@ -48,6 +52,12 @@ class DecodedImages:
             None if the file would be larger, or the node has no cache or not enough disk space.
         """
         total = images * (DIGEST_BYTES + 3 * size**2)
+        if limit_bytes and total > limit_bytes:
+            logger.warning(
+                "experts.cache_mib (%d) is less than the %d MiB of the split: not used",
+                limit_bytes >> 20,
+                math.ceil(total / 2**20),
+            )
         if cache.limit_bytes == 0 or total > limit_bytes:
             return None
         # Other versions of Pillow may decode to slightly different pixels.
