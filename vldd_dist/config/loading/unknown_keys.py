@@ -68,17 +68,18 @@ def _hint(parent: str, key: str, section: type[Section]) -> str:
     Args:
         parent: the key of the section; empty for the description itself and for a study.
     """
-    fields, known, elsewhere = list(section.model_fields), known_keys(), list[str]()
-    if parent in known or section is Experiment:
+    fields, known = list(section.model_fields), known_keys()
+    if in_description := parent in known or section is Experiment:
         begun = [f"{parent}.{name}" for name in fields if name.startswith(f"{key}_")]
-        other_name = [OTHER_NAMES[key]] if key in OTHER_NAMES else []
-        elsewhere = [other for other in known if other.rpartition(".")[2] == key]
-        near = [other for other in elsewhere if other.partition(".")[0] == parent.partition(".")[0]]
-        if meant := begun or other_name or near:
+        if meant := begun or ([OTHER_NAMES[key]] if key in OTHER_NAMES else []):
             return f"; did you mean {_listed(meant)}?"
     if similar := did_you_mean(key, fields, SIMILAR):
         return similar
-    return f"; did you mean {_listed(elsewhere)}?" if elsewhere else f"; its keys are {', '.join(fields)}"
+    elsewhere = [other for other in known if other.rpartition(".")[2] == key] if in_description else []
+    if elsewhere:
+        near = [other for other in elsewhere if other.partition(".")[0] == parent.partition(".")[0]]
+        return f"; did you mean {_listed(near or elsewhere)}?"
+    return f"; its keys are {', '.join(fields)}"
 
 
 def _listed(names: list[str]) -> str:
