@@ -27,7 +27,7 @@ class Graph:
         check_models(experiment)
         # All units are made here, so that errors in the description are reported before anything runs.
         self._wanted = {stage.kind: [self.unit(stage.kind, *key) for key in stage.wanted(self)] for stage in all_stages()}
-        self._train_images = same_data._train_images if same_data else train_images(experiment.data)
+        self._train_images: int | None = same_data._train_images if same_data else train_images(experiment.data)
         check_counts(experiment, self._train_images)
 
     def unit(self, kind: str, *key: object) -> WorkUnit:
