@@ -35,9 +35,11 @@ def test_a_submission_sends_the_package_and_little_else(tmp_path: Path) -> None:
         ".cache",
         "tests",
         "benchmarks",
+        "cluster",
         "docs",
         "docs_site",
         "examples",
+        "storage_schemas",
         "demo-store",
     } == set()
     assert not [name for name in names if "__pycache__" in name]
