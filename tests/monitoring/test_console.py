@@ -29,7 +29,9 @@ def test_time_left_is_estimated_from_what_was_seen() -> None:
     assert str(time_left(state)) == "time left not known yet"
     state.event(UnitStarted(units[0].id))
     state.event(UnitStarted(units[1].id))
+    state.event(UnitReported(units[0].id, Progress(0, 2)))
     now[0] = 10.0
+    assert str(time_left(state)) == "time left not known yet"
     state.event(UnitReported(units[0].id, Progress(1, 2)))
     # 20 s per unit: 10 s left of the first, 10 s of the second, and two more waiting, on two CPUs.
     assert time_left(state) == TimeLeft(pytest.approx((10 + 10 + 20 + 20) / 2), complete=True)
@@ -49,6 +51,7 @@ def show(terminal: bool) -> str:
     units = [WorkUnit("expert", {"index": i}, label=f"expert {i}") for i in range(3)]
     state.begin(units, {units[0].id})
     state.event(UnitStarted(units[1].id))
+    state.event(UnitReported(units[1].id, Progress(0, 100)))
     now[0] = 25.0
     state.event(UnitReported(units[1].id, Progress(50, 100, samples_per_second=512.3, epoch=2, loss=1.25)))
     state.refresh()

@@ -1,5 +1,7 @@
 """The state of a run computed from its events, and the text for each event."""
 
+import pytest
+
 from vldd_dist.events import (
     CapacityChanged,
     Notice,
@@ -18,6 +20,7 @@ from vldd_dist.events import (
 )
 from vldd_dist.monitoring.live.descriptions import Message, describe_event, describe_figures
 from vldd_dist.monitoring.live.run_state import RunState
+from vldd_dist.monitoring.live.time_left import TimeLeft, time_left
 from vldd_dist.testing.scripted_executor import make
 
 
@@ -43,6 +46,38 @@ def test_events_update_the_counts() -> None:
     state.event(UnitBlocked(c.id))
     assert (state.done["expert"], state.failed["expert"], state.seconds["expert"], state.timed["expert"]) == (2, 2, 13, 1)
     assert state.running == {}
+
+
+def test_the_time_left_does_not_count_progress_of_earlier_attempts() -> None:
+    now = [0.0]
+    state, resumed, waiting = RunState([], lambda: now[0]), make("a"), make("b")
+    state.begin([resumed, waiting], set(), max_running=1)
+    state.event(UnitStarted(resumed.id))
+    now[0] = 10
+    state.event(UnitReported(resumed.id, Progress(1900, 2000)))
+    assert str(time_left(state)) == "time left not known yet"
+    now[0] = 20
+    state.event(UnitReported(resumed.id, Progress(1910, 2000)))
+    # One step a second: 90 steps of this unit, and 2000 of the other.
+    assert time_left(state) == TimeLeft(pytest.approx(90 + 2000), complete=True)
+    now[0] = 110
+    state.event(UnitReported(resumed.id, Progress(2000, 2000)))
+    state.event(UnitFinished(resumed.id, 110))
+    assert time_left(state).seconds == pytest.approx(2000)
+
+
+def test_a_unit_of_one_attempt_counts_with_its_own_duration() -> None:
+    now = [0.0]
+    state, unit, silent, waiting = RunState([], lambda: now[0]), make("a"), make("b"), make("c")
+    state.begin([unit, silent, waiting], set(), max_running=1)
+    for one, reports in ((unit, [(10.0, 1), (20.0, 2)]), (silent, [(20.0, 2)])):
+        began = now[0]
+        state.event(UnitStarted(one.id))
+        for seconds, done in reports:
+            now[0] = began + seconds
+            state.event(UnitReported(one.id, Progress(done, 2)))
+        state.event(UnitFinished(one.id, 20))
+    assert time_left(state).seconds == pytest.approx(20)
 
 
 def test_reports_of_units_that_do_not_run_are_ignored() -> None:

@@ -53,7 +53,8 @@ class RunState:
         max_running: the largest number of units at once; None: as many as fit.
         total, done, failed: kind -> number of units. `failed` includes units that a failed unit blocks.
         running: id -> the running unit.
-        timed, seconds: kind -> number of units that this run finished, and the sum of their durations.
+        timed, seconds: kind -> number of units that this run finished, and the sum of their durations, for a resumed unit that
+            of a single attempt.
         began_at: clock time in seconds at which the run began.
     """
 
@@ -105,10 +106,10 @@ class RunState:
                 self.running[unit_id] = RunningUnit(self.units[unit_id], now, now)
             case UnitFinished(unit_id, seconds):
                 kind = self.units[unit_id].kind
-                self.running.pop(unit_id, None)
+                running = self.running.pop(unit_id, None)
                 self.done[kind] += 1
                 self.timed[kind] += 1
-                self.seconds[kind] += seconds
+                self.seconds[kind] += running.whole_seconds(seconds) if running else seconds
             case UnitPaused(unit_id) | UnitRetried(unit_id) | UnitWaits(unit_id):
                 self.running.pop(unit_id, None)
             case UnitFailed(unit_id) | UnitBlocked(unit_id):

@@ -57,10 +57,12 @@ def _seconds_per_unit(state: RunState, kind: str, running: list[RunningUnit]) ->
     if count := state.timed[kind]:
         return state.seconds[kind] / count
     now = state.clock()
-    estimates = [(now - unit.started_at) / unit.fraction for unit in running if unit.fraction]
+    estimates = [1 / rate for unit in running if (rate := unit.rate(now))]
     return sum(estimates) / len(estimates) if estimates else None
 
 
 def _seconds_left(unit: RunningUnit, usual: float, now: float) -> float:
-    elapsed = now - unit.started_at
-    return elapsed * (1 - unit.fraction) / unit.fraction if unit.fraction else max(usual - elapsed, 0.0)
+    fraction = unit.fraction or 0.0
+    if rate := unit.rate(now):
+        return (1 - fraction) / rate
+    return max(min(usual * (1 - fraction), usual - (now - unit.started_at)), 0.0)
