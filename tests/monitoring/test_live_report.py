@@ -105,8 +105,10 @@ def test_a_failed_write_of_the_report_does_not_stop_the_run(store: Store, caplog
     assert setting.look(REPORT_SECONDS) == 1
 
 
-@pytest.mark.parametrize(("state", "last"), [("stopped", ["running", "stopped"]), ("done", ["running"])])
-def test_an_interrupted_run_says_so_in_its_report(store: Store, state: Any, last: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("state", "last"), [("stopped", ["running", "stopped"]), ("failed", ["running", "failed"]), ("done", ["running"])]
+)
+def test_a_run_that_ended_midway_says_so_in_its_report(store: Store, state: Any, last: list[str]) -> None:
     setting = Setting(store)
     setting.look(0)
     setting.status.state = state

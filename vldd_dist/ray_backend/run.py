@@ -122,8 +122,9 @@ def _run_units(units: list[WorkUnit], store: Store, state: RunState, status: Sta
             result = Controller(units, store, make_executor, state, limits, should_stop=signals.any).run()
             status.state = "failed" if result.failed else "done"
             return result
-        except ConfigError:
+        except ConfigError as error:
             status.state = "failed"
+            status.notices.append(str(error))
             raise
         except KeyboardInterrupt:
             raise InterruptedRun("interrupted: what was committed is in the store; run the same command to resume") from None

@@ -68,10 +68,11 @@ class LiveReport:
             self._writing = self._pool.submit(self._write, self._status.now(state, "running"))
 
     def end(self) -> None:
-        """Write a report if the run was interrupted. If it ended by itself, the caller has the result and writes the report."""
+        """Write a report if the run was interrupted, or an error ended it. If it went to its end, the caller has the result and
+        writes the report; with failed units, which look the same here, it is then written twice."""
         self._pool.shutdown()
-        if self._status.run_state is not None and self._status.state == "stopped":
-            self._write(self._status.now(self._status.run_state, "stopped"))
+        if self._status.run_state is not None and self._status.state in ("stopped", "failed"):
+            self._write(self._status.now(self._status.run_state, self._status.state))
 
     def _write(self, status: RunStatus) -> None:
         began_at = self._clock()
