@@ -17,6 +17,9 @@ RECALL_METRICS: tuple[RecallMetric, ...] = (*RECALLS, "mean")
 RECALL_AT = tuple(int(name.removeprefix("tr")) for name in RECALLS if name.startswith("tr"))
 DISPLAY_NAMES: dict[RecallMetric, str] = {name: f"{name[:2].upper()}@{name[2:]}" for name in RECALLS} | {"mean": "mean"}
 
+# Keys of the other columns of a recall table.
+OTHER_COLUMNS = ("pairs", "method", "of_full_data", "runs", "students")
+
 
 def with_mean(percentages: Iterable[float]) -> dict[str, float]:
     """Metric -> percent, from the six recalls in the order of `RECALLS`."""

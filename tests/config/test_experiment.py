@@ -13,6 +13,7 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment, resource_overrides
 from vldd_dist.config.loading.load_study import load_description
 from vldd_dist.errors import ConfigError
+from vldd_dist.plugins import METRICS
 
 PRESETS = sorted(Path("jobs/presets").glob("*.yaml"))
 SCENES = "jobs/presets/scenes.yaml"
@@ -42,6 +43,13 @@ def test_however_the_file_writes_a_plugin_a_name_and_its_settings_replace_it(los
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(tree))
     found = load_experiment(tmp_path / "one.yaml", ["model.loss.temperature=0.5", "model.loss=wbce"]).model.loss
     assert found.model_dump(include={"name", "temperature"}) == {"name": "wbce", "temperature": 0.5}
+
+
+@pytest.mark.parametrize("name", ["runs", "tr1"])
+def test_a_metric_with_the_name_of_another_column_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS.entries, name, "vldd_dist.retrieval.metrics.median_rank:MedianRank")
+    with pytest.raises(ConfigError, match=rf"evaluation.metrics: .*another column '{name}': register the metric under another"):
+        load_experiment(SCENES, [f"evaluation.metrics=[{name}]"])
 
 
 def test_overrides_are_yaml_values() -> None:

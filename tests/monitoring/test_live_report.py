@@ -29,9 +29,11 @@ from vldd_dist.testing.experiments.tiny_experiment import experiment
 class Recorder:
     """Replaces a reporter: it takes `seconds` of the clock, can be made to fail, and waits for `gate`."""
 
+    error: Exception | None
+
     def __init__(self, clock: Clock) -> None:
         self.clock, self.written = clock, []
-        self.seconds, self.error = 0.0, False
+        self.seconds, self.error = 0.0, None
         self.gate = threading.Event()
         self.gate.set()
 
@@ -39,7 +41,7 @@ class Recorder:
         self.gate.wait(10)
         self.clock.now += self.seconds
         if self.error:
-            raise StoreError("the store is away")
+            raise self.error
         self.written.append(progress)
 
 
@@ -95,13 +97,17 @@ def test_reports_are_written_in_the_background_one_at_a_time(store: Store) -> No
     assert len(setting.recorder.written) == 1
 
 
-def test_a_failed_write_of_the_report_does_not_stop_the_run(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [StoreError("the store is away"), ValueError("two columns have the same key")])
+def test_a_failed_write_of_the_report_does_not_stop_the_run(
+    error: Exception, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     setting = Setting(store)
-    setting.recorder.error = True
+    setting.recorder.error = error
     with caplog.at_level(logging.WARNING):
         assert setting.look(0) == 0
-    assert "the report was not written: the store is away" in caplog.text
-    setting.recorder.error = False
+    assert "the report was not written" in caplog.text
+    assert str(error) in caplog.text
+    setting.recorder.error = None
     assert setting.look(REPORT_SECONDS) == 1
 
 

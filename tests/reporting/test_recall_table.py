@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.reporting.sample import report, row
-from vldd_dist.recall_metrics import RECALL_METRICS
+from vldd_dist.recall_metrics import OTHER_COLUMNS, RECALL_METRICS
 from vldd_dist.reporting.recall_table import budgets, comparisons, recall_table, spread_note, summary
 from vldd_dist.reporting.renderers.markdown import markdown
 
@@ -32,6 +32,10 @@ def test_summary_has_exactly_the_promised_keys():
         None,
     ]
     assert [(entry["runs"], entry["students"]) for entry in rows] == [*[(3, 3)] * 6, (1, 1)]
+
+
+def test_the_columns_beside_the_metrics_are_those_whose_names_no_metric_may_have():
+    assert [column.key for column in recall_table(report()).columns if column.key not in RECALL_METRICS] == list(OTHER_COLUMNS)
 
 
 def test_the_best_row_of_each_group_is_marked():

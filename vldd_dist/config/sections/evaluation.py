@@ -4,9 +4,22 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from vldd_dist.config.base import HOW_TO_RUN, AnyPlugin, Distinct, Positive, Rate, Resources, Section, Seed, distinct, plugin_of
+from vldd_dist.config.base import (
+    HOW_TO_RUN,
+    AnyPlugin,
+    Distinct,
+    Plugin,
+    Positive,
+    Rate,
+    Resources,
+    Section,
+    Seed,
+    distinct,
+    plugin_of,
+)
 from vldd_dist.config.sections.model import ImageTowerSettings, ModelArguments, PixelMean, PixelStd
 from vldd_dist.plugins import METRICS
+from vldd_dist.recall_metrics import OTHER_COLUMNS, RECALL_METRICS
 
 
 class EvaluationProtocol(Section):
@@ -66,13 +79,21 @@ def _one_row_a_model(entries: list[ImageModelSettings]) -> list[ImageModelSettin
     return entries
 
 
+def _own_columns(metrics: list[Plugin]) -> list[Plugin]:
+    """The metrics; raises ValueError if one has the name of another column of the recall table."""
+    distinct(metrics)
+    if taken := [metric.label for metric in metrics if metric.label in (*RECALL_METRICS, *OTHER_COLUMNS)]:
+        raise ValueError(f"the recall table has another column {taken[0]!r}: register the metric under another name")
+    return metrics
+
+
 class EvaluationSection(EvaluationProtocol):
     """All evaluations of an experiment."""
 
     seeds: Distinct[Seed] = Field(
         [0, 1, 2, 3, 4], description="Seeds of the students: one student is trained for each set of pairs and seed."
     )
-    metrics: Annotated[list[Annotated[AnyPlugin, plugin_of(METRICS)]], AfterValidator(distinct)] = Field(
+    metrics: Annotated[list[Annotated[AnyPlugin, plugin_of(METRICS)]], AfterValidator(_own_columns)] = Field(
         [], description="Metrics on the test split to report in addition to recall; they never select anything."
     )
     image_models: Annotated[list[ImageModelSettings], BeforeValidator(_as_mappings), AfterValidator(_one_row_a_model)] = Field(

@@ -80,6 +80,8 @@ class LiveReport:
             self._reporter.write(progress_of(status))
         except VlddError as error:
             logger.warning("the report was not written: %s", error)
+        except Exception:  # A defect, perhaps of a plug-in. Nothing else reads the exception of this thread.
+            logger.exception("the report was not written")
         self._seconds = self._clock() - began_at
 
 
