@@ -49,6 +49,7 @@ class ReportFields(StrictModel):
     steps_per_second: float | None = None
     loss: float | None = None
     validation: float | None = None
+    difference_error: float | None = None
     silent_seconds: Annotated[float, Field(ge=0)] | None = None
 
 
