@@ -47,6 +47,22 @@ def test_a_report_has_the_status_of_its_own_run(store: Store, capsys: pytest.Cap
     assert re.findall("said by ([0-9a-f]{8})", page) == [own]
 
 
+def test_a_run_whose_driver_died_is_shown_as_interrupted(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = experiment("coresets.methods=[random]", "experts.count=1", "distill.pairs=[3]")
+    write_description(store, tree)
+    own = RunUnits.of(tree.name, ((unit.kind, unit.id) for unit in Graph(tree).units())).run
+    stages = {kind: {"total": 2, "done": 1, "failed": 0} for kind in ("evaluation", "dataset", "distillation", "expert")}
+    fields = {"experiment": tree.name, "run": own, "stages": stages, "written_at": "2026-01-01T00:00:00+00:00"}
+    write_status(store, RunStatus.model_validate(STATUS | fields))
+    assert vldd("report", store.url, capsys=capsys)[0] == 0
+    page = store.read(f"report/{tree.name}/index.html").decode()
+    assert "interrupted" in page
+    assert "its driver has died or cannot reach the store" in page
+    for said in ('http-equiv="refresh"', STATUS["time_left"], "updated about every minute"):
+        assert said not in page
+    assert re.findall("<li><span>([a-z ]+)</span>", page) == ["dataset", "experts", "distillations", "evaluations"]
+
+
 def test_without_the_data_the_last_page_is_named(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     tree = experiment()
     lost = description_tree(tree)

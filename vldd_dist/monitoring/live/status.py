@@ -22,6 +22,8 @@ WRITE_SECONDS = 15
 MAX_NOTICES = 20
 # If the status of a running run is older than this, its driver has died or cannot write.
 OUTDATED_SECONDS = 4 * WRITE_SECONDS
+# What to say about such a run.
+DIED = "its driver has died or cannot reach the store"
 
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -144,7 +146,7 @@ def describe_status(status: RunStatus, several: bool = False) -> str:
     if status.state == "running":
         lines[0] += f", {status.time_left}"
         if is_outdated(status):
-            lines.append("  its driver has died or cannot reach the store: run the same command again to resume")
+            lines.append(f"  {DIED}: run the same command again to resume")
     # Stages are stored in alphabetical order. A kind that this version does not know comes last.
     for kind, stage in sorted(status.stages.items(), key=lambda item: position_of(item[0])):
         failed = f", {stage.failed} failed" if stage.failed else ""

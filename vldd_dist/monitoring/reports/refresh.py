@@ -4,12 +4,13 @@ import contextlib
 import json
 
 from vldd_dist import strict_json
-from vldd_dist.artifacts.run_status import read_status
+from vldd_dist.artifacts.run_status import RunStatus, read_status
 from vldd_dist.artifacts.run_units import RunUnits
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, read_description
 from vldd_dist.errors import ConfigError, DataError, StoreError
 from vldd_dist.monitoring.live.live_report import progress_of
+from vldd_dist.monitoring.live.status import DIED, is_outdated
 from vldd_dist.monitoring.reports.report_files import DESCRIPTION, PAGE, key_of, report_name
 from vldd_dist.monitoring.reports.reporters import reporter_of
 from vldd_dist.pipeline.graphs.description import graph_of
@@ -64,6 +65,13 @@ def refresh_report(store: Store, name: str | None) -> str:
     run = RunUnits.of(described.name, ((unit.kind, unit.id) for unit in graph.units())).run
     progress = None
     with contextlib.suppress(StoreError):
-        progress = progress_of(read_status(store, name, run))
+        progress = progress_of(_ended_if_outdated(read_status(store, name, run)))
     reporter.write(progress)
     return page
+
+
+def _ended_if_outdated(status: RunStatus) -> RunStatus:
+    """The status; of a run whose driver has died, as that of an interrupted run."""
+    if not is_outdated(status):
+        return status
+    return status.model_copy(update={"state": "stopped", "notices": [*status.notices, DIED]})
