@@ -2,6 +2,7 @@
 
 from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import Row, aggregate
+from vldd_dist.reporting.published import published_table
 from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.reporting.study_tables import Layout, RowKey, study_table
 from vldd_dist.reporting.table import Published, Statistic, Table
@@ -95,6 +96,18 @@ def test_a_published_figure_has_a_column_beside_ours_and_its_source_below() -> N
     assert table.all_notes()[-1] == "[1] As published: Wu et al., table 2."
     rows = Layout("T", ["nfnet"], ["distilled"], metrics=["tr1", "ir1"])
     assert lines(study_table(rows, RESULTS, known))[0] == ["pairs", "TR@1 ours", "TR@1 published", "IR@1", "of full data, %"]
+
+
+def test_how_published_figures_were_measured_is_said_below_them() -> None:
+    def known(key: RowKey, metric: str) -> Published | None:
+        return published_table("lors-flickr30k").cell("nfnet-bert", key.method, 100, metric)
+
+    table = study_table(Layout("T", ["nfnet"], ["distilled"], metrics=["mean"]), RESULTS, known)
+    (note,) = [note for note in table.all_notes() if note.startswith("[1] As published: ")]
+    for said in published_table("lors-flickr30k").notes:
+        assert said in note
+    assert "best on the test split" in note
+    assert table.all_notes() == Table.model_validate(table.model_dump(mode="json")).all_notes(), "also if it was stored"
 
 
 def test_a_table_of_nothing_measured_yet_is_empty() -> None:

@@ -52,6 +52,7 @@ class Published(StrictModel):
     decimals: int = Field(1, ge=0, description="Number of decimal places shown.")
     best: bool = Field(False, description="Whether it is the best of the values with which it is compared.")
     source: LineText = Field(description="Paper, version and table.")
+    notes: list[LineText] = Field([], description="Sentences on how it was measured, the same for all figures of a source.")
 
     @property
     def spread(self) -> float | None:
@@ -148,13 +149,20 @@ class Table(StrictModel):
 
     def sources(self) -> dict[str, str]:
         """Source of published figures -> the mark that stands beside its figures."""
-        cells = (cell for section in self.sections for row in section.rows for cell in row.cells)
-        sources = dict.fromkeys(cell.source for cell in cells if isinstance(cell, Published))
+        sources = dict.fromkeys(cell.source for cell in self._published())
         return {source: f"[{number}]" for number, source in enumerate(sources, 1)}
 
     def all_notes(self) -> list[str]:
-        """The notes, followed by one for each source of published figures."""
-        return [*self.notes, *(f"{mark} As published: {source}." for source, mark in self.sources().items())]
+        """The notes, followed by one for each source of published figures, with the notes of that source."""
+        marks, notes = self.sources(), {cell.source: cell.notes for cell in self._published()}
+        return [
+            *self.notes,
+            *(" ".join([f"{mark} As published: {source}.", *notes[source]]) for source, mark in marks.items()),
+        ]
+
+    def _published(self) -> list[Published]:
+        cells = (cell for section in self.sections for row in section.rows for cell in row.cells)
+        return [cell for cell in cells if isinstance(cell, Published)]
 
 
 class Shown(StrictModel):

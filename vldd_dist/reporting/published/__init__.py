@@ -107,14 +107,15 @@ class PublishedTable(StrictModel):
                 *(Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics),
             ],
             sections=[TableSection(rows=[TableRow(cells=cells(row)) for row in self.rows])],
-            notes=["Test recall in percent.", *self.notes],
+            notes=["Test recall in percent."],
         )
 
     def _cell(self, row: PublishedRow, metric: str) -> Published | None:
         if metric not in row.figures:
             return None
         second_hand = f", read in {self.read_in}" if self.read_in else ""
-        return Published(**row.figures[metric].model_dump(), source=f"{self.source} ({self.url}){second_hand}")
+        source = f"{self.source} ({self.url}){second_hand}"
+        return Published(**row.figures[metric].model_dump(), source=source, notes=self.notes)
 
 
 @cache
