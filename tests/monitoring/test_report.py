@@ -92,6 +92,16 @@ def test_rows_with_fewer_students_than_planned_are_named(store: Store) -> None:
     assert not [note for note in read_tables(store, tree.name)["recall"].notes if note.startswith("Incomplete")]
 
 
+def test_rows_without_any_student_are_named(store: Store) -> None:
+    tree = experiment("evaluation.seeds=[0, 1, 2]", "coresets.methods=[random]", "experts.count=1")
+    wanted = Graph(tree).wanted("evaluation")
+    # Full data come first, then the coresets.
+    commit_evaluations(store, tree, itertools.repeat(10.0, 4))
+    assert len(wanted) == 7
+    assert set(rows_of(store, tree)) == {"full", "random"}
+    assert "Incomplete: distilled, 4 pairs: 0 of 3 students." in read_tables(store, tree.name)["recall"].notes
+
+
 def test_two_experiments_in_one_store_have_reports_and_statuses_of_their_own(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,9 @@
 """The tables of a study: the position of each figure."""
 
 from vldd_dist.recall_metrics import RECALL_METRICS
-from vldd_dist.reporting.data import Row, aggregate
+from vldd_dist.reporting.data import MissingRow, Row, aggregate
 from vldd_dist.reporting.published import published_table
+from vldd_dist.reporting.recall_table import NAMED_ROWS, incomplete
 from vldd_dist.reporting.renderers.markdown import markdown
 from vldd_dist.reporting.study_tables import Layout, RowKey, study_table
 from vldd_dist.reporting.table import Published, Statistic, Table
@@ -31,6 +32,27 @@ def test_rows_with_fewer_students_than_planned_are_named() -> None:
     results = RESULTS | {"vit": [*RESULTS["vit"], partial]}
     table = study_table(Layout("T", ["nfnet", "vit"], ["random"], metrics=["tr1"]), results, nothing)
     assert "Incomplete: vit, random, 10 pairs: 2 of 5 students." in table.notes
+
+
+def test_rows_of_the_table_without_any_student_are_named() -> None:
+    absent = [
+        MissingRow(method="full", pairs=None, planned=2),
+        MissingRow(method="random", pairs=10, planned=5),
+        # These have no place in the table.
+        MissingRow(method="random", pairs=20, planned=5),
+        MissingRow(method="herding", pairs=10, planned=5),
+        MissingRow(method="random", pairs=10, image_model="resnet", planned=5),
+    ]
+    layout = Layout("T", ["nfnet", "vit"], ["full", "random"], pairs=[10], metrics=["tr1"])
+    table = study_table(layout, RESULTS | {"vit": []}, nothing, {"vit": absent})
+    assert "Incomplete: vit, full data: 0 of 2 students; vit, random, 10 pairs: 0 of 5 students." in table.notes
+
+
+def test_of_many_incomplete_rows_the_first_are_named() -> None:
+    absent = [MissingRow(method="random", pairs=pairs, planned=5) for pairs in range(1, 41)]
+    (note,) = incomplete(("", row) for row in absent)
+    assert note.count("0 of 5") == NAMED_ROWS
+    assert note.endswith("; and 20 more rows.")
 
 
 def nothing(key: RowKey, metric: str) -> Published | None:

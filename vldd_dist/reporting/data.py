@@ -1,6 +1,6 @@
 """The data of a report: plain values from which tables, plots and the page are made."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -53,6 +53,16 @@ class Row(StrictModel):
     students: int = Field(gt=0, description="Number of evaluated students of all runs.")
     planned: int = Field(gt=0, description="Number of students that the experiment plans for this row.")
     remark: str | None = Field(None, description="What the pairs are, if they are neither real nor distilled.")
+
+
+class MissingRow(StrictModel):
+    """A row that the experiment plans, and of which no student is evaluated."""
+
+    students: ClassVar[int] = 0
+    method: str
+    pairs: int | None = Field(description="None for full data whose size is not known.")
+    image_model: str | None = Field(None, description="As in `Row`.")
+    planned: int = Field(gt=0, description="Number of students that the experiment plans for this row.")
 
 
 class ExpertCurve(StrictModel):
@@ -151,6 +161,7 @@ class ReportData(StrictModel):
     name: str
     description: dict[str, str] = Field(description="The main settings of the experiment: name -> value, both for display.")
     rows: list[Row]
+    missing: list[MissingRow] = Field([], description="The rows that have no student.")
     experts: list[ExpertCurve]
     runs: list[DistillationCurve]
     galleries: list[Gallery]

@@ -6,13 +6,16 @@ from typing import Any
 
 from vldd_dist.methods import DISTILLED, FULL
 from vldd_dist.recall_metrics import RECALL_METRICS
-from vldd_dist.reporting.data import ReportData, Row, display_name, metric_name
+from vldd_dist.reporting.data import MissingRow, ReportData, Row, display_name, metric_name
 from vldd_dist.reporting.table import Cell, Column, Number, Statistic, Table, TableRow, TableSection, Text
 
 # Method, or "" for coresets -> (what its rows are, what its runs are), in the order of a table.
 RUNS = {FULL: ("full data", "experts"), "": ("coresets", "selections"), DISTILLED: ("distilled pairs", "distillation runs")}
 OF_FULL_DATA = "of full data, %"
 OF_FULL_DATA_NOTE = f"{OF_FULL_DATA.capitalize()}: the mean divided by that of full data with the same towers."
+
+# The largest number of incomplete rows that a table names.
+NAMED_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -84,19 +87,24 @@ def remarks(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(f"{display_name(row.method).capitalize()}: {row.remark}." for row in rows if row.remark))
 
 
-def incomplete(rows: Iterable[tuple[str, Row]]) -> list[str]:
-    """A sentence that names the rows with fewer students than planned, if there are any.
+def incomplete(rows: Iterable[tuple[str, Row | MissingRow]]) -> list[str]:
+    """A sentence that names the first rows with fewer students than planned, if there are any.
 
     Args:
         rows: (variant or "", row).
     """
     partial = [
-        f"{', '.join(filter(None, [variant, display_name(row.method), row.image_model]))}, {row.pairs:,} pairs: "
+        f"{', '.join(filter(None, [variant, display_name(row.method), row.image_model, _pairs(row)]))}: "
         f"{row.students} of {row.planned} students"
         for variant, row in rows
         if row.students < row.planned
     ]
-    return [f"Incomplete: {'; '.join(partial)}."] if partial else []
+    further = [f"and {len(partial) - NAMED_ROWS} more rows"] if len(partial) > NAMED_ROWS else []
+    return [f"Incomplete: {'; '.join([*partial[:NAMED_ROWS], *further])}."] if partial else []
+
+
+def _pairs(row: Row | MissingRow) -> str:
+    return "" if row.pairs is None else f"{row.pairs:,} pairs"
 
 
 def metrics_of(rows: list[Row]) -> list[str]:
@@ -145,7 +153,8 @@ def recall_table(data: ReportData) -> Table:
     """The table, with a section for each number of pairs, in which the best values are marked. Sections with other image towers
     have a title that says so."""
     metrics = metrics_of(data.rows)
-    notes = [spread_note(data.rows), *incomplete(("", row) for row in data.rows), *remarks(data.rows)]
+    unfinished = incomplete(("", row) for row in (*data.rows, *data.missing))
+    notes = [spread_note(data.rows), *unfinished, *remarks(data.rows)]
     columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
     if any(of_full_data(row, data.rows) is not None for row in data.rows):
         columns.insert(metrics.index("mean") + 1, Column(key="of_full_data", head=OF_FULL_DATA, figures=True))

@@ -1,12 +1,12 @@
 """The tables of a study: the results of several variants, with published figures beside them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
 from vldd_dist.methods import DISTILLED, FULL
-from vldd_dist.reporting.data import Row, display_name, metric_name
+from vldd_dist.reporting.data import MissingRow, Row, display_name, metric_name
 from vldd_dist.reporting.recall_table import OF_FULL_DATA, OF_FULL_DATA_NOTE, incomplete, of_full_data, remarks, spread_note
 from vldd_dist.reporting.table import Cell, Column, Number, Published, Statistic, Table, TableRow, TableSection, Text
 
@@ -53,11 +53,17 @@ class RowKey:
 PublishedOf = Callable[[RowKey, str], Published | None]
 
 
-def study_table(layout: Layout, results: dict[str, list[Row]], published: PublishedOf) -> Table:
+def study_table(
+    layout: Layout,
+    results: dict[str, list[Row]],
+    published: PublishedOf,
+    missing: Mapping[str, list[MissingRow]] | None = None,
+) -> Table:
     """The table, with a section for each number of pairs, in which the best value of each metric is marked.
 
     Args:
         results: variant -> its results so far. The cells of missing results are empty.
+        missing: variant -> the rows that it plans and that have no result; a note names those that the table would have.
     """
     row_of = dict(results_in_table(layout, results))
     figures = list(_figures(layout, list(row_of), published))
@@ -87,7 +93,8 @@ def study_table(layout: Layout, results: dict[str, list[Row]], published: Publis
     if shares:
         columns.append(Column(key="of_full_data", head=OF_FULL_DATA, figures=True))
     rows = list(row_of.values())
-    unfinished = incomplete((key.variant, row) for key, row in row_of.items())
+    absent = [(name, row) for name in layout.variants for row in (missing or {}).get(name, []) if _has_place(layout, row)]
+    unfinished = incomplete([*((key.variant, row) for key, row in row_of.items()), *absent])
     notes = [spread_note(rows), *unfinished, *remarks(rows), *([OF_FULL_DATA_NOTE] if shares else [])]
     return Table(title=layout.title, columns=columns, sections=sections, notes=notes)
 
@@ -141,9 +148,7 @@ def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[
         (RowKey(variant, row.method, row.pairs, row.image_model), row)
         for variant in layout.variants
         for row in results[variant]
-        if row.method in layout.methods
-        and (row.method == FULL or layout.pairs is None or row.pairs in layout.pairs)
-        and (row.image_model is None or layout.other_image_models)
+        if _has_place(layout, row)
     ]
     full = [row for key, row in rows if key.method == FULL]
     if layout.across != "variant" and len(full) == len(layout.variants) > 1 and all(row == full[0] for row in full):
@@ -156,6 +161,14 @@ def results_in_table(layout: Layout, results: dict[str, list[Row]]) -> Iterator[
         return key.method != FULL, key.pairs, order[key.variant], order[key.method]
 
     yield from sorted(rows, key=sort_key)
+
+
+def _has_place(layout: Layout, row: Row | MissingRow) -> bool:
+    return (
+        row.method in layout.methods
+        and (row.method == FULL or layout.pairs is None or row.pairs in layout.pairs)
+        and (row.image_model is None or layout.other_image_models)
+    )
 
 
 def _lines(keys: list[RowKey], layout: Layout) -> list[list[RowKey]]:

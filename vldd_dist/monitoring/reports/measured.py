@@ -1,6 +1,5 @@
 """The committed results of an experiment as reports need them: the facts of its units, and the rows of its tables."""
 
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,7 +15,7 @@ from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stage import title_of
 from vldd_dist.pipeline.stages.application import keys_of
 from vldd_dist.pipeline.work_unit import WorkUnit
-from vldd_dist.reporting.data import PublishedSet, Row, StageCost, aggregate
+from vldd_dist.reporting.data import MissingRow, PublishedSet, Row, StageCost, aggregate
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
 
@@ -88,28 +87,36 @@ class Measured:
 
     def rows(self, graph: Graph) -> list[Row]:
         """The rows of the recall table that have an evaluated student: full data, coresets, distilled sets."""
-        # (method, pairs, another image model or None) -> for each run, the recalls of its students.
-        runs: dict[tuple[str, int, str | None], list[list[dict[str, float]]]] = {}
-        planned: Counter[tuple[str, int, str | None]] = Counter()
-        remarks: dict[str, str | None] = {}
+        remarks = {evaluated.method: evaluated.remark for evaluated in evaluated_sets(graph.experiment)}
+        return [
+            aggregate(method, pairs, recalls, model, remarks.get(method), sum(map(len, runs)))
+            for (method, pairs, model), runs in self._planned(graph).items()
+            if (recalls := [of_run for run in runs if (of_run := self._recalls(run))])
+        ]
+
+    def missing(self, graph: Graph) -> list[MissingRow]:
+        """The rows of the recall table that have no evaluated student."""
+        return [
+            MissingRow(method=method, pairs=pairs or None, image_model=model, planned=sum(map(len, runs)))
+            for (method, pairs, model), runs in self._planned(graph).items()
+            if not any(unit.id in self.done for run in runs for unit in run)
+        ]
+
+    def _planned(self, graph: Graph) -> dict[tuple[str, int, str | None], list[list[WorkUnit]]]:
+        """(method, pairs, another image model or None) -> for each run, the evaluations of its students. The pairs of full data
+        are 0 before they are known."""
         own_model = graph.experiment.model.image.model
         train_images = (self.facts(graph.unit("dataset")) or {}).get("splits", {}).get("train", {}).get("images", 0)
-        experts = [unit for unit in graph.wanted("evaluation") if "expert" in unit.inputs]
-        if expert_recalls := self._recalls(experts):
-            runs[FULL, train_images, None] = [[recall] for recall in expert_recalls]
-            planned[FULL, train_images, None] = len(experts)
+        experts = [[unit] for unit in graph.wanted("evaluation") if "expert" in unit.inputs]
+        planned: dict[tuple[str, int, str | None], list[list[WorkUnit]]] = {}
+        if experts:
+            planned[FULL, train_images, None] = experts
         for evaluated in evaluated_sets(graph.experiment):
-            remarks[evaluated.method] = evaluated.remark
             for model in evaluated.image_models:
-                evaluations = [graph.unit("evaluation", *key) for key in evaluated.evaluations(model)]
                 key_of_row = evaluated.method, evaluated.pairs, None if model == own_model else model
-                planned[key_of_row] += len(evaluations)
-                if recalls := self._recalls(evaluations):
-                    runs.setdefault(key_of_row, []).append(recalls)
-        return [
-            aggregate(method, pairs, of_row, model, remarks.get(method), planned[method, pairs, model])
-            for (method, pairs, model), of_row in runs.items()
-        ]
+                evaluations = [graph.unit("evaluation", *key) for key in evaluated.evaluations(model)]
+                planned.setdefault(key_of_row, []).append(evaluations)
+        return planned
 
     def application_tables(self, graph: Graph) -> dict[str, Table]:
         """Name -> table, for each application with a committed unit. If a name occurs again, the second is NAME-2."""

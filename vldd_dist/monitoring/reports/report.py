@@ -79,6 +79,7 @@ class Reporter:
             name=self.experiment.name,
             description=self._description(),
             rows=rows,
+            missing=self._measured.missing(self.graph),
             experts=self._experts(),
             runs=[
                 self._once(self._known_curves, unit, partial(self._curve, chosen, unit))

@@ -38,8 +38,9 @@ class StudyReporter:
         """
         self._measured.refresh(self._units)
         rows = {variant: self._measured.rows(graph) for variant, graph in self.graph.graphs.items()}
+        missing = {variant: self._measured.missing(graph) for variant, graph in self.graph.graphs.items()}
         layouts = {name: self._layout(settings) for name, settings in self.study.table_settings().items()}
-        tables = {name: study_table(layout, rows, self._published[name]) for name, layout in layouts.items()}
+        tables = {name: study_table(layout, rows, self._published[name], missing) for name, layout in layouts.items()}
         # Tables that differ only in their metrics have the same plot, which is shown once.
         drawn = {plot.summary: plot for layout in layouts.values() if (plot := study_plot(layout, rows))}
         applications = {
