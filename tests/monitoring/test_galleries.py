@@ -2,9 +2,11 @@
 
 import re
 
+import pytest
 import torch
 
 from tests.test_readme import distilled_set
+from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.write import save
 from vldd_dist.monitoring.reports import galleries
 from vldd_dist.store.store import Store
@@ -25,6 +27,45 @@ def test_all_pairs_of_a_set_are_on_pages_that_are_written_once(store: Store, mon
     store.write("report/name/pairs/0123-5.html", b"as it was")
     galleries.write_gallery(store, "name", "0123", "distilled/s", 0)
     assert store.read("report/name/pairs/0123-5.html") == b"as it was"
+
+
+def test_of_a_large_set_only_what_is_shown_is_read_and_converted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, number in (("FIRST_ITEMS", 3), ("PAGE_ITEMS", 4), ("MOST_ITEMS", 10)):
+        monkeypatch.setattr(galleries, name, number)
+    # Three pairs in a file.
+    distilled = distilled_set(15)
+    monkeypatch.setattr("vldd_dist.distilled_set.distilled.LARGEST_FILE_BYTES", 3 * sum(distilled.sizes.values()) // 15)
+    save(distilled, store.url_of("distilled/s"))
+    read, converted = [], []
+    read_object, pixels = Store.read, DistilledSet.pixels
+
+    def reading(store: Store, key: str) -> bytes:
+        read.append(key)
+        return read_object(store, key)
+
+    def converting(distilled: DistilledSet, chosen: slice) -> torch.Tensor:
+        converted.append(len(images := pixels(distilled, chosen)))
+        return images
+
+    monkeypatch.setattr(Store, "read", reading)
+    monkeypatch.setattr(DistilledSet, "pixels", converting)
+    gallery = galleries.write_gallery(store, "name", "0123", "distilled/s", 0)
+    assert (gallery.pairs, len(gallery.items)) == (15, 3)
+    assert [shown for shown, _ in gallery.pages] == ["1 to 4", "5 to 8", "9 to 10"]
+    assert [key for key in read if key.startswith("pairs")] == [
+        f"pairs-{file:05d}-of-00005.safetensors" for file in range(1, 5)
+    ]
+    assert sorted(converted) == [2, 3, 4, 4]
+
+
+def test_the_first_pairs_with_a_similarity_of_all_pairs_are_shown(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(galleries, "MOST_ITEMS", 4)
+    distilled = distilled_set(6)
+    distilled.recipe = distilled.recipe.model_copy(update={"loss": {"name": "wbce", "similarity": {"kind": "full"}}})
+    learned = distilled.loss.learned_rows(range(6), 6)
+    distilled.rows |= {name: start for name, (start, _) in learned.items()}
+    save(distilled, store.url_of("distilled/s"))
+    assert galleries.write_gallery(store, "name", "0123", "distilled/s", 0).similarity_png is not None
 
 
 def test_a_set_that_the_report_shows_whole_has_no_pages(store: Store) -> None:

@@ -3,7 +3,7 @@
 It needs only torch, safetensors and fsspec: no training library and no image library.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -113,10 +113,10 @@ class DistilledSet:
         have equal digests, whenever and wherever they were made."""
         return digest_of([sha256_hex(data) for data in self.encoded_pairs().values()])
 
-    def pixels(self) -> Tensor:
-        """The images as pixels (M, 3, H, W) uint8, clipped to 0..255."""
+    def pixels(self, chosen: slice = slice(None)) -> Tensor:
+        """The images as pixels (M, 3, H, W) uint8, clipped to 0..255; those of the chosen pairs."""
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.recipe.mean, self.recipe.std))
-        return ((self.images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+        return ((self.images[chosen] * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
     def as_dataset(self) -> "PairDataset":
         """The pairs for a DataLoader; each item is {"images": (3, H, W), "texts": (D,), ...}. For training on pairs that were
@@ -133,8 +133,12 @@ class DistilledSet:
         return [PairDataset({name: rows[mask] for name, rows in self.rows.items()}) for mask in masks]
 
     @classmethod
-    def load(cls, url: Location) -> Self:
+    def load(cls, url: Location, most: int | None = None) -> Self:
         """Read and verify the objects of a set that are needed for training.
+
+        Args:
+            most: the largest number of pairs to read, for display: only the first are kept, and files without them are not
+                read. Whether a loss can be computed with them is not checked. None: all.
 
         Raises:
             StoreError: there is no set at the URL, an object differs from the manifest, or the set cannot be trained on because
@@ -143,10 +147,12 @@ class DistilledSet:
         store = Store(url)
         manifest = from_json(DistilledManifest, manifest_bytes(store), store.url_of(MANIFEST))
         files = row_files_of(PAIRS, manifest.objects, store.url_of(MANIFEST))
-        pairs = concatenated((_decoded(store, name, manifest.objects) for name in files), store.url_of(PAIRS))
-        _check_shapes(pairs, manifest.pairs, store.url_of(files[0]))
+        count = manifest.pairs if most is None else min(most, manifest.pairs)
+        parts = (_decoded(store, name, manifest.objects) for name in files)
+        pairs = concatenated(parts if most is None else _first_rows(parts, most), store.url_of(PAIRS))
+        _check_shapes(pairs, count, store.url_of(files[0]))
         lines = _verified(store, CAPTIONS, manifest.objects)
-        captions = _decode_captions(lines, manifest.pairs, store.url_of(CAPTIONS))
+        captions = _decode_captions(lines, manifest.pairs, store.url_of(CAPTIONS))[:count]
         start_images = pairs.pop(START_IMAGES, None)
         loaded = cls(
             rows=pairs,
@@ -160,7 +166,8 @@ class DistilledSet:
             start_images=start_images,
             facts=manifest.facts,
         )
-        loaded._check_loss(store.url_of(files[0]), store.url_of(SHARED))
+        if most is None:
+            loaded._check_loss(store.url_of(files[0]), store.url_of(SHARED))
         return loaded
 
     def _check_loss(self, of_rows: str, of_shared: str) -> None:
@@ -185,6 +192,15 @@ def _verified(store: Store, name: str, objects: Mapping[str, ObjectInfo]) -> byt
 
 def _decoded(store: Store, name: str, objects: Mapping[str, ObjectInfo]) -> dict[str, Tensor]:
     return tensors.decode(_verified(store, name, objects), store.url_of(name))
+
+
+def _first_rows(parts: Iterable[dict[str, Tensor]], most: int) -> Iterator[dict[str, Tensor]]:
+    """The first rows, at least one part. Parts after them are not read."""
+    for part in parts:
+        yield {name: tensor[:most] if tensor.ndim else tensor for name, tensor in part.items()}
+        most -= max((len(tensor) for tensor in part.values() if tensor.ndim), default=0)
+        if most <= 0:
+            return
 
 
 def _check_shapes(named: Mapping[str, Tensor], count: int, source: str) -> None:

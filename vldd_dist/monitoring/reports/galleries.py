@@ -1,12 +1,8 @@
 """The images of a distilled set in a report: the first pairs on the report's page, all pairs on separate pages."""
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.heat_map import heat_map
-from vldd_dist.distilled_set.manifest import NearestCaptions
+from vldd_dist.distilled_set.reading import read_manifest
 from vldd_dist.monitoring.reports.report_files import PAGE, key_of
 from vldd_dist.reporting.data import Gallery, GalleryItem
 from vldd_dist.reporting.html import render_pairs_page
@@ -31,41 +27,41 @@ def write_gallery(store: Store, name: str, publication: str, folder: str, seed: 
     Raises:
         StoreError: a read or write failed.
     """
-    distilled = DistilledSet.load(store.url_of(folder))
-    images, count = distilled.pixels(), len(distilled.captions)
+    # A large set does not fit into the memory of the driver's machine.
+    distilled = DistilledSet.load(store.url_of(folder), MOST_ITEMS)
+    count = read_manifest(Store(store.url_of(folder))).pairs
     similarity = distilled.loss.similarity_of(distilled.rows)
     paths = []
     if count > FIRST_ITEMS:
-        for first in range(0, min(count, MOST_ITEMS), PAGE_ITEMS):
-            last = min(first + PAGE_ITEMS, count)
+        for first in range(0, len(distilled), PAGE_ITEMS):
+            last = min(first + PAGE_ITEMS, len(distilled))
             paths.append((f"{first + 1:,} to {last:,}", f"{publication}-{first + 1}.html"))
     for number, (_, path) in enumerate(paths):
         key = key_of(name, f"pairs/{path}")
         if not store.exists(key):
             first = number * PAGE_ITEMS
-            chosen = range(first, min(first + PAGE_ITEMS, count))
-            items = _items(distilled.start_images, images, distilled.captions, chosen)
+            items = _items(distilled, slice(first, first + PAGE_ITEMS))
             gallery = Gallery(pairs=count, seed=seed, first=first, items=items, pages=paths)
             store.write(key, render_pairs_page(name, gallery, path, f"../{PAGE}").encode())
     return Gallery(
         pairs=count,
         seed=seed,
-        items=_items(distilled.start_images, images, distilled.captions, range(min(FIRST_ITEMS, count))),
+        items=_items(distilled, slice(FIRST_ITEMS)),
         pages=[(shown, f"pairs/{path}") for shown, path in paths],
         similarity_png=None if similarity is None else heat_map(similarity),
     )
 
 
-def _items(
-    before: Tensor | None, after: Tensor, captions: Sequence[NearestCaptions], chosen: Sequence[int]
-) -> list[GalleryItem]:
+def _items(distilled: DistilledSet, chosen: slice) -> list[GalleryItem]:
+    captions, after = distilled.captions[chosen], distilled.pixels(chosen)
+    before = [None] * len(captions) if distilled.start_images is None else distilled.start_images[chosen]
     return [
         GalleryItem(
-            before=encode_picture(before[index]) if before is not None else None,
-            after=encode_picture(after[index]),
-            caption_before=captions[index].before,
-            caption_after=captions[index].after,
-            similarity=captions[index].similarity,
+            before=None if image_before is None else encode_picture(image_before),
+            after=encode_picture(image_after),
+            caption_before=nearest.before,
+            caption_after=nearest.after,
+            similarity=nearest.similarity,
         )
-        for index in chosen
+        for image_before, image_after, nearest in zip(before, after, captions, strict=True)
     ]
