@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from tests.monitoring.test_status import Clock, state_at_work
 from vldd_dist.errors import ConfigError
-from vldd_dist.events import Progress, UnitFinished, UnitReported
+from vldd_dist.events import Progress, UnitFinished, UnitReported, UnitStarted
 from vldd_dist.monitoring.live.tracking import TRACK_SECONDS, Tracking, make_tracking
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
@@ -174,5 +174,35 @@ def test_a_slow_tracker_gets_coarser_curves_and_does_not_slow_the_run() -> None:
     clock.now += 2 * TRACK_SECONDS
     state.refresh()
     tracking.end()
-    assert slow.steps == [1]
-    assert slow.over == ["expert 1"]
+    assert slow.steps == [1, 3]
+    assert slow.over == ["expert 1"], "after its last figures"
+
+
+def test_a_tracker_gets_the_last_figures_of_each_unit() -> None:
+    calls: list[Any] = []
+
+    class Recorder:
+        def log(self, unit: str, step: int, figures: Mapping[str, float]) -> None:
+            calls.append((unit, step, figures["validation"]))
+
+        def ended(self, unit: str) -> None:
+            calls.append(f"{unit} ended")
+
+        def close(self) -> None:
+            calls.append("closed")
+
+    clock = Clock()
+    tracking = Tracking(Recorder(), clock)
+    state, units = state_at_work([tracking], clock)
+    for now, step, recall in ((100, 1900, 25.0), (103, 2000, 26.4)):
+        clock.now = now
+        state.event(UnitReported(units[1].id, Progress(step, 2000, validation=recall)))
+        state.refresh()
+    clock.now = 104
+    state.event(UnitFinished(units[1].id, 104))
+    # A unit that lasts less than the time between two samples, just before the end of the run.
+    state.event(UnitStarted(units[2].id))
+    state.event(UnitReported(units[2].id, Progress(5, 5, validation=1.0)))
+    state.event(UnitFinished(units[2].id, 1))
+    state.end()
+    assert calls == [("expert 1", 1900, 25.0), ("expert 1", 2000, 26.4), ("expert 2", 5, 1.0), "closed"]

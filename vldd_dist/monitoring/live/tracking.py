@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from vldd_dist.errors import ConfigError, short
-from vldd_dist.events import RunEvent
+from vldd_dist.events import Progress, RunEvent, UnitReported
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.trackers import TRACKERS, Tracker
 
@@ -23,14 +23,16 @@ logger = logging.getLogger(__name__)
 
 
 class Tracking:
-    """A view that sends new figures to a tracker every `TRACK_SECONDS`, in a separate thread. If the server is slow, the curves
-    have fewer points, and the run does not wait."""
+    """A view that sends the latest figures of each unit to a tracker every `TRACK_SECONDS`, in a separate thread, and at the
+    end. If the server is slow, the curves have fewer points, and the run does not wait."""
 
     def __init__(self, tracker: Tracker, clock: Callable[[], float] = time.monotonic) -> None:
         self._tracker: Tracker | None = tracker
         self._clock, self._drawn_at = clock, -float("inf")
-        # Unit id -> its label, for units that were running.
-        self._labels: dict[str, str] = {}
+        # Unit id -> (its label, its latest progress), for units that reported since the last time figures were sent.
+        self._latest: dict[str, tuple[str, Progress]] = {}
+        # Unit id -> its label, for units of which figures were sent and whose end was not.
+        self._open: dict[str, str] = {}
         # Unit id -> the last step that was sent.
         self._steps: dict[str, int] = {}
         self._pool = ThreadPoolExecutor(1)
@@ -40,29 +42,34 @@ class Tracking:
         """Does nothing: there are no figures yet."""
 
     def event(self, event: RunEvent, state: RunState) -> None:
-        """Does nothing: figures are sampled from the state."""
+        # Kept here and not read from the state, which forgets a unit at its end, just after its last report.
+        if isinstance(event, UnitReported) and isinstance(event.report, Progress):
+            self._latest[event.unit_id] = state.units[event.unit_id].label, event.report
 
     def refresh(self, state: RunState) -> None:
         busy = self._drawing is not None and not self._drawing.done()
         if self._tracker is None or busy or self._clock() - self._drawn_at < TRACK_SECONDS:
             return
         self._drawn_at = self._clock()
-        ended = [self._labels.pop(unit_id) for unit_id in self._labels.keys() - state.running.keys()]
-        self._labels |= {unit_id: running.unit.label for unit_id, running in state.running.items()}
-        self._drawing = self._pool.submit(self._try, partial(_draw, self._new_points(state), ended))
+        points = self._new_points()
+        ended = [self._open.pop(unit_id) for unit_id in self._open.keys() - state.running.keys()]
+        self._drawing = self._pool.submit(self._try, partial(_draw, points, ended))
 
     def end(self) -> None:
         self._pool.shutdown()
+        points = self._new_points()
+        self._try(lambda tracker: _draw(points, [], tracker))
         self._try(lambda tracker: tracker.close())
 
-    def _new_points(self, state: RunState) -> list[Point]:
+    def _new_points(self) -> list[Point]:
         points = []
-        for unit_id, running in state.running.items():
-            progress = running.progress
-            if progress is not None and progress.done and self._steps.get(unit_id) != progress.done:
+        for unit_id, (label, progress) in self._latest.items():
+            self._open[unit_id] = label
+            if progress.done and self._steps.get(unit_id) != progress.done:
                 self._steps[unit_id] = progress.done
                 figures = {name: value for name in CURVES if (value := getattr(progress, name)) is not None}
-                points.append((running.unit.label, progress.done, figures))
+                points.append((label, progress.done, figures))
+        self._latest.clear()
         return points
 
     def _try(self, call: Callable[[Tracker], None]) -> None:
