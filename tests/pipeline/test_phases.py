@@ -1,6 +1,8 @@
 """Pairs learned in phases: each phase keeps the pairs of those before it, and students are trained on one after the other."""
 
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +10,12 @@ import torch
 from vldd_dist import load_distilled
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import ConfigError
+from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stages.expert import kept_epochs
+from vldd_dist.pipeline.stages.publication import _facts
+from vldd_dist.reporting.plots import plots
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of
 
@@ -77,6 +82,28 @@ def test_a_run_in_phases_goes_through_all_stages(store: Store) -> None:
     card = Store(folder).read("README.md").decode()
     assert "losses = train_on(" in card
     assert "2 epochs of each of the 2 phases, one after the other" in card
+    assert published.inputs["earlier.0"] == first
+    assert found.facts["outer_steps_to_best"] == sum(reader.facts["best_step"] for reader in readers)
+
+    curves = Reporter(Graph(tree), store).collect().runs
+    assert [(curve.name, len(curve.loss)) for curve in curves] == [("seed 0, phase 1 of 2", 3), ("seed 0, phase 2 of 2", 4)]
+    titles = [plot.title for plot in plots(Reporter(Graph(tree), store).collect())]
+    assert {f"Outer loss, 5 pairs, seed 0, phase {number} of 2" for number in (1, 2)} <= set(titles)
+    both = Reporter(Graph(experiment(*TREE, "distill.pairs=[5, 6]")), store).collect().runs
+    assert [(curve.pairs, curve.phase) for curve in both] == [(5, "phase 1 of 2"), (5, "phase 2 of 2"), (6, "phase 1 of 2")]
+
+
+def test_the_card_counts_the_outer_steps_of_all_phases() -> None:
+    facts = {"earlier.0": {"best_step": 300}, "earlier.1": {"best_step": 100}}
+    context: Any = SimpleNamespace(
+        roles=lambda prefix: [role for role in facts if role.startswith(prefix)],
+        reader=lambda role: SimpleNamespace(facts=facts[role]),
+        dataset=SimpleNamespace(facts={}),
+        spec={"resize": "squash", "licence": "unknown", "card": {}},
+        order=SimpleNamespace(inputs={"distillation": ("distillation", "0123")}),
+    )
+    last = {"best_step": 600, "best_validation": 20.0, "start": {}}
+    assert _facts(context, last, "trajectory_matching")["outer_steps_to_best"] == 1000
 
 
 def test_the_first_phase_of_two_budgets_is_one_unit(store: Store) -> None:

@@ -75,19 +75,26 @@ class ExpertCurve(StrictModel):
 
 
 class DistillationCurve(StrictModel):
-    """A distillation: the outer loss at each outer step, the validation recalls, and what is learned besides the pairs."""
+    """A distillation, or a phase of one: the outer loss at each outer step, the validation recalls, and what is learned besides
+    the pairs."""
 
     # The last outer step may have made a learned number infinite.
     model_config = ConfigDict(allow_inf_nan=True)
 
     pairs: int
     seed: int
+    phase: str = Field("", description='Which of the phases it is, as "phase 2 of 3"; "" without phases.')
     loss: list[float]
     terms: dict[str, list[float]] = Field(description="The terms of the loss at each outer step, by name.")
     validation: list[tuple[int, float]] = Field(description="(outer step, mean validation recall in percent).")
     learned: dict[str, list[float]] = Field(
         description="Learned numbers besides the pairs, such as inner learning rates, after each outer step, by name."
     )
+
+    @property
+    def name(self) -> str:
+        """Distinguishes it from others with the same number of pairs."""
+        return ", ".join(filter(None, [f"seed {self.seed}", self.phase]))
 
 
 class GalleryItem(StrictModel):

@@ -98,7 +98,7 @@ def loss_plot(run: DistillationCurve) -> Plot:
     """The outer loss and its terms against outer steps, raw (light) and smoothed."""
     window = max(1, int(len(run.loss) * SMOOTHED_FRACTION))
     plot = Plot(
-        f"Outer loss, {run.pairs:,} pairs, seed {run.seed}",
+        f"Outer loss, {run.pairs:,} pairs, {run.name}",
         f"Light: the loss of each outer step. Dark: its mean over the last {window} steps."
         " In trajectory matching, a term of 1 means that the student's tower ended as far from the expert's as it started.",
         f"The loss goes from {run.loss[0]:.3g} to {run.loss[-1]:.3g} in {len(run.loss):,} outer steps.",
@@ -118,7 +118,7 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> 
     """Validation recall against outer steps, for all runs with one number of pairs.
 
     Args:
-        runs: one for each seed.
+        runs: one for each seed and phase.
         levels: mean test recall of the baselines and of full data, drawn as horizontal lines.
     """
     best = max((recall for run in runs for _, recall in run.validation), default=float("nan"))
@@ -133,8 +133,8 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> 
     with drawing(plot, "outer step", "mean recall, %", height=3.9) as axes:
         for shade, run in zip(np.linspace(1.0, 0.45, len(runs)), runs, strict=True):
             steps, recalls = _columns(run.validation, 2)
-            axes.plot(steps, recalls, color=BLUE, alpha=shade, marker="o", markersize=3, label=f"seed {run.seed}")
-            plot.say_values(f"seed {run.seed}", run.validation, "step", " %")
+            axes.plot(steps, recalls, color=BLUE, alpha=shade, marker="o", markersize=3, label=run.name)
+            plot.say_values(run.name, run.validation, "step", " %")
         colours = cycle(CORESET_COLOURS)
         for method, level in levels.items():
             colour = GREY if method == FULL else next(colours)
@@ -147,7 +147,7 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> 
 def learned_plot(run: DistillationCurve) -> Plot:
     """Learned numbers besides the pairs against outer steps."""
     plot = Plot(
-        f"Learned besides the pairs, {run.pairs:,} pairs, seed {run.seed}",
+        f"Learned besides the pairs, {run.pairs:,} pairs, {run.name}",
         "Learned numbers that all pairs share, after each outer step.",
         "; ".join(f"{_in_words(name)} from {values[0]:.3g} to {values[-1]:.3g}" for name, values in run.learned.items()) + ".",
     )

@@ -153,7 +153,8 @@ def recall_table(data: ReportData) -> Table:
     """The table, with a section for each number of pairs, in which the best values are marked. Sections with other image towers
     have a title that says so."""
     metrics = metrics_of(data.rows)
-    unfinished = incomplete(("", row) for row in (*data.rows, *data.missing))
+    planned: list[Row | MissingRow] = [*data.rows, *data.missing]
+    unfinished = incomplete(("", row) for row in planned)
     notes = [spread_note(data.rows), *unfinished, *remarks(data.rows)]
     columns = [Column(key=metric, head=metric_name(metric), figures=True) for metric in metrics]
     if any(of_full_data(row, data.rows) is not None for row in data.rows):

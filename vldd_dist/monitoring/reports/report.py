@@ -17,6 +17,7 @@ from vldd_dist.pipeline.context import read_tensors
 from vldd_dist.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.outcome import Outcome
+from vldd_dist.pipeline.phases import EARLIER
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import (
     DistillationCurve,
@@ -82,12 +83,14 @@ class Reporter:
             missing=self._measured.missing(self.graph),
             experts=self._experts(),
             runs=[
-                self._once(self._known_curves, unit, partial(self._curve, chosen, unit))
-                for chosen, unit in distilled
+                # Distillations with different numbers of pairs may have the same first phase.
+                self._once(self._known_curves, f"{unit.id} {chosen.pairs}", partial(self._curve, chosen, unit))
+                for chosen, last in distilled
+                for unit in _phases_until(last)
                 if unit.id in done
             ],
             galleries=[
-                self._once(self._known_galleries, unit, partial(self._gallery, unit))
+                self._once(self._known_galleries, unit.id, partial(self._gallery, unit))
                 for unit in [unit for unit in self.graph.wanted("publication") if unit.id in done][:GALLERIES]
             ],
             failures=[(unit.label, outcome.cause) for unit, outcome in failures],
@@ -99,10 +102,10 @@ class Reporter:
         )
 
     @staticmethod
-    def _once(cache: dict[str, Value], unit: WorkUnit, read: Callable[[], Value]) -> Value:
-        if unit.id not in cache:
-            cache[unit.id] = read()
-        return cache[unit.id]
+    def _once(cache: dict[str, Value], key: str, read: Callable[[], Value]) -> Value:
+        if key not in cache:
+            cache[key] = read()
+        return cache[key]
 
     def _reader(self, unit: WorkUnit) -> UnitReader:
         return UnitReader(self.store, unit.kind, unit.id)
@@ -142,7 +145,7 @@ class Reporter:
         ]
 
     def _curve(self, chosen: EvaluatedSet, unit: WorkUnit) -> DistillationCurve:
-        reader = self._reader(unit)
+        reader, distill = self._reader(unit), self.experiment.distill
         curves = read_tensors(reader, "curves.safetensors")
         shared = {path.removeprefix("shared."): values for path, values in curves.items() if path.startswith("shared.")}
         steps = range(len(curves["loss"]))
@@ -150,6 +153,7 @@ class Reporter:
         return DistillationCurve(
             pairs=chosen.pairs,
             seed=chosen.seed,
+            phase=f"phase {unit.spec['phase']['number'] + 1} of {phases}" if (phases := len(distill.phases)) else "",
             loss=curves["loss"].tolist(),
             terms={path.removeprefix("terms."): v.tolist() for path, v in curves.items() if path.startswith("terms.")},
             validation=[(step, recall) for step, recall in reader.facts["validation"]],
@@ -163,3 +167,9 @@ class Reporter:
     def _gallery(self, unit: WorkUnit) -> Gallery:
         seed = unit.inputs["distillation"].spec["seed"]
         return write_gallery(self.store, self.experiment.name, unit.id, self._reader(unit).facts["folder"], seed)
+
+
+def _phases_until(distillation: WorkUnit) -> list[WorkUnit]:
+    """The units of the phases of a distillation, up to this one; without phases, only this one."""
+    earlier = distillation.inputs.get(EARLIER)
+    return [*(_phases_until(earlier) if earlier else []), distillation]

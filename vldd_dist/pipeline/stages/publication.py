@@ -19,6 +19,7 @@ from vldd_dist.models.image.backbone import public_weights
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.evaluated_sets import evaluated_sets, protocol_of
 from vldd_dist.pipeline.model_units import model_input_units, model_spec
+from vldd_dist.pipeline.phases import EARLIER
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import OBJECTIVES
@@ -42,6 +43,8 @@ def unit(graph: Units, pairs: int, seed: int) -> WorkUnit:
         "distillation": graph.unit("distillation", pairs, seed),
         **model_input_units(graph, experiment.model),
     }
+    for number in range(len(experiment.distill.phases) - 1):
+        inputs[f"{EARLIER}.{number}"] = graph.unit("distillation", pairs, seed, number)
     for chosen in evaluated_sets(experiment):
         if chosen.pairs == pairs and (chosen.method != DISTILLED or chosen.seed == seed):
             for number, key in enumerate(chosen.evaluations(experiment.model.image.model)):
@@ -184,6 +187,7 @@ def _facts(context: StageContext, run: dict[str, Any], objective: str) -> dict[s
         # recall.LABEL.SEED.NUMBER; a label may contain dots.
         label = role.removeprefix("recall.").rsplit(".", 2)[0]
         recalls.setdefault(label, []).append(context.reader(role).facts["test"])
+    earlier = [context.reader(role).facts for role in context.roles(f"{EARLIER}.")]
     return {
         # The unit of the data may have been made by a run with another licence in its description.
         "data": context.dataset.facts | {name: context.spec[name] for name in ("resize", "licence")},
@@ -191,7 +195,8 @@ def _facts(context: StageContext, run: dict[str, Any], objective: str) -> dict[s
         "recalls": recalls,
         "objective": objective,
         "start": run["start"],
-        "outer_steps_to_best": run["best_step"],
+        # Each phase starts from the best pairs of the one before it.
+        "outer_steps_to_best": run["best_step"] + sum(phase["best_step"] for phase in earlier),
         "best_validation": run["best_validation"],
         "distillation_unit": context.order.inputs["distillation"][1],
     }
