@@ -17,11 +17,12 @@ from vldd_dist.cli.main import main
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.monitoring.live.status import StatusWriter
-from vldd_dist.monitoring.reports.report import Reporter
+from vldd_dist.monitoring.reports.report import GALLERIES, Reporter
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.recall_metrics import RECALL_METRICS
+from vldd_dist.reporting.data import Gallery
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment
 
@@ -100,6 +101,17 @@ def test_rows_without_any_student_are_named(store: Store) -> None:
     assert len(wanted) == 7
     assert set(rows_of(store, tree)) == {"full", "random"}
     assert "Incomplete: distilled, 4 pairs: 0 of 3 students." in read_tables(store, tree.name)["recall"].notes
+
+
+def test_sets_beyond_those_whose_images_are_shown_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = experiment(f"distill.pairs={list(range(1, GALLERIES + 2))}", "coresets.methods=[]", "experts.count=1")
+    for unit in Graph(tree).wanted("publication"):
+        facts = {"folder": f"distilled/{unit.id}", "size_bytes": 1, "digest": "0" * 64}
+        UnitWriter(store, unit.kind, unit.id, {}, {}).commit(facts)
+    gallery = Gallery(pairs=1, seed=0, items=[])
+    monkeypatch.setattr("vldd_dist.monitoring.reports.report.write_gallery", lambda *arguments: gallery)
+    data = Reporter(Graph(tree), store).collect()
+    assert (len(data.galleries), data.galleries_left_out) == (GALLERIES, 1)
 
 
 def test_two_experiments_in_one_store_have_reports_and_statuses_of_their_own(

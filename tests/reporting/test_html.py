@@ -5,11 +5,15 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.reporting.sample import HOSTILE_CAPTION, large, progress, published, report
 from vldd_dist.reporting.data import ReportData
+from vldd_dist.reporting.data_page import DataPage, render_data_page
+from vldd_dist.reporting.drawing import Plot
 from vldd_dist.reporting.html import render_html, render_pairs_page
+from vldd_dist.reporting.pictures import encode_picture
 from vldd_dist.reporting.plots import plots
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS
 
@@ -76,6 +80,28 @@ def test_captions_and_causes_are_escaped(page: Page):
     assert page.all("script") == []
     assert HOSTILE_CAPTION in page.texts
     assert "the loss became NaN <here>" in page.texts
+
+
+def test_each_caption_has_the_direction_of_its_own_text(page: Page):
+    """A caption in Hebrew, with a Latin word, is otherwise shown in another order."""
+    captions = [attributes for tag, attributes in page.elements if tag == "span" and "dir" in attributes]
+    assert captions == [{"dir": "auto"}] * 4
+    examples = [("train", [(encode_picture(np.zeros((3, 8, 8))), "כלב עם frisbee.")])]
+    shown = render_data_page(DataPage("folder", ["train"], [], [], examples))
+    assert '<figcaption dir="auto">כלב עם frisbee.</figcaption>' in shown
+
+
+def test_a_table_may_have_the_title_of_the_first_figure():
+    chart = Plot("Recall against pairs", "", "Of a study.", "<svg></svg>")
+    study = report().model_copy(update={"rows": [], "runs": []})
+    assert "Recall against pairs. Of a study." in render_html(study, [], charts=[chart])
+    assert render_html(report(), charts=[chart]).count('aria-label="Recall against pairs.') == 2
+
+
+def test_sets_whose_images_are_left_out_are_counted():
+    left_out = report().model_copy(update={"galleries_left_out": 1})
+    assert "Not shown here: 1 further set. " in render_html(left_out)
+    assert "further set" not in render_html(report())
 
 
 def test_the_page_loads_no_external_resources(html: str, page: Page):

@@ -1,12 +1,16 @@
+from types import ModuleType
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
-from tests.reporting.sample import report
+from tests.reporting.sample import report, row
+from vldd_dist.plugins import CORESETS
+from vldd_dist.reporting import plots as plots_module
 from vldd_dist.reporting.data import DistillationCurve
 from vldd_dist.reporting.drawing import INK, as_file
-from vldd_dist.reporting.plots import loss_plot, plots
+from vldd_dist.reporting.plots import loss_plot, plots, recall_plot, validation_plot
 
 
 def test_there_is_a_plot_for_every_curve():
@@ -42,6 +46,28 @@ def test_plots_are_inline_svg_in_the_text_colour_of_the_page():
 def test_baselines_are_named_in_the_legend():
     recall = next(plot for plot in plots(report()) if plot.title == "Recall during distillation, 20 pairs")
     assert all(f">{name}</text>" in recall.svg for name in ("full data", "random", "herding", "seed 0"))
+
+
+def looks_in_legends(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[tuple[str, str]]:
+    """A list that gets the (colour, line style) of each line in the legends below the plots that this module draws."""
+    looks: list[tuple[str, str]] = []
+
+    def record(axes: Axes) -> None:
+        lines = [handle[0] if isinstance(handle, tuple) else handle for handle in axes.get_legend_handles_labels()[0]]
+        looks.extend((line.get_color(), line.get_linestyle()) for line in lines)
+
+    monkeypatch.setattr(module, "legend_below", record)
+    return looks
+
+
+def test_all_coresets_of_a_plot_look_different(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = looks_in_legends(monkeypatch, plots_module)
+    methods = [*CORESETS, "full", "distilled"]
+    recall_plot([row(method, pairs, 5.0) for method in methods for pairs in (10, 20)])
+    assert len(set(looks)) == len(methods)
+    looks.clear()
+    validation_plot([report().runs[0]], dict.fromkeys([*CORESETS, "full"], 5.0))
+    assert len(set(looks)) == len(looks) == len(methods)
 
 
 def test_values_on_hover_are_at_the_positions_of_their_points():

@@ -4,8 +4,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.reporting.test_study_tables import RESULTS
-from vldd_dist.reporting.study_plots import study_plot
+from tests.reporting.test_plots import looks_in_legends
+from tests.reporting.test_study_tables import RESULTS, row
+from vldd_dist.reporting import study_plots as study_plots_module
+from vldd_dist.reporting.study_plots import COLOURS, study_plot, study_plots
 from vldd_dist.reporting.study_tables import Layout
 
 
@@ -41,6 +43,24 @@ def test_one_number_of_pairs_is_bars_in_the_order_of_the_table() -> None:
         "nfnet, distilled, on resnet: 8 %",
         "vit, distilled: 16 %",
     ]
+
+
+def test_tables_of_other_figures_have_plots_of_their_own() -> None:
+    """Also if their rounded figures are equal; tables that differ only in their metrics have one plot."""
+    results = {"adam": [row("distilled", 10, (20.41,))], "sgd": [row("distilled", 10, (20.44,))]}
+    layouts = [
+        Layout("Adam", ["adam"], ["distilled"], metrics=["mean"]),
+        Layout("Adam, R@1", ["adam"], ["distilled"], metrics=["tr1"]),
+        Layout("SGD", ["sgd"], ["distilled"], metrics=["mean"]),
+    ]
+    assert [plot.title for plot in study_plots(layouts, results)] == ["Adam", "SGD"]
+
+
+def test_lines_of_one_plot_look_different(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = looks_in_legends(monkeypatch, study_plots_module)
+    methods = [*COLOURS, "one", "more"]
+    study_plot(Layout("T", ["a"], methods), {"a": [row(name, pairs, (1.0,)) for name in methods for pairs in (10, 20)]})
+    assert len(set(looks)) == len(looks) == len(methods)
 
 
 def test_without_results_there_is_no_plot() -> None:

@@ -172,6 +172,7 @@ class ReportData(StrictModel):
     experts: list[ExpertCurve]
     runs: list[DistillationCurve]
     galleries: list[Gallery]
+    galleries_left_out: int = Field(0, ge=0, description="Number of further distilled sets.")
     failures: list[tuple[str, str]] = Field(description="(label of the unit, cause).")
     store: str = Field(description="URL of the experiment's store.")
     distilled_sets: list[PublishedSet]

@@ -3,9 +3,10 @@ their values when the pointer is over them."""
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -34,6 +35,9 @@ STYLE: dict[Any, Any] = {
 POINTS_PER_INCH = 72
 # Radius in points of the area around a point in which its value is shown, and the largest number of such areas of a curve.
 VALUE_RADIUS, VALUES_OF_A_CURVE = 5, 60
+# (line style, marker) of lines, and of horizontal lines, each time that their colours repeat.
+LINES = (("-", "o"), ("-.", "s"), (":", "^"))
+LEVELS = (("--", ""), ("-.", ""), (":", ""))
 
 
 @dataclass
@@ -80,6 +84,14 @@ def drawing(plot: Plot, x_label: str, y_label: str, height: float = 3.3) -> Iter
 def as_file(plot: Plot) -> bytes:
     """The figure as an SVG file, legible on white and on near-black."""
     return plot.svg.replace("currentColor", GREY).encode() + b"\n"
+
+
+def line_looks(colours: Sequence[str], styles: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """matplotlib's arguments for successive lines, without end. As many lines differ as there are pairs of a colour and a
+    (line style, marker)."""
+    for style, marker in cycle(styles):
+        for colour in colours:
+            yield {"color": colour, "linestyle": style, "marker": marker}
 
 
 def legend_below(axes: Axes) -> None:

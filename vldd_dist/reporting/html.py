@@ -8,7 +8,7 @@ from markupsafe import Markup
 from vldd_dist.reporting.data import Gallery, ReportData, display_name
 from vldd_dist.reporting.drawing import Plot
 from vldd_dist.reporting.html_environment import html_environment
-from vldd_dist.reporting.plots import RECALL_PLOT, plots
+from vldd_dist.reporting.plots import plots
 from vldd_dist.reporting.recall_table import comparisons, recall_table
 from vldd_dist.reporting.table import Table, shown
 
@@ -29,8 +29,9 @@ def render_html(
     """
     if tables is None:
         tables = [recall_table(data)] if data.rows else []
-    drawn = [(plot, Markup(plot.svg)) for plot in (*charts, *plots(data))]
-    first = next(((plot, svg) for plot, svg in drawn if plot.title == RECALL_PLOT), None)
+    compared, own = comparisons(data.rows), [(plot, Markup(plot.svg)) for plot in plots(data)]
+    # With distilled pairs to compare, the first figure is recall against pairs.
+    first = own.pop(0) if compared else None
     return (
         html_environment()
         .get_template("report.html.j2")
@@ -39,9 +40,9 @@ def render_html(
             states=STATES,
             tables=[table.without_repeats() for table in tables],
             applications=[table.without_repeats() for table in applications],
-            comparisons=comparisons(data.rows),
+            comparisons=compared,
             first=first,
-            plots=[(plot, svg) for plot, svg in drawn if plot.title != RECALL_PLOT],
+            plots=[*((plot, Markup(plot.svg)) for plot in charts), *own],
             in_store=lambda key: TO_STORE + quote(key),
             display_name=display_name,
             shown=shown,

@@ -9,13 +9,25 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from vldd_dist.methods import DISTILLED, FULL
 from vldd_dist.reporting.data import DistillationCurve, ExpertCurve, ReportData, Row, display_name
-from vldd_dist.reporting.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Plot, drawing, legend_below
+from vldd_dist.reporting.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    LEVELS,
+    LINES,
+    ORANGE,
+    PURPLE,
+    RED,
+    Plot,
+    drawing,
+    legend_below,
+    line_looks,
+)
 
 COLOURS = (ORANGE, GREEN, RED, PURPLE, GREY)
-# Colours of coresets, in the order of the description; they repeat after the last.
+# Colours of coresets, in the order of the description; after the last they repeat in another line style.
 CORESET_COLOURS = (ORANGE, GREEN, RED, PURPLE)
 SMOOTHED_FRACTION = 0.05
-RECALL_PLOT = "Recall against pairs"
 
 
 def plots(data: ReportData) -> list[Plot]:
@@ -52,7 +64,7 @@ def recall_plot(rows: list[Row]) -> Plot:
     budgets = sorted({row.pairs for row in limited})
     last = limited[-1].pairs
     plot = Plot(
-        RECALL_PLOT,
+        "Recall against pairs",
         "Mean test recall of students against the number of pairs they were trained on. Bars: the standard deviation over"
         " runs or, for a single run, over its students. Dashed: all real pairs.",
         "; ".join(
@@ -63,15 +75,16 @@ def recall_plot(rows: list[Row]) -> Plot:
         + ".",
     )
     with drawing(plot, "pairs", "mean recall, %", height=3.9) as axes:
-        colours = cycle(CORESET_COLOURS)
+        looks = line_looks(CORESET_COLOURS, LINES)
         for method in methods:
             line = [row for row in limited if row.method == method]
             means = [row.metrics["mean"].mean for row in line]
             spreads = [row.metrics["mean"].spread or 0.0 for row in line]
             pairs = [row.pairs for row in line]
             is_main = method == DISTILLED
+            look = {"color": BLUE, "marker": "o"} if is_main else next(looks)
             axes.errorbar(
-                pairs, means, spreads, color=BLUE if is_main else next(colours), marker="o", markersize=5 if is_main else 3,
+                pairs, means, spreads, **look, markersize=5 if is_main else 3,
                 linewidth=2.2 if is_main else 1.2, capsize=2, label=display_name(method),
             )  # fmt: skip
             plot.say_values(display_name(method), zip(pairs, means, strict=True), "pairs", " %")
@@ -124,7 +137,7 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> 
     best = max((recall for run in runs for _, recall in run.validation), default=float("nan"))
     plot = Plot(
         f"Recall during distillation, {runs[0].pairs:,} pairs",
-        "Mean validation recall of students trained on the pairs at each point. Dashed: mean test recall of full data "
+        "Mean validation recall of students trained on the pairs at each point. Horizontal: mean test recall of full data "
         "and of coresets of this size.",
         f"Best validation recall {best:.1f} %; "
         + ", ".join(f"{display_name(method)} {level:.1f} %" for method, level in levels.items())
@@ -135,10 +148,10 @@ def validation_plot(runs: list[DistillationCurve], levels: dict[str, float]) -> 
             steps, recalls = _columns(run.validation, 2)
             axes.plot(steps, recalls, color=BLUE, alpha=shade, marker="o", markersize=3, label=run.name)
             plot.say_values(run.name, run.validation, "step", " %")
-        colours = cycle(CORESET_COLOURS)
+        looks = line_looks(CORESET_COLOURS, LEVELS)
         for method, level in levels.items():
-            colour = GREY if method == FULL else next(colours)
-            axes.axhline(level, color=colour, linestyle="--", linewidth=1.2, label=display_name(method))
+            look = {"color": GREY, "linestyle": "--"} if method == FULL else next(looks)
+            axes.axhline(level, **look, linewidth=1.2, label=display_name(method))
         axes.set_ylim(bottom=0)
         legend_below(axes)
     return plot

@@ -1,11 +1,23 @@
 """The figures of a study: each shows what one of its tables compares."""
 
 from collections.abc import Sequence
-from itertools import cycle
 
 from vldd_dist.methods import DISTILLED, FULL
 from vldd_dist.reporting.data import Row, Stat, display_name
-from vldd_dist.reporting.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, Plot, drawing, legend_below
+from vldd_dist.reporting.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    LINES,
+    ORANGE,
+    PURPLE,
+    RED,
+    Plot,
+    drawing,
+    legend_below,
+    line_looks,
+)
 from vldd_dist.reporting.plots import label_budgets
 from vldd_dist.reporting.study_tables import Layout, RowKey, results_in_table
 
@@ -15,6 +27,21 @@ BAR_HEIGHT, FRAME_HEIGHT = 0.26, 0.9
 CAPTION = "Mean of the six test recalls. Error bars: the standard deviation over runs or, for a single run, over its students."
 
 Measured = tuple[RowKey, Stat]
+
+
+def study_plots(layouts: Sequence[Layout], results: dict[str, list[Row]]) -> list[Plot]:
+    """The plots of tables. Tables that differ only in their metrics have the same plot, which is shown once.
+
+    Args:
+        results: variant -> its results so far.
+    """
+    shown, drawn = [], []
+    for layout in layouts:
+        content = layout.variants, layout.methods, list(results_in_table(layout, results))
+        if content not in shown and (plot := study_plot(layout, results)):
+            shown.append(content)
+            drawn.append(plot)
+    return drawn
 
 
 def study_plot(layout: Layout, results: dict[str, list[Row]]) -> Plot | None:
@@ -42,14 +69,14 @@ def _lines(plot: Plot, layout: Layout, limited: Sequence[Measured], full: Sequen
         lines.setdefault(_name(key, layout), []).append((key, stat))
     # Distilled pairs get the first colours, as in the report of an experiment.
     named = sorted(lines, key=lambda name: lines[name][0][0].method != DISTILLED)
-    colours = dict(zip(named, cycle(COLOURS), strict=False))
+    looks = dict(zip(named, line_looks(COLOURS, LINES), strict=False))
     with drawing(plot, "pairs", "mean recall, %", height=3.9) as axes:
         for name, line in lines.items():
             pairs, means = [key.pairs for key, _ in line], [stat.mean for _, stat in line]
             is_main = line[0][0].method == DISTILLED
             axes.errorbar(
-                pairs, means, [stat.spread or 0.0 for _, stat in line], color=colours[name], label=name,
-                marker="o", markersize=4 if is_main else 3, linewidth=2 if is_main else 1.2, capsize=2,
+                pairs, means, [stat.spread or 0.0 for _, stat in line], **looks[name], label=name,
+                markersize=4 if is_main else 3, linewidth=2 if is_main else 1.2, capsize=2,
             )  # fmt: skip
             plot.say_values(name, zip(pairs, means, strict=True), "pairs", " %")
         for key, stat in full:

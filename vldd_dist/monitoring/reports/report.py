@@ -76,6 +76,7 @@ class Reporter:
         done = self._measured.done
         rows = self._measured.rows(self.graph)
         distilled = [(chosen, self.graph.unit(*chosen.source)) for chosen in self.sets if chosen.method == DISTILLED]
+        published = [unit for unit in self.graph.wanted("publication") if unit.id in done]
         return ReportData(
             name=self.experiment.name,
             description=self._description(),
@@ -90,9 +91,9 @@ class Reporter:
                 if unit.id in done
             ],
             galleries=[
-                self._once(self._known_galleries, unit.id, partial(self._gallery, unit))
-                for unit in [unit for unit in self.graph.wanted("publication") if unit.id in done][:GALLERIES]
+                self._once(self._known_galleries, unit.id, partial(self._gallery, unit)) for unit in published[:GALLERIES]
             ],
+            galleries_left_out=max(len(published) - GALLERIES, 0),
             failures=[(unit.label, outcome.cause) for unit, outcome in failures],
             progress=progress,
             store=self.store.url,

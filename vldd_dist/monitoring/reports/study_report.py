@@ -11,7 +11,7 @@ from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import ReportData, RunProgress
 from vldd_dist.reporting.html import render_html
-from vldd_dist.reporting.study_plots import study_plot
+from vldd_dist.reporting.study_plots import study_plots
 from vldd_dist.reporting.study_tables import Layout, study_table
 from vldd_dist.reporting.table import Table
 from vldd_dist.store.store import Store
@@ -41,8 +41,6 @@ class StudyReporter:
         missing = {variant: self._measured.missing(graph) for variant, graph in self.graph.graphs.items()}
         layouts = {name: self._layout(settings) for name, settings in self.study.table_settings().items()}
         tables = {name: study_table(layout, rows, self._published[name], missing) for name, layout in layouts.items()}
-        # Tables that differ only in their metrics have the same plot, which is shown once.
-        drawn = {plot.summary: plot for layout in layouts.values() if (plot := study_plot(layout, rows))}
         applications = {
             f"{variant}-{name}": table
             for variant, graph in self.graph.graphs.items()
@@ -50,7 +48,10 @@ class StudyReporter:
         }
         write_tables(self.store, self.study.name, tables | applications)
         page = render_html(
-            self._data(progress, failures), list(tables.values()), list(applications.values()), list(drawn.values())
+            self._data(progress, failures),
+            list(tables.values()),
+            list(applications.values()),
+            study_plots(list(layouts.values()), rows),
         )
         self.store.write(self.page, page.encode())
         return [*tables.values(), *applications.values()]
