@@ -39,7 +39,9 @@ def reported(study: LoadedStudy, store: Store) -> list[Table]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedStudy, Store]:
     folder = tmp_path_factory.mktemp("study")
     study, store = written(folder, {"nfnet": {}, "vit": VIT}), Store(str(folder / "store"))
-    assert [table.sections for table in reported(study, store)] == [[], []], "nothing is measured yet"
+    planned = reported(study, store)
+    assert [table.sections for table in planned] == [[], []], "nothing is measured yet"
+    assert all("vit, distilled, 4 pairs: 0 of 1 students" in " ".join(table.notes) for table in planned)
     run(store, StudyGraph(study.experiments).units())
     return study, store
 
