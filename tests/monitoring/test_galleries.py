@@ -39,9 +39,9 @@ def test_of_a_large_set_only_what_is_shown_is_read_and_converted(store: Store, m
     read, converted = [], []
     read_object, pixels = Store.read, DistilledSet.pixels
 
-    def reading(store: Store, key: str) -> bytes:
+    def reading(store: Store, key: str, *limits: int) -> bytes:
         read.append(key)
-        return read_object(store, key)
+        return read_object(store, key, *limits)
 
     def converting(distilled: DistilledSet, chosen: slice) -> torch.Tensor:
         converted.append(len(images := pixels(distilled, chosen)))
