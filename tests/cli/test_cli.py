@@ -131,7 +131,8 @@ def pickled_weights(folder: Path) -> list[str]:
 @pytest.mark.ray
 def test_bad_data_found_by_workers_are_one_sentence_errors_with_exit_code_4(tmp_path: Path) -> None:
     overrides = [f"data.{split}_images=null" for split in ("train", "val", "test")]
-    overrides += [*bad_annotations(tmp_path), *pickled_weights(tmp_path)]
+    # As many pairs and readers as the two images allow.
+    overrides += [*bad_annotations(tmp_path), *pickled_weights(tmp_path), "distill.pairs=[2]", "experts.readers=1"]
     sets = [part for override in overrides for part in ("--set", override)]
     command = [sys.executable, "-m", "jobs.run", SCENES, "--store", str(tmp_path / "store"), *sets]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)

@@ -25,6 +25,8 @@ def test_pairs_and_readers_are_at_most_the_training_images_and_shards(tmp_path: 
         graph(tmp_path, "distill.pairs=[100]")
     with pytest.raises(ConfigError, match=r"experts\.readers \(64\) is more than the training shards \(4\): lower it"):
         graph(tmp_path, "experts.readers=64", "data.shard_images=10")
+    # Each of the three groups may end with a shard that is not full.
+    graph(tmp_path, "experts.readers=6", "data.shard_images=10", "data.group_images=15")
 
 
 def test_variants_with_the_same_data_are_compared_with_its_images(tmp_path: Path) -> None:

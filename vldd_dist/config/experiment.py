@@ -128,14 +128,18 @@ def _distill_problems(experiment: Experiment) -> list[str]:
         problems.append("distill.lr_images and distill.lr_texts are both 0, so that nothing is learned: set one above 0")
     train_images = data.source.stated_count("train", data.train_images)
     if train_images is not None:
-        problems += count_problems(experiment, train_images)
+        problems += count_problems(experiment, train_images, math.ceil(train_images / data.group_images))
     return problems
 
 
-def count_problems(experiment: Experiment, train_images: int) -> list[str]:
-    """What asks for more than this number of training images or their shards."""
+def count_problems(experiment: Experiment, train_images: int, groups: int) -> list[str]:
+    """What asks for more than this number of training images, or for more shards than they can fill.
+
+    Args:
+        groups: the number of groups in which they are prepared; each may end with a shard that is not full.
+    """
     problems, pairs, readers = [], max(experiment.distill.pairs), experiment.experts.readers
-    shards = math.ceil(train_images / experiment.data.shard_images)
+    shards = math.ceil(train_images / experiment.data.shard_images) + groups - 1
     if pairs > train_images:
         problems.append(f"distill.pairs ({pairs}) is more than the training images ({train_images}): lower it")
     if readers > shards:

@@ -2,6 +2,7 @@
 
 from vldd_dist.config.experiment import Experiment, count_problems
 from vldd_dist.config.sections.data import DataSettings
+from vldd_dist.data.preparation.groups import groups_of
 from vldd_dist.data.sources.base import SPLITS, Source
 from vldd_dist.errors import ConfigError
 
@@ -32,5 +33,6 @@ def train_images(data: DataSettings) -> int | None:
 def check_counts(experiment: Experiment, images: int | None) -> None:
     """Raises ConfigError if the description asks for more than this number of training images; None: it is not known."""
     if images is not None:
-        for problem in count_problems(experiment, images):
+        groups = sum(group.split == "train" for group in groups_of(experiment.data))
+        for problem in count_problems(experiment, images, groups):
             raise ConfigError(problem)
