@@ -155,7 +155,7 @@ def test_learned_rows_and_their_learning_rates() -> None:
         return {name: one.lr for name, one in loss_of("wbce", similarity=similarity).learned_rows(range(2), 2).items()}
 
     assert rates(LOW_RANK) == {"similarity_diagonal": 0.5, "similarity_left": 0.5, "similarity_right": 0.5}
-    assert rates("full") == {"similarity": 0.01, "number": 0}
+    assert rates("full") == {"similarity": 0.005, "number": 0}
     assert rates("none") == {}
     for similarity in (LOW_RANK, "full"):
         some, none = (loss_of("wbce", similarity=similarity).learned_rows(range(count), 2) for count in (2, 0))
