@@ -71,6 +71,12 @@ def test_a_plan_reads_the_first_samples(tmp_path: Path, capsys: pytest.CaptureFi
             2,
             "--gpus 8: a worker computes on one GPU: set 1; distill.workers or experts",
         ),
+        (["run", SCENES, "--plan", "--track", "tensorboard"], 2, "--track tensorboard: expected one of tensorboard=TARGET"),
+        (
+            ["submit", SCENES, "--store", "STORE", "--track", "other=x"],
+            2,
+            "--track other=x: expected one of tensorboard=TARGET",
+        ),
         (["run", SCENES, "--store", "STORE", "--set", "distill.pairs=[9999]"], 2, "more than the training images"),
         (
             ["run", SCENES, "--store", "STORE", "--set", "distill.objective.max_start_epoch=5"],

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Baselines, Figure
 from vldd_dist.applications.inputs import Inputs, select
+from vldd_dist.applications.planned import Planned
 from vldd_dist.applications.result import Result
 from vldd_dist.applications.students import Students, Trained
 from vldd_dist.config.base import Distinct, Positive
@@ -99,6 +100,18 @@ class ArchitectureSearch(Application):
         combinations = [*itertools.product(HEADS, HEADS, self.joint_dims)]
         drawn = numpy_generator(seed, "architectures").permutation(len(combinations))[: self.candidates]
         return [_with_heads(given, *combinations[number]) for number in sorted(drawn.tolist())]
+
+    def flops(self, planned: Planned) -> float:
+        """Each candidate is trained on all pairs three times, once of these for `stopped_after` epochs, and for each seed on
+        the pairs of each baseline and on the distilled ones."""
+        of_candidates = 0.0
+        for model in self.models(planned.model, planned.seed):
+            candidate = planned.with_model(model)
+            for epochs in (self.epochs, self.epochs, self.stopped_after):
+                of_candidates += candidate.on_split(planned.train, epochs, planned.validation)
+            on_pairs = candidate.on_pairs(planned.count, planned.validation)
+            of_candidates += planned.seeds * (len(self.baselines) + 1) * on_pairs + candidate.measuring(planned.test)
+        return of_candidates
 
     def run(self, given: Inputs) -> list[Result]:
         rankings = [*self._rankings(given)]

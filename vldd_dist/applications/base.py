@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 from pydantic import AfterValidator
 
 from vldd_dist.applications.inputs import Inputs
+from vldd_dist.applications.planned import Planned
 from vldd_dist.applications.result import Result
 from vldd_dist.config.base import AnyPlugin, Plugin, distinct, plugin_of
+from vldd_dist.config.sections.model import ModelSettings
 from vldd_dist.coresets.base import Coreset
 from vldd_dist.plugins import CORESETS
 
@@ -60,6 +62,20 @@ class Application(Plugin):
     def problems(self, experiment: "Experiment") -> list[str]:
         """What is wrong with these settings in this experiment, one sentence each."""
         return []
+
+    def models(self, given: ModelSettings, seed: int) -> list[ModelSettings]:
+        """The models of its students, which differ from the given model at most in their heads and the size of the joint
+        space."""
+        return [given]
+
+    def flops(self, planned: Planned) -> float | None:
+        """Floating-point operations of a run, for a plan; None if unknown.
+
+        Count what `run` trains and measures with the methods of `Planned`, which have the names of those of `Students`; for
+        a student with another model, with `planned.with_model(model)`. What is repeated for each seed counts `planned.seeds`
+        times.
+        """
+        return None
 
 
 def _selects_by_features(methods: list[Coreset]) -> list[Coreset]:

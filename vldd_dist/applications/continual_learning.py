@@ -15,6 +15,7 @@ from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Basel
 from vldd_dist.applications.inputs import Inputs, part_of, select
 from vldd_dist.applications.part_distillation import START, PartDistillation
 from vldd_dist.applications.parts import Clusters, joined, set_bytes
+from vldd_dist.applications.planned import Planned
 from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.applications.students import Students
 from vldd_dist.config.base import Positive
@@ -97,6 +98,24 @@ class ContinualLearning(Application):
             "final recall on an earlier task's own test pairs is below its best, averaged over these tasks.",
             "No memory: one student is trained on all pairs of each task in turn. Full data: all tasks at once, the bound.",
         ]
+
+    def flops(self, planned: Planned) -> float | None:
+        """For each seed: training on all tasks at once and on one after the other, the distillation of each task, and for each
+        memory a training after each task. All tasks are taken to have the same number of images."""
+        tasks, validation = self.tasks, planned.validation / self.tasks
+        distilled = self.distill.flops(planned, self.pairs_a_task, validation)
+        if distilled is None:
+            return None
+        test = planned.measuring(planned.test)
+        # After each task, the recall on the test pairs of each task so far.
+        history = sum(range(1, tasks + 1)) * planned.measuring(planned.test / tasks)
+        joint = planned.on_split(planned.train, self.epochs, planned.validation) + test
+        one_pass = planned.passes(self.epochs * planned.train) + history + planned.measuring(planned.validation)
+        memory = history + test
+        for seen in range(1, tasks + 1):
+            memory += planned.on_pairs(seen * self.pairs_a_task, seen * validation)
+        memories = (len(self.baselines) + 1) * memory + tasks * distilled
+        return planned.seeds * (joint + planned.rates * one_pass + test + memories)
 
     def run(self, given: Inputs) -> list[Result]:
         tasks = Tasks(given, self.tasks, self.pairs_a_task)

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from vldd_dist.applications.base import Application, Figure
 from vldd_dist.applications.inputs import Inputs, one_caption_each
+from vldd_dist.applications.planned import Planned
 from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.applications.students import PairNumbers
 from vldd_dist.config.base import Positive
@@ -86,6 +87,19 @@ class MembershipInference(Application):
             f"Three attackers, {self.references} reference students and no shadow distillation: no bound on other attackers, "
             "and no statement about differential privacy.",
         ]
+
+    def flops(self, planned: Planned) -> float:
+        """For each seed the reference students are trained; then, for random and for distilled pairs, another student, and it
+        and all references score each training and test pair."""
+        scored, gallery, costs = planned.train + planned.test, planned.validation, planned.costs
+        # The gallery is encoded with the training pairs, and again with the test pairs.
+        heads = (scored + 2 * gallery) * (costs.encoding + costs.text_encoding)
+        confidences = heads + 2 * 2 * scored * gallery * costs.joint_dim
+        # The nearest released pair of each scored one, and the nearest training pair of each released one.
+        nearest = 2 * planned.count * planned.pair_dim * (scored + planned.train)
+        on_pairs = planned.on_pairs(planned.count, planned.validation)
+        attack = on_pairs + (1 + self.references) * confidences + nearest
+        return planned.seeds * (self.references * on_pairs + 2 * attack)
 
     def run(self, given: Inputs) -> list[Result]:
         rows = ResultRows()

@@ -16,6 +16,7 @@ from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Basel
 from vldd_dist.applications.inputs import Inputs, part_of, select
 from vldd_dist.applications.part_distillation import START, PartDistillation
 from vldd_dist.applications.parts import Clusters, dirichlet_clients, joined, set_bytes
+from vldd_dist.applications.planned import Planned
 from vldd_dist.applications.result import Result, ResultRows
 from vldd_dist.applications.students import Students
 from vldd_dist.config.base import Distinct, Positive, Rate
@@ -65,6 +66,21 @@ class OneShotFederated(Application):
             "trains on them. FedAvg: each client uploads its heads' parameters in every round, after one epoch on its pairs.",
             "Learning rates are chosen on the server's validation split. Full data: all pairs in one place, the bound.",
         ]
+
+    def flops(self, planned: Planned) -> float | None:
+        """For each seed: training on all pairs; and for each concentration the rounds of FedAvg, the distillation of each
+        client, and a training on the uploads of each method. All clients are taken to have the same number of images, and each
+        rate of FedAvg to be measured on the test split."""
+        distilled = self.distill.flops(planned, self.pairs, planned.train / self.clients / HELD_BACK)
+        if distilled is None:
+            return None
+        test = planned.measuring(planned.test)
+        bound = planned.on_split(planned.train, self.epochs, planned.validation) + test
+        measured = len(self.rounds) * (planned.measuring(planned.validation) + test)
+        averaging = planned.rates * (planned.passes(max(self.rounds) * planned.train) + measured)
+        uploaded = planned.on_pairs(self.clients * self.pairs, planned.validation) + test
+        uploads = (len(self.baselines) + 1) * uploaded + self.clients * distilled
+        return planned.seeds * (bound + len(self.concentrations) * (averaging + uploads))
 
     def run(self, given: Inputs) -> list[Result]:
         clusters = Clusters.of(given.train, self.clusters, derive_seed(given.seed, "clients") % 2**32).parts(given.train)

@@ -1,6 +1,7 @@
 """Distils a part of the training pairs inside an application, with an objective that needs no expert. Image features of the
 frozen tower and text embeddings are learned, not images (docs/decisions.md)."""
 
+import math
 import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from vldd_dist.applications.planned import Planned
 from vldd_dist.applications.students import PairNumbers, Students, first_captions
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.base import AnyPlugin, Positive, Rate, Section, choose, plugin_of
@@ -78,17 +80,7 @@ class PartDistillation(Section):
                 standard deviation of the features and embeddings.
         """
         count = start if isinstance(start, int) else len(start.images)
-        settings = DistillationSettings(
-            initialise=_initialise(start),
-            objective=self.objective,
-            outer_steps=self.outer_steps,
-            validate_every=self.validate_every,
-            # More than all outer steps: no checkpoint is written, because a run takes only minutes.
-            checkpoint_every=self.outer_steps + 1,
-            lr_images=self.lr * float(train.inputs.std(dim=0).mean()),
-            lr_texts=self.lr,
-            ema=self.ema,
-        )
+        settings = self._settings(start, self.lr * float(train.inputs.std(dim=0).mean()))
         embeddings, features = in_memory(train.inputs, train.texts, first_captions(train))
         model = students.with_seed(derive_seed(students.seed, "distilled part")).build()
         context = RunContext(
@@ -98,6 +90,29 @@ class PartDistillation(Section):
         validating = students.with_seed(derive_seed(students.seed, "validation"))
         pairs, _ = distill_in_memory(context, *starting_pairs(context), validating, validation)
         return pairs
+
+    def flops(self, planned: Planned, pairs: int, validation: float) -> float | None:
+        """Floating-point operations of distilling a part, for a plan: all outer steps, and the validations on this many images.
+        None if the objective does not count the operations of its steps."""
+        step = self.objective.step_flops(planned.costs, self._settings(pairs, self.lr), pairs)
+        if step is None:
+            return None
+        # The starting pairs are validated, too.
+        validations = 1 + math.ceil(self.outer_steps / self.validate_every)
+        return self.outer_steps * step + validations * planned.on_pairs(pairs, validation)
+
+    def _settings(self, start: PairNumbers | int, lr_images: float) -> DistillationSettings:
+        return DistillationSettings(
+            initialise=_initialise(start),
+            objective=self.objective,
+            outer_steps=self.outer_steps,
+            validate_every=self.validate_every,
+            # More than all outer steps: no checkpoint is written, because a run takes only minutes.
+            checkpoint_every=self.outer_steps + 1,
+            lr_images=lr_images,
+            lr_texts=self.lr,
+            ema=self.ema,
+        )
 
 
 def distill_in_memory(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.model import ModelSettings
@@ -16,25 +16,10 @@ from vldd_dist.distilled_set.training import sgd
 from vldd_dist.errors import DivergenceError
 from vldd_dist.evaluation.evaluator import Evaluator, TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.image.feature_backbone import FeatureBackbone
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.seeding import derive_seed, numpy_generator, seeded
-
-
-class FeatureBackbone(nn.Module):
-    """A backbone whose inputs already are features (B, F), which it returns.
-
-    Attributes:
-        num_features: F; timm's name for it.
-    """
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, F) -> (B, F)."""
-        return features
 
 
 class PairNumbers(NamedTuple):

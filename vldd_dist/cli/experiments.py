@@ -77,10 +77,13 @@ def study(
 
 def _run(description: "Experiment | LoadedStudy", store: str | None, options: RunOptions, plan: bool, as_json: bool) -> None:
     from vldd_dist.config.loading.load_study import LoadedStudy
+    from vldd_dist.monitoring.live.tracking import check_tracking
     from vldd_dist.monitoring.reports.published_figures import check_published
     from vldd_dist.store.store import Store
 
     console = SafeConsole()
+    for tracker in options.track:
+        check_tracking(tracker)
     if isinstance(description, LoadedStudy):
         check_published(description.study)
     if plan:
@@ -130,9 +133,12 @@ def submit(
     """Submit an experiment or a study to a Ray cluster. Submitting again resumes it if its job has ended."""
     from vldd_dist.config.loading.load import resource_overrides
     from vldd_dist.config.loading.load_study import load_description
+    from vldd_dist.monitoring.live.tracking import check_tracking
     from vldd_dist.ray_backend.submitting.submit import next_commands
     from vldd_dist.ray_backend.submitting.submit import submit as submit_job
 
+    for tracker in track or []:
+        check_tracking(tracker)
     more = [part for description in track or [] for part in ("--track", description)]
     more += ["--max-running", str(max_running)] if max_running else []
     # The user's own come last, so that they take precedence.

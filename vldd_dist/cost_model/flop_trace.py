@@ -44,6 +44,7 @@ class FlopTrace:
     def __init__(self, trace: MemoryTrace) -> None:
         self._trace = trace
         self.frozen_backbone, self.has_features = trace.frozen_backbone, trace.has_features
+        self.joint_dim = trace.joint_dim
 
     @property
     def training(self) -> float:
@@ -67,6 +68,11 @@ class FlopTrace:
     def pixels(self) -> float:
         """One image through a frozen tower, and back to its pixels."""
         return self._once("pixels", self._pixels)
+
+    @property
+    def text_encoding(self) -> float:
+        """One caption embedding through the text head."""
+        return self._once("text encoding", self._text_encoding)
 
     def _training(self) -> Counted:
         student, theta, batch = self._trace.student(COUNTED, dropout=False, fused=False)
@@ -105,8 +111,12 @@ class FlopTrace:
 
         return there_and_back
 
+    def _text_encoding(self) -> Counted:
+        model, texts = self._trace.model(), torch.empty(COUNTED, self._trace.text_dim, device=META)
+        return torch.no_grad()(lambda: model.text_features(texts))
+
     def _images(self) -> torch.Tensor:
-        return torch.empty(COUNTED, 3, self._trace.image_size, self._trace.image_size, device=META)
+        return self._trace.images(COUNTED)
 
     def _once(self, name: str, prepared: Callable[[], Counted]) -> float:
         """The operations for one of `COUNTED`, without those of what comes before, such as the features of a batch."""

@@ -228,7 +228,7 @@ class MemoryTrace:
     @_cached
     def tower(self, images: int, *, follow: bool = False) -> TowerPass:
         """The memory of the image tower as a frozen tower, for a chunk of images; `follow` as in `FrozenTower`."""
-        tower, chunk = FrozenTower(self.model().image_backbone, follow=follow), self._images(images)
+        tower, chunk = FrozenTower(self.model().image_backbone, follow=follow), self.images(images)
         with fused_attention_on_meta():
             graph = tower.chunk_with_graph(chunk).graph_bytes
             with LiveMemory() as memory:
@@ -252,14 +252,18 @@ class MemoryTrace:
         """
         if fused not in self._models:
             with META:
-                self._models[fused] = build(self.settings, self.text_dim, None, 0)
+                self._models[fused] = self._build()
         return self._models[fused].eval()
 
-    def _images(self, pairs: int) -> Tensor:
+    def _build(self) -> DualEncoder:
+        return build(self.settings, self.text_dim, None, 0)
+
+    def images(self, pairs: int) -> Tensor:
+        """Normalised images (pairs, 3, H, W) on the meta device."""
         return torch.empty(pairs, 3, self.image_size, self.image_size, device=META)
 
     def _batch(self, model: DualEncoder, pairs: int) -> dict[str, Tensor]:
-        inputs = model_inputs(model, self._images(min(pairs, CHUNK)))
+        inputs = model_inputs(model, self.images(min(pairs, CHUNK)))
         batch = {"images": inputs.new_empty(pairs, *inputs.shape[1:]), "texts": torch.empty(pairs, self.text_dim, device=META)}
         return batch | {name: one.start.to(META) for name, one in self._rows(pairs).items()}
 

@@ -48,10 +48,12 @@ class StageSpec:
         lower_for_memory: keys of the description that lower the memory of a unit, for messages.
         memory: (experiment, traces) -> bytes of device memory of one rank at its peak, by name; empty if the experiment has no
             such units. None: not estimated.
+        host_memory: (experiment, traces, size of the dataset) -> bytes of host memory in which a unit holds the features and
+            embeddings of all splits. None: not estimated.
         traffic: (experiment, traces, size of the dataset, unit) -> bytes read and written by the unit; for None by the largest.
             None in place of the function: not estimated.
         flops: (experiment, traces, size of the dataset, unit) -> floating-point operations of a unit, or None if its objective
-            has no cost model. None in place of the function: not counted.
+            or its application does not count them. None in place of the function: not counted.
     """
 
     kind: str
@@ -68,6 +70,7 @@ class StageSpec:
     stores_when_stopped: bool = False
     lower_for_memory: str = ""
     memory: Callable[[Experiment, TraceOf], Terms] | None = None
+    host_memory: Callable[[Experiment, TraceOf, DataSize], int] | None = None
     traffic: Callable[[Experiment, TraceOf, DataSize | None, WorkUnit | None], Traffic] | None = None
     flops: Callable[[Experiment, TraceOf, DataSize, WorkUnit], float | None] | None = None
 

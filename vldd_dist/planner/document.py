@@ -50,6 +50,7 @@ def _need(need: Need) -> dict[str, Any]:
         "gpu_memory_bytes": None if need.limit is None else need.limit + RESERVED,
         "fits": None if need.limit is None or peak_bytes is None else peak_bytes <= need.limit,
         "suggestion": need.suggestion,
+        "host_memory_bytes": need.host,
         "reads_bytes": None if moved is None or moved.data is None else moved.reads + moved.data,
         "writes_bytes": moved and moved.writes,
     }

@@ -44,6 +44,7 @@ class Need:
     Attributes:
         terms: bytes of memory of a rank at its peak, by name; None if its passes cannot be traced.
         limit: bytes of GPU memory for tensors; None if the description names no GPU memory.
+        host: bytes of host memory in which it holds features and embeddings; None if not estimated.
         moved: bytes read and written; None if not estimated.
         measured: whether the dataset's size in `moved` was read from the store, and not estimated.
         suggestion: which settings to change if the unit does not fit.
@@ -53,6 +54,7 @@ class Need:
     experiment: str
     terms: Terms | None
     limit: int | None
+    host: int | None
     moved: Traffic | None
     measured: bool
     suggestion: str | None
@@ -224,6 +226,7 @@ def _need(stage: StageSpec, planned: list[PlannedExperiment]) -> tuple[Need | No
         experiment=experiment.name,
         terms=largest,
         limit=limit,
+        host=stage.host_memory(experiment, estimator.trace, data) if stage.host_memory and data is not None else None,
         moved=stage.traffic(experiment, estimator.trace, data, None) if stage.traffic else None,
         measured=data is not None and data.measured,
         suggestion=suggest(experiment, stage, limit, estimator) if limit is not None and too_much else None,

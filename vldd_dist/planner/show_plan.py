@@ -76,6 +76,12 @@ def _print_needs(plan: Plan, console: Console) -> None:
         if need.suggestion:
             of_variant = f" of {need.experiment}" if plan.sharing else ""
             _say(f"{need.stage.title}{of_variant} do not fit: {need.suggestion}", console, "red")
+        if need.host is not None:
+            _say(
+                f"{need.stage.title} hold {format_size(need.host)} in host memory: the features and embeddings of all splits; "
+                "copies of parts of them come on top.",
+                console,
+            )
 
 
 def _print_work(work: dict[StageSpec, Work], console: Console) -> None:

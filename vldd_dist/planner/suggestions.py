@@ -20,7 +20,11 @@ PROPOSED = 3
 WORKERS = (2, 4, 8)
 HALVINGS = 4
 # Kinds of units that only encode -> the key that sets how much they encode at once.
-ENCODED_AT_ONCE = {"embedding_group": "embeddings.batch_size", "feature_group": "evaluation.encode_batch"}
+ENCODED_AT_ONCE = {
+    "embedding_group": "embeddings.batch_size",
+    "feature_group": "evaluation.encode_batch",
+    "application": "evaluation.encode_batch",
+}
 
 # Key -> value.
 Change = dict[str, Any]

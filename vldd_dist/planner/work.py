@@ -79,7 +79,7 @@ def count_work(planned: Iterable[PlannedExperiment]) -> tuple[dict[StageSpec, Wo
                 work = work_of.setdefault(stage, Work())
                 work.add(flops, unit.gpus > 0)
                 if flops is None:
-                    reason = NO_COUNT if data is None else _not_modelled(experiment)
+                    reason = NO_COUNT if data is None else _not_modelled(experiment, unit)
                     reasons[f"?: the work of {stage.title} is unknown, because {reason}"] = None
                 if stage.traffic is not None:
                     work.writes += stage.traffic(experiment, traces, data, unit).writes
@@ -89,5 +89,7 @@ def count_work(planned: Iterable[PlannedExperiment]) -> tuple[dict[StageSpec, Wo
     return {stage: work_of[stage] for stage in all_stages() if stage in work_of}, notes
 
 
-def _not_modelled(experiment: Experiment) -> str:
+def _not_modelled(experiment: Experiment, unit: WorkUnit) -> str:
+    if unit.kind == "application":
+        return f"the application {unit.spec['application']['name']} does not count its operations"
     return f"the objective {experiment.distill.objective.name} does not count its operations"

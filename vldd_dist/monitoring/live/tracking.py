@@ -92,16 +92,26 @@ def _draw(points: list[Point], ended: list[str], tracker: Tracker) -> None:
         tracker.ended(unit)
 
 
+def check_tracking(description: str) -> tuple[str, str]:
+    """The name of the tracker and the target of NAME=TARGET, without a connection to either.
+
+    Raises:
+        ConfigError: there is no such tracker, or no target.
+    """
+    name, _, target = description.partition("=")
+    if name not in TRACKERS or not target:
+        choices = ", ".join(f"{name}=TARGET" for name in TRACKERS)
+        raise ConfigError(f"--track {description}: expected one of {choices}")
+    return name, target
+
+
 def make_tracking(description: str, experiment: str) -> Tracking:
     """The view for NAME=TARGET. TARGET is a folder for tensorboard, a project for wandb, and a tracking URI for mlflow.
 
     Raises:
         ConfigError: there is no such tracker, its package is not installed, or its server cannot be reached.
     """
-    name, _, target = description.partition("=")
-    if name not in TRACKERS or not target:
-        choices = ", ".join(f"{name}=TARGET" for name in TRACKERS)
-        raise ConfigError(f"--track {description}: expected one of {choices}")
+    name, target = check_tracking(description)
     make, package = TRACKERS[name]
     try:
         return Tracking(make(target, experiment))

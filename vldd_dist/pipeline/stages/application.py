@@ -7,15 +7,23 @@ import torch
 
 from vldd_dist.applications.base import Application
 from vldd_dist.applications.inputs import DistilledPairs, Inputs
+from vldd_dist.applications.planned import Planned
 from vldd_dist.applications.result import Result
 from vldd_dist.applications.students import PairNumbers, Students, on_device
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
+from vldd_dist.cost_model.feature_trace import on_features
+from vldd_dist.cost_model.flop_trace import FlopTrace
+from vldd_dist.cost_model.io_model import DataSize, Traffic, traffic_of, weights_bytes
+from vldd_dist.cost_model.memory_model import FP32, Terms, peak, sizes_of, student_step_memory
+from vldd_dist.cost_model.memory_trace import MemoryTrace, TraceOf
 from vldd_dist.data.sources.base import SPLITS
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.events import Progress
+from vldd_dist.models.dual_encoder import DualEncoder
+from vldd_dist.models.image.frozen_tower import CHUNK
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
 from vldd_dist.pipeline.evaluated_sets import protocol_of
 from vldd_dist.pipeline.inputs import load_retrieval_split
@@ -75,7 +83,7 @@ def inputs_of(context: StageContext) -> Inputs:
     train, validation, test = (load_retrieval_split(context, model, split) for split in SPLITS)
     protocol = EvaluationProtocol.model_validate(spec["protocol"] | {"encode_batch": context.execution["encode_batch"]})
     dims = train.inputs.shape[1], train.texts.shape[1]
-    distilled = _distilled(context) if "distillation" in context.order.inputs else None
+    distilled = _distilled(context, model) if "distillation" in context.order.inputs else None
     return Inputs(
         train,
         validation,
@@ -89,11 +97,11 @@ def inputs_of(context: StageContext) -> Inputs:
     )
 
 
-def _distilled(context: StageContext) -> DistilledPairs:
+def _distilled(context: StageContext, model: DualEncoder) -> DistilledPairs:
     reader = context.reader("distillation")
     rows, shared = read_rows(reader, "pairs"), read_tensors(reader, "shared.safetensors")
     rows, shared = on_device(rows, context.device), on_device(shared, context.device)
-    pairs = TrainingPairs(rows, len(rows["images"]), shared=shared).in_model_inputs(context.build_model(0))
+    pairs = TrainingPairs(rows, len(rows["images"]), shared=shared).in_model_inputs(model)
     features = dict(pairs.rows)
     features["images"] = features.pop("inputs")
     return DistilledPairs(TrainingPairs(features, pairs.total, shared=shared), starting_numbers(context, reader.facts["start"]))
@@ -123,6 +131,78 @@ def starting_numbers(context: StageContext, start: dict[str, Any]) -> PairNumber
     return PairNumbers(*(torch.tensor(column) for column in zip(*numbers, strict=True)))
 
 
+def memory(experiment: Experiment, traces: TraceOf) -> Terms:
+    """The peak, empty without applications: while the features of the distilled images are computed, or later, when the image
+    tower is no longer held, while the largest student is trained (in `on_split`, which keeps a copy of the best one with any
+    number of rates). Not counted are the scores of recall and of membership inference, and a part's distillation."""
+    applications: list[Application] = experiment.applications.run
+    if not applications:
+        return {}
+    trace = _trace_of(experiment, traces)
+    sizes = sizes_of(trace)
+    before = {"image tower": sizes.frozen, "heads": sizes.trainable}
+    if any("distilled" in application.needs for application in applications):
+        pairs = max(experiment.distill.pairs)
+        activations = trace.tower(min(pairs, CHUNK)).without_graph
+        before |= {"folded": trace.tower_bytes, "pairs": pairs * trace.pair_bytes, "activations": activations}
+    protocol, of_students = experiment.evaluation_on(experiment.model.image.model), list[Terms]()
+    for application in applications:
+        for model in application.models(experiment.model, experiment.seed):
+            terms = student_step_memory(on_features(trace, model), protocol, protocol.batch_size, 1)
+            of_students.append(terms | {"best so far": terms["student"]})
+    return max([before, *of_students], key=peak)
+
+
+def host_memory(experiment: Experiment, traces: TraceOf, data: DataSize) -> int:
+    """The features of all images and the embeddings of all captions. Copies of parts of them are not counted."""
+    trace, images = _trace_of(experiment, traces), sum(data.images.values())
+    return FP32 * (images * on_features(trace, experiment.model).image_dim + data.captions * trace.text_dim)
+
+
+def traffic(experiment: Experiment, traces: TraceOf, data: DataSize | None, unit: WorkUnit | None = None) -> Traffic:
+    """Reads the features and embeddings of all splits, the image tower's weights and the distilled pairs, if the application
+    needs them (for no unit in particular: if any does). Writes only a manifest."""
+    trace, reads = _trace_of(experiment, traces), 0
+    if unit is not None:
+        reads = _distilled_count(unit)
+    elif any("distilled" in application.needs for application in experiment.applications.run):
+        reads = max(experiment.distill.pairs)
+    reads = reads * trace.pair_bytes + weights_bytes(experiment.model, trace)
+    return traffic_of(dict.fromkeys(SPLITS, True), data, trace, reads=reads, writes=0)
+
+
+def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUnit) -> float | None:
+    """The operations that the application counts, and those of the distilled images through the image tower."""
+    application: Application = choose(APPLICATIONS, unit.spec["application"])
+    trace, pairs = _trace_of(experiment, traces), _distilled_count(unit)
+    counted = application.flops(planned_run(experiment, trace, data, unit))
+    return None if counted is None else counted + pairs * FlopTrace(trace).encoding
+
+
+def planned_run(experiment: Experiment, trace: MemoryTrace, data: DataSize, unit: WorkUnit) -> Planned:
+    """What a plan knows of the run of the unit's application; `trace` is that of the whole dual encoder."""
+    return Planned(
+        *(data.images[split] for split in SPLITS),
+        captions_an_image=data.captions_an_image,
+        count=_distilled_count(unit),
+        seeds=len(unit.spec["seeds"]),
+        seed=unit.spec["seed"],
+        model=experiment.model,
+        protocol=EvaluationProtocol.model_validate(unit.spec["protocol"]),
+        pair_dim=on_features(trace, experiment.model).image_dim + trace.text_dim,
+        costs_of=lambda model: FlopTrace(on_features(trace, model)),
+    )
+
+
+def _distilled_count(unit: WorkUnit) -> int:
+    """The number of distilled pairs that the unit reads."""
+    return unit.inputs["distillation"].spec["pairs"] if "distillation" in unit.inputs else 0
+
+
+def _trace_of(experiment: Experiment, traces: TraceOf) -> MemoryTrace:
+    return traces(experiment.model, experiment.data.image_size)
+
+
 STAGE = StageSpec(
     kind="application",
     version=4,
@@ -134,4 +214,8 @@ STAGE = StageSpec(
     priority=7,
     wanted=wanted,
     lower_for_memory="evaluation.encode_batch",
+    memory=memory,
+    host_memory=host_memory,
+    traffic=traffic,
+    flops=flops,
 )
