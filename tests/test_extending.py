@@ -28,6 +28,7 @@ from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.schemas import schemas
 from vldd_dist.pipeline.stage import stage_of
+from vldd_dist.planner.document import plan_document
 from vldd_dist.planner.plan import plan
 from vldd_dist.planner.show_plan import print_plan
 from vldd_dist.plugins import Registry
@@ -181,9 +182,8 @@ def test_an_application(enter, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"applications.run: students are trained on features of a frozen image tower"):
         load_experiment("jobs/presets/scenes.yaml", [*TINIEST, override])
     _, graph, store = run(tmp_path, override, *FROZEN)
-    (work,) = (
-        one for one in plan_document(plan(graph.experiment, Store("memory://plan")))["work"] if one["kind"] == "application"
-    )
+    planned = plan_document(plan(graph.experiment, Store("memory://plan")))
+    (work,) = (one for one in planned["work"] if one["kind"] == "application")
     assert (work["unknown_units"], work["pflop"] > 0) == (0, True)
     found = facts(graph, store, "application")
     assert [row["method"] for row in found["results"]] == ["distilled", "texts moved"]

@@ -182,7 +182,9 @@ def flops(experiment: Experiment, traces: TraceOf, data: DataSize, unit: WorkUni
 def planned_run(experiment: Experiment, trace: MemoryTrace, data: DataSize, unit: WorkUnit) -> Planned:
     """What a plan knows of the run of the unit's application; `trace` is that of the whole dual encoder."""
     return Planned(
-        *(data.images[split] for split in SPLITS),
+        train=data.images["train"],
+        validation=data.images["val"],
+        test=data.images["test"],
         captions_an_image=data.captions_an_image,
         count=_distilled_count(unit),
         seeds=len(unit.spec["seeds"]),
