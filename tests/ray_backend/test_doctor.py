@@ -84,7 +84,7 @@ def test_a_gpu_that_torch_is_not_built_for_is_a_failure(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     monkeypatch.setattr(torch, "ones", lambda *sizes, device: torch.zeros(sizes))
     (found,) = doctor._gpu()
-    assert (found.verdict, found.detail) == ("ok", "0: Old GPU, compute capability 6.1, 24 GiB")
+    assert (found.verdict, found.says) == ("ok", "0: Old GPU, compute capability 6.1, 24 GiB")
 
     def no_kernel(*sizes: int, device: str) -> torch.Tensor:
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nSearch for ...")
@@ -92,4 +92,4 @@ def test_a_gpu_that_torch_is_not_built_for_is_a_failure(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "ones", no_kernel)
     (found,) = doctor._gpu()
     assert found.verdict == "FAIL"
-    assert "does not compute (CUDA error: no kernel image is available for execution on the device): torch 2" in found.detail
+    assert "does not compute (CUDA error: no kernel image is available for execution on the device): torch 2" in found.says

@@ -63,13 +63,15 @@ def _print_units(plan: Plan, console: Console) -> None:
 def _print_needs(plan: Plan, console: Console) -> None:
     of = ["of"] if plan.sharing else []
     title = "Needs of the largest unit of each stage" if plan.sharing else "Needs of one unit of each stage"
-    table = _table(title, "stage", *of, "peak of a worker", "GPU memory", "reads", "writes", names=1 + len(of))
+    table = _table(title, "stage", *of, "peak", "GPU memory", "reads", "writes", names=1 + len(of))
     for need in plan.needs:
         name = [need.experiment] if plan.sharing else []
         traffic = ("-", "-") if need.moved is None else _traffic(need.moved, need.measured)
         memory = ("?", "?") if need.terms is None else (format_size(peak(need.terms)), _fits(peak(need.terms), need.limit))
         table.add_row(need.stage.title, *name, *memory, *traffic)
     console.print(table)
+    if plan.needs:
+        _say("The peak is the memory of one worker.", console)
     for need in plan.needs:
         if need.terms and not plan.sharing:
             _say(f"{need.stage.title}: {_breakdown(need.terms)}", console)

@@ -109,7 +109,8 @@ class Notices(PlainView):
 
 
 def make(label: str, *inputs: WorkUnit, kind: str = "expert", cpus: float = 1, gpus: float = 0, workers: int = 1) -> WorkUnit:
-    resources = Resources(cpus=cpus, gpus=gpus)
+    # Without the bounds of a description, since the scheduler accepts any amount.
+    resources = Resources.model_construct(cpus=cpus, gpus=gpus)
     named = {unit.label: unit for unit in inputs}
     return WorkUnit(kind, {"index": label}, named, resources=resources, label=label, workers=workers)
 
