@@ -113,9 +113,8 @@ def test_a_run_keeps_its_units_although_its_data_and_the_code_change(
     config, data = other_description(store, tmp_path), tmp_path / "data"
     for number in range(9):
         pair(data / f"{number}.jpg", f"caption {number}", number)
-    experiment, units, needed = unfinished(
-        store, f"data.source={{name: folder, path: {data}}}", "data.split={val: 0.2, test: 0.2}"
-    )
+    source = [f"data.source={{name: folder, path: {data}}}", "data.split={val: 0.2, test: 0.2}", "experts.readers=1"]
+    experiment, units, needed = unfinished(store, *source)
 
     def meanwhile() -> None:
         pair(data / "new.jpg", "another caption", 3)
