@@ -3,7 +3,7 @@ import pytest
 from tests.scheduler.parts import Parts
 from vldd_dist.events import Progress, UnitFinished, UnitPaused, UnitReported, UnitRetried, WorkerStarted
 from vldd_dist.pipeline.outcome import DONE
-from vldd_dist.pipeline.work_unit import AvoidedNode
+from vldd_dist.pipeline.work_unit import AvoidedNodes
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.failures.health import HEALTH_SECONDS, HealthChecks
 from vldd_dist.scheduler.failures.stragglers import CONSECUTIVE_CHECKS, MIN_PEERS, WARM_UP_SECONDS
@@ -67,5 +67,5 @@ def test_a_straggler_is_moved_where_its_resources_are_free_a_second_time(spare_c
         return
     assert parts.executor.stopped == [units[-1].id]
     assert parts.of(UnitRetried) == [UnitRetried(units[-1].id, "slow", "10.0 times as slow as others of its kind")]
-    assert parts.retries.avoid == {units[-1].id: AvoidedNode(f"node of {units[-1].label}")}
+    assert parts.retries.avoid == {units[-1].id: AvoidedNodes(preferably=f"node of {units[-1].label}")}
     assert parts.ready.first() is units[-1]

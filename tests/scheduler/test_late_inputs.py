@@ -7,7 +7,7 @@ import pytest
 from vldd_dist.events import Progress, UnitReported
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.pipeline.work_unit import AvoidedNode, UnitOrder, WorkUnit
+from vldd_dist.pipeline.work_unit import AvoidedNodes, UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.failures.stragglers import MAX_MOVES, SLOWDOWN, WARM_UP_SECONDS
@@ -92,7 +92,7 @@ class Paced(ScriptedExecutor):
         self.began: dict[str, float] = {}
         # The time of each stop, and how long the unit had run.
         self.stopped: list[tuple[float, float]] = []
-        self.avoided: dict[str, AvoidedNode | None] = {}
+        self.avoided: dict[str, AvoidedNodes] = {}
 
     def submit(self, order: UnitOrder) -> None:
         super().submit(order)
@@ -132,7 +132,7 @@ SPEEDS = {"expert 0": 4.0, "expert 1": 4.5, "expert 2": 5.0, "slow": 4.5 / SLOWD
 def test_a_straggler_is_moved_at_most_twice_and_only_to_free_machines(store: Store) -> None:
     executor, view, result = paced(store, SPEEDS, cpus=5)
     assert [WARM_UP_SECONDS + 20 <= after <= WARM_UP_SECONDS + 31 for _, after in executor.stopped] == [True] * MAX_MOVES
-    assert executor.avoided == {"slow": AvoidedNode("node of slow")}
+    assert executor.avoided == {"slow": AvoidedNodes(preferably="node of slow")}
     assert len(result.ran) == 4
     assert ["times as slow as others of its kind" in notice for notice in view.notices] == [True] * MAX_MOVES
 

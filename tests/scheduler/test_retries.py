@@ -8,7 +8,7 @@ from vldd_dist.events import Progress, UnitReported, UnitRetried, WorkerStarted
 from vldd_dist.monitoring.live.run_state import RunState
 from vldd_dist.pipeline.outcome import DONE, Outcome
 from vldd_dist.pipeline.stage import all_stages
-from vldd_dist.pipeline.work_unit import AvoidedNode, UnitOrder, WorkUnit
+from vldd_dist.pipeline.work_unit import NO_NODES, AvoidedNodes, UnitOrder, WorkUnit
 from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.failures.failure_policy import (
@@ -19,13 +19,14 @@ from vldd_dist.scheduler.failures.failure_policy import (
     with_node_losses,
 )
 from vldd_dist.scheduler.failures.health import HEALTH_SECONDS
+from vldd_dist.scheduler.failures.retries import Retries
 from vldd_dist.scheduler.limits import RunClock, RunLimits
 from vldd_dist.scheduler.result import RunResult
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import CRASHED, LOST, Notices, ScriptedExecutor, make
 
 KILLED, BROKEN = Outcome("killed", "its process was killed", 1), Outcome("broken", "no module", 1)
-UNREACHABLE = Outcome("broken", "s3://bucket: permission denied at x", 4, node="n0")
+UNREACHABLE = Outcome("broken", "s3://bucket: permission denied at x", 4)
 BUDGET = RetryBudget()
 
 
@@ -35,7 +36,7 @@ class Timed(ScriptedExecutor):
     def __init__(self, store: Store, script: dict[str, list[Outcome]]) -> None:
         super().__init__(store, script, lambda now: Capacity(2, 0))
         self.at: list[float] = []
-        self.avoided: list[AvoidedNode | None] = []
+        self.avoided: list[AvoidedNodes] = []
         self.to_report: list[UnitReported] = []
 
     def submit(self, order: UnitOrder) -> None:
@@ -67,7 +68,8 @@ def test_failures_on_a_live_machine_are_retried_elsewhere_with_pauses_and_a_limi
     waits = [later - earlier for earlier, later in zip(executor.at, executor.at[1:], strict=False)]
     assert all(pause <= wait <= pause + 3 for pause, wait in zip(BUDGET.pauses, waits, strict=True)), waits
     # Only a broken machine is avoided also where the others are busy.
-    assert executor.avoided == [None, *[AvoidedNode("n1", strictly=outcome is BROKEN)] * 3]
+    avoided = AvoidedNodes(strictly=("n1",)) if outcome is BROKEN else AvoidedNodes(preferably="n1")
+    assert executor.avoided == [NO_NODES, *[avoided] * 3]
     ((unit, failed),) = result.failed
     assert (unit.label, failed.status, result.exit_code) == ("a", outcome.status, 1)
     assert [event.status for event in view.events if isinstance(event, UnitRetried)] == [outcome.status] * 3
@@ -95,19 +97,20 @@ def test_workers_that_died_before_their_node_did_are_lost_with_it(store: Store) 
     assert result.failed == []
     assert executor.submitted == ["a"] * 10
     # A node that no longer exists is not avoided.
-    assert executor.avoided == [None] * 10
+    assert executor.avoided == [NO_NODES] * 10
     for outcome in (KILLED, BROKEN):
         outcomes = [replace(outcome, node="gone"), replace(outcome, node="alive"), outcome]
         found = [one.status for one in with_node_losses(outcomes, "alive".__eq__)]
         assert found == ["lost", outcome.status, outcome.status]
 
 
-class OneBadMachine(ScriptedExecutor):
-    """Eight machines for one unit each. A unit ends after 70 s, but after 20 s on the first machine, which cannot reach the
-    store."""
+class BadMachines(ScriptedExecutor):
+    """Eight machines for one unit each. A unit ends after 70 s, but after 20 s on the first `bad` machines, which cannot reach
+    the store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, bad: int) -> None:
         super().__init__(store, {}, lambda now: Capacity(8, 0))
+        self.bad = bad
         # Unit id -> (machine, time of its start).
         self.placed: dict[str, tuple[int, float]] = {}
 
@@ -117,29 +120,36 @@ class OneBadMachine(ScriptedExecutor):
         for order in list(self.running):
             if order.id not in self.placed:
                 used = {machine for machine, _ in self.placed.values()}
-                free = [
-                    machine for machine in range(8) if machine not in used and order.avoid != AvoidedNode(f"n{machine}", True)
-                ]
+                free = [machine for machine in range(8) if machine not in used and f"n{machine}" not in order.avoid.strictly]
                 if free:
                     self.placed[order.id] = free[0], self.now
                 continue
             machine, began = self.placed[order.id]
-            if self.now - began >= (20 if machine == 0 else 70):
+            is_bad = machine < self.bad
+            if self.now - began >= (20 if is_bad else 70):
                 del self.placed[order.id]
                 self.running.remove(order)
-                if machine > 0:
+                if not is_bad:
                     self.store.create(f"units/{order.kind}/{order.id}/manifest.json", b"{}")
-                ended.append((order.id, DONE if machine > 0 else UNREACHABLE))
+                ended.append((order.id, replace(UNREACHABLE, node=f"n{machine}") if is_bad else DONE))
         return ended
 
 
-def test_a_machine_that_cannot_reach_the_store_fails_no_unit_while_others_can(store: Store) -> None:
-    executor = OneBadMachine(store)
+@pytest.mark.parametrize("bad", [1, 2, 3])
+def test_machines_that_cannot_reach_the_store_fail_no_unit_while_others_can(bad: int, store: Store) -> None:
+    executor = BadMachines(store, bad)
     state = RunState([], executor.clock)
     units = [make(f"unit {number}") for number in range(40)]
     result = Controller(units, store, lambda: executor, state, clock=RunClock(executor.clock, executor.sleep)).run()
     assert result.failed == []
     assert len(executor.submitted) > len(units)
+
+
+def test_every_node_that_broke_a_unit_is_avoided_also_when_it_is_killed_on_another() -> None:
+    retries, unit = Retries(BUDGET, lambda: 0.0, lambda node: True), make("a")
+    for outcome, node in ((BROKEN, "n1"), (BROKEN, "n2"), (KILLED, "n3"), (BROKEN, "n1")):
+        assert retries.decide(unit, replace(outcome, node=node))[0]
+    assert retries.avoid == {unit.id: AvoidedNodes(("n2", "n1"), "n3")}
 
 
 def test_a_store_that_no_machine_reaches_ends_with_its_own_sentence_and_exit_code(store: Store) -> None:
@@ -185,7 +195,7 @@ class Hanging(ScriptedExecutor):
     def __init__(self, store: Store, silent_after: list[float | None]) -> None:
         super().__init__(store, {}, lambda now: Capacity(1, 0))
         self.silent_after, self.began = silent_after, 0.0
-        self.avoided: list[AvoidedNode | None] = []
+        self.avoided: list[AvoidedNodes] = []
         self.stopped: list[float] = []
 
     def submit(self, order: UnitOrder) -> None:
@@ -229,7 +239,7 @@ def hang(store: Store, silent_after: list[float | None], limit: float | None, un
 def test_a_unit_that_goes_silent_is_stopped_and_retried_on_another_machine(store: Store) -> None:
     executor, result = hang(store, [30.0, None], limit=300)
     assert [330 <= after <= 330 + HEALTH_SECONDS + 2 for after in executor.stopped] == [True]
-    assert executor.avoided == [None, AvoidedNode("n1", strictly=True)]
+    assert executor.avoided == [NO_NODES, AvoidedNodes(strictly=("n1",))]
     assert [unit.label for unit in result.ran] == ["a"]
 
 

@@ -10,7 +10,7 @@ from vldd_dist.events import (
     WorkerStarted,
 )
 from vldd_dist.pipeline.outcome import DONE, Outcome
-from vldd_dist.pipeline.work_unit import AvoidedNode
+from vldd_dist.pipeline.work_unit import AvoidedNodes
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.testing.scripted_executor import CRASHED, LOST, make
 
@@ -60,7 +60,7 @@ def test_a_killed_unit_is_decided_on_after_a_pause_and_avoids_the_node_it_report
     parts.now = 5
     parts.settlement.decide_paused()
     assert parts.of(UnitRetried) == [UnitRetried(unit.id, "killed", "its process was killed")]
-    assert parts.retries.avoid == {unit.id: AvoidedNode("n1")}
+    assert parts.retries.avoid == {unit.id: AvoidedNodes(preferably="n1")}
 
 
 def test_a_unit_that_waits_is_ready_when_its_input_is_committed() -> None:

@@ -1,6 +1,6 @@
 from tests.scheduler.parts import Parts
 from vldd_dist.events import CapacityChanged, UnitStarted
-from vldd_dist.pipeline.work_unit import AvoidedNode
+from vldd_dist.pipeline.work_unit import AvoidedNodes
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.scheduler.submitting.admission import MAX_QUEUED
 from vldd_dist.scheduler.submitting.submission import CAPACITY_SECONDS
@@ -64,9 +64,9 @@ def test_with_an_autoscaler_units_beyond_the_capacity_are_submitted_and_start_la
     assert [running.unit for running in parts.running] == [units[5], units[0]]
 
 
-def test_a_node_to_avoid_travels_with_the_order() -> None:
+def test_the_nodes_to_avoid_travel_with_the_order() -> None:
     unit = make("unit")
     parts = Parts([unit], Capacity(1, 0))
-    parts.retries.avoid[unit.id] = AvoidedNode("n1")
+    parts.retries.avoid[unit.id] = AvoidedNodes(("n1",), "n2")
     parts.submit(unit)
-    assert parts.executor.submitted[0].avoid == AvoidedNode("n1")
+    assert parts.executor.submitted[0].avoid == AvoidedNodes(("n1",), "n2")

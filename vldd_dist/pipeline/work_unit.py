@@ -13,17 +13,19 @@ from vldd_dist.config.base import Resources
 Attempt = Literal["task", "actor"]
 
 
-class AvoidedNode(NamedTuple):
-    """A node on which a unit should not run again.
+class AvoidedNodes(NamedTuple):
+    """The nodes on which a unit should not run again, by Ray's ids.
 
     Attributes:
-        node: Ray's id.
-        strictly: whether the unit waits for other nodes, as long as they are large enough for it. Otherwise it runs on this one
-            if the others are busy.
+        strictly: for other nodes than these the unit waits, as long as they are large enough for it. The latest comes last.
+        preferably: on this node it runs only if the others are busy.
     """
 
-    node: str
-    strictly: bool = False
+    strictly: tuple[str, ...] = ()
+    preferably: str | None = None
+
+
+NO_NODES = AvoidedNodes()
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,11 @@ class WorkUnit:
         }
         return sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
-    def order(self, avoid: AvoidedNode | None = None) -> "UnitOrder":
+    def order(self, avoid: AvoidedNodes = NO_NODES) -> "UnitOrder":
         """The order that is sent to a worker.
 
         Args:
-            avoid: the node on which the unit should not run.
+            avoid: the nodes on which the unit should not run.
         """
         return UnitOrder(
             kind=self.kind,
@@ -105,7 +107,7 @@ class UnitOrder:
     Attributes:
         inputs: role -> (kind, id), by which the worker finds the input in the store.
         cpus, gpus: of one worker.
-        avoid: the node on which it should not run, because an earlier attempt failed or was slow there.
+        avoid: the nodes on which it should not run, because an earlier attempt failed or was slow there.
     """
 
     kind: str
@@ -119,7 +121,7 @@ class UnitOrder:
     workers: int = 1
     attempt: Attempt = "task"
     stores_when_stopped: bool = False
-    avoid: AvoidedNode | None = None
+    avoid: AvoidedNodes = NO_NODES
 
 
 def in_dependency_order(targets: list[WorkUnit]) -> list[WorkUnit]:

@@ -1,6 +1,7 @@
 """Running units on Ray: starts attempts, collects their outcomes, and receives their reports through one queue."""
 
 import os
+import time
 from collections.abc import Callable
 
 import ray
@@ -15,11 +16,15 @@ from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.ray_backend.joining import join_cluster, start_ray
 from vldd_dist.ray_backend.workers.attempts import Attempt, ExpertAttempt, GroupAttempt, TaskAttempt
 from vldd_dist.ray_backend.workers.messages import decode
+from vldd_dist.ray_backend.workers.placement import with_room_elsewhere
 from vldd_dist.scheduler.executor import Capacity
 from vldd_dist.store.store import Store
 
 # How long a distillation that is stopped may take to store a checkpoint.
 STOP_SECONDS = 10
+
+# Time between two checks whether nodes are left for the units that must not run on all of them.
+NODES_SECONDS = 10.0
 
 
 class RayExecutor:
@@ -42,6 +47,7 @@ class RayExecutor:
         self._reports: list[UnitReported] = []
         # Unit id -> outcome that a worker process sent through the queue before it exited.
         self._sent_outcomes: dict[str, Outcome] = {}
+        self._nodes_checked_at = -float("inf")
 
     def _join(self) -> None:
         if self.owns_cluster:
@@ -75,7 +81,7 @@ class RayExecutor:
             kind = GroupAttempt
         elif order.attempt == "actor":
             kind = ExpertAttempt
-        self.running[order.id] = kind(order, self.store, self.queue)
+        self.running[order.id] = kind(with_room_elsewhere(order), self.store, self.queue)
 
     def wait(self, timeout_seconds: float) -> list[tuple[str, Outcome]]:
         references = [reference for attempt in self.running.values() for reference in attempt.references]
@@ -92,7 +98,19 @@ class RayExecutor:
                 ended.append((unit_id, self._sent_or(unit_id, outcome)))
         for unit_id, _ in ended:
             self.running.pop(unit_id).stop()
-        return ended
+        return ended + self._stop_without_room()
+
+    def _stop_without_room(self) -> list[tuple[str, Outcome]]:
+        """Stop the attempts that avoid nodes strictly, and for which the other nodes are no longer large enough. Ray would keep
+        them in its queue for ever; the next attempt may run on nodes that this one avoided."""
+        if time.monotonic() - self._nodes_checked_at < NODES_SECONDS:
+            return []
+        self._nodes_checked_at = time.monotonic()
+        orders = [attempt.order for attempt in self.running.values()]
+        stopped = [order.id for order in orders if with_room_elsewhere(order) != order]
+        # Such an attempt does not run: a living node on which it did would have room for it.
+        lost = Outcome("lost", "the other machines that were large enough for it have left the cluster", 1)
+        return [(unit_id, self.stop(unit_id) or lost) for unit_id in stopped]
 
     def _sent_or(self, unit_id: str, outcome: Outcome) -> Outcome:
         """The outcome that the worker sent through the queue before it exited, if it did; else `outcome`. Ray reports a worker

@@ -1,19 +1,27 @@
 """On which nodes an attempt may run, and how often its task is declared to Ray."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray._private.label_utils import validate_label_selector
 
-from vldd_dist.pipeline.work_unit import AvoidedNode, UnitOrder
+from vldd_dist.pipeline.work_unit import NO_NODES, AvoidedNodes, UnitOrder
+from vldd_dist.ray_backend import executor as executor_module
+from vldd_dist.ray_backend.executor import RayExecutor
 from vldd_dist.ray_backend.workers import attempts
 from vldd_dist.ray_backend.workers.attempts import GroupAttempt, TaskAttempt
+from vldd_dist.ray_backend.workers.placement import with_room_elsewhere
 from vldd_dist.store.store import Store
 from vldd_dist.testing.scripted_executor import make
 
-NOT_N1 = {"ray.io/node-id": "!n1"}
 # What Ray says about a node that was lost.
 DEAD = {"NodeID": "n0", "Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+
+
+def not_on(nodes: str) -> dict[str, str]:
+    return {"ray.io/node-id": f"!in({nodes})"}
 
 
 class RecordedRay:
@@ -64,56 +72,106 @@ def _declare_anew() -> Iterator[None]:
         declaration.cache_clear()
 
 
-def order(avoid: AvoidedNode | None, gpus: float = 1, workers: int = 1) -> UnitOrder:
+def order(avoid: AvoidedNodes = NO_NODES, gpus: float = 1, workers: int = 1) -> UnitOrder:
     return make("unit", gpus=gpus, workers=workers).order(avoid)
 
 
-def options_of_task(monkeypatch: pytest.MonkeyPatch, ordered: UnitOrder, *gpus: float) -> dict[str, Any]:
-    ray = RecordedRay(monkeypatch, *gpus)
-    TaskAttempt(ordered, Store("memory://x"), None)  # type: ignore[arg-type]
-    (options,) = ray.called_with
-    assert options.pop("name") == "unit"
-    return options
-
-
-def test_a_task_keeps_away_from_a_broken_node_while_another_is_large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken, slow = AvoidedNode("n1", strictly=True), AvoidedNode("n1")
-    assert options_of_task(monkeypatch, order(None), 8, 8) == {}
-    # Ray uses the fallback as soon as the other nodes are busy, and a broken node never is.
-    soft = {"label_selector": NOT_N1, "fallback_strategy": [{"label_selector": {}}]}
-    assert options_of_task(monkeypatch, order(slow), 8, 8) == soft
-    assert options_of_task(monkeypatch, order(broken), 8, 8) == {"label_selector": NOT_N1}
-    assert options_of_task(monkeypatch, order(broken), 8) == {}
-    assert options_of_task(monkeypatch, order(broken, gpus=2), 8, 1, 1) == {}
-    assert options_of_task(monkeypatch, order(broken, gpus=0.1), 8, 0.1) == {"label_selector": NOT_N1}
-    assert options_of_task(monkeypatch, order(broken, gpus=0), 8, 0) == {"label_selector": NOT_N1}
-
-
 @pytest.mark.parametrize(
-    ("gpus", "strictly", "kept_away"),
+    ("avoid", "options"),
     [
-        ((4, 4), True, True),
-        ((4, 2, 2), True, True),
-        ((4,), True, False),
-        ((4, 3), True, False),
-        ((8, 0), True, False),
-        ((4, 4), False, False),
+        (NO_NODES, {}),
+        (AvoidedNodes(("n1",)), {"label_selector": not_on("n1")}),
+        (AvoidedNodes(("n2", "n1")), {"label_selector": not_on("n1,n2")}),
+        # Ray uses the fallback as soon as the other nodes are busy, and a broken node never is.
+        (AvoidedNodes((), "n1"), {"label_selector": not_on("n1"), "fallback_strategy": [{"label_selector": {}}]}),
+        (
+            AvoidedNodes(("n2",), "n1"),
+            {"label_selector": not_on("n1,n2"), "fallback_strategy": [{"label_selector": not_on("n2")}]},
+        ),
     ],
     ids=str,
 )
-def test_a_group_keeps_away_from_the_node_that_broke_it(
-    gpus: tuple[float, ...], strictly: bool, kept_away: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_task_never_runs_on_nodes_avoided_strictly_and_on_a_slow_one_only_if_others_are_busy(
+    avoid: AvoidedNodes, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray = RecordedRay(monkeypatch, *gpus)
-    GroupAttempt(order(AvoidedNode("n1", strictly), workers=4), Store("memory://x"), None)  # type: ignore[arg-type]
-    assert ray.groups == [{"strategy": "PACK", "bundle_label_selector": [NOT_N1] * 4 if kept_away else None}]
+    ray = RecordedRay(monkeypatch)
+    TaskAttempt(order(avoid), Store("memory://x"), None)  # type: ignore[arg-type]
+    assert ray.called_with == [{"name": "unit", **options}]
+    for selector in (options, *options.get("fallback_strategy", [])):
+        assert validate_label_selector(selector.get("label_selector")) is None
+
+
+@pytest.mark.parametrize(
+    ("broke_it", "unit", "gpus", "remaining"),
+    [
+        (["n1"], {}, (8, 8), ["n1"]),
+        (["n1"], {}, (8,), []),
+        (["n1"], {"gpus": 2}, (8, 1, 1), []),
+        (["n1"], {"gpus": 0.1}, (8, 0.1), ["n1"]),
+        (["n1"], {"gpus": 0}, (8, 0), ["n1"]),
+        (["n1"], {"workers": 4}, (4, 4), ["n1"]),
+        (["n1"], {"workers": 4}, (4, 2, 2), ["n1"]),
+        (["n1"], {"workers": 4}, (4,), []),
+        (["n1"], {"workers": 4}, (4, 3), []),
+        (["n1"], {"workers": 4}, (8, 0), []),
+        (["n2", "n1"], {}, (8, 8, 8), ["n2", "n1"]),
+        # The earliest may have recovered.
+        (["n2", "n1"], {}, (8, 8), ["n1"]),
+        (["n2", "n1"], {"workers": 4}, (4, 2, 2), ["n1"]),
+    ],
+    ids=str,
+)
+def test_the_nodes_that_broke_a_unit_are_avoided_while_the_others_are_large_enough(
+    broke_it: list[str], unit: dict[str, Any], gpus: tuple[float, ...], remaining: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RecordedRay(monkeypatch, *gpus)
+    avoid = AvoidedNodes(tuple(broke_it), "n3")
+    assert with_room_elsewhere(order(avoid, **unit)).avoid == AvoidedNodes(tuple(remaining), "n3")
+
+
+@pytest.mark.parametrize(
+    ("avoid", "selector"),
+    [(AvoidedNodes(("n1", "n2")), not_on("n1,n2")), (AvoidedNodes((), "n1"), None), (NO_NODES, None)],
+    ids=str,
+)
+def test_a_group_keeps_away_from_the_nodes_that_broke_it(
+    avoid: AvoidedNodes, selector: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = RecordedRay(monkeypatch)
+    GroupAttempt(order(avoid, workers=4), Store("memory://x"), None)  # type: ignore[arg-type]
+    assert ray.groups == [{"strategy": "PACK", "bundle_label_selector": selector and [selector] * 4}]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_unit_goes_back_to_a_node_that_broke_it_when_the_others_leave(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would keep it in its queue for as long as the node that it must avoid is the only one."""
+    RecordedRay(monkeypatch, 4, 4)
+    monkeypatch.setattr(RayExecutor, "_join", lambda self: None)
+    queue = SimpleNamespace(qsize=lambda: 0, get_nowait_batch=lambda size: [])
+    monkeypatch.setattr(RayExecutor, "_make_queue", lambda self: queue)
+    monkeypatch.setattr(executor_module.ray, "wait", lambda references, **options: ([], references))
+    monkeypatch.setattr(executor_module.ray, "cancel", lambda reference, force: None)
+    monkeypatch.setattr(executor_module.ray, "kill", lambda actor: None)
+    monkeypatch.setattr(attempts, "remove_placement_group", lambda group: None)
+    monkeypatch.setattr(executor_module, "NODES_SECONDS", 0)
+    executor = RayExecutor(Store("memory://x"))
+    restricted = order(AvoidedNodes(("n1",)), workers=workers)
+    executor.submit(restricted)
+    assert executor.wait(1) == []
+    assert executor.running[restricted.id].order.avoid.strictly == ("n1",)
+    RecordedRay(monkeypatch, 4)
+    ((unit_id, outcome),) = executor.wait(1)
+    assert (unit_id, outcome.status, executor.running) == (restricted.id, "lost", {})
+    executor.submit(restricted)
+    assert executor.running[restricted.id].order.avoid.strictly == ()
+    assert executor.wait(1) == []
 
 
 def test_units_with_equal_resources_share_a_declaration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray keeps each until the job ends."""
     ray, store = RecordedRay(monkeypatch, 8), Store("memory://x")
     for gpus in (1, 1, 0.5, 1):
-        TaskAttempt(order(None, gpus), store, None)  # type: ignore[arg-type]
+        TaskAttempt(order(gpus=gpus), store, None)  # type: ignore[arg-type]
     for _ in range(2):
-        GroupAttempt(order(None, workers=3), store, None)  # type: ignore[arg-type]
+        GroupAttempt(order(workers=3), store, None)  # type: ignore[arg-type]
     assert [options.get("num_gpus") for options, _ in ray.declared] == [1, 0.5, None]

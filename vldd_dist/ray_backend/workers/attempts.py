@@ -17,6 +17,7 @@ from vldd_dist.pipeline.outcome import Outcome
 from vldd_dist.pipeline.work_unit import UnitOrder
 from vldd_dist.ray_backend.workers import exceptions, start
 from vldd_dist.ray_backend.workers.errors import LOST, outcome_of_error
+from vldd_dist.ray_backend.workers.placement import labels_without, placement_options
 from vldd_dist.store.store import Store
 
 # When a rank fails because another rank is gone, the remaining ranks get this long to fail as well. A rank that is still
@@ -32,9 +33,11 @@ class Attempt(Protocol):
     """A running attempt at a unit.
 
     Attributes:
+        order: as it was submitted.
         references: Ray object references of the running calls; when one is ready, the attempt may have ended.
     """
 
+    order: UnitOrder
     references: list[ray.ObjectRef]
 
     def outcome(self) -> Outcome | None:
@@ -61,44 +64,12 @@ def _actor(kind: type) -> Any:
     return ray.remote(max_restarts=0)(kind)
 
 
-def _labels_of_others(order: UnitOrder) -> dict[str, str] | None:
-    """The label selector of the nodes other than `order.avoid`."""
-    return None if order.avoid is None else {"ray.io/node-id": f"!{order.avoid.node}"}
-
-
-def _required_labels(order: UnitOrder) -> dict[str, str] | None:
-    """The label selector of the nodes on which the unit must run; None: any."""
-    is_strict = order.avoid is not None and order.avoid.strictly and _others_are_large_enough(order)
-    return _labels_of_others(order) if is_strict else None
-
-
-def _another_node(order: UnitOrder) -> dict[str, Any]:
-    """Ray's options for running on another node than `order.avoid`, if there is one."""
-    if required := _required_labels(order):
-        return {"label_selector": required}
-    if order.avoid is None or order.avoid.strictly:
-        return {}
-    # Ray uses the fallback as soon as no other node is free.
-    return {"label_selector": _labels_of_others(order), "fallback_strategy": [{"label_selector": {}}]}
-
-
-def _others_are_large_enough(order: UnitOrder) -> bool:
-    """Whether the living nodes without `order.avoid` could hold all workers of the unit, if nothing else ran on them."""
-    assert order.avoid is not None
-    room = 0
-    for node in ray.nodes():
-        if node["Alive"] and node["NodeID"] != order.avoid.node:
-            asked = (("CPU", order.cpus), ("GPU", order.gpus))
-            # Ray adds up fractions in multiples of 1/10,000.
-            room += min(int(round(node["Resources"].get(name, 0) / amount, 4)) for name, amount in asked if amount)
-    return room >= order.workers
-
-
 class TaskAttempt:
     """A unit as a Ray task. Other units may use its process after it, unless it was given a GPU."""
 
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
-        task = _task(order.cpus, order.gpus).options(name=order.label, **_another_node(order))
+        task = _task(order.cpus, order.gpus).options(name=order.label, **placement_options(order))
+        self.order = order
         self.references = [task.remote(_payload(order, store), order.id, events)]
         self._ended = False
         self.stores_when_asked = order.stores_when_stopped
@@ -124,7 +95,8 @@ class ExpertAttempt:
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
         # Keep the handle: Ray ends an actor that has none.
         actor = _actor(start.ExpertActor)
-        self.actor = actor.options(num_cpus=order.cpus, num_gpus=order.gpus, **_another_node(order)).remote()
+        self.actor = actor.options(num_cpus=order.cpus, num_gpus=order.gpus, **placement_options(order)).remote()
+        self.order = order
         self.references = [self.actor.run.remote(_payload(order, store), events)]
 
     def outcome(self) -> Outcome | None:
@@ -140,7 +112,7 @@ class GroupAttempt:
     def __init__(self, order: UnitOrder, store: Store, events: Queue) -> None:
         needs = {"CPU": order.cpus} | ({"GPU": order.gpus} if order.gpus else {})
         # Placement groups have no fallback, so a node that is not avoided strictly is not avoided.
-        required = _required_labels(order)
+        required = labels_without(order.avoid.strictly)
         selectors = [required] * order.workers if required else None
         self.group = placement_group([needs] * order.workers, strategy="PACK", bundle_label_selector=selectors)
         self.actors = [
@@ -157,6 +129,7 @@ class GroupAttempt:
         self._node_of_rank = [actor.node.remote() for actor in self.actors]
         rendezvous = self.actors[0].open.remote(order.workers)
         payload = _payload(order, store)
+        self.order = order
         self.references = [actor.run.remote(rendezvous, rank, payload, events) for rank, actor in enumerate(self.actors)]
         self._all = list(self.references)
         self._timeout = timedelta(seconds=order.execution.get("rank_timeout_seconds", 0))

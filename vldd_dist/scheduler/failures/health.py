@@ -1,7 +1,7 @@
 """Stopping units that hang, and moving units that are much slower than others of their kind."""
 
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.pipeline.work_unit import AvoidedNode
+from vldd_dist.pipeline.work_unit import NO_NODES, AvoidedNodes
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.failures.stall_timeout import StallTimeout
 from vldd_dist.scheduler.failures.stragglers import Stragglers
@@ -18,7 +18,7 @@ class HealthChecks:
 
     Args:
         stall_timeout_seconds: see `StallTimeout`.
-        avoid: unit id -> node on which it should not run again; units that are moved are added.
+        avoid: unit id -> nodes on which it should not run again; units that are moved are added.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class HealthChecks:
         admission: Admission,
         running: RunningUnits,
         settlement: Settlement,
-        avoid: dict[str, AvoidedNode],
+        avoid: dict[str, AvoidedNodes],
         stall_timeout_seconds: float | None,
     ) -> None:
         self._executor, self._admission, self._running, self._settlement = executor, admission, running, settlement
@@ -57,7 +57,7 @@ class HealthChecks:
             if not self._admission.fits(unit):
                 continue
             if node := self._running[unit.id].node:
-                self._avoid[unit.id] = AvoidedNode(node)
+                self._avoid[unit.id] = self._avoid.get(unit.id, NO_NODES)._replace(preferably=node)
             if ended := self._executor.stop(unit.id):
                 self._settlement.attempt_ended(unit, ended)
             else:

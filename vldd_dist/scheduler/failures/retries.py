@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.pipeline.work_unit import AvoidedNode, WorkUnit
+from vldd_dist.pipeline.work_unit import NO_NODES, AvoidedNodes, WorkUnit
 from vldd_dist.scheduler.failures.failure_policy import (
     AVOID_NODE,
     RetryBudget,
@@ -23,11 +23,11 @@ class Retries:
         is_alive: whether the node with this id is still part of the cluster.
 
     Attributes:
-        avoid: unit id -> node on which it should not run again.
+        avoid: unit id -> nodes on which it should not run again.
     """
 
     def __init__(self, budget: RetryBudget, clock: Callable[[], float], is_alive: Callable[[str], bool]) -> None:
-        self.avoid: dict[str, AvoidedNode] = {}
+        self.avoid: dict[str, AvoidedNodes] = {}
         self._budget, self._clock, self._is_alive = budget, clock, is_alive
         self._attempts: dict[str, list[Outcome]] = defaultdict(list)
         # Unit id -> (clock time at which its pause ends, outcome of its last attempt).
@@ -62,5 +62,10 @@ class Retries:
         if outcome.status in AVOID_NODE and outcome.node is not None:
             # A broken machine, which ends units at once, is always free: without `strictly` it would get the unit again and
             # again while the others work. A killed unit may succeed where it was, once other units there have ended.
-            self.avoid[unit.id] = AvoidedNode(outcome.node, strictly=outcome.status == "broken")
+            avoid = self.avoid.get(unit.id, NO_NODES)
+            if outcome.status == "broken":
+                others = (node for node in avoid.strictly if node != outcome.node)
+                self.avoid[unit.id] = avoid._replace(strictly=(*others, outcome.node))
+            else:
+                self.avoid[unit.id] = avoid._replace(preferably=outcome.node)
         return True, outcome

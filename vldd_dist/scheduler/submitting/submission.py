@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from vldd_dist.events import CapacityChanged, RunEvent, UnitStarted
 from vldd_dist.pipeline.running_unit import RunningUnit
-from vldd_dist.pipeline.work_unit import AvoidedNode, WorkUnit
+from vldd_dist.pipeline.work_unit import NO_NODES, AvoidedNodes, WorkUnit
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.running import RunningUnits
 from vldd_dist.scheduler.submitting.admission import Admission
@@ -18,7 +18,7 @@ class Submission:
     """Moves units from the ready queue to the executor, and reserves the resources of those that run.
 
     Args:
-        avoid: unit id -> node on which it should not run.
+        avoid: unit id -> nodes on which it should not run.
         clock: in seconds.
     """
 
@@ -28,7 +28,7 @@ class Submission:
         ready: ReadyQueue,
         admission: Admission,
         running: RunningUnits,
-        avoid: dict[str, AvoidedNode],
+        avoid: dict[str, AvoidedNodes],
         emit: Callable[[RunEvent], None],
         clock: Callable[[], float],
     ) -> None:
@@ -86,4 +86,4 @@ class Submission:
 
     def _submit(self, unit: WorkUnit) -> None:
         self._admission.submit(unit)
-        self._executor.submit(unit.order(self._avoid.get(unit.id)))
+        self._executor.submit(unit.order(self._avoid.get(unit.id, NO_NODES)))
