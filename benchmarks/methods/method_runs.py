@@ -16,15 +16,19 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.store.store import Store
 
 ROOT = Path(__file__).parents[2]
-# Folders with the code of a distillation in feature space and of its students.
+# Folders and files with the code of a distillation in feature space and of its students.
 CODE = (
     "benchmarks/methods",
     "vldd_dist/applications",
+    "vldd_dist/data/medoids.py",
+    "vldd_dist/data/prepared",
     "vldd_dist/distillation",
     "vldd_dist/distilled_set",
     "vldd_dist/evaluation",
     "vldd_dist/models",
     "vldd_dist/retrieval",
+    "vldd_dist/seeding.py",
+    "vldd_dist/sharding",
 )
 
 
@@ -61,8 +65,9 @@ def digest_of_code(root: Path = ROOT) -> str:
     """A sha256 of the code on which the figures depend, apart from that of the units, whose ids contain their stages' versions.
     Comments and the layout of the code are not part of it."""
     digest = sha256()
-    for folder in CODE:
-        for path in sorted((root / folder).rglob("*.py")):
+    for entry in CODE:
+        paths = [root / entry] if entry.endswith(".py") else (root / entry).rglob("*.py")
+        for path in sorted(path for path in paths if path.exists()):
             digest.update(f"{path.relative_to(root)} {ast.dump(ast.parse(path.read_text()))}\n".encode())
     return digest.hexdigest()
 

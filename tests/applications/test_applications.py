@@ -193,6 +193,22 @@ def test_attack_success_and_true_positive_rate_by_hand() -> None:
     assert success(np.array([196.5, 300.0]), others)[1] == 0.5
 
 
+def test_parts_are_checked_and_distilled_with_the_batches_of_the_evaluation() -> None:
+    """A part's bilevel student takes the evaluation's batches, whatever the experiment's own distillation takes."""
+    described = [
+        "applications.run=[continual_learning]",
+        "distill.pairs=[40]",
+        "distill.objective=trajectory_matching",
+        "experts.epochs=3",
+    ]
+    assert load_experiment(PRESET, [*described, "evaluation.batch_size=20"]).evaluation.batch_size == 20
+    sentence = r"applications\.run, the distillation of a part: .*student_momentum"
+    with pytest.raises(ConfigError, match=sentence):
+        load_experiment(PRESET, [*described, "evaluation.momentum=0.5"])
+    settings = PartDistillation()._settings(5, 0.1, 20)
+    assert settings.batch_size == 20
+
+
 def test_a_set_that_started_as_noise_has_no_initial_real_pairs() -> None:
     """For a set that started as noise, membership inference has only the setting `members: the other training pairs`."""
     generator = torch.Generator().manual_seed(0)

@@ -1,5 +1,6 @@
 """Rank 0 decides for all ranks, also where the others would compute something else, and may take its time."""
 
+import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,14 +14,14 @@ import torch
 from tests.evaluation.test_evaluator import evaluator, pairs, split
 from vldd_dist.distillation.initialisations.k_means import KMeansPairs
 from vldd_dist.errors import ConfigError
-from vldd_dist.evaluation.evaluator import TrainingPairs
+from vldd_dist.evaluation.evaluator import TrainingPairs, train_student
 from vldd_dist.retrieval.recall import Recall
 from vldd_dist.sharding.ranks import ALIVE_SECONDS, LostRank, Ranks
 from vldd_dist.testing.processes.group import Group
 
 TIMEOUT = timedelta(seconds=2)
-# Learning rate -> validation recall, as each of two ranks on unlike machines computes it; None: the loss diverges there.
-MEASURED = [{0.01: 50.0, 0.02: 50.1, 0.03: 40.0}, {0.01: 50.1, 0.02: 50.0, 0.03: None}]
+# Learning rate -> validation recall, as each of two ranks on unlike machines computes it.
+MEASURED = [{0.01: 50.0, 0.02: 50.1, 0.03: 40.0}, {0.01: 50.1, 0.02: 50.0, 0.03: 60.0}]
 
 
 def chosen(ranks: Ranks) -> tuple[float, dict[float, float]]:
@@ -29,10 +30,10 @@ def chosen(ranks: Ranks) -> tuple[float, dict[float, float]]:
 
     def train(student: object, pairs: object, settings: object, rate: float, *rest: object) -> bool:
         trained.append(rate)
-        return measured[rate] is not None
+        return True
 
     def measure(*arguments: object) -> Recall:
-        value = measured[trained[-1]] or 0.0
+        value = measured[trained[-1]]
         return Recall((value,) * 3, (value,) * 3)
 
     module = "vldd_dist.evaluation.evaluator"
@@ -45,6 +46,22 @@ def test_ranks_whose_machines_round_differently_choose_the_same_learning_rate(gr
     found = group(2).run(chosen)
     assert found[0] == (0.02, pytest.approx(MEASURED[0]))
     assert found[1] == found[0]
+
+
+def trained_where_one_diverges(ranks: Ranks) -> tuple[bool, bool]:
+    """Whether training ended well: where rank 1 finds an infinite loss in the first epoch, and where rank 0 does."""
+    told, results, used = math.isfinite, [], evaluator([0.1])
+    for wrong in (1, 0):
+        student = used.build_student()
+        own = TrainingPairs({name: rows[slice(*ranks.rows(10))] for name, rows in pairs().rows.items()}, 10, ranks)
+        with patch("vldd_dist.evaluation.evaluator.math") as module:
+            module.isfinite = lambda loss, wrong=wrong: told(loss) and ranks.rank != wrong
+            results.append(train_student(student, own.in_model_inputs(student), used.settings, 0.1, used.loss, 3))
+    return results[0], results[1]
+
+
+def test_ranks_stop_training_together_if_they_differ_in_whether_the_loss_is_finite(group: Callable[[int], Group]) -> None:
+    assert group(2).run(trained_where_one_diverges) == [(True, False)] * 2
 
 
 def started(ranks: Ranks) -> Any:

@@ -62,9 +62,10 @@ class PartDistillation(Section):
         loss: Loss = experiment.model.loss
         if learned := loss.learned_names():
             return [f"applications.run: each part's pairs would learn a {learned[0]} of their own: let model.loss learn none"]
-        distill = experiment.distill.model_copy(update={"objective": self.objective, "workers": 1, "sharding": "none"})
+        part = {"objective": self.objective, "workers": 1, "sharding": "none", "batch_size": experiment.evaluation.batch_size}
+        distill = experiment.distill.model_copy(update=part)
         found: list[str] = self.objective.problems(experiment.model_copy(update={"distill": distill}))
-        return found
+        return [f"applications.run, the distillation of a part: {problem}" for problem in found]
 
     def run(
         self,
@@ -80,7 +81,8 @@ class PartDistillation(Section):
                 standard deviation of the features and embeddings.
         """
         count = start if isinstance(start, int) else len(start.images)
-        settings = self._settings(start, self.lr * float(train.inputs.std(dim=0).mean()))
+        lr_images = self.lr * float(train.inputs.std(dim=0).mean())
+        settings = self._settings(start, lr_images, students.protocol.batch_size)
         embeddings, features = in_memory(train.inputs, train.texts, first_captions(train))
         model = students.with_seed(derive_seed(students.seed, "distilled part")).build()
         context = RunContext(
@@ -94,15 +96,21 @@ class PartDistillation(Section):
     def flops(self, planned: Planned, pairs: int, validation: float) -> float | None:
         """Floating-point operations of distilling a part, for a plan: all outer steps, and the validations on this many images.
         None if the objective does not count the operations of its steps."""
-        step = self.objective.step_flops(planned.costs, self._settings(pairs, self.lr), pairs)
+        step = self.objective.step_flops(planned.costs, self._settings(pairs, self.lr, planned.protocol.batch_size), pairs)
         if step is None:
             return None
         # The starting pairs are validated, too.
         validations = 1 + math.ceil(self.outer_steps / self.validate_every)
         return self.outer_steps * step + validations * planned.on_pairs(pairs, validation)
 
-    def _settings(self, start: PairNumbers | int, lr_images: float) -> DistillationSettings:
+    def _settings(self, start: PairNumbers | int, lr_images: float, batch_size: int) -> DistillationSettings:
+        """The settings of the outer loop.
+
+        Args:
+            batch_size: that of the evaluation, for whose students the pairs are made.
+        """
         return DistillationSettings(
+            batch_size=batch_size,
             initialise=_initialise(start),
             objective=self.objective,
             outer_steps=self.outer_steps,

@@ -121,6 +121,7 @@ def train_epochs(
     protocol: TrainingProtocol,
     seed: int,
     device: torch.device,
+    is_finite: Callable[[float], bool] = math.isfinite,
 ) -> list[float]:
     """The training loop: one phase after the other, each for all epochs, in an order that the seed and the epoch determine.
 
@@ -129,6 +130,8 @@ def train_epochs(
         update: makes an optimiser step on a loss.
         phases: the numbers of each phase's pairs.
         device: of the modules. The states of its random generator and of the CPU's are restored afterwards.
+        is_finite: whether training may go on after an epoch with this loss; on several ranks it must answer the same on all,
+            because `loss_of` communicates.
 
     Returns:
         The loss of each epoch, a mean over its pairs, and finally the loss of the last batch by the trained modules in
@@ -150,11 +153,11 @@ def train_epochs(
                 update(loss)
                 total += loss.detach() * len(batch) / len(numbers)
             losses.append(total.item())
-            if not math.isfinite(losses[-1]):
+            if not (finite := is_finite(losses[-1])):
                 break
     for module in modules:
         module.eval()
-    if math.isfinite(losses[-1]):
+    if finite:
         with torch.no_grad():
             losses.append(loss_of(batch).item())
     return losses

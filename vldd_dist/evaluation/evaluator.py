@@ -74,10 +74,10 @@ class Evaluator:
             student = self.build_student()
             # All students start from the same weights, so the features of a frozen backbone are computed only once.
             encoded = encoded or pairs.in_model_inputs(student)
-            # Rank 0 decides for all: ranks on different kinds of machines may differ in the last bits of what they compute, and
-            # so in whether a loss is finite and which recall is higher.
-            if not ranks.broadcast(train_student(student, encoded, self.settings, rate, self.loss, self.seed)):
+            if not train_student(student, encoded, self.settings, rate, self.loss, self.seed):
                 continue
+            # Rank 0 decides for all: ranks on different kinds of machines may differ in the last bits of what they compute, and
+            # so in which recall is higher.
             recalls[rate] = ranks.broadcast(measure(student, validation, self.settings.encode_batch, ranks))
             if best is None or recalls[rate].mean > recalls[best[0]].mean:
                 best = rate, student
@@ -133,8 +133,12 @@ def train_student(
         loss_rows = {name: gather_rows(exchange.to_users(values)) for name, values in rows.items()}
         return loss(image_features, text_features, loss_rows, pairs.shared) / ranks.world_size
 
-    losses = train_epochs([model], partial_loss, replicas.step, phases, settings, seed, inputs.device)
-    return math.isfinite(losses[-1])
+    def is_finite(loss: float) -> bool:
+        """What rank 0 finds: on different kinds of machines, the last bits may decide whether a loss is finite."""
+        return ranks.broadcast(math.isfinite(loss))
+
+    losses = train_epochs([model], partial_loss, replicas.step, phases, settings, seed, inputs.device, is_finite)
+    return is_finite(losses[-1])
 
 
 def _phases(own_phases: Tensor | None, pairs: TrainingPairs) -> list[Tensor]:

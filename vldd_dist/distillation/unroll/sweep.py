@@ -99,10 +99,12 @@ class _Sweep:
         for step in reversed(range(skip, len(unroll.batches))):
             products, rate_terms = self._propagate(step, with_theta=update_adjoint and step > skip)
             batches.append([-product for product in products[:own]])
-            for total, product in zip(shared, products[own:], strict=True):
-                total.sub_(product)
+            if shared:
+                torch._foreach_sub_(shared, list(products[own:]))
             # Summed on the CPU, in a fixed order, so that all ranks and reruns have equal bits.
             rates.index_add_(0, tower_indices, rate_terms.to(rates.dtype).cpu(), alpha=-1)
+            # Free this step's products before the next step builds its graph.
+            del products, rate_terms
         return batches[::-1], rates.to(unroll.rates.device), shared
 
     def _propagate(self, step: int, *, with_theta: bool) -> tuple[Params, Tensor]:
