@@ -26,3 +26,12 @@ SMALL = {"img_size": 32, "embed_dim": 48, "depth": 1, "num_heads": 3}
 def test_towers_that_would_learn_nothing_are_refused(overrides: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         Graph(experiment(*overrides))
+
+
+def test_each_image_model_supports_gradient_checkpointing_if_it_is_set() -> None:
+    checkpointing = ["model.image.train=full", "model.image.grad_checkpointing=true"]
+    refused = r"grad_checkpointing: timm's dla46_c does not support it"
+    with pytest.raises(ConfigError, match=f"^model.*{refused}"):
+        Graph(experiment("model.image.model=dla46_c", *checkpointing))
+    with pytest.raises(ConfigError, match=f"evaluation.image_models: with dla46_c, .*{refused}"):
+        Graph(experiment("evaluation.image_models=[dla46_c]", *checkpointing))

@@ -1,6 +1,5 @@
 """Checks, before anything runs, that the models of a description can be built. No weights are loaded."""
 
-import json
 from functools import cache
 
 import torch
@@ -26,7 +25,8 @@ def check_models(experiment: Experiment) -> None:
     for name in experiment.image_models():
         try:
             check_backbone_name(name)
-            described = json.dumps(model_named(experiment, name).identity(), sort_keys=True)
+            # All fields, because those that only say how a model runs, such as `grad_checkpointing`, may not suit it either.
+            described = model_named(experiment, name).model_dump_json()
             _check_dual_encoder(described, text_dim, experiment.data.image_size)
         except ConfigError as error:
             raise error if name == own else ConfigError(f"evaluation.image_models: with {name}, {error}") from None
