@@ -82,11 +82,14 @@ def test_a_section_as_a_value_does_not_reset_the_rest_of_the_section(tmp_path: P
     for change, key in (
         ("distill={pairs: [30]}", "distill.pairs"),
         ("distill.objective={inner_steps: 4}", "distill.objective.inner_steps"),
+        ("model.loss.similarity={lr: 0.1}", "model.loss.similarity.lr"),
     ):
+        similarity = "model.loss={name: wbce, similarity: {kind: full}}"
         with pytest.raises(
             ConfigError, match=rf"--set {change.partition('=')[0]}: would reset .*: write {key}, or give all keys"
         ):
-            load_experiment("scenes", [change])
+            load_experiment("scenes", [similarity, change])
+    hub = ["data.source={name: hf, path: a, splits: {train: b, val: c, test: d}}", "model.image.weights=random"]
     head = ["model.image.head={kind: linear}", "model.image.head={kind: projection, dropout: 0.1}", "model.joint_dim=8"]
     for changes in (
         head,
@@ -94,6 +97,8 @@ def test_a_section_as_a_value_does_not_reset_the_rest_of_the_section(tmp_path: P
         ["distill.initialise={name: noise}", "distill.initialise={images: noise, texts: real}"],
         ["experts.augment={flip: false}", "experts.augment={}"],
         ["model.image.model_args={act_layer: relu}", "model.image.model_args={drop_rate: 0.0}"],
+        ["model.loss={name: wbce, similarity: {kind: low_rank, rank: 4}}", "model.loss.similarity={kind: full, lr: 0.1}"],
+        [*hub, "data.source.splits={train: b, val: c}"],
     ):
         load_experiment("scenes", changes)
 

@@ -7,7 +7,7 @@ from typing import Any
 # `section.key`, with one or more sections.
 Key = str
 # Mappings that are one value, not a section.
-WHOLE_VALUES = ("model_args",)
+WHOLE_VALUES = ("model_args", "splits")
 
 
 def names_first(changes: Iterable[tuple[Key, Any]]) -> list[tuple[Key, Any]]:
@@ -50,14 +50,15 @@ def set_key(tree: dict[str, Any], key: Key, value: Any) -> None:
 
 def _lost_keys(old: Any, new: Any, name: str) -> list[Key]:
     """The keys that a mapping has and the one in its place lacks. None if the new one is empty, which asks for the defaults, or
-    names a plug-in."""
-    if not (isinstance(old, dict) and isinstance(new, dict) and new) or name in WHOLE_VALUES or _names_plugin(old, new):
+    names a plug-in or another kind."""
+    if not (isinstance(old, dict) and isinstance(new, dict) and new) or name in WHOLE_VALUES or _chooses(old, new):
         return []
     inner = [f"{key}.{lost}" for key in old if key in new for lost in _lost_keys(old[key], new[key], key)]
     return [*(key for key in old if key not in new), *inner]
 
 
-def _names_plugin(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether a mapping says which plug-in it is: by a name, or, in place of another plug-in, as an initialisation of images
-    and texts."""
-    return "name" in new or ("name" in old and not new.keys().isdisjoint(("images", "texts")))
+def _chooses(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a mapping says what has these keys: a plug-in by its name, or, in place of another plug-in, as an initialisation of
+    images and texts; or another kind, which has other keys."""
+    other_kind = "kind" in new and new["kind"] != old.get("kind")
+    return "name" in new or other_kind or ("name" in old and not new.keys().isdisjoint(("images", "texts")))
