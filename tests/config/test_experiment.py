@@ -36,6 +36,12 @@ def test_a_plugins_name_and_settings_come_in_any_order(tmp_path: Path) -> None:
     assert whole.data.source.name == "scenes", "a mapping with a name replaces the earlier plug-in and its settings"
 
 
+def test_a_name_is_set_before_its_settings_and_after_its_section() -> None:
+    changes = ["model.loss={name: wbce, temperature: 0.07}", "model.loss.similarity.lr=0.01", "model.loss.similarity=full"]
+    loss = load_experiment("scenes", changes).model.loss
+    assert (loss.name, loss.temperature, loss.similarity.kind, loss.similarity.lr) == ("wbce", 0.07, "full", 0.01)
+
+
 @pytest.mark.parametrize("loss", [None, "infonce", {"name": "infonce"}, {"name": "infonce", "temperature": 0.4}])
 def test_however_the_file_writes_a_plugin_a_name_and_its_settings_replace_it(loss: Any, tmp_path: Path) -> None:
     tree = yaml.safe_load(Path(SCENES).read_text())

@@ -8,17 +8,22 @@ from typing import Any
 Key = str
 # Mappings that are one value, not a section.
 WHOLE_VALUES = ("model_args", "splits")
+# Sections that are written as the name of their kind, not of a plug-in.
+SECTIONS_WITH_KINDS = ("similarity",)
 
 
 def names_first(changes: Iterable[tuple[Key, Any]]) -> list[tuple[Key, Any]]:
     """The changes of one place (a command line, a variant) in the order in which they are applied: the name of a plug-in before
-    its settings, so that `--set data.source.images=...` may come before `--set data.source=karpathy`; otherwise as given."""
-    given = list(changes)
-
-    def is_name(key: Key, value: Any) -> bool:
-        return isinstance(value, str) and any(other.startswith(f"{key}.") for other, _ in given)
-
-    return sorted(given, key=lambda change: not is_name(*change))
+    the first of its settings, so that `--set data.source.images=...` may come before `--set data.source=karpathy`; otherwise as
+    given."""
+    ordered = list(changes)
+    for change in tuple(ordered):
+        key, value = change
+        position = ordered.index(change)
+        first = next((place for place, (other, _) in enumerate(ordered) if other.startswith(f"{key}.")), position)
+        if isinstance(value, str) and first < position:
+            ordered.insert(first, ordered.pop(position))
+    return ordered
 
 
 def set_key(tree: dict[str, Any], key: Key, value: Any) -> None:
@@ -34,8 +39,8 @@ def set_key(tree: dict[str, Any], key: Key, value: Any) -> None:
     node = tree
     for section in sections:
         if node is not tree and isinstance(node.get(section), str):
-            # A plug-in that is written as its name.
-            node[section] = {"name": node[section]}
+            # A plug-in or a kind that is written as its name.
+            node[section] = {"kind" if section in SECTIONS_WITH_KINDS else "name": node[section]}
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
             raise ValueError(f"{section} is a value, not a section")
