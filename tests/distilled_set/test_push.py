@@ -109,6 +109,12 @@ def test_a_set_is_not_pushed_to_itself(sets: tuple[str, str], tmp_path: Path) ->
     assert tree(sets[0]) == before
 
 
+def test_a_set_that_is_not_there_is_not_pushed(tmp_path: Path) -> None:
+    """Into a folder that exists."""
+    with pytest.raises(StoreError, match=r"missing/manifest\.json: "):
+        push(tmp_path / "missing", tmp_path)
+
+
 def test_the_folders_of_a_push_are_paths_or_texts(sets: tuple[str, str], tmp_path: Path) -> None:
     push(Path(sets[0]), tmp_path / "target")
     save(distilled_set(), tmp_path / "saved")

@@ -51,7 +51,7 @@ def push(
 
 def _refuse_itself(source: Store, target: Store) -> None:
     """Raises StoreError if the target is the set itself: replacing it would begin with removing its only manifest."""
-    local = source.scheme == target.scheme == "file" and os.path.exists(target.root)
+    local = source.scheme == target.scheme == "file" and all(map(os.path.exists, (source.root, target.root)))
     if source.url == target.url or (local and os.path.samefile(source.root, target.root)):
         raise StoreError(f"{target.url}: is the set itself: name another place")
 
