@@ -9,6 +9,7 @@ from vldd_dist.config.loading.known_keys import known_keys
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.config.loading.unknown_keys import OTHER_NAMES
 from vldd_dist.errors import ConfigError
+from vldd_dist.plugins import SOURCES
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,15 @@ def test_an_unknown_key_names_what_was_meant(overrides: str | list[str], sentenc
     with pytest.raises(ConfigError) as caught:
         load_experiment("scenes", [overrides] if isinstance(overrides, str) else overrides)
     assert sentence in str(caught.value)
+
+
+def test_plugins_that_cannot_be_imported_are_left_out(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    request.addfinalizer(known_keys.cache_clear)
+    monkeypatch.setitem(SOURCES.entries, "stale", "no_such_package:X")
+    known_keys.cache_clear()
+    for override in ("experts.cuont=1", "data.source.pth=1"):
+        with pytest.raises(ConfigError, match="unknown key"):
+            load_experiment("scenes", [override])
 
 
 def test_the_published_names_are_those_of_the_page() -> None:

@@ -1,5 +1,6 @@
 """All keys of a description by their dotted names, for messages."""
 
+import contextlib
 from collections.abc import Iterator
 from functools import cache
 from inspect import isclass
@@ -54,7 +55,12 @@ def siblings(plugin: type[Section]) -> dict[str, type[Plugin]]:
 
 
 def _classes(registry: Registry) -> dict[str, type[Plugin]]:
-    return {name: registry.load(name) for name in registry}
+    """Name -> class. Plug-ins that cannot be imported here, whatever the reason, are left out: the keys are only for messages."""
+    classes = {}
+    for name in registry:
+        with contextlib.suppress(Exception):
+            classes[name] = registry.load(name)
+    return classes
 
 
 def _fields(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
