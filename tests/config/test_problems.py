@@ -1,6 +1,7 @@
 """The most likely mistakes are answered with what to write."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -52,11 +53,27 @@ def test_a_sentence_about_a_section_does_not_repeat_the_section() -> None:
         load_experiment("scenes", ["distill.phases=[{pairs: 5}]"])
 
 
-def test_values_of_an_axis_that_are_lists_are_written_as_lists(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("study", "sentence"),
+    [
+        ({"vary": {"distill.pairs": [10, 20]}}, "vary: a value of distill.pairs is itself a list: write [[10], [20]]"),
+        ({"vary": {"distill.pairs": [[10], 20]}}, "vary: a value of distill.pairs is itself a list: write [[10], [20]]"),
+        (
+            {"vary": {"distill.pairs": {"few": {"distill.pairs": 10}, "base": {}}}},
+            "variant few: distill.pairs: expected a list: write [10]",
+        ),
+        (
+            {"vary": {"distill.pairs": [[10], [20]]}, "variants": {"big": {"distill.pairs": 30}}},
+            "variant big: distill.pairs: expected a list: write [30]",
+        ),
+    ],
+)
+def test_values_that_are_lists_are_written_as_lists(study: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump({"name": "try", "base": "scenes", "vary": {"distill.pairs": [10, 20]}}))
-    with pytest.raises(ConfigError, match=r"a value of distill\.pairs is itself a list: write \[\[10\], \[20\]\]"):
+    path.write_text(yaml.safe_dump({"name": "try", "base": "scenes", **study}))
+    with pytest.raises(ConfigError) as caught:
         load_study(path)
+    assert sentence in str(caught.value)
 
 
 def test_a_folder_and_a_tab_are_answered_with_what_to_write(tmp_path: Path) -> None:

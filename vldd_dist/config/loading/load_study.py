@@ -178,6 +178,8 @@ def _refuse_scalar_axis(error: ValidationError, axes: Mapping[str, Mapping[str, 
     """Raises ConfigError if a variant is wrong because the values of an axis, such as `distill.pairs: [10, 20]`, are no lists."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
-    if first["type"] == "list_type" and key in axes:
-        values = ", ".join(f"[{changes[key]}]" for changes in axes[key].values())
-        raise ConfigError(f"{path}: vary: a value of {key} is itself a list: write [{values}]") from None
+    # The label of an axis `{LABEL: {KEY: VALUE}}` may change other keys.
+    values = [changes[key] for changes in axes.get(key, {}).values() if changes.keys() == {key}]
+    if first["type"] == "list_type" and first["input"] in values and len(values) == len(axes[key]):
+        shown = ", ".join(str(value if isinstance(value, list) else [value]) for value in values)
+        raise ConfigError(f"{path}: vary: a value of {key} is itself a list: write [{shown}]") from None
