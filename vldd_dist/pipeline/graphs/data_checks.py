@@ -1,32 +1,43 @@
 """Checks, before anything runs, that the source has enough images."""
 
+from math import floor, sqrt
+
 from vldd_dist.config.experiment import Experiment, count_problems
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.preparation.groups import groups_of
 from vldd_dist.data.sources.base import SPLITS, Source
 from vldd_dist.errors import ConfigError
 
+# Expected images of a split below which at least nine of ten draws leave it empty.
+FEWEST_EXPECTED = 0.1
+# Standard deviations by which a number of images differs from the expected one in less than one of 100,000 draws.
+DEVIATIONS = 5
+
 
 def train_images(data: DataSettings) -> int | None:
-    """The number of training images, without those that become another split; None if the source does not know it.
+    """The largest number of training images that may be left without those that become another split; None if the source does
+    not know it. The split of each image is a draw (`Group.split_of`), whose result is known only after the preparation.
 
     Raises:
-        ConfigError: the source lacks a split, and `data.split` would leave no image for it.
+        ConfigError: the source lacks a split, and `data.split` would probably leave no image for it.
     """
     source: Source = data.source
     missing = {split: getattr(data.split, split) for split in SPLITS if split not in source.own_splits()}
     limit = data.limits["train"]
     count = source.count("train", None if missing else limit)
     for split, fraction in missing.items():
-        if fraction == 0 or (count is not None and count * fraction < 1):
-            of_all = f" of {count} images" if fraction else ""
+        if fraction == 0 or (count is not None and count * fraction < FEWEST_EXPECTED):
+            leaves = f" of {count} images probably leaves" if fraction else " leaves"
             raise ConfigError(
-                f"data.split.{split}: {fraction:g}{of_all} leaves no {split} image, and the source has no {split} split: raise "
-                "it, or name a source with this split"
+                f"data.split.{split}: {fraction:g}{leaves} no {split} image, and the source has no {split} split: raise it, "
+                "or name a source with this split"
             )
     if count is None:
         return None
-    remaining = count - sum(round(count * fraction) for fraction in missing.values())
+    moved = sum(missing.values())
+    largest = count * (1 - moved) + DEVIATIONS * sqrt(count * moved * (1 - moved))
+    # Each split that the source lacks gets at least one image, or the preparation fails.
+    remaining = min(floor(largest), count - len(missing))
     return remaining if limit is None else min(remaining, limit)
 
 
