@@ -39,6 +39,10 @@ from vldd_dist.errors import ConfigError
         ("stall_timeout_seconds=10m", "expected seconds, without a unit"),
         ("distill.resources.gpu_memory_gib=24GB", "expected GiB, without a unit"),
         ("data.image_size=[224, 224]", "expected a whole number: write 224"),
+        ("data.train_images=3e6", "expected a whole number: write 3000000 (found '3e6')"),
+        ("seed='0.5'", "expected a whole number (found '0.5')"),
+        ("seed='inf'", "expected a whole number (found 'inf')"),
+        ("distill.pairs=", "distill.pairs: expected a list (found None)"),
         ("seed=one", "seed: expected a whole number (found 'one')"),
     ],
 )

@@ -89,6 +89,14 @@ def test_a_section_as_a_value_does_not_reset_the_rest_of_the_section(tmp_path: P
             ConfigError, match=rf"--set {change.partition('=')[0]}: would reset .*: write {key}, or give all keys"
         ):
             load_experiment("scenes", [similarity, change])
+    with pytest.raises(ConfigError, match=r"would reset resources\.gpus to the default: give all keys of distill\.resources$"):
+        load_study(
+            written(
+                tmp_path,
+                base={"distill": {"resources": {"cpus": 4, "gpus": 1}, "pairs": [10]}},
+                variants={"a": {"distill": {"pairs": [30], "resources": {"cpus": 2}}}},
+            )
+        )
     hub = ["data.source={name: hf, path: a, splits: {train: b, val: c, test: d}}", "model.image.weights=random"]
     head = ["model.image.head={kind: linear}", "model.image.head={kind: projection, dropout: 0.1}", "model.joint_dim=8"]
     for changes in (

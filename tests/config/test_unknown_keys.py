@@ -48,6 +48,11 @@ from vldd_dist.plugins import SOURCES
         ("data.split.train=0.5", "data.split.train: unknown key; did you mean "),
         ("model.image.lora.r=1", "did you mean model.image.lora.rank?"),
         ("model.image.head.dim=1", "model.image.head.dim: unknown key; its keys are kind, dropout"),
+        ("stall_timeout=600", "stall_timeout: unknown key; did you mean stall_timeout_seconds?"),
+        (
+            "model.loss={name: wbce, similarity: {kind: full, rank: 3}}",
+            "model.loss.similarity.rank: unknown key; its keys are kind, lr",
+        ),
         ("store=x", "store: unknown key; its keys are name, seed, data, model"),
         ("zzz=3", "zzz: unknown key; its keys are name, seed"),
     ],

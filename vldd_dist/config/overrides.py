@@ -46,9 +46,9 @@ def set_key(tree: dict[str, Any], key: Key, value: Any) -> None:
             raise ValueError(f"{section} is a value, not a section")
     if lost := _lost_keys(node.get(leaf), value, leaf):
         more = f" and {len(lost) - 2} more" if len(lost) > 2 else ""
-        raise ValueError(
-            f"would reset {', '.join(lost[:2])}{more} to the default: write {key}.{next(iter(value))}, or give all keys"
-        )
+        inside = lost[0].rpartition(".")[0]
+        mend = f"give all keys of {key}.{inside}" if inside else f"write {key}.{next(iter(value))}, or give all keys"
+        raise ValueError(f"would reset {', '.join(lost[:2])}{more} to the default: {mend}")
     # A copy, because a later change may be of a key inside it.
     node[leaf] = copy.deepcopy(value)
 

@@ -1,5 +1,6 @@
 """One sentence for what is wrong with a description, which says how to correct it where that is known."""
 
+import math
 import re
 import reprlib
 from typing import Any
@@ -16,9 +17,10 @@ _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 80
 
 # (type of pydantic's error, kind of field as of `_kind`) -> what to write. A kind without an entry has that of "". `{value}` is
-# the value as it was written, `{slug}` the value as a name, `{example}` the number that was probably meant, or nothing.
+# the value as it was written, `{slug}` the value as a name; `{listed}` and `{example}` are the list and the number that were
+# probably meant, or nothing.
 SENTENCES = {
-    ("list_type", ""): "expected a list: write [{value}]",
+    ("list_type", ""): "expected a list{listed}",
     ("model_type", ""): "expected a mapping of settings",
     ("model_type", "optional section"): "expected a mapping of settings, {{}} for the defaults, or null for none",
     ("model_type", "section with kinds"): "expected a mapping of settings: write {{kind: {value}}}",
@@ -70,7 +72,8 @@ def _mend(error_type: str, key: str, value: Any) -> str | None:
     if sentence is None:
         return None
     slug = re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-")
-    return sentence.format(value=short(str(value)), slug=short(slug), example=_example(value))
+    listed = "" if value is None else f": write [{short(str(value))}]"
+    return sentence.format(value=short(str(value)), slug=short(slug), listed=listed, example=_example(value))
 
 
 def _kind(key: str, field: FieldInfo | None) -> str:
@@ -89,6 +92,7 @@ def _example(value: Any) -> str:
     if isinstance(value, list) and value and value.count(value[0]) == len(value):
         return f": write {short(str(value[0]))}"
     try:
-        return f": write {float(value):g}" if isinstance(value, str) else ""
+        number = float(value) if isinstance(value, str) else math.nan
     except ValueError:
         return ""
+    return f": write {short(str(int(number)))}" if number.is_integer() else ""

@@ -70,13 +70,14 @@ def _hint(parent: str, key: str, section: type[Section]) -> str:
     """
     fields, known = list(section.model_fields), known_keys()
     if in_description := parent in known or section is Experiment:
-        begun = [f"{parent}.{name}" for name in fields if name.startswith(f"{key}_")]
+        begun = [f"{parent}.{name}".removeprefix(".") for name in fields if name.startswith(f"{key}_")]
         if meant := begun or ([OTHER_NAMES[key]] if key in OTHER_NAMES else []):
             return f"; did you mean {_listed(meant)}?"
     if similar := did_you_mean(key, fields, SIMILAR):
         return similar
+    # A key that is known at this place belongs to a section of another kind.
     elsewhere = [other for other in known if other.rpartition(".")[2] == key] if in_description else []
-    if elsewhere:
+    if elsewhere and f"{parent}.{key}" not in known:
         near = [other for other in elsewhere if other.partition(".")[0] == parent.partition(".")[0]]
         return f"; did you mean {_listed(near or elsewhere)}?"
     return f"; its keys are {', '.join(fields)}"
