@@ -23,10 +23,10 @@ from benchmarks.photographs import overrides_of
 from vldd_dist.applications.architecture_search import ArchitectureSearch
 from vldd_dist.applications.base import Application
 from vldd_dist.applications.continual_learning import ContinualLearning
-from vldd_dist.applications.inputs import DistilledPairs, Inputs, select
+from vldd_dist.applications.feature_space.inputs import DistilledPairs, Inputs, select
+from vldd_dist.applications.feature_space.part_distillation import START, PartDistillation
 from vldd_dist.applications.membership_inference import MembershipInference
 from vldd_dist.applications.one_shot_federated import OneShotFederated
-from vldd_dist.applications.part_distillation import START, PartDistillation
 from vldd_dist.applications.result import Result
 from vldd_dist.applications.tables import application_table
 from vldd_dist.config.loading.load import load_experiment

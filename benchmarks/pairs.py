@@ -23,9 +23,9 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks._measure import peak_memory, print_json
-from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.snapshot_cache import SnapshotCache
-from vldd_dist.artifacts.trajectories import Trajectory, write_snapshots
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.sections.distillation import DistillationSettings

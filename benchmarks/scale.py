@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._measure import FreshProcess, peak_memory, print_json
-from vldd_dist.artifacts.run_units import RunUnits
+from vldd_dist.artifacts.runs.run_units import RunUnits
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.events import Progress, UnitReported
 from vldd_dist.monitoring.live.console import LiveView, PlainView

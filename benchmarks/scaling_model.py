@@ -20,9 +20,9 @@ from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.data.prepared.shard_index import Shard, SplitInfo, encode_index
 from vldd_dist.pipeline.stage import stage_of
 from vldd_dist.planner.estimator import Estimator
-from vldd_dist.store.node_cache import DEFAULT_GIB
+from vldd_dist.store.backends.s3 import PART_BYTES
+from vldd_dist.store.cache.node_cache import DEFAULT_GIB
 from vldd_dist.store.objects import BLOCK_BYTES
-from vldd_dist.store.s3 import PART_BYTES
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 STUDENTS = {"nfnet_l0": "flickr30k-nfnet-bert.yaml", "ViT-B/16 with LoRA": "flickr30k-vit-lora.yaml"}

@@ -43,7 +43,7 @@ from vldd_dist.distillation.unroll import Unroll
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import ParameterView
-from vldd_dist.sharding.engine import shard_model
+from vldd_dist.sharding.engines.sharded_model import shard_model
 from vldd_dist.sharding.ranks import Ranks
 from vldd_dist.testing.allocated import allocated_peak
 from vldd_dist.testing.processes.group import Group

@@ -30,9 +30,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from benchmarks._measure import print_json
-from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.snapshot_cache import PARALLEL_PREFETCHES, SnapshotCache
-from vldd_dist.artifacts.trajectories import Trajectory, write_snapshots
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.snapshot_cache import PARALLEL_PREFETCHES, SnapshotCache
+from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.distillation.sampling import Sampler

@@ -24,7 +24,7 @@ from vldd_dist.config.loading.load_study import load_study
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.data.sources.base import Source
 from vldd_dist.data.sources.sample import RawSample
-from vldd_dist.distilled_set.write import save
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.models.text.encoder import FrozenTextEncoder
 from vldd_dist.plugins import LOSSES, REGISTRIES, SOURCES, STAGES
 

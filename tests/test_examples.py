@@ -14,7 +14,7 @@ from vldd_dist.data.images import to_tensor
 from vldd_dist.data.scenes import draw_scenes
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import NearestCaptions
-from vldd_dist.distilled_set.write import save
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.models.losses.wbce import WeightedBCE
 from vldd_dist.models.text.encoder import FrozenTextEncoder
 from vldd_dist.recall_metrics import with_mean

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.artifacts.test_schemas import EXAMPLES, RUN, STATUS
 from tests.test_readme import RECIPE
 from vldd_dist.artifacts.manifests import CheckpointRecord, Sealed, UnitManifest, from_json, to_json
-from vldd_dist.artifacts.run_status import RunStatus
-from vldd_dist.artifacts.run_units import RunUnits
-from vldd_dist.artifacts.tensors import decode, parse_header
+from vldd_dist.artifacts.runs.run_status import RunStatus
+from vldd_dist.artifacts.runs.run_units import RunUnits
+from vldd_dist.artifacts.tensor_files.tensors import decode, parse_header
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.control_characters import one_line
 from vldd_dist.distilled_set.manifest import DistilledManifest

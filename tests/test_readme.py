@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
-from vldd_dist.distilled_set.write import save
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.models.losses.wbce import WeightedBCE
 
 RECIPE = Recipe(

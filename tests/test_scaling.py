@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import scale
 from benchmarks.scaling_model import SOURCES, STUDENTS, describe, model, tables, trace_of
-from vldd_dist.artifacts.run_status import read_statuses
+from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.store.store import Store
 

@@ -38,7 +38,7 @@ def test_the_wheel_holds_the_whole_package(tmp_path: Path) -> None:
         metadata = message_from_bytes(wheel.read(name))
     made = {str(file.relative_to(sources)) for file in (sources / "vldd_dist").rglob("*") if file.is_file()}
     assert made == packed
-    assert {"vldd_dist/py.typed", "vldd_dist/presets/scenes.yaml", "vldd_dist/distilled_set/card.md"} <= packed
+    assert {"vldd_dist/py.typed", "vldd_dist/presets/scenes.yaml", "vldd_dist/distilled_set/publishing/card.md"} <= packed
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(metadata.get_all("Provides-Extra")) == project["optional-dependencies"].keys()
     assert metadata["License-Expression"] == "Apache-2.0"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts.trajectories import ShardSlices
+from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.config.sections.model import ModelSettings

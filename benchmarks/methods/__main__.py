@@ -34,8 +34,8 @@ from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy, load_study
 from vldd_dist.methods import DISTILLED
 from vldd_dist.pipeline.context import read_rows
-from vldd_dist.pipeline.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.graphs.experiment import Graph
+from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.store.store import Store
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from benchmarks.methods.feature_space import FeatureSpace
-from vldd_dist.applications.parts import set_bytes
+from vldd_dist.applications.feature_space.parts import set_bytes
 from vldd_dist.models.losses import Loss
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from vldd_dist.applications.part_distillation import distill_in_memory
-from vldd_dist.applications.students import Students, Trained
+from vldd_dist.applications.feature_space.part_distillation import distill_in_memory
+from vldd_dist.applications.feature_space.students import Students, Trained
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.evaluation.evaluator import TrainingPairs
@@ -18,8 +18,8 @@ from vldd_dist.models.image.backbone import feature_size
 from vldd_dist.models.image.frozen_tower import FrozenTower
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.graphs.experiment import Graph
-from vldd_dist.pipeline.inputs import load_retrieval_split
 from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.seeding import derive_seed

@@ -7,12 +7,12 @@ import torch
 from benchmarks.methods.feature_space import FeatureSpace
 from vldd_dist.applications.architecture_search import kendall_tau
 from vldd_dist.applications.continual_learning import forgetting
-from vldd_dist.applications.inputs import DistilledPairs, Inputs
+from vldd_dist.applications.feature_space.inputs import DistilledPairs, Inputs
+from vldd_dist.applications.feature_space.part_distillation import PartDistillation
+from vldd_dist.applications.feature_space.parts import dirichlet_clients
+from vldd_dist.applications.feature_space.students import Students
 from vldd_dist.applications.membership_inference import MembershipInference, success
-from vldd_dist.applications.part_distillation import PartDistillation
-from vldd_dist.applications.parts import dirichlet_clients
 from vldd_dist.applications.result import Result, ResultRows
-from vldd_dist.applications.students import Students
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load import load_experiment

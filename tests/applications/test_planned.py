@@ -10,8 +10,8 @@ import torch
 
 from tests.applications.test_applications import PRESET, SMALL
 from vldd_dist.applications.base import Application
+from vldd_dist.applications.feature_space.planned import Planned
 from vldd_dist.applications.membership_inference import MembershipInference
-from vldd_dist.applications.planned import Planned
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment

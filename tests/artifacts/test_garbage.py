@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from tests.test_readme import distilled_set
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.garbage import Garbage, Keep, find_garbage, remove_garbage
-from vldd_dist.artifacts.trajectories import write_snapshots
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.trajectories import write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader, is_store
 from vldd_dist.cli.main import main
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import verify
-from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.sharding.checkpoints import newest_checkpoint
 from vldd_dist.sharding.ranks import SOLO

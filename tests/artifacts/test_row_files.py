@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vldd_dist.artifacts.row_files import concatenated, row_file_name, row_file_number, row_files_of
+from vldd_dist.artifacts.tensor_files.row_files import concatenated, row_file_name, row_file_number, row_files_of
 from vldd_dist.errors import StoreError
 
 

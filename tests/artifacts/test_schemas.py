@@ -10,13 +10,13 @@ import pytest
 
 from tests.test_readme import distilled_set
 from vldd_dist.artifacts.manifests import from_json
-from vldd_dist.artifacts.run_status import RunStatus, write_status
-from vldd_dist.artifacts.run_units import RunUnits, write_run_units
+from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
+from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import verify
-from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline.schemas import models, render, schemas
 from vldd_dist.recall_metrics import RECALL_METRICS

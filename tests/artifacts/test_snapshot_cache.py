@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from vldd_dist.artifacts.snapshot_cache import Snapshot, SnapshotCache
+from vldd_dist.artifacts.tensor_files.snapshot_cache import Snapshot, SnapshotCache
 
 
 def test_threads_that_need_the_same_snapshot_load_it_once() -> None:

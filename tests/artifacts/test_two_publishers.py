@@ -10,8 +10,8 @@ import pytest
 from vldd_dist.artifacts.garbage import find_garbage
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.distilled_set.distilled import DistilledSet
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import published_sets, read_manifest, verify
-from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.stages import publication

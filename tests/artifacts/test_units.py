@@ -8,11 +8,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.checkpoints import AlreadyCommitted
 from vldd_dist.artifacts.manifests import UnitManifest, from_json, to_json
-from vldd_dist.artifacts.snapshot_cache import SnapshotCache
-from vldd_dist.artifacts.trajectories import Trajectory, write_snapshots
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.errors import DataError, StoreError

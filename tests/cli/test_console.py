@@ -14,14 +14,14 @@ from rich.markdown import Markdown
 
 from tests.test_readme import distilled_set
 from vldd_dist.artifacts.manifests import to_json
-from vldd_dist.artifacts.run_status import RunStatus, write_status
+from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
 from vldd_dist.cli.console import SafeConsole, say
 from vldd_dist.cli.main import main
 from vldd_dist.cli.tables import Format
 from vldd_dist.control_characters import escape_controls, one_line
 from vldd_dist.distilled_set.manifest import NearestCaptions
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import read_manifest
-from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.events import RunNotice
 from vldd_dist.monitoring.live.console import LiveView, PlainView

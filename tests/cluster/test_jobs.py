@@ -7,7 +7,7 @@ from ray.job_submission import JobStatus
 
 from tests.cluster.local_cluster import PRESET, LocalCluster, arguments_of
 from tests.cluster.test_run import LONGER, checkpoints, result, with_its_data
-from vldd_dist.artifacts.run_status import read_statuses
+from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.config.loading.load import load_experiment
 from vldd_dist.ray_backend.submitting.submit import submission_name
 from vldd_dist.store.store import Store

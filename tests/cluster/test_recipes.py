@@ -243,7 +243,7 @@ from datetime import timedelta
 import torch
 from deepspeed.ops.op_builder.builder import OpBuilder
 
-from vldd_dist.sharding.engine import shard_model
+from vldd_dist.sharding.engines.sharded_model import shard_model
 from vldd_dist.sharding.rendezvous import join, open_rendezvous
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from vldd_dist.artifacts.run_status import read_statuses
+from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.units import UnitReader, is_done
 from vldd_dist.events import UnitReport
 from vldd_dist.monitoring.live.status import describe_status

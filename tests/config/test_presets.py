@@ -60,7 +60,7 @@ def test_a_wheel_has_the_presets_and_one_top_level_package(tmp_path: Path) -> No
     names = zipfile.ZipFile(wheel).namelist()
     assert {
         "vldd_dist/presets/scenes.yaml",
-        "vldd_dist/distilled_set/card.md",
+        "vldd_dist/distilled_set/publishing/card.md",
         "vldd_dist/reporting/published/lors.yaml",
         "vldd_dist/reporting/templates/table.html.j2",
     } <= set(names)

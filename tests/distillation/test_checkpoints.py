@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.distillation.checkpoints import LoopState, RunCheckpoints

@@ -13,9 +13,9 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from tests.test_readme import RECIPE, distilled_set
 from vldd_dist import DistilledSet, build_towers, load_distilled
-from vldd_dist.distilled_set.card import render_card
-from vldd_dist.distilled_set.hub_header import licence_keys, size_category
-from vldd_dist.distilled_set.write import save
+from vldd_dist.distilled_set.publishing.card import render_card
+from vldd_dist.distilled_set.publishing.hub_header import licence_keys, size_category
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.errors import StoreError
 from vldd_dist.models.image.backbone import create_backbone, public_weights
 

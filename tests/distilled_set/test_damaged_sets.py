@@ -11,13 +11,13 @@ import torch
 from tests.artifacts.test_schemas import STATUS
 from tests.test_readme import RECIPE, distilled_set
 from vldd_dist import build_towers, load_distilled
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import to_json
-from vldd_dist.artifacts.row_files import concatenated
-from vldd_dist.artifacts.run_status import FOLDER, known_event
+from vldd_dist.artifacts.runs.run_status import FOLDER, known_event
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.row_files import concatenated
 from vldd_dist.cli.main import main
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import CARD_BYTES, read_manifest, verify
-from vldd_dist.distilled_set.write import save
 from vldd_dist.errors import DataError, StoreError
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.store.store import Store

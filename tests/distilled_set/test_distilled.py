@@ -10,14 +10,14 @@ import torch
 
 from tests.test_readme import distilled_set, with_similarity
 from vldd_dist import load_distilled
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import to_json
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set import reading
-from vldd_dist.distilled_set.fetch import fetch
-from vldd_dist.distilled_set.partial_folder import MARKER
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import published_sets, read_manifest, verify
-from vldd_dist.distilled_set.write import save
+from vldd_dist.distilled_set.transfer.fetch import fetch
+from vldd_dist.distilled_set.transfer.partial_folder import MARKER
 from vldd_dist.errors import StoreError
 from vldd_dist.store import objects
 from vldd_dist.store.objects import ObjectInfo

@@ -15,10 +15,10 @@ from tests.test_readme import distilled_set
 from vldd_dist.artifacts.manifests import to_json
 from vldd_dist.cli.main import main
 from vldd_dist.distilled_set import reading
-from vldd_dist.distilled_set.fetch import fetch
-from vldd_dist.distilled_set.partial_folder import MARKER, PartialFolder
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import read_manifest, verify
-from vldd_dist.distilled_set.write import save
+from vldd_dist.distilled_set.transfer.fetch import fetch
+from vldd_dist.distilled_set.transfer.partial_folder import MARKER, PartialFolder
 from vldd_dist.errors import StoreError
 from vldd_dist.store.objects import Block, Blocks, ObjectInfo
 from vldd_dist.store.store import Store

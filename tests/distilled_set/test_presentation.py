@@ -14,10 +14,10 @@ from PIL import Image
 
 from tests.test_readme import distilled_set, with_similarity
 from vldd_dist import load_distilled
-from vldd_dist.distilled_set import presentation
-from vldd_dist.distilled_set.card import render_card
-from vldd_dist.distilled_set.presentation import preview_shards
-from vldd_dist.distilled_set.write import save
+from vldd_dist.distilled_set.publishing import presentation
+from vldd_dist.distilled_set.publishing.card import render_card
+from vldd_dist.distilled_set.publishing.presentation import preview_shards
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.store.store import Store
 
 

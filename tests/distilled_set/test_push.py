@@ -19,13 +19,14 @@ from huggingface_hub.hf_api import RepoFile
 from tests.test_readme import distilled_set, with_similarity
 from vldd_dist import load_distilled
 from vldd_dist.cli.main import main
-from vldd_dist.distilled_set.fetch import fetch
-from vldd_dist.distilled_set.hub import name_on_hub, push_to_hub
-from vldd_dist.distilled_set.push import push
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import read_manifest, verify
-from vldd_dist.distilled_set.write import save
+from vldd_dist.distilled_set.transfer.fetch import fetch
+from vldd_dist.distilled_set.transfer.hub import name_on_hub, push_to_hub
+from vldd_dist.distilled_set.transfer.push import push
 from vldd_dist.errors import StoreError
-from vldd_dist.store import file_systems, retry
+from vldd_dist.store import retry
+from vldd_dist.store.backends import file_systems
 from vldd_dist.store.objects import sha256_hex
 from vldd_dist.store.store import Store
 from vldd_dist.testing.servers.s3_server import S3Server

@@ -22,9 +22,9 @@ from vldd_dist.artifacts.manifests import UnitManifest, to_json
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.files.shards import expand
-from vldd_dist.distilled_set.fetch import fetch
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import read_manifest, verify
-from vldd_dist.distilled_set.write import save
+from vldd_dist.distilled_set.transfer.fetch import fetch
 from vldd_dist.errors import ConfigError, DataError, StoreError
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.store.objects import ObjectInfo

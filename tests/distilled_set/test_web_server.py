@@ -15,9 +15,9 @@ import pytest
 from tests.test_readme import distilled_set
 from vldd_dist import load_distilled
 from vldd_dist.cli.main import main
-from vldd_dist.distilled_set.fetch import fetch
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.distilled_set.reading import verify
-from vldd_dist.distilled_set.write import save
+from vldd_dist.distilled_set.transfer.fetch import fetch
 from vldd_dist.errors import StoreError
 from vldd_dist.store import objects, retry
 from vldd_dist.store.objects import DamagedObject

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.checkpoints import UnitCheckpoints
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.sharding.ranks import Ranks

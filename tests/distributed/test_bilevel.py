@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.distributed.feature_runs import found_gradient, prepare, start
 from tests.distributed.stopping import execute_until
-from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Sharding
 from vldd_dist.distillation.student import make_unrolling

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from tests.distributed.feature_runs import FIVE_PAIRS, compare, found_gradient, prepare, start
 from tests.distributed.stopping import execute_until, rows_at_the_end
-from vldd_dist.artifacts.snapshot_cache import SnapshotCache
-from vldd_dist.artifacts.trajectories import Trajectory
+from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.prepared.real_batches import RealBatches
 from vldd_dist.distillation.objectives.distribution_matching import DistributionProblem

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from vldd_dist.config.base import Sharding
 from vldd_dist.models.image.backbone import create_backbone
-from vldd_dist.sharding.blocks import blocks_of
-from vldd_dist.sharding.engine import shard_model
+from vldd_dist.sharding.engines.blocks import blocks_of
+from vldd_dist.sharding.engines.sharded_model import shard_model
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.testing.processes.group import Group
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.distributed.stopping import execute_until
-from vldd_dist.artifacts.snapshot_cache import SnapshotCache
-from vldd_dist.artifacts.trajectories import Trajectory, snapshot_name
+from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, snapshot_name
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Sharding
 from vldd_dist.pipeline.graphs.experiment import Graph

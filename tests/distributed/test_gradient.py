@@ -221,7 +221,7 @@ def double_backward_through_the_engine(ranks: Ranks, sharding: Sharding) -> str:
     fails."""
     from vldd_dist.models.losses.infonce import InfoNCE
     from vldd_dist.models.parameters import ParameterView
-    from vldd_dist.sharding.engine import shard_model
+    from vldd_dist.sharding.engines.sharded_model import shard_model
 
     case = dual_encoder_case(**STUDENTS["vit"])
     view = ParameterView(case.student.model)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.distributed.stopping import execute_until
-from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.pipeline.context import read_rows
 from vldd_dist.pipeline.graphs.experiment import Graph

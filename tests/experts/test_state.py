@@ -13,8 +13,8 @@ from vldd_dist.cost_model.io_model import data_size
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.planner.estimator import Estimator, estimated_stages
+from vldd_dist.sharding.engines.replicas import Replicas
 from vldd_dist.sharding.ranks import SOLO
-from vldd_dist.sharding.replicas import Replicas
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import DATA_KINDS, experiment, run, units_of
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts.snapshot_cache import SnapshotCache
-from vldd_dist.artifacts.trajectories import Trajectory
+from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import DivergenceError
 from vldd_dist.events import Progress, Report, UnitReport

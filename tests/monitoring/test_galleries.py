@@ -7,7 +7,7 @@ import torch
 
 from tests.test_readme import distilled_set
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.write import save
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.monitoring.reports import galleries
 from vldd_dist.store.store import Store
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from tests.cli.test_cli import vldd
-from vldd_dist.artifacts.run_status import RunStatus, write_status
-from vldd_dist.artifacts.run_units import RunUnits, write_run_units
+from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
+from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.experiment import Experiment

@@ -11,7 +11,7 @@ import pytest
 from tests.artifacts.test_schemas import RUN
 from tests.monitoring.test_status import Clock
 from tests.pipeline.conftest import finished  # noqa: F401 (a fixture)
-from vldd_dist.artifacts.run_status import RunStatus, UnitStatus
+from vldd_dist.artifacts.runs.run_status import RunStatus, UnitStatus
 from vldd_dist.errors import StoreError
 from vldd_dist.events import UnitStarted
 from vldd_dist.monitoring.live.live_report import LISTED, PAUSE_FACTOR, REPORT_SECONDS, LiveReport, progress_of

@@ -10,8 +10,8 @@ import yaml
 from tests.artifacts.test_schemas import STATUS
 from tests.cli.test_cli import vldd
 from tests.monitoring.test_report import commit_evaluations
-from vldd_dist.artifacts.run_status import RunStatus, write_status
-from vldd_dist.artifacts.run_units import RunUnits
+from vldd_dist.artifacts.runs.run_status import RunStatus, write_status
+from vldd_dist.artifacts.runs.run_units import RunUnits
 from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, load_study, read_description
 from vldd_dist.monitoring.reports.refresh import write_description
 from vldd_dist.pipeline.graphs.experiment import Graph

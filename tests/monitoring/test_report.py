@@ -11,7 +11,7 @@ import pytest
 
 from tests.artifacts.test_schemas import RUN
 from vldd_dist.artifacts import unit_writer
-from vldd_dist.artifacts.run_status import read_statuses
+from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.cli.main import main
 from vldd_dist.config.experiment import Experiment

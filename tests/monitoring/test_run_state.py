@@ -2,7 +2,7 @@
 
 import pytest
 
-from vldd_dist.artifacts.run_status import known_event
+from vldd_dist.artifacts.runs.run_status import known_event
 from vldd_dist.events import (
     CapacityChanged,
     Notice,

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tests.artifacts.test_schemas import RUN, STATUS
-from vldd_dist.artifacts.run_status import RunStatus, read_statuses, write_status
+from vldd_dist.artifacts.runs.run_status import RunStatus, read_statuses, write_status
 from vldd_dist.cli.main import main
 from vldd_dist.errors import StoreError
 from vldd_dist.events import Notice, Progress, UnitFailed, UnitFinished, UnitReported, UnitRetried, UnitStarted

@@ -10,8 +10,8 @@ from vldd_dist.config.loading.load_study import LoadedStudy, load_study
 from vldd_dist.monitoring.reports.published_figures import published_of
 from vldd_dist.monitoring.reports.report_files import read_tables
 from vldd_dist.monitoring.reports.study_report import StudyReporter
-from vldd_dist.pipeline.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.graphs.study import StudyGraph
+from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.reporting.study_tables import ALL_VARIANTS, RowKey
 from vldd_dist.reporting.table import Statistic, Table
 from vldd_dist.store.store import Store

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.distributed.stopping import execute_until, rows_at_the_end
-from vldd_dist.artifacts.snapshot_cache import SnapshotCache
-from vldd_dist.artifacts.trajectories import Trajectory
+from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.cost_model.flop_trace import FlopCount, FlopTrace

@@ -16,8 +16,8 @@ from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.distillation.initialisations import starting_pairs
 from vldd_dist.pipeline.context import read_rows, read_tensors
 from vldd_dist.pipeline.graphs.experiment import Graph
-from vldd_dist.pipeline.inputs import load_expert
 from vldd_dist.pipeline.stages.distillation import run_context
+from vldd_dist.pipeline.stages.shared.inputs import load_expert
 from vldd_dist.plugins import CORESETS
 from vldd_dist.retrieval.encode import encode_texts
 from vldd_dist.seeding import numpy_generator

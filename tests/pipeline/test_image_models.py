@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.errors import ConfigError, DataError

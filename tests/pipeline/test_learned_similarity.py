@@ -8,7 +8,7 @@ import torch
 
 from tests.distributed.stopping import execute_until
 from vldd_dist import load_distilled
-from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.monitoring.reports.report import Reporter

@@ -15,8 +15,8 @@ from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.monitoring.reports.report import Reporter
 from vldd_dist.pipeline.context import StageContext
 from vldd_dist.pipeline.graphs.experiment import Graph
-from vldd_dist.pipeline.inputs import load_retrieval_split
 from vldd_dist.pipeline.stages import distillation, evaluation
+from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
 from vldd_dist.retrieval.encode import RetrievalSplit
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_experiment import experiment, run, units_of, workspace

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.cost_model.flop_trace import COUNTED, FlopCount, FlopTrace

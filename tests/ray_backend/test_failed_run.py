@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from vldd_dist.artifacts.run_status import read_statuses
+from vldd_dist.artifacts.runs.run_status import read_statuses
 from vldd_dist.errors import ConfigError
 from vldd_dist.ray_backend import run
 from vldd_dist.reporting.data import RunProgress

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from vldd_dist.ray_backend import doctor
-from vldd_dist.store import private_folder
-from vldd_dist.store.eviction import ABANDONED_SECONDS
-from vldd_dist.store.local_files import TEMPORARY
-from vldd_dist.store.node_cache import NodeCache
+from vldd_dist.store.backends.local_files import TEMPORARY
+from vldd_dist.store.cache import private_folder
+from vldd_dist.store.cache.eviction import ABANDONED_SECONDS
+from vldd_dist.store.cache.node_cache import NodeCache
+from vldd_dist.store.cache.private_folder import PrivateFolder
 from vldd_dist.store.objects import sha256_hex
-from vldd_dist.store.private_folder import PrivateFolder
 
 BLOCKS = [bytes([number]) * 1000 for number in range(8)]
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.snapshot_cache import SnapshotCache
-from vldd_dist.artifacts.trajectories import Trajectory, write_snapshots
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.trajectories import Trajectory, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.store import objects
 from vldd_dist.store.async_writer import AsyncWriter
-from vldd_dist.store.node_cache import NodeCache, node_cache
+from vldd_dist.store.cache.node_cache import NodeCache, node_cache
 from vldd_dist.store.objects import ObjectInfo, read_object, read_ranges, sha256_hex
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny import HANG_SECONDS

@@ -15,7 +15,7 @@ from vldd_dist.distilled_set.reading import published_sets, verify
 from vldd_dist.errors import StoreError, StoreUnreachable
 from vldd_dist.pipeline.execute import execute
 from vldd_dist.store import objects, retry
-from vldd_dist.store.file_systems import open_file_system
+from vldd_dist.store.backends.file_systems import open_file_system
 from vldd_dist.store.objects import ObjectInfo, read_object
 from vldd_dist.store.store import Store
 from vldd_dist.testing.experiments.tiny_units import copy_all_but, digests, first_of
@@ -162,7 +162,7 @@ def test_an_expired_token_is_renewed_once(s3_store: Store, proxy: FaultyProxy) -
 def test_an_expired_token_is_renewed_in_a_write_in_parts(
     s3_store: Store, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vldd_dist.store.s3.PART_BYTES", 5 << 20)
+    monkeypatch.setattr("vldd_dist.store.backends.s3.PART_BYTES", 5 << 20)
     before, data = s3_store._fs_for_parts, random.Random(0).randbytes(11 << 20)
     # After the HEAD request, when the upload starts.
     proxy.faults = ["", "ExpiredToken"]
@@ -178,7 +178,7 @@ def test_a_multipart_upload_retries_a_fault_in_any_request(
 ) -> None:
     """An upload takes these requests: head, begin, two parts, complete, head. Each of them meets the fault in turn."""
     # The smallest parts that S3 accepts.
-    monkeypatch.setattr("vldd_dist.store.s3.PART_BYTES", 5 << 20)
+    monkeypatch.setattr("vldd_dist.store.backends.s3.PART_BYTES", 5 << 20)
     data = random.Random(0).randbytes(11 << 20)
     for place in range(6):
         proxy.faults = [""] * place + [fault]

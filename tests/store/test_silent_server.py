@@ -15,7 +15,7 @@ from vldd_dist.data.files.range_reader import open_shard
 from vldd_dist.errors import StoreError
 from vldd_dist.store import retry
 from vldd_dist.store import store as store_module
-from vldd_dist.store.file_systems import open_file_system
+from vldd_dist.store.backends.file_systems import open_file_system
 from vldd_dist.store.store import Store
 
 LARGE = bytes(8 << 20)

@@ -13,7 +13,7 @@ import pytest
 
 from vldd_dist.errors import StoreError
 from vldd_dist.store import retry
-from vldd_dist.store.local_files import replace_file
+from vldd_dist.store.backends.local_files import replace_file
 from vldd_dist.store.store import Store
 from vldd_dist.testing.servers.s3_server import SECRET, S3Server
 

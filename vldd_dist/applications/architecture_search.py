@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from pydantic import Field
 
 from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Baselines, Figure
-from vldd_dist.applications.inputs import Inputs, select
-from vldd_dist.applications.planned import Planned
+from vldd_dist.applications.feature_space.inputs import Inputs, select
+from vldd_dist.applications.feature_space.planned import Planned
+from vldd_dist.applications.feature_space.students import Students, Trained
 from vldd_dist.applications.result import Result
-from vldd_dist.applications.students import Students, Trained
 from vldd_dist.config.base import Distinct, Positive
 from vldd_dist.config.sections.model import HeadSettings, ModelSettings
 from vldd_dist.errors import DivergenceError

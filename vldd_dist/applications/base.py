@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator
 
-from vldd_dist.applications.inputs import Inputs
-from vldd_dist.applications.planned import Planned
+from vldd_dist.applications.feature_space.inputs import Inputs
+from vldd_dist.applications.feature_space.planned import Planned
 from vldd_dist.applications.result import Result
 from vldd_dist.config.base import AnyPlugin, Plugin, distinct, plugin_of
 from vldd_dist.config.sections.model import ModelSettings

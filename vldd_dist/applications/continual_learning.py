@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 
 from vldd_dist.applications.base import BASELINES, FULL_DATA, Application, Baselines, Figure
-from vldd_dist.applications.inputs import Inputs, part_of, select
-from vldd_dist.applications.part_distillation import START, PartDistillation
-from vldd_dist.applications.parts import Clusters, joined, set_bytes
-from vldd_dist.applications.planned import Planned
+from vldd_dist.applications.feature_space.inputs import Inputs, part_of, select
+from vldd_dist.applications.feature_space.part_distillation import START, PartDistillation
+from vldd_dist.applications.feature_space.parts import Clusters, joined, set_bytes
+from vldd_dist.applications.feature_space.planned import Planned
+from vldd_dist.applications.feature_space.students import Students
 from vldd_dist.applications.result import Result, ResultRows
-from vldd_dist.applications.students import Students
 from vldd_dist.config.base import Positive
 from vldd_dist.errors import ConfigError
 from vldd_dist.evaluation.evaluator import TrainingPairs

@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from vldd_dist.applications.base import Application, Figure
-from vldd_dist.applications.inputs import Inputs, one_caption_each
-from vldd_dist.applications.planned import Planned
+from vldd_dist.applications.feature_space.inputs import Inputs, one_caption_each
+from vldd_dist.applications.feature_space.planned import Planned
+from vldd_dist.applications.feature_space.students import PairNumbers
 from vldd_dist.applications.result import Result, ResultRows
-from vldd_dist.applications.students import PairNumbers
 from vldd_dist.config.base import Positive
 from vldd_dist.coresets.random import RandomPairs
 from vldd_dist.data.medoids import concatenated_features

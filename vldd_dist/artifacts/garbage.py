@@ -16,7 +16,7 @@ from vldd_dist.artifacts.checkpoints import keys_of_checkpoint
 from vldd_dist.artifacts.manifests import UnitManifest, from_json
 from vldd_dist.artifacts.units import is_store
 from vldd_dist.errors import StoreError
-from vldd_dist.store.listing import Listed
+from vldd_dist.store.backends.listing import Listed
 from vldd_dist.store.store import MissingObject, Store
 
 # Attempts to read a store in which units are committed at the same time.

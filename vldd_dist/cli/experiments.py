@@ -30,7 +30,7 @@ from vldd_dist.errors import ConfigError, StoreError
 from vldd_dist.ray_backend.run_options import RunOptions
 
 if TYPE_CHECKING:
-    from vldd_dist.artifacts.run_status import RunStatus
+    from vldd_dist.artifacts.runs.run_status import RunStatus
     from vldd_dist.config.experiment import Experiment
     from vldd_dist.config.loading.load_study import LoadedStudy
 
@@ -160,7 +160,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show the status of the experiments in a store, from any machine that can read it."""
-    from vldd_dist.artifacts.run_status import read_statuses
+    from vldd_dist.artifacts.runs.run_status import read_statuses
     from vldd_dist.monitoring.live.status import shown_statuses, status_document
     from vldd_dist.monitoring.reports.report_files import PAGE, key_of, report_names
     from vldd_dist.store.store import Store

@@ -27,7 +27,7 @@ def fetch(
     url: SetUrl, folder: Annotated[str, typer.Argument(help="Folder to create; it appears only when the set is complete.")]
 ) -> None:
     """Copy a distilled set and verify it. The same command resumes an interrupted copy."""
-    from vldd_dist.distilled_set.fetch import fetch as fetch_set
+    from vldd_dist.distilled_set.transfer.fetch import fetch as fetch_set
 
     if "://" in folder:
         raise StoreError(f"{folder}: a set is fetched to a local folder: use `vldd push {url} {folder}`")
@@ -58,7 +58,7 @@ def push(
     On the hub the set is one commit, made with the token of `hf auth login` or HF_TOKEN. The visibility of an existing dataset
     does not change.
     """
-    from vldd_dist.distilled_set.push import push as push_set
+    from vldd_dist.distilled_set.transfer.push import push as push_set
 
     with _of_a_set(url), _byte_progress() as progress:
         manifest = push_set(url, target, replace=replace, public=public, progress=progress)

@@ -13,7 +13,7 @@ from vldd_dist.config.base import Sharding
 from vldd_dist.config.sections.evaluation import EvaluationProtocol
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.cost_model.memory_trace import FullGraph, MemoryTrace, SecondOrder, TowerPass
-from vldd_dist.sharding.deepspeed_engine import bucket_elements
+from vldd_dist.sharding.engines.deepspeed_engine import bucket_elements
 
 GIB = 2**30
 RESERVED = 1 * GIB

@@ -21,7 +21,7 @@ from vldd_dist.models.inputs import model_inputs
 from vldd_dist.models.live_memory import LiveMemory, fused_attention_on_meta
 from vldd_dist.models.losses import Learned, Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView
-from vldd_dist.sharding.blocks import blocks_of
+from vldd_dist.sharding.engines.blocks import blocks_of
 
 META = torch.device("meta")
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.checkpoints import Checkpoint
-from vldd_dist.artifacts.row_files import row_file_name, row_file_number, row_files_of
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.row_files import row_file_name, row_file_number, row_files_of
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.distillation.outer_optimiser import OuterOptimiser
 from vldd_dist.distillation.pairs import SyntheticPairs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts.trajectories import ShardSlices
+from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
 from vldd_dist.config.sections.distillation import DistillationSettings
 from vldd_dist.distillation.expert_trajectories import Experts
 from vldd_dist.events import Report

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from vldd_dist.artifacts.trajectories import Trajectory
+from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 
 
 class ExpertAwaited(Exception):

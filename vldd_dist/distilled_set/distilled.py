@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import from_json
-from vldd_dist.artifacts.row_files import concatenated, row_file_name, row_files_of
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.row_files import concatenated, row_file_name, row_files_of
 from vldd_dist.config.base import choose
 from vldd_dist.distilled_set.manifest import (
     CAPTIONS,

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from vldd_dist.artifacts.facts import Count, Recalls
 from vldd_dist.artifacts.manifests import Sealed
-from vldd_dist.artifacts.row_files import row_files_of
+from vldd_dist.artifacts.tensor_files.row_files import row_files_of
 from vldd_dist.config.base import Positive, Rate
 from vldd_dist.config.sections.model import FROZEN_BACKBONE, without_weights
 from vldd_dist.store.objects import ObjectInfo

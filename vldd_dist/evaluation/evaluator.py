@@ -17,9 +17,9 @@ from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.retrieval.recall import Recall
+from vldd_dist.sharding.engines.replicas import Replicas
 from vldd_dist.sharding.exchange import Exchange
 from vldd_dist.sharding.ranks import SOLO, Ranks, rows_to_compute
-from vldd_dist.sharding.replicas import Replicas
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,18 @@ from typing import Any
 
 from torch import Tensor
 
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.checkpoints import Checkpoint
-from vldd_dist.artifacts.row_files import concatenated, row_file_name, row_files_of
-from vldd_dist.artifacts.trajectories import encode_shards, snapshot_name, snapshot_stem, write_snapshots
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.row_files import concatenated, row_file_name, row_files_of
+from vldd_dist.artifacts.tensor_files.trajectories import encode_shards, snapshot_name, snapshot_stem, write_snapshots
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.experts.forgetting import ForgettingCounts
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import TOWERS
 from vldd_dist.sharding.checkpoints import newest_checkpoint, save_together
-from vldd_dist.sharding.engine import ShardedModel
+from vldd_dist.sharding.engines.sharded_model import ShardedModel
+from vldd_dist.sharding.engines.skeleton import Skeleton
 from vldd_dist.sharding.ranks import Ranks
-from vldd_dist.sharding.skeleton import Skeleton
 from vldd_dist.store.async_writer import AsyncWriter
 from vldd_dist.store.objects import ObjectInfo
 

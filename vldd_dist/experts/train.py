@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.experts import ExpertSettings
 from vldd_dist.data.prepared.embeddings import CaptionEmbeddings
@@ -31,9 +31,9 @@ from vldd_dist.models.losses.cosine import cosines
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.retrieval.encode import RetrievalSplit, measure
 from vldd_dist.seeding import derive_seed, seeded
-from vldd_dist.sharding.engine import shard_model
+from vldd_dist.sharding.engines.sharded_model import shard_model
+from vldd_dist.sharding.engines.skeleton import Skeleton
 from vldd_dist.sharding.ranks import SOLO, Ranks
-from vldd_dist.sharding.skeleton import Skeleton
 from vldd_dist.store.async_writer import AsyncWriter
 
 

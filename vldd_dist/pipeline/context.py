@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.row_files import concatenated, row_files_of
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.row_files import concatenated, row_files_of
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.base import Section

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, create_model
 
 from vldd_dist.artifacts.manifests import SCHEMA_VERSION, SEAL, CheckpointRecord, Sealed, UnitManifest
-from vldd_dist.artifacts.run_status import RunStatus
-from vldd_dist.artifacts.run_units import RunUnits
+from vldd_dist.artifacts.runs.run_status import RunStatus
+from vldd_dist.artifacts.runs.run_units import RunUnits
 from vldd_dist.distilled_set.manifest import DistilledManifest, NearestCaptions
 from vldd_dist.pipeline.stage import StageSpec, all_stages
 

@@ -19,7 +19,7 @@ import torch
 from vldd_dist.artifacts.manifests import installed_versions
 from vldd_dist.errors import VlddError, first_line
 from vldd_dist.sharding.rendezvous import Rendezvous, join, leave, open_rendezvous
-from vldd_dist.store.node_cache import node_cache
+from vldd_dist.store.cache.node_cache import node_cache
 from vldd_dist.store.store import Store
 
 # Clock skew above the first is a NOTE, above the second a FAIL.

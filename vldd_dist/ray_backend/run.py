@@ -6,8 +6,8 @@ import signal
 
 from rich.console import Console
 
-from vldd_dist.artifacts.run_status import read_statuses
-from vldd_dist.artifacts.run_units import RunUnits, write_run_units
+from vldd_dist.artifacts.runs.run_status import read_statuses
+from vldd_dist.artifacts.runs.run_units import RunUnits, write_run_units
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy
 from vldd_dist.errors import ConfigError, InterruptedRun, StoreError
@@ -33,7 +33,7 @@ from vldd_dist.scheduler.controller import Controller
 from vldd_dist.scheduler.executor import Executor
 from vldd_dist.scheduler.limits import RunLimits
 from vldd_dist.scheduler.result import RunResult
-from vldd_dist.sharding.engine import require_engine
+from vldd_dist.sharding.engines.sharded_model import require_engine
 from vldd_dist.store.store import Store
 
 

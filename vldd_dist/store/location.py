@@ -5,7 +5,7 @@ import os
 import fsspec
 
 from vldd_dist.errors import StoreError
-from vldd_dist.store import web
+from vldd_dist.store.backends import web
 
 # What a user may give: a URL, or a local folder, also as a `Path`.
 Location = str | os.PathLike[str]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from vldd_dist.errors import StoreError
-from vldd_dist.store.node_cache import node_cache
+from vldd_dist.store.cache.node_cache import node_cache
 from vldd_dist.store.store import Store
 from vldd_dist.strict_model import StrictModel
 

@@ -21,12 +21,12 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from vldd_dist.errors import StoreError
-from vldd_dist.store import s3, web
-from vldd_dist.store.file_systems import HUB, PART_ATTEMPTS, missing_library, open_file_system
-from vldd_dist.store.listing import NEVER, Listed, find_objects
-from vldd_dist.store.local_files import create_file, replace_file
+from vldd_dist.store.backends import s3, web
+from vldd_dist.store.backends.file_systems import HUB, PART_ATTEMPTS, missing_library, open_file_system
+from vldd_dist.store.backends.listing import NEVER, Listed, find_objects
+from vldd_dist.store.backends.local_files import create_file, replace_file
+from vldd_dist.store.backends.remote_writes import create_object, ensure_object, is_multipart, put_object
 from vldd_dist.store.location import Location, parse_location
-from vldd_dist.store.remote_writes import create_object, ensure_object, is_multipart, put_object
 from vldd_dist.store.retry import (
     retried,
     says_exists,

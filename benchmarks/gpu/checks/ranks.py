@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.gpu.distilling import distilling, new_model, run_settings
 from benchmarks.gpu.notes import Notes
 from benchmarks.gpu.place import Place, rounding
-from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.sections.model import HeadSettings, ImageTowerSettings, ModelSettings, TextTowerSettings
 from vldd_dist.sharding.ranks import SOLO, Ranks
 from vldd_dist.sharding.rendezvous import Rendezvous, join, open_rendezvous

@@ -11,7 +11,7 @@ from vldd_dist.cost_model.flop_trace import FlopTrace
 from vldd_dist.cost_model.memory_trace import MemoryTrace
 from vldd_dist.models.losses.infonce import InfoNCE
 from vldd_dist.models.parameters import ParameterView
-from vldd_dist.sharding.engine import shard_model
+from vldd_dist.sharding.engines.sharded_model import shard_model
 from vldd_dist.sharding.ranks import SOLO
 
 BATCH, STEPS = 128, 6

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.data.prepared.test_dataset import jpeg, karpathy, shards, tar
-from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.data import DataSettings

@@ -16,7 +16,7 @@ from vldd_dist.data.prepared import image_cache as decoded
 from vldd_dist.data.prepared import stream
 from vldd_dist.data.prepared.dataset import Dataset
 from vldd_dist.data.prepared.image_cache import DecodedImages
-from vldd_dist.store.node_cache import NodeCache
+from vldd_dist.store.cache.node_cache import NodeCache
 from vldd_dist.store.store import Store
 
 IMAGES, SIZE = 23, 16

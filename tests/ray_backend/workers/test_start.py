@@ -21,7 +21,7 @@ def test_a_worker_that_has_begun_needs_nothing_of_our_package_any_more() -> None
     """The folder of the package may have been removed by then."""
     program = "import sys, vldd_dist.ray_backend.workers.worker; print(*sys.modules)"
     loaded = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
-    assert "vldd_dist.distilled_set.presentation" in loaded
+    assert "vldd_dist.distilled_set.publishing.presentation" in loaded
     paths = {name: ROOT / f"{name.replace('.', '/')}.py" for name in loaded if name.startswith("vldd_dist.")}
     late = {name: late_needs(path) - loaded for name, path in paths.items() if path.exists()}
     assert {name: needs for name, needs in late.items() if needs} == {}

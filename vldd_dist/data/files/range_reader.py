@@ -12,7 +12,7 @@ from fsspec.spec import AbstractFileSystem
 from webdataset.gopen import gopen_schemes
 
 from vldd_dist.data.files.regular_files import open_regular
-from vldd_dist.store.file_systems import open_file_system
+from vldd_dist.store.backends.file_systems import open_file_system
 from vldd_dist.store.retry import retried
 
 RANGE_BYTES = 4 << 20

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.in_order import in_order

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.sections.data import DataSettings
 from vldd_dist.data.images import decode, encode, resize

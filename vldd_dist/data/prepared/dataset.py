@@ -14,7 +14,7 @@ from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.prepared.image_cache import DecodedImages
 from vldd_dist.data.prepared.image_lines import ImageLine, read_lines
 from vldd_dist.data.prepared.shard_index import INDEX, Shard, SplitInfo, decode_index
-from vldd_dist.store.node_cache import node_cache
+from vldd_dist.store.cache.node_cache import node_cache
 
 # Largest number of groups whose manifests are kept in memory.
 OPEN_GROUPS = 64

@@ -19,8 +19,8 @@ import PIL
 import torch
 from torch import Tensor
 
-from vldd_dist.store.node_cache import NodeCache
-from vldd_dist.store.private_folder import PrivateFolder, lock, warn
+from vldd_dist.store.cache.node_cache import NodeCache
+from vldd_dist.store.cache.private_folder import PrivateFolder, lock, warn
 
 DIGEST_BYTES = 32
 

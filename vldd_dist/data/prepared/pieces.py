@@ -8,8 +8,8 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.data.prepared.shard_index import Shard
 

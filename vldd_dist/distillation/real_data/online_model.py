@@ -9,7 +9,7 @@ from vldd_dist.distillation.real_data.real_features import RealFeatures
 from vldd_dist.models.dual_encoder import redraw
 from vldd_dist.models.parameters import ParameterView
 from vldd_dist.seeding import derive_seed
-from vldd_dist.sharding.replicas import Replicas
+from vldd_dist.sharding.engines.replicas import Replicas
 
 
 @dataclass(frozen=True)

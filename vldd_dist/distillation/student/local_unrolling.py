@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts.trajectories import ShardSlices
+from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
 from vldd_dist.distillation.student.student import Student
 from vldd_dist.distillation.student.unrolling import (
     CHECKED_PAIRS,

@@ -21,9 +21,9 @@ from vldd_dist.distillation.unroll.protocol import replayed_randomness
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import call
-from vldd_dist.sharding.engine import ShardedModel
+from vldd_dist.sharding.engines.sharded_model import ShardedModel
+from vldd_dist.sharding.engines.skeleton import Skeleton
 from vldd_dist.sharding.ranks import Ranks
-from vldd_dist.sharding.skeleton import Skeleton
 
 
 class ShardedFirstOrder:

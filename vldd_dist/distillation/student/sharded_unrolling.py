@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts.trajectories import ShardSlices
+from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
 from vldd_dist.config.base import Sharding
 from vldd_dist.distillation.student.sharded_derivatives import ShardedDoubleBackward, ShardedFirstOrder
 from vldd_dist.distillation.student.unrolling import (
@@ -40,9 +40,9 @@ from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.models.losses import Loss
 from vldd_dist.models.parameters import TOWERS, ParameterView
 from vldd_dist.plugins import GRADIENTS
-from vldd_dist.sharding.engine import shard_model
+from vldd_dist.sharding.engines.sharded_model import shard_model
+from vldd_dist.sharding.engines.skeleton import Skeleton
 from vldd_dist.sharding.ranks import Ranks
-from vldd_dist.sharding.skeleton import Skeleton
 
 
 class ShardedUnrolling:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from vldd_dist.artifacts.trajectories import ShardSlices
+from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices
 from vldd_dist.distillation.student.blending import Blend
 from vldd_dist.distillation.student.student import Fixed, without_fixed
 from vldd_dist.distillation.unroll import EpsilonChoice, OuterLoss, Params, Unroll, UnrollResult

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import Protocol
 
-from vldd_dist.artifacts.run_status import RunStatus
+from vldd_dist.artifacts.runs.run_status import RunStatus
 from vldd_dist.errors import VlddError
 from vldd_dist.events import RunEvent
 from vldd_dist.monitoring.live.descriptions import describe_running

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
-from vldd_dist.artifacts.run_status import RunStatus, StageStatus, UnitStatus, known_event, write_status
+from vldd_dist.artifacts.runs.run_status import RunStatus, StageStatus, UnitStatus, known_event, write_status
 from vldd_dist.control_characters import one_line
 from vldd_dist.errors import StoreError
 from vldd_dist.events import RunEvent

@@ -1,7 +1,7 @@
 """The images of a distilled set in a report: the first pairs on the report's page, all pairs on separate pages."""
 
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.heat_map import heat_map
+from vldd_dist.distilled_set.publishing.heat_map import heat_map
 from vldd_dist.distilled_set.reading import read_manifest
 from vldd_dist.monitoring.reports.report_files import PAGE, key_of
 from vldd_dist.reporting.data import Gallery, GalleryItem

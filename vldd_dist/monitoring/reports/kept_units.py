@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from vldd_dist.artifacts.run_status import read_statuses
-from vldd_dist.artifacts.run_units import read_run_units
+from vldd_dist.artifacts.runs.run_status import read_statuses
+from vldd_dist.artifacts.runs.run_units import read_run_units
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy, load_description
 from vldd_dist.errors import StoreError

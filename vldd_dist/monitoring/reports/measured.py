@@ -10,10 +10,10 @@ from vldd_dist.artifacts.manifests import UnitManifest, Usage
 from vldd_dist.artifacts.units import UnitReader, manifest_key, prefix_of
 from vldd_dist.methods import FULL
 from vldd_dist.pipeline.committed import committed_units
-from vldd_dist.pipeline.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.stage import title_of
 from vldd_dist.pipeline.stages.application import keys_of
+from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import MissingRow, PublishedSet, Row, StageCost, aggregate
 from vldd_dist.reporting.table import Table

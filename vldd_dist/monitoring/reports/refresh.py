@@ -4,8 +4,8 @@ import contextlib
 import json
 
 from vldd_dist import strict_json
-from vldd_dist.artifacts.run_status import RunStatus, read_status
-from vldd_dist.artifacts.run_units import RunUnits
+from vldd_dist.artifacts.runs.run_status import RunStatus, read_status
+from vldd_dist.artifacts.runs.run_units import RunUnits
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.loading.load_study import LoadedStudy, description_tree, read_description
 from vldd_dist.errors import ConfigError, DataError, StoreError

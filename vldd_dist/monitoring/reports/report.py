@@ -14,10 +14,10 @@ from vldd_dist.monitoring.reports.galleries import write_gallery
 from vldd_dist.monitoring.reports.measured import Measured
 from vldd_dist.monitoring.reports.report_files import CHART, MARKDOWN, PAGE, TABLES, key_of, write_tables
 from vldd_dist.pipeline.context import read_tensors
-from vldd_dist.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
 from vldd_dist.pipeline.graphs.experiment import Graph
 from vldd_dist.pipeline.outcome import Outcome
-from vldd_dist.pipeline.phases import EARLIER
+from vldd_dist.pipeline.stages.shared.evaluated_sets import EvaluatedSet, evaluated_sets
+from vldd_dist.pipeline.stages.shared.phases import EARLIER
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.reporting.data import (
     DistillationCurve,

@@ -12,7 +12,7 @@ from vldd_dist.errors import ConfigError
 from vldd_dist.models.dual_encoder import build
 from vldd_dist.models.image.backbone import check_backbone_name, check_forward, create_backbone
 from vldd_dist.models.text.architecture import find_architecture
-from vldd_dist.pipeline.model_units import model_named
+from vldd_dist.pipeline.stages.shared.model_units import model_named
 
 
 def check_models(experiment: Experiment) -> None:

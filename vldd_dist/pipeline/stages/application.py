@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from vldd_dist.applications.base import Application
-from vldd_dist.applications.inputs import DistilledPairs, Inputs
-from vldd_dist.applications.planned import Planned
+from vldd_dist.applications.feature_space.inputs import DistilledPairs, Inputs
+from vldd_dist.applications.feature_space.planned import Planned
+from vldd_dist.applications.feature_space.students import PairNumbers, Students, on_device
 from vldd_dist.applications.result import Result
-from vldd_dist.applications.students import PairNumbers, Students, on_device
 from vldd_dist.artifacts.facts import Facts
 from vldd_dist.config.base import choose
 from vldd_dist.config.experiment import Experiment
@@ -25,10 +25,10 @@ from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.frozen_tower import CHUNK
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
-from vldd_dist.pipeline.evaluated_sets import protocol_of
-from vldd_dist.pipeline.inputs import load_retrieval_split
-from vldd_dist.pipeline.model_units import model_input_units, model_spec
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.stages.shared.evaluated_sets import protocol_of
+from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
+from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import APPLICATIONS
 

@@ -4,15 +4,15 @@ from typing import Any
 
 from pydantic import Field
 
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.base import choose
 from vldd_dist.coresets.base import Coreset, groups
 from vldd_dist.data.prepared.mean_pairs import mean_pairs
 from vldd_dist.data.prepared.real_pairs import real_pairs
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.inputs import captions_selected_by, load_candidates
 from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stages.shared.inputs import captions_selected_by, load_candidates
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import CORESETS
 from vldd_dist.seeding import numpy_generator

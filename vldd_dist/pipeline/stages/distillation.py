@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import Field
 
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts, Percent
-from vldd_dist.artifacts.row_files import row_file_name
-from vldd_dist.artifacts.snapshot_cache import SnapshotCache
-from vldd_dist.artifacts.trajectories import ShardSlices, Trajectory
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.row_files import row_file_name
+from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.trajectories import ShardSlices, Trajectory
 from vldd_dist.artifacts.units import is_done
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.distillation import DistillationSettings
@@ -28,12 +28,18 @@ from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext, read_tensors
-from vldd_dist.pipeline.evaluated_sets import make_evaluator, protocol_of
-from vldd_dist.pipeline.inputs import load_retrieval_split
-from vldd_dist.pipeline.model_units import model_input_units, model_spec
 from vldd_dist.pipeline.outcome import InputAwaited
-from vldd_dist.pipeline.phases import EARLIER, UnitPhase, experiments_of_phases, images_of_earlier_phases, joined_start
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.stages.shared.evaluated_sets import make_evaluator, protocol_of
+from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
+from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec
+from vldd_dist.pipeline.stages.shared.phases import (
+    EARLIER,
+    UnitPhase,
+    experiments_of_phases,
+    images_of_earlier_phases,
+    joined_start,
+)
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
 

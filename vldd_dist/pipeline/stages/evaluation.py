@@ -18,10 +18,10 @@ from vldd_dist.cost_model.work_model import student_flops
 from vldd_dist.evaluation.evaluator import TrainingPairs
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext, model_settings_of, read_rows, read_tensors
-from vldd_dist.pipeline.evaluated_sets import evaluated_sets, make_evaluator, protocol_of
-from vldd_dist.pipeline.inputs import load_expert, load_retrieval_split
-from vldd_dist.pipeline.model_units import expert_model, model_input_units, model_named, model_spec, on_real_pairs
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets, make_evaluator, protocol_of
+from vldd_dist.pipeline.stages.shared.inputs import load_expert, load_retrieval_split
+from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_input_units, model_named, model_spec, on_real_pairs
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import METRICS
 from vldd_dist.retrieval.encode import joint_features

@@ -15,9 +15,9 @@ from vldd_dist.cost_model.work_model import expert_flops, training_entries
 from vldd_dist.experts.train import ExpertInputs, ExpertTraining
 from vldd_dist.models.image.backbone import refuse_backbone_dropout
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.inputs import load_retrieval_split
-from vldd_dist.pipeline.model_units import expert_model, model_input_units, model_spec
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.stages.shared.inputs import load_retrieval_split
+from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_input_units, model_spec
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.seeding import derive_seed
 

@@ -8,17 +8,17 @@ import torch
 from pydantic import AliasChoices, Field
 from torch import Tensor
 
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.data.images import decode, to_tensor
 from vldd_dist.data.prepared.real_pairs import drawn_caption
 from vldd_dist.data.prepared.shard_index import Shard
 from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.inputs import load_expert
-from vldd_dist.pipeline.model_units import expert_model, model_input_units, model_spec
 from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stages.shared.inputs import load_expert
+from vldd_dist.pipeline.stages.shared.model_units import expert_model, model_input_units, model_spec
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.retrieval.encode import encode_images, encode_inputs, encode_texts
 

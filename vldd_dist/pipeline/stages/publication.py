@@ -11,16 +11,16 @@ from vldd_dist.artifacts.manifests import from_json
 from vldd_dist.config.base import choose
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest, NearestCaptions, Recipe
+from vldd_dist.distilled_set.publishing.write import files_of, write_folder
 from vldd_dist.distilled_set.reading import verify
-from vldd_dist.distilled_set.write import files_of, write_folder
 from vldd_dist.errors import StoreError
 from vldd_dist.methods import DISTILLED
 from vldd_dist.models.image.backbone import public_weights
 from vldd_dist.pipeline.context import StageContext, read_rows, read_tensors
-from vldd_dist.pipeline.evaluated_sets import evaluated_sets, protocol_of
-from vldd_dist.pipeline.model_units import model_input_units, model_spec
-from vldd_dist.pipeline.phases import EARLIER
 from vldd_dist.pipeline.stage import Key, StageSpec, Units
+from vldd_dist.pipeline.stages.shared.evaluated_sets import evaluated_sets, protocol_of
+from vldd_dist.pipeline.stages.shared.model_units import model_input_units, model_spec
+from vldd_dist.pipeline.stages.shared.phases import EARLIER
 from vldd_dist.pipeline.work_unit import WorkUnit
 from vldd_dist.plugins import OBJECTIVES
 from vldd_dist.store.objects import DamagedObject

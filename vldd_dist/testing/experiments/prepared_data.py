@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts import tensors
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.config.experiment import Experiment

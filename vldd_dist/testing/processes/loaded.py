@@ -6,7 +6,7 @@ import gc
 gc.disable()
 
 import vldd_dist.data.prepared.real_batches  # noqa: E402
-import vldd_dist.distilled_set.presentation  # noqa: E402, F401
+import vldd_dist.distilled_set.publishing.presentation  # noqa: E402, F401
 from vldd_dist.models import libraries  # noqa: E402
 from vldd_dist.plugins import load_all  # noqa: E402
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.model import TextTowerSettings
 from vldd_dist.cost_model.memory_model import Terms

@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.experiment import Experiment
 from vldd_dist.config.sections.model import ImageTowerSettings, ModelSettings
 from vldd_dist.cost_model.memory_model import Terms, peak
@@ -19,9 +19,9 @@ from vldd_dist.events import Progress
 from vldd_dist.models.dual_encoder import DualEncoder, build
 from vldd_dist.models.inputs import frozen_tower
 from vldd_dist.pipeline.context import StageContext, read_tensors
-from vldd_dist.pipeline.model_units import model_named, tower_spec
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.stages.data.grouped import group_unit, shards_of
+from vldd_dist.pipeline.stages.shared.model_units import model_named, tower_spec
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 

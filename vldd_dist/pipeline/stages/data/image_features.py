@@ -4,9 +4,9 @@ from typing import Any
 
 from vldd_dist.artifacts.facts import Count, Facts
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.model_units import model_named, tower_spec
 from vldd_dist.pipeline.stage import StageSpec, Units
 from vldd_dist.pipeline.stages.data.grouped import aligned_units, write_groups
+from vldd_dist.pipeline.stages.shared.model_units import model_named, tower_spec
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 

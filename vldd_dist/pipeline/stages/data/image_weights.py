@@ -4,16 +4,16 @@ from typing import Any
 
 import torch
 
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.facts import Count, Facts
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.config.sections.pretrain import PretrainSettings
 from vldd_dist.data.scenes import GENERATOR_VERSION
 from vldd_dist.experts.pretraining import pretrain_on_attributes
 from vldd_dist.models.image.backbone import create_backbone
 from vldd_dist.models.image.identity import weights_identity
 from vldd_dist.pipeline.context import StageContext
-from vldd_dist.pipeline.model_units import model_named
 from vldd_dist.pipeline.stage import StageSpec, Units
+from vldd_dist.pipeline.stages.shared.model_units import model_named
 from vldd_dist.pipeline.work_unit import WorkUnit
 
 

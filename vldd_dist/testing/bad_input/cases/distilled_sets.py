@@ -8,7 +8,7 @@ import torch
 
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import NearestCaptions, Recipe
-from vldd_dist.distilled_set.write import save
+from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.store.objects import ObjectInfo
 from vldd_dist.testing.bad_input.case import TO_OUT, Case, kind

@@ -5,7 +5,7 @@ from random import Random
 from typing import Any
 
 from vldd_dist.artifacts.manifests import to_json
-from vldd_dist.artifacts.run_status import RunStatus
+from vldd_dist.artifacts.runs.run_status import RunStatus
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.store.store import Store
 from vldd_dist.testing.bad_input.case import ANY, SCENES, TO_OUT, Case, kind

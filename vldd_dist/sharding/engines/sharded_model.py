@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from vldd_dist.config.base import Sharding
-from vldd_dist.sharding.deepspeed_engine import require_deepspeed
+from vldd_dist.sharding.engines.deepspeed_engine import require_deepspeed
+from vldd_dist.sharding.engines.replicas import Replicas
+from vldd_dist.sharding.engines.zero_model import ZeroModel
 from vldd_dist.sharding.layout import Layout
 from vldd_dist.sharding.ranks import Ranks
-from vldd_dist.sharding.replicas import Replicas
-from vldd_dist.sharding.zero_model import ZeroModel
 
 
 class ShardedModel(Protocol):
@@ -85,7 +85,7 @@ def shard_model(model: nn.Module, optimiser: torch.optim.Optimizer, sharding: Sh
     require_engine(sharding)
     if sharding == "fsdp":
         # Imported here, because distributed tensors take a while to load.
-        from vldd_dist.sharding.fsdp_model import FsdpModel
+        from vldd_dist.sharding.engines.fsdp_model import FsdpModel
 
         return FsdpModel(model, optimiser, ranks)
     return ZeroModel(model, optimiser, int(sharding.removeprefix("zero")), ranks)
@@ -94,7 +94,7 @@ def shard_model(model: nn.Module, optimiser: torch.optim.Optimizer, sharding: Sh
 def require_engine(sharding: Sharding) -> None:
     """Raises ConfigError if the engine for this kind of sharding is not installed."""
     if sharding == "fsdp":
-        from vldd_dist.sharding.fsdp_model import require_fsdp
+        from vldd_dist.sharding.engines.fsdp_model import require_fsdp
 
         require_fsdp()
     elif sharding != "none":

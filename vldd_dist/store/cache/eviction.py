@@ -5,8 +5,8 @@ import os
 import stat
 import time
 
-from vldd_dist.store.local_files import TEMPORARY
-from vldd_dist.store.private_folder import PrivateFolder
+from vldd_dist.store.backends.local_files import TEMPORARY
+from vldd_dist.store.cache.private_folder import PrivateFolder
 
 # An older temporary file was left by a process that died.
 ABANDONED_SECONDS = 3600

@@ -8,15 +8,15 @@ from typing import Any
 import yaml
 
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.hub_header import header_of, name_of_data
 from vldd_dist.distilled_set.manifest import IMAGE_WEIGHTS, Recipe
+from vldd_dist.distilled_set.publishing.hub_header import header_of, name_of_data
 from vldd_dist.recall_metrics import DISPLAY_NAMES, RECALL_METRICS, mean_over_runs
 
 SIMILARITY = "similarity.png"
 
 
 # Read when the module is imported, because a worker's copy of this package may be removed while it runs.
-_TEMPLATE = resources.files("vldd_dist.distilled_set").joinpath("card.md").read_text()
+_TEMPLATE = resources.files("vldd_dist.distilled_set.publishing").joinpath("card.md").read_text()
 
 
 def render_card(distilled: DistilledSet) -> str:

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
-from vldd_dist.distilled_set.partial_folder import PartialFolder, local_errors
 from vldd_dist.distilled_set.reading import ByteCallback, check_sizes, for_each_block, manifest_bytes, parse_manifest, verify
+from vldd_dist.distilled_set.transfer.partial_folder import PartialFolder, local_errors
 from vldd_dist.errors import StoreError
 from vldd_dist.store.location import Location
 from vldd_dist.store.objects import Block, DamagedObject, ObjectInfo, load_block, sha256_hex

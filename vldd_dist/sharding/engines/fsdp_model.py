@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from vldd_dist.errors import ConfigError
-from vldd_dist.sharding.blocks import blocks_of
+from vldd_dist.sharding.engines.blocks import blocks_of
+from vldd_dist.sharding.engines.optimisers import momentum_of, parameters_of
 from vldd_dist.sharding.layout import Layout
-from vldd_dist.sharding.optimisers import momentum_of, parameters_of
 from vldd_dist.sharding.ranks import Ranks
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from vldd_dist.errors import ConfigError
-from vldd_dist.store.eviction import evict
-from vldd_dist.store.private_folder import PrivateFolder, lock, warn, write_all
+from vldd_dist.store.cache.eviction import evict
+from vldd_dist.store.cache.private_folder import PrivateFolder, lock, warn, write_all
 
 DEFAULT_GIB = 16.0
 # Blocks are evicted whenever all processes together have written this fraction of the limit since the last eviction. Eviction

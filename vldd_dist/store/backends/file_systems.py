@@ -7,7 +7,8 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from vldd_dist.errors import short
-from vldd_dist.store import retry, s3, web
+from vldd_dist.store import retry
+from vldd_dist.store.backends import s3, web
 
 # Attempts at each request of a multipart upload. The client makes them, because repeating the upload would send all parts
 # again.

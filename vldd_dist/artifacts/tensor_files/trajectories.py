@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from vldd_dist.artifacts import tensors
-from vldd_dist.artifacts.row_files import row_file_name, row_files_of
-from vldd_dist.artifacts.snapshot_cache import Snapshot, SnapshotCache
+from vldd_dist.artifacts.tensor_files import tensors
+from vldd_dist.artifacts.tensor_files.row_files import row_file_name, row_files_of
+from vldd_dist.artifacts.tensor_files.snapshot_cache import Snapshot, SnapshotCache
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.artifacts.units import UnitReader
 from vldd_dist.errors import StoreError

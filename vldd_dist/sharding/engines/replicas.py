@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vldd_dist.sharding.engines.optimisers import momentum_of, parameters_of
 from vldd_dist.sharding.layout import Layout
-from vldd_dist.sharding.optimisers import momentum_of, parameters_of
 from vldd_dist.sharding.ranks import Ranks
 
 

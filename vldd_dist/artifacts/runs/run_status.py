@@ -14,7 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from vldd_dist.artifacts.facts import Count
 from vldd_dist.artifacts.manifests import SCHEMA_VERSION, Sealed, from_json, to_json
-from vldd_dist.artifacts.run_units import RunId
+from vldd_dist.artifacts.runs.run_units import RunId
 from vldd_dist.errors import StoreError
 from vldd_dist.store.store import Store
 from vldd_dist.strict_model import StrictModel

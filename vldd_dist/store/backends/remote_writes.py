@@ -6,7 +6,7 @@ from hashlib import md5
 
 from fsspec.spec import AbstractFileSystem
 
-from vldd_dist.store import s3
+from vldd_dist.store.backends import s3
 from vldd_dist.store.retry import NotAsWritten, says_not_implemented
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from vldd_dist.artifacts.snapshot_cache import SnapshotCache
-from vldd_dist.artifacts.trajectories import Trajectory
+from vldd_dist.artifacts.tensor_files.snapshot_cache import SnapshotCache
+from vldd_dist.artifacts.tensor_files.trajectories import Trajectory
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import ParameterView

@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 from torch import Tensor
 
-from vldd_dist.distilled_set.card import SIMILARITY, render_card
-from vldd_dist.distilled_set.croissant import croissant_metadata
 from vldd_dist.distilled_set.distilled import DistilledSet
-from vldd_dist.distilled_set.heat_map import heat_map
 from vldd_dist.distilled_set.manifest import NearestCaptions
+from vldd_dist.distilled_set.publishing.card import SIMILARITY, render_card
+from vldd_dist.distilled_set.publishing.croissant import croissant_metadata
+from vldd_dist.distilled_set.publishing.heat_map import heat_map
 
 SHARD_PAIRS = 1000
 PREVIEW_IMAGES = 40

@@ -7,9 +7,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vldd_dist.sharding.deepspeed_engine import make_engine
+from vldd_dist.sharding.engines.deepspeed_engine import make_engine
+from vldd_dist.sharding.engines.optimisers import parameters_of
 from vldd_dist.sharding.layout import Layout
-from vldd_dist.sharding.optimisers import parameters_of
 from vldd_dist.sharding.ranks import Ranks
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vldd_dist.artifacts.manifests import from_json
-from vldd_dist.distilled_set.fetch import fetch
-from vldd_dist.distilled_set.hub import HUB, push_to_hub
 from vldd_dist.distilled_set.manifest import MANIFEST, DistilledManifest
+from vldd_dist.distilled_set.publishing.write import other_file, read_if_present, write_folder
 from vldd_dist.distilled_set.reading import ByteCallback, verify
-from vldd_dist.distilled_set.write import other_file, read_if_present, write_folder
+from vldd_dist.distilled_set.transfer.fetch import fetch
+from vldd_dist.distilled_set.transfer.hub import HUB, push_to_hub
 from vldd_dist.errors import StoreError
 from vldd_dist.store.location import Location
 from vldd_dist.store.store import Store

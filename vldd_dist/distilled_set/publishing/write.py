@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable, Iterable
 
-from vldd_dist.artifacts import tensors
 from vldd_dist.artifacts.manifests import to_json
+from vldd_dist.artifacts.tensor_files import tensors
 from vldd_dist.distilled_set.distilled import DistilledSet
 from vldd_dist.distilled_set.manifest import CAPTIONS, IMAGE_WEIGHTS, MANIFEST, SHARED, DistilledManifest
-from vldd_dist.distilled_set.presentation import present
+from vldd_dist.distilled_set.publishing.presentation import present
 from vldd_dist.errors import StoreError
 from vldd_dist.store.location import Location
 from vldd_dist.store.objects import ObjectInfo

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vldd_dist.applications.students import PairNumbers, Students, first_captions
+from vldd_dist.applications.feature_space.students import PairNumbers, Students, first_captions
 from vldd_dist.coresets.base import Coreset, groups
 from vldd_dist.coresets.candidates import Candidates
 from vldd_dist.errors import ConfigError

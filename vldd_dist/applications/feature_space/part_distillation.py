@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from vldd_dist.applications.planned import Planned
-from vldd_dist.applications.students import PairNumbers, Students, first_captions
+from vldd_dist.applications.feature_space.planned import Planned
+from vldd_dist.applications.feature_space.students import PairNumbers, Students, first_captions
 from vldd_dist.artifacts.unit_writer import UnitWriter
 from vldd_dist.config.base import AnyPlugin, Positive, Rate, Section, choose, plugin_of
 from vldd_dist.config.sections.distillation import DistillationSettings

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from fsspec.spec import AbstractFileSystem
 
-from vldd_dist.store.local_files import TEMPORARY, find_files
+from vldd_dist.store.backends.local_files import TEMPORARY, find_files
 
 # The time of an object whose file system reports none: such an object is never old enough to be garbage.
 NEVER = datetime.max.replace(tzinfo=UTC)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vldd_dist.models.dual_encoder import DualEncoder
 from vldd_dist.models.parameters import ParameterView
-from vldd_dist.sharding.engine import ShardedModel
+from vldd_dist.sharding.engines.sharded_model import ShardedModel
 
 
 class Skeleton:

@@ -1,0 +1,1 @@
+"""Students of applications: heads that are trained on features of a frozen backbone."""

@@ -1,0 +1,1 @@
+"""Writes the files of a published set: pairs, card, Croissant metadata, pictures."""

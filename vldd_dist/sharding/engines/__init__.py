@@ -1,0 +1,1 @@
+"""How a model is distributed over ranks: replicas, DeepSpeed ZeRO, FSDP2."""
