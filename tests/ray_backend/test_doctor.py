@@ -66,7 +66,10 @@ def test_a_server_without_conditional_puts_is_noted(store: Store, monkeypatch: p
     assert verdicts(store.url)["conditional put"] == "NOTE"
 
 
-@pytest.mark.parametrize(("seconds", "verdict", "words"), [(100, "NOTE", "100 s behind"), (-2000, "FAIL", "2000 s ahead of")])
+@pytest.mark.parametrize(
+    ("seconds", "verdict", "words"),
+    [(100, "NOTE", "100 s behind the store's: the ages that `vldd status` shows are"), (-2000, "FAIL", "2000 s ahead of")],
+)
 def test_a_clock_that_is_off_is_named(
     store: Store, seconds: int, verdict: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

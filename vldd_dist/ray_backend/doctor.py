@@ -88,7 +88,8 @@ def _clock(url: str) -> Iterator[Finding]:
             "FAIL", "clock", f"{difference}: object stores refuse signatures that far off: set the clock, for example by NTP"
         )
     elif abs(skew) > NOTED_SKEW_SECONDS:
-        yield Finding("NOTE", "clock", f"{difference}: the ages that `vldd status` and `vldd gc` use are off by as much")
+        # `vldd gc` measures ages by the store's clock.
+        yield Finding("NOTE", "clock", f"{difference}: the ages that `vldd status` shows are off by as much")
     else:
         yield Finding("ok", "clock", "agrees with the store's")
 
