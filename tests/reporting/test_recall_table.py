@@ -101,15 +101,15 @@ START = "Test recall in percent; ± is the population standard deviation over "
         ([row("full", 99, 1.0, runs=4)], "experts for full data"),
         (
             [row("full", 99, 1.0), row("k_center", 9, 1.0), row("distilled", 9, 1.0, runs=1, students=5)],
-            "experts for full data; over selections for coresets; over the students of a single run for distilled pairs",
+            "experts for full data; over selections for coresets; over the students of one distilled set for distilled pairs",
         ),
         (
             [row("distilled", 9, 1.0, runs=2, students=5)],
-            "distillation runs, of the mean over each one's students, for distilled pairs",
+            "distillations, of the mean over each one's students, for distilled pairs",
         ),
         (
             [row("distilled", 9, 1.0, runs=2, students=2), row("distilled", 99, 1.0, runs=1, students=2)],
-            "distillation runs, of the mean over each one's students, or the students of a single run for distilled pairs",
+            "distillations, of the mean over each one's students, or the students of one distilled set for distilled pairs",
         ),
         ([row("full", 99, 1.0, runs=1), row("random", 9, 1.0)], "selections for coresets"),
     ],

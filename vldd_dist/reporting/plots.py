@@ -28,6 +28,8 @@ COLOURS = (ORANGE, GREEN, RED, PURPLE, GREY)
 # Colours of coresets, in the order of the description; after the last they repeat in another line style.
 CORESET_COLOURS = (ORANGE, GREEN, RED, PURPLE)
 SMOOTHED_FRACTION = 0.05
+# What the bars in plots of recall show.
+SPREAD = "the standard deviation over experts, selections or distillations or, where there is only one, over its students"
 
 
 def plots(data: ReportData) -> list[Plot]:
@@ -65,8 +67,8 @@ def recall_plot(rows: list[Row]) -> Plot:
     last = limited[-1].pairs
     plot = Plot(
         "Recall against pairs",
-        "Mean test recall of students against the number of pairs they were trained on. Bars: the standard deviation over"
-        " runs or, for a single run, over its students. Dashed: all real pairs.",
+        f"Mean test recall of students against the number of pairs they were trained on. Bars: {SPREAD}."
+        " Dashed: all real pairs.",
         "; ".join(
             f"{display_name(row.method)}, {row.pairs:,} pairs: {row.metrics['mean'].mean:.1f} %"
             for row in own

@@ -9,8 +9,12 @@ from vldd_dist.recall_metrics import RECALL_METRICS
 from vldd_dist.reporting.data import MissingRow, ReportData, Row, display_name, metric_name
 from vldd_dist.reporting.table import Cell, Column, Number, Statistic, Table, TableRow, TableSection, Text
 
-# Method, or "" for coresets -> (what its rows are, what its runs are), in the order of a table.
-RUNS = {FULL: ("full data", "experts"), "": ("coresets", "selections"), DISTILLED: ("distilled pairs", "distillation runs")}
+# Method, or "" for coresets -> (what its rows are, what its runs are, what one run gives), in the order of a table.
+RUNS = {
+    FULL: ("full data", "experts", "one expert"),
+    "": ("coresets", "selections", "one selection"),
+    DISTILLED: ("distilled pairs", "distillations", "one distilled set"),
+}
 OF_FULL_DATA = "of full data, %"
 OF_FULL_DATA_NOTE = f"{OF_FULL_DATA.capitalize()}: the mean divided by that of full data with the same towers."
 
@@ -121,16 +125,17 @@ def of_full_data(row: Row, rows: list[Row]) -> float | None:
 
 
 def spread_note(rows: list[Row]) -> str:
-    """The sentence that says what ± means for which rows: the spread over runs or, for a single run, over its students."""
+    """The sentence that says what ± means for which rows: the spread over experts, selections or distillations or, where there
+    is only one, over its students."""
     spreads = []
-    for kind, (name, runs) in RUNS.items():
+    for kind, (name, runs, one) in RUNS.items():
         own = [row for row in rows if kind == (row.method if row.method in RUNS else "")]
         several = [row for row in own if row.runs > 1]
         if any(row.students > row.runs for row in several):
             runs += ", of the mean over each one's students,"
         single = any(row.runs == 1 and row.students > 1 for row in own)
         over = [runs] if several else []
-        over += ["the students of a single run"] if single else []
+        over += [f"the students of {one}"] if single else []
         if over:
             spreads.append(f"over {' or '.join(over)} for {name}")
     if not spreads:

@@ -18,13 +18,13 @@ from vldd_dist.reporting.drawing import (
     legend_below,
     line_looks,
 )
-from vldd_dist.reporting.plots import label_budgets
+from vldd_dist.reporting.plots import SPREAD, label_budgets
 from vldd_dist.reporting.study_tables import Layout, RowKey, results_in_table
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
 # Inches.
 BAR_HEIGHT, FRAME_HEIGHT = 0.26, 0.9
-CAPTION = "Mean of the six test recalls. Error bars: the standard deviation over runs or, for a single run, over its students."
+CAPTION = f"Mean of the six test recalls. Bars: {SPREAD}."
 
 Measured = tuple[RowKey, Stat]
 
