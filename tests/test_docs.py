@@ -26,6 +26,7 @@ from vldd_dist.data.sources.base import Source
 from vldd_dist.data.sources.sample import RawSample
 from vldd_dist.distilled_set.publishing.write import save
 from vldd_dist.models.text.encoder import FrozenTextEncoder
+from vldd_dist.pipeline.stage import milestones
 from vldd_dist.plugins import LOSSES, REGISTRIES, SOURCES, STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +61,7 @@ def test_the_reference_has_every_setting_with_a_description() -> None:
         "Momentum of sgd; no effect with adam.",
         "the adjoint (the gradient that is propagated back through the inner steps)",
         "`resources` is also for `features`",
-        "also for `image weights`",
+        "and for `image weights`, which store the starting weights of an image tower, unless these are pretrained",
         "`resources` is also for `feature groups`",
         "and when the features of a frozen backbone are computed",
         "It does not follow `model`",
@@ -69,6 +70,15 @@ def test_the_reference_has_every_setting_with_a_description() -> None:
 )
 def test_the_reference_says_what_a_setting_also_does(sentence: str) -> None:
     assert sentence in " ".join(settings_page().split())
+
+
+def test_no_value_is_called_as_in_python() -> None:
+    assert re.findall(r"\bNone\b.*", settings_page() + plugins_page()) == []
+
+
+def test_the_help_of_until_names_every_value() -> None:
+    (until,) = (option for option in typer.main.get_command(app).commands["run"].params if option.name == "until")
+    assert f"Stop after this stage: {', '.join(milestones()[:-1])} or {milestones()[-1]}." in (until.help or "")
 
 
 def test_the_reference_has_every_plugin() -> None:

@@ -198,7 +198,7 @@ def test_learned_is_ranking_the_own_caption_first() -> None:
 
 def test_a_loss_that_is_not_finite_names_the_setting_to_lower(store: Store) -> None:
     with pytest.raises(
-        DivergenceError, match=r"expert 0: the loss is nan in epoch 1; lower experts.lr_image or experts.lr_text"
+        DivergenceError, match=r"expert 0: the loss is nan in epoch 1: lower experts.lr_image or experts.lr_text"
     ):
         train(store, "experts.lr_image=1e30", "experts.lr_text=1e30")
 

@@ -61,7 +61,10 @@ def keys_of_checkpoint(store: Store, key: str) -> list[str]:
     try:
         snapshots = [ObjectInfo(**info) for info in record.facts.get("snapshots", {}).values()]
     except (AttributeError, TypeError, ValueError):
-        raise StoreError(f"{source}: the checkpoint lists its snapshots in an unknown form: nothing is removed") from None
+        raise StoreError(
+            f"{source}: the checkpoint lists its snapshots in an unknown form, and nothing is removed: use the version of "
+            "vldd_dist that wrote it"
+        ) from None
     return [info.key for info in (*record.objects.values(), *snapshots)]
 
 

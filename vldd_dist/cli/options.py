@@ -30,14 +30,16 @@ Overrides = Annotated[
 
 StoreUrl = Annotated[
     str,
-    typer.Option("--store", metavar="URL", help="Where to keep the results: a folder, file://, s3://, gs://."),
+    typer.Option("--store", metavar="URL", help="Where to keep the results: a folder, file://, s3://, gs://, az://."),
 ]
 
 
 StoreUrlOrPlan = Annotated[
     str | None,
     typer.Option(
-        "--store", metavar="URL", help="Where to keep the results: a folder, file://, s3://, gs://. Optional with --plan."
+        "--store",
+        metavar="URL",
+        help="Where to keep the results: a folder, file://, s3://, gs://, az://. Optional with --plan.",
     ),
 ]
 
@@ -47,7 +49,11 @@ Plan = Annotated[bool, typer.Option("--plan", help="Print what would run and wha
 
 Until = Annotated[
     str | None,
-    typer.Option("--until", metavar="STAGE", help="Stop after this stage, e.g. experts. The stages that it needs run too."),
+    typer.Option(
+        "--until",
+        metavar="STAGE",
+        help="Stop after this stage: data, experts, distillations or publications. The stages that it needs run too.",
+    ),
 ]
 
 
@@ -69,8 +75,8 @@ Gpus = Annotated[
     typer.Option(
         "--gpus",
         min=0,
-        help="0 to 1: GPU of each worker, in every stage; a fraction lets several workers share one. Sets resources.gpus of "
-        "all sections.",
+        help="0 to 1: GPU of each worker that runs a network; a fraction lets several workers share one. Sets resources.gpus "
+        "of all sections.",
     ),
 ]
 

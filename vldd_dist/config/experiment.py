@@ -190,7 +190,7 @@ def _size_problems(experiment: Experiment) -> list[str]:
     if units > MOST_UNITS:
         return [
             f"experts.count, distill and evaluation ask for about {units:,} units, more than {MOST_UNITS:,}: lower the count, "
-            "or shorten the lists of pairs, seeds, methods and image models"
+            "or shorten the lists of pairs, seeds, methods and image towers"
         ]
     return []
 

@@ -1,4 +1,4 @@
-"""k-means medoids: the pairs nearest to the centres of clusters of an expert's joint features."""
+"""k-means: the pairs nearest to the centres of clusters of an expert's joint features (medoids)."""
 
 from typing import ClassVar
 

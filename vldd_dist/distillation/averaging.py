@@ -12,7 +12,7 @@ class RunningAverage:
     few hundred steps, so here the initial pairs have no weight.
 
     Args:
-        pairs: the pairs that the outer loop moves in place.
+        pairs: the pairs that the outer loop updates in place.
         decay: 0 for no averaging: the value is the pairs themselves.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The outer loop: move the synthetic pairs along the gradient of an objective, validate, checkpoint.
+"""The outer loop: update the synthetic pairs by gradient steps of an objective, validate, checkpoint.
 
 The whole state of the loop is the pairs, their running average, the outer optimiser, the best validated pairs, the curves and
 the objective's own state, and every random draw of outer step n derives from (seed, n). So a run that resumes from a checkpoint
@@ -35,7 +35,7 @@ class Distillation:
 
     Args:
         problem: the outer problem of the objective in the context's settings.
-        pairs: this rank's rows at their start, on the student's device; moved in place.
+        pairs: this rank's rows at their start, on the student's device; updated in place.
         rates: the outer learning rate of each tensor of the pairs, by name.
         validate: measures the pairs to find the best ones; all ranks call it together, and must get the same answer.
         should_stop: asked before each outer step; must answer the same on all ranks.

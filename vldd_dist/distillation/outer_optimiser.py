@@ -1,4 +1,4 @@
-"""The outer optimiser: an outer step moves only the pairs that take part in it.
+"""The outer optimiser: an outer step updates only the pairs that take part in it.
 
 A dense optimiser would move every pair by its momentum at every outer step, at a cost that grows with M. Here each pair has its
 own moments and its own count of steps. If every step uses every pair, the two are the same (docs/decisions.md).

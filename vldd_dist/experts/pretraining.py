@@ -64,6 +64,6 @@ def pretrain_on_attributes(
                 optimiser.step()
                 done += len(chosen)
                 if not math.isfinite(loss.item()):
-                    raise DivergenceError(f"pretraining: the loss is {loss.item()} in epoch {epoch}; lower pretrain.lr")
+                    raise DivergenceError(f"pretraining: the loss is {loss.item()} in epoch {epoch}: lower pretrain.lr")
                 report(Progress(done, total, epoch=epoch + 1, loss=loss.item()))
     return {name: tensor.detach().cpu() for name, tensor in backbone.state_dict().items()}

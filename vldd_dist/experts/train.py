@@ -149,7 +149,7 @@ class ExpertTraining:
                 losses.append(loss.item())
                 if not math.isfinite(losses[-1]):
                     raise DivergenceError(
-                        f"expert {self.index}: the loss is {losses[-1]} in epoch {epoch}; "
+                        f"expert {self.index}: the loss is {losses[-1]} in epoch {epoch}: "
                         "lower experts.lr_image or experts.lr_text"
                     )
                 self._count_forgetting(image_features.detach(), text_features.detach(), entries)

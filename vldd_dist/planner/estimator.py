@@ -46,5 +46,6 @@ class Estimator:
         except (RuntimeError, NotImplementedError, AssertionError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"model.image.model: a pass of {experiment.model.image.model} at {experiment.data.image_size} pixels "
-                f"cannot be traced ({short(error)}), so its memory is not estimated"
+                f"cannot be traced ({short(error)}), so its memory is not estimated: choose another model, model_args or "
+                "data.image_size"
             ) from error

@@ -31,7 +31,10 @@ def compare_gpus(units: Sequence[WorkUnit], say: Callable[[str], None]) -> None:
             "for all stages, or RAY_ADDRESS to run on a cluster"
         )
     if available and not asking and any(unit.execution.get("device") != "cpu" for unit in units):
-        say(f"torch finds {_gpus(available)} here, and no unit asks for one: --gpus 1 gives each worker of every stage a GPU")
+        say(
+            f"torch finds {_gpus(available)} here, and no unit asks for one: --gpus 1 gives one to each worker that runs a "
+            "network"
+        )
 
 
 def _gpus(count: float) -> str:

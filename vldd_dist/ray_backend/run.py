@@ -1,4 +1,4 @@
-"""The main job: makes the graph, runs the units that are missing, and writes the report."""
+"""The driver: makes the graph, runs the units that are missing, and writes the report."""
 
 import math
 import os

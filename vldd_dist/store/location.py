@@ -27,7 +27,7 @@ def parse_location(location: Location) -> tuple[str, str]:
             raise StoreError(f"{scheme}://CONTAINER@ACCOUNT: write {scheme}://CONTAINER/PATH, set AZURE_STORAGE_ACCOUNT_NAME")
         raise StoreError("the store's URL carries credentials: give them by environment, profile or role instead")
     if scheme not in fsspec.available_protocols():
-        raise StoreError(f"{url}: unknown scheme {scheme!r}; use a folder, file://, s3:// or gs://")
+        raise StoreError(f"{url}: unknown scheme {scheme!r}; use a folder, file://, s3://, gs:// or az://")
     if not path.strip("/ "):
         # An empty path would mean the folder in which the command happens to run.
         raise StoreError(f"{url!r} names no location: give a folder, or a URL with a bucket or host and a path")

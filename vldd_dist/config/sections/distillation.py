@@ -57,7 +57,7 @@ class DistillationSettings(Section):
     )
     lr_texts: Annotated[float, Field(ge=0)] = Field(
         0.05,
-        description="Outer learning rate of the text embeddings (lr_txt), of the order of lr_images; 0: they stay as initialised, and "
+        description="Outer learning rate of the synthetic texts (lr_txt), of the order of lr_images; 0: they stay as initialised, and "
         "only images are learned.",
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Momentum of sgd; no effect with adam.")
@@ -77,7 +77,7 @@ class DistillationSettings(Section):
     )
     rank_timeout_seconds: Annotated[Positive, HOW_TO_RUN] = Field(
         600,
-        description="A rank that does not answer the others for this long is given up, and the run resumes from its checkpoint.",
+        description="A rank that does not answer the others for this long is given up, and the unit resumes from its checkpoint.",
     )
     tower_graph_mib: Annotated[NonNegative, HOW_TO_RUN] = Field(
         2048,

@@ -8,8 +8,9 @@ from vldd_dist.config.base import HOW_TO_RUN, Positive, Resources, Section
 
 
 class EmbeddingSettings(Section):
-    """Caption embeddings: each distinct caption is encoded by the frozen text encoder once. `resources` is also for
-    `feature groups`, which encode the images with a frozen image backbone."""
+    """Caption embeddings: the frozen text encoder encodes each distinct caption of a group once. `resources` is also for
+    `feature groups`, which encode the images with a frozen image backbone, and for `image weights`, which store the starting
+    weights of an image tower, unless these are pretrained (then `pretrain.resources`)."""
 
     batch_size: Annotated[Positive, HOW_TO_RUN] = Field(128, description="Captions in a forward pass of the text encoder.")
     resources: Annotated[Resources, HOW_TO_RUN] = Field(default_factory=Resources)

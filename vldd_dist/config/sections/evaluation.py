@@ -41,7 +41,7 @@ class EvaluationProtocol(Section):
 
 
 class ImageModelSettings(Section):
-    """A further image model for cross-architecture rows. Settings without a field here are those of model.image."""
+    """A further image tower for cross-architecture rows. Settings without a field here are those of model.image."""
 
     model: str = Field(description="Name of a timm model.")
     model_args: ModelArguments = Field(default_factory=dict, description="Further arguments of timm.create_model.")
@@ -94,10 +94,12 @@ class EvaluationSection(EvaluationProtocol):
         [0, 1, 2, 3, 4], description="Seeds of the students: one student is trained for each set of pairs and seed."
     )
     metrics: Annotated[list[Annotated[AnyPlugin, plugin_of(METRICS)]], AfterValidator(_own_columns)] = Field(
-        [], description="Metrics on the test split to report in addition to recall; they never select anything."
+        [],
+        description="Metrics on the test split to report in addition to recall. Pairs and learning rates are chosen by validation "
+        "recall only.",
     )
     image_models: Annotated[list[ImageModelSettings], BeforeValidator(_as_mappings), AfterValidator(_one_row_a_model)] = Field(
         [],
-        description="Further image models, each with a cross-architecture row: names of timm models, or mappings with `model` and "
+        description="Further image towers, each with a cross-architecture row: names of timm models, or mappings with `model` and "
         "the settings that differ from model.image (model_args, weights, mean, std) and from evaluation (learning_rates).",
     )

@@ -8,8 +8,8 @@ from vldd_dist.config.base import HOW_TO_RUN, Positive, Rate, Resources, Section
 
 
 class PretrainSettings(Section):
-    """Pretraining of the image tower to classify attributes of built-in scenes (model.image.weights: attributes). `resources` is
-    also for `image weights`, which stores the starting weights of any image tower."""
+    """Pretraining of the image tower to classify attributes of built-in scenes (model.image.weights: attributes), in the unit
+    `image weights`."""
 
     images: Positive = Field(3000, description="Number of scenes, disjoint from those of the experiment.")
     epochs: Positive = Field(8, description="Epochs of the pretraining.")

@@ -1,4 +1,4 @@
-"""Objectives, one file each: the outer losses that the synthetic pairs are moved to lower."""
+"""Objectives, one file each: the functions of the synthetic pairs that a distillation minimises."""
 
 from vldd_dist.distillation.objectives.base import Objective, OuterGradient, OuterProblem
 

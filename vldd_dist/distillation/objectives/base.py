@@ -122,7 +122,8 @@ class Objective(Plugin):
     in_phases: ClassVar[bool] = True
     max_loss: Rate | None = Field(
         None,
-        description="The run stops as diverged when the mean loss of 20 outer steps exceeds it; null: only at NaN or infinity.",
+        description="The distillation stops as diverged when the mean loss of 20 outer steps exceeds it; null: only at NaN or "
+        "infinity.",
     )
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Bilevel distillation: the pairs are moved to lower the loss on real pairs of a student that is trained on the synthetic ones.
+"""Bilevel distillation: a student is trained on the synthetic pairs; these are updated to reduce its loss on real pairs.
 
 The student is trained like the students of the evaluation: from freshly drawn heads and adapters, by SGD with momentum and
 weight decay. The gradient goes back through a window of its training that ends at a random step (random truncated
@@ -55,7 +55,7 @@ class Bilevel(UnrolledObjective):
     inner_lr_image: Rate = Field(0.3, description="Inner learning rate of the image tower at the start.")
     inner_lr_text: Rate = Field(0.3, description="Inner learning rate of the text tower at the start.")
     lr_rates: Annotated[float, Field(ge=0)] = Field(
-        0.02, description="Outer learning rate of the log inner learning rates; 0 keeps them fixed."
+        0.02, description="Outer learning rate of the logarithms of the inner learning rates; 0 keeps them fixed."
     )
     real_batch_size: Positive = Field(512, description="Real pairs of the outer loss.")
     noise: Annotated[float, Field(ge=0)] = Field(

@@ -42,20 +42,20 @@ class UnrolledObjective(Objective):
     """The settings of the student's steps."""
 
     advice: ClassVar[str] = "lower distill.lr_images, distill.lr_texts, distill.objective.lr_rates or the inner learning rates"
-    inner_steps: Positive = Field(8, description="Student steps an outer step (syn_steps).")
+    inner_steps: Positive = Field(8, description="Inner steps of each outer step: the student's training steps (syn_steps).")
     gradient: Annotated[str, AfterValidator(_known_gradient)] = Field(
         "exact",
         description="How the unroll is differentiated: full, exact, finite_difference, tesla (docs/methods.md).",
     )
     dropout: bool = Field(
         False,
-        description="Train the student with its dropout (each inner step replays its masks). The outer loss of bilevel always "
-        "has dropout.",
+        description="Train the student with its dropout; all passes over one inner step use the same masks. The outer loss of "
+        "bilevel always has dropout.",
     )
     inner_lr_image: Rate = Field(0.1, description="Inner learning rate of the image tower at the start (lr_teacher_img).")
     inner_lr_text: Rate = Field(0.1, description="Inner learning rate of the text tower at the start (lr_teacher_txt).")
     lr_rates: Annotated[float, Field(ge=0)] = Field(
-        0.01, description="Outer learning rate of the log inner learning rates (lr_lr); 0 keeps them fixed."
+        0.01, description="Outer learning rate of the logarithms of the inner learning rates (lr_lr); 0 keeps them fixed."
     )
     offload_snapshots: Annotated[Literal["none", "cpu", "nvme"], HOW_TO_RUN] = Field(
         "none",

@@ -36,7 +36,9 @@ class WhitenedMatching(FeatureMatching):
         1.0, description="Added to both covariances, in units of their mean variance; with a small one noise is matched too."
     )
     caption_subsets: Positive = Field(
-        5, description="Outer step n uses caption n modulo this number of each image (modulo the number of its captions)."
+        5,
+        description="Number K of caption subsets. Outer step n uses subset k = n mod K: caption k mod C of each image with C "
+        "captions.",
     )
     mean_weight: Annotated[float, Field(ge=0)] = Field(
         0.1, description="Weight of the distance of the means; 0: only the covariance is matched."

