@@ -25,8 +25,7 @@ PAIRS = 6
 
 def scenes_set() -> DistilledSet:
     """A set of real scenes instead of distilled ones, with a learned similarity at its starting values, in two phases."""
-    text = {"model": "tiny-clip", "pooling": "projected"}
-    encoder = FrozenTextEncoder(TextTowerSettings(**text), torch.device("cpu"))
+    encoder = FrozenTextEncoder(TextTowerSettings(model="tiny-clip", pooling="projected"), torch.device("cpu"))
     scenes = draw_scenes(PAIRS, 0, 32, 0)
     pixels = torch.stack([to_tensor(scene.image) for scene in scenes])
     captions = [scene.captions[0] for scene in scenes]
@@ -35,7 +34,9 @@ def scenes_set() -> DistilledSet:
         rows={"images": (pixels / 255 - 0.5) / 0.25, "texts": encoder.encode(captions, batch_size=PAIRS)}
         | {"phase": torch.arange(PAIRS) % 2}
         | {name: learned.start for name, learned in loss.learned_rows(range(PAIRS), PAIRS).items()},
-        recipe=RECIPE.model_copy(update={"image_size": 32, "text_encoder": text, "loss": loss.model_dump(mode="json")}),
+        recipe=RECIPE.model_copy(
+            update={"image_size": 32, "text_encoder": encoder.identity, "loss": loss.model_dump(mode="json")}
+        ),
         captions=[NearestCaptions(before=caption, after=caption, similarity=1.0) for caption in captions],
         learned={"inner_lr_image": 0.1},
         start_images=pixels,
