@@ -213,7 +213,7 @@ def measure_all(sizes: tuple[int, ...]) -> Iterator[tuple[str, Figures]]:
 
 
 def print_figures(results: list[tuple[str, Figures]]) -> None:
-    headings = "ms a unit", "MiB / 1,000", "requests a unit", "writes", "polls", "asked", "at once", "minutes", "plan, s"
+    headings = "ms per unit", "MiB / 1,000", "requests per unit", "writes", "polls", "asked", "at once", "minutes", "plan, s"
     table = Table("view", "units", *headings)
     for view, figures in results:
         per_unit = (
@@ -228,7 +228,7 @@ def print_figures(results: list[tuple[str, Figures]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The controller with thousands of units.")
+    parser = argparse.ArgumentParser(description="The driver with thousands of units.")
     parser.add_argument("--quick", action="store_true", help="the smaller size only")
     arguments = parser.parse_args()
     results = list(measure_all(SIZES[:1] if arguments.quick else SIZES))

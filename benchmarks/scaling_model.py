@@ -196,7 +196,7 @@ def student_table(student: str, preset: str) -> Iterator[str]:
     towers = ", ".join(f"{tower} tower {size / MB:.1f} MB" for tower, size in sizes.items())
     yield f"{student}; a snapshot: {towers}."
     yield ""
-    yield "| source | kind | units | GPU-h per unit | GPU-h | read, GB | written, GB | requests |"
+    yield "| source | stage | units | GPU-h per unit | GPU-h | read, GB | written, GB | requests |"
     yield "|:--|:--|--:|--:|--:|--:|--:|--:|"
     for source in SOURCES:
         for kind, cost in model(source, preset).items():

@@ -8,11 +8,11 @@ Ranks are processes with one thread each on this machine, connected by gloo. Two
 passes: its parameters, the engine's copy and buffers, and gradients; for a student also snapshots, adjoint, and start and
 target parameters; for an expert also momentum. It is the number of bytes of distinct tensors, without the pairs, and the
 maximum over the starts of passes; with shards it should fall as 1/world. `peak` is the memory that torch's allocator
-allocates during a step in addition. `moved` is the number of bytes that all ranks send in a step by the usual cost of each
+allocates during a step in addition. `sent` is the number of bytes that all ranks send in a step by the usual cost of each
 collective (Thakur et al. 2005), compared with two all-gathers and one reduce-scatter of the parameters for each pass, the
 minimum for a sharded model. Seconds are the median over repeats of the slowest rank's; the kinds of sharding alternate. The
 error is that of `exact` compared with one process, relative l2 of the gradients of pairs and of rates. The last line is JSON:
-STEP.SHARDING.RANKS.{state, moved, time} (ratios to one rank, to the minimum, to `none`) and gradient_error.SHARDING.3.
+STEP.SHARDING.RANKS.{state, sent, time} (ratios to one rank, to the minimum, to `none`) and gradient_error.SHARDING.3.
 """
 
 import argparse
@@ -117,7 +117,7 @@ class Figures(NamedTuple):
 
     state: int
     peak: int
-    moved: int
+    sent: int
     seconds: list[float]
 
 
@@ -137,7 +137,7 @@ class Measured:
         with SentBytes(ranks) as sent:
             self.step(lambda: sizes.append(live_bytes()))
         self.peak = allocated_peak(lambda: self.step(_nothing))
-        self.state, self.moved = max(sizes) - before - pairs, sent.bytes
+        self.state, self.sent = max(sizes) - before - pairs, sent.bytes
         self.seconds: list[float] = []
 
     def time(self) -> None:
@@ -146,7 +146,7 @@ class Measured:
         self.seconds.append(time.perf_counter() - started)
 
     def figures(self) -> Figures:
-        return Figures(self.state, self.peak, self.moved, self.seconds)
+        return Figures(self.state, self.peak, self.sent, self.seconds)
 
 
 Step = Callable[[Callable[[], object]], object]
@@ -270,13 +270,13 @@ def _print_table(
         pass_bytes: bytes of the parameters times the number of passes in a step.
     """
     table, ratios = Table(title=title), dict[str, float]()
-    for heading in ("ranks", "sharding", "state MiB", "of 1 rank", "peak MiB", "moved MiB", "of the least", "s", "of none"):
+    for heading in ("ranks", "sharding", "state MiB", "of 1 rank", "peak MiB", "sent MiB", "of the least", "s", "of none"):
         table.add_column(heading, justify="right")
     for world, ranks in results.items():
         seconds = {kind: _median_of_slowest([rank[kind][step].seconds for rank in ranks]) for kind in SHARDINGS}
         for sharding in SHARDINGS:
             figures = [rank[sharding][step] for rank in ranks]
-            state, moved = max(of_rank.state for of_rank in figures), figures[0].moved
+            state, sent = max(of_rank.state for of_rank in figures), figures[0].sent
             fraction, least = state / results[1][0][sharding][step].state, 3 * (world - 1) * pass_bytes
             times = seconds[sharding] / seconds["none"]
             table.add_row(
@@ -285,13 +285,13 @@ def _print_table(
                 f"{state / MIB:.0f}",
                 f"{fraction:.3f}",
                 f"{max(of_rank.peak for of_rank in figures) / MIB:.0f}",
-                f"{moved / MIB:.0f}",
-                f"{moved / least:.3f}" if least else "-",
+                f"{sent / MIB:.0f}",
+                f"{sent / least:.3f}" if least else "-",
                 f"{seconds[sharding]:.2f}",
                 f"{times:.2f}",
             )
             if world > 1 and sharding in ENGINES:
-                values = {"state": fraction, "moved": moved / least, "time": times}
+                values = {"state": fraction, "sent": sent / least, "time": times}
                 ratios |= {f"{step}.{sharding}.{world}.{what}": round(value, 3) for what, value in values.items()}
     Console(width=120).print(table)
     return ratios
