@@ -51,11 +51,13 @@ def test_a_submission_by_hand_excludes_secrets_too() -> None:
 
 
 GUIDE = (ROOT / "docs/cluster.md").read_text()
+TUTORIAL = (ROOT / "docs/tutorials/cluster.md").read_text()
+TUTORIAL = (ROOT / "docs/tutorials/cluster.md").read_text()
 
 
 def commands_in(text: str) -> list[list[str]]:
     """The words of each command in the fenced blocks, without comments and without a redirection of its output."""
-    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     commands = [line.partition(" > ")[0] for line in lines if line.startswith(("vldd ", "ray ", "python -m "))]
     return [shlex.split(command, comments=True) for command in commands]
@@ -63,7 +65,7 @@ def commands_in(text: str) -> list[list[str]]:
 
 def test_the_guides_commands_are_valid() -> None:
     tools: dict[str, Any] = {"vldd": get_command(app), "ray": ray_cli}
-    typed = commands_in(GUIDE)
+    typed = commands_in(GUIDE + TUTORIAL)
     assert {"vldd", "ray", "python"} == {words[0] for words in typed}
     for tool, name, *words in typed:
         if tool == "python":
