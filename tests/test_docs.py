@@ -61,7 +61,7 @@ def test_the_reference_has_every_setting_with_a_description() -> None:
         "Momentum of sgd; no effect with adam.",
         "the adjoint (the gradient that is propagated back through the inner steps)",
         "`resources` is also for `features`",
-        "and for `image weights`, which store the starting weights of an image tower, unless these are pretrained",
+        "and for `image weights`, which store the starting weights of an image tower (with model.image.weights: attributes,",
         "`resources` is also for `feature groups`",
         "and when the features of a frozen backbone are computed",
         "It does not follow `model`",
